@@ -1,0 +1,39 @@
+# Everything a change must pass is `make test`. Every target makes what it needs, starting from a bare Python 3.11.
+
+PYTHON ?= python3.11
+BIN := .venv/bin
+PROTOS := $(shell cd protos && find tickets -name '*.proto' | sort)
+
+.PHONY: up test check gen clean
+
+up: .venv/ready ## everything on this machine, with demo data
+	$(BIN)/tickets up
+
+test: check ## lint, format, types, protos, and the whole test suite
+	$(BIN)/pytest
+
+check: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	cd protos && ../$(BIN)/buf lint
+
+gen: .venv/ready ## protos → gen/
+	rm -rf gen && mkdir -p gen/python
+	$(BIN)/python -m grpc_tools.protoc -Iprotos -Iprotos/third_party \
+		--plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc \
+		--python_out=gen/python --grpc_python_out=gen/python --mypy_out=quiet:gen/python --mypy_grpc_out=quiet:gen/python \
+		--include_imports --descriptor_set_out=gen/tickets.binpb $(PROTOS)
+
+.venv/ready: pyproject.toml deploy/requirements.lock
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r deploy/requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+lock: ## deploy/requirements.lock from pyproject.toml
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --generate-hashes --no-header \
+		--no-emit-index-url --output-file deploy/requirements.lock pyproject.toml
+
+clean:
+	rm -rf .venv .tickets

@@ -1,0 +1,1 @@
+"""Three documented ticket APIs as one gRPC service over Postgres."""

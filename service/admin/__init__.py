@@ -1,0 +1,1 @@
+"""What operators do: accounts, API keys, projects, members, tenants."""

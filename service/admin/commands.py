@@ -1,0 +1,94 @@
+"""What operators may ask for: every bound and default."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from service.directory import KeyScope, MemberRole, RoleName
+from service.fields import Command, Instant, OpaqueId, Section, Text, Uuid, distinct
+
+Name = Annotated[Text, Field(min_length=1, max_length=255)]
+Slug = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?$")]
+
+
+class NewAccount(Section):
+    """An account."""
+
+    name: Name
+
+
+class NewApiKey(Section):
+    """An API key of an account."""
+
+    account_id: Uuid
+    scopes: Annotated[list[KeyScope], Field(min_length=1, max_length=8), distinct]
+    test: bool = False
+    expires_at: Instant | None = None
+
+
+class ApiKeyId(Section):
+    """An API key that exists."""
+
+    api_key_id: Uuid
+
+
+class NewProject(Section):
+    """A project; without an account it gets one of its own name."""
+
+    name: Name
+    slug: Slug
+    account_id: Uuid | None = None
+    backend_repo: Name | None = None
+    frontend_repo: Name | None = None
+    default_roles: Annotated[list[RoleName], Field(min_length=1, max_length=7), distinct] = Field(["backend"])
+
+
+class NewMember(Section):
+    """A user's membership of a project."""
+
+    project_id: Uuid
+    user_id: Uuid
+    role: MemberRole
+
+
+class NewTenant(Section):
+    """A helpdesk tenant."""
+
+    name: Name
+    id: OpaqueId | None = None
+
+
+class CreateAccount(Command):
+    """AdminService.CreateAccount."""
+
+    body: NewAccount
+
+
+class CreateApiKey(Command):
+    """AdminService.CreateApiKey."""
+
+    body: NewApiKey
+
+
+class RevokeApiKey(Command):
+    """AdminService.RevokeApiKey."""
+
+    body: ApiKeyId
+
+
+class CreateProject(Command):
+    """AdminService.CreateProject."""
+
+    body: NewProject
+
+
+class AddMember(Command):
+    """AdminService.AddMember."""
+
+    body: NewMember
+
+
+class CreateTenant(Command):
+    """AdminService.CreateTenant."""
+
+    body: NewTenant

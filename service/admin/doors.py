@@ -1,0 +1,31 @@
+"""The operators' door: gRPC only."""
+
+from tickets.admin.v1 import service_pb2, service_pb2_grpc
+
+from service import rpc
+from service.admin import operations
+from service.database import Database
+
+
+class AdminService(service_pb2_grpc.AdminServiceServicer):
+    """The typed door."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    CreateAccount = rpc.unary(
+        operations.create_account, service_pb2.CreateAccountRequest, service_pb2.CreateAccountResponse
+    )
+    CreateApiKey = rpc.unary(
+        operations.create_api_key, service_pb2.CreateApiKeyRequest, service_pb2.CreateApiKeyResponse
+    )
+    RevokeApiKey = rpc.unary(
+        operations.revoke_api_key, service_pb2.RevokeApiKeyRequest, service_pb2.RevokeApiKeyResponse
+    )
+    CreateProject = rpc.unary(
+        operations.create_project, service_pb2.CreateProjectRequest, service_pb2.CreateProjectResponse
+    )
+    AddMember = rpc.unary(operations.add_member, service_pb2.AddMemberRequest, service_pb2.AddMemberResponse)
+    CreateTenant = rpc.unary(
+        operations.create_tenant, service_pb2.CreateTenantRequest, service_pb2.CreateTenantResponse
+    )

@@ -1,0 +1,54 @@
+"""Every SQL statement of the operators. They stand above all scopes, so none of these has one."""
+
+from sqlalchemy import ColumnElement, Table, bindparam, func, insert, select, update
+from sqlalchemy.dialects.postgresql import insert as upsert
+
+from service.database import Statement
+from service.directory import accounts, api_keys, project_members, projects, tenants
+
+
+def _given(table: Table, *names: str) -> dict[str, ColumnElement[object]]:
+    return {name: bindparam(name, type_=table.c[name].type) for name in names}
+
+
+CREATE_ACCOUNT = Statement(insert(accounts).values(_given(accounts, "name")).returning(accounts))
+
+CREATE_API_KEY = Statement(
+    insert(api_keys)
+    .values(_given(api_keys, "account_id", "key_hash", "live", "scopes", "expires_at"))
+    .returning(api_keys)
+)
+
+REVOKE_API_KEY = Statement(
+    update(api_keys)
+    .where(api_keys.c.id == bindparam("api_key_id", type_=api_keys.c.id.type))
+    .values(revoked_at=func.coalesce(api_keys.c.revoked_at, func.now()))
+    .returning(api_keys)
+)
+
+CREATE_PROJECT = Statement(
+    insert(projects)
+    .values(_given(projects, "account_id", "name", "slug", "backend_repo", "frontend_repo", "default_roles"))
+    .returning(projects)
+)
+
+_new_account = insert(accounts).values(_given(accounts, "name")).returning(accounts.c.id).cte("account")
+CREATE_PROJECT_WITH_ACCOUNT = Statement(
+    insert(projects)
+    .values(
+        {
+            **_given(projects, "name", "slug", "backend_repo", "frontend_repo", "default_roles"),
+            "account_id": select(_new_account.c.id).scalar_subquery(),
+        }
+    )
+    .returning(projects)
+)
+
+_member = upsert(project_members).values(_given(project_members, "project_id", "user_id", "role"))
+ADD_MEMBER = Statement(
+    _member.on_conflict_do_update(
+        index_elements=["user_id", "project_id"], set_={"role": _member.excluded.role}
+    ).returning(project_members)
+)
+
+CREATE_TENANT = Statement(insert(tenants).values(_given(tenants, "id", "name")).returning(tenants))

@@ -1,0 +1,117 @@
+"""Who exists: accounts and their API keys, projects and their members, tenants. Every dialect leans on these tables."""
+
+from typing import Literal, get_args
+
+from sqlalchemy import (
+    ARRAY,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    ForeignKeyConstraint,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    func,
+    text,
+)
+
+MemberRole = Literal["viewer", "member", "triager", "owner"]
+RoleName = Literal["frontend", "backend", "design", "devops", "qa", "test", "other"]
+KeyScope = Literal["tickets:read", "tickets:write", "webhooks:manage"]
+
+METADATA = MetaData(
+    naming_convention={
+        "pk": "%(table_name)s_pkey",
+        "fk": "%(table_name)s_%(column_0_name)s_fkey",
+        "uq": "%(table_name)s_%(column_0_N_name)s_key",
+        "ix": "%(table_name)s_%(column_0_N_name)s_idx",
+        "ck": "%(table_name)s_%(constraint_name)s_check",
+    }
+)
+
+
+def one_of(column: str, vocabulary: object) -> CheckConstraint:
+    """The constraint that a column holds a word of a vocabulary, given as its Literal."""
+    words = ", ".join(f"'{word}'" for word in get_args(vocabulary))
+    return CheckConstraint(f"{column} IN ({words})", name=column)
+
+
+def all_of(column: str, vocabulary: object) -> CheckConstraint:
+    """The constraint that an array column holds nothing but words of a vocabulary, given as its Literal."""
+    words = ", ".join(f"'{word}'::text" for word in get_args(vocabulary))
+    return CheckConstraint(f"{column} <@ ARRAY[{words}]", name=column)
+
+
+def created_at() -> Column[object]:
+    """When the row was written: the database's clock, microseconds."""
+    return Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now())
+
+
+accounts = Table(
+    "accounts",
+    METADATA,
+    Column("id", Uuid, primary_key=True, server_default=func.gen_random_uuid()),
+    Column("name", Text, nullable=False),
+    created_at(),
+)
+
+_no_account = {"error": ("not_found", "Account not found")}
+
+api_keys = Table(
+    "api_keys",
+    METADATA,
+    Column("id", Uuid, primary_key=True, server_default=func.gen_random_uuid()),
+    Column("account_id", Uuid, nullable=False),
+    # SHA-256 of the key: the key itself is stored nowhere.
+    Column("key_hash", LargeBinary, nullable=False),
+    Column("live", Boolean, nullable=False),
+    Column("scopes", ARRAY(Text), nullable=False),
+    Column("expires_at", DateTime(timezone=True)),
+    Column("revoked_at", DateTime(timezone=True)),
+    created_at(),
+    UniqueConstraint("key_hash"),
+    ForeignKeyConstraint(["account_id"], ["accounts.id"], info=_no_account),
+    all_of("scopes", KeyScope),
+)
+
+projects = Table(
+    "projects",
+    METADATA,
+    Column("id", Uuid, primary_key=True, server_default=func.gen_random_uuid()),
+    Column("account_id", Uuid, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("slug", Text, nullable=False),
+    Column("backend_repo", Text),
+    Column("frontend_repo", Text),
+    Column("default_roles", ARRAY(Text), nullable=False, server_default=text("ARRAY['backend']")),
+    created_at(),
+    UniqueConstraint("slug", info={"error": ("already_exists", "A project with this slug exists already")}),
+    ForeignKeyConstraint(["account_id"], ["accounts.id"], info=_no_account),
+    all_of("default_roles", RoleName),
+)
+
+project_members = Table(
+    "project_members",
+    METADATA,
+    Column("project_id", Uuid, nullable=False),
+    Column("user_id", Uuid, nullable=False),
+    Column("role", Text, nullable=False),
+    created_at(),
+    PrimaryKeyConstraint("user_id", "project_id"),
+    ForeignKeyConstraint(["project_id"], ["projects.id"], info={"error": ("not_found", "Project not found")}),
+    one_of("role", MemberRole),
+)
+
+tenants = Table(
+    "tenants",
+    METADATA,
+    Column("id", Text),
+    Column("name", Text, nullable=False),
+    created_at(),
+    PrimaryKeyConstraint("id", info={"error": ("already_exists", "A tenant with this id exists already")}),
+)

@@ -1,0 +1,103 @@
+"""What can go wrong, said once: every reason with its gRPC status, its HTTP statuses and its public words."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from grpc import StatusCode
+from pydantic import ValidationError
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """How one reason leaves the service: gRPC status, HTTP status of the handoff and helpdesk APIs and of ITSM."""
+
+    status: StatusCode
+    http: int
+    itsm_http: int
+    words: str
+
+
+# The table of contracts/errors.md. `words` is what a caller reads when the failure has no words of its own.
+REASONS: Mapping[str, Reason] = {
+    "unauthenticated": Reason(StatusCode.UNAUTHENTICATED, 401, 401, "Missing authentication credentials"),
+    "token_expired": Reason(StatusCode.UNAUTHENTICATED, 401, 401, "The token has expired"),
+    "invalid_token": Reason(StatusCode.UNAUTHENTICATED, 401, 401, "The token is not valid"),
+    "forbidden": Reason(StatusCode.PERMISSION_DENIED, 403, 403, "You may not do this"),
+    "missing_scope": Reason(StatusCode.PERMISSION_DENIED, 403, 403, "A required scope is missing"),
+    "not_found": Reason(StatusCode.NOT_FOUND, 404, 404, "Not found"),
+    "validation_error": Reason(StatusCode.INVALID_ARGUMENT, 400, 422, "The request is not valid"),
+    "provider_rejected": Reason(StatusCode.FAILED_PRECONDITION, 400, 400, "The provider rejected the ticket"),
+    "reconnect_required": Reason(StatusCode.FAILED_PRECONDITION, 403, 403, "The link to GitHub was lost"),
+    "invalid_transition": Reason(StatusCode.ABORTED, 409, 409, "The ticket's state does not allow this"),
+    "idempotency_mismatch": Reason(
+        StatusCode.ALREADY_EXISTS, 409, 409, "Idempotency key reused with a different payload"
+    ),
+    "already_exists": Reason(StatusCode.ALREADY_EXISTS, 409, 409, "It exists already"),
+    "stale": Reason(StatusCode.ABORTED, 412, 412, "The ticket has changed since it was read"),
+    "payload_too_large": Reason(StatusCode.INVALID_ARGUMENT, 413, 413, "The request is too large"),
+    "rate_limited": Reason(StatusCode.RESOURCE_EXHAUSTED, 429, 429, "Too many requests"),
+    "unavailable": Reason(StatusCode.UNAVAILABLE, 503, 503, "The service is not available right now"),
+    "deadline_exceeded": Reason(StatusCode.DEADLINE_EXCEEDED, 504, 504, "The request took too long"),
+    "internal": Reason(StatusCode.INTERNAL, 500, 500, "Internal error"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Issue:
+    """One problem with one member of a request, as pydantic names it.
+
+    `loc` is the path to the member, its first step the section of the request: `body`, `path`, `query` or `header`.
+    """
+
+    loc: tuple[str | int, ...]
+    message: str
+    type: str
+    input: Any = None
+    context: Mapping[str, Any] | None = None
+
+    @property
+    def path(self) -> str:
+        """The path within its section, dotted: `roles.1`."""
+        return ".".join(str(step) for step in self.loc[1:])
+
+
+@dataclass(eq=False)
+class TicketError(Exception):
+    """A failure that a caller is told of. `reason` is a key of REASONS; `retry_after` is in seconds."""
+
+    reason: str
+    message: str = ""
+    issues: Sequence[Issue] = field(default=())
+    retry_after: int | None = None
+    reconnect: bool = False
+    # True only where nothing of the request was begun, so that a gateway may send it elsewhere.
+    begun: bool = True
+
+    def __post_init__(self) -> None:
+        """Take the table's words where the failure has none of its own."""
+        self.message = self.message or REASONS[self.reason].words
+        Exception.__init__(self, self.reason, self.message)
+
+
+def validation_error(invalid: ValidationError) -> TicketError:
+    """The failure that tells every problem pydantic found with a command."""
+    issues = [
+        Issue(
+            loc=error["loc"],
+            message=error["msg"],
+            type=error["type"],
+            # What is missing as a whole has no input; pydantic would show the sections of the request.
+            input=error["input"] if len(error["loc"]) > 1 else None,
+            context=error.get("ctx"),
+        )
+        for error in invalid.errors(include_url=False)
+    ]
+    return TicketError("validation_error", issues=issues)
+
+
+def invalid(section: str, name: str, message: str, kind: str = "value_error", value: Any = None) -> TicketError:
+    """A validation error that only an operation or a door can see, in the shape of a command's own."""
+    return TicketError(
+        "validation_error", issues=[Issue((section, name) if name else (section,), message, kind, value)]
+    )

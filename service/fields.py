@@ -1,0 +1,138 @@
+"""Field types that the commands of all dialects share. A bound that more than one command has is said here."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    StringConstraints,
+)
+from pydantic_core import PydanticCustomError, PydanticKnownError
+
+from service import jsontext
+from service.jsontext import JsonText
+
+MAX_OBJECT_BYTES = 256 * 1024
+
+
+class Command(BaseModel):
+    """What comes in, by section: `path`, `query`, `body`, `header`. A section is a Section model of its own."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    @classmethod
+    def sections(cls) -> dict[str, tuple[str, ...]]:
+        """The names of the members of each section."""
+        return {
+            name: tuple(field.annotation.model_fields)
+            for name, field in cls.model_fields.items()
+            if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
+        }
+
+
+class Section(BaseModel):
+    """One part of a request. Types are not guessed: `"12"` is no integer. Unknown members are ignored."""
+
+    # from_attributes only changes the words for a body that is no object to the ones that FastAPI's clients know.
+    model_config = ConfigDict(strict=True, frozen=True, from_attributes=True, extra="ignore")
+
+
+def _without_nul(text: str) -> str:
+    if "\0" in text:
+        raise PydanticCustomError("nul_character", "NUL characters are not allowed")
+    return text
+
+
+def _only_text(value: Any) -> Any:
+    # Numbers would pass as Unix times, bytes as UUIDs: neither is what the documents say.
+    if isinstance(value, int | float | bytes):
+        raise PydanticCustomError("string_type", "Input should be a valid string")
+    return value
+
+
+def _iso_8601(value: Any) -> Any:
+    if isinstance(value, str) and value.strip().lstrip("+-").replace(".", "", 1).isdigit():
+        raise PydanticCustomError("datetime_parsing", "Input should be a valid datetime, not a number")
+    return _only_text(value)
+
+
+def _in_utc(instant: datetime) -> datetime:
+    try:
+        return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
+    except OverflowError:
+        raise PydanticCustomError("datetime_parsing", "Input should be a valid datetime, out of range") from None
+
+
+def _json_object(value: Any) -> JsonText:
+    if not isinstance(value, dict):
+        raise PydanticKnownError("dict_type")
+    return _json_text(value)
+
+
+def _json_tags(value: Any) -> JsonText:
+    if not isinstance(value, dict) and not (isinstance(value, list) and all(isinstance(tag, str) for tag in value)):
+        raise PydanticCustomError("tags_type", "Input should be an array of strings or an object")
+    return _json_text(value)
+
+
+def _json_text(value: Any) -> JsonText:
+    text = jsontext.dump(value)
+    if len(text) > MAX_OBJECT_BYTES:
+        raise PydanticCustomError(
+            "json_too_long", "JSON should be at most {max_bytes} bytes", {"max_bytes": MAX_OBJECT_BYTES}
+        )
+    # Only an escape can bring a NUL, but not every escape that ends so is one: `\\u0000` is a backslash and text.
+    if b"\\u0000" in text and _has_nul(value):
+        raise PydanticCustomError("nul_character", "NUL characters are not allowed")
+    return JsonText(text.decode())
+
+
+def _has_nul(value: Any) -> bool:
+    if isinstance(value, str):
+        return "\0" in value
+    if isinstance(value, dict):
+        return any(_has_nul(part) for pair in value.items() for part in pair)
+    return isinstance(value, list) and any(map(_has_nul, value))
+
+
+Text = Annotated[str, AfterValidator(_without_nul)]
+
+# Text that comes from a path or a query may be guessed from: there is nothing but text there.
+Number = Annotated[int, Field(strict=False)]
+
+Uuid = Annotated[UUID, BeforeValidator(_only_text), Field(strict=False)]
+
+# ISO 8601 with any offset, UTC where there is none; microseconds.
+Instant = Annotated[datetime, BeforeValidator(_iso_8601), AfterValidator(_in_utc), Field(strict=False)]
+
+# A JSON object up to 256 KiB, kept as its text.
+JsonObject = Annotated[JsonText, PlainValidator(_json_object)]
+
+# A JSON array of strings, or a JSON object, up to 256 KiB, kept as its text.
+JsonTags = Annotated[JsonText, PlainValidator(_json_tags)]
+
+OpaqueId = Annotated[Text, StringConstraints(min_length=1, max_length=64)]
+
+
+class IdempotencyHeader(Section):
+    """The header or metadata `idempotency-key`."""
+
+    idempotency_key: Annotated[
+        str | None, Field(alias="idempotency-key", min_length=1, max_length=255, pattern=r"^[\x20-\x7e]+$")
+    ] = None
+
+
+def _distinct(items: list[str]) -> list[str]:
+    if len(set(items)) < len(items):
+        raise PydanticCustomError("duplicates", "Each may be named only once")
+    return items
+
+
+# For a list: nothing twice.
+distinct = AfterValidator(_distinct)

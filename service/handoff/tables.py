@@ -1,0 +1,105 @@
+"""Where handoff tickets and their roles are kept."""
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    func,
+)
+
+from service.directory import METADATA, RoleName, created_at, one_of
+from service.events import event_table
+from service.handoff.commands import Priority, RequestType, ResolutionType, RoleStatus, Stage, Status
+
+tickets = Table(
+    "handoff_tickets",
+    METADATA,
+    # The scope: a caller sees the tickets of the projects they are a member of.
+    Column("project_id", Uuid, nullable=False),
+    Column("id", Uuid, nullable=False, server_default=func.gen_random_uuid()),
+    Column("number", BigInteger, nullable=False),
+    Column("milestone_id", Uuid),
+    Column("source", Text, nullable=False),
+    Column("title", Text, nullable=False),
+    Column("description", Text, nullable=False),
+    Column("request_type", Text, nullable=False),
+    Column("status", Text, nullable=False, server_default="open"),
+    Column("stage", Text, nullable=False, server_default="backlog"),
+    Column("priority", Text, nullable=False),
+    Column("blocking", Boolean, nullable=False),
+    # json and not jsonb: kept as it came.
+    Column("evidence", JSON),
+    Column("suggested_resolution", Text),
+    Column("implementation_notes", Text),
+    Column("resolution_type", Text),
+    Column("resolution_note", Text),
+    Column("resolved_at", DateTime(timezone=True)),
+    Column("merge_sha", Text),
+    Column("deployed_at", DateTime(timezone=True)),
+    Column("deploy_failed_at", DateTime(timezone=True)),
+    Column("github_issue_number", BigInteger),
+    Column("github_issue_url", Text),
+    # Who was authenticated, and what they declared themselves to be.
+    Column("reported_by_user_id", Uuid),
+    Column("actor_role", Text, nullable=False),
+    Column("actor_id", Text, nullable=False),
+    created_at(),
+    # Null until the first change.
+    Column("updated_at", DateTime(timezone=True)),
+    # Counts changes from 1; the version of its newest event.
+    Column("version", Integer, nullable=False, server_default="1"),
+    PrimaryKeyConstraint("project_id", "id"),
+    UniqueConstraint("project_id", "number"),
+    ForeignKeyConstraint(["project_id"], ["projects.id"]),
+    one_of("request_type", RequestType),
+    one_of("status", Status),
+    one_of("stage", Stage),
+    one_of("priority", Priority),
+    one_of("resolution_type", ResolutionType),
+    CheckConstraint("(status = 'closed') = (stage = 'live')", name="closed_is_live"),
+)
+
+Index("handoff_tickets_newest_idx", tickets.c.project_id, tickets.c.created_at.desc(), tickets.c.id.desc())
+
+roles = Table(
+    "handoff_roles",
+    METADATA,
+    Column("project_id", Uuid, nullable=False),
+    Column("ticket_id", Uuid, nullable=False),
+    Column("id", Uuid, nullable=False, server_default=func.gen_random_uuid()),
+    # The order in which they were named.
+    Column("position", Integer, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("status", Text, nullable=False, server_default="pending"),
+    Column("assignee_user_id", Uuid),
+    Column("assignee_note", Text),
+    Column("blocking_reason", Text),
+    Column("work_started_note", Text),
+    Column("agent_origin", Text),
+    Column("started_at", DateTime(timezone=True)),
+    Column("completed_at", DateTime(timezone=True)),
+    created_at(),
+    Column("updated_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    PrimaryKeyConstraint("project_id", "ticket_id", "role"),
+    UniqueConstraint("project_id", "id"),
+    ForeignKeyConstraint(["project_id", "ticket_id"], ["handoff_tickets.project_id", "handoff_tickets.id"]),
+    one_of("role", RoleName),
+    one_of("status", RoleStatus),
+)
+
+events = event_table(
+    "handoff_events",
+    Column("project_id", Uuid, nullable=False),
+    ticket_id=Column("ticket_id", Uuid, nullable=False),
+)

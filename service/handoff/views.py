@@ -1,0 +1,82 @@
+"""Row → documented JSON of a handoff ticket (contracts/handoff.md, Ticket)."""
+
+from datetime import datetime
+from typing import Any
+
+import orjson
+
+from service.database import Row
+from service.operation import View
+
+_SUMMARY_LENGTH = 140
+
+_MEMBERS = (
+    "id",
+    "project_id",
+    "billing_account_id",
+    "milestone_id",
+    "source",
+    "number",
+    "title",
+    "description",
+    "request_type",
+    "status",
+    "stage",
+    "priority",
+    "blocking",
+    "created_at",
+    "updated_at",
+    "merge_sha",
+    "deployed_at",
+    "deploy_failed_at",
+    "resolution_type",
+    "reported_by_user_id",
+    "suggested_resolution",
+    "implementation_notes",
+    "resolution_note",
+    "resolved_at",
+    "evidence",
+    "project_name",
+    "backend_repo",
+    "frontend_repo",
+    "github_issue_number",
+    "github_issue_url",
+)
+_ROLE_TIMES = ("started_at", "completed_at", "created_at", "updated_at")
+_TRIAGE = ("triager", "owner")
+
+
+def ticket(row: Row) -> View:
+    """The detail form."""
+    view = {name: row[name] for name in _MEMBERS}
+    # The names that older clients know.
+    view["category"] = row["request_type"]
+    view["severity"] = row["priority"]
+    view["suggested_backend_change"] = row["suggested_resolution"]
+    view["roles"] = [] if row["roles"] is None else [_role(role) for role in orjson.loads(row["roles"].text)]
+    view["ticket_ref"] = f"HO-{row['number']}-{row['project_slug']}"
+    view["can_triage"] = row["member_role"] in _TRIAGE
+    return view
+
+
+def listed_ticket(row: Row, *, slim: bool) -> View:
+    """The list form: with a summary, and without the description when `slim`."""
+    view = ticket(row)
+    view["summary"] = summary(row["description"])
+    if slim:
+        del view["description"]
+    return view
+
+
+def summary(description: str) -> str:
+    """The first line of a description, at most 140 characters, whole words."""
+    line = description.strip().partition("\n")[0].rstrip()
+    if len(line) <= _SUMMARY_LENGTH:
+        return line
+    words = line[: _SUMMARY_LENGTH + 1].rpartition(" ")[0].rstrip()
+    return words or line[:_SUMMARY_LENGTH]
+
+
+def _role(role: dict[str, Any]) -> View:
+    times = {name: datetime.fromisoformat(role[name]) for name in _ROLE_TIMES if role[name] is not None}
+    return role | times

@@ -1,0 +1,208 @@
+"""What happens around every call: request id, credentials, limits, deadline, errors in our words, one log line."""
+
+import asyncio
+import re
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any, Protocol, TypeAlias
+
+import grpc
+import structlog
+from google.protobuf.message import DecodeError
+
+from service.auth import POLICIES, Authenticator, Caller, Policy
+from service.errors import TicketError
+from service.limits import Limits
+from service.operation import CALL, Call
+from service.settings import Settings
+
+_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+# Kept back from the caller's deadline, so that the words about it still reach them.
+_LAST_WORDS_SECONDS = 0.05
+_NOBODY = Caller(subject="", scopes=frozenset())
+
+_log = structlog.get_logger()
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+
+
+class Door(Protocol):
+    """How a door tells its callers of a failure, and of the request's id."""
+
+    def begin(self, context: Context, request_id: str) -> None:
+        """Say the request's id to the caller."""
+
+    async def fail(self, context: Context, error: TicketError) -> Any:
+        """The response that tells the failure; or raises, having aborted the call."""
+
+
+class CallInterceptor(grpc.aio.ServerInterceptor):
+    """Stands around every method of every service. A method without an entry in POLICIES is refused."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        authenticator: Authenticator,
+        limits: Limits,
+        doors: Mapping[str, Door],
+        default_door: Door,
+    ) -> None:
+        self._settings = settings
+        self._authenticator = authenticator
+        self._limits = limits
+        self._doors = doors
+        self._default_door = default_door
+        self._wrapped: dict[str, Handler] = {}
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler:
+        """The method's handler with everything around it, made at its first call."""
+        path = handler_call_details.method
+        wrapped = self._wrapped.get(path)
+        if wrapped is None:
+            handler = await continuation(handler_call_details)
+            if handler is None:
+                return handler  # no such method: gRPC's own UNIMPLEMENTED
+            wrapped = self._wrapped[path] = self._wrap(path, handler)
+        return wrapped
+
+    def _wrap(self, path: str, handler: Handler) -> Handler:
+        service, _, name = path.removeprefix("/").rpartition("/")
+        method = (service.rpartition(".")[0], name)
+        policy = POLICIES.get(method)
+        if policy is not None and policy.scheme == "none":
+            return handler  # health and reflection answer by themselves
+        door = self._doors.get(service, self._default_door)
+        # The request arrives as bytes, so that bytes that are no message are refused in our words and not gRPC's.
+        if handler.unary_stream is not None:
+            streaming = self._stream(_Around(self, path, method, policy, door, handler), handler.unary_stream)
+            return grpc.unary_stream_rpc_method_handler(streaming, None, handler.response_serializer)
+        unary = self._unary(_Around(self, path, method, policy, door, handler), handler.unary_unary)
+        return grpc.unary_unary_rpc_method_handler(unary, None, handler.response_serializer)
+
+    def _unary(self, around: "_Around", behaviour: Any) -> Any:
+        longest = self._settings.default_deadline_seconds
+
+        async def unary(data: bytes, context: Context) -> Any:
+            line = _Line(around.path)
+            left = context.time_remaining()
+            try:
+                async with asyncio.timeout(longest if left is None else min(left - _LAST_WORDS_SECONDS, longest)):
+                    return await behaviour(await around.request(data, context, line), context)
+            except asyncio.CancelledError:
+                line.outcome = "cancelled"
+                raise
+            except Exception as error:
+                return await around.door.fail(context, line.failed(error))
+            finally:
+                line.write()
+
+        return unary
+
+    def _stream(self, around: "_Around", behaviour: Any) -> Any:
+        async def stream(data: bytes, context: Context) -> AsyncIterator[Any]:
+            line = _Line(around.path)
+            begun = False
+            try:
+                async for message in behaviour(await around.request(data, context, line), context):
+                    yield message
+                    begun = True
+            except asyncio.CancelledError:
+                line.outcome = "cancelled"
+                raise
+            except Exception as error:
+                failure = line.failed(error)
+                if begun:
+                    await context.abort(grpc.StatusCode.INTERNAL, failure.message)
+                yield await around.door.fail(context, failure)
+            finally:
+                line.write()
+
+        return stream
+
+
+class _Around:
+    """What is known of a method before any call of it, and the steps from bytes to an admitted request."""
+
+    def __init__(
+        self,
+        interceptor: CallInterceptor,
+        path: str,
+        method: tuple[str, str],
+        policy: Policy | None,
+        door: Door,
+        handler: Handler,
+    ) -> None:
+        self.path = path
+        self.door = door
+        self._method = method
+        self._policy = policy
+        self._decode = handler.request_deserializer
+        self._authenticator = interceptor._authenticator
+        self._limits = interceptor._limits
+        self._max_bytes = interceptor._settings.max_request_bytes
+
+    async def request(self, data: bytes, context: Context, line: "_Line") -> Any:
+        """The request's message, from a caller who may send it. Raises TicketError."""
+        metadata = dict(context.invocation_metadata() or ())
+        line.request_id = request_id = _request_id(metadata.get("x-request-id"))
+        self.door.begin(context, request_id)
+        if self._policy is None:
+            raise TicketError("forbidden")
+        caller = await self._authenticator.caller(self._policy, metadata)
+        line.caller = caller.subject
+        self._limits.take(self._policy.kind, caller)
+        if len(data) > self._max_bytes:
+            raise TicketError("payload_too_large")
+        try:
+            message = self._decode(data)
+        except DecodeError:
+            raise TicketError("validation_error", "The request is not a message of this method") from None
+        CALL.set(Call(self._method, request_id, metadata.get("idempotency-key"), caller))
+        return message
+
+
+class _Line:
+    """The log line of one call."""
+
+    __slots__ = ("_started", "caller", "outcome", "path", "request_id")
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.outcome = "ok"
+        self.caller = ""
+        self.request_id = ""
+        self._started = time.perf_counter()
+
+    def failed(self, error: Exception) -> TicketError:
+        """The failure in our words; what is not ours is logged whole and leaves as `internal`."""
+        if isinstance(error, TimeoutError):
+            error = TicketError("deadline_exceeded")
+        elif not isinstance(error, TicketError):
+            _log.error("failure", request_id=self.request_id, method=self.path, exc_info=error)
+            error = TicketError("internal")
+        self.outcome = error.reason
+        return error
+
+    def write(self) -> None:
+        """Write it: no secrets, no bodies."""
+        milliseconds = round((time.perf_counter() - self._started) * 1000, 2)
+        _log.info(
+            "call",
+            method=self.path,
+            outcome=self.outcome,
+            caller=self.caller,
+            request_id=self.request_id,
+            ms=milliseconds,
+        )
+
+
+def _request_id(given: str | bytes | None) -> str:
+    if isinstance(given, str) and _REQUEST_ID.fullmatch(given):
+        return given
+    return str(uuid.uuid4())

@@ -1,0 +1,1 @@
+"""ITSM tickets: IT support tickets of customer accounts (contracts/itsm.md)."""

@@ -1,0 +1,80 @@
+"""What comes in to the ITSM API: every bound, vocabulary and default (contracts/itsm.md)."""
+
+from typing import Annotated, Literal
+
+from pydantic import EmailStr, Field
+
+from service.fields import Command, IdempotencyHeader, Instant, JsonObject, Number, Section, Text, Uuid
+from service.jsontext import JsonText
+
+Status = Literal["open", "pending", "resolved", "closed"]
+Priority = Literal["low", "medium", "high", "urgent"]
+
+Subject = Annotated[Text, Field(min_length=1, max_length=255)]
+Description = Annotated[Text, Field(min_length=1)]
+
+MAX_OFFSET = 2**63 - 1
+
+
+class TicketPath(Section):
+    """The path of one ticket."""
+
+    ticket_id: Uuid
+
+
+class NewTicket(Section):
+    """The body of a POST."""
+
+    subject: Subject
+    description: Description
+    status: Status = "open"
+    priority: Priority | None = None
+    requester_email: EmailStr | None = None
+    metadata: JsonObject = JsonText("{}")
+
+
+class TicketChanges(Section):
+    """The body of a PATCH: what is not set stays."""
+
+    subject: Subject = ""
+    description: Description = ""
+    status: Status = "open"
+    priority: Priority | None = None
+    requester_email: EmailStr | None = None
+    metadata: JsonObject = JsonText("{}")
+
+
+class TicketFilter(Section):
+    """The query of a list."""
+
+    status: Status | None = None
+    start_date: Instant | None = None
+    end_date: Instant | None = None
+    limit: Annotated[Number, Field(ge=1, le=100)] = 20
+    offset: Annotated[Number, Field(ge=0, le=MAX_OFFSET)] = 0
+
+
+class CreateTicket(Command):
+    """POST /api/v1/tickets."""
+
+    body: NewTicket
+    header: IdempotencyHeader
+
+
+class GetTicket(Command):
+    """GET /api/v1/tickets/{ticket_id}."""
+
+    path: TicketPath
+
+
+class ListTickets(Command):
+    """GET /api/v1/tickets."""
+
+    query: TicketFilter
+
+
+class UpdateTicket(Command):
+    """PATCH /api/v1/tickets/{ticket_id}."""
+
+    path: TicketPath
+    body: TicketChanges

@@ -1,0 +1,37 @@
+"""The two doors of the ITSM API: one line per operation in each."""
+
+from tickets.itsm.v1 import rest_pb2_grpc, service_pb2, service_pb2_grpc
+
+from service import rest, rpc
+from service.database import Database
+from service.itsm import operations
+
+
+class TicketService(service_pb2_grpc.TicketServiceServicer):
+    """The typed door."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    CreateTicket = rpc.unary(
+        operations.create_ticket, service_pb2.CreateTicketRequest, service_pb2.CreateTicketResponse, wrap="ticket"
+    )
+    GetTicket = rpc.unary(
+        operations.get_ticket, service_pb2.GetTicketRequest, service_pb2.GetTicketResponse, wrap="ticket"
+    )
+    ListTickets = rpc.unary(operations.list_tickets, service_pb2.ListTicketsRequest, service_pb2.ListTicketsResponse)
+    UpdateTicket = rpc.unary(
+        operations.update_ticket, service_pb2.UpdateTicketRequest, service_pb2.UpdateTicketResponse, wrap="ticket"
+    )
+
+
+class TicketRest(rest_pb2_grpc.TicketRestServicer):
+    """The documented REST face."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    CreateTicket = rest.unary(operations.create_ticket, status=201)
+    GetTicket = rest.unary(operations.get_ticket)
+    ListTickets = rest.unary(operations.list_tickets)
+    UpdateTicket = rest.unary(operations.update_ticket)

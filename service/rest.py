@@ -1,0 +1,164 @@
+"""The REST door: path, query and body into a command, a view into JSON bytes with their HTTP status.
+
+Envoy's transcoder carries both ways `google.api.HttpBody`. The status leaves as initial metadata `x-http-status`, sent
+only when it is not 200: an answer without it costs one batch less. The gateway itself says `x-request-id`.
+"""
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeAlias
+
+import grpc
+from google.api.httpbody_pb2 import HttpBody
+
+from service import jsontext
+from service.database import Database
+from service.errors import REASONS, Issue, TicketError
+from service.fields import Command
+from service.operation import CALL, Call, Operation, View
+
+CONTENT_TYPE = "application/json"
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+Sections = Mapping[str, Any]
+
+
+class Servicer(Protocol):
+    """What the methods made here need of the service they belong to."""
+
+    database: Database
+
+
+def unary(operation: Operation[Any], *, status: int = 200) -> Any:
+    """The method of a `…Rest` service that runs an operation; `status` is the HTTP status of its success."""
+    read = _reader(operation.command)
+
+    async def method(self: Servicer, request: Any, context: Context) -> HttpBody:
+        call = CALL.get()
+        view = await operation(self.database, call, read(request, call))
+        await _send_status(context, status, {"idempotent-replayed": "true"} if call.replayed else {})
+        return HttpBody(content_type=CONTENT_TYPE, data=jsontext.dump(view))
+
+    return method
+
+
+def complete_list(operation: Operation[Any], member: str) -> Any:
+    """The method of a `…Rest` service that streams a whole list, page after page, when no `limit` or `cursor` is given.
+
+    The operation answers `{member: […], "next_cursor"}`. No more than a page is ever held, here or in the gateway, and
+    no connection while the client reads.
+    """
+    read = _reader(operation.command)
+
+    async def method(self: Servicer, request: Any, context: Context) -> AsyncIterator[HttpBody]:
+        call = CALL.get()
+        sections = read(request, call)
+        query = sections["query"]
+        view = await operation(self.database, call, sections)
+        if "limit" in query or "cursor" in query:
+            yield HttpBody(content_type=CONTENT_TYPE, data=jsontext.dump(view))
+            return
+        yield HttpBody(content_type=CONTENT_TYPE, data=b'{"%b":[%b' % (member.encode(), _items(view[member])))
+        while view["next_cursor"] is not None:
+            view = await operation(self.database, call, {"query": {**query, "cursor": view["next_cursor"]}})
+            yield HttpBody(data=b"," + _items(view[member]))
+        yield HttpBody(data=b"]}")
+
+    return method
+
+
+def _items(views: Sequence[View]) -> bytes:
+    return jsontext.dump(views)[1:-1]
+
+
+def _reader(command: type[Command]) -> Callable[[Any, Call], Sections]:
+    """Sorts a transcoded request into the sections of a command, everything as it came."""
+    sections = command.sections()
+    path, query = sections.get("path", ()), sections.get("query", ())
+
+    def read(request: Any, call: Call) -> Sections:
+        read: dict[str, Any] = {}
+        if path:
+            read["path"] = {name: getattr(request, name) for name in path}
+        if query:
+            read["query"] = {name: getattr(request, name) for name in query if request.HasField(name)}
+        if "body" in sections:
+            call.body = _json_body(request.body.data)
+            # No body and `null` are the same: nothing was said.
+            if call.body is not None:
+                read["body"] = call.body
+        if "header" in sections:
+            read["header"] = call.headers()
+        return read
+
+    return read
+
+
+def _json_body(raw: bytes) -> Any:
+    if not raw:
+        return None
+    try:
+        return jsontext.parse(raw)
+    except ValueError as error:
+        words = str(getattr(error, "msg", error))
+        issue = Issue(("body",), "JSON decode error", "json_invalid", {}, {"error": words})
+        raise TicketError("validation_error", "The body is not valid JSON", issues=[issue]) from error
+
+
+class Failures:
+    """How the failures of one `…Rest` service leave: a documented body, and its HTTP status beside it."""
+
+    def __init__(self, body: Callable[[TicketError], View], *, itsm: bool = False) -> None:
+        self._body = body
+        self._itsm = itsm
+
+    def begin(self, context: Context, request_id: str) -> None:
+        """Nothing: the gateway tells the caller the id that it gave the request."""
+
+    async def fail(self, context: Context, error: TicketError) -> HttpBody:
+        """The failure as a response; its status and headers are sent on the way."""
+        reason = REASONS[error.reason]
+        headers = {}
+        if error.retry_after is not None:
+            headers["retry-after"] = str(error.retry_after)
+        if not error.begun:
+            headers["x-retry-safe"] = "true"
+        await _send_status(context, reason.itsm_http if self._itsm else reason.http, headers)
+        return HttpBody(content_type=CONTENT_TYPE, data=jsontext.dump(self._body(error)))
+
+
+def error_body(error: TicketError) -> View:
+    """The handoff and helpdesk form of a failure (contracts/handoff.md, Errors)."""
+    body: View = {"error": error.message, "code": error.reason}
+    if error.issues:
+        body["fieldErrors"] = field_errors(error)
+        body["issues"] = [{"path": issue.path, "message": issue.message} for issue in error.issues]
+    if error.retry_after is not None:
+        body["retryAfter"] = error.retry_after
+    if error.reconnect:
+        body["reconnect"] = True
+    return body
+
+
+def detail_body(error: TicketError) -> View:
+    """The ITSM form of a failure: FastAPI's (contracts/itsm.md, Validation errors)."""
+    if not error.issues:
+        return {"detail": error.message}
+    return {"detail": [_detail(issue) for issue in error.issues]}
+
+
+def field_errors(error: TicketError) -> dict[str, str]:
+    """For each path the first message about it."""
+    first: dict[str, str] = {}
+    for issue in error.issues:
+        first.setdefault(issue.path, issue.message)
+    return first
+
+
+def _detail(issue: Issue) -> View:
+    detail = {"type": issue.type, "loc": list(issue.loc), "msg": issue.message, "input": issue.input}
+    return {**detail, "ctx": issue.context} if issue.context else detail
+
+
+async def _send_status(context: Context, status: int, headers: Mapping[str, str]) -> None:
+    if status != 200 or headers:
+        await context.send_initial_metadata((("x-http-status", str(status)), *headers.items()))

@@ -1,0 +1,198 @@
+"""The gRPC door: a typed message into a command, a view into a typed message, a failure into a status with details."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC
+from typing import Any, NoReturn, TypeAlias
+
+import grpc
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+from tickets.errors.v1 import error_pb2
+
+from service import jsontext
+from service.errors import REASONS, TicketError, invalid
+from service.operation import CALL, Call, Operation, View
+from service.rest import Servicer, field_errors
+
+DOMAIN = "tickets"
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+Sections = Mapping[str, Any]
+
+_JSON = "_json"
+_TIMESTAMP = "google.protobuf.Timestamp"
+_FIELD_MASK = "google.protobuf.FieldMask"
+
+
+def unary(operation: Operation[Any], request: type[Message], response: type[Message], *, wrap: str = "") -> Any:
+    """The method of a typed service that runs an operation.
+
+    `wrap` names the response's field that holds the view, where the documented JSON is the bare resource.
+    """
+    read, write = _reader(operation, request.DESCRIPTOR), writer(response)
+
+    async def method(self: Servicer, request: Any, context: Context) -> Message:
+        call = CALL.get()
+        view = await operation(self.database, call, read(request, call))
+        if call.replayed:
+            context.set_trailing_metadata((("x-request-id", call.request_id), ("idempotent-replayed", "true")))
+        return write({wrap: view} if wrap else view)
+
+    return method
+
+
+class Failures:
+    """How failures leave a typed service: a status with `google.rpc` details."""
+
+    def begin(self, context: Context, request_id: str) -> None:
+        """Say the request's id in the trailing metadata."""
+        context.set_trailing_metadata((("x-request-id", request_id),))
+
+    async def fail(self, context: Context, error: TicketError) -> NoReturn:
+        """Abort the call with the failure's status and details."""
+        code = REASONS[error.reason].status
+        status = status_pb2.Status(code=code.value[0], message=error.message)
+        for detail in _details(error):
+            status.details.add().Pack(detail)
+        trailing = (*(context.trailing_metadata() or ()), ("grpc-status-details-bin", status.SerializeToString()))
+        await context.abort(code, error.message, trailing)
+
+
+def _details(error: TicketError) -> Iterable[Message]:
+    yield error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN)
+    if error.issues:
+        yield error_details_pb2.BadRequest(
+            field_violations=[
+                error_details_pb2.BadRequest.FieldViolation(field=issue.path, description=issue.message)
+                for issue in error.issues
+            ]
+        )
+    if error.retry_after is not None:
+        retry = error_details_pb2.RetryInfo()
+        retry.retry_delay.FromSeconds(error.retry_after)
+        yield retry
+    yield error_pb2.Error(
+        message=error.message,
+        code=error.reason,
+        field_errors=field_errors(error),
+        issues=[error_pb2.Issue(path=issue.path, message=issue.message) for issue in error.issues],
+        retry_after=error.retry_after,
+        reconnect=error.reconnect or None,
+    )
+
+
+def _reader(operation: Operation[Any], descriptor: Descriptor) -> Callable[[Any, Call], Sections]:
+    """Sorts a typed request into the sections of a command: the members that are set, by their documented names."""
+    sections = operation.command.sections()
+    readers = {field.name: (_name(field), _field_reader(field)) for field in descriptor.fields}
+    has_mask = readers.pop("update_mask", None) is not None
+    homes = {name: section for section, names in sections.items() for name in names if section != "header"}
+    strangers = [name for name, _ in readers.values() if name not in homes]
+    if strangers:
+        raise TypeError(f"{operation.command.__name__} has no place for {strangers} of {descriptor.full_name}")
+    body = {field: name for field, (name, _) in readers.items() if homes[name] == "body"}
+
+    def read(request: Any, call: Call) -> Sections:
+        read: dict[str, Any] = {section: {} for section in sections}
+        for name, field_reader in readers.values():
+            value = field_reader(request)
+            if value is not None:
+                read[homes[name]][name] = value
+        if has_mask and request.HasField("update_mask"):
+            read["body"] = _masked(request.update_mask.paths, body, read["body"])
+        if "header" in sections:
+            read["header"] = call.headers()
+        call.body = read.get("body")
+        return read
+
+    return read
+
+
+def _masked(paths: Iterable[str], fields: Mapping[str, str], given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The members that the mask names: what is named and not given is null, what is given and not named is left out."""
+    strangers = [path for path in paths if path not in fields]
+    if strangers:
+        raise invalid("body", "update_mask", f"No member that can be changed: {', '.join(strangers)}")
+    return {fields[path]: given.get(fields[path]) for path in paths}
+
+
+def _name(field: FieldDescriptor) -> str:
+    return field.name.removesuffix(_JSON)
+
+
+def _field_reader(field: FieldDescriptor) -> Callable[[Any], Any]:
+    """Reads one field of a message; None when it is absent. An implicit default (empty, 0, false) is absent too."""
+    name, value = field.name, _value_reader(field)
+    if field.is_repeated:
+        return lambda message: [value(item) for item in getattr(message, name)] or None
+    if field.has_presence:
+        return lambda message: value(getattr(message, name)) if message.HasField(name) else None
+    return lambda message: value(getattr(message, name)) if getattr(message, name) else None
+
+
+def _value_reader(field: FieldDescriptor) -> Callable[[Any], Any]:
+    if field.enum_type is not None:
+        prefix = _enum_prefix(field)
+        words = {value.number: value.name.removeprefix(prefix).lower() for value in field.enum_type.values}
+        words[0] = None  # type: ignore[assignment] # UNSPECIFIED: not said
+        # A number of a later version of the vocabulary fails as the word it is not.
+        return lambda number: words.get(number, str(number))
+    if field.message_type is not None and field.message_type.full_name == _TIMESTAMP:
+        return lambda stamp: _datetime(field.name, stamp)
+    if field.name.endswith(_JSON):
+        return lambda text: _json(field.name, text)
+    return lambda value: value
+
+
+def _datetime(name: str, stamp: Any) -> Any:
+    try:
+        return stamp.ToDatetime(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        raise invalid("body", name, "Input should be a valid datetime", "datetime_parsing") from None
+
+
+def _json(name: str, text: str) -> Any:
+    try:
+        return jsontext.parse(text.encode())
+    except ValueError:
+        raise invalid("body", name, "Input should be valid JSON", "json_invalid") from None
+
+
+def writer(message: type[Message]) -> Callable[[View], Message]:
+    """Makes messages of one type out of views. A member that is null or absent in the view stays unset."""
+    fields = [(_name(field), field.name, _field_writer(field)) for field in message.DESCRIPTOR.fields]
+
+    def write(view: View) -> Message:
+        return message(**{field: value(view[name]) for name, field, value in fields if view.get(name) is not None})
+
+    return write
+
+
+def _field_writer(field: FieldDescriptor) -> Callable[[Any], Any]:
+    value = _value_writer(field)
+    if field.is_repeated:
+        return lambda items: [value(item) for item in items]
+    return value
+
+
+def _value_writer(field: FieldDescriptor) -> Callable[[Any], Any]:
+    if field.enum_type is not None:
+        prefix = _enum_prefix(field)
+        numbers = {value.name.removeprefix(prefix).lower(): value.number for value in field.enum_type.values}
+        return numbers.__getitem__
+    if field.message_type is not None:
+        if field.message_type.full_name == _TIMESTAMP:
+            return lambda instant: instant
+        return writer(field.message_type._concrete_class)
+    if field.name.endswith(_JSON):
+        return lambda text: text.text
+    if field.type == FieldDescriptor.TYPE_STRING:
+        return str
+    return lambda plain: plain
+
+
+def _enum_prefix(field: FieldDescriptor) -> str:
+    """What every value of the enum begins with: `REQUEST_TYPE_` for RequestType."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", field.enum_type.name).upper() + "_"

@@ -1,0 +1,139 @@
+"""The composition root: settings → database → operations → doors → a listening server, drained on SIGTERM."""
+
+import asyncio
+import signal
+from contextlib import AsyncExitStack, suppress
+
+import grpc
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from tickets.admin.v1 import service_pb2 as admin_pb2
+from tickets.admin.v1 import service_pb2_grpc as admin_grpc
+from tickets.handoff.v1 import rest_pb2 as handoff_rest_pb2
+from tickets.handoff.v1 import rest_pb2_grpc as handoff_rest_grpc
+from tickets.handoff.v1 import service_pb2 as handoff_pb2
+from tickets.handoff.v1 import service_pb2_grpc as handoff_grpc
+from tickets.helpdesk.v1 import rest_pb2 as helpdesk_rest_pb2
+from tickets.helpdesk.v1 import rest_pb2_grpc as helpdesk_rest_grpc
+from tickets.helpdesk.v1 import service_pb2 as helpdesk_pb2
+from tickets.helpdesk.v1 import service_pb2_grpc as helpdesk_grpc
+from tickets.itsm.v1 import rest_pb2 as itsm_rest_pb2
+from tickets.itsm.v1 import rest_pb2_grpc as itsm_rest_grpc
+from tickets.itsm.v1 import service_pb2 as itsm_pb2
+from tickets.itsm.v1 import service_pb2_grpc as itsm_grpc
+
+import service.admin.doors
+import service.handoff.doors
+import service.helpdesk.doors
+import service.itsm.doors
+from service import rest, rpc
+from service.auth import Authenticator
+from service.database import Database
+from service.directory import METADATA
+from service.interceptors import CallInterceptor
+from service.limits import Limits
+from service.settings import Settings
+
+# Every service that is served, for reflection and for the test of the policy table.
+SERVICES = (
+    handoff_pb2.DESCRIPTOR.services_by_name["TicketService"],
+    handoff_rest_pb2.DESCRIPTOR.services_by_name["TicketRest"],
+    helpdesk_pb2.DESCRIPTOR.services_by_name["TicketService"],
+    helpdesk_rest_pb2.DESCRIPTOR.services_by_name["TicketRest"],
+    itsm_pb2.DESCRIPTOR.services_by_name["TicketService"],
+    itsm_rest_pb2.DESCRIPTOR.services_by_name["TicketRest"],
+    admin_pb2.DESCRIPTOR.services_by_name["AdminService"],
+    health_pb2.DESCRIPTOR.services_by_name["Health"],
+)
+
+# How the failures of each REST service leave; everything else is typed.
+_REST_DOORS = {
+    "tickets.handoff.v1.TicketRest": rest.Failures(rest.error_body),
+    "tickets.helpdesk.v1.TicketRest": rest.Failures(rest.error_body),
+    "tickets.itsm.v1.TicketRest": rest.Failures(rest.detail_body, itsm=True),
+}
+
+# Messages beyond our own limit are refused in our words; this one only bounds what is read to find that out.
+_MAX_MESSAGE_BYTES = 8 * 1024 * 1024
+_HEALTH_SECONDS = 1.0
+
+_log = structlog.get_logger()
+
+
+async def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT; then calls in flight finish while new ones go elsewhere."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with AsyncExitStack() as stack:
+        server, healthy = await start(settings, stack)
+        _log.info("serving", addresses=settings.grpc_listen)
+        await stop.wait()
+        _log.info("draining")
+        await healthy.enter_graceful_shutdown()
+        await server.stop(settings.drain_seconds)
+    _log.info("stopped")
+
+
+async def start(settings: Settings, stack: AsyncExitStack) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
+    """A listening server and its health; the stack gives back what they hold."""
+    database = Database(settings, METADATA)
+    await database.open()
+    stack.push_async_callback(database.close)
+    authenticator = Authenticator(settings, database)
+    stack.push_async_callback(authenticator.close)
+    limits = Limits(settings)
+    stack.callback(limits.close)
+
+    server = grpc.aio.server(
+        interceptors=[CallInterceptor(settings, authenticator, limits, _REST_DOORS, rpc.Failures())],
+        options=[
+            ("grpc.so_reuseport", 1),
+            ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
+            ("grpc.max_send_message_length", -1),
+            # A proxy keeps its connections; pings find the dead ones.
+            ("grpc.keepalive_time_ms", 60_000),
+            ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        ],
+    )
+    handoff_grpc.add_TicketServiceServicer_to_server(service.handoff.doors.TicketService(database), server)
+    handoff_rest_grpc.add_TicketRestServicer_to_server(service.handoff.doors.TicketRest(database), server)
+    helpdesk_grpc.add_TicketServiceServicer_to_server(service.helpdesk.doors.TicketService(database), server)
+    helpdesk_rest_grpc.add_TicketRestServicer_to_server(service.helpdesk.doors.TicketRest(database), server)
+    itsm_grpc.add_TicketServiceServicer_to_server(service.itsm.doors.TicketService(database), server)
+    itsm_rest_grpc.add_TicketRestServicer_to_server(service.itsm.doors.TicketRest(database), server)
+    admin_grpc.add_AdminServiceServicer_to_server(service.admin.doors.AdminService(database), server)
+    healthy = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
+    reflection.enable_server_reflection(
+        [*(descriptor.full_name for descriptor in SERVICES), reflection.SERVICE_NAME], server
+    )
+    for address in settings.grpc_listen.split(","):
+        if server.add_insecure_port(address.strip()) == 0:
+            raise OSError(f"cannot listen on {address}")
+    await _tell_health(healthy, database)
+    await server.start()
+    watch = asyncio.create_task(_watch_health(healthy, database))
+    stack.push_async_callback(_cancelled, watch)
+    return server, healthy
+
+
+async def _watch_health(healthy: health.aio.HealthServicer, database: Database) -> None:
+    while True:
+        await asyncio.sleep(_HEALTH_SECONDS)
+        await _tell_health(healthy, database)
+
+
+async def _tell_health(healthy: health.aio.HealthServicer, database: Database) -> None:
+    status = health_pb2.HealthCheckResponse.SERVING
+    if not await database.answers():
+        status = health_pb2.HealthCheckResponse.NOT_SERVING
+    for name in ("", *(descriptor.full_name for descriptor in SERVICES)):
+        await healthy.set(name, status)
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task

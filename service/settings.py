@@ -1,0 +1,46 @@
+"""What an operator can set: TICKETS_* environment variables, read once."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Every setting with its default. README's configuration table is made of these; a test compares them."""
+
+    model_config = SettingsConfigDict(env_prefix="TICKETS_", frozen=True, extra="ignore")
+
+    database_url: Annotated[str, Field(description="PostgreSQL 15 or newer, as a libpq URL.")] = "postgresql://"
+    pool_size: Annotated[int, Field(ge=1, description="Database connections of one process.")] = 8
+    grpc_listen: Annotated[
+        str, Field(description="Addresses the service listens on, comma separated. Ports are shared between processes.")
+    ] = "127.0.0.1:50051"
+    jwks: Annotated[
+        str,
+        Field(description="JWKS that signs bearer tokens: a file's path or an http(s) URL. Empty: no token is valid."),
+    ] = ""
+    jwt_issuer: Annotated[str, Field(description="`iss` that a token must have.")] = ""
+    jwt_audience: Annotated[str, Field(description="`aud` that a token must have.")] = ""
+    jwt_leeway_seconds: Annotated[int, Field(ge=0, le=60, description="Clock skew allowed in `exp`, `nbf`, `iat`.")] = (
+        10
+    )
+    default_deadline_seconds: Annotated[
+        float, Field(gt=0, description="Deadline of a call that brings none; longer ones are cut to it.")
+    ] = 30.0
+    max_request_bytes: Annotated[int, Field(ge=1, description="Largest request; larger ones get 413.")] = 1024 * 1024
+    rate_limit_reads: Annotated[
+        str, Field(pattern=r"^\d+/\d+$", description="Reads of one caller: sustained per second / burst.")
+    ] = "500/1000"
+    rate_limit_writes: Annotated[
+        str, Field(pattern=r"^\d+/\d+$", description="Writes of one caller: sustained per second / burst.")
+    ] = "200/400"
+    rate_limit_file: Annotated[
+        str, Field(description="File that holds the buckets, shared by the processes of a host.")
+    ] = "/dev/shm/tickets-rate-limits"  # noqa: S108 - shared memory is what it is for
+    drain_seconds: Annotated[
+        float, Field(ge=0, description="After SIGTERM: how long calls in flight may take to finish.")
+    ] = 20.0
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], Field(description="Least severe line logged.")
+    ] = "info"
