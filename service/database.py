@@ -11,6 +11,7 @@ from psycopg.pq import Format
 from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
 from sqlalchemy import Delete, Insert, MetaData, Select, Update
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
+from sqlalchemy.types import UserDefinedType
 
 from service.errors import TicketError
 from service.jsontext import JsonText
@@ -44,6 +45,16 @@ class Statement:
         """The parameters in the order of their placeholders. Raises KeyError for one that is missing."""
         constants = self.constants
         return [parameters[name] if name in parameters else constants[name] for name in self.names]
+
+
+class Xid8(UserDefinedType[int]):
+    """PostgreSQL's transaction id: lets a reader see which rows may still be uncommitted behind one it has."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_: Any) -> str:
+        """The type's name in DDL."""
+        return "xid8"
 
 
 class ConstraintViolationError(Exception):

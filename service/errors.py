@@ -58,8 +58,8 @@ class Issue:
 
     @property
     def path(self) -> str:
-        """The path within its section, dotted: `roles.1`."""
-        return ".".join(str(step) for step in self.loc[1:])
+        """The path within its section, dotted: `roles.1`. The section's name when all of it is meant."""
+        return ".".join(str(step) for step in self.loc[1:] or self.loc)
 
 
 @dataclass(eq=False)

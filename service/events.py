@@ -29,21 +29,12 @@ from sqlalchemy import (
     text,
     values,
 )
-from sqlalchemy.types import UserDefinedType
 
+from service.database import Xid8
 from service.directory import METADATA
 from service.operation import Call
 
 _NOTHING = cast(literal("{}", Text), JSON)
-
-
-class _TransactionId(UserDefinedType[int]):
-    """PostgreSQL's xid8: lets a reader see which events are still uncommitted behind one it already has."""
-
-    cache_ok = True
-
-    def get_col_spec(self, **_: Any) -> str:
-        return "xid8"
 
 
 def event_table(name: str, *scope: Column[Any], ticket_id: Column[Any]) -> Table:
@@ -55,7 +46,7 @@ def event_table(name: str, *scope: Column[Any], ticket_id: Column[Any]) -> Table
         *scope,
         Column("id", BigInteger, Identity(always=True)),
         # A sequence is drawn before commit: readers need the transaction too, so as not to step over a late one.
-        Column("transaction_id", _TransactionId, nullable=False, server_default=text("pg_current_xact_id()")),
+        Column("transaction_id", Xid8, nullable=False, server_default=text("pg_current_xact_id()")),
         ticket_id,
         # Counts the ticket's changes from 1, its creation.
         Column("version", Integer, nullable=False),

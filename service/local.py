@@ -311,7 +311,7 @@ class _Child:
         self.name = name
         self._log_file = log_file
         with contextlib.ExitStack() as stack:
-            log = _STDERR if log_file is None else stack.enter_context(log_file.open("ab"))
+            log = _STDERR if log_file is None else stack.enter_context(log_file.open("ab", opener=_private))
             self._process = subprocess.Popen(  # noqa: S603 the programs of our own wheels
                 argv,
                 stdin=subprocess.DEVNULL,
@@ -356,6 +356,10 @@ class _Child:
             return ""
         lines = self._log_file.read_text(encoding="utf-8", errors="replace").splitlines()[-10:]
         return "\n".join([f"; the end of {self._log_file}:", *lines])
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)  # a log may quote statements and their values
 
 
 def _death_pact() -> Callable[[], None] | None:
@@ -423,19 +427,19 @@ def _let_read(tree: Path) -> None:
 
 
 def _clear_leftovers(data_dir: Path) -> None:
-    """End the processes and remove the pid file of a server whose owner was killed (we hold the lock now)."""
+    """End the processes and remove the pid files of a server whose owner was killed (we hold the lock now)."""
     pid_file = data_dir / "postmaster.pid"
-    if not pid_file.exists():
-        return
     left = [process for process in psutil.process_iter(["name"]) if _serves(process, data_dir)]
     for process in left:
-        if process.pid == int(pid_file.read_text().split()[0]):
+        if pid_file.exists() and pid_file.read_text().split()[:1] == [str(process.pid)]:
             process.send_signal(signal.SIGINT)
     _, stubborn = psutil.wait_procs(left, timeout=15)
     for process in stubborn:
         process.kill()
     psutil.wait_procs(stubborn, timeout=5)
-    pid_file.unlink(missing_ok=True)  # its number may be another program's by now, and PostgreSQL would give way to it
+    # PostgreSQL gives way to the numbers in them, although they may be another program's by now, or a zombie's.
+    for stale in (pid_file, data_dir / _SOCKET, data_dir / f"{_SOCKET}.lock"):
+        stale.unlink(missing_ok=True)
 
 
 def _serves(process: Any, data_dir: Path) -> bool:

@@ -1,1 +1,1 @@
-"""stub"""
+"""Helpdesk tickets: support tickets of the employees and customers of tenants (contracts/helpdesk.md)."""

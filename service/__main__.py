@@ -1,0 +1,192 @@
+"""The `tickets` command."""
+
+import asyncio
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+import uvloop
+
+from service import jsontext, logs, migrations
+from service.admin import operations as admin
+from service.development import DevelopmentKey, run_as_operator
+from service.errors import TicketError
+from service.operation import Operation, View
+from service.settings import Settings
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+operators = typer.Typer(no_args_is_help=True, help="What operators do. Each command prints one JSON object.")
+app.add_typer(operators, name="admin")
+
+DataDir = Annotated[Path, typer.Option("--data-dir", help="Where `tickets up` keeps its data.")]
+_DATA_DIR = Path(".tickets")
+
+
+@app.command()
+def up(
+    data_dir: DataDir = _DATA_DIR,
+    http_port: Annotated[int, typer.Option(help="REST, and gRPC through the gateway.")] = 8080,
+    grpc_port: Annotated[int, typer.Option(help="gRPC straight to the service.")] = 50051,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Processes of the service.")] = 1,
+    no_demo: Annotated[bool, typer.Option("--no-demo", help="Make no demo data.")] = False,
+) -> None:
+    """Run everything on this machine: PostgreSQL (or TICKETS_DATABASE_URL), the service, Envoy."""
+    from service.up import Plan, up  # noqa: PLC0415 - the extra `local` may be absent everywhere else
+
+    _run(up(Plan(data_dir, http_port, grpc_port, workers, not no_demo)))
+
+
+@app.command()
+def serve() -> None:
+    """Run one process of the service, configured by TICKETS_* alone."""
+    from service.server import serve  # noqa: PLC0415 - the other commands need no gRPC
+
+    settings = Settings()
+    logs.configure(settings.log_level)
+    uvloop.run(serve(settings))
+
+
+@app.command()
+def migrate(data_dir: DataDir = _DATA_DIR) -> None:
+    """Bring the database to the newest schema."""
+    _print({"revision": migrations.upgrade(_settings(data_dir).database_url)})
+
+
+@app.command()
+def token(
+    sub: Annotated[str, typer.Option(help="Who: the claim `sub`.")],
+    tenant: Annotated[str | None, typer.Option(help="The claim `tenant_id`.")] = None,
+    scope: Annotated[str | None, typer.Option(help="The claim `scope`, space separated.")] = None,
+    app_id: Annotated[str | None, typer.Option(help="The claim `app_id`.")] = None,
+    actor_role: Annotated[str | None, typer.Option(help="The claim `actor_role`.")] = None,
+    ttl: Annotated[int, typer.Option(help="Seconds until it expires.")] = 3600,
+    data_dir: DataDir = _DATA_DIR,
+) -> None:
+    """Sign a token with the development key that `tickets up` made."""
+    try:
+        signed = DevelopmentKey(data_dir).token(
+            sub, seconds=ttl, tenant_id=tenant, scope=scope, app_id=app_id, actor_role=actor_role
+        )
+    except FileNotFoundError:
+        _fail(f"no development key in {data_dir}: run `tickets up` first")
+    _print({"token": signed})
+
+
+@operators.command()
+def create_account(name: Annotated[str, typer.Option()], data_dir: DataDir = _DATA_DIR) -> None:
+    """Create a customer account."""
+    _operate(data_dir, admin.create_account, name=name)
+
+
+@operators.command()
+def create_api_key(
+    account: Annotated[str, typer.Option(help="The account's id.")],
+    scopes: Annotated[str, typer.Option(help="Comma separated, such as `tickets:read,tickets:write`.")],
+    test: Annotated[bool, typer.Option("--test", help="A test key: separate data.")] = False,
+    expires: Annotated[str | None, typer.Option(help="RFC 3339; never when absent.")] = None,
+    data_dir: DataDir = _DATA_DIR,
+) -> None:
+    """Create an API key. It is shown this once."""
+    _operate(data_dir, admin.create_api_key, account_id=account, scopes=_split(scopes), test=test, expires_at=expires)
+
+
+@operators.command()
+def revoke_api_key(
+    key_id: Annotated[str, typer.Option("--id", help="The key's id.")], data_dir: DataDir = _DATA_DIR
+) -> None:
+    """Revoke an API key for good."""
+    _operate(data_dir, admin.revoke_api_key, api_key_id=key_id)
+
+
+@operators.command()
+def create_project(
+    name: Annotated[str, typer.Option()],
+    slug: Annotated[str, typer.Option(help="Lower-case letters, digits, hyphens; unique.")],
+    account: Annotated[str | None, typer.Option(help="The account's id; a new account when absent.")] = None,
+    backend_repo: Annotated[str | None, typer.Option()] = None,
+    frontend_repo: Annotated[str | None, typer.Option()] = None,
+    default_roles: Annotated[str, typer.Option(help="Comma separated.")] = "backend",
+    data_dir: DataDir = _DATA_DIR,
+) -> None:
+    """Create a project for handoff tickets."""
+    _operate(
+        data_dir,
+        admin.create_project,
+        name=name,
+        slug=slug,
+        account_id=account,
+        backend_repo=backend_repo,
+        frontend_repo=frontend_repo,
+        default_roles=_split(default_roles),
+    )
+
+
+@operators.command()
+def add_member(
+    project: Annotated[str, typer.Option(help="The project's id.")],
+    user: Annotated[str, typer.Option(help="The user's UUID.")],
+    role: Annotated[str, typer.Option(help="viewer, member, triager or owner.")],
+    data_dir: DataDir = _DATA_DIR,
+) -> None:
+    """Make a user a member of a project, or change the member's role."""
+    _operate(data_dir, admin.add_member, project_id=project, user_id=user, role=role)
+
+
+@operators.command()
+def create_tenant(
+    name: Annotated[str, typer.Option()],
+    tenant_id: Annotated[str | None, typer.Option("--id", help="`ten_` and a ULID when absent.")] = None,
+    data_dir: DataDir = _DATA_DIR,
+) -> None:
+    """Create a helpdesk tenant."""
+    _operate(data_dir, admin.create_tenant, name=name, id=tenant_id)
+
+
+def main() -> None:
+    """Run the command."""
+    app()
+
+
+def _operate(data_dir: Path, operation: Operation[Any], **body: Any) -> None:
+    view = _run(run_as_operator(_settings(data_dir), operation, body))
+    # {"account": {…}} prints as the account; what stands beside it (a new key) goes with it.
+    resource = next(iter(view.values()))
+    _print({**resource, **{name: value for name, value in view.items() if value is not resource}})
+
+
+def _settings(data_dir: Path) -> Settings:
+    """The environment's settings; the database of `tickets up` when the environment names none."""
+    settings = Settings(pool_size=1)
+    url = data_dir / "database-url"
+    if "database_url" not in settings.model_fields_set and url.exists():
+        return Settings(pool_size=1, database_url=url.read_text())
+    return settings
+
+
+def _run(work: Coroutine[Any, Any, Any]) -> Any:
+    try:
+        return asyncio.run(work)
+    except TicketError as error:
+        words = "; ".join(f"{issue.path}: {issue.message}" for issue in error.issues)
+        _fail(words or error.message)
+    except (OSError, RuntimeError) as error:
+        _fail(str(error))
+
+
+def _split(words: str) -> list[str]:
+    return [word.strip() for word in words.split(",") if word.strip()]
+
+
+def _print(value: View) -> None:
+    sys.stdout.write(jsontext.dump(value).decode() + "\n")
+
+
+def _fail(words: str) -> NoReturn:
+    sys.stderr.write(words + "\n")
+    raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,36 @@
+"""The database's schema, step by step (Alembic). Tables are declared in the dialects; a test compares the two."""
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import Connection, create_engine, text
+
+# Any number, the same in every release: one process migrates at a time.
+_LOCK = 7_303_014
+
+
+def upgrade(database_url: str) -> str:
+    """Bring a database to the newest schema; returns its revision. Safe to run from many places at once."""
+    engine = create_engine(_sqlalchemy_url(database_url))
+    try:
+        with engine.begin() as connection:
+            connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
+            command.upgrade(config(connection), "head")
+            return MigrationContext.configure(connection).get_current_revision() or ""
+    finally:
+        engine.dispose()
+
+
+def config(connection: Connection) -> Config:
+    """Alembic's configuration, on a connection that is open."""
+    made = Config()
+    made.set_main_option("script_location", str(Path(__file__).parent))
+    made.set_main_option("file_template", "%%(rev)s_%%(slug)s")
+    made.attributes["connection"] = connection
+    return made
+
+
+def _sqlalchemy_url(database_url: str) -> str:
+    return "postgresql+psycopg" + database_url[database_url.index("://") :]
