@@ -310,8 +310,9 @@ class _Child:
     ) -> None:
         self.name = name
         self._log_file = log_file
-        with contextlib.ExitStack() as stack:
-            log = _STDERR if log_file is None else stack.enter_context(log_file.open("ab", opener=_private))
+        # Private: a log may quote statements and their values.
+        log = _STDERR if log_file is None else os.open(log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        try:
             self._process = subprocess.Popen(  # noqa: S603 the programs of our own wheels
                 argv,
                 stdin=subprocess.DEVNULL,
@@ -325,6 +326,9 @@ class _Child:
                 extra_groups=[] if user else None,
                 preexec_fn=_death_pact(),  # noqa: PLW1509 it calls one C function that is already loaded
             )
+        finally:
+            if log != _STDERR:
+                os.close(log)
 
     def check(self) -> None:
         """Raise when it has exited."""
@@ -356,10 +360,6 @@ class _Child:
             return ""
         lines = self._log_file.read_text(encoding="utf-8", errors="replace").splitlines()[-10:]
         return "\n".join([f"; the end of {self._log_file}:", *lines])
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)  # a log may quote statements and their values
 
 
 def _death_pact() -> Callable[[], None] | None:

@@ -116,7 +116,7 @@ class Issue(_message.Message):
     PATH_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     path: _builtins.str
-    """Where: member names and array positions joined by dots, such as `title`, `roles.1` or `evidence.steps`. Empty
+    """Where: member names and array positions joined by dots, such as `title`, `roles.1` or `evidence.steps`; `body`
     when the whole request is meant.
     """
     message: _builtins.str

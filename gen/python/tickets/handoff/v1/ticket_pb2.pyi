@@ -492,7 +492,7 @@ class Role(_message.Message):
 
     @_builtins.property
     def updated_at(self) -> _timestamp_pb2.Timestamp:
-        """When it last changed. Absent until the first change."""
+        """When it last changed; equal to `created_at` until it does."""
 
     def __init__(
         self,

@@ -165,7 +165,7 @@ class CreateTicketRequest(_message.Message):
     category: _builtins.str
     """At most 255 characters; none when absent."""
     submitted_by_id: _builtins.str
-    """The caller when absent. Only `helpdesk:agent` may name someone else."""
+    """Whom it is raised for; the caller when absent. After that only they and agents may change or close it."""
     assigned_to_id: _builtins.str
     """Unassigned when absent."""
     team_id: _builtins.str

@@ -1,0 +1,83 @@
+"""The system under test: a real PostgreSQL, a process of the service, and a real Envoy in front of it."""
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import grpc
+import httpx
+import pytest
+from harness import Grpc, Rest
+from system import Issuer, Service, World, run_service
+
+from service import migrations
+from service.local import EmbeddedPostgres, Envoy, envoy_config, free_port
+
+
+@pytest.fixture(scope="session")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("system")
+
+
+@pytest.fixture(scope="session")
+def postgres(directory: Path) -> Iterator[EmbeddedPostgres]:
+    # What a crash of the machine would lose does not matter here.
+    with EmbeddedPostgres(directory / "postgres", settings={"fsync": "off"}) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def database_url(postgres: EmbeddedPostgres) -> str:
+    migrations.upgrade(postgres.url)
+    return postgres.url
+
+
+@pytest.fixture(scope="session")
+def issuer(directory: Path) -> Issuer:
+    return Issuer(directory)
+
+
+@pytest.fixture(scope="session")
+def service(directory: Path, database_url: str, issuer: Issuer) -> Iterator[Service]:
+    with run_service(directory, database_url, issuer) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def gateway_url(directory: Path, service: Service) -> Iterator[str]:
+    config = envoy_config(port=free_port(), endpoints=[service.target])
+    with Envoy(config, log_file=directory / "envoy.log") as envoy:
+        envoy.wait_until_ready(upstream=True)
+        yield envoy.url
+
+
+@pytest.fixture(scope="session")
+async def client(gateway_url: str) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=gateway_url, timeout=30) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+async def channel(service: Service) -> AsyncIterator[grpc.aio.Channel]:
+    async with grpc.aio.insecure_channel(service.target) as channel:
+        yield channel
+
+
+@pytest.fixture(scope="session")
+def world(database_url: str, issuer: Issuer) -> World:
+    return World(database_url, issuer)
+
+
+@pytest.fixture(params=["rest", "grpc"])
+def door(request: pytest.FixtureRequest, client: httpx.AsyncClient, channel: grpc.aio.Channel) -> Rest | Grpc:
+    """Each of the two doors in turn: what a test that takes it shows holds at both."""
+    return Rest(client) if request.param == "rest" else Grpc(channel)
+
+
+@pytest.fixture
+def rest(client: httpx.AsyncClient) -> Rest:
+    return Rest(client)
+
+
+@pytest.fixture
+def rpc(channel: grpc.aio.Channel) -> Grpc:
+    return Grpc(channel)

@@ -1,0 +1,168 @@
+"""The running system under test, and the people, programs and places that tests make in it."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import grpc
+import jwt
+import orjson
+import psycopg
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from service.admin import operations as admin
+from service.development import run_as_operator
+from service.local import free_port
+from service.operation import Operation
+from service.settings import Settings
+
+ISSUER = "https://issuer.test"
+AUDIENCE = "tickets-test"
+
+Credential = Mapping[str, str]
+
+
+class Issuer:
+    """Who signs tokens: one RSA and one EC key, and the JWKS that holds both."""
+
+    def __init__(self, directory: Path) -> None:
+        self.rsa = rsa.generate_private_key(65537, 2048)
+        self.ec = ec.generate_private_key(ec.SECP256R1())
+        self.jwks = directory / "jwks.json"
+        rsa_jwk = jwt.algorithms.RSAAlgorithm.to_jwk(self.rsa.public_key(), as_dict=True)
+        ec_jwk = jwt.algorithms.ECAlgorithm.to_jwk(self.ec.public_key(), as_dict=True)
+        self.keys = [{**rsa_jwk, "kid": "rsa", "alg": "RS256"}, {**ec_jwk, "kid": "ec", "alg": "ES256"}]
+        self.jwks.write_bytes(orjson.dumps({"keys": self.keys}))
+
+    def token(self, sub: str, *, algorithm: str = "ES256", **claims: Any) -> str:
+        """A token as the issuer signs it; claims given as None are left out."""
+        now = int(time.time())
+        given = {"sub": sub, "iss": ISSUER, "aud": AUDIENCE, "iat": now, "exp": now + 3600, **claims}
+        payload = {name: value for name, value in given.items() if value is not None}
+        key, kid = (self.rsa, "rsa") if algorithm == "RS256" else (self.ec, "ec")
+        return jwt.encode(payload, key, algorithm, headers={"kid": kid})
+
+    def bearer(self, sub: str, **claims: Any) -> Credential:
+        """The header of such a token."""
+        return {"authorization": f"Bearer {self.token(sub, **claims)}"}
+
+
+@dataclass(frozen=True)
+class Service:
+    """A process of the service."""
+
+    target: str
+    log: Path
+    process: subprocess.Popen[bytes]
+
+    def lines(self) -> list[dict[str, Any]]:
+        """What it has logged so far."""
+        return [orjson.loads(line) for line in self.log.read_bytes().splitlines() if line.startswith(b"{")]
+
+
+@contextmanager
+def run_service(directory: Path, database_url: str, issuer: Issuer, **settings: Any) -> Iterator[Service]:
+    """Run one process of the service until the block ends; `settings` are TICKETS_* in lower case."""
+    target = f"127.0.0.1:{free_port()}"
+    given = {
+        "database_url": database_url,
+        "grpc_listen": target,
+        "jwks": issuer.jwks,
+        "jwt_issuer": ISSUER,
+        "jwt_audience": AUDIENCE,
+        "rate_limit_reads": "100000/100000",
+        "rate_limit_writes": "100000/100000",
+        "rate_limit_file": directory / f"rate-limits-{uuid4()}",
+        **settings,
+    }
+    log = directory / f"service-{uuid4()}.log"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TICKETS_")}
+    environment |= {f"TICKETS_{name.upper()}": str(value) for name, value in given.items()}
+    with log.open("wb") as output:
+        process = subprocess.Popen([sys.executable, "-m", "service", "serve"], env=environment, stderr=output)
+    try:
+        with grpc.insecure_channel(given["grpc_listen"].split(",")[0]) as channel:
+            grpc.channel_ready_future(channel).result(timeout=30)
+        yield Service(target, log, process)
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+def health(target: str) -> int:
+    """What a service says of its health."""
+    with grpc.insecure_channel(target) as channel:
+        status: int = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest()).status
+        return status
+
+
+@dataclass(frozen=True)
+class Program:
+    """A program of a customer account: its API key."""
+
+    account_id: str
+    key_id: str
+    key: str
+
+    @property
+    def credential(self) -> Credential:
+        """The header of its key."""
+        return {"x-api-key": self.key}
+
+
+class World:
+    """Makes what a test needs, each time anew, so that no test sees another's tickets."""
+
+    def __init__(self, database_url: str, issuer: Issuer) -> None:
+        self.database_url = database_url
+        self.issuer = issuer
+        self._settings = Settings(database_url=database_url, pool_size=1)
+
+    async def operate(self, operation: Operation[Any], **body: Any) -> Any:
+        """Run an operator's operation."""
+        return await run_as_operator(self._settings, operation, body)
+
+    async def program(
+        self, *, scopes: tuple[str, ...] = ("tickets:read", "tickets:write"), account_id: str | None = None, **key: Any
+    ) -> Program:
+        """A program with an API key, of an account of its own unless one is named."""
+        if account_id is None:
+            account_id = str((await self.operate(admin.create_account, name="An account"))["account"]["id"])
+        made = await self.operate(admin.create_api_key, account_id=account_id, scopes=list(scopes), **key)
+        return Program(account_id, str(made["api_key"]["id"]), made["key"])
+
+    async def project(self, **project: Any) -> str:
+        """A project; returns its id."""
+        given = {"name": "Shop", "slug": f"shop-{uuid4().hex[:12]}", **project}
+        return str((await self.operate(admin.create_project, **given))["project"]["id"])
+
+    async def member(
+        self, project_id: str, role: str = "member", user_id: str | None = None, **claims: Any
+    ) -> Credential:
+        """A user who is a member of the project; returns the credential."""
+        user_id = user_id or str(uuid4())
+        await self.operate(admin.add_member, project_id=project_id, user_id=user_id, role=role)
+        return self.issuer.bearer(user_id, **claims)
+
+    def person(self, *scopes: str, tenant_id: str | None = None, sub: str = "per_1", **claims: Any) -> Credential:
+        """Someone of a tenant (a new one unless named) with these helpdesk scopes, such as `read`, `write`, `agent`."""
+        scope = " ".join(f"helpdesk:{name}" for name in scopes)
+        return self.issuer.bearer(sub, tenant_id=tenant_id or f"ten_{uuid4().hex}", scope=scope, **claims)
+
+    def rows(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        """Look into the database itself."""
+        with psycopg.connect(self.database_url) as connection:
+            return connection.execute(sql, parameters).fetchall()
+
+    def run(self, sql: str, *parameters: Any) -> None:
+        """Change the database itself, to bring about what time or an accident would."""
+        with psycopg.connect(self.database_url) as connection:
+            connection.execute(sql, parameters)
