@@ -35,42 +35,35 @@ class Caller:
     app_id: str | None = None
     actor_role: str | None = None
 
-    @property
-    def user_id(self) -> UUID:
-        """The subject as the UUID that handoff users have. Raises TicketError `invalid_token` when it is none."""
-        try:
-            return UUID(self.subject)
-        except ValueError:
-            raise TicketError("invalid_token", "The token's sub is not a user's UUID") from None
-
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What a method asks: the kind of credential, any one of the scopes (none: the operation decides), its bucket."""
+    """What a method asks: whose credential, any one of the scopes (none: the operation decides), and its bucket."""
 
-    scheme: Literal["token", "api_key", "none"]
+    # `user`: a token whose sub is a UUID. `tenant`: a token with tenant_id. `none`: anyone.
+    who: Literal["user", "tenant", "operator", "program", "none"]
     scopes: tuple[str, ...] = ()
     kind: Literal["read", "write"] = "read"
 
 
-_READ_HELPDESK = Policy("token", ("helpdesk:read", "helpdesk:agent"))
-_WRITE_HELPDESK = Policy("token", ("helpdesk:write", "helpdesk:agent"), "write")
-_ADMIN = Policy("token", ("tickets:admin",), "write")
+_READ_HELPDESK = Policy("tenant", ("helpdesk:read", "helpdesk:agent"))
+_WRITE_HELPDESK = Policy("tenant", ("helpdesk:write", "helpdesk:agent"), "write")
+_ADMIN = Policy("operator", ("tickets:admin",), "write")
 
 # Package and method; the typed service and its REST sister share the entry. A method without one is refused.
 POLICIES: Mapping[tuple[str, str], Policy] = {
     # Membership of the project decides, in the statement itself.
-    ("tickets.handoff.v1", "ListTickets"): Policy("token"),
-    ("tickets.handoff.v1", "CreateTicket"): Policy("token", kind="write"),
+    ("tickets.handoff.v1", "ListTickets"): Policy("user"),
+    ("tickets.handoff.v1", "CreateTicket"): Policy("user", kind="write"),
     ("tickets.helpdesk.v1", "ListTickets"): _READ_HELPDESK,
     ("tickets.helpdesk.v1", "GetTicket"): _READ_HELPDESK,
     ("tickets.helpdesk.v1", "CreateTicket"): _WRITE_HELPDESK,
     ("tickets.helpdesk.v1", "UpdateTicket"): _WRITE_HELPDESK,
     ("tickets.helpdesk.v1", "CloseTicket"): _WRITE_HELPDESK,
-    ("tickets.itsm.v1", "CreateTicket"): Policy("api_key", ("tickets:write",), "write"),
-    ("tickets.itsm.v1", "GetTicket"): Policy("api_key", ("tickets:read",)),
-    ("tickets.itsm.v1", "ListTickets"): Policy("api_key", ("tickets:read",)),
-    ("tickets.itsm.v1", "UpdateTicket"): Policy("api_key", ("tickets:write",), "write"),
+    ("tickets.itsm.v1", "CreateTicket"): Policy("program", ("tickets:write",), "write"),
+    ("tickets.itsm.v1", "GetTicket"): Policy("program", ("tickets:read",)),
+    ("tickets.itsm.v1", "ListTickets"): Policy("program", ("tickets:read",)),
+    ("tickets.itsm.v1", "UpdateTicket"): Policy("program", ("tickets:write",), "write"),
     ("tickets.admin.v1", "CreateAccount"): _ADMIN,
     ("tickets.admin.v1", "CreateApiKey"): _ADMIN,
     ("tickets.admin.v1", "RevokeApiKey"): _ADMIN,
@@ -83,13 +76,24 @@ POLICIES: Mapping[tuple[str, str], Policy] = {
     ("grpc.reflection.v1alpha", "ServerReflectionInfo"): Policy("none"),
 }
 
-_SCOPE_WORDS = {"api_key": "API key", "token": "Token"}
 
-
-def require_scope(policy: Policy, caller: Caller) -> None:
-    """Raises TicketError `missing_scope` unless the caller has one of the policy's scopes."""
+def admit(policy: Policy, caller: Caller) -> None:
+    """Check that a caller is whom a policy asks for. Raises TicketError: `invalid_token`, `missing_scope`."""
+    if policy.who == "tenant" and caller.tenant_id is None:
+        raise TicketError("invalid_token", "The token has no tenant_id")
+    if policy.who == "user" and not _is_uuid(caller.subject):
+        raise TicketError("invalid_token", "The token's sub is not a user's UUID")
     if policy.scopes and caller.scopes.isdisjoint(policy.scopes):
-        raise TicketError("missing_scope", f"{_SCOPE_WORDS[policy.scheme]} missing required scope: {policy.scopes[0]}")
+        credential = "API key" if policy.who == "program" else "Token"
+        raise TicketError("missing_scope", f"{credential} missing required scope: {policy.scopes[0]}")
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        UUID(text)
+    except ValueError:
+        return False
+    return True
 
 
 _ALGORITHMS = ("RS256", "ES256")
@@ -128,7 +132,7 @@ class Authenticator:
         """
         credential, verify = (
             (metadata.get("x-api-key"), self._verify_key)
-            if policy.scheme == "api_key"
+            if policy.who == "program"
             else (_bearer(metadata.get("authorization")), self._verify_token)
         )
         if not credential:
@@ -138,7 +142,7 @@ class Authenticator:
         if known is None or known[1] <= time.time():
             known = await verify(credential, digest)
             self._remember(digest, known)
-        require_scope(policy, known[0])
+        admit(policy, known[0])
         return known[0]
 
     async def close(self) -> None:
@@ -197,7 +201,13 @@ def _caller_of(claims: Mapping[str, Any]) -> Caller:
     named = {name: claims.get(name) for name in ("tenant_id", "app_id", "actor_role")}
     if not all(value is None or _is_claim(value) for value in named.values()):
         raise TicketError("invalid_token")
-    return Caller(subject=subject, scopes=frozenset(scope.split()), **named)
+    return Caller(
+        subject=subject,
+        scopes=frozenset(scope.split()),
+        tenant_id=named["tenant_id"],
+        app_id=named["app_id"],
+        actor_role=named["actor_role"],
+    )
 
 
 def _is_claim(value: object) -> bool:

@@ -20,7 +20,7 @@ from service.settings import Settings
 Row = dict[str, Any]
 
 # `$1` placeholders go to the server as they are: nothing is parsed or rewritten at a call.
-_DIALECT = PGDialect_psycopg(paramstyle="numeric_dollar")
+_DIALECT = PGDialect_psycopg(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]
 
 _POOL_TIMEOUT_SECONDS = 3.0
 _PREPARED_MAX = 500
@@ -37,8 +37,8 @@ class Statement:
     def __init__(self, clause: Select[Any] | Insert | Update | Delete) -> None:
         compiled = clause.compile(dialect=_DIALECT)
         self.sql = compiled.string.encode()
-        self.names: tuple[str, ...] = tuple(compiled.positiontup or ())
-        self.columns: tuple[str, ...] = tuple(clause.exported_columns.keys())
+        self.names = tuple(str(name) for name in compiled.positiontup or ())
+        self.columns: tuple[str, ...] = tuple(map(str, clause.exported_columns.keys()))
         self.constants = {name: value for name, value in compiled.params.items() if value is not None}
 
     def values(self, parameters: Mapping[str, Any]) -> list[Any]:
@@ -114,7 +114,7 @@ class Database:
         self._constraints: dict[str, tuple[str, str]] = {
             str(constraint.name): constraint.info["error"]
             for table in metadata.tables.values()
-            for constraint in (*table.constraints, *table.indexes)
+            for constraint in table.constraints
             if "error" in constraint.info
         }
         self._pool = AsyncConnectionPool(

@@ -1,6 +1,6 @@
 """History: every write appends an event row in its own statement or transaction."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import (
@@ -24,6 +24,7 @@ from sqlalchemy import (
     func,
     insert,
     literal,
+    literal_column,
     not_,
     select,
     text,
@@ -56,7 +57,8 @@ def event_table(name: str, *scope: Column[Any], ticket_id: Column[Any]) -> Table
         # Who was authenticated: a token's `sub` or an API key's id.
         Column("actor", Text, nullable=False),
         Column("request_id", Text, nullable=False),
-        Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+        # When the row was written and not when its transaction began: it may have waited for the ticket's lock.
+        Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
         PrimaryKeyConstraint(*names, "id"),
         Index(None, *names, ticket_id.name, "version", unique=True),
     )
@@ -83,9 +85,14 @@ def append(
     return insert(table).from_select(names, row).returning(table.c.id).cte("event")
 
 
-def who(call: Call) -> Mapping[str, Any]:
+def who(call: Call) -> dict[str, Any]:
     """The parameters that every event takes from the call."""
     return {"actor": call.caller.subject, "request_id": call.request_id}
+
+
+def next_instant(last_change: ColumnElement[Any]) -> ColumnElement[Any]:
+    """The instant of a change: now, and after the last one even where this transaction began before it ended."""
+    return func.greatest(func.now(), last_change + literal_column("interval '1 microsecond'"))
 
 
 def kind_of_change(before: FromClause, after: FromClause) -> ColumnElement[str]:

@@ -26,6 +26,7 @@ _log = structlog.get_logger()
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+MaybeHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
 
 
 class Door(Protocol):
@@ -58,16 +59,16 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[MaybeHandler]],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> Handler:
+    ) -> MaybeHandler:
         """The method's handler with everything around it, made at its first call."""
         path = handler_call_details.method
         wrapped = self._wrapped.get(path)
         if wrapped is None:
             handler = await continuation(handler_call_details)
             if handler is None:
-                return handler  # no such method: gRPC's own UNIMPLEMENTED
+                return None  # no such method: gRPC's own UNIMPLEMENTED
             wrapped = self._wrapped[path] = self._wrap(path, handler)
         return wrapped
 
@@ -75,7 +76,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         service, _, name = path.removeprefix("/").rpartition("/")
         method = (service.rpartition(".")[0], name)
         policy = POLICIES.get(method)
-        if policy is not None and policy.scheme == "none":
+        if policy is not None and policy.who == "none":
             return handler  # health and reflection answer by themselves
         door = self._doors.get(service, self._default_door)
         # The request arrives as bytes, so that bytes that are no message are refused in our words and not gRPC's.
@@ -142,14 +143,14 @@ class _Around:
         self.door = door
         self._method = method
         self._policy = policy
-        self._decode = handler.request_deserializer
+        self._decode: Any = handler.request_deserializer
         self._authenticator = interceptor._authenticator
         self._limits = interceptor._limits
         self._max_bytes = interceptor._settings.max_request_bytes
 
     async def request(self, data: bytes, context: Context, line: "_Line") -> Any:
         """The request's message, from a caller who may send it. Raises TicketError."""
-        metadata = dict(context.invocation_metadata() or ())
+        metadata: dict[str, Any] = dict(context.invocation_metadata() or ())
         line.request_id = request_id = _request_id(metadata.get("x-request-id"))
         self.door.begin(context, request_id)
         if self._policy is None:

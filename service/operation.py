@@ -4,7 +4,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
-from uuid import UUID
 
 from pydantic import ValidationError
 
@@ -36,12 +35,6 @@ class Call:
     def headers(self) -> Mapping[str, str]:
         """The `header` section of commands that have one."""
         return {} if self.idempotency_key is None else {"idempotency-key": self.idempotency_key}
-
-    @property
-    def account_id(self) -> UUID:
-        """The account of the API key. Only methods whose policy asks for a key may ask."""
-        assert self.caller.account_id is not None  # noqa: S101 - the policy table makes it so
-        return self.caller.account_id
 
 
 CALL: ContextVar[Call] = ContextVar("call")

@@ -6,7 +6,7 @@ from datetime import UTC
 from typing import Any, NoReturn, TypeAlias
 
 import grpc
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from tickets.errors.v1 import error_pb2
@@ -20,6 +20,9 @@ DOMAIN = "tickets"
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Sections = Mapping[str, Any]
+# The two implementations of protobuf type their descriptors apart.
+Descriptor: TypeAlias = Any
+Field: TypeAlias = Any
 
 _JSON = "_json"
 _TIMESTAMP = "google.protobuf.Timestamp"
@@ -118,11 +121,12 @@ def _masked(paths: Iterable[str], fields: Mapping[str, str], given: Mapping[str,
     return {fields[path]: given.get(fields[path]) for path in paths}
 
 
-def _name(field: FieldDescriptor) -> str:
-    return field.name.removesuffix(_JSON)
+def _name(field: Field) -> str:
+    name: str = field.name.removesuffix(_JSON)
+    return name
 
 
-def _field_reader(field: FieldDescriptor) -> Callable[[Any], Any]:
+def _field_reader(field: Field) -> Callable[[Any], Any]:
     """Reads one field of a message; None when it is absent. An implicit default (empty, 0, false) is absent too."""
     name, value = field.name, _value_reader(field)
     if field.is_repeated:
@@ -132,11 +136,11 @@ def _field_reader(field: FieldDescriptor) -> Callable[[Any], Any]:
     return lambda message: value(getattr(message, name)) if getattr(message, name) else None
 
 
-def _value_reader(field: FieldDescriptor) -> Callable[[Any], Any]:
+def _value_reader(field: Field) -> Callable[[Any], Any]:
     if field.enum_type is not None:
         prefix = _enum_prefix(field)
         words = {value.number: value.name.removeprefix(prefix).lower() for value in field.enum_type.values}
-        words[0] = None  # type: ignore[assignment] # UNSPECIFIED: not said
+        words[0] = None  # UNSPECIFIED: not said
         # A number of a later version of the vocabulary fails as the word it is not.
         return lambda number: words.get(number, str(number))
     if field.message_type is not None and field.message_type.full_name == _TIMESTAMP:
@@ -170,14 +174,14 @@ def writer(message: type[Message]) -> Callable[[View], Message]:
     return write
 
 
-def _field_writer(field: FieldDescriptor) -> Callable[[Any], Any]:
+def _field_writer(field: Field) -> Callable[[Any], Any]:
     value = _value_writer(field)
     if field.is_repeated:
         return lambda items: [value(item) for item in items]
     return value
 
 
-def _value_writer(field: FieldDescriptor) -> Callable[[Any], Any]:
+def _value_writer(field: Field) -> Callable[[Any], Any]:
     if field.enum_type is not None:
         prefix = _enum_prefix(field)
         numbers = {value.name.removeprefix(prefix).lower(): value.number for value in field.enum_type.values}
@@ -193,6 +197,6 @@ def _value_writer(field: FieldDescriptor) -> Callable[[Any], Any]:
     return lambda plain: plain
 
 
-def _enum_prefix(field: FieldDescriptor) -> str:
+def _enum_prefix(field: Field) -> str:
     """What every value of the enum begins with: `REQUEST_TYPE_` for RequestType."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", field.enum_type.name).upper() + "_"

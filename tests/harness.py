@@ -214,13 +214,13 @@ class Grpc:
             body = _documented(await call)
         except grpc.aio.AioRpcError as error:
             return _grpc_failure(method.api, error)
-        trailing = dict(tuple(pair) for pair in await call.trailing_metadata())
+        trailing = _metadata(await call.trailing_metadata())
         assert trailing["x-request-id"]
         return Reply("grpc", method.api, grpc.StatusCode.OK, body[method.bare] if method.bare else body, trailing)
 
 
 def _grpc_failure(api: str, error: grpc.aio.AioRpcError) -> Reply:
-    trailing = dict(tuple(pair) for pair in error.trailing_metadata() or ())
+    trailing = _metadata(error.trailing_metadata())
     details: dict[str, Message] = {}
     if "grpc-status-details-bin" in trailing:
         status = status_pb2.Status.FromString(trailing["grpc-status-details-bin"])
@@ -231,6 +231,10 @@ def _grpc_failure(api: str, error: grpc.aio.AioRpcError) -> Reply:
     body = _documented(details["tickets.errors.v1.Error"]) if details else {}
     body["error"] = error.details()
     return Reply("grpc", api, error.code(), body, trailing, details)
+
+
+def _metadata(pairs: Any) -> dict[str, Any]:
+    return {name: value for name, value in pairs or ()}  # noqa: C416 - gRPC's pairs are no tuples
 
 
 _DETAILS: Mapping[str, type[Message]] = {

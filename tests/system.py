@@ -1,6 +1,7 @@
 """The running system under test, and the people, programs and places that tests make in it."""
 
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -20,7 +21,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from service.admin import operations as admin
 from service.development import run_as_operator
-from service.local import free_port
+from service.local import free_port, wait_for
 from service.operation import Operation
 from service.settings import Settings
 
@@ -89,12 +90,19 @@ def run_service(directory: Path, database_url: str, issuer: Issuer, **settings: 
     with log.open("wb") as output:
         process = subprocess.Popen([sys.executable, "-m", "service", "serve"], env=environment, stderr=output)
     try:
-        with grpc.insecure_channel(given["grpc_listen"].split(",")[0]) as channel:
-            grpc.channel_ready_future(channel).result(timeout=30)
+        wait_for(lambda: _listens(target, process), what=f"the service to listen (see {log})", timeout=30)
         yield Service(target, log, process)
     finally:
         process.terminate()
         process.wait(timeout=30)
+
+
+def _listens(target: str, process: subprocess.Popen[bytes]) -> bool:
+    if process.poll() is not None:
+        raise RuntimeError(f"the service ended with {process.returncode}")
+    host, _, port = target.rpartition(":")
+    with socket.socket() as probe:
+        return probe.connect_ex((host, int(port))) == 0
 
 
 def health(target: str) -> int:

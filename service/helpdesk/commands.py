@@ -79,13 +79,6 @@ class TicketPage(Section):
     cursor: str | None = None
 
 
-class Place(Section):
-    """The place in the list that a cursor names."""
-
-    behind_created_at: Instant
-    behind_id: Text
-
-
 class ListTickets(Command):
     """GET /api/v1/helpdesk/tickets."""
 

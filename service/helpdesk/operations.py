@@ -4,16 +4,21 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from pydantic import TypeAdapter
 from ulid import ULID
 
 from service import events, idempotency, jsontext, paging
 from service.database import Connection, Row
-from service.errors import TicketError, invalid
+from service.errors import TicketError
+from service.fields import Instant, Text
 from service.helpdesk import queries, views
-from service.helpdesk.commands import CloseTicket, CreateTicket, GetTicket, ListTickets, Place, Status, UpdateTicket
+from service.helpdesk.commands import CloseTicket, CreateTicket, GetTicket, ListTickets, Status, UpdateTicket
 from service.operation import Call, View, operation
 
 _AGENT = "helpdesk:agent"
+
+# The keys of the list's order: created_at and id.
+_PLACE: TypeAdapter[tuple[Any, Any]] = TypeAdapter(tuple[Instant, Text])
 
 _ID = re.compile(r"tkt_[0-9A-HJKMNP-TV-Z]{26}")
 # As it is written, and no other way; eighteen digits are the most that any bigint can have.
@@ -25,7 +30,9 @@ async def list_tickets(connection: Connection, call: Call, command: ListTickets)
     """A page of the tickets that the caller may see, newest first."""
     scope, limit, cursor = _scope(call), command.query.limit, command.query.cursor
     binding = jsontext.dump(["helpdesk tickets", "-created_at", scope]).decode()
-    behind = {} if cursor is None else _behind(cursor, binding)
+    behind = {}
+    if cursor is not None:
+        behind["behind_created_at"], behind["behind_id"] = paging.place(cursor, binding, _PLACE)
     statement = queries.list_tickets(frozenset(scope), onward=cursor is not None)
     rows = await connection.all(statement, {**scope, **behind, "rows": limit + 1})
     page, next_cursor = paging.cut(rows, limit, binding, "created_at", "id")
@@ -114,8 +121,6 @@ async def _change(
 
 def _scope(call: Call) -> dict[str, Any]:
     """What the caller may see: the tenant, and of it one application when the token is made for one."""
-    if call.caller.tenant_id is None:
-        raise TicketError("invalid_token", "The token has no tenant_id")
     scope = {"tenant_id": call.caller.tenant_id}
     return scope if call.caller.app_id is None else {**scope, "app_id": call.caller.app_id}
 
@@ -128,16 +133,6 @@ def _which(id_or_number: str) -> dict[str, Any]:
     if number is None:
         raise _no_ticket()
     return {"number": int(number[1])}
-
-
-def _behind(cursor: str, binding: str) -> dict[str, Any]:
-    """The place in the list behind which a page begins."""
-    try:
-        created_at, ticket_id = paging.position(cursor, binding)
-        return dict(Place(behind_created_at=created_at, behind_id=ticket_id))
-    except (ValueError, TypeError) as error:
-        # A checksum can be worked out by anyone: what it covers may be anything.
-        raise invalid("query", "cursor", "Input should be the next_cursor of a page of this list", "cursor") from error
 
 
 def _found(row: Row | None) -> Row:

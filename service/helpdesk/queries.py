@@ -127,8 +127,7 @@ def update_ticket(by: frozenset[str]) -> Statement:
     """
     # Not a column: a note is kept in the event alone.
     before = select(tickets, cast(null(), Text).label("resolution_note")).where(*_mine(by)).cte("before")
-    # A transaction that waited for the lock has an older now() than the one before it: time goes on nevertheless.
-    stamp = func.greatest(func.now(), tickets.c.updated_at + literal_column("interval '1 microsecond'"))
+    stamp = events.next_instant(tickets.c.updated_at)
     stamped = {
         "resolved_at": case(
             {"stamp": stamp, "clear": null()},

@@ -18,7 +18,7 @@ async def create_ticket(connection: Connection, call: Call, command: CreateTicke
     row = await idempotency.once(
         connection,
         call,
-        f"itsm:{call.account_id}:{mode}",
+        f"itsm:{call.caller.account_id}:{mode}",
         queries.CREATE,
         {**scope, **events.who(call), **dict(command.body)},
     )
@@ -57,7 +57,7 @@ async def update_ticket(connection: Connection, call: Call, command: UpdateTicke
 
 
 def _scope(call: Call) -> dict[str, Any]:
-    return {"account_id": call.account_id, "live": call.caller.live}
+    return {"account_id": call.caller.account_id, "live": call.caller.live}
 
 
 def _found(row: dict[str, Any] | None) -> dict[str, Any]:
