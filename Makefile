@@ -4,7 +4,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 PROTOS := $(shell cd protos && find tickets -name '*.proto' | sort)
 
-.PHONY: up test check gen clean
+.PHONY: up test test-long check gen lock clean
 
 up: .venv/ready ## everything on this machine, with demo data
 	$(BIN)/tickets up
@@ -32,7 +32,7 @@ gen: .venv/ready ## protos → gen/
 	touch $@
 
 lock: ## deploy/requirements.lock from pyproject.toml
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --generate-hashes --no-header \
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --generate-hashes --no-header --no-annotate \
 		--no-emit-index-url --output-file deploy/requirements.lock pyproject.toml
 
 clean:
