@@ -101,7 +101,8 @@ def _has_nul(value: Any) -> bool:
     return isinstance(value, list) and any(map(_has_nul, value))
 
 
-Text = Annotated[str, AfterValidator(_without_nul)]
+without_nul = AfterValidator(_without_nul)
+Text = Annotated[str, without_nul]
 
 # Text that comes from a path or a query may be guessed from: there is nothing but text there.
 Number = Annotated[int, Field(strict=False)]

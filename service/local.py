@@ -29,7 +29,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 from urllib.parse import quote
 
-import psutil  # type: ignore[import-untyped]  # comes with the extra `local`
+import psutil
 import psycopg
 import yaml
 from psycopg import sql

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 
 from service.directory import RoleName
-from service.fields import Command, IdempotencyHeader, JsonObject, Number, Section, Text, Uuid, distinct
+from service.fields import Command, IdempotencyHeader, JsonObject, Number, Section, Text, Uuid, distinct, without_nul
 
 RequestType = Literal["bug", "feature_request", "clarification_needed", "decision_needed"]
 Status = Literal["open", "closed"]
@@ -14,7 +14,7 @@ Priority = Literal["low", "medium", "high"]
 RoleStatus = Literal["pending", "in_progress", "done", "skipped"]
 ResolutionType = Literal["completed", "already_done", "duplicate", "wont_fix", "no_longer_relevant", "cancelled"]
 
-Title = Annotated[Text, StringConstraints(strip_whitespace=True, min_length=1, max_length=140)]
+Title = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=140), without_nul]
 Description = Annotated[Text, Field(min_length=1, max_length=20_000)]
 Note = Annotated[Text, Field(max_length=5_000)]
 Provenance = Annotated[Text, Field(max_length=64)]

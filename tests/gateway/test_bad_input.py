@@ -1,0 +1,327 @@
+"""Any bytes at all get a documented 4xx in the shape of the API whose path was called (contracts/errors.md)."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import httpx
+import pytest
+from harness import Reply, rest_reply
+from system import World
+
+ITSM = {"subject": "VPN is down", "description": "Since nine."}
+HELPDESK = {"title": "VPN is down"}
+HANDOFF = {"title": "VPN is down", "description": "Since nine.", "request_type": "bug"}
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A documented endpoint, and someone who may use it."""
+
+    api: str
+    verb: str
+    path: str
+    credential: Mapping[str, str]
+    body: Mapping[str, Any]
+
+
+WRITES = ["itsm POST", "itsm PATCH", "helpdesk POST", "helpdesk PATCH", "helpdesk close", "handoff POST"]
+
+
+async def endpoint(name: str, world: World, client: httpx.AsyncClient) -> Endpoint:
+    """The endpoint of that name, in a world of its own."""
+    api, what = name.split()
+    if api == "itsm":
+        credential = (await world.program()).credential
+        path, body = "/api/v1/tickets", ITSM
+    elif api == "helpdesk":
+        credential = world.person("read", "write")
+        path, body = "/api/v1/helpdesk/tickets", HELPDESK
+    else:
+        project = await world.project()
+        credential = await world.member(project)
+        path, body = f"/api/projects/{project}/tickets", HANDOFF
+    if what == "POST":
+        return Endpoint(api, "POST", path, credential, body)
+    made = (await client.post(path, json=body, headers=credential)).json()
+    verb, tail = ("PATCH", "") if what == "PATCH" else ("POST", "/close")
+    return Endpoint(api, verb, f"{path}/{made['id']}{tail}", credential, body)
+
+
+async def send(client: httpx.AsyncClient, to: Endpoint, content: bytes, **headers: str) -> Reply:
+    given = {"content-type": "application/json", **to.credential, **headers}
+    return rest_reply(to.api, await client.request(to.verb, to.path, content=content, headers=given))
+
+
+BODIES: Mapping[str, bytes] = {
+    "not JSON": b"subject=VPN",
+    "cut off": b'{"title": "VPN',
+    "trailing comma": b'{"title": "VPN",}',
+    "single quotes": b"{'title': 'VPN'}",
+    "bare keys": b'{title: "VPN"}',
+    "a comment": b'{"title": "VPN"} // hello',
+    "two values": b"{} {}",
+    "NaN": b'{"tags": [NaN]}',
+    "infinity": b'{"evidence": {"a": -Infinity, "b": 1.5}}',
+    "an array": b"[]",
+    "a string": b'"title"',
+    "a number": b"12",
+    "a byte order mark": b'\xef\xbb\xbf{"title": "VPN"}',
+    "UTF-16": '{"title": "VPN"}'.encode("utf-16"),
+    "bytes that are no UTF-8": b'{"title": "\xff\xfe"}',
+    "an overlong NUL": b'{"title": "\xc0\x80"}',
+    "a raw control character": b'{"title": "a\nb"}',
+    "only NULs": b"\0" * 64,
+    "a lone surrogate": b'{"title": "\\ud800", "subject": "\\ud800", "resolution_note": "\\ud800"}',
+    "a lone surrogate beside a fraction": b'{"title": "\\udfff", "tags": {"a": 1.5}}',
+    "1,000 levels of arrays": b'{"title": ' + b"[" * 1000 + b"]" * 1000 + b"}",
+    "1,000 levels of objects": b'{"metadata": ' + b'{"a":' * 1000 + b"1" + b"}" * 1000 + b', "n": 1.5}',
+    "100,000 levels": b"[" * 100_000,
+    "a number beyond all exponents": b'{"tags": {"n": 1e99999999999999999999}}',
+}
+
+
+@pytest.mark.parametrize("name", WRITES)
+@pytest.mark.parametrize("content", BODIES.values(), ids=BODIES.keys())
+async def test_a_body_that_is_no_json_object_is_invalid(
+    client: httpx.AsyncClient, world: World, name: str, content: bytes
+) -> None:
+    to = await endpoint(name, world, client)
+    (await send(client, to, content)).failed("validation_error")
+
+
+@pytest.mark.parametrize("name", [name for name in WRITES if name != "helpdesk close"])
+@pytest.mark.parametrize("content", [b"", b"null"])
+async def test_a_missing_body_is_invalid(client: httpx.AsyncClient, world: World, name: str, content: bytes) -> None:
+    to = await endpoint(name, world, client)
+    (await send(client, to, content)).failed("validation_error", paths=["body"])
+
+
+WRONG: Mapping[str, Mapping[str, Sequence[Any]]] = {
+    "itsm POST": {
+        "subject": (12, True, None, [], {}, "a\0b"),
+        "metadata": ("{}", [], 1, None, {"a": "\0"}),
+        "priority": ("LOW", 1, "", []),
+        "status": (None, "new", 0),
+        "requester_email": ("", "a@", 1, "a@b@c.de", "\0@example.com"),
+    },
+    "itsm PATCH": {
+        "subject": (None,),
+        "description": ("",),
+        "status": ("x",),
+        "metadata": (None,),
+        "priority": (3,),
+    },
+    "helpdesk POST": {
+        "title": (12, None, "", "x" * 256, "\0"),
+        "tags": ("a", 1, None, [1], ["a", None], ["\0"]),
+        "due_at": (
+            1700000000,
+            "1700000000",
+            "tomorrow",
+            True,
+            "2026-02-30T00:00:00Z",
+            "9999-12-31T23:59:59-12:00",
+            "0001-01-01T00:00:00+12:00",
+            1e300,
+        ),
+        "assigned_to_id": (1, "", "x" * 65, "a\0"),
+        "type": ("Incident", 1),
+    },
+    "helpdesk PATCH": {"title": (None,), "status": (None,), "tags": (None,), "due_at": (1,), "source_type": ("mail",)},
+    "helpdesk close": {"resolution_note": (1, "x" * 5001, "\0")},
+    "handoff POST": {
+        "title": (12, None, "", "   ", "x" * 141, "\0"),
+        "description": ("", "x" * 20_001, 1),
+        "blocking": ("true", 1, None, 0),
+        "roles": ("backend", [1], ["backend", "backend"], None, ["x"] * 1000),
+        "evidence": ([], "{}", 1, {"a": "x" * 262_144}),
+        "request_type": (None, "BUG", 1),
+        "actor_id": ("x" * 129, 1),
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "member", "value"),
+    [
+        (name, member, value)
+        for name, members in WRONG.items()
+        for member, values in members.items()
+        for value in values
+    ],
+    ids=lambda value: str(value)[:24],
+)
+async def test_a_wrong_value_is_told_by_its_path(
+    client: httpx.AsyncClient, world: World, name: str, member: str, value: Any
+) -> None:
+    to = await endpoint(name, world, client)
+    reply = await send(client, to, json.dumps({**to.body, member: value}).encode())
+    reply.failed("validation_error")
+    assert {issue["path"].split(".")[0] for issue in reply.issues()} == {member}
+
+
+@pytest.mark.parametrize("name", WRITES)
+async def test_two_mebibytes_are_too_large(client: httpx.AsyncClient, world: World, name: str) -> None:
+    to = await endpoint(name, world, client)
+    (await send(client, to, json.dumps({**to.body, "description": "x" * 2**21}).encode())).failed("payload_too_large")
+
+
+@pytest.mark.parametrize("name", WRITES)
+async def test_members_nobody_knows_are_ignored(client: httpx.AsyncClient, world: World, name: str) -> None:
+    to = await endpoint(name, world, client)
+    unknown = {"id": "x", "number": [], "ticket_id": 1, "header": {}, "path": {}, "idempotency-key": "", "\0": "\0"}
+    reply = await send(client, to, json.dumps({**to.body, **unknown}).encode())
+    assert reply.status in (200, 201), reply.body
+
+
+async def test_numbers_keep_their_precision(client: httpx.AsyncClient, world: World) -> None:
+    numbers = '{"big":12345678901234567890123,"fine":1.10,"small":-0.0,"far":1E+400,"int":9007199254740993}'
+    for name, member in (("itsm POST", "metadata"), ("helpdesk POST", "tags"), ("handoff POST", "evidence")):
+        to = await endpoint(name, world, client)
+        plain = json.dumps(to.body)[:-1]
+        text = f'{plain}, "{member}": {numbers}}}'
+        response = await client.post(to.path, content=text.encode(), headers=to.credential)
+        assert response.status_code == 201, response.text
+        assert f'"{member}":{numbers}' in response.text
+
+
+UNKNOWN_PATHS = [
+    ("itsm", "GET", "/api/v1/tickets/x/y"),
+    ("itsm", "DELETE", "/api/v1/tickets"),
+    ("itsm", "PUT", f"/api/v1/tickets/{uuid4()}"),
+    ("itsm", "DELETE", f"/api/v1/tickets/{uuid4()}"),
+    ("helpdesk", "GET", "/api/v1/helpdesk"),
+    ("helpdesk", "GET", "/api/v1/helpdesk/tickets/a/b/c"),
+    ("helpdesk", "PUT", "/api/v1/helpdesk/tickets"),
+    ("handoff", "POST", "/api/tickets"),
+    ("handoff", "GET", "/api/projects"),
+    ("handoff", "GET", "/"),
+    ("handoff", "GET", "/api/ticketsx"),
+    ("itsm", "POST", "/tickets.itsm.v1.TicketRest/CreateTicket"),
+    ("itsm", "POST", "/tickets.itsm.v1.TicketService/CreateTicket"),
+    ("handoff", "POST", "/grpc.health.v1.Health/Check"),
+]
+
+
+@pytest.mark.parametrize(("api", "verb", "path"), UNKNOWN_PATHS)
+async def test_unknown_paths_and_wrong_verbs_have_the_shape_of_their_api(
+    client: httpx.AsyncClient, api: str, verb: str, path: str
+) -> None:
+    reply = rest_reply(api, await client.request(verb, path, content=b"{}" if verb in ("POST", "PUT") else None))
+    assert reply.status in (404, 405)
+    if api == "itsm":
+        assert set(reply.body) == {"detail"}
+    else:
+        assert reply.body["code"] == ("not_found" if reply.status == 404 else "method_not_allowed")
+        assert reply.body["error"]
+
+
+RAW_TARGETS = [
+    "/api/v1/tickets/%",
+    "/api/v1/tickets/%zz",
+    "/api/v1/tickets/%00",
+    "/api/v1/tickets/%ff%fe",
+    "/api/v1/tickets/%2F..%2F",
+    "/api/v1/tickets?status=%ff",
+    "/api/v1/tickets?status=%00",
+    "/api/v1/tickets?limit=%zz",
+    "/api/v1/tickets?limit=abc",
+    "/api/v1/tickets?limit=99999999999999999999999999999999",
+    "/api/v1/tickets?offset=9223372036854775808",
+    "/api/v1/tickets?offset=1.5",
+    "/api/v1/tickets?limit=",
+    "/api/v1/tickets?start_date=yesterday",
+    "/api/v1/tickets?start_date=1700000000",
+    "/api/v1/tickets?end_date=9999-12-31T23:59:59-12:00",
+    "/api/v1/tickets?limit=1&limit=1000",
+    "/api/v1/helpdesk/tickets/%ff",
+    "/api/v1/helpdesk/tickets?limit=0",
+    "/api/v1/helpdesk/tickets?cursor=%00",
+    "/api/v1/helpdesk/tickets?cursor=a%22b",
+    "/api/tickets?limit=1001",
+    "/api/tickets?cursor=%F0%9F%8E%AB",
+    "/api/tickets?slim=perhaps",
+    "/api/tickets?limit=" + "9" * 5000,
+]
+
+
+@pytest.mark.parametrize("target", RAW_TARGETS, ids=lambda target: target[:60])
+async def test_bad_paths_and_queries_are_refused(gateway_url: str, world: World, target: str) -> None:
+    api = "itsm" if target.startswith("/api/v1/tickets") else "handoff"
+    credentials = {"itsm": (await world.program()).credential, "handoff": world.person("read", sub=str(uuid4()))}
+    reply = await raw(gateway_url, api, "GET", target, credentials[api])
+    assert isinstance(reply.status, int)
+    assert 400 <= reply.status < 500, reply
+    assert ("detail" if api == "itsm" else "code") in reply.body
+
+
+HEADERS = [
+    {"x-a-bin": "!!!"},
+    {"x-a-bin": "\xff\xfe"},
+    {"grpc-timeout": "garbage"},
+    {"grpc-timeout": "1n"},
+    {"grpc-encoding": "snappy"},
+    {"content-encoding": "gzip"},
+    {"grpc-accept-encoding": "\xff"},
+    {"te": "trailers, deflate"},
+    {"x-request-id": "x" * 5000},
+    {"x-request-id": "a b\tc"},
+    {"x-http-status": "500"},
+    {"x-real-status": "\xe9\xe8"},
+    {"accept": "application/xml"},
+    {"accept-encoding": "br, gzip"},
+    {"content-type": "text/plain"},
+    {"content-type": "application/x-www-form-urlencoded"},
+    {"user-agent": "\xf0\x9f\x8e\xab"},
+]
+
+
+@pytest.mark.parametrize("header", HEADERS, ids=str)
+async def test_odd_headers_do_no_harm(gateway_url: str, world: World, header: dict[str, str]) -> None:
+    credential = (await world.program()).credential
+    body = json.dumps(ITSM).encode()
+    reply = await raw(gateway_url, "itsm", "POST", "/api/v1/tickets", {**credential, **header}, body)
+    assert reply.status in (201, 400), reply
+    assert "id" in reply.body or "detail" in reply.body
+
+
+@pytest.mark.parametrize("key", ["", "x" * 256, "\xd0\xba\xd0\xbb\xd1\x8e\xd1\x87", "a\tb"])
+async def test_odd_idempotency_keys_are_invalid(gateway_url: str, world: World, key: str) -> None:
+    credential = (await world.program()).credential
+    body = json.dumps(ITSM).encode()
+    given = {**credential, "idempotency-key": key}
+    reply = await raw(gateway_url, "itsm", "POST", "/api/v1/tickets", given, body)
+    assert reply.status in (400, 422), reply
+    assert (await client_total(gateway_url, credential)) == 0
+
+
+async def client_total(gateway_url: str, credential: Mapping[str, str]) -> int:
+    total: int = (await raw(gateway_url, "itsm", "GET", "/api/v1/tickets", credential)).body["total"]
+    return total
+
+
+async def raw(
+    gateway_url: str, api: str, verb: str, target: str, headers: Mapping[str, str], body: bytes = b""
+) -> Reply:
+    """A request whose target and headers go out byte for byte as they are."""
+    async with httpx.AsyncHTTPTransport() as transport:
+        parts = urlsplit(gateway_url)
+        url = httpx.URL(scheme=parts.scheme, host=parts.hostname or "", port=parts.port)
+        request = httpx.Request(
+            verb,
+            url,
+            headers=[
+                (b"host", parts.netloc.encode()),
+                *((name.encode(), value.encode("latin-1")) for name, value in headers.items()),
+                (b"content-length", str(len(body)).encode()),
+            ],
+            content=body,
+            extensions={"target": target.encode()},
+        )
+        response = await transport.handle_async_request(request)
+        await response.aread()
+        return rest_reply(api, response)

@@ -1,0 +1,30 @@
+"""The summary of a handoff ticket: contracts/handoff.md, list extras."""
+
+import pytest
+
+from service.handoff.views import summary
+
+
+@pytest.mark.parametrize(
+    ("description", "expected"),
+    [
+        pytest.param("Login loops", "Login loops", id="one short line is its own summary"),
+        pytest.param("Login loops\nSince nine.", "Login loops", id="the first line only"),
+        pytest.param("Login loops\r\nSince nine.", "Login loops", id="lines of Windows"),
+        pytest.param("\n\n  Login loops  \nSince nine.", "Login loops", id="blank space around the line is left out"),
+        pytest.param(" \n\t ", "", id="nothing but blank space has nothing to say"),
+        pytest.param("x" * 140, "x" * 140, id="140 characters are not too many"),
+        pytest.param("x" * 141, "x" * 140, id="a word that is too long by itself is cut"),
+        pytest.param("x" * 140 + " y", "x" * 140, id="a word that ends at 140 is whole"),
+        pytest.param("x" * 139 + " y", "x" * 139, id="no blank is left at the end"),
+        pytest.param("a " + "x" * 138, "a " + "x" * 138, id="two words of 140"),
+        pytest.param("a " + "x" * 139, "a", id="a word that passes 140 is left out"),
+        pytest.param("a   " + "x" * 139, "a", id="and all the blanks before it"),
+        pytest.param("word " * 28 + "word", ("word " * 28).strip(), id="whole words"),
+        pytest.param("日" * 139 + " 本語", "日" * 139, id="characters count, not bytes"),
+        pytest.param("🎫" * 141, "🎫" * 140, id="nor UTF-16 units"),
+        pytest.param("x" * 20_000, "x" * 140, id="the longest description"),
+    ],
+)
+def test_a_summary_is_the_first_line_in_whole_words(description: str, expected: str) -> None:
+    assert summary(description) == expected
