@@ -2,6 +2,8 @@
 
 PYTHON ?= python3.11
 BIN := .venv/bin
+GEN := gen
+READY := .venv/ready
 PROTOS := $(shell cd protos && find tickets -name '*.proto' | sort)
 
 .PHONY: up test test-long check gen lock clean
@@ -12,18 +14,22 @@ up: .venv/ready ## everything on this machine, with demo data
 test: check ## lint, format, types, protos, and the whole test suite
 	$(BIN)/pytest
 
+test-long: $(READY) ## what takes minutes and stays out of CI
+	$(BIN)/pytest -m long
+
 check: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	cd protos && ../$(BIN)/buf lint
 
-gen: .venv/ready ## protos → gen/
-	rm -rf gen && mkdir -p gen/python
+gen: $(READY) ## protos → gen/, never edited by hand
+	rm -rf $(GEN) && mkdir -p $(GEN)/python
 	$(BIN)/python -m grpc_tools.protoc -Iprotos -Iprotos/third_party \
 		--plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc \
-		--python_out=gen/python --grpc_python_out=gen/python --mypy_out=quiet:gen/python --mypy_grpc_out=quiet:gen/python \
-		--include_imports --descriptor_set_out=gen/tickets.binpb $(PROTOS)
+		--python_out=$(GEN)/python --grpc_python_out=$(GEN)/python \
+		--mypy_out=quiet:$(GEN)/python --mypy_grpc_out=quiet:$(GEN)/python \
+		--include_imports --descriptor_set_out=$(GEN)/tickets.binpb $(PROTOS)
 
 .venv/ready: pyproject.toml deploy/requirements.lock
 	$(PYTHON) -m venv .venv

@@ -71,7 +71,6 @@ POLICIES: Mapping[tuple[str, str], Policy] = {
     ("tickets.admin.v1", "AddMember"): _ADMIN,
     ("tickets.admin.v1", "CreateTenant"): _ADMIN,
     ("grpc.health.v1", "Check"): Policy("none"),
-    ("grpc.health.v1", "List"): Policy("none"),
     ("grpc.health.v1", "Watch"): Policy("none"),
     ("grpc.reflection.v1alpha", "ServerReflectionInfo"): Policy("none"),
 }

@@ -10,6 +10,7 @@ from psycopg.adapt import Buffer, Dumper, Loader
 from psycopg.pq import Format
 from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
 from sqlalchemy import Delete, Insert, MetaData, Select, Update
+from sqlalchemy.dialects.postgresql.base import ischema_names
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.types import UserDefinedType
 
@@ -23,6 +24,8 @@ Row = dict[str, Any]
 _DIALECT = PGDialect_psycopg(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]
 
 _POOL_TIMEOUT_SECONDS = 3.0
+# After an outage the pool tries again at least this often; left alone, its pauses would grow to minutes.
+_RECONNECT_SECONDS = 5.0
 _PREPARED_MAX = 500
 
 
@@ -55,6 +58,10 @@ class Xid8(UserDefinedType[int]):
     def get_col_spec(self, **_: Any) -> str:
         """The type's name in DDL."""
         return "xid8"
+
+
+# So that Alembic knows the type again when it compares a database with the tables.
+ischema_names["xid8"] = Xid8
 
 
 class ConstraintViolationError(Exception):
@@ -122,6 +129,7 @@ class Database:
             min_size=settings.pool_size,
             max_size=settings.pool_size,
             timeout=_POOL_TIMEOUT_SECONDS,
+            reconnect_timeout=_RECONNECT_SECONDS,
             kwargs={
                 "autocommit": True,
                 "application_name": "tickets",

@@ -159,9 +159,12 @@ def _datetime(name: str, stamp: Any) -> Any:
 
 def _json(name: str, text: str) -> Any:
     try:
-        return jsontext.parse(text.encode())
+        value = jsontext.parse(text.encode())
     except ValueError:
-        raise invalid("body", name, "Input should be valid JSON", "json_invalid") from None
+        value = None
+    if value is None:  # absent is said by leaving the field unset
+        raise invalid("body", name, "Input should be the text of a JSON value", "json_invalid")
+    return value
 
 
 def writer(message: type[Message]) -> Callable[[View], Message]:

