@@ -22,4 +22,17 @@ def configure(level: str) -> None:
         logger_factory=structlog.BytesLoggerFactory(sys.stderr.buffer),
         cache_logger_on_first_use=True,
     )
-    logging.basicConfig(stream=sys.stderr, level=max(severity, logging.WARNING), format="%(name)s: %(message)s")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_JsonLine())
+    logging.basicConfig(handlers=[handler], level=max(severity, logging.WARNING))
+
+
+class _JsonLine(logging.Formatter):
+    """What libraries log, as a line of the same form."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        line = {"event": record.getMessage(), "logger": record.name, "level": record.levelname.lower()}
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return orjson.dumps(line).decode()

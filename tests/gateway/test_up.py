@@ -54,9 +54,10 @@ class Up:
 def start(data_dir: Path, *options: str) -> Up:
     http_port, grpc_port = free_port(), free_port()
     output = data_dir.with_suffix(".out")
-    command = [TICKETS, "up", "--data-dir", data_dir, "--http-port", str(http_port), "--grpc-port", str(grpc_port)]
+    ports = ["--http-port", str(http_port), "--grpc-port", str(grpc_port)]
     with output.open("wb") as file:
-        process = subprocess.Popen([*command, *options], stdout=file, stderr=file)
+        command = [str(TICKETS), "up", "--data-dir", str(data_dir), *ports, *options]
+        process = subprocess.Popen(command, stdout=file, stderr=file)
 
     def ready() -> bool:
         assert process.poll() is None, output.read_text()
@@ -182,6 +183,6 @@ def test_it_stops_its_children_and_starts_again_on_its_data(up: Up, number: int)
 
 
 def test_a_port_that_is_taken_is_told(up: Up, tmp_path: Path) -> None:
-    command = [TICKETS, "up", "--data-dir", tmp_path / "data", "--http-port", str(up.http_port)]
+    command = [str(TICKETS), "up", "--data-dir", str(tmp_path / "data"), "--http-port", str(up.http_port)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (1, "", f"port {up.http_port} is in use\n")
