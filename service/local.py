@@ -209,12 +209,17 @@ class Envoy:
         """Start it; it does not answer before `wait_until_ready` returns."""
         if self._child is not None:
             return
-        # JSON is YAML, but Envoy goes by the file's ending. Hot restart would want shared memory and an id per machine.
+        _refuse_taken(self._host, self._port)
         with tempfile.NamedTemporaryFile("w", prefix="tickets-envoy-", suffix=".yaml", delete=False) as file:
             yaml.safe_dump(dict(self._config), file)
-        argv = [_envoy_binary(), "--config-path", file.name, "--disable-hot-restart", *self._options]
         self._config_file = Path(file.name)
-        self._child = _Child("Envoy", argv, self._log_file)
+        # Hot restart would want shared memory and an id of its own for each Envoy on the machine.
+        argv = [_envoy_binary(), "--config-path", file.name, "--disable-hot-restart", *self._options]
+        try:
+            self._child = _Child("Envoy", argv, self._log_file)
+        except BaseException:
+            self._config_file.unlink()
+            raise
 
     def wait_until_ready(self, timeout: float = 15.0, *, upstream: bool = False) -> None:
         """Wait until it answers; with `upstream`, until what it answers comes from the service."""
@@ -285,6 +290,17 @@ def _shipped(name: str) -> Path:
         if path.exists():
             return path
     raise FileNotFoundError(f"{name} is neither bundled nor in a source tree; run `make gen`")
+
+
+def _refuse_taken(host: str, port: int) -> None:
+    """Raise when something listens there already: it would answer our probes in Envoy's place."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise RuntimeError(f"cannot listen on {host}:{port}: {error.strerror}") from None
 
 
 def _envoy_binary() -> str:

@@ -231,6 +231,14 @@ async def test_times_come_with_any_offset_and_leave_in_utc(door: Door, world: Wo
     assert (await update(door, person, await create(door, person), due_at=given)).succeeded()["due_at"] == kept
 
 
+@pytest.mark.parametrize("seconds", [-62_135_596_801, 253_402_300_800, 2**62])
+async def test_a_timestamp_out_of_range_is_refused(rpc: Grpc, world: World, seconds: int) -> None:
+    request = service_pb2.CreateTicketRequest(title="x")
+    request.due_at.seconds = seconds
+    reply = await rpc.send(METHODS["helpdesk.create"], request, world.person("write"))
+    reply.failed("validation_error", paths=["due_at"])
+
+
 @pytest.mark.parametrize(
     ("text", "paths"),
     [
