@@ -80,7 +80,8 @@ def _reader(command: type[Command]) -> Callable[[Any, Call], Sections]:
         if path:
             read["path"] = {name: getattr(request, name) for name in path}
         if query:
-            read["query"] = {name: getattr(request, name) for name in query if request.HasField(name)}
+            # Given more than once, it counts as it was given last.
+            read["query"] = {name: values[-1] for name in query if (values := getattr(request, name))}
         if "body" in sections:
             call.body = _json_body(request.body.data)
             # No body and `null` are the same: nothing was said.

@@ -26,7 +26,7 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dtickets/handoff/v1/rest.proto\x12\x12tickets.handoff.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\"x\n\x1cTicketRestListTicketsRequest\x12\x11\n\x04slim\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x12\n\x05limit\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\x13\n\x06\x63ursor\x18\x03 \x01(\tH\x02\x88\x01\x01\x42\x07\n\x05_slimB\x08\n\x06_limitB\t\n\x07_cursor\"W\n\x1dTicketRestCreateTicketRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\"\n\x04\x62ody\x18\x02 \x01(\x0b\x32\x14.google.api.HttpBody2\x87\x02\n\nTicketRest\x12m\n\x0bListTickets\x12\x30.tickets.handoff.v1.TicketRestListTicketsRequest\x1a\x14.google.api.HttpBody\"\x14\x82\xd3\xe4\x93\x02\x0e\x12\x0c/api/tickets0\x01\x12\x89\x01\n\x0c\x43reateTicket\x12\x31.tickets.handoff.v1.TicketRestCreateTicketRequest\x1a\x14.google.api.HttpBody\"0\x82\xd3\xe4\x93\x02*\"\"/api/projects/{project_id}/tickets:\x04\x62odyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dtickets/handoff/v1/rest.proto\x12\x12tickets.handoff.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\"K\n\x1cTicketRestListTicketsRequest\x12\x0c\n\x04slim\x18\x01 \x03(\t\x12\r\n\x05limit\x18\x02 \x03(\t\x12\x0e\n\x06\x63ursor\x18\x03 \x03(\t\"W\n\x1dTicketRestCreateTicketRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\"\n\x04\x62ody\x18\x02 \x01(\x0b\x32\x14.google.api.HttpBody2\x87\x02\n\nTicketRest\x12m\n\x0bListTickets\x12\x30.tickets.handoff.v1.TicketRestListTicketsRequest\x1a\x14.google.api.HttpBody\"\x14\x82\xd3\xe4\x93\x02\x0e\x12\x0c/api/tickets0\x01\x12\x89\x01\n\x0c\x43reateTicket\x12\x31.tickets.handoff.v1.TicketRestCreateTicketRequest\x1a\x14.google.api.HttpBody\"0\x82\xd3\xe4\x93\x02*\"\"/api/projects/{project_id}/tickets:\x04\x62odyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,9 +38,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TICKETREST'].methods_by_name['CreateTicket']._loaded_options = None
   _globals['_TICKETREST'].methods_by_name['CreateTicket']._serialized_options = b'\202\323\344\223\002*\"\"/api/projects/{project_id}/tickets:\004body'
   _globals['_TICKETRESTLISTTICKETSREQUEST']._serialized_start=110
-  _globals['_TICKETRESTLISTTICKETSREQUEST']._serialized_end=230
-  _globals['_TICKETRESTCREATETICKETREQUEST']._serialized_start=232
-  _globals['_TICKETRESTCREATETICKETREQUEST']._serialized_end=319
-  _globals['_TICKETREST']._serialized_start=322
-  _globals['_TICKETREST']._serialized_end=585
+  _globals['_TICKETRESTLISTTICKETSREQUEST']._serialized_end=185
+  _globals['_TICKETRESTCREATETICKETREQUEST']._serialized_start=187
+  _globals['_TICKETRESTCREATETICKETREQUEST']._serialized_end=274
+  _globals['_TICKETREST']._serialized_start=277
+  _globals['_TICKETREST']._serialized_end=540
 # @@protoc_insertion_point(module_scope)

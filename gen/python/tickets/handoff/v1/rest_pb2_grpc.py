@@ -30,8 +30,10 @@ class TicketRestStub(object):
     """The documented REST face of handoff tickets, for transcoders that follow `google.api.http`. gRPC callers want
     `TicketService`.
 
-    Requests carry path and query variables as the strings that came, and the body untouched. Responses are the
-    documented JSON bytes; the HTTP status travels in initial metadata `x-http-status` (200 when that is missing).
+    Requests carry path and query variables as the strings that came, and the body untouched. A query variable that is
+    given more than once counts as it was given last.
+
+    Responses are the documented JSON bytes; the HTTP status travels in initial metadata `x-http-status` (200 when that is missing).
     Failures are responses too: `{"error", "code", …}` with their status.
     """
 
@@ -57,8 +59,10 @@ class TicketRestServicer(object):
     """The documented REST face of handoff tickets, for transcoders that follow `google.api.http`. gRPC callers want
     `TicketService`.
 
-    Requests carry path and query variables as the strings that came, and the body untouched. Responses are the
-    documented JSON bytes; the HTTP status travels in initial metadata `x-http-status` (200 when that is missing).
+    Requests carry path and query variables as the strings that came, and the body untouched. A query variable that is
+    given more than once counts as it was given last.
+
+    Responses are the documented JSON bytes; the HTTP status travels in initial metadata `x-http-status` (200 when that is missing).
     Failures are responses too: `{"error", "code", …}` with their status.
     """
 
@@ -101,8 +105,10 @@ class TicketRest(object):
     """The documented REST face of handoff tickets, for transcoders that follow `google.api.http`. gRPC callers want
     `TicketService`.
 
-    Requests carry path and query variables as the strings that came, and the body untouched. Responses are the
-    documented JSON bytes; the HTTP status travels in initial metadata `x-http-status` (200 when that is missing).
+    Requests carry path and query variables as the strings that came, and the body untouched. A query variable that is
+    given more than once counts as it was given last.
+
+    Responses are the documented JSON bytes; the HTTP status travels in initial metadata `x-http-status` (200 when that is missing).
     Failures are responses too: `{"error", "code", …}` with their status.
     """
 

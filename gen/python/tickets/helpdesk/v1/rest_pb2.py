@@ -26,7 +26,7 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1etickets/helpdesk/v1/rest.proto\x12\x13tickets.helpdesk.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\"\\\n\x1cTicketRestListTicketsRequest\x12\x12\n\x05limit\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x13\n\x06\x63ursor\x18\x02 \x01(\tH\x01\x88\x01\x01\x42\x08\n\x06_limitB\t\n\x07_cursor\"(\n\x1aTicketRestGetTicketRequest\x12\n\n\x02id\x18\x01 \x01(\t\"C\n\x1dTicketRestCreateTicketRequest\x12\"\n\x04\x62ody\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBody\"O\n\x1dTicketRestUpdateTicketRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\"\n\x04\x62ody\x18\x02 \x01(\x0b\x32\x14.google.api.HttpBody\"N\n\x1cTicketRestCloseTicketRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\"\n\x04\x62ody\x18\x02 \x01(\x0b\x32\x14.google.api.HttpBody2\x98\x05\n\nTicketRest\x12x\n\x0bListTickets\x12\x31.tickets.helpdesk.v1.TicketRestListTicketsRequest\x1a\x14.google.api.HttpBody\" \x82\xd3\xe4\x93\x02\x1a\x12\x18/api/v1/helpdesk/tickets\x12y\n\tGetTicket\x12/.tickets.helpdesk.v1.TicketRestGetTicketRequest\x1a\x14.google.api.HttpBody\"%\x82\xd3\xe4\x93\x02\x1f\x12\x1d/api/v1/helpdesk/tickets/{id}\x12\x80\x01\n\x0c\x43reateTicket\x12\x32.tickets.helpdesk.v1.TicketRestCreateTicketRequest\x1a\x14.google.api.HttpBody\"&\x82\xd3\xe4\x93\x02 \"\x18/api/v1/helpdesk/tickets:\x04\x62ody\x12\x85\x01\n\x0cUpdateTicket\x12\x32.tickets.helpdesk.v1.TicketRestUpdateTicketRequest\x1a\x14.google.api.HttpBody\"+\x82\xd3\xe4\x93\x02%2\x1d/api/v1/helpdesk/tickets/{id}:\x04\x62ody\x12\x89\x01\n\x0b\x43loseTicket\x12\x31.tickets.helpdesk.v1.TicketRestCloseTicketRequest\x1a\x14.google.api.HttpBody\"1\x82\xd3\xe4\x93\x02+\"#/api/v1/helpdesk/tickets/{id}/close:\x04\x62odyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1etickets/helpdesk/v1/rest.proto\x12\x13tickets.helpdesk.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\"=\n\x1cTicketRestListTicketsRequest\x12\r\n\x05limit\x18\x01 \x03(\t\x12\x0e\n\x06\x63ursor\x18\x02 \x03(\t\"(\n\x1aTicketRestGetTicketRequest\x12\n\n\x02id\x18\x01 \x01(\t\"C\n\x1dTicketRestCreateTicketRequest\x12\"\n\x04\x62ody\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBody\"O\n\x1dTicketRestUpdateTicketRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\"\n\x04\x62ody\x18\x02 \x01(\x0b\x32\x14.google.api.HttpBody\"N\n\x1cTicketRestCloseTicketRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\"\n\x04\x62ody\x18\x02 \x01(\x0b\x32\x14.google.api.HttpBody2\x98\x05\n\nTicketRest\x12x\n\x0bListTickets\x12\x31.tickets.helpdesk.v1.TicketRestListTicketsRequest\x1a\x14.google.api.HttpBody\" \x82\xd3\xe4\x93\x02\x1a\x12\x18/api/v1/helpdesk/tickets\x12y\n\tGetTicket\x12/.tickets.helpdesk.v1.TicketRestGetTicketRequest\x1a\x14.google.api.HttpBody\"%\x82\xd3\xe4\x93\x02\x1f\x12\x1d/api/v1/helpdesk/tickets/{id}\x12\x80\x01\n\x0c\x43reateTicket\x12\x32.tickets.helpdesk.v1.TicketRestCreateTicketRequest\x1a\x14.google.api.HttpBody\"&\x82\xd3\xe4\x93\x02 \"\x18/api/v1/helpdesk/tickets:\x04\x62ody\x12\x85\x01\n\x0cUpdateTicket\x12\x32.tickets.helpdesk.v1.TicketRestUpdateTicketRequest\x1a\x14.google.api.HttpBody\"+\x82\xd3\xe4\x93\x02%2\x1d/api/v1/helpdesk/tickets/{id}:\x04\x62ody\x12\x89\x01\n\x0b\x43loseTicket\x12\x31.tickets.helpdesk.v1.TicketRestCloseTicketRequest\x1a\x14.google.api.HttpBody\"1\x82\xd3\xe4\x93\x02+\"#/api/v1/helpdesk/tickets/{id}/close:\x04\x62odyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,15 +44,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TICKETREST'].methods_by_name['CloseTicket']._loaded_options = None
   _globals['_TICKETREST'].methods_by_name['CloseTicket']._serialized_options = b'\202\323\344\223\002+\"#/api/v1/helpdesk/tickets/{id}/close:\004body'
   _globals['_TICKETRESTLISTTICKETSREQUEST']._serialized_start=112
-  _globals['_TICKETRESTLISTTICKETSREQUEST']._serialized_end=204
-  _globals['_TICKETRESTGETTICKETREQUEST']._serialized_start=206
-  _globals['_TICKETRESTGETTICKETREQUEST']._serialized_end=246
-  _globals['_TICKETRESTCREATETICKETREQUEST']._serialized_start=248
-  _globals['_TICKETRESTCREATETICKETREQUEST']._serialized_end=315
-  _globals['_TICKETRESTUPDATETICKETREQUEST']._serialized_start=317
-  _globals['_TICKETRESTUPDATETICKETREQUEST']._serialized_end=396
-  _globals['_TICKETRESTCLOSETICKETREQUEST']._serialized_start=398
-  _globals['_TICKETRESTCLOSETICKETREQUEST']._serialized_end=476
-  _globals['_TICKETREST']._serialized_start=479
-  _globals['_TICKETREST']._serialized_end=1143
+  _globals['_TICKETRESTLISTTICKETSREQUEST']._serialized_end=173
+  _globals['_TICKETRESTGETTICKETREQUEST']._serialized_start=175
+  _globals['_TICKETRESTGETTICKETREQUEST']._serialized_end=215
+  _globals['_TICKETRESTCREATETICKETREQUEST']._serialized_start=217
+  _globals['_TICKETRESTCREATETICKETREQUEST']._serialized_end=284
+  _globals['_TICKETRESTUPDATETICKETREQUEST']._serialized_start=286
+  _globals['_TICKETRESTUPDATETICKETREQUEST']._serialized_end=365
+  _globals['_TICKETRESTCLOSETICKETREQUEST']._serialized_start=367
+  _globals['_TICKETRESTCLOSETICKETREQUEST']._serialized_end=445
+  _globals['_TICKETREST']._serialized_start=448
+  _globals['_TICKETREST']._serialized_end=1112
 # @@protoc_insertion_point(module_scope)

@@ -31,8 +31,10 @@ class TicketRestStub:
     """The documented REST face of helpdesk tickets, for transcoders that follow `google.api.http`. gRPC callers want
     `TicketService`.
 
-    Requests carry path and query variables as the strings that came, and the body untouched. Responses are the
-    documented JSON bytes; the HTTP status travels in initial metadata `x-http-status` (200 when that is missing).
+    Requests carry path and query variables as the strings that came, and the body untouched. A query variable that is
+    given more than once counts as it was given last.
+
+    Responses are the documented JSON bytes; the HTTP status travels in initial metadata `x-http-status` (200 when that is missing).
     Failures are responses too: `{"error", "code", …}` with their status.
     """
 
@@ -56,8 +58,10 @@ class TicketRestAsyncStub(TicketRestStub):
     """The documented REST face of helpdesk tickets, for transcoders that follow `google.api.http`. gRPC callers want
     `TicketService`.
 
-    Requests carry path and query variables as the strings that came, and the body untouched. Responses are the
-    documented JSON bytes; the HTTP status travels in initial metadata `x-http-status` (200 when that is missing).
+    Requests carry path and query variables as the strings that came, and the body untouched. A query variable that is
+    given more than once counts as it was given last.
+
+    Responses are the documented JSON bytes; the HTTP status travels in initial metadata `x-http-status` (200 when that is missing).
     Failures are responses too: `{"error", "code", …}` with their status.
     """
 
@@ -77,8 +81,10 @@ class TicketRestServicer(metaclass=_abc_1.ABCMeta):
     """The documented REST face of helpdesk tickets, for transcoders that follow `google.api.http`. gRPC callers want
     `TicketService`.
 
-    Requests carry path and query variables as the strings that came, and the body untouched. Responses are the
-    documented JSON bytes; the HTTP status travels in initial metadata `x-http-status` (200 when that is missing).
+    Requests carry path and query variables as the strings that came, and the body untouched. A query variable that is
+    given more than once counts as it was given last.
+
+    Responses are the documented JSON bytes; the HTTP status travels in initial metadata `x-http-status` (200 when that is missing).
     Failures are responses too: `{"error", "code", …}` with their status.
     """
 

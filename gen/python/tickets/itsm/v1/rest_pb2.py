@@ -26,7 +26,7 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1atickets/itsm/v1/rest.proto\x12\x0ftickets.itsm.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\"C\n\x1dTicketRestCreateTicketRequest\x12\"\n\x04\x62ody\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBody\"/\n\x1aTicketRestGetTicketRequest\x12\x11\n\tticket_id\x18\x01 \x01(\t\"\xc8\x01\n\x1cTicketRestListTicketsRequest\x12\x13\n\x06status\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x17\n\nstart_date\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\x15\n\x08\x65nd_date\x18\x03 \x01(\tH\x02\x88\x01\x01\x12\x12\n\x05limit\x18\x04 \x01(\tH\x03\x88\x01\x01\x12\x13\n\x06offset\x18\x05 \x01(\tH\x04\x88\x01\x01\x42\t\n\x07_statusB\r\n\x0b_start_dateB\x0b\n\t_end_dateB\x08\n\x06_limitB\t\n\x07_offset\"V\n\x1dTicketRestUpdateTicketRequest\x12\x11\n\tticket_id\x18\x01 \x01(\t\x12\"\n\x04\x62ody\x18\x02 \x01(\x0b\x32\x14.google.api.HttpBody2\xe4\x03\n\nTicketRest\x12s\n\x0c\x43reateTicket\x12..tickets.itsm.v1.TicketRestCreateTicketRequest\x1a\x14.google.api.HttpBody\"\x1d\x82\xd3\xe4\x93\x02\x17\"\x0f/api/v1/tickets:\x04\x62ody\x12s\n\tGetTicket\x12+.tickets.itsm.v1.TicketRestGetTicketRequest\x1a\x14.google.api.HttpBody\"#\x82\xd3\xe4\x93\x02\x1d\x12\x1b/api/v1/tickets/{ticket_id}\x12k\n\x0bListTickets\x12-.tickets.itsm.v1.TicketRestListTicketsRequest\x1a\x14.google.api.HttpBody\"\x17\x82\xd3\xe4\x93\x02\x11\x12\x0f/api/v1/tickets\x12\x7f\n\x0cUpdateTicket\x12..tickets.itsm.v1.TicketRestUpdateTicketRequest\x1a\x14.google.api.HttpBody\")\x82\xd3\xe4\x93\x02#2\x1b/api/v1/tickets/{ticket_id}:\x04\x62odyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1atickets/itsm/v1/rest.proto\x12\x0ftickets.itsm.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\"C\n\x1dTicketRestCreateTicketRequest\x12\"\n\x04\x62ody\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBody\"/\n\x1aTicketRestGetTicketRequest\x12\x11\n\tticket_id\x18\x01 \x01(\t\"s\n\x1cTicketRestListTicketsRequest\x12\x0e\n\x06status\x18\x01 \x03(\t\x12\x12\n\nstart_date\x18\x02 \x03(\t\x12\x10\n\x08\x65nd_date\x18\x03 \x03(\t\x12\r\n\x05limit\x18\x04 \x03(\t\x12\x0e\n\x06offset\x18\x05 \x03(\t\"V\n\x1dTicketRestUpdateTicketRequest\x12\x11\n\tticket_id\x18\x01 \x01(\t\x12\"\n\x04\x62ody\x18\x02 \x01(\x0b\x32\x14.google.api.HttpBody2\xe4\x03\n\nTicketRest\x12s\n\x0c\x43reateTicket\x12..tickets.itsm.v1.TicketRestCreateTicketRequest\x1a\x14.google.api.HttpBody\"\x1d\x82\xd3\xe4\x93\x02\x17\"\x0f/api/v1/tickets:\x04\x62ody\x12s\n\tGetTicket\x12+.tickets.itsm.v1.TicketRestGetTicketRequest\x1a\x14.google.api.HttpBody\"#\x82\xd3\xe4\x93\x02\x1d\x12\x1b/api/v1/tickets/{ticket_id}\x12k\n\x0bListTickets\x12-.tickets.itsm.v1.TicketRestListTicketsRequest\x1a\x14.google.api.HttpBody\"\x17\x82\xd3\xe4\x93\x02\x11\x12\x0f/api/v1/tickets\x12\x7f\n\x0cUpdateTicket\x12..tickets.itsm.v1.TicketRestUpdateTicketRequest\x1a\x14.google.api.HttpBody\")\x82\xd3\xe4\x93\x02#2\x1b/api/v1/tickets/{ticket_id}:\x04\x62odyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,10 +45,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TICKETRESTCREATETICKETREQUEST']._serialized_end=171
   _globals['_TICKETRESTGETTICKETREQUEST']._serialized_start=173
   _globals['_TICKETRESTGETTICKETREQUEST']._serialized_end=220
-  _globals['_TICKETRESTLISTTICKETSREQUEST']._serialized_start=223
-  _globals['_TICKETRESTLISTTICKETSREQUEST']._serialized_end=423
-  _globals['_TICKETRESTUPDATETICKETREQUEST']._serialized_start=425
-  _globals['_TICKETRESTUPDATETICKETREQUEST']._serialized_end=511
-  _globals['_TICKETREST']._serialized_start=514
-  _globals['_TICKETREST']._serialized_end=998
+  _globals['_TICKETRESTLISTTICKETSREQUEST']._serialized_start=222
+  _globals['_TICKETRESTLISTTICKETSREQUEST']._serialized_end=337
+  _globals['_TICKETRESTUPDATETICKETREQUEST']._serialized_start=339
+  _globals['_TICKETRESTUPDATETICKETREQUEST']._serialized_end=425
+  _globals['_TICKETREST']._serialized_start=428
+  _globals['_TICKETREST']._serialized_end=912
 # @@protoc_insertion_point(module_scope)

@@ -3,9 +3,11 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.api import httpbody_pb2 as _httpbody_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -74,49 +76,40 @@ class TicketRestListTicketsRequest(_message.Message):
     END_DATE_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
     OFFSET_FIELD_NUMBER: _builtins.int
-    status: _builtins.str
-    """Query `status`."""
-    start_date: _builtins.str
-    """Query `start_date`, ISO 8601."""
-    end_date: _builtins.str
-    """Query `end_date`, ISO 8601."""
-    limit: _builtins.str
-    """Query `limit`, 1–100, default 20."""
-    offset: _builtins.str
-    """Query `offset`, default 0."""
+    @_builtins.property
+    def status(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Query `status`."""
+
+    @_builtins.property
+    def start_date(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Query `start_date`, ISO 8601."""
+
+    @_builtins.property
+    def end_date(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Query `end_date`, ISO 8601."""
+
+    @_builtins.property
+    def limit(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Query `limit`, 1–100, default 20."""
+
+    @_builtins.property
+    def offset(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Query `offset`, default 0."""
+
     def __init__(
         self,
         *,
-        status: _builtins.str | None = ...,
-        start_date: _builtins.str | None = ...,
-        end_date: _builtins.str | None = ...,
-        limit: _builtins.str | None = ...,
-        offset: _builtins.str | None = ...,
+        status: _abc.Iterable[_builtins.str] | None = ...,
+        start_date: _abc.Iterable[_builtins.str] | None = ...,
+        end_date: _abc.Iterable[_builtins.str] | None = ...,
+        limit: _abc.Iterable[_builtins.str] | None = ...,
+        offset: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_end_date", b"_end_date", "_limit", b"_limit", "_offset", b"_offset", "_start_date", b"_start_date", "_status", b"_status", "end_date", b"end_date", "limit", b"limit", "offset", b"offset", "start_date", b"start_date", "status", b"status"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_end_date", b"_end_date", "_limit", b"_limit", "_offset", b"_offset", "_start_date", b"_start_date", "_status", b"_status", "end_date", b"end_date", "limit", b"limit", "offset", b"offset", "start_date", b"start_date", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_date", b"end_date", "limit", b"limit", "offset", b"offset", "start_date", b"start_date", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__end_date: _TypeAlias = _typing.Literal["end_date"]  # noqa: Y015
-    _WhichOneofArgType__end_date: _TypeAlias = _typing.Literal["_end_date", b"_end_date"]  # noqa: Y015
-    _WhichOneofReturnType__limit: _TypeAlias = _typing.Literal["limit"]  # noqa: Y015
-    _WhichOneofArgType__limit: _TypeAlias = _typing.Literal["_limit", b"_limit"]  # noqa: Y015
-    _WhichOneofReturnType__offset: _TypeAlias = _typing.Literal["offset"]  # noqa: Y015
-    _WhichOneofArgType__offset: _TypeAlias = _typing.Literal["_offset", b"_offset"]  # noqa: Y015
-    _WhichOneofReturnType__start_date: _TypeAlias = _typing.Literal["start_date"]  # noqa: Y015
-    _WhichOneofArgType__start_date: _TypeAlias = _typing.Literal["_start_date", b"_start_date"]  # noqa: Y015
-    _WhichOneofReturnType__status: _TypeAlias = _typing.Literal["status"]  # noqa: Y015
-    _WhichOneofArgType__status: _TypeAlias = _typing.Literal["_status", b"_status"]  # noqa: Y015
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__end_date) -> _WhichOneofReturnType__end_date | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__limit) -> _WhichOneofReturnType__limit | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__offset) -> _WhichOneofReturnType__offset | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__start_date) -> _WhichOneofReturnType__start_date | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__status) -> _WhichOneofReturnType__status | None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TicketRestListTicketsRequest: _TypeAlias = TicketRestListTicketsRequest  # noqa: Y015
 

@@ -1,0 +1,205 @@
+"""What the gateway adds: native gRPC untouched, errors of its own in the right shape, deadlines, workers that come and go."""
+
+import asyncio
+import copy
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+import psycopg
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from harness import Grpc, Reply, rest_reply
+from system import Issuer, World, run_service
+
+from service.local import Envoy, envoy_config, free_port
+
+TICKET = {"subject": "VPN is down", "description": "Since nine."}
+
+
+@contextmanager
+def gateway(directory: Path, *endpoints: str, patience: str | None = None) -> Iterator[Envoy]:
+    """A gateway of the test's own; `patience` is how long the service may take, as gRPC writes it."""
+    config = envoy_config(port=free_port(), endpoints=endpoints)
+    if patience is not None:
+        config = copy.deepcopy(config)  # the YAML's anchors are shared objects
+        for route in _routes(config):
+            for header in route.get("request_headers_to_add", []):
+                header["header"]["value"] = patience
+    with Envoy(config, log_file=directory / "envoy-of-a-test.log") as envoy:
+        yield envoy
+
+
+def _routes(config: Any) -> Any:
+    manager = config["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
+    return manager["route_config"]["virtual_hosts"][0]["routes"]
+
+
+# Native gRPC
+
+
+async def test_native_grpc_passes_untouched(gateway_url: str, world: World) -> None:
+    program = await world.program()
+    async with grpc.aio.insecure_channel(gateway_url.removeprefix("http://")) as channel:
+        rpc = Grpc(channel)
+        (await rpc.call("itsm.create", program.credential, body=TICKET)).succeeded(201)
+        # A failure keeps its status, words and details.
+        (await rpc.call("itsm.create", program.credential, body={})).failed(
+            "validation_error", "The request is not valid", paths=["subject", "description"]
+        )
+        health = health_pb2_grpc.HealthStub(channel)
+        assert (await health.Check(health_pb2.HealthCheckRequest())).status == health_pb2.HealthCheckResponse.SERVING
+        nothing: Any = channel.unary_unary("/tickets.itsm.v1.TicketService/Nothing")
+        with pytest.raises(grpc.aio.AioRpcError) as failure:
+            await nothing(b"")
+        assert failure.value.code() == grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_without_a_service_native_grpc_hears_unavailable(directory: Path) -> None:
+    with gateway(directory, f"127.0.0.1:{free_port()}") as envoy:
+        async with grpc.aio.insecure_channel(envoy.url.removeprefix("http://")) as channel:
+            reply = await Grpc(channel).call("itsm.list", {})
+    assert reply.status == grpc.StatusCode.UNAVAILABLE
+    assert "{" not in reply.body["error"]
+
+
+# Errors of its own
+
+AWAY = [
+    ("itsm", "/api/v1/tickets", {"detail": "The service is not available right now"}),
+    (
+        "helpdesk",
+        "/api/v1/helpdesk/tickets",
+        {"error": "The service is not available right now", "code": "unavailable", "retryAfter": 1},
+    ),
+    (
+        "handoff",
+        "/api/tickets",
+        {"error": "The service is not available right now", "code": "unavailable", "retryAfter": 1},
+    ),
+]
+
+
+async def test_without_a_service_every_api_answers_503_in_its_shape(directory: Path) -> None:
+    with gateway(directory, f"127.0.0.1:{free_port()}") as envoy:
+        async with httpx.AsyncClient(base_url=envoy.url) as client:
+            for api, path, body in AWAY:
+                reply = rest_reply(api, await client.get(path))
+                assert (reply.status, reply.body, reply.headers["retry-after"]) == (503, body, "1")
+
+
+async def test_what_takes_too_long_is_a_504_in_the_apis_shape(directory: Path, service: Any, world: World) -> None:
+    program = await world.program()
+    person = world.person("read", "write")
+    async with httpx.AsyncClient() as client:
+        with gateway(directory, service.target, patience="1S") as envoy:
+            envoy.wait_until_ready(upstream=True)
+            tickets = f"{envoy.url}/api/v1/tickets"
+            desk = f"{envoy.url}/api/v1/helpdesk/tickets"
+            itsm = (await client.post(tickets, json=TICKET, headers=program.credential)).json()
+            helpdesk = (await client.post(desk, json={"title": "Late"}, headers=person)).json()
+            with psycopg.connect(world.database_url) as holder:
+                holder.execute("SELECT 1 FROM itsm_tickets WHERE id = %s FOR UPDATE", [itsm["id"]])
+                holder.execute("SELECT 1 FROM helpdesk_tickets WHERE id = %s FOR UPDATE", [helpdesk["id"]])
+                late = await asyncio.gather(
+                    client.patch(f"{tickets}/{itsm['id']}", json={}, headers=program.credential),
+                    client.patch(f"{desk}/{helpdesk['id']}", json={}, headers=person),
+                )
+    rest_reply("itsm", late[0]).failed("deadline_exceeded", "The request took too long")
+    rest_reply("helpdesk", late[1]).failed("deadline_exceeded", "The request took too long")
+
+
+# Requests and answers
+
+
+@pytest.mark.parametrize("given", ["abc-123", None])
+async def test_the_request_id_comes_back_once(client: httpx.AsyncClient, given: str | None) -> None:
+    for path in ("/api/v1/tickets", "/nowhere"):
+        response = await client.get(path, headers={} if given is None else {"x-request-id": given})
+        ids = response.headers.get_list("x-request-id")
+        assert len(ids) == 1
+        assert ids[0]
+        assert given in (None, ids[0])
+
+
+async def test_an_id_in_the_path_wins_over_any_in_body_or_query(client: httpx.AsyncClient, world: World) -> None:
+    person = world.person("read", "write")
+    path = "/api/v1/helpdesk/tickets"
+    first, second = [(await client.post(path, json={"title": name}, headers=person)).json() for name in ("a", "b")]
+    response = await client.patch(
+        f"{path}/{first['id']}?id={second['id']}", json={"id": second["id"], "title": "c"}, headers=person
+    )
+    assert (response.json()["id"], response.json()["title"]) == (first["id"], "c")
+
+
+async def test_a_close_needs_no_body(client: httpx.AsyncClient, world: World) -> None:
+    person = world.person("read", "write")
+    made = (await client.post("/api/v1/helpdesk/tickets", json={"title": "a"}, headers=person)).json()
+    response = await client.post(f"/api/v1/helpdesk/tickets/{made['number']}/close", headers=person)
+    assert (response.status_code, response.json()["status"]) == (200, "closed")
+
+
+async def test_query_parameters_unknown_or_repeated_do_no_harm(client: httpx.AsyncClient, world: World) -> None:
+    program = await world.program()
+    response = await client.get("/api/v1/tickets?x=1&limit=2&y&limit=3&body.data=z", headers=program.credential)
+    assert response.status_code == 200
+    assert response.json()["limit"] == 3
+
+
+async def test_a_plus_in_a_query_stays_a_plus(client: httpx.AsyncClient, world: World) -> None:
+    program = await world.program()
+    await client.post("/api/v1/tickets", json=TICKET, headers=program.credential)
+    response = await client.get("/api/v1/tickets?start_date=2020-01-01T00:00:00+02:00", headers=program.credential)
+    assert response.json()["total"] == 1
+
+
+# Workers that come and go
+
+
+async def test_a_worker_that_drains_costs_no_request(
+    directory: Path, database_url: str, issuer: Issuer, world: World
+) -> None:
+    program = await world.program()
+    with (
+        run_service(directory, database_url, issuer) as leaving,
+        run_service(directory, database_url, issuer) as staying,
+        gateway(directory, leaving.target, staying.target) as envoy,
+    ):
+        envoy.wait_until_ready(upstream=True)
+        async with httpx.AsyncClient(base_url=envoy.url, timeout=30) as client:
+            answered = await _ask_until_gone(client, program.credential, leaving)
+    assert {reply.status for reply in answered} == {200, 201}
+    created = sum(reply.status == 201 for reply in answered)
+    assert world.rows("SELECT count(*) FROM itsm_tickets WHERE account_id = %s", program.account_id) == [(created,)]
+
+
+async def _ask_until_gone(client: httpx.AsyncClient, credential: Any, leaving: Any) -> list[Reply]:
+    """Eight callers who read and write without pause before, while and after a worker ends as it is told to."""
+    replies: list[Reply] = []
+    told, gone = asyncio.Event(), asyncio.Event()
+
+    async def ask() -> None:
+        replies.append(rest_reply("itsm", await client.get("/api/v1/tickets?limit=1", headers=credential)))
+        replies.append(rest_reply("itsm", await client.post("/api/v1/tickets", json=TICKET, headers=credential)))
+
+    async def caller() -> None:
+        for _ in range(5):
+            await ask()
+        told.set()
+        while not gone.is_set():
+            await ask()
+        for _ in range(5):
+            await ask()
+
+    async def end() -> None:
+        await told.wait()
+        leaving.process.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(leaving.process.wait, 30) == 0
+        gone.set()
+
+    await asyncio.gather(end(), *(caller() for _ in range(8)))
+    return replies
