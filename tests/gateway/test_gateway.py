@@ -1,4 +1,4 @@
-"""What the gateway adds: native gRPC untouched, errors of its own in the right shape, deadlines, workers that come and go."""
+"""What the gateway adds: native gRPC untouched, errors of its own in shape, deadlines, workers that come and go."""
 
 import asyncio
 import copy
