@@ -157,8 +157,7 @@ class Authenticator:
     async def _verify_key(self, key: str, digest: bytes) -> tuple[Caller, float]:
         row = None
         if is_well_formed(key):
-            async with self._database.autocommit() as connection:
-                row = await connection.one(_FIND_KEY, {"key_hash": digest})
+            row = await self._database.one(_FIND_KEY, {"key_hash": digest})
         if row is None:
             raise TicketError("invalid_token", "Invalid API key")
         until = time.time() + _KEY_CACHE_SECONDS

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import psycopg
 from psycopg import errors as pg
@@ -72,49 +72,18 @@ class ConstraintViolationError(Exception):
         self.name = name
 
 
-class Connection:
-    """A database connection in the hands of one operation."""
-
-    __slots__ = ("_connection", "_constraints")
-
-    def __init__(self, connection: psycopg.AsyncConnection[Any], constraints: Mapping[str, tuple[str, str]]) -> None:
-        self._connection = connection
-        self._constraints = constraints
+class Connection(Protocol):
+    """What an operation runs its statements on."""
 
     async def one(self, statement: Statement, parameters: Mapping[str, Any]) -> Row | None:
         """The first row, or None. Raises TicketError and ConstraintViolationError."""
-        cursor = await self._execute(statement, parameters)
-        values = await cursor.fetchone()
-        return None if values is None else dict(zip(statement.columns, values, strict=True))
 
     async def all(self, statement: Statement, parameters: Mapping[str, Any]) -> list[Row]:
         """Every row. Raises TicketError and ConstraintViolationError."""
-        cursor = await self._execute(statement, parameters)
-        columns = statement.columns
-        return [dict(zip(columns, values, strict=True)) for values in await cursor.fetchall()]
-
-    async def _execute(
-        self, statement: Statement, parameters: Mapping[str, Any]
-    ) -> psycopg.AsyncRawCursor[tuple[Any, ...]]:
-        cursor: psycopg.AsyncRawCursor[tuple[Any, ...]] = psycopg.AsyncRawCursor(self._connection)
-        try:
-            await cursor.execute(statement.sql, statement.values(parameters), prepare=True, binary=True)
-        except psycopg.Error as error:
-            # Without its cause: the driver's message may quote the row.
-            raise self._translate(error) from None
-        return cursor
-
-    def _translate(self, error: psycopg.Error) -> Exception:
-        if isinstance(error, pg.IntegrityError):
-            name = error.diag.constraint_name or ""
-            if name in self._constraints:
-                return TicketError(*self._constraints[name])
-            return ConstraintViolationError(name)
-        return _unavailable_or(error)
 
 
 class Database:
-    """The pool of one process, and the two ways to use a connection of it."""
+    """The pool of one process. As a Connection it commits each statement by itself, in one round trip."""
 
     def __init__(self, settings: Settings, metadata: MetaData) -> None:
         deadline = int(settings.default_deadline_seconds * 1000)
@@ -158,28 +127,79 @@ class Database:
             return False
         return True
 
-    @asynccontextmanager
-    async def autocommit(self) -> AsyncIterator[Connection]:
-        """A connection for an operation of one statement, which is its own transaction: one round trip."""
-        async with self._connection() as connection:
-            yield Connection(connection, self._constraints)
+    async def one(self, statement: Statement, parameters: Mapping[str, Any]) -> Row | None:
+        """The first row, or None. Raises TicketError and ConstraintViolationError."""
+        connection = await self._take()
+        try:
+            return await _Transaction(connection, self._constraints).one(statement, parameters)
+        finally:
+            await self._pool.putconn(connection)
+
+    async def all(self, statement: Statement, parameters: Mapping[str, Any]) -> list[Row]:
+        """Every row. Raises TicketError and ConstraintViolationError."""
+        connection = await self._take()
+        try:
+            return await _Transaction(connection, self._constraints).all(statement, parameters)
+        finally:
+            await self._pool.putconn(connection)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
         """A connection inside BEGIN … COMMIT, rolled back when the operation raises."""
-        async with self._connection() as connection, connection.transaction():
-            yield Connection(connection, self._constraints)
-
-    @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
+        connection = await self._take()
         try:
-            async with self._pool.connection() as connection:
-                yield connection
+            async with connection.transaction():
+                yield _Transaction(connection, self._constraints)
+        except psycopg.OperationalError as error:
+            # BEGIN or COMMIT itself was lost: what became of the write is unknown.
+            raise _unavailable_or(error) from error
+        finally:
+            await self._pool.putconn(connection)
+
+    async def _take(self) -> psycopg.AsyncConnection[Any]:
+        try:
+            return await self._pool.getconn()
         except (PoolTimeout, TooManyRequests) as error:
             raise TicketError("unavailable", retry_after=1, begun=False) from error
-        except psycopg.OperationalError as error:
-            # COMMIT itself was lost: what became of the write is unknown.
-            raise _unavailable_or(error) from error
+
+
+class _Transaction:
+    """One connection in the hands of one operation."""
+
+    __slots__ = ("_connection", "_constraints")
+
+    def __init__(self, connection: psycopg.AsyncConnection[Any], constraints: Mapping[str, tuple[str, str]]) -> None:
+        self._connection = connection
+        self._constraints = constraints
+
+    async def one(self, statement: Statement, parameters: Mapping[str, Any]) -> Row | None:
+        cursor = await self._execute(statement, parameters)
+        values = await cursor.fetchone()
+        return None if values is None else dict(zip(statement.columns, values, strict=True))
+
+    async def all(self, statement: Statement, parameters: Mapping[str, Any]) -> list[Row]:
+        cursor = await self._execute(statement, parameters)
+        columns = statement.columns
+        return [dict(zip(columns, values, strict=True)) for values in await cursor.fetchall()]
+
+    async def _execute(
+        self, statement: Statement, parameters: Mapping[str, Any]
+    ) -> psycopg.AsyncRawCursor[tuple[Any, ...]]:
+        cursor: psycopg.AsyncRawCursor[tuple[Any, ...]] = psycopg.AsyncRawCursor(self._connection)
+        try:
+            await cursor.execute(statement.sql, statement.values(parameters), prepare=True, binary=True)
+        except psycopg.Error as error:
+            # Without its cause: the driver's message may quote the row.
+            raise self._translate(error) from None
+        return cursor
+
+    def _translate(self, error: psycopg.Error) -> Exception:
+        if isinstance(error, pg.IntegrityError):
+            name = error.diag.constraint_name or ""
+            if name in self._constraints:
+                return TicketError(*self._constraints[name])
+            return ConstraintViolationError(name)
+        return _unavailable_or(error)
 
 
 def _unavailable_or(error: psycopg.Error) -> Exception:

@@ -182,6 +182,7 @@ class Envoy:
         self._log_file = log_file
         self._options = ["--concurrency", str(concurrency), "--log-level", log_level]
         self._child: _Child | None = None
+        self._config_file = Path()
         address = config["static_resources"]["listeners"][0]["address"]["socket_address"]
         wildcards = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 nothing is bound here
         self._host: str = wildcards.get(address["address"], address["address"])

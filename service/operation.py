@@ -55,7 +55,9 @@ class Operation(Generic[C]):
             command = self.command.model_validate(sections)
         except ValidationError as error:
             raise validation_error(error) from error
-        async with database.autocommit() if self.one_statement else database.transaction() as connection:
+        if self.one_statement:
+            return await self.run(database, call, command)
+        async with database.transaction() as connection:
             return await self.run(connection, call, command)
 
 

@@ -56,6 +56,7 @@ _REST_DOORS = {
 
 # Messages beyond our own limit are refused in our words; this one only bounds what is read to find that out.
 _MAX_MESSAGE_BYTES = 8 * 1024 * 1024
+_MAX_METADATA_BYTES = 64 * 1024
 _HEALTH_SECONDS = 1.0
 
 _log = structlog.get_logger()
@@ -72,6 +73,8 @@ async def serve(settings: Settings) -> None:
         await stop.wait()
         _log.info("draining")
         await healthy.enter_graceful_shutdown()
+        # A proxy asks for health once a second; a call that reached a stopped server could not be repeated safely.
+        await asyncio.sleep(settings.drain_notice_seconds)
         await server.stop(settings.drain_seconds)
     _log.info("stopped")
 
@@ -92,6 +95,9 @@ async def start(settings: Settings, stack: AsyncExitStack) -> tuple[grpc.aio.Ser
             ("grpc.so_reuseport", 1),
             ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
             ("grpc.max_send_message_length", -1),
+            # Above what the gateway lets in (32 KiB), so that it is the one to refuse, in the API's own shape.
+            ("grpc.max_metadata_size", _MAX_METADATA_BYTES),
+            ("grpc.absolute_max_metadata_size", 2 * _MAX_METADATA_BYTES),
             # A proxy keeps its connections; pings find the dead ones.
             ("grpc.keepalive_time_ms", 60_000),
             ("grpc.http2.min_ping_interval_without_data_ms", 10_000),

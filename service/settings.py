@@ -38,8 +38,11 @@ class Settings(BaseSettings):
     rate_limit_file: Annotated[
         str, Field(description="File that holds the buckets, shared by the processes of a host.")
     ] = "/dev/shm/tickets-rate-limits"  # noqa: S108 - shared memory is what it is for
+    drain_notice_seconds: Annotated[
+        float, Field(ge=0, description="After SIGTERM: how long calls are still taken while health says NOT_SERVING.")
+    ] = 2.0
     drain_seconds: Annotated[
-        float, Field(ge=0, description="After SIGTERM: how long calls in flight may take to finish.")
+        float, Field(ge=0, description="And then: how long calls in flight may take to finish.")
     ] = 20.0
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Field(description="Least severe line logged.")

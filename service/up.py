@@ -130,6 +130,7 @@ def _settings(plan: Plan, database_url: str) -> dict[str, str]:
     settings = {
         "TICKETS_DATABASE_URL": database_url,
         "TICKETS_RATE_LIMIT_FILE": str((plan.data_dir / "rate-limits").absolute()),
+        "TICKETS_DRAIN_NOTICE_SECONDS": "0",  # everything stops together: there is nobody to take over
     }
     if "TICKETS_JWKS" not in os.environ:
         key = DevelopmentKey(plan.data_dir)

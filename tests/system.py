@@ -81,6 +81,7 @@ def run_service(directory: Path, database_url: str, issuer: Issuer, **settings: 
         "jwt_audience": AUDIENCE,
         "rate_limit_reads": "100000/100000",
         "rate_limit_writes": "100000/100000",
+        "drain_notice_seconds": 0,
         "rate_limit_file": directory / f"rate-limits-{uuid4()}",
         **settings,
     }

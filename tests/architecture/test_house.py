@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from google.api import annotations_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 from harness import FAILURES
 
@@ -73,6 +74,20 @@ def test_both_doors_have_the_same_methods() -> None:
         services[descriptor.name] = {method.name for method in descriptor.methods}
     for package in ("tickets.handoff.v1", "tickets.helpdesk.v1", "tickets.itsm.v1"):
         assert methods[package]["TicketService"] == methods[package]["TicketRest"]
+
+
+def test_no_query_variable_can_stand_in_for_a_path_variable() -> None:
+    rules = (
+        method.GetOptions().Extensions[annotations_pb2.http]
+        for descriptor in SERVICES
+        for method in descriptor.methods
+        if descriptor.name == "TicketRest"
+    )
+    variables = {name for rule in rules for name in re.findall(r"{(\w+)}", str(rule))}
+    envoy = (ROOT / "deploy/envoy.yaml").read_text()
+    ignored = re.search(r"ignored_query_parameters: \[(.*)\]", envoy)
+    assert ignored
+    assert set(ignored[1].split(", ")) == variables
 
 
 def test_every_reason_is_told_to_generated_clients() -> None:

@@ -165,7 +165,7 @@ async def test_a_worker_that_drains_costs_no_request(
 ) -> None:
     program = await world.program()
     with (
-        run_service(directory, database_url, issuer) as leaving,
+        run_service(directory, database_url, issuer, drain_notice_seconds=2) as leaving,
         run_service(directory, database_url, issuer) as staying,
         gateway(directory, leaving.target, staying.target) as envoy,
     ):
