@@ -22,6 +22,8 @@ check: .venv/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	cd protos && ../$(BIN)/buf lint
+	cd protos && ../$(BIN)/buf format --diff --exit-code >/dev/null
+	cd protos && ../$(BIN)/buf breaking --against '../.git#ref=HEAD,subdir=protos'
 
 gen: $(READY) ## protos → gen/, never edited by hand
 	rm -rf $(GEN) && mkdir -p $(GEN)/python
