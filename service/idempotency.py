@@ -97,6 +97,20 @@ def creation(created: CTE, *others: CTE) -> Creation:
     return Creation(Statement(answer.add_cte(*others)), Statement(answer.add_cte(*others, remember)), Statement(replay))
 
 
+_EXPIRED = select(idempotency_keys.c.scope, idempotency_keys.c.key).where(idempotency_keys.c.expires_at <= func.now())
+_SOME = _EXPIRED.limit(10_000).with_for_update(skip_locked=True).subquery("some")
+_PURGE = Statement(
+    delete(idempotency_keys)
+    .where(idempotency_keys.c.scope == _SOME.c.scope, idempotency_keys.c.key == _SOME.c.key)
+    .returning(literal_column("1").label("one"))
+)
+
+
+async def purge(connection: Connection) -> None:
+    """Forget keys whose hour is over; run in the background, so that the table stays small."""
+    await connection.all(_PURGE, {})
+
+
 async def once(
     connection: Connection,
     call: Call,

@@ -27,8 +27,10 @@ import service.admin.doors
 import service.handoff.doors
 import service.helpdesk.doors
 import service.itsm.doors
-from service import rest, rpc
+import service.itsm.operations
+from service import idempotency, rest, rpc
 from service.auth import Authenticator
+from service.background import repeat
 from service.database import Database
 from service.directory import METADATA
 from service.interceptors import CallInterceptor
@@ -58,6 +60,8 @@ _REST_DOORS = {
 _MAX_MESSAGE_BYTES = 8 * 1024 * 1024
 _MAX_METADATA_BYTES = 64 * 1024
 _HEALTH_SECONDS = 1.0
+_MERGE_TOTALS_SECONDS = 0.5
+_PURGE_KEYS_SECONDS = 60.0
 
 _log = structlog.get_logger()
 
@@ -120,8 +124,12 @@ async def start(settings: Settings, stack: AsyncExitStack) -> tuple[grpc.aio.Ser
             raise OSError(f"cannot listen on {address}")
     await _tell_health(healthy, database)
     await server.start()
-    watch = asyncio.create_task(_watch_health(healthy, database))
-    stack.push_async_callback(_cancelled, watch)
+    for work in (
+        _watch_health(healthy, database),
+        repeat(_MERGE_TOTALS_SECONDS, service.itsm.operations.merge_totals, database),
+        repeat(_PURGE_KEYS_SECONDS, idempotency.purge, database),
+    ):
+        stack.push_async_callback(_cancelled, asyncio.create_task(work))
     return server, healthy
 
 

@@ -56,6 +56,11 @@ async def update_ticket(connection: Connection, call: Call, command: UpdateTicke
     return views.ticket(_found(row))
 
 
+async def merge_totals(connection: Connection) -> None:
+    """Merge what was appended to the totals of all accounts; run in the background, so that lists stay cheap."""
+    await connection.all(queries.MERGE_TOTALS, {})
+
+
 def _scope(call: Call) -> dict[str, Any]:
     return {"account_id": call.caller.account_id, "live": call.caller.live}
 

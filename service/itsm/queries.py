@@ -1,21 +1,33 @@
 """Every SQL statement of the ITSM API, each within one account and mode."""
 
 from functools import lru_cache
+from typing import Any
 
 from sqlalchemy import (
+    CTE,
     BigInteger,
     Boolean,
     ColumnElement,
+    CompoundSelect,
+    FromClause,
     Integer,
+    Select,
+    SmallInteger,
+    Table,
     Text,
     Uuid,
     bindparam,
+    cast,
+    delete,
     func,
     insert,
+    literal,
     select,
     true,
+    union_all,
     update,
 )
+from sqlalchemy.dialects.postgresql import insert as upsert
 
 from service import events, idempotency
 from service.database import Statement
@@ -23,10 +35,15 @@ from service.itsm import tables
 
 tickets = tables.tickets
 
-MINE = (
-    tickets.c.account_id == bindparam("account_id", type_=Uuid),
-    tickets.c.live == bindparam("live", type_=Boolean),
-)
+
+def _mine(table: Table) -> tuple[ColumnElement[bool], ...]:
+    return (
+        table.c.account_id == bindparam("account_id", type_=Uuid),
+        table.c.live == bindparam("live", type_=Boolean),
+    )
+
+
+MINE = _mine(tickets)
 _ONE = (*MINE, tickets.c.id == bindparam("ticket_id", type_=Uuid))
 
 GET = Statement(select(tickets).where(*_ONE))
@@ -47,7 +64,17 @@ def _create() -> idempotency.Creation:
         )
     }
     ticket = insert(tickets).values(given).returning(tickets).cte("ticket")
-    return idempotency.creation(ticket, events.append(tables.events, ticket, "ticket.created"))
+    one_more = _change_totals(_total_change(ticket, ticket.c.status, +1))
+    return idempotency.creation(ticket, events.append(tables.events, ticket, "ticket.created"), one_more)
+
+
+def _total_change(ticket: FromClause, status: ColumnElement[str], change: int) -> Select[Any]:
+    return select(ticket.c.account_id, ticket.c.live, status, literal(change, SmallInteger))
+
+
+def _change_totals(changes: Select[Any] | CompoundSelect[Any]) -> CTE:
+    names = ["account_id", "live", "status", "change"]
+    return insert(tables.total_changes).from_select(names, changes).cte("total_change")
 
 
 CREATE = _create()
@@ -70,12 +97,23 @@ def update_ticket(changed: frozenset[str]) -> Statement:
     )
     told = select(
         after,
+        before.c.status.label("old_status"),
         events.kind_of_change(before, after).label("kind"),
         events.changes(before, after, sorted(changed)).label("changes"),
     )
     written = told.select_from(after.join(before, after.c.id == before.c.id)).cte("written")
-    event = events.append(tables.events, written, written.c.kind, written.c.changes)
-    return Statement(select(after).add_cte(event))
+    others = [events.append(tables.events, written, written.c.kind, written.c.changes)]
+    if "status" in changed:
+        moved = written.c.old_status != written.c.status
+        others.append(
+            _change_totals(
+                union_all(
+                    _total_change(written, written.c.old_status, -1).where(moved),
+                    _total_change(written, written.c.status, +1).where(moved),
+                )
+            )
+        )
+    return Statement(select(after).add_cte(*others))
 
 
 @lru_cache(maxsize=8)
@@ -88,7 +126,8 @@ def list_tickets(filters: frozenset[str]) -> Statement:
     }
     wanted = (*MINE, *(conditions[name] for name in sorted(filters)))
     newest_first = (tickets.c.created_at.desc(), tickets.c.id.desc())
-    count = select(func.count().label("total")).where(*wanted).subquery("count")
+    count = _total(filters) if filters <= {"status"} else select(func.count().label("total")).where(*wanted)
+    counted = count.subquery("counted")
     page = (
         select(tickets)
         .where(*wanted)
@@ -98,7 +137,43 @@ def list_tickets(filters: frozenset[str]) -> Statement:
         .subquery("page")
     )
     return Statement(
-        select(count.c.total, page)
-        .select_from(count.outerjoin(page, true()))
+        select(counted.c.total, page)
+        .select_from(counted.outerjoin(page, true()))
         .order_by(page.c.created_at.desc(), page.c.id.desc())
     )
+
+
+def _total(filters: frozenset[str]) -> Select[Any]:
+    """How many tickets there are, of all or of one status, without counting them."""
+    parts = [
+        select(func.coalesce(func.sum(number), 0))
+        .where(*_mine(number.table), *([number.table.c.status == bindparam("status", type_=Text)] if filters else []))
+        .scalar_subquery()
+        for number in (tables.totals.c.total, tables.total_changes.c.change)
+    ]
+    return select(cast(parts[0] + parts[1], BigInteger).label("total"))
+
+
+def _merge_totals() -> Statement:
+    """The statement that moves changes of totals, of all accounts, into the totals.
+
+    Readers see a change on one side of the move or the other, never on both. Processes that merge at the same moment
+    take different changes, and lock totals in the same order.
+    """
+    changes, totals = tables.total_changes, tables.totals
+    some = select(changes.c.account_id, changes.c.live, changes.c.id).limit(_MERGED_AT_ONCE)
+    taken = some.with_for_update(skip_locked=True).subquery("some")
+    key = (taken.c.account_id == changes.c.account_id, taken.c.live == changes.c.live, taken.c.id == changes.c.id)
+    gone = delete(changes).where(*key).returning(changes).cte("gone")
+    scope = (gone.c.account_id, gone.c.live, gone.c.status)
+    merged = select(*scope, func.sum(gone.c.change)).group_by(*scope).order_by(*scope)
+    into = upsert(totals).from_select(["account_id", "live", "status", "total"], merged)
+    return Statement(
+        into.on_conflict_do_update(
+            index_elements=["account_id", "live", "status"], set_={"total": totals.c.total + into.excluded.total}
+        ).returning(totals.c.total)
+    )
+
+
+_MERGED_AT_ONCE = 10_000
+MERGE_TOTALS = _merge_totals()

@@ -2,13 +2,16 @@
 
 from sqlalchemy import (
     JSON,
+    BigInteger,
     Boolean,
     Column,
     DateTime,
     ForeignKeyConstraint,
+    Identity,
     Index,
     Integer,
     PrimaryKeyConstraint,
+    SmallInteger,
     Table,
     Text,
     Uuid,
@@ -49,6 +52,30 @@ tickets = Table(
 _newest_first = (tickets.c.created_at.desc(), tickets.c.id.desc())
 Index("itsm_tickets_newest_idx", tickets.c.account_id, tickets.c.live, *_newest_first)
 Index("itsm_tickets_status_newest_idx", tickets.c.account_id, tickets.c.live, tickets.c.status, *_newest_first)
+
+# How many tickets there are by status, so that a list need not count them: the totals as of the last merge, and what
+# was added since. Each write appends its own rows, so no row is hot; a background task merges them.
+totals = Table(
+    "itsm_totals",
+    METADATA,
+    Column("account_id", Uuid, nullable=False),
+    Column("live", Boolean, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("total", BigInteger, nullable=False),
+    PrimaryKeyConstraint("account_id", "live", "status"),
+    one_of("status", Status),
+)
+
+total_changes = Table(
+    "itsm_total_changes",
+    METADATA,
+    Column("account_id", Uuid, nullable=False),
+    Column("live", Boolean, nullable=False),
+    Column("id", BigInteger, Identity(always=True)),
+    Column("status", Text, nullable=False),
+    Column("change", SmallInteger, nullable=False),
+    PrimaryKeyConstraint("account_id", "live", "id"),
+)
 
 events = event_table(
     "itsm_events",

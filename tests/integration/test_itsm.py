@@ -10,6 +10,8 @@ import pytest
 from harness import Grpc, Rest
 from system import World
 
+from service.itsm import queries
+
 Door = Rest | Grpc
 
 TICKET = {"subject": "VPN is down", "description": "Since nine."}
@@ -348,3 +350,36 @@ async def test_one_key_holds_across_both_doors(rest: Rest, rpc: Grpc, world: Wor
     second = await rpc.call("itsm.create", program.credential, body=body, headers=headers)
     assert second.succeeded() == first
     assert second.headers["idempotent-replayed"] == "true"
+
+
+# Totals
+
+
+async def test_totals_are_exact_while_everything_changes_at_once(world: World, rpc: Grpc) -> None:
+    """Creates, duplicates that are undone, moves between statuses, and merges by two processes at any moment."""
+    program = await world.program()
+    statuses = ("open", "pending", "resolved", "closed")
+
+    async def life(n: int) -> None:
+        headers = {"idempotency-key": f"key {n // 3}"}
+        body = {**TICKET, "status": statuses[n // 3 % 4]}
+        made = (await rpc.call("itsm.create", program.credential, body=body, headers=headers)).succeeded(201)
+        for step in range(3):
+            change = {"status": statuses[(n + step) % 4]}
+            path = {"ticket_id": made["id"]}
+            (await rpc.call("itsm.update", program.credential, path=path, body=change)).succeeded()
+
+    async def merge() -> None:
+        for _ in range(30):
+            await asyncio.to_thread(world.run, queries.MERGE_TOTALS.sql.decode().replace("$1::INTEGER", "7"))
+
+    async def look() -> None:
+        for _ in range(60):
+            listed = (await rpc.call("itsm.list", program.credential, query={"limit": 100})).succeeded()
+            assert listed["total"] == len(listed["tickets"])
+
+    await asyncio.gather(*(life(n) for n in range(90)), merge(), merge(), look())
+    count = "SELECT count(*) FROM itsm_tickets WHERE account_id = %s AND status = %s"
+    for status in statuses:
+        assert await total(rpc, program, status=status) == world.rows(count, program.account_id, status)[0][0]
+    assert await total(rpc, program) == 30

@@ -176,6 +176,26 @@ def upgrade() -> None:
         unique=True,
     )
     op.create_table(
+        "itsm_total_changes",
+        sa.Column("account_id", sa.Uuid(), nullable=False),
+        sa.Column("live", sa.Boolean(), nullable=False),
+        sa.Column("id", sa.BigInteger(), sa.Identity(always=True), nullable=False),
+        sa.Column("status", sa.Text(), nullable=False),
+        sa.Column("change", sa.SmallInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("account_id", "live", "id", name=op.f("itsm_total_changes_pkey")),
+    )
+    op.create_table(
+        "itsm_totals",
+        sa.Column("account_id", sa.Uuid(), nullable=False),
+        sa.Column("live", sa.Boolean(), nullable=False),
+        sa.Column("status", sa.Text(), nullable=False),
+        sa.Column("total", sa.BigInteger(), nullable=False),
+        sa.CheckConstraint(
+            "status IN ('open', 'pending', 'resolved', 'closed')", name=op.f("itsm_totals_status_check")
+        ),
+        sa.PrimaryKeyConstraint("account_id", "live", "status", name=op.f("itsm_totals_pkey")),
+    )
+    op.create_table(
         "tenants",
         sa.Column("id", sa.Text(), nullable=False),
         sa.Column("name", sa.Text(), nullable=False),
@@ -368,6 +388,8 @@ def downgrade() -> None:
     op.drop_table("itsm_tickets")
     op.drop_table("api_keys")
     op.drop_table("tenants")
+    op.drop_table("itsm_totals")
+    op.drop_table("itsm_total_changes")
     op.drop_index(op.f("itsm_events_account_id_live_ticket_id_version_idx"), table_name="itsm_events")
     op.drop_table("itsm_events")
     op.drop_index(op.f("idempotency_keys_expires_at_idx"), table_name="idempotency_keys")

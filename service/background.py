@@ -1,0 +1,23 @@
+"""Work that nobody waits for: repeated in every process, safe when many do it at once."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from service.database import Connection, Database
+from service.errors import TicketError
+
+_log = structlog.get_logger()
+
+
+async def repeat(seconds: float, work: Callable[[Connection], Awaitable[None]], database: Database) -> None:
+    """Do the work, wait, and again, until cancelled. What fails is logged, and tried again in its turn."""
+    while True:
+        await asyncio.sleep(seconds)
+        try:
+            await work(database)
+        except TicketError as error:
+            _log.warning("background", work=work.__name__, outcome=error.reason)
+        except Exception:
+            _log.exception("background", work=work.__name__, outcome="internal")
