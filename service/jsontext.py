@@ -16,8 +16,8 @@ JsonValue = Any
 
 MAX_DEPTH = 100
 
-# A fraction, an exponent, or more digits than a double or a 64-bit integer keeps.
-_NEEDS_EXACT = re.compile(rb"\d[.eE]|\d{16}")
+# A fraction, an exponent, a negative zero, or more digits than a double or a 64-bit integer keeps.
+_NEEDS_EXACT = re.compile(rb"\d[.eE]|\d{16}|-0")
 _EXACT_INT_DIGITS = 18
 
 
@@ -58,7 +58,9 @@ def dump(value: JsonValue) -> bytes:
 
 def digest(value: JsonValue) -> bytes:
     """A SHA-256 that is the same for equal JSON values, however they were written (`1.0` is `1`, members unordered)."""
-    return hashlib.sha256(orjson.dumps(value, default=_canonical, option=orjson.OPT_SORT_KEYS)).digest()
+    return hashlib.sha256(
+        orjson.dumps(value, default=_canonical, option=orjson.OPT_SORT_KEYS | orjson.OPT_UTC_Z)
+    ).digest()
 
 
 def _parse_exact(raw: bytes) -> JsonValue:
@@ -75,7 +77,7 @@ def _decimal(text: str) -> Decimal:
 
 
 def _integer(text: str) -> int | Decimal:
-    return int(text) if len(text) <= _EXACT_INT_DIGITS else Decimal(text)
+    return int(text) if len(text) <= _EXACT_INT_DIGITS and text != "-0" else Decimal(text)
 
 
 def _refuse(text: str) -> None:

@@ -5,14 +5,11 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from harness import METHODS, Grpc, Reply, Rest, rest_reply
-from system import Credential, World
+from desk import TICKET, URL, Door, create, get, update
+from harness import METHODS, Grpc, Rest, rest_reply
+from system import World
 from tickets.helpdesk.v1 import service_pb2
 
-Door = Rest | Grpc
-
-URL = "/api/v1/helpdesk/tickets"
-TICKET = {"title": "VPN is down"}
 EVERYTHING = {
     "title": "Zoë's VPN 🎫",
     "description": "# Since nine\n\nNothing.",
@@ -101,18 +98,6 @@ EDGES = {
     **dict.fromkeys(IDS, "x" * 64),
     "tags": ["x" * (262_144 - len('[""]'))],
 }
-
-
-async def create(door: Door, person: Credential, **members: Any) -> Any:
-    return (await door.call("helpdesk.create", person, body={**TICKET, **members})).succeeded(201)
-
-
-async def get(door: Door, person: Credential, ticket: Any) -> Any:
-    return (await door.call("helpdesk.get", person, path={"id": ticket["id"]})).succeeded()
-
-
-async def update(door: Door, person: Credential, ticket: Any, **changes: Any) -> Reply:
-    return await door.call("helpdesk.update", person, path={"id": ticket["id"]}, body=changes)
 
 
 # The ticket

@@ -18,6 +18,7 @@ from service.handoff.views import summary
         pytest.param("x" * 140 + " y", "x" * 140, id="a word that ends at 140 is whole"),
         pytest.param("x" * 139 + " y", "x" * 139, id="no blank is left at the end"),
         pytest.param("a " + "x" * 138, "a " + "x" * 138, id="two words of 140"),
+        pytest.param("a " + "x" * 138 + " y", "a " + "x" * 138, id="the last of two words ends at 140"),
         pytest.param("a " + "x" * 139, "a", id="a word that passes 140 is left out"),
         pytest.param("a   " + "x" * 139, "a", id="and all the blanks before it"),
         pytest.param("word " * 28 + "word", ("word " * 28).strip(), id="whole words"),

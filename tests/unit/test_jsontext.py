@@ -17,6 +17,7 @@ from service.jsontext import MAX_DEPTH, JsonText, digest, dump, parse
         '{"a":0.1000000000000000055511151231257827}',
         '{"a":1.10}',
         '{"a":-0.0}',
+        '{"a":-0}',
         '{"a":1E+400}',
         '{"a":9007199254740993}',
         '{"b":1,"a":2}',
