@@ -1,6 +1,7 @@
 """The `tickets` command."""
 
 import asyncio
+import logging
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 import uvloop
+from sqlalchemy.exc import SQLAlchemyError
 
 from service import jsontext, logs, migrations
 from service.admin import operations as admin
@@ -51,7 +53,11 @@ def serve() -> None:
 @app.command()
 def migrate(data_dir: DataDir = _DATA_DIR) -> None:
     """Bring the database to the newest schema."""
-    _print({"revision": migrations.upgrade(_settings(data_dir).database_url)})
+    try:
+        revision = migrations.upgrade(_settings(data_dir).database_url)
+    except (SQLAlchemyError, ValueError) as error:
+        _fail(f"cannot migrate: {str(error).splitlines()[0]}")
+    _print({"revision": revision})
 
 
 @app.command()
@@ -150,6 +156,8 @@ def main() -> None:
 
 
 def _operate(data_dir: Path, operation: Operation[Any], **body: Any) -> None:
+    # What the pool would say of every try, the command says once.
+    logging.getLogger("psycopg.pool").setLevel(logging.CRITICAL)
     view = _run(run_as_operator(_settings(data_dir), operation, body))
     # {"account": {…}} prints as the account; what stands beside it (a new key) goes with it.
     resource = next(iter(view.values()))

@@ -13,11 +13,12 @@ from uuid import UUID
 import jwt
 from sqlalchemy import LargeBinary, bindparam, func, or_, select
 
-from service.database import Database, Statement
+from service.database import Database
 from service.directory import api_keys
 from service.errors import TicketError
 from service.jwks import KeySet
 from service.settings import Settings
+from service.statement import Statement
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,26 +122,23 @@ class Authenticator:
         self._leeway = settings.jwt_leeway_seconds
         self._issuer = settings.jwt_issuer
         self._audience = settings.jwt_audience
-        # SHA-256 of the credential → (caller, the time.time() until which it holds).
-        self._verified: dict[bytes, tuple[Caller, float]] = {}
+        # By kind, so that a token is never taken for a key: SHA-256 of the credential → (caller, until when it holds).
+        self._verified: dict[tuple[bool, bytes], tuple[Caller, float]] = {}
 
     async def caller(self, policy: Policy, metadata: Mapping[str, Any]) -> Caller:
         """The caller whose credential is in the metadata, allowed by the policy.
 
         Raises TicketError: `unauthenticated`, `token_expired`, `invalid_token`, `missing_scope`.
         """
-        credential, verify = (
-            (metadata.get("x-api-key"), self._verify_key)
-            if policy.who == "program"
-            else (_bearer(metadata.get("authorization")), self._verify_token)
-        )
+        is_key = policy.who == "program"
+        credential = metadata.get("x-api-key") if is_key else _bearer(metadata.get("authorization"))
         if not credential:
             raise TicketError("unauthenticated")
-        digest = hashlib.sha256(credential.encode()).digest()
-        known = self._verified.get(digest)
+        kind_and_digest = is_key, hashlib.sha256(credential.encode()).digest()
+        known = self._verified.get(kind_and_digest)
         if known is None or known[1] <= time.time():
-            known = await verify(credential, digest)
-            self._remember(digest, known)
+            known = await (self._verify_key if is_key else self._verify_token)(credential)
+            self._remember(kind_and_digest, known)
         admit(policy, known[0])
         return known[0]
 
@@ -148,16 +146,16 @@ class Authenticator:
         """Give back the JWKS client."""
         await self._keys.close()
 
-    def _remember(self, digest: bytes, known: tuple[Caller, float]) -> None:
-        self._verified.pop(digest, None)
+    def _remember(self, kind_and_digest: tuple[bool, bytes], known: tuple[Caller, float]) -> None:
+        self._verified.pop(kind_and_digest, None)
         if len(self._verified) >= _CACHE_SIZE:
             del self._verified[next(iter(self._verified))]
-        self._verified[digest] = known
+        self._verified[kind_and_digest] = known
 
-    async def _verify_key(self, key: str, digest: bytes) -> tuple[Caller, float]:
+    async def _verify_key(self, key: str) -> tuple[Caller, float]:
         row = None
         if is_well_formed(key):
-            row = await self._database.one(_FIND_KEY, {"key_hash": digest})
+            row = await self._database.one(_FIND_KEY, {"key_hash": hash_api_key(key)})
         if row is None:
             raise TicketError("invalid_token", "Invalid API key")
         until = time.time() + _KEY_CACHE_SECONDS
@@ -168,7 +166,7 @@ class Authenticator:
         )
         return caller, until
 
-    async def _verify_token(self, token: str, _digest: bytes) -> tuple[Caller, float]:
+    async def _verify_token(self, token: str) -> tuple[Caller, float]:
         if len(token) > _MAX_TOKEN_LENGTH:
             raise TicketError("invalid_token")
         try:
@@ -188,7 +186,8 @@ class Authenticator:
             raise TicketError("token_expired") from error
         except (jwt.PyJWTError, ValueError, TypeError) as error:
             raise TicketError("invalid_token") from error
-        until = min(claims["exp"] + self._leeway, time.time() + _TOKEN_CACHE_SECONDS)
+        # PyJWT takes a number in quotes for one.
+        until = min(int(claims["exp"]) + self._leeway, time.time() + _TOKEN_CACHE_SECONDS)
         return _caller_of(claims), until
 
 

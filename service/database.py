@@ -1,4 +1,4 @@
-"""The Postgres boundary: statements compiled once, pooled connections, transactions, driver errors in our words."""
+"""The Postgres boundary: pooled connections, transactions, driver errors in our words."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -9,45 +9,18 @@ from psycopg import errors as pg
 from psycopg.adapt import Buffer, Dumper, Loader
 from psycopg.pq import Format
 from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
-from sqlalchemy import Delete, Insert, MetaData, Select, Update
+from sqlalchemy import MetaData
 from sqlalchemy.dialects.postgresql.base import ischema_names
-from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.types import UserDefinedType
 
 from service.errors import TicketError
 from service.jsontext import JsonText
 from service.settings import Settings
-
-Row = dict[str, Any]
-
-# `$1` placeholders go to the server as they are: nothing is parsed or rewritten at a call.
-_DIALECT = PGDialect_psycopg(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]
+from service.statement import PooledConnection, Row, Statement, command
 
 _POOL_TIMEOUT_SECONDS = 3.0
 # After an outage the pool tries again at least this often; left alone, its pauses would grow to minutes.
 _RECONNECT_SECONDS = 5.0
-_PREPARED_MAX = 500
-
-
-class Statement:
-    """One SQL statement, built with SQLAlchemy Core and compiled once.
-
-    Its parameters are the names of its bindparams; its rows have the names of its columns.
-    """
-
-    __slots__ = ("columns", "constants", "names", "sql")
-
-    def __init__(self, clause: Select[Any] | Insert | Update | Delete) -> None:
-        compiled = clause.compile(dialect=_DIALECT)
-        self.sql = compiled.string.encode()
-        self.names = tuple(str(name) for name in compiled.positiontup or ())
-        self.columns: tuple[str, ...] = tuple(map(str, clause.exported_columns.keys()))
-        self.constants = {name: value for name, value in compiled.params.items() if value is not None}
-
-    def values(self, parameters: Mapping[str, Any]) -> list[Any]:
-        """The parameters in the order of their placeholders. Raises KeyError for one that is missing."""
-        constants = self.constants
-        return [parameters[name] if name in parameters else constants[name] for name in self.names]
 
 
 class Xid8(UserDefinedType[int]):
@@ -75,11 +48,11 @@ class ConstraintViolationError(Exception):
 class Connection(Protocol):
     """What an operation runs its statements on."""
 
-    async def one(self, statement: Statement, parameters: Mapping[str, Any]) -> Row | None:
-        """The first row, or None. Raises TicketError and ConstraintViolationError."""
-
     async def all(self, statement: Statement, parameters: Mapping[str, Any]) -> list[Row]:
         """Every row. Raises TicketError and ConstraintViolationError."""
+
+    async def one(self, statement: Statement, parameters: Mapping[str, Any]) -> Row | None:
+        """The first row, or None. Raises TicketError and ConstraintViolationError."""
 
 
 class Database:
@@ -95,6 +68,7 @@ class Database:
         }
         self._pool = AsyncConnectionPool(
             settings.database_url,
+            connection_class=PooledConnection,
             min_size=settings.pool_size,
             max_size=settings.pool_size,
             timeout=_POOL_TIMEOUT_SECONDS,
@@ -127,36 +101,50 @@ class Database:
             return False
         return True
 
-    async def one(self, statement: Statement, parameters: Mapping[str, Any]) -> Row | None:
-        """The first row, or None. Raises TicketError and ConstraintViolationError."""
-        connection = await self._take()
-        try:
-            return await _Transaction(connection, self._constraints).one(statement, parameters)
-        finally:
-            await self._pool.putconn(connection)
-
     async def all(self, statement: Statement, parameters: Mapping[str, Any]) -> list[Row]:
         """Every row. Raises TicketError and ConstraintViolationError."""
         connection = await self._take()
         try:
-            return await _Transaction(connection, self._constraints).all(statement, parameters)
+            return await statement.run(connection, parameters)
+        except psycopg.Error as error:
+            # Without its cause: the driver's message may quote the row.
+            raise self.translate(error) from None
         finally:
             await self._pool.putconn(connection)
+
+    async def one(self, statement: Statement, parameters: Mapping[str, Any]) -> Row | None:
+        """The first row, or None. Raises TicketError and ConstraintViolationError."""
+        rows = await self.all(statement, parameters)
+        return rows[0] if rows else None
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
         """A connection inside BEGIN … COMMIT, rolled back when the operation raises."""
         connection = await self._take()
         try:
-            async with connection.transaction():
-                yield _Transaction(connection, self._constraints)
-        except psycopg.OperationalError as error:
-            # BEGIN or COMMIT itself was lost: what became of the write is unknown.
-            raise _unavailable_or(error) from error
+            await command(connection, b"BEGIN")
+            try:
+                yield _Transaction(connection, self)
+            except BaseException:
+                await command(connection, b"ROLLBACK")
+                raise
+            await command(connection, b"COMMIT")
+        except psycopg.Error as error:
+            # BEGIN, COMMIT or ROLLBACK itself was lost: what became of the write is unknown.
+            raise self.translate(error) from None
         finally:
             await self._pool.putconn(connection)
 
-    async def _take(self) -> psycopg.AsyncConnection[Any]:
+    def translate(self, error: psycopg.Error) -> Exception:
+        """The driver's error in our words: TicketError where a caller may hear of it."""
+        if isinstance(error, pg.IntegrityError):
+            name = error.diag.constraint_name or ""
+            if name in self._constraints:
+                return TicketError(*self._constraints[name])
+            return ConstraintViolationError(name)
+        return _unavailable_or(error)
+
+    async def _take(self) -> PooledConnection:
         try:
             return await self._pool.getconn()
         except (PoolTimeout, TooManyRequests) as error:
@@ -166,40 +154,19 @@ class Database:
 class _Transaction:
     """One connection in the hands of one operation."""
 
-    __slots__ = ("_connection", "_constraints")
-
-    def __init__(self, connection: psycopg.AsyncConnection[Any], constraints: Mapping[str, tuple[str, str]]) -> None:
+    def __init__(self, connection: PooledConnection, database: Database) -> None:
         self._connection = connection
-        self._constraints = constraints
-
-    async def one(self, statement: Statement, parameters: Mapping[str, Any]) -> Row | None:
-        cursor = await self._execute(statement, parameters)
-        values = await cursor.fetchone()
-        return None if values is None else dict(zip(statement.columns, values, strict=True))
+        self._database = database
 
     async def all(self, statement: Statement, parameters: Mapping[str, Any]) -> list[Row]:
-        cursor = await self._execute(statement, parameters)
-        columns = statement.columns
-        return [dict(zip(columns, values, strict=True)) for values in await cursor.fetchall()]
-
-    async def _execute(
-        self, statement: Statement, parameters: Mapping[str, Any]
-    ) -> psycopg.AsyncRawCursor[tuple[Any, ...]]:
-        cursor: psycopg.AsyncRawCursor[tuple[Any, ...]] = psycopg.AsyncRawCursor(self._connection)
         try:
-            await cursor.execute(statement.sql, statement.values(parameters), prepare=True, binary=True)
+            return await statement.run(self._connection, parameters)
         except psycopg.Error as error:
-            # Without its cause: the driver's message may quote the row.
-            raise self._translate(error) from None
-        return cursor
+            raise self._database.translate(error) from None
 
-    def _translate(self, error: psycopg.Error) -> Exception:
-        if isinstance(error, pg.IntegrityError):
-            name = error.diag.constraint_name or ""
-            if name in self._constraints:
-                return TicketError(*self._constraints[name])
-            return ConstraintViolationError(name)
-        return _unavailable_or(error)
+    async def one(self, statement: Statement, parameters: Mapping[str, Any]) -> Row | None:
+        rows = await self.all(statement, parameters)
+        return rows[0] if rows else None
 
 
 def _unavailable_or(error: psycopg.Error) -> Exception:
@@ -210,8 +177,9 @@ def _unavailable_or(error: psycopg.Error) -> Exception:
     return error
 
 
-async def _configure(connection: psycopg.AsyncConnection[Any]) -> None:
-    connection.prepared_max = _PREPARED_MAX
+async def _configure(connection: PooledConnection) -> None:
+    # Statements prepare themselves; psycopg's own preparing would drop theirs with its own at a ROLLBACK.
+    connection.prepare_threshold = None
     connection.adapters.register_loader("json", _JsonTextLoader)
     connection.adapters.register_loader("json", _JsonTextBinaryLoader)
     connection.adapters.register_dumper(JsonText, _JsonTextDumper)

@@ -101,8 +101,8 @@ def _has_nul(value: Any) -> bool:
     return isinstance(value, list) and any(map(_has_nul, value))
 
 
+# After the bounds of a text, so that they are told in pydantic's own words.
 without_nul = AfterValidator(_without_nul)
-Text = Annotated[str, without_nul]
 
 # Text that comes from a path or a query may be guessed from: there is nothing but text there.
 Number = Annotated[int, Field(strict=False)]
@@ -118,7 +118,7 @@ JsonObject = Annotated[JsonText, PlainValidator(_json_object)]
 # A JSON array of strings, or a JSON object, up to 256 KiB, kept as its text.
 JsonTags = Annotated[JsonText, PlainValidator(_json_tags)]
 
-OpaqueId = Annotated[Text, StringConstraints(min_length=1, max_length=64)]
+OpaqueId = Annotated[str, StringConstraints(min_length=1, max_length=64), without_nul]
 
 
 class IdempotencyHeader(Section):

@@ -20,6 +20,7 @@ from sqlalchemy import (
     Table,
     Text,
     bindparam,
+    cast,
     column,
     delete,
     func,
@@ -30,10 +31,11 @@ from sqlalchemy import (
 )
 
 from service import jsontext
-from service.database import Connection, ConstraintViolationError, Row, Statement
+from service.database import Connection, ConstraintViolationError
 from service.directory import METADATA
 from service.errors import TicketError
 from service.operation import Call
+from service.statement import Row, Statement
 
 _ATTEMPTS = 3
 
@@ -75,7 +77,7 @@ def creation(created: CTE, *others: CTE) -> Creation:
             select(
                 bindparam("idempotency_scope", type_=Text),
                 bindparam("idempotency_key", type_=Text),
-                bindparam("request_hash", type_=LargeBinary),
+                cast(bindparam("request_hash"), LargeBinary),
                 func.row_to_json(literal_column(created.name)),
             ).select_from(created),
         )

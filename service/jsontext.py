@@ -8,7 +8,7 @@ import hashlib
 import json
 import re
 from decimal import Decimal, InvalidOperation
-from typing import Any
+from typing import Any, Self
 
 import orjson
 
@@ -19,6 +19,18 @@ MAX_DEPTH = 100
 # A fraction, an exponent, a negative zero, or more digits than a double or a 64-bit integer keeps.
 _NEEDS_EXACT = re.compile(rb"\d[.eE]|\d{16}|-0")
 _EXACT_INT_DIGITS = 18
+
+
+class _Number(Decimal):
+    """A number that remembers how it was written."""
+
+    def __new__(cls, text: str) -> Self:
+        """The number that the text says. Raises decimal.InvalidOperation for one beyond all bounds."""
+        number = super().__new__(cls, text)
+        number.text = text
+        return number
+
+    text: str
 
 
 class JsonText:
@@ -40,7 +52,7 @@ class JsonText:
 
 
 def parse(raw: bytes) -> JsonValue:
-    """The value of a JSON text; numbers that no double holds are Decimal.
+    """The value of a JSON text; numbers that neither a double nor 64 bits hold exactly are Decimal.
 
     Raises ValueError for text that is not strict JSON (RFC 8259) or nests deeper than MAX_DEPTH.
     """
@@ -65,19 +77,15 @@ def digest(value: JsonValue) -> bytes:
 
 def _parse_exact(raw: bytes) -> JsonValue:
     try:
-        value = json.loads(raw.decode(), parse_float=_decimal, parse_int=_integer, parse_constant=_refuse)
+        value = json.loads(raw.decode(), parse_float=_Number, parse_int=_integer, parse_constant=_refuse)
         orjson.dumps(value, default=_default)  # refuses lone surrogates, as orjson.loads does
     except (UnicodeDecodeError, RecursionError, TypeError, InvalidOperation) as error:
         raise ValueError("not a JSON text that can be kept") from error
     return value
 
 
-def _decimal(text: str) -> Decimal:
-    return Decimal(text)
-
-
 def _integer(text: str) -> int | Decimal:
-    return int(text) if len(text) <= _EXACT_INT_DIGITS and text != "-0" else Decimal(text)
+    return int(text) if len(text) <= _EXACT_INT_DIGITS and text != "-0" else _Number(text)
 
 
 def _refuse(text: str) -> None:
@@ -87,8 +95,8 @@ def _refuse(text: str) -> None:
 def _default(value: object) -> object:
     if isinstance(value, JsonText):
         return orjson.Fragment(value.text)
-    if isinstance(value, Decimal):
-        return orjson.Fragment(str(value))
+    if isinstance(value, _Number):
+        return orjson.Fragment(value.text)
     raise TypeError(f"{type(value).__name__} is not JSON")
 
 

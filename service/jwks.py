@@ -2,19 +2,25 @@
 
 import asyncio
 import time
+from collections.abc import Awaitable
 from pathlib import Path
 
 import httpx
 import jwt
 import orjson
+import structlog
 
 from service.errors import TicketError
 
 _TTL_SECONDS = 300.0
-# An unknown `kid` may mean that keys were rotated; it may also be noise. It causes one fetch in this time at most.
-_REFETCH_SECONDS = 10.0
-_TIMEOUT_SECONDS = 5.0
+# An unknown `kid` may mean that keys were rotated; it may also be noise: the source is asked once in this time at most,
+# and once in the shorter one while it does not answer.
+_PAUSE_SECONDS = 10.0
+_RETRY_SECONDS = 1.0
+_TIMEOUT_SECONDS = 2.0
 _MAX_BYTES = 256 * 1024
+
+_log = structlog.get_logger()
 
 
 class KeySet:
@@ -24,8 +30,8 @@ class KeySet:
         self._source = source
         self._client = httpx.AsyncClient(timeout=_TIMEOUT_SECONDS) if source.startswith("http") else None
         self._keys: dict[str | None, jwt.PyJWK] = {}
-        self._fetched = float("-inf")
-        self._lock = asyncio.Lock()
+        self._fetched = self._asked = float("-inf")
+        self._asking: asyncio.Task[None] | None = None
 
     async def key(self, kid: str | None) -> jwt.PyJWK:
         """The key with this id; the only key there is when a token names none.
@@ -34,16 +40,19 @@ class KeySet:
         """
         if not self._source:
             raise TicketError("invalid_token")
-        age = time.monotonic() - self._fetched
-        if age > _TTL_SECONDS or (self._find(kid) is None and age > _REFETCH_SECONDS):
-            await self._refresh()
+        if self._find(kid) is None or time.monotonic() - self._fetched > _TTL_SECONDS:
+            await self._ask()
         key = self._find(kid)
         if key is None:
+            if not self._keys:
+                raise TicketError("unavailable", retry_after=int(_RETRY_SECONDS), begun=False)
             raise TicketError("invalid_token")
         return key
 
     async def close(self) -> None:
         """Give back the HTTP client."""
+        if self._asking is not None:
+            self._asking.cancel()
         if self._client is not None:
             await self._client.aclose()
 
@@ -52,21 +61,23 @@ class KeySet:
             return next(iter(self._keys.values())) if len(self._keys) == 1 else None
         return self._keys.get(kid)
 
-    async def _refresh(self) -> None:
-        asked = time.monotonic()
-        async with self._lock:
-            if self._fetched > asked:
-                return  # another call fetched while this one waited
-            try:
-                keys = jwt.PyJWKSet.from_dict(orjson.loads(await self._read())).keys
-            except (httpx.HTTPError, OSError, ValueError, AttributeError, jwt.PyJWTError) as error:
-                if not self._keys:
-                    raise TicketError("unavailable", retry_after=1, begun=False) from error
-                # The keys at hand stay good until the source is back; try again no sooner than the bound.
-                self._fetched = time.monotonic() - _TTL_SECONDS + _REFETCH_SECONDS
-                return
+    def _ask(self) -> Awaitable[None]:
+        """Ask the source, unless it was asked a moment ago; what comes back is done when the answer is in."""
+        pause = _PAUSE_SECONDS if self._fetched >= self._asked else _RETRY_SECONDS
+        if self._asking is None or (self._asking.done() and time.monotonic() - self._asked > pause):
+            self._asked = time.monotonic()
+            self._asking = asyncio.create_task(self._fetch())
+        # Shielded: a caller who leaves does not take the answer from those who wait for it too.
+        return asyncio.shield(self._asking)
+
+    async def _fetch(self) -> None:
+        try:
+            keys = jwt.PyJWKSet.from_dict(orjson.loads(await self._read())).keys
             self._keys = {key.key_id: key for key in keys if key.key_type in ("RSA", "EC")}
-            self._fetched = time.monotonic()
+        except (httpx.HTTPError, OSError, ValueError, TypeError, AttributeError, jwt.PyJWTError) as error:
+            _log.warning("jwks", outcome="unavailable", error=type(error).__name__)
+            return
+        self._fetched = time.monotonic()
 
     async def _read(self) -> bytes:
         if self._client is None:

@@ -9,8 +9,8 @@ from typing import TypeVar
 from pydantic import TypeAdapter
 
 from service import jsontext
-from service.database import Row
 from service.errors import TicketError, invalid
+from service.statement import Row
 
 T = TypeVar("T")
 

@@ -2,12 +2,12 @@
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from service.directory import KeyScope, MemberRole, RoleName
-from service.fields import Command, Instant, OpaqueId, Section, Text, Uuid, distinct
+from service.fields import Command, Instant, Section, Uuid, distinct, without_nul
 
-Name = Annotated[Text, Field(min_length=1, max_length=255)]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=255), without_nul]
 Slug = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?$")]
 
 
@@ -55,7 +55,7 @@ class NewTenant(Section):
     """A helpdesk tenant."""
 
     name: Name
-    id: OpaqueId | None = None
+    id: Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[\x21-\x7e]+$")] | None = None
 
 
 class CreateAccount(Command):

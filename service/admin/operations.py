@@ -1,13 +1,16 @@
 """The use cases of operators. The `tickets admin` command runs the same ones."""
 
+from datetime import UTC, datetime
+
 from ulid import ULID
 
 from service.admin import queries
 from service.admin.commands import AddMember, CreateAccount, CreateApiKey, CreateProject, CreateTenant, RevokeApiKey
 from service.auth import hash_api_key, new_api_key
-from service.database import Connection, Row
-from service.errors import TicketError
+from service.database import Connection
+from service.errors import TicketError, invalid
 from service.operation import Call, View, operation
+from service.statement import Row
 
 
 @operation(CreateAccount, one_statement=True)
@@ -19,6 +22,8 @@ async def create_account(connection: Connection, _call: Call, command: CreateAcc
 @operation(CreateApiKey, one_statement=True)
 async def create_api_key(connection: Connection, _call: Call, command: CreateApiKey) -> View:
     """Create an API key. The key is in this view and nowhere else."""
+    if command.body.expires_at is not None and command.body.expires_at <= datetime.now(UTC):
+        raise invalid("body", "expires_at", "Input should be in the future")
     live = not command.body.test
     key = new_api_key(live)
     values = {**dict(command.body), "live": live, "key_hash": hash_api_key(key)}

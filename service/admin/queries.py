@@ -3,8 +3,8 @@
 from sqlalchemy import ColumnElement, Table, bindparam, func, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
-from service.database import Statement
 from service.directory import accounts, api_keys, project_members, projects, tenants
+from service.statement import Statement
 
 
 def _given(table: Table, *names: str) -> dict[str, ColumnElement[object]]:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 
 from service.directory import RoleName
-from service.fields import Command, IdempotencyHeader, JsonObject, Number, Section, Text, Uuid, distinct, without_nul
+from service.fields import Command, IdempotencyHeader, JsonObject, Number, Section, Uuid, distinct, without_nul
 
 RequestType = Literal["bug", "feature_request", "clarification_needed", "decision_needed"]
 Status = Literal["open", "closed"]
@@ -15,9 +15,9 @@ RoleStatus = Literal["pending", "in_progress", "done", "skipped"]
 ResolutionType = Literal["completed", "already_done", "duplicate", "wont_fix", "no_longer_relevant", "cancelled"]
 
 Title = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=140), without_nul]
-Description = Annotated[Text, Field(min_length=1, max_length=20_000)]
-Note = Annotated[Text, Field(max_length=5_000)]
-Provenance = Annotated[Text, Field(max_length=64)]
+Description = Annotated[str, StringConstraints(min_length=1, max_length=20_000), without_nul]
+Note = Annotated[str, StringConstraints(max_length=5_000), without_nul]
+Provenance = Annotated[str, StringConstraints(max_length=64), without_nul]
 
 
 class ProjectPath(Section):
@@ -41,7 +41,7 @@ class NewTicket(Section):
     implementation_notes: Note | None = None
     actor_role: Provenance = "user"
     # None: the caller.
-    actor_id: Annotated[Text, Field(max_length=128)] | None = None
+    actor_id: Annotated[str, StringConstraints(max_length=128), without_nul] | None = None
     source: Provenance = "portal"
 
 

@@ -26,9 +26,9 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 
 from service import events, idempotency, numbering
-from service.database import Statement
 from service.directory import project_members, projects
 from service.handoff import tables
+from service.statement import Statement
 
 tickets = tables.tickets
 roles = tables.roles

@@ -1,14 +1,16 @@
 """Row → documented JSON of a handoff ticket (contracts/handoff.md, Ticket)."""
 
+import re
 from datetime import datetime
 from typing import Any
 
 import orjson
 
-from service.database import Row
 from service.operation import View
+from service.statement import Row
 
 _SUMMARY_LENGTH = 140
+_WHOLE_WORDS = re.compile(r".{0,139}\S(?=\s)")
 
 _MEMBERS = (
     "id",
@@ -70,11 +72,11 @@ def listed_ticket(row: Row, *, slim: bool) -> View:
 
 def summary(description: str) -> str:
     """The first line of a description, at most 140 characters, whole words."""
-    line = description.strip().partition("\n")[0].rstrip()
+    line = next(iter(description.strip().splitlines()), "").rstrip()
     if len(line) <= _SUMMARY_LENGTH:
         return line
-    words = line[: _SUMMARY_LENGTH + 1].rpartition(" ")[0].rstrip()
-    return words or line[:_SUMMARY_LENGTH]
+    whole_words = _WHOLE_WORDS.match(line)
+    return whole_words[0] if whole_words else line[:_SUMMARY_LENGTH]
 
 
 def _role(role: dict[str, Any]) -> View:

@@ -2,9 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
-from service.fields import Command, IdempotencyHeader, Instant, JsonTags, Number, OpaqueId, Section, Text
+from service.fields import Command, IdempotencyHeader, Instant, JsonTags, Number, OpaqueId, Section, without_nul
 from service.jsontext import JsonText
 
 Type = Literal["incident", "service_request", "change", "problem"]
@@ -12,11 +12,11 @@ Status = Literal["open", "in_progress", "pending", "resolved", "closed"]
 Priority = Literal["low", "medium", "high", "urgent"]
 SourceType = Literal["frontend", "backend", "server", "system", "api"]
 
-Title = Annotated[Text, Field(min_length=1, max_length=255)]
-Description = Annotated[Text, Field(max_length=65_536)]
-Category = Annotated[Text, Field(max_length=255)]
-Source = Annotated[Text, Field(min_length=1, max_length=64)]
-ResolutionNote = Annotated[Text, Field(max_length=5_000)]
+Title = Annotated[str, StringConstraints(min_length=1, max_length=255), without_nul]
+Description = Annotated[str, StringConstraints(max_length=65_536), without_nul]
+Category = Annotated[str, StringConstraints(max_length=255), without_nul]
+Source = Annotated[str, StringConstraints(min_length=1, max_length=64), without_nul]
+ResolutionNote = Annotated[str, StringConstraints(max_length=5_000), without_nul]
 
 
 class TicketPath(Section):

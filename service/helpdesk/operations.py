@@ -8,17 +8,18 @@ from pydantic import TypeAdapter
 from ulid import ULID
 
 from service import events, idempotency, jsontext, paging
-from service.database import Connection, Row
+from service.database import Connection
 from service.errors import TicketError
-from service.fields import Instant, Text
+from service.fields import Instant
 from service.helpdesk import queries, views
 from service.helpdesk.commands import CloseTicket, CreateTicket, GetTicket, ListTickets, Status, UpdateTicket
 from service.operation import Call, View, operation
+from service.statement import Row
 
 _AGENT = "helpdesk:agent"
 
 # The keys of the list's order: created_at and id.
-_PLACE: TypeAdapter[tuple[Any, Any]] = TypeAdapter(tuple[Instant, Text])
+_PLACE: TypeAdapter[tuple[Any, Any]] = TypeAdapter(tuple[Instant, str])
 
 _ID = re.compile(r"tkt_[0-9A-HJKMNP-TV-Z]{26}")
 # As it is written, and no other way; eighteen digits are the most that any bigint can have.

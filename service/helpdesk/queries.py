@@ -25,9 +25,9 @@ from sqlalchemy import (
 )
 
 from service import events, idempotency, numbering
-from service.database import Statement
 from service.helpdesk import tables
 from service.helpdesk.commands import TicketChanges
+from service.statement import Statement
 
 tickets = tables.tickets
 

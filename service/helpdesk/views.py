@@ -1,7 +1,7 @@
 """Row → documented JSON of a helpdesk ticket (contracts/helpdesk.md, Ticket)."""
 
-from service.database import Row
 from service.operation import View
+from service.statement import Row
 
 _SCHEMA_VERSION = 1
 

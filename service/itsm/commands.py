@@ -2,16 +2,16 @@
 
 from typing import Annotated, Literal
 
-from pydantic import EmailStr, Field
+from pydantic import EmailStr, Field, StringConstraints
 
-from service.fields import Command, IdempotencyHeader, Instant, JsonObject, Number, Section, Text, Uuid
+from service.fields import Command, IdempotencyHeader, Instant, JsonObject, Number, Section, Uuid, without_nul
 from service.jsontext import JsonText
 
 Status = Literal["open", "pending", "resolved", "closed"]
 Priority = Literal["low", "medium", "high", "urgent"]
 
-Subject = Annotated[Text, Field(min_length=1, max_length=255)]
-Description = Annotated[Text, Field(min_length=1)]
+Subject = Annotated[str, StringConstraints(min_length=1, max_length=255), without_nul]
+Description = Annotated[str, StringConstraints(min_length=1), without_nul]
 
 MAX_OFFSET = 2**63 - 1
 

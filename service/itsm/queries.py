@@ -30,8 +30,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from service import events, idempotency
-from service.database import Statement
 from service.itsm import tables
+from service.statement import Statement
 
 tickets = tables.tickets
 

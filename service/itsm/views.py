@@ -1,7 +1,7 @@
 """Row → documented JSON of an ITSM ticket (contracts/itsm.md, Ticket): every member always there."""
 
-from service.database import Row
 from service.operation import View
+from service.statement import Row
 
 _MEMBERS = (
     "id",

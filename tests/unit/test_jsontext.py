@@ -19,6 +19,7 @@ from service.jsontext import MAX_DEPTH, JsonText, digest, dump, parse
         '{"a":-0.0}',
         '{"a":-0}',
         '{"a":1E+400}',
+        '{"a":1e5,"b":1E5,"c":0.0000001,"d":100.0e-2}',
         '{"a":9007199254740993}',
         '{"b":1,"a":2}',
         '{"a":"1.5e3 and 12345678901234567890"}',

@@ -536,7 +536,7 @@ class CreateTenantRequest(_message.Message):
     name: _builtins.str
     """Required, 1–255 characters."""
     id: _builtins.str
-    """1–64 printable characters; `ten_` and a ULID when absent."""
+    """1–64 printable ASCII characters without spaces; `ten_` and a ULID when absent."""
     def __init__(
         self,
         *,

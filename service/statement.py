@@ -1,0 +1,108 @@
+"""SQL statements: built with SQLAlchemy Core, compiled once, prepared once a connection, run on libpq itself.
+
+psycopg's cursors can do more than is needed here, and cost twice as much: a statement of ours has its `$1` placeholders
+already, casts its parameters itself (so the server knows their types, and text will do for each), and is always
+prepared. What is used of psycopg are its connections and its adaptation of values (`psycopg.pq`, `psycopg.adapt`).
+"""
+
+import asyncio
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
+import psycopg
+from psycopg.adapt import PyFormat, Transformer
+from psycopg.pq import ExecStatus, Format
+from psycopg.pq.abc import PGresult
+from sqlalchemy import Delete, Insert, Select, Update
+from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
+
+Row = dict[str, Any]
+
+_DIALECT = PGDialect_psycopg(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]
+_CANCEL_SECONDS = 5.0
+_names = itertools.count()
+
+
+class PooledConnection(psycopg.AsyncConnection[Any]):
+    """A connection that knows which statements it has prepared."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.prepared: set[bytes] = set()
+
+
+class Statement:
+    """One SQL statement. Its parameters have the names of its bindparams, its rows those of its columns."""
+
+    def __init__(self, clause: Select[Any] | Insert | Update | Delete) -> None:
+        compiled = clause.compile(dialect=_DIALECT)
+        self.sql = compiled.string.encode()
+        self.names = tuple(str(name) for name in compiled.positiontup or ())
+        self.columns = tuple(map(str, clause.exported_columns.keys()))
+        self._constants = {name: value for name, value in compiled.params.items() if value is not None}
+        self._formats = [PyFormat.TEXT] * len(self.names)
+        self._name = b"tickets_%d" % next(_names)
+
+    async def run(self, connection: PooledConnection, parameters: Mapping[str, Any]) -> list[Row]:
+        """Every row. Raises KeyError for a parameter that is missing, and psycopg.Error."""
+        transformer = Transformer.from_context(connection)
+        constants = self._constants
+        values = [parameters[name] if name in parameters else constants[name] for name in self.names]
+        texts = transformer.dump_sequence(values, self._formats)
+        if self._name not in connection.prepared:
+            connection.pgconn.send_prepare(self._name, self.sql)
+            await _result(connection)
+            connection.prepared.add(self._name)
+        connection.pgconn.send_query_prepared(self._name, texts, result_format=Format.BINARY)
+        result = await _result(connection)
+        transformer.set_pgresult(result)
+        columns = self.columns
+        return [dict(zip(columns, row, strict=True)) for row in transformer.load_rows(0, result.ntuples, tuple)]
+
+
+async def command(connection: PooledConnection, sql: bytes) -> None:
+    """Run SQL without parameters or rows, such as BEGIN. Raises psycopg.Error."""
+    connection.pgconn.send_query(sql)
+    await _result(connection)
+
+
+async def _result(connection: PooledConnection) -> PGresult:
+    """The result of what was sent. Cancelled, it cancels the statement too, and leaves the connection idle."""
+    try:
+        result = await _last_result(connection)
+    except asyncio.CancelledError:
+        await connection.cancel_safe(timeout=_CANCEL_SECONDS)
+        await _last_result(connection)
+        raise
+    if result.status == ExecStatus.FATAL_ERROR:
+        raise psycopg.errors.error_from_result(result)
+    return result
+
+
+async def _last_result(connection: PooledConnection) -> PGresult:
+    pgconn, loop, last = connection.pgconn, asyncio.get_running_loop(), None
+    while pgconn.flush():
+        await _ready(loop.add_writer, loop.remove_writer, pgconn.socket)
+    while True:
+        while pgconn.is_busy():
+            await _ready(loop.add_reader, loop.remove_reader, pgconn.socket)
+            pgconn.consume_input()
+        result = pgconn.get_result()
+        if result is None and last is not None:
+            return last
+        last = result
+
+
+async def _ready(add: Any, remove: Any, socket: int) -> None:
+    ready = asyncio.get_running_loop().create_future()
+    add(socket, _wake, ready)
+    try:
+        await ready
+    finally:
+        remove(socket)
+
+
+def _wake(ready: "asyncio.Future[None]") -> None:
+    if not ready.done():
+        ready.set_result(None)
