@@ -5,13 +5,13 @@ import re
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Any, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import grpc
 import structlog
 from google.protobuf.message import DecodeError
 
-from service.auth import POLICIES, Authenticator, Caller, Policy
+from service.auth import POLICIES, Authenticator, Policy
 from service.errors import TicketError
 from service.limits import Limits
 from service.operation import CALL, Call
@@ -20,7 +20,6 @@ from service.settings import Settings
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 # Kept back from the caller's deadline, so that the words about it still reach them.
 _LAST_WORDS_SECONDS = 0.05
-_NOBODY = Caller(subject="", scopes=frozenset())
 
 _log = structlog.get_logger()
 
@@ -39,6 +38,17 @@ class Door(Protocol):
         """The response that tells the failure; or raises, having aborted the call."""
 
 
+class Method(NamedTuple):
+    """What is known of a method before any call of it."""
+
+    path: str
+    # Package and name, the key of POLICIES.
+    key: tuple[str, str]
+    policy: Policy | None
+    door: Door
+    decode: Callable[[bytes], Any]
+
+
 class CallInterceptor(grpc.aio.ServerInterceptor):
     """Stands around every method of every service. A method without an entry in POLICIES is refused."""
 
@@ -50,7 +60,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         doors: Mapping[str, Door],
         default_door: Door,
     ) -> None:
-        self._settings = settings
+        self._longest = settings.default_deadline_seconds
+        self._max_bytes = settings.max_request_bytes
         self._authenticator = authenticator
         self._limits = limits
         self._doors = doors
@@ -72,45 +83,46 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             wrapped = self._wrapped[path] = self._wrap(path, handler)
         return wrapped
 
-    def _wrap(self, path: str, handler: Handler) -> Handler:
+    def _wrap(self, path: str, handler: Any) -> Handler:
         service, _, name = path.removeprefix("/").rpartition("/")
-        method = (service.rpartition(".")[0], name)
-        policy = POLICIES.get(method)
+        key = (service.rpartition(".")[0], name)
+        policy = POLICIES.get(key)
         if policy is not None and policy.who == "none":
-            return handler  # health and reflection answer by themselves
+            served: Handler = handler
+            return served  # health and reflection answer by themselves
         door = self._doors.get(service, self._default_door)
-        # The request arrives as bytes, so that bytes that are no message are refused in our words and not gRPC's.
+        # Requests arrive here as bytes, so that bytes that are no message are refused in our words and not gRPC's.
+        method = Method(path, key, policy, door, handler.request_deserializer)
         if handler.unary_stream is not None:
-            streaming = self._stream(_Around(self, path, method, policy, door, handler), handler.unary_stream)
+            streaming = self._stream(method, handler.unary_stream)
             return grpc.unary_stream_rpc_method_handler(streaming, None, handler.response_serializer)
-        unary = self._unary(_Around(self, path, method, policy, door, handler), handler.unary_unary)
+        unary = self._unary(method, handler.unary_unary)
         return grpc.unary_unary_rpc_method_handler(unary, None, handler.response_serializer)
 
-    def _unary(self, around: "_Around", behaviour: Any) -> Any:
-        longest = self._settings.default_deadline_seconds
-
+    def _unary(self, method: Method, behaviour: Any) -> Any:
         async def unary(data: bytes, context: Context) -> Any:
-            line = _Line(around.path)
+            line = _Line(method.path)
             left = context.time_remaining()
+            patience = self._longest if left is None else min(left - _LAST_WORDS_SECONDS, self._longest)
             try:
-                async with asyncio.timeout(longest if left is None else min(left - _LAST_WORDS_SECONDS, longest)):
-                    return await behaviour(await around.request(data, context, line), context)
+                async with asyncio.timeout(patience):
+                    return await behaviour(await self._admit(method, data, context, line), context)
             except asyncio.CancelledError:
                 line.outcome = "cancelled"
                 raise
             except Exception as error:
-                return await around.door.fail(context, line.failed(error))
+                return await method.door.fail(context, line.failed(error))
             finally:
                 line.write()
 
         return unary
 
-    def _stream(self, around: "_Around", behaviour: Any) -> Any:
+    def _stream(self, method: Method, behaviour: Any) -> Any:
         async def stream(data: bytes, context: Context) -> AsyncIterator[Any]:
-            line = _Line(around.path)
+            line = _Line(method.path)
             begun = False
             try:
-                async for message in behaviour(await around.request(data, context, line), context):
+                async for message in behaviour(await self._admit(method, data, context, line), context):
                     yield message
                     begun = True
             except asyncio.CancelledError:
@@ -120,51 +132,29 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 failure = line.failed(error)
                 if begun:
                     await context.abort(grpc.StatusCode.INTERNAL, failure.message)
-                yield await around.door.fail(context, failure)
+                yield await method.door.fail(context, failure)
             finally:
                 line.write()
 
         return stream
 
-
-class _Around:
-    """What is known of a method before any call of it, and the steps from bytes to an admitted request."""
-
-    def __init__(
-        self,
-        interceptor: CallInterceptor,
-        path: str,
-        method: tuple[str, str],
-        policy: Policy | None,
-        door: Door,
-        handler: Handler,
-    ) -> None:
-        self.path = path
-        self.door = door
-        self._method = method
-        self._policy = policy
-        self._decode: Any = handler.request_deserializer
-        self._authenticator = interceptor._authenticator
-        self._limits = interceptor._limits
-        self._max_bytes = interceptor._settings.max_request_bytes
-
-    async def request(self, data: bytes, context: Context, line: "_Line") -> Any:
+    async def _admit(self, method: Method, data: bytes, context: Context, line: "_Line") -> Any:
         """The request's message, from a caller who may send it. Raises TicketError."""
         metadata: dict[str, Any] = dict(context.invocation_metadata() or ())
         line.request_id = request_id = _request_id(metadata.get("x-request-id"))
-        self.door.begin(context, request_id)
-        if self._policy is None:
+        method.door.begin(context, request_id)
+        if method.policy is None:
             raise TicketError("forbidden")
-        caller = await self._authenticator.caller(self._policy, metadata)
+        caller = await self._authenticator.caller(method.policy, metadata)
         line.caller = caller.subject
-        self._limits.take(self._policy.kind, caller)
+        self._limits.take(method.policy.kind, caller)
         if len(data) > self._max_bytes:
             raise TicketError("payload_too_large")
         try:
-            message = self._decode(data)
+            message = method.decode(data)
         except DecodeError:
             raise TicketError("validation_error", "The request is not a message of this method") from None
-        CALL.set(Call(self._method, request_id, metadata.get("idempotency-key"), caller))
+        CALL.set(Call(method.key, request_id, metadata.get("idempotency-key"), caller))
         return message
 
 
