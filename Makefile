@@ -40,7 +40,7 @@ gen: $(READY) ## protos → gen/, never edited by hand
 	touch $@
 
 lock: ## deploy/requirements.lock from pyproject.toml
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --generate-hashes --no-header --no-annotate \
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra local --extra dev --generate-hashes --no-header --no-annotate \
 		--no-emit-index-url --output-file deploy/requirements.lock pyproject.toml
 
 clean:
