@@ -6,7 +6,7 @@ GEN := gen
 READY := .venv/ready
 PROTOS := $(shell cd protos && find tickets -name '*.proto' | sort)
 
-.PHONY: up test test-long check gen lock clean
+.PHONY: up test test-long bench check gen lock clean
 
 up: .venv/ready ## everything on this machine, with demo data
 	$(BIN)/tickets up
@@ -16,6 +16,10 @@ test: check ## lint, format, types, protos, and the whole test suite
 
 test-long: $(READY) ## what takes minutes and stays out of CI
 	$(BIN)/pytest -m long
+
+bench: $(READY) ## against what a user would build instead, in under ten minutes; needs wrk
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --editable '.[bench]'
+	$(BIN)/python -m tests.benchmarks.bench
 
 check: .venv/ready
 	$(BIN)/ruff check .

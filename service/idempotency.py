@@ -35,7 +35,7 @@ from service.database import Connection, ConstraintViolationError
 from service.directory import METADATA
 from service.errors import TicketError
 from service.operation import Call
-from service.statement import Row, Statement
+from service.statement import Row, Statement, some_rows
 
 _ATTEMPTS = 3
 
@@ -99,11 +99,9 @@ def creation(created: CTE, *others: CTE) -> Creation:
     return Creation(Statement(answer.add_cte(*others)), Statement(answer.add_cte(*others, remember)), Statement(replay))
 
 
-_EXPIRED = select(idempotency_keys.c.scope, idempotency_keys.c.key).where(idempotency_keys.c.expires_at <= func.now())
-_SOME = _EXPIRED.limit(10_000).with_for_update(skip_locked=True).subquery("some")
 _PURGE = Statement(
     delete(idempotency_keys)
-    .where(idempotency_keys.c.scope == _SOME.c.scope, idempotency_keys.c.key == _SOME.c.key)
+    .where(some_rows(idempotency_keys, 10_000, "expires_at <= now()"))
     .returning(literal_column("1").label("one"))
 )
 

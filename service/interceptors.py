@@ -1,9 +1,9 @@
 """What happens around every call: request id, credentials, limits, deadline, errors in our words, one log line."""
 
 import asyncio
+import os
 import re
 import time
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
@@ -196,4 +196,4 @@ class _Line:
 def _request_id(given: str | bytes | None) -> str:
     if isinstance(given, str) and _REQUEST_ID.fullmatch(given):
         return given
-    return str(uuid.uuid4())
+    return os.urandom(16).hex()

@@ -122,7 +122,7 @@ async def start(settings: Settings, stack: AsyncExitStack) -> tuple[grpc.aio.Ser
     for address in settings.grpc_listen.split(","):
         if server.add_insecure_port(address.strip()) == 0:
             raise OSError(f"cannot listen on {address}")
-    await _tell_health(healthy, database)
+    await _tell_health(healthy, await database.answers())
     await server.start()
     for work in (
         _watch_health(healthy, database),
@@ -134,15 +134,17 @@ async def start(settings: Settings, stack: AsyncExitStack) -> tuple[grpc.aio.Ser
 
 
 async def _watch_health(healthy: health.aio.HealthServicer, database: Database) -> None:
+    told = None
     while True:
+        answers = await database.answers()
+        if answers != told:
+            await _tell_health(healthy, answers)
+            told = answers
         await asyncio.sleep(_HEALTH_SECONDS)
-        await _tell_health(healthy, database)
 
 
-async def _tell_health(healthy: health.aio.HealthServicer, database: Database) -> None:
-    status = health_pb2.HealthCheckResponse.SERVING
-    if not await database.answers():
-        status = health_pb2.HealthCheckResponse.NOT_SERVING
+async def _tell_health(healthy: health.aio.HealthServicer, serving: bool) -> None:
+    status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
     for name in ("", *(descriptor.full_name for descriptor in SERVICES)):
         await healthy.set(name, status)
 

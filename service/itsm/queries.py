@@ -31,7 +31,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 
 from service import events, idempotency
 from service.itsm import tables
-from service.statement import Statement
+from service.statement import Statement, some_rows
 
 tickets = tables.tickets
 
@@ -161,10 +161,7 @@ def _merge_totals() -> Statement:
     take different changes, and lock totals in the same order.
     """
     changes, totals = tables.total_changes, tables.totals
-    some = select(changes.c.account_id, changes.c.live, changes.c.id).limit(_MERGED_AT_ONCE)
-    taken = some.with_for_update(skip_locked=True).subquery("some")
-    key = (taken.c.account_id == changes.c.account_id, taken.c.live == changes.c.live, taken.c.id == changes.c.id)
-    gone = delete(changes).where(*key).returning(changes).cte("gone")
+    gone = delete(changes).where(some_rows(changes, _MERGED_AT_ONCE)).returning(changes).cte("gone")
     scope = (gone.c.account_id, gone.c.live, gone.c.status)
     merged = select(*scope, func.sum(gone.c.change)).group_by(*scope).order_by(*scope)
     into = upsert(totals).from_select(["account_id", "live", "status", "total"], merged)

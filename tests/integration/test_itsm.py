@@ -371,7 +371,7 @@ async def test_totals_are_exact_while_everything_changes_at_once(world: World, r
 
     async def merge() -> None:
         for _ in range(30):
-            await asyncio.to_thread(world.run, queries.MERGE_TOTALS.sql.decode().replace("$1::INTEGER", "7"))
+            await asyncio.to_thread(world.run, queries.MERGE_TOTALS.sql.decode().replace("LIMIT 10000", "LIMIT 7"))
 
     async def look() -> None:
         for _ in range(60):

@@ -1,0 +1,169 @@
+"""The load generators: wrk for HTTP/1.1, our bytes on sockets for gRPC, h2load to check those, pgbench for the SQL.
+
+Each keeps `concurrency` requests in flight for some seconds. A single failed request fails the run: the rate of
+failures says nothing about the rate of answers.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .operations import Operation, pgbench_script
+from .stack import Account
+
+_SERVICE = "/tickets.itsm.v1.TicketService"
+_PACKAGES = {"wrk": "wrk", "h2load": "nghttp2-client"}
+
+
+class LoadError(Exception):
+    """A generator failed, or a request did."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """What a generator saw."""
+
+    requests: int
+    seconds: float
+    p50_ms: float
+    p99_ms: float
+    # CPU of the generator itself.
+    generator_us: float
+
+    @property
+    def rate(self) -> float:
+        """Requests a second."""
+        return self.requests / self.seconds
+
+
+@dataclass(frozen=True)
+class Generators:
+    """Where the load's parts are, and whom the requests are for."""
+
+    directory: Path
+    account: Account
+    ids: Path
+
+    def wrk(self, url: str, operation: Operation, concurrency: int, seconds: int) -> Load:
+        """HTTP/1.1, keep-alive, one thread."""
+        bodies = self._file("bodies", "\n".join(operation.bodies)) if operation.bodies else "-"
+        ids = str(self.ids) if operation.names_ticket else "-"
+        fresh = f"{uuid.uuid4().hex}-" if operation.fresh_key else "-"
+        command = [_found("wrk"), "-t1", f"-c{concurrency}", f"-d{seconds}s", "--timeout", "30s"]
+        command += ["-s", str(Path(__file__).with_name("wrk.lua")), url, "--"]
+        printed, used = _run([*command, operation.verb, operation.path, self.account.key, bodies, ids, fresh])
+        return _load(json.loads(printed.splitlines()[-1]), used)
+
+    def grpc(self, target: str, operation: Operation, concurrency: int, seconds: int) -> Load:
+        """gRPC: `concurrency` connections with one call in flight each, as wrk does it."""
+        plan = {
+            "target": target,
+            "path": f"{_SERVICE}/{operation.rpc}",
+            "key": self.account.key,
+            "bodies": [message.SerializeToString().hex() for message in operation.messages],
+            "concurrency": concurrency,
+            "seconds": seconds,
+            "ids": str(self.ids) if operation.names_ticket else "",
+            "fresh": f"{uuid.uuid4().hex}-" if operation.fresh_key else "",
+        }
+        script = Path(__file__).with_name("grpc_load.py")
+        # -I: nothing but the standard library, so that it starts at once.
+        printed, _ = _run([sys.executable, "-I", str(script), self._file("plan.json", json.dumps(plan))])
+        result = json.loads(printed)
+        return _load(result, result["cpu_seconds"])
+
+    def h2load(self, target: str, operation: Operation, concurrency: int, seconds: int) -> Load:
+        """Send gRPC by h2load: one constant request, so no fresh keys, and one ticket where a ticket is named.
+
+        Blind to `grpc-status`, and reports no percentiles that it could be compared by.
+        """
+        if operation.fresh_key:
+            raise LoadError("h2load cannot send fresh keys")
+        body = operation.messages[0].SerializeToString()
+        if operation.names_ticket:
+            with self.ids.open("rb") as ids:
+                body = b"\x0a\x24" + ids.readline().strip() + body
+        path = self.directory / "message"
+        path.write_bytes(b"\0" + len(body).to_bytes(4, "big") + body)
+        command = [_found("h2load"), f"-c{concurrency}", "-m1", f"-D{seconds}", "-d", str(path)]
+        for header in ("te: trailers", "content-type: application/grpc", f"x-api-key: {self.account.key}"):
+            command += ["-H", header]
+        printed, used = _run([*command, f"http://{target}{_SERVICE}/{operation.rpc}"])
+        done = re.search(r"requests: \d+ total, \d+ started, (\d+) done, (\d+) succeeded, (\d+) failed", printed)
+        if done is None:
+            raise LoadError(f"h2load said: {printed}")
+        result = {"requests": int(done[1]), "seconds": seconds, "failed": int(done[3]), "p50_ms": 0, "p99_ms": 0}
+        return _load(result, used)
+
+    def pgbench(self, program: str, database_url: str, operation: Operation, concurrency: int, seconds: int) -> Load:
+        """The operation's SQL and nothing else: what PostgreSQL itself can do on this machine."""
+        script = pgbench_script(operation, str(self.account.account_id), self.account.tickets)
+        log = self.directory / "pgbench-log"
+        command = [program, "-n", "-M", "prepared", "-c", str(concurrency), "-j", "2", "-T", f"{seconds}"]
+        command += ["-f", self._file("pgbench.sql", script), "-l", "--log-prefix", str(log), database_url]
+        try:
+            printed, used = _run(command)
+            # Each line: client, its how-manieth transaction, microseconds, …
+            logs = self.directory.glob(f"{log.name}.*")
+            times = sorted(int(line.split()[2]) for path in logs for line in path.read_text().splitlines())
+        finally:
+            for path in self.directory.glob(f"{log.name}.*"):
+                path.unlink()
+        rate = re.search(r"tps = ([\d.]+)", printed)
+        failed = re.search(r"number of failed transactions: (\d+)", printed)
+        if rate is None or failed is None:
+            raise LoadError(f"pgbench said: {printed}")
+        result = {
+            "requests": len(times),
+            "seconds": len(times) / float(rate[1]),
+            "failed": int(failed[1]),
+            "p50_ms": times[len(times) // 2] / 1000,
+            "p99_ms": times[len(times) * 99 // 100] / 1000,
+        }
+        return _load(result, used)
+
+    def _file(self, name: str, text: str) -> str:
+        path = self.directory / name
+        path.write_text(text)
+        return str(path)
+
+
+def _load(result: Mapping[str, Any], used: float) -> Load:
+    requests = int(result["requests"])
+    if result["failed"] or not requests:
+        raise LoadError(f"{result['failed']} of {requests} requests failed: {result.get('first_failure', '')}")
+    return Load(
+        requests,
+        float(result["seconds"]),
+        float(result["p50_ms"]),
+        float(result["p99_ms"]),
+        round(used * 1e6 / requests, 1),
+    )
+
+
+def _run(command: list[str]) -> tuple[str, float]:
+    """What a command printed, and the CPU seconds it used."""
+    before = os.times()
+    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    after = os.times()
+    if finished.returncode != 0:
+        raise LoadError(
+            f"{command[0]} ended with {finished.returncode}: {finished.stdout[-500:]}{finished.stderr[-2000:]}"
+        )
+    used = after.children_user + after.children_system - before.children_user - before.children_system
+    return finished.stdout, used
+
+
+def _found(program: str) -> str:
+    path = shutil.which(program)
+    if path is None:
+        raise LoadError(f"no {program}: apt-get install {_PACKAGES[program]}")
+    return path

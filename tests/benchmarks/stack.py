@@ -1,0 +1,213 @@
+"""What is compared, running: one PostgreSQL with its seed, the service behind Envoy, and the peer."""
+
+import contextlib
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID
+
+import psutil
+import psycopg
+
+from service import migrations
+from service.auth import hash_api_key, new_api_key
+from service.local import EmbeddedPostgres, Envoy, envoy_config, free_port, wait_for
+
+ROOT = Path(__file__).resolve().parents[2]
+HOST = "127.0.0.1"
+UNLIMITED = "1000000000/1000000000"
+
+# The n-th seeded ticket's id is computable, so that pgbench can name tickets at random too.
+ID_OF_SEED = "md5(cast({n} AS text))::uuid"
+_TICKETS = f"""
+INSERT INTO itsm_tickets
+    (account_id, live, id, subject, description, status, priority, requester_email, metadata, created_at, updated_at)
+SELECT %(account)s, true, {ID_OF_SEED.format(n="n")}, 'Laptop ' || n || ' does not wake up',
+    repeat('It stays dark after lunch. ', 6), (ARRAY['open', 'pending', 'resolved', 'closed'])[1 + n %% 4],
+    (ARRAY['low', 'medium', 'high', 'urgent', NULL])[1 + n %% 5], 'person' || n %% 1000 || '@example.com',
+    '{{"category": "Hardware", "floor": 3}}', at, at
+FROM generate_series(1, %(tickets)s) AS n,
+    LATERAL (SELECT timestamptz '2026-01-01T00:00:00Z' + (n - %(tickets)s) * interval '1 second' AS at)
+"""
+_EVENTS = """
+INSERT INTO itsm_events (account_id, live, ticket_id, version, type, changes, actor, request_id, created_at)
+SELECT account_id, live, id, 1, 'ticket.created', '{}', 'seed', 'seed', created_at
+FROM itsm_tickets WHERE account_id = %(account)s
+"""
+_TOTALS = """
+INSERT INTO itsm_totals (account_id, live, status, total)
+SELECT account_id, live, status, count(*) FROM itsm_tickets WHERE account_id = %(account)s GROUP BY 1, 2, 3
+"""
+_ACCOUNT = """
+WITH account AS (INSERT INTO accounts (name) VALUES ('benchmark') RETURNING id)
+INSERT INTO api_keys (account_id, key_hash, live, scopes)
+SELECT id, %s, true, ARRAY['tickets:read', 'tickets:write'] FROM account RETURNING account_id
+"""
+
+
+@dataclass(frozen=True)
+class Account:
+    """Whom requests are for."""
+
+    account_id: UUID
+    key: str
+    tickets: int
+
+
+def seed(database_url: str, tickets: int) -> Account:
+    """An account with an API key and this many tickets, each with the event of its creation.
+
+    Each account's tickets are the same, ids included. The service and the peer have one each: the service keeps totals
+    as it writes, the peer counts.
+    """
+    key = new_api_key(live=True)
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        row = connection.execute(_ACCOUNT, [hash_api_key(key)]).fetchone()
+        if row is None:
+            raise RuntimeError("no account")
+        for statement in (_TICKETS, _EVENTS, _TOTALS):
+            connection.execute(statement, {"account": row[0], "tickets": tickets})
+    return Account(row[0], key, tickets)
+
+
+def tidy(database_url: str) -> None:
+    """Leave PostgreSQL nothing to do in the background: what was written before is no burden of what is timed next."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("VACUUM ANALYZE")
+        connection.execute("CHECKPOINT")
+
+
+def settle(database_url: str) -> None:
+    """Wait until the service has merged what its writes changed of the totals: whoever caused the work pays for it."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+
+        def merged() -> bool:
+            return connection.execute("SELECT FROM itsm_total_changes OFFSET 100 LIMIT 1").fetchone() is None
+
+        wait_for(merged, what="the totals to be merged", timeout=60, interval=0.05)
+
+
+def write_ids(database_url: str, tickets: int, path: Path) -> None:
+    """A file of the seeded tickets' ids, one a line, for the load generators."""
+    ids = f"SELECT {ID_OF_SEED.format(n='n')} FROM generate_series(1, %s) AS n"
+    with psycopg.connect(database_url) as connection:
+        path.write_text("".join(f"{row[0]}\n" for row in connection.execute(ids, [tickets])))
+
+
+@contextlib.contextmanager
+def postgres(directory: Path) -> Iterator[EmbeddedPostgres]:
+    """A fresh PostgreSQL with the service's schema, durable as in production."""
+    with EmbeddedPostgres(directory / "postgres") as server:
+        migrations.upgrade(server.url)
+        yield server
+
+
+@dataclass(frozen=True)
+class Service:
+    """The service's processes, and where they are reached."""
+
+    shared: str
+    endpoints: list[str]
+    processes: list[psutil.Process]
+
+
+@contextlib.contextmanager
+def service(
+    directory: Path, database_url: str, workers: int, *, name: str = "service", python_path: str = ""
+) -> Iterator[Service]:
+    """Run the service as `tickets up` does: each process with a port of its own, and one that all share.
+
+    Logging is on, into a file; the limits are in force and never reached. `python_path` comes before what is installed.
+    """
+    shared = f"{HOST}:{free_port()}"
+    endpoints = [f"{HOST}:{free_port()}" for _ in range(workers)]
+    settings = {
+        "TICKETS_DATABASE_URL": database_url,
+        "TICKETS_RATE_LIMIT_READS": UNLIMITED,
+        "TICKETS_RATE_LIMIT_WRITES": UNLIMITED,
+        "TICKETS_RATE_LIMIT_FILE": str(directory / f"{name}-rate-limits"),
+        "TICKETS_LOG_LEVEL": "info",
+        "PYTHONPATH": python_path,
+    }
+    with contextlib.ExitStack() as stack:
+        processes = [
+            stack.enter_context(
+                _process(
+                    [sys.executable, "-m", "service", "serve"],
+                    directory / f"{name}.log",
+                    {**settings, "TICKETS_GRPC_LISTEN": f"{shared},{endpoint}"},
+                    endpoint,
+                )
+            )
+            for endpoint in endpoints
+        ]
+        yield Service(shared, endpoints, processes)
+
+
+@contextlib.contextmanager
+def gateway(directory: Path, endpoints: list[str]) -> Iterator[tuple[str, list[psutil.Process]]]:
+    """Envoy with one worker thread in front of the service: its URL and its process."""
+    before = {process.pid for process in psutil.Process().children()}
+    with Envoy(envoy_config(port=free_port(), endpoints=endpoints), log_file=directory / "envoy.log") as envoy:
+        envoy.wait_until_ready(upstream=True)
+        yield envoy.url, [process for process in psutil.Process().children() if process.pid not in before]
+
+
+@contextlib.contextmanager
+def peer(directory: Path, database_url: str, workers: int) -> Iterator[tuple[str, list[psutil.Process]]]:
+    """The peer under uvicorn: its URL and the process that its workers are children of."""
+    address = f"{HOST}:{free_port()}"
+    host, _, port = address.partition(":")
+    command = [sys.executable, "-m", "uvicorn", f"{__package__}.peer.app:app", "--host", host, "--port", port]
+    command += ["--workers", str(workers), "--loop", "uvloop", "--http", "httptools"]
+    command += ["--no-access-log", "--log-level", "warning", "--backlog", "2048"]
+    settings = {"PEER_DATABASE_URL": database_url.replace("postgresql:", "postgresql+asyncpg:")}
+    with _process(command, directory / "peer.log", settings, address) as process:
+        yield f"http://{address}", [process]
+
+
+def postmaster(server: EmbeddedPostgres) -> psutil.Process:
+    """The process that PostgreSQL's others are children of."""
+    return psutil.Process(int((server.data_dir / "postmaster.pid").read_text().split()[0]))
+
+
+def grpcio_overlay(directory: Path, release: str) -> str:
+    """Install another release of grpcio beside the installed one: a PYTHONPATH that puts it first."""
+    overlay = directory / f"grpcio-{release}"
+    packages = [f"{name}=={release}" for name in ("grpcio", "grpcio-health-checking", "grpcio-reflection")]
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    subprocess.run([*pip, "--target", str(overlay), *packages], check=True)
+    # Generated code refuses a release older than the one that generated it, though these few calls are the same in all.
+    generated = overlay / "generated"
+    shutil.copytree(ROOT / "gen" / "python", generated)
+    for path in generated.rglob("*_pb2_grpc.py"):
+        path.write_text(re.sub(r"(GRPC_GENERATED_VERSION = )'.*'", rf"\1'{release}'", path.read_text()))
+    return os.pathsep.join((str(overlay), str(generated)))
+
+
+@contextlib.contextmanager
+def _process(command: list[str], log: Path, settings: Mapping[str, str], address: str) -> Iterator[psutil.Process]:
+    with log.open("ab") as output:
+        running = subprocess.Popen(
+            command, cwd=ROOT, env={**os.environ, **settings}, stdout=output, stderr=output, start_new_session=True
+        )
+    try:
+        wait_for(lambda: _listens(running, address, log), what=f"{command[2]} to listen (see {log})", timeout=60)
+        yield psutil.Process(running.pid)
+    finally:
+        running.terminate()
+        running.wait(timeout=60)
+
+
+def _listens(running: subprocess.Popen[bytes], address: str, log: Path) -> bool:
+    if running.poll() is not None:
+        raise RuntimeError(f"a process ended with {running.returncode}: see {log}\n{log.read_text()[-2000:]}")
+    host, _, port = address.partition(":")
+    with socket.socket() as probe:
+        return probe.connect_ex((host, int(port))) == 0
