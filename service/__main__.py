@@ -7,6 +7,7 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
+import psycopg
 import typer
 import uvloop
 from sqlalchemy.exc import SQLAlchemyError
@@ -179,6 +180,8 @@ def _run(work: Coroutine[Any, Any, Any]) -> Any:
     except TicketError as error:
         words = "; ".join(f"{issue.path}: {issue.message}" for issue in error.issues)
         _fail(words or error.message)
+    except psycopg.Error as error:
+        _fail(f"the database refused (run `tickets migrate` first?): {str(error).splitlines()[0]}")
     except (OSError, RuntimeError) as error:
         _fail(str(error))
 

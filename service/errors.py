@@ -87,8 +87,8 @@ def validation_error(invalid: ValidationError) -> TicketError:
             loc=error["loc"],
             message=error["msg"],
             type=error["type"],
-            # What is missing as a whole has no input; pydantic would show the sections of the request.
-            input=error["input"] if len(error["loc"]) > 1 else None,
+            # A body that is missing has no input; pydantic would show the sections of the request.
+            input=None if error["type"] == "missing" and len(error["loc"]) == 1 else error["input"],
             context=error.get("ctx"),
         )
         for error in invalid.errors(include_url=False)

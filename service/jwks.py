@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Awaitable
 from pathlib import Path
+from typing import Any
 
 import httpx
 import jwt
@@ -72,11 +73,15 @@ class KeySet:
 
     async def _fetch(self) -> None:
         try:
-            keys = jwt.PyJWKSet.from_dict(orjson.loads(await self._read())).keys
-            self._keys = {key.key_id: key for key in keys if key.key_type in ("RSA", "EC")}
-        except (httpx.HTTPError, OSError, ValueError, TypeError, AttributeError, jwt.PyJWTError) as error:
+            entries = orjson.loads(await self._read())["keys"]
+            keys = [key for entry in entries if (key := _usable(entry)) is not None]
+        except (httpx.HTTPError, OSError, ValueError, TypeError, KeyError) as error:
             _log.warning("jwks", outcome="unavailable", error=type(error).__name__)
             return
+        if not keys:
+            _log.warning("jwks", outcome="no usable keys")
+            return
+        self._keys = {key.key_id: key for key in keys}
         self._fetched = time.monotonic()
 
     async def _read(self) -> bytes:
@@ -87,3 +92,12 @@ class KeySet:
         if len(response.content) > _MAX_BYTES:
             raise ValueError("the JWKS is too large")
         return response.content
+
+
+def _usable(entry: Any) -> jwt.PyJWK | None:
+    """The key of one entry; None for what cannot verify a token here, which does no harm to the others."""
+    try:
+        key = jwt.PyJWK.from_dict(entry)
+    except (jwt.PyJWTError, ValueError, TypeError, AttributeError):
+        return None
+    return key if key.key_type in ("RSA", "EC") and isinstance(key.key_id, str | None) else None

@@ -5,6 +5,7 @@ only when it is not 200: an answer without it costs one batch less. The gateway 
 """
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from decimal import Decimal
 from typing import Any, Protocol, TypeAlias
 
 import grpc
@@ -98,11 +99,13 @@ def _json_body(raw: bytes) -> Any:
     if not raw:
         return None
     try:
-        return jsontext.parse(raw)
+        value = jsontext.parse(raw)
     except ValueError as error:
         words = str(getattr(error, "msg", error))
         issue = Issue(("body",), "JSON decode error", "json_invalid", {}, {"error": words})
         raise TicketError("validation_error", "The body is not valid JSON", issues=[issue]) from error
+    # An exact number has attributes, which pydantic would read as members; alone it is no body anyway.
+    return float(value) if isinstance(value, Decimal) else value
 
 
 class Failures:

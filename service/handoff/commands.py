@@ -57,8 +57,8 @@ class CreateTicket(Command):
     """POST /api/projects/{project_id}/tickets."""
 
     path: ProjectPath
-    body: NewTicket
     header: IdempotencyHeader
+    body: NewTicket
 
 
 class ListTickets(Command):

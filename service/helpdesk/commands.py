@@ -94,8 +94,8 @@ class GetTicket(Command):
 class CreateTicket(Command):
     """POST /api/v1/helpdesk/tickets."""
 
-    body: NewTicket
     header: IdempotencyHeader
+    body: NewTicket
 
 
 class UpdateTicket(Command):

@@ -57,8 +57,8 @@ class TicketFilter(Section):
 class CreateTicket(Command):
     """POST /api/v1/tickets."""
 
-    body: NewTicket
     header: IdempotencyHeader
+    body: NewTicket
 
 
 class GetTicket(Command):

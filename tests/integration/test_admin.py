@@ -17,8 +17,11 @@ import pytest
 from harness import Grpc, Method, Reply
 from system import Credential, World
 from tickets.admin.v1 import service_pb2
+from typer.testing import CliRunner
 
+from service.__main__ import app
 from service.development import AUDIENCE, ISSUER, DevelopmentKey
+from service.local import free_port
 
 SERVICE: Any = service_pb2.DESCRIPTOR.services_by_name["AdminService"]
 SCOPES = ["tickets:read", "tickets:write"]
@@ -187,6 +190,7 @@ async def test_what_is_taken_exists_already(rpc: Grpc, operator: Credential, wor
         ("CreateApiKey", {"scopes": []}, ["scopes"]),
         ("CreateApiKey", {"scopes": ["tickets:read", "tickets:admin"]}, ["scopes.1"]),
         ("CreateApiKey", {"scopes": ["tickets:read", "tickets:read"]}, ["scopes"]),
+        ("CreateApiKey", {"expires_at": datetime(2020, 1, 1, tzinfo=UTC)}, ["expires_at"]),
         ("RevokeApiKey", {"api_key_id": "itsm_sk_live_x"}, ["api_key_id"]),
         ("RevokeApiKey", {"api_key_id": ""}, ["api_key_id"]),
         ("CreateProject", {"name": ""}, ["name"]),
@@ -204,6 +208,10 @@ async def test_what_is_taken_exists_already(rpc: Grpc, operator: Credential, wor
         ("CreateTenant", {"name": ""}, ["name"]),
         ("CreateTenant", {"id": ""}, ["id"]),
         ("CreateTenant", {"id": "x" * 65}, ["id"]),
+        *(
+            ("CreateTenant", {"id": tenant_id}, ["id"])
+            for tenant_id in ("a b", " a", "a ", "a\n", "a\tb", "a\0", "a\x1b", "a\x7f", "a\xa0b", "\u200bé")
+        ),
     ],
     ids=lambda value: str(value)[:60],
 )
@@ -213,16 +221,29 @@ async def test_bad_input_is_told_by_path(
     (await call(rpc, operator, name, **{**REQUESTS[name], **changed})).failed("validation_error", paths=paths)
 
 
-# As a command
+# As a command, mostly within this process: a process of its own takes more than a second to begin
 
 
-async def run(database_url: str, directory: Path, *arguments: str) -> tuple[int, str, str]:
-    """Run `tickets …` in a directory; returns the exit code, and what it wrote to stdout and stderr."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("TICKETS_")}
+def environment(database_url: str) -> dict[str, str | None]:
+    """The environment of a command; None where the one of this process has too much."""
+    return {**{name: None for name in os.environ if name.startswith("TICKETS_")}, "TICKETS_DATABASE_URL": database_url}
+
+
+async def run(database_url: str, *arguments: str) -> tuple[int, str, str]:
+    """Run `tickets …` here; returns the exit code, and what it wrote to stdout and stderr."""
+    runner = CliRunner(env=environment(database_url))
+    # In a thread, where it may have an event loop of its own.
+    result = await asyncio.to_thread(runner.invoke, app, arguments, catch_exceptions=False)
+    return result.exit_code, result.stdout, result.stderr
+
+
+async def run_process(database_url: str, directory: Path, *arguments: str) -> tuple[int, str, str]:
+    """Run `tickets …` as people do, in a directory."""
+    given = {**os.environ, **environment(database_url)}
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "service", *arguments),
         cwd=directory,
-        env={**environment, "TICKETS_DATABASE_URL": database_url},
+        env={name: value for name, value in given.items() if value is not None},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
@@ -231,9 +252,9 @@ async def run(database_url: str, directory: Path, *arguments: str) -> tuple[int,
     return process.returncode, output.decode(), errors.decode()
 
 
-async def printed(database_url: str, directory: Path, *arguments: str) -> Any:
+def printed(answer: tuple[int, str, str]) -> Any:
     """The one JSON object that a command prints when it succeeds."""
-    code, output, errors = await run(database_url, directory, *arguments)
+    code, output, errors = answer
     assert (code, errors) == (0, "")
     assert output.count("\n") == 1
     value = json.loads(output)
@@ -241,25 +262,42 @@ async def printed(database_url: str, directory: Path, *arguments: str) -> Any:
     return value
 
 
-async def test_the_command_makes_everything(database_url: str, tmp_path: Path, rpc: Grpc, world: World) -> None:
+def told(answer: tuple[int, str, str]) -> str:
+    """The one line that a command tells on stderr when it fails."""
+    code, output, errors = answer
+    assert (code, output) == (1, "")
+    assert errors.count("\n") == 1
+    return errors
+
+
+async def test_a_command_is_a_process_of_one_answer(database_url: str, tmp_path: Path) -> None:
+    name = f"Acme {uuid4()}"
+    nowhere = f"postgresql://postgres@127.0.0.1:{free_port()}/tickets"
+    made, failed = await asyncio.gather(
+        run_process(database_url, tmp_path, "admin", "create-account", "--name", name),
+        run_process(nowhere, tmp_path, "migrate"),
+    )
+    assert printed(made)["name"] == name
+    assert told(failed).startswith("cannot migrate: ")
+
+
+async def test_the_command_makes_everything(database_url: str, rpc: Grpc, world: World) -> None:
     async def admin(*arguments: str) -> Any:
-        return await printed(database_url, tmp_path, "admin", *arguments)
+        return printed(await run(database_url, "admin", *arguments))
 
     user_id, slug = str(uuid4()), f"shop-{uuid4().hex}"
     account = await admin("create-account", "--name", "Acme")
     assert set(account) == {"id", "name", "created_at"}
-    api_key, test_key, project, tenant = await asyncio.gather(
-        admin("create-api-key", "--account", account["id"], "--scopes", "tickets:read, tickets:write"),
-        admin(
-            *("create-api-key", "--account", account["id"], "--scopes", "tickets:read", "--test"),
-            *("--expires", "2099-01-01T00:00:00+02:00"),
-        ),
-        admin(
-            *("create-project", "--name", "Shop", "--slug", slug, "--account", account["id"]),
-            *("--backend-repo", "acme/api", "--frontend-repo", "acme/web", "--default-roles", "qa,design"),
-        ),
-        admin("create-tenant", "--name", "Acme", "--id", slug),
+    api_key = await admin("create-api-key", "--account", account["id"], "--scopes", "tickets:read, tickets:write")
+    test_key = await admin(
+        *("create-api-key", "--account", account["id"], "--scopes", "tickets:read", "--test"),
+        *("--expires", "2099-01-01T00:00:00+02:00"),
     )
+    project = await admin(
+        *("create-project", "--name", "Shop", "--slug", slug, "--account", account["id"]),
+        *("--backend-repo", "acme/api", "--frontend-repo", "acme/web", "--default-roles", "qa,design"),
+    )
+    tenant = await admin("create-tenant", "--name", "Acme", "--id", slug)
     assert set(api_key) == {*("id", "account_id", "scopes", "live", "created_at", "expires_at", "revoked_at", "key")}
     assert LIVE_KEY.fullmatch(api_key["key"])
     assert (api_key["scopes"], api_key["live"], api_key["expires_at"]) == (SCOPES, True, None)
@@ -271,10 +309,8 @@ async def test_the_command_makes_everything(database_url: str, tmp_path: Path, r
     assert project == {**given, **more, "id": project["id"], "created_at": project["created_at"]}
     assert tenant == {"id": slug, "name": "Acme", "created_at": tenant["created_at"]}
 
-    member, revoked = await asyncio.gather(
-        admin("add-member", "--project", project["id"], "--user", user_id, "--role", "member"),
-        admin("revoke-api-key", "--id", test_key["id"]),
-    )
+    member = await admin("add-member", "--project", project["id"], "--user", user_id, "--role", "member")
+    revoked = await admin("revoke-api-key", "--id", test_key["id"])
     assert member == {
         "project_id": project["id"],
         "user_id": user_id,
@@ -293,37 +329,55 @@ async def test_the_command_makes_everything(database_url: str, tmp_path: Path, r
 
 
 async def test_the_command_tells_errors_on_stderr(database_url: str, tmp_path: Path) -> None:
-    slug = f"shop-{uuid4().hex}"
-    await printed(database_url, tmp_path, "admin", "create-project", "--name", "Shop", "--slug", slug)
-    cases = {
-        "Account not found\n": ("admin", "create-api-key", "--account", UNKNOWN, "--scopes", "tickets:read"),
-        "A project with this slug exists already\n": ("admin", "create-project", "--name", "Shop", "--slug", slug),
-        "project_id: ": ("admin", "add-member", "--project", "shop", "--user", UNKNOWN, "--role", "owner"),
-        "no development key in .tickets": ("token", "--sub", UNKNOWN),
-    }
-    answers = await asyncio.gather(*(run(database_url, tmp_path, *arguments) for arguments in cases.values()))
-    for (code, output, errors), words in zip(answers, cases, strict=True):
-        assert (code, output) == (1, "")
-        assert errors.startswith(words)
-        assert errors.count("\n") == 1
+    slug, nothing = f"shop-{uuid4().hex}", str(tmp_path)
+    key, nowhere = ("admin", "create-api-key", "--account", UNKNOWN), f"postgresql://127.0.0.1:{free_port()}/tickets"
+    printed(await run(database_url, "admin", "create-project", "--name", "Shop", "--slug", slug))
+    for words, url, arguments in (
+        ("Account not found\n", database_url, (*key, "--scopes", "tickets:read")),
+        ("expires_at: ", database_url, (*key, "--scopes", "tickets:read", "--expires", "2020-01-01T00:00:00Z")),
+        ("scopes.0: ", database_url, (*key, "--scopes", "everything")),
+        ("API key not found\n", database_url, ("admin", "revoke-api-key", "--id", UNKNOWN)),
+        (
+            "A project with this slug exists already\n",
+            database_url,
+            ("admin", "create-project", "--name", "Shop", "--slug", slug),
+        ),
+        (
+            "project_id: ",
+            database_url,
+            ("admin", "add-member", "--project", "shop", "--user", UNKNOWN, "--role", "owner"),
+        ),
+        ("id: ", database_url, ("admin", "create-tenant", "--name", "Acme", "--id", "a b")),
+        ("name: ", database_url, ("admin", "create-account", "--name", "")),
+        (f"no development key in {nothing}", database_url, ("token", "--sub", UNKNOWN, "--data-dir", nothing)),
+        ("cannot migrate: ", nowhere, ("migrate",)),
+        ("cannot migrate: ", "nonsense", ("migrate",)),
+    ):
+        assert told(await run(url, *arguments)).startswith(words)
 
 
-async def test_migrate_brings_an_empty_database_to_the_newest_schema(database_url: str, tmp_path: Path) -> None:
+@pytest.fixture
+def fresh_url(database_url: str) -> str:
+    """A database with nothing in it."""
     name = f"fresh_{uuid4().hex}"
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}")
-    fresh = database_url.replace("/tickets?", f"/{name}?")
-    assert fresh != database_url
-    code, output, _ = await run(fresh, tmp_path, "admin", "create-account", "--name", "Too early")
-    assert (code, output) == (1, "")
-    first = await printed(fresh, tmp_path, "migrate")
+    return database_url.replace("/tickets?", f"/{name}?")
+
+
+async def test_migrate_brings_an_empty_database_to_the_newest_schema(fresh_url: str) -> None:
+    first = printed(await run(fresh_url, "migrate"))
     assert set(first) == {"revision"}
     # Once more changes nothing, and the data stays.
-    account = await printed(fresh, tmp_path, "admin", "create-account", "--name", "Acme")
-    assert await printed(fresh, tmp_path, "migrate") == first
-    with psycopg.connect(fresh) as connection:
+    account = printed(await run(fresh_url, "admin", "create-account", "--name", "Acme"))
+    assert printed(await run(fresh_url, "migrate")) == first
+    with psycopg.connect(fresh_url) as connection:
         assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [(first["revision"],)]
         assert connection.execute("SELECT id::text FROM accounts").fetchall() == [(account["id"],)]
+
+
+async def test_a_database_before_migrate_is_told_of(fresh_url: str) -> None:
+    told(await run(fresh_url, "admin", "create-account", "--name", "Too early"))
 
 
 async def test_token_signs_with_the_development_key(database_url: str, tmp_path: Path) -> None:
@@ -334,13 +388,11 @@ async def test_token_signs_with_the_development_key(database_url: str, tmp_path:
     claims = {"sub": user_id, "tenant_id": "acme", "app_id": "crm", "actor_role": "mcp_bot", "scope": "a b"}
     options = {"--sub": user_id, "--tenant": "acme", "--app-id": "crm", "--actor-role": "mcp_bot", "--scope": "a b"}
     arguments = [part for option in options.items() for part in option]
-    full, bare = await asyncio.gather(
-        printed(database_url, tmp_path, "token", *arguments, "--ttl", "60", "--data-dir", "data"),
-        printed(database_url, tmp_path, "token", "--sub", user_id, "--data-dir", str(data_dir)),
-    )
+    full = printed(await run(database_url, "token", *arguments, "--ttl", "60", "--data-dir", str(data_dir)))
+    bare = printed(await run(database_url, "token", "--sub", user_id, "--data-dir", str(data_dir)))
     [public] = jwt.PyJWKSet.from_json(key.jwks.read_text()).keys
     for answer, expected, lifetime in ((full, claims, 60), (bare, {"sub": user_id}, 3600)):
         assert set(answer) == {"token"}
-        told = jwt.decode(answer["token"], public, ["ES256"], audience=AUDIENCE, issuer=ISSUER)
-        assert told.pop("exp") - told.pop("iat") == lifetime
-        assert told == {**expected, "iss": ISSUER, "aud": AUDIENCE}
+        said = jwt.decode(answer["token"], public, ["ES256"], audience=AUDIENCE, issuer=ISSUER)
+        assert said.pop("exp") - said.pop("iat") == lifetime
+        assert said == {**expected, "iss": ISSUER, "aud": AUDIENCE}

@@ -155,7 +155,8 @@ async def test_a_key_has_1_to_255_characters(door: Door, world: World, key: str)
 
 async def test_one_key_holds_across_both_doors(rest: Rest, rpc: Grpc, world: World) -> None:
     person = world.person("write")
-    members = {"priority": "low", "source_type": "server", "tags": {"n": 12345678901234567890123}}
+    tags = {"n": 12345678901234567890123}
+    members = {"priority": "low", "source_type": "server", "due_at": "2030-01-01T00:00:00Z", "tags": tags}
     first = (await create(rest, person, "both", **members)).succeeded(201)
     second = await create(rpc, person, "both", **members)
     assert {**first, "app_id": None} == second.succeeded()
