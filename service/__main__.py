@@ -54,11 +54,11 @@ def serve() -> None:
 @app.command()
 def migrate(data_dir: DataDir = _DATA_DIR) -> None:
     """Bring the database to the newest schema."""
-    try:
-        revision = migrations.upgrade(_settings(data_dir).database_url)
-    except (SQLAlchemyError, ValueError) as error:
-        _fail(f"cannot migrate: {str(error).splitlines()[0]}")
-    _print({"revision": revision})
+
+    async def upgrade() -> str:
+        return migrations.upgrade(_settings(data_dir).database_url)
+
+    _print({"revision": _run(upgrade())})
 
 
 @app.command()
@@ -180,8 +180,11 @@ def _run(work: Coroutine[Any, Any, Any]) -> Any:
     except TicketError as error:
         words = "; ".join(f"{issue.path}: {issue.message}" for issue in error.issues)
         _fail(words or error.message)
-    except psycopg.Error as error:
-        _fail(f"the database refused (run `tickets migrate` first?): {str(error).splitlines()[0]}")
+    except psycopg.errors.UndefinedTable:
+        _fail("the database has no tables yet: run `tickets migrate` first")
+    except (psycopg.Error, SQLAlchemyError) as error:
+        cause = getattr(error, "orig", None) or error
+        _fail(f"the database refused: {str(cause).splitlines()[0]}")
     except (OSError, RuntimeError) as error:
         _fail(str(error))
 

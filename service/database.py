@@ -1,5 +1,6 @@
 """The Postgres boundary: pooled connections, transactions, driver errors in our words."""
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
@@ -16,11 +17,13 @@ from sqlalchemy.types import UserDefinedType
 from service.errors import TicketError
 from service.jsontext import JsonText
 from service.settings import Settings
-from service.statement import PooledConnection, Row, Statement, command
+from service.statement import PooledConnection, Row, Statement, command, settle
 
 _POOL_TIMEOUT_SECONDS = 3.0
 # After an outage the pool tries again at least this often; left alone, its pauses would grow to minutes.
 _RECONNECT_SECONDS = 5.0
+_ANSWER_SECONDS = 2.0
+_PING = "SELECT 1"
 
 
 class Xid8(UserDefinedType[int]):
@@ -66,6 +69,7 @@ class Database:
             for constraint in table.constraints
             if "error" in constraint.info
         }
+        self._returning: set[asyncio.Task[None]] = set()
         self._pool = AsyncConnectionPool(
             settings.database_url,
             connection_class=PooledConnection,
@@ -90,14 +94,15 @@ class Database:
 
     async def close(self) -> None:
         """Give back every connection."""
+        await asyncio.gather(*self._returning)
         await self._pool.close()
 
     async def answers(self) -> bool:
         """Whether the database runs a statement right now."""
         try:
-            async with self._pool.connection() as connection:
-                await connection.execute("SELECT 1")
-        except (psycopg.Error, PoolTimeout, TooManyRequests):
+            async with asyncio.timeout(_ANSWER_SECONDS), self._pool.connection() as connection:
+                await connection.execute(_PING)
+        except (TimeoutError, psycopg.Error, PoolTimeout, TooManyRequests):
             return False
         return True
 
@@ -108,9 +113,9 @@ class Database:
             return await statement.run(connection, parameters)
         except psycopg.Error as error:
             # Without its cause: the driver's message may quote the row.
-            raise self.translate(error) from None
+            raise self.translate(error, connection) from None
         finally:
-            await self._pool.putconn(connection)
+            self._give_back(connection)
 
     async def one(self, statement: Statement, parameters: Mapping[str, Any]) -> Row | None:
         """The first row, or None. Raises TicketError and ConstraintViolationError."""
@@ -123,32 +128,50 @@ class Database:
         connection = await self._take()
         try:
             await command(connection, b"BEGIN")
-            try:
-                yield _Transaction(connection, self)
-            except BaseException:
-                await command(connection, b"ROLLBACK")
-                raise
+            yield _Transaction(connection, self)
             await command(connection, b"COMMIT")
         except psycopg.Error as error:
-            # BEGIN, COMMIT or ROLLBACK itself was lost: what became of the write is unknown.
-            raise self.translate(error) from None
+            # BEGIN or COMMIT itself was lost: what became of the write is unknown.
+            raise self.translate(error, connection) from None
         finally:
-            await self._pool.putconn(connection)
+            self._give_back(connection)
 
-    def translate(self, error: psycopg.Error) -> Exception:
+    def translate(self, error: psycopg.Error, connection: PooledConnection) -> Exception:
         """The driver's error in our words: TicketError where a caller may hear of it."""
         if isinstance(error, pg.IntegrityError):
             name = error.diag.constraint_name or ""
             if name in self._constraints:
                 return TicketError(*self._constraints[name])
             return ConstraintViolationError(name)
-        return _unavailable_or(error)
+        if isinstance(error, pg.FeatureNotSupported | pg.InvalidSqlStatementName):
+            # The schema changed under a prepared statement, which has not run: the pool makes a new connection.
+            connection.pgconn.finish()
+            return TicketError("unavailable", retry_after=1, begun=False)
+        if isinstance(error, pg.QueryCanceled):
+            return TicketError("deadline_exceeded")
+        # Away, shutting down, or read-only after a failover.
+        if isinstance(error, psycopg.OperationalError | psycopg.InternalError | psycopg.InterfaceError):
+            return TicketError("unavailable", retry_after=1)
+        return error
 
     async def _take(self) -> PooledConnection:
         try:
             return await self._pool.getconn()
         except (PoolTimeout, TooManyRequests) as error:
             raise TicketError("unavailable", retry_after=1, begun=False) from error
+
+    def _give_back(self, connection: PooledConnection) -> None:
+        """Return a connection to the pool, in a task of its own: a call may be cancelled more than once."""
+        task = asyncio.create_task(self._settle_and_put(connection))
+        self._returning.add(task)
+        task.add_done_callback(self._returning.discard)
+
+    async def _settle_and_put(self, connection: PooledConnection) -> None:
+        try:
+            await settle(connection)
+        except psycopg.Error:
+            connection.pgconn.finish()  # the pool makes a new one
+        await self._pool.putconn(connection)
 
 
 class _Transaction:
@@ -162,19 +185,11 @@ class _Transaction:
         try:
             return await statement.run(self._connection, parameters)
         except psycopg.Error as error:
-            raise self._database.translate(error) from None
+            raise self._database.translate(error, self._connection) from None
 
     async def one(self, statement: Statement, parameters: Mapping[str, Any]) -> Row | None:
         rows = await self.all(statement, parameters)
         return rows[0] if rows else None
-
-
-def _unavailable_or(error: psycopg.Error) -> Exception:
-    if isinstance(error, pg.QueryCanceled):
-        return TicketError("deadline_exceeded")
-    if isinstance(error, psycopg.OperationalError | pg.InternalError_ | psycopg.InterfaceError):
-        return TicketError("unavailable", retry_after=1)
-    return error
 
 
 async def _configure(connection: PooledConnection) -> None:

@@ -341,7 +341,7 @@ class _Child:
                 user=user.pw_uid if user else None,
                 group=user.pw_gid if user else None,
                 extra_groups=[] if user else None,
-                preexec_fn=_death_pact(),  # noqa: PLW1509 it calls one C function that is already loaded
+                preexec_fn=death_pact(),  # noqa: PLW1509 it calls one C function that is already loaded
             )
         finally:
             if log != _STDERR:
@@ -379,8 +379,8 @@ class _Child:
         return "\n".join([f"; the end of {self._log_file}:", *lines])
 
 
-def _death_pact() -> Callable[[], None] | None:
-    """Make the function that, in a new child, asks Linux to end it when its parent ends."""
+def death_pact(number: signal.Signals = signal.SIGINT) -> Callable[[], None] | None:
+    """Make the function that, in a new child, asks Linux to send it this signal when its parent ends."""
     # Linux means the parent thread: a child started by a short-lived thread would die with that thread.
     if sys.platform != "linux" or threading.current_thread() is not threading.main_thread():
         return None
@@ -389,7 +389,7 @@ def _death_pact() -> Callable[[], None] | None:
     pr_set_pdeathsig = 1
 
     def pact() -> None:
-        prctl(pr_set_pdeathsig, signal.SIGINT)
+        prctl(pr_set_pdeathsig, number)
         if os.getppid() != parent:  # it went before we asked
             os._exit(1)
 

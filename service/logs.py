@@ -23,6 +23,8 @@ def configure(level: str) -> None:
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonLine())
+    # It logs whole headers that it cannot decode: a credential with one odd byte, say.
+    logging.getLogger("grpc._cython.cygrpc").setLevel(logging.CRITICAL)
     logging.basicConfig(handlers=[handler], level=max(severity, logging.WARNING))
 
 

@@ -30,10 +30,10 @@ class Settings(BaseSettings):
     ] = 30.0
     max_request_bytes: Annotated[int, Field(ge=1, description="Largest request; larger ones get 413.")] = 1024 * 1024
     rate_limit_reads: Annotated[
-        str, Field(pattern=r"^\d+/\d+$", description="Reads of one caller: sustained per second / burst.")
+        str, Field(pattern=r"^[1-9]\d*/[1-9]\d*$", description="Reads of one caller: sustained per second / burst.")
     ] = "500/1000"
     rate_limit_writes: Annotated[
-        str, Field(pattern=r"^\d+/\d+$", description="Writes of one caller: sustained per second / burst.")
+        str, Field(pattern=r"^[1-9]\d*/[1-9]\d*$", description="Writes of one caller: sustained per second / burst.")
     ] = "200/400"
     rate_limit_file: Annotated[
         str, Field(description="File that holds the buckets, shared by the processes of a host.")

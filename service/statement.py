@@ -12,7 +12,7 @@ from typing import Any
 
 import psycopg
 from psycopg.adapt import PyFormat, Transformer
-from psycopg.pq import ExecStatus, Format
+from psycopg.pq import ExecStatus, Format, TransactionStatus
 from psycopg.pq.abc import PGresult
 from sqlalchemy import ColumnElement, Delete, Insert, Select, Table, Update, any_, literal_column
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
@@ -25,11 +25,12 @@ _names = itertools.count()
 
 
 class PooledConnection(psycopg.AsyncConnection[Any]):
-    """A connection that knows which statements it has prepared."""
+    """A connection that knows which statements it has prepared, and which it is about to."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.prepared: set[bytes] = set()
+        self.preparing: bytes | None = None
 
 
 class Statement:
@@ -45,15 +46,18 @@ class Statement:
         self._name = b"tickets_%d" % next(_names)
 
     async def run(self, connection: PooledConnection, parameters: Mapping[str, Any]) -> list[Row]:
-        """Every row. Raises KeyError for a parameter that is missing, and psycopg.Error."""
+        """Every row. Raises KeyError for a parameter that is missing, and psycopg.Error.
+
+        Cancelled, it leaves at once, and the connection busy: `settle` it before anything else.
+        """
         transformer = Transformer.from_context(connection)
         constants = self._constants
         values = [parameters[name] if name in parameters else constants[name] for name in self.names]
         texts = transformer.dump_sequence(values, self._formats)
         if self._name not in connection.prepared:
+            connection.preparing = self._name
             connection.pgconn.send_prepare(self._name, self.sql)
             await _result(connection)
-            connection.prepared.add(self._name)
         connection.pgconn.send_query_prepared(self._name, texts, result_format=Format.BINARY)
         result = await _result(connection)
         transformer.set_pgresult(result)
@@ -77,17 +81,29 @@ async def command(connection: PooledConnection, sql: bytes) -> None:
     await _result(connection)
 
 
-async def _result(connection: PooledConnection) -> PGresult:
-    """The result of what was sent. Cancelled, it cancels the statement too, and leaves the connection idle."""
-    try:
-        result = await _last_result(connection)
-    except asyncio.CancelledError:
+async def settle(connection: PooledConnection) -> None:
+    """Leave a connection idle after a call that was cancelled or failed: no statement running, no transaction open."""
+    pgconn = connection.pgconn
+    if pgconn.transaction_status == TransactionStatus.ACTIVE:
         await connection.cancel_safe(timeout=_CANCEL_SECONDS)
-        await _last_result(connection)
-        raise
+        # The statement may have ended before it could be cancelled: then what it prepared is there.
+        _note_prepared(connection, await _last_result(connection))
+    if pgconn.transaction_status in (TransactionStatus.INTRANS, TransactionStatus.INERROR):
+        await command(connection, b"ROLLBACK")
+
+
+async def _result(connection: PooledConnection) -> PGresult:
+    result = await _last_result(connection)
+    _note_prepared(connection, result)
     if result.status == ExecStatus.FATAL_ERROR:
         raise psycopg.errors.error_from_result(result)
     return result
+
+
+def _note_prepared(connection: PooledConnection, result: PGresult) -> None:
+    if connection.preparing is not None and result.status != ExecStatus.FATAL_ERROR:
+        connection.prepared.add(connection.preparing)
+    connection.preparing = None
 
 
 async def _last_result(connection: PooledConnection) -> PGresult:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from service import migrations
 from service.development import AUDIENCE, ISSUER, DevelopmentKey, demo_credentials, write_private
-from service.local import EmbeddedPostgres, Envoy, envoy_config, free_port
+from service.local import EmbeddedPostgres, Envoy, death_pact, envoy_config, free_port
 from service.operation import View
 from service.settings import Settings
 
@@ -90,7 +90,9 @@ class _Worker:
             await self._start()
 
     async def _start(self) -> None:
-        with self._log.open("ab") as log:
+        # Owner only, and nobody's orphan.
+        log_file = os.open(self._log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        with os.fdopen(log_file, "ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
@@ -101,6 +103,7 @@ class _Worker:
                 stderr=log,
                 env=self._environment,
                 start_new_session=True,  # Ctrl-C reaches us alone; we stop it in our order
+                preexec_fn=death_pact(signal.SIGTERM),
             )
 
 

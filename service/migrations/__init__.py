@@ -6,6 +6,7 @@ alembic.command.revision(config(connection), "what changes", autogenerate=True, 
 
 from pathlib import Path
 
+import psycopg
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
@@ -17,7 +18,8 @@ _LOCK = 7_303_014
 
 def upgrade(database_url: str) -> str:
     """Bring a database to the newest schema; returns its revision. Safe to run from many places at once."""
-    engine = create_engine(_sqlalchemy_url(database_url))
+    # libpq reads the URL, as it does for the service: SQLAlchemy knows fewer forms.
+    engine = create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(database_url))
     try:
         with engine.begin() as connection:
             connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
@@ -34,7 +36,3 @@ def config(connection: Connection) -> Config:
     made.set_main_option("file_template", "%%(rev)s_%%(slug)s")
     made.attributes["connection"] = connection
     return made
-
-
-def _sqlalchemy_url(database_url: str) -> str:
-    return "postgresql+psycopg" + database_url[database_url.index("://") :]

@@ -10,7 +10,7 @@ from uuid import uuid4
 import httpx
 import pytest
 from harness import Reply, rest_reply
-from system import World
+from system import Service, World
 
 ITSM = {"subject": "VPN is down", "description": "Since nine."}
 HELPDESK = {"title": "VPN is down"}
@@ -325,3 +325,25 @@ async def raw(
         response = await transport.handle_async_request(request)
         await response.aread()
         return rest_reply(api, response)
+
+
+@pytest.mark.parametrize("api", ["itsm", "handoff"])
+async def test_a_credential_with_an_odd_byte_is_none_and_stays_out_of_the_log(
+    gateway_url: str, world: World, service: Service, api: str
+) -> None:
+    program, user = await world.program(), world.issuer.bearer(str(uuid4()))
+    credential = program.credential if api == "itsm" else user
+    odd = {name: value + "\xe9" for name, value in credential.items()}
+    target = "/api/v1/tickets" if api == "itsm" else "/api/tickets"
+    (await raw(gateway_url, api, "GET", target, odd)).failed("unauthenticated")
+    assert program.key.encode() not in service.log.read_bytes()
+    assert user["authorization"].encode() not in service.log.read_bytes()
+
+
+@pytest.mark.parametrize(("api", "path"), [("itsm", "/api/v1/tickets"), ("handoff", "/api/tickets")])
+async def test_what_says_it_is_grpc_and_is_not_is_told_in_the_apis_shape(
+    client: httpx.AsyncClient, api: str, path: str
+) -> None:
+    reply = rest_reply(api, await client.post(path, content=b"{}", headers={"content-type": "application/grpc"}))
+    assert reply.status == 404
+    assert ("detail" if api == "itsm" else "code") in reply.body

@@ -186,3 +186,15 @@ def test_a_port_that_is_taken_is_told(up: Up, tmp_path: Path) -> None:
     command = [str(TICKETS), "up", "--data-dir", str(tmp_path / "data"), "--http-port", str(up.http_port)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (1, "", f"port {up.http_port} is in use\n")
+
+
+def test_nothing_outlives_a_killed_parent(tmp_path: Path) -> None:
+    up = start(tmp_path / "data", "--no-demo")
+    children = psutil.Process(up.process.pid).children(recursive=True)
+    assert children
+    up.process.kill()
+    up.process.wait()
+    _, alive = psutil.wait_procs(children, timeout=30)
+    assert alive == []
+    again = start(tmp_path / "data", "--no-demo")
+    assert again.stop() == 0

@@ -278,7 +278,7 @@ async def test_a_command_is_a_process_of_one_answer(database_url: str, tmp_path:
         run_process(nowhere, tmp_path, "migrate"),
     )
     assert printed(made)["name"] == name
-    assert told(failed).startswith("cannot migrate: ")
+    assert told(failed).startswith("the database refused: ")
 
 
 async def test_the_command_makes_everything(database_url: str, rpc: Grpc, world: World) -> None:
@@ -350,8 +350,8 @@ async def test_the_command_tells_errors_on_stderr(database_url: str, tmp_path: P
         ("id: ", database_url, ("admin", "create-tenant", "--name", "Acme", "--id", "a b")),
         ("name: ", database_url, ("admin", "create-account", "--name", "")),
         (f"no development key in {nothing}", database_url, ("token", "--sub", UNKNOWN, "--data-dir", nothing)),
-        ("cannot migrate: ", nowhere, ("migrate",)),
-        ("cannot migrate: ", "nonsense", ("migrate",)),
+        ("the database refused: ", nowhere, ("migrate",)),
+        ("the database refused: ", "nonsense", ("migrate",)),
     ):
         assert told(await run(url, *arguments)).startswith(words)
 

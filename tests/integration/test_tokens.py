@@ -166,9 +166,9 @@ async def test_no_token_is_unauthenticated(door: Door, issuer: Issuer, header: s
 
 
 async def test_bytes_that_are_no_text_are_no_token(rest: Rest) -> None:
-    for header, reason in ((b"Bearer \xff\xfe", "invalid_token"), (b"\xc3\xa9", "unauthenticated")):
+    for header in (b"Bearer \xff\xfe", b"\xc3\xa9"):
         response = await rest.client.get("/api/tickets", headers={b"authorization": header})
-        rest_reply("handoff", response).failed(reason)
+        rest_reply("handoff", response).failed("unauthenticated")
 
 
 async def test_a_helpdesk_token_needs_a_tenant_and_no_uuid(door: Door, issuer: Issuer) -> None:

@@ -1,0 +1,154 @@
+"""Connections and statements where calls are cancelled, schemas change, and the database misbehaves."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import Float, Integer, Text, bindparam, func, insert, literal_column, select, table
+
+from service.database import Database
+from service.directory import METADATA, accounts
+from service.errors import TicketError
+from service.settings import Settings
+from service.statement import Statement
+
+POOL_SIZE = 4
+
+SLEEP = Statement(select(func.pg_sleep(bindparam("seconds", type_=Float)).label("slept")))
+
+
+def fresh_statement() -> Statement:
+    """A statement that no connection has prepared."""
+    return Statement(select((bindparam("n", type_=Integer) + 1).label("more")))
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    database = Database(Settings(database_url=database_url, pool_size=POOL_SIZE), METADATA)
+    await database.open()
+    yield database
+    await database.close()
+
+
+async def all_connections_work(database: Database) -> bool:
+    """Whether as many calls as there are connections can run at once, each on its own."""
+    together = Statement(select(func.pg_backend_pid().label("pid"), func.pg_sleep(0.05).label("slept")))
+    rows = await asyncio.gather(*(database.one(together, {}) for _ in range(POOL_SIZE)))
+    return len({row["pid"] for row in rows if row}) == POOL_SIZE
+
+
+async def cancelled(work: Any, *, times: int, after: float, gap: float = 0.0) -> None:
+    """Run work and cancel it so many times, as a deadline and a caller who leaves would."""
+    task = asyncio.ensure_future(work)
+    await asyncio.sleep(after)
+    for _ in range(times):
+        task.cancel()
+        await asyncio.sleep(gap)
+    await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.mark.parametrize("times", [1, 2, 3])
+async def test_a_cancelled_call_gives_its_connection_back(database: Database, times: int) -> None:
+    for gap in (0.0, 0.0005, 0.001, 0.002, 0.004, 0.008):
+        calls = [database.one(SLEEP, {"seconds": 30.0}) for _ in range(POOL_SIZE * 10)]
+        waits = (cancelled(call, times=times, after=0.02 + n * gap / 40, gap=gap) for n, call in enumerate(calls))
+        await asyncio.gather(*waits)
+    async with asyncio.timeout(20):
+        assert await all_connections_work(database)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_a_cancelled_transaction_is_undone_and_gives_its_connection_back(database: Database, times: int) -> None:
+    lock = Statement(select(func.pg_advisory_xact_lock(literal_column("4711")).label("locked")))
+
+    async def transaction() -> None:
+        async with database.transaction() as connection:
+            await connection.one(lock, {})
+            await connection.one(SLEEP, {"seconds": 30.0})
+
+    await asyncio.gather(*(cancelled(transaction(), times=times, after=0.05) for _ in range(POOL_SIZE)))
+    assert await all_connections_work(database)
+    async with asyncio.timeout(10), database.transaction() as connection:
+        await connection.one(lock, {})
+
+
+async def test_a_cancelled_prepare_leaves_every_connection_usable(database: Database) -> None:
+    for after in (0.0, 0.0002, 0.0005, 0.001, 0.002) * 8:
+        statement = fresh_statement()
+        calls = [database.one(statement, {"n": 1}) for _ in range(POOL_SIZE * 2)]
+        await asyncio.gather(*(cancelled(call, times=1, after=after) for call in calls))
+        again = await asyncio.gather(*(database.one(statement, {"n": n}) for n in range(POOL_SIZE * 2)))
+        assert [row and row["more"] for row in again] == list(range(1, POOL_SIZE * 2 + 1))
+
+
+async def test_a_failed_transaction_is_undone(database: Database) -> None:
+    broken = Statement(select((literal_column("1") / bindparam("n", type_=Integer)).label("x")))
+    for _ in range(POOL_SIZE * 2):
+        with pytest.raises(psycopg.errors.DivisionByZero):
+            async with database.transaction() as connection:
+                await connection.one(broken, {"n": 0})
+    assert await all_connections_work(database)
+
+
+async def test_a_type_that_changes_under_a_prepared_statement_is_told_once_at_most(
+    database: Database, database_url: str
+) -> None:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("DROP TABLE IF EXISTS shifting; CREATE TABLE shifting (word text)")
+        connection.execute("INSERT INTO shifting VALUES ('a')")
+        look = Statement(select(literal_column("shifting.*", Text).label("word")).select_from(table("shifting")))
+        look.sql = b"SELECT shifting.* FROM shifting"
+        await asyncio.gather(*(database.one(look, {}) for _ in range(POOL_SIZE * 4)))
+        connection.execute("ALTER TABLE shifting ALTER COLUMN word TYPE varchar(10)")
+        outcomes = await asyncio.gather(*(database.one(look, {}) for _ in range(POOL_SIZE * 4)), return_exceptions=True)
+        failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+        assert all(isinstance(failure, TicketError) and failure.reason == "unavailable" for failure in failures)
+        assert not any(failure.begun for failure in failures if isinstance(failure, TicketError))
+        async with asyncio.timeout(20):
+            for _ in range(POOL_SIZE * 4):
+                assert await database.one(look, {}) == {"word": "a"}
+        connection.execute("DROP TABLE shifting")
+
+
+async def test_a_database_that_only_reads_is_unavailable_for_writes(database_url: str) -> None:
+    database = Database(Settings(database_url=database_url, pool_size=1), METADATA)
+    await database.open()
+    demote = select(func.set_config("default_transaction_read_only", "on", literal_column("false")).label("x"))
+    await database.one(Statement(demote), {})
+    write = Statement(insert(accounts).values(name="A").returning(accounts.c.id))
+    with pytest.raises(TicketError) as failure:
+        await database.one(write, {})
+    assert failure.value.reason == "unavailable"
+    await database.close()
+
+
+async def test_connections_that_were_ended_are_replaced(database: Database, database_url: str) -> None:
+    assert await all_connections_work(database)
+    pids = Statement(select(func.pg_backend_pid().label("pid"), func.pg_sleep(0.05).label("slept")))
+    rows = await asyncio.gather(*(database.one(pids, {}) for _ in range(POOL_SIZE)))
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM unnest(%s) AS pid", [[row["pid"] for row in rows if row]]
+        )
+    outcomes = await asyncio.gather(*(database.one(pids, {}) for _ in range(POOL_SIZE)), return_exceptions=True)
+    assert all(isinstance(outcome, TicketError) and outcome.reason == "unavailable" for outcome in outcomes)
+    async with asyncio.timeout(20):
+        assert await all_connections_work(database)
+
+
+async def test_large_values_pass_both_ways(database: Database) -> None:
+    echo = Statement(select(bindparam("text", type_=Text).label("text")))
+    large = "ä" * 8_000_000
+    rows = await asyncio.gather(*(database.one(echo, {"text": large + str(n)}) for n in range(POOL_SIZE)))
+    assert [row and row["text"] for row in rows] == [large + str(n) for n in range(POOL_SIZE)]
+
+
+async def test_a_database_that_does_not_answer_is_not_waited_for(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert await database.answers()
+    monkeypatch.setattr("service.database._ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr("service.database._PING", "SELECT pg_sleep(30)")
+    assert not await database.answers()
