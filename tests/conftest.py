@@ -10,7 +10,8 @@ from harness import Grpc, Rest
 from system import Issuer, Service, World, run_service
 
 from service import migrations
-from service.local import EmbeddedPostgres, Envoy, envoy_config, free_port
+from service.local import EmbeddedPostgres, Envoy, envoy_config
+from service.processes import free_port
 
 
 @pytest.fixture(scope="session")

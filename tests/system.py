@@ -21,8 +21,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from service.admin import operations as admin
 from service.development import run_as_operator
-from service.local import free_port, wait_for
 from service.operation import Operation
+from service.processes import free_port, wait_for
 from service.settings import Settings
 
 ISSUER = "https://issuer.test"

@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 
 from service.__main__ import app
 from service.development import AUDIENCE, ISSUER, DevelopmentKey
-from service.local import free_port
+from service.processes import free_port
 
 SERVICE: Any = service_pb2.DESCRIPTOR.services_by_name["AdminService"]
 SCOPES = ["tickets:read", "tickets:write"]

@@ -17,7 +17,7 @@ from service.auth import POLICIES, Authenticator, is_well_formed, new_api_key
 from service.database import Database
 from service.directory import METADATA
 from service.errors import TicketError
-from service.local import wait_for
+from service.processes import wait_for
 from service.settings import Settings
 
 Door = Rest | Grpc

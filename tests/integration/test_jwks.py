@@ -17,7 +17,8 @@ from system import Credential, Issuer, run_service
 
 from service.errors import TicketError
 from service.jwks import KeySet
-from service.local import Envoy, envoy_config, free_port, wait_for
+from service.local import Envoy, envoy_config
+from service.processes import free_port, wait_for
 
 
 @pytest.fixture

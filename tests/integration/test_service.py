@@ -15,8 +15,9 @@ from harness import METHODS, Grpc
 from system import Issuer, Program, Service, World, health, run_service
 from tickets.itsm.v1 import rest_pb2, rest_pb2_grpc, service_pb2, service_pb2_grpc
 
-from service.local import EmbeddedPostgres, wait_for
+from service.local import EmbeddedPostgres
 from service.migrations import upgrade
+from service.processes import wait_for
 
 TICKET = {"subject": "VPN is down", "description": "Since nine."}
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
