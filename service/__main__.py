@@ -82,7 +82,7 @@ def token(
 
 
 @operators.command()
-def create_account(name: Annotated[str, typer.Option()], data_dir: DataDir = _DATA_DIR) -> None:
+def create_account(name: Annotated[str, typer.Option()] = "Account", data_dir: DataDir = _DATA_DIR) -> None:
     """Create a customer account."""
     _operate(data_dir, admin.create_account, name=name)
 
@@ -143,7 +143,7 @@ def add_member(
 
 @operators.command()
 def create_tenant(
-    name: Annotated[str, typer.Option()],
+    name: Annotated[str, typer.Option()] = "Tenant",
     tenant_id: Annotated[str | None, typer.Option("--id", help="`ten_` and a ULID when absent.")] = None,
     data_dir: DataDir = _DATA_DIR,
 ) -> None:

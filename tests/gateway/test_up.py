@@ -132,7 +132,8 @@ def test_admin_commands_work_beside_it(up: Up) -> None:
         done = subprocess.run([TICKETS, *words, "--data-dir", up.data_dir], capture_output=True, text=True, check=True)
         return json.loads(done.stdout)
 
-    account = tickets("admin", "create-account", "--name", "ACME")
+    account = tickets("admin", "create-account")
+    assert tickets("admin", "create-tenant")["id"].startswith("ten_")
     key = tickets("admin", "create-api-key", "--account", account["id"], "--scopes", "tickets:read", "--test")
     url = f"http://127.0.0.1:{up.http_port}/api/v1/tickets"
     assert httpx.get(url, headers={"x-api-key": key["key"]}).json()["total"] == 0
