@@ -20,4 +20,5 @@ async def repeat(seconds: float, work: Callable[[Connection], Awaitable[None]], 
         except TicketError as error:
             _log.warning("background", work=work.__name__, outcome=error.reason)
         except Exception:
+            # One bad turn must not end all that follow.
             _log.exception("background", work=work.__name__, outcome="internal")

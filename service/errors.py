@@ -71,7 +71,7 @@ class TicketError(Exception):
     issues: Sequence[Issue] = field(default=())
     retry_after: int | None = None
     reconnect: bool = False
-    # True only where nothing of the request was begun, so that a gateway may send it elsewhere.
+    # False only where nothing of the request was begun, so that a gateway may send it elsewhere.
     begun: bool = True
 
     def __post_init__(self) -> None:

@@ -111,6 +111,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 line.outcome = "cancelled"
                 raise
             except Exception as error:
+                # The outermost catch: no exception's own text may leave the service.
                 return await method.door.fail(context, line.failed(error))
             finally:
                 line.write()
@@ -129,6 +130,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 line.outcome = "cancelled"
                 raise
             except Exception as error:
+                # As above.
                 failure = line.failed(error)
                 if begun:
                     await context.abort(grpc.StatusCode.INTERNAL, failure.message)

@@ -25,28 +25,6 @@ class TicketPath(Section):
     id: str = ""
 
 
-class NewTicket(Section):
-    """The body of a POST."""
-
-    title: Title
-    description: Description | None = None
-    type: Type = "incident"
-    status: Status = "open"
-    priority: Priority = "medium"
-    category: Category | None = None
-    # None: the caller.
-    submitted_by_id: OpaqueId | None = None
-    assigned_to_id: OpaqueId | None = None
-    team_id: OpaqueId | None = None
-    sla_policy: OpaqueId | None = None
-    due_at: Instant | None = None
-    related_asset_id: OpaqueId | None = None
-    related_vulnerability_id: OpaqueId | None = None
-    tags: JsonTags = JsonText("[]")
-    source: Source = "edm"
-    source_type: SourceType = "api"
-
-
 class TicketChanges(Section):
     """The body of a PATCH: what is not set stays; null clears the members that may be None."""
 
@@ -64,6 +42,15 @@ class TicketChanges(Section):
     related_vulnerability_id: OpaqueId | None = None
     tags: JsonTags = JsonText("[]")
     source_type: SourceType = "api"
+
+
+class NewTicket(TicketChanges):
+    """The body of a POST: what may be changed later, and what may not."""
+
+    title: Title
+    # None: the caller.
+    submitted_by_id: OpaqueId | None = None
+    source: Source = "edm"
 
 
 class Closing(Section):

@@ -26,7 +26,7 @@ from sqlalchemy import (
 
 from service import events, idempotency, numbering
 from service.helpdesk import tables
-from service.helpdesk.commands import TicketChanges
+from service.helpdesk.commands import NewTicket, TicketChanges
 from service.statement import Statement
 
 tickets = tables.tickets
@@ -79,30 +79,7 @@ def list_tickets(by: frozenset[str], *, onward: bool) -> Statement:
 
 
 def _create() -> idempotency.Creation:
-    given = {
-        name: _given(name)
-        for name in (
-            "tenant_id",
-            "id",
-            "app_id",
-            "title",
-            "description",
-            "type",
-            "status",
-            "priority",
-            "category",
-            "submitted_by_id",
-            "assigned_to_id",
-            "team_id",
-            "sla_policy",
-            "due_at",
-            "related_asset_id",
-            "related_vulnerability_id",
-            "tags",
-            "source",
-            "source_type",
-        )
-    }
+    given = {name: _given(name) for name in ("tenant_id", "id", "app_id", *NewTicket.model_fields)}
     actor = bindparam("actor", type_=Text)
     scope = select((literal("helpdesk:", Text) + _given("tenant_id")).label("scope")).cte("scope")
     counter = numbering.next_number(scope)

@@ -22,17 +22,6 @@ class TicketPath(Section):
     ticket_id: Uuid
 
 
-class NewTicket(Section):
-    """The body of a POST."""
-
-    subject: Subject
-    description: Description
-    status: Status = "open"
-    priority: Priority | None = None
-    requester_email: EmailStr | None = None
-    metadata: JsonObject = JsonText("{}")
-
-
 class TicketChanges(Section):
     """The body of a PATCH: what is not set stays."""
 
@@ -42,6 +31,13 @@ class TicketChanges(Section):
     priority: Priority | None = None
     requester_email: EmailStr | None = None
     metadata: JsonObject = JsonText("{}")
+
+
+class NewTicket(TicketChanges):
+    """The body of a POST."""
+
+    subject: Subject
+    description: Description
 
 
 class TicketFilter(Section):

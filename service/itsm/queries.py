@@ -31,6 +31,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 
 from service import events, idempotency
 from service.itsm import tables
+from service.itsm.commands import NewTicket
 from service.statement import Statement, some_rows
 
 tickets = tables.tickets
@@ -50,19 +51,8 @@ GET = Statement(select(tickets).where(*_ONE))
 
 
 def _create() -> idempotency.Creation:
-    given = {
-        name: bindparam(name, type_=tickets.c[name].type)
-        for name in (
-            "account_id",
-            "live",
-            "subject",
-            "description",
-            "status",
-            "priority",
-            "requester_email",
-            "metadata",
-        )
-    }
+    names = ("account_id", "live", *NewTicket.model_fields)
+    given = {name: bindparam(name, type_=tickets.c[name].type) for name in names}
     ticket = insert(tickets).values(given).returning(tickets).cte("ticket")
     one_more = _change_totals(_total_change(ticket, ticket.c.status, +1))
     return idempotency.creation(ticket, events.append(tables.events, ticket, "ticket.created"), one_more)
