@@ -9,21 +9,19 @@ import psycopg
 from psycopg import errors as pg
 from psycopg.adapt import Buffer, Dumper, Loader
 from psycopg.pq import Format
-from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
 from sqlalchemy import MetaData
 from sqlalchemy.dialects.postgresql.base import ischema_names
 from sqlalchemy.types import UserDefinedType
 
 from service.errors import TicketError
 from service.jsontext import JsonText
+from service.pool import Pool, PooledConnection, PoolTimeoutError
 from service.settings import Settings
-from service.statement import PooledConnection, Row, Statement, command, settle
+from service.statement import Row, Statement
 
 _POOL_TIMEOUT_SECONDS = 3.0
-# After an outage the pool tries again at least this often; left alone, its pauses would grow to minutes.
-_RECONNECT_SECONDS = 5.0
 _ANSWER_SECONDS = 2.0
-_PING = "SELECT 1"
+_PING = b"SELECT 1"
 
 
 class Xid8(UserDefinedType[int]):
@@ -49,12 +47,12 @@ class ConstraintViolationError(Exception):
 
 
 class Connection(Protocol):
-    """What an operation runs its statements on."""
+    """What an operation runs its statements on. The `last` one of several commits them."""
 
-    async def all(self, statement: Statement, parameters: Mapping[str, Any]) -> list[Row]:
+    async def all(self, statement: Statement, parameters: Mapping[str, Any], *, last: bool = False) -> list[Row]:
         """Every row. Raises TicketError and ConstraintViolationError."""
 
-    async def one(self, statement: Statement, parameters: Mapping[str, Any]) -> Row | None:
+    async def one(self, statement: Statement, parameters: Mapping[str, Any], *, last: bool = False) -> Row | None:
         """The first row, or None. Raises TicketError and ConstraintViolationError."""
 
 
@@ -69,44 +67,43 @@ class Database:
             for constraint in table.constraints
             if "error" in constraint.info
         }
-        self._returning: set[asyncio.Task[None]] = set()
-        self._pool = AsyncConnectionPool(
+        self._pool = Pool(
             settings.database_url,
-            connection_class=PooledConnection,
-            min_size=settings.pool_size,
-            max_size=settings.pool_size,
-            timeout=_POOL_TIMEOUT_SECONDS,
-            reconnect_timeout=_RECONNECT_SECONDS,
-            kwargs={
+            settings.pool_size,
+            {
                 "autocommit": True,
+                # Statements prepare themselves; psycopg's own preparing would drop theirs with its own at a ROLLBACK.
+                "prepare_threshold": None,
                 "application_name": "tickets",
                 # Second wall behind the call's own deadline: no statement outlives its caller.
                 "options": f"-c TimeZone=UTC -c statement_timeout={deadline}"
                 f" -c idle_in_transaction_session_timeout={deadline}",
             },
-            configure=_configure,
-            open=False,
+            _configure,
         )
 
     async def open(self) -> None:
         """Start connecting; does not wait, so that a service can start before its database."""
-        await self._pool.open(wait=False)
+        self._pool.open()
 
     async def close(self) -> None:
         """Give back every connection."""
-        await asyncio.gather(*self._returning)
         await self._pool.close()
 
     async def answers(self) -> bool:
         """Whether the database runs a statement right now."""
         try:
-            async with asyncio.timeout(_ANSWER_SECONDS), self._pool.connection() as connection:
-                await connection.execute(_PING)
-        except (TimeoutError, psycopg.Error, PoolTimeout, TooManyRequests):
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                connection = await self._take()
+                try:
+                    await connection.command(_PING)
+                finally:
+                    self._pool.give_back(connection)
+        except (TimeoutError, psycopg.Error, TicketError):
             return False
         return True
 
-    async def all(self, statement: Statement, parameters: Mapping[str, Any]) -> list[Row]:
+    async def all(self, statement: Statement, parameters: Mapping[str, Any], *, last: bool = False) -> list[Row]:
         """Every row. Raises TicketError and ConstraintViolationError."""
         connection = await self._take()
         try:
@@ -115,9 +112,9 @@ class Database:
             # Without its cause: the driver's message may quote the row.
             raise self.translate(error, connection) from None
         finally:
-            self._give_back(connection)
+            self._pool.give_back(connection)
 
-    async def one(self, statement: Statement, parameters: Mapping[str, Any]) -> Row | None:
+    async def one(self, statement: Statement, parameters: Mapping[str, Any], *, last: bool = False) -> Row | None:
         """The first row, or None. Raises TicketError and ConstraintViolationError."""
         rows = await self.all(statement, parameters)
         return rows[0] if rows else None
@@ -126,15 +123,12 @@ class Database:
     async def transaction(self) -> AsyncIterator[Connection]:
         """A connection inside BEGIN … COMMIT, rolled back when the operation raises."""
         connection = await self._take()
+        transaction = _Transaction(connection, self)
         try:
-            await command(connection, b"BEGIN")
-            yield _Transaction(connection, self)
-            await command(connection, b"COMMIT")
-        except psycopg.Error as error:
-            # BEGIN or COMMIT itself was lost: what became of the write is unknown.
-            raise self.translate(error, connection) from None
+            yield transaction
+            await transaction.commit()
         finally:
-            self._give_back(connection)
+            self._pool.give_back(connection)
 
     def translate(self, error: psycopg.Error, connection: PooledConnection) -> Exception:
         """The driver's error in our words: TicketError where a caller may hear of it."""
@@ -145,7 +139,7 @@ class Database:
             return ConstraintViolationError(name)
         if isinstance(error, pg.FeatureNotSupported | pg.InvalidSqlStatementName):
             # The schema changed under a prepared statement, which has not run: the pool makes a new connection.
-            connection.pgconn.finish()
+            connection.discard()
             return TicketError("unavailable", retry_after=1, begun=False)
         if isinstance(error, pg.QueryCanceled):
             return TicketError("deadline_exceeded")
@@ -156,45 +150,42 @@ class Database:
 
     async def _take(self) -> PooledConnection:
         try:
-            return await self._pool.getconn()
-        except (PoolTimeout, TooManyRequests) as error:
-            raise TicketError("unavailable", retry_after=1, begun=False) from error
-
-    def _give_back(self, connection: PooledConnection) -> None:
-        """Return a connection to the pool, in a task of its own: a call may be cancelled more than once."""
-        task = asyncio.create_task(self._settle_and_put(connection))
-        self._returning.add(task)
-        task.add_done_callback(self._returning.discard)
-
-    async def _settle_and_put(self, connection: PooledConnection) -> None:
-        try:
-            await settle(connection)
-        except psycopg.Error:
-            connection.pgconn.finish()  # the pool makes a new one
-        await self._pool.putconn(connection)
+            return await self._pool.take(_POOL_TIMEOUT_SECONDS)
+        except PoolTimeoutError:
+            raise TicketError("unavailable", retry_after=1, begun=False) from None
 
 
 class _Transaction:
-    """One connection in the hands of one operation."""
+    """One connection in the hands of one operation. BEGIN travels with its first statement, COMMIT with its last."""
 
     def __init__(self, connection: PooledConnection, database: Database) -> None:
         self._connection = connection
         self._database = database
+        self._begun = self._committed = False
 
-    async def all(self, statement: Statement, parameters: Mapping[str, Any]) -> list[Row]:
+    async def all(self, statement: Statement, parameters: Mapping[str, Any], *, last: bool = False) -> list[Row]:
+        begin, self._begun = not self._begun, True
         try:
-            return await statement.run(self._connection, parameters)
+            rows = await statement.run(self._connection, parameters, begin=begin, commit=last)
         except psycopg.Error as error:
             raise self._database.translate(error, self._connection) from None
+        self._committed = last
+        return rows
 
-    async def one(self, statement: Statement, parameters: Mapping[str, Any]) -> Row | None:
-        rows = await self.all(statement, parameters)
+    async def one(self, statement: Statement, parameters: Mapping[str, Any], *, last: bool = False) -> Row | None:
+        rows = await self.all(statement, parameters, last=last)
         return rows[0] if rows else None
 
+    async def commit(self) -> None:
+        if self._begun and not self._committed:
+            try:
+                await self._connection.command(b"COMMIT")
+            except psycopg.Error as error:
+                # What became of the write is unknown.
+                raise self._database.translate(error, self._connection) from None
 
-async def _configure(connection: PooledConnection) -> None:
-    # Statements prepare themselves; psycopg's own preparing would drop theirs with its own at a ROLLBACK.
-    connection.prepare_threshold = None
+
+def _configure(connection: PooledConnection) -> None:
     connection.adapters.register_loader("json", _JsonTextLoader)
     connection.adapters.register_loader("json", _JsonTextBinaryLoader)
     connection.adapters.register_dumper(JsonText, _JsonTextDumper)

@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError
 from service.auth import POLICIES, Authenticator, Policy
 from service.errors import TicketError
 from service.limits import Limits
+from service.logs import CallLog
 from service.operation import CALL, Call
 from service.settings import Settings
 
@@ -66,6 +67,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._limits = limits
         self._doors = doors
         self._default_door = default_door
+        self._log = CallLog(settings.log_level)
         self._wrapped: dict[str, Handler] = {}
 
     async def intercept_service(
@@ -114,7 +116,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 # The outermost catch: no exception's own text may leave the service.
                 return await method.door.fail(context, line.failed(error))
             finally:
-                line.write()
+                line.write(self._log)
 
         return unary
 
@@ -136,7 +138,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                     await context.abort(grpc.StatusCode.INTERNAL, failure.message)
                 yield await method.door.fail(context, failure)
             finally:
-                line.write()
+                line.write(self._log)
 
         return stream
 
@@ -182,16 +184,14 @@ class _Line:
         self.outcome = error.reason
         return error
 
-    def write(self) -> None:
+    def write(self, log: CallLog) -> None:
         """Write it: no secrets, no bodies."""
-        milliseconds = round((time.perf_counter() - self._started) * 1000, 2)
-        _log.info(
-            "call",
+        log.write(
             method=self.path,
             outcome=self.outcome,
             caller=self.caller,
             request_id=self.request_id,
-            ms=milliseconds,
+            ms=round((time.perf_counter() - self._started) * 1000, 2),
         )
 
 

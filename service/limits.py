@@ -11,6 +11,7 @@ import mmap
 import os
 import struct
 import time
+from functools import lru_cache
 from typing import Literal
 
 from service.auth import Caller
@@ -36,8 +37,7 @@ class Limits:
     def take(self, kind: Literal["read", "write"], caller: Caller) -> None:
         """Take one token from the caller's bucket. Raises TicketError `rate_limited` when it is empty."""
         rate, burst = self._rates[kind]
-        name = f"{kind}\0{caller.tenant_id}\0{caller.app_id}\0{caller.subject}"
-        tag = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest()) or 1
+        tag = _tag(kind, caller.tenant_id, caller.app_id, caller.subject)
         start = tag % _GROUPS * _GROUP_BYTES
         fcntl.lockf(self._file, fcntl.LOCK_EX, _GROUP_BYTES, start)
         try:
@@ -66,6 +66,11 @@ class Limits:
             if counted < oldest_counted:
                 oldest, oldest_counted = at, counted
         return oldest, burst
+
+
+@lru_cache(maxsize=10_000)
+def _tag(*who: str | None) -> int:
+    return int.from_bytes(hashlib.blake2b("\0".join(map(str, who)).encode(), digest_size=8).digest()) or 1
 
 
 def _rate(setting: str) -> tuple[float, float]:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import Any, NoReturn, TypeAlias
 
 import grpc
@@ -27,6 +27,7 @@ Field: TypeAlias = Any
 _JSON = "_json"
 _TIMESTAMP = "google.protobuf.Timestamp"
 _FIELD_MASK = "google.protobuf.FieldMask"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def unary(operation: Operation[Any], request: type[Message], response: type[Message], *, wrap: str = "") -> Any:
@@ -169,35 +170,48 @@ def _json(name: str, text: str) -> Any:
 
 def writer(message: type[Message]) -> Callable[[View], Message]:
     """Makes messages of one type out of views. A member that is null or absent in the view stays unset."""
-    fields = [(_name(field), field.name, _field_writer(field)) for field in message.DESCRIPTOR.fields]
+    write = _fields_writer(message.DESCRIPTOR)
+    return lambda view: message(**write(view))
 
-    def write(view: View) -> Message:
-        return message(**{field: value(view[name]) for name, field, value in fields if view.get(name) is not None})
+
+def _fields_writer(descriptor: Descriptor) -> Callable[[View], dict[str, Any]]:
+    """What a message is made of: a message within it is a dict too, so that none is made twice."""
+    fields = [(_name(field), field.name, _field_writer(field)) for field in descriptor.fields]
+
+    def write(view: View) -> dict[str, Any]:
+        written = {}
+        for name, field, value_of in fields:
+            value = view.get(name)
+            if value is not None:
+                written[field] = value if value_of is None else value_of(value)
+        return written
 
     return write
 
 
-def _field_writer(field: Field) -> Callable[[Any], Any]:
+def _field_writer(field: Field) -> Callable[[Any], Any] | None:
+    """Makes a field's value; None: the view has it as it must be."""
     value = _value_writer(field)
-    if field.is_repeated:
+    if field.is_repeated and value is not None:
         return lambda items: [value(item) for item in items]
     return value
 
 
-def _value_writer(field: Field) -> Callable[[Any], Any]:
+def _value_writer(field: Field) -> Callable[[Any], Any] | None:
     if field.enum_type is not None:
         prefix = _enum_prefix(field)
         numbers = {value.name.removeprefix(prefix).lower(): value.number for value in field.enum_type.values}
         return numbers.__getitem__
     if field.message_type is not None:
-        if field.message_type.full_name == _TIMESTAMP:
-            return lambda instant: instant
-        return writer(field.message_type._concrete_class)
+        return _stamp if field.message_type.full_name == _TIMESTAMP else _fields_writer(field.message_type)
     if field.name.endswith(_JSON):
         return lambda text: text.text
-    if field.type == FieldDescriptor.TYPE_STRING:
-        return str
-    return lambda plain: plain
+    return str if field.type == FieldDescriptor.TYPE_STRING else None
+
+
+def _stamp(instant: datetime) -> dict[str, int]:
+    since = instant - _EPOCH
+    return {"seconds": since.days * 86400 + since.seconds, "nanos": since.microseconds * 1000}
 
 
 def _enum_prefix(field: Field) -> str:

@@ -117,7 +117,7 @@ async def _change(
         "resolution_note": resolution_note,
     }
     statement = queries.update_ticket(frozenset(named))
-    return _found(await connection.one(statement, {**named, **values, **stamps, **events.who(call)}))
+    return _found(await connection.one(statement, {**named, **values, **stamps, **events.who(call)}, last=True))
 
 
 def _scope(call: Call) -> dict[str, Any]:

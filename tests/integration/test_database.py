@@ -150,5 +150,5 @@ async def test_a_database_that_does_not_answer_is_not_waited_for(
 ) -> None:
     assert await database.answers()
     monkeypatch.setattr("service.database._ANSWER_SECONDS", 0.2)
-    monkeypatch.setattr("service.database._PING", "SELECT pg_sleep(30)")
+    monkeypatch.setattr("service.database._PING", b"SELECT pg_sleep(30)")
     assert not await database.answers()
