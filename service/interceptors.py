@@ -12,6 +12,7 @@ import structlog
 from google.protobuf.message import DecodeError
 
 from service.auth import POLICIES, Authenticator, Policy
+from service.calls import CallsInHand
 from service.errors import TicketError
 from service.limits import Limits
 from service.logs import CallLog
@@ -25,6 +26,7 @@ _LAST_WORDS_SECONDS = 0.05
 _log = structlog.get_logger()
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+Metadata: TypeAlias = Mapping[str, Any]
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 MaybeHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
 
@@ -58,6 +60,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         settings: Settings,
         authenticator: Authenticator,
         limits: Limits,
+        calls: CallsInHand,
         doors: Mapping[str, Door],
         default_door: Door,
     ) -> None:
@@ -65,6 +68,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._max_bytes = settings.max_request_bytes
         self._authenticator = authenticator
         self._limits = limits
+        self._calls = calls
         self._doors = doors
         self._default_door = default_door
         self._log = CallLog(settings.log_level)
@@ -104,28 +108,38 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def _unary(self, method: Method, behaviour: Any) -> Any:
         async def unary(data: bytes, context: Context) -> Any:
             line = _Line(method.path)
-            left = context.time_remaining()
-            patience = self._longest if left is None else min(left - _LAST_WORDS_SECONDS, self._longest)
+            task = None
             try:
-                async with asyncio.timeout(patience):
-                    return await behaviour(await self._admit(method, data, context, line), context)
+                metadata = _greet(method, context, line)
+                task = self._calls.begin(self._patience(context))
+                return await behaviour(await self._admit(method, data, metadata, line), context)
             except asyncio.CancelledError:
-                line.outcome = "cancelled"
-                raise
+                if task is None or not self._calls.is_overdue(task):
+                    line.outcome = "cancelled"
+                    raise
+                task.uncancel()
+                return await method.door.fail(context, line.failed(TicketError("deadline_exceeded")))
             except Exception as error:
                 # The outermost catch: no exception's own text may leave the service.
                 return await method.door.fail(context, line.failed(error))
             finally:
+                if task is not None:
+                    self._calls.end(task)
                 line.write(self._log)
 
         return unary
+
+    def _patience(self, context: Context) -> float:
+        left = context.time_remaining()
+        return self._longest if left is None else min(left - _LAST_WORDS_SECONDS, self._longest)
 
     def _stream(self, method: Method, behaviour: Any) -> Any:
         async def stream(data: bytes, context: Context) -> AsyncIterator[Any]:
             line = _Line(method.path)
             begun = False
             try:
-                async for message in behaviour(await self._admit(method, data, context, line), context):
+                metadata = _greet(method, context, line)
+                async for message in behaviour(await self._admit(method, data, metadata, line), context):
                     yield message
                     begun = True
             except asyncio.CancelledError:
@@ -142,11 +156,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
         return stream
 
-    async def _admit(self, method: Method, data: bytes, context: Context, line: "_Line") -> Any:
+    async def _admit(self, method: Method, data: bytes, metadata: Metadata, line: "_Line") -> Any:
         """The request's message, from a caller who may send it. Raises TicketError."""
-        metadata: dict[str, Any] = dict(context.invocation_metadata() or ())
-        line.request_id = request_id = _request_id(metadata.get("x-request-id"))
-        method.door.begin(context, request_id)
         if method.policy is None:
             raise TicketError("forbidden")
         caller = await self._authenticator.caller(method.policy, metadata)
@@ -158,7 +169,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             message = method.decode(data)
         except DecodeError:
             raise TicketError("validation_error", "The request is not a message of this method") from None
-        CALL.set(Call(method.key, request_id, metadata.get("idempotency-key"), caller))
+        CALL.set(Call(method.key, line.request_id, metadata.get("idempotency-key"), caller))
         return message
 
 
@@ -176,9 +187,7 @@ class _Line:
 
     def failed(self, error: Exception) -> TicketError:
         """The failure in our words; what is not ours is logged whole and leaves as `internal`."""
-        if isinstance(error, TimeoutError):
-            error = TicketError("deadline_exceeded")
-        elif not isinstance(error, TicketError):
+        if not isinstance(error, TicketError):
             _log.error("failure", request_id=self.request_id, method=self.path, exc_info=error)
             error = TicketError("internal")
         self.outcome = error.reason
@@ -193,6 +202,14 @@ class _Line:
             request_id=self.request_id,
             ms=round((time.perf_counter() - self._started) * 1000, 2),
         )
+
+
+def _greet(method: Method, context: Context, line: _Line) -> Metadata:
+    """The call's metadata; its request id is known from here on, to the caller too."""
+    metadata: dict[str, Any] = dict(context.invocation_metadata() or ())
+    line.request_id = _request_id(metadata.get("x-request-id"))
+    method.door.begin(context, line.request_id)
+    return metadata
 
 
 def _request_id(given: str | bytes | None) -> str:

@@ -31,6 +31,7 @@ import service.itsm.operations
 from service import idempotency, rest, rpc
 from service.auth import Authenticator
 from service.background import repeat
+from service.calls import CallsInHand
 from service.database import Database
 from service.directory import METADATA
 from service.interceptors import CallInterceptor
@@ -92,9 +93,10 @@ async def start(settings: Settings, stack: AsyncExitStack) -> tuple[grpc.aio.Ser
     stack.push_async_callback(authenticator.close)
     limits = Limits(settings)
     stack.callback(limits.close)
+    calls = CallsInHand(settings.max_calls)
 
     server = grpc.aio.server(
-        interceptors=[CallInterceptor(settings, authenticator, limits, _REST_DOORS, rpc.Failures())],
+        interceptors=[CallInterceptor(settings, authenticator, limits, calls, _REST_DOORS, rpc.Failures())],
         options=[
             ("grpc.so_reuseport", 1),
             ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
@@ -125,6 +127,7 @@ async def start(settings: Settings, stack: AsyncExitStack) -> tuple[grpc.aio.Ser
     await _tell_health(healthy, await database.answers())
     await server.start()
     for work in (
+        calls.watch(),
         _watch_health(healthy, database),
         repeat(_MERGE_TOTALS_SECONDS, service.itsm.operations.merge_totals, database),
         repeat(_PURGE_KEYS_SECONDS, idempotency.purge, database),

@@ -28,6 +28,9 @@ class Settings(BaseSettings):
     default_deadline_seconds: Annotated[
         float, Field(gt=0, description="Deadline of a call that brings none; longer ones are cut to it.")
     ] = 30.0
+    max_calls: Annotated[
+        int, Field(ge=1, description="Calls that one process has in hand at once; one more gets 503 and Retry-After.")
+    ] = 128
     max_request_bytes: Annotated[int, Field(ge=1, description="Largest request; larger ones get 413.")] = 1024 * 1024
     rate_limit_reads: Annotated[
         str, Field(pattern=r"^[1-9]\d*/[1-9]\d*$", description="Reads of one caller: sustained per second / burst.")

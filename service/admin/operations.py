@@ -16,7 +16,7 @@ from service.statement import Row
 @operation(CreateAccount, one_statement=True)
 async def create_account(connection: Connection, _call: Call, command: CreateAccount) -> View:
     """Create a customer account."""
-    return {"account": await connection.one(queries.CREATE_ACCOUNT, dict(command.body))}
+    return {"account": await connection.one(queries.CREATE_ACCOUNT, vars(command.body))}
 
 
 @operation(CreateApiKey, one_statement=True)
@@ -26,27 +26,27 @@ async def create_api_key(connection: Connection, _call: Call, command: CreateApi
         raise invalid("body", "expires_at", "Input should be in the future")
     live = not command.body.test
     key = new_api_key(live)
-    values = {**dict(command.body), "live": live, "key_hash": hash_api_key(key)}
+    values = {**vars(command.body), "live": live, "key_hash": hash_api_key(key)}
     return {"api_key": _api_key(await connection.one(queries.CREATE_API_KEY, values)), "key": key}
 
 
 @operation(RevokeApiKey, one_statement=True)
 async def revoke_api_key(connection: Connection, _call: Call, command: RevokeApiKey) -> View:
     """Revoke an API key; revoking twice is revoking once."""
-    return {"api_key": _api_key(await connection.one(queries.REVOKE_API_KEY, dict(command.body)))}
+    return {"api_key": _api_key(await connection.one(queries.REVOKE_API_KEY, vars(command.body)))}
 
 
 @operation(CreateProject, one_statement=True)
 async def create_project(connection: Connection, _call: Call, command: CreateProject) -> View:
     """Create a project, and an account of its name when none is given."""
     statement = queries.CREATE_PROJECT if command.body.account_id else queries.CREATE_PROJECT_WITH_ACCOUNT
-    return {"project": await connection.one(statement, dict(command.body))}
+    return {"project": await connection.one(statement, vars(command.body))}
 
 
 @operation(AddMember, one_statement=True)
 async def add_member(connection: Connection, _call: Call, command: AddMember) -> View:
     """Make a user a member of a project, or change the member's role."""
-    return {"member": await connection.one(queries.ADD_MEMBER, dict(command.body))}
+    return {"member": await connection.one(queries.ADD_MEMBER, vars(command.body))}
 
 
 @operation(CreateTenant, one_statement=True)

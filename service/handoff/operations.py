@@ -51,7 +51,7 @@ async def create_ticket(connection: Connection, call: Call, command: CreateTicke
         call,
         f"handoff:{project_id}:{user_id}",
         queries.CREATE,
-        {"user_id": user_id, "project_id": project_id, **events.who(call), **dict(command.body), **defaults},
+        {"user_id": user_id, "project_id": project_id, **events.who(call), **vars(command.body), **defaults},
     )
     if row is None:
         raise TicketError("forbidden", "You may not create tickets in this project")

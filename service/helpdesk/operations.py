@@ -63,7 +63,7 @@ async def create_ticket(connection: Connection, call: Call, command: CreateTicke
         call,
         f"helpdesk:{keys}",
         queries.CREATE,
-        {**dict(command.body), **scope, **stamps, **events.who(call)},
+        {**vars(command.body), **scope, **stamps, **events.who(call)},
     )
     return views.ticket(_found(row))
 

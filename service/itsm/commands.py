@@ -2,9 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import EmailStr, Field, StringConstraints
+from pydantic import Field, StringConstraints
 
-from service.fields import Command, IdempotencyHeader, Instant, JsonObject, Number, Section, Uuid, without_nul
+from service.fields import Command, Email, IdempotencyHeader, Instant, JsonObject, Number, Section, Uuid, without_nul
 from service.jsontext import JsonText
 
 Status = Literal["open", "pending", "resolved", "closed"]
@@ -29,7 +29,7 @@ class TicketChanges(Section):
     description: Description = ""
     status: Status = "open"
     priority: Priority | None = None
-    requester_email: EmailStr | None = None
+    requester_email: Email | None = None
     metadata: JsonObject = JsonText("{}")
 
 

@@ -20,7 +20,7 @@ async def create_ticket(connection: Connection, call: Call, command: CreateTicke
         call,
         f"itsm:{call.caller.account_id}:{mode}",
         queries.CREATE,
-        {**scope, **events.who(call), **dict(command.body)},
+        {**scope, **events.who(call), **vars(command.body)},
     )
     return views.ticket(_found(row))
 
@@ -28,7 +28,7 @@ async def create_ticket(connection: Connection, call: Call, command: CreateTicke
 @operation(GetTicket, one_statement=True)
 async def get_ticket(connection: Connection, call: Call, command: GetTicket) -> View:
     """Read one ticket."""
-    return views.ticket(_found(await connection.one(queries.GET, _scope(call) | dict(command.path))))
+    return views.ticket(_found(await connection.one(queries.GET, _scope(call) | vars(command.path))))
 
 
 @operation(ListTickets, one_statement=True)
@@ -51,7 +51,7 @@ async def update_ticket(connection: Connection, call: Call, command: UpdateTicke
     changed = command.body.model_fields_set
     values = {f"new_{name}": getattr(command.body, name) for name in changed}
     row = await connection.one(
-        queries.update_ticket(frozenset(changed)), _scope(call) | events.who(call) | dict(command.path) | values
+        queries.update_ticket(frozenset(changed)), _scope(call) | events.who(call) | vars(command.path) | values
     )
     return views.ticket(_found(row))
 
