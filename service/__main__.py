@@ -1,7 +1,6 @@
 """The `tickets` command."""
 
 import asyncio
-import logging
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
@@ -157,8 +156,8 @@ def main() -> None:
 
 
 def _operate(data_dir: Path, operation: Operation[Any], **body: Any) -> None:
-    # What the pool would say of every try, the command says once.
-    logging.getLogger("psycopg.pool").setLevel(logging.CRITICAL)
+    # What the pool would say of every attempt to connect, the command says once.
+    logs.configure("error")
     view = _run(run_as_operator(_settings(data_dir), operation, body))
     # {"account": {…}} prints as the account; what stands beside it (a new key) goes with it.
     resource = next(iter(view.values()))
