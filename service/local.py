@@ -29,7 +29,7 @@ import psycopg
 import yaml
 from psycopg import sql
 
-from service.processes import Child, wait_for
+from service.processes import Child, run_to_completion, wait_for
 
 _HERE: Final = Path(__file__).resolve().parent
 _STDERR: Final = 2
@@ -198,6 +198,7 @@ class Envoy:
         argv = [_envoy_binary(), "--config-path", file.name, "--disable-hot-restart", *self._options]
         try:
             self._child = Child("Envoy", argv, self._log_file)
+            run_to_completion(self._child.pid)
         except BaseException:
             self._config_file.unlink()
             raise

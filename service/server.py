@@ -37,6 +37,7 @@ from service.database import Database
 from service.directory import METADATA
 from service.interceptors import CallInterceptor
 from service.limits import Limits
+from service.processes import run_to_completion
 from service.settings import Settings
 
 # Every service that is served, for reflection and for the test of the policy table.
@@ -71,6 +72,7 @@ _log = structlog.get_logger()
 
 async def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; then calls in flight finish while new ones go elsewhere."""
+    run_to_completion()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
