@@ -1,5 +1,7 @@
 """Field types that the commands of all dialects share. A bound that more than one command has is said here."""
 
+import secrets
+import time
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Annotated, Any
@@ -148,3 +150,12 @@ def _distinct(items: list[str]) -> list[str]:
 
 # For a list: nothing twice.
 distinct = AfterValidator(_distinct)
+
+
+def uuid7() -> UUID:
+    """A fresh id that sorts by its time (RFC 9562, 5.7).
+
+    Ids at random dirty another page of the index for each row: more than twice as much WAL for a creation.
+    """
+    milliseconds, random = time.time_ns() // 1_000_000, secrets.randbits(74)
+    return UUID(int=milliseconds << 80 | 0x7 << 76 | random >> 62 << 64 | 0b10 << 62 | random & (1 << 62) - 1)

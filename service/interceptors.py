@@ -1,6 +1,7 @@
 """What happens around every call: request id, credentials, limits, deadline, errors in our words, one log line."""
 
 import asyncio
+import math
 import os
 import re
 import time
@@ -136,9 +137,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def _stream(self, method: Method, behaviour: Any) -> Any:
         async def stream(data: bytes, context: Context) -> AsyncIterator[Any]:
             line = _Line(method.path)
-            begun = False
+            begun, task = False, None
             try:
                 metadata = _greet(method, context, line)
+                # A stream may take as long as its caller gave it.
+                task = self._calls.begin(math.inf)
                 async for message in behaviour(await self._admit(method, data, metadata, line), context):
                     yield message
                     begun = True
@@ -152,6 +155,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                     await context.abort(grpc.StatusCode.INTERNAL, failure.message)
                 yield await method.door.fail(context, failure)
             finally:
+                if task is not None:
+                    self._calls.end(task)
                 line.write(self._log)
 
         return stream

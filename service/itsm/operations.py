@@ -5,6 +5,7 @@ from typing import Any
 from service import events, idempotency
 from service.database import Connection
 from service.errors import TicketError
+from service.fields import uuid7
 from service.itsm import queries, views
 from service.itsm.commands import CreateTicket, GetTicket, ListTickets, UpdateTicket
 from service.operation import Call, View, operation
@@ -20,7 +21,7 @@ async def create_ticket(connection: Connection, call: Call, command: CreateTicke
         call,
         f"itsm:{call.caller.account_id}:{mode}",
         queries.CREATE,
-        {**scope, **events.who(call), **vars(command.body)},
+        {**scope, "id": uuid7(), **events.who(call), **vars(command.body)},
     )
     return views.ticket(_found(row))
 

@@ -51,7 +51,7 @@ GET = Statement(select(tickets).where(*_ONE))
 
 
 def _create() -> idempotency.Creation:
-    names = ("account_id", "live", *NewTicket.model_fields)
+    names = ("account_id", "live", "id", *NewTicket.model_fields)
     given = {name: bindparam(name, type_=tickets.c[name].type) for name in names}
     ticket = insert(tickets).values(given).returning(tickets).cte("ticket")
     one_more = _change_totals(_total_change(ticket, ticket.c.status, +1))

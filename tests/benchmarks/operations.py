@@ -53,6 +53,7 @@ _RANDOM_ID = ID_OF_SEED.format(n=":n")
 _EVENT = {"actor": "'pgbench'", "request_id": "'pgbench'"}
 _CREATED: Mapping[str, str] = {
     **_EVENT,
+    "id": "gen_random_uuid()",
     **{name: f"'{value}'" for name, value in NEW_TICKET.items() if isinstance(value, str)},
     "status": "'open'",
     "metadata": f"'{json.dumps(NEW_TICKET['metadata'])}'",

@@ -210,6 +210,38 @@ async def test_one_bucket_holds_for_a_caller_across_processes(
         (await doors[1].call("itsm.create", other.credential, body=TICKET)).succeeded(201)
 
 
+# Overload
+
+
+async def test_a_call_too_many_is_told_to_come_back_and_the_one_in_hand_is_answered(
+    directory: Path, database_url: str, issuer: Issuer, world: World
+) -> None:
+    program = await world.program()
+    with run_service(directory, database_url, issuer, max_calls=1) as service:
+        async with grpc.aio.insecure_channel(service.target) as channel:
+            rpc = Grpc(channel)
+            locked = LockedTicket(world, ticket_id := await make_ticket(rpc, program))
+            patch = {"path": {"ticket_id": ticket_id}, "body": {"subject": "Done"}}
+            in_hand = asyncio.ensure_future(rpc.call("itsm.update", program.credential, **patch))
+            await until(lambda: locked.waiting() == 1, what="the call to be in flight")
+
+            refused = await rpc.call("itsm.list", program.credential)
+            assert refused.failed("unavailable")["retry_after"] == 1
+            retry: Any = refused.details["google.rpc.RetryInfo"]
+            assert retry.retry_delay.seconds == 1
+            list_tickets = rest_pb2_grpc.TicketRestStub(channel).ListTickets
+            call = list_tickets(rest_pb2.TicketRestListTicketsRequest(), metadata=tuple(program.credential.items()))
+            assert (await call).data == b'{"detail":"Too many calls at once"}'
+            headers = dict(tuple(await call.initial_metadata()))
+            # The gateway may try another process: nothing was begun.
+            expected = {"x-http-status": "503", "retry-after": "1", "x-retry-safe": "true"}
+            assert {name: headers.get(name) for name in expected} == expected
+
+            locked.release()
+            assert (await in_hand).succeeded()["subject"] == "Done"
+            (await rpc.call("itsm.list", program.credential)).succeeded()
+
+
 # The database goes away and comes back
 
 
