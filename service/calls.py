@@ -20,6 +20,9 @@ class CallsInHand:
         self._until: dict[Task, float] = {}
         self._overdue: set[Task] = set()
 
+    def __len__(self) -> int:
+        return len(self._until)
+
     def begin(self, seconds: float) -> Task:
         """Take up the call of the current task, which is cancelled after so many seconds.
 

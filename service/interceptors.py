@@ -17,6 +17,7 @@ from service.calls import CallsInHand
 from service.errors import TicketError
 from service.limits import Limits
 from service.logs import CallLog
+from service.metrics import Metrics
 from service.operation import CALL, Call
 from service.settings import Settings
 
@@ -62,6 +63,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         authenticator: Authenticator,
         limits: Limits,
         calls: CallsInHand,
+        metrics: Metrics,
         doors: Mapping[str, Door],
         default_door: Door,
     ) -> None:
@@ -70,6 +72,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._authenticator = authenticator
         self._limits = limits
         self._calls = calls
+        self._metrics = metrics
         self._doors = doors
         self._default_door = default_door
         self._log = CallLog(settings.log_level)
@@ -126,7 +129,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             finally:
                 if task is not None:
                     self._calls.end(task)
-                line.write(self._log)
+                line.write(self._log, self._metrics)
 
         return unary
 
@@ -157,7 +160,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             finally:
                 if task is not None:
                     self._calls.end(task)
-                line.write(self._log)
+                line.write(self._log, self._metrics)
 
         return stream
 
@@ -198,14 +201,16 @@ class _Line:
         self.outcome = error.reason
         return error
 
-    def write(self, log: CallLog) -> None:
-        """Write it: no secrets, no bodies."""
+    def write(self, log: CallLog, metrics: Metrics) -> None:
+        """Write it and count the call: no secrets, no bodies."""
+        seconds = time.perf_counter() - self._started
+        metrics.count(self.path, self.outcome, seconds)
         log.write(
             method=self.path,
             outcome=self.outcome,
             caller=self.caller,
             request_id=self.request_id,
-            ms=round((time.perf_counter() - self._started) * 1000, 2),
+            ms=round(seconds * 1000, 2),
         )
 
 

@@ -37,6 +37,7 @@ from service.database import Database
 from service.directory import METADATA
 from service.interceptors import CallInterceptor
 from service.limits import Limits
+from service.metrics import Metrics
 from service.processes import run_to_completion
 from service.settings import Settings
 
@@ -106,9 +107,12 @@ async def start(settings: Settings, stack: AsyncExitStack) -> tuple[grpc.aio.Ser
     limits = Limits(settings)
     stack.callback(limits.close)
     calls = CallsInHand(settings.max_calls)
+    metrics = Metrics(calls)
+    if settings.metrics_listen:
+        stack.callback(metrics.listen(settings.metrics_listen))
 
     server = grpc.aio.server(
-        interceptors=[CallInterceptor(settings, authenticator, limits, calls, _REST_DOORS, rpc.Failures())],
+        interceptors=[CallInterceptor(settings, authenticator, limits, calls, metrics, _REST_DOORS, rpc.Failures())],
         options=[
             ("grpc.so_reuseport", 1),
             ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),

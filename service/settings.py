@@ -47,6 +47,9 @@ class Settings(BaseSettings):
     drain_seconds: Annotated[
         float, Field(ge=0, description="And then: how long calls in flight may take to finish.")
     ] = 20.0
+    metrics_listen: Annotated[
+        str, Field(description="Address that answers HTTP with Prometheus metrics of this process. Empty: none.")
+    ] = ""
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Field(description="Least severe line logged.")
     ] = "info"

@@ -7,17 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import httpx
 import psycopg
 import pytest
 from google.api.httpbody_pb2 import HttpBody
 from grpc_health.v1 import health_pb2
 from harness import METHODS, Grpc
+from prometheus_client.parser import text_string_to_metric_families
 from system import Issuer, Program, Service, World, health, run_service
 from tickets.itsm.v1 import rest_pb2, rest_pb2_grpc, service_pb2, service_pb2_grpc
 
 from service.local import EmbeddedPostgres
 from service.migrations import upgrade
-from service.processes import wait_for
+from service.processes import free_port, wait_for
 
 TICKET = {"subject": "VPN is down", "description": "Since nine."}
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
@@ -307,3 +309,30 @@ async def test_each_call_is_one_line_without_secrets_or_bodies(rpc: Grpc, progra
     log = service.log.read_text()
     assert secret not in log
     assert program.key not in log
+
+
+# The metrics
+
+
+async def test_each_call_is_counted_by_method_and_outcome(
+    directory: Path, database_url: str, issuer: Issuer, world: World
+) -> None:
+    address, program = f"127.0.0.1:{free_port()}", await world.program()
+    with run_service(directory, database_url, issuer, metrics_listen=address) as service:
+        async with grpc.aio.insecure_channel(service.target) as channel:
+            rpc = Grpc(channel)
+            for credential in (program.credential, program.credential, {}):
+                await rpc.call("itsm.list", credential)
+            async with httpx.AsyncClient() as client:
+                text = (await client.get(f"http://{address}/metrics")).text
+    samples = {
+        (sample.name, sample.labels.get("outcome"), sample.labels.get("le")): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.labels.get("method") in (None, "/tickets.itsm.v1.TicketService/ListTickets")
+    }
+    assert samples["tickets_call_seconds_count", "ok", None] == 2
+    assert samples["tickets_call_seconds_bucket", "ok", "30.0"] == 2
+    assert samples["tickets_call_seconds_count", "unauthenticated", None] == 1
+    assert 0 < samples["tickets_call_seconds_sum", "ok", None] < 60
+    assert samples["tickets_calls_in_hand", None, None] == 0
