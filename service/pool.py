@@ -19,6 +19,7 @@ from psycopg.pq import ExecStatus, PipelineStatus, TransactionStatus
 from psycopg.pq.abc import PGresult
 
 _CANCEL_SECONDS = 5.0
+_CANCEL_AGAIN_SECONDS = 0.1
 _CONNECT_SECONDS = 5
 # Pauses between attempts to connect grow from the first to the second.
 _RECONNECT_SECONDS = (0.1, 5.0)
@@ -56,6 +57,8 @@ class PooledConnection(psycopg.AsyncConnection[Any]):
             self._loop.remove_writer(self._socket)
             self._socket = -1
         self.pgconn.finish()
+        if self._waiter is not None:
+            _wake(self._waiter)
 
     @property
     def is_lost(self) -> bool:
@@ -89,14 +92,28 @@ class PooledConnection(psycopg.AsyncConnection[Any]):
     async def settle(self) -> None:
         """Leave the connection idle after a call that was cancelled or failed: no statement running, nothing open.
 
-        Raises psycopg.Error.
+        Raises psycopg.Error, and TimeoutError when the server does not end the statement.
         """
         if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
-            await self.cancel_safe(timeout=_CANCEL_SECONDS)
-            # The statement may have ended before it could be cancelled: then what it prepared is there.
-            self._note_prepared((await self._results())[-1])
+            async with asyncio.timeout(_CANCEL_SECONDS):
+                await self._cancel()
         if self.pgconn.transaction_status in (TransactionStatus.INTRANS, TransactionStatus.INERROR):
             await self.command(b"ROLLBACK")
+
+    async def _cancel(self) -> None:
+        while self.pgconn.transaction_status == TransactionStatus.ACTIVE:
+            await self.cancel_safe(timeout=_CANCEL_SECONDS)
+            # It does nothing when it comes before the statement: then once more.
+            try:
+                async with asyncio.timeout(_CANCEL_AGAIN_SECONDS):
+                    results = await self._results()
+            except TimeoutError:
+                if self.preparing is not None:
+                    raise  # half an outcome may be lost: is it prepared or not?
+            else:
+                # The statement may have ended before it could be cancelled: then what it prepared is there.
+                if results:
+                    self._note_prepared(results[-1])
 
     def _note_prepared(self, result: PGresult) -> None:
         if self.preparing is not None and result.status != ExecStatus.FATAL_ERROR:
@@ -118,7 +135,7 @@ class PooledConnection(psycopg.AsyncConnection[Any]):
             result = pgconn.get_result()
             if result is None:
                 # In pipeline mode it stands between statements.
-                if results and not pipelined:
+                if not pipelined:
                     return results
             elif result.status == ExecStatus.PIPELINE_SYNC:
                 pgconn.exit_pipeline_mode()
@@ -128,12 +145,14 @@ class PooledConnection(psycopg.AsyncConnection[Any]):
 
     async def _flush(self) -> None:
         while self.pgconn.flush():
-            writable = self._loop.create_future()
+            self._waiter = writable = self._loop.create_future()
             self._loop.add_writer(self._socket, _wake, writable)
             try:
                 await writable
             finally:
-                self._loop.remove_writer(self._socket)
+                self._waiter = None
+                if not self.is_lost:
+                    self._loop.remove_writer(self._socket)
 
     def _readable(self) -> None:
         try:
@@ -217,7 +236,7 @@ class Pool:
     async def _settle(self, connection: PooledConnection) -> None:
         try:
             await connection.settle()
-        except psycopg.Error:
+        except (psycopg.Error, TimeoutError):
             connection.discard()
         except asyncio.CancelledError:
             connection.discard()

@@ -32,11 +32,21 @@ async def database(database_url: str) -> AsyncIterator[Database]:
     await database.close()
 
 
+PID = Statement(select(func.pg_backend_pid().label("pid")))
+
+
 async def all_connections_work(database: Database) -> bool:
-    """Whether as many calls as there are connections can run at once, each on its own."""
-    together = Statement(select(func.pg_backend_pid().label("pid"), func.pg_sleep(0.05).label("slept")))
-    rows = await asyncio.gather(*(database.one(together, {}) for _ in range(POOL_SIZE)))
-    return len({row["pid"] for row in rows if row}) == POOL_SIZE
+    """Whether as many calls as there are connections can each hold one at the same time."""
+    all_there = asyncio.Barrier(POOL_SIZE)
+
+    async def hold() -> int:
+        async with database.transaction() as connection:
+            row = await connection.one(PID, {})
+            await all_there.wait()
+            return int(row["pid"]) if row else 0
+
+    async with asyncio.timeout(20):
+        return len(set(await asyncio.gather(*(hold() for _ in range(POOL_SIZE))))) == POOL_SIZE
 
 
 async def cancelled(work: Any, *, times: int, after: float, gap: float = 0.0) -> None:
@@ -135,6 +145,44 @@ async def test_connections_that_were_ended_are_replaced(database: Database, data
     outcomes = await asyncio.gather(*(database.one(pids, {}) for _ in range(POOL_SIZE)), return_exceptions=True)
     assert all(isinstance(outcome, TicketError) and outcome.reason == "unavailable" for outcome in outcomes)
     async with asyncio.timeout(20):
+        assert await all_connections_work(database)
+
+
+async def test_a_connection_that_ended_while_idle_is_replaced_before_a_call_has_it(
+    database: Database, database_url: str
+) -> None:
+    others = "pid <> pg_backend_pid() AND application_name = 'tickets' AND datname = current_database()"
+    pids = f"SELECT pid FROM pg_stat_activity WHERE {others}"
+
+    def end_all() -> tuple[set[int], set[int]]:
+        with psycopg.connect(database_url, autocommit=True) as connection:
+            before = {row[0] for row in connection.execute(pids)}
+            connection.execute(f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE {others}")
+            # They are gone, and the loop, which runs meanwhile, has seen it by now.
+            return before, {row[0] for row in connection.execute(pids)}
+
+    assert await all_connections_work(database)
+    before, after = await asyncio.to_thread(end_all)
+    async with asyncio.timeout(20):
+        assert await all_connections_work(database)
+    assert len(before) == POOL_SIZE
+    assert not before & after
+
+
+async def test_a_connection_lost_amid_a_large_statement_is_told(database: Database, database_url: str) -> None:
+    echo = Statement(select(bindparam("text", type_=Text).label("text")))
+
+    async def ends() -> None:
+        async with database.transaction() as connection:
+            row = await connection.one(PID, {})
+            assert row is not None
+            with psycopg.connect(database_url, autocommit=True) as other:
+                other.execute("SELECT pg_terminate_backend(%s, 5000)", [row["pid"]])
+            await connection.one(echo, {"text": "x" * 30_000_000})
+
+    async with asyncio.timeout(20):
+        with pytest.raises(TicketError, match="not available"):
+            await ends()
         assert await all_connections_work(database)
 
 
