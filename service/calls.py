@@ -1,12 +1,16 @@
 """The calls in hand of one process: how many there may be at once, and how long each may take."""
 
 import asyncio
+import random
 from typing import Any, TypeAlias
 
 from service.errors import TicketError
+from service.pressure import Pressure
 
 # A look at every call this often costs a fraction of a timer for each.
 _LOOK_SECONDS = 0.02
+_TOO_MANY = "Too many calls at once"
+_COME_BACK_SECONDS = (1, 5)
 
 Task: TypeAlias = "asyncio.Task[Any]"
 
@@ -14,8 +18,9 @@ Task: TypeAlias = "asyncio.Task[Any]"
 class CallsInHand:
     """A call beyond the most that there may be is refused at once: those in hand are answered in time that way."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, pressure: Pressure) -> None:
         self._most = most
+        self._pressure = pressure
         # By the loop's clock.
         self._until: dict[Task, float] = {}
         self._overdue: set[Task] = set()
@@ -26,10 +31,14 @@ class CallsInHand:
     def begin(self, seconds: float) -> Task:
         """Take up the call of the current task, which is cancelled after so many seconds.
 
-        Raises TicketError `unavailable` when there are as many as there may be.
+        Raises TicketError `unavailable` when there are as many as there may be, or calls wait for too long already.
         """
+        # Not for the gateway to try elsewhere, though nothing was begun: it spreads calls, so all are as busy.
         if len(self._until) >= self._most:
-            raise TicketError("unavailable", "Too many calls at once", retry_after=1, begun=False)
+            raise TicketError("unavailable", _TOO_MANY, retry_after=1)
+        if self._pressure.is_too_high():
+            # Not all at the same moment.
+            raise TicketError("unavailable", _TOO_MANY, retry_after=random.randint(*_COME_BACK_SECONDS))  # noqa: S311
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - gRPC runs each call in a task
         self._until[task] = asyncio.get_running_loop().time() + seconds

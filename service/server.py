@@ -38,6 +38,7 @@ from service.directory import METADATA
 from service.interceptors import CallInterceptor
 from service.limits import Limits
 from service.metrics import Metrics
+from service.pressure import Pressure
 from service.processes import run_to_completion
 from service.settings import Settings
 
@@ -106,7 +107,8 @@ async def start(settings: Settings, stack: AsyncExitStack) -> tuple[grpc.aio.Ser
     stack.push_async_callback(authenticator.close)
     limits = Limits(settings)
     stack.callback(limits.close)
-    calls = CallsInHand(settings.max_calls)
+    pressure = Pressure()
+    calls = CallsInHand(settings.max_calls, pressure)
     metrics = Metrics(calls)
     if settings.metrics_listen:
         stack.callback(metrics.listen(settings.metrics_listen))
@@ -137,13 +139,14 @@ async def start(settings: Settings, stack: AsyncExitStack) -> tuple[grpc.aio.Ser
     reflection.enable_server_reflection(
         [*(descriptor.full_name for descriptor in SERVICES), reflection.SERVICE_NAME], server
     )
-    for address in settings.grpc_listen.split(","):
+    for address in (*settings.grpc_listen.split(","), pressure.address):
         if server.add_insecure_port(address.strip()) == 0:
             raise OSError(f"cannot listen on {address}")
     await _tell_health(healthy, await database.answers())
     await server.start()
     for work in (
         calls.watch(),
+        pressure.watch(),
         _watch_health(healthy, database),
         repeat(_MERGE_TOTALS_SECONDS, service.itsm.operations.merge_totals, database),
         repeat(_PURGE_KEYS_SECONDS, idempotency.purge, database),
