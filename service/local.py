@@ -34,6 +34,7 @@ from service.processes import Child, run_to_completion, wait_for
 _HERE: Final = Path(__file__).resolve().parent
 _STDERR: Final = 2
 _SOCKET: Final = ".s.PGSQL.5432"
+_REST_CALLS_OF_A_WORKER: Final = 128
 _SOCKET_PATH_MAX: Final = 103  # macOS; Linux takes 107
 
 
@@ -257,6 +258,7 @@ def envoy_config(
     transcoder["typed_config"]["proto_descriptor"] = str(descriptor or _shipped("tickets.binpb"))
     cluster = config["static_resources"]["clusters"][0]
     cluster["load_assignment"]["endpoints"][0]["lb_endpoints"] = [_lb_endpoint(endpoint) for endpoint in endpoints]
+    cluster["circuit_breakers"]["thresholds"][0]["max_requests"] = _REST_CALLS_OF_A_WORKER * len(endpoints)
     return config
 
 

