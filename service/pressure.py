@@ -14,10 +14,12 @@ from contextlib import suppress
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from service.settings import Settings
+
 _PROBE_SECONDS = 0.02
-_PROBES = 2
-# From the first on some calls are refused, from the second on all.
-_PATIENCE_SECONDS = (0.08, 0.11)
+_PROBES = 3
+# From the setting on some calls are refused, from so many times it on all.
+_ALL_REFUSED = 1.4
 # A refusal costs half as much as an answer: callers who come back at once must not turn all the work into refusals.
 _REFUSALS_PER_SECOND = 400
 _REQUEST = health_pb2.HealthCheckRequest()
@@ -26,7 +28,8 @@ _REQUEST = health_pb2.HealthCheckRequest()
 class Pressure:
     """The wait, as the last probes found it."""
 
-    def __init__(self) -> None:
+    def __init__(self, settings: Settings) -> None:
+        self._patience = settings.patience_seconds
         # Of this process alone, where other addresses may be shared.
         self.address = f"unix-abstract:tickets-{os.getpid()}-{id(self)}"
         # A queue that stands is in each of them; a hiccup of the machine is not.
@@ -35,9 +38,8 @@ class Pressure:
 
     def is_too_high(self) -> bool:
         """Whether to refuse a call: the longer the wait, the more often, so that neither all leave nor all stay."""
-        some, every = _PATIENCE_SECONDS
-        wait = min(self._waits)
-        if wait < some or wait < random.uniform(some, every):  # noqa: S311 - guards nothing
+        wait, patience = min(self._waits), self._patience
+        if wait < patience or wait < patience * random.uniform(1, _ALL_REFUSED):  # noqa: S311 - guards nothing
             return False
         now = time.monotonic()
         if now < self._next_refusal:

@@ -107,7 +107,7 @@ async def start(settings: Settings, stack: AsyncExitStack) -> tuple[grpc.aio.Ser
     stack.push_async_callback(authenticator.close)
     limits = Limits(settings)
     stack.callback(limits.close)
-    pressure = Pressure()
+    pressure = Pressure(settings)
     calls = CallsInHand(settings.max_calls, pressure)
     metrics = Metrics(calls)
     if settings.metrics_listen:

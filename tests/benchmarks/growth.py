@@ -74,6 +74,8 @@ class Plan:
     calls: tuple[int, ...] = (1_000, 10_000, 50_000, 100_000)
     rounds: int = 3
     seconds: int = 2
+    # Of a turn in `callers`, which has many.
+    callers_seconds: int = 1
     # Before a turn with many callers, for connections to be made; with a crowd, for the first to be sent away too.
     warm_up: float = 0.3
     crowd_warm_up: float = 1.5
@@ -139,13 +141,14 @@ class Ground:
         return self._accounts[tickets]
 
     @contextlib.contextmanager
-    def service(self, name: str) -> Iterator[stack.Service]:
-        """The service, with nothing left to do in the database."""
+    def service(self, name: str, **more: str) -> Iterator[stack.Service]:
+        """The service, with nothing left to do in the database; `more` are settings."""
         settings = {
             "TICKETS_JWKS": str(self.issuer.jwks),
             "TICKETS_JWT_ISSUER": ISSUER,
             "TICKETS_JWT_AUDIENCE": AUDIENCE,
             "TICKETS_DRAIN_NOTICE_SECONDS": "0",
+            **more,
         }
         stack.tidy(self.database.url)
         with stack.service(self.directory, self.database.url, _WORKERS, name=name, settings=settings) as service:
@@ -252,7 +255,7 @@ def _callers(ground: Ground, plan: Plan) -> Found:
             ]
             settle = None if operation.verb == "GET" else ground.settle
             measurements += take_turns(
-                operation.title, 0, takers, rounds=plan.rounds, seconds=plan.seconds, settle=settle
+                operation.title, 0, takers, rounds=plan.rounds, seconds=plan.callers_seconds, settle=settle
             )
     return _found(measurements, summarize(measurements, f"{_CALLERS} at once"), [])
 
@@ -311,16 +314,20 @@ def _overload(ground: Ground, plan: Plan) -> Found:
         f"{plan.crowd:,}, insisting": (plan.crowd, "insist"),
     }
     measurements: list[Measurement] = []
-    with ground.service("overload") as service, stack.gateway(ground.directory, service.endpoints) as (url, _):
-        by_grpc = replace(generators.grpc_plan(service.shared, operation, 0, 0), warm_up=plan.crowd_warm_up)
+    with (
+        ground.service("overload", TICKETS_PATIENCE_SECONDS="0.1") as service,
+        stack.gateway(ground.directory, service.endpoints) as (url, _),
+    ):
+        by_grpc = generators.grpc_plan(service.shared, operation, 0, 0)
         by_rest = replace(by_grpc, target=url.removeprefix("http://"), path=operation.path)
         for door, load, planned in (("gRPC", loads.grpc, by_grpc), ("Envoy", loads.rest, by_rest)):
             title = f"{operation.title}, {door}"
             _say(title)
-            takers = [
-                ground.taker(name, replace(planned, concurrency=callers), load=load, refused=refused)
-                for name, (callers, refused) in crowds.items()
-            ]
+            takers = []
+            for name, (callers, refused) in crowds.items():
+                warm_up = plan.crowd_warm_up if callers == plan.crowd else plan.warm_up
+                wanted = replace(planned, concurrency=callers, warm_up=warm_up)
+                takers.append(ground.taker(name, wanted, load=load, refused=refused))
             measurements += take_turns(title, 0, takers, rounds=plan.rounds, seconds=plan.seconds)
     summaries = summarize(measurements, few)
     targets = []

@@ -142,6 +142,8 @@ def service(
         "TICKETS_RATE_LIMIT_FILE": str(directory / f"{name}-rate-limits"),
         "TICKETS_LOG_LEVEL": "info",
         "PYTHONPATH": python_path,
+        # What is measured is what it can do; `overload` has the setting's default.
+        "TICKETS_PATIENCE_SECONDS": "10",
         **(settings or {}),
     }
     with contextlib.ExitStack() as stack:
