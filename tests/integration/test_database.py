@@ -35,8 +35,8 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 PID = Statement(select(func.pg_backend_pid().label("pid")))
 
 
-async def all_connections_work(database: Database) -> bool:
-    """Whether as many calls as there are connections can each hold one at the same time."""
+async def backends(database: Database) -> set[int]:
+    """The server's processes of all connections, each held by a call of its own at the same time."""
     all_there = asyncio.Barrier(POOL_SIZE)
 
     async def hold() -> int:
@@ -46,7 +46,12 @@ async def all_connections_work(database: Database) -> bool:
             return int(row["pid"]) if row else 0
 
     async with asyncio.timeout(20):
-        return len(set(await asyncio.gather(*(hold() for _ in range(POOL_SIZE))))) == POOL_SIZE
+        return set(await asyncio.gather(*(hold() for _ in range(POOL_SIZE))))
+
+
+async def all_connections_work(database: Database) -> bool:
+    """Whether as many calls as there are connections can each hold one at the same time."""
+    return len(await backends(database)) == POOL_SIZE
 
 
 async def cancelled(work: Any, *, times: int, after: float, gap: float = 0.0) -> None:
@@ -151,22 +156,16 @@ async def test_connections_that_were_ended_are_replaced(database: Database, data
 async def test_a_connection_that_ended_while_idle_is_replaced_before_a_call_has_it(
     database: Database, database_url: str
 ) -> None:
-    others = "pid <> pg_backend_pid() AND application_name = 'tickets' AND datname = current_database()"
-    pids = f"SELECT pid FROM pg_stat_activity WHERE {others}"
+    before = await backends(database)
 
-    def end_all() -> tuple[set[int], set[int]]:
+    def end_all() -> None:
         with psycopg.connect(database_url, autocommit=True) as connection:
-            before = {row[0] for row in connection.execute(pids)}
-            connection.execute(f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE {others}")
+            connection.execute("SELECT pg_terminate_backend(pid, 5000) FROM unnest(%s) AS pid", [list(before)])
             # They are gone, and the loop, which runs meanwhile, has seen it by now.
-            return before, {row[0] for row in connection.execute(pids)}
+            connection.execute("SELECT 1")
 
-    assert await all_connections_work(database)
-    before, after = await asyncio.to_thread(end_all)
-    async with asyncio.timeout(20):
-        assert await all_connections_work(database)
-    assert len(before) == POOL_SIZE
-    assert not before & after
+    await asyncio.to_thread(end_all)
+    assert not before & await backends(database)
 
 
 async def test_a_connection_lost_amid_a_large_statement_is_told(database: Database, database_url: str) -> None:
