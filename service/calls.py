@@ -28,19 +28,25 @@ class CallsInHand:
     def __len__(self) -> int:
         return len(self._until)
 
-    def begin(self, seconds: float) -> Task:
-        """Take up the call of the current task, which is cancelled after so many seconds.
-
-        Raises TicketError `unavailable` when there are as many as there may be, or calls wait for too long already.
-        """
+    def refuse_if_too_many(self) -> None:
+        """Raise TicketError `unavailable` if there are as many as may be, or calls already wait for too long."""
         # Not for the gateway to try elsewhere, though nothing was begun: it spreads calls, so all are as busy.
         if len(self._until) >= self._most:
             raise TicketError("unavailable", _TOO_MANY, retry_after=1)
         if self._pressure.is_too_high():
             # Not all at the same moment.
-            raise TicketError("unavailable", _TOO_MANY, retry_after=random.randint(*_COME_BACK_SECONDS))  # noqa: S311
+            seconds = random.randint(*_COME_BACK_SECONDS)  # noqa: S311 - spreads them, guards nothing
+            raise TicketError("unavailable", _TOO_MANY, retry_after=seconds)
+
+    def begin(self, seconds: float) -> Task:
+        """Take up the call of the current task, which is cancelled after so many seconds.
+
+        Raises TicketError as `refuse_if_too_many`.
+        """
+        self.refuse_if_too_many()
         task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - gRPC runs each call in a task
+        if task is None:
+            raise RuntimeError("a call runs in a task")
         self._until[task] = asyncio.get_running_loop().time() + seconds
         return task
 

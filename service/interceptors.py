@@ -1,9 +1,9 @@
 """What happens around every call: request id, credentials, limits, deadline, errors in our words, one log line."""
 
 import asyncio
-import math
 import os
 import re
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, NamedTuple, Protocol, TypeAlias
@@ -75,7 +75,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._metrics = metrics
         self._doors = doors
         self._default_door = default_door
-        self._log = CallLog(settings.log_level)
+        self._log = CallLog(settings.log_level, sys.stderr.fileno())
         self._wrapped: dict[str, Handler] = {}
 
     async def intercept_service(
@@ -140,11 +140,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def _stream(self, method: Method, behaviour: Any) -> Any:
         async def stream(data: bytes, context: Context) -> AsyncIterator[Any]:
             line = _Line(method.path)
-            begun, task = False, None
+            begun = False
             try:
                 metadata = _greet(method, context, line)
-                # A stream may take as long as its caller gave it.
-                task = self._calls.begin(math.inf)
+                # It takes as long as its caller gives it and reads, so it is not counted among those in hand.
+                self._calls.refuse_if_too_many()
                 async for message in behaviour(await self._admit(method, data, metadata, line), context):
                     yield message
                     begun = True
@@ -158,8 +158,6 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                     await context.abort(grpc.StatusCode.INTERNAL, failure.message)
                 yield await method.door.fail(context, failure)
             finally:
-                if task is not None:
-                    self._calls.end(task)
                 line.write(self._log, self._metrics)
 
         return stream

@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime
 
 import orjson
@@ -35,16 +36,19 @@ def configure(level: str) -> None:
 class CallLog:
     """One line for every call, of the same form: written past structlog, whose processors would cost more than it."""
 
-    def __init__(self, level: str) -> None:
+    def __init__(self, level: str, file: int) -> None:
+        """`file` is a descriptor."""
         self._wanted = logging.getLevelNamesMapping()[level.upper()] <= _INFO
-        self._file = sys.stderr.fileno()
+        self._file = file
 
     def write(self, **line: str | float) -> None:
         """Write the line, if lines of level `info` are wanted."""
         if self._wanted:
             now = datetime.now(UTC)
             whole = {**line, "event": "call", "level": "info", "timestamp": now}
-            os.write(self._file, orjson.dumps(whole, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z))
+            # Whoever reads it may be gone or slow: the answer is worth more than its line.
+            with suppress(OSError):
+                os.write(self._file, orjson.dumps(whole, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z))
 
 
 class _JsonLine(logging.Formatter):

@@ -15,7 +15,7 @@ from typing import Any
 import psycopg
 import structlog
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.pq import ExecStatus, PipelineStatus, TransactionStatus
+from psycopg.pq import ConnStatus, ExecStatus, PipelineStatus, TransactionStatus
 from psycopg.pq.abc import PGresult
 
 _CANCEL_SECONDS = 5.0
@@ -63,7 +63,7 @@ class PooledConnection(psycopg.AsyncConnection[Any]):
     @property
     def is_lost(self) -> bool:
         """Whether nothing can be sent any more."""
-        return self._socket < 0
+        return self._socket < 0 or self.pgconn.status != ConnStatus.OK
 
     async def result(self) -> PGresult:
         """The outcome of what was sent. Raises psycopg.Error.
@@ -178,7 +178,11 @@ class Pool:
     def __init__(
         self, url: str, size: int, options: Mapping[str, Any], configure: Callable[[PooledConnection], None]
     ) -> None:
-        self._options = {"connect_timeout": _CONNECT_SECONDS, **conninfo_to_dict(url), **options}
+        try:
+            self._options = {"connect_timeout": _CONNECT_SECONDS, **conninfo_to_dict(url), **options}
+        except psycopg.ProgrammingError:
+            # libpq quotes the whole of it, and the password with it.
+            raise psycopg.ProgrammingError("TICKETS_DATABASE_URL is no connection string of libpq") from None
         self._size = size
         self._configure = configure
         # Taken from the end, so that the one used last, which is warm, is used next.
@@ -211,11 +215,14 @@ class Pool:
         try:
             async with asyncio.timeout(patience):
                 return await waiter
-        except BaseException as error:
-            # It may have come at the same moment.
-            if waiter.done() and not waiter.cancelled():
+        except (TimeoutError, asyncio.CancelledError) as error:
+            if waiter.cancelled():
+                self._waiting.remove(waiter)
+            else:  # it came at the same moment
                 self.give_back(waiter.result())
-            raise PoolTimeoutError from None if isinstance(error, TimeoutError) else error
+            if isinstance(error, TimeoutError):
+                raise PoolTimeoutError from None
+            raise
 
     def give_back(self, connection: PooledConnection) -> None:
         """Take a connection back, in whatever state a call left it."""
@@ -226,9 +233,9 @@ class Pool:
             self._start(self._settle(connection))
 
     def _hand_over(self, connection: PooledConnection) -> None:
-        while self._waiting:
-            waiter = self._waiting.popleft()
+        for waiter in self._waiting:
             if not waiter.done():
+                self._waiting.remove(waiter)
                 waiter.set_result(connection)
                 return
         self._idle.append(connection)
@@ -241,12 +248,12 @@ class Pool:
         except asyncio.CancelledError:
             connection.discard()
             raise
-        if self._closed:
-            connection.discard()
-        elif connection.is_lost:
-            await self._connect()
-        else:
+        if not self._closed and not connection.is_lost:
             self._hand_over(connection)
+            return
+        connection.discard()
+        if not self._closed:
+            await self._connect()
 
     async def _connect(self) -> None:
         pause, longest = _RECONNECT_SECONDS
@@ -254,7 +261,6 @@ class Pool:
             try:
                 connection = await PooledConnection.connect(**self._options)
             except psycopg.Error as error:
-                # Its text may name the host and the user, and no secret.
                 _log.warning("database", outcome="unavailable", error=type(error).__name__)
             else:
                 self._configure(connection)

@@ -16,7 +16,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from service.settings import Settings
 
-_PROBE_SECONDS = 0.02
+# Between probes: while nobody waits, and once somebody does.
+_CALM_SECONDS = 0.2
+_PRESSED_SECONDS = 0.02
 _PROBES = 3
 # From the setting on some calls are refused, from so many times it on all.
 _ALL_REFUSED = 1.4
@@ -56,5 +58,6 @@ class Pressure:
                 began = loop.time()
                 with suppress(grpc.aio.AioRpcError):
                     await check(_REQUEST)
-                self._waits.append(loop.time() - began)
-                await asyncio.sleep(_PROBE_SECONDS)
+                wait = loop.time() - began
+                self._waits.append(wait)
+                await asyncio.sleep(_CALM_SECONDS if wait < self._patience else _PRESSED_SECONDS)

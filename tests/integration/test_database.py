@@ -1,6 +1,8 @@
 """Connections and statements where calls are cancelled, schemas change, and the database misbehaves."""
 
 import asyncio
+import secrets
+import traceback
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -183,6 +185,29 @@ async def test_a_connection_lost_amid_a_large_statement_is_told(database: Databa
         with pytest.raises(TicketError, match="not available"):
             await ends()
         assert await all_connections_work(database)
+
+
+async def test_whoever_waits_for_a_connection_and_leaves_is_cancelled_and_forgotten(database: Database) -> None:
+    held = [asyncio.ensure_future(database.one(SLEEP, {"seconds": 30.0})) for _ in range(POOL_SIZE)]
+    await asyncio.sleep(0.2)
+    waiting = [asyncio.ensure_future(database.one(PID, {})) for _ in range(50)]
+    await asyncio.sleep(0)
+    for call in waiting:
+        call.cancel()
+    outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+    assert all(isinstance(outcome, asyncio.CancelledError) for outcome in outcomes)
+    assert not database._pool._waiting
+    for call in held:
+        call.cancel()
+    await asyncio.gather(*held, return_exceptions=True)
+    assert await all_connections_work(database)
+
+
+async def test_a_connection_string_that_is_none_is_told_without_its_password() -> None:
+    password = secrets.token_hex()
+    with pytest.raises(psycopg.ProgrammingError) as failure:
+        Database(Settings(database_url=f"postgresq://user:{password}@host/database"), METADATA)
+    assert password not in "".join(traceback.format_exception(failure.value))
 
 
 async def test_large_values_pass_both_ways(database: Database) -> None:

@@ -1,0 +1,81 @@
+"""The calls in hand: how many, how long, and what is told to one too many."""
+
+import asyncio
+from collections import deque
+
+import pytest
+
+from service.calls import CallsInHand
+from service.errors import TicketError
+from service.pressure import Pressure
+from service.settings import Settings
+
+
+@pytest.fixture
+def pressure() -> Pressure:
+    return Pressure(Settings(patience_seconds=0.1))
+
+
+def waits(pressure: Pressure, *seconds: float) -> None:
+    pressure._waits = deque(seconds, len(seconds))
+
+
+async def test_as_many_calls_as_may_be_are_in_hand_and_no_more(pressure: Pressure) -> None:
+    calls = CallsInHand(1, pressure)
+    task = calls.begin(10)
+    with pytest.raises(TicketError, match="Too many") as failure:
+        calls.begin(10)
+    assert (failure.value.reason, failure.value.retry_after) == ("unavailable", 1)
+    calls.end(task)
+    calls.end(calls.begin(10))
+
+
+async def test_a_call_past_its_time_is_cancelled_and_known_from_one_whose_caller_left(pressure: Pressure) -> None:
+    calls = CallsInHand(10, pressure)
+
+    async def call(seconds: float) -> bool:
+        task = calls.begin(seconds)
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            return calls.is_overdue(task)
+        finally:
+            calls.end(task)
+        return False
+
+    watch = asyncio.create_task(calls.watch())
+    left = asyncio.create_task(call(1000))
+    async with asyncio.timeout(10):
+        assert await asyncio.create_task(call(0))
+        left.cancel()
+        assert not await left
+    assert len(calls) == 0
+    watch.cancel()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "refused"),
+    [((0.0, 0.0, 0.0), False), ((9.0, 9.0, 0.01), False), ((0.09, 0.09, 0.09), False), ((0.2, 0.3, 0.2), True)],
+)
+async def test_calls_are_refused_when_those_before_wait_for_long_but_not_for_a_hiccup(
+    pressure: Pressure, seconds: tuple[float, ...], refused: bool
+) -> None:
+    waits(pressure, *seconds)
+    calls = CallsInHand(10, pressure)
+    if not refused:
+        calls.refuse_if_too_many()
+        return
+    with pytest.raises(TicketError, match="Too many") as failure:
+        calls.refuse_if_too_many()
+    assert failure.value.retry_after in range(1, 6)
+
+
+def test_refusals_never_become_all_of_the_work(pressure: Pressure, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("service.pressure.time.monotonic", lambda: now[0])
+    waits(pressure, 5.0, 5.0, 5.0)
+    refused = 0
+    for _ in range(10_000):
+        now[0] += 0.0001
+        refused += pressure.is_too_high()
+    assert 380 <= refused <= 401
