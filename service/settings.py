@@ -12,7 +12,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="TICKETS_", frozen=True, extra="ignore")
 
     database_url: Annotated[str, Field(description="PostgreSQL 15 or newer, as a libpq URL.")] = "postgresql://"
-    pool_size: Annotated[int, Field(ge=1, description="Database connections of one process.")] = 8
+    pool_size: Annotated[int, Field(ge=1, description="Database connections of one process.")] = 4
     grpc_listen: Annotated[
         str, Field(description="Addresses the service listens on, comma separated. Ports are shared between processes.")
     ] = "127.0.0.1:50051"
