@@ -114,6 +114,7 @@ def create_project(
     account: Annotated[str | None, typer.Option(help="The account's id; a new account when absent.")] = None,
     backend_repo: Annotated[str | None, typer.Option()] = None,
     frontend_repo: Annotated[str | None, typer.Option()] = None,
+    github_repo: Annotated[str | None, typer.Option(help="owner/name.")] = None,
     default_roles: Annotated[str, typer.Option(help="Comma separated.")] = "backend",
     data_dir: DataDir = _DATA_DIR,
 ) -> None:
@@ -126,8 +127,29 @@ def create_project(
         account_id=account,
         backend_repo=backend_repo,
         frontend_repo=frontend_repo,
+        github_repo=github_repo,
         default_roles=_split(default_roles),
     )
+
+
+@operators.command()
+def update_project(
+    project: Annotated[str, typer.Option(help="The project's id.")],
+    name: Annotated[str | None, typer.Option()] = None,
+    backend_repo: Annotated[str | None, typer.Option(help="Empty: it has none.")] = None,
+    frontend_repo: Annotated[str | None, typer.Option(help="Empty: it has none.")] = None,
+    github_repo: Annotated[str | None, typer.Option(help="owner/name; empty: it has none.")] = None,
+    default_roles: Annotated[str | None, typer.Option(help="Comma separated.")] = None,
+    data_dir: DataDir = _DATA_DIR,
+) -> None:
+    """Change a project's settings: those that are given."""
+    repos = {"backend_repo": backend_repo, "frontend_repo": frontend_repo, "github_repo": github_repo}
+    given: dict[str, Any] = {option: repo or None for option, repo in repos.items() if repo is not None}
+    if name is not None:
+        given["name"] = name
+    if default_roles is not None:
+        given["default_roles"] = _split(default_roles)
+    _operate(data_dir, admin.update_project, project_id=project, **given)
 
 
 @operators.command()
@@ -139,6 +161,16 @@ def add_member(
 ) -> None:
     """Make a user a member of a project, or change the member's role."""
     _operate(data_dir, admin.add_member, project_id=project, user_id=user, role=role)
+
+
+@operators.command()
+def remove_member(
+    project: Annotated[str, typer.Option(help="The project's id.")],
+    user: Annotated[str, typer.Option(help="The user's UUID.")],
+    data_dir: DataDir = _DATA_DIR,
+) -> None:
+    """End a user's membership of a project."""
+    _operate(data_dir, admin.remove_member, project_id=project, user_id=user)
 
 
 @operators.command()

@@ -35,6 +35,8 @@ class Caller:
     tenant_id: str | None = None
     app_id: str | None = None
     actor_role: str | None = None
+    # Unix time; None for what does not expire.
+    expires_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,14 @@ _ADMIN = Policy("operator", ("tickets:admin",), "write")
 POLICIES: Mapping[tuple[str, str], Policy] = {
     # Membership of the project decides, in the statement itself.
     ("tickets.handoff.v1", "ListTickets"): Policy("user"),
+    ("tickets.handoff.v1", "ListProjectTickets"): Policy("user"),
+    ("tickets.handoff.v1", "GetTicket"): Policy("user"),
+    ("tickets.handoff.v1", "ListTicketEvents"): Policy("user"),
+    ("tickets.handoff.v1", "WatchTickets"): Policy("user"),
     ("tickets.handoff.v1", "CreateTicket"): Policy("user", kind="write"),
+    ("tickets.handoff.v1", "UpdateTicket"): Policy("user", kind="write"),
+    ("tickets.handoff.v1", "BulkUpdateTickets"): Policy("user", kind="write"),
+    ("tickets.handoff.v1", "ReportDeployment"): Policy("user", kind="write"),
     ("tickets.helpdesk.v1", "ListTickets"): _READ_HELPDESK,
     ("tickets.helpdesk.v1", "GetTicket"): _READ_HELPDESK,
     ("tickets.helpdesk.v1", "CreateTicket"): _WRITE_HELPDESK,
@@ -69,7 +78,9 @@ POLICIES: Mapping[tuple[str, str], Policy] = {
     ("tickets.admin.v1", "CreateApiKey"): _ADMIN,
     ("tickets.admin.v1", "RevokeApiKey"): _ADMIN,
     ("tickets.admin.v1", "CreateProject"): _ADMIN,
+    ("tickets.admin.v1", "UpdateProject"): _ADMIN,
     ("tickets.admin.v1", "AddMember"): _ADMIN,
+    ("tickets.admin.v1", "RemoveMember"): _ADMIN,
     ("tickets.admin.v1", "CreateTenant"): _ADMIN,
     ("grpc.health.v1", "Check"): Policy("none"),
     ("grpc.health.v1", "Watch"): Policy("none"),
@@ -187,11 +198,11 @@ class Authenticator:
         except (jwt.PyJWTError, ValueError, TypeError) as error:
             raise TicketError("invalid_token") from error
         # PyJWT takes a number in quotes for one.
-        until = min(int(claims["exp"]) + self._leeway, time.time() + _TOKEN_CACHE_SECONDS)
-        return _caller_of(claims), until
+        expires_at = int(claims["exp"]) + self._leeway
+        return _caller_of(claims, expires_at), min(expires_at, time.time() + _TOKEN_CACHE_SECONDS)
 
 
-def _caller_of(claims: Mapping[str, Any]) -> Caller:
+def _caller_of(claims: Mapping[str, Any], expires_at: float) -> Caller:
     subject, scope = claims["sub"], claims.get("scope", "")
     if not isinstance(scope, str) or not _is_claim(subject):
         raise TicketError("invalid_token")
@@ -204,6 +215,7 @@ def _caller_of(claims: Mapping[str, Any]) -> Caller:
         tenant_id=named["tenant_id"],
         app_id=named["app_id"],
         actor_role=named["actor_role"],
+        expires_at=expires_at,
     )
 
 

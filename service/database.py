@@ -49,8 +49,15 @@ class ConstraintViolationError(Exception):
 class Connection(Protocol):
     """What an operation runs its statements on. The `last` one of several commits them."""
 
-    async def all(self, statement: Statement, parameters: Mapping[str, Any], *, last: bool = False) -> list[Row]:
-        """Every row. Raises TicketError and ConstraintViolationError."""
+    async def all(
+        self,
+        statement: Statement,
+        parameters: Mapping[str, Any],
+        *,
+        last: bool = False,
+        behind: Statement | None = None,
+    ) -> list[Row]:
+        """Every row, of a statement or of one `behind` another that locks. Raises as `one`."""
 
     async def one(self, statement: Statement, parameters: Mapping[str, Any], *, last: bool = False) -> Row | None:
         """The first row, or None. Raises TicketError and ConstraintViolationError."""
@@ -103,11 +110,18 @@ class Database:
             return False
         return True
 
-    async def all(self, statement: Statement, parameters: Mapping[str, Any], *, last: bool = False) -> list[Row]:
+    async def all(
+        self,
+        statement: Statement,
+        parameters: Mapping[str, Any],
+        *,
+        last: bool = False,
+        behind: Statement | None = None,
+    ) -> list[Row]:
         """Every row. Raises TicketError and ConstraintViolationError."""
         connection = await self._take()
         try:
-            return await statement.run(connection, parameters)
+            return await statement.run(connection, parameters, behind=behind)
         except psycopg.Error as error:
             # Without its cause: the driver's message may quote the row.
             raise self.translate(error, connection) from None
@@ -163,10 +177,17 @@ class _Transaction:
         self._database = database
         self._begun = self._committed = False
 
-    async def all(self, statement: Statement, parameters: Mapping[str, Any], *, last: bool = False) -> list[Row]:
+    async def all(
+        self,
+        statement: Statement,
+        parameters: Mapping[str, Any],
+        *,
+        last: bool = False,
+        behind: Statement | None = None,
+    ) -> list[Row]:
         begin, self._begun = not self._begun, True
         try:
-            rows = await statement.run(self._connection, parameters, begin=begin, commit=last)
+            rows = await statement.run(self._connection, parameters, begin=begin, commit=last, behind=behind)
         except psycopg.Error as error:
             raise self._database.translate(error, self._connection) from None
         self._committed = last

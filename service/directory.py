@@ -88,6 +88,8 @@ projects = Table(
     Column("slug", Text, nullable=False),
     Column("backend_repo", Text),
     Column("frontend_repo", Text),
+    # `owner/name`: where the issues are that mirror tickets.
+    Column("github_repo", Text),
     Column("default_roles", ARRAY(Text), nullable=False, server_default=text("ARRAY['backend']")),
     created_at(),
     UniqueConstraint("slug", info={"error": ("already_exists", "A project with this slug exists already")}),

@@ -16,6 +16,8 @@ class Reason:
     http: int
     itsm_http: int
     words: str
+    # Where it is not `http`.
+    handoff_http: int | None = None
 
 
 # The table of contracts/errors.md. `words` is what a caller reads when the failure has no words of its own.
@@ -34,7 +36,9 @@ REASONS: Mapping[str, Reason] = {
         StatusCode.ALREADY_EXISTS, 409, 409, "Idempotency key reused with a different payload"
     ),
     "already_exists": Reason(StatusCode.ALREADY_EXISTS, 409, 409, "It exists already"),
-    "stale": Reason(StatusCode.ABORTED, 412, 412, "The ticket has changed since it was read"),
+    "roles_incomplete": Reason(StatusCode.ABORTED, 409, 409, "A ticket closes when every role is done or skipped"),
+    # 412 is for a condition in a header; in the handoff API it stands in the body.
+    "stale": Reason(StatusCode.ABORTED, 412, 412, "The ticket has changed since it was read", handoff_http=409),
     "payload_too_large": Reason(StatusCode.INVALID_ARGUMENT, 413, 413, "The request is too large"),
     "rate_limited": Reason(StatusCode.RESOURCE_EXHAUSTED, 429, 429, "Too many requests"),
     "unavailable": Reason(StatusCode.UNAVAILABLE, 503, 503, "The service is not available right now"),

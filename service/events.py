@@ -1,9 +1,17 @@
-"""History: every write appends an event row in its own statement or transaction."""
+"""History: every write appends an event row in its own statement or transaction.
 
-from collections.abc import Sequence
+Readers of a scope's events go by `(transaction_id, id)`, and no further than the transactions that have all ended
+(`news`): a sequence alone is drawn before commit, so a reader would step over a late row. For one ticket that order is
+the order of its versions: its writers wait for each other, so `id` counts up, and `transaction_id` is never less than
+that of the version before (a writer that began earlier and waited has the lower number of its own).
+"""
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import (
+    ARRAY,
     CTE,
     JSON,
     BigInteger,
@@ -14,13 +22,17 @@ from sqlalchemy import (
     Identity,
     Index,
     Integer,
+    Numeric,
     PrimaryKeyConstraint,
+    Select,
     Table,
     Text,
     and_,
     bindparam,
     case,
     cast,
+    column,
+    exists,
     func,
     insert,
     literal,
@@ -28,6 +40,7 @@ from sqlalchemy import (
     not_,
     select,
     text,
+    tuple_,
     values,
 )
 
@@ -36,18 +49,41 @@ from service.directory import METADATA
 from service.operation import Call
 
 _NOTHING = cast(literal("{}", Text), JSON)
+_THIS_TRANSACTION = text("pg_current_xact_id()")
+# Of every transaction before this one it is known how it ended.
+ALL_ENDED_BEFORE = func.pg_snapshot_xmin(func.pg_current_snapshot(), type_=Xid8())
 
 
-def event_table(name: str, *scope: Column[Any], ticket_id: Column[Any]) -> Table:
-    """The events of one dialect's tickets, keyed by the dialect's scope columns first."""
+# Stands before every transaction and behind every one.
+BEHIND_ALL = (2**64 - 1, 0)
+
+
+def last_transaction() -> Column[Any]:
+    """A ticket's column: the highest transaction that wrote it, for its events."""
+    return Column("transaction_id", Xid8, nullable=False, server_default=_THIS_TRANSACTION)
+
+
+def next_version(tickets: FromClause) -> dict[str, ColumnElement[Any]]:
+    """What every change of a ticket sets beside its members: the version and the transaction of its event."""
+    return {
+        "version": tickets.c.version + 1,
+        "transaction_id": func.greatest(tickets.c.transaction_id, func.pg_current_xact_id(), type_=Xid8()),
+    }
+
+
+def event_table(name: str, *scope: Column[Any], ticket_id: Column[Any], declared: Sequence[Column[Any]] = ()) -> Table:
+    """The events of one dialect's tickets, keyed by the dialect's scope columns first.
+
+    `declared` are columns for what the dialect's callers say of themselves.
+    """
     names = [column.name for column in scope]
     return Table(
         name,
         METADATA,
         *scope,
         Column("id", BigInteger, Identity(always=True)),
-        # A sequence is drawn before commit: readers need the transaction too, so as not to step over a late one.
-        Column("transaction_id", Xid8, nullable=False, server_default=text("pg_current_xact_id()")),
+        # The ticket's `last_transaction` as of this version.
+        Column("transaction_id", Xid8, nullable=False, server_default=_THIS_TRANSACTION),
         ticket_id,
         # Counts the ticket's changes from 1, its creation.
         Column("version", Integer, nullable=False),
@@ -57,30 +93,37 @@ def event_table(name: str, *scope: Column[Any], ticket_id: Column[Any]) -> Table
         # Who was authenticated: a token's `sub` or an API key's id.
         Column("actor", Text, nullable=False),
         Column("request_id", Text, nullable=False),
+        *declared,
         # When the row was written and not when its transaction began: it may have waited for the ticket's lock.
         Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
-        PrimaryKeyConstraint(*names, "id"),
+        PrimaryKeyConstraint(*names, "transaction_id", "id"),
         Index(None, *names, ticket_id.name, "version", unique=True),
     )
 
 
 def append(
-    table: Table, ticket: FromClause, kind: ColumnElement[str] | str, changes: ColumnElement[Any] = _NOTHING
+    table: Table,
+    ticket: FromClause,
+    kind: ColumnElement[str] | str,
+    changes: ColumnElement[Any] = _NOTHING,
+    declared: Mapping[str, ColumnElement[Any]] = MappingProxyType({}),
 ) -> CTE:
     """The part of a statement that appends one event for each row of `ticket`, a CTE that wrote tickets.
 
-    `ticket` has the event table's scope columns, `id` and `version`. Takes the parameters of `who`.
+    `ticket` has the event table's scope columns, `id`, `version` and `transaction_id`. Takes the parameters of `who`.
     """
-    scope = [column.name for column in table.primary_key.columns if column.name != "id"]
-    names = [*scope, "ticket_id", "version", "type", "changes", "actor", "request_id"]
+    scope = [column.name for column in table.primary_key.columns if column.name not in ("transaction_id", "id")]
+    names = [*scope, "ticket_id", "version", "transaction_id", "type", "changes", "actor", "request_id", *declared]
     row = select(
         *(ticket.c[name] for name in scope),
         ticket.c.id,
         ticket.c.version,
+        ticket.c.transaction_id,
         literal(kind, Text) if isinstance(kind, str) else kind,
         changes,
         bindparam("actor", type_=Text),
         bindparam("request_id", type_=Text),
+        *declared.values(),
     )
     return insert(table).from_select(names, row).returning(table.c.id).cte("event")
 
@@ -88,6 +131,36 @@ def append(
 def who(call: Call) -> dict[str, Any]:
     """The parameters that every event takes from the call."""
     return {"actor": call.caller.subject, "request_id": call.request_id}
+
+
+def news(table: Table, scope: ColumnElement[bool]) -> Select[Any]:
+    """At most `rows` events behind the place `after_transaction`, `after_id`, in the order in which readers go."""
+    place = tuple_(table.c.transaction_id, table.c.id)
+    after = tuple_(_xid8("after_transaction"), bindparam("after_id", type_=BigInteger))
+    return (
+        select(table)
+        .where(scope, place > after, table.c.transaction_id < ALL_ENDED_BEFORE)
+        .order_by(table.c.transaction_id, table.c.id)
+        .limit(bindparam("rows", type_=Integer))
+    )
+
+
+def any_news(table: Table) -> Select[Any]:
+    """Which of `scopes` have events from transaction `since` on, and up to which transaction all have ended."""
+    scope = next(iter(table.primary_key.columns))
+    asked = func.unnest(bindparam("scopes", type_=ARRAY(scope.type))).table_valued(column("scope", scope.type))
+    asked = asked.render_derived(name="asked")
+    new = exists().where(
+        scope == asked.c.scope,
+        table.c.transaction_id >= _xid8("since"),
+        table.c.transaction_id < ALL_ENDED_BEFORE,
+    )
+    found = select(func.array_agg(asked.c.scope, type_=ARRAY(scope.type))).where(new).scalar_subquery()
+    return select(cast(cast(ALL_ENDED_BEFORE, Text), Numeric).label("fence"), found.label("scopes"))
+
+
+def _xid8(name: str) -> ColumnElement[Any]:
+    return cast(bindparam(name, type_=Text), Xid8)
 
 
 def next_instant(last_change: ColumnElement[Any]) -> ColumnElement[Any]:

@@ -113,6 +113,23 @@ Number = Annotated[int, Field(strict=False)]
 
 Uuid = Annotated[UUID, BeforeValidator(_only_text), Field(strict=False)]
 
+
+def uuid_or(word: str) -> PlainValidator:
+    """For text: a UUID or this word."""
+
+    def check(value: Any) -> UUID | str:
+        if value == word:
+            return word
+        try:
+            return UUID(_only_text(value))
+        except (ValueError, AttributeError, TypeError):
+            raise PydanticCustomError(
+                "uuid_or_word", "Input should be a valid UUID or '{word}'", {"word": word}
+            ) from None
+
+    return PlainValidator(check)
+
+
 # ISO 8601 with any offset, UTC where there is none; microseconds.
 Instant = Annotated[datetime, BeforeValidator(_iso_8601), AfterValidator(_in_utc), Field(strict=False)]
 

@@ -1,11 +1,14 @@
-"""Idempotent creation: within an hour the same key and body give the first answer again, and nothing is made twice.
+"""Idempotent requests: within an hour the same key and body give the first answer again, and nothing is made twice.
 
 The key's row is written by the statement that writes the ticket, so both are there or neither is. The primary key makes
 a second request wait for the first to commit; it then fails, undone as a whole, and reads the stored answer instead.
 A request that failed has written nothing, so its key is free.
+
+What takes several statements claims its key before the first of them (`act`), because it looks at what is there before
+it writes: a second request waits for the claim of the first.
 """
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
@@ -25,16 +28,20 @@ from sqlalchemy import (
     delete,
     func,
     insert,
+    literal,
     literal_column,
     select,
     text,
+    update,
 )
+from sqlalchemy.dialects.postgresql import insert as upsert
 
 from service import jsontext
 from service.database import Connection, ConstraintViolationError
 from service.directory import METADATA
 from service.errors import TicketError
-from service.operation import Call
+from service.jsontext import JsonText
+from service.operation import Call, View
 from service.statement import Row, Statement, some_rows
 
 _ATTEMPTS = 3
@@ -46,7 +53,7 @@ idempotency_keys = Table(
     Column("scope", Text, nullable=False),
     Column("key", Text, nullable=False),
     Column("request_hash", LargeBinary, nullable=False),
-    # The row that the first answer was made of.
+    # The row that the first answer was made of, or the answer itself.
     Column("response", JSON, nullable=False),
     Column("expires_at", DateTime(timezone=True), nullable=False, server_default=text("now() + interval '1 hour'")),
     PrimaryKeyConstraint("scope", "key"),
@@ -99,6 +106,32 @@ def creation(created: CTE, *others: CTE) -> Creation:
     return Creation(Statement(answer.add_cte(*others)), Statement(answer.add_cte(*others, remember)), Statement(replay))
 
 
+_claim = upsert(idempotency_keys).values(
+    scope=bindparam("idempotency_scope", type_=Text),
+    key=bindparam("idempotency_key", type_=Text),
+    request_hash=cast(bindparam("request_hash"), LargeBinary),
+    response=cast(literal("null", Text), JSON),
+)
+# Nothing while another request has the key; one whose hour is over is taken over.
+_CLAIM = Statement(
+    _claim.on_conflict_do_update(
+        constraint=idempotency_keys.primary_key,
+        set_={
+            "request_hash": _claim.excluded.request_hash,
+            "response": _claim.excluded.response,
+            "expires_at": _claim.excluded.expires_at,
+        },
+        where=idempotency_keys.c.expires_at <= func.now(),
+    ).returning(literal_column("1").label("one"))
+)
+_ANSWERED = Statement(select(idempotency_keys.c.request_hash, idempotency_keys.c.response).where(*_MINE))
+_KEEP = Statement(
+    update(idempotency_keys)
+    .where(*_MINE)
+    .values(response=bindparam("response", type_=JSON))
+    .returning(literal_column("1").label("one"))
+)
+
 _PURGE = Statement(
     delete(idempotency_keys)
     .where(some_rows(idempotency_keys, 10_000, "expires_at <= now()"))
@@ -140,6 +173,54 @@ async def once(
         if stored is not None:
             return _replay(call, stored, keyed["request_hash"])
     raise TicketError("unavailable", retry_after=1)
+
+
+async def act(
+    connection: Connection,
+    call: Call,
+    scope: str,
+    subject: Sequence[str],
+    run: Callable[[Connection], Awaitable[View]],
+) -> View:
+    """What `run` answers, or under a key that was used before what it answered then; in a transaction.
+
+    `subject` is what the request is about beside its body. Raises TicketError `idempotency_mismatch` when the key was
+    used with another request, and what `run` raises.
+    """
+    if call.idempotency_key is None:
+        return await run(connection)
+    mine = {"idempotency_scope": scope, "idempotency_key": call.idempotency_key}
+    request_hash = jsontext.digest([*call.method, *subject, call.body])
+    if await connection.one(_CLAIM, {**mine, "request_hash": request_hash}) is None:
+        stored = await connection.one(_ANSWERED, mine)
+        if stored is None:  # gone since: its hour is over
+            raise TicketError("unavailable", retry_after=1)
+        response = _replay(call, stored, request_hash)["response"]
+        view: View = jsontext.parse(response.text.encode())
+        return view
+    view = await run(_Open(connection))
+    await connection.one(_KEEP, {**mine, "response": JsonText(jsontext.dump(view).decode())}, last=True)
+    return view
+
+
+class _Open:
+    """The connection of an act that is not over with its last statement."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def all(
+        self,
+        statement: Statement,
+        parameters: Mapping[str, Any],
+        *,
+        last: bool = False,
+        behind: Statement | None = None,
+    ) -> list[Row]:
+        return await self._connection.all(statement, parameters, behind=behind)
+
+    async def one(self, statement: Statement, parameters: Mapping[str, Any], *, last: bool = False) -> Row | None:
+        return await self._connection.one(statement, parameters)
 
 
 def _replay(call: Call, stored: Row, request_hash: bytes) -> Row:

@@ -6,7 +6,7 @@ import re
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, NoReturn, Protocol, TypeAlias
 
 import grpc
 import structlog
@@ -41,6 +41,9 @@ class Door(Protocol):
 
     async def fail(self, context: Context, error: TicketError) -> Any:
         """The response that tells the failure; or raises, having aborted the call."""
+
+    async def break_off(self, context: Context, error: TicketError) -> NoReturn:
+        """Abort a stream that had begun."""
 
 
 class Method(NamedTuple):
@@ -148,6 +151,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 async for message in behaviour(await self._admit(method, data, metadata, line), context):
                     yield message
                     begun = True
+                line.outcome = CALL.get().outcome or line.outcome
             except asyncio.CancelledError:
                 line.outcome = "cancelled"
                 raise
@@ -155,7 +159,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 # As above.
                 failure = line.failed(error)
                 if begun:
-                    await context.abort(grpc.StatusCode.INTERNAL, failure.message)
+                    await method.door.break_off(context, failure)
                 yield await method.door.fail(context, failure)
             finally:
                 line.write(self._log, self._metrics)

@@ -31,6 +31,8 @@ class Call:
     body: Any = None
     # Set when the answer is the stored one of an earlier request with the same idempotency key.
     replayed: bool = False
+    # Set when the answer itself ends by telling a failure: its reason.
+    outcome: str | None = None
 
     def headers(self) -> Mapping[str, str]:
         """The `header` section of commands that have one."""
@@ -51,14 +53,19 @@ class Operation(Generic[C]):
 
     async def __call__(self, database: Database, call: Call, sections: Mapping[str, Any]) -> View:
         """Validate the request's sections and run. Raises TicketError; nothing is kept when it does."""
-        try:
-            command = self.command.model_validate(sections)
-        except ValidationError as error:
-            raise validation_error(error) from error
+        command = validated(self.command, sections)
         if self.one_statement:
             return await self.run(database, call, command)
         async with database.transaction() as connection:
             return await self.run(connection, call, command)
+
+
+def validated(command: type[C], sections: Mapping[str, Any]) -> C:
+    """The command that a request's sections are. Raises TicketError `validation_error`."""
+    try:
+        return command.model_validate(sections)
+    except ValidationError as error:
+        raise validation_error(error) from error
 
 
 def operation(

@@ -4,7 +4,7 @@ import base64
 import binascii
 import hashlib
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
 
@@ -25,8 +25,13 @@ def cut(rows: Sequence[Row], limit: int, binding: str, *keys: str) -> tuple[Sequ
     """
     if len(rows) <= limit:
         return rows, None
-    place = jsontext.dump([rows[limit - 1][key] for key in keys])
-    return rows[:limit], _encode(_check(place, binding) + place)
+    return rows[:limit], cursor(binding, *(rows[limit - 1][key] for key in keys))
+
+
+def cursor(binding: str, *values: Any) -> str:
+    """The cursor that says: behind the row whose keys have these values."""
+    place = jsontext.dump(values)
+    return _encode(_check(place, binding) + place)
 
 
 def place(cursor: str, binding: str, keys: TypeAdapter[T]) -> T:

@@ -6,18 +6,27 @@ only when it is not 200: an answer without it costs one batch less. The gateway 
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from decimal import Decimal
-from typing import Any, Protocol, TypeAlias
+from typing import Any, NoReturn, Protocol, TypeAlias
 
 import grpc
 from google.api.httpbody_pb2 import HttpBody
 
 from service import jsontext
 from service.database import Database
-from service.errors import REASONS, Issue, TicketError
+from service.errors import REASONS, Issue, Reason, TicketError
 from service.fields import Command
 from service.operation import CALL, Call, Operation, View
+from service.watch import News, Watch
 
 CONTENT_TYPE = "application/json"
+LINES = "application/x-ndjson"
+
+# The gateway takes no query for a path variable of any method (`ignored_query_parameters`), so one whose documented
+# name is a query of another method goes by another name in the protos.
+_VARIABLES = {"project_id": "project"}
+
+# Rows of a complete list that are held at once.
+_PIECE = 250
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Sections = Mapping[str, Any]
@@ -27,6 +36,12 @@ class Servicer(Protocol):
     """What the methods made here need of the service they belong to."""
 
     database: Database
+
+
+class Watched(Servicer, Protocol):
+    """The same of a service with watches."""
+
+    news: News
 
 
 def unary(operation: Operation[Any], *, status: int = 200) -> Any:
@@ -54,15 +69,38 @@ def complete_list(operation: Operation[Any], member: str) -> Any:
         call = CALL.get()
         sections = read(request, call)
         query = sections["query"]
-        view = await operation(self.database, call, sections)
         if "limit" in query or "cursor" in query:
+            view = await operation(self.database, call, sections)
             yield HttpBody(content_type=CONTENT_TYPE, data=jsontext.dump(view))
             return
+        query = {**query, "limit": _PIECE}
+        view = await operation(self.database, call, {**sections, "query": query})
         yield HttpBody(content_type=CONTENT_TYPE, data=b'{"%b":[%b' % (member.encode(), _items(view[member])))
         while view["next_cursor"] is not None:
-            view = await operation(self.database, call, {"query": {**query, "cursor": view["next_cursor"]}})
+            onward = {**sections, "query": {**query, "cursor": view["next_cursor"]}}
+            view = await operation(self.database, call, onward)
             yield HttpBody(data=b"," + _items(view[member]))
         yield HttpBody(data=b"]}")
+
+    return method
+
+
+def watch(watch: Watch[Any]) -> Any:
+    """The method of a `…Rest` service that tells what a watch does, one JSON object a line."""
+    read = _reader(watch.command)
+
+    async def method(self: Watched, request: Any, context: Context) -> AsyncIterator[HttpBody]:
+        call, begun = CALL.get(), False
+        try:
+            async for view in watch(self.news, call, read(request, call)):
+                yield HttpBody(content_type=LINES, data=jsontext.dump(view) + b"\n")
+                begun = True
+        except TicketError as error:
+            if not begun:
+                raise
+            # The status has left long ago: the last line is what tells.
+            call.outcome = error.reason
+            yield HttpBody(data=jsontext.dump(error_body(error)) + b"\n")
 
     return method
 
@@ -74,12 +112,13 @@ def _items(views: Sequence[View]) -> bytes:
 def _reader(command: type[Command]) -> Callable[[Any, Call], Sections]:
     """Sorts a transcoded request into the sections of a command, everything as it came."""
     sections = command.sections()
-    path, query = sections.get("path", ()), sections.get("query", ())
+    path = [(name, _VARIABLES.get(name, name)) for name in sections.get("path", ())]
+    query = sections.get("query", ())
 
     def read(request: Any, call: Call) -> Sections:
         read: dict[str, Any] = {}
         if path:
-            read["path"] = {name: getattr(request, name) for name in path}
+            read["path"] = {name: getattr(request, variable) for name, variable in path}
         if query:
             # Given more than once, it counts as it was given last.
             read["query"] = {name: values[-1] for name in query if (values := getattr(request, name))}
@@ -111,9 +150,10 @@ def _json_body(raw: bytes) -> Any:
 class Failures:
     """How the failures of one `…Rest` service leave: a documented body, and its HTTP status beside it."""
 
-    def __init__(self, body: Callable[[TicketError], View], *, itsm: bool = False) -> None:
+    def __init__(self, body: Callable[[TicketError], View], http: Callable[[Reason], int]) -> None:
+        """`http` is the status of a reason in this API."""
         self._body = body
-        self._itsm = itsm
+        self._http = http
 
     def begin(self, context: Context, request_id: str) -> None:
         """Nothing: the gateway tells the caller the id that it gave the request."""
@@ -126,8 +166,12 @@ class Failures:
             headers["retry-after"] = str(error.retry_after)
         if not error.begun:
             headers["x-retry-safe"] = "true"
-        await _send_status(context, reason.itsm_http if self._itsm else reason.http, headers)
+        await _send_status(context, self._http(reason), headers)
         return HttpBody(content_type=CONTENT_TYPE, data=jsontext.dump(self._body(error)))
+
+    async def break_off(self, context: Context, error: TicketError) -> NoReturn:
+        """End a stream that had begun so that its reader sees that it is not whole."""
+        await context.abort(grpc.StatusCode.INTERNAL, error.message)
 
 
 def error_body(error: TicketError) -> View:

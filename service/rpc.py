@@ -1,7 +1,7 @@
 """The gRPC door: a typed message into a command, a view into a typed message, a failure into a status with details."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Container, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, NoReturn, TypeAlias
 
@@ -13,8 +13,11 @@ from tickets.errors.v1 import error_pb2
 
 from service import jsontext
 from service.errors import REASONS, TicketError, invalid
+from service.fields import Command
+from service.jsontext import JsonText
 from service.operation import CALL, Call, Operation, View
-from service.rest import Servicer, field_errors
+from service.rest import Servicer, Watched, field_errors
+from service.watch import Watch
 
 DOMAIN = "tickets"
 
@@ -35,7 +38,7 @@ def unary(operation: Operation[Any], request: type[Message], response: type[Mess
 
     `wrap` names the response's field that holds the view, where the documented JSON is the bare resource.
     """
-    read, write = _reader(operation, request.DESCRIPTOR), writer(response)
+    read, write = _reader(operation.command, request.DESCRIPTOR), writer(response)
 
     async def method(self: Servicer, request: Any, context: Context) -> Message:
         call = CALL.get()
@@ -43,6 +46,18 @@ def unary(operation: Operation[Any], request: type[Message], response: type[Mess
         if call.replayed:
             context.set_trailing_metadata((("x-request-id", call.request_id), ("idempotent-replayed", "true")))
         return write({wrap: view} if wrap else view)
+
+    return method
+
+
+def watch(watch: Watch[Any], request: type[Message], response: type[Message]) -> Any:
+    """The method of a typed service that tells what a watch does."""
+    read, write = _reader(watch.command, request.DESCRIPTOR), writer(response)
+
+    async def method(self: Watched, request: Any, context: Context) -> AsyncIterator[Message]:
+        call = CALL.get()
+        async for view in watch(self.news, call, read(request, call)):
+            yield write(view)
 
     return method
 
@@ -62,6 +77,10 @@ class Failures:
             status.details.add().Pack(detail)
         trailing = (*(context.trailing_metadata() or ()), ("grpc-status-details-bin", status.SerializeToString()))
         await context.abort(code, error.message, trailing)
+
+    async def break_off(self, context: Context, error: TicketError) -> NoReturn:
+        """The same: a status is what comes last."""
+        await self.fail(context, error)
 
 
 def _details(error: TicketError) -> Iterable[Message]:
@@ -87,15 +106,15 @@ def _details(error: TicketError) -> Iterable[Message]:
     )
 
 
-def _reader(operation: Operation[Any], descriptor: Descriptor) -> Callable[[Any, Call], Sections]:
+def _reader(command: type[Command], descriptor: Descriptor) -> Callable[[Any, Call], Sections]:
     """Sorts a typed request into the sections of a command: the members that are set, by their documented names."""
-    sections = operation.command.sections()
+    sections = command.sections()
     readers = {field.name: (_name(field), _field_reader(field)) for field in descriptor.fields}
     has_mask = readers.pop("update_mask", None) is not None
     homes = {name: section for section, names in sections.items() for name in names if section != "header"}
     strangers = [name for name, _ in readers.values() if name not in homes]
     if strangers:
-        raise TypeError(f"{operation.command.__name__} has no place for {strangers} of {descriptor.full_name}")
+        raise TypeError(f"{command.__name__} has no place for {strangers} of {descriptor.full_name}")
     body = {field: name for field, (name, _) in readers.items() if homes[name] == "body"}
 
     def read(request: Any, call: Call) -> Sections:
@@ -105,7 +124,7 @@ def _reader(operation: Operation[Any], descriptor: Descriptor) -> Callable[[Any,
             if value is not None:
                 read[homes[name]][name] = value
         if has_mask and request.HasField("update_mask"):
-            read["body"] = _masked(request.update_mask.paths, body, read["body"])
+            read["body"] = _masked(descriptor, request.update_mask.paths, body, read["body"])
         if "header" in sections:
             read["header"] = call.headers()
         call.body = read.get("body")
@@ -114,12 +133,28 @@ def _reader(operation: Operation[Any], descriptor: Descriptor) -> Callable[[Any,
     return read
 
 
-def _masked(paths: Iterable[str], fields: Mapping[str, str], given: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The members that the mask names: what is named and not given is null, what is given and not named is left out."""
-    strangers = [path for path in paths if path not in fields]
-    if strangers:
-        raise invalid("body", "update_mask", f"No member that can be changed: {', '.join(strangers)}")
-    return {fields[path]: given.get(fields[path]) for path in paths}
+def _masked(
+    descriptor: Descriptor, paths: Iterable[str], fields: Mapping[str, str], given: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """The members that the mask names: what is named and not given is null, what is given and not named is left out.
+
+    A member of a member (`role_status.blocking_reason`) is null when it is named and not given.
+    """
+    members: dict[str, Any] = {}
+    for path in paths:
+        field, _, inner = path.partition(".")
+        if field not in fields or (inner and inner not in _inner_names(descriptor, field)):
+            raise invalid("body", "update_mask", f"No member that can be changed: {path}")
+        name = fields[field]
+        members.setdefault(name, given.get(name, [] if descriptor.fields_by_name[field].is_repeated else None))
+        if inner:
+            members[name] = {inner: None} | (members[name] or {})
+    return members
+
+
+def _inner_names(descriptor: Descriptor, field: str) -> Container[str]:
+    message = descriptor.fields_by_name[field].message_type
+    return () if message is None else message.fields_by_name
 
 
 def _name(field: Field) -> str:
@@ -148,6 +183,9 @@ def _value_reader(field: Field) -> Callable[[Any], Any]:
         return lambda stamp: _datetime(field.name, stamp)
     if field.name.endswith(_JSON):
         return lambda text: _json(field.name, text)
+    if field.message_type is not None:
+        members = [(_name(member), _field_reader(member)) for member in field.message_type.fields]
+        return lambda message: {name: value for name, read in members if (value := read(message)) is not None}
     return lambda value: value
 
 
@@ -205,12 +243,18 @@ def _value_writer(field: Field) -> Callable[[Any], Any] | None:
     if field.message_type is not None:
         return _stamp if field.message_type.full_name == _TIMESTAMP else _fields_writer(field.message_type)
     if field.name.endswith(_JSON):
-        return lambda text: text.text
+        return _json_text
     return str if field.type == FieldDescriptor.TYPE_STRING else None
 
 
-def _stamp(instant: datetime) -> dict[str, int]:
-    since = instant - _EPOCH
+def _json_text(value: Any) -> str:
+    text: str = value.text if isinstance(value, JsonText) else jsontext.dump(value).decode()
+    return text
+
+
+def _stamp(instant: datetime | str) -> dict[str, int]:
+    # The stored answer of an idempotency key has it as text.
+    since = (datetime.fromisoformat(instant) if isinstance(instant, str) else instant) - _EPOCH
     return {"seconds": since.days * 86400 + since.seconds, "nanos": since.microseconds * 1000}
 
 

@@ -26,6 +26,7 @@ from tickets.itsm.v1 import service_pb2_grpc as itsm_grpc
 
 import service.admin.doors
 import service.handoff.doors
+import service.handoff.tables
 import service.helpdesk.doors
 import service.itsm.doors
 import service.itsm.operations
@@ -41,6 +42,7 @@ from service.metrics import Metrics
 from service.pressure import Pressure
 from service.processes import run_to_completion
 from service.settings import Settings
+from service.watch import News
 
 # Every service that is served, for reflection and for the test of the policy table.
 SERVICES = (
@@ -56,9 +58,9 @@ SERVICES = (
 
 # How the failures of each REST service leave; everything else is typed.
 _REST_DOORS = {
-    "tickets.handoff.v1.TicketRest": rest.Failures(rest.error_body),
-    "tickets.helpdesk.v1.TicketRest": rest.Failures(rest.error_body),
-    "tickets.itsm.v1.TicketRest": rest.Failures(rest.detail_body, itsm=True),
+    "tickets.handoff.v1.TicketRest": rest.Failures(rest.error_body, lambda reason: reason.handoff_http or reason.http),
+    "tickets.helpdesk.v1.TicketRest": rest.Failures(rest.error_body, lambda reason: reason.http),
+    "tickets.itsm.v1.TicketRest": rest.Failures(rest.detail_body, lambda reason: reason.itsm_http),
 }
 
 # Messages beyond our own limit are refused in our words; this one only bounds what is read to find that out.
@@ -79,7 +81,7 @@ async def serve(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
-        server, healthy = await start(settings, stack)
+        server, healthy, news = await start(settings, stack)
         _spare_the_collector()
         _log.info("serving", addresses=settings.grpc_listen)
         await stop.wait()
@@ -87,6 +89,7 @@ async def serve(settings: Settings) -> None:
         await healthy.enter_graceful_shutdown()
         # A proxy asks for health once a second; a call that reached a stopped server could not be repeated safely.
         await asyncio.sleep(settings.drain_notice_seconds)
+        news.close()
         await server.stop(settings.drain_seconds)
     _log.info("stopped")
 
@@ -98,8 +101,8 @@ def _spare_the_collector() -> None:
     gc.set_threshold(*_COLLECT_AFTER)
 
 
-async def start(settings: Settings, stack: AsyncExitStack) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
-    """A listening server and its health; the stack gives back what they hold."""
+async def start(settings: Settings, stack: AsyncExitStack) -> tuple[grpc.aio.Server, health.aio.HealthServicer, News]:
+    """A listening server, its health and its watches; the stack gives back what they hold."""
     database = Database(settings, METADATA)
     await database.open()
     stack.push_async_callback(database.close)
@@ -127,8 +130,9 @@ async def start(settings: Settings, stack: AsyncExitStack) -> tuple[grpc.aio.Ser
             ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
         ],
     )
-    handoff_grpc.add_TicketServiceServicer_to_server(service.handoff.doors.TicketService(database), server)
-    handoff_rest_grpc.add_TicketRestServicer_to_server(service.handoff.doors.TicketRest(database), server)
+    news = News(database, service.handoff.tables.events, settings.max_watches)
+    handoff_grpc.add_TicketServiceServicer_to_server(service.handoff.doors.TicketService(database, news), server)
+    handoff_rest_grpc.add_TicketRestServicer_to_server(service.handoff.doors.TicketRest(database, news), server)
     helpdesk_grpc.add_TicketServiceServicer_to_server(service.helpdesk.doors.TicketService(database), server)
     helpdesk_rest_grpc.add_TicketRestServicer_to_server(service.helpdesk.doors.TicketRest(database), server)
     itsm_grpc.add_TicketServiceServicer_to_server(service.itsm.doors.TicketService(database), server)
@@ -147,12 +151,13 @@ async def start(settings: Settings, stack: AsyncExitStack) -> tuple[grpc.aio.Ser
     for work in (
         calls.watch(),
         pressure.watch(),
+        news.watch(),
         _watch_health(healthy, database),
         repeat(_MERGE_TOTALS_SECONDS, service.itsm.operations.merge_totals, database),
         repeat(_PURGE_KEYS_SECONDS, idempotency.purge, database),
     ):
         stack.push_async_callback(_cancelled, asyncio.create_task(work))
-    return server, healthy
+    return server, healthy, news
 
 
 async def _watch_health(healthy: health.aio.HealthServicer, database: Database) -> None:

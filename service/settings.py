@@ -31,6 +31,7 @@ class Settings(BaseSettings):
     max_calls: Annotated[
         int, Field(ge=1, description="Calls that one process has in hand at once; one more gets 503 and Retry-After.")
     ] = 128
+    max_watches: Annotated[int, Field(ge=1, description="Streams of events that one process feeds at once.")] = 1000
     patience_seconds: Annotated[
         float,
         Field(gt=0, description="When calls wait longer than this to be taken up, some get 503."),

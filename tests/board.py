@@ -28,10 +28,16 @@ NOTHING_YET = {
     "resolution_note": "Works as meant.",
     "resolved_at": "2026-02-22T10:00:00Z",
     "github_issue_number": 17,
-    "github_issue_url": "https://github.com/acme/shop/issues/17",
 }
 # What has no value unless it is given.
-NOT_GIVEN = {"suggested_resolution", "implementation_notes", "evidence", "backend_repo", "frontend_repo"}
+NOT_GIVEN = {
+    "suggested_resolution",
+    "implementation_notes",
+    "evidence",
+    "backend_repo",
+    "frontend_repo",
+    "github_issue_url",
+}
 ALWAYS = (
     "id project_id billing_account_id source number status stage priority blocking created_at reported_by_user_id roles"
     " ticket_ref project_name can_triage"
@@ -58,6 +64,34 @@ async def create(door: Door, who: Credential, project_id: str, headers: Any = No
 async def created(door: Door, who: Credential, project_id: str, **changed: Any) -> dict[str, Any]:
     ticket: dict[str, Any] = (await create(door, who, project_id, **changed)).succeeded(201)["ticket"]
     return ticket
+
+
+async def change(door: Door, who: Credential, ticket: Mapping[str, Any], headers: Any = None, **changed: Any) -> Reply:
+    """PATCH a ticket."""
+    path = {"project_id": ticket["project_id"], "ticket_id": ticket["id"]}
+    return await door.call("handoff.update", who, path=path, body=changed, headers=headers)
+
+
+async def changed(door: Door, who: Credential, ticket: Mapping[str, Any], **change_: Any) -> dict[str, Any]:
+    after: dict[str, Any] = (await change(door, who, ticket, **change_)).succeeded()["ticket"]
+    return after
+
+
+async def read(door: Door, who: Credential, ticket: Mapping[str, Any]) -> dict[str, Any]:
+    path = {"project_id": ticket["project_id"], "ticket_id": ticket["id"]}
+    found: dict[str, Any] = (await door.call("handoff.get", who, path=path)).succeeded()["ticket"]
+    return found
+
+
+async def history(door: Door, who: Credential, ticket: Mapping[str, Any]) -> list[dict[str, Any]]:
+    path = {"project_id": ticket["project_id"], "ticket_id": ticket["id"]}
+    events: list[dict[str, Any]] = (await door.call("handoff.events", who, path=path)).succeeded()["events"]
+    return events
+
+
+def starts(role: str = "backend", **more: Any) -> dict[str, Any]:
+    """The change that starts work on a role."""
+    return {"role": role, "status": "in_progress", "work_started_note": "On it.", **more}
 
 
 async def listed(door: Door, who: Credential, **query: Any) -> list[dict[str, Any]]:

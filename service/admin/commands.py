@@ -9,6 +9,8 @@ from service.fields import Command, Instant, Section, Uuid, distinct, without_nu
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=255), without_nul]
 Slug = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?$")]
+GithubRepo = Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,39}/[A-Za-z0-9._-]{1,100}$")]
+DefaultRoles = Annotated[list[RoleName], Field(min_length=1, max_length=7), distinct]
 
 
 class NewAccount(Section):
@@ -40,7 +42,19 @@ class NewProject(Section):
     account_id: Uuid | None = None
     backend_repo: Name | None = None
     frontend_repo: Name | None = None
-    default_roles: Annotated[list[RoleName], Field(min_length=1, max_length=7), distinct] = Field(["backend"])
+    github_repo: GithubRepo | None = None
+    default_roles: DefaultRoles = Field(["backend"])
+
+
+class ProjectChanges(Section):
+    """What changes of a project; null clears what may be None."""
+
+    project_id: Uuid
+    name: Name = ""
+    backend_repo: Name | None = None
+    frontend_repo: Name | None = None
+    github_repo: GithubRepo | None = None
+    default_roles: DefaultRoles = Field(["backend"])
 
 
 class NewMember(Section):
@@ -49,6 +63,13 @@ class NewMember(Section):
     project_id: Uuid
     user_id: Uuid
     role: MemberRole
+
+
+class MemberId(Section):
+    """A membership that may exist."""
+
+    project_id: Uuid
+    user_id: Uuid
 
 
 class NewTenant(Section):
@@ -82,10 +103,22 @@ class CreateProject(Command):
     body: NewProject
 
 
+class UpdateProject(Command):
+    """AdminService.UpdateProject."""
+
+    body: ProjectChanges
+
+
 class AddMember(Command):
     """AdminService.AddMember."""
 
     body: NewMember
+
+
+class RemoveMember(Command):
+    """AdminService.RemoveMember."""
+
+    body: MemberId
 
 
 class CreateTenant(Command):

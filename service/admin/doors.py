@@ -25,6 +25,12 @@ class AdminService(service_pb2_grpc.AdminServiceServicer):
     CreateProject = rpc.unary(
         operations.create_project, service_pb2.CreateProjectRequest, service_pb2.CreateProjectResponse
     )
+    UpdateProject = rpc.unary(
+        operations.update_project, service_pb2.UpdateProjectRequest, service_pb2.UpdateProjectResponse
+    )
+    RemoveMember = rpc.unary(
+        operations.remove_member, service_pb2.RemoveMemberRequest, service_pb2.RemoveMemberResponse
+    )
     AddMember = rpc.unary(operations.add_member, service_pb2.AddMemberRequest, service_pb2.AddMemberResponse)
     CreateTenant = rpc.unary(
         operations.create_tenant, service_pb2.CreateTenantRequest, service_pb2.CreateTenantResponse

@@ -5,7 +5,16 @@ from datetime import UTC, datetime
 from ulid import ULID
 
 from service.admin import queries
-from service.admin.commands import AddMember, CreateAccount, CreateApiKey, CreateProject, CreateTenant, RevokeApiKey
+from service.admin.commands import (
+    AddMember,
+    CreateAccount,
+    CreateApiKey,
+    CreateProject,
+    CreateTenant,
+    RemoveMember,
+    RevokeApiKey,
+    UpdateProject,
+)
 from service.auth import hash_api_key, new_api_key
 from service.database import Connection
 from service.errors import TicketError, invalid
@@ -41,6 +50,23 @@ async def create_project(connection: Connection, _call: Call, command: CreatePro
     """Create a project, and an account of its name when none is given."""
     statement = queries.CREATE_PROJECT if command.body.account_id else queries.CREATE_PROJECT_WITH_ACCOUNT
     return {"project": await connection.one(statement, vars(command.body))}
+
+
+@operation(UpdateProject, one_statement=True)
+async def update_project(connection: Connection, _call: Call, command: UpdateProject) -> View:
+    """Change a project's settings."""
+    changed = command.body.model_fields_set - {"project_id"}
+    project = await connection.one(queries.update_project(frozenset(changed)), vars(command.body))
+    if project is None:
+        raise TicketError("not_found", "Project not found")
+    return {"project": project}
+
+
+@operation(RemoveMember, one_statement=True)
+async def remove_member(connection: Connection, _call: Call, command: RemoveMember) -> View:
+    """End a user's membership of a project; ending it twice is ending it once."""
+    await connection.one(queries.REMOVE_MEMBER, vars(command.body))
+    return {}
 
 
 @operation(AddMember, one_statement=True)

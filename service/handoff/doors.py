@@ -5,25 +5,54 @@ from tickets.handoff.v1 import rest_pb2_grpc, service_pb2, service_pb2_grpc
 from service import rest, rpc
 from service.database import Database
 from service.handoff import operations
+from service.watch import News
 
 
 class TicketService(service_pb2_grpc.TicketServiceServicer):
     """The typed door."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, news: News) -> None:
         self.database = database
+        self.news = news
 
     ListTickets = rpc.unary(operations.list_tickets, service_pb2.ListTicketsRequest, service_pb2.ListTicketsResponse)
     CreateTicket = rpc.unary(
         operations.create_ticket, service_pb2.CreateTicketRequest, service_pb2.CreateTicketResponse
+    )
+    ListProjectTickets = rpc.unary(
+        operations.list_project_tickets, service_pb2.ListProjectTicketsRequest, service_pb2.ListProjectTicketsResponse
+    )
+    GetTicket = rpc.unary(operations.get_ticket, service_pb2.GetTicketRequest, service_pb2.GetTicketResponse)
+    UpdateTicket = rpc.unary(
+        operations.update_ticket, service_pb2.UpdateTicketRequest, service_pb2.UpdateTicketResponse
+    )
+    BulkUpdateTickets = rpc.unary(
+        operations.bulk_update_tickets, service_pb2.BulkUpdateTicketsRequest, service_pb2.BulkUpdateTicketsResponse
+    )
+    ReportDeployment = rpc.unary(
+        operations.report_deployment, service_pb2.ReportDeploymentRequest, service_pb2.ReportDeploymentResponse
+    )
+    ListTicketEvents = rpc.unary(
+        operations.list_ticket_events, service_pb2.ListTicketEventsRequest, service_pb2.ListTicketEventsResponse
+    )
+    WatchTickets = rpc.watch(
+        operations.watch_tickets, service_pb2.WatchTicketsRequest, service_pb2.WatchTicketsResponse
     )
 
 
 class TicketRest(rest_pb2_grpc.TicketRestServicer):
     """The documented REST face."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, news: News) -> None:
         self.database = database
+        self.news = news
 
     ListTickets = rest.complete_list(operations.list_tickets, "tickets")
     CreateTicket = rest.unary(operations.create_ticket, status=201)
+    ListProjectTickets = rest.complete_list(operations.list_project_tickets, "tickets")
+    GetTicket = rest.unary(operations.get_ticket)
+    UpdateTicket = rest.unary(operations.update_ticket)
+    BulkUpdateTickets = rest.unary(operations.bulk_update_tickets)
+    ReportDeployment = rest.unary(operations.report_deployment)
+    ListTicketEvents = rest.unary(operations.list_ticket_events)
+    WatchTickets = rest.watch(operations.watch_tickets)

@@ -1,39 +1,53 @@
 """Every SQL statement of the handoff API, each within the projects that the caller is a member of."""
 
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import (
     ARRAY,
     JSON,
+    BigInteger,
+    Column,
+    ColumnClause,
     ColumnElement,
     FromClause,
     Integer,
+    Numeric,
+    ScalarSelect,
     Text,
     Uuid,
+    and_,
     any_,
     bindparam,
+    case,
     cast,
     column,
+    delete,
+    exists,
     func,
     insert,
     literal,
     literal_column,
+    or_,
     select,
     true,
     tuple_,
+    update,
 )
-from sqlalchemy.dialects.postgresql import aggregate_order_by
+from sqlalchemy.dialects.postgresql import TSQUERY, aggregate_order_by
+from sqlalchemy.dialects.postgresql import insert as upsert
 
 from service import events, idempotency, numbering
 from service.directory import project_members, projects
-from service.handoff import tables
+from service.handoff import life, tables
 from service.statement import Statement
 
 tickets = tables.tickets
 roles = tables.roles
 
-MAY_CREATE = ["member", "triager", "owner"]
+# Whoever may do more than read.
+WORKERS = ["member", "triager", "owner"]
 
 # What a ticket's JSON takes from its project and from the caller's membership.
 _FROM_PROJECT = (
@@ -42,6 +56,7 @@ _FROM_PROJECT = (
     projects.c.name.label("project_name"),
     projects.c.backend_repo,
     projects.c.frontend_repo,
+    projects.c.github_repo,
     project_members.c.role.label("member_role"),
 )
 _MEMBERSHIP = project_members.join(projects, projects.c.id == project_members.c.project_id)
@@ -79,7 +94,7 @@ def _create() -> idempotency.Creation:
         .where(
             _IS_CALLER,
             projects.c.id == bindparam("project_id", type_=Uuid),
-            project_members.c.role == any_(literal(MAY_CREATE, ARRAY(Text))),
+            project_members.c.role == any_(literal(WORKERS, ARRAY(Text))),
         )
         .cte("project")
     )
@@ -132,38 +147,263 @@ def _create() -> idempotency.Creation:
         .select_from(ticket.join(project, true()))
         .cte("created")
     )
-    return idempotency.creation(created, events.append(tables.events, ticket, "ticket.created"))
+    declared = {"actor_role": ticket.c.actor_role, "actor_id": ticket.c.actor_id}
+    return idempotency.creation(created, events.append(tables.events, ticket, "ticket.created", declared=declared))
 
 
 CREATE = _create()
 
 
-@lru_cache(maxsize=2)
-def list_tickets(*, after: bool) -> Statement:
+_PROJECT = project_members.c.project_id == bindparam("project_id", type_=Uuid)
+
+
+def _given(name: str) -> ColumnElement[Any]:
+    return bindparam(name, type_=tickets.c[name].type)
+
+
+def _has_role(condition: ColumnElement[bool]) -> ColumnElement[bool]:
+    return exists().where(roles.c.project_id == tickets.c.project_id, roles.c.ticket_id == tickets.c.id, condition)
+
+
+_in_project = cast(func.concat("'", cast(tickets.c.project_id, Text), "'"), TSQUERY)
+_has_words = tables.WORDS.op("@@")(
+    func.to_tsquery(tables.SEARCH, bindparam("words", type_=Text), type_=TSQUERY).op("&&")(_in_project)
+)
+
+# The filters of lists by name; `ship` and `milestone` have one for each meaning.
+_FILTERS: Mapping[str, ColumnElement[bool]] = {
+    "status": tickets.c.status == _given("status"),
+    "stage": tickets.c.stage == any_(bindparam("stage", type_=ARRAY(Text))),
+    "priority": tickets.c.priority == _given("priority"),
+    "request_type": tickets.c.request_type == _given("request_type"),
+    "role": _has_role(roles.c.role == bindparam("role", type_=Text)),
+    "assignee": _has_role(roles.c.assignee_user_id == bindparam("assignee", type_=Uuid)),
+    "updated_since": bindparam("updated_since", type_=tickets.c.created_at.type) <= tables.CHANGED_AT,
+    "merged": and_(
+        tickets.c.merge_sha.is_not(None), tickets.c.deployed_at.is_(None), tickets.c.deploy_failed_at.is_(None)
+    ),
+    "deployed": and_(tickets.c.deployed_at.is_not(None), tickets.c.deploy_failed_at.is_(None)),
+    "deploy_failed": tickets.c.deploy_failed_at.is_not(None),
+    "milestone": tickets.c.milestone_id == bindparam("milestone", type_=Uuid),
+    "no_milestone": tickets.c.milestone_id.is_(None),
+    "words": _has_words,
+    "words_or_number": or_(tickets.c.number == bindparam("number", type_=BigInteger), _has_words),
+}
+
+
+@lru_cache(maxsize=256)
+def list_tickets(filters: frozenset[str], *, after: bool, of_project: bool) -> Statement:
     """A page of the caller's tickets, newest first; `after` a position (`created_at`, `id`) or from the top.
 
-    Each project gives its own newest rows from an index, so that a page costs the same at any depth.
+    Each project gives its own newest rows from an index, so that a page costs the same at any depth. `of_project`: of
+    one project, and one row without a ticket when the page is empty; none for whom it does not exist.
     """
     newest_first = (tickets.c.created_at.desc(), tickets.c.id.desc())
     limit = bindparam("limit", type_=Integer)
-    of_project = select(tickets).where(tickets.c.project_id == project_members.c.project_id)
+    wanted = select(tickets).where(
+        tickets.c.project_id == project_members.c.project_id,
+        *(_FILTERS[name] for name in sorted(filters - {"project_id"})),
+    )
     if after:
         position = tuple_(
             bindparam("after_created_at", type_=tickets.c.created_at.type), bindparam("after_id", type_=Uuid)
         )
-        of_project = of_project.where(tuple_(tickets.c.created_at, tickets.c.id) < position)
-    newest = of_project.order_by(*newest_first).limit(limit).lateral("newest")
+        wanted = wanted.where(tuple_(tickets.c.created_at, tickets.c.id) < position)
+    newest = wanted.order_by(*newest_first).limit(limit).lateral("newest")
     page = (
         select(newest, *_FROM_PROJECT)
-        .select_from(_MEMBERSHIP.join(newest, true()))
-        .where(_IS_CALLER)
+        .select_from(_MEMBERSHIP.join(newest, true(), isouter=of_project))
+        .where(_IS_CALLER, *([_PROJECT] if of_project or "project_id" in filters else []))
         .order_by(newest.c.created_at.desc(), newest.c.id.desc())
         .limit(limit)
         .subquery("page")
     )
-    its_roles = (
+    rows = select(page, _its_roles(page).label("roles")).order_by(page.c.created_at.desc(), page.c.id.desc())
+    # With filters the plan depends on what is asked for.
+    return Statement(rows, prepared=not filters)
+
+
+def _its_roles(ticket: FromClause) -> ScalarSelect[Any]:
+    return (
         select(_roles_json(roles))
-        .where(roles.c.project_id == page.c.project_id, roles.c.ticket_id == page.c.id)
+        .where(roles.c.project_id == ticket.c.project_id, roles.c.ticket_id == ticket.c.id)
         .scalar_subquery()
     )
-    return Statement(select(page, its_roles.label("roles")).order_by(page.c.created_at.desc(), page.c.id.desc()))
+
+
+# By what a ticket is found within its project.
+By = Literal["id", "number", "any"]
+_BY: Mapping[By, ColumnElement[bool]] = {
+    "id": tickets.c.id == bindparam("id", type_=Uuid),
+    "number": tickets.c.number == bindparam("number", type_=BigInteger),
+    "any": or_(
+        tickets.c.id == any_(bindparam("ids", type_=ARRAY(Uuid))),
+        tickets.c.number == any_(bindparam("numbers", type_=ARRAY(BigInteger))),
+    ),
+}
+# What a bulk change reads and tells of a ticket: no text.
+_SHORT = (
+    "project_id",
+    "id",
+    "number",
+    "status",
+    "stage",
+    "resolution_type",
+    "resolution_note",
+    "resolved_at",
+    "created_at",
+    "updated_at",
+)
+
+
+@lru_cache(maxsize=3)
+def read_tickets(by: By) -> Statement:
+    """The project's tickets found so, and the instant of a change `at`; one row without a ticket when there is none.
+
+    No row at all for a caller for whom the project does not exist.
+    """
+    columns = [tickets.c[name] for name in _SHORT] if by == "any" else list(tickets.c)
+    its_roles = _its_roles(tickets)
+    at = events.next_instant(tables.CHANGED_AT)
+    found = tickets.c.project_id == projects.c.id
+    return Statement(
+        select(*columns, *_FROM_PROJECT, its_roles.label("roles"), at.label("at"))
+        .select_from(_MEMBERSHIP.outerjoin(tickets, and_(found, _BY[by])))
+        .where(_IS_CALLER, _PROJECT)
+    )
+
+
+@lru_cache(maxsize=3)
+def lock_tickets(by: By) -> Statement:
+    """The same tickets, which nobody else changes before the transaction ends; in order, so that no two wait crosswise.
+
+    A statement of its own: one that waited for a lock goes on seeing other tables as they were before.
+    """
+    is_member = exists().where(_IS_CALLER, project_members.c.project_id == tickets.c.project_id)
+    return Statement(
+        select(tickets.c.id)
+        .where(tickets.c.project_id == bindparam("project_id", type_=Uuid), _BY[by], is_member)
+        .order_by(tickets.c.id)
+        .with_for_update()
+    )
+
+
+def _records(name: str, columns: Sequence[Column[Any]], *more: ColumnClause[Any]) -> FromClause:
+    """The rows of a parameter that is a JSON array of objects."""
+    rows = func.json_to_recordset(bindparam(name, type_=JSON))
+    return rows.table_valued(*(column(c.name, c.type) for c in columns), *more).render_derived(
+        name=f"given_{name}", with_types=True
+    )
+
+
+CHANGEABLE = (*life.TOLD, "resolved_at", "updated_at")
+
+
+def _write() -> Statement:
+    given = _records(
+        "tickets",
+        [tickets.c[name] for name in ("id", *CHANGEABLE)],
+        column("changed", ARRAY(Text)),
+        column("kind", Text),
+        column("changes", JSON),
+        column("agent_origin", Text),
+    )
+    in_project = bindparam("project_id", type_=Uuid)
+    is_worker = exists().where(_IS_CALLER, project_members.c.project_id == tickets.c.project_id)
+    ticket = (
+        update(tickets)
+        .where(tickets.c.project_id == in_project, tickets.c.id == given.c.id, is_worker)
+        .values(
+            {
+                name: case((literal(name, Text) == any_(given.c.changed), given.c[name]), else_=tickets.c[name])
+                for name in CHANGEABLE
+            }
+            | events.next_version(tickets)
+        )
+        .returning(
+            tickets.c.project_id,
+            tickets.c.id,
+            tickets.c.version,
+            tickets.c.transaction_id,
+            given.c.kind,
+            given.c.changes,
+            given.c.agent_origin,
+        )
+        .cte("ticket")
+    )
+    kept = [roles.c[name] for name in ROLE_COLUMNS]
+    changed = _records("roles", kept, column("ticket_id", Uuid), column("position", Integer))
+    names = ["project_id", "ticket_id", "position", *ROLE_COLUMNS]
+    upserted = upsert(roles).from_select(
+        names,
+        select(ticket.c.project_id, *(changed.c[name] for name in names[1:])).select_from(
+            ticket.join(changed, changed.c.ticket_id == ticket.c.id)
+        ),
+    )
+    upserted = upserted.on_conflict_do_update(
+        constraint=roles.primary_key,
+        set_={name: upserted.excluded[name] for name in names if name not in ("project_id", "ticket_id", "id")},
+    )
+    removed = delete(roles).where(
+        roles.c.project_id == in_project, roles.c.id == any_(bindparam("removed_roles", type_=ARRAY(Uuid)))
+    )
+    declared = {
+        "actor_role": bindparam("actor_role", type_=Text),
+        "actor_id": bindparam("actor_id", type_=Text),
+        "agent_origin": ticket.c.agent_origin,
+    }
+    event = events.append(tables.events, ticket, ticket.c.kind, ticket.c.changes, declared)
+    others = (upserted.returning(roles.c.id).cte("upserted"), removed.returning(roles.c.id).cte("removed"), event)
+    return Statement(select(ticket.c.id).add_cte(*others))
+
+
+# Changes locked tickets, their roles, and appends the events that tell it.
+WRITE = _write()
+
+_report = upsert(tables.deployments).from_select(
+    ["project_id", "ticket_id", "merge_sha", "outcome", "happened_at"],
+    select(
+        project_members.c.project_id,
+        *(bindparam(c.name, type_=c.type) for c in (tables.deployments.c.ticket_id, tables.deployments.c.merge_sha)),
+        bindparam("outcome", type_=Text),
+        bindparam("happened_at", type_=tables.deployments.c.happened_at.type),
+    ).where(_IS_CALLER, _PROJECT),
+)
+# Nothing when it was reported before.
+REPORT = Statement(_report.on_conflict_do_nothing().returning(tables.deployments.c.happened_at))
+
+_history = tables.events
+
+
+@lru_cache(maxsize=2)
+def list_events(by: By) -> Statement:
+    """A page of a ticket's events behind a version; one row without an event, or without a ticket, when it is empty."""
+    found = and_(tickets.c.project_id == projects.c.id, _BY[by])
+    page = (
+        select(_history)
+        .where(
+            _history.c.project_id == tickets.c.project_id,
+            _history.c.ticket_id == tickets.c.id,
+            _history.c.version > bindparam("after_version", type_=Integer),
+        )
+        .order_by(_history.c.version)
+        .limit(bindparam("limit", type_=Integer))
+        .lateral("page")
+    )
+    return Statement(
+        select(page, tickets.c.id.label("found"), projects.c.slug.label("project_slug"))
+        .select_from(_MEMBERSHIP.outerjoin(tickets, found).outerjoin(page, true()))
+        .where(_IS_CALLER, _PROJECT)
+        .order_by(page.c.version)
+    )
+
+
+_news = events.news(_history, _history.c.project_id == project_members.c.project_id).lateral("news")
+# Each with the `fence` up to which all events are there; one row without an event when there is none; none for whom the
+# project does not exist.
+NEWS = Statement(
+    select(_news, cast(cast(events.ALL_ENDED_BEFORE, Text), Numeric).label("fence"))
+    .select_from(project_members.outerjoin(_news, true()))
+    .where(_IS_CALLER, _PROJECT)
+    .order_by(_news.c.transaction_id, _news.c.id)
+)

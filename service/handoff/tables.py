@@ -15,12 +15,15 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     Uuid,
+    cast,
     func,
+    text,
 )
+from sqlalchemy.dialects.postgresql import TSVECTOR, array
 
 from service.directory import METADATA, RoleName, created_at, one_of
-from service.events import event_table
-from service.handoff.commands import Priority, RequestType, ResolutionType, RoleStatus, Stage, Status
+from service.events import event_table, last_transaction
+from service.handoff.commands import Outcome, Priority, RequestType, ResolutionType, RoleStatus, Stage, Status
 
 tickets = Table(
     "handoff_tickets",
@@ -49,7 +52,6 @@ tickets = Table(
     Column("deployed_at", DateTime(timezone=True)),
     Column("deploy_failed_at", DateTime(timezone=True)),
     Column("github_issue_number", BigInteger),
-    Column("github_issue_url", Text),
     # Who was authenticated, and what they declared themselves to be.
     Column("reported_by_user_id", Uuid),
     Column("actor_role", Text, nullable=False),
@@ -59,6 +61,7 @@ tickets = Table(
     Column("updated_at", DateTime(timezone=True)),
     # Counts changes from 1; the version of its newest event.
     Column("version", Integer, nullable=False, server_default="1"),
+    last_transaction(),
     PrimaryKeyConstraint("project_id", "id"),
     UniqueConstraint("project_id", "number"),
     ForeignKeyConstraint(["project_id"], ["projects.id"]),
@@ -70,7 +73,26 @@ tickets = Table(
     CheckConstraint("(status = 'closed') = (stage = 'live')", name="closed_is_live"),
 )
 
-Index("handoff_tickets_newest_idx", tickets.c.project_id, tickets.c.created_at.desc(), tickets.c.id.desc())
+_newest_first = (tickets.c.created_at.desc(), tickets.c.id.desc())
+Index("handoff_tickets_newest_idx", tickets.c.project_id, *_newest_first)
+# Of what a project has, most is closed.
+Index("handoff_tickets_open_idx", tickets.c.project_id, *_newest_first, postgresql_where=tickets.c.status == "open")
+Index(
+    "handoff_tickets_milestone_idx",
+    tickets.c.project_id,
+    tickets.c.milestone_id,
+    *_newest_first,
+    postgresql_where=tickets.c.milestone_id.is_not(None),
+)
+CHANGED_AT = func.coalesce(tickets.c.updated_at, tickets.c.created_at)
+Index("handoff_tickets_changed_idx", tickets.c.project_id, CHANGED_AT)
+
+SEARCH = text("'simple'::regconfig")
+# The words of a ticket, and its project as if it were one: else a search would go through every project's words.
+WORDS = func.to_tsvector(
+    SEARCH, tickets.c.title.op("||")(text("' '")).op("||")(tickets.c.description), type_=TSVECTOR
+).op("||")(func.array_to_tsvector(array([cast(tickets.c.project_id, Text)]), type_=TSVECTOR))
+Index("handoff_tickets_words_idx", WORDS, postgresql_using="gin")
 
 roles = Table(
     "handoff_roles",
@@ -98,8 +120,32 @@ roles = Table(
     one_of("status", RoleStatus),
 )
 
+Index(
+    "handoff_roles_assignee_idx",
+    roles.c.project_id,
+    roles.c.assignee_user_id,
+    postgresql_where=roles.c.assignee_user_id.is_not(None),
+)
+
+# Reports that were taken: the same commit and outcome again is no news.
+deployments = Table(
+    "handoff_deployments",
+    METADATA,
+    Column("project_id", Uuid, nullable=False),
+    Column("ticket_id", Uuid, nullable=False),
+    Column("merge_sha", Text, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("happened_at", DateTime(timezone=True), nullable=False),
+    created_at(),
+    PrimaryKeyConstraint("project_id", "ticket_id", "merge_sha", "outcome"),
+    ForeignKeyConstraint(["project_id", "ticket_id"], ["handoff_tickets.project_id", "handoff_tickets.id"]),
+    one_of("outcome", Outcome),
+)
+
 events = event_table(
     "handoff_events",
     Column("project_id", Uuid, nullable=False),
     ticket_id=Column("ticket_id", Uuid, nullable=False),
+    # What the caller declared, and the agent that started work on a role.
+    declared=(Column("actor_role", Text), Column("actor_id", Text), Column("agent_origin", Text)),
 )

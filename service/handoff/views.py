@@ -42,32 +42,58 @@ _MEMBERS = (
     "backend_repo",
     "frontend_repo",
     "github_issue_number",
-    "github_issue_url",
+)
+_EVENT_MEMBERS = (
+    "project_id",
+    "ticket_id",
+    "version",
+    "type",
+    "changes",
+    "actor",
+    "actor_role",
+    "actor_id",
+    "agent_origin",
+    "request_id",
+    "created_at",
 )
 _ROLE_TIMES = ("started_at", "completed_at", "created_at", "updated_at")
-_TRIAGE = ("triager", "owner")
+TRIAGE = ("triager", "owner")
+
+
+def roles(row: Row) -> list[View]:
+    """The roles of a ticket as it was read."""
+    return [] if row["roles"] is None else [_role(role) for role in orjson.loads(row["roles"].text)]
 
 
 def ticket(row: Row) -> View:
-    """The detail form."""
+    """The detail form of a ticket with its roles in the documented form."""
     view = {name: row[name] for name in _MEMBERS}
     # The names that older clients know.
     view["category"] = row["request_type"]
     view["severity"] = row["priority"]
     view["suggested_backend_change"] = row["suggested_resolution"]
-    view["roles"] = [] if row["roles"] is None else [_role(role) for role in orjson.loads(row["roles"].text)]
+    view["roles"] = row["roles"]
     view["ticket_ref"] = f"HO-{row['number']}-{row['project_slug']}"
-    view["can_triage"] = row["member_role"] in _TRIAGE
+    view["can_triage"] = row["member_role"] in TRIAGE
+    is_linked = row["github_issue_number"] is not None and row["github_repo"] is not None
+    view["github_issue_url"] = (
+        f"https://github.com/{row['github_repo']}/issues/{row['github_issue_number']}" if is_linked else None
+    )
     return view
 
 
 def listed_ticket(row: Row, *, slim: bool) -> View:
     """The list form: with a summary, and without the description when `slim`."""
-    view = ticket(row)
+    view = ticket(row | {"roles": roles(row)})
     view["summary"] = summary(row["description"])
     if slim:
         del view["description"]
     return view
+
+
+def event(row: Row) -> View:
+    """One change of a ticket."""
+    return {name: row[name] for name in _EVENT_MEMBERS}
 
 
 def summary(description: str) -> str:

@@ -113,7 +113,7 @@ def update_ticket(by: frozenset[str]) -> Statement:
         ),
         "updated_at": stamp,
         "updated_by": bindparam("actor", type_=Text),
-        "version": tickets.c.version + 1,
+        **events.next_version(tickets),
     }
     after = (
         update(tickets)

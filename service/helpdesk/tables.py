@@ -18,7 +18,7 @@ from sqlalchemy import (
 )
 
 from service.directory import METADATA, created_at, one_of
-from service.events import event_table
+from service.events import event_table, last_transaction
 from service.helpdesk.commands import Priority, SourceType, Status, Type
 
 tickets = Table(
@@ -60,6 +60,7 @@ tickets = Table(
     Column("deleted_by", Text),
     # Counts changes from 1; the version of its newest event.
     Column("version", Integer, nullable=False, server_default="1"),
+    last_transaction(),
     PrimaryKeyConstraint("tenant_id", "id"),
     UniqueConstraint("tenant_id", "number"),
     one_of("type", Type),

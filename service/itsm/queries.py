@@ -80,7 +80,8 @@ def update_ticket(changed: frozenset[str]) -> Statement:
         .where(*MINE, tickets.c.id == before.c.id)
         .values(
             {name: bindparam(f"new_{name}", type_=tickets.c[name].type) for name in sorted(changed)}
-            | {"updated_at": events.next_instant(tickets.c.updated_at), "version": tickets.c.version + 1}
+            | {"updated_at": events.next_instant(tickets.c.updated_at)}
+            | events.next_version(tickets)
         )
         .returning(tickets)
         .cte("after")

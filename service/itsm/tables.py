@@ -18,7 +18,7 @@ from sqlalchemy import (
 )
 
 from service.directory import METADATA, created_at, one_of
-from service.events import event_table
+from service.events import event_table, last_transaction
 from service.itsm.commands import Priority, Status
 
 tickets = Table(
@@ -43,6 +43,7 @@ tickets = Table(
     Column("updated_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
     # Counts changes from 1; the version of its newest event.
     Column("version", Integer, nullable=False, server_default="1"),
+    last_transaction(),
     PrimaryKeyConstraint("account_id", "live", "id"),
     one_of("status", Status),
     one_of("priority", Priority),

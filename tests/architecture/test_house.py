@@ -50,7 +50,7 @@ def test_only_the_composition_root_knows_the_dialects() -> None:
         assert not [name for name in imports(path) if name.startswith(strangers)], path
 
 
-@pytest.mark.parametrize("module", ["operations", "queries", "tables", "commands", "views"])
+@pytest.mark.parametrize("module", ["operations", "queries", "tables", "commands", "views", "life"])
 def test_operations_know_no_transport(module: str) -> None:
     transport = ("grpc", "google", "tickets.", "service.rest", "service.rpc", "service.interceptors")
     for dialect in DIALECTS:
@@ -115,7 +115,14 @@ def _statements() -> Iterator[tuple[str, Any]]:
     for filters in (frozenset[str](), frozenset({"status"}), frozenset({"status", "start_date", "end_date"})):
         yield "itsm", itsm.list_tickets(filters)
     yield from (("handoff", statement) for statement in handoff.CREATE)
-    yield from (("handoff", handoff.list_tickets(after=after)) for after in (True, False))
+    for of_project in (True, False):
+        yield "handoff", handoff.list_tickets(frozenset(), after=True, of_project=of_project)
+        yield "handoff", handoff.list_tickets(frozenset(handoff._FILTERS), after=False, of_project=of_project)
+    for by in ("id", "number", "any"):
+        yield "handoff", handoff.read_tickets(by)
+        yield "handoff", handoff.lock_tickets(by)
+    yield "handoff", handoff.list_events("id")
+    yield from (("handoff", statement) for statement in (handoff.WRITE, handoff.REPORT, handoff.NEWS))
     yield from (("helpdesk", statement) for statement in helpdesk.CREATE)
     for scope in (frozenset({"tenant_id"}), frozenset({"tenant_id", "app_id"})):
         yield "helpdesk", helpdesk.get_ticket(scope | {"id"})

@@ -22,10 +22,11 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1etickets/admin/v1/service.proto\x12\x10tickets.admin.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"S\n\x07\x41\x63\x63ount\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12.\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xd6\x01\n\x06\x41piKey\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\naccount_id\x18\x02 \x01(\t\x12\x0e\n\x06scopes\x18\x03 \x03(\t\x12\x0c\n\x04live\x18\x04 \x01(\x08\x12.\n\ncreated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nrevoked_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xe6\x01\n\x07Project\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\naccount_id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0c\n\x04slug\x18\x04 \x01(\t\x12\x19\n\x0c\x62\x61\x63kend_repo\x18\x05 \x01(\tH\x00\x88\x01\x01\x12\x1a\n\rfrontend_repo\x18\x06 \x01(\tH\x01\x88\x01\x01\x12\x15\n\rdefault_roles\x18\x07 \x03(\t\x12.\n\ncreated_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x0f\n\r_backend_repoB\x10\n\x0e_frontend_repo\"k\n\x06Member\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x0c\n\x04role\x18\x03 \x01(\t\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"R\n\x06Tenant\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12.\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"$\n\x14\x43reateAccountRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"C\n\x15\x43reateAccountResponse\x12*\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x19.tickets.admin.v1.Account\"w\n\x13\x43reateApiKeyRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x0e\n\x06scopes\x18\x02 \x03(\t\x12\x0c\n\x04test\x18\x03 \x01(\x08\x12.\n\nexpires_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"N\n\x14\x43reateApiKeyResponse\x12)\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x18.tickets.admin.v1.ApiKey\x12\x0b\n\x03key\x18\x02 \x01(\t\")\n\x13RevokeApiKeyRequest\x12\x12\n\napi_key_id\x18\x01 \x01(\t\"A\n\x14RevokeApiKeyResponse\x12)\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x18.tickets.admin.v1.ApiKey\"\xcb\x01\n\x14\x43reateProjectRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04slug\x18\x02 \x01(\t\x12\x17\n\naccount_id\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x19\n\x0c\x62\x61\x63kend_repo\x18\x04 \x01(\tH\x01\x88\x01\x01\x12\x1a\n\rfrontend_repo\x18\x05 \x01(\tH\x02\x88\x01\x01\x12\x15\n\rdefault_roles\x18\x06 \x03(\tB\r\n\x0b_account_idB\x0f\n\r_backend_repoB\x10\n\x0e_frontend_repo\"C\n\x15\x43reateProjectResponse\x12*\n\x07project\x18\x01 \x01(\x0b\x32\x19.tickets.admin.v1.Project\"E\n\x10\x41\x64\x64MemberRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x0c\n\x04role\x18\x03 \x01(\t\"=\n\x11\x41\x64\x64MemberResponse\x12(\n\x06member\x18\x01 \x01(\x0b\x32\x18.tickets.admin.v1.Member\";\n\x13\x43reateTenantRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x02id\x18\x02 \x01(\tH\x00\x88\x01\x01\x42\x05\n\x03_id\"@\n\x14\x43reateTenantResponse\x12(\n\x06tenant\x18\x01 \x01(\x0b\x32\x18.tickets.admin.v1.Tenant2\xd7\x04\n\x0c\x41\x64minService\x12\x62\n\rCreateAccount\x12&.tickets.admin.v1.CreateAccountRequest\x1a\'.tickets.admin.v1.CreateAccountResponse\"\x00\x12_\n\x0c\x43reateApiKey\x12%.tickets.admin.v1.CreateApiKeyRequest\x1a&.tickets.admin.v1.CreateApiKeyResponse\"\x00\x12\x62\n\x0cRevokeApiKey\x12%.tickets.admin.v1.RevokeApiKeyRequest\x1a&.tickets.admin.v1.RevokeApiKeyResponse\"\x03\x90\x02\x02\x12\x62\n\rCreateProject\x12&.tickets.admin.v1.CreateProjectRequest\x1a\'.tickets.admin.v1.CreateProjectResponse\"\x00\x12Y\n\tAddMember\x12\".tickets.admin.v1.AddMemberRequest\x1a#.tickets.admin.v1.AddMemberResponse\"\x03\x90\x02\x02\x12_\n\x0c\x43reateTenant\x12%.tickets.admin.v1.CreateTenantRequest\x1a&.tickets.admin.v1.CreateTenantResponse\"\x00\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1etickets/admin/v1/service.proto\x12\x10tickets.admin.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"S\n\x07\x41\x63\x63ount\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12.\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xd6\x01\n\x06\x41piKey\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\naccount_id\x18\x02 \x01(\t\x12\x0e\n\x06scopes\x18\x03 \x03(\t\x12\x0c\n\x04live\x18\x04 \x01(\x08\x12.\n\ncreated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nrevoked_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x90\x02\n\x07Project\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\naccount_id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0c\n\x04slug\x18\x04 \x01(\t\x12\x19\n\x0c\x62\x61\x63kend_repo\x18\x05 \x01(\tH\x00\x88\x01\x01\x12\x1a\n\rfrontend_repo\x18\x06 \x01(\tH\x01\x88\x01\x01\x12\x15\n\rdefault_roles\x18\x07 \x03(\t\x12.\n\ncreated_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x0bgithub_repo\x18\t \x01(\tH\x02\x88\x01\x01\x42\x0f\n\r_backend_repoB\x10\n\x0e_frontend_repoB\x0e\n\x0c_github_repo\"k\n\x06Member\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x0c\n\x04role\x18\x03 \x01(\t\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"R\n\x06Tenant\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12.\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"$\n\x14\x43reateAccountRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"C\n\x15\x43reateAccountResponse\x12*\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x19.tickets.admin.v1.Account\"w\n\x13\x43reateApiKeyRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x0e\n\x06scopes\x18\x02 \x03(\t\x12\x0c\n\x04test\x18\x03 \x01(\x08\x12.\n\nexpires_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"N\n\x14\x43reateApiKeyResponse\x12)\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x18.tickets.admin.v1.ApiKey\x12\x0b\n\x03key\x18\x02 \x01(\t\")\n\x13RevokeApiKeyRequest\x12\x12\n\napi_key_id\x18\x01 \x01(\t\"A\n\x14RevokeApiKeyResponse\x12)\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x18.tickets.admin.v1.ApiKey\"\xf5\x01\n\x14\x43reateProjectRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04slug\x18\x02 \x01(\t\x12\x17\n\naccount_id\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x19\n\x0c\x62\x61\x63kend_repo\x18\x04 \x01(\tH\x01\x88\x01\x01\x12\x1a\n\rfrontend_repo\x18\x05 \x01(\tH\x02\x88\x01\x01\x12\x15\n\rdefault_roles\x18\x06 \x03(\t\x12\x18\n\x0bgithub_repo\x18\x07 \x01(\tH\x03\x88\x01\x01\x42\r\n\x0b_account_idB\x0f\n\r_backend_repoB\x10\n\x0e_frontend_repoB\x0e\n\x0c_github_repo\"C\n\x15\x43reateProjectResponse\x12*\n\x07project\x18\x01 \x01(\x0b\x32\x19.tickets.admin.v1.Project\"\x92\x02\n\x14UpdateProjectRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x11\n\x04name\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x19\n\x0c\x62\x61\x63kend_repo\x18\x04 \x01(\tH\x01\x88\x01\x01\x12\x1a\n\rfrontend_repo\x18\x05 \x01(\tH\x02\x88\x01\x01\x12\x18\n\x0bgithub_repo\x18\x06 \x01(\tH\x03\x88\x01\x01\x12\x15\n\rdefault_roles\x18\x07 \x03(\tB\x07\n\x05_nameB\x0f\n\r_backend_repoB\x10\n\x0e_frontend_repoB\x0e\n\x0c_github_repo\"C\n\x15UpdateProjectResponse\x12*\n\x07project\x18\x01 \x01(\x0b\x32\x19.tickets.admin.v1.Project\"E\n\x10\x41\x64\x64MemberRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x0c\n\x04role\x18\x03 \x01(\t\"=\n\x11\x41\x64\x64MemberResponse\x12(\n\x06member\x18\x01 \x01(\x0b\x32\x18.tickets.admin.v1.Member\":\n\x13RemoveMemberRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\"\x16\n\x14RemoveMemberResponse\";\n\x13\x43reateTenantRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x02id\x18\x02 \x01(\tH\x00\x88\x01\x01\x42\x05\n\x03_id\"@\n\x14\x43reateTenantResponse\x12(\n\x06tenant\x18\x01 \x01(\x0b\x32\x18.tickets.admin.v1.Tenant2\xa2\x06\n\x0c\x41\x64minService\x12\x62\n\rCreateAccount\x12&.tickets.admin.v1.CreateAccountRequest\x1a\'.tickets.admin.v1.CreateAccountResponse\"\x00\x12_\n\x0c\x43reateApiKey\x12%.tickets.admin.v1.CreateApiKeyRequest\x1a&.tickets.admin.v1.CreateApiKeyResponse\"\x00\x12\x62\n\x0cRevokeApiKey\x12%.tickets.admin.v1.RevokeApiKeyRequest\x1a&.tickets.admin.v1.RevokeApiKeyResponse\"\x03\x90\x02\x02\x12\x62\n\rCreateProject\x12&.tickets.admin.v1.CreateProjectRequest\x1a\'.tickets.admin.v1.CreateProjectResponse\"\x00\x12\x65\n\rUpdateProject\x12&.tickets.admin.v1.UpdateProjectRequest\x1a\'.tickets.admin.v1.UpdateProjectResponse\"\x03\x90\x02\x02\x12Y\n\tAddMember\x12\".tickets.admin.v1.AddMemberRequest\x1a#.tickets.admin.v1.AddMemberResponse\"\x03\x90\x02\x02\x12\x62\n\x0cRemoveMember\x12%.tickets.admin.v1.RemoveMemberRequest\x1a&.tickets.admin.v1.RemoveMemberResponse\"\x03\x90\x02\x02\x12_\n\x0c\x43reateTenant\x12%.tickets.admin.v1.CreateTenantRequest\x1a&.tickets.admin.v1.CreateTenantResponse\"\x00\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,42 +35,54 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ADMINSERVICE'].methods_by_name['RevokeApiKey']._loaded_options = None
   _globals['_ADMINSERVICE'].methods_by_name['RevokeApiKey']._serialized_options = b'\220\002\002'
+  _globals['_ADMINSERVICE'].methods_by_name['UpdateProject']._loaded_options = None
+  _globals['_ADMINSERVICE'].methods_by_name['UpdateProject']._serialized_options = b'\220\002\002'
   _globals['_ADMINSERVICE'].methods_by_name['AddMember']._loaded_options = None
   _globals['_ADMINSERVICE'].methods_by_name['AddMember']._serialized_options = b'\220\002\002'
-  _globals['_ACCOUNT']._serialized_start=85
-  _globals['_ACCOUNT']._serialized_end=168
-  _globals['_APIKEY']._serialized_start=171
-  _globals['_APIKEY']._serialized_end=385
-  _globals['_PROJECT']._serialized_start=388
-  _globals['_PROJECT']._serialized_end=618
-  _globals['_MEMBER']._serialized_start=620
-  _globals['_MEMBER']._serialized_end=727
-  _globals['_TENANT']._serialized_start=729
-  _globals['_TENANT']._serialized_end=811
-  _globals['_CREATEACCOUNTREQUEST']._serialized_start=813
-  _globals['_CREATEACCOUNTREQUEST']._serialized_end=849
-  _globals['_CREATEACCOUNTRESPONSE']._serialized_start=851
-  _globals['_CREATEACCOUNTRESPONSE']._serialized_end=918
-  _globals['_CREATEAPIKEYREQUEST']._serialized_start=920
-  _globals['_CREATEAPIKEYREQUEST']._serialized_end=1039
-  _globals['_CREATEAPIKEYRESPONSE']._serialized_start=1041
-  _globals['_CREATEAPIKEYRESPONSE']._serialized_end=1119
-  _globals['_REVOKEAPIKEYREQUEST']._serialized_start=1121
-  _globals['_REVOKEAPIKEYREQUEST']._serialized_end=1162
-  _globals['_REVOKEAPIKEYRESPONSE']._serialized_start=1164
-  _globals['_REVOKEAPIKEYRESPONSE']._serialized_end=1229
-  _globals['_CREATEPROJECTREQUEST']._serialized_start=1232
-  _globals['_CREATEPROJECTREQUEST']._serialized_end=1435
-  _globals['_CREATEPROJECTRESPONSE']._serialized_start=1437
-  _globals['_CREATEPROJECTRESPONSE']._serialized_end=1504
-  _globals['_ADDMEMBERREQUEST']._serialized_start=1506
-  _globals['_ADDMEMBERREQUEST']._serialized_end=1575
-  _globals['_ADDMEMBERRESPONSE']._serialized_start=1577
-  _globals['_ADDMEMBERRESPONSE']._serialized_end=1638
-  _globals['_CREATETENANTREQUEST']._serialized_start=1640
-  _globals['_CREATETENANTREQUEST']._serialized_end=1699
-  _globals['_CREATETENANTRESPONSE']._serialized_start=1701
-  _globals['_CREATETENANTRESPONSE']._serialized_end=1765
-  _globals['_ADMINSERVICE']._serialized_start=1768
-  _globals['_ADMINSERVICE']._serialized_end=2367
+  _globals['_ADMINSERVICE'].methods_by_name['RemoveMember']._loaded_options = None
+  _globals['_ADMINSERVICE'].methods_by_name['RemoveMember']._serialized_options = b'\220\002\002'
+  _globals['_ACCOUNT']._serialized_start=119
+  _globals['_ACCOUNT']._serialized_end=202
+  _globals['_APIKEY']._serialized_start=205
+  _globals['_APIKEY']._serialized_end=419
+  _globals['_PROJECT']._serialized_start=422
+  _globals['_PROJECT']._serialized_end=694
+  _globals['_MEMBER']._serialized_start=696
+  _globals['_MEMBER']._serialized_end=803
+  _globals['_TENANT']._serialized_start=805
+  _globals['_TENANT']._serialized_end=887
+  _globals['_CREATEACCOUNTREQUEST']._serialized_start=889
+  _globals['_CREATEACCOUNTREQUEST']._serialized_end=925
+  _globals['_CREATEACCOUNTRESPONSE']._serialized_start=927
+  _globals['_CREATEACCOUNTRESPONSE']._serialized_end=994
+  _globals['_CREATEAPIKEYREQUEST']._serialized_start=996
+  _globals['_CREATEAPIKEYREQUEST']._serialized_end=1115
+  _globals['_CREATEAPIKEYRESPONSE']._serialized_start=1117
+  _globals['_CREATEAPIKEYRESPONSE']._serialized_end=1195
+  _globals['_REVOKEAPIKEYREQUEST']._serialized_start=1197
+  _globals['_REVOKEAPIKEYREQUEST']._serialized_end=1238
+  _globals['_REVOKEAPIKEYRESPONSE']._serialized_start=1240
+  _globals['_REVOKEAPIKEYRESPONSE']._serialized_end=1305
+  _globals['_CREATEPROJECTREQUEST']._serialized_start=1308
+  _globals['_CREATEPROJECTREQUEST']._serialized_end=1553
+  _globals['_CREATEPROJECTRESPONSE']._serialized_start=1555
+  _globals['_CREATEPROJECTRESPONSE']._serialized_end=1622
+  _globals['_UPDATEPROJECTREQUEST']._serialized_start=1625
+  _globals['_UPDATEPROJECTREQUEST']._serialized_end=1899
+  _globals['_UPDATEPROJECTRESPONSE']._serialized_start=1901
+  _globals['_UPDATEPROJECTRESPONSE']._serialized_end=1968
+  _globals['_ADDMEMBERREQUEST']._serialized_start=1970
+  _globals['_ADDMEMBERREQUEST']._serialized_end=2039
+  _globals['_ADDMEMBERRESPONSE']._serialized_start=2041
+  _globals['_ADDMEMBERRESPONSE']._serialized_end=2102
+  _globals['_REMOVEMEMBERREQUEST']._serialized_start=2104
+  _globals['_REMOVEMEMBERREQUEST']._serialized_end=2162
+  _globals['_REMOVEMEMBERRESPONSE']._serialized_start=2164
+  _globals['_REMOVEMEMBERRESPONSE']._serialized_end=2186
+  _globals['_CREATETENANTREQUEST']._serialized_start=2188
+  _globals['_CREATETENANTREQUEST']._serialized_end=2247
+  _globals['_CREATETENANTRESPONSE']._serialized_start=2249
+  _globals['_CREATETENANTRESPONSE']._serialized_end=2313
+  _globals['_ADMINSERVICE']._serialized_start=2316
+  _globals['_ADMINSERVICE']._serialized_end=3118
 # @@protoc_insertion_point(module_scope)

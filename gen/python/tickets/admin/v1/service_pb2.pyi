@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -119,6 +120,7 @@ class Project(_message.Message):
     FRONTEND_REPO_FIELD_NUMBER: _builtins.int
     DEFAULT_ROLES_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
+    GITHUB_REPO_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUID, given by the service."""
     account_id: _builtins.str
@@ -131,6 +133,8 @@ class Project(_message.Message):
     """Absent when it has none."""
     frontend_repo: _builtins.str
     """Absent when it has none."""
+    github_repo: _builtins.str
+    """The GitHub repository whose issues mirror tickets, `owner/name`. Absent when there is none."""
     @_builtins.property
     def default_roles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The roles of a ticket that names none."""
@@ -150,19 +154,24 @@ class Project(_message.Message):
         frontend_repo: _builtins.str | None = ...,
         default_roles: _abc.Iterable[_builtins.str] | None = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
+        github_repo: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_backend_repo", b"_backend_repo", "_frontend_repo", b"_frontend_repo", "backend_repo", b"backend_repo", "created_at", b"created_at", "frontend_repo", b"frontend_repo"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_backend_repo", b"_backend_repo", "_frontend_repo", b"_frontend_repo", "_github_repo", b"_github_repo", "backend_repo", b"backend_repo", "created_at", b"created_at", "frontend_repo", b"frontend_repo", "github_repo", b"github_repo"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_backend_repo", b"_backend_repo", "_frontend_repo", b"_frontend_repo", "account_id", b"account_id", "backend_repo", b"backend_repo", "created_at", b"created_at", "default_roles", b"default_roles", "frontend_repo", b"frontend_repo", "id", b"id", "name", b"name", "slug", b"slug"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_backend_repo", b"_backend_repo", "_frontend_repo", b"_frontend_repo", "_github_repo", b"_github_repo", "account_id", b"account_id", "backend_repo", b"backend_repo", "created_at", b"created_at", "default_roles", b"default_roles", "frontend_repo", b"frontend_repo", "github_repo", b"github_repo", "id", b"id", "name", b"name", "slug", b"slug"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__backend_repo: _TypeAlias = _typing.Literal["backend_repo"]  # noqa: Y015
     _WhichOneofArgType__backend_repo: _TypeAlias = _typing.Literal["_backend_repo", b"_backend_repo"]  # noqa: Y015
     _WhichOneofReturnType__frontend_repo: _TypeAlias = _typing.Literal["frontend_repo"]  # noqa: Y015
     _WhichOneofArgType__frontend_repo: _TypeAlias = _typing.Literal["_frontend_repo", b"_frontend_repo"]  # noqa: Y015
+    _WhichOneofReturnType__github_repo: _TypeAlias = _typing.Literal["github_repo"]  # noqa: Y015
+    _WhichOneofArgType__github_repo: _TypeAlias = _typing.Literal["_github_repo", b"_github_repo"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__backend_repo) -> _WhichOneofReturnType__backend_repo | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__frontend_repo) -> _WhichOneofReturnType__frontend_repo | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__github_repo) -> _WhichOneofReturnType__github_repo | None: ...
 
 Global___Project: _TypeAlias = Project  # noqa: Y015
 
@@ -404,6 +413,7 @@ class CreateProjectRequest(_message.Message):
     BACKEND_REPO_FIELD_NUMBER: _builtins.int
     FRONTEND_REPO_FIELD_NUMBER: _builtins.int
     DEFAULT_ROLES_FIELD_NUMBER: _builtins.int
+    GITHUB_REPO_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Required, 1–255 characters."""
     slug: _builtins.str
@@ -414,6 +424,8 @@ class CreateProjectRequest(_message.Message):
     """At most 255 characters; none when absent."""
     frontend_repo: _builtins.str
     """At most 255 characters; none when absent."""
+    github_repo: _builtins.str
+    """`owner/name`; none when absent."""
     @_builtins.property
     def default_roles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Handoff roles, each once; `backend` when empty."""
@@ -427,10 +439,11 @@ class CreateProjectRequest(_message.Message):
         backend_repo: _builtins.str | None = ...,
         frontend_repo: _builtins.str | None = ...,
         default_roles: _abc.Iterable[_builtins.str] | None = ...,
+        github_repo: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_account_id", b"_account_id", "_backend_repo", b"_backend_repo", "_frontend_repo", b"_frontend_repo", "account_id", b"account_id", "backend_repo", b"backend_repo", "frontend_repo", b"frontend_repo"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_account_id", b"_account_id", "_backend_repo", b"_backend_repo", "_frontend_repo", b"_frontend_repo", "_github_repo", b"_github_repo", "account_id", b"account_id", "backend_repo", b"backend_repo", "frontend_repo", b"frontend_repo", "github_repo", b"github_repo"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_account_id", b"_account_id", "_backend_repo", b"_backend_repo", "_frontend_repo", b"_frontend_repo", "account_id", b"account_id", "backend_repo", b"backend_repo", "default_roles", b"default_roles", "frontend_repo", b"frontend_repo", "name", b"name", "slug", b"slug"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_account_id", b"_account_id", "_backend_repo", b"_backend_repo", "_frontend_repo", b"_frontend_repo", "_github_repo", b"_github_repo", "account_id", b"account_id", "backend_repo", b"backend_repo", "default_roles", b"default_roles", "frontend_repo", b"frontend_repo", "github_repo", b"github_repo", "name", b"name", "slug", b"slug"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__account_id: _TypeAlias = _typing.Literal["account_id"]  # noqa: Y015
     _WhichOneofArgType__account_id: _TypeAlias = _typing.Literal["_account_id", b"_account_id"]  # noqa: Y015
@@ -438,12 +451,16 @@ class CreateProjectRequest(_message.Message):
     _WhichOneofArgType__backend_repo: _TypeAlias = _typing.Literal["_backend_repo", b"_backend_repo"]  # noqa: Y015
     _WhichOneofReturnType__frontend_repo: _TypeAlias = _typing.Literal["frontend_repo"]  # noqa: Y015
     _WhichOneofArgType__frontend_repo: _TypeAlias = _typing.Literal["_frontend_repo", b"_frontend_repo"]  # noqa: Y015
+    _WhichOneofReturnType__github_repo: _TypeAlias = _typing.Literal["github_repo"]  # noqa: Y015
+    _WhichOneofArgType__github_repo: _TypeAlias = _typing.Literal["_github_repo", b"_github_repo"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__account_id) -> _WhichOneofReturnType__account_id | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__backend_repo) -> _WhichOneofReturnType__backend_repo | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__frontend_repo) -> _WhichOneofReturnType__frontend_repo | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__github_repo) -> _WhichOneofReturnType__github_repo | None: ...
 
 Global___CreateProjectRequest: _TypeAlias = CreateProjectRequest  # noqa: Y015
 
@@ -470,6 +487,97 @@ class CreateProjectResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CreateProjectResponse: _TypeAlias = CreateProjectResponse  # noqa: Y015
+
+@_typing.final
+class UpdateProjectRequest(_message.Message):
+    """What to change. Without `update_mask` the members that are set are changed; with it exactly those that it names, and
+    one that is named and not set becomes null.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROJECT_ID_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    BACKEND_REPO_FIELD_NUMBER: _builtins.int
+    FRONTEND_REPO_FIELD_NUMBER: _builtins.int
+    GITHUB_REPO_FIELD_NUMBER: _builtins.int
+    DEFAULT_ROLES_FIELD_NUMBER: _builtins.int
+    project_id: _builtins.str
+    """Required, a UUID."""
+    name: _builtins.str
+    """1–255 characters."""
+    backend_repo: _builtins.str
+    """At most 255 characters. Null: it has none."""
+    frontend_repo: _builtins.str
+    """At most 255 characters. Null: it has none."""
+    github_repo: _builtins.str
+    """`owner/name`. Null: it has none."""
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """Names of members below that are to change."""
+
+    @_builtins.property
+    def default_roles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Handoff roles, each once, at least one."""
+
+    def __init__(
+        self,
+        *,
+        project_id: _builtins.str = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+        name: _builtins.str | None = ...,
+        backend_repo: _builtins.str | None = ...,
+        frontend_repo: _builtins.str | None = ...,
+        github_repo: _builtins.str | None = ...,
+        default_roles: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_backend_repo", b"_backend_repo", "_frontend_repo", b"_frontend_repo", "_github_repo", b"_github_repo", "_name", b"_name", "backend_repo", b"backend_repo", "frontend_repo", b"frontend_repo", "github_repo", b"github_repo", "name", b"name", "update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_backend_repo", b"_backend_repo", "_frontend_repo", b"_frontend_repo", "_github_repo", b"_github_repo", "_name", b"_name", "backend_repo", b"backend_repo", "default_roles", b"default_roles", "frontend_repo", b"frontend_repo", "github_repo", b"github_repo", "name", b"name", "project_id", b"project_id", "update_mask", b"update_mask"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__backend_repo: _TypeAlias = _typing.Literal["backend_repo"]  # noqa: Y015
+    _WhichOneofArgType__backend_repo: _TypeAlias = _typing.Literal["_backend_repo", b"_backend_repo"]  # noqa: Y015
+    _WhichOneofReturnType__frontend_repo: _TypeAlias = _typing.Literal["frontend_repo"]  # noqa: Y015
+    _WhichOneofArgType__frontend_repo: _TypeAlias = _typing.Literal["_frontend_repo", b"_frontend_repo"]  # noqa: Y015
+    _WhichOneofReturnType__github_repo: _TypeAlias = _typing.Literal["github_repo"]  # noqa: Y015
+    _WhichOneofArgType__github_repo: _TypeAlias = _typing.Literal["_github_repo", b"_github_repo"]  # noqa: Y015
+    _WhichOneofReturnType__name: _TypeAlias = _typing.Literal["name"]  # noqa: Y015
+    _WhichOneofArgType__name: _TypeAlias = _typing.Literal["_name", b"_name"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__backend_repo) -> _WhichOneofReturnType__backend_repo | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__frontend_repo) -> _WhichOneofReturnType__frontend_repo | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__github_repo) -> _WhichOneofReturnType__github_repo | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__name) -> _WhichOneofReturnType__name | None: ...
+
+Global___UpdateProjectRequest: _TypeAlias = UpdateProjectRequest  # noqa: Y015
+
+@_typing.final
+class UpdateProjectResponse(_message.Message):
+    """The project as it is now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROJECT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def project(self) -> Global___Project:
+        """Always set."""
+
+    def __init__(
+        self,
+        *,
+        project: Global___Project | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["project", b"project"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["project", b"project"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateProjectResponse: _TypeAlias = UpdateProjectResponse  # noqa: Y015
 
 @_typing.final
 class AddMemberRequest(_message.Message):
@@ -524,6 +632,49 @@ class AddMemberResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AddMemberResponse: _TypeAlias = AddMemberResponse  # noqa: Y015
+
+@_typing.final
+class RemoveMemberRequest(_message.Message):
+    """Whose membership of what ends."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROJECT_ID_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    project_id: _builtins.str
+    """Required, a UUID."""
+    user_id: _builtins.str
+    """Required, a UUID."""
+    def __init__(
+        self,
+        *,
+        project_id: _builtins.str = ...,
+        user_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["project_id", b"project_id", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveMemberRequest: _TypeAlias = RemoveMemberRequest  # noqa: Y015
+
+@_typing.final
+class RemoveMemberResponse(_message.Message):
+    """Nothing is left to tell."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveMemberResponse: _TypeAlias = RemoveMemberResponse  # noqa: Y015
 
 @_typing.final
 class CreateTenantRequest(_message.Message):

@@ -60,10 +60,20 @@ class AdminServiceStub(object):
                 request_serializer=tickets_dot_admin_dot_v1_dot_service__pb2.CreateProjectRequest.SerializeToString,
                 response_deserializer=tickets_dot_admin_dot_v1_dot_service__pb2.CreateProjectResponse.FromString,
                 _registered_method=True)
+        self.UpdateProject = channel.unary_unary(
+                '/tickets.admin.v1.AdminService/UpdateProject',
+                request_serializer=tickets_dot_admin_dot_v1_dot_service__pb2.UpdateProjectRequest.SerializeToString,
+                response_deserializer=tickets_dot_admin_dot_v1_dot_service__pb2.UpdateProjectResponse.FromString,
+                _registered_method=True)
         self.AddMember = channel.unary_unary(
                 '/tickets.admin.v1.AdminService/AddMember',
                 request_serializer=tickets_dot_admin_dot_v1_dot_service__pb2.AddMemberRequest.SerializeToString,
                 response_deserializer=tickets_dot_admin_dot_v1_dot_service__pb2.AddMemberResponse.FromString,
+                _registered_method=True)
+        self.RemoveMember = channel.unary_unary(
+                '/tickets.admin.v1.AdminService/RemoveMember',
+                request_serializer=tickets_dot_admin_dot_v1_dot_service__pb2.RemoveMemberRequest.SerializeToString,
+                response_deserializer=tickets_dot_admin_dot_v1_dot_service__pb2.RemoveMemberResponse.FromString,
                 _registered_method=True)
         self.CreateTenant = channel.unary_unary(
                 '/tickets.admin.v1.AdminService/CreateTenant',
@@ -110,8 +120,23 @@ class AdminServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateProject(self, request, context):
+        """Changes a project's settings: the members that are set, or those that `update_mask` names. NOT_FOUND: no such
+        project.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def AddMember(self, request, context):
         """Makes a user a member of a project, or changes the role of one who is. NOT_FOUND: no such project.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveMember(self, request, context):
+        """Ends a user's membership of a project; their watches of it end within seconds. One who is no member stays none.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -147,10 +172,20 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     request_deserializer=tickets_dot_admin_dot_v1_dot_service__pb2.CreateProjectRequest.FromString,
                     response_serializer=tickets_dot_admin_dot_v1_dot_service__pb2.CreateProjectResponse.SerializeToString,
             ),
+            'UpdateProject': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateProject,
+                    request_deserializer=tickets_dot_admin_dot_v1_dot_service__pb2.UpdateProjectRequest.FromString,
+                    response_serializer=tickets_dot_admin_dot_v1_dot_service__pb2.UpdateProjectResponse.SerializeToString,
+            ),
             'AddMember': grpc.unary_unary_rpc_method_handler(
                     servicer.AddMember,
                     request_deserializer=tickets_dot_admin_dot_v1_dot_service__pb2.AddMemberRequest.FromString,
                     response_serializer=tickets_dot_admin_dot_v1_dot_service__pb2.AddMemberResponse.SerializeToString,
+            ),
+            'RemoveMember': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveMember,
+                    request_deserializer=tickets_dot_admin_dot_v1_dot_service__pb2.RemoveMemberRequest.FromString,
+                    response_serializer=tickets_dot_admin_dot_v1_dot_service__pb2.RemoveMemberResponse.SerializeToString,
             ),
             'CreateTenant': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateTenant,
@@ -283,6 +318,33 @@ class AdminService(object):
             _registered_method=True)
 
     @staticmethod
+    def UpdateProject(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tickets.admin.v1.AdminService/UpdateProject',
+            tickets_dot_admin_dot_v1_dot_service__pb2.UpdateProjectRequest.SerializeToString,
+            tickets_dot_admin_dot_v1_dot_service__pb2.UpdateProjectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def AddMember(request,
             target,
             options=(),
@@ -299,6 +361,33 @@ class AdminService(object):
             '/tickets.admin.v1.AdminService/AddMember',
             tickets_dot_admin_dot_v1_dot_service__pb2.AddMemberRequest.SerializeToString,
             tickets_dot_admin_dot_v1_dot_service__pb2.AddMemberResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveMember(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tickets.admin.v1.AdminService/RemoveMember',
+            tickets_dot_admin_dot_v1_dot_service__pb2.RemoveMemberRequest.SerializeToString,
+            tickets_dot_admin_dot_v1_dot_service__pb2.RemoveMemberResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -49,8 +49,14 @@ class AdminServiceStub:
     """
     CreateProject: _grpc.UnaryUnaryMultiCallable[_service_pb2.CreateProjectRequest, _service_pb2.CreateProjectResponse]
     """Creates a project for handoff tickets. NOT_FOUND: no such account. ALREADY_EXISTS: the slug is taken."""
+    UpdateProject: _grpc.UnaryUnaryMultiCallable[_service_pb2.UpdateProjectRequest, _service_pb2.UpdateProjectResponse]
+    """Changes a project's settings: the members that are set, or those that `update_mask` names. NOT_FOUND: no such
+    project.
+    """
     AddMember: _grpc.UnaryUnaryMultiCallable[_service_pb2.AddMemberRequest, _service_pb2.AddMemberResponse]
     """Makes a user a member of a project, or changes the role of one who is. NOT_FOUND: no such project."""
+    RemoveMember: _grpc.UnaryUnaryMultiCallable[_service_pb2.RemoveMemberRequest, _service_pb2.RemoveMemberResponse]
+    """Ends a user's membership of a project; their watches of it end within seconds. One who is no member stays none."""
     CreateTenant: _grpc.UnaryUnaryMultiCallable[_service_pb2.CreateTenantRequest, _service_pb2.CreateTenantResponse]
     """Creates a helpdesk tenant. ALREADY_EXISTS: the id is taken."""
 
@@ -75,8 +81,14 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """
     CreateProject: _aio.UnaryUnaryMultiCallable[_service_pb2.CreateProjectRequest, _service_pb2.CreateProjectResponse]  # type: ignore[assignment]
     """Creates a project for handoff tickets. NOT_FOUND: no such account. ALREADY_EXISTS: the slug is taken."""
+    UpdateProject: _aio.UnaryUnaryMultiCallable[_service_pb2.UpdateProjectRequest, _service_pb2.UpdateProjectResponse]  # type: ignore[assignment]
+    """Changes a project's settings: the members that are set, or those that `update_mask` names. NOT_FOUND: no such
+    project.
+    """
     AddMember: _aio.UnaryUnaryMultiCallable[_service_pb2.AddMemberRequest, _service_pb2.AddMemberResponse]  # type: ignore[assignment]
     """Makes a user a member of a project, or changes the role of one who is. NOT_FOUND: no such project."""
+    RemoveMember: _aio.UnaryUnaryMultiCallable[_service_pb2.RemoveMemberRequest, _service_pb2.RemoveMemberResponse]  # type: ignore[assignment]
+    """Ends a user's membership of a project; their watches of it end within seconds. One who is no member stays none."""
     CreateTenant: _aio.UnaryUnaryMultiCallable[_service_pb2.CreateTenantRequest, _service_pb2.CreateTenantResponse]  # type: ignore[assignment]
     """Creates a helpdesk tenant. ALREADY_EXISTS: the id is taken."""
 
@@ -124,12 +136,30 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         """Creates a project for handoff tickets. NOT_FOUND: no such account. ALREADY_EXISTS: the slug is taken."""
 
     @_abc_1.abstractmethod
+    def UpdateProject(
+        self,
+        request: _service_pb2.UpdateProjectRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_service_pb2.UpdateProjectResponse, _abc.Awaitable[_service_pb2.UpdateProjectResponse]]:
+        """Changes a project's settings: the members that are set, or those that `update_mask` names. NOT_FOUND: no such
+        project.
+        """
+
+    @_abc_1.abstractmethod
     def AddMember(
         self,
         request: _service_pb2.AddMemberRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_service_pb2.AddMemberResponse, _abc.Awaitable[_service_pb2.AddMemberResponse]]:
         """Makes a user a member of a project, or changes the role of one who is. NOT_FOUND: no such project."""
+
+    @_abc_1.abstractmethod
+    def RemoveMember(
+        self,
+        request: _service_pb2.RemoveMemberRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_service_pb2.RemoveMemberResponse, _abc.Awaitable[_service_pb2.RemoveMemberResponse]]:
+        """Ends a user's membership of a project; their watches of it end within seconds. One who is no member stays none."""
 
     @_abc_1.abstractmethod
     def CreateTenant(

@@ -64,7 +64,8 @@ class Error(_message.Message):
     NOT_FOUND: `not_found` (no such thing, or not yours: the two are never told apart).
     INVALID_ARGUMENT: `validation_error` (see `issues`), `payload_too_large`.
     FAILED_PRECONDITION: `provider_rejected` (the external provider said no), `reconnect_required` (a link was lost).
-    ABORTED: `invalid_transition` (the ticket's state forbids it), `stale` (it changed since it was read).
+    ABORTED: `invalid_transition` (the ticket's state forbids it), `roles_incomplete` (a role is neither done nor
+    skipped), `stale` (it changed since it was read).
     ALREADY_EXISTS: `idempotency_mismatch` (the key was used with another payload), `already_exists`.
     RESOURCE_EXHAUSTED: `rate_limited` (wait for `retry_after`).
     UNAVAILABLE: `unavailable` (the database is away, or the service is shutting down; wait for `retry_after`).

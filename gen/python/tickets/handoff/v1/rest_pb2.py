@@ -26,7 +26,7 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dtickets/handoff/v1/rest.proto\x12\x12tickets.handoff.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\"K\n\x1cTicketRestListTicketsRequest\x12\x0c\n\x04slim\x18\x01 \x03(\t\x12\r\n\x05limit\x18\x02 \x03(\t\x12\x0e\n\x06\x63ursor\x18\x03 \x03(\t\"W\n\x1dTicketRestCreateTicketRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\"\n\x04\x62ody\x18\x02 \x01(\x0b\x32\x14.google.api.HttpBody2\x87\x02\n\nTicketRest\x12m\n\x0bListTickets\x12\x30.tickets.handoff.v1.TicketRestListTicketsRequest\x1a\x14.google.api.HttpBody\"\x14\x82\xd3\xe4\x93\x02\x0e\x12\x0c/api/tickets0\x01\x12\x89\x01\n\x0c\x43reateTicket\x12\x31.tickets.handoff.v1.TicketRestCreateTicketRequest\x1a\x14.google.api.HttpBody\"0\x82\xd3\xe4\x93\x02*\"\"/api/projects/{project_id}/tickets:\x04\x62odyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dtickets/handoff/v1/rest.proto\x12\x12tickets.handoff.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\"\xdd\x01\n\x1cTicketRestListTicketsRequest\x12\x0c\n\x04slim\x18\x01 \x03(\t\x12\r\n\x05limit\x18\x02 \x03(\t\x12\x0e\n\x06\x63ursor\x18\x03 \x03(\t\x12\x12\n\nproject_id\x18\x04 \x03(\t\x12\x0e\n\x06status\x18\x05 \x03(\t\x12\r\n\x05stage\x18\x06 \x03(\t\x12\x10\n\x08priority\x18\x07 \x03(\t\x12\x14\n\x0crequest_type\x18\x08 \x03(\t\x12\x0c\n\x04role\x18\t \x03(\t\x12\x10\n\x08\x61ssignee\x18\n \x03(\t\x12\x15\n\rupdated_since\x18\x0b \x03(\t\"\x8d\x02\n#TicketRestListProjectTicketsRequest\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x0c\n\x04slim\x18\x02 \x03(\t\x12\r\n\x05limit\x18\x03 \x03(\t\x12\x0e\n\x06\x63ursor\x18\x04 \x03(\t\x12\x0e\n\x06status\x18\x05 \x03(\t\x12\r\n\x05stage\x18\x06 \x03(\t\x12\x10\n\x08priority\x18\x07 \x03(\t\x12\x14\n\x0crequest_type\x18\x08 \x03(\t\x12\x0c\n\x04role\x18\t \x03(\t\x12\x10\n\x08\x61ssignee\x18\n \x03(\t\x12\x15\n\rupdated_since\x18\x0b \x03(\t\x12\x0c\n\x04ship\x18\x0c \x03(\t\x12\x11\n\tmilestone\x18\r \x03(\t\x12\t\n\x01q\x18\x0e \x03(\t\"@\n\x1aTicketRestGetTicketRequest\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x11\n\tticket_id\x18\x02 \x01(\t\"g\n\x1dTicketRestUpdateTicketRequest\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x11\n\tticket_id\x18\x02 \x01(\t\x12\"\n\x04\x62ody\x18\x03 \x01(\x0b\x32\x14.google.api.HttpBody\"Y\n\"TicketRestBulkUpdateTicketsRequest\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\"\n\x04\x62ody\x18\x02 \x01(\x0b\x32\x14.google.api.HttpBody\"k\n!TicketRestReportDeploymentRequest\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x11\n\tticket_id\x18\x02 \x01(\t\x12\"\n\x04\x62ody\x18\x03 \x01(\x0b\x32\x14.google.api.HttpBody\"f\n!TicketRestListTicketEventsRequest\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x11\n\tticket_id\x18\x02 \x01(\t\x12\r\n\x05limit\x18\x03 \x03(\t\x12\x0e\n\x06\x63ursor\x18\x04 \x03(\t\"@\n\x1dTicketRestWatchTicketsRequest\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x0e\n\x06\x63ursor\x18\x02 \x03(\t\"T\n\x1dTicketRestCreateTicketRequest\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\"\n\x04\x62ody\x18\x02 \x01(\x0b\x32\x14.google.api.HttpBody2\x96\n\n\nTicketRest\x12m\n\x0bListTickets\x12\x30.tickets.handoff.v1.TicketRestListTicketsRequest\x1a\x14.google.api.HttpBody\"\x14\x82\xd3\xe4\x93\x02\x0e\x12\x0c/api/tickets0\x01\x12\x86\x01\n\x0c\x43reateTicket\x12\x31.tickets.handoff.v1.TicketRestCreateTicketRequest\x1a\x14.google.api.HttpBody\"-\x82\xd3\xe4\x93\x02\'\"\x1f/api/projects/{project}/tickets:\x04\x62ody\x12\x8e\x01\n\x12ListProjectTickets\x12\x37.tickets.handoff.v1.TicketRestListProjectTicketsRequest\x1a\x14.google.api.HttpBody\"\'\x82\xd3\xe4\x93\x02!\x12\x1f/api/projects/{project}/tickets0\x01\x12\x86\x01\n\tGetTicket\x12..tickets.handoff.v1.TicketRestGetTicketRequest\x1a\x14.google.api.HttpBody\"3\x82\xd3\xe4\x93\x02-\x12+/api/projects/{project}/tickets/{ticket_id}\x12\x92\x01\n\x0cUpdateTicket\x12\x31.tickets.handoff.v1.TicketRestUpdateTicketRequest\x1a\x14.google.api.HttpBody\"9\x82\xd3\xe4\x93\x02\x33\x32+/api/projects/{project}/tickets/{ticket_id}:\x04\x62ody\x12\x95\x01\n\x11\x42ulkUpdateTickets\x12\x36.tickets.handoff.v1.TicketRestBulkUpdateTicketsRequest\x1a\x14.google.api.HttpBody\"2\x82\xd3\xe4\x93\x02,\"$/api/projects/{project}/tickets/bulk:\x04\x62ody\x12\xa6\x01\n\x10ReportDeployment\x12\x35.tickets.handoff.v1.TicketRestReportDeploymentRequest\x1a\x14.google.api.HttpBody\"E\x82\xd3\xe4\x93\x02?\"7/api/projects/{project}/tickets/{ticket_id}/deployments:\x04\x62ody\x12\x9b\x01\n\x10ListTicketEvents\x12\x35.tickets.handoff.v1.TicketRestListTicketEventsRequest\x1a\x14.google.api.HttpBody\":\x82\xd3\xe4\x93\x02\x34\x12\x32/api/projects/{project}/tickets/{ticket_id}/events\x12\x81\x01\n\x0cWatchTickets\x12\x31.tickets.handoff.v1.TicketRestWatchTicketsRequest\x1a\x14.google.api.HttpBody\"&\x82\xd3\xe4\x93\x02 \x12\x1e/api/projects/{project}/events0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,11 +36,39 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TICKETREST'].methods_by_name['ListTickets']._loaded_options = None
   _globals['_TICKETREST'].methods_by_name['ListTickets']._serialized_options = b'\202\323\344\223\002\016\022\014/api/tickets'
   _globals['_TICKETREST'].methods_by_name['CreateTicket']._loaded_options = None
-  _globals['_TICKETREST'].methods_by_name['CreateTicket']._serialized_options = b'\202\323\344\223\002*\"\"/api/projects/{project_id}/tickets:\004body'
-  _globals['_TICKETRESTLISTTICKETSREQUEST']._serialized_start=110
-  _globals['_TICKETRESTLISTTICKETSREQUEST']._serialized_end=185
-  _globals['_TICKETRESTCREATETICKETREQUEST']._serialized_start=187
-  _globals['_TICKETRESTCREATETICKETREQUEST']._serialized_end=274
-  _globals['_TICKETREST']._serialized_start=277
-  _globals['_TICKETREST']._serialized_end=540
+  _globals['_TICKETREST'].methods_by_name['CreateTicket']._serialized_options = b'\202\323\344\223\002\'\"\037/api/projects/{project}/tickets:\004body'
+  _globals['_TICKETREST'].methods_by_name['ListProjectTickets']._loaded_options = None
+  _globals['_TICKETREST'].methods_by_name['ListProjectTickets']._serialized_options = b'\202\323\344\223\002!\022\037/api/projects/{project}/tickets'
+  _globals['_TICKETREST'].methods_by_name['GetTicket']._loaded_options = None
+  _globals['_TICKETREST'].methods_by_name['GetTicket']._serialized_options = b'\202\323\344\223\002-\022+/api/projects/{project}/tickets/{ticket_id}'
+  _globals['_TICKETREST'].methods_by_name['UpdateTicket']._loaded_options = None
+  _globals['_TICKETREST'].methods_by_name['UpdateTicket']._serialized_options = b'\202\323\344\223\00232+/api/projects/{project}/tickets/{ticket_id}:\004body'
+  _globals['_TICKETREST'].methods_by_name['BulkUpdateTickets']._loaded_options = None
+  _globals['_TICKETREST'].methods_by_name['BulkUpdateTickets']._serialized_options = b'\202\323\344\223\002,\"$/api/projects/{project}/tickets/bulk:\004body'
+  _globals['_TICKETREST'].methods_by_name['ReportDeployment']._loaded_options = None
+  _globals['_TICKETREST'].methods_by_name['ReportDeployment']._serialized_options = b'\202\323\344\223\002?\"7/api/projects/{project}/tickets/{ticket_id}/deployments:\004body'
+  _globals['_TICKETREST'].methods_by_name['ListTicketEvents']._loaded_options = None
+  _globals['_TICKETREST'].methods_by_name['ListTicketEvents']._serialized_options = b'\202\323\344\223\0024\0222/api/projects/{project}/tickets/{ticket_id}/events'
+  _globals['_TICKETREST'].methods_by_name['WatchTickets']._loaded_options = None
+  _globals['_TICKETREST'].methods_by_name['WatchTickets']._serialized_options = b'\202\323\344\223\002 \022\036/api/projects/{project}/events'
+  _globals['_TICKETRESTLISTTICKETSREQUEST']._serialized_start=111
+  _globals['_TICKETRESTLISTTICKETSREQUEST']._serialized_end=332
+  _globals['_TICKETRESTLISTPROJECTTICKETSREQUEST']._serialized_start=335
+  _globals['_TICKETRESTLISTPROJECTTICKETSREQUEST']._serialized_end=604
+  _globals['_TICKETRESTGETTICKETREQUEST']._serialized_start=606
+  _globals['_TICKETRESTGETTICKETREQUEST']._serialized_end=670
+  _globals['_TICKETRESTUPDATETICKETREQUEST']._serialized_start=672
+  _globals['_TICKETRESTUPDATETICKETREQUEST']._serialized_end=775
+  _globals['_TICKETRESTBULKUPDATETICKETSREQUEST']._serialized_start=777
+  _globals['_TICKETRESTBULKUPDATETICKETSREQUEST']._serialized_end=866
+  _globals['_TICKETRESTREPORTDEPLOYMENTREQUEST']._serialized_start=868
+  _globals['_TICKETRESTREPORTDEPLOYMENTREQUEST']._serialized_end=975
+  _globals['_TICKETRESTLISTTICKETEVENTSREQUEST']._serialized_start=977
+  _globals['_TICKETRESTLISTTICKETEVENTSREQUEST']._serialized_end=1079
+  _globals['_TICKETRESTWATCHTICKETSREQUEST']._serialized_start=1081
+  _globals['_TICKETRESTWATCHTICKETSREQUEST']._serialized_end=1145
+  _globals['_TICKETRESTCREATETICKETREQUEST']._serialized_start=1147
+  _globals['_TICKETRESTCREATETICKETREQUEST']._serialized_end=1231
+  _globals['_TICKETREST']._serialized_start=1234
+  _globals['_TICKETREST']._serialized_end=2536
 # @@protoc_insertion_point(module_scope)

@@ -28,6 +28,14 @@ class TicketRestListTicketsRequest(_message.Message):
     SLIM_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
     CURSOR_FIELD_NUMBER: _builtins.int
+    PROJECT_ID_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    STAGE_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    REQUEST_TYPE_FIELD_NUMBER: _builtins.int
+    ROLE_FIELD_NUMBER: _builtins.int
+    ASSIGNEE_FIELD_NUMBER: _builtins.int
+    UPDATED_SINCE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def slim(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Query `slim`: `1` leaves out descriptions."""
@@ -40,31 +48,200 @@ class TicketRestListTicketsRequest(_message.Message):
     def cursor(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Query `cursor`: `next_cursor` of the page before."""
 
+    @_builtins.property
+    def project_id(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Query `project_id`: tickets of this project."""
+
+    @_builtins.property
+    def status(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Query `status`."""
+
+    @_builtins.property
+    def stage(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Query `stage`: one or more, with commas between."""
+
+    @_builtins.property
+    def priority(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Query `priority`."""
+
+    @_builtins.property
+    def request_type(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Query `request_type`."""
+
+    @_builtins.property
+    def role(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Query `role`: tickets that this role has to act on."""
+
+    @_builtins.property
+    def assignee(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Query `assignee`: a user's UUID, or `me`."""
+
+    @_builtins.property
+    def updated_since(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Query `updated_since`: tickets created or changed at or after this instant."""
+
     def __init__(
         self,
         *,
         slim: _abc.Iterable[_builtins.str] | None = ...,
         limit: _abc.Iterable[_builtins.str] | None = ...,
         cursor: _abc.Iterable[_builtins.str] | None = ...,
+        project_id: _abc.Iterable[_builtins.str] | None = ...,
+        status: _abc.Iterable[_builtins.str] | None = ...,
+        stage: _abc.Iterable[_builtins.str] | None = ...,
+        priority: _abc.Iterable[_builtins.str] | None = ...,
+        request_type: _abc.Iterable[_builtins.str] | None = ...,
+        role: _abc.Iterable[_builtins.str] | None = ...,
+        assignee: _abc.Iterable[_builtins.str] | None = ...,
+        updated_since: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "limit", b"limit", "slim", b"slim"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignee", b"assignee", "cursor", b"cursor", "limit", b"limit", "priority", b"priority", "project_id", b"project_id", "request_type", b"request_type", "role", b"role", "slim", b"slim", "stage", b"stage", "status", b"status", "updated_since", b"updated_since"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TicketRestListTicketsRequest: _TypeAlias = TicketRestListTicketsRequest  # noqa: Y015
 
 @_typing.final
-class TicketRestCreateTicketRequest(_message.Message):
-    """POST /api/projects/{project_id}/tickets."""
+class TicketRestListProjectTicketsRequest(_message.Message):
+    """GET /api/projects/{project_id}/tickets."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    PROJECT_ID_FIELD_NUMBER: _builtins.int
+    PROJECT_FIELD_NUMBER: _builtins.int
+    SLIM_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    CURSOR_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    STAGE_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    REQUEST_TYPE_FIELD_NUMBER: _builtins.int
+    ROLE_FIELD_NUMBER: _builtins.int
+    ASSIGNEE_FIELD_NUMBER: _builtins.int
+    UPDATED_SINCE_FIELD_NUMBER: _builtins.int
+    SHIP_FIELD_NUMBER: _builtins.int
+    MILESTONE_FIELD_NUMBER: _builtins.int
+    Q_FIELD_NUMBER: _builtins.int
+    project: _builtins.str
+    """`project_id` of the path. (Named apart from the query `project_id`, which must not stand in for it.)"""
+    @_builtins.property
+    def slim(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Query `slim`: `1` leaves out descriptions."""
+
+    @_builtins.property
+    def limit(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Query `limit`, 1–1000; everything when absent."""
+
+    @_builtins.property
+    def cursor(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Query `cursor`: `next_cursor` of the page before."""
+
+    @_builtins.property
+    def status(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Query `status`."""
+
+    @_builtins.property
+    def stage(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Query `stage`: one or more, with commas between."""
+
+    @_builtins.property
+    def priority(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Query `priority`."""
+
+    @_builtins.property
+    def request_type(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Query `request_type`."""
+
+    @_builtins.property
+    def role(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Query `role`: tickets that this role has to act on."""
+
+    @_builtins.property
+    def assignee(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Query `assignee`: a user's UUID, or `me`."""
+
+    @_builtins.property
+    def updated_since(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Query `updated_since`: tickets created or changed at or after this instant."""
+
+    @_builtins.property
+    def ship(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Query `ship`: `merged`, `deployed` or `deploy_failed`."""
+
+    @_builtins.property
+    def milestone(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Query `milestone`: a UUID, or `none`."""
+
+    @_builtins.property
+    def q(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Query `q`: words of title and description, or the number."""
+
+    def __init__(
+        self,
+        *,
+        project: _builtins.str = ...,
+        slim: _abc.Iterable[_builtins.str] | None = ...,
+        limit: _abc.Iterable[_builtins.str] | None = ...,
+        cursor: _abc.Iterable[_builtins.str] | None = ...,
+        status: _abc.Iterable[_builtins.str] | None = ...,
+        stage: _abc.Iterable[_builtins.str] | None = ...,
+        priority: _abc.Iterable[_builtins.str] | None = ...,
+        request_type: _abc.Iterable[_builtins.str] | None = ...,
+        role: _abc.Iterable[_builtins.str] | None = ...,
+        assignee: _abc.Iterable[_builtins.str] | None = ...,
+        updated_since: _abc.Iterable[_builtins.str] | None = ...,
+        ship: _abc.Iterable[_builtins.str] | None = ...,
+        milestone: _abc.Iterable[_builtins.str] | None = ...,
+        q: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignee", b"assignee", "cursor", b"cursor", "limit", b"limit", "milestone", b"milestone", "priority", b"priority", "project", b"project", "q", b"q", "request_type", b"request_type", "role", b"role", "ship", b"ship", "slim", b"slim", "stage", b"stage", "status", b"status", "updated_since", b"updated_since"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TicketRestListProjectTicketsRequest: _TypeAlias = TicketRestListProjectTicketsRequest  # noqa: Y015
+
+@_typing.final
+class TicketRestGetTicketRequest(_message.Message):
+    """GET /api/projects/{project_id}/tickets/{ticket_id}."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROJECT_FIELD_NUMBER: _builtins.int
+    TICKET_ID_FIELD_NUMBER: _builtins.int
+    project: _builtins.str
+    """`project_id` of the path. (Named apart from the query `project_id`, which must not stand in for it.)"""
+    ticket_id: _builtins.str
+    """From the path: UUID, number or `ticket_ref`."""
+    def __init__(
+        self,
+        *,
+        project: _builtins.str = ...,
+        ticket_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["project", b"project", "ticket_id", b"ticket_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TicketRestGetTicketRequest: _TypeAlias = TicketRestGetTicketRequest  # noqa: Y015
+
+@_typing.final
+class TicketRestUpdateTicketRequest(_message.Message):
+    """PATCH /api/projects/{project_id}/tickets/{ticket_id}."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROJECT_FIELD_NUMBER: _builtins.int
+    TICKET_ID_FIELD_NUMBER: _builtins.int
     BODY_FIELD_NUMBER: _builtins.int
-    project_id: _builtins.str
-    """From the path."""
+    project: _builtins.str
+    """`project_id` of the path. (Named apart from the query `project_id`, which must not stand in for it.)"""
+    ticket_id: _builtins.str
+    """From the path: UUID, number or `ticket_ref`."""
     @_builtins.property
     def body(self) -> _httpbody_pb2.HttpBody:
         """The request's body as it came."""
@@ -72,12 +249,167 @@ class TicketRestCreateTicketRequest(_message.Message):
     def __init__(
         self,
         *,
-        project_id: _builtins.str = ...,
+        project: _builtins.str = ...,
+        ticket_id: _builtins.str = ...,
         body: _httpbody_pb2.HttpBody | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "project_id", b"project_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "project", b"project", "ticket_id", b"ticket_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TicketRestUpdateTicketRequest: _TypeAlias = TicketRestUpdateTicketRequest  # noqa: Y015
+
+@_typing.final
+class TicketRestBulkUpdateTicketsRequest(_message.Message):
+    """POST /api/projects/{project_id}/tickets/bulk."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROJECT_FIELD_NUMBER: _builtins.int
+    BODY_FIELD_NUMBER: _builtins.int
+    project: _builtins.str
+    """`project_id` of the path. (Named apart from the query `project_id`, which must not stand in for it.)"""
+    @_builtins.property
+    def body(self) -> _httpbody_pb2.HttpBody:
+        """The request's body as it came."""
+
+    def __init__(
+        self,
+        *,
+        project: _builtins.str = ...,
+        body: _httpbody_pb2.HttpBody | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "project", b"project"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TicketRestBulkUpdateTicketsRequest: _TypeAlias = TicketRestBulkUpdateTicketsRequest  # noqa: Y015
+
+@_typing.final
+class TicketRestReportDeploymentRequest(_message.Message):
+    """POST /api/projects/{project_id}/tickets/{ticket_id}/deployments."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROJECT_FIELD_NUMBER: _builtins.int
+    TICKET_ID_FIELD_NUMBER: _builtins.int
+    BODY_FIELD_NUMBER: _builtins.int
+    project: _builtins.str
+    """`project_id` of the path. (Named apart from the query `project_id`, which must not stand in for it.)"""
+    ticket_id: _builtins.str
+    """From the path: UUID, number or `ticket_ref`."""
+    @_builtins.property
+    def body(self) -> _httpbody_pb2.HttpBody:
+        """The request's body as it came."""
+
+    def __init__(
+        self,
+        *,
+        project: _builtins.str = ...,
+        ticket_id: _builtins.str = ...,
+        body: _httpbody_pb2.HttpBody | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "project", b"project", "ticket_id", b"ticket_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TicketRestReportDeploymentRequest: _TypeAlias = TicketRestReportDeploymentRequest  # noqa: Y015
+
+@_typing.final
+class TicketRestListTicketEventsRequest(_message.Message):
+    """GET /api/projects/{project_id}/tickets/{ticket_id}/events."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROJECT_FIELD_NUMBER: _builtins.int
+    TICKET_ID_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    CURSOR_FIELD_NUMBER: _builtins.int
+    project: _builtins.str
+    """`project_id` of the path. (Named apart from the query `project_id`, which must not stand in for it.)"""
+    ticket_id: _builtins.str
+    """From the path: UUID, number or `ticket_ref`."""
+    @_builtins.property
+    def limit(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Query `limit`, 1–1000; 100 when absent."""
+
+    @_builtins.property
+    def cursor(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Query `cursor`: `next_cursor` of the page before."""
+
+    def __init__(
+        self,
+        *,
+        project: _builtins.str = ...,
+        ticket_id: _builtins.str = ...,
+        limit: _abc.Iterable[_builtins.str] | None = ...,
+        cursor: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "limit", b"limit", "project", b"project", "ticket_id", b"ticket_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TicketRestListTicketEventsRequest: _TypeAlias = TicketRestListTicketEventsRequest  # noqa: Y015
+
+@_typing.final
+class TicketRestWatchTicketsRequest(_message.Message):
+    """GET /api/projects/{project_id}/events."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROJECT_FIELD_NUMBER: _builtins.int
+    CURSOR_FIELD_NUMBER: _builtins.int
+    project: _builtins.str
+    """`project_id` of the path. (Named apart from the query `project_id`, which must not stand in for it.)"""
+    @_builtins.property
+    def cursor(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Query `cursor`: that of the last line of an earlier watch."""
+
+    def __init__(
+        self,
+        *,
+        project: _builtins.str = ...,
+        cursor: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "project", b"project"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TicketRestWatchTicketsRequest: _TypeAlias = TicketRestWatchTicketsRequest  # noqa: Y015
+
+@_typing.final
+class TicketRestCreateTicketRequest(_message.Message):
+    """POST /api/projects/{project_id}/tickets."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROJECT_FIELD_NUMBER: _builtins.int
+    BODY_FIELD_NUMBER: _builtins.int
+    project: _builtins.str
+    """`project_id` of the path. (Named apart from the query `project_id`, which must not stand in for it.)"""
+    @_builtins.property
+    def body(self) -> _httpbody_pb2.HttpBody:
+        """The request's body as it came."""
+
+    def __init__(
+        self,
+        *,
+        project: _builtins.str = ...,
+        body: _httpbody_pb2.HttpBody | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "project", b"project"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

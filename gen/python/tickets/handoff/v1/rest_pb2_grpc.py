@@ -53,6 +53,41 @@ class TicketRestStub(object):
                 request_serializer=tickets_dot_handoff_dot_v1_dot_rest__pb2.TicketRestCreateTicketRequest.SerializeToString,
                 response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
                 _registered_method=True)
+        self.ListProjectTickets = channel.unary_stream(
+                '/tickets.handoff.v1.TicketRest/ListProjectTickets',
+                request_serializer=tickets_dot_handoff_dot_v1_dot_rest__pb2.TicketRestListProjectTicketsRequest.SerializeToString,
+                response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+                _registered_method=True)
+        self.GetTicket = channel.unary_unary(
+                '/tickets.handoff.v1.TicketRest/GetTicket',
+                request_serializer=tickets_dot_handoff_dot_v1_dot_rest__pb2.TicketRestGetTicketRequest.SerializeToString,
+                response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+                _registered_method=True)
+        self.UpdateTicket = channel.unary_unary(
+                '/tickets.handoff.v1.TicketRest/UpdateTicket',
+                request_serializer=tickets_dot_handoff_dot_v1_dot_rest__pb2.TicketRestUpdateTicketRequest.SerializeToString,
+                response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+                _registered_method=True)
+        self.BulkUpdateTickets = channel.unary_unary(
+                '/tickets.handoff.v1.TicketRest/BulkUpdateTickets',
+                request_serializer=tickets_dot_handoff_dot_v1_dot_rest__pb2.TicketRestBulkUpdateTicketsRequest.SerializeToString,
+                response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+                _registered_method=True)
+        self.ReportDeployment = channel.unary_unary(
+                '/tickets.handoff.v1.TicketRest/ReportDeployment',
+                request_serializer=tickets_dot_handoff_dot_v1_dot_rest__pb2.TicketRestReportDeploymentRequest.SerializeToString,
+                response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+                _registered_method=True)
+        self.ListTicketEvents = channel.unary_unary(
+                '/tickets.handoff.v1.TicketRest/ListTicketEvents',
+                request_serializer=tickets_dot_handoff_dot_v1_dot_rest__pb2.TicketRestListTicketEventsRequest.SerializeToString,
+                response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+                _registered_method=True)
+        self.WatchTickets = channel.unary_stream(
+                '/tickets.handoff.v1.TicketRest/WatchTickets',
+                request_serializer=tickets_dot_handoff_dot_v1_dot_rest__pb2.TicketRestWatchTicketsRequest.SerializeToString,
+                response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+                _registered_method=True)
 
 
 class TicketRestServicer(object):
@@ -80,6 +115,56 @@ class TicketRestServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListProjectTickets(self, request, context):
+        """200 and `{"tickets": […]}`, complete when neither `limit` nor `cursor` is given; 400, 401, 403.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetTicket(self, request, context):
+        """200 and `{"ticket": …}`; 401, 403, 404.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateTicket(self, request, context):
+        """200 and `{"ticket": …}`; 400, 401, 403, 404, 409. Header `Idempotency-Key` makes it safe to repeat.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BulkUpdateTickets(self, request, context):
+        """200 and `{"updated", "errors"}`; 400, 401, 403. Header `Idempotency-Key` makes it safe to repeat.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReportDeployment(self, request, context):
+        """200 and `{"ticket": …}`; 400, 401, 403, 404. Safe to repeat.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTicketEvents(self, request, context):
+        """200 and `{"events": […], "next_cursor"}`; 400, 401, 403, 404.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchTickets(self, request, context):
+        """200 and one JSON object a line (`application/x-ndjson`), `{"event": …, "cursor"}`, as it happens; 400, 401, 403. A
+        watch that fails later ends with a line `{"error", "code", …}`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TicketRestServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -91,6 +176,41 @@ def add_TicketRestServicer_to_server(servicer, server):
             'CreateTicket': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateTicket,
                     request_deserializer=tickets_dot_handoff_dot_v1_dot_rest__pb2.TicketRestCreateTicketRequest.FromString,
+                    response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
+            ),
+            'ListProjectTickets': grpc.unary_stream_rpc_method_handler(
+                    servicer.ListProjectTickets,
+                    request_deserializer=tickets_dot_handoff_dot_v1_dot_rest__pb2.TicketRestListProjectTicketsRequest.FromString,
+                    response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
+            ),
+            'GetTicket': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetTicket,
+                    request_deserializer=tickets_dot_handoff_dot_v1_dot_rest__pb2.TicketRestGetTicketRequest.FromString,
+                    response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
+            ),
+            'UpdateTicket': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateTicket,
+                    request_deserializer=tickets_dot_handoff_dot_v1_dot_rest__pb2.TicketRestUpdateTicketRequest.FromString,
+                    response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
+            ),
+            'BulkUpdateTickets': grpc.unary_unary_rpc_method_handler(
+                    servicer.BulkUpdateTickets,
+                    request_deserializer=tickets_dot_handoff_dot_v1_dot_rest__pb2.TicketRestBulkUpdateTicketsRequest.FromString,
+                    response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
+            ),
+            'ReportDeployment': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportDeployment,
+                    request_deserializer=tickets_dot_handoff_dot_v1_dot_rest__pb2.TicketRestReportDeploymentRequest.FromString,
+                    response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
+            ),
+            'ListTicketEvents': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTicketEvents,
+                    request_deserializer=tickets_dot_handoff_dot_v1_dot_rest__pb2.TicketRestListTicketEventsRequest.FromString,
+                    response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
+            ),
+            'WatchTickets': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchTickets,
+                    request_deserializer=tickets_dot_handoff_dot_v1_dot_rest__pb2.TicketRestWatchTicketsRequest.FromString,
                     response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
             ),
     }
@@ -155,6 +275,195 @@ class TicketRest(object):
             target,
             '/tickets.handoff.v1.TicketRest/CreateTicket',
             tickets_dot_handoff_dot_v1_dot_rest__pb2.TicketRestCreateTicketRequest.SerializeToString,
+            google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListProjectTickets(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/tickets.handoff.v1.TicketRest/ListProjectTickets',
+            tickets_dot_handoff_dot_v1_dot_rest__pb2.TicketRestListProjectTicketsRequest.SerializeToString,
+            google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetTicket(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tickets.handoff.v1.TicketRest/GetTicket',
+            tickets_dot_handoff_dot_v1_dot_rest__pb2.TicketRestGetTicketRequest.SerializeToString,
+            google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateTicket(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tickets.handoff.v1.TicketRest/UpdateTicket',
+            tickets_dot_handoff_dot_v1_dot_rest__pb2.TicketRestUpdateTicketRequest.SerializeToString,
+            google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BulkUpdateTickets(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tickets.handoff.v1.TicketRest/BulkUpdateTickets',
+            tickets_dot_handoff_dot_v1_dot_rest__pb2.TicketRestBulkUpdateTicketsRequest.SerializeToString,
+            google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportDeployment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tickets.handoff.v1.TicketRest/ReportDeployment',
+            tickets_dot_handoff_dot_v1_dot_rest__pb2.TicketRestReportDeploymentRequest.SerializeToString,
+            google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTicketEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tickets.handoff.v1.TicketRest/ListTicketEvents',
+            tickets_dot_handoff_dot_v1_dot_rest__pb2.TicketRestListTicketEventsRequest.SerializeToString,
+            google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchTickets(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/tickets.handoff.v1.TicketRest/WatchTickets',
+            tickets_dot_handoff_dot_v1_dot_rest__pb2.TicketRestWatchTicketsRequest.SerializeToString,
             google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
             options,
             channel_credentials,

@@ -46,6 +46,22 @@ class TicketRestStub:
     """200 and `{"tickets": […]}`, complete however many there are, and so a stream of pieces of one JSON text; 401."""
     CreateTicket: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestCreateTicketRequest, _httpbody_pb2.HttpBody]
     """201 and `{"ticket": …}`; 400, 401 and 403 as documented. Header `Idempotency-Key` makes it safe to repeat."""
+    ListProjectTickets: _grpc.UnaryStreamMultiCallable[_rest_pb2.TicketRestListProjectTicketsRequest, _httpbody_pb2.HttpBody]
+    """200 and `{"tickets": […]}`, complete when neither `limit` nor `cursor` is given; 400, 401, 403."""
+    GetTicket: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestGetTicketRequest, _httpbody_pb2.HttpBody]
+    """200 and `{"ticket": …}`; 401, 403, 404."""
+    UpdateTicket: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestUpdateTicketRequest, _httpbody_pb2.HttpBody]
+    """200 and `{"ticket": …}`; 400, 401, 403, 404, 409. Header `Idempotency-Key` makes it safe to repeat."""
+    BulkUpdateTickets: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestBulkUpdateTicketsRequest, _httpbody_pb2.HttpBody]
+    """200 and `{"updated", "errors"}`; 400, 401, 403. Header `Idempotency-Key` makes it safe to repeat."""
+    ReportDeployment: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestReportDeploymentRequest, _httpbody_pb2.HttpBody]
+    """200 and `{"ticket": …}`; 400, 401, 403, 404. Safe to repeat."""
+    ListTicketEvents: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestListTicketEventsRequest, _httpbody_pb2.HttpBody]
+    """200 and `{"events": […], "next_cursor"}`; 400, 401, 403, 404."""
+    WatchTickets: _grpc.UnaryStreamMultiCallable[_rest_pb2.TicketRestWatchTicketsRequest, _httpbody_pb2.HttpBody]
+    """200 and one JSON object a line (`application/x-ndjson`), `{"event": …, "cursor"}`, as it happens; 400, 401, 403. A
+    watch that fails later ends with a line `{"error", "code", …}`.
+    """
 
 @_typing.type_check_only
 class TicketRestAsyncStub(TicketRestStub):
@@ -64,6 +80,22 @@ class TicketRestAsyncStub(TicketRestStub):
     """200 and `{"tickets": […]}`, complete however many there are, and so a stream of pieces of one JSON text; 401."""
     CreateTicket: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestCreateTicketRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """201 and `{"ticket": …}`; 400, 401 and 403 as documented. Header `Idempotency-Key` makes it safe to repeat."""
+    ListProjectTickets: _aio.UnaryStreamMultiCallable[_rest_pb2.TicketRestListProjectTicketsRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
+    """200 and `{"tickets": […]}`, complete when neither `limit` nor `cursor` is given; 400, 401, 403."""
+    GetTicket: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestGetTicketRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
+    """200 and `{"ticket": …}`; 401, 403, 404."""
+    UpdateTicket: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestUpdateTicketRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
+    """200 and `{"ticket": …}`; 400, 401, 403, 404, 409. Header `Idempotency-Key` makes it safe to repeat."""
+    BulkUpdateTickets: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestBulkUpdateTicketsRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
+    """200 and `{"updated", "errors"}`; 400, 401, 403. Header `Idempotency-Key` makes it safe to repeat."""
+    ReportDeployment: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestReportDeploymentRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
+    """200 and `{"ticket": …}`; 400, 401, 403, 404. Safe to repeat."""
+    ListTicketEvents: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestListTicketEventsRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
+    """200 and `{"events": […], "next_cursor"}`; 400, 401, 403, 404."""
+    WatchTickets: _aio.UnaryStreamMultiCallable[_rest_pb2.TicketRestWatchTicketsRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
+    """200 and one JSON object a line (`application/x-ndjson`), `{"event": …, "cursor"}`, as it happens; 400, 401, 403. A
+    watch that fails later ends with a line `{"error", "code", …}`.
+    """
 
 class TicketRestServicer(metaclass=_abc_1.ABCMeta):
     """The documented REST face of handoff tickets, for transcoders that follow `google.api.http`. gRPC callers want
@@ -91,5 +123,63 @@ class TicketRestServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
         """201 and `{"ticket": …}`; 400, 401 and 403 as documented. Header `Idempotency-Key` makes it safe to repeat."""
+
+    @_abc_1.abstractmethod
+    def ListProjectTickets(
+        self,
+        request: _rest_pb2.TicketRestListProjectTicketsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
+        """200 and `{"tickets": […]}`, complete when neither `limit` nor `cursor` is given; 400, 401, 403."""
+
+    @_abc_1.abstractmethod
+    def GetTicket(
+        self,
+        request: _rest_pb2.TicketRestGetTicketRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
+        """200 and `{"ticket": …}`; 401, 403, 404."""
+
+    @_abc_1.abstractmethod
+    def UpdateTicket(
+        self,
+        request: _rest_pb2.TicketRestUpdateTicketRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
+        """200 and `{"ticket": …}`; 400, 401, 403, 404, 409. Header `Idempotency-Key` makes it safe to repeat."""
+
+    @_abc_1.abstractmethod
+    def BulkUpdateTickets(
+        self,
+        request: _rest_pb2.TicketRestBulkUpdateTicketsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
+        """200 and `{"updated", "errors"}`; 400, 401, 403. Header `Idempotency-Key` makes it safe to repeat."""
+
+    @_abc_1.abstractmethod
+    def ReportDeployment(
+        self,
+        request: _rest_pb2.TicketRestReportDeploymentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
+        """200 and `{"ticket": …}`; 400, 401, 403, 404. Safe to repeat."""
+
+    @_abc_1.abstractmethod
+    def ListTicketEvents(
+        self,
+        request: _rest_pb2.TicketRestListTicketEventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
+        """200 and `{"events": […], "next_cursor"}`; 400, 401, 403, 404."""
+
+    @_abc_1.abstractmethod
+    def WatchTickets(
+        self,
+        request: _rest_pb2.TicketRestWatchTicketsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
+        """200 and one JSON object a line (`application/x-ndjson`), `{"event": …, "cursor"}`, as it happens; 400, 401, 403. A
+        watch that fails later ends with a line `{"error", "code", …}`.
+        """
 
 def add_TicketRestServicer_to_server(servicer: TicketRestServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -5,7 +5,9 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from tickets.handoff.v1 import ticket_pb2 as _ticket_pb2
 import builtins as _builtins
@@ -21,38 +23,98 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class ListTicketsRequest(_message.Message):
-    """Which tickets to list."""
+    """Which tickets to list. A filter that is absent leaves all of them in."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     SLIM_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
     CURSOR_FIELD_NUMBER: _builtins.int
+    PROJECT_ID_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    STAGE_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    REQUEST_TYPE_FIELD_NUMBER: _builtins.int
+    ROLE_FIELD_NUMBER: _builtins.int
+    ASSIGNEE_FIELD_NUMBER: _builtins.int
+    UPDATED_SINCE_FIELD_NUMBER: _builtins.int
     slim: _builtins.bool
     """True leaves out `description`."""
     limit: _builtins.int
     """How many at most, 1–1000; 100 when absent."""
     cursor: _builtins.str
     """`next_cursor` of the page before; the first page when absent."""
+    project_id: _builtins.str
+    """Tickets of this project, a UUID. One that the caller is no member of has none."""
+    status: _ticket_pb2.Status.ValueType
+    """Tickets with this status."""
+    priority: _ticket_pb2.Priority.ValueType
+    """Tickets with this priority."""
+    request_type: _ticket_pb2.RequestType.ValueType
+    """Tickets of this kind."""
+    role: _ticket_pb2.RoleName.ValueType
+    """Tickets that this role has to act on."""
+    assignee: _builtins.str
+    """Tickets with a role that this user took: a UUID, or `me`."""
+    @_builtins.property
+    def stage(self) -> _containers.RepeatedScalarFieldContainer[_ticket_pb2.Stage.ValueType]:
+        """Tickets in any of these stages."""
+
+    @_builtins.property
+    def updated_since(self) -> _timestamp_pb2.Timestamp:
+        """Tickets created or changed at or after this instant."""
+
     def __init__(
         self,
         *,
         slim: _builtins.bool = ...,
         limit: _builtins.int | None = ...,
         cursor: _builtins.str | None = ...,
+        project_id: _builtins.str | None = ...,
+        status: _ticket_pb2.Status.ValueType | None = ...,
+        stage: _abc.Iterable[_ticket_pb2.Stage.ValueType] | None = ...,
+        priority: _ticket_pb2.Priority.ValueType | None = ...,
+        request_type: _ticket_pb2.RequestType.ValueType | None = ...,
+        role: _ticket_pb2.RoleName.ValueType | None = ...,
+        assignee: _builtins.str | None = ...,
+        updated_since: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_cursor", b"_cursor", "_limit", b"_limit", "cursor", b"cursor", "limit", b"limit"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_assignee", b"_assignee", "_cursor", b"_cursor", "_limit", b"_limit", "_priority", b"_priority", "_project_id", b"_project_id", "_request_type", b"_request_type", "_role", b"_role", "_status", b"_status", "assignee", b"assignee", "cursor", b"cursor", "limit", b"limit", "priority", b"priority", "project_id", b"project_id", "request_type", b"request_type", "role", b"role", "status", b"status", "updated_since", b"updated_since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cursor", b"_cursor", "_limit", b"_limit", "cursor", b"cursor", "limit", b"limit", "slim", b"slim"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_assignee", b"_assignee", "_cursor", b"_cursor", "_limit", b"_limit", "_priority", b"_priority", "_project_id", b"_project_id", "_request_type", b"_request_type", "_role", b"_role", "_status", b"_status", "assignee", b"assignee", "cursor", b"cursor", "limit", b"limit", "priority", b"priority", "project_id", b"project_id", "request_type", b"request_type", "role", b"role", "slim", b"slim", "stage", b"stage", "status", b"status", "updated_since", b"updated_since"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__assignee: _TypeAlias = _typing.Literal["assignee"]  # noqa: Y015
+    _WhichOneofArgType__assignee: _TypeAlias = _typing.Literal["_assignee", b"_assignee"]  # noqa: Y015
     _WhichOneofReturnType__cursor: _TypeAlias = _typing.Literal["cursor"]  # noqa: Y015
     _WhichOneofArgType__cursor: _TypeAlias = _typing.Literal["_cursor", b"_cursor"]  # noqa: Y015
     _WhichOneofReturnType__limit: _TypeAlias = _typing.Literal["limit"]  # noqa: Y015
     _WhichOneofArgType__limit: _TypeAlias = _typing.Literal["_limit", b"_limit"]  # noqa: Y015
+    _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
+    _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015
+    _WhichOneofReturnType__project_id: _TypeAlias = _typing.Literal["project_id"]  # noqa: Y015
+    _WhichOneofArgType__project_id: _TypeAlias = _typing.Literal["_project_id", b"_project_id"]  # noqa: Y015
+    _WhichOneofReturnType__request_type: _TypeAlias = _typing.Literal["request_type"]  # noqa: Y015
+    _WhichOneofArgType__request_type: _TypeAlias = _typing.Literal["_request_type", b"_request_type"]  # noqa: Y015
+    _WhichOneofReturnType__role: _TypeAlias = _typing.Literal["role"]  # noqa: Y015
+    _WhichOneofArgType__role: _TypeAlias = _typing.Literal["_role", b"_role"]  # noqa: Y015
+    _WhichOneofReturnType__status: _TypeAlias = _typing.Literal["status"]  # noqa: Y015
+    _WhichOneofArgType__status: _TypeAlias = _typing.Literal["_status", b"_status"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__assignee) -> _WhichOneofReturnType__assignee | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__cursor) -> _WhichOneofReturnType__cursor | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__limit) -> _WhichOneofReturnType__limit | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__priority) -> _WhichOneofReturnType__priority | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__project_id) -> _WhichOneofReturnType__project_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__request_type) -> _WhichOneofReturnType__request_type | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__role) -> _WhichOneofReturnType__role | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__status) -> _WhichOneofReturnType__status | None: ...
 
 Global___ListTicketsRequest: _TypeAlias = ListTicketsRequest  # noqa: Y015
 
@@ -214,3 +276,839 @@ class CreateTicketResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CreateTicketResponse: _TypeAlias = CreateTicketResponse  # noqa: Y015
+
+@_typing.final
+class ListProjectTicketsRequest(_message.Message):
+    """Which of a project's tickets to list. A filter that is absent leaves all of them in."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROJECT_ID_FIELD_NUMBER: _builtins.int
+    SLIM_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    CURSOR_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    STAGE_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    REQUEST_TYPE_FIELD_NUMBER: _builtins.int
+    ROLE_FIELD_NUMBER: _builtins.int
+    ASSIGNEE_FIELD_NUMBER: _builtins.int
+    UPDATED_SINCE_FIELD_NUMBER: _builtins.int
+    SHIP_FIELD_NUMBER: _builtins.int
+    MILESTONE_FIELD_NUMBER: _builtins.int
+    Q_FIELD_NUMBER: _builtins.int
+    project_id: _builtins.str
+    """Required, a UUID."""
+    slim: _builtins.bool
+    """True leaves out `description`."""
+    limit: _builtins.int
+    """How many at most, 1–1000; 100 when absent."""
+    cursor: _builtins.str
+    """`next_cursor` of the page before; the first page when absent."""
+    status: _ticket_pb2.Status.ValueType
+    """Tickets with this status."""
+    priority: _ticket_pb2.Priority.ValueType
+    """Tickets with this priority."""
+    request_type: _ticket_pb2.RequestType.ValueType
+    """Tickets of this kind."""
+    role: _ticket_pb2.RoleName.ValueType
+    """Tickets that this role has to act on."""
+    assignee: _builtins.str
+    """Tickets with a role that this user took: a UUID, or `me`."""
+    ship: _builtins.str
+    """Tickets whose work is this far: `merged` (and not deployed yet), `deployed`, or `deploy_failed` (the last time)."""
+    milestone: _builtins.str
+    """Tickets of this milestone: a UUID, or `none` for tickets in none."""
+    q: _builtins.str
+    """Tickets with all of these words, or words that begin so, in title and description; or the ticket with this number.
+    1–200 characters.
+    """
+    @_builtins.property
+    def stage(self) -> _containers.RepeatedScalarFieldContainer[_ticket_pb2.Stage.ValueType]:
+        """Tickets in any of these stages."""
+
+    @_builtins.property
+    def updated_since(self) -> _timestamp_pb2.Timestamp:
+        """Tickets created or changed at or after this instant."""
+
+    def __init__(
+        self,
+        *,
+        project_id: _builtins.str = ...,
+        slim: _builtins.bool = ...,
+        limit: _builtins.int | None = ...,
+        cursor: _builtins.str | None = ...,
+        status: _ticket_pb2.Status.ValueType | None = ...,
+        stage: _abc.Iterable[_ticket_pb2.Stage.ValueType] | None = ...,
+        priority: _ticket_pb2.Priority.ValueType | None = ...,
+        request_type: _ticket_pb2.RequestType.ValueType | None = ...,
+        role: _ticket_pb2.RoleName.ValueType | None = ...,
+        assignee: _builtins.str | None = ...,
+        updated_since: _timestamp_pb2.Timestamp | None = ...,
+        ship: _builtins.str | None = ...,
+        milestone: _builtins.str | None = ...,
+        q: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_assignee", b"_assignee", "_cursor", b"_cursor", "_limit", b"_limit", "_milestone", b"_milestone", "_priority", b"_priority", "_q", b"_q", "_request_type", b"_request_type", "_role", b"_role", "_ship", b"_ship", "_status", b"_status", "assignee", b"assignee", "cursor", b"cursor", "limit", b"limit", "milestone", b"milestone", "priority", b"priority", "q", b"q", "request_type", b"request_type", "role", b"role", "ship", b"ship", "status", b"status", "updated_since", b"updated_since"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_assignee", b"_assignee", "_cursor", b"_cursor", "_limit", b"_limit", "_milestone", b"_milestone", "_priority", b"_priority", "_q", b"_q", "_request_type", b"_request_type", "_role", b"_role", "_ship", b"_ship", "_status", b"_status", "assignee", b"assignee", "cursor", b"cursor", "limit", b"limit", "milestone", b"milestone", "priority", b"priority", "project_id", b"project_id", "q", b"q", "request_type", b"request_type", "role", b"role", "ship", b"ship", "slim", b"slim", "stage", b"stage", "status", b"status", "updated_since", b"updated_since"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__assignee: _TypeAlias = _typing.Literal["assignee"]  # noqa: Y015
+    _WhichOneofArgType__assignee: _TypeAlias = _typing.Literal["_assignee", b"_assignee"]  # noqa: Y015
+    _WhichOneofReturnType__cursor: _TypeAlias = _typing.Literal["cursor"]  # noqa: Y015
+    _WhichOneofArgType__cursor: _TypeAlias = _typing.Literal["_cursor", b"_cursor"]  # noqa: Y015
+    _WhichOneofReturnType__limit: _TypeAlias = _typing.Literal["limit"]  # noqa: Y015
+    _WhichOneofArgType__limit: _TypeAlias = _typing.Literal["_limit", b"_limit"]  # noqa: Y015
+    _WhichOneofReturnType__milestone: _TypeAlias = _typing.Literal["milestone"]  # noqa: Y015
+    _WhichOneofArgType__milestone: _TypeAlias = _typing.Literal["_milestone", b"_milestone"]  # noqa: Y015
+    _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
+    _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015
+    _WhichOneofReturnType__q: _TypeAlias = _typing.Literal["q"]  # noqa: Y015
+    _WhichOneofArgType__q: _TypeAlias = _typing.Literal["_q", b"_q"]  # noqa: Y015
+    _WhichOneofReturnType__request_type: _TypeAlias = _typing.Literal["request_type"]  # noqa: Y015
+    _WhichOneofArgType__request_type: _TypeAlias = _typing.Literal["_request_type", b"_request_type"]  # noqa: Y015
+    _WhichOneofReturnType__role: _TypeAlias = _typing.Literal["role"]  # noqa: Y015
+    _WhichOneofArgType__role: _TypeAlias = _typing.Literal["_role", b"_role"]  # noqa: Y015
+    _WhichOneofReturnType__ship: _TypeAlias = _typing.Literal["ship"]  # noqa: Y015
+    _WhichOneofArgType__ship: _TypeAlias = _typing.Literal["_ship", b"_ship"]  # noqa: Y015
+    _WhichOneofReturnType__status: _TypeAlias = _typing.Literal["status"]  # noqa: Y015
+    _WhichOneofArgType__status: _TypeAlias = _typing.Literal["_status", b"_status"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__assignee) -> _WhichOneofReturnType__assignee | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cursor) -> _WhichOneofReturnType__cursor | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__limit) -> _WhichOneofReturnType__limit | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__milestone) -> _WhichOneofReturnType__milestone | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__priority) -> _WhichOneofReturnType__priority | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__q) -> _WhichOneofReturnType__q | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__request_type) -> _WhichOneofReturnType__request_type | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__role) -> _WhichOneofReturnType__role | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__ship) -> _WhichOneofReturnType__ship | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__status) -> _WhichOneofReturnType__status | None: ...
+
+Global___ListProjectTicketsRequest: _TypeAlias = ListProjectTicketsRequest  # noqa: Y015
+
+@_typing.final
+class ListProjectTicketsResponse(_message.Message):
+    """One page of a project's tickets."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TICKETS_FIELD_NUMBER: _builtins.int
+    NEXT_CURSOR_FIELD_NUMBER: _builtins.int
+    next_cursor: _builtins.str
+    """Where the next page begins. Absent on the last one."""
+    @_builtins.property
+    def tickets(self) -> _containers.RepeatedCompositeFieldContainer[_ticket_pb2.Ticket]:
+        """Newest first."""
+
+    def __init__(
+        self,
+        *,
+        tickets: _abc.Iterable[_ticket_pb2.Ticket] | None = ...,
+        next_cursor: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_next_cursor", b"_next_cursor", "next_cursor", b"next_cursor"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_next_cursor", b"_next_cursor", "next_cursor", b"next_cursor", "tickets", b"tickets"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__next_cursor: _TypeAlias = _typing.Literal["next_cursor"]  # noqa: Y015
+    _WhichOneofArgType__next_cursor: _TypeAlias = _typing.Literal["_next_cursor", b"_next_cursor"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__next_cursor) -> _WhichOneofReturnType__next_cursor | None: ...
+
+Global___ListProjectTicketsResponse: _TypeAlias = ListProjectTicketsResponse  # noqa: Y015
+
+@_typing.final
+class GetTicketRequest(_message.Message):
+    """Which ticket to read."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROJECT_ID_FIELD_NUMBER: _builtins.int
+    TICKET_ID_FIELD_NUMBER: _builtins.int
+    project_id: _builtins.str
+    """Required, a UUID."""
+    ticket_id: _builtins.str
+    """Required: UUID, number or `ticket_ref`."""
+    def __init__(
+        self,
+        *,
+        project_id: _builtins.str = ...,
+        ticket_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["project_id", b"project_id", "ticket_id", b"ticket_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetTicketRequest: _TypeAlias = GetTicketRequest  # noqa: Y015
+
+@_typing.final
+class GetTicketResponse(_message.Message):
+    """The ticket as it is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TICKET_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def ticket(self) -> _ticket_pb2.Ticket:
+        """Always set."""
+
+    def __init__(
+        self,
+        *,
+        ticket: _ticket_pb2.Ticket | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ticket", b"ticket"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ticket", b"ticket"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetTicketResponse: _TypeAlias = GetTicketResponse  # noqa: Y015
+
+@_typing.final
+class UpdateTicketRequest(_message.Message):
+    """What to change. Without `update_mask` the members that are set are changed; with it exactly those that it names, and
+    one that is named and not set becomes null (`role_status.blocking_reason` names a member of a role's change).
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROJECT_ID_FIELD_NUMBER: _builtins.int
+    TICKET_ID_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    TITLE_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    REQUEST_TYPE_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    BLOCKING_FIELD_NUMBER: _builtins.int
+    EVIDENCE_JSON_FIELD_NUMBER: _builtins.int
+    SUGGESTED_RESOLUTION_FIELD_NUMBER: _builtins.int
+    IMPLEMENTATION_NOTES_FIELD_NUMBER: _builtins.int
+    STAGE_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    WORK_STARTED_NOTE_FIELD_NUMBER: _builtins.int
+    RESOLUTION_NOTE_FIELD_NUMBER: _builtins.int
+    RESOLUTION_TYPE_FIELD_NUMBER: _builtins.int
+    ROLE_STATUS_FIELD_NUMBER: _builtins.int
+    MILESTONE_ID_FIELD_NUMBER: _builtins.int
+    ROLES_FIELD_NUMBER: _builtins.int
+    GITHUB_ISSUE_NUMBER_FIELD_NUMBER: _builtins.int
+    UPDATED_AT_FIELD_NUMBER: _builtins.int
+    ACTOR_ROLE_FIELD_NUMBER: _builtins.int
+    ACTOR_ID_FIELD_NUMBER: _builtins.int
+    project_id: _builtins.str
+    """Required, a UUID."""
+    ticket_id: _builtins.str
+    """Required: UUID, number or `ticket_ref`."""
+    title: _builtins.str
+    """By the author or triage: 1–140 characters after trimming."""
+    description: _builtins.str
+    """By the author or triage: 1–20,000 characters."""
+    request_type: _ticket_pb2.RequestType.ValueType
+    """By the author or triage."""
+    priority: _ticket_pb2.Priority.ValueType
+    """By the author or triage."""
+    blocking: _builtins.bool
+    """By the author or triage."""
+    evidence_json: _builtins.str
+    """By the author or triage: the text of a JSON object, at most 256 KiB. Null clears it."""
+    suggested_resolution: _builtins.str
+    """By the author or triage: at most 5,000 characters. Null clears it."""
+    implementation_notes: _builtins.str
+    """By the author or triage: at most 5,000 characters. Null clears it."""
+    stage: _ticket_pb2.Stage.ValueType
+    """By whoever works: where it goes on the board."""
+    status: _ticket_pb2.Status.ValueType
+    """By whoever works: closed is stage `live`; open, of a closed ticket, is stage `backlog` unless `stage` says another."""
+    work_started_note: _builtins.str
+    """By whoever works, needed to move to `in_progress`: 1–5,000 characters, kept in the event."""
+    resolution_note: _builtins.str
+    """By whoever works, for a ticket that is or becomes closed: at most 5,000 characters. Null clears it."""
+    resolution_type: _builtins.str
+    """By whoever works, for a ticket that is or becomes closed: `completed` (the default when it closes),
+    `already_done`, `duplicate`, `wont_fix`, `no_longer_relevant` or `cancelled`.
+    """
+    milestone_id: _builtins.str
+    """By triage: a milestone of another system, a UUID. Null takes the ticket out of its milestone."""
+    github_issue_number: _builtins.int
+    """By triage: the number of the GitHub issue that mirrors it, at least 1. Null unlinks it."""
+    actor_role: _builtins.str
+    """Declared provenance, for the event: at most 64 characters."""
+    actor_id: _builtins.str
+    """Declared provenance, for the event: at most 128 characters."""
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """Names of members below that are to change."""
+
+    @_builtins.property
+    def role_status(self) -> Global___RoleChange:
+        """By whoever works: what becomes of one role."""
+
+    @_builtins.property
+    def roles(self) -> _containers.RepeatedScalarFieldContainer[_ticket_pb2.RoleName.ValueType]:
+        """By triage: the set of roles, each once. A role that stays keeps its state."""
+
+    @_builtins.property
+    def updated_at(self) -> _timestamp_pb2.Timestamp:
+        """When given, the ticket must not have changed since: this must be its `updated_at`, which named by `update_mask`
+        and not set means that it was never changed. Else ABORTED, reason `stale`.
+        """
+
+    def __init__(
+        self,
+        *,
+        project_id: _builtins.str = ...,
+        ticket_id: _builtins.str = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+        title: _builtins.str | None = ...,
+        description: _builtins.str | None = ...,
+        request_type: _ticket_pb2.RequestType.ValueType | None = ...,
+        priority: _ticket_pb2.Priority.ValueType | None = ...,
+        blocking: _builtins.bool | None = ...,
+        evidence_json: _builtins.str | None = ...,
+        suggested_resolution: _builtins.str | None = ...,
+        implementation_notes: _builtins.str | None = ...,
+        stage: _ticket_pb2.Stage.ValueType | None = ...,
+        status: _ticket_pb2.Status.ValueType | None = ...,
+        work_started_note: _builtins.str | None = ...,
+        resolution_note: _builtins.str | None = ...,
+        resolution_type: _builtins.str | None = ...,
+        role_status: Global___RoleChange | None = ...,
+        milestone_id: _builtins.str | None = ...,
+        roles: _abc.Iterable[_ticket_pb2.RoleName.ValueType] | None = ...,
+        github_issue_number: _builtins.int | None = ...,
+        updated_at: _timestamp_pb2.Timestamp | None = ...,
+        actor_role: _builtins.str | None = ...,
+        actor_id: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_actor_id", b"_actor_id", "_actor_role", b"_actor_role", "_blocking", b"_blocking", "_description", b"_description", "_evidence_json", b"_evidence_json", "_github_issue_number", b"_github_issue_number", "_implementation_notes", b"_implementation_notes", "_milestone_id", b"_milestone_id", "_priority", b"_priority", "_request_type", b"_request_type", "_resolution_note", b"_resolution_note", "_resolution_type", b"_resolution_type", "_role_status", b"_role_status", "_stage", b"_stage", "_status", b"_status", "_suggested_resolution", b"_suggested_resolution", "_title", b"_title", "_work_started_note", b"_work_started_note", "actor_id", b"actor_id", "actor_role", b"actor_role", "blocking", b"blocking", "description", b"description", "evidence_json", b"evidence_json", "github_issue_number", b"github_issue_number", "implementation_notes", b"implementation_notes", "milestone_id", b"milestone_id", "priority", b"priority", "request_type", b"request_type", "resolution_note", b"resolution_note", "resolution_type", b"resolution_type", "role_status", b"role_status", "stage", b"stage", "status", b"status", "suggested_resolution", b"suggested_resolution", "title", b"title", "update_mask", b"update_mask", "updated_at", b"updated_at", "work_started_note", b"work_started_note"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_actor_id", b"_actor_id", "_actor_role", b"_actor_role", "_blocking", b"_blocking", "_description", b"_description", "_evidence_json", b"_evidence_json", "_github_issue_number", b"_github_issue_number", "_implementation_notes", b"_implementation_notes", "_milestone_id", b"_milestone_id", "_priority", b"_priority", "_request_type", b"_request_type", "_resolution_note", b"_resolution_note", "_resolution_type", b"_resolution_type", "_role_status", b"_role_status", "_stage", b"_stage", "_status", b"_status", "_suggested_resolution", b"_suggested_resolution", "_title", b"_title", "_work_started_note", b"_work_started_note", "actor_id", b"actor_id", "actor_role", b"actor_role", "blocking", b"blocking", "description", b"description", "evidence_json", b"evidence_json", "github_issue_number", b"github_issue_number", "implementation_notes", b"implementation_notes", "milestone_id", b"milestone_id", "priority", b"priority", "project_id", b"project_id", "request_type", b"request_type", "resolution_note", b"resolution_note", "resolution_type", b"resolution_type", "role_status", b"role_status", "roles", b"roles", "stage", b"stage", "status", b"status", "suggested_resolution", b"suggested_resolution", "ticket_id", b"ticket_id", "title", b"title", "update_mask", b"update_mask", "updated_at", b"updated_at", "work_started_note", b"work_started_note"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__actor_id: _TypeAlias = _typing.Literal["actor_id"]  # noqa: Y015
+    _WhichOneofArgType__actor_id: _TypeAlias = _typing.Literal["_actor_id", b"_actor_id"]  # noqa: Y015
+    _WhichOneofReturnType__actor_role: _TypeAlias = _typing.Literal["actor_role"]  # noqa: Y015
+    _WhichOneofArgType__actor_role: _TypeAlias = _typing.Literal["_actor_role", b"_actor_role"]  # noqa: Y015
+    _WhichOneofReturnType__blocking: _TypeAlias = _typing.Literal["blocking"]  # noqa: Y015
+    _WhichOneofArgType__blocking: _TypeAlias = _typing.Literal["_blocking", b"_blocking"]  # noqa: Y015
+    _WhichOneofReturnType__description: _TypeAlias = _typing.Literal["description"]  # noqa: Y015
+    _WhichOneofArgType__description: _TypeAlias = _typing.Literal["_description", b"_description"]  # noqa: Y015
+    _WhichOneofReturnType__evidence_json: _TypeAlias = _typing.Literal["evidence_json"]  # noqa: Y015
+    _WhichOneofArgType__evidence_json: _TypeAlias = _typing.Literal["_evidence_json", b"_evidence_json"]  # noqa: Y015
+    _WhichOneofReturnType__github_issue_number: _TypeAlias = _typing.Literal["github_issue_number"]  # noqa: Y015
+    _WhichOneofArgType__github_issue_number: _TypeAlias = _typing.Literal["_github_issue_number", b"_github_issue_number"]  # noqa: Y015
+    _WhichOneofReturnType__implementation_notes: _TypeAlias = _typing.Literal["implementation_notes"]  # noqa: Y015
+    _WhichOneofArgType__implementation_notes: _TypeAlias = _typing.Literal["_implementation_notes", b"_implementation_notes"]  # noqa: Y015
+    _WhichOneofReturnType__milestone_id: _TypeAlias = _typing.Literal["milestone_id"]  # noqa: Y015
+    _WhichOneofArgType__milestone_id: _TypeAlias = _typing.Literal["_milestone_id", b"_milestone_id"]  # noqa: Y015
+    _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
+    _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015
+    _WhichOneofReturnType__request_type: _TypeAlias = _typing.Literal["request_type"]  # noqa: Y015
+    _WhichOneofArgType__request_type: _TypeAlias = _typing.Literal["_request_type", b"_request_type"]  # noqa: Y015
+    _WhichOneofReturnType__resolution_note: _TypeAlias = _typing.Literal["resolution_note"]  # noqa: Y015
+    _WhichOneofArgType__resolution_note: _TypeAlias = _typing.Literal["_resolution_note", b"_resolution_note"]  # noqa: Y015
+    _WhichOneofReturnType__resolution_type: _TypeAlias = _typing.Literal["resolution_type"]  # noqa: Y015
+    _WhichOneofArgType__resolution_type: _TypeAlias = _typing.Literal["_resolution_type", b"_resolution_type"]  # noqa: Y015
+    _WhichOneofReturnType__role_status: _TypeAlias = _typing.Literal["role_status"]  # noqa: Y015
+    _WhichOneofArgType__role_status: _TypeAlias = _typing.Literal["_role_status", b"_role_status"]  # noqa: Y015
+    _WhichOneofReturnType__stage: _TypeAlias = _typing.Literal["stage"]  # noqa: Y015
+    _WhichOneofArgType__stage: _TypeAlias = _typing.Literal["_stage", b"_stage"]  # noqa: Y015
+    _WhichOneofReturnType__status: _TypeAlias = _typing.Literal["status"]  # noqa: Y015
+    _WhichOneofArgType__status: _TypeAlias = _typing.Literal["_status", b"_status"]  # noqa: Y015
+    _WhichOneofReturnType__suggested_resolution: _TypeAlias = _typing.Literal["suggested_resolution"]  # noqa: Y015
+    _WhichOneofArgType__suggested_resolution: _TypeAlias = _typing.Literal["_suggested_resolution", b"_suggested_resolution"]  # noqa: Y015
+    _WhichOneofReturnType__title: _TypeAlias = _typing.Literal["title"]  # noqa: Y015
+    _WhichOneofArgType__title: _TypeAlias = _typing.Literal["_title", b"_title"]  # noqa: Y015
+    _WhichOneofReturnType__work_started_note: _TypeAlias = _typing.Literal["work_started_note"]  # noqa: Y015
+    _WhichOneofArgType__work_started_note: _TypeAlias = _typing.Literal["_work_started_note", b"_work_started_note"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__actor_id) -> _WhichOneofReturnType__actor_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__actor_role) -> _WhichOneofReturnType__actor_role | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__blocking) -> _WhichOneofReturnType__blocking | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__description) -> _WhichOneofReturnType__description | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__evidence_json) -> _WhichOneofReturnType__evidence_json | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__github_issue_number) -> _WhichOneofReturnType__github_issue_number | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__implementation_notes) -> _WhichOneofReturnType__implementation_notes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__milestone_id) -> _WhichOneofReturnType__milestone_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__priority) -> _WhichOneofReturnType__priority | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__request_type) -> _WhichOneofReturnType__request_type | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__resolution_note) -> _WhichOneofReturnType__resolution_note | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__resolution_type) -> _WhichOneofReturnType__resolution_type | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__role_status) -> _WhichOneofReturnType__role_status | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__stage) -> _WhichOneofReturnType__stage | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__status) -> _WhichOneofReturnType__status | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__suggested_resolution) -> _WhichOneofReturnType__suggested_resolution | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__title) -> _WhichOneofReturnType__title | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__work_started_note) -> _WhichOneofReturnType__work_started_note | None: ...
+
+Global___UpdateTicketRequest: _TypeAlias = UpdateTicketRequest  # noqa: Y015
+
+@_typing.final
+class RoleChange(_message.Message):
+    """What becomes of one role of a ticket."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLE_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    WORK_STARTED_NOTE_FIELD_NUMBER: _builtins.int
+    ASSIGNEE_NOTE_FIELD_NUMBER: _builtins.int
+    ASSIGNEE_USER_ID_FIELD_NUMBER: _builtins.int
+    BLOCKING_REASON_FIELD_NUMBER: _builtins.int
+    AGENT_ORIGIN_FIELD_NUMBER: _builtins.int
+    role: _ticket_pb2.RoleName.ValueType
+    """Required: one of the ticket's roles."""
+    status: _ticket_pb2.RoleStatus.ValueType
+    """Required. From pending to in_progress or skipped; from in_progress to done, skipped or pending; from done and
+    skipped back to pending or in_progress. The one that it is already is no move.
+    """
+    work_started_note: _builtins.str
+    """Needed when work on the role starts: 1–5,000 characters."""
+    assignee_note: _builtins.str
+    """At most 5,000 characters. Null clears it."""
+    assignee_user_id: _builtins.str
+    """Who takes it, a UUID. Null gives it back."""
+    blocking_reason: _builtins.str
+    """Why it cannot go on, at most 5,000 characters. Null: nothing blocks it."""
+    agent_origin: _builtins.str
+    """The agent that works on it, at most 64 characters. Null: none does."""
+    def __init__(
+        self,
+        *,
+        role: _ticket_pb2.RoleName.ValueType = ...,
+        status: _ticket_pb2.RoleStatus.ValueType = ...,
+        work_started_note: _builtins.str | None = ...,
+        assignee_note: _builtins.str | None = ...,
+        assignee_user_id: _builtins.str | None = ...,
+        blocking_reason: _builtins.str | None = ...,
+        agent_origin: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_agent_origin", b"_agent_origin", "_assignee_note", b"_assignee_note", "_assignee_user_id", b"_assignee_user_id", "_blocking_reason", b"_blocking_reason", "_work_started_note", b"_work_started_note", "agent_origin", b"agent_origin", "assignee_note", b"assignee_note", "assignee_user_id", b"assignee_user_id", "blocking_reason", b"blocking_reason", "work_started_note", b"work_started_note"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_agent_origin", b"_agent_origin", "_assignee_note", b"_assignee_note", "_assignee_user_id", b"_assignee_user_id", "_blocking_reason", b"_blocking_reason", "_work_started_note", b"_work_started_note", "agent_origin", b"agent_origin", "assignee_note", b"assignee_note", "assignee_user_id", b"assignee_user_id", "blocking_reason", b"blocking_reason", "role", b"role", "status", b"status", "work_started_note", b"work_started_note"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__agent_origin: _TypeAlias = _typing.Literal["agent_origin"]  # noqa: Y015
+    _WhichOneofArgType__agent_origin: _TypeAlias = _typing.Literal["_agent_origin", b"_agent_origin"]  # noqa: Y015
+    _WhichOneofReturnType__assignee_note: _TypeAlias = _typing.Literal["assignee_note"]  # noqa: Y015
+    _WhichOneofArgType__assignee_note: _TypeAlias = _typing.Literal["_assignee_note", b"_assignee_note"]  # noqa: Y015
+    _WhichOneofReturnType__assignee_user_id: _TypeAlias = _typing.Literal["assignee_user_id"]  # noqa: Y015
+    _WhichOneofArgType__assignee_user_id: _TypeAlias = _typing.Literal["_assignee_user_id", b"_assignee_user_id"]  # noqa: Y015
+    _WhichOneofReturnType__blocking_reason: _TypeAlias = _typing.Literal["blocking_reason"]  # noqa: Y015
+    _WhichOneofArgType__blocking_reason: _TypeAlias = _typing.Literal["_blocking_reason", b"_blocking_reason"]  # noqa: Y015
+    _WhichOneofReturnType__work_started_note: _TypeAlias = _typing.Literal["work_started_note"]  # noqa: Y015
+    _WhichOneofArgType__work_started_note: _TypeAlias = _typing.Literal["_work_started_note", b"_work_started_note"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__agent_origin) -> _WhichOneofReturnType__agent_origin | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__assignee_note) -> _WhichOneofReturnType__assignee_note | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__assignee_user_id) -> _WhichOneofReturnType__assignee_user_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__blocking_reason) -> _WhichOneofReturnType__blocking_reason | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__work_started_note) -> _WhichOneofReturnType__work_started_note | None: ...
+
+Global___RoleChange: _TypeAlias = RoleChange  # noqa: Y015
+
+@_typing.final
+class UpdateTicketResponse(_message.Message):
+    """The ticket as changed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TICKET_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def ticket(self) -> _ticket_pb2.Ticket:
+        """Always set."""
+
+    def __init__(
+        self,
+        *,
+        ticket: _ticket_pb2.Ticket | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ticket", b"ticket"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ticket", b"ticket"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateTicketResponse: _TypeAlias = UpdateTicketResponse  # noqa: Y015
+
+@_typing.final
+class BulkUpdateTicketsRequest(_message.Message):
+    """What to do with which tickets."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROJECT_ID_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    TICKET_IDS_FIELD_NUMBER: _builtins.int
+    STAGE_FIELD_NUMBER: _builtins.int
+    SKIP_PENDING_ROLES_FIELD_NUMBER: _builtins.int
+    RESOLUTION_NOTE_FIELD_NUMBER: _builtins.int
+    RESOLUTION_TYPE_FIELD_NUMBER: _builtins.int
+    WORK_STARTED_NOTE_FIELD_NUMBER: _builtins.int
+    ACTOR_ROLE_FIELD_NUMBER: _builtins.int
+    ACTOR_ID_FIELD_NUMBER: _builtins.int
+    project_id: _builtins.str
+    """Required, a UUID."""
+    action: _builtins.str
+    """Required: `move` or `close`."""
+    stage: _ticket_pb2.Stage.ValueType
+    """Where to: required for `move`, and for nothing else."""
+    skip_pending_roles: _builtins.bool
+    """For tickets that close: true skips the roles that have not begun. False when absent."""
+    resolution_note: _builtins.str
+    """For tickets that close: at most 5,000 characters."""
+    resolution_type: _builtins.str
+    """For tickets that close: as in UpdateTicket; `completed` when absent."""
+    work_started_note: _builtins.str
+    """Required to move to `in_progress`: 1–5,000 characters, kept in the events."""
+    actor_role: _builtins.str
+    """Declared provenance, for the events: at most 64 characters."""
+    actor_id: _builtins.str
+    """Declared provenance, for the events: at most 128 characters."""
+    @_builtins.property
+    def ticket_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Required, 1–100, each a UUID, a number or a `ticket_ref`. A ticket that is named twice counts once."""
+
+    def __init__(
+        self,
+        *,
+        project_id: _builtins.str = ...,
+        action: _builtins.str = ...,
+        ticket_ids: _abc.Iterable[_builtins.str] | None = ...,
+        stage: _ticket_pb2.Stage.ValueType | None = ...,
+        skip_pending_roles: _builtins.bool | None = ...,
+        resolution_note: _builtins.str | None = ...,
+        resolution_type: _builtins.str | None = ...,
+        work_started_note: _builtins.str | None = ...,
+        actor_role: _builtins.str | None = ...,
+        actor_id: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_actor_id", b"_actor_id", "_actor_role", b"_actor_role", "_resolution_note", b"_resolution_note", "_resolution_type", b"_resolution_type", "_skip_pending_roles", b"_skip_pending_roles", "_stage", b"_stage", "_work_started_note", b"_work_started_note", "actor_id", b"actor_id", "actor_role", b"actor_role", "resolution_note", b"resolution_note", "resolution_type", b"resolution_type", "skip_pending_roles", b"skip_pending_roles", "stage", b"stage", "work_started_note", b"work_started_note"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_actor_id", b"_actor_id", "_actor_role", b"_actor_role", "_resolution_note", b"_resolution_note", "_resolution_type", b"_resolution_type", "_skip_pending_roles", b"_skip_pending_roles", "_stage", b"_stage", "_work_started_note", b"_work_started_note", "action", b"action", "actor_id", b"actor_id", "actor_role", b"actor_role", "project_id", b"project_id", "resolution_note", b"resolution_note", "resolution_type", b"resolution_type", "skip_pending_roles", b"skip_pending_roles", "stage", b"stage", "ticket_ids", b"ticket_ids", "work_started_note", b"work_started_note"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__actor_id: _TypeAlias = _typing.Literal["actor_id"]  # noqa: Y015
+    _WhichOneofArgType__actor_id: _TypeAlias = _typing.Literal["_actor_id", b"_actor_id"]  # noqa: Y015
+    _WhichOneofReturnType__actor_role: _TypeAlias = _typing.Literal["actor_role"]  # noqa: Y015
+    _WhichOneofArgType__actor_role: _TypeAlias = _typing.Literal["_actor_role", b"_actor_role"]  # noqa: Y015
+    _WhichOneofReturnType__resolution_note: _TypeAlias = _typing.Literal["resolution_note"]  # noqa: Y015
+    _WhichOneofArgType__resolution_note: _TypeAlias = _typing.Literal["_resolution_note", b"_resolution_note"]  # noqa: Y015
+    _WhichOneofReturnType__resolution_type: _TypeAlias = _typing.Literal["resolution_type"]  # noqa: Y015
+    _WhichOneofArgType__resolution_type: _TypeAlias = _typing.Literal["_resolution_type", b"_resolution_type"]  # noqa: Y015
+    _WhichOneofReturnType__skip_pending_roles: _TypeAlias = _typing.Literal["skip_pending_roles"]  # noqa: Y015
+    _WhichOneofArgType__skip_pending_roles: _TypeAlias = _typing.Literal["_skip_pending_roles", b"_skip_pending_roles"]  # noqa: Y015
+    _WhichOneofReturnType__stage: _TypeAlias = _typing.Literal["stage"]  # noqa: Y015
+    _WhichOneofArgType__stage: _TypeAlias = _typing.Literal["_stage", b"_stage"]  # noqa: Y015
+    _WhichOneofReturnType__work_started_note: _TypeAlias = _typing.Literal["work_started_note"]  # noqa: Y015
+    _WhichOneofArgType__work_started_note: _TypeAlias = _typing.Literal["_work_started_note", b"_work_started_note"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__actor_id) -> _WhichOneofReturnType__actor_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__actor_role) -> _WhichOneofReturnType__actor_role | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__resolution_note) -> _WhichOneofReturnType__resolution_note | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__resolution_type) -> _WhichOneofReturnType__resolution_type | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__skip_pending_roles) -> _WhichOneofReturnType__skip_pending_roles | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__stage) -> _WhichOneofReturnType__stage | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__work_started_note) -> _WhichOneofReturnType__work_started_note | None: ...
+
+Global___BulkUpdateTicketsRequest: _TypeAlias = BulkUpdateTicketsRequest  # noqa: Y015
+
+@_typing.final
+class BulkUpdateTicketsResponse(_message.Message):
+    """What was done."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UPDATED_FIELD_NUMBER: _builtins.int
+    ERRORS_FIELD_NUMBER: _builtins.int
+    updated: _builtins.int
+    """How many tickets are now as asked; those that were already count too."""
+    @_builtins.property
+    def errors(self) -> _containers.RepeatedCompositeFieldContainer[Global___BulkError]:
+        """Those that are not, in the order they were named."""
+
+    def __init__(
+        self,
+        *,
+        updated: _builtins.int = ...,
+        errors: _abc.Iterable[Global___BulkError] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["errors", b"errors", "updated", b"updated"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BulkUpdateTicketsResponse: _TypeAlias = BulkUpdateTicketsResponse  # noqa: Y015
+
+@_typing.final
+class BulkError(_message.Message):
+    """Why one ticket was left as it was."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    CODE_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The ticket as it was named."""
+    error: _builtins.str
+    """Words for a person."""
+    code: _builtins.str
+    """Stable reason: `not_found` or `roles_incomplete`; later versions may have more."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        error: _builtins.str = ...,
+        code: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "error", b"error", "id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BulkError: _TypeAlias = BulkError  # noqa: Y015
+
+@_typing.final
+class ReportDeploymentRequest(_message.Message):
+    """What became of a commit."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROJECT_ID_FIELD_NUMBER: _builtins.int
+    TICKET_ID_FIELD_NUMBER: _builtins.int
+    MERGE_SHA_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    AT_FIELD_NUMBER: _builtins.int
+    ACTOR_ROLE_FIELD_NUMBER: _builtins.int
+    ACTOR_ID_FIELD_NUMBER: _builtins.int
+    project_id: _builtins.str
+    """Required, a UUID."""
+    ticket_id: _builtins.str
+    """Required: UUID, number or `ticket_ref`."""
+    merge_sha: _builtins.str
+    """Required, the commit: 1–64 letters, digits, dots, hyphens and underscores."""
+    outcome: _builtins.str
+    """Required: `merged`, `deployed` or `failed`."""
+    actor_role: _builtins.str
+    """Declared provenance, for the event: at most 64 characters."""
+    actor_id: _builtins.str
+    """Declared provenance, for the event: at most 128 characters."""
+    @_builtins.property
+    def at(self) -> _timestamp_pb2.Timestamp:
+        """When it happened; now when absent."""
+
+    def __init__(
+        self,
+        *,
+        project_id: _builtins.str = ...,
+        ticket_id: _builtins.str = ...,
+        merge_sha: _builtins.str = ...,
+        outcome: _builtins.str = ...,
+        at: _timestamp_pb2.Timestamp | None = ...,
+        actor_role: _builtins.str | None = ...,
+        actor_id: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_actor_id", b"_actor_id", "_actor_role", b"_actor_role", "actor_id", b"actor_id", "actor_role", b"actor_role", "at", b"at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_actor_id", b"_actor_id", "_actor_role", b"_actor_role", "actor_id", b"actor_id", "actor_role", b"actor_role", "at", b"at", "merge_sha", b"merge_sha", "outcome", b"outcome", "project_id", b"project_id", "ticket_id", b"ticket_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__actor_id: _TypeAlias = _typing.Literal["actor_id"]  # noqa: Y015
+    _WhichOneofArgType__actor_id: _TypeAlias = _typing.Literal["_actor_id", b"_actor_id"]  # noqa: Y015
+    _WhichOneofReturnType__actor_role: _TypeAlias = _typing.Literal["actor_role"]  # noqa: Y015
+    _WhichOneofArgType__actor_role: _TypeAlias = _typing.Literal["_actor_role", b"_actor_role"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__actor_id) -> _WhichOneofReturnType__actor_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__actor_role) -> _WhichOneofReturnType__actor_role | None: ...
+
+Global___ReportDeploymentRequest: _TypeAlias = ReportDeploymentRequest  # noqa: Y015
+
+@_typing.final
+class ReportDeploymentResponse(_message.Message):
+    """The ticket as it is now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TICKET_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def ticket(self) -> _ticket_pb2.Ticket:
+        """Always set."""
+
+    def __init__(
+        self,
+        *,
+        ticket: _ticket_pb2.Ticket | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ticket", b"ticket"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ticket", b"ticket"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportDeploymentResponse: _TypeAlias = ReportDeploymentResponse  # noqa: Y015
+
+@_typing.final
+class ListTicketEventsRequest(_message.Message):
+    """Whose history to list."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROJECT_ID_FIELD_NUMBER: _builtins.int
+    TICKET_ID_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    CURSOR_FIELD_NUMBER: _builtins.int
+    project_id: _builtins.str
+    """Required, a UUID."""
+    ticket_id: _builtins.str
+    """Required: UUID, number or `ticket_ref`."""
+    limit: _builtins.int
+    """How many at most, 1–1000; 100 when absent."""
+    cursor: _builtins.str
+    """`next_cursor` of the page before; the first page when absent."""
+    def __init__(
+        self,
+        *,
+        project_id: _builtins.str = ...,
+        ticket_id: _builtins.str = ...,
+        limit: _builtins.int | None = ...,
+        cursor: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cursor", b"_cursor", "_limit", b"_limit", "cursor", b"cursor", "limit", b"limit"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cursor", b"_cursor", "_limit", b"_limit", "cursor", b"cursor", "limit", b"limit", "project_id", b"project_id", "ticket_id", b"ticket_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__cursor: _TypeAlias = _typing.Literal["cursor"]  # noqa: Y015
+    _WhichOneofArgType__cursor: _TypeAlias = _typing.Literal["_cursor", b"_cursor"]  # noqa: Y015
+    _WhichOneofReturnType__limit: _TypeAlias = _typing.Literal["limit"]  # noqa: Y015
+    _WhichOneofArgType__limit: _TypeAlias = _typing.Literal["_limit", b"_limit"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cursor) -> _WhichOneofReturnType__cursor | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__limit) -> _WhichOneofReturnType__limit | None: ...
+
+Global___ListTicketEventsRequest: _TypeAlias = ListTicketEventsRequest  # noqa: Y015
+
+@_typing.final
+class ListTicketEventsResponse(_message.Message):
+    """One page of a ticket's history."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENTS_FIELD_NUMBER: _builtins.int
+    NEXT_CURSOR_FIELD_NUMBER: _builtins.int
+    next_cursor: _builtins.str
+    """Where the next page begins. Absent on the last one."""
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[_ticket_pb2.TicketEvent]:
+        """Oldest first."""
+
+    def __init__(
+        self,
+        *,
+        events: _abc.Iterable[_ticket_pb2.TicketEvent] | None = ...,
+        next_cursor: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_next_cursor", b"_next_cursor", "next_cursor", b"next_cursor"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_next_cursor", b"_next_cursor", "events", b"events", "next_cursor", b"next_cursor"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__next_cursor: _TypeAlias = _typing.Literal["next_cursor"]  # noqa: Y015
+    _WhichOneofArgType__next_cursor: _TypeAlias = _typing.Literal["_next_cursor", b"_next_cursor"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__next_cursor) -> _WhichOneofReturnType__next_cursor | None: ...
+
+Global___ListTicketEventsResponse: _TypeAlias = ListTicketEventsResponse  # noqa: Y015
+
+@_typing.final
+class WatchTicketsRequest(_message.Message):
+    """Which project to watch."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROJECT_ID_FIELD_NUMBER: _builtins.int
+    CURSOR_FIELD_NUMBER: _builtins.int
+    project_id: _builtins.str
+    """Required, a UUID."""
+    cursor: _builtins.str
+    """`cursor` of the last message of an earlier watch, to go on behind it; what happens from now on when absent."""
+    def __init__(
+        self,
+        *,
+        project_id: _builtins.str = ...,
+        cursor: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cursor", b"_cursor", "cursor", b"cursor"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cursor", b"_cursor", "cursor", b"cursor", "project_id", b"project_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__cursor: _TypeAlias = _typing.Literal["cursor"]  # noqa: Y015
+    _WhichOneofArgType__cursor: _TypeAlias = _typing.Literal["_cursor", b"_cursor"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cursor) -> _WhichOneofReturnType__cursor | None: ...
+
+Global___WatchTicketsRequest: _TypeAlias = WatchTicketsRequest  # noqa: Y015
+
+@_typing.final
+class WatchTicketsResponse(_message.Message):
+    """One event, or a sign of life."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_FIELD_NUMBER: _builtins.int
+    CURSOR_FIELD_NUMBER: _builtins.int
+    cursor: _builtins.str
+    """Where to resume: behind everything told so far."""
+    @_builtins.property
+    def event(self) -> _ticket_pb2.TicketEvent:
+        """Absent in a sign of life."""
+
+    def __init__(
+        self,
+        *,
+        event: _ticket_pb2.TicketEvent | None = ...,
+        cursor: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "event", b"event"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchTicketsResponse: _TypeAlias = WatchTicketsResponse  # noqa: Y015

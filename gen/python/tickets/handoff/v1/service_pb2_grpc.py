@@ -29,7 +29,10 @@ class TicketServiceStub(object):
     """Handoff tickets in the projects that the caller is a member of.
 
     Credentials: metadata `authorization: Bearer <JWT>` whose `sub` is the user's UUID. Membership decides what the user
-    may do: viewers read; members create too; triagers and owners triage.
+    may do: viewers read; members create, edit what they created, and work (stages and roles); triagers and owners edit
+    and triage everything and report deployments.
+
+    A `ticket_id` is the ticket's UUID, its number, or its `ticket_ref`.
 
     Every method can fail with UNAUTHENTICATED, PERMISSION_DENIED (also for a project that does not exist for the
     caller), RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see `tickets.errors.v1.Error`. Metadata
@@ -52,13 +55,51 @@ class TicketServiceStub(object):
                 request_serializer=tickets_dot_handoff_dot_v1_dot_service__pb2.CreateTicketRequest.SerializeToString,
                 response_deserializer=tickets_dot_handoff_dot_v1_dot_service__pb2.CreateTicketResponse.FromString,
                 _registered_method=True)
+        self.ListProjectTickets = channel.unary_unary(
+                '/tickets.handoff.v1.TicketService/ListProjectTickets',
+                request_serializer=tickets_dot_handoff_dot_v1_dot_service__pb2.ListProjectTicketsRequest.SerializeToString,
+                response_deserializer=tickets_dot_handoff_dot_v1_dot_service__pb2.ListProjectTicketsResponse.FromString,
+                _registered_method=True)
+        self.GetTicket = channel.unary_unary(
+                '/tickets.handoff.v1.TicketService/GetTicket',
+                request_serializer=tickets_dot_handoff_dot_v1_dot_service__pb2.GetTicketRequest.SerializeToString,
+                response_deserializer=tickets_dot_handoff_dot_v1_dot_service__pb2.GetTicketResponse.FromString,
+                _registered_method=True)
+        self.UpdateTicket = channel.unary_unary(
+                '/tickets.handoff.v1.TicketService/UpdateTicket',
+                request_serializer=tickets_dot_handoff_dot_v1_dot_service__pb2.UpdateTicketRequest.SerializeToString,
+                response_deserializer=tickets_dot_handoff_dot_v1_dot_service__pb2.UpdateTicketResponse.FromString,
+                _registered_method=True)
+        self.BulkUpdateTickets = channel.unary_unary(
+                '/tickets.handoff.v1.TicketService/BulkUpdateTickets',
+                request_serializer=tickets_dot_handoff_dot_v1_dot_service__pb2.BulkUpdateTicketsRequest.SerializeToString,
+                response_deserializer=tickets_dot_handoff_dot_v1_dot_service__pb2.BulkUpdateTicketsResponse.FromString,
+                _registered_method=True)
+        self.ReportDeployment = channel.unary_unary(
+                '/tickets.handoff.v1.TicketService/ReportDeployment',
+                request_serializer=tickets_dot_handoff_dot_v1_dot_service__pb2.ReportDeploymentRequest.SerializeToString,
+                response_deserializer=tickets_dot_handoff_dot_v1_dot_service__pb2.ReportDeploymentResponse.FromString,
+                _registered_method=True)
+        self.ListTicketEvents = channel.unary_unary(
+                '/tickets.handoff.v1.TicketService/ListTicketEvents',
+                request_serializer=tickets_dot_handoff_dot_v1_dot_service__pb2.ListTicketEventsRequest.SerializeToString,
+                response_deserializer=tickets_dot_handoff_dot_v1_dot_service__pb2.ListTicketEventsResponse.FromString,
+                _registered_method=True)
+        self.WatchTickets = channel.unary_stream(
+                '/tickets.handoff.v1.TicketService/WatchTickets',
+                request_serializer=tickets_dot_handoff_dot_v1_dot_service__pb2.WatchTicketsRequest.SerializeToString,
+                response_deserializer=tickets_dot_handoff_dot_v1_dot_service__pb2.WatchTicketsResponse.FromString,
+                _registered_method=True)
 
 
 class TicketServiceServicer(object):
     """Handoff tickets in the projects that the caller is a member of.
 
     Credentials: metadata `authorization: Bearer <JWT>` whose `sub` is the user's UUID. Membership decides what the user
-    may do: viewers read; members create too; triagers and owners triage.
+    may do: viewers read; members create, edit what they created, and work (stages and roles); triagers and owners edit
+    and triage everything and report deployments.
+
+    A `ticket_id` is the ticket's UUID, its number, or its `ticket_ref`.
 
     Every method can fail with UNAUTHENTICATED, PERMISSION_DENIED (also for a project that does not exist for the
     caller), RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see `tickets.errors.v1.Error`. Metadata
@@ -85,6 +126,79 @@ class TicketServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListProjectTickets(self, request, context):
+        """Lists the tickets of one project, newest first, in pages. PERMISSION_DENIED: the caller is no member of it.
+        INVALID_ARGUMENT: a bound is broken, or `cursor` is not from this list.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetTicket(self, request, context):
+        """Reads one ticket. PERMISSION_DENIED: the caller is no member of the project. NOT_FOUND: it has no such ticket.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateTicket(self, request, context):
+        """Changes a ticket: the members that are set, or those that `update_mask` names. Metadata `idempotency-key` makes it
+        safe to repeat.
+
+        Stage and status go together: `live` is closed, every other stage open. Moving to `in_progress` needs a
+        `work_started_note`. Closing needs every role done or skipped. The last role done or skipped closes the ticket; the
+        first to start moves it out of `backlog` and `up_next` into `in_progress`; a role that goes back reopens it.
+
+        PERMISSION_DENIED: the caller may not make one of the changes, and none is made. NOT_FOUND: no such ticket.
+        INVALID_ARGUMENT: a bound is broken, a note is missing, or the ticket has no such role. ABORTED, by reason:
+        `roles_incomplete` (the roles are named), `invalid_transition` (a role cannot go there from where it is), `stale`
+        (`updated_at` is not the ticket's). ALREADY_EXISTS: the key was used with another request.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BulkUpdateTickets(self, request, context):
+        """Moves or closes up to a hundred tickets, each on its own: those that cannot be are told and the others are done.
+        Metadata `idempotency-key` makes it safe to repeat. PERMISSION_DENIED: the caller may not work in the project.
+        INVALID_ARGUMENT: a bound is broken. ALREADY_EXISTS: the key was used with another request.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReportDeployment(self, request, context):
+        """Reports what became of a ticket's commit: merged, deployed or failed. The same commit and outcome again change
+        nothing. For triagers, owners, and members of any role whose token has scope `handoff:deploy`.
+
+        PERMISSION_DENIED: the caller is none of these. NOT_FOUND: no such ticket. INVALID_ARGUMENT: a bound is broken.
+        ALREADY_EXISTS: the metadata `idempotency-key` was used with another request.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTicketEvents(self, request, context):
+        """Lists a ticket's history, oldest first, in pages. PERMISSION_DENIED: the caller is no member of the project.
+        NOT_FOUND: no such ticket. INVALID_ARGUMENT: a bound is broken, or `cursor` is not from this list.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchTickets(self, request, context):
+        """Tells every change of a project's tickets as it happens, until the caller leaves. The first message comes at once
+        and says where the watch begins; after it, a message without an event says every few seconds that all is well.
+        Every event is told, those of a ticket in order of version. Resumed from a cursor, it goes on right behind it.
+
+        PERMISSION_DENIED: the caller is not, or not any more, a member of the project. UNAUTHENTICATED: the token has
+        expired. UNAVAILABLE: the server is shutting down, or its database is away: resume elsewhere or later.
+        INVALID_ARGUMENT: `cursor` is not from a watch of this project.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TicketServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -98,6 +212,41 @@ def add_TicketServiceServicer_to_server(servicer, server):
                     request_deserializer=tickets_dot_handoff_dot_v1_dot_service__pb2.CreateTicketRequest.FromString,
                     response_serializer=tickets_dot_handoff_dot_v1_dot_service__pb2.CreateTicketResponse.SerializeToString,
             ),
+            'ListProjectTickets': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListProjectTickets,
+                    request_deserializer=tickets_dot_handoff_dot_v1_dot_service__pb2.ListProjectTicketsRequest.FromString,
+                    response_serializer=tickets_dot_handoff_dot_v1_dot_service__pb2.ListProjectTicketsResponse.SerializeToString,
+            ),
+            'GetTicket': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetTicket,
+                    request_deserializer=tickets_dot_handoff_dot_v1_dot_service__pb2.GetTicketRequest.FromString,
+                    response_serializer=tickets_dot_handoff_dot_v1_dot_service__pb2.GetTicketResponse.SerializeToString,
+            ),
+            'UpdateTicket': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateTicket,
+                    request_deserializer=tickets_dot_handoff_dot_v1_dot_service__pb2.UpdateTicketRequest.FromString,
+                    response_serializer=tickets_dot_handoff_dot_v1_dot_service__pb2.UpdateTicketResponse.SerializeToString,
+            ),
+            'BulkUpdateTickets': grpc.unary_unary_rpc_method_handler(
+                    servicer.BulkUpdateTickets,
+                    request_deserializer=tickets_dot_handoff_dot_v1_dot_service__pb2.BulkUpdateTicketsRequest.FromString,
+                    response_serializer=tickets_dot_handoff_dot_v1_dot_service__pb2.BulkUpdateTicketsResponse.SerializeToString,
+            ),
+            'ReportDeployment': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportDeployment,
+                    request_deserializer=tickets_dot_handoff_dot_v1_dot_service__pb2.ReportDeploymentRequest.FromString,
+                    response_serializer=tickets_dot_handoff_dot_v1_dot_service__pb2.ReportDeploymentResponse.SerializeToString,
+            ),
+            'ListTicketEvents': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTicketEvents,
+                    request_deserializer=tickets_dot_handoff_dot_v1_dot_service__pb2.ListTicketEventsRequest.FromString,
+                    response_serializer=tickets_dot_handoff_dot_v1_dot_service__pb2.ListTicketEventsResponse.SerializeToString,
+            ),
+            'WatchTickets': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchTickets,
+                    request_deserializer=tickets_dot_handoff_dot_v1_dot_service__pb2.WatchTicketsRequest.FromString,
+                    response_serializer=tickets_dot_handoff_dot_v1_dot_service__pb2.WatchTicketsResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'tickets.handoff.v1.TicketService', rpc_method_handlers)
@@ -110,7 +259,10 @@ class TicketService(object):
     """Handoff tickets in the projects that the caller is a member of.
 
     Credentials: metadata `authorization: Bearer <JWT>` whose `sub` is the user's UUID. Membership decides what the user
-    may do: viewers read; members create too; triagers and owners triage.
+    may do: viewers read; members create, edit what they created, and work (stages and roles); triagers and owners edit
+    and triage everything and report deployments.
+
+    A `ticket_id` is the ticket's UUID, its number, or its `ticket_ref`.
 
     Every method can fail with UNAUTHENTICATED, PERMISSION_DENIED (also for a project that does not exist for the
     caller), RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see `tickets.errors.v1.Error`. Metadata
@@ -161,6 +313,195 @@ class TicketService(object):
             '/tickets.handoff.v1.TicketService/CreateTicket',
             tickets_dot_handoff_dot_v1_dot_service__pb2.CreateTicketRequest.SerializeToString,
             tickets_dot_handoff_dot_v1_dot_service__pb2.CreateTicketResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListProjectTickets(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tickets.handoff.v1.TicketService/ListProjectTickets',
+            tickets_dot_handoff_dot_v1_dot_service__pb2.ListProjectTicketsRequest.SerializeToString,
+            tickets_dot_handoff_dot_v1_dot_service__pb2.ListProjectTicketsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetTicket(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tickets.handoff.v1.TicketService/GetTicket',
+            tickets_dot_handoff_dot_v1_dot_service__pb2.GetTicketRequest.SerializeToString,
+            tickets_dot_handoff_dot_v1_dot_service__pb2.GetTicketResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateTicket(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tickets.handoff.v1.TicketService/UpdateTicket',
+            tickets_dot_handoff_dot_v1_dot_service__pb2.UpdateTicketRequest.SerializeToString,
+            tickets_dot_handoff_dot_v1_dot_service__pb2.UpdateTicketResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BulkUpdateTickets(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tickets.handoff.v1.TicketService/BulkUpdateTickets',
+            tickets_dot_handoff_dot_v1_dot_service__pb2.BulkUpdateTicketsRequest.SerializeToString,
+            tickets_dot_handoff_dot_v1_dot_service__pb2.BulkUpdateTicketsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportDeployment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tickets.handoff.v1.TicketService/ReportDeployment',
+            tickets_dot_handoff_dot_v1_dot_service__pb2.ReportDeploymentRequest.SerializeToString,
+            tickets_dot_handoff_dot_v1_dot_service__pb2.ReportDeploymentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTicketEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tickets.handoff.v1.TicketService/ListTicketEvents',
+            tickets_dot_handoff_dot_v1_dot_service__pb2.ListTicketEventsRequest.SerializeToString,
+            tickets_dot_handoff_dot_v1_dot_service__pb2.ListTicketEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchTickets(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/tickets.handoff.v1.TicketService/WatchTickets',
+            tickets_dot_handoff_dot_v1_dot_service__pb2.WatchTicketsRequest.SerializeToString,
+            tickets_dot_handoff_dot_v1_dot_service__pb2.WatchTicketsResponse.FromString,
             options,
             channel_credentials,
             insecure,

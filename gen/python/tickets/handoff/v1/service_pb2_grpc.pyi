@@ -30,7 +30,10 @@ class TicketServiceStub:
     """Handoff tickets in the projects that the caller is a member of.
 
     Credentials: metadata `authorization: Bearer <JWT>` whose `sub` is the user's UUID. Membership decides what the user
-    may do: viewers read; members create too; triagers and owners triage.
+    may do: viewers read; members create, edit what they created, and work (stages and roles); triagers and owners edit
+    and triage everything and report deployments.
+
+    A `ticket_id` is the ticket's UUID, its number, or its `ticket_ref`.
 
     Every method can fail with UNAUTHENTICATED, PERMISSION_DENIED (also for a project that does not exist for the
     caller), RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see `tickets.errors.v1.Error`. Metadata
@@ -53,13 +56,60 @@ class TicketServiceStub:
     PERMISSION_DENIED: the caller is no member of the project, or only a viewer. INVALID_ARGUMENT: a bound is broken, or
     a bot named no roles. ALREADY_EXISTS: the key was used with another request.
     """
+    ListProjectTickets: _grpc.UnaryUnaryMultiCallable[_service_pb2.ListProjectTicketsRequest, _service_pb2.ListProjectTicketsResponse]
+    """Lists the tickets of one project, newest first, in pages. PERMISSION_DENIED: the caller is no member of it.
+    INVALID_ARGUMENT: a bound is broken, or `cursor` is not from this list.
+    """
+    GetTicket: _grpc.UnaryUnaryMultiCallable[_service_pb2.GetTicketRequest, _service_pb2.GetTicketResponse]
+    """Reads one ticket. PERMISSION_DENIED: the caller is no member of the project. NOT_FOUND: it has no such ticket."""
+    UpdateTicket: _grpc.UnaryUnaryMultiCallable[_service_pb2.UpdateTicketRequest, _service_pb2.UpdateTicketResponse]
+    """Changes a ticket: the members that are set, or those that `update_mask` names. Metadata `idempotency-key` makes it
+    safe to repeat.
+
+    Stage and status go together: `live` is closed, every other stage open. Moving to `in_progress` needs a
+    `work_started_note`. Closing needs every role done or skipped. The last role done or skipped closes the ticket; the
+    first to start moves it out of `backlog` and `up_next` into `in_progress`; a role that goes back reopens it.
+
+    PERMISSION_DENIED: the caller may not make one of the changes, and none is made. NOT_FOUND: no such ticket.
+    INVALID_ARGUMENT: a bound is broken, a note is missing, or the ticket has no such role. ABORTED, by reason:
+    `roles_incomplete` (the roles are named), `invalid_transition` (a role cannot go there from where it is), `stale`
+    (`updated_at` is not the ticket's). ALREADY_EXISTS: the key was used with another request.
+    """
+    BulkUpdateTickets: _grpc.UnaryUnaryMultiCallable[_service_pb2.BulkUpdateTicketsRequest, _service_pb2.BulkUpdateTicketsResponse]
+    """Moves or closes up to a hundred tickets, each on its own: those that cannot be are told and the others are done.
+    Metadata `idempotency-key` makes it safe to repeat. PERMISSION_DENIED: the caller may not work in the project.
+    INVALID_ARGUMENT: a bound is broken. ALREADY_EXISTS: the key was used with another request.
+    """
+    ReportDeployment: _grpc.UnaryUnaryMultiCallable[_service_pb2.ReportDeploymentRequest, _service_pb2.ReportDeploymentResponse]
+    """Reports what became of a ticket's commit: merged, deployed or failed. The same commit and outcome again change
+    nothing. For triagers, owners, and members of any role whose token has scope `handoff:deploy`.
+
+    PERMISSION_DENIED: the caller is none of these. NOT_FOUND: no such ticket. INVALID_ARGUMENT: a bound is broken.
+    ALREADY_EXISTS: the metadata `idempotency-key` was used with another request.
+    """
+    ListTicketEvents: _grpc.UnaryUnaryMultiCallable[_service_pb2.ListTicketEventsRequest, _service_pb2.ListTicketEventsResponse]
+    """Lists a ticket's history, oldest first, in pages. PERMISSION_DENIED: the caller is no member of the project.
+    NOT_FOUND: no such ticket. INVALID_ARGUMENT: a bound is broken, or `cursor` is not from this list.
+    """
+    WatchTickets: _grpc.UnaryStreamMultiCallable[_service_pb2.WatchTicketsRequest, _service_pb2.WatchTicketsResponse]
+    """Tells every change of a project's tickets as it happens, until the caller leaves. The first message comes at once
+    and says where the watch begins; after it, a message without an event says every few seconds that all is well.
+    Every event is told, those of a ticket in order of version. Resumed from a cursor, it goes on right behind it.
+
+    PERMISSION_DENIED: the caller is not, or not any more, a member of the project. UNAUTHENTICATED: the token has
+    expired. UNAVAILABLE: the server is shutting down, or its database is away: resume elsewhere or later.
+    INVALID_ARGUMENT: `cursor` is not from a watch of this project.
+    """
 
 @_typing.type_check_only
 class TicketServiceAsyncStub(TicketServiceStub):
     """Handoff tickets in the projects that the caller is a member of.
 
     Credentials: metadata `authorization: Bearer <JWT>` whose `sub` is the user's UUID. Membership decides what the user
-    may do: viewers read; members create too; triagers and owners triage.
+    may do: viewers read; members create, edit what they created, and work (stages and roles); triagers and owners edit
+    and triage everything and report deployments.
+
+    A `ticket_id` is the ticket's UUID, its number, or its `ticket_ref`.
 
     Every method can fail with UNAUTHENTICATED, PERMISSION_DENIED (also for a project that does not exist for the
     caller), RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see `tickets.errors.v1.Error`. Metadata
@@ -79,12 +129,59 @@ class TicketServiceAsyncStub(TicketServiceStub):
     PERMISSION_DENIED: the caller is no member of the project, or only a viewer. INVALID_ARGUMENT: a bound is broken, or
     a bot named no roles. ALREADY_EXISTS: the key was used with another request.
     """
+    ListProjectTickets: _aio.UnaryUnaryMultiCallable[_service_pb2.ListProjectTicketsRequest, _service_pb2.ListProjectTicketsResponse]  # type: ignore[assignment]
+    """Lists the tickets of one project, newest first, in pages. PERMISSION_DENIED: the caller is no member of it.
+    INVALID_ARGUMENT: a bound is broken, or `cursor` is not from this list.
+    """
+    GetTicket: _aio.UnaryUnaryMultiCallable[_service_pb2.GetTicketRequest, _service_pb2.GetTicketResponse]  # type: ignore[assignment]
+    """Reads one ticket. PERMISSION_DENIED: the caller is no member of the project. NOT_FOUND: it has no such ticket."""
+    UpdateTicket: _aio.UnaryUnaryMultiCallable[_service_pb2.UpdateTicketRequest, _service_pb2.UpdateTicketResponse]  # type: ignore[assignment]
+    """Changes a ticket: the members that are set, or those that `update_mask` names. Metadata `idempotency-key` makes it
+    safe to repeat.
+
+    Stage and status go together: `live` is closed, every other stage open. Moving to `in_progress` needs a
+    `work_started_note`. Closing needs every role done or skipped. The last role done or skipped closes the ticket; the
+    first to start moves it out of `backlog` and `up_next` into `in_progress`; a role that goes back reopens it.
+
+    PERMISSION_DENIED: the caller may not make one of the changes, and none is made. NOT_FOUND: no such ticket.
+    INVALID_ARGUMENT: a bound is broken, a note is missing, or the ticket has no such role. ABORTED, by reason:
+    `roles_incomplete` (the roles are named), `invalid_transition` (a role cannot go there from where it is), `stale`
+    (`updated_at` is not the ticket's). ALREADY_EXISTS: the key was used with another request.
+    """
+    BulkUpdateTickets: _aio.UnaryUnaryMultiCallable[_service_pb2.BulkUpdateTicketsRequest, _service_pb2.BulkUpdateTicketsResponse]  # type: ignore[assignment]
+    """Moves or closes up to a hundred tickets, each on its own: those that cannot be are told and the others are done.
+    Metadata `idempotency-key` makes it safe to repeat. PERMISSION_DENIED: the caller may not work in the project.
+    INVALID_ARGUMENT: a bound is broken. ALREADY_EXISTS: the key was used with another request.
+    """
+    ReportDeployment: _aio.UnaryUnaryMultiCallable[_service_pb2.ReportDeploymentRequest, _service_pb2.ReportDeploymentResponse]  # type: ignore[assignment]
+    """Reports what became of a ticket's commit: merged, deployed or failed. The same commit and outcome again change
+    nothing. For triagers, owners, and members of any role whose token has scope `handoff:deploy`.
+
+    PERMISSION_DENIED: the caller is none of these. NOT_FOUND: no such ticket. INVALID_ARGUMENT: a bound is broken.
+    ALREADY_EXISTS: the metadata `idempotency-key` was used with another request.
+    """
+    ListTicketEvents: _aio.UnaryUnaryMultiCallable[_service_pb2.ListTicketEventsRequest, _service_pb2.ListTicketEventsResponse]  # type: ignore[assignment]
+    """Lists a ticket's history, oldest first, in pages. PERMISSION_DENIED: the caller is no member of the project.
+    NOT_FOUND: no such ticket. INVALID_ARGUMENT: a bound is broken, or `cursor` is not from this list.
+    """
+    WatchTickets: _aio.UnaryStreamMultiCallable[_service_pb2.WatchTicketsRequest, _service_pb2.WatchTicketsResponse]  # type: ignore[assignment]
+    """Tells every change of a project's tickets as it happens, until the caller leaves. The first message comes at once
+    and says where the watch begins; after it, a message without an event says every few seconds that all is well.
+    Every event is told, those of a ticket in order of version. Resumed from a cursor, it goes on right behind it.
+
+    PERMISSION_DENIED: the caller is not, or not any more, a member of the project. UNAUTHENTICATED: the token has
+    expired. UNAVAILABLE: the server is shutting down, or its database is away: resume elsewhere or later.
+    INVALID_ARGUMENT: `cursor` is not from a watch of this project.
+    """
 
 class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
     """Handoff tickets in the projects that the caller is a member of.
 
     Credentials: metadata `authorization: Bearer <JWT>` whose `sub` is the user's UUID. Membership decides what the user
-    may do: viewers read; members create too; triagers and owners triage.
+    may do: viewers read; members create, edit what they created, and work (stages and roles); triagers and owners edit
+    and triage everything and report deployments.
+
+    A `ticket_id` is the ticket's UUID, its number, or its `ticket_ref`.
 
     Every method can fail with UNAUTHENTICATED, PERMISSION_DENIED (also for a project that does not exist for the
     caller), RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see `tickets.errors.v1.Error`. Metadata
@@ -113,6 +210,92 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
 
         PERMISSION_DENIED: the caller is no member of the project, or only a viewer. INVALID_ARGUMENT: a bound is broken, or
         a bot named no roles. ALREADY_EXISTS: the key was used with another request.
+        """
+
+    @_abc_1.abstractmethod
+    def ListProjectTickets(
+        self,
+        request: _service_pb2.ListProjectTicketsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_service_pb2.ListProjectTicketsResponse, _abc.Awaitable[_service_pb2.ListProjectTicketsResponse]]:
+        """Lists the tickets of one project, newest first, in pages. PERMISSION_DENIED: the caller is no member of it.
+        INVALID_ARGUMENT: a bound is broken, or `cursor` is not from this list.
+        """
+
+    @_abc_1.abstractmethod
+    def GetTicket(
+        self,
+        request: _service_pb2.GetTicketRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_service_pb2.GetTicketResponse, _abc.Awaitable[_service_pb2.GetTicketResponse]]:
+        """Reads one ticket. PERMISSION_DENIED: the caller is no member of the project. NOT_FOUND: it has no such ticket."""
+
+    @_abc_1.abstractmethod
+    def UpdateTicket(
+        self,
+        request: _service_pb2.UpdateTicketRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_service_pb2.UpdateTicketResponse, _abc.Awaitable[_service_pb2.UpdateTicketResponse]]:
+        """Changes a ticket: the members that are set, or those that `update_mask` names. Metadata `idempotency-key` makes it
+        safe to repeat.
+
+        Stage and status go together: `live` is closed, every other stage open. Moving to `in_progress` needs a
+        `work_started_note`. Closing needs every role done or skipped. The last role done or skipped closes the ticket; the
+        first to start moves it out of `backlog` and `up_next` into `in_progress`; a role that goes back reopens it.
+
+        PERMISSION_DENIED: the caller may not make one of the changes, and none is made. NOT_FOUND: no such ticket.
+        INVALID_ARGUMENT: a bound is broken, a note is missing, or the ticket has no such role. ABORTED, by reason:
+        `roles_incomplete` (the roles are named), `invalid_transition` (a role cannot go there from where it is), `stale`
+        (`updated_at` is not the ticket's). ALREADY_EXISTS: the key was used with another request.
+        """
+
+    @_abc_1.abstractmethod
+    def BulkUpdateTickets(
+        self,
+        request: _service_pb2.BulkUpdateTicketsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_service_pb2.BulkUpdateTicketsResponse, _abc.Awaitable[_service_pb2.BulkUpdateTicketsResponse]]:
+        """Moves or closes up to a hundred tickets, each on its own: those that cannot be are told and the others are done.
+        Metadata `idempotency-key` makes it safe to repeat. PERMISSION_DENIED: the caller may not work in the project.
+        INVALID_ARGUMENT: a bound is broken. ALREADY_EXISTS: the key was used with another request.
+        """
+
+    @_abc_1.abstractmethod
+    def ReportDeployment(
+        self,
+        request: _service_pb2.ReportDeploymentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_service_pb2.ReportDeploymentResponse, _abc.Awaitable[_service_pb2.ReportDeploymentResponse]]:
+        """Reports what became of a ticket's commit: merged, deployed or failed. The same commit and outcome again change
+        nothing. For triagers, owners, and members of any role whose token has scope `handoff:deploy`.
+
+        PERMISSION_DENIED: the caller is none of these. NOT_FOUND: no such ticket. INVALID_ARGUMENT: a bound is broken.
+        ALREADY_EXISTS: the metadata `idempotency-key` was used with another request.
+        """
+
+    @_abc_1.abstractmethod
+    def ListTicketEvents(
+        self,
+        request: _service_pb2.ListTicketEventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_service_pb2.ListTicketEventsResponse, _abc.Awaitable[_service_pb2.ListTicketEventsResponse]]:
+        """Lists a ticket's history, oldest first, in pages. PERMISSION_DENIED: the caller is no member of the project.
+        NOT_FOUND: no such ticket. INVALID_ARGUMENT: a bound is broken, or `cursor` is not from this list.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchTickets(
+        self,
+        request: _service_pb2.WatchTicketsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_service_pb2.WatchTicketsResponse], _abc.AsyncIterator[_service_pb2.WatchTicketsResponse]]:
+        """Tells every change of a project's tickets as it happens, until the caller leaves. The first message comes at once
+        and says where the watch begins; after it, a message without an event says every few seconds that all is well.
+        Every event is told, those of a ticket in order of version. Resumed from a cursor, it goes on right behind it.
+
+        PERMISSION_DENIED: the caller is not, or not any more, a member of the project. UNAUTHENTICATED: the token has
+        expired. UNAVAILABLE: the server is shutting down, or its database is away: resume elsewhere or later.
+        INVALID_ARGUMENT: `cursor` is not from a watch of this project.
         """
 
 def add_TicketServiceServicer_to_server(servicer: TicketServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -315,7 +315,7 @@ class Ticket(_message.Message):
     github_issue_number: _builtins.int
     """The GitHub issue that mirrors it. Absent when there is none."""
     github_issue_url: _builtins.str
-    """Where that issue is. Absent when there is none."""
+    """Where that issue is. Absent when there is none, or when the project has no GitHub repository."""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
         """When it was created."""
@@ -537,3 +537,81 @@ class Role(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__work_started_note) -> _WhichOneofReturnType__work_started_note | None: ...
 
 Global___Role: _TypeAlias = Role  # noqa: Y015
+
+@_typing.final
+class TicketEvent(_message.Message):
+    """One change of a ticket, as it was written: every write leaves one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROJECT_ID_FIELD_NUMBER: _builtins.int
+    TICKET_ID_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    CHANGES_JSON_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    ACTOR_ROLE_FIELD_NUMBER: _builtins.int
+    ACTOR_ID_FIELD_NUMBER: _builtins.int
+    AGENT_ORIGIN_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    CREATED_AT_FIELD_NUMBER: _builtins.int
+    project_id: _builtins.str
+    """The project, a UUID."""
+    ticket_id: _builtins.str
+    """The ticket, a UUID."""
+    version: _builtins.int
+    """Counts the ticket's changes from 1, its creation, without gaps."""
+    type: _builtins.str
+    """`ticket.created`, `ticket.updated`, `ticket.closed` or `ticket.reopened`; later versions may have more."""
+    changes_json: _builtins.str
+    """The text of a JSON object: for each changed member `{"from": …, "to": …}`. A role's member is named
+    `roles.backend.status`; `roles` alone is the set. Notes that a ticket does not keep (`work_started_note`) are here
+    too. `{}` for a creation, whose values are the ticket's own.
+    """
+    actor: _builtins.str
+    """Who was authenticated, a user's UUID."""
+    actor_role: _builtins.str
+    """What they declared themselves to be, such as `mcp_bot`. Absent when they did not."""
+    actor_id: _builtins.str
+    """Whom they declared themselves to be. Absent when they did not."""
+    agent_origin: _builtins.str
+    """The agent that started work on a role with this change. Absent when none did."""
+    request_id: _builtins.str
+    """The request that made the change."""
+    @_builtins.property
+    def created_at(self) -> _timestamp_pb2.Timestamp:
+        """When it was written."""
+
+    def __init__(
+        self,
+        *,
+        project_id: _builtins.str = ...,
+        ticket_id: _builtins.str = ...,
+        version: _builtins.int = ...,
+        type: _builtins.str = ...,
+        changes_json: _builtins.str = ...,
+        actor: _builtins.str = ...,
+        actor_role: _builtins.str | None = ...,
+        actor_id: _builtins.str | None = ...,
+        agent_origin: _builtins.str | None = ...,
+        request_id: _builtins.str = ...,
+        created_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_actor_id", b"_actor_id", "_actor_role", b"_actor_role", "_agent_origin", b"_agent_origin", "actor_id", b"actor_id", "actor_role", b"actor_role", "agent_origin", b"agent_origin", "created_at", b"created_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_actor_id", b"_actor_id", "_actor_role", b"_actor_role", "_agent_origin", b"_agent_origin", "actor", b"actor", "actor_id", b"actor_id", "actor_role", b"actor_role", "agent_origin", b"agent_origin", "changes_json", b"changes_json", "created_at", b"created_at", "project_id", b"project_id", "request_id", b"request_id", "ticket_id", b"ticket_id", "type", b"type", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__actor_id: _TypeAlias = _typing.Literal["actor_id"]  # noqa: Y015
+    _WhichOneofArgType__actor_id: _TypeAlias = _typing.Literal["_actor_id", b"_actor_id"]  # noqa: Y015
+    _WhichOneofReturnType__actor_role: _TypeAlias = _typing.Literal["actor_role"]  # noqa: Y015
+    _WhichOneofArgType__actor_role: _TypeAlias = _typing.Literal["_actor_role", b"_actor_role"]  # noqa: Y015
+    _WhichOneofReturnType__agent_origin: _TypeAlias = _typing.Literal["agent_origin"]  # noqa: Y015
+    _WhichOneofArgType__agent_origin: _TypeAlias = _typing.Literal["_agent_origin", b"_agent_origin"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__actor_id) -> _WhichOneofReturnType__actor_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__actor_role) -> _WhichOneofReturnType__actor_role | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__agent_origin) -> _WhichOneofReturnType__agent_origin | None: ...
+
+Global___TicketEvent: _TypeAlias = TicketEvent  # noqa: Y015
