@@ -122,8 +122,8 @@ async def _list(
 
 
 def _tsquery(q: str) -> str:
-    """Every word, or words that begin so."""
-    words = (word.replace("\\", "\\\\").replace("'", "''") for word in q.split())
+    """Every word, or words that begin so. A plus is what many clients send for a space, and in no word."""
+    words = (word.replace("\\", "\\\\").replace("'", "''") for word in q.replace("+", " ").split())
     return " & ".join(f"'{word}':*" for word in words)
 
 

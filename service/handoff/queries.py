@@ -165,10 +165,10 @@ def _has_role(condition: ColumnElement[bool]) -> ColumnElement[bool]:
     return exists().where(roles.c.project_id == tickets.c.project_id, roles.c.ticket_id == tickets.c.id, condition)
 
 
-_in_project = cast(func.concat("'", cast(tickets.c.project_id, Text), "'"), TSQUERY)
-_has_words = tables.WORDS.op("@@")(
-    func.to_tsquery(tables.SEARCH, bindparam("words", type_=Text), type_=TSQUERY).op("&&")(_in_project)
-)
+_words = func.to_tsquery(tables.SEARCH, bindparam("words", type_=Text), type_=TSQUERY)
+_in_project = cast(literal_column("") + cast(bindparam("project_id", type_=Uuid), Text) + literal_column(""), TSQUERY)
+# What holds no words is in no ticket.
+_has_words = and_(func.numnode(_words) > 0, tables.WORDS.op("@@")(_words.op("&&")(_in_project)))
 
 # The filters of lists by name; `ship` and `milestone` have one for each meaning.
 _FILTERS: Mapping[str, ColumnElement[bool]] = {

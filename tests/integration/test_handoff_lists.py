@@ -69,13 +69,15 @@ def fill(world: World, project_id: str, count: int) -> list[str]:
 async def test_the_list_is_complete_however_many_there_are(rest: Rest, world: World) -> None:
     project_id, who = await place(world, "viewer")
     assert (await rest.call("handoff.list", who)).succeeded() == {"tickets": []}
-    ids = fill(world, project_id, 250)
-    for query in ({}, {"slim": 1}):
-        body = (await rest.call("handoff.list", who, query=query)).succeeded()
-        assert set(body) == {"tickets"}
-        assert [ticket["id"] for ticket in body["tickets"]] == ids
-        assert {"description" in ticket for ticket in body["tickets"]} == {not query}
-        assert {str(ticket["roles"]) for ticket in body["tickets"]} == {"[]"}
+    ids = fill(world, project_id, 600)
+    path = {"project_id": project_id}
+    for operation in ("handoff.list", "handoff.project"):
+        for query in ({}, {"slim": 1}):
+            body = (await rest.call(operation, who, path=path, query=query)).succeeded()
+            assert set(body) == {"tickets"}
+            assert [ticket["id"] for ticket in body["tickets"]] == ids
+            assert {"description" in ticket for ticket in body["tickets"]} == {not query}
+            assert {str(ticket["roles"]) for ticket in body["tickets"]} == {"[]"}
 
 
 @pytest.mark.parametrize("limit", [40, 124, 125, 249, 250, 1000])
