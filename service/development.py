@@ -109,7 +109,7 @@ async def _make_demo(settings: Settings) -> View:
     # A slug of its own, so that a lost credentials file does not stand in the way of new demo data.
     slug = f"demo-{user_id[:8]}"
     project = (await make(admin.create_project, name="Demo project", slug=slug, account_id=account["id"]))["project"]
-    await make(admin.add_member, project_id=project["id"], user_id=user_id, role="member")
+    await make(admin.add_member, project_id=project["id"], user_id=user_id, role="owner")
     tenant = (await make(admin.create_tenant, name="Demo tenant"))["tenant"]
     return {
         "itsm_api_key": key["key"],
