@@ -193,7 +193,7 @@ def _operate(data_dir: Path, operation: Operation[Any], **body: Any) -> None:
     logs.configure("error")
     view = _run(run_as_operator(_settings(data_dir), operation, body))
     # {"account": {…}} prints as the account; what stands beside it (a new key) goes with it.
-    resource = next(iter(view.values()))
+    resource: View = next(iter(view.values()), {})
     _print({**resource, **{name: value for name, value in view.items() if value is not resource}})
 
 

@@ -22,6 +22,7 @@ from service.statement import Row, Statement
 _POOL_TIMEOUT_SECONDS = 3.0
 _ANSWER_SECONDS = 2.0
 _PING = b"SELECT 1"
+_XID8_OID = 5069
 
 
 class Xid8(UserDefinedType[int]):
@@ -209,6 +210,7 @@ class _Transaction:
 def _configure(connection: PooledConnection) -> None:
     connection.adapters.register_loader("json", _JsonTextLoader)
     connection.adapters.register_loader("json", _JsonTextBinaryLoader)
+    connection.adapters.register_loader(_XID8_OID, _Xid8BinaryLoader)
     connection.adapters.register_dumper(JsonText, _JsonTextDumper)
 
 
@@ -221,6 +223,15 @@ class _JsonTextLoader(Loader):
 
 class _JsonTextBinaryLoader(_JsonTextLoader):
     format = Format.BINARY
+
+
+class _Xid8BinaryLoader(Loader):
+    """psycopg knows no xid8."""
+
+    format = Format.BINARY
+
+    def load(self, data: Buffer) -> int:
+        return int.from_bytes(data)
 
 
 class _JsonTextDumper(Dumper):

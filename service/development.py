@@ -75,7 +75,7 @@ async def run_as_operator(settings: Settings, operation: Operation[Any], body: V
     await database.open()
     try:
         call = Call(("tickets.admin.v1", "command"), str(uuid4()), None, Caller("tickets admin", frozenset()))
-        return await operation(database, call, {"body": body})
+        return await operation(database, call, {"path": body, "body": body})
     finally:
         await database.close()
 

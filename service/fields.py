@@ -2,6 +2,7 @@
 
 import secrets
 import time
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Annotated, Any
@@ -148,6 +149,14 @@ def _email(text: str) -> str:
 # As pydantic's EmailStr. The same people write again and again, and one address takes as long as the rest of a ticket.
 Email = Annotated[str, AfterValidator(_email)]
 
+
+def _comma_list(value: Any) -> Any:
+    return value.split(",") if isinstance(value, str) else value
+
+
+# For a list in a query: any of what stands between commas.
+comma_list = BeforeValidator(_comma_list)
+
 OpaqueId = Annotated[str, StringConstraints(min_length=1, max_length=64), without_nul]
 
 
@@ -157,6 +166,21 @@ class IdempotencyHeader(Section):
     idempotency_key: Annotated[
         str | None, Field(alias="idempotency-key", min_length=1, max_length=255, pattern=r"^[\x20-\x7e]+$")
     ] = None
+
+
+class WriteHeaders(IdempotencyHeader):
+    """What says when a write counts: once for a key, and while the resource is as it was."""
+
+    # `*`, or one ETag or several with commas between (RFC 9110, 13.1.1).
+    if_match: Annotated[str | None, Field(alias="if-match", max_length=1000)] = None
+
+
+def matches(etag: str, conditions: Iterable[str | None]) -> bool:
+    """Whether a resource with this ETag meets every condition that was given."""
+    return all(
+        condition is None or condition.strip() == "*" or etag in [one.strip() for one in condition.split(",")]
+        for condition in conditions
+    )
 
 
 def _distinct(items: list[str]) -> list[str]:
@@ -176,3 +200,12 @@ def uuid7() -> UUID:
     """
     milliseconds, random = time.time_ns() // 1_000_000, secrets.randbits(74)
     return UUID(int=milliseconds << 80 | 0x7 << 76 | random >> 62 << 64 | 0b10 << 62 | random & (1 << 62) - 1)
+
+
+def tsquery(text: str) -> str:
+    """What asks PostgreSQL for every word of a text, or words that begin so.
+
+    A plus is what many clients send for a space, and in no word.
+    """
+    words = (word.replace("\\", "\\\\").replace("'", "''") for word in text.replace("+", " ").split())
+    return " & ".join(f"'{word}':*" for word in words)

@@ -181,11 +181,13 @@ async def act(
     scope: str,
     subject: Sequence[str],
     run: Callable[[Connection], Awaitable[View]],
+    admit: Callable[[Connection], Awaitable[None]] | None = None,
 ) -> View:
     """What `run` answers, or under a key that was used before what it answered then; in a transaction.
 
-    `subject` is what the request is about beside its body. Raises TicketError `idempotency_mismatch` when the key was
-    used with another request, and what `run` raises.
+    `subject` is what the request is about beside its body; `admit` is asked before an old answer is given: the caller
+    may have lost the right to it. Raises TicketError `idempotency_mismatch` when the key was used with another request,
+    and what `run` and `admit` raise.
     """
     if call.idempotency_key is None:
         return await run(connection)
@@ -195,6 +197,8 @@ async def act(
         stored = await connection.one(_ANSWERED, mine)
         if stored is None:  # gone since: its hour is over
             raise TicketError("unavailable", retry_after=1)
+        if admit is not None:
+            await admit(connection)
         response = _replay(call, stored, request_hash)["response"]
         view: View = jsontext.parse(response.text.encode())
         return view

@@ -179,7 +179,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             message = method.decode(data)
         except DecodeError:
             raise TicketError("validation_error", "The request is not a message of this method") from None
-        CALL.set(Call(method.key, line.request_id, metadata.get("idempotency-key"), caller))
+        key, if_match = metadata.get("idempotency-key"), metadata.get("if-match")
+        CALL.set(Call(method.key, line.request_id, key, caller, if_match))
         return message
 
 

@@ -27,16 +27,20 @@ class Call:
     request_id: str
     idempotency_key: str | None
     caller: Caller
+    if_match: str | None = None
     # The body's JSON value as it came, for the comparison of repeated requests.
     body: Any = None
     # Set when the answer is the stored one of an earlier request with the same idempotency key.
     replayed: bool = False
     # Set when the answer itself ends by telling a failure: its reason.
     outcome: str | None = None
+    # Set when the answer is one resource: what says later whether it has changed.
+    etag: str | None = None
 
     def headers(self) -> Mapping[str, str]:
         """The `header` section of commands that have one."""
-        return {} if self.idempotency_key is None else {"idempotency-key": self.idempotency_key}
+        named = {"idempotency-key": self.idempotency_key, "if-match": self.if_match}
+        return {name: value for name, value in named.items() if value is not None}
 
 
 CALL: ContextVar[Call] = ContextVar("call")

@@ -51,7 +51,10 @@ def unary(operation: Operation[Any], *, status: int = 200) -> Any:
     async def method(self: Servicer, request: Any, context: Context) -> HttpBody:
         call = CALL.get()
         view = await operation(self.database, call, read(request, call))
-        await _send_status(context, status, {"idempotent-replayed": "true"} if call.replayed else {})
+        headers = {"idempotent-replayed": "true"} if call.replayed else {}
+        if call.etag is not None:
+            headers["etag"] = call.etag
+        await _send_status(context, status, headers)
         return HttpBody(content_type=CONTENT_TYPE, data=jsontext.dump(view))
 
     return method
@@ -95,12 +98,15 @@ def watch(watch: Watch[Any]) -> Any:
             async for view in watch(self.news, call, read(request, call)):
                 yield HttpBody(content_type=LINES, data=jsontext.dump(view) + b"\n")
                 begun = True
-        except TicketError as error:
+        except Exception as error:
             if not begun:
                 raise
             # The status has left long ago: the last line is what tells.
-            call.outcome = error.reason
-            yield HttpBody(data=jsontext.dump(error_body(error)) + b"\n")
+            failure = error if isinstance(error, TicketError) else TicketError("internal")
+            call.outcome = failure.reason
+            yield HttpBody(data=jsontext.dump(error_body(failure)) + b"\n")
+            if failure is not error:
+                raise
 
     return method
 

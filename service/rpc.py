@@ -28,6 +28,8 @@ Descriptor: TypeAlias = Any
 Field: TypeAlias = Any
 
 _JSON = "_json"
+# No member to change, and so in no mask.
+_CONDITION = "etag"
 _TIMESTAMP = "google.protobuf.Timestamp"
 _FIELD_MASK = "google.protobuf.FieldMask"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -45,6 +47,8 @@ def unary(operation: Operation[Any], request: type[Message], response: type[Mess
         view = await operation(self.database, call, read(request, call))
         if call.replayed:
             context.set_trailing_metadata((("x-request-id", call.request_id), ("idempotent-replayed", "true")))
+        if call.etag is not None:
+            view["etag"] = call.etag
         return write({wrap: view} if wrap else view)
 
     return method
@@ -124,7 +128,10 @@ def _reader(command: type[Command], descriptor: Descriptor) -> Callable[[Any, Ca
             if value is not None:
                 read[homes[name]][name] = value
         if has_mask and request.HasField("update_mask"):
-            read["body"] = _masked(descriptor, request.update_mask.paths, body, read["body"])
+            given = read["body"]
+            read["body"] = _masked(descriptor, request.update_mask.paths, body, given)
+            if _CONDITION in given:
+                read["body"][_CONDITION] = given[_CONDITION]
         if "header" in sections:
             read["header"] = call.headers()
         call.body = read.get("body")
@@ -135,7 +142,7 @@ def _reader(command: type[Command], descriptor: Descriptor) -> Callable[[Any, Ca
 
 def _masked(
     descriptor: Descriptor, paths: Iterable[str], fields: Mapping[str, str], given: Mapping[str, Any]
-) -> Mapping[str, Any]:
+) -> dict[str, Any]:
     """The members that the mask names: what is named and not given is null, what is given and not named is left out.
 
     A member of a member (`role_status.blocking_reason`) is null when it is named and not given.

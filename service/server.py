@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import signal
+from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
 
 import grpc
@@ -28,6 +29,7 @@ import service.admin.doors
 import service.handoff.doors
 import service.handoff.tables
 import service.helpdesk.doors
+import service.helpdesk.tables
 import service.itsm.doors
 import service.itsm.operations
 from service import idempotency, rest, rpc
@@ -89,7 +91,8 @@ async def serve(settings: Settings) -> None:
         await healthy.enter_graceful_shutdown()
         # A proxy asks for health once a second; a call that reached a stopped server could not be repeated safely.
         await asyncio.sleep(settings.drain_notice_seconds)
-        news.close()
+        for one in news:
+            one.close()
         await server.stop(settings.drain_seconds)
     _log.info("stopped")
 
@@ -101,7 +104,9 @@ def _spare_the_collector() -> None:
     gc.set_threshold(*_COLLECT_AFTER)
 
 
-async def start(settings: Settings, stack: AsyncExitStack) -> tuple[grpc.aio.Server, health.aio.HealthServicer, News]:
+async def start(
+    settings: Settings, stack: AsyncExitStack
+) -> tuple[grpc.aio.Server, health.aio.HealthServicer, Sequence[News]]:
     """A listening server, its health and its watches; the stack gives back what they hold."""
     database = Database(settings, METADATA)
     await database.open()
@@ -130,11 +135,13 @@ async def start(settings: Settings, stack: AsyncExitStack) -> tuple[grpc.aio.Ser
             ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
         ],
     )
-    news = News(database, service.handoff.tables.events, settings.max_watches)
-    handoff_grpc.add_TicketServiceServicer_to_server(service.handoff.doors.TicketService(database, news), server)
-    handoff_rest_grpc.add_TicketRestServicer_to_server(service.handoff.doors.TicketRest(database, news), server)
-    helpdesk_grpc.add_TicketServiceServicer_to_server(service.helpdesk.doors.TicketService(database), server)
-    helpdesk_rest_grpc.add_TicketRestServicer_to_server(service.helpdesk.doors.TicketRest(database), server)
+    handoff_news = News(database, service.handoff.tables.events, settings.max_watches)
+    helpdesk_news = News(database, service.helpdesk.tables.events, settings.max_watches)
+    handoff, helpdesk = service.handoff.doors, service.helpdesk.doors
+    handoff_grpc.add_TicketServiceServicer_to_server(handoff.TicketService(database, handoff_news), server)
+    handoff_rest_grpc.add_TicketRestServicer_to_server(handoff.TicketRest(database, handoff_news), server)
+    helpdesk_grpc.add_TicketServiceServicer_to_server(helpdesk.TicketService(database, helpdesk_news), server)
+    helpdesk_rest_grpc.add_TicketRestServicer_to_server(helpdesk.TicketRest(database, helpdesk_news), server)
     itsm_grpc.add_TicketServiceServicer_to_server(service.itsm.doors.TicketService(database), server)
     itsm_rest_grpc.add_TicketRestServicer_to_server(service.itsm.doors.TicketRest(database), server)
     admin_grpc.add_AdminServiceServicer_to_server(service.admin.doors.AdminService(database), server)
@@ -151,13 +158,14 @@ async def start(settings: Settings, stack: AsyncExitStack) -> tuple[grpc.aio.Ser
     for work in (
         calls.watch(),
         pressure.watch(),
-        news.watch(),
+        handoff_news.watch(),
+        helpdesk_news.watch(),
         _watch_health(healthy, database),
         repeat(_MERGE_TOTALS_SECONDS, service.itsm.operations.merge_totals, database),
         repeat(_PURGE_KEYS_SECONDS, idempotency.purge, database),
     ):
         stack.push_async_callback(_cancelled, asyncio.create_task(work))
-    return server, healthy, news
+    return server, healthy, (handoff_news, helpdesk_news)
 
 
 async def _watch_health(healthy: health.aio.HealthServicer, database: Database) -> None:

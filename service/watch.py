@@ -7,14 +7,15 @@ notification by PostgreSQL would be sooner, but every commit that notifies locks
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Annotated, Any, Generic, NamedTuple, TypeVar
 
 import structlog
+from pydantic import Field, TypeAdapter
 from sqlalchemy import Table
 
-from service import events
+from service import events, paging
 from service.database import Database
 from service.errors import TicketError
 from service.fields import Command
@@ -26,6 +27,10 @@ _ASK_SECONDS = 0.25
 _SIGN_SECONDS = 10.0
 _ROWS = 200
 
+_PLACE: TypeAdapter[tuple[int, int]] = TypeAdapter(
+    tuple[Annotated[int, Field(ge=0, lt=2**64)], Annotated[int, Field(ge=0, lt=2**63)]]
+)
+
 _log = structlog.get_logger()
 
 C = TypeVar("C", bound=Command)
@@ -36,6 +41,16 @@ class Place(NamedTuple):
 
     transaction_id: int
     id: int
+
+
+def resumed(cursor: str | None, binding: str) -> Place | None:
+    """The place that a cursor says; None without one: from now on. Raises TicketError `validation_error`."""
+    return None if cursor is None else Place(*paging.place(cursor, binding, _PLACE))
+
+
+def behind(place: Place) -> dict[str, Any]:
+    """The parameters of `events.news` for a place."""
+    return {"after_transaction": str(place.transaction_id), "after_id": place.id}
 
 
 # Reads the events behind a place, with the transaction up to which they are all there.
@@ -89,14 +104,16 @@ class News:
                 await self._look()
             except TicketError as error:
                 _log.warning("watch", outcome=error.reason)
+                # They find out for themselves, and tell their callers.
+                self._ring(self._bells)
 
     async def _look(self) -> None:
-        since = self._fence
-        found = await self.database.one(self._ask, {"scopes": list(self._bells), "since": str(since or 0)})
+        since, asked = self._fence, list(self._bells)
+        found = await self.database.one(self._ask, {"scopes": asked, "since": str(since or 0)})
         if found is not None:
             self._fence = int(found["fence"])
-            # At the first look nobody knows what came before it.
-            self._ring(self._bells if since is None else found["scopes"] or ())
+            # At the first look nobody knows what came before it; and nobody asked for those who came meanwhile.
+            self._ring(self._bells if since is None else {*(found["scopes"] or ()), *self._bells.keys() - asked})
 
     def _ring(self, scopes: Any) -> None:
         for scope in scopes:
@@ -133,6 +150,7 @@ async def follow(
         while True:
             bell.clear()
             news.refuse_if_closed()
+            _refuse_if_expired(call)
             rows, fence = await read(place or Place(*events.BEHIND_ALL), _ROWS)
             for row in rows:
                 place = Place(int(row["transaction_id"]), row["id"])
@@ -150,9 +168,12 @@ async def follow(
 async def _rung(bell: asyncio.Event, seconds: float, call: Call) -> None:
     until = call.caller.expires_at
     left = seconds if until is None else min(seconds, until - time.time())
-    try:
+    with suppress(TimeoutError):
         async with asyncio.timeout(max(left, 0)):
             await bell.wait()
-    except TimeoutError:
-        if until is not None and time.time() >= until:
-            raise TicketError("token_expired") from None
+
+
+def _refuse_if_expired(call: Call) -> None:
+    until = call.caller.expires_at
+    if until is not None and time.time() >= until:
+        raise TicketError("token_expired")

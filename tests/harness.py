@@ -69,6 +69,16 @@ METHODS = {
     "helpdesk.list": Method("helpdesk", "GET", _DESK, 200, _HELPDESK, "ListTickets"),
     "helpdesk.update": Method("helpdesk", "PATCH", _DESK + "/{id}", 200, _HELPDESK, "UpdateTicket", "ticket"),
     "helpdesk.close": Method("helpdesk", "POST", _DESK + "/{id}/close", 200, _HELPDESK, "CloseTicket", "ticket"),
+    "helpdesk.delete": Method("helpdesk", "DELETE", _DESK + "/{id}", 200, _HELPDESK, "DeleteTicket", "ticket"),
+    "helpdesk.restore": Method("helpdesk", "POST", _DESK + "/{id}/restore", 200, _HELPDESK, "RestoreTicket", "ticket"),
+    "helpdesk.comment": Method(
+        "helpdesk", "POST", _DESK + "/{id}/comments", 201, _HELPDESK, "CreateComment", "comment"
+    ),
+    "helpdesk.edit": Method(
+        "helpdesk", "PATCH", _DESK + "/{id}/comments/{comment_id}", 200, _HELPDESK, "UpdateComment", "comment"
+    ),
+    "helpdesk.comments": Method("helpdesk", "GET", _DESK + "/{id}/comments", 200, _HELPDESK, "ListComments"),
+    "helpdesk.events": Method("helpdesk", "GET", _DESK + "/{id}/events", 200, _HELPDESK, "ListTicketEvents"),
     "handoff.create": Method("handoff", "POST", _BOARD, 201, _HANDOFF, "CreateTicket"),
     "handoff.list": Method("handoff", "GET", "/api/tickets", 200, _HANDOFF, "ListTickets"),
     "handoff.project": Method("handoff", "GET", _BOARD, 200, _HANDOFF, "ListProjectTickets"),
@@ -223,11 +233,14 @@ class Grpc:
         )
         call = invoke(request, metadata=tuple((name.lower(), value) for name, value in metadata.items()))
         try:
-            body = _documented(await call)
+            answer = await call
         except grpc.aio.AioRpcError as error:
             return _grpc_failure(method.api, error)
+        body = _documented(answer)
         trailing = _metadata(await call.trailing_metadata())
         assert trailing["x-request-id"]
+        if method.bare == "ticket" and answer.ticket.DESCRIPTOR.fields_by_name.get("etag") and answer.ticket.etag:
+            trailing["etag"] = answer.ticket.etag  # what REST says in a header
         return Reply("grpc", method.api, grpc.StatusCode.OK, body[method.bare] if method.bare else body, trailing)
 
 
@@ -308,6 +321,8 @@ def _documented(message: Message) -> Any:
     """A typed message as documented JSON: lower-case words for enums, null where a member is not set."""
     view: dict[str, Any] = {}
     for field in message.DESCRIPTOR.fields:
+        if field.name == "etag":
+            continue
         value = getattr(message, field.name)
         if field.is_repeated:
             is_map = field.message_type is not None and field.message_type.GetOptions().map_entry

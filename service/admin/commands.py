@@ -9,7 +9,9 @@ from service.fields import Command, Instant, Section, Uuid, distinct, without_nu
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=255), without_nul]
 Slug = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?$")]
-GithubRepo = Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,39}/[A-Za-z0-9._-]{1,100}$")]
+_OWNER, _REPO = "[A-Za-z0-9][A-Za-z0-9-]{0,38}", "[A-Za-z0-9_-][A-Za-z0-9._-]{0,98}"
+# A name of dots alone would be no name in the address of an issue.
+GithubRepo = Annotated[str, Field(pattern=rf"^{_OWNER}/(\.?{_REPO}|[A-Za-z0-9_-][A-Za-z0-9._-]{{99}})$")]
 DefaultRoles = Annotated[list[RoleName], Field(min_length=1, max_length=7), distinct]
 
 
@@ -46,10 +48,15 @@ class NewProject(Section):
     default_roles: DefaultRoles = Field(["backend"])
 
 
+class ProjectId(Section):
+    """A project that exists."""
+
+    project_id: Uuid
+
+
 class ProjectChanges(Section):
     """What changes of a project; null clears what may be None."""
 
-    project_id: Uuid
     name: Name = ""
     backend_repo: Name | None = None
     frontend_repo: Name | None = None
@@ -106,6 +113,7 @@ class CreateProject(Command):
 class UpdateProject(Command):
     """AdminService.UpdateProject."""
 
+    path: ProjectId
     body: ProjectChanges
 
 

@@ -55,8 +55,8 @@ async def create_project(connection: Connection, _call: Call, command: CreatePro
 @operation(UpdateProject, one_statement=True)
 async def update_project(connection: Connection, _call: Call, command: UpdateProject) -> View:
     """Change a project's settings."""
-    changed = command.body.model_fields_set - {"project_id"}
-    project = await connection.one(queries.update_project(frozenset(changed)), vars(command.body))
+    statement = queries.update_project(frozenset(command.body.model_fields_set))
+    project = await connection.one(statement, {**vars(command.path), **vars(command.body)})
     if project is None:
         raise TicketError("not_found", "Project not found")
     return {"project": project}

@@ -1,9 +1,9 @@
 """What comes in to the handoff API: every bound, vocabulary and default (contracts/handoff.md)."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import BeforeValidator, Field, StringConstraints
+from pydantic import Field, StringConstraints
 
 from service.directory import RoleName
 from service.fields import (
@@ -14,6 +14,7 @@ from service.fields import (
     Number,
     Section,
     Uuid,
+    comma_list,
     distinct,
     uuid_or,
     without_nul,
@@ -38,10 +39,6 @@ ActorId = Annotated[str, StringConstraints(max_length=128), without_nul]
 Roles = Annotated[list[RoleName], Field(max_length=7), distinct]
 # UUID, number or `ticket_ref`; what is none of them is no ticket.
 TicketId = str
-
-
-def _comma_list(value: Any) -> Any:
-    return value.split(",") if isinstance(value, str) else value
 
 
 class ProjectPath(Section):
@@ -87,7 +84,7 @@ class TicketFilters(Page):
 
     slim: Annotated[bool, Field(strict=False)] = False
     status: Status | None = None
-    stage: Annotated[list[Stage], BeforeValidator(_comma_list), Field(min_length=1, max_length=5)] | None = None
+    stage: Annotated[list[Stage], comma_list, Field(min_length=1, max_length=5)] | None = None
     priority: Priority | None = None
     request_type: RequestType | None = None
     role: RoleName | None = None

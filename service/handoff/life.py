@@ -37,9 +37,10 @@ PLAIN = (
 _RESOLUTION = ("resolution_note", "resolution_type")
 # What an event tells of a ticket and of a role.
 TOLD = (*PLAIN, "stage", "status", *_RESOLUTION, "merge_sha", "deployed_at", "deploy_failed_at")
-_ROLE_GIVEN = ("assignee_note", "assignee_user_id", "blocking_reason", "agent_origin")
-_ROLE_TOLD = ("status", "work_started_note", *_ROLE_GIVEN)
+_ROLE_GIVEN = ("assignee_note", "assignee_user_id", "blocking_reason")
 _ROLE_STAMPS = dict.fromkeys(("started_at", "completed_at", "work_started_note", "agent_origin"))
+# What an event tells of a role, as it is in one that is new.
+_ROLE_TOLD = {"status": "pending", **dict.fromkeys(("work_started_note", "agent_origin", *_ROLE_GIVEN))}
 
 
 def changed(ticket: Row, given: Mapping[str, Any], at: datetime) -> Row:
@@ -65,13 +66,14 @@ def changed(ticket: Row, given: Mapping[str, Any], at: datetime) -> Row:
 
 def deployed(ticket: Row, merge_sha: str, outcome: str, happened_at: datetime, at: datetime) -> Row:
     """The ticket after a deployment report. What happened before the last stamp changes no stamp."""
-    after = ticket | {"merge_sha": merge_sha}
     failed_at, deployed_at = ticket["deploy_failed_at"], ticket["deployed_at"]
+    is_news = all(stamp is None or stamp <= happened_at for stamp in (failed_at, deployed_at))
+    after = ticket | {"merge_sha": merge_sha if is_news else ticket["merge_sha"]}
     if outcome == "deployed" and (deployed_at is None or deployed_at <= happened_at):
         after["deployed_at"] = happened_at
     if outcome == "deployed" and failed_at is not None and failed_at <= happened_at:
         after["deploy_failed_at"] = None
-    if outcome == "failed" and all(stamp is None or stamp <= happened_at for stamp in (failed_at, deployed_at)):
+    if outcome == "failed" and is_news:
         after["deploy_failed_at"] = happened_at
     return after if after == ticket else after | {"updated_at": at}
 
@@ -86,7 +88,7 @@ def told(before: Row, after: Row, work_started_note: str | None = None) -> View:
     if list(was) != names:
         changes["roles"] = (list(was), names)
     for role in after["roles"]:
-        old = was.get(role["role"], role)
+        old = was.get(role["role"], _ROLE_TOLD)
         changes |= {
             f"roles.{role['role']}.{name}": (old[name], role[name]) for name in _ROLE_TOLD if old[name] != role[name]
         }
@@ -187,6 +189,7 @@ def _moved(role: View, change: Mapping[str, Any], at: datetime) -> View:
             raise invalid("body", "role_status.work_started_note", "Starting work on a role needs a note", "missing")
         after["started_at"] = role["started_at"] or at
         after["work_started_note"] = note or role["work_started_note"]
+        after["agent_origin"] = change.get("agent_origin", role["agent_origin"])
         after["completed_at"] = None
     elif becomes == "done" != was:
         after["completed_at"] = at

@@ -1,7 +1,7 @@
 """The use cases of the handoff API, and who may do what."""
 
 import re
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 from service import events, idempotency, jsontext, paging, watch
 from service.database import Connection
 from service.errors import TicketError, invalid
-from service.fields import Instant, Uuid
+from service.fields import Instant, Uuid, tsquery
 from service.handoff import life, queries, views
 from service.handoff.commands import (
     BulkUpdateTickets,
@@ -33,7 +33,6 @@ from service.statement import Row
 # The keys of the lists' orders.
 _PLACE: TypeAdapter[tuple[Any, Any]] = TypeAdapter(tuple[Instant, Uuid])
 _VERSION: TypeAdapter[tuple[int]] = TypeAdapter(tuple[int])
-_WATCHED: TypeAdapter[tuple[int, int]] = TypeAdapter(tuple[int, int])
 
 _BOT_ROLE = "mcp_bot"
 _BOT_SOURCE = "mcp"
@@ -100,7 +99,7 @@ async def _list(
     binding = jsontext.dump(["handoff tickets", user_id, of_project, sorted(filters.items())]).decode()
     parameters = {**filters, "user_id": user_id, "limit": query.limit + 1}
     if (q := filters.get("words", filters.get("words_or_number"))) is not None:
-        parameters["words"] = _tsquery(q)
+        parameters["words"] = tsquery(q)
     if query.cursor is not None:
         parameters["after_created_at"], parameters["after_id"] = paging.place(query.cursor, binding, _PLACE)
     names_of_filters = frozenset(filters) - {"number"}
@@ -119,12 +118,6 @@ async def _list(
         "tickets": [views.listed_ticket(row, slim=query.slim) for row in page],
         "next_cursor": next_cursor,
     }
-
-
-def _tsquery(q: str) -> str:
-    """Every word, or words that begin so. A plus is what many clients send for a space, and in no word."""
-    words = (word.replace("\\", "\\\\").replace("'", "''") for word in q.replace("+", " ").split())
-    return " & ".join(f"'{word}':*" for word in words)
 
 
 @operation(GetTicket, one_statement=True)
@@ -179,12 +172,12 @@ async def update_ticket(connection: Connection, call: Call, command: UpdateTicke
         if "updated_at" in given and given["updated_at"] != ticket["updated_at"]:
             raise TicketError("stale")
         change = _changed(ticket, given)
-        origin = None if body.role_status is None else body.role_status.agent_origin
+        role = body.role_status
+        origin = role.agent_origin if role is not None and role.status == "in_progress" else None
         await _write(connection, call, path.project_id, body, [change], origin)
         return {"ticket": views.ticket(change.after)}
 
-    scope = _key_scope(call, path.project_id)
-    return await idempotency.act(connection, call, scope, [path.ticket_id], act)
+    return await _once(connection, call, path.project_id, [path.ticket_id], act)
 
 
 @operation(BulkUpdateTickets)
@@ -193,10 +186,11 @@ async def bulk_update_tickets(connection: Connection, call: Call, command: BulkU
     project_id, body = command.path.project_id, command.body
     if (body.action == "move") != (body.stage is not None):
         raise invalid("body", "stage", "A move needs a stage, and a close has none", "missing", body.stage)
-    given: dict[str, Any] = {"stage": body.stage or "live", "work_started_note": body.work_started_note}
-    if given["stage"] == "live":
+    stage = body.stage or "live"
+    given: dict[str, Any] = {"stage": stage, "work_started_note": body.work_started_note}
+    if stage == "live":
         given |= {name: getattr(body, name) for name in ("resolution_note", "resolution_type", "skip_pending_roles")}
-    elif given["stage"] == "in_progress" and body.work_started_note is None:
+    elif stage == "in_progress" and body.work_started_note is None:
         raise invalid("body", "work_started_note", "Moving to in_progress needs a note", "missing")
 
     async def act(connection: Connection) -> View:
@@ -205,7 +199,9 @@ async def bulk_update_tickets(connection: Connection, call: Call, command: BulkU
         changes, errors = dict[UUID, _Change](), list[View]()
         for name in body.ticket_ids:
             try:
-                change = _changed(find(name), given)
+                ticket = find(name)
+                # What is closed keeps its resolution.
+                change = _changed(ticket, {"stage": "live"} if ticket["stage"] == stage == "live" else given)
             except TicketError as error:
                 errors.append({"id": name, "error": error.message, "code": error.reason})
             else:
@@ -213,7 +209,7 @@ async def bulk_update_tickets(connection: Connection, call: Call, command: BulkU
         await _write(connection, call, project_id, body, list(changes.values()))
         return {"updated": len(changes), "errors": errors}
 
-    return await idempotency.act(connection, call, _key_scope(call, project_id), [], act)
+    return await _once(connection, call, project_id, [], act)
 
 
 @operation(ReportDeployment)
@@ -223,8 +219,7 @@ async def report_deployment(connection: Connection, call: Call, command: ReportD
 
     async def act(connection: Connection) -> View:
         ticket = await _locked(connection, call, path.project_id, path.ticket_id)
-        if ticket["member_role"] not in views.TRIAGE and _DEPLOY not in call.caller.scopes:
-            raise TicketError("forbidden", f"Only triagers, owners and tokens with scope {_DEPLOY} report deployments")
+        _require_deployer(call, ticket)
         happened_at = body.at or ticket["at"]
         report = {
             "user_id": _user_id(call),
@@ -240,8 +235,7 @@ async def report_deployment(connection: Connection, call: Call, command: ReportD
         await _write(connection, call, path.project_id, body, [_Change(ticket, after, life.told(ticket, after))])
         return {"ticket": views.ticket(after)}
 
-    scope = _key_scope(call, path.project_id)
-    return await idempotency.act(connection, call, scope, [path.ticket_id], act)
+    return await _once(connection, call, path.project_id, [path.ticket_id], act, _require_deployer)
 
 
 @operation(ListTicketEvents, one_statement=True)
@@ -272,8 +266,7 @@ async def watch_tickets(news: watch.News, call: Call, command: WatchTickets) -> 
     """Every change of a project's tickets as it happens."""
     project_id = command.path.project_id
     binding = f"handoff watch {project_id}"
-    cursor = command.query.cursor
-    place = None if cursor is None else watch.Place(*paging.place(cursor, binding, _WATCHED))
+    place = watch.resumed(command.query.cursor, binding)
 
     async def read(place: watch.Place, rows: int) -> tuple[Sequence[Row], int]:
         found = await news.database.all(
@@ -281,9 +274,8 @@ async def watch_tickets(news: watch.News, call: Call, command: WatchTickets) -> 
             {
                 "user_id": _user_id(call),
                 "project_id": project_id,
-                "after_transaction": str(place.transaction_id),
-                "after_id": place.id,
                 "rows": rows,
+                **watch.behind(place),
             },
         )
         if not found:
@@ -293,6 +285,36 @@ async def watch_tickets(news: watch.News, call: Call, command: WatchTickets) -> 
     async for row, behind in watch.follow(news, project_id, call, read, place):
         event = None if row is None else views.event(row)
         yield {"event": event, "cursor": paging.cursor(binding, *behind)}
+
+
+def _require_worker(call: Call, member: Row) -> None:
+    if member["member_role"] not in queries.WORKERS:
+        raise TicketError("forbidden", "You may not change tickets of this project")
+
+
+def _require_deployer(call: Call, member: Row) -> None:
+    if member["member_role"] not in views.TRIAGE and _DEPLOY not in call.caller.scopes:
+        raise TicketError("forbidden", f"Only triagers, owners and tokens with scope {_DEPLOY} report deployments")
+
+
+async def _once(
+    connection: Connection,
+    call: Call,
+    project_id: UUID,
+    subject: Sequence[str],
+    act: Callable[[Connection], Awaitable[View]],
+    require: Callable[[Call, Row], None] = _require_worker,
+) -> View:
+    """What the act answers, once for each idempotency key, to who may still act."""
+
+    async def admit(connection: Connection) -> None:
+        member = {"user_id": _user_id(call), "project_id": project_id}
+        row = await connection.one(queries.MEMBERSHIP, member)
+        if row is None:
+            raise _no_project()
+        require(call, row)
+
+    return await idempotency.act(connection, call, _key_scope(call, project_id), subject, act, admit)
 
 
 class _Change(NamedTuple):
@@ -373,7 +395,7 @@ async def _locked_tickets(
     rows = await connection.all(queries.read_tickets("any"), parameters, behind=queries.lock_tickets("any"))
     if not rows:
         raise _no_project()
-    _require_rights(call, rows[0], ())
+    _require_worker(call, rows[0])
     tickets = [row | {"roles": views.roles(row)} for row in rows if row["id"] is not None]
     by_key: dict[Any, Row] = {ticket["id"]: ticket for ticket in tickets}
     by_key |= {ticket["number"]: ticket for ticket in tickets}
@@ -390,11 +412,10 @@ async def _locked_tickets(
 
 def _require_rights(call: Call, ticket: Row, names: Iterable[str]) -> None:
     """Check that the caller may change these members of a ticket. Raises TicketError `forbidden`."""
-    role, names = ticket["member_role"], set(names)
-    if role not in queries.WORKERS:
-        raise TicketError("forbidden", "You may not change tickets of this project")
-    if role in views.TRIAGE:
+    _require_worker(call, ticket)
+    if ticket["member_role"] in views.TRIAGE:
         return
+    names = set(names)
     if names & _BY_TRIAGE:
         raise TicketError("forbidden", f"Only triagers and owners change {_words(names & _BY_TRIAGE)}")
     if names & _BY_AUTHOR and ticket["reported_by_user_id"] != _user_id(call):

@@ -231,6 +231,10 @@ def _its_roles(ticket: FromClause) -> ScalarSelect[Any]:
     )
 
 
+# What the caller is in a project; nothing for whom it does not exist.
+MEMBERSHIP = Statement(select(project_members.c.role.label("member_role")).where(_IS_CALLER, _PROJECT))
+
+
 # By what a ticket is found within its project.
 By = Literal["id", "number", "any"]
 _BY: Mapping[By, ColumnElement[bool]] = {

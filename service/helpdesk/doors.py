@@ -5,13 +5,15 @@ from tickets.helpdesk.v1 import rest_pb2_grpc, service_pb2, service_pb2_grpc
 from service import rest, rpc
 from service.database import Database
 from service.helpdesk import operations
+from service.watch import News
 
 
 class TicketService(service_pb2_grpc.TicketServiceServicer):
     """The typed door."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, news: News) -> None:
         self.database = database
+        self.news = news
 
     ListTickets = rpc.unary(operations.list_tickets, service_pb2.ListTicketsRequest, service_pb2.ListTicketsResponse)
     GetTicket = rpc.unary(
@@ -26,16 +28,45 @@ class TicketService(service_pb2_grpc.TicketServiceServicer):
     CloseTicket = rpc.unary(
         operations.close_ticket, service_pb2.CloseTicketRequest, service_pb2.CloseTicketResponse, wrap="ticket"
     )
+    DeleteTicket = rpc.unary(
+        operations.delete_ticket, service_pb2.DeleteTicketRequest, service_pb2.DeleteTicketResponse, wrap="ticket"
+    )
+    RestoreTicket = rpc.unary(
+        operations.restore_ticket, service_pb2.RestoreTicketRequest, service_pb2.RestoreTicketResponse, wrap="ticket"
+    )
+    CreateComment = rpc.unary(
+        operations.create_comment, service_pb2.CreateCommentRequest, service_pb2.CreateCommentResponse, wrap="comment"
+    )
+    UpdateComment = rpc.unary(
+        operations.update_comment, service_pb2.UpdateCommentRequest, service_pb2.UpdateCommentResponse, wrap="comment"
+    )
+    ListComments = rpc.unary(
+        operations.list_comments, service_pb2.ListCommentsRequest, service_pb2.ListCommentsResponse
+    )
+    ListTicketEvents = rpc.unary(
+        operations.list_ticket_events, service_pb2.ListTicketEventsRequest, service_pb2.ListTicketEventsResponse
+    )
+    WatchTickets = rpc.watch(
+        operations.watch_tickets, service_pb2.WatchTicketsRequest, service_pb2.WatchTicketsResponse
+    )
 
 
 class TicketRest(rest_pb2_grpc.TicketRestServicer):
     """The documented REST face."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, news: News) -> None:
         self.database = database
+        self.news = news
 
     ListTickets = rest.unary(operations.list_tickets)
     GetTicket = rest.unary(operations.get_ticket)
     CreateTicket = rest.unary(operations.create_ticket, status=201)
     UpdateTicket = rest.unary(operations.update_ticket)
     CloseTicket = rest.unary(operations.close_ticket)
+    DeleteTicket = rest.unary(operations.delete_ticket)
+    RestoreTicket = rest.unary(operations.restore_ticket)
+    CreateComment = rest.unary(operations.create_comment, status=201)
+    UpdateComment = rest.unary(operations.update_comment)
+    ListComments = rest.unary(operations.list_comments)
+    ListTicketEvents = rest.unary(operations.list_ticket_events)
+    WatchTickets = rest.watch(operations.watch_tickets)

@@ -1,25 +1,46 @@
 """The use cases of the helpdesk API, and how a ticket's status moves its stamps."""
 
 import re
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, Literal, get_args
 
 from pydantic import TypeAdapter
 from ulid import ULID
 
-from service import events, idempotency, jsontext, paging
+from service import events, idempotency, jsontext, paging, watch
 from service.database import Connection
 from service.errors import TicketError
-from service.fields import Instant
+from service.fields import Instant, matches, tsquery
 from service.helpdesk import queries, views
-from service.helpdesk.commands import CloseTicket, CreateTicket, GetTicket, ListTickets, Status, UpdateTicket
+from service.helpdesk.commands import (
+    CloseTicket,
+    CreateComment,
+    CreateTicket,
+    DeleteTicket,
+    GetTicket,
+    ListComments,
+    ListTicketEvents,
+    ListTickets,
+    RestoreTicket,
+    Sort,
+    Status,
+    TicketQuery,
+    UpdateComment,
+    UpdateTicket,
+    WatchTickets,
+)
 from service.operation import Call, View, operation
-from service.statement import Row
+from service.statement import Row, Statement
 
 _AGENT = "helpdesk:agent"
 
-# The keys of the list's order: created_at and id.
-_PLACE: TypeAdapter[tuple[Any, Any]] = TypeAdapter(tuple[Instant, str])
+_NOBODY = "none"
+
+# The keys of the lists' orders: what they are sorted by, and the id.
+_BY_TIME: TypeAdapter[tuple[Any, Any]] = TypeAdapter(tuple[Instant, str])
+_BY_RANK: TypeAdapter[tuple[Any, Any]] = TypeAdapter(tuple[int, str])
+_BY_VERSION: TypeAdapter[tuple[int]] = TypeAdapter(tuple[int])
+_PLACES = dict.fromkeys(get_args(Sort), _BY_TIME) | {"-priority": _BY_RANK}
 
 _ID = re.compile(r"tkt_[0-9A-HJKMNP-TV-Z]{26}")
 # As it is written, and no other way; eighteen digits are the most that any bigint can have.
@@ -28,23 +49,61 @@ _NUMBER = re.compile(r"TKT-(0[0-9]{3}|[1-9][0-9]{3,17})")
 
 @operation(ListTickets, one_statement=True)
 async def list_tickets(connection: Connection, call: Call, command: ListTickets) -> View:
-    """A page of the tickets that the caller may see, newest first."""
-    scope, limit, cursor = _scope(call), command.query.limit, command.query.cursor
-    binding = jsontext.dump(["helpdesk tickets", "-created_at", scope]).decode()
+    """A page of the tickets that the caller may see."""
+    query, scope, filters = command.query, _scope(call), _filters(command.query)
+    with_deleted = {"include_deleted": True} if query.include_deleted else {}
+    binding = jsontext.dump(["helpdesk tickets", query.sort, {**scope, **filters, **with_deleted}]).decode()
     behind = {}
-    if cursor is not None:
-        behind["behind_created_at"], behind["behind_id"] = paging.place(cursor, binding, _PLACE)
-    statement = queries.list_tickets(frozenset(scope), onward=cursor is not None)
-    rows = await connection.all(statement, {**scope, **behind, "rows": limit + 1})
-    page, next_cursor = paging.cut(rows, limit, binding, "created_at", "id")
+    if query.cursor is not None:
+        behind["behind_key"], behind["behind_id"] = paging.place(query.cursor, binding, _PLACES[query.sort])
+    statement = queries.list_tickets(
+        frozenset(scope),
+        frozenset(filters),
+        query.sort,
+        onward=query.cursor is not None,
+        with_deleted=query.include_deleted,
+    )
+    parameters = {**scope, **filters, **behind, "rows": query.limit + 1}
+    if query.q is not None:
+        parameters["words"] = tsquery(query.q)
+    rows = await connection.all(statement, parameters)
+    page, next_cursor = paging.cut(rows, query.limit, binding, "sort_key", "id")
     return {"tickets": [views.ticket(row) for row in page], "next_cursor": next_cursor}
+
+
+def _filters(query: TicketQuery) -> dict[str, Any]:
+    """The filters of a list by their names in queries.py, each with its value."""
+    filters: dict[str, Any] = {}
+    for name in ("status", "type", "priority", "category", "team_id", "submitted_by_id"):
+        wanted = getattr(query, name)
+        if wanted is not None:
+            filters |= {name: wanted[0]} if len(wanted) == 1 else {f"any_{name}": wanted}
+    filters |= _assignees(query.assigned_to_id)
+    plain = ("tag", "created_after", "created_before", "updated_since")
+    filters |= {name: value for name in plain if (value := getattr(query, name)) is not None}
+    if query.overdue:
+        filters["overdue"] = True
+    if query.q is not None:
+        number = _NUMBER.fullmatch(query.q.upper())
+        filters |= {"words": query.q} if number is None else {"words_or_number": int(number[1])}
+    return filters
+
+
+def _assignees(wanted: Sequence[str] | None) -> dict[str, Any]:
+    if wanted is None:
+        return {}
+    persons = [person for person in wanted if person != _NOBODY]
+    if len(persons) < len(wanted):
+        return {"any_or_unassigned": persons} if persons else {"unassigned": True}
+    return {"assigned_to_id": persons[0]} if len(persons) == 1 else {"any_assigned_to_id": persons}
 
 
 @operation(GetTicket, one_statement=True)
 async def get_ticket(connection: Connection, call: Call, command: GetTicket) -> View:
     """Read one ticket."""
     named = _scope(call) | _which(command.path.id)
-    return views.ticket(_found(await connection.one(queries.get_ticket(frozenset(named)), named)))
+    statement = queries.get_ticket(frozenset(named), with_deleted=command.query.include_deleted)
+    return _one(call, await connection.one(statement, named))
 
 
 @operation(CreateTicket, one_statement=True)
@@ -54,35 +113,161 @@ async def create_ticket(connection: Connection, call: Call, command: CreateTicke
     stamps = {
         "id": f"tkt_{ULID()}",
         "submitted_by_id": command.body.submitted_by_id or call.caller.subject,
+        "tag_words": views.tag_words(command.body.tags),
         "resolved": resolution(None, command.body.status) == "stamp",
     }
-    # As JSON, because ids may hold any character that could stand between them.
-    keys = jsontext.dump([scope["tenant_id"], scope["app_id"], call.caller.subject]).decode()
     row = await idempotency.once(
         connection,
         call,
-        f"helpdesk:{keys}",
+        _key_scope(call),
         queries.CREATE,
         {**vars(command.body), **scope, **stamps, **events.who(call)},
     )
-    return views.ticket(_found(row))
+    return _one(call, row)
 
 
 @operation(UpdateTicket)
 async def update_ticket(connection: Connection, call: Call, command: UpdateTicket) -> View:
     """Change some members of a ticket; any status may follow any other."""
     ticket = await _locked(connection, call, command.path.id)
-    changes = {name: getattr(command.body, name) for name in command.body.model_fields_set}
-    return views.ticket(await _change(connection, call, ticket, changes))
+    _require_match(ticket, command.header.if_match, command.body.etag)
+    changes = {name: getattr(command.body, name) for name in command.body.model_fields_set - {"etag"}}
+    return _one(call, await _change(connection, call, ticket, changes))
 
 
 @operation(CloseTicket)
 async def close_ticket(connection: Connection, call: Call, command: CloseTicket) -> View:
-    """Close a ticket; one that is closed stays as it is."""
-    ticket = await _locked(connection, call, command.path.id)
-    if ticket["status"] != "closed":
-        ticket = await _change(connection, call, ticket, {"status": "closed"}, command.body.resolution_note)
-    return views.ticket(ticket)
+    """Close a ticket, once for each idempotency key; one that is closed stays as it is."""
+
+    async def act(connection: Connection) -> View:
+        ticket = await _locked(connection, call, command.path.id)
+        if ticket["status"] != "closed":
+            _require_match(ticket, command.header.if_match, command.body.etag)
+            ticket = await _change(connection, call, ticket, {"status": "closed"}, command.body.resolution_note)
+        return _one(call, ticket)
+
+    return await idempotency.act(connection, call, _key_scope(call), [command.path.id], act)
+
+
+@operation(DeleteTicket)
+async def delete_ticket(connection: Connection, call: Call, command: DeleteTicket) -> View:
+    """Delete a ticket, softly; one that is deleted stays as it is."""
+    return await _mark(connection, call, command, command.query.etag, queries.DELETE, deleted=True)
+
+
+@operation(RestoreTicket)
+async def restore_ticket(connection: Connection, call: Call, command: RestoreTicket) -> View:
+    """Restore a deleted ticket; one that is not deleted stays as it is."""
+    return await _mark(connection, call, command, command.body.etag, queries.RESTORE, deleted=False)
+
+
+async def _mark(
+    connection: Connection,
+    call: Call,
+    command: DeleteTicket | RestoreTicket,
+    etag: str | None,
+    statement: Statement,
+    *,
+    deleted: bool,
+) -> View:
+    ticket = await _locked(connection, call, command.path.id, with_deleted=True)
+    if ticket["is_deleted"] == deleted:
+        return _one(call, ticket)
+    _require_match(ticket, command.header.if_match, etag)
+    parameters = {"tenant_id": ticket["tenant_id"], "id": ticket["id"], **events.who(call)}
+    return _one(call, await connection.one(statement, parameters, last=True))
+
+
+@operation(CreateComment)
+async def create_comment(connection: Connection, call: Call, command: CreateComment) -> View:
+    """Comment on a ticket, once for each idempotency key; an agent's first public word is the first response."""
+    body, is_agent = command.body, _AGENT in call.caller.scopes
+    if body.internal and not is_agent:
+        raise TicketError("forbidden", "Only agents write internal comments")
+
+    async def act(connection: Connection) -> View:
+        ticket = await _locked(connection, call, command.path.id)
+        is_response = is_agent and not body.internal and ticket["submitted_by_id"] != call.caller.subject
+        parameters = {
+            "tenant_id": ticket["tenant_id"],
+            "id": ticket["id"],
+            "comment_id": f"cmt_{ULID()}",
+            "is_response": is_response,
+            **vars(body),
+            **events.who(call),
+        }
+        comment = await connection.one(queries.CREATE_COMMENT, parameters, last=True)
+        return views.comment(_found(comment))
+
+    return await idempotency.act(connection, call, _key_scope(call), [command.path.id], act)
+
+
+@operation(UpdateComment)
+async def update_comment(connection: Connection, call: Call, command: UpdateComment) -> View:
+    """Edit a comment of one's own."""
+    named = _scope(call) | _which(command.path.id)
+    ticket = _found(await connection.one(queries.lock_ticket(frozenset(named)), named))
+    parameters = {"tenant_id": ticket["tenant_id"], "id": ticket["id"], "comment_id": command.path.comment_id}
+    comment = await connection.one(queries.GET_COMMENT, parameters)
+    if comment is None or (comment["internal"] and _AGENT not in call.caller.scopes):
+        raise TicketError("not_found", "Comment not found")
+    if comment["author_id"] != call.caller.subject:
+        raise TicketError("forbidden", "Only its author may edit a comment")
+    if comment["body"] != command.body.body:
+        change = {"body": command.body.body, "old_body": comment["body"], **events.who(call)}
+        comment = _found(await connection.one(queries.UPDATE_COMMENT, {**parameters, **change}, last=True))
+    return views.comment(comment)
+
+
+@operation(ListComments, one_statement=True)
+async def list_comments(connection: Connection, call: Call, command: ListComments) -> View:
+    """A page of a ticket's comments, oldest first; internal ones for agents."""
+    query, is_agent = command.query, _AGENT in call.caller.scopes
+    named = _scope(call) | _which(command.path.id)
+    binding = jsontext.dump(["helpdesk comments", is_agent, named]).decode()
+    behind = {}
+    if query.cursor is not None:
+        behind["behind_created_at"], behind["behind_id"] = paging.place(query.cursor, binding, _BY_TIME)
+    statement = queries.list_comments(frozenset(named), internal=is_agent, onward=query.cursor is not None)
+    rows = await connection.all(statement, {**named, **behind, "rows": query.limit + 1})
+    if not rows:
+        raise _no_ticket()
+    there = [row for row in rows if row["id"] is not None]
+    page, next_cursor = paging.cut(there, query.limit, binding, "created_at", "id")
+    return {"comments": [views.comment(row) for row in page], "next_cursor": next_cursor}
+
+
+@operation(ListTicketEvents, one_statement=True)
+async def list_ticket_events(connection: Connection, call: Call, command: ListTicketEvents) -> View:
+    """A page of a ticket's history, oldest first; what is internal for agents."""
+    query, is_agent = command.query, _AGENT in call.caller.scopes
+    named = _scope(call) | _which(command.path.id)
+    binding = jsontext.dump(["helpdesk events", is_agent, named]).decode()
+    (after,) = (0,) if query.cursor is None else paging.place(query.cursor, binding, _BY_VERSION)
+    statement = queries.list_events(frozenset(named), internal=is_agent)
+    rows = await connection.all(statement, {**named, "after_version": after, "rows": query.limit + 1})
+    if not rows:
+        raise _no_ticket()
+    there = [row for row in rows if row["id"] is not None]
+    page, next_cursor = paging.cut(there, query.limit, binding, "version")
+    return {"events": [views.event(row) for row in page], "next_cursor": next_cursor}
+
+
+@watch.watch(WatchTickets)
+async def watch_tickets(news: watch.News, call: Call, command: WatchTickets) -> AsyncIterator[View]:
+    """Every change of the tickets that the caller may see, as it happens; what is internal for agents."""
+    scope, is_agent = _scope(call), _AGENT in call.caller.scopes
+    binding = jsontext.dump(["helpdesk watch", is_agent, scope]).decode()
+    statement = queries.news(of_app="app_id" in scope, internal=is_agent)
+
+    async def read(place: watch.Place, rows: int) -> tuple[Sequence[Row], int]:
+        found = await news.database.all(statement, {**scope, **watch.behind(place), "rows": rows})
+        return [row for row in found if row["id"] is not None], int(found[0]["fence"])
+
+    place = watch.resumed(command.query.cursor, binding)
+    async for row, behind in watch.follow(news, scope["tenant_id"], call, read, place):
+        event = None if row is None else views.event(row)
+        yield {"event": event, "cursor": paging.cursor(binding, *behind)}
 
 
 def resolution(was: Status | None, becomes: Status) -> Literal["stamp", "clear", "keep"]:
@@ -96,10 +281,23 @@ def resolution(was: Status | None, becomes: Status) -> Literal["stamp", "clear",
     return "clear"
 
 
-async def _locked(connection: Connection, call: Call, id_or_number: str) -> Row:
+def _one(call: Call, row: Row | None) -> View:
+    """The answer that is one ticket."""
+    ticket = _found(row)
+    call.etag = views.etag(ticket)
+    return views.ticket(ticket)
+
+
+def _require_match(ticket: Row, *conditions: str | None) -> None:
+    if not matches(views.etag(ticket), conditions):
+        raise TicketError("stale")
+
+
+async def _locked(connection: Connection, call: Call, id_or_number: str, *, with_deleted: bool = False) -> Row:
     """The ticket as it is until the transaction ends, if the caller may change it."""
     named = _scope(call) | _which(id_or_number)
-    ticket = _found(await connection.one(queries.lock_ticket(frozenset(named)), named))
+    statement = queries.lock_ticket(frozenset(named), with_deleted=with_deleted)
+    ticket = _found(await connection.one(statement, named))
     if _AGENT not in call.caller.scopes and ticket["submitted_by_id"] != call.caller.subject:
         raise TicketError("forbidden", "Only agents may change a ticket that someone else submitted")
     return ticket
@@ -111,6 +309,7 @@ async def _change(
     """The locked ticket, changed."""
     named = _scope(call) | {"id": ticket["id"]}
     values = {f"new_{name}": changes.get(name) for name in queries.CHANGEABLE}
+    values["new_tag_words"] = views.tag_words(changes["tags"]) if "tags" in changes else []
     stamps = {
         "changed": list(changes),
         "resolution": resolution(ticket["status"], changes.get("status", ticket["status"])),
@@ -118,6 +317,12 @@ async def _change(
     }
     statement = queries.update_ticket(frozenset(named))
     return _found(await connection.one(statement, {**named, **values, **stamps, **events.who(call)}, last=True))
+
+
+def _key_scope(call: Call) -> str:
+    """Whose idempotency keys they are. As JSON, because ids may hold any character that could stand between them."""
+    caller = call.caller
+    return f"helpdesk:{jsontext.dump([caller.tenant_id, caller.app_id, caller.subject]).decode()}"
 
 
 def _scope(call: Call) -> dict[str, Any]:

@@ -1,14 +1,20 @@
 """Every SQL statement of the helpdesk API, each within one tenant, and within one application where the token is."""
 
+from collections.abc import Mapping
 from functools import lru_cache
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     ARRAY,
+    CTE,
+    BigInteger,
     Boolean,
     ColumnElement,
     Integer,
+    Numeric,
     Select,
     Text,
+    and_,
     any_,
     bindparam,
     case,
@@ -19,67 +25,135 @@ from sqlalchemy import (
     literal_column,
     not_,
     null,
+    or_,
     select,
+    text,
+    true,
     tuple_,
     update,
 )
+from sqlalchemy.dialects.postgresql import TSQUERY
 
 from service import events, idempotency, numbering
 from service.helpdesk import tables
-from service.helpdesk.commands import NewTicket, TicketChanges
+from service.helpdesk.commands import NewTicket, TicketMembers
 from service.statement import Statement
 
 tickets = tables.tickets
 
-CHANGEABLE = tuple(TicketChanges.model_fields)
+_QUOTE = literal_column("''''", Text)
+
+CHANGEABLE = tuple(TicketMembers.model_fields)
 
 
 def _given(name: str) -> ColumnElement[object]:
     return bindparam(name, type_=tickets.c[name].type)
 
 
-def _mine(by: frozenset[str]) -> tuple[ColumnElement[bool], ...]:
+def _lexeme(text: ColumnElement[str]) -> ColumnElement[Any]:
+    """The query for one word as it stands."""
+    quoted = func.replace(func.replace(text, literal_column(r"'\'"), literal_column(r"'\\'")), _QUOTE, _QUOTE + _QUOTE)
+    return cast(_QUOTE + quoted + _QUOTE, TSQUERY)
+
+
+def _mine(by: frozenset[str], *, with_deleted: bool = False) -> tuple[ColumnElement[bool], ...]:
     """The conditions of tickets of the tenant that are not deleted, and have the values given for the columns `by`."""
     return (
         tickets.c.tenant_id == _given("tenant_id"),
-        not_(tickets.c.is_deleted),
+        *(() if with_deleted else (not_(tickets.c.is_deleted),)),
         *(tickets.c[name] == _given(name) for name in sorted(by - {"tenant_id"})),
     )
 
 
-@lru_cache(maxsize=8)
-def get_ticket(by: frozenset[str]) -> Statement:
+@lru_cache(maxsize=16)
+def get_ticket(by: frozenset[str], *, with_deleted: bool = False) -> Statement:
     """The ticket that has the values given for the columns `by`: the caller's scope, and `id` or `number`."""
-    return Statement(_ticket(by))
+    return Statement(_ticket(by, with_deleted))
 
 
-@lru_cache(maxsize=8)
-def lock_ticket(by: frozenset[str]) -> Statement:
+@lru_cache(maxsize=16)
+def lock_ticket(by: frozenset[str], *, with_deleted: bool = False) -> Statement:
     """The same, and nobody else changes it before the transaction ends."""
-    return Statement(_ticket(by).with_for_update())
+    return Statement(_ticket(by, with_deleted).with_for_update())
 
 
-def _ticket(by: frozenset[str]) -> Select[tuple[object, ...]]:
-    return select(tickets).where(*_mine(by))
+def _ticket(by: frozenset[str], with_deleted: bool) -> Select[tuple[object, ...]]:
+    return select(tickets).where(*_mine(by, with_deleted=with_deleted))
 
 
-@lru_cache(maxsize=4)
-def list_tickets(by: frozenset[str], *, onward: bool) -> Statement:
-    """`rows` tickets, newest first, from the newest one or `onward` from behind a place in the list."""
-    place = tuple_(tickets.c.created_at, tickets.c.id)
-    behind = tuple_(
-        bindparam("behind_created_at", type_=tickets.c.created_at.type), bindparam("behind_id", type_=tickets.c.id.type)
-    )
-    return Statement(
-        select(tickets)
-        .where(*_mine(by), *([place < behind] if onward else []))
-        .order_by(tickets.c.created_at.desc(), tickets.c.id.desc())
-        .limit(bindparam("rows", type_=Integer))
-    )
+class _Order(NamedTuple):
+    """What a list is sorted by; the id decides among equals, in the same direction."""
+
+    key: ColumnElement[Any]
+    descending: bool
+
+
+_ORDERS: Mapping[str, _Order] = {
+    "-created_at": _Order(tickets.c.created_at, descending=True),
+    "created_at": _Order(tickets.c.created_at, descending=False),
+    "-updated_at": _Order(tickets.c.updated_at, descending=True),
+    # Those without come last.
+    "due_at": _Order(tables.DUE, descending=False),
+    "-priority": _Order(tables.RANK, descending=True),
+}
+
+
+def _any_of(name: str) -> Mapping[str, ColumnElement[bool]]:
+    """One value is told from several: only then does an index keep the order."""
+    column = tickets.c[name]
+    return {
+        name: column == _given(name),
+        f"any_{name}": column == any_(bindparam(f"any_{name}", type_=ARRAY(Text))),
+    }
+
+
+_words = func.to_tsquery(tables.SEARCH, bindparam("words", type_=Text), type_=TSQUERY)
+_in_tenant = _lexeme(literal_column("'@'") + _given("tenant_id"))
+_has_words = and_(func.numnode(_words) > 0, tables.WORDS.op("@@")(_words.op("&&")(_in_tenant)))
+_tag = _lexeme(literal_column("'#'") + bindparam("tag", type_=Text))
+
+_FILTERS: Mapping[str, ColumnElement[bool]] = {
+    **_any_of("status"),
+    **_any_of("type"),
+    **_any_of("priority"),
+    **_any_of("category"),
+    **_any_of("assigned_to_id"),
+    **_any_of("team_id"),
+    **_any_of("submitted_by_id"),
+    "unassigned": tickets.c.assigned_to_id.is_(None),
+    "any_or_unassigned": or_(
+        tickets.c.assigned_to_id.is_(None),
+        tickets.c.assigned_to_id == any_(bindparam("any_or_unassigned", type_=ARRAY(Text))),
+    ),
+    "tag": tables.WORDS.op("@@")(_tag.op("&&")(_in_tenant)),
+    "words": _has_words,
+    "words_or_number": or_(tickets.c.number == bindparam("words_or_number", type_=BigInteger), _has_words),
+    "created_after": tickets.c.created_at >= bindparam("created_after", type_=tickets.c.created_at.type),
+    "created_before": tickets.c.created_at < bindparam("created_before", type_=tickets.c.created_at.type),
+    "updated_since": tickets.c.updated_at >= bindparam("updated_since", type_=tickets.c.updated_at.type),
+    "overdue": and_(func.now() > tables.DUE, tickets.c.status.not_in(["resolved", "closed"])),
+}
+
+
+@lru_cache(maxsize=256)
+def list_tickets(
+    by: frozenset[str], filters: frozenset[str], sort: str, *, onward: bool, with_deleted: bool = False
+) -> Statement:
+    """`rows` tickets in order, from the first one or `onward` from behind a place; each with the `sort_key` it has."""
+    order = _ORDERS[sort]
+    place = tuple_(order.key, tickets.c.id)
+    behind = tuple_(bindparam("behind_key", type_=order.key.type), bindparam("behind_id", type_=tickets.c.id.type))
+    conditions = [*_mine(by, with_deleted=with_deleted), *(_FILTERS[name] for name in sorted(filters))]
+    if onward:
+        conditions.append(place < behind if order.descending else place > behind)
+    ordered = (part.desc() if order.descending else part.asc() for part in (order.key, tickets.c.id))
+    rows = select(tickets, order.key.label("sort_key")).where(*conditions).order_by(*ordered)
+    # With filters the plan depends on what is asked for.
+    return Statement(rows.limit(bindparam("rows", type_=Integer)), prepared=not filters)
 
 
 def _create() -> idempotency.Creation:
-    given = {name: _given(name) for name in ("tenant_id", "id", "app_id", *NewTicket.model_fields)}
+    given = {name: _given(name) for name in ("tenant_id", "id", "app_id", "tag_words", *NewTicket.model_fields)}
     actor = bindparam("actor", type_=Text)
     scope = select((literal("helpdesk:", Text) + _given("tenant_id")).label("scope")).cte("scope")
     counter = numbering.next_number(scope)
@@ -90,7 +164,8 @@ def _create() -> idempotency.Creation:
         "resolved_at": case((bindparam("resolved", type_=Boolean), func.now())),
     }
     ticket = insert(tickets).values({**given, **stamped}).returning(tickets).cte("ticket")
-    return idempotency.creation(ticket, events.append(tables.events, ticket, "ticket.created"))
+    declared = {"app_id": ticket.c.app_id}
+    return idempotency.creation(ticket, events.append(tables.events, ticket, "ticket.created", declared=declared))
 
 
 CREATE = _create()
@@ -111,14 +186,12 @@ def update_ticket(by: frozenset[str]) -> Statement:
             value=bindparam("resolution", type_=Text),
             else_=tickets.c.resolved_at,
         ),
-        "updated_at": stamp,
-        "updated_by": bindparam("actor", type_=Text),
-        **events.next_version(tickets),
+        **_touched(),
     }
     after = (
         update(tickets)
         .where(*_mine(by))
-        .values({name: _changed(name) for name in CHANGEABLE} | stamped)
+        .values({name: _changed(name) for name in CHANGEABLE} | {"tag_words": _changed("tag_words", "tags")} | stamped)
         .returning(tickets, bindparam("resolution_note", type_=Text).label("resolution_note"))
         .cte("after")
     )
@@ -128,11 +201,177 @@ def update_ticket(by: frozenset[str]) -> Statement:
         events.changes(before, after, [*CHANGEABLE, "resolution_note"]).label("changes"),
     )
     written = told.select_from(after.join(before, after.c.id == before.c.id)).cte("written")
-    event = events.append(tables.events, written, written.c.kind, written.c.changes)
+    event = events.append(
+        tables.events, written, written.c.kind, written.c.changes, declared={"app_id": written.c.app_id}
+    )
     return Statement(select(after).add_cte(event))
 
 
-def _changed(name: str) -> ColumnElement[object]:
+def _touched() -> dict[str, ColumnElement[Any]]:
+    """What every write of a ticket stamps."""
+    return {
+        "updated_at": events.next_instant(tickets.c.updated_at),
+        "updated_by": bindparam("actor", type_=Text),
+        **events.next_version(tickets),
+    }
+
+
+def _mark(*, deleted: bool) -> Statement:
+    """The statement that deletes a locked ticket, softly, or restores it."""
+    stamps = {"deleted_at": func.now(), "deleted_by": bindparam("actor", type_=Text)}
+    after = (
+        update(tickets)
+        .where(*_ID)
+        .values({"is_deleted": deleted, **(stamps if deleted else dict.fromkeys(stamps, null())), **_touched()})
+        .returning(tickets)
+        .cte("after")
+    )
+    told = func.json_build_object(
+        text("'is_deleted'"),
+        func.json_build_object(text("'from'"), not_(after.c.is_deleted), text("'to'"), after.c.is_deleted),
+    )
+    kind = "ticket.deleted" if deleted else "ticket.restored"
+    event = events.append(tables.events, after, kind, told, {"app_id": after.c.app_id})
+    return Statement(select(after).add_cte(event))
+
+
+_ID = (tickets.c.tenant_id == _given("tenant_id"), tickets.c.id == _given("id"))
+DELETE, RESTORE = _mark(deleted=True), _mark(deleted=False)
+
+comments = tables.comments
+_COMMENT = (
+    comments.c.tenant_id == _given("tenant_id"),
+    comments.c.ticket_id == _given("id"),
+    comments.c.id == bindparam("comment_id", type_=Text),
+)
+GET_COMMENT = Statement(select(comments).where(*_COMMENT))
+
+
+def _comment(written: CTE, kind: str, before: ColumnElement[Any], after: ColumnElement[Any], **more: Any) -> Statement:
+    """The statement that writes a comment of a locked ticket, touches the ticket, and appends the event."""
+    ticket = update(tickets).where(*_ID).values({**_touched(), **more}).returning(tickets).cte("ticket")
+    told = select(
+        ticket,
+        func.json_build_object(
+            text("'comment'"), func.json_build_object(text("'from'"), before, text("'to'"), after)
+        ).label("changes"),
+        written.c.internal,
+    )
+    touched = told.select_from(ticket.join(written, ticket.c.id == written.c.ticket_id)).cte("touched")
+    declared = {"app_id": touched.c.app_id, "internal": touched.c.internal}
+    event = events.append(tables.events, touched, kind, touched.c.changes, declared)
+    return Statement(select(written).add_cte(event))
+
+
+def _create_comment() -> Statement:
+    given = {name: bindparam(name, type_=comments.c[name].type) for name in ("body", "internal")}
+    written = (
+        insert(comments)
+        .values(
+            {
+                "tenant_id": _given("tenant_id"),
+                "ticket_id": _given("id"),
+                "id": bindparam("comment_id", type_=Text),
+                "author_id": bindparam("actor", type_=Text),
+                **given,
+            }
+        )
+        .returning(comments)
+        .cte("written")
+    )
+    is_response = bindparam("is_response", type_=Boolean)
+    return _comment(
+        written,
+        "ticket.commented",
+        null(),
+        func.json_build_object(text("'id'"), written.c.id, text("'internal'"), written.c.internal),
+        first_response_at=case(
+            (and_(is_response, tickets.c.first_response_at.is_(None)), func.now()), else_=tickets.c.first_response_at
+        ),
+    )
+
+
+def _update_comment() -> Statement:
+    old = bindparam("old_body", type_=Text)
+    written = (
+        update(comments)
+        .where(*_COMMENT)
+        .values(body=bindparam("body", type_=Text), updated_at=events.next_instant(comments.c.created_at))
+        .returning(comments)
+        .cte("written")
+    )
+    return _comment(
+        written,
+        "ticket.comment_edited",
+        func.json_build_object(text("'id'"), written.c.id, text("'body'"), old),
+        func.json_build_object(text("'id'"), written.c.id, text("'body'"), written.c.body),
+    )
+
+
+CREATE_COMMENT, UPDATE_COMMENT = _create_comment(), _update_comment()
+
+
+@lru_cache(maxsize=16)
+def list_comments(by: frozenset[str], *, internal: bool, onward: bool) -> Statement:
+    """`rows` comments of a ticket, oldest first; one row without a comment when there is none, none without the ticket.
+
+    `internal`: those for agents too.
+    """
+    page = select(comments).where(comments.c.tenant_id == tickets.c.tenant_id, comments.c.ticket_id == tickets.c.id)
+    if not internal:
+        page = page.where(not_(comments.c.internal))
+    if onward:
+        behind = tuple_(
+            bindparam("behind_created_at", type_=comments.c.created_at.type), bindparam("behind_id", type_=Text)
+        )
+        page = page.where(tuple_(comments.c.created_at, comments.c.id) > behind)
+    page_ = page.order_by(comments.c.created_at, comments.c.id).limit(bindparam("rows", type_=Integer)).lateral("page")
+    return Statement(
+        select(page_)
+        .select_from(tickets.outerjoin(page_, true()))
+        .where(*_mine(by))
+        .order_by(page_.c.created_at, page_.c.id)
+    )
+
+
+_history = tables.events
+
+
+@lru_cache(maxsize=16)
+def list_events(by: frozenset[str], *, internal: bool) -> Statement:
+    """`rows` events of a ticket behind a version; one row without an event when there is none, none without it."""
+    page = (
+        select(_history)
+        .where(
+            _history.c.tenant_id == tickets.c.tenant_id,
+            _history.c.ticket_id == tickets.c.id,
+            _history.c.version > bindparam("after_version", type_=Integer),
+            *(() if internal else (not_(_history.c.internal),)),
+        )
+        .order_by(_history.c.version)
+        .limit(bindparam("rows", type_=Integer))
+        .lateral("page")
+    )
+    found = _mine(by, with_deleted=True)
+    return Statement(select(page).select_from(tickets.outerjoin(page, true())).where(*found).order_by(page.c.version))
+
+
+@lru_cache(maxsize=4)
+def news(*, of_app: bool, internal: bool) -> Statement:
+    """Events behind a place, each with the `fence` up to which all are there; one row without an event when none is."""
+    mine = and_(
+        _history.c.tenant_id == _given("tenant_id"),
+        *((_history.c.app_id == _given("app_id"),) if of_app else ()),
+        *(() if internal else (not_(_history.c.internal),)),
+    )
+    new = events.news(_history, mine).subquery("news")
+    fence = select(cast(cast(events.ALL_ENDED_BEFORE, Text), Numeric).label("fence")).subquery("now")
+    return Statement(
+        select(new, fence.c.fence).select_from(fence.outerjoin(new, true())).order_by(new.c.transaction_id, new.c.id)
+    )
+
+
+def _changed(name: str, named_as: str | None = None) -> ColumnElement[object]:
     """A column's new value where `changed` names it: one statement for every set of members."""
-    named = literal_column(f"'{name}'", Text) == any_(bindparam("changed", type_=ARRAY(Text)))
+    named = literal_column(f"'{named_as or name}'", Text) == any_(bindparam("changed", type_=ARRAY(Text)))
     return case((named, bindparam(f"new_{name}", type_=tickets.c[name].type)), else_=tickets.c[name])

@@ -1,11 +1,17 @@
 """Where helpdesk tickets are kept."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
+
 from sqlalchemy import (
+    ARRAY,
     JSON,
     BigInteger,
     Boolean,
     Column,
+    ColumnElement,
     DateTime,
+    ForeignKeyConstraint,
     Index,
     Integer,
     PrimaryKeyConstraint,
@@ -14,8 +20,10 @@ from sqlalchemy import (
     UniqueConstraint,
     false,
     func,
-    not_,
+    literal_column,
+    text,
 )
+from sqlalchemy.dialects.postgresql import TSVECTOR, array
 
 from service.directory import METADATA, created_at, one_of
 from service.events import event_table, last_transaction
@@ -49,6 +57,8 @@ tickets = Table(
     Column("due_at", DateTime(timezone=True)),
     # json and not jsonb: kept as it came.
     Column("tags", JSON, nullable=False),
+    # For searches: `#` and each string of the array, or each name of the object (views.py).
+    Column("tag_words", ARRAY(Text), nullable=False, server_default=text("'{}'")),
     Column("source", Text, nullable=False),
     Column("source_type", Text, nullable=False),
     created_at(),
@@ -69,19 +79,66 @@ tickets = Table(
     one_of("source_type", SourceType),
 )
 
+# What lists are sorted by, each with the id behind it.
+NEVER = text("'9999-12-31 00:00:00+00'::timestamptz")
+DUE = func.coalesce(tickets.c.due_at, NEVER, type_=DateTime(timezone=True))
+# Constants and not parameters, or no index would be known to have it.
+_PRIORITIES = array([text(f"'{word}'::text") for word in get_args(Priority)])
+RANK: ColumnElement[int] = func.array_position(_PRIORITIES, tickets.c.priority, type_=Integer)
 _newest_first = (tickets.c.created_at.desc(), tickets.c.id.desc())
-_listed = not_(tickets.c.is_deleted)
-Index("helpdesk_tickets_newest_idx", tickets.c.tenant_id, *_newest_first, postgresql_where=_listed)
-Index(
-    "helpdesk_tickets_app_newest_idx",
-    tickets.c.tenant_id,
-    tickets.c.app_id,
-    *_newest_first,
-    postgresql_where=_listed & tickets.c.app_id.is_not(None),
+_ORDERS: Mapping[str, Sequence[ColumnElement[Any]]] = {
+    "newest": _newest_first,
+    "changed": (tickets.c.updated_at.desc(), tickets.c.id.desc()),
+    "due": (DUE, tickets.c.id),
+    "priority": (RANK.desc(), tickets.c.id.desc()),
+}
+for _name, _order in _ORDERS.items():
+    Index(f"helpdesk_tickets_{_name}_idx", tickets.c.tenant_id, *_order)
+    Index(
+        f"helpdesk_tickets_app_{_name}_idx",
+        tickets.c.tenant_id,
+        tickets.c.app_id,
+        *_order,
+        postgresql_where=tickets.c.app_id.is_not(None),
+    )
+for _name in ("status", "assigned_to_id", "team_id", "submitted_by_id"):
+    Index(f"helpdesk_tickets_{_name}_newest_idx", tickets.c.tenant_id, tickets.c[_name], *_newest_first)
+
+SEARCH = text("'simple'::regconfig")
+# The words of a ticket, its tags, and its tenant as if it were one: else a search would go through every tenant's.
+WORDS = (
+    func.to_tsvector(
+        SEARCH,
+        tickets.c.title.op("||")(text("' '")).op("||")(func.coalesce(tickets.c.description, text("''"))),
+        type_=TSVECTOR,
+    )
+    .op("||")(func.array_to_tsvector(tickets.c.tag_words, type_=TSVECTOR))
+    .op("||")(func.array_to_tsvector(array([literal_column("'@'") + tickets.c.tenant_id]), type_=TSVECTOR))
 )
+Index("helpdesk_tickets_words_idx", WORDS, postgresql_using="gin")
+
+comments = Table(
+    "helpdesk_comments",
+    METADATA,
+    Column("tenant_id", Text, nullable=False),
+    Column("ticket_id", Text, nullable=False),
+    Column("id", Text, nullable=False),
+    Column("body", Text, nullable=False),
+    # For agents alone.
+    Column("internal", Boolean, nullable=False),
+    Column("author_id", Text, nullable=False),
+    created_at(),
+    # Null until it is edited.
+    Column("updated_at", DateTime(timezone=True)),
+    PrimaryKeyConstraint("tenant_id", "ticket_id", "id"),
+    ForeignKeyConstraint(["tenant_id", "ticket_id"], ["helpdesk_tickets.tenant_id", "helpdesk_tickets.id"]),
+)
+Index("helpdesk_comments_oldest_idx", comments.c.tenant_id, comments.c.ticket_id, comments.c.created_at, comments.c.id)
 
 events = event_table(
     "helpdesk_events",
     Column("tenant_id", Text, nullable=False),
     ticket_id=Column("ticket_id", Text, nullable=False),
+    # The ticket's application, and whether it is about what agents alone may see.
+    declared=(Column("app_id", Text), Column("internal", Boolean, nullable=False, server_default=false())),
 )

@@ -1,9 +1,12 @@
 """Row → documented JSON of a helpdesk ticket (contracts/helpdesk.md, Ticket)."""
 
+from service import jsontext
+from service.jsontext import JsonText
 from service.operation import View
 from service.statement import Row
 
 _SCHEMA_VERSION = 1
+_TAG_LENGTH = 500
 
 # Those that stand in the row as they are shown.
 _MEMBERS = (
@@ -35,6 +38,8 @@ _MEMBERS = (
     "related_vulnerability_id",
     "tags",
 )
+_COMMENT_MEMBERS = ("id", "ticket_id", "body", "internal", "author_id", "created_at", "updated_at")
+_EVENT_MEMBERS = ("tenant_id", "ticket_id", "version", "type", "changes", "actor", "request_id", "created_at")
 
 
 def ticket(row: Row) -> View:
@@ -45,3 +50,26 @@ def ticket(row: Row) -> View:
     if row["app_id"] is not None:
         view["app_id"] = row["app_id"]
     return view
+
+
+def etag(row: Row) -> str:
+    """What says later whether a ticket has changed."""
+    return f'"{row["version"]}"'
+
+
+def comment(row: Row) -> View:
+    """A comment; `updated_at` is null until it is edited."""
+    return {name: row[name] for name in _COMMENT_MEMBERS}
+
+
+def event(row: Row) -> View:
+    """One change of a ticket."""
+    return {name: row[name] for name in _EVENT_MEMBERS}
+
+
+def tag_words(tags: JsonText) -> list[str]:
+    """What a ticket's tags are found by: each string of the array, or each name of the object.
+
+    Cut where PostgreSQL takes no longer word; the `#` keeps them apart from the words of texts.
+    """
+    return [f"#{tag[:_TAG_LENGTH]}" for tag in jsontext.parse(tags.text.encode())]

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from google.api import annotations_pb2
@@ -17,12 +17,14 @@ from service.auth import POLICIES
 from service.errors import REASONS
 from service.handoff import queries as handoff
 from service.helpdesk import queries as helpdesk
+from service.helpdesk.commands import Sort
 from service.itsm import queries as itsm
 from service.server import SERVICES
 from service.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 DIALECTS = ("handoff", "helpdesk", "itsm", "admin")
+ORDERS = get_args(Sort)
 SHARED = sorted((ROOT / "service").glob("*.py"))
 
 
@@ -122,13 +124,27 @@ def _statements() -> Iterator[tuple[str, Any]]:
         yield "handoff", handoff.read_tickets(by)
         yield "handoff", handoff.lock_tickets(by)
     yield "handoff", handoff.list_events("id")
-    yield from (("handoff", statement) for statement in (handoff.WRITE, handoff.REPORT, handoff.NEWS))
+    yield from (
+        ("handoff", statement) for statement in (handoff.WRITE, handoff.REPORT, handoff.NEWS, handoff.MEMBERSHIP)
+    )
     yield from (("helpdesk", statement) for statement in helpdesk.CREATE)
     for scope in (frozenset({"tenant_id"}), frozenset({"tenant_id", "app_id"})):
         yield "helpdesk", helpdesk.get_ticket(scope | {"id"})
         yield "helpdesk", helpdesk.lock_ticket(scope | {"number"})
         yield "helpdesk", helpdesk.update_ticket(scope | {"id"})
-        yield from (("helpdesk", helpdesk.list_tickets(scope, onward=onward)) for onward in (True, False))
+        yield from (("helpdesk", helpdesk.list_tickets(scope, frozenset(), sort, onward=True)) for sort in ORDERS)
+        yield "helpdesk", helpdesk.list_tickets(scope, frozenset(helpdesk._FILTERS), "due_at", onward=False)
+        yield "helpdesk", helpdesk.list_comments(scope | {"id"}, internal=False, onward=True)
+        yield "helpdesk", helpdesk.list_events(scope | {"id"}, internal=False)
+        yield "helpdesk", helpdesk.news(of_app="app_id" in scope, internal=False)
+    written = (
+        helpdesk.DELETE,
+        helpdesk.RESTORE,
+        helpdesk.GET_COMMENT,
+        helpdesk.CREATE_COMMENT,
+        helpdesk.UPDATE_COMMENT,
+    )
+    yield from (("helpdesk", statement) for statement in written)
 
 
 SCOPES = {"itsm": {"account_id", "live"}, "handoff": {"user_id"}, "helpdesk": {"tenant_id"}}

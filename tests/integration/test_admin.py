@@ -14,7 +14,7 @@ import grpc
 import jwt
 import psycopg
 import pytest
-from harness import Grpc, Method, Reply
+from harness import METHODS, Grpc, Method, Reply
 from system import Credential, World
 from tickets.admin.v1 import service_pb2
 from typer.testing import CliRunner
@@ -34,9 +34,32 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "CreateApiKey": {"account_id": UNKNOWN, "scopes": SCOPES},
     "RevokeApiKey": {"api_key_id": UNKNOWN},
     "CreateProject": {"name": "Shop", "slug": "shop", "account_id": UNKNOWN},
+    "UpdateProject": {"project_id": UNKNOWN, "name": "Shop"},
     "AddMember": {"project_id": UNKNOWN, "user_id": UNKNOWN, "role": "member"},
+    "RemoveMember": {"project_id": UNKNOWN, "user_id": UNKNOWN},
     "CreateTenant": {"name": "Acme", "id": "acme"},
 }
+# What is no `owner/name` of GitHub.
+NO_GITHUB_REPOS = (
+    *("", "acme", "acme/", "/web", "acme/web/issues", "a b/web", "acme/w b", "acme/web\n", "acme/web?", "acme/é"),
+    *("ac_me/web", "x" * 40 + "/web", "acme/" + "x" * 101, "https://github.com/acme/web"),
+)
+# A project's settings, and others.
+SETTINGS: dict[str, Any] = {
+    "name": "Shop",
+    "backend_repo": "acme/api",
+    "frontend_repo": "acme/web",
+    "github_repo": "acme/shop",
+    "default_roles": ["qa", "backend"],
+}
+OTHERS: dict[str, Any] = {
+    "name": "Zoë & Söhne",
+    "backend_repo": "x" * 255,
+    "frontend_repo": "x",
+    "github_repo": "x" * 39 + "/" + "A.b-c_9" + "x" * 93,
+    "default_roles": ["frontend", "backend", "design", "devops", "qa", "test", "other"],
+}
+TICKET = {"title": "x", "description": "y", "request_type": "bug"}
 
 
 @pytest.fixture
@@ -124,26 +147,162 @@ async def test_a_key_may_be_for_tests_and_may_expire(rpc: Grpc, operator: Creden
 async def test_a_project_is_created(rpc: Grpc, operator: Credential, world: World) -> None:
     account_id, slug = (await world.program()).account_id, f"shop-{uuid4().hex}"
     given = {"name": "Shop", "slug": slug, "account_id": account_id}
-    more = {"backend_repo": "acme/api", "frontend_repo": "acme/web", "default_roles": ["qa", "backend"]}
+    more = {name: value for name, value in SETTINGS.items() if name != "name"}
     project = (await made(rpc, operator, "CreateProject", **given, **more))["project"]
     assert project == {**given, **more, "id": project["id"], "created_at": project["created_at"]}
     # Without an account it gets one of its own name; without roles, backend.
     name = f"Shop {uuid4()}"
     alone = (await made(rpc, operator, "CreateProject", name=name, slug=f"shop-{uuid4().hex}"))["project"]
-    assert (alone["default_roles"], alone["backend_repo"], alone["frontend_repo"]) == (["backend"], None, None)
+    repos = ("backend_repo", "frontend_repo", "github_repo")
+    assert (alone["default_roles"], [alone[name] for name in repos]) == (["backend"], [None] * 3)
     assert world.rows("SELECT id::text FROM accounts WHERE name = %s", name) == [(alone["account_id"],)]
+
+
+async def set_up(rpc: Grpc, operator: Credential) -> dict[str, Any]:
+    """A project with all of SETTINGS."""
+    made_: dict[str, Any] = await made(rpc, operator, "CreateProject", slug=f"shop-{uuid4().hex}", **SETTINGS)
+    project: dict[str, Any] = made_["project"]
+    return project
+
+
+async def file(rpc: Grpc, who: Credential, project_id: str, **changed: Any) -> dict[str, Any]:
+    reply = await rpc.call("handoff.create", who, path={"project_id": project_id}, body={**TICKET, **changed})
+    ticket: dict[str, Any] = reply.succeeded()["ticket"]
+    return ticket
+
+
+async def test_the_settings_that_are_given_are_changed_and_no_others(
+    rpc: Grpc, operator: Credential, world: World
+) -> None:
+    project, other = await set_up(rpc, operator), await set_up(rpc, operator)
+    for name, value in OTHERS.items():
+        project |= {name: value}
+        # The second time changes nothing.
+        for _ in range(2):
+            answer = await made(rpc, operator, "UpdateProject", project_id=project["id"], **{name: value})
+            assert answer["project"] == project
+    assert (await made(rpc, operator, "UpdateProject", project_id=project["id"]))["project"] == project
+    assert (await made(rpc, operator, "UpdateProject", project_id=project["id"], **SETTINGS))["project"] == {
+        **project,
+        **SETTINGS,
+    }
+    assert (await made(rpc, operator, "UpdateProject", project_id=other["id"]))["project"] == other
+
+
+@pytest.mark.parametrize(
+    ("paths", "given", "expected"),
+    [
+        *(([name], {}, {name: None}) for name in ("backend_repo", "frontend_repo", "github_repo")),
+        *(([name], {name: value}, {name: value}) for name, value in OTHERS.items()),
+        (["backend_repo"], OTHERS, {"backend_repo": OTHERS["backend_repo"]}),
+        (["github_repo", "name"], {"name": "New"}, {"github_repo": None, "name": "New"}),
+        ([], OTHERS, {}),
+    ],
+    ids=lambda value: str(value)[:60],
+)
+async def test_a_mask_names_what_is_set_and_what_is_cleared(
+    rpc: Grpc, operator: Credential, paths: list[str], given: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    project = await set_up(rpc, operator)
+    request = {"project_id": project["id"], "update_mask": {"paths": paths}, **given}
+    assert (await made(rpc, operator, "UpdateProject", **request))["project"] == {**project, **expected}
+    # And so it stays.
+    after = (await made(rpc, operator, "UpdateProject", project_id=project["id"]))["project"]
+    assert after == {**project, **expected}
+
+
+async def test_tickets_follow_the_settings_of_their_project(rpc: Grpc, operator: Credential, world: World) -> None:
+    project = await set_up(rpc, operator)
+    who = await world.member(project["id"], "owner")
+    before = await file(rpc, who, project["id"])
+    changed = {**SETTINGS, "name": "New", "backend_repo": "acme/new", "default_roles": ["design", "test"]}
+    await made(rpc, operator, "UpdateProject", project_id=project["id"], **changed)
+    after = await file(rpc, who, project["id"])
+    named = await file(rpc, who, project["id"], roles=["other"])
+    roles = [[role["role"] for role in ticket["roles"]] for ticket in (before, after, named)]
+    assert roles == [["qa", "backend"], ["design", "test"], ["other"]]
+    # What was filed before shows the new names, and keeps its roles.
+    path = {"project_id": project["id"], "ticket_id": before["id"]}
+    shown = (await rpc.call("handoff.get", who, path=path)).succeeded()["ticket"]
+    assert shown == {**before, "project_name": "New", "backend_repo": "acme/new"}
+
+
+async def test_the_github_repository_makes_the_links_of_issues(rpc: Grpc, operator: Credential, world: World) -> None:
+    project = await set_up(rpc, operator)
+    path = {"project_id": project["id"]}
+    who = await world.member(project["id"], "owner")
+    linked, bare = await file(rpc, who, project["id"]), await file(rpc, who, project["id"])
+    body = {"github_issue_number": 17}
+    reply = await rpc.call("handoff.update", who, path={**path, "ticket_id": linked["id"]}, body=body)
+    assert reply.succeeded()["ticket"]["github_issue_url"] == "https://github.com/acme/shop/issues/17"
+    for repo, url in (("Zo-e/w.e_b", "https://github.com/Zo-e/w.e_b/issues/17"), (None, None)):
+        mask = {"paths": ["github_repo"]}
+        await made(rpc, operator, "UpdateProject", project_id=project["id"], github_repo=repo, update_mask=mask)
+        for operation in ("handoff.list", "handoff.project"):
+            reply = await rpc.call(operation, who, path=path if "{" in METHODS[operation].path else None)
+            links = {
+                ticket["id"]: (ticket["github_issue_number"], ticket["github_issue_url"])
+                for ticket in reply.succeeded()["tickets"]
+            }
+            assert links == {linked["id"]: (17, url), bare["id"]: (None, None)}
 
 
 async def test_a_membership_is_made_and_changed(rpc: Grpc, operator: Credential, world: World) -> None:
     user_id, project_id = str(uuid4()), await world.project()
-    path, ticket = {"project_id": project_id}, {"title": "x", "description": "y", "request_type": "bug"}
+    path = {"project_id": project_id}
     for role in ("viewer", "member"):
         given = {"project_id": project_id, "user_id": user_id, "role": role}
         member = (await made(rpc, operator, "AddMember", **given))["member"]
         assert member == {**given, "created_at": member["created_at"]}
-        reply = await rpc.call("handoff.create", world.issuer.bearer(user_id), path=path, body=ticket)
+        reply = await rpc.call("handoff.create", world.issuer.bearer(user_id), path=path, body=TICKET)
         assert reply.status == {"viewer": grpc.StatusCode.PERMISSION_DENIED, "member": grpc.StatusCode.OK}[role]
     assert world.rows("SELECT role FROM project_members WHERE user_id = %s", user_id) == [("member",)]
+
+
+async def test_a_membership_is_ended_for_one_user_in_one_project(rpc: Grpc, operator: Credential, world: World) -> None:
+    user_id, project_id, elsewhere = str(uuid4()), await world.project(), await world.project()
+    who, colleague = await world.member(project_id, "owner", user_id), await world.member(project_id)
+    await world.member(elsewhere, "viewer", user_id)
+    ticket = await file(rpc, who, project_id)
+    path = {"project_id": project_id, "ticket_id": ticket["id"]}
+
+    async def replies() -> list[Reply]:
+        """What each operation in the project says to the user; none of these changes what it shows."""
+        bodies: dict[str, dict[str, Any]] = {
+            "create": TICKET,
+            "update": {"title": "x"},
+            "deploy": {"merge_sha": "9fceb02", "outcome": "merged"},
+            "bulk": {"action": "move", "stage": "backlog", "ticket_ids": [ticket["id"]]},
+        }
+        operations = [name for name, method in METHODS.items() if "{project_id}" in method.path]
+        return [
+            await rpc.call(
+                name,
+                who,
+                path={part: value for part, value in path.items() if f"{{{part}}}" in METHODS[name].path},
+                body=bodies.get(name.removeprefix("handoff.")),
+            )
+            for name in operations
+        ]
+
+    assert {reply.status for reply in await replies()} == {grpc.StatusCode.OK}
+    # Ending it twice is ending it once.
+    for _ in range(2):
+        assert await made(rpc, operator, "RemoveMember", project_id=project_id, user_id=user_id) == {}
+        for reply in await replies():
+            reply.failed("forbidden")
+        assert (await rpc.call("handoff.list", who)).succeeded()["tickets"] == []
+    assert world.rows("SELECT project_id::text, role FROM project_members WHERE user_id = %s", user_id) == [
+        (elsewhere, "viewer")
+    ]
+    (await rpc.call("handoff.project", who, path={"project_id": elsewhere})).succeeded()
+    # What the user filed stays, for those who stay.
+    found = (await rpc.call("handoff.get", colleague, path=path)).succeeded()["ticket"]
+    assert found["reported_by_user_id"] == user_id
+    # One who is no member stays none, and may become one again.
+    assert await made(rpc, operator, "RemoveMember", **REQUESTS["RemoveMember"]) == {}
+    await made(rpc, operator, "AddMember", project_id=project_id, user_id=user_id, role="viewer")
+    assert (await rpc.call("handoff.get", who, path=path)).succeeded()["ticket"] == found
 
 
 async def test_a_tenant_is_created(rpc: Grpc, operator: Credential, world: World) -> None:
@@ -160,6 +319,7 @@ async def test_a_tenant_is_created(rpc: Grpc, operator: Credential, world: World
         ("CreateApiKey", "Account not found"),
         ("CreateProject", "Account not found"),
         ("RevokeApiKey", "API key not found"),
+        ("UpdateProject", "Project not found"),
         ("AddMember", "Project not found"),
     ],
 )
@@ -202,9 +362,31 @@ async def test_what_is_taken_exists_already(rpc: Grpc, operator: Credential, wor
         ("CreateProject", {"backend_repo": "x" * 256}, ["backend_repo"]),
         ("CreateProject", {"default_roles": ["backend", "chef"]}, ["default_roles.1"]),
         ("CreateProject", {"default_roles": ["qa", "qa"]}, ["default_roles"]),
+        *(
+            (method, {"github_repo": repo}, ["github_repo"])
+            for method in ("CreateProject", "UpdateProject")
+            for repo in NO_GITHUB_REPOS
+        ),
+        ("UpdateProject", {"project_id": "shop"}, ["project_id"]),
+        ("UpdateProject", {"name": ""}, ["name"]),
+        ("UpdateProject", {"name": "x" * 256}, ["name"]),
+        ("UpdateProject", {"name": "a\0b"}, ["name"]),
+        ("UpdateProject", {"backend_repo": "x" * 256}, ["backend_repo"]),
+        ("UpdateProject", {"frontend_repo": "x" * 256}, ["frontend_repo"]),
+        ("UpdateProject", {"default_roles": ["backend", "chef"]}, ["default_roles.1"]),
+        ("UpdateProject", {"default_roles": ["qa", "qa"]}, ["default_roles"]),
+        # What cannot be null is not cleared, and what does not change is not named.
+        ("UpdateProject", {"name": None, "update_mask": {"paths": ["name"]}}, ["name"]),
+        ("UpdateProject", {"update_mask": {"paths": ["default_roles"]}}, ["default_roles"]),
+        *(
+            ("UpdateProject", {"update_mask": {"paths": ["name", path]}}, ["update_mask"])
+            for path in ("slug", "account_id", "project_id", "update_mask", "name.x", "")
+        ),
         ("AddMember", {"project_id": "shop", "user_id": "jane"}, ["project_id", "user_id"]),
         ("AddMember", {"role": "admin"}, ["role"]),
         ("AddMember", {"role": ""}, ["role"]),
+        ("RemoveMember", {"project_id": "shop", "user_id": "jane"}, ["project_id", "user_id"]),
+        ("RemoveMember", {"project_id": "", "user_id": ""}, ["project_id", "user_id"]),
         ("CreateTenant", {"name": ""}, ["name"]),
         ("CreateTenant", {"id": ""}, ["id"]),
         ("CreateTenant", {"id": "x" * 65}, ["id"]),
@@ -233,7 +415,10 @@ async def run(database_url: str, *arguments: str) -> tuple[int, str, str]:
     """Run `tickets …` here; returns the exit code, and what it wrote to stdout and stderr."""
     runner = CliRunner(env=environment(database_url))
     # In a thread, where it may have an event loop of its own.
-    result = await asyncio.to_thread(runner.invoke, app, arguments, catch_exceptions=False)
+    result = await asyncio.to_thread(runner.invoke, app, arguments)
+    # Not in that thread: a StopIteration does not come out of it.
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise RuntimeError(arguments) from result.exception
     return result.exit_code, result.stdout, result.stderr
 
 
@@ -296,6 +481,7 @@ async def test_the_command_makes_everything(database_url: str, rpc: Grpc, world:
     project = await admin(
         *("create-project", "--name", "Shop", "--slug", slug, "--account", account["id"]),
         *("--backend-repo", "acme/api", "--frontend-repo", "acme/web", "--default-roles", "qa,design"),
+        *("--github-repo", "acme/shop"),
     )
     tenant = await admin("create-tenant", "--name", "Acme", "--id", slug)
     assert set(api_key) == {*("id", "account_id", "scopes", "live", "created_at", "expires_at", "revoked_at", "key")}
@@ -305,7 +491,7 @@ async def test_the_command_makes_everything(database_url: str, rpc: Grpc, world:
     assert (test_key["scopes"], test_key["live"]) == (["tickets:read"], False)
     assert test_key["expires_at"] == "2098-12-31T22:00:00Z"
     given = {"name": "Shop", "slug": slug, "account_id": account["id"], "backend_repo": "acme/api"}
-    more = {"frontend_repo": "acme/web", "default_roles": ["qa", "design"]}
+    more = {"frontend_repo": "acme/web", "github_repo": "acme/shop", "default_roles": ["qa", "design"]}
     assert project == {**given, **more, "id": project["id"], "created_at": project["created_at"]}
     assert tenant == {"id": slug, "name": "Acme", "created_at": tenant["created_at"]}
 
@@ -322,10 +508,35 @@ async def test_the_command_makes_everything(database_url: str, rpc: Grpc, world:
     # What it made is good at the running service.
     (await rpc.call("itsm.list", {"x-api-key": api_key["key"]})).succeeded()
     (await rpc.call("itsm.list", {"x-api-key": test_key["key"]})).failed("invalid_token")
-    ticket = {"title": "x", "description": "y", "request_type": "bug"}
-    path = {"project_id": project["id"]}
-    reply = await rpc.call("handoff.create", world.issuer.bearer(user_id), path=path, body=ticket)
-    assert [role["role"] for role in reply.succeeded()["ticket"]["roles"]] == ["qa", "design"]
+    ticket = await file(rpc, world.issuer.bearer(user_id), project["id"])
+    assert [role["role"] for role in ticket["roles"]] == ["qa", "design"]
+
+
+async def test_the_command_changes_a_project(database_url: str, rpc: Grpc, operator: Credential) -> None:
+    project = await set_up(rpc, operator)
+
+    async def update(**options: str) -> Any:
+        given = [part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", value)]
+        return printed(await run(database_url, "admin", "update-project", "--project", project["id"], *given))
+
+    assert await update() == project
+    for name, value in OTHERS.items():
+        project |= {name: value}
+        assert await update(**{name: value if isinstance(value, str) else ", ".join(value)}) == project
+    assert await update(**SETTINGS | {"default_roles": "qa,backend"}) == {**project, **SETTINGS}
+    # Empty is none.
+    repos = ("backend_repo", "frontend_repo", "github_repo")
+    assert await update(**dict.fromkeys(repos, "")) == {**project, **SETTINGS, **dict.fromkeys(repos)}
+
+
+async def test_the_command_ends_a_membership(database_url: str, rpc: Grpc, world: World) -> None:
+    user_id, project_id = str(uuid4()), await world.project()
+    who = await world.member(project_id, "owner", user_id)
+    (await rpc.call("handoff.project", who, path={"project_id": project_id})).succeeded()
+    for _ in range(2):
+        arguments = ("remove-member", "--project", project_id, "--user", user_id)
+        assert printed(await run(database_url, "admin", *arguments)) == {}
+        (await rpc.call("handoff.project", who, path={"project_id": project_id})).failed("forbidden")
 
 
 async def test_the_command_tells_errors_on_stderr(database_url: str, tmp_path: Path) -> None:
@@ -347,6 +558,11 @@ async def test_the_command_tells_errors_on_stderr(database_url: str, tmp_path: P
             database_url,
             ("admin", "add-member", "--project", "shop", "--user", UNKNOWN, "--role", "owner"),
         ),
+        ("Project not found\n", database_url, ("admin", "update-project", "--project", UNKNOWN, "--name", "Shop")),
+        ("github_repo: ", database_url, ("admin", "update-project", "--project", UNKNOWN, "--github-repo", "acme")),
+        ("default_roles: ", database_url, ("admin", "update-project", "--project", UNKNOWN, "--default-roles", "")),
+        ("name: ", database_url, ("admin", "update-project", "--project", UNKNOWN, "--name", "")),
+        ("user_id: ", database_url, ("admin", "remove-member", "--project", UNKNOWN, "--user", "jane")),
         ("id: ", database_url, ("admin", "create-tenant", "--name", "Acme", "--id", "a b")),
         ("name: ", database_url, ("admin", "create-account", "--name", "")),
         (f"no development key in {nothing}", database_url, ("token", "--sub", UNKNOWN, "--data-dir", nothing)),

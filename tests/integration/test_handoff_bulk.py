@@ -62,6 +62,16 @@ async def test_a_bulk_close_tells_which_could_not_be_closed(door: Door, world: W
     assert (await read(door, who, begun))["roles"][1]["status"] == "pending"
 
 
+async def test_what_is_closed_already_keeps_its_resolution(door: Door, world: World) -> None:
+    project_id, who = await place(world)
+    ticket = await created(door, who, project_id)
+    await changed(door, who, ticket, role_status={"role": "backend", "status": "skipped"})
+    closed = await changed(door, who, ticket, resolution_type="duplicate", resolution_note="See 7.")
+    answer = (await bulk(door, who, project_id, action="close", ticket_ids=[ticket["id"]])).succeeded()
+    assert answer == {"updated": 1, "errors": []}
+    assert await read(door, who, ticket) == closed
+
+
 async def test_moving_to_in_progress_needs_a_note_for_all(door: Door, world: World) -> None:
     project_id, who = await place(world)
     ticket = await created(door, who, project_id)

@@ -26,7 +26,7 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1etickets/helpdesk/v1/rest.proto\x12\x13tickets.helpdesk.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\"=\n\x1cTicketRestListTicketsRequest\x12\r\n\x05limit\x18\x01 \x03(\t\x12\x0e\n\x06\x63ursor\x18\x02 \x03(\t\"(\n\x1aTicketRestGetTicketRequest\x12\n\n\x02id\x18\x01 \x01(\t\"C\n\x1dTicketRestCreateTicketRequest\x12\"\n\x04\x62ody\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBody\"O\n\x1dTicketRestUpdateTicketRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\"\n\x04\x62ody\x18\x02 \x01(\x0b\x32\x14.google.api.HttpBody\"N\n\x1cTicketRestCloseTicketRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\"\n\x04\x62ody\x18\x02 \x01(\x0b\x32\x14.google.api.HttpBody2\x98\x05\n\nTicketRest\x12x\n\x0bListTickets\x12\x31.tickets.helpdesk.v1.TicketRestListTicketsRequest\x1a\x14.google.api.HttpBody\" \x82\xd3\xe4\x93\x02\x1a\x12\x18/api/v1/helpdesk/tickets\x12y\n\tGetTicket\x12/.tickets.helpdesk.v1.TicketRestGetTicketRequest\x1a\x14.google.api.HttpBody\"%\x82\xd3\xe4\x93\x02\x1f\x12\x1d/api/v1/helpdesk/tickets/{id}\x12\x80\x01\n\x0c\x43reateTicket\x12\x32.tickets.helpdesk.v1.TicketRestCreateTicketRequest\x1a\x14.google.api.HttpBody\"&\x82\xd3\xe4\x93\x02 \"\x18/api/v1/helpdesk/tickets:\x04\x62ody\x12\x85\x01\n\x0cUpdateTicket\x12\x32.tickets.helpdesk.v1.TicketRestUpdateTicketRequest\x1a\x14.google.api.HttpBody\"+\x82\xd3\xe4\x93\x02%2\x1d/api/v1/helpdesk/tickets/{id}:\x04\x62ody\x12\x89\x01\n\x0b\x43loseTicket\x12\x31.tickets.helpdesk.v1.TicketRestCloseTicketRequest\x1a\x14.google.api.HttpBody\"1\x82\xd3\xe4\x93\x02+\"#/api/v1/helpdesk/tickets/{id}/close:\x04\x62odyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1etickets/helpdesk/v1/rest.proto\x12\x13tickets.helpdesk.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\"\xd7\x02\n\x1cTicketRestListTicketsRequest\x12\r\n\x05limit\x18\x01 \x03(\t\x12\x0e\n\x06\x63ursor\x18\x02 \x03(\t\x12\x0e\n\x06status\x18\x03 \x03(\t\x12\x0c\n\x04type\x18\x04 \x03(\t\x12\x10\n\x08priority\x18\x05 \x03(\t\x12\x10\n\x08\x63\x61tegory\x18\x06 \x03(\t\x12\x16\n\x0e\x61ssigned_to_id\x18\x07 \x03(\t\x12\x0f\n\x07team_id\x18\x08 \x03(\t\x12\x17\n\x0fsubmitted_by_id\x18\t \x03(\t\x12\x0b\n\x03tag\x18\n \x03(\t\x12\t\n\x01q\x18\x0b \x03(\t\x12\x15\n\rcreated_after\x18\x0c \x03(\t\x12\x16\n\x0e\x63reated_before\x18\r \x03(\t\x12\x15\n\rupdated_since\x18\x0e \x03(\t\x12\x0f\n\x07overdue\x18\x0f \x03(\t\x12\x17\n\x0finclude_deleted\x18\x10 \x03(\t\x12\x0c\n\x04sort\x18\x11 \x03(\t\"A\n\x1aTicketRestGetTicketRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x17\n\x0finclude_deleted\x18\x02 \x03(\t\"C\n\x1dTicketRestCreateTicketRequest\x12\"\n\x04\x62ody\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBody\"O\n\x1dTicketRestUpdateTicketRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\"\n\x04\x62ody\x18\x02 \x01(\x0b\x32\x14.google.api.HttpBody\"N\n\x1cTicketRestCloseTicketRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\"\n\x04\x62ody\x18\x02 \x01(\x0b\x32\x14.google.api.HttpBody\"9\n\x1dTicketRestDeleteTicketRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x03(\t\"P\n\x1eTicketRestRestoreTicketRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\"\n\x04\x62ody\x18\x02 \x01(\x0b\x32\x14.google.api.HttpBody\"P\n\x1eTicketRestCreateCommentRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\"\n\x04\x62ody\x18\x02 \x01(\x0b\x32\x14.google.api.HttpBody\"d\n\x1eTicketRestUpdateCommentRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\ncomment_id\x18\x02 \x01(\t\x12\"\n\x04\x62ody\x18\x03 \x01(\x0b\x32\x14.google.api.HttpBody\"J\n\x1dTicketRestListCommentsRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x03(\t\x12\x0e\n\x06\x63ursor\x18\x03 \x03(\t\"N\n!TicketRestListTicketEventsRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x03(\t\x12\x0e\n\x06\x63ursor\x18\x03 \x03(\t\"/\n\x1dTicketRestWatchTicketsRequest\x12\x0e\n\x06\x63ursor\x18\x01 \x03(\t2\xf7\x0c\n\nTicketRest\x12x\n\x0bListTickets\x12\x31.tickets.helpdesk.v1.TicketRestListTicketsRequest\x1a\x14.google.api.HttpBody\" \x82\xd3\xe4\x93\x02\x1a\x12\x18/api/v1/helpdesk/tickets\x12y\n\tGetTicket\x12/.tickets.helpdesk.v1.TicketRestGetTicketRequest\x1a\x14.google.api.HttpBody\"%\x82\xd3\xe4\x93\x02\x1f\x12\x1d/api/v1/helpdesk/tickets/{id}\x12\x80\x01\n\x0c\x43reateTicket\x12\x32.tickets.helpdesk.v1.TicketRestCreateTicketRequest\x1a\x14.google.api.HttpBody\"&\x82\xd3\xe4\x93\x02 \"\x18/api/v1/helpdesk/tickets:\x04\x62ody\x12\x85\x01\n\x0cUpdateTicket\x12\x32.tickets.helpdesk.v1.TicketRestUpdateTicketRequest\x1a\x14.google.api.HttpBody\"+\x82\xd3\xe4\x93\x02%2\x1d/api/v1/helpdesk/tickets/{id}:\x04\x62ody\x12\x89\x01\n\x0b\x43loseTicket\x12\x31.tickets.helpdesk.v1.TicketRestCloseTicketRequest\x1a\x14.google.api.HttpBody\"1\x82\xd3\xe4\x93\x02+\"#/api/v1/helpdesk/tickets/{id}/close:\x04\x62ody\x12\x7f\n\x0c\x44\x65leteTicket\x12\x32.tickets.helpdesk.v1.TicketRestDeleteTicketRequest\x1a\x14.google.api.HttpBody\"%\x82\xd3\xe4\x93\x02\x1f*\x1d/api/v1/helpdesk/tickets/{id}\x12\x8f\x01\n\rRestoreTicket\x12\x33.tickets.helpdesk.v1.TicketRestRestoreTicketRequest\x1a\x14.google.api.HttpBody\"3\x82\xd3\xe4\x93\x02-\"%/api/v1/helpdesk/tickets/{id}/restore:\x04\x62ody\x12\x90\x01\n\rCreateComment\x12\x33.tickets.helpdesk.v1.TicketRestCreateCommentRequest\x1a\x14.google.api.HttpBody\"4\x82\xd3\xe4\x93\x02.\"&/api/v1/helpdesk/tickets/{id}/comments:\x04\x62ody\x12\x9d\x01\n\rUpdateComment\x12\x33.tickets.helpdesk.v1.TicketRestUpdateCommentRequest\x1a\x14.google.api.HttpBody\"A\x82\xd3\xe4\x93\x02;23/api/v1/helpdesk/tickets/{id}/comments/{comment_id}:\x04\x62ody\x12\x88\x01\n\x0cListComments\x12\x32.tickets.helpdesk.v1.TicketRestListCommentsRequest\x1a\x14.google.api.HttpBody\".\x82\xd3\xe4\x93\x02(\x12&/api/v1/helpdesk/tickets/{id}/comments\x12\x8e\x01\n\x10ListTicketEvents\x12\x36.tickets.helpdesk.v1.TicketRestListTicketEventsRequest\x1a\x14.google.api.HttpBody\",\x82\xd3\xe4\x93\x02&\x12$/api/v1/helpdesk/tickets/{id}/events\x12{\n\x0cWatchTickets\x12\x32.tickets.helpdesk.v1.TicketRestWatchTicketsRequest\x1a\x14.google.api.HttpBody\"\x1f\x82\xd3\xe4\x93\x02\x19\x12\x17/api/v1/helpdesk/events0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,16 +43,44 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TICKETREST'].methods_by_name['UpdateTicket']._serialized_options = b'\202\323\344\223\002%2\035/api/v1/helpdesk/tickets/{id}:\004body'
   _globals['_TICKETREST'].methods_by_name['CloseTicket']._loaded_options = None
   _globals['_TICKETREST'].methods_by_name['CloseTicket']._serialized_options = b'\202\323\344\223\002+\"#/api/v1/helpdesk/tickets/{id}/close:\004body'
-  _globals['_TICKETRESTLISTTICKETSREQUEST']._serialized_start=112
-  _globals['_TICKETRESTLISTTICKETSREQUEST']._serialized_end=173
-  _globals['_TICKETRESTGETTICKETREQUEST']._serialized_start=175
-  _globals['_TICKETRESTGETTICKETREQUEST']._serialized_end=215
-  _globals['_TICKETRESTCREATETICKETREQUEST']._serialized_start=217
-  _globals['_TICKETRESTCREATETICKETREQUEST']._serialized_end=284
-  _globals['_TICKETRESTUPDATETICKETREQUEST']._serialized_start=286
-  _globals['_TICKETRESTUPDATETICKETREQUEST']._serialized_end=365
-  _globals['_TICKETRESTCLOSETICKETREQUEST']._serialized_start=367
-  _globals['_TICKETRESTCLOSETICKETREQUEST']._serialized_end=445
-  _globals['_TICKETREST']._serialized_start=448
-  _globals['_TICKETREST']._serialized_end=1112
+  _globals['_TICKETREST'].methods_by_name['DeleteTicket']._loaded_options = None
+  _globals['_TICKETREST'].methods_by_name['DeleteTicket']._serialized_options = b'\202\323\344\223\002\037*\035/api/v1/helpdesk/tickets/{id}'
+  _globals['_TICKETREST'].methods_by_name['RestoreTicket']._loaded_options = None
+  _globals['_TICKETREST'].methods_by_name['RestoreTicket']._serialized_options = b'\202\323\344\223\002-\"%/api/v1/helpdesk/tickets/{id}/restore:\004body'
+  _globals['_TICKETREST'].methods_by_name['CreateComment']._loaded_options = None
+  _globals['_TICKETREST'].methods_by_name['CreateComment']._serialized_options = b'\202\323\344\223\002.\"&/api/v1/helpdesk/tickets/{id}/comments:\004body'
+  _globals['_TICKETREST'].methods_by_name['UpdateComment']._loaded_options = None
+  _globals['_TICKETREST'].methods_by_name['UpdateComment']._serialized_options = b'\202\323\344\223\002;23/api/v1/helpdesk/tickets/{id}/comments/{comment_id}:\004body'
+  _globals['_TICKETREST'].methods_by_name['ListComments']._loaded_options = None
+  _globals['_TICKETREST'].methods_by_name['ListComments']._serialized_options = b'\202\323\344\223\002(\022&/api/v1/helpdesk/tickets/{id}/comments'
+  _globals['_TICKETREST'].methods_by_name['ListTicketEvents']._loaded_options = None
+  _globals['_TICKETREST'].methods_by_name['ListTicketEvents']._serialized_options = b'\202\323\344\223\002&\022$/api/v1/helpdesk/tickets/{id}/events'
+  _globals['_TICKETREST'].methods_by_name['WatchTickets']._loaded_options = None
+  _globals['_TICKETREST'].methods_by_name['WatchTickets']._serialized_options = b'\202\323\344\223\002\031\022\027/api/v1/helpdesk/events'
+  _globals['_TICKETRESTLISTTICKETSREQUEST']._serialized_start=113
+  _globals['_TICKETRESTLISTTICKETSREQUEST']._serialized_end=456
+  _globals['_TICKETRESTGETTICKETREQUEST']._serialized_start=458
+  _globals['_TICKETRESTGETTICKETREQUEST']._serialized_end=523
+  _globals['_TICKETRESTCREATETICKETREQUEST']._serialized_start=525
+  _globals['_TICKETRESTCREATETICKETREQUEST']._serialized_end=592
+  _globals['_TICKETRESTUPDATETICKETREQUEST']._serialized_start=594
+  _globals['_TICKETRESTUPDATETICKETREQUEST']._serialized_end=673
+  _globals['_TICKETRESTCLOSETICKETREQUEST']._serialized_start=675
+  _globals['_TICKETRESTCLOSETICKETREQUEST']._serialized_end=753
+  _globals['_TICKETRESTDELETETICKETREQUEST']._serialized_start=755
+  _globals['_TICKETRESTDELETETICKETREQUEST']._serialized_end=812
+  _globals['_TICKETRESTRESTORETICKETREQUEST']._serialized_start=814
+  _globals['_TICKETRESTRESTORETICKETREQUEST']._serialized_end=894
+  _globals['_TICKETRESTCREATECOMMENTREQUEST']._serialized_start=896
+  _globals['_TICKETRESTCREATECOMMENTREQUEST']._serialized_end=976
+  _globals['_TICKETRESTUPDATECOMMENTREQUEST']._serialized_start=978
+  _globals['_TICKETRESTUPDATECOMMENTREQUEST']._serialized_end=1078
+  _globals['_TICKETRESTLISTCOMMENTSREQUEST']._serialized_start=1080
+  _globals['_TICKETRESTLISTCOMMENTSREQUEST']._serialized_end=1154
+  _globals['_TICKETRESTLISTTICKETEVENTSREQUEST']._serialized_start=1156
+  _globals['_TICKETRESTLISTTICKETEVENTSREQUEST']._serialized_end=1234
+  _globals['_TICKETRESTWATCHTICKETSREQUEST']._serialized_start=1236
+  _globals['_TICKETRESTWATCHTICKETSREQUEST']._serialized_end=1283
+  _globals['_TICKETREST']._serialized_start=1286
+  _globals['_TICKETREST']._serialized_end=2941
 # @@protoc_insertion_point(module_scope)

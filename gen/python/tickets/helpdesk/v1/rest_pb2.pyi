@@ -27,6 +27,21 @@ class TicketRestListTicketsRequest(_message.Message):
 
     LIMIT_FIELD_NUMBER: _builtins.int
     CURSOR_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    CATEGORY_FIELD_NUMBER: _builtins.int
+    ASSIGNED_TO_ID_FIELD_NUMBER: _builtins.int
+    TEAM_ID_FIELD_NUMBER: _builtins.int
+    SUBMITTED_BY_ID_FIELD_NUMBER: _builtins.int
+    TAG_FIELD_NUMBER: _builtins.int
+    Q_FIELD_NUMBER: _builtins.int
+    CREATED_AFTER_FIELD_NUMBER: _builtins.int
+    CREATED_BEFORE_FIELD_NUMBER: _builtins.int
+    UPDATED_SINCE_FIELD_NUMBER: _builtins.int
+    OVERDUE_FIELD_NUMBER: _builtins.int
+    INCLUDE_DELETED_FIELD_NUMBER: _builtins.int
+    SORT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def limit(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Query `limit`, 1–100, default 20."""
@@ -35,15 +50,90 @@ class TicketRestListTicketsRequest(_message.Message):
     def cursor(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Query `cursor`: `next_cursor` of the page before."""
 
+    @_builtins.property
+    def status(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Query `status`: any of, with commas between; so with the six that follow."""
+
+    @_builtins.property
+    def type(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Query `type`."""
+
+    @_builtins.property
+    def priority(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Query `priority`."""
+
+    @_builtins.property
+    def category(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Query `category`."""
+
+    @_builtins.property
+    def assigned_to_id(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Query `assigned_to_id`, or `none`."""
+
+    @_builtins.property
+    def team_id(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Query `team_id`."""
+
+    @_builtins.property
+    def submitted_by_id(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Query `submitted_by_id`."""
+
+    @_builtins.property
+    def tag(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Query `tag`."""
+
+    @_builtins.property
+    def q(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Query `q`: words of title and description, or the number."""
+
+    @_builtins.property
+    def created_after(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Query `created_after`."""
+
+    @_builtins.property
+    def created_before(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Query `created_before`."""
+
+    @_builtins.property
+    def updated_since(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Query `updated_since`."""
+
+    @_builtins.property
+    def overdue(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Query `overdue`: `true`."""
+
+    @_builtins.property
+    def include_deleted(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Query `include_deleted`: `true`."""
+
+    @_builtins.property
+    def sort(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Query `sort`: `-created_at`, `created_at`, `-updated_at`, `due_at`, `-priority`."""
+
     def __init__(
         self,
         *,
         limit: _abc.Iterable[_builtins.str] | None = ...,
         cursor: _abc.Iterable[_builtins.str] | None = ...,
+        status: _abc.Iterable[_builtins.str] | None = ...,
+        type: _abc.Iterable[_builtins.str] | None = ...,
+        priority: _abc.Iterable[_builtins.str] | None = ...,
+        category: _abc.Iterable[_builtins.str] | None = ...,
+        assigned_to_id: _abc.Iterable[_builtins.str] | None = ...,
+        team_id: _abc.Iterable[_builtins.str] | None = ...,
+        submitted_by_id: _abc.Iterable[_builtins.str] | None = ...,
+        tag: _abc.Iterable[_builtins.str] | None = ...,
+        q: _abc.Iterable[_builtins.str] | None = ...,
+        created_after: _abc.Iterable[_builtins.str] | None = ...,
+        created_before: _abc.Iterable[_builtins.str] | None = ...,
+        updated_since: _abc.Iterable[_builtins.str] | None = ...,
+        overdue: _abc.Iterable[_builtins.str] | None = ...,
+        include_deleted: _abc.Iterable[_builtins.str] | None = ...,
+        sort: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "limit", b"limit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assigned_to_id", b"assigned_to_id", "category", b"category", "created_after", b"created_after", "created_before", b"created_before", "cursor", b"cursor", "include_deleted", b"include_deleted", "limit", b"limit", "overdue", b"overdue", "priority", b"priority", "q", b"q", "sort", b"sort", "status", b"status", "submitted_by_id", b"submitted_by_id", "tag", b"tag", "team_id", b"team_id", "type", b"type", "updated_since", b"updated_since"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -56,16 +146,22 @@ class TicketRestGetTicketRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int
+    INCLUDE_DELETED_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """From the path: id or number."""
+    @_builtins.property
+    def include_deleted(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Query `include_deleted`: `true`."""
+
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
+        include_deleted: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "include_deleted", b"include_deleted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -150,3 +246,211 @@ class TicketRestCloseTicketRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TicketRestCloseTicketRequest: _TypeAlias = TicketRestCloseTicketRequest  # noqa: Y015
+
+@_typing.final
+class TicketRestDeleteTicketRequest(_message.Message):
+    """DELETE /api/v1/helpdesk/tickets/{id}."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """From the path: id or number."""
+    @_builtins.property
+    def etag(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Query `etag`: as `If-Match`."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        etag: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TicketRestDeleteTicketRequest: _TypeAlias = TicketRestDeleteTicketRequest  # noqa: Y015
+
+@_typing.final
+class TicketRestRestoreTicketRequest(_message.Message):
+    """POST /api/v1/helpdesk/tickets/{id}/restore."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    BODY_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """From the path: id or number."""
+    @_builtins.property
+    def body(self) -> _httpbody_pb2.HttpBody:
+        """The request's body as it came; may be empty."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        body: _httpbody_pb2.HttpBody | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TicketRestRestoreTicketRequest: _TypeAlias = TicketRestRestoreTicketRequest  # noqa: Y015
+
+@_typing.final
+class TicketRestCreateCommentRequest(_message.Message):
+    """POST /api/v1/helpdesk/tickets/{id}/comments."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    BODY_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """From the path: the ticket's id or number."""
+    @_builtins.property
+    def body(self) -> _httpbody_pb2.HttpBody:
+        """The request's body as it came."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        body: _httpbody_pb2.HttpBody | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TicketRestCreateCommentRequest: _TypeAlias = TicketRestCreateCommentRequest  # noqa: Y015
+
+@_typing.final
+class TicketRestUpdateCommentRequest(_message.Message):
+    """PATCH /api/v1/helpdesk/tickets/{id}/comments/{comment_id}."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    COMMENT_ID_FIELD_NUMBER: _builtins.int
+    BODY_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """From the path: the ticket's id or number."""
+    comment_id: _builtins.str
+    """From the path."""
+    @_builtins.property
+    def body(self) -> _httpbody_pb2.HttpBody:
+        """The request's body as it came."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        comment_id: _builtins.str = ...,
+        body: _httpbody_pb2.HttpBody | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "comment_id", b"comment_id", "id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TicketRestUpdateCommentRequest: _TypeAlias = TicketRestUpdateCommentRequest  # noqa: Y015
+
+@_typing.final
+class TicketRestListCommentsRequest(_message.Message):
+    """GET /api/v1/helpdesk/tickets/{id}/comments."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    CURSOR_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """From the path: the ticket's id or number."""
+    @_builtins.property
+    def limit(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Query `limit`, 1–100, default 20."""
+
+    @_builtins.property
+    def cursor(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Query `cursor`: `next_cursor` of the page before."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        limit: _abc.Iterable[_builtins.str] | None = ...,
+        cursor: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "id", b"id", "limit", b"limit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TicketRestListCommentsRequest: _TypeAlias = TicketRestListCommentsRequest  # noqa: Y015
+
+@_typing.final
+class TicketRestListTicketEventsRequest(_message.Message):
+    """GET /api/v1/helpdesk/tickets/{id}/events."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    CURSOR_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """From the path: the ticket's id or number."""
+    @_builtins.property
+    def limit(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Query `limit`, 1–100, default 20."""
+
+    @_builtins.property
+    def cursor(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Query `cursor`: `next_cursor` of the page before."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        limit: _abc.Iterable[_builtins.str] | None = ...,
+        cursor: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "id", b"id", "limit", b"limit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TicketRestListTicketEventsRequest: _TypeAlias = TicketRestListTicketEventsRequest  # noqa: Y015
+
+@_typing.final
+class TicketRestWatchTicketsRequest(_message.Message):
+    """GET /api/v1/helpdesk/events."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CURSOR_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def cursor(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Query `cursor`: that of the last line of an earlier watch."""
+
+    def __init__(
+        self,
+        *,
+        cursor: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TicketRestWatchTicketsRequest: _TypeAlias = TicketRestWatchTicketsRequest  # noqa: Y015

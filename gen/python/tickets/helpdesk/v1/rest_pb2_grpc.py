@@ -68,6 +68,41 @@ class TicketRestStub(object):
                 request_serializer=tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestCloseTicketRequest.SerializeToString,
                 response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
                 _registered_method=True)
+        self.DeleteTicket = channel.unary_unary(
+                '/tickets.helpdesk.v1.TicketRest/DeleteTicket',
+                request_serializer=tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestDeleteTicketRequest.SerializeToString,
+                response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+                _registered_method=True)
+        self.RestoreTicket = channel.unary_unary(
+                '/tickets.helpdesk.v1.TicketRest/RestoreTicket',
+                request_serializer=tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestRestoreTicketRequest.SerializeToString,
+                response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+                _registered_method=True)
+        self.CreateComment = channel.unary_unary(
+                '/tickets.helpdesk.v1.TicketRest/CreateComment',
+                request_serializer=tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestCreateCommentRequest.SerializeToString,
+                response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+                _registered_method=True)
+        self.UpdateComment = channel.unary_unary(
+                '/tickets.helpdesk.v1.TicketRest/UpdateComment',
+                request_serializer=tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestUpdateCommentRequest.SerializeToString,
+                response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+                _registered_method=True)
+        self.ListComments = channel.unary_unary(
+                '/tickets.helpdesk.v1.TicketRest/ListComments',
+                request_serializer=tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestListCommentsRequest.SerializeToString,
+                response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+                _registered_method=True)
+        self.ListTicketEvents = channel.unary_unary(
+                '/tickets.helpdesk.v1.TicketRest/ListTicketEvents',
+                request_serializer=tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestListTicketEventsRequest.SerializeToString,
+                response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+                _registered_method=True)
+        self.WatchTickets = channel.unary_stream(
+                '/tickets.helpdesk.v1.TicketRest/WatchTickets',
+                request_serializer=tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestWatchTicketsRequest.SerializeToString,
+                response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+                _registered_method=True)
 
 
 class TicketRestServicer(object):
@@ -116,6 +151,56 @@ class TicketRestServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DeleteTicket(self, request, context):
+        """200 and the ticket; 401, 403, 404 and 412. Header `If-Match`, or query `etag`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RestoreTicket(self, request, context):
+        """200 and the ticket; 400, 401, 403, 404 and 412. The body may be empty.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateComment(self, request, context):
+        """201 and the comment; 400, 401, 403, 404 and 409. Header `Idempotency-Key` makes it safe to repeat.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateComment(self, request, context):
+        """200 and the comment; 400, 401, 403 and 404.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListComments(self, request, context):
+        """200 and `{"comments", "next_cursor"}`; 400, 401, 403 and 404.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTicketEvents(self, request, context):
+        """200 and `{"events", "next_cursor"}`; 400, 401, 403 and 404.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchTickets(self, request, context):
+        """200 and one JSON object a line (`application/x-ndjson`), `{"event": …, "cursor"}`, as it happens; 400, 401, 403. A
+        watch that fails later ends with a line `{"error", "code", …}`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TicketRestServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -142,6 +227,41 @@ def add_TicketRestServicer_to_server(servicer, server):
             'CloseTicket': grpc.unary_unary_rpc_method_handler(
                     servicer.CloseTicket,
                     request_deserializer=tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestCloseTicketRequest.FromString,
+                    response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
+            ),
+            'DeleteTicket': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteTicket,
+                    request_deserializer=tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestDeleteTicketRequest.FromString,
+                    response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
+            ),
+            'RestoreTicket': grpc.unary_unary_rpc_method_handler(
+                    servicer.RestoreTicket,
+                    request_deserializer=tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestRestoreTicketRequest.FromString,
+                    response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
+            ),
+            'CreateComment': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateComment,
+                    request_deserializer=tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestCreateCommentRequest.FromString,
+                    response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
+            ),
+            'UpdateComment': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateComment,
+                    request_deserializer=tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestUpdateCommentRequest.FromString,
+                    response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
+            ),
+            'ListComments': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListComments,
+                    request_deserializer=tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestListCommentsRequest.FromString,
+                    response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
+            ),
+            'ListTicketEvents': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTicketEvents,
+                    request_deserializer=tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestListTicketEventsRequest.FromString,
+                    response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
+            ),
+            'WatchTickets': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchTickets,
+                    request_deserializer=tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestWatchTicketsRequest.FromString,
                     response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
             ),
     }
@@ -287,6 +407,195 @@ class TicketRest(object):
             target,
             '/tickets.helpdesk.v1.TicketRest/CloseTicket',
             tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestCloseTicketRequest.SerializeToString,
+            google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteTicket(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tickets.helpdesk.v1.TicketRest/DeleteTicket',
+            tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestDeleteTicketRequest.SerializeToString,
+            google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RestoreTicket(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tickets.helpdesk.v1.TicketRest/RestoreTicket',
+            tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestRestoreTicketRequest.SerializeToString,
+            google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateComment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tickets.helpdesk.v1.TicketRest/CreateComment',
+            tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestCreateCommentRequest.SerializeToString,
+            google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateComment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tickets.helpdesk.v1.TicketRest/UpdateComment',
+            tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestUpdateCommentRequest.SerializeToString,
+            google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListComments(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tickets.helpdesk.v1.TicketRest/ListComments',
+            tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestListCommentsRequest.SerializeToString,
+            google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTicketEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tickets.helpdesk.v1.TicketRest/ListTicketEvents',
+            tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestListTicketEventsRequest.SerializeToString,
+            google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchTickets(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/tickets.helpdesk.v1.TicketRest/WatchTickets',
+            tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestWatchTicketsRequest.SerializeToString,
             google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
             options,
             channel_credentials,

@@ -52,6 +52,22 @@ class TicketRestStub:
     """200 and the ticket; 400, 401, 403 and 404."""
     CloseTicket: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestCloseTicketRequest, _httpbody_pb2.HttpBody]
     """200 and the ticket; 400, 401, 403 and 404. The body may be empty."""
+    DeleteTicket: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestDeleteTicketRequest, _httpbody_pb2.HttpBody]
+    """200 and the ticket; 401, 403, 404 and 412. Header `If-Match`, or query `etag`."""
+    RestoreTicket: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestRestoreTicketRequest, _httpbody_pb2.HttpBody]
+    """200 and the ticket; 400, 401, 403, 404 and 412. The body may be empty."""
+    CreateComment: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestCreateCommentRequest, _httpbody_pb2.HttpBody]
+    """201 and the comment; 400, 401, 403, 404 and 409. Header `Idempotency-Key` makes it safe to repeat."""
+    UpdateComment: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestUpdateCommentRequest, _httpbody_pb2.HttpBody]
+    """200 and the comment; 400, 401, 403 and 404."""
+    ListComments: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestListCommentsRequest, _httpbody_pb2.HttpBody]
+    """200 and `{"comments", "next_cursor"}`; 400, 401, 403 and 404."""
+    ListTicketEvents: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestListTicketEventsRequest, _httpbody_pb2.HttpBody]
+    """200 and `{"events", "next_cursor"}`; 400, 401, 403 and 404."""
+    WatchTickets: _grpc.UnaryStreamMultiCallable[_rest_pb2.TicketRestWatchTicketsRequest, _httpbody_pb2.HttpBody]
+    """200 and one JSON object a line (`application/x-ndjson`), `{"event": …, "cursor"}`, as it happens; 400, 401, 403. A
+    watch that fails later ends with a line `{"error", "code", …}`.
+    """
 
 @_typing.type_check_only
 class TicketRestAsyncStub(TicketRestStub):
@@ -76,6 +92,22 @@ class TicketRestAsyncStub(TicketRestStub):
     """200 and the ticket; 400, 401, 403 and 404."""
     CloseTicket: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestCloseTicketRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """200 and the ticket; 400, 401, 403 and 404. The body may be empty."""
+    DeleteTicket: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestDeleteTicketRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
+    """200 and the ticket; 401, 403, 404 and 412. Header `If-Match`, or query `etag`."""
+    RestoreTicket: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestRestoreTicketRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
+    """200 and the ticket; 400, 401, 403, 404 and 412. The body may be empty."""
+    CreateComment: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestCreateCommentRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
+    """201 and the comment; 400, 401, 403, 404 and 409. Header `Idempotency-Key` makes it safe to repeat."""
+    UpdateComment: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestUpdateCommentRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
+    """200 and the comment; 400, 401, 403 and 404."""
+    ListComments: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestListCommentsRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
+    """200 and `{"comments", "next_cursor"}`; 400, 401, 403 and 404."""
+    ListTicketEvents: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestListTicketEventsRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
+    """200 and `{"events", "next_cursor"}`; 400, 401, 403 and 404."""
+    WatchTickets: _aio.UnaryStreamMultiCallable[_rest_pb2.TicketRestWatchTicketsRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
+    """200 and one JSON object a line (`application/x-ndjson`), `{"event": …, "cursor"}`, as it happens; 400, 401, 403. A
+    watch that fails later ends with a line `{"error", "code", …}`.
+    """
 
 class TicketRestServicer(metaclass=_abc_1.ABCMeta):
     """The documented REST face of helpdesk tickets, for transcoders that follow `google.api.http`. gRPC callers want
@@ -127,5 +159,63 @@ class TicketRestServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
         """200 and the ticket; 400, 401, 403 and 404. The body may be empty."""
+
+    @_abc_1.abstractmethod
+    def DeleteTicket(
+        self,
+        request: _rest_pb2.TicketRestDeleteTicketRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
+        """200 and the ticket; 401, 403, 404 and 412. Header `If-Match`, or query `etag`."""
+
+    @_abc_1.abstractmethod
+    def RestoreTicket(
+        self,
+        request: _rest_pb2.TicketRestRestoreTicketRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
+        """200 and the ticket; 400, 401, 403, 404 and 412. The body may be empty."""
+
+    @_abc_1.abstractmethod
+    def CreateComment(
+        self,
+        request: _rest_pb2.TicketRestCreateCommentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
+        """201 and the comment; 400, 401, 403, 404 and 409. Header `Idempotency-Key` makes it safe to repeat."""
+
+    @_abc_1.abstractmethod
+    def UpdateComment(
+        self,
+        request: _rest_pb2.TicketRestUpdateCommentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
+        """200 and the comment; 400, 401, 403 and 404."""
+
+    @_abc_1.abstractmethod
+    def ListComments(
+        self,
+        request: _rest_pb2.TicketRestListCommentsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
+        """200 and `{"comments", "next_cursor"}`; 400, 401, 403 and 404."""
+
+    @_abc_1.abstractmethod
+    def ListTicketEvents(
+        self,
+        request: _rest_pb2.TicketRestListTicketEventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
+        """200 and `{"events", "next_cursor"}`; 400, 401, 403 and 404."""
+
+    @_abc_1.abstractmethod
+    def WatchTickets(
+        self,
+        request: _rest_pb2.TicketRestWatchTicketsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
+        """200 and one JSON object a line (`application/x-ndjson`), `{"event": …, "cursor"}`, as it happens; 400, 401, 403. A
+        watch that fails later ends with a line `{"error", "code", …}`.
+        """
 
 def add_TicketRestServicer_to_server(servicer: TicketRestServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

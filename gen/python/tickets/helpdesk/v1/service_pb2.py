@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from tickets.helpdesk.v1 import ticket_pb2 as tickets_dot_helpdesk_dot_v1_dot_ticket__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!tickets/helpdesk/v1/service.proto\x12\x13tickets.helpdesk.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a tickets/helpdesk/v1/ticket.proto\"R\n\x12ListTicketsRequest\x12\x12\n\x05limit\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x13\n\x06\x63ursor\x18\x02 \x01(\tH\x01\x88\x01\x01\x42\x08\n\x06_limitB\t\n\x07_cursor\"m\n\x13ListTicketsResponse\x12,\n\x07tickets\x18\x01 \x03(\x0b\x32\x1b.tickets.helpdesk.v1.Ticket\x12\x18\n\x0bnext_cursor\x18\x02 \x01(\tH\x00\x88\x01\x01\x42\x0e\n\x0c_next_cursor\"\x1e\n\x10GetTicketRequest\x12\n\n\x02id\x18\x01 \x01(\t\"@\n\x11GetTicketResponse\x12+\n\x06ticket\x18\x01 \x01(\x0b\x32\x1b.tickets.helpdesk.v1.Ticket\"\x8a\x06\n\x13\x43reateTicketRequest\x12\r\n\x05title\x18\x01 \x01(\t\x12\x18\n\x0b\x64\x65scription\x18\x02 \x01(\tH\x00\x88\x01\x01\x12,\n\x04type\x18\x03 \x01(\x0e\x32\x19.tickets.helpdesk.v1.TypeH\x01\x88\x01\x01\x12\x30\n\x06status\x18\x04 \x01(\x0e\x32\x1b.tickets.helpdesk.v1.StatusH\x02\x88\x01\x01\x12\x34\n\x08priority\x18\x05 \x01(\x0e\x32\x1d.tickets.helpdesk.v1.PriorityH\x03\x88\x01\x01\x12\x15\n\x08\x63\x61tegory\x18\x06 \x01(\tH\x04\x88\x01\x01\x12\x1c\n\x0fsubmitted_by_id\x18\x07 \x01(\tH\x05\x88\x01\x01\x12\x1b\n\x0e\x61ssigned_to_id\x18\x08 \x01(\tH\x06\x88\x01\x01\x12\x14\n\x07team_id\x18\t \x01(\tH\x07\x88\x01\x01\x12\x17\n\nsla_policy\x18\n \x01(\tH\x08\x88\x01\x01\x12*\n\x06\x64ue_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1d\n\x10related_asset_id\x18\x0c \x01(\tH\t\x88\x01\x01\x12%\n\x18related_vulnerability_id\x18\r \x01(\tH\n\x88\x01\x01\x12\x16\n\ttags_json\x18\x0e \x01(\tH\x0b\x88\x01\x01\x12\x13\n\x06source\x18\x0f \x01(\tH\x0c\x88\x01\x01\x12\x39\n\x0bsource_type\x18\x10 \x01(\x0e\x32\x1f.tickets.helpdesk.v1.SourceTypeH\r\x88\x01\x01\x42\x0e\n\x0c_descriptionB\x07\n\x05_typeB\t\n\x07_statusB\x0b\n\t_priorityB\x0b\n\t_categoryB\x12\n\x10_submitted_by_idB\x11\n\x0f_assigned_to_idB\n\n\x08_team_idB\r\n\x0b_sla_policyB\x13\n\x11_related_asset_idB\x1b\n\x19_related_vulnerability_idB\x0c\n\n_tags_jsonB\t\n\x07_sourceB\x0e\n\x0c_source_type\"C\n\x14\x43reateTicketResponse\x12+\n\x06ticket\x18\x01 \x01(\x0b\x32\x1b.tickets.helpdesk.v1.Ticket\"\x84\x06\n\x13UpdateTicketRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x12\n\x05title\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x18\n\x0b\x64\x65scription\x18\x04 \x01(\tH\x01\x88\x01\x01\x12,\n\x04type\x18\x05 \x01(\x0e\x32\x19.tickets.helpdesk.v1.TypeH\x02\x88\x01\x01\x12\x30\n\x06status\x18\x06 \x01(\x0e\x32\x1b.tickets.helpdesk.v1.StatusH\x03\x88\x01\x01\x12\x34\n\x08priority\x18\x07 \x01(\x0e\x32\x1d.tickets.helpdesk.v1.PriorityH\x04\x88\x01\x01\x12\x15\n\x08\x63\x61tegory\x18\x08 \x01(\tH\x05\x88\x01\x01\x12\x1b\n\x0e\x61ssigned_to_id\x18\t \x01(\tH\x06\x88\x01\x01\x12\x14\n\x07team_id\x18\n \x01(\tH\x07\x88\x01\x01\x12\x17\n\nsla_policy\x18\x0b \x01(\tH\x08\x88\x01\x01\x12*\n\x06\x64ue_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1d\n\x10related_asset_id\x18\r \x01(\tH\t\x88\x01\x01\x12%\n\x18related_vulnerability_id\x18\x0e \x01(\tH\n\x88\x01\x01\x12\x16\n\ttags_json\x18\x0f \x01(\tH\x0b\x88\x01\x01\x12\x39\n\x0bsource_type\x18\x10 \x01(\x0e\x32\x1f.tickets.helpdesk.v1.SourceTypeH\x0c\x88\x01\x01\x42\x08\n\x06_titleB\x0e\n\x0c_descriptionB\x07\n\x05_typeB\t\n\x07_statusB\x0b\n\t_priorityB\x0b\n\t_categoryB\x11\n\x0f_assigned_to_idB\n\n\x08_team_idB\r\n\x0b_sla_policyB\x13\n\x11_related_asset_idB\x1b\n\x19_related_vulnerability_idB\x0c\n\n_tags_jsonB\x0e\n\x0c_source_type\"C\n\x14UpdateTicketResponse\x12+\n\x06ticket\x18\x01 \x01(\x0b\x32\x1b.tickets.helpdesk.v1.Ticket\"R\n\x12\x43loseTicketRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x1c\n\x0fresolution_note\x18\x02 \x01(\tH\x00\x88\x01\x01\x42\x12\n\x10_resolution_note\"B\n\x13\x43loseTicketResponse\x12+\n\x06ticket\x18\x01 \x01(\x0b\x32\x1b.tickets.helpdesk.v1.Ticket2\x8c\x04\n\rTicketService\x12\x65\n\x0bListTickets\x12\'.tickets.helpdesk.v1.ListTicketsRequest\x1a(.tickets.helpdesk.v1.ListTicketsResponse\"\x03\x90\x02\x01\x12_\n\tGetTicket\x12%.tickets.helpdesk.v1.GetTicketRequest\x1a&.tickets.helpdesk.v1.GetTicketResponse\"\x03\x90\x02\x01\x12\x65\n\x0c\x43reateTicket\x12(.tickets.helpdesk.v1.CreateTicketRequest\x1a).tickets.helpdesk.v1.CreateTicketResponse\"\x00\x12\x65\n\x0cUpdateTicket\x12(.tickets.helpdesk.v1.UpdateTicketRequest\x1a).tickets.helpdesk.v1.UpdateTicketResponse\"\x00\x12\x65\n\x0b\x43loseTicket\x12\'.tickets.helpdesk.v1.CloseTicketRequest\x1a(.tickets.helpdesk.v1.CloseTicketResponse\"\x03\x90\x02\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!tickets/helpdesk/v1/service.proto\x12\x13tickets.helpdesk.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a tickets/helpdesk/v1/ticket.proto\"\xbd\x04\n\x12ListTicketsRequest\x12\x12\n\x05limit\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x13\n\x06\x63ursor\x18\x02 \x01(\tH\x01\x88\x01\x01\x12+\n\x06status\x18\x03 \x03(\x0e\x32\x1b.tickets.helpdesk.v1.Status\x12\'\n\x04type\x18\x04 \x03(\x0e\x32\x19.tickets.helpdesk.v1.Type\x12/\n\x08priority\x18\x05 \x03(\x0e\x32\x1d.tickets.helpdesk.v1.Priority\x12\x10\n\x08\x63\x61tegory\x18\x06 \x03(\t\x12\x16\n\x0e\x61ssigned_to_id\x18\x07 \x03(\t\x12\x0f\n\x07team_id\x18\x08 \x03(\t\x12\x17\n\x0fsubmitted_by_id\x18\t \x03(\t\x12\x10\n\x03tag\x18\n \x01(\tH\x02\x88\x01\x01\x12\x0e\n\x01q\x18\x0b \x01(\tH\x03\x88\x01\x01\x12\x31\n\rcreated_after\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0e\x63reated_before\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rupdated_since\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07overdue\x18\x0f \x01(\x08\x12\x17\n\x0finclude_deleted\x18\x10 \x01(\x08\x12\x11\n\x04sort\x18\x11 \x01(\tH\x04\x88\x01\x01\x42\x08\n\x06_limitB\t\n\x07_cursorB\x06\n\x04_tagB\x04\n\x02_qB\x07\n\x05_sort\"m\n\x13ListTicketsResponse\x12,\n\x07tickets\x18\x01 \x03(\x0b\x32\x1b.tickets.helpdesk.v1.Ticket\x12\x18\n\x0bnext_cursor\x18\x02 \x01(\tH\x00\x88\x01\x01\x42\x0e\n\x0c_next_cursor\"7\n\x10GetTicketRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x17\n\x0finclude_deleted\x18\x02 \x01(\x08\"@\n\x11GetTicketResponse\x12+\n\x06ticket\x18\x01 \x01(\x0b\x32\x1b.tickets.helpdesk.v1.Ticket\"\x8a\x06\n\x13\x43reateTicketRequest\x12\r\n\x05title\x18\x01 \x01(\t\x12\x18\n\x0b\x64\x65scription\x18\x02 \x01(\tH\x00\x88\x01\x01\x12,\n\x04type\x18\x03 \x01(\x0e\x32\x19.tickets.helpdesk.v1.TypeH\x01\x88\x01\x01\x12\x30\n\x06status\x18\x04 \x01(\x0e\x32\x1b.tickets.helpdesk.v1.StatusH\x02\x88\x01\x01\x12\x34\n\x08priority\x18\x05 \x01(\x0e\x32\x1d.tickets.helpdesk.v1.PriorityH\x03\x88\x01\x01\x12\x15\n\x08\x63\x61tegory\x18\x06 \x01(\tH\x04\x88\x01\x01\x12\x1c\n\x0fsubmitted_by_id\x18\x07 \x01(\tH\x05\x88\x01\x01\x12\x1b\n\x0e\x61ssigned_to_id\x18\x08 \x01(\tH\x06\x88\x01\x01\x12\x14\n\x07team_id\x18\t \x01(\tH\x07\x88\x01\x01\x12\x17\n\nsla_policy\x18\n \x01(\tH\x08\x88\x01\x01\x12*\n\x06\x64ue_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1d\n\x10related_asset_id\x18\x0c \x01(\tH\t\x88\x01\x01\x12%\n\x18related_vulnerability_id\x18\r \x01(\tH\n\x88\x01\x01\x12\x16\n\ttags_json\x18\x0e \x01(\tH\x0b\x88\x01\x01\x12\x13\n\x06source\x18\x0f \x01(\tH\x0c\x88\x01\x01\x12\x39\n\x0bsource_type\x18\x10 \x01(\x0e\x32\x1f.tickets.helpdesk.v1.SourceTypeH\r\x88\x01\x01\x42\x0e\n\x0c_descriptionB\x07\n\x05_typeB\t\n\x07_statusB\x0b\n\t_priorityB\x0b\n\t_categoryB\x12\n\x10_submitted_by_idB\x11\n\x0f_assigned_to_idB\n\n\x08_team_idB\r\n\x0b_sla_policyB\x13\n\x11_related_asset_idB\x1b\n\x19_related_vulnerability_idB\x0c\n\n_tags_jsonB\t\n\x07_sourceB\x0e\n\x0c_source_type\"C\n\x14\x43reateTicketResponse\x12+\n\x06ticket\x18\x01 \x01(\x0b\x32\x1b.tickets.helpdesk.v1.Ticket\"\xa0\x06\n\x13UpdateTicketRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x12\n\x05title\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x18\n\x0b\x64\x65scription\x18\x04 \x01(\tH\x01\x88\x01\x01\x12,\n\x04type\x18\x05 \x01(\x0e\x32\x19.tickets.helpdesk.v1.TypeH\x02\x88\x01\x01\x12\x30\n\x06status\x18\x06 \x01(\x0e\x32\x1b.tickets.helpdesk.v1.StatusH\x03\x88\x01\x01\x12\x34\n\x08priority\x18\x07 \x01(\x0e\x32\x1d.tickets.helpdesk.v1.PriorityH\x04\x88\x01\x01\x12\x15\n\x08\x63\x61tegory\x18\x08 \x01(\tH\x05\x88\x01\x01\x12\x1b\n\x0e\x61ssigned_to_id\x18\t \x01(\tH\x06\x88\x01\x01\x12\x14\n\x07team_id\x18\n \x01(\tH\x07\x88\x01\x01\x12\x17\n\nsla_policy\x18\x0b \x01(\tH\x08\x88\x01\x01\x12*\n\x06\x64ue_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1d\n\x10related_asset_id\x18\r \x01(\tH\t\x88\x01\x01\x12%\n\x18related_vulnerability_id\x18\x0e \x01(\tH\n\x88\x01\x01\x12\x16\n\ttags_json\x18\x0f \x01(\tH\x0b\x88\x01\x01\x12\x39\n\x0bsource_type\x18\x10 \x01(\x0e\x32\x1f.tickets.helpdesk.v1.SourceTypeH\x0c\x88\x01\x01\x12\x11\n\x04\x65tag\x18\x11 \x01(\tH\r\x88\x01\x01\x42\x08\n\x06_titleB\x0e\n\x0c_descriptionB\x07\n\x05_typeB\t\n\x07_statusB\x0b\n\t_priorityB\x0b\n\t_categoryB\x11\n\x0f_assigned_to_idB\n\n\x08_team_idB\r\n\x0b_sla_policyB\x13\n\x11_related_asset_idB\x1b\n\x19_related_vulnerability_idB\x0c\n\n_tags_jsonB\x0e\n\x0c_source_typeB\x07\n\x05_etag\"C\n\x14UpdateTicketResponse\x12+\n\x06ticket\x18\x01 \x01(\x0b\x32\x1b.tickets.helpdesk.v1.Ticket\"n\n\x12\x43loseTicketRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x1c\n\x0fresolution_note\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x11\n\x04\x65tag\x18\x03 \x01(\tH\x01\x88\x01\x01\x42\x12\n\x10_resolution_noteB\x07\n\x05_etag\"B\n\x13\x43loseTicketResponse\x12+\n\x06ticket\x18\x01 \x01(\x0b\x32\x1b.tickets.helpdesk.v1.Ticket\"=\n\x13\x44\x65leteTicketRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\x04\x65tag\x18\x02 \x01(\tH\x00\x88\x01\x01\x42\x07\n\x05_etag\"C\n\x14\x44\x65leteTicketResponse\x12+\n\x06ticket\x18\x01 \x01(\x0b\x32\x1b.tickets.helpdesk.v1.Ticket\">\n\x14RestoreTicketRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\x04\x65tag\x18\x02 \x01(\tH\x00\x88\x01\x01\x42\x07\n\x05_etag\"D\n\x15RestoreTicketResponse\x12+\n\x06ticket\x18\x01 \x01(\x0b\x32\x1b.tickets.helpdesk.v1.Ticket\"T\n\x14\x43reateCommentRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04\x62ody\x18\x02 \x01(\t\x12\x15\n\x08internal\x18\x03 \x01(\x08H\x00\x88\x01\x01\x42\x0b\n\t_internal\"F\n\x15\x43reateCommentResponse\x12-\n\x07\x63omment\x18\x01 \x01(\x0b\x32\x1c.tickets.helpdesk.v1.Comment\"D\n\x14UpdateCommentRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\ncomment_id\x18\x02 \x01(\t\x12\x0c\n\x04\x62ody\x18\x03 \x01(\t\"F\n\x15UpdateCommentResponse\x12-\n\x07\x63omment\x18\x01 \x01(\x0b\x32\x1c.tickets.helpdesk.v1.Comment\"_\n\x13ListCommentsRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\x05limit\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x13\n\x06\x63ursor\x18\x03 \x01(\tH\x01\x88\x01\x01\x42\x08\n\x06_limitB\t\n\x07_cursor\"p\n\x14ListCommentsResponse\x12.\n\x08\x63omments\x18\x01 \x03(\x0b\x32\x1c.tickets.helpdesk.v1.Comment\x12\x18\n\x0bnext_cursor\x18\x02 \x01(\tH\x00\x88\x01\x01\x42\x0e\n\x0c_next_cursor\"c\n\x17ListTicketEventsRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\x05limit\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x13\n\x06\x63ursor\x18\x03 \x01(\tH\x01\x88\x01\x01\x42\x08\n\x06_limitB\t\n\x07_cursor\"v\n\x18ListTicketEventsResponse\x12\x30\n\x06\x65vents\x18\x01 \x03(\x0b\x32 .tickets.helpdesk.v1.TicketEvent\x12\x18\n\x0bnext_cursor\x18\x02 \x01(\tH\x00\x88\x01\x01\x42\x0e\n\x0c_next_cursor\"5\n\x13WatchTicketsRequest\x12\x13\n\x06\x63ursor\x18\x01 \x01(\tH\x00\x88\x01\x01\x42\t\n\x07_cursor\"W\n\x14WatchTicketsResponse\x12/\n\x05\x65vent\x18\x01 \x01(\x0b\x32 .tickets.helpdesk.v1.TicketEvent\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t2\x86\n\n\rTicketService\x12\x65\n\x0bListTickets\x12\'.tickets.helpdesk.v1.ListTicketsRequest\x1a(.tickets.helpdesk.v1.ListTicketsResponse\"\x03\x90\x02\x01\x12_\n\tGetTicket\x12%.tickets.helpdesk.v1.GetTicketRequest\x1a&.tickets.helpdesk.v1.GetTicketResponse\"\x03\x90\x02\x01\x12\x65\n\x0c\x43reateTicket\x12(.tickets.helpdesk.v1.CreateTicketRequest\x1a).tickets.helpdesk.v1.CreateTicketResponse\"\x00\x12\x65\n\x0cUpdateTicket\x12(.tickets.helpdesk.v1.UpdateTicketRequest\x1a).tickets.helpdesk.v1.UpdateTicketResponse\"\x00\x12\x65\n\x0b\x43loseTicket\x12\'.tickets.helpdesk.v1.CloseTicketRequest\x1a(.tickets.helpdesk.v1.CloseTicketResponse\"\x03\x90\x02\x02\x12h\n\x0c\x44\x65leteTicket\x12(.tickets.helpdesk.v1.DeleteTicketRequest\x1a).tickets.helpdesk.v1.DeleteTicketResponse\"\x03\x90\x02\x02\x12k\n\rRestoreTicket\x12).tickets.helpdesk.v1.RestoreTicketRequest\x1a*.tickets.helpdesk.v1.RestoreTicketResponse\"\x03\x90\x02\x02\x12h\n\rCreateComment\x12).tickets.helpdesk.v1.CreateCommentRequest\x1a*.tickets.helpdesk.v1.CreateCommentResponse\"\x00\x12k\n\rUpdateComment\x12).tickets.helpdesk.v1.UpdateCommentRequest\x1a*.tickets.helpdesk.v1.UpdateCommentResponse\"\x03\x90\x02\x02\x12h\n\x0cListComments\x12(.tickets.helpdesk.v1.ListCommentsRequest\x1a).tickets.helpdesk.v1.ListCommentsResponse\"\x03\x90\x02\x01\x12t\n\x10ListTicketEvents\x12,.tickets.helpdesk.v1.ListTicketEventsRequest\x1a-.tickets.helpdesk.v1.ListTicketEventsResponse\"\x03\x90\x02\x01\x12j\n\x0cWatchTickets\x12(.tickets.helpdesk.v1.WatchTicketsRequest\x1a).tickets.helpdesk.v1.WatchTicketsResponse\"\x03\x90\x02\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,26 +40,66 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TICKETSERVICE'].methods_by_name['GetTicket']._serialized_options = b'\220\002\001'
   _globals['_TICKETSERVICE'].methods_by_name['CloseTicket']._loaded_options = None
   _globals['_TICKETSERVICE'].methods_by_name['CloseTicket']._serialized_options = b'\220\002\002'
-  _globals['_LISTTICKETSREQUEST']._serialized_start=159
-  _globals['_LISTTICKETSREQUEST']._serialized_end=241
-  _globals['_LISTTICKETSRESPONSE']._serialized_start=243
-  _globals['_LISTTICKETSRESPONSE']._serialized_end=352
-  _globals['_GETTICKETREQUEST']._serialized_start=354
-  _globals['_GETTICKETREQUEST']._serialized_end=384
-  _globals['_GETTICKETRESPONSE']._serialized_start=386
-  _globals['_GETTICKETRESPONSE']._serialized_end=450
-  _globals['_CREATETICKETREQUEST']._serialized_start=453
-  _globals['_CREATETICKETREQUEST']._serialized_end=1231
-  _globals['_CREATETICKETRESPONSE']._serialized_start=1233
-  _globals['_CREATETICKETRESPONSE']._serialized_end=1300
-  _globals['_UPDATETICKETREQUEST']._serialized_start=1303
-  _globals['_UPDATETICKETREQUEST']._serialized_end=2075
-  _globals['_UPDATETICKETRESPONSE']._serialized_start=2077
-  _globals['_UPDATETICKETRESPONSE']._serialized_end=2144
-  _globals['_CLOSETICKETREQUEST']._serialized_start=2146
-  _globals['_CLOSETICKETREQUEST']._serialized_end=2228
-  _globals['_CLOSETICKETRESPONSE']._serialized_start=2230
-  _globals['_CLOSETICKETRESPONSE']._serialized_end=2296
-  _globals['_TICKETSERVICE']._serialized_start=2299
-  _globals['_TICKETSERVICE']._serialized_end=2823
+  _globals['_TICKETSERVICE'].methods_by_name['DeleteTicket']._loaded_options = None
+  _globals['_TICKETSERVICE'].methods_by_name['DeleteTicket']._serialized_options = b'\220\002\002'
+  _globals['_TICKETSERVICE'].methods_by_name['RestoreTicket']._loaded_options = None
+  _globals['_TICKETSERVICE'].methods_by_name['RestoreTicket']._serialized_options = b'\220\002\002'
+  _globals['_TICKETSERVICE'].methods_by_name['UpdateComment']._loaded_options = None
+  _globals['_TICKETSERVICE'].methods_by_name['UpdateComment']._serialized_options = b'\220\002\002'
+  _globals['_TICKETSERVICE'].methods_by_name['ListComments']._loaded_options = None
+  _globals['_TICKETSERVICE'].methods_by_name['ListComments']._serialized_options = b'\220\002\001'
+  _globals['_TICKETSERVICE'].methods_by_name['ListTicketEvents']._loaded_options = None
+  _globals['_TICKETSERVICE'].methods_by_name['ListTicketEvents']._serialized_options = b'\220\002\001'
+  _globals['_TICKETSERVICE'].methods_by_name['WatchTickets']._loaded_options = None
+  _globals['_TICKETSERVICE'].methods_by_name['WatchTickets']._serialized_options = b'\220\002\001'
+  _globals['_LISTTICKETSREQUEST']._serialized_start=160
+  _globals['_LISTTICKETSREQUEST']._serialized_end=733
+  _globals['_LISTTICKETSRESPONSE']._serialized_start=735
+  _globals['_LISTTICKETSRESPONSE']._serialized_end=844
+  _globals['_GETTICKETREQUEST']._serialized_start=846
+  _globals['_GETTICKETREQUEST']._serialized_end=901
+  _globals['_GETTICKETRESPONSE']._serialized_start=903
+  _globals['_GETTICKETRESPONSE']._serialized_end=967
+  _globals['_CREATETICKETREQUEST']._serialized_start=970
+  _globals['_CREATETICKETREQUEST']._serialized_end=1748
+  _globals['_CREATETICKETRESPONSE']._serialized_start=1750
+  _globals['_CREATETICKETRESPONSE']._serialized_end=1817
+  _globals['_UPDATETICKETREQUEST']._serialized_start=1820
+  _globals['_UPDATETICKETREQUEST']._serialized_end=2620
+  _globals['_UPDATETICKETRESPONSE']._serialized_start=2622
+  _globals['_UPDATETICKETRESPONSE']._serialized_end=2689
+  _globals['_CLOSETICKETREQUEST']._serialized_start=2691
+  _globals['_CLOSETICKETREQUEST']._serialized_end=2801
+  _globals['_CLOSETICKETRESPONSE']._serialized_start=2803
+  _globals['_CLOSETICKETRESPONSE']._serialized_end=2869
+  _globals['_DELETETICKETREQUEST']._serialized_start=2871
+  _globals['_DELETETICKETREQUEST']._serialized_end=2932
+  _globals['_DELETETICKETRESPONSE']._serialized_start=2934
+  _globals['_DELETETICKETRESPONSE']._serialized_end=3001
+  _globals['_RESTORETICKETREQUEST']._serialized_start=3003
+  _globals['_RESTORETICKETREQUEST']._serialized_end=3065
+  _globals['_RESTORETICKETRESPONSE']._serialized_start=3067
+  _globals['_RESTORETICKETRESPONSE']._serialized_end=3135
+  _globals['_CREATECOMMENTREQUEST']._serialized_start=3137
+  _globals['_CREATECOMMENTREQUEST']._serialized_end=3221
+  _globals['_CREATECOMMENTRESPONSE']._serialized_start=3223
+  _globals['_CREATECOMMENTRESPONSE']._serialized_end=3293
+  _globals['_UPDATECOMMENTREQUEST']._serialized_start=3295
+  _globals['_UPDATECOMMENTREQUEST']._serialized_end=3363
+  _globals['_UPDATECOMMENTRESPONSE']._serialized_start=3365
+  _globals['_UPDATECOMMENTRESPONSE']._serialized_end=3435
+  _globals['_LISTCOMMENTSREQUEST']._serialized_start=3437
+  _globals['_LISTCOMMENTSREQUEST']._serialized_end=3532
+  _globals['_LISTCOMMENTSRESPONSE']._serialized_start=3534
+  _globals['_LISTCOMMENTSRESPONSE']._serialized_end=3646
+  _globals['_LISTTICKETEVENTSREQUEST']._serialized_start=3648
+  _globals['_LISTTICKETEVENTSREQUEST']._serialized_end=3747
+  _globals['_LISTTICKETEVENTSRESPONSE']._serialized_start=3749
+  _globals['_LISTTICKETEVENTSRESPONSE']._serialized_end=3867
+  _globals['_WATCHTICKETSREQUEST']._serialized_start=3869
+  _globals['_WATCHTICKETSREQUEST']._serialized_end=3922
+  _globals['_WATCHTICKETSRESPONSE']._serialized_start=3924
+  _globals['_WATCHTICKETSRESPONSE']._serialized_end=4011
+  _globals['_TICKETSERVICE']._serialized_start=4014
+  _globals['_TICKETSERVICE']._serialized_end=5300
 # @@protoc_insertion_point(module_scope)

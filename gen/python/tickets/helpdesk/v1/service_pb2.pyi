@@ -29,28 +29,124 @@ class ListTicketsRequest(_message.Message):
 
     LIMIT_FIELD_NUMBER: _builtins.int
     CURSOR_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    CATEGORY_FIELD_NUMBER: _builtins.int
+    ASSIGNED_TO_ID_FIELD_NUMBER: _builtins.int
+    TEAM_ID_FIELD_NUMBER: _builtins.int
+    SUBMITTED_BY_ID_FIELD_NUMBER: _builtins.int
+    TAG_FIELD_NUMBER: _builtins.int
+    Q_FIELD_NUMBER: _builtins.int
+    CREATED_AFTER_FIELD_NUMBER: _builtins.int
+    CREATED_BEFORE_FIELD_NUMBER: _builtins.int
+    UPDATED_SINCE_FIELD_NUMBER: _builtins.int
+    OVERDUE_FIELD_NUMBER: _builtins.int
+    INCLUDE_DELETED_FIELD_NUMBER: _builtins.int
+    SORT_FIELD_NUMBER: _builtins.int
     limit: _builtins.int
     """How many at most, 1–100; 20 when absent."""
     cursor: _builtins.str
     """`next_cursor` of the page before; the first page when absent."""
+    tag: _builtins.str
+    """Tickets with this tag: a string of the array, or a name of the object. 1–255 characters."""
+    q: _builtins.str
+    """Tickets with all of these words, or words that begin so, in title and description; or the ticket with this number
+    (`TKT-0001`). 1–200 characters.
+    """
+    overdue: _builtins.bool
+    """True: only tickets whose `due_at` is past and that are neither resolved nor closed."""
+    include_deleted: _builtins.bool
+    """True: deleted ones too."""
+    sort: _builtins.str
+    """`-created_at` (newest first, the default), `created_at`, `-updated_at`, `due_at` (those without last) or
+    `-priority` (urgent first).
+    """
+    @_builtins.property
+    def status(self) -> _containers.RepeatedScalarFieldContainer[_ticket_pb2.Status.ValueType]:
+        """Tickets with any of these statuses; whatever theirs when empty. So with all that are repeated, at most 50 each."""
+
+    @_builtins.property
+    def type(self) -> _containers.RepeatedScalarFieldContainer[_ticket_pb2.Type.ValueType]:
+        """Tickets of any of these kinds."""
+
+    @_builtins.property
+    def priority(self) -> _containers.RepeatedScalarFieldContainer[_ticket_pb2.Priority.ValueType]:
+        """Tickets with any of these priorities."""
+
+    @_builtins.property
+    def category(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Tickets of any of these categories, as they were written."""
+
+    @_builtins.property
+    def assigned_to_id(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Tickets assigned to any of these; `none`: to nobody."""
+
+    @_builtins.property
+    def team_id(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Tickets in any of these queues."""
+
+    @_builtins.property
+    def submitted_by_id(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Tickets submitted by any of these."""
+
+    @_builtins.property
+    def created_after(self) -> _timestamp_pb2.Timestamp:
+        """Tickets created at or after this instant."""
+
+    @_builtins.property
+    def created_before(self) -> _timestamp_pb2.Timestamp:
+        """Tickets created before this instant."""
+
+    @_builtins.property
+    def updated_since(self) -> _timestamp_pb2.Timestamp:
+        """Tickets created or changed at or after this instant."""
+
     def __init__(
         self,
         *,
         limit: _builtins.int | None = ...,
         cursor: _builtins.str | None = ...,
+        status: _abc.Iterable[_ticket_pb2.Status.ValueType] | None = ...,
+        type: _abc.Iterable[_ticket_pb2.Type.ValueType] | None = ...,
+        priority: _abc.Iterable[_ticket_pb2.Priority.ValueType] | None = ...,
+        category: _abc.Iterable[_builtins.str] | None = ...,
+        assigned_to_id: _abc.Iterable[_builtins.str] | None = ...,
+        team_id: _abc.Iterable[_builtins.str] | None = ...,
+        submitted_by_id: _abc.Iterable[_builtins.str] | None = ...,
+        tag: _builtins.str | None = ...,
+        q: _builtins.str | None = ...,
+        created_after: _timestamp_pb2.Timestamp | None = ...,
+        created_before: _timestamp_pb2.Timestamp | None = ...,
+        updated_since: _timestamp_pb2.Timestamp | None = ...,
+        overdue: _builtins.bool = ...,
+        include_deleted: _builtins.bool = ...,
+        sort: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_cursor", b"_cursor", "_limit", b"_limit", "cursor", b"cursor", "limit", b"limit"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cursor", b"_cursor", "_limit", b"_limit", "_q", b"_q", "_sort", b"_sort", "_tag", b"_tag", "created_after", b"created_after", "created_before", b"created_before", "cursor", b"cursor", "limit", b"limit", "q", b"q", "sort", b"sort", "tag", b"tag", "updated_since", b"updated_since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cursor", b"_cursor", "_limit", b"_limit", "cursor", b"cursor", "limit", b"limit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cursor", b"_cursor", "_limit", b"_limit", "_q", b"_q", "_sort", b"_sort", "_tag", b"_tag", "assigned_to_id", b"assigned_to_id", "category", b"category", "created_after", b"created_after", "created_before", b"created_before", "cursor", b"cursor", "include_deleted", b"include_deleted", "limit", b"limit", "overdue", b"overdue", "priority", b"priority", "q", b"q", "sort", b"sort", "status", b"status", "submitted_by_id", b"submitted_by_id", "tag", b"tag", "team_id", b"team_id", "type", b"type", "updated_since", b"updated_since"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cursor: _TypeAlias = _typing.Literal["cursor"]  # noqa: Y015
     _WhichOneofArgType__cursor: _TypeAlias = _typing.Literal["_cursor", b"_cursor"]  # noqa: Y015
     _WhichOneofReturnType__limit: _TypeAlias = _typing.Literal["limit"]  # noqa: Y015
     _WhichOneofArgType__limit: _TypeAlias = _typing.Literal["_limit", b"_limit"]  # noqa: Y015
+    _WhichOneofReturnType__q: _TypeAlias = _typing.Literal["q"]  # noqa: Y015
+    _WhichOneofArgType__q: _TypeAlias = _typing.Literal["_q", b"_q"]  # noqa: Y015
+    _WhichOneofReturnType__sort: _TypeAlias = _typing.Literal["sort"]  # noqa: Y015
+    _WhichOneofArgType__sort: _TypeAlias = _typing.Literal["_sort", b"_sort"]  # noqa: Y015
+    _WhichOneofReturnType__tag: _TypeAlias = _typing.Literal["tag"]  # noqa: Y015
+    _WhichOneofArgType__tag: _TypeAlias = _typing.Literal["_tag", b"_tag"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__cursor) -> _WhichOneofReturnType__cursor | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__limit) -> _WhichOneofReturnType__limit | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__q) -> _WhichOneofReturnType__q | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__sort) -> _WhichOneofReturnType__sort | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__tag) -> _WhichOneofReturnType__tag | None: ...
 
 Global___ListTicketsRequest: _TypeAlias = ListTicketsRequest  # noqa: Y015
 
@@ -66,7 +162,7 @@ class ListTicketsResponse(_message.Message):
     """Where the next page begins. Absent on the last one."""
     @_builtins.property
     def tickets(self) -> _containers.RepeatedCompositeFieldContainer[_ticket_pb2.Ticket]:
-        """Newest first."""
+        """In the order asked for."""
 
     def __init__(
         self,
@@ -91,16 +187,20 @@ class GetTicketRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int
+    INCLUDE_DELETED_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Required: its id (`tkt_…`) or its number (`TKT-0001`)."""
+    include_deleted: _builtins.bool
+    """True: even if it is deleted."""
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
+        include_deleted: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "include_deleted", b"include_deleted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -317,6 +417,7 @@ class UpdateTicketRequest(_message.Message):
     RELATED_VULNERABILITY_ID_FIELD_NUMBER: _builtins.int
     TAGS_JSON_FIELD_NUMBER: _builtins.int
     SOURCE_TYPE_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Required: its id (`tkt_…`) or its number (`TKT-0001`)."""
     title: _builtins.str
@@ -345,6 +446,8 @@ class UpdateTicketRequest(_message.Message):
     """The text of a JSON array of strings or of a JSON object, at most 256 KiB; replaces the old one whole."""
     source_type: _ticket_pb2.SourceType.ValueType
     """What kind of thing sent it."""
+    etag: _builtins.str
+    """The ticket's `etag` as the caller knows it: nothing is changed if it is another by now. Not for `update_mask`."""
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
         """Members to change, any of those below. Can be cleared: `description`, `category`, `assigned_to_id`, `team_id`,
@@ -374,10 +477,11 @@ class UpdateTicketRequest(_message.Message):
         related_vulnerability_id: _builtins.str | None = ...,
         tags_json: _builtins.str | None = ...,
         source_type: _ticket_pb2.SourceType.ValueType | None = ...,
+        etag: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_assigned_to_id", b"_assigned_to_id", "_category", b"_category", "_description", b"_description", "_priority", b"_priority", "_related_asset_id", b"_related_asset_id", "_related_vulnerability_id", b"_related_vulnerability_id", "_sla_policy", b"_sla_policy", "_source_type", b"_source_type", "_status", b"_status", "_tags_json", b"_tags_json", "_team_id", b"_team_id", "_title", b"_title", "_type", b"_type", "assigned_to_id", b"assigned_to_id", "category", b"category", "description", b"description", "due_at", b"due_at", "priority", b"priority", "related_asset_id", b"related_asset_id", "related_vulnerability_id", b"related_vulnerability_id", "sla_policy", b"sla_policy", "source_type", b"source_type", "status", b"status", "tags_json", b"tags_json", "team_id", b"team_id", "title", b"title", "type", b"type", "update_mask", b"update_mask"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_assigned_to_id", b"_assigned_to_id", "_category", b"_category", "_description", b"_description", "_etag", b"_etag", "_priority", b"_priority", "_related_asset_id", b"_related_asset_id", "_related_vulnerability_id", b"_related_vulnerability_id", "_sla_policy", b"_sla_policy", "_source_type", b"_source_type", "_status", b"_status", "_tags_json", b"_tags_json", "_team_id", b"_team_id", "_title", b"_title", "_type", b"_type", "assigned_to_id", b"assigned_to_id", "category", b"category", "description", b"description", "due_at", b"due_at", "etag", b"etag", "priority", b"priority", "related_asset_id", b"related_asset_id", "related_vulnerability_id", b"related_vulnerability_id", "sla_policy", b"sla_policy", "source_type", b"source_type", "status", b"status", "tags_json", b"tags_json", "team_id", b"team_id", "title", b"title", "type", b"type", "update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_assigned_to_id", b"_assigned_to_id", "_category", b"_category", "_description", b"_description", "_priority", b"_priority", "_related_asset_id", b"_related_asset_id", "_related_vulnerability_id", b"_related_vulnerability_id", "_sla_policy", b"_sla_policy", "_source_type", b"_source_type", "_status", b"_status", "_tags_json", b"_tags_json", "_team_id", b"_team_id", "_title", b"_title", "_type", b"_type", "assigned_to_id", b"assigned_to_id", "category", b"category", "description", b"description", "due_at", b"due_at", "id", b"id", "priority", b"priority", "related_asset_id", b"related_asset_id", "related_vulnerability_id", b"related_vulnerability_id", "sla_policy", b"sla_policy", "source_type", b"source_type", "status", b"status", "tags_json", b"tags_json", "team_id", b"team_id", "title", b"title", "type", b"type", "update_mask", b"update_mask"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_assigned_to_id", b"_assigned_to_id", "_category", b"_category", "_description", b"_description", "_etag", b"_etag", "_priority", b"_priority", "_related_asset_id", b"_related_asset_id", "_related_vulnerability_id", b"_related_vulnerability_id", "_sla_policy", b"_sla_policy", "_source_type", b"_source_type", "_status", b"_status", "_tags_json", b"_tags_json", "_team_id", b"_team_id", "_title", b"_title", "_type", b"_type", "assigned_to_id", b"assigned_to_id", "category", b"category", "description", b"description", "due_at", b"due_at", "etag", b"etag", "id", b"id", "priority", b"priority", "related_asset_id", b"related_asset_id", "related_vulnerability_id", b"related_vulnerability_id", "sla_policy", b"sla_policy", "source_type", b"source_type", "status", b"status", "tags_json", b"tags_json", "team_id", b"team_id", "title", b"title", "type", b"type", "update_mask", b"update_mask"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__assigned_to_id: _TypeAlias = _typing.Literal["assigned_to_id"]  # noqa: Y015
     _WhichOneofArgType__assigned_to_id: _TypeAlias = _typing.Literal["_assigned_to_id", b"_assigned_to_id"]  # noqa: Y015
@@ -385,6 +489,8 @@ class UpdateTicketRequest(_message.Message):
     _WhichOneofArgType__category: _TypeAlias = _typing.Literal["_category", b"_category"]  # noqa: Y015
     _WhichOneofReturnType__description: _TypeAlias = _typing.Literal["description"]  # noqa: Y015
     _WhichOneofArgType__description: _TypeAlias = _typing.Literal["_description", b"_description"]  # noqa: Y015
+    _WhichOneofReturnType__etag: _TypeAlias = _typing.Literal["etag"]  # noqa: Y015
+    _WhichOneofArgType__etag: _TypeAlias = _typing.Literal["_etag", b"_etag"]  # noqa: Y015
     _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
     _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015
     _WhichOneofReturnType__related_asset_id: _TypeAlias = _typing.Literal["related_asset_id"]  # noqa: Y015
@@ -411,6 +517,8 @@ class UpdateTicketRequest(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__category) -> _WhichOneofReturnType__category | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__description) -> _WhichOneofReturnType__description | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__etag) -> _WhichOneofReturnType__etag | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__priority) -> _WhichOneofReturnType__priority | None: ...
     @_typing.overload
@@ -466,22 +574,31 @@ class CloseTicketRequest(_message.Message):
 
     ID_FIELD_NUMBER: _builtins.int
     RESOLUTION_NOTE_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Required: its id (`tkt_…`) or its number (`TKT-0001`)."""
     resolution_note: _builtins.str
     """What was done, at most 5,000 characters; kept in the ticket's history."""
+    etag: _builtins.str
+    """As for UpdateTicket."""
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
         resolution_note: _builtins.str | None = ...,
+        etag: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_resolution_note", b"_resolution_note", "resolution_note", b"resolution_note"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_etag", b"_etag", "_resolution_note", b"_resolution_note", "etag", b"etag", "resolution_note", b"resolution_note"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_resolution_note", b"_resolution_note", "id", b"id", "resolution_note", b"resolution_note"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_etag", b"_etag", "_resolution_note", b"_resolution_note", "etag", b"etag", "id", b"id", "resolution_note", b"resolution_note"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__etag: _TypeAlias = _typing.Literal["etag"]  # noqa: Y015
+    _WhichOneofArgType__etag: _TypeAlias = _typing.Literal["_etag", b"_etag"]  # noqa: Y015
     _WhichOneofReturnType__resolution_note: _TypeAlias = _typing.Literal["resolution_note"]  # noqa: Y015
     _WhichOneofArgType__resolution_note: _TypeAlias = _typing.Literal["_resolution_note", b"_resolution_note"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__etag) -> _WhichOneofReturnType__etag | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__resolution_note) -> _WhichOneofReturnType__resolution_note | None: ...
 
 Global___CloseTicketRequest: _TypeAlias = CloseTicketRequest  # noqa: Y015
@@ -509,3 +626,403 @@ class CloseTicketResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CloseTicketResponse: _TypeAlias = CloseTicketResponse  # noqa: Y015
+
+@_typing.final
+class DeleteTicketRequest(_message.Message):
+    """Which ticket is to be deleted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Required: its id (`tkt_…`) or its number (`TKT-0001`)."""
+    etag: _builtins.str
+    """As for UpdateTicket."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        etag: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_etag", b"_etag", "etag", b"etag"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_etag", b"_etag", "etag", b"etag", "id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__etag: _TypeAlias = _typing.Literal["etag"]  # noqa: Y015
+    _WhichOneofArgType__etag: _TypeAlias = _typing.Literal["_etag", b"_etag"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__etag) -> _WhichOneofReturnType__etag | None: ...
+
+Global___DeleteTicketRequest: _TypeAlias = DeleteTicketRequest  # noqa: Y015
+
+@_typing.final
+class DeleteTicketResponse(_message.Message):
+    """The ticket as it is now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TICKET_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def ticket(self) -> _ticket_pb2.Ticket:
+        """Always set."""
+
+    def __init__(
+        self,
+        *,
+        ticket: _ticket_pb2.Ticket | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ticket", b"ticket"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ticket", b"ticket"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteTicketResponse: _TypeAlias = DeleteTicketResponse  # noqa: Y015
+
+@_typing.final
+class RestoreTicketRequest(_message.Message):
+    """Which ticket is to be restored."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Required: its id (`tkt_…`) or its number (`TKT-0001`)."""
+    etag: _builtins.str
+    """As for UpdateTicket."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        etag: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_etag", b"_etag", "etag", b"etag"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_etag", b"_etag", "etag", b"etag", "id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__etag: _TypeAlias = _typing.Literal["etag"]  # noqa: Y015
+    _WhichOneofArgType__etag: _TypeAlias = _typing.Literal["_etag", b"_etag"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__etag) -> _WhichOneofReturnType__etag | None: ...
+
+Global___RestoreTicketRequest: _TypeAlias = RestoreTicketRequest  # noqa: Y015
+
+@_typing.final
+class RestoreTicketResponse(_message.Message):
+    """The ticket as it is now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TICKET_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def ticket(self) -> _ticket_pb2.Ticket:
+        """Always set."""
+
+    def __init__(
+        self,
+        *,
+        ticket: _ticket_pb2.Ticket | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ticket", b"ticket"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ticket", b"ticket"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RestoreTicketResponse: _TypeAlias = RestoreTicketResponse  # noqa: Y015
+
+@_typing.final
+class CreateCommentRequest(_message.Message):
+    """What to say about which ticket."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    BODY_FIELD_NUMBER: _builtins.int
+    INTERNAL_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Required: the ticket's id or number."""
+    body: _builtins.str
+    """Required, Markdown, 1–65,536 characters."""
+    internal: _builtins.bool
+    """True: for agents alone, and by agents alone. False when absent."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        body: _builtins.str = ...,
+        internal: _builtins.bool | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_internal", b"_internal", "internal", b"internal"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_internal", b"_internal", "body", b"body", "id", b"id", "internal", b"internal"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__internal: _TypeAlias = _typing.Literal["internal"]  # noqa: Y015
+    _WhichOneofArgType__internal: _TypeAlias = _typing.Literal["_internal", b"_internal"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__internal) -> _WhichOneofReturnType__internal | None: ...
+
+Global___CreateCommentRequest: _TypeAlias = CreateCommentRequest  # noqa: Y015
+
+@_typing.final
+class CreateCommentResponse(_message.Message):
+    """The comment as written."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMMENT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def comment(self) -> _ticket_pb2.Comment:
+        """Always set."""
+
+    def __init__(
+        self,
+        *,
+        comment: _ticket_pb2.Comment | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["comment", b"comment"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["comment", b"comment"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateCommentResponse: _TypeAlias = CreateCommentResponse  # noqa: Y015
+
+@_typing.final
+class UpdateCommentRequest(_message.Message):
+    """Which comment to edit."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    COMMENT_ID_FIELD_NUMBER: _builtins.int
+    BODY_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Required: the ticket's id or number."""
+    comment_id: _builtins.str
+    """Required: the comment's id."""
+    body: _builtins.str
+    """Required, Markdown, 1–65,536 characters."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        comment_id: _builtins.str = ...,
+        body: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "comment_id", b"comment_id", "id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateCommentRequest: _TypeAlias = UpdateCommentRequest  # noqa: Y015
+
+@_typing.final
+class UpdateCommentResponse(_message.Message):
+    """The comment as it is now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMMENT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def comment(self) -> _ticket_pb2.Comment:
+        """Always set."""
+
+    def __init__(
+        self,
+        *,
+        comment: _ticket_pb2.Comment | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["comment", b"comment"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["comment", b"comment"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateCommentResponse: _TypeAlias = UpdateCommentResponse  # noqa: Y015
+
+@_typing.final
+class ListCommentsRequest(_message.Message):
+    """Whose comments to list."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    CURSOR_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Required: the ticket's id or number."""
+    limit: _builtins.int
+    """How many at most, 1–100; 20 when absent."""
+    cursor: _builtins.str
+    """`next_cursor` of the page before; the first page when absent."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        limit: _builtins.int | None = ...,
+        cursor: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cursor", b"_cursor", "_limit", b"_limit", "cursor", b"cursor", "limit", b"limit"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cursor", b"_cursor", "_limit", b"_limit", "cursor", b"cursor", "id", b"id", "limit", b"limit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__cursor: _TypeAlias = _typing.Literal["cursor"]  # noqa: Y015
+    _WhichOneofArgType__cursor: _TypeAlias = _typing.Literal["_cursor", b"_cursor"]  # noqa: Y015
+    _WhichOneofReturnType__limit: _TypeAlias = _typing.Literal["limit"]  # noqa: Y015
+    _WhichOneofArgType__limit: _TypeAlias = _typing.Literal["_limit", b"_limit"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cursor) -> _WhichOneofReturnType__cursor | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__limit) -> _WhichOneofReturnType__limit | None: ...
+
+Global___ListCommentsRequest: _TypeAlias = ListCommentsRequest  # noqa: Y015
+
+@_typing.final
+class ListCommentsResponse(_message.Message):
+    """One page of comments."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMMENTS_FIELD_NUMBER: _builtins.int
+    NEXT_CURSOR_FIELD_NUMBER: _builtins.int
+    next_cursor: _builtins.str
+    """Where the next page begins. Absent on the last one."""
+    @_builtins.property
+    def comments(self) -> _containers.RepeatedCompositeFieldContainer[_ticket_pb2.Comment]:
+        """Oldest first."""
+
+    def __init__(
+        self,
+        *,
+        comments: _abc.Iterable[_ticket_pb2.Comment] | None = ...,
+        next_cursor: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_next_cursor", b"_next_cursor", "next_cursor", b"next_cursor"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_next_cursor", b"_next_cursor", "comments", b"comments", "next_cursor", b"next_cursor"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__next_cursor: _TypeAlias = _typing.Literal["next_cursor"]  # noqa: Y015
+    _WhichOneofArgType__next_cursor: _TypeAlias = _typing.Literal["_next_cursor", b"_next_cursor"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__next_cursor) -> _WhichOneofReturnType__next_cursor | None: ...
+
+Global___ListCommentsResponse: _TypeAlias = ListCommentsResponse  # noqa: Y015
+
+@_typing.final
+class ListTicketEventsRequest(_message.Message):
+    """Whose history to list."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    CURSOR_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Required: the ticket's id or number."""
+    limit: _builtins.int
+    """How many at most, 1–100; 20 when absent."""
+    cursor: _builtins.str
+    """`next_cursor` of the page before; the first page when absent."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        limit: _builtins.int | None = ...,
+        cursor: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cursor", b"_cursor", "_limit", b"_limit", "cursor", b"cursor", "limit", b"limit"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cursor", b"_cursor", "_limit", b"_limit", "cursor", b"cursor", "id", b"id", "limit", b"limit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__cursor: _TypeAlias = _typing.Literal["cursor"]  # noqa: Y015
+    _WhichOneofArgType__cursor: _TypeAlias = _typing.Literal["_cursor", b"_cursor"]  # noqa: Y015
+    _WhichOneofReturnType__limit: _TypeAlias = _typing.Literal["limit"]  # noqa: Y015
+    _WhichOneofArgType__limit: _TypeAlias = _typing.Literal["_limit", b"_limit"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cursor) -> _WhichOneofReturnType__cursor | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__limit) -> _WhichOneofReturnType__limit | None: ...
+
+Global___ListTicketEventsRequest: _TypeAlias = ListTicketEventsRequest  # noqa: Y015
+
+@_typing.final
+class ListTicketEventsResponse(_message.Message):
+    """One page of a ticket's history."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENTS_FIELD_NUMBER: _builtins.int
+    NEXT_CURSOR_FIELD_NUMBER: _builtins.int
+    next_cursor: _builtins.str
+    """Where the next page begins. Absent on the last one."""
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[_ticket_pb2.TicketEvent]:
+        """Oldest first."""
+
+    def __init__(
+        self,
+        *,
+        events: _abc.Iterable[_ticket_pb2.TicketEvent] | None = ...,
+        next_cursor: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_next_cursor", b"_next_cursor", "next_cursor", b"next_cursor"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_next_cursor", b"_next_cursor", "events", b"events", "next_cursor", b"next_cursor"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__next_cursor: _TypeAlias = _typing.Literal["next_cursor"]  # noqa: Y015
+    _WhichOneofArgType__next_cursor: _TypeAlias = _typing.Literal["_next_cursor", b"_next_cursor"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__next_cursor) -> _WhichOneofReturnType__next_cursor | None: ...
+
+Global___ListTicketEventsResponse: _TypeAlias = ListTicketEventsResponse  # noqa: Y015
+
+@_typing.final
+class WatchTicketsRequest(_message.Message):
+    """From where on to watch."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CURSOR_FIELD_NUMBER: _builtins.int
+    cursor: _builtins.str
+    """`cursor` of the last message of an earlier watch, to go on behind it; what happens from now on when absent."""
+    def __init__(
+        self,
+        *,
+        cursor: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cursor", b"_cursor", "cursor", b"cursor"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cursor", b"_cursor", "cursor", b"cursor"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__cursor: _TypeAlias = _typing.Literal["cursor"]  # noqa: Y015
+    _WhichOneofArgType__cursor: _TypeAlias = _typing.Literal["_cursor", b"_cursor"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cursor) -> _WhichOneofReturnType__cursor | None: ...
+
+Global___WatchTicketsRequest: _TypeAlias = WatchTicketsRequest  # noqa: Y015
+
+@_typing.final
+class WatchTicketsResponse(_message.Message):
+    """One event, or a sign of life."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_FIELD_NUMBER: _builtins.int
+    CURSOR_FIELD_NUMBER: _builtins.int
+    cursor: _builtins.str
+    """Where to resume: behind everything told so far."""
+    @_builtins.property
+    def event(self) -> _ticket_pb2.TicketEvent:
+        """Absent in a sign of life."""
+
+    def __init__(
+        self,
+        *,
+        event: _ticket_pb2.TicketEvent | None = ...,
+        cursor: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "event", b"event"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchTicketsResponse: _TypeAlias = WatchTicketsResponse  # noqa: Y015

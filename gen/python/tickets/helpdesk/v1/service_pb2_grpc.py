@@ -69,6 +69,41 @@ class TicketServiceStub(object):
                 request_serializer=tickets_dot_helpdesk_dot_v1_dot_service__pb2.CloseTicketRequest.SerializeToString,
                 response_deserializer=tickets_dot_helpdesk_dot_v1_dot_service__pb2.CloseTicketResponse.FromString,
                 _registered_method=True)
+        self.DeleteTicket = channel.unary_unary(
+                '/tickets.helpdesk.v1.TicketService/DeleteTicket',
+                request_serializer=tickets_dot_helpdesk_dot_v1_dot_service__pb2.DeleteTicketRequest.SerializeToString,
+                response_deserializer=tickets_dot_helpdesk_dot_v1_dot_service__pb2.DeleteTicketResponse.FromString,
+                _registered_method=True)
+        self.RestoreTicket = channel.unary_unary(
+                '/tickets.helpdesk.v1.TicketService/RestoreTicket',
+                request_serializer=tickets_dot_helpdesk_dot_v1_dot_service__pb2.RestoreTicketRequest.SerializeToString,
+                response_deserializer=tickets_dot_helpdesk_dot_v1_dot_service__pb2.RestoreTicketResponse.FromString,
+                _registered_method=True)
+        self.CreateComment = channel.unary_unary(
+                '/tickets.helpdesk.v1.TicketService/CreateComment',
+                request_serializer=tickets_dot_helpdesk_dot_v1_dot_service__pb2.CreateCommentRequest.SerializeToString,
+                response_deserializer=tickets_dot_helpdesk_dot_v1_dot_service__pb2.CreateCommentResponse.FromString,
+                _registered_method=True)
+        self.UpdateComment = channel.unary_unary(
+                '/tickets.helpdesk.v1.TicketService/UpdateComment',
+                request_serializer=tickets_dot_helpdesk_dot_v1_dot_service__pb2.UpdateCommentRequest.SerializeToString,
+                response_deserializer=tickets_dot_helpdesk_dot_v1_dot_service__pb2.UpdateCommentResponse.FromString,
+                _registered_method=True)
+        self.ListComments = channel.unary_unary(
+                '/tickets.helpdesk.v1.TicketService/ListComments',
+                request_serializer=tickets_dot_helpdesk_dot_v1_dot_service__pb2.ListCommentsRequest.SerializeToString,
+                response_deserializer=tickets_dot_helpdesk_dot_v1_dot_service__pb2.ListCommentsResponse.FromString,
+                _registered_method=True)
+        self.ListTicketEvents = channel.unary_unary(
+                '/tickets.helpdesk.v1.TicketService/ListTicketEvents',
+                request_serializer=tickets_dot_helpdesk_dot_v1_dot_service__pb2.ListTicketEventsRequest.SerializeToString,
+                response_deserializer=tickets_dot_helpdesk_dot_v1_dot_service__pb2.ListTicketEventsResponse.FromString,
+                _registered_method=True)
+        self.WatchTickets = channel.unary_stream(
+                '/tickets.helpdesk.v1.TicketService/WatchTickets',
+                request_serializer=tickets_dot_helpdesk_dot_v1_dot_service__pb2.WatchTicketsRequest.SerializeToString,
+                response_deserializer=tickets_dot_helpdesk_dot_v1_dot_service__pb2.WatchTicketsResponse.FromString,
+                _registered_method=True)
 
 
 class TicketServiceServicer(object):
@@ -85,7 +120,8 @@ class TicketServiceServicer(object):
     """
 
     def ListTickets(self, request, context):
-        """Lists the tickets that the caller may see, newest first, in pages. INVALID_ARGUMENT: a bound is broken, or `cursor`
+        """Lists the tickets that the caller may see, in pages that cost the same at any depth. A ticket that changes
+        meanwhile moves in the orders that its change touches, and in no other. INVALID_ARGUMENT: a bound is broken, or `cursor`
         is not from this list.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -93,7 +129,7 @@ class TicketServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetTicket(self, request, context):
-        """Reads one ticket. NOT_FOUND: the caller sees no such ticket.
+        """Reads one ticket. NOT_FOUND: the caller sees no such ticket, or it is deleted and that was not asked for.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -113,15 +149,79 @@ class TicketServiceServicer(object):
         """Changes some members of a ticket; what is left out stays.
 
         NOT_FOUND: the caller sees no such ticket. PERMISSION_DENIED: it was submitted by someone else and the caller is no
-        agent. INVALID_ARGUMENT: a bound is broken, or `update_mask` names an unknown or fixed member.
+        agent. INVALID_ARGUMENT: a bound is broken, or `update_mask` names an unknown or fixed member. ABORTED, reason
+        `stale`: `etag` is not the ticket's any more.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CloseTicket(self, request, context):
-        """Closes a ticket. Closing a closed one changes nothing and answers the same. NOT_FOUND and PERMISSION_DENIED as for
-        UpdateTicket.
+        """Closes a ticket. Closing a closed one changes nothing and answers the same. Metadata `idempotency-key` as for
+        CreateTicket; NOT_FOUND, PERMISSION_DENIED and ABORTED as for UpdateTicket.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteTicket(self, request, context):
+        """Deletes a ticket, softly: it is in no list and not found unless asked for. Deleting a deleted one changes nothing.
+        NOT_FOUND, PERMISSION_DENIED and ABORTED as for UpdateTicket.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RestoreTicket(self, request, context):
+        """Restores a deleted ticket. Restoring one that is not deleted changes nothing. NOT_FOUND, PERMISSION_DENIED and
+        ABORTED as for UpdateTicket.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateComment(self, request, context):
+        """Comments on a ticket. The first public comment of an agent who did not submit the ticket is its first response.
+        Metadata `idempotency-key` as for CreateTicket.
+
+        NOT_FOUND: the caller sees no such ticket. PERMISSION_DENIED: it was submitted by someone else and the caller is no
+        agent; or the comment is internal and the caller is none. INVALID_ARGUMENT: a bound is broken.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateComment(self, request, context):
+        """Edits a comment of the caller's own. NOT_FOUND: the caller sees no such ticket or comment. PERMISSION_DENIED:
+        someone else wrote it. INVALID_ARGUMENT: a bound is broken.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListComments(self, request, context):
+        """Lists a ticket's comments, oldest first, in pages; internal ones for agents. NOT_FOUND: the caller sees no such
+        ticket. INVALID_ARGUMENT: a bound is broken, or `cursor` is not from this list.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTicketEvents(self, request, context):
+        """Lists a ticket's history, oldest first, in pages; that of a deleted ticket too. Errors as for ListComments.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchTickets(self, request, context):
+        """Tells every change of the tickets that the caller may see as it happens, until the caller leaves. The first message
+        comes at once and says where the watch begins; after it, a message without an event says every few seconds that all
+        is well. Every event is told, those of a ticket in order of version. Resumed from a cursor, it goes on right behind
+        it.
+
+        UNAUTHENTICATED: the token has expired. UNAVAILABLE: the server is shutting down, or its database is away: resume
+        elsewhere or later. INVALID_ARGUMENT: `cursor` is not from such a watch.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -154,6 +254,41 @@ def add_TicketServiceServicer_to_server(servicer, server):
                     servicer.CloseTicket,
                     request_deserializer=tickets_dot_helpdesk_dot_v1_dot_service__pb2.CloseTicketRequest.FromString,
                     response_serializer=tickets_dot_helpdesk_dot_v1_dot_service__pb2.CloseTicketResponse.SerializeToString,
+            ),
+            'DeleteTicket': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteTicket,
+                    request_deserializer=tickets_dot_helpdesk_dot_v1_dot_service__pb2.DeleteTicketRequest.FromString,
+                    response_serializer=tickets_dot_helpdesk_dot_v1_dot_service__pb2.DeleteTicketResponse.SerializeToString,
+            ),
+            'RestoreTicket': grpc.unary_unary_rpc_method_handler(
+                    servicer.RestoreTicket,
+                    request_deserializer=tickets_dot_helpdesk_dot_v1_dot_service__pb2.RestoreTicketRequest.FromString,
+                    response_serializer=tickets_dot_helpdesk_dot_v1_dot_service__pb2.RestoreTicketResponse.SerializeToString,
+            ),
+            'CreateComment': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateComment,
+                    request_deserializer=tickets_dot_helpdesk_dot_v1_dot_service__pb2.CreateCommentRequest.FromString,
+                    response_serializer=tickets_dot_helpdesk_dot_v1_dot_service__pb2.CreateCommentResponse.SerializeToString,
+            ),
+            'UpdateComment': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateComment,
+                    request_deserializer=tickets_dot_helpdesk_dot_v1_dot_service__pb2.UpdateCommentRequest.FromString,
+                    response_serializer=tickets_dot_helpdesk_dot_v1_dot_service__pb2.UpdateCommentResponse.SerializeToString,
+            ),
+            'ListComments': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListComments,
+                    request_deserializer=tickets_dot_helpdesk_dot_v1_dot_service__pb2.ListCommentsRequest.FromString,
+                    response_serializer=tickets_dot_helpdesk_dot_v1_dot_service__pb2.ListCommentsResponse.SerializeToString,
+            ),
+            'ListTicketEvents': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTicketEvents,
+                    request_deserializer=tickets_dot_helpdesk_dot_v1_dot_service__pb2.ListTicketEventsRequest.FromString,
+                    response_serializer=tickets_dot_helpdesk_dot_v1_dot_service__pb2.ListTicketEventsResponse.SerializeToString,
+            ),
+            'WatchTickets': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchTickets,
+                    request_deserializer=tickets_dot_helpdesk_dot_v1_dot_service__pb2.WatchTicketsRequest.FromString,
+                    response_serializer=tickets_dot_helpdesk_dot_v1_dot_service__pb2.WatchTicketsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -301,6 +436,195 @@ class TicketService(object):
             '/tickets.helpdesk.v1.TicketService/CloseTicket',
             tickets_dot_helpdesk_dot_v1_dot_service__pb2.CloseTicketRequest.SerializeToString,
             tickets_dot_helpdesk_dot_v1_dot_service__pb2.CloseTicketResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteTicket(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tickets.helpdesk.v1.TicketService/DeleteTicket',
+            tickets_dot_helpdesk_dot_v1_dot_service__pb2.DeleteTicketRequest.SerializeToString,
+            tickets_dot_helpdesk_dot_v1_dot_service__pb2.DeleteTicketResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RestoreTicket(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tickets.helpdesk.v1.TicketService/RestoreTicket',
+            tickets_dot_helpdesk_dot_v1_dot_service__pb2.RestoreTicketRequest.SerializeToString,
+            tickets_dot_helpdesk_dot_v1_dot_service__pb2.RestoreTicketResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateComment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tickets.helpdesk.v1.TicketService/CreateComment',
+            tickets_dot_helpdesk_dot_v1_dot_service__pb2.CreateCommentRequest.SerializeToString,
+            tickets_dot_helpdesk_dot_v1_dot_service__pb2.CreateCommentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateComment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tickets.helpdesk.v1.TicketService/UpdateComment',
+            tickets_dot_helpdesk_dot_v1_dot_service__pb2.UpdateCommentRequest.SerializeToString,
+            tickets_dot_helpdesk_dot_v1_dot_service__pb2.UpdateCommentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListComments(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tickets.helpdesk.v1.TicketService/ListComments',
+            tickets_dot_helpdesk_dot_v1_dot_service__pb2.ListCommentsRequest.SerializeToString,
+            tickets_dot_helpdesk_dot_v1_dot_service__pb2.ListCommentsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTicketEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tickets.helpdesk.v1.TicketService/ListTicketEvents',
+            tickets_dot_helpdesk_dot_v1_dot_service__pb2.ListTicketEventsRequest.SerializeToString,
+            tickets_dot_helpdesk_dot_v1_dot_service__pb2.ListTicketEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchTickets(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/tickets.helpdesk.v1.TicketService/WatchTickets',
+            tickets_dot_helpdesk_dot_v1_dot_service__pb2.WatchTicketsRequest.SerializeToString,
+            tickets_dot_helpdesk_dot_v1_dot_service__pb2.WatchTicketsResponse.FromString,
             options,
             channel_credentials,
             insecure,

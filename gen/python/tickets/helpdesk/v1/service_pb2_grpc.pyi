@@ -44,11 +44,12 @@ class TicketServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> TicketServiceAsyncStub: ...
     ListTickets: _grpc.UnaryUnaryMultiCallable[_service_pb2.ListTicketsRequest, _service_pb2.ListTicketsResponse]
-    """Lists the tickets that the caller may see, newest first, in pages. INVALID_ARGUMENT: a bound is broken, or `cursor`
+    """Lists the tickets that the caller may see, in pages that cost the same at any depth. A ticket that changes
+    meanwhile moves in the orders that its change touches, and in no other. INVALID_ARGUMENT: a bound is broken, or `cursor`
     is not from this list.
     """
     GetTicket: _grpc.UnaryUnaryMultiCallable[_service_pb2.GetTicketRequest, _service_pb2.GetTicketResponse]
-    """Reads one ticket. NOT_FOUND: the caller sees no such ticket."""
+    """Reads one ticket. NOT_FOUND: the caller sees no such ticket, or it is deleted and that was not asked for."""
     CreateTicket: _grpc.UnaryUnaryMultiCallable[_service_pb2.CreateTicketRequest, _service_pb2.CreateTicketResponse]
     """Raises a ticket. Metadata `idempotency-key` (1–255 printable characters) makes it safe to repeat: for an hour the
     same key with the same request gets the first answer again, with trailing metadata `idempotent-replayed: true`.
@@ -59,11 +60,46 @@ class TicketServiceStub:
     """Changes some members of a ticket; what is left out stays.
 
     NOT_FOUND: the caller sees no such ticket. PERMISSION_DENIED: it was submitted by someone else and the caller is no
-    agent. INVALID_ARGUMENT: a bound is broken, or `update_mask` names an unknown or fixed member.
+    agent. INVALID_ARGUMENT: a bound is broken, or `update_mask` names an unknown or fixed member. ABORTED, reason
+    `stale`: `etag` is not the ticket's any more.
     """
     CloseTicket: _grpc.UnaryUnaryMultiCallable[_service_pb2.CloseTicketRequest, _service_pb2.CloseTicketResponse]
-    """Closes a ticket. Closing a closed one changes nothing and answers the same. NOT_FOUND and PERMISSION_DENIED as for
-    UpdateTicket.
+    """Closes a ticket. Closing a closed one changes nothing and answers the same. Metadata `idempotency-key` as for
+    CreateTicket; NOT_FOUND, PERMISSION_DENIED and ABORTED as for UpdateTicket.
+    """
+    DeleteTicket: _grpc.UnaryUnaryMultiCallable[_service_pb2.DeleteTicketRequest, _service_pb2.DeleteTicketResponse]
+    """Deletes a ticket, softly: it is in no list and not found unless asked for. Deleting a deleted one changes nothing.
+    NOT_FOUND, PERMISSION_DENIED and ABORTED as for UpdateTicket.
+    """
+    RestoreTicket: _grpc.UnaryUnaryMultiCallable[_service_pb2.RestoreTicketRequest, _service_pb2.RestoreTicketResponse]
+    """Restores a deleted ticket. Restoring one that is not deleted changes nothing. NOT_FOUND, PERMISSION_DENIED and
+    ABORTED as for UpdateTicket.
+    """
+    CreateComment: _grpc.UnaryUnaryMultiCallable[_service_pb2.CreateCommentRequest, _service_pb2.CreateCommentResponse]
+    """Comments on a ticket. The first public comment of an agent who did not submit the ticket is its first response.
+    Metadata `idempotency-key` as for CreateTicket.
+
+    NOT_FOUND: the caller sees no such ticket. PERMISSION_DENIED: it was submitted by someone else and the caller is no
+    agent; or the comment is internal and the caller is none. INVALID_ARGUMENT: a bound is broken.
+    """
+    UpdateComment: _grpc.UnaryUnaryMultiCallable[_service_pb2.UpdateCommentRequest, _service_pb2.UpdateCommentResponse]
+    """Edits a comment of the caller's own. NOT_FOUND: the caller sees no such ticket or comment. PERMISSION_DENIED:
+    someone else wrote it. INVALID_ARGUMENT: a bound is broken.
+    """
+    ListComments: _grpc.UnaryUnaryMultiCallable[_service_pb2.ListCommentsRequest, _service_pb2.ListCommentsResponse]
+    """Lists a ticket's comments, oldest first, in pages; internal ones for agents. NOT_FOUND: the caller sees no such
+    ticket. INVALID_ARGUMENT: a bound is broken, or `cursor` is not from this list.
+    """
+    ListTicketEvents: _grpc.UnaryUnaryMultiCallable[_service_pb2.ListTicketEventsRequest, _service_pb2.ListTicketEventsResponse]
+    """Lists a ticket's history, oldest first, in pages; that of a deleted ticket too. Errors as for ListComments."""
+    WatchTickets: _grpc.UnaryStreamMultiCallable[_service_pb2.WatchTicketsRequest, _service_pb2.WatchTicketsResponse]
+    """Tells every change of the tickets that the caller may see as it happens, until the caller leaves. The first message
+    comes at once and says where the watch begins; after it, a message without an event says every few seconds that all
+    is well. Every event is told, those of a ticket in order of version. Resumed from a cursor, it goes on right behind
+    it.
+
+    UNAUTHENTICATED: the token has expired. UNAVAILABLE: the server is shutting down, or its database is away: resume
+    elsewhere or later. INVALID_ARGUMENT: `cursor` is not from such a watch.
     """
 
 @_typing.type_check_only
@@ -82,11 +118,12 @@ class TicketServiceAsyncStub(TicketServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListTickets: _aio.UnaryUnaryMultiCallable[_service_pb2.ListTicketsRequest, _service_pb2.ListTicketsResponse]  # type: ignore[assignment]
-    """Lists the tickets that the caller may see, newest first, in pages. INVALID_ARGUMENT: a bound is broken, or `cursor`
+    """Lists the tickets that the caller may see, in pages that cost the same at any depth. A ticket that changes
+    meanwhile moves in the orders that its change touches, and in no other. INVALID_ARGUMENT: a bound is broken, or `cursor`
     is not from this list.
     """
     GetTicket: _aio.UnaryUnaryMultiCallable[_service_pb2.GetTicketRequest, _service_pb2.GetTicketResponse]  # type: ignore[assignment]
-    """Reads one ticket. NOT_FOUND: the caller sees no such ticket."""
+    """Reads one ticket. NOT_FOUND: the caller sees no such ticket, or it is deleted and that was not asked for."""
     CreateTicket: _aio.UnaryUnaryMultiCallable[_service_pb2.CreateTicketRequest, _service_pb2.CreateTicketResponse]  # type: ignore[assignment]
     """Raises a ticket. Metadata `idempotency-key` (1–255 printable characters) makes it safe to repeat: for an hour the
     same key with the same request gets the first answer again, with trailing metadata `idempotent-replayed: true`.
@@ -97,11 +134,46 @@ class TicketServiceAsyncStub(TicketServiceStub):
     """Changes some members of a ticket; what is left out stays.
 
     NOT_FOUND: the caller sees no such ticket. PERMISSION_DENIED: it was submitted by someone else and the caller is no
-    agent. INVALID_ARGUMENT: a bound is broken, or `update_mask` names an unknown or fixed member.
+    agent. INVALID_ARGUMENT: a bound is broken, or `update_mask` names an unknown or fixed member. ABORTED, reason
+    `stale`: `etag` is not the ticket's any more.
     """
     CloseTicket: _aio.UnaryUnaryMultiCallable[_service_pb2.CloseTicketRequest, _service_pb2.CloseTicketResponse]  # type: ignore[assignment]
-    """Closes a ticket. Closing a closed one changes nothing and answers the same. NOT_FOUND and PERMISSION_DENIED as for
-    UpdateTicket.
+    """Closes a ticket. Closing a closed one changes nothing and answers the same. Metadata `idempotency-key` as for
+    CreateTicket; NOT_FOUND, PERMISSION_DENIED and ABORTED as for UpdateTicket.
+    """
+    DeleteTicket: _aio.UnaryUnaryMultiCallable[_service_pb2.DeleteTicketRequest, _service_pb2.DeleteTicketResponse]  # type: ignore[assignment]
+    """Deletes a ticket, softly: it is in no list and not found unless asked for. Deleting a deleted one changes nothing.
+    NOT_FOUND, PERMISSION_DENIED and ABORTED as for UpdateTicket.
+    """
+    RestoreTicket: _aio.UnaryUnaryMultiCallable[_service_pb2.RestoreTicketRequest, _service_pb2.RestoreTicketResponse]  # type: ignore[assignment]
+    """Restores a deleted ticket. Restoring one that is not deleted changes nothing. NOT_FOUND, PERMISSION_DENIED and
+    ABORTED as for UpdateTicket.
+    """
+    CreateComment: _aio.UnaryUnaryMultiCallable[_service_pb2.CreateCommentRequest, _service_pb2.CreateCommentResponse]  # type: ignore[assignment]
+    """Comments on a ticket. The first public comment of an agent who did not submit the ticket is its first response.
+    Metadata `idempotency-key` as for CreateTicket.
+
+    NOT_FOUND: the caller sees no such ticket. PERMISSION_DENIED: it was submitted by someone else and the caller is no
+    agent; or the comment is internal and the caller is none. INVALID_ARGUMENT: a bound is broken.
+    """
+    UpdateComment: _aio.UnaryUnaryMultiCallable[_service_pb2.UpdateCommentRequest, _service_pb2.UpdateCommentResponse]  # type: ignore[assignment]
+    """Edits a comment of the caller's own. NOT_FOUND: the caller sees no such ticket or comment. PERMISSION_DENIED:
+    someone else wrote it. INVALID_ARGUMENT: a bound is broken.
+    """
+    ListComments: _aio.UnaryUnaryMultiCallable[_service_pb2.ListCommentsRequest, _service_pb2.ListCommentsResponse]  # type: ignore[assignment]
+    """Lists a ticket's comments, oldest first, in pages; internal ones for agents. NOT_FOUND: the caller sees no such
+    ticket. INVALID_ARGUMENT: a bound is broken, or `cursor` is not from this list.
+    """
+    ListTicketEvents: _aio.UnaryUnaryMultiCallable[_service_pb2.ListTicketEventsRequest, _service_pb2.ListTicketEventsResponse]  # type: ignore[assignment]
+    """Lists a ticket's history, oldest first, in pages; that of a deleted ticket too. Errors as for ListComments."""
+    WatchTickets: _aio.UnaryStreamMultiCallable[_service_pb2.WatchTicketsRequest, _service_pb2.WatchTicketsResponse]  # type: ignore[assignment]
+    """Tells every change of the tickets that the caller may see as it happens, until the caller leaves. The first message
+    comes at once and says where the watch begins; after it, a message without an event says every few seconds that all
+    is well. Every event is told, those of a ticket in order of version. Resumed from a cursor, it goes on right behind
+    it.
+
+    UNAUTHENTICATED: the token has expired. UNAVAILABLE: the server is shutting down, or its database is away: resume
+    elsewhere or later. INVALID_ARGUMENT: `cursor` is not from such a watch.
     """
 
 class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -123,7 +195,8 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _service_pb2.ListTicketsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_service_pb2.ListTicketsResponse, _abc.Awaitable[_service_pb2.ListTicketsResponse]]:
-        """Lists the tickets that the caller may see, newest first, in pages. INVALID_ARGUMENT: a bound is broken, or `cursor`
+        """Lists the tickets that the caller may see, in pages that cost the same at any depth. A ticket that changes
+        meanwhile moves in the orders that its change touches, and in no other. INVALID_ARGUMENT: a bound is broken, or `cursor`
         is not from this list.
         """
 
@@ -133,7 +206,7 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _service_pb2.GetTicketRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_service_pb2.GetTicketResponse, _abc.Awaitable[_service_pb2.GetTicketResponse]]:
-        """Reads one ticket. NOT_FOUND: the caller sees no such ticket."""
+        """Reads one ticket. NOT_FOUND: the caller sees no such ticket, or it is deleted and that was not asked for."""
 
     @_abc_1.abstractmethod
     def CreateTicket(
@@ -156,7 +229,8 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
         """Changes some members of a ticket; what is left out stays.
 
         NOT_FOUND: the caller sees no such ticket. PERMISSION_DENIED: it was submitted by someone else and the caller is no
-        agent. INVALID_ARGUMENT: a bound is broken, or `update_mask` names an unknown or fixed member.
+        agent. INVALID_ARGUMENT: a bound is broken, or `update_mask` names an unknown or fixed member. ABORTED, reason
+        `stale`: `etag` is not the ticket's any more.
         """
 
     @_abc_1.abstractmethod
@@ -165,8 +239,84 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _service_pb2.CloseTicketRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_service_pb2.CloseTicketResponse, _abc.Awaitable[_service_pb2.CloseTicketResponse]]:
-        """Closes a ticket. Closing a closed one changes nothing and answers the same. NOT_FOUND and PERMISSION_DENIED as for
-        UpdateTicket.
+        """Closes a ticket. Closing a closed one changes nothing and answers the same. Metadata `idempotency-key` as for
+        CreateTicket; NOT_FOUND, PERMISSION_DENIED and ABORTED as for UpdateTicket.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteTicket(
+        self,
+        request: _service_pb2.DeleteTicketRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_service_pb2.DeleteTicketResponse, _abc.Awaitable[_service_pb2.DeleteTicketResponse]]:
+        """Deletes a ticket, softly: it is in no list and not found unless asked for. Deleting a deleted one changes nothing.
+        NOT_FOUND, PERMISSION_DENIED and ABORTED as for UpdateTicket.
+        """
+
+    @_abc_1.abstractmethod
+    def RestoreTicket(
+        self,
+        request: _service_pb2.RestoreTicketRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_service_pb2.RestoreTicketResponse, _abc.Awaitable[_service_pb2.RestoreTicketResponse]]:
+        """Restores a deleted ticket. Restoring one that is not deleted changes nothing. NOT_FOUND, PERMISSION_DENIED and
+        ABORTED as for UpdateTicket.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateComment(
+        self,
+        request: _service_pb2.CreateCommentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_service_pb2.CreateCommentResponse, _abc.Awaitable[_service_pb2.CreateCommentResponse]]:
+        """Comments on a ticket. The first public comment of an agent who did not submit the ticket is its first response.
+        Metadata `idempotency-key` as for CreateTicket.
+
+        NOT_FOUND: the caller sees no such ticket. PERMISSION_DENIED: it was submitted by someone else and the caller is no
+        agent; or the comment is internal and the caller is none. INVALID_ARGUMENT: a bound is broken.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateComment(
+        self,
+        request: _service_pb2.UpdateCommentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_service_pb2.UpdateCommentResponse, _abc.Awaitable[_service_pb2.UpdateCommentResponse]]:
+        """Edits a comment of the caller's own. NOT_FOUND: the caller sees no such ticket or comment. PERMISSION_DENIED:
+        someone else wrote it. INVALID_ARGUMENT: a bound is broken.
+        """
+
+    @_abc_1.abstractmethod
+    def ListComments(
+        self,
+        request: _service_pb2.ListCommentsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_service_pb2.ListCommentsResponse, _abc.Awaitable[_service_pb2.ListCommentsResponse]]:
+        """Lists a ticket's comments, oldest first, in pages; internal ones for agents. NOT_FOUND: the caller sees no such
+        ticket. INVALID_ARGUMENT: a bound is broken, or `cursor` is not from this list.
+        """
+
+    @_abc_1.abstractmethod
+    def ListTicketEvents(
+        self,
+        request: _service_pb2.ListTicketEventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_service_pb2.ListTicketEventsResponse, _abc.Awaitable[_service_pb2.ListTicketEventsResponse]]:
+        """Lists a ticket's history, oldest first, in pages; that of a deleted ticket too. Errors as for ListComments."""
+
+    @_abc_1.abstractmethod
+    def WatchTickets(
+        self,
+        request: _service_pb2.WatchTicketsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_service_pb2.WatchTicketsResponse], _abc.AsyncIterator[_service_pb2.WatchTicketsResponse]]:
+        """Tells every change of the tickets that the caller may see as it happens, until the caller leaves. The first message
+        comes at once and says where the watch begins; after it, a message without an event says every few seconds that all
+        is well. Every event is told, those of a ticket in order of version. Resumed from a cursor, it goes on right behind
+        it.
+
+        UNAUTHENTICATED: the token has expired. UNAVAILABLE: the server is shutting down, or its database is away: resume
+        elsewhere or later. INVALID_ARGUMENT: `cursor` is not from such a watch.
         """
 
 def add_TicketServiceServicer_to_server(servicer: TicketServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

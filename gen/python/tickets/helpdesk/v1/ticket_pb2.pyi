@@ -11,10 +11,10 @@ import builtins as _builtins
 import sys
 import typing as _typing
 
-if sys.version_info >= (3, 10):
-    from typing import TypeAlias as _TypeAlias
+if sys.version_info >= (3, 11):
+    from typing import TypeAlias as _TypeAlias, Never as _Never
 else:
-    from typing_extensions import TypeAlias as _TypeAlias
+    from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -190,6 +190,7 @@ class Ticket(_message.Message):
     RELATED_ASSET_ID_FIELD_NUMBER: _builtins.int
     RELATED_VULNERABILITY_ID_FIELD_NUMBER: _builtins.int
     TAGS_JSON_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """`tkt_` and a ULID, given by the service; sorts by creation."""
     tenant_id: _builtins.str
@@ -239,6 +240,10 @@ class Ticket(_message.Message):
     tags_json: _builtins.str
     """Free-form tags: the text of a JSON array of strings or of a JSON object; `[]` by default. Text, because a Struct
     would turn every number into a double.
+    """
+    etag: _builtins.str
+    """What says whether it has changed since: goes back with a write that must not overwrite another. In answers that are
+    one ticket; absent in lists.
     """
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
@@ -297,10 +302,11 @@ class Ticket(_message.Message):
         related_asset_id: _builtins.str | None = ...,
         related_vulnerability_id: _builtins.str | None = ...,
         tags_json: _builtins.str = ...,
+        etag: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_app_id", b"_app_id", "_assigned_to_id", b"_assigned_to_id", "_category", b"_category", "_deleted_by", b"_deleted_by", "_description", b"_description", "_related_asset_id", b"_related_asset_id", "_related_vulnerability_id", b"_related_vulnerability_id", "_sla_policy", b"_sla_policy", "_team_id", b"_team_id", "app_id", b"app_id", "assigned_to_id", b"assigned_to_id", "category", b"category", "created_at", b"created_at", "deleted_at", b"deleted_at", "deleted_by", b"deleted_by", "description", b"description", "due_at", b"due_at", "first_response_at", b"first_response_at", "related_asset_id", b"related_asset_id", "related_vulnerability_id", b"related_vulnerability_id", "resolved_at", b"resolved_at", "sla_policy", b"sla_policy", "team_id", b"team_id", "updated_at", b"updated_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_app_id", b"_app_id", "_assigned_to_id", b"_assigned_to_id", "_category", b"_category", "_deleted_by", b"_deleted_by", "_description", b"_description", "_etag", b"_etag", "_related_asset_id", b"_related_asset_id", "_related_vulnerability_id", b"_related_vulnerability_id", "_sla_policy", b"_sla_policy", "_team_id", b"_team_id", "app_id", b"app_id", "assigned_to_id", b"assigned_to_id", "category", b"category", "created_at", b"created_at", "deleted_at", b"deleted_at", "deleted_by", b"deleted_by", "description", b"description", "due_at", b"due_at", "etag", b"etag", "first_response_at", b"first_response_at", "related_asset_id", b"related_asset_id", "related_vulnerability_id", b"related_vulnerability_id", "resolved_at", b"resolved_at", "sla_policy", b"sla_policy", "team_id", b"team_id", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_app_id", b"_app_id", "_assigned_to_id", b"_assigned_to_id", "_category", b"_category", "_deleted_by", b"_deleted_by", "_description", b"_description", "_related_asset_id", b"_related_asset_id", "_related_vulnerability_id", b"_related_vulnerability_id", "_sla_policy", b"_sla_policy", "_team_id", b"_team_id", "app_id", b"app_id", "assigned_to_id", b"assigned_to_id", "category", b"category", "created_at", b"created_at", "created_by", b"created_by", "deleted_at", b"deleted_at", "deleted_by", b"deleted_by", "description", b"description", "due_at", b"due_at", "first_response_at", b"first_response_at", "id", b"id", "is_deleted", b"is_deleted", "number", b"number", "priority", b"priority", "related_asset_id", b"related_asset_id", "related_vulnerability_id", b"related_vulnerability_id", "resolved_at", b"resolved_at", "schema_version", b"schema_version", "sla_policy", b"sla_policy", "source", b"source", "source_type", b"source_type", "status", b"status", "submitted_by_id", b"submitted_by_id", "tags_json", b"tags_json", "team_id", b"team_id", "tenant_id", b"tenant_id", "title", b"title", "type", b"type", "updated_at", b"updated_at", "updated_by", b"updated_by"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_app_id", b"_app_id", "_assigned_to_id", b"_assigned_to_id", "_category", b"_category", "_deleted_by", b"_deleted_by", "_description", b"_description", "_etag", b"_etag", "_related_asset_id", b"_related_asset_id", "_related_vulnerability_id", b"_related_vulnerability_id", "_sla_policy", b"_sla_policy", "_team_id", b"_team_id", "app_id", b"app_id", "assigned_to_id", b"assigned_to_id", "category", b"category", "created_at", b"created_at", "created_by", b"created_by", "deleted_at", b"deleted_at", "deleted_by", b"deleted_by", "description", b"description", "due_at", b"due_at", "etag", b"etag", "first_response_at", b"first_response_at", "id", b"id", "is_deleted", b"is_deleted", "number", b"number", "priority", b"priority", "related_asset_id", b"related_asset_id", "related_vulnerability_id", b"related_vulnerability_id", "resolved_at", b"resolved_at", "schema_version", b"schema_version", "sla_policy", b"sla_policy", "source", b"source", "source_type", b"source_type", "status", b"status", "submitted_by_id", b"submitted_by_id", "tags_json", b"tags_json", "team_id", b"team_id", "tenant_id", b"tenant_id", "title", b"title", "type", b"type", "updated_at", b"updated_at", "updated_by", b"updated_by"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__app_id: _TypeAlias = _typing.Literal["app_id"]  # noqa: Y015
     _WhichOneofArgType__app_id: _TypeAlias = _typing.Literal["_app_id", b"_app_id"]  # noqa: Y015
@@ -312,6 +318,8 @@ class Ticket(_message.Message):
     _WhichOneofArgType__deleted_by: _TypeAlias = _typing.Literal["_deleted_by", b"_deleted_by"]  # noqa: Y015
     _WhichOneofReturnType__description: _TypeAlias = _typing.Literal["description"]  # noqa: Y015
     _WhichOneofArgType__description: _TypeAlias = _typing.Literal["_description", b"_description"]  # noqa: Y015
+    _WhichOneofReturnType__etag: _TypeAlias = _typing.Literal["etag"]  # noqa: Y015
+    _WhichOneofArgType__etag: _TypeAlias = _typing.Literal["_etag", b"_etag"]  # noqa: Y015
     _WhichOneofReturnType__related_asset_id: _TypeAlias = _typing.Literal["related_asset_id"]  # noqa: Y015
     _WhichOneofArgType__related_asset_id: _TypeAlias = _typing.Literal["_related_asset_id", b"_related_asset_id"]  # noqa: Y015
     _WhichOneofReturnType__related_vulnerability_id: _TypeAlias = _typing.Literal["related_vulnerability_id"]  # noqa: Y015
@@ -331,6 +339,8 @@ class Ticket(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__description) -> _WhichOneofReturnType__description | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__etag) -> _WhichOneofReturnType__etag | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__related_asset_id) -> _WhichOneofReturnType__related_asset_id | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__related_vulnerability_id) -> _WhichOneofReturnType__related_vulnerability_id | None: ...
@@ -340,3 +350,109 @@ class Ticket(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__team_id) -> _WhichOneofReturnType__team_id | None: ...
 
 Global___Ticket: _TypeAlias = Ticket  # noqa: Y015
+
+@_typing.final
+class Comment(_message.Message):
+    """What somebody said about a ticket."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    TICKET_ID_FIELD_NUMBER: _builtins.int
+    BODY_FIELD_NUMBER: _builtins.int
+    INTERNAL_FIELD_NUMBER: _builtins.int
+    AUTHOR_ID_FIELD_NUMBER: _builtins.int
+    CREATED_AT_FIELD_NUMBER: _builtins.int
+    UPDATED_AT_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """`cmt_` and a ULID, given by the service."""
+    ticket_id: _builtins.str
+    """The ticket's id."""
+    body: _builtins.str
+    """Markdown, 1–65,536 characters."""
+    internal: _builtins.bool
+    """True: for agents alone."""
+    author_id: _builtins.str
+    """The `sub` of the token that wrote it."""
+    @_builtins.property
+    def created_at(self) -> _timestamp_pb2.Timestamp:
+        """When it was written."""
+
+    @_builtins.property
+    def updated_at(self) -> _timestamp_pb2.Timestamp:
+        """When it was last edited. Absent until it is."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        ticket_id: _builtins.str = ...,
+        body: _builtins.str = ...,
+        internal: _builtins.bool = ...,
+        author_id: _builtins.str = ...,
+        created_at: _timestamp_pb2.Timestamp | None = ...,
+        updated_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "updated_at", b"updated_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["author_id", b"author_id", "body", b"body", "created_at", b"created_at", "id", b"id", "internal", b"internal", "ticket_id", b"ticket_id", "updated_at", b"updated_at"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Comment: _TypeAlias = Comment  # noqa: Y015
+
+@_typing.final
+class TicketEvent(_message.Message):
+    """One change of a ticket, as it was written: every write leaves one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    TICKET_ID_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    CHANGES_JSON_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    CREATED_AT_FIELD_NUMBER: _builtins.int
+    tenant_id: _builtins.str
+    """The tenant."""
+    ticket_id: _builtins.str
+    """The ticket's id."""
+    version: _builtins.int
+    """Counts the ticket's changes from 1, its creation. Who is no agent does not see those about internal comments."""
+    type: _builtins.str
+    """`ticket.created`, `ticket.updated`, `ticket.closed`, `ticket.reopened`, `ticket.deleted`, `ticket.restored`,
+    `ticket.commented` or `ticket.comment_edited`; later versions may have more.
+    """
+    changes_json: _builtins.str
+    """The text of a JSON object: for each changed member `{"from": …, "to": …}`; `{}` for a creation, whose values are
+    the ticket's own. `resolution_note` and `comment` are here too.
+    """
+    actor: _builtins.str
+    """The `sub` of the token that made the change."""
+    request_id: _builtins.str
+    """The request that made the change."""
+    @_builtins.property
+    def created_at(self) -> _timestamp_pb2.Timestamp:
+        """When it was written."""
+
+    def __init__(
+        self,
+        *,
+        tenant_id: _builtins.str = ...,
+        ticket_id: _builtins.str = ...,
+        version: _builtins.int = ...,
+        type: _builtins.str = ...,
+        changes_json: _builtins.str = ...,
+        actor: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        created_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "changes_json", b"changes_json", "created_at", b"created_at", "request_id", b"request_id", "tenant_id", b"tenant_id", "ticket_id", b"ticket_id", "type", b"type", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TicketEvent: _TypeAlias = TicketEvent  # noqa: Y015
