@@ -74,10 +74,15 @@ async def run_as_operator(settings: Settings, operation: Operation[Any], body: V
     database = Database(settings, METADATA)
     await database.open()
     try:
-        call = Call(("tickets.admin.v1", "command"), str(uuid4()), None, Caller("tickets admin", frozenset()))
-        return await operation(database, call, {"path": body, "body": body})
+        return await as_operator(database, operation, body)
     finally:
         await database.close()
+
+
+async def as_operator(database: Database, operation: Operation[Any], body: View) -> View:
+    """The same on a database that is open."""
+    call = Call(("tickets.admin.v1", "command"), str(uuid4()), None, Caller("tickets admin", frozenset()))
+    return await operation(database, call, {"path": body, "body": body})
 
 
 async def demo_credentials(

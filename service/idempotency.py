@@ -201,9 +201,11 @@ async def act(
             await admit(connection)
         response = _replay(call, stored, request_hash)["response"]
         view: View = jsontext.parse(response.text.encode())
+        call.etag = view.pop("etag", None)
         return view
     view = await run(_Open(connection))
-    await connection.one(_KEEP, {**mine, "response": JsonText(jsontext.dump(view).decode())}, last=True)
+    kept = view if call.etag is None else {**view, "etag": call.etag}
+    await connection.one(_KEEP, {**mine, "response": JsonText(jsontext.dump(kept).decode())}, last=True)
     return view
 
 

@@ -64,8 +64,10 @@ async def channel(service: Service) -> AsyncIterator[grpc.aio.Channel]:
 
 
 @pytest.fixture(scope="session")
-def world(database_url: str, issuer: Issuer) -> World:
-    return World(database_url, issuer)
+async def world(database_url: str, issuer: Issuer) -> AsyncIterator[World]:
+    world = World(database_url, issuer)
+    yield world
+    await world.close()
 
 
 @pytest.fixture(params=["rest", "grpc"])

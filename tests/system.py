@@ -20,7 +20,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from service.admin import operations as admin
-from service.development import run_as_operator
+from service.database import Database
+from service.development import as_operator
+from service.directory import METADATA
 from service.operation import Operation
 from service.processes import free_port, wait_for
 from service.settings import Settings
@@ -136,10 +138,19 @@ class World:
         self.database_url = database_url
         self.issuer = issuer
         self._settings = Settings(database_url=database_url, pool_size=1)
+        self._database: Database | None = None
 
     async def operate(self, operation: Operation[Any], **body: Any) -> Any:
         """Run an operator's operation."""
-        return await run_as_operator(self._settings, operation, body)
+        if self._database is None:
+            self._database = Database(self._settings, METADATA)
+            await self._database.open()
+        return await as_operator(self._database, operation, body)
+
+    async def close(self) -> None:
+        """Give back the connection that operations ran on."""
+        if self._database is not None:
+            await self._database.close()
 
     async def program(
         self, *, scopes: tuple[str, ...] = ("tickets:read", "tickets:write"), account_id: str | None = None, **key: Any

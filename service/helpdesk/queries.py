@@ -131,7 +131,7 @@ _FILTERS: Mapping[str, ColumnElement[bool]] = {
     "created_after": tickets.c.created_at >= bindparam("created_after", type_=tickets.c.created_at.type),
     "created_before": tickets.c.created_at < bindparam("created_before", type_=tickets.c.created_at.type),
     "updated_since": tickets.c.updated_at >= bindparam("updated_since", type_=tickets.c.updated_at.type),
-    "overdue": and_(func.now() > tables.DUE, tickets.c.status.not_in(["resolved", "closed"])),
+    "overdue": and_(func.now() > tables.DUE, tickets.c.status != "resolved", tickets.c.status != "closed"),
 }
 
 

@@ -155,6 +155,8 @@ def test_every_statement_is_scoped(dialect: str, statement: Any) -> None:
     # The stored answer of an idempotency key is found by a scope that the operation makes of the same.
     scope = {"idempotency_scope"} if "FROM idempotency_keys JOIN" in statement.sql.decode() else SCOPES[dialect]
     assert scope <= set(statement.names)
+    # What SQLAlchemy would fill in only as it runs a statement.
+    assert b"POSTCOMPILE" not in statement.sql
 
 
 def test_gen_is_fresh(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import grpc
 import httpx
 import psycopg
 import pytest
+import structlog
 from board import Door, change, changed, create, created, history, member_of, place
 from grpc import StatusCode
 from harness import Grpc, Reply, Rest, _documented, _grpc_failure, rest_reply
@@ -291,6 +292,9 @@ async def lively_doors(
 ) -> AsyncIterator[Sequence[Door]]:
     """The doors of a service within this process that gives a sign of life twice a second."""
     monkeypatch.setattr("service.watch._SIGN_SECONDS", 0.5)
+    # A test before may have left its logger a file that is closed by now.
+    structlog.reset_defaults()
+    monkeypatch.setattr("service.interceptors._log", structlog.get_logger())
     async with service_here(directory, database_url, issuer) as (target, _), doors_of(target, directory) as doors:
         yield doors
 
@@ -844,6 +848,7 @@ async def test_without_a_database_a_watch_ends_and_is_resumed_when_it_is_back(
         migrations.upgrade(postgres.url)
         world = World(postgres.url, issuer)
         project_id, who = await place(world)
+        await world.close()
         async with (
             service_here(directory, postgres.url, issuer) as (target, _),
             grpc.aio.insecure_channel(target) as channel,

@@ -253,7 +253,9 @@ async def test_without_its_database_the_service_says_so_and_recovers(directory: 
     try:
         url = postgres.url
         upgrade(url)
-        program = await World(url, issuer).program()
+        world = World(url, issuer)
+        program = await world.program()
+        await world.close()
         with run_service(directory, url, issuer) as service:
             async with grpc.aio.insecure_channel(service.target) as channel:
                 rpc = Grpc(channel)

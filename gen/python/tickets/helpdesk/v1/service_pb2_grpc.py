@@ -29,9 +29,9 @@ class TicketServiceStub(object):
     """Helpdesk tickets of the caller's tenant.
 
     Credentials: metadata `authorization: Bearer <JWT>` with `tenant_id`, perhaps `app_id`, and a `scope` of
-    `helpdesk:read` (list, get), `helpdesk:write` (create; update and close what the caller submitted) and
-    `helpdesk:agent` (all of that on every ticket of the tenant). A token with `app_id` sees that application's tickets
-    only.
+    `helpdesk:read` (all that reads), `helpdesk:write` (create; change, close, delete, restore and comment on what the
+    caller submitted) and `helpdesk:agent` (all of that on every ticket of the tenant, and internal comments). A token with
+    `app_id` sees that application's tickets only.
 
     Every method can fail with UNAUTHENTICATED, PERMISSION_DENIED, RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and
     INTERNAL; see `tickets.errors.v1.Error`. Metadata `x-request-id` is taken over when it is sent, and is in the trailing
@@ -110,9 +110,9 @@ class TicketServiceServicer(object):
     """Helpdesk tickets of the caller's tenant.
 
     Credentials: metadata `authorization: Bearer <JWT>` with `tenant_id`, perhaps `app_id`, and a `scope` of
-    `helpdesk:read` (list, get), `helpdesk:write` (create; update and close what the caller submitted) and
-    `helpdesk:agent` (all of that on every ticket of the tenant). A token with `app_id` sees that application's tickets
-    only.
+    `helpdesk:read` (all that reads), `helpdesk:write` (create; change, close, delete, restore and comment on what the
+    caller submitted) and `helpdesk:agent` (all of that on every ticket of the tenant, and internal comments). A token with
+    `app_id` sees that application's tickets only.
 
     Every method can fail with UNAUTHENTICATED, PERMISSION_DENIED, RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and
     INTERNAL; see `tickets.errors.v1.Error`. Metadata `x-request-id` is taken over when it is sent, and is in the trailing
@@ -157,7 +157,7 @@ class TicketServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def CloseTicket(self, request, context):
-        """Closes a ticket. Closing a closed one changes nothing and answers the same. Metadata `idempotency-key` as for
+        """Closes a ticket. Closing a closed one changes nothing and answers the same, whatever `etag` says. Metadata `idempotency-key` as for
         CreateTicket; NOT_FOUND, PERMISSION_DENIED and ABORTED as for UpdateTicket.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -165,7 +165,8 @@ class TicketServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def DeleteTicket(self, request, context):
-        """Deletes a ticket, softly: it is in no list and not found unless asked for. Deleting a deleted one changes nothing.
+        """Deletes a ticket, softly: it is in no list and not found unless asked for. Deleting a deleted one changes nothing,
+        whatever `etag` says.
         NOT_FOUND, PERMISSION_DENIED and ABORTED as for UpdateTicket.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -173,7 +174,7 @@ class TicketServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def RestoreTicket(self, request, context):
-        """Restores a deleted ticket. Restoring one that is not deleted changes nothing. NOT_FOUND, PERMISSION_DENIED and
+        """Restores a deleted ticket. Restoring one that is not deleted changes nothing, whatever `etag` says. NOT_FOUND, PERMISSION_DENIED and
         ABORTED as for UpdateTicket.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -302,9 +303,9 @@ class TicketService(object):
     """Helpdesk tickets of the caller's tenant.
 
     Credentials: metadata `authorization: Bearer <JWT>` with `tenant_id`, perhaps `app_id`, and a `scope` of
-    `helpdesk:read` (list, get), `helpdesk:write` (create; update and close what the caller submitted) and
-    `helpdesk:agent` (all of that on every ticket of the tenant). A token with `app_id` sees that application's tickets
-    only.
+    `helpdesk:read` (all that reads), `helpdesk:write` (create; change, close, delete, restore and comment on what the
+    caller submitted) and `helpdesk:agent` (all of that on every ticket of the tenant, and internal comments). A token with
+    `app_id` sees that application's tickets only.
 
     Every method can fail with UNAUTHENTICATED, PERMISSION_DENIED, RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and
     INTERNAL; see `tickets.errors.v1.Error`. Metadata `x-request-id` is taken over when it is sent, and is in the trailing

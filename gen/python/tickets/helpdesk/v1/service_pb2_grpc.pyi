@@ -30,9 +30,9 @@ class TicketServiceStub:
     """Helpdesk tickets of the caller's tenant.
 
     Credentials: metadata `authorization: Bearer <JWT>` with `tenant_id`, perhaps `app_id`, and a `scope` of
-    `helpdesk:read` (list, get), `helpdesk:write` (create; update and close what the caller submitted) and
-    `helpdesk:agent` (all of that on every ticket of the tenant). A token with `app_id` sees that application's tickets
-    only.
+    `helpdesk:read` (all that reads), `helpdesk:write` (create; change, close, delete, restore and comment on what the
+    caller submitted) and `helpdesk:agent` (all of that on every ticket of the tenant, and internal comments). A token with
+    `app_id` sees that application's tickets only.
 
     Every method can fail with UNAUTHENTICATED, PERMISSION_DENIED, RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and
     INTERNAL; see `tickets.errors.v1.Error`. Metadata `x-request-id` is taken over when it is sent, and is in the trailing
@@ -64,15 +64,16 @@ class TicketServiceStub:
     `stale`: `etag` is not the ticket's any more.
     """
     CloseTicket: _grpc.UnaryUnaryMultiCallable[_service_pb2.CloseTicketRequest, _service_pb2.CloseTicketResponse]
-    """Closes a ticket. Closing a closed one changes nothing and answers the same. Metadata `idempotency-key` as for
+    """Closes a ticket. Closing a closed one changes nothing and answers the same, whatever `etag` says. Metadata `idempotency-key` as for
     CreateTicket; NOT_FOUND, PERMISSION_DENIED and ABORTED as for UpdateTicket.
     """
     DeleteTicket: _grpc.UnaryUnaryMultiCallable[_service_pb2.DeleteTicketRequest, _service_pb2.DeleteTicketResponse]
-    """Deletes a ticket, softly: it is in no list and not found unless asked for. Deleting a deleted one changes nothing.
+    """Deletes a ticket, softly: it is in no list and not found unless asked for. Deleting a deleted one changes nothing,
+    whatever `etag` says.
     NOT_FOUND, PERMISSION_DENIED and ABORTED as for UpdateTicket.
     """
     RestoreTicket: _grpc.UnaryUnaryMultiCallable[_service_pb2.RestoreTicketRequest, _service_pb2.RestoreTicketResponse]
-    """Restores a deleted ticket. Restoring one that is not deleted changes nothing. NOT_FOUND, PERMISSION_DENIED and
+    """Restores a deleted ticket. Restoring one that is not deleted changes nothing, whatever `etag` says. NOT_FOUND, PERMISSION_DENIED and
     ABORTED as for UpdateTicket.
     """
     CreateComment: _grpc.UnaryUnaryMultiCallable[_service_pb2.CreateCommentRequest, _service_pb2.CreateCommentResponse]
@@ -107,9 +108,9 @@ class TicketServiceAsyncStub(TicketServiceStub):
     """Helpdesk tickets of the caller's tenant.
 
     Credentials: metadata `authorization: Bearer <JWT>` with `tenant_id`, perhaps `app_id`, and a `scope` of
-    `helpdesk:read` (list, get), `helpdesk:write` (create; update and close what the caller submitted) and
-    `helpdesk:agent` (all of that on every ticket of the tenant). A token with `app_id` sees that application's tickets
-    only.
+    `helpdesk:read` (all that reads), `helpdesk:write` (create; change, close, delete, restore and comment on what the
+    caller submitted) and `helpdesk:agent` (all of that on every ticket of the tenant, and internal comments). A token with
+    `app_id` sees that application's tickets only.
 
     Every method can fail with UNAUTHENTICATED, PERMISSION_DENIED, RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and
     INTERNAL; see `tickets.errors.v1.Error`. Metadata `x-request-id` is taken over when it is sent, and is in the trailing
@@ -138,15 +139,16 @@ class TicketServiceAsyncStub(TicketServiceStub):
     `stale`: `etag` is not the ticket's any more.
     """
     CloseTicket: _aio.UnaryUnaryMultiCallable[_service_pb2.CloseTicketRequest, _service_pb2.CloseTicketResponse]  # type: ignore[assignment]
-    """Closes a ticket. Closing a closed one changes nothing and answers the same. Metadata `idempotency-key` as for
+    """Closes a ticket. Closing a closed one changes nothing and answers the same, whatever `etag` says. Metadata `idempotency-key` as for
     CreateTicket; NOT_FOUND, PERMISSION_DENIED and ABORTED as for UpdateTicket.
     """
     DeleteTicket: _aio.UnaryUnaryMultiCallable[_service_pb2.DeleteTicketRequest, _service_pb2.DeleteTicketResponse]  # type: ignore[assignment]
-    """Deletes a ticket, softly: it is in no list and not found unless asked for. Deleting a deleted one changes nothing.
+    """Deletes a ticket, softly: it is in no list and not found unless asked for. Deleting a deleted one changes nothing,
+    whatever `etag` says.
     NOT_FOUND, PERMISSION_DENIED and ABORTED as for UpdateTicket.
     """
     RestoreTicket: _aio.UnaryUnaryMultiCallable[_service_pb2.RestoreTicketRequest, _service_pb2.RestoreTicketResponse]  # type: ignore[assignment]
-    """Restores a deleted ticket. Restoring one that is not deleted changes nothing. NOT_FOUND, PERMISSION_DENIED and
+    """Restores a deleted ticket. Restoring one that is not deleted changes nothing, whatever `etag` says. NOT_FOUND, PERMISSION_DENIED and
     ABORTED as for UpdateTicket.
     """
     CreateComment: _aio.UnaryUnaryMultiCallable[_service_pb2.CreateCommentRequest, _service_pb2.CreateCommentResponse]  # type: ignore[assignment]
@@ -180,9 +182,9 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
     """Helpdesk tickets of the caller's tenant.
 
     Credentials: metadata `authorization: Bearer <JWT>` with `tenant_id`, perhaps `app_id`, and a `scope` of
-    `helpdesk:read` (list, get), `helpdesk:write` (create; update and close what the caller submitted) and
-    `helpdesk:agent` (all of that on every ticket of the tenant). A token with `app_id` sees that application's tickets
-    only.
+    `helpdesk:read` (all that reads), `helpdesk:write` (create; change, close, delete, restore and comment on what the
+    caller submitted) and `helpdesk:agent` (all of that on every ticket of the tenant, and internal comments). A token with
+    `app_id` sees that application's tickets only.
 
     Every method can fail with UNAUTHENTICATED, PERMISSION_DENIED, RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and
     INTERNAL; see `tickets.errors.v1.Error`. Metadata `x-request-id` is taken over when it is sent, and is in the trailing
@@ -239,7 +241,7 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _service_pb2.CloseTicketRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_service_pb2.CloseTicketResponse, _abc.Awaitable[_service_pb2.CloseTicketResponse]]:
-        """Closes a ticket. Closing a closed one changes nothing and answers the same. Metadata `idempotency-key` as for
+        """Closes a ticket. Closing a closed one changes nothing and answers the same, whatever `etag` says. Metadata `idempotency-key` as for
         CreateTicket; NOT_FOUND, PERMISSION_DENIED and ABORTED as for UpdateTicket.
         """
 
@@ -249,7 +251,8 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _service_pb2.DeleteTicketRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_service_pb2.DeleteTicketResponse, _abc.Awaitable[_service_pb2.DeleteTicketResponse]]:
-        """Deletes a ticket, softly: it is in no list and not found unless asked for. Deleting a deleted one changes nothing.
+        """Deletes a ticket, softly: it is in no list and not found unless asked for. Deleting a deleted one changes nothing,
+        whatever `etag` says.
         NOT_FOUND, PERMISSION_DENIED and ABORTED as for UpdateTicket.
         """
 
@@ -259,7 +262,7 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _service_pb2.RestoreTicketRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_service_pb2.RestoreTicketResponse, _abc.Awaitable[_service_pb2.RestoreTicketResponse]]:
-        """Restores a deleted ticket. Restoring one that is not deleted changes nothing. NOT_FOUND, PERMISSION_DENIED and
+        """Restores a deleted ticket. Restoring one that is not deleted changes nothing, whatever `etag` says. NOT_FOUND, PERMISSION_DENIED and
         ABORTED as for UpdateTicket.
         """
 

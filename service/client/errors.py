@@ -1,0 +1,136 @@
+"""What calls raise: one exception for each kind of failure that callers tell apart."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import grpc
+from google.protobuf.message import DecodeError, Message
+from google.rpc import error_details_pb2, status_pb2
+from tickets.errors.v1 import error_pb2
+
+
+class Issue(NamedTuple):
+    """One problem with one member of a request; `path` is dotted, such as `title` or `roles.1`."""
+
+    path: str
+    message: str
+
+
+class TicketsError(Exception):
+    """A call failed.
+
+    `reason` is stable (`tickets.errors.v1.Error` lists them all; the status in lower case for a failure that names
+    none), `message` is for people. `retry_after` is in seconds; `request_id` finds the call in the service's log.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        message: str,
+        *,
+        status: grpc.StatusCode,
+        issues: tuple[Issue, ...] = (),
+        retry_after: float | None = None,
+        request_id: str | None = None,
+    ) -> None:
+        super().__init__(reason, message)
+        self.reason = reason
+        self.message = message
+        self.status = status
+        self.issues = issues
+        self.retry_after = retry_after
+        self.request_id = request_id
+
+    def __str__(self) -> str:
+        issues = "".join(f"; {path}: {message}" for path, message in self.issues)
+        return f"{self.reason}: {self.message}{issues}"
+
+
+class UnauthenticatedError(TicketsError):
+    """There are no credentials, or they are not or no longer valid."""
+
+
+class PermissionDeniedError(TicketsError):
+    """The caller may not do this, or the credential lacks a scope."""
+
+
+class NotFoundError(TicketsError):
+    """There is no such thing, or it is not the caller's."""
+
+
+class ValidationError(TicketsError):
+    """The request is not valid: see `issues`."""
+
+
+class ConflictError(TicketsError):
+    """What is there forbids it: the ticket's state, or an idempotency key used with another request."""
+
+
+class StaleError(ConflictError):
+    """The ticket has changed since it was read."""
+
+
+class RateLimitedError(TicketsError):
+    """The caller is too fast: come back in `retry_after` seconds."""
+
+
+class UnavailableError(TicketsError):
+    """The service cannot be reached, is shutting down, or is overloaded. A write may have happened all the same."""
+
+
+class DeadlineExceededError(TicketsError):
+    """The call took too long. A write may have happened all the same."""
+
+
+# By reason, and by status (in lower case) for failures of gRPC itself and reasons of later versions.
+_KINDS: Mapping[str, type[TicketsError]] = {
+    "unauthenticated": UnauthenticatedError,
+    "permission_denied": PermissionDeniedError,
+    "not_found": NotFoundError,
+    "invalid_argument": ValidationError,
+    "aborted": ConflictError,
+    "already_exists": ConflictError,
+    "stale": StaleError,
+    "rate_limited": RateLimitedError,
+    "unavailable": UnavailableError,
+    "deadline_exceeded": DeadlineExceededError,
+}
+
+
+def failure(error: grpc.RpcError) -> TicketsError:
+    """The exception for a call that ended with an error status, of either kind of channel."""
+    call: Any = error
+    status: grpc.StatusCode = call.code()
+    trailing: dict[str, Any] = {name: value for name, value in call.trailing_metadata() or ()}  # noqa: C416
+    said, retry_after = _details(trailing.get("grpc-status-details-bin", b""))
+    word = status.name.lower()
+    reason = said.code or word
+    made = _KINDS.get(reason, _KINDS.get(word, TicketsError))(
+        reason,
+        said.message or call.details() or word,
+        status=status,
+        issues=tuple(Issue(issue.path, issue.message) for issue in said.issues),
+        retry_after=retry_after,
+        request_id=trailing.get("x-request-id"),
+    )
+    made.__cause__ = error
+    return made
+
+
+def _details(raw: bytes) -> tuple[error_pb2.Error, float | None]:
+    """What the service said (empty when nothing), and the seconds to wait."""
+    said, retry = error_pb2.Error(), error_details_pb2.RetryInfo()
+    try:
+        for packed in status_pb2.Status.FromString(raw).details:
+            for detail in (said, retry):
+                _unpack(packed, detail)
+    except DecodeError:
+        pass  # a proxy's own; the status says enough
+    if retry.HasField("retry_delay"):
+        return said, retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9
+    return said, float(said.retry_after) if said.HasField("retry_after") else None
+
+
+def _unpack(packed: Any, detail: Message) -> None:
+    if packed.Is(detail.DESCRIPTOR):
+        packed.Unpack(detail)

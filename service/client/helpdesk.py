@@ -1,0 +1,275 @@
+"""`client.helpdesk.tickets`: the tickets of the caller's tenant. Every call raises TicketsError."""
+
+# ruff: noqa: A002 - documented names
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal, Required, TypeAlias, TypedDict, TypeVar, Unpack
+
+from tickets.helpdesk.v1 import service_pb2, ticket_pb2
+
+from service.client.api import PAGE_SIZE, Answer, Answers, Api, fresh, many, one
+from service.client.link import W
+from service.client.messages import methods, result
+
+Type: TypeAlias = Literal["incident", "service_request", "change", "problem"]
+Status: TypeAlias = Literal["open", "in_progress", "pending", "resolved", "closed"]
+Priority: TypeAlias = Literal["low", "medium", "high", "urgent"]
+SourceType: TypeAlias = Literal["frontend", "backend", "server", "system", "api"]
+Sort: TypeAlias = Literal["-created_at", "created_at", "-updated_at", "due_at", "-priority"]
+Tags: TypeAlias = Sequence[str] | Mapping[str, Any]
+
+T = TypeVar("T")
+# A filter: what is wanted, or any of several.
+AnyOf: TypeAlias = T | Sequence[T] | None
+
+
+@result(ticket_pb2.Ticket)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ticket:
+    """A support ticket raised by an employee or a customer of a tenant; protos/tickets/helpdesk/v1/ticket.proto.
+
+    `etag` goes back with a write that must not overwrite another; it is None in lists.
+    """
+
+    id: str
+    number: str
+    tenant_id: str
+    app_id: str | None
+    title: str
+    description: str | None
+    type: Type
+    status: Status
+    priority: Priority
+    category: str | None
+    submitted_by_id: str
+    assigned_to_id: str | None
+    team_id: str | None
+    sla_policy: str | None
+    first_response_at: datetime | None
+    resolved_at: datetime | None
+    due_at: datetime | None
+    related_asset_id: str | None
+    related_vulnerability_id: str | None
+    tags: list[str] | dict[str, Any]
+    source: str
+    source_type: SourceType
+    created_at: datetime
+    updated_at: datetime
+    created_by: str
+    updated_by: str
+    is_deleted: bool
+    deleted_at: datetime | None
+    deleted_by: str | None
+    schema_version: int
+    etag: str | None
+
+
+@result(ticket_pb2.Comment)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comment:
+    """What somebody said about a ticket; an `internal` one is for agents alone."""
+
+    id: str
+    ticket_id: str
+    body: str
+    internal: bool
+    author_id: str
+    created_at: datetime
+    updated_at: datetime | None
+
+
+@result(ticket_pb2.TicketEvent)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TicketEvent:
+    """One change of a ticket, as it was written; `changes` has `{"from": …, "to": …}` for each changed member."""
+
+    tenant_id: str
+    ticket_id: str
+    version: int
+    type: str
+    changes: dict[str, Any]
+    actor: str
+    request_id: str
+    created_at: datetime
+
+
+@result(service_pb2.WatchTicketsResponse)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watched:
+    """What a watch tells: an event, or None as a sign of life, and the cursor to go on behind it."""
+
+    event: TicketEvent | None
+    cursor: str
+
+
+class _Members(TypedDict, total=False):
+    description: str | None
+    type: Type
+    status: Status
+    priority: Priority
+    category: str | None
+    assigned_to_id: str | None
+    team_id: str | None
+    sla_policy: str | None
+    due_at: datetime | None
+    related_asset_id: str | None
+    related_vulnerability_id: str | None
+    tags: Tags
+    source_type: SourceType
+
+
+class NewTicket(_Members, total=False):
+    """What a new ticket is made of; what is left out has its documented default."""
+
+    title: Required[str]
+    submitted_by_id: str | None
+    source: str
+
+
+class TicketChanges(_Members, total=False):
+    """What changes; what is left out stays, and None clears."""
+
+    title: str
+
+
+class TicketFilter(TypedDict, total=False):
+    """Which tickets are listed, and in which order; None, or a sequence of nothing, leaves all of them in.
+
+    `assigned_to_id="none"` are those of nobody, `include_deleted` adds the deleted ones.
+    """
+
+    status: AnyOf[Status]
+    type: AnyOf[Type]
+    priority: AnyOf[Priority]
+    category: AnyOf[str]
+    assigned_to_id: AnyOf[str]
+    team_id: AnyOf[str]
+    submitted_by_id: AnyOf[str]
+    tag: str | None
+    q: str | None
+    created_after: datetime | None
+    created_before: datetime | None
+    updated_since: datetime | None
+    overdue: bool
+    include_deleted: bool
+    sort: Sort | None
+
+
+class Tickets(Api[W]):
+    """Helpdesk tickets, each by its id or its number.
+
+    With `etag` a ticket must be as it was when it had that one; None, as in lists, is no condition.
+    """
+
+    METHODS = methods(service_pb2)
+
+    @many
+    def list(
+        self, *, page_size: int = PAGE_SIZE, timeout: float | None = None, **filters: Unpack[TicketFilter]
+    ) -> Answers[Ticket]:
+        """The tickets that the caller may see, newest first unless sorted; `timeout` is that of each page.
+
+        Raises ValidationError.
+        """
+        return self._list(Ticket, "ListTickets", filters, page_size, timeout)
+
+    @one
+    def get(self, id: str, *, include_deleted: bool = False, timeout: float | None = None) -> Answer[Ticket]:
+        """One ticket. Raises NotFoundError, also for a deleted one unless that is asked for."""
+        return self._ask(Ticket, "GetTicket", {"id": id, "include_deleted": include_deleted}, timeout)
+
+    @one
+    def create(
+        self, *, idempotency_key: str | None = None, timeout: float | None = None, **ticket: Unpack[NewTicket]
+    ) -> Answer[Ticket]:
+        """Raise a ticket. Raises ValidationError."""
+        key = fresh(idempotency_key)
+        return self._ask(Ticket, "CreateTicket", ticket, timeout, key=key)
+
+    @one
+    def update(
+        self, id: str, *, etag: str | None = None, timeout: float | None = None, **changes: Unpack[TicketChanges]
+    ) -> Answer[Ticket]:
+        """Change some members of a ticket. Raises NotFoundError, PermissionDeniedError, ValidationError, StaleError."""
+        return self._ask(Ticket, "UpdateTicket", {"id": id, "etag": etag}, timeout, changes=changes)
+
+    @one
+    def close(
+        self,
+        id: str,
+        *,
+        resolution_note: str | None = None,
+        etag: str | None = None,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> Answer[Ticket]:
+        """Close a ticket; a closed one stays as it is.
+
+        Raises NotFoundError, PermissionDeniedError, ValidationError, StaleError.
+        """
+        members, key = {"id": id, "resolution_note": resolution_note, "etag": etag}, fresh(idempotency_key)
+        return self._ask(Ticket, "CloseTicket", members, timeout, key=key)
+
+    @one
+    def delete(self, id: str, *, etag: str | None = None, timeout: float | None = None) -> Answer[Ticket]:
+        """Delete a ticket, softly; a deleted one stays as it is.
+
+        Raises NotFoundError, PermissionDeniedError, StaleError.
+        """
+        return self._ask(Ticket, "DeleteTicket", {"id": id, "etag": etag}, timeout)
+
+    @one
+    def restore(self, id: str, *, etag: str | None = None, timeout: float | None = None) -> Answer[Ticket]:
+        """Restore a deleted ticket; one that is not deleted stays as it is.
+
+        Raises NotFoundError, PermissionDeniedError, StaleError.
+        """
+        return self._ask(Ticket, "RestoreTicket", {"id": id, "etag": etag}, timeout)
+
+    @one
+    def comment(
+        self,
+        id: str,
+        body: str,
+        *,
+        internal: bool = False,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> Answer[Comment]:
+        """Comment on a ticket; internally for agents, by agents.
+
+        Raises NotFoundError, PermissionDeniedError, ValidationError.
+        """
+        members, key = {"id": id, "body": body, "internal": internal}, fresh(idempotency_key)
+        return self._ask(Comment, "CreateComment", members, timeout, key=key, of="comment")
+
+    @one
+    def edit_comment(self, id: str, comment_id: str, body: str, *, timeout: float | None = None) -> Answer[Comment]:
+        """Edit a comment of the caller's own. Raises NotFoundError, PermissionDeniedError, ValidationError."""
+        members = {"id": id, "comment_id": comment_id, "body": body}
+        return self._ask(Comment, "UpdateComment", members, timeout, of="comment")
+
+    @many
+    def comments(self, id: str, *, page_size: int = PAGE_SIZE, timeout: float | None = None) -> Answers[Comment]:
+        """A ticket's comments, oldest first; `timeout` is that of each page. Raises NotFoundError."""
+        return self._list(Comment, "ListComments", {"id": id}, page_size, timeout, of="comments")
+
+    @many
+    def events(self, id: str, *, page_size: int = PAGE_SIZE, timeout: float | None = None) -> Answers[TicketEvent]:
+        """A ticket's history, oldest first, that of a deleted one too; `timeout` is that of each page.
+
+        Raises NotFoundError.
+        """
+        return self._list(TicketEvent, "ListTicketEvents", {"id": id}, page_size, timeout, of="events")
+
+    @many
+    def watch(self, *, cursor: str | None = None, patience: float = 60.0) -> Answers[Watched]:
+        """Every change of the tickets that the caller may see as it happens, from now on or behind a cursor.
+
+        It tells until it is closed. The first answer comes at once and says where the watch begins. When the service
+        goes away the watch goes on behind the last answer; it raises UnavailableError when that fails for `patience`
+        seconds.
+        """
+        return self._watch(Watched, {"cursor": cursor}, patience)

@@ -1,0 +1,622 @@
+"""contracts/helpdesk.md, SLA: which time counts, when a target is due, and how it stands."""
+
+import re
+from array import array
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, timedelta
+from functools import cache
+from itertools import compress, count, pairwise
+from random import Random
+from zoneinfo import ZoneInfo
+
+import hypothesis
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+
+from service.helpdesk.sla import HORIZON, Calendar, Pause, Span, Standing, counted, due_at, explain
+
+MINUTE = timedelta(minutes=1)
+WORKDAYS = range(5)
+
+
+def instant(text: str) -> datetime:
+    """`2026-03-02 09:00`, in UTC."""
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
+def bounds(text: str) -> tuple[str, str]:
+    """Both ends of `2026-03-02 09:00/17:00` or `2026-03-02 09:00/2026-03-03 17:00`; the second may be missing."""
+    start, end = text.split("/")
+    return start, f"{start[:11]}{end}" if len(end) == len("17:00") else end
+
+
+def spans(*texts: str) -> list[Span]:
+    return [Span(instant(start), instant(end)) for start, end in map(bounds, texts)]
+
+
+def pauses(*texts: str) -> list[Pause]:
+    return [Pause(instant(start), instant(end) if end else None) for start, end in map(bounds, texts)]
+
+
+def hours(text: str) -> list[tuple[int, int]]:
+    """`09:00-12:00 13:00-24:00` in minutes since midnight."""
+    clocks = [[clock.split(":") for clock in one.split("-")] for one in text.split()]
+    return [(int(start[0]) * 60 + int(start[1]), int(end[0]) * 60 + int(end[1])) for start, end in clocks]
+
+
+def calendar(zone: str, text: str, weekdays: Sequence[int] = range(7), holidays: Sequence[str] = ()) -> Calendar:
+    return Calendar(zone, dict.fromkeys(weekdays, hours(text)), frozenset(map(date.fromisoformat, holidays)))
+
+
+# 2026-03-02 is a Monday.
+OFFICE = calendar("UTC", "09:00-17:00", WORKDAYS)
+SHIFTS = calendar("UTC", "13:00-17:00 08:00-12:00", WORKDAYS)
+BERLIN = "Europe/Berlin"  # 2026-03-29: 02:00 becomes 03:00 at 01:00 UTC. 2026-10-25: 03:00 becomes 02:00 at 01:00 UTC.
+
+
+@dataclass(frozen=True)
+class Case:
+    """What counts between two instants. The spans and pauses are in UTC."""
+
+    span: str
+    expected: Sequence[str]
+    calendar: Calendar | None = OFFICE
+    pauses: Sequence[str] = ()
+
+
+CASES: Mapping[str, Case] = {
+    "all hours": Case("2026-03-02 09:30/2026-03-04 10:00", ["2026-03-02 09:30/2026-03-04 10:00"], None),
+    "no time": Case("2026-03-02 09:30/09:30", [], None),
+    "an end before the start": Case("2026-03-02 09:30/09:00", [], None),
+    "seconds": Case(
+        "2026-03-02 16:59:59.999999/2026-03-03 09:00:00.000001",
+        ["2026-03-02 16:59:59.999999/2026-03-02 17:00", "2026-03-03 09:00/2026-03-03 09:00:00.000001"],
+    ),
+    "business hours": Case(
+        "2026-03-05 16:00/2026-03-09 10:00",
+        ["2026-03-05 16:00/17:00", "2026-03-06 09:00/17:00", "2026-03-09 09:00/10:00"],
+    ),
+    "outside business hours": Case("2026-03-06 17:00/2026-03-09 09:00", []),
+    "several intervals a day, in any order": Case(
+        "2026-03-02 11:00/2026-03-03 09:00",
+        ["2026-03-02 11:00/12:00", "2026-03-02 13:00/17:00", "2026-03-03 08:00/09:00"],
+        SHIFTS,
+    ),
+    "intervals that touch or overlap": Case(
+        "2026-03-02 00:00/23:00",
+        ["2026-03-02 08:00/14:00", "2026-03-02 15:00/18:00"],
+        calendar("UTC", "10:00-14:00 08:00-10:00 09:00-11:00 09:00-09:30 15:00-17:00 15:00-18:00"),
+    ),
+    "through midnight": Case(
+        "2026-03-02 12:00/2026-03-04 12:00",
+        ["2026-03-02 22:00/2026-03-03 06:00", "2026-03-03 22:00/2026-03-04 06:00"],
+        calendar("UTC", "22:00-24:00 00:00-06:00"),
+    ),
+    "round the clock": Case(
+        "2026-03-01 12:00/2026-03-09 12:00", ["2026-03-01 12:00/2026-03-09 12:00"], calendar("UTC", "00:00-24:00")
+    ),
+    "holidays": Case(
+        "2026-03-02 16:00/2026-03-05 10:00",
+        ["2026-03-02 16:00/17:00", "2026-03-05 09:00/10:00"],
+        replace(OFFICE, holidays=frozenset({date(2026, 3, 3), date(2026, 3, 4)})),
+    ),
+    "a holiday is a local date": Case(
+        "2026-03-01 12:00/2026-03-04 12:00",
+        ["2026-03-01 12:00/15:00", "2026-03-02 15:00/2026-03-04 12:00"],
+        calendar("Asia/Tokyo", "00:00-24:00", holidays=["2026-03-02"]),
+    ),
+    "no hours": Case("2026-03-02 00:00/2026-04-02 00:00", [], Calendar("UTC", {0: [], 1: ()})),
+    "a pause": Case(
+        "2026-03-02 09:00/12:00", ["2026-03-02 09:00/10:00", "2026-03-02 11:00/12:00"], None, ["2026-03-02 10:00/11:00"]
+    ),
+    "a pause in business hours": Case(
+        "2026-03-02 09:00/23:00",
+        ["2026-03-02 09:00/10:00", "2026-03-02 11:00/17:00"],
+        pauses=["2026-03-02 10:00/11:00"],
+    ),
+    "a pause at an end of business hours": Case(
+        "2026-03-02 00:00/2026-03-03 23:00",
+        ["2026-03-02 09:00/17:00", "2026-03-03 09:00/17:00"],
+        pauses=["2026-03-02 17:00/2026-03-03 09:00"],
+    ),
+    "a pause across ends of business hours": Case(
+        "2026-03-02 00:00/2026-03-03 23:00",
+        ["2026-03-02 09:00/16:30", "2026-03-03 10:15/17:00"],
+        pauses=["2026-03-02 16:30/2026-03-03 10:15"],
+    ),
+    "a pause outside business hours": Case(
+        "2026-03-02 00:00/23:00", ["2026-03-02 09:00/17:00"], pauses=["2026-03-02 18:00/19:00"]
+    ),
+    "a pause before the start and one across the end": Case(
+        "2026-03-02 10:00/12:00",
+        ["2026-03-02 10:30/11:30"],
+        pauses=["2026-03-02 09:00/10:30", "2026-03-02 11:30/13:00", "2026-03-02 14:00/15:00", "2026-03-01 14:00/15:00"],
+    ),
+    "pauses that overlap, in any order": Case(
+        "2026-03-02 09:00/17:00",
+        ["2026-03-02 09:00/10:00", "2026-03-02 13:00/17:00"],
+        pauses=["2026-03-02 12:00/13:00", "2026-03-02 11:00/11:30", "2026-03-02 10:00/12:30"],
+    ),
+    "pauses without length, and with less": Case(
+        "2026-03-02 09:00/17:00",
+        ["2026-03-02 09:00/17:00"],
+        pauses=["2026-03-02 10:00/10:00", "2026-03-02 12:00/11:00"],
+    ),
+    "an open pause": Case(
+        "2026-03-02 09:00/2026-03-05 17:00", ["2026-03-02 09:00/10:00"], pauses=["2026-03-02 10:00/"]
+    ),
+    "an open pause over others": Case(
+        "2026-03-02 09:00/2026-03-05 17:00",
+        ["2026-03-02 09:00/10:00"],
+        pauses=["2026-03-02 12:00/13:00", "2026-03-02 10:00/"],
+    ),
+    "the year ends": Case(
+        "2027-12-31 12:00/2028-01-01 12:00",
+        ["2027-12-31 22:00/2028-01-01 07:00"],
+        calendar("America/New_York", "17:00-24:00 00:00-02:00"),
+    ),
+    "a leap day": Case(
+        "2028-02-28 12:00/2028-03-01 10:00",
+        ["2028-02-28 12:00/17:00", "2028-02-29 09:00/17:00", "2028-03-01 09:00/10:00"],
+    ),
+    "no leap day": Case(
+        "2026-02-27 12:00/2026-03-02 10:00",
+        ["2026-02-27 12:00/17:00", "2026-03-02 09:00/10:00"],
+    ),
+    "offsets of three quarters of an hour": Case(
+        "2026-03-02 00:00/2026-03-03 00:00", ["2026-03-02 03:15/11:15"], calendar("Asia/Kathmandu", "09:00-17:00")
+    ),
+    # Clocks go forward.
+    "hours around a gap": Case(
+        "2026-03-28 12:00/2026-03-29 12:00", ["2026-03-29 00:30/01:30"], calendar(BERLIN, "01:30-03:30")
+    ),
+    "hours that start in a gap": Case(
+        "2026-03-28 12:00/2026-03-29 12:00", ["2026-03-29 01:00/01:30"], calendar(BERLIN, "02:30-03:30")
+    ),
+    "hours that end in a gap": Case(
+        "2026-03-28 12:00/2026-03-29 12:00", ["2026-03-29 00:30/01:00"], calendar(BERLIN, "01:30-02:30")
+    ),
+    "hours that a gap swallows": Case(
+        "2026-03-28 12:00/2026-03-30 12:00", ["2026-03-30 00:15/00:45"], calendar(BERLIN, "02:15-02:45")
+    ),
+    "hours on both sides of a gap": Case(
+        "2026-03-28 12:00/2026-03-29 12:00", ["2026-03-29 00:30/01:30"], calendar(BERLIN, "01:30-02:15 02:45-03:30")
+    ),
+    "a day after a gap at midnight": Case(
+        "2026-03-28 12:00/2026-03-29 12:00",
+        ["2026-03-28 21:00/22:30"],
+        calendar("Asia/Beirut", "23:00-24:00 00:00-01:30"),
+    ),
+    "a gap of half an hour": Case(
+        "2026-10-03 00:00/2026-10-04 00:00", ["2026-10-03 15:00/16:00"], calendar("Australia/Lord_Howe", "01:30-03:00")
+    ),
+    # Clocks go back.
+    "hours around a fold": Case(
+        "2026-10-24 12:00/2026-10-25 12:00", ["2026-10-24 23:30/2026-10-25 02:30"], calendar(BERLIN, "01:30-03:30")
+    ),
+    "hours that start in a fold": Case(
+        "2026-10-24 12:00/2026-10-25 12:00",
+        ["2026-10-25 00:30/01:00", "2026-10-25 01:30/02:30"],
+        calendar(BERLIN, "02:30-03:30"),
+    ),
+    "hours that end in a fold": Case(
+        "2026-10-24 12:00/2026-10-25 12:00",
+        ["2026-10-24 23:30/2026-10-25 00:30", "2026-10-25 01:00/01:30"],
+        calendar(BERLIN, "01:30-02:30"),
+    ),
+    "hours within a fold": Case(
+        "2026-10-24 12:00/2026-10-25 12:00",
+        ["2026-10-25 00:15/00:45", "2026-10-25 01:15/01:45"],
+        calendar(BERLIN, "02:15-02:45"),
+    ),
+    "all of a fold": Case(
+        "2026-10-24 12:00/2026-10-25 12:00", ["2026-10-25 00:00/02:00"], calendar(BERLIN, "02:00-03:00")
+    ),
+    "a start in the second pass of a fold": Case(
+        "2026-10-25 01:20/12:00", ["2026-10-25 01:20/01:45"], calendar(BERLIN, "02:15-02:45")
+    ),
+    "a fold at midnight, back into yesterday": Case(
+        "2026-10-24 12:00/2026-10-25 12:00",
+        ["2026-10-24 20:30/21:00", "2026-10-24 21:30/22:30"],
+        calendar("Asia/Beirut", "23:30-24:00 00:00-00:30"),
+    ),
+    "a fold that starts today twice": Case(
+        "2010-11-06 12:00/2010-11-07 12:00",
+        ["2010-11-07 02:30/02:31", "2010-11-07 03:30/04:00"],
+        calendar("America/St_Johns", "00:00-00:30"),
+    ),
+    "a fold of half an hour": Case(
+        "2026-04-04 00:00/2026-04-05 00:00",
+        ["2026-04-04 14:45/15:00", "2026-04-04 15:15/16:00"],
+        calendar("Australia/Lord_Howe", "01:45-02:30"),
+    ),
+    "clocks that went back after a week": Case(
+        "2000-10-07 16:00/2000-10-20 16:00",
+        ["2000-10-11 12:00/13:00", "2000-10-18 13:00/14:00"],
+        calendar("America/Boa_Vista", "09:00-10:00", [2]),
+    ),
+    # Samoa went from Thursday 2011-12-29 to Saturday.
+    "a day that never was": Case(
+        "2011-12-29 12:00/2011-12-31 12:00",
+        ["2011-12-29 19:00/2011-12-30 03:00", "2011-12-30 19:00/2011-12-31 03:00"],
+        calendar("Pacific/Apia", "09:00-17:00"),
+    ),
+    "hours of a day that never was": Case(
+        "2011-12-25 00:00/2012-01-07 00:00",
+        ["2012-01-05 19:00/2012-01-06 03:00"],
+        calendar("Pacific/Apia", "09:00-17:00", [4]),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_what_counts(case: Case) -> None:
+    start, end = map(instant, bounds(case.span))
+    assert counted(start, end, pauses(*case.pauses), case.calendar) == spans(*case.expected)
+
+
+@pytest.mark.parametrize(
+    "hours", [{7: [(0, 60)]}, {-1: [(0, 60)]}, {0: [(60, 60)]}, {0: [(120, 60)]}, {0: [(0, 1441)]}, {0: [(-1, 60)]}]
+)
+def test_there_are_seven_weekdays_of_24_hours(hours: Mapping[int, Sequence[tuple[int, int]]]) -> None:
+    with pytest.raises(ValueError, match=r"^No "):
+        Calendar("UTC", hours)
+
+
+# Due
+
+WEEKLY = calendar(BERLIN, "09:00-10:00", [0])
+
+
+@dataclass(frozen=True)
+class Due:
+    """When a number of minutes has counted since a start."""
+
+    start: str
+    minutes: int
+    expected: str | None
+    calendar: Calendar | None = OFFICE
+    pauses: Sequence[str] = ()
+
+
+DUES: Mapping[str, Due] = {
+    "plain minutes": Due("2026-03-02 09:30:15.25", 45, "2026-03-02 10:15:15.25", None),
+    "plain minutes of years": Due("2026-03-02 00:00", 60 * 24 * 3653, "2036-03-02 00:00", None),
+    "within a day": Due("2026-03-02 10:00", 60, "2026-03-02 11:00"),
+    "before the day begins": Due("2026-03-02 03:00", 60, "2026-03-02 10:00"),
+    "just when a day ends": Due("2026-03-02 16:00", 60, "2026-03-02 17:00"),
+    "just after a weekend": Due("2026-03-06 16:00", 61, "2026-03-09 09:01"),
+    "a start that is not a whole minute": Due("2026-03-06 16:59:30", 1, "2026-03-09 09:00:30"),
+    "over a break": Due("2026-03-02 11:00", 120, "2026-03-02 14:00", SHIFTS),
+    "over intervals that overlap": Due(
+        "2026-03-02 00:00", 181, "2026-03-03 08:01", calendar("UTC", "08:00-10:00 09:00-11:00 09:15-09:30")
+    ),
+    "over holidays": Due(
+        "2026-12-31 16:30", 60, "2027-01-04 09:30", calendar("UTC", "09:00-17:00", WORKDAYS, ["2027-01-01"])
+    ),
+    "over a pause": Due("2026-03-02 09:00", 60, "2026-03-02 11:00", OFFICE, ["2026-03-02 09:30/10:30"]),
+    "just when a pause begins": Due("2026-03-02 09:00", 30, "2026-03-02 09:30", OFFICE, ["2026-03-02 09:30/10:30"]),
+    "before a pause": Due("2026-03-02 09:00", 60, "2026-03-02 10:00", OFFICE, ["2026-03-02 10:30/11:30"]),
+    "over a pause through the night": Due(
+        "2026-03-02 16:00", 60, "2026-03-03 10:00", OFFICE, ["2026-03-02 16:30/2026-03-03 09:30"]
+    ),
+    "over a pause at night": Due("2026-03-02 16:00", 90, "2026-03-03 09:30", OFFICE, ["2026-03-02 18:00/19:00"]),
+    "before an open pause": Due("2026-03-02 09:00", 60, "2026-03-02 10:00", OFFICE, ["2026-03-02 10:00/"]),
+    "not before an open pause": Due("2026-03-02 09:00", 61, None, OFFICE, ["2026-03-02 10:00/"]),
+    "an open pause of all hours": Due("2026-03-02 09:00", 61, None, None, ["2026-03-02 10:00/"]),
+    "over a gap": Due("2026-03-29 00:00", 120, "2026-03-29 02:00", calendar(BERLIN, "00:00-12:00")),
+    "over a gap in hours that begin in it": Due(
+        "2026-03-29 00:00", 60, "2026-03-29 02:00", calendar(BERLIN, "02:30-12:00")
+    ),
+    "over a fold": Due("2026-10-24 22:00", 240, "2026-10-25 02:00", calendar(BERLIN, "00:00-03:00")),
+    "over a day that never was": Due(
+        "2011-12-30 02:00", 120, "2011-12-30 20:00", calendar("Pacific/Apia", "09:00-17:00")
+    ),
+    "years of one hour a week": Due("2026-01-01 00:00", 60 * 500, "2035-07-30 08:00", WEEKLY),
+    "no hours": Due("2026-03-02 09:00", 1, None, Calendar("UTC", {})),
+    "beyond the horizon": Due("2026-03-02 09:00", 60 * 10_000, None, WEEKLY),
+    "beyond the horizon at all hours": Due("2026-03-02 09:00", 60 * 24 * 366 * 20, None, None),
+}
+
+
+@pytest.mark.parametrize("due", DUES.values(), ids=DUES)
+def test_when_a_target_is_due(due: Due) -> None:
+    found = due_at(instant(due.start), due.minutes, pauses(*due.pauses), due.calendar)
+    assert found == (due.expected and instant(due.expected))
+
+
+# Standing
+
+
+@dataclass(frozen=True)
+class Told:
+    """How a target of two hours from Monday 2026-03-02 16:00 stands."""
+
+    now: str
+    elapsed: int
+    left: int
+    due: str | None
+    breached: bool = False
+    met: str | None = None
+    pauses: Sequence[str] = ()
+
+
+TOLD: Mapping[str, Told] = {
+    "at once": Told("2026-03-02 16:00", 0, 120, "2026-03-03 10:00"),
+    "under way": Told("2026-03-02 16:20", 20, 100, "2026-03-03 10:00"),
+    "at night": Told("2026-03-02 23:00", 60, 60, "2026-03-03 10:00"),
+    "at the due instant": Told("2026-03-03 10:00", 120, 0, "2026-03-03 10:00"),
+    "breached": Told("2026-03-03 10:00:01", 120, 0, "2026-03-03 10:00", breached=True),
+    "breached long ago": Told("2026-03-04 10:00", 600, 0, "2026-03-03 10:00", breached=True),
+    "met": Told("2026-03-09 10:00", 90, 30, "2026-03-03 10:00", met="2026-03-03 09:30"),
+    "met at the due instant": Told("2026-03-09 10:00", 120, 0, "2026-03-03 10:00", met="2026-03-03 10:00"),
+    "met late": Told("2026-03-09 10:00", 150, 0, "2026-03-03 10:00", breached=True, met="2026-03-03 10:30"),
+    "in an open pause": Told("2026-03-06 10:00", 30, 90, None, pauses=["2026-03-02 16:30/"]),
+    "after a pause": Told("2026-03-03 10:00", 75, 45, "2026-03-03 10:45", pauses=["2026-03-02 16:30/2026-03-03 09:15"]),
+    "breached before an open pause": Told(
+        "2026-03-06 10:00", 180, 0, "2026-03-03 10:00", breached=True, pauses=["2026-03-03 11:00/"]
+    ),
+    "met in an open pause": Told(
+        "2026-03-06 10:00", 30, 90, None, met="2026-03-03 09:30", pauses=["2026-03-02 16:30/"]
+    ),
+    "met before a pause, which says nothing any more": Told(
+        "2026-03-06 10:00", 30, 90, "2026-03-03 10:00", met="2026-03-02 16:30", pauses=["2026-03-02 16:30/"]
+    ),
+}
+
+
+@pytest.mark.parametrize("told", TOLD.values(), ids=TOLD)
+def test_how_a_target_stands(told: Told) -> None:
+    met_at = None if told.met is None else instant(told.met)
+    standing = explain(
+        instant("2026-03-02 16:00"), 120, pauses(*told.pauses), OFFICE, met_at=met_at, now=instant(told.now)
+    )
+    due = None if told.due is None else instant(told.due)
+    assert (standing.due_at, standing.breached_at) == (due, due if told.breached else None)
+    assert (standing.elapsed // MINUTE, standing.left // MINUTE) == (told.elapsed, told.left)
+
+
+def test_what_counted_and_what_was_paused_is_told_in_order_and_once() -> None:
+    stops = pauses("2026-03-03 12:00/", "2026-03-02 16:30/18:00", "2026-03-02 17:00/2026-03-03 10:00")
+    assert explain(
+        instant("2026-03-02 16:00"), 300, stops, OFFICE, met_at=None, now=instant("2026-03-03 13:00")
+    ) == Standing(
+        counted=spans("2026-03-02 16:00/16:30", "2026-03-03 10:00/12:00"),
+        paused=spans("2026-03-02 16:30/2026-03-03 10:00", "2026-03-03 12:00/13:00"),
+        elapsed=timedelta(hours=2, minutes=30),
+        left=timedelta(hours=2, minutes=30),
+        due_at=None,
+        breached_at=None,
+    )
+
+
+# Against an oracle that asks of every minute what the wall shows
+
+# Days around which the clocks of a zone do something, or nothing.
+PLACES = [
+    ("UTC", "2028-02-29"),
+    ("Africa/Casablanca", "2026-02-15"),
+    ("Africa/Casablanca", "2026-03-22"),
+    ("America/Boa_Vista", "2000-10-08"),
+    ("America/Caracas", "2016-05-01"),
+    ("America/New_York", "2026-03-08"),
+    ("America/New_York", "2026-11-01"),
+    ("America/Sao_Paulo", "2018-02-18"),
+    ("America/Sao_Paulo", "2018-11-04"),
+    ("America/St_Johns", "2010-03-14"),
+    ("America/St_Johns", "2010-11-07"),
+    ("Antarctica/Troll", "2026-03-29"),
+    ("Antarctica/Troll", "2026-10-25"),
+    ("Antarctica/Vostok", "1994-01-31"),
+    ("Antarctica/Vostok", "1994-11-01"),
+    ("Asia/Beirut", "2026-03-29"),
+    ("Asia/Beirut", "2026-10-25"),
+    ("Asia/Gaza", "2040-10-17"),
+    ("Asia/Kathmandu", "1986-01-01"),
+    ("Asia/Kathmandu", "2026-01-01"),
+    ("Asia/Pyongyang", "2018-05-04"),
+    ("Australia/Lord_Howe", "2026-04-05"),
+    ("Australia/Lord_Howe", "2026-10-04"),
+    ("Europe/Berlin", "2026-03-29"),
+    ("Europe/Berlin", "2026-10-25"),
+    ("Europe/Dublin", "2039-03-27"),
+    ("Europe/Dublin", "2039-10-30"),
+    ("Pacific/Apia", "2011-12-30"),
+    ("Pacific/Apia", "2012-04-01"),
+    ("Pacific/Kiritimati", "1995-01-01"),
+    ("Pacific/Kwajalein", "1993-08-21"),
+]
+DAY = 24 * 60
+# Histories lie between so many days before the day of a place and so many after.
+BEFORE, AFTER = 2, 9
+
+
+@dataclass(frozen=True)
+class History:
+    """A target and what came in between. Times are in minutes since the first at which a place is known."""
+
+    zone: str
+    day: str
+    hours: Mapping[int, Sequence[tuple[int, int]]] | None
+    holidays: Sequence[str]
+    start: int
+    end: int
+    pauses: Sequence[tuple[int, int | None]]
+    minutes: int
+    met: int | None
+
+    @property
+    def first(self) -> datetime:
+        return instant(self.day) - timedelta(days=BEFORE)
+
+    @property
+    def calendar(self) -> Calendar | None:
+        if self.hours is None:
+            return None
+        return Calendar(self.zone, self.hours, frozenset(map(date.fromisoformat, self.holidays)))
+
+    def at(self, minute: int) -> datetime:
+        return self.first + minute * MINUTE
+
+
+def some_history(random: Random) -> History:
+    """Mostly short ones around the days of a place."""
+    zone, day = random.choice(PLACES)
+    length = random.randint(0, random.choice((600, 2 * DAY, 2 * DAY, 8 * DAY)))
+    start = random.randint(0, random.choice((DAY, 3 * DAY)))
+    end = start + length
+    stops = [some_pause(random, start, end) for _ in range(random.choice((0, 0, 1, 2, 4)))]
+    return History(
+        zone=zone,
+        day=day,
+        hours=None if random.randint(0, 9) == 0 else some_week(random),
+        holidays=[
+            str(date.fromisoformat(day) + timedelta(days=random.randint(-3, 3)))
+            for _ in range(random.choice((0, 0, 1, 2)))
+        ],
+        start=start,
+        end=end,
+        pauses=stops,
+        minutes=random.randint(1, random.choice((10, 300, 2000, 10_000))),
+        met=random.choice((None, random.randint(start, end))),
+    )
+
+
+def some_pause(random: Random, start: int, end: int) -> tuple[int, int | None]:
+    begin = random.randint(start - 300, end + 300)
+    return begin, None if random.randint(0, 7) == 0 else begin + random.randint(-2, random.choice((5, 300, 3000)))
+
+
+def some_week(random: Random) -> Mapping[int, Sequence[tuple[int, int]]]:
+    """The same hours on all days, or others on each; often few, and often at night, when clocks jump."""
+    days = [
+        [some_hours(random) for _ in range(random.choice((0, 1, 1, 2, 3)))] for _ in range(random.choice((1, 1, 3)))
+    ]
+    return {weekday: random.choice(days) for weekday in range(7)}
+
+
+def some_hours(random: Random) -> tuple[int, int]:
+    start = random.choice((0, random.randint(0, 240), random.randint(0, DAY - 1)))
+    end = random.choice((DAY, random.randint(start + 1, min(start + 90, DAY)), random.randint(start + 1, DAY)))
+    return start, end
+
+
+@cache
+def walls(zone: str, day: str) -> Sequence[int]:
+    """What the wall shows at each minute at which a place is known: minutes since two local days before the first."""
+    first = instant(day) - timedelta(days=BEFORE)
+    origin, there = first.toordinal() - 2, ZoneInfo(zone)
+    shown = ((first + minute * MINUTE).astimezone(there) for minute in range((BEFORE + AFTER) * DAY))
+    return array("i", ((wall.toordinal() - origin) * DAY + wall.hour * 60 + wall.minute for wall in shown))
+
+
+def open_walls(history: History) -> bytes:
+    """Whether business is open, for each of the minutes that a wall can show."""
+    week = [bytearray(DAY) for _ in range(7)]
+    for weekday, hours in (history.hours or {}).items():
+        for start, end in hours:
+            week[weekday][start:end] = b"\1" * (end - start)
+    local = history.first.date() - timedelta(days=2)
+    days = (local + timedelta(days=number) for number in range(BEFORE + AFTER + 4))
+    return b"".join(bytes(DAY) if str(day) in history.holidays else week[day.weekday()] for day in days)
+
+
+def paused_minutes(history: History) -> bytearray:
+    """Whether each minute of a history is paused."""
+    length = history.end - history.start
+    paused = bytearray(length)
+    for start, end in history.pauses:
+        lower = min(max(start - history.start, 0), length)
+        upper = length if end is None else min(max(end - history.start, lower), length)
+        paused[lower:upper] = b"\1" * (upper - lower)
+    return paused
+
+
+def counted_minutes(history: History) -> bytes:
+    """Whether each minute of a history counts."""
+    paused = paused_minutes(history)
+    if history.hours is None:
+        return bytes(not pause for pause in paused)
+    is_open = open_walls(history)
+    shown = walls(history.zone, history.day)[history.start : history.end]
+    return bytes(is_open[wall] and not pause for wall, pause in zip(shown, paused, strict=True))
+
+
+def runs(history: History, minutes: bytes | bytearray) -> list[Span]:
+    """The spans of the minutes that are set."""
+    found = re.finditer(b"\1+", minutes)
+    return [Span(history.at(history.start + run.start()), history.at(history.start + run.end())) for run in found]
+
+
+def check(history: History) -> None:
+    """What the clock says of a history is what its minutes say, one by one."""
+    minutes = counted_minutes(history)
+    start, end, calendar = history.at(history.start), history.at(history.end), history.calendar
+    stops = [Pause(history.at(begin), None if end is None else history.at(end)) for begin, end in history.pauses]
+    assert counted(start, end, stops, calendar) == runs(history, minutes), history
+
+    which = list(compress(count(history.start + 1), minutes))
+    reached = history.at(which[history.minutes - 1]) if history.minutes <= len(which) else None
+    found = due_at(start, history.minutes, stops, calendar)
+    if reached is not None:
+        assert found == reached, history
+    elif any(stop.end is None and stop.start <= end for stop in stops) or not (calendar is None or calendar.ever_opens):
+        assert found is None, history
+    elif found is None:
+        # A minute a week adds up to a thousand before the HORIZON.
+        assert history.minutes > 900 or any(stop.end is None for stop in stops), history
+    else:
+        assert found > end, history
+
+    until = history.end if history.met is None else history.met
+    standing = explain(
+        start, history.minutes, stops, calendar, met_at=None if history.met is None else history.at(until), now=end
+    )
+    length = until - history.start
+    is_breached = reached is not None and reached < history.at(until)
+    assert standing.counted == runs(history, minutes[:length]), history
+    assert standing.paused == runs(history, paused_minutes(history)[:length]), history
+    assert standing.elapsed == sum(minutes[:length]) * MINUTE, history
+    assert standing.left == max(history.minutes - sum(minutes[:length]), 0) * MINUTE, history
+    assert standing.breached_at == (reached if is_breached else None), history
+    assert not is_breached or standing.due_at == reached, history
+
+
+@settings(max_examples=500, deadline=None)
+@hypothesis.given(random=st.randoms(use_true_random=False))
+def test_every_minute_counts_if_the_wall_says_so(random: Random) -> None:
+    check(some_history(random))
+
+
+@pytest.mark.long
+def test_every_minute_of_100_000_histories_counts_if_the_wall_says_so() -> None:
+    for number in range(100_000):
+        check(some_history(Random(number)))  # noqa: S311
+
+
+@settings(max_examples=200, deadline=None)
+@hypothesis.given(
+    random=st.randoms(use_true_random=False),
+    start=st.datetimes(datetime(1971, 1, 1), datetime(2099, 1, 1)),  # noqa: DTZ001  (hypothesis takes no others)
+    minutes=st.integers(1, 100_000),
+)
+def test_what_counts_until_a_due_instant_is_the_target(random: Random, start: datetime, minutes: int) -> None:
+    """Years ahead too, and from any microsecond on."""
+    at = start.replace(tzinfo=UTC)
+    zone, _ = random.choice(PLACES)
+    opening = Calendar(zone, some_week(random))
+    stops = [
+        Pause(at + begin * MINUTE, None if end is None else at + end * MINUTE)
+        for begin, end in (some_pause(random, 0, 5000) for _ in range(random.randint(0, 3)))
+    ]
+    due = due_at(at, minutes, stops, opening)
+    before = counted(at, at + HORIZON if due is None else due, stops, opening)
+    total = sum((span.end - span.start for span in before), timedelta())
+    if due is None:
+        assert total < minutes * MINUTE
+    else:
+        assert total == minutes * MINUTE
+        assert before[-1].end == due
+    assert all(one.end < other.start for one, other in pairwise(before))
