@@ -118,6 +118,18 @@ def test_the_readmes_examples_answer_as_pasted(up: Up) -> None:
         assert shape(answer) == shape(json.loads(pasted)), command
 
 
+def test_the_readmes_programs_run(up: Up) -> None:
+    section = (ROOT / "README.md").read_text().split("## Client", 1)[1].split("\n## ", 1)[0]
+    programs = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    assert len(programs) == 2
+    for program in programs:
+        done = subprocess.run(
+            [sys.executable, "-c", up.here(program)], capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout
+
+
 def shape(value: Any) -> Any:
     """The form of a JSON value: members and types, whatever the values; a list is as its first item."""
     if isinstance(value, dict):
