@@ -203,9 +203,6 @@ def uuid7() -> UUID:
 
 
 def tsquery(text: str) -> str:
-    """What asks PostgreSQL for every word of a text, or words that begin so.
-
-    A plus is what many clients send for a space, and in no word.
-    """
+    """What asks PostgreSQL for every word of a text, or words that begin so. A plus is in no word."""
     words = (word.replace("\\", "\\\\").replace("'", "''") for word in text.replace("+", " ").split())
     return " & ".join(f"'{word}':*" for word in words)

@@ -80,7 +80,7 @@ tickets = Table(
 )
 
 # What lists are sorted by, each with the id behind it.
-NEVER = text("'9999-12-31 00:00:00+00'::timestamptz")
+NEVER = text("'9999-12-31 23:59:59.999999+00'::timestamptz")
 DUE = func.coalesce(tickets.c.due_at, NEVER, type_=DateTime(timezone=True))
 # Constants and not parameters, or no index would be known to have it.
 _PRIORITIES = array([text(f"'{word}'::text") for word in get_args(Priority)])

@@ -508,7 +508,7 @@ OTHERS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize(
     "query",
-    [{}, {"sort": "due_at"}, {"status": "open"}, {"assigned_to_id": "none"}, {"tag": "x"}, {"q": "x"}, OTHERS[-1]],
+    [{}, {"sort": "due_at"}, {"assigned_to_id": "none"}, {"q": "x"}, {"include_deleted": True}],
     ids=str,
 )
 async def test_a_cursor_is_good_for_its_filters_and_its_sort(door: Door, world: World, query: dict[str, Any]) -> None:
@@ -526,7 +526,9 @@ async def test_a_cursor_is_good_for_its_filters_and_its_sort(door: Door, world: 
     assert len(await listed(door, person, **query, cursor=cursor, limit=1)) == 1
 
 
-@pytest.mark.parametrize("query", [*({"sort": sort} for sort in SORTS), {"status": "open"}, {"tag": "x"}], ids=str)
+@pytest.mark.parametrize(
+    "query", [{"sort": "due_at"}, {"sort": "-priority"}, {"status": "open"}, {"tag": "x"}], ids=str
+)
 async def test_a_cursor_is_good_for_its_tenant_and_application(door: Door, world: World, query: Any) -> None:
     tenant_id = f"ten_{uuid4().hex}"
     readers = [
@@ -579,7 +581,7 @@ KEYS = {
     "-created_at": "created_at",
     "created_at": "created_at",
     "-updated_at": "updated_at",
-    "due_at": "coalesce(due_at, '9999-12-31Z')",
+    "due_at": "coalesce(due_at, '9999-12-31T23:59:59.999999Z')",
     "-priority": "array_position(ARRAY['low', 'medium', 'high', 'urgent'], priority)",
 }
 # Each as common as its name says.
@@ -605,15 +607,17 @@ COMMON: dict[str, dict[str, Any]] = {
 def large(world: World) -> Iterator[psycopg.Connection[Any]]:
     """The tenant `large` of 100,000 tickets, of four applications and of persons, among a thousand with one each."""
     with psycopg.connect(world.database_url, cursor_factory=psycopg.ClientCursor) as connection:
+        connection.execute("SET LOCAL gin_pending_list_limit = '512MB'")
+        connection.execute("SET LOCAL maintenance_work_mem = '512MB'")
         connection.execute(
             "INSERT INTO helpdesk_tickets (tenant_id, id, app_id, number, title, type, status, priority, category,"
             " submitted_by_id, assigned_to_id, team_id, tags, tag_words, source, source_type, created_by, updated_by,"
             " created_at, updated_at, due_at)"
             " SELECT CASE WHEN n <= %s THEN 'large' ELSE 'small' || n END, 'tkt_' || lpad(n::text, 26, '0'),"
-            " 'app_' || nullif(n %% 5, 0), n, 'Title word' || n %% 1000, 'incident', CASE WHEN n %% 100 = 1 THEN"
-            " 'pending' WHEN n %% 10 = 3 THEN 'resolved' WHEN n %% 2 = 0 THEN 'open' ELSE 'closed' END,"
+            " 'app_' || nullif(n %% 5, 0), n, 'Title word' || n %% 1000, 'incident', CASE WHEN n %% 99 = 1 THEN"
+            " 'pending' WHEN n %% 13 = 3 THEN 'resolved' WHEN n %% 2 = 0 THEN 'open' ELSE 'closed' END,"
             " (ARRAY['low', 'medium', 'high', 'urgent'])[1 + n %% 4], 'c' || n %% 20, 'per_' || n %% 1000,"
-            " CASE WHEN n %% 20 > 0 THEN 'per_' || n %% 101 END, 'grp_' || n %% 11, '[]',"
+            " CASE WHEN n %% 19 > 0 THEN 'per_' || n %% 101 END, 'grp_' || n %% 11, '[]',"
             " ARRAY['#rare' || n %% 1000, '#half' || n %% 2], 'edm', 'api', 'per_1', 'per_1',"
             " timestamptz '2026-01-01Z' + n * interval '1 s', timestamptz '2026-02-01Z' + n * 7919 %% %s * interval"
             " '1 s', CASE WHEN n %% 3 > 0 THEN timestamptz '2026-03-01Z' + n * 7907 %% %s * interval '1 s' END"
@@ -698,3 +702,4 @@ def test_every_common_filter_is_served_by_an_index(
     for place in (None, deep(large, scope, "-created_at")):
         found = plan(large, scope, query, place)
         assert "Seq Scan on helpdesk_tickets" not in found, found
+        assert blocks(found) <= MOST_READ, found

@@ -16,7 +16,7 @@ _RANK = "array_position(ARRAY['low'::text, 'medium'::text, 'high'::text, 'urgent
 _ORDERS = {
     "newest": _NEWEST,
     "changed": ("updated_at DESC", "id DESC"),
-    "due": ("coalesce(due_at, '9999-12-31 00:00:00+00'::timestamptz)", "id"),
+    "due": ("coalesce(due_at, '9999-12-31 23:59:59.999999+00'::timestamptz)", "id"),
     "priority": (f"{_RANK} DESC", "id DESC"),
 }
 _FILTERS = ("status", "assigned_to_id", "team_id", "submitted_by_id")
