@@ -52,15 +52,15 @@ class JsonText:
         return f"JsonText({self.text!r})"
 
 
-def parse(raw: bytes) -> JsonValue:
+def parse(raw: bytes, max_depth: int = MAX_DEPTH) -> JsonValue:
     """The value of a JSON text; numbers that neither a double nor 64 bits hold exactly are Decimal.
 
-    Raises ValueError for text that is not strict JSON (RFC 8259) or nests deeper than MAX_DEPTH.
+    Raises ValueError for text that is not strict JSON (RFC 8259) or nests deeper than that.
     """
     value = _parse_exact(raw) if _NEEDS_EXACT.search(raw) else orjson.loads(raw)
     # Only a text with that many brackets can nest that deep.
-    if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and _depth_over(value, MAX_DEPTH):
-        raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
+    if raw.count(b"[") + raw.count(b"{") > max_depth and _depth_over(value, max_depth):
+        raise ValueError(f"nested deeper than {max_depth} levels")
     return value
 
 

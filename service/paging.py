@@ -15,17 +15,24 @@ from service.statement import Row
 T = TypeVar("T")
 
 _CHECK_BYTES = 9
+# A page that grows beyond this is cut short: gRPC's clients take no message of more than 4 MiB unless they are told to.
+PAGE_BYTES = 3 * 1024 * 1024
 
 
-def cut(rows: Sequence[Row], limit: int, binding: str, *keys: str) -> tuple[Sequence[Row], str | None]:
+def cut(
+    rows: Sequence[Row], limit: int, binding: str, *keys: str, more: bool = False
+) -> tuple[Sequence[Row], str | None]:
     """The page of `limit` rows and the cursor behind it, given the rows of a query for one more.
+
+    A page may be shorter, and then `more` says that it is not the last.
 
     `binding` is all that the list depends on (its name, scope, filters and order); `keys` are the columns it is
     ordered by.
     """
-    if len(rows) <= limit:
+    if len(rows) <= limit and not more:
         return rows, None
-    return rows[:limit], cursor(binding, *(rows[limit - 1][key] for key in keys))
+    page = rows[:limit]
+    return page, cursor(binding, *(page[-1][key] for key in keys))
 
 
 def cursor(binding: str, *values: Any) -> str:

@@ -30,6 +30,8 @@ Field: TypeAlias = Any
 _JSON = "_json"
 # No member to change, and so in no mask.
 _CONDITION = "etag"
+# Of a caller's text in an error, which travels in trailing metadata.
+_TOLD_LENGTH = 100
 _TIMESTAMP = "google.protobuf.Timestamp"
 _FIELD_MASK = "google.protobuf.FieldMask"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -149,9 +151,9 @@ def _masked(
     """
     members: dict[str, Any] = {}
     for path in paths:
-        field, _, inner = path.partition(".")
-        if field not in fields or (inner and inner not in _inner_names(descriptor, field)):
-            raise invalid("body", "update_mask", f"No member that can be changed: {path}")
+        field, dot, inner = path.partition(".")
+        if field not in fields or (dot and inner not in _inner_names(descriptor, field)):
+            raise invalid("body", "update_mask", f"No member that can be changed: {path[:_TOLD_LENGTH]}")
         name = fields[field]
         members.setdefault(name, given.get(name, [] if descriptor.fields_by_name[field].is_repeated else None))
         if inner:

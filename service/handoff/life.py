@@ -65,7 +65,7 @@ def changed(ticket: Row, given: Mapping[str, Any], at: datetime) -> Row:
 
 
 def deployed(ticket: Row, merge_sha: str, outcome: str, happened_at: datetime, at: datetime) -> Row:
-    """The ticket after a deployment report. What happened before the last stamp changes no stamp."""
+    """The ticket after a deployment report. What happened before a stamp does not change that stamp."""
     failed_at, deployed_at = ticket["deploy_failed_at"], ticket["deployed_at"]
     is_news = all(stamp is None or stamp <= happened_at for stamp in (failed_at, deployed_at))
     after = ticket | {"merge_sha": merge_sha if is_news else ticket["merge_sha"]}

@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from datetime import timedelta
+from typing import Annotated, Any, NamedTuple
 from uuid import UUID
 
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 
 from service import events, idempotency, jsontext, paging, watch
 from service.database import Connection
@@ -32,11 +33,12 @@ from service.statement import Row
 
 # The keys of the lists' orders.
 _PLACE: TypeAdapter[tuple[Any, Any]] = TypeAdapter(tuple[Instant, Uuid])
-_VERSION: TypeAdapter[tuple[int]] = TypeAdapter(tuple[int])
+_VERSION: TypeAdapter[tuple[int]] = TypeAdapter(tuple[Annotated[int, Field(ge=0, lt=2**31)]])
 
 _BOT_ROLE = "mcp_bot"
 _BOT_SOURCE = "mcp"
 _DEPLOY = "handoff:deploy"
+_CLOCKS_DIFFER = timedelta(minutes=5)
 # What a PATCH may change, beside what anybody may who works.
 _BY_AUTHOR = {
     "title",
@@ -52,6 +54,7 @@ _BY_TRIAGE = {"milestone_id", "roles", "github_issue_number"}
 
 # As they are written, and no other way; eighteen digits are the most that any bigint can have.
 _NUMBER = re.compile(r"[1-9][0-9]{0,17}")
+_ID = re.compile(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 _REF = re.compile(r"HO-([1-9][0-9]{0,17})-([a-z0-9-]+)")
 _SEARCHED_NUMBER = re.compile(r"(?:#|HO-)?([1-9][0-9]{0,17})(?:-[a-z0-9-]+)?", re.IGNORECASE)
 
@@ -111,13 +114,17 @@ async def _list(
     rows = await connection.all(statement, parameters)
     if of_project and not rows:
         raise _no_project()
-    page, next_cursor = paging.cut(
-        [row for row in rows if row["id"] is not None], query.limit, binding, "created_at", "id"
-    )
+    there = [row for row in rows if row["id"] is not None]
+    page, next_cursor = paging.cut(there, query.limit, binding, "created_at", "id", more=_is_cut(there))
     return {
         "tickets": [views.listed_ticket(row, slim=query.slim) for row in page],
         "next_cursor": next_cursor,
     }
+
+
+def _is_cut(rows: Sequence[Row]) -> bool:
+    """Whether a page was cut short for its size."""
+    return bool(rows) and len(rows) < rows[0]["in_page"]
 
 
 @operation(GetTicket, one_statement=True)
@@ -197,7 +204,7 @@ async def bulk_update_tickets(connection: Connection, call: Call, command: BulkU
         find = await _locked_tickets(connection, call, project_id, body.ticket_ids)
         # By id: one that is named twice is changed once.
         changes, errors = dict[UUID, _Change](), list[View]()
-        for name in body.ticket_ids:
+        for name in dict.fromkeys(body.ticket_ids):
             try:
                 ticket = find(name)
                 # What is closed keeps its resolution.
@@ -221,6 +228,8 @@ async def report_deployment(connection: Connection, call: Call, command: ReportD
         ticket = await _locked(connection, call, path.project_id, path.ticket_id)
         _require_deployer(call, ticket)
         happened_at = body.at or ticket["at"]
+        if happened_at > ticket["at"] + _CLOCKS_DIFFER:
+            raise invalid("body", "at", "Input should not be in the future", value=body.at)
         report = {
             "user_id": _user_id(call),
             "project_id": path.project_id,
@@ -232,7 +241,9 @@ async def report_deployment(connection: Connection, call: Call, command: ReportD
         if await connection.one(queries.REPORT, report) is None:
             return {"ticket": views.ticket(ticket)}
         after = life.deployed(ticket, body.merge_sha, body.outcome, happened_at, ticket["at"])
-        await _write(connection, call, path.project_id, body, [_Change(ticket, after, life.told(ticket, after))])
+        change = _Change(ticket, after, life.told(ticket, after))
+        # With it the report would be undone.
+        await _write(connection, call, path.project_id, body, [change], last=False)
         return {"ticket": views.ticket(after)}
 
     return await _once(connection, call, path.project_id, [path.ticket_id], act, _require_deployer)
@@ -257,7 +268,8 @@ async def list_ticket_events(connection: Connection, call: Call, command: ListTi
         raise _no_project()
     if rows[0]["found"] is None or named.slug not in (None, rows[0]["project_slug"]):
         raise _no_ticket()
-    page, next_cursor = paging.cut([row for row in rows if row["id"] is not None], query.limit, binding, "version")
+    there = [row for row in rows if row["id"] is not None]
+    page, next_cursor = paging.cut(there, query.limit, binding, "version", more=_is_cut(there))
     return {"events": [views.event(row) for row in page], "next_cursor": next_cursor}
 
 
@@ -338,8 +350,13 @@ async def _write(
     declared: Declared,
     changes: Sequence[_Change],
     agent_origin: str | None = None,
+    *,
+    last: bool = True,
 ) -> None:
-    """Write the changes and their events, and commit. What changes nothing is not written and leaves no event."""
+    """Write the changes and their events, and commit if it is the `last` write.
+
+    What changes nothing is not written and leaves no event.
+    """
     tickets, roles, removed = [], list[View](), list[str]()
     for before, after, told in changes:
         if before == after:
@@ -367,7 +384,8 @@ async def _write(
         "actor_id": declared.actor_id,
         **events.who(call),
     }
-    await connection.all(queries.WRITE, parameters, last=True)
+    if len(await connection.all(queries.WRITE, parameters, last=last)) < len(tickets):
+        raise _no_project()  # the membership ended meanwhile, and nothing was written
 
 
 def _json(value: Any) -> JsonText:
@@ -442,10 +460,7 @@ def _which(ticket_id: str) -> _Named:
     reference = _REF.fullmatch(ticket_id)
     if reference is not None:
         return _Named("number", int(reference[1]), reference[2])
-    try:
-        return _Named("id", UUID(ticket_id))
-    except ValueError:
-        return _Named("number", 0)
+    return _Named("id", UUID(ticket_id)) if _ID.fullmatch(ticket_id) else _Named("number", 0)
 
 
 def _found(rows: Sequence[Row], named: _Named) -> Row:

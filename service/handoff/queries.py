@@ -15,6 +15,7 @@ from sqlalchemy import (
     Integer,
     Numeric,
     ScalarSelect,
+    Select,
     Text,
     Uuid,
     and_,
@@ -38,7 +39,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import TSQUERY, aggregate_order_by
 from sqlalchemy.dialects.postgresql import insert as upsert
 
-from service import events, idempotency, numbering
+from service import events, idempotency, numbering, paging
 from service.directory import project_members, projects
 from service.handoff import life, tables
 from service.statement import Statement
@@ -166,7 +167,9 @@ def _has_role(condition: ColumnElement[bool]) -> ColumnElement[bool]:
 
 
 _words = func.to_tsquery(tables.SEARCH, bindparam("words", type_=Text), type_=TSQUERY)
-_in_project = cast(literal_column("") + cast(bindparam("project_id", type_=Uuid), Text) + literal_column(""), TSQUERY)
+_in_project = cast(
+    literal_column("'''' || ' '") + cast(bindparam("project_id", type_=Uuid), Text) + literal_column("''''"), TSQUERY
+)
 # What holds no words is in no ticket.
 _has_words = and_(func.numnode(_words) > 0, tables.WORDS.op("@@")(_words.op("&&")(_in_project)))
 
@@ -200,9 +203,10 @@ def list_tickets(filters: frozenset[str], *, after: bool, of_project: bool) -> S
     """
     newest_first = (tickets.c.created_at.desc(), tickets.c.id.desc())
     limit = bindparam("limit", type_=Integer)
-    wanted = select(tickets).where(
-        tickets.c.project_id == project_members.c.project_id,
-        *(_FILTERS[name] for name in sorted(filters - {"project_id"})),
+    conditions = [_FILTERS[name] for name in sorted(filters - {"project_id"})]
+    # Keys alone: of many projects most rows are dropped again.
+    wanted = select(tickets.c.id, tickets.c.created_at).where(
+        tickets.c.project_id == project_members.c.project_id, *conditions
     )
     if after:
         position = tuple_(
@@ -210,17 +214,34 @@ def list_tickets(filters: frozenset[str], *, after: bool, of_project: bool) -> S
         )
         wanted = wanted.where(tuple_(tickets.c.created_at, tickets.c.id) < position)
     newest = wanted.order_by(*newest_first).limit(limit).lateral("newest")
-    page = (
-        select(newest, *_FROM_PROJECT)
+    keys = (
+        select(newest.c.id, newest.c.created_at, projects.c.id.label("of_project"), *_FROM_PROJECT)
         .select_from(_MEMBERSHIP.join(newest, true(), isouter=of_project))
         .where(_IS_CALLER, *([_PROJECT] if of_project or "project_id" in filters else []))
         .order_by(newest.c.created_at.desc(), newest.c.id.desc())
         .limit(limit)
-        .subquery("page")
+        .subquery("keys")
     )
-    rows = select(page, _its_roles(page).label("roles")).order_by(page.c.created_at.desc(), page.c.id.desc())
+    extras = [keys.c[extra.name] for extra in _FROM_PROJECT]
+    is_same = and_(tickets.c.project_id == keys.c.of_project, tickets.c.id == keys.c.id)
+    evidence = func.coalesce(func.octet_length(cast(tickets.c.evidence, Text)), 0)
+    size = func.octet_length(tickets.c.description) + evidence
+    whole = select(tickets, *extras).select_from(keys.outerjoin(tickets, is_same))
+    page = _measured(whole, size, newest_first).subquery("page")
+    rows = select(page, _its_roles(page).label("roles")).where(_fits(page))
     # With filters the plan depends on what is asked for.
-    return Statement(rows, prepared=not filters)
+    return Statement(rows.order_by(page.c.created_at.desc(), page.c.id.desc()), prepared=not filters)
+
+
+def _measured(rows: Select[Any], size: ColumnElement[int], order: Sequence[ColumnElement[Any]]) -> Select[Any]:
+    """The rows of a page, with how many bytes there are `before` each of them and how many rows `in_page`."""
+    so_far = func.sum(size).over(order_by=order)
+    return rows.add_columns((so_far - size).label("before"), func.count().over().label("in_page"))
+
+
+def _fits(page: FromClause) -> ColumnElement[bool]:
+    """Whether a page was still short before a row."""
+    return func.coalesce(page.c.before, 0) < paging.PAGE_BYTES
 
 
 def _its_roles(ticket: FromClause) -> ScalarSelect[Any]:
@@ -313,10 +334,10 @@ def _write() -> Statement:
         column("agent_origin", Text),
     )
     in_project = bindparam("project_id", type_=Uuid)
-    is_worker = exists().where(_IS_CALLER, project_members.c.project_id == tickets.c.project_id)
+    is_member = exists().where(_IS_CALLER, project_members.c.project_id == tickets.c.project_id)
     ticket = (
         update(tickets)
-        .where(tickets.c.project_id == in_project, tickets.c.id == given.c.id, is_worker)
+        .where(tickets.c.project_id == in_project, tickets.c.id == given.c.id, is_member)
         .values(
             {
                 name: case((literal(name, Text) == any_(given.c.changed), given.c[name]), else_=tickets.c[name])
@@ -349,7 +370,9 @@ def _write() -> Statement:
         set_={name: upserted.excluded[name] for name in names if name not in ("project_id", "ticket_id", "id")},
     )
     removed = delete(roles).where(
-        roles.c.project_id == in_project, roles.c.id == any_(bindparam("removed_roles", type_=ARRAY(Uuid)))
+        roles.c.project_id == ticket.c.project_id,
+        roles.c.ticket_id == ticket.c.id,
+        roles.c.id == any_(bindparam("removed_roles", type_=ARRAY(Uuid))),
     )
     declared = {
         "actor_role": bindparam("actor_role", type_=Text),
@@ -383,21 +406,19 @@ _history = tables.events
 def list_events(by: By) -> Statement:
     """A page of a ticket's events behind a version; one row without an event, or without a ticket, when it is empty."""
     found = and_(tickets.c.project_id == projects.c.id, _BY[by])
-    page = (
-        select(_history)
-        .where(
-            _history.c.project_id == tickets.c.project_id,
-            _history.c.ticket_id == tickets.c.id,
-            _history.c.version > bindparam("after_version", type_=Integer),
-        )
-        .order_by(_history.c.version)
-        .limit(bindparam("limit", type_=Integer))
-        .lateral("page")
+    after = bindparam("after_version", type_=Integer)
+    wanted = select(_history).where(
+        _history.c.project_id == tickets.c.project_id,
+        _history.c.ticket_id == tickets.c.id,
+        # Without gaps, so that this is a limit.
+        _history.c.version > after,
+        _history.c.version <= after + bindparam("limit", type_=Integer),
     )
+    page = _measured(wanted, func.octet_length(cast(_history.c.changes, Text)), [_history.c.version]).lateral("page")
     return Statement(
         select(page, tickets.c.id.label("found"), projects.c.slug.label("project_slug"))
         .select_from(_MEMBERSHIP.outerjoin(tickets, found).outerjoin(page, true()))
-        .where(_IS_CALLER, _PROJECT)
+        .where(_IS_CALLER, _PROJECT, _fits(page))
         .order_by(page.c.version)
     )
 

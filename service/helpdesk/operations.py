@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 from ulid import ULID
 
 from service import events, idempotency, jsontext, paging, watch
@@ -38,8 +38,8 @@ _NOBODY = "none"
 
 # The keys of the lists' orders: what they are sorted by, and the id.
 _BY_TIME: TypeAdapter[tuple[Any, Any]] = TypeAdapter(tuple[Instant, str])
-_BY_RANK: TypeAdapter[tuple[Any, Any]] = TypeAdapter(tuple[int, str])
-_BY_VERSION: TypeAdapter[tuple[int]] = TypeAdapter(tuple[int])
+_BY_RANK: TypeAdapter[tuple[Any, Any]] = TypeAdapter(tuple[Annotated[int, Field(ge=0, lt=2**31)], str])
+_BY_VERSION: TypeAdapter[tuple[int]] = TypeAdapter(tuple[Annotated[int, Field(ge=0, lt=2**31)]])
 _PLACES = dict.fromkeys(get_args(Sort), _BY_TIME) | {"-priority": _BY_RANK}
 
 _ID = re.compile(r"tkt_[0-9A-HJKMNP-TV-Z]{26}")

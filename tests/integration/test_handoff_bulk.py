@@ -172,6 +172,7 @@ async def test_the_same_report_again_is_no_news(door: Door, world: World) -> Non
         ({"outcome": "merged", "merge_sha": ""}, "merge_sha"),
         ({"outcome": "merged", "merge_sha": "x" * 65}, "merge_sha"),
         ({"outcome": "merged", "merge_sha": "a b"}, "merge_sha"),
+        ({"outcome": "deployed", "at": "9999-12-31T23:59:59Z"}, "at"),
     ],
 )
 async def test_a_report_that_breaks_a_bound_is_refused(

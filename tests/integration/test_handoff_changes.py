@@ -21,6 +21,8 @@ from board import (
 )
 from system import Credential, World
 
+from service import paging
+
 MILESTONE = "2c1d8a51-3f3c-4f0e-9a52-6d6f3b0d5a11"
 
 
@@ -309,6 +311,33 @@ async def test_the_history_comes_in_pages(door: Door, world: World) -> None:
         (await door.call("handoff.events", who, path=path, query=query)).failed("validation_error")
 
 
+async def test_pages_of_large_items_are_cut_short_and_lose_none(door: Door, world: World) -> None:
+    who, ticket = await board(door, world)
+    path = {"project_id": ticket["project_id"], "ticket_id": ticket["id"]}
+    for number in range(18):
+        await changed(door, who, ticket, evidence={"n": number, "text": "x" * 250_000})
+    seen, sizes, cursor = list[Any](), list[int](), None
+    while True:
+        query = {"limit": 100} | ({} if cursor is None else {"cursor": cursor})
+        page = (await door.call("handoff.events", who, path=path, query=query)).succeeded()
+        sizes.append(len(page["events"]))
+        seen += [event["version"] for event in page["events"]]
+        cursor = page["next_cursor"]
+        if cursor is None:
+            break
+    assert seen == list(range(1, 20))
+    assert max(sizes) < 10
+
+
+async def test_a_cursor_made_up_is_refused(door: Door, world: World) -> None:
+    who, ticket = await board(door, world)
+    path = {"project_id": ticket["project_id"], "ticket_id": ticket["id"]}
+    for version in (2**31, 2**63, -1, "x", None):
+        cursor = paging.cursor(f"handoff events {ticket['project_id']} {ticket['id']}", version)
+        reply = await door.call("handoff.events", who, path=path, query={"cursor": cursor})
+        reply.failed("validation_error", paths=["cursor"])
+
+
 # Two at the same moment
 
 
@@ -385,6 +414,16 @@ async def test_a_change_under_a_key_is_made_once(door: Door, world: World) -> No
     other = await created(door, who, ticket["project_id"])
     (await change(door, who, other, key, title="New", **lock)).failed("idempotency_mismatch")
     assert (await read(door, who, ticket))["title"] == "Newer"
+
+
+async def test_a_change_of_deep_evidence_is_replayed(door: Door, world: World) -> None:
+    who, ticket = await board(door, world)
+    deep: Any = 1
+    for _ in range(97):
+        deep = {"a": deep}
+    key = {"idempotency-key": "deep"}
+    first = (await change(door, who, ticket, key, evidence=deep)).succeeded()
+    assert (await change(door, who, ticket, key, evidence=deep)).succeeded() == first
 
 
 async def test_a_change_that_failed_leaves_its_key_free(door: Door, world: World) -> None:

@@ -169,6 +169,28 @@ async def test_search_finds_words_and_numbers(door: Door, world: World, q: str, 
     assert await titles(door, who, project_id, q=q) == expected
 
 
+async def test_search_finds_no_project_by_its_id(door: Door, world: World) -> None:
+    project_id, who = await place(world)
+    await created(door, who, project_id, title="zzz")
+    for q in (project_id, project_id[:1], project_id[:4], f"' {project_id}'"):
+        assert await titles(door, who, project_id, q=f"x{q}" if q.isdigit() else q) == ""
+
+
+async def test_a_page_of_large_tickets_is_cut_short_and_loses_none(door: Door, world: World) -> None:
+    project_id, who = await place(world)
+    for _ in range(16):
+        await created(door, who, project_id, evidence={"text": "x" * 250_000})
+    seen, query, path = list[int](), {"limit": 100}, {"project_id": project_id}
+    while True:
+        page = (await door.call("handoff.project", who, path=path, query=query)).succeeded()
+        assert 0 < len(page["tickets"]) < 15
+        seen += [ticket["number"] for ticket in page["tickets"]]
+        if page["next_cursor"] is None:
+            break
+        query["cursor"] = page["next_cursor"]
+    assert seen == list(range(16, 0, -1))
+
+
 # Plans
 
 

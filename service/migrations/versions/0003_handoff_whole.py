@@ -73,7 +73,7 @@ def upgrade() -> None:
     op.create_index(
         "handoff_tickets_words_idx",
         "handoff_tickets",
-        [sa.text(f"({words} || array_to_tsvector(ARRAY[CAST(project_id AS TEXT)]))")],
+        [sa.text(f"({words} || array_to_tsvector(ARRAY[' ' || CAST(project_id AS TEXT)]))")],
         postgresql_using="gin",
     )
     op.create_index(

@@ -109,7 +109,7 @@ class TicketRestServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def CreateTicket(self, request, context):
-        """201 and `{"ticket": …}`; 400, 401 and 403 as documented. Header `Idempotency-Key` makes it safe to repeat.
+        """201 and `{"ticket": …}`; 400, 401 and 403 as documented; 409. Header `Idempotency-Key` makes it safe to repeat.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -137,14 +137,14 @@ class TicketRestServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def BulkUpdateTickets(self, request, context):
-        """200 and `{"updated", "errors"}`; 400, 401, 403. Header `Idempotency-Key` makes it safe to repeat.
+        """200 and `{"updated", "errors"}`; 400, 401, 403, 409. Header `Idempotency-Key` makes it safe to repeat.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReportDeployment(self, request, context):
-        """200 and `{"ticket": …}`; 400, 401, 403, 404. Safe to repeat.
+        """200 and `{"ticket": …}`; 400, 401, 403, 404, 409. Safe to repeat.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

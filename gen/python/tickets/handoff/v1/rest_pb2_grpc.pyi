@@ -45,7 +45,7 @@ class TicketRestStub:
     ListTickets: _grpc.UnaryStreamMultiCallable[_rest_pb2.TicketRestListTicketsRequest, _httpbody_pb2.HttpBody]
     """200 and `{"tickets": […]}`, complete however many there are, and so a stream of pieces of one JSON text; 401."""
     CreateTicket: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestCreateTicketRequest, _httpbody_pb2.HttpBody]
-    """201 and `{"ticket": …}`; 400, 401 and 403 as documented. Header `Idempotency-Key` makes it safe to repeat."""
+    """201 and `{"ticket": …}`; 400, 401 and 403 as documented; 409. Header `Idempotency-Key` makes it safe to repeat."""
     ListProjectTickets: _grpc.UnaryStreamMultiCallable[_rest_pb2.TicketRestListProjectTicketsRequest, _httpbody_pb2.HttpBody]
     """200 and `{"tickets": […]}`, complete when neither `limit` nor `cursor` is given; 400, 401, 403."""
     GetTicket: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestGetTicketRequest, _httpbody_pb2.HttpBody]
@@ -53,9 +53,9 @@ class TicketRestStub:
     UpdateTicket: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestUpdateTicketRequest, _httpbody_pb2.HttpBody]
     """200 and `{"ticket": …}`; 400, 401, 403, 404, 409. Header `Idempotency-Key` makes it safe to repeat."""
     BulkUpdateTickets: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestBulkUpdateTicketsRequest, _httpbody_pb2.HttpBody]
-    """200 and `{"updated", "errors"}`; 400, 401, 403. Header `Idempotency-Key` makes it safe to repeat."""
+    """200 and `{"updated", "errors"}`; 400, 401, 403, 409. Header `Idempotency-Key` makes it safe to repeat."""
     ReportDeployment: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestReportDeploymentRequest, _httpbody_pb2.HttpBody]
-    """200 and `{"ticket": …}`; 400, 401, 403, 404. Safe to repeat."""
+    """200 and `{"ticket": …}`; 400, 401, 403, 404, 409. Safe to repeat."""
     ListTicketEvents: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestListTicketEventsRequest, _httpbody_pb2.HttpBody]
     """200 and `{"events": […], "next_cursor"}`; 400, 401, 403, 404."""
     WatchTickets: _grpc.UnaryStreamMultiCallable[_rest_pb2.TicketRestWatchTicketsRequest, _httpbody_pb2.HttpBody]
@@ -79,7 +79,7 @@ class TicketRestAsyncStub(TicketRestStub):
     ListTickets: _aio.UnaryStreamMultiCallable[_rest_pb2.TicketRestListTicketsRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """200 and `{"tickets": […]}`, complete however many there are, and so a stream of pieces of one JSON text; 401."""
     CreateTicket: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestCreateTicketRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """201 and `{"ticket": …}`; 400, 401 and 403 as documented. Header `Idempotency-Key` makes it safe to repeat."""
+    """201 and `{"ticket": …}`; 400, 401 and 403 as documented; 409. Header `Idempotency-Key` makes it safe to repeat."""
     ListProjectTickets: _aio.UnaryStreamMultiCallable[_rest_pb2.TicketRestListProjectTicketsRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """200 and `{"tickets": […]}`, complete when neither `limit` nor `cursor` is given; 400, 401, 403."""
     GetTicket: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestGetTicketRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
@@ -87,9 +87,9 @@ class TicketRestAsyncStub(TicketRestStub):
     UpdateTicket: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestUpdateTicketRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """200 and `{"ticket": …}`; 400, 401, 403, 404, 409. Header `Idempotency-Key` makes it safe to repeat."""
     BulkUpdateTickets: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestBulkUpdateTicketsRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """200 and `{"updated", "errors"}`; 400, 401, 403. Header `Idempotency-Key` makes it safe to repeat."""
+    """200 and `{"updated", "errors"}`; 400, 401, 403, 409. Header `Idempotency-Key` makes it safe to repeat."""
     ReportDeployment: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestReportDeploymentRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """200 and `{"ticket": …}`; 400, 401, 403, 404. Safe to repeat."""
+    """200 and `{"ticket": …}`; 400, 401, 403, 404, 409. Safe to repeat."""
     ListTicketEvents: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestListTicketEventsRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """200 and `{"events": […], "next_cursor"}`; 400, 401, 403, 404."""
     WatchTickets: _aio.UnaryStreamMultiCallable[_rest_pb2.TicketRestWatchTicketsRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
@@ -122,7 +122,7 @@ class TicketRestServicer(metaclass=_abc_1.ABCMeta):
         request: _rest_pb2.TicketRestCreateTicketRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
-        """201 and `{"ticket": …}`; 400, 401 and 403 as documented. Header `Idempotency-Key` makes it safe to repeat."""
+        """201 and `{"ticket": …}`; 400, 401 and 403 as documented; 409. Header `Idempotency-Key` makes it safe to repeat."""
 
     @_abc_1.abstractmethod
     def ListProjectTickets(
@@ -154,7 +154,7 @@ class TicketRestServicer(metaclass=_abc_1.ABCMeta):
         request: _rest_pb2.TicketRestBulkUpdateTicketsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
-        """200 and `{"updated", "errors"}`; 400, 401, 403. Header `Idempotency-Key` makes it safe to repeat."""
+        """200 and `{"updated", "errors"}`; 400, 401, 403, 409. Header `Idempotency-Key` makes it safe to repeat."""
 
     @_abc_1.abstractmethod
     def ReportDeployment(
@@ -162,7 +162,7 @@ class TicketRestServicer(metaclass=_abc_1.ABCMeta):
         request: _rest_pb2.TicketRestReportDeploymentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
-        """200 and `{"ticket": …}`; 400, 401, 403, 404. Safe to repeat."""
+        """200 and `{"ticket": …}`; 400, 401, 403, 404, 409. Safe to repeat."""
 
     @_abc_1.abstractmethod
     def ListTicketEvents(

@@ -41,7 +41,7 @@ class ListTicketsRequest(_message.Message):
     slim: _builtins.bool
     """True leaves out `description`."""
     limit: _builtins.int
-    """How many at most, 1–1000; 100 when absent."""
+    """How many at most, 1–1000; 100 when absent. A page of large items is cut shorter, at about 3 MiB."""
     cursor: _builtins.str
     """`next_cursor` of the page before; the first page when absent."""
     project_id: _builtins.str
@@ -302,7 +302,7 @@ class ListProjectTicketsRequest(_message.Message):
     slim: _builtins.bool
     """True leaves out `description`."""
     limit: _builtins.int
-    """How many at most, 1–1000; 100 when absent."""
+    """How many at most, 1–1000; 100 when absent. A page of large items is cut shorter, at about 3 MiB."""
     cursor: _builtins.str
     """`next_cursor` of the page before; the first page when absent."""
     status: _ticket_pb2.Status.ValueType
@@ -934,7 +934,7 @@ class ReportDeploymentRequest(_message.Message):
     """Declared provenance, for the event: at most 128 characters."""
     @_builtins.property
     def at(self) -> _timestamp_pb2.Timestamp:
-        """When it happened; now when absent."""
+        """When it happened, not in the future; now when absent."""
 
     def __init__(
         self,
@@ -1001,7 +1001,7 @@ class ListTicketEventsRequest(_message.Message):
     ticket_id: _builtins.str
     """Required: UUID, number or `ticket_ref`."""
     limit: _builtins.int
-    """How many at most, 1–1000; 100 when absent."""
+    """How many at most, 1–1000; 100 when absent. A page of large items is cut shorter, at about 3 MiB."""
     cursor: _builtins.str
     """`next_cursor` of the page before; the first page when absent."""
     def __init__(
