@@ -171,7 +171,7 @@ async def test_search_finds_words_and_numbers(door: Door, world: World, q: str, 
 
 async def test_search_finds_no_project_by_its_id(door: Door, world: World) -> None:
     project_id, who = await place(world)
-    await created(door, who, project_id, title="zzz")
+    await created(door, who, project_id, title="zzz", description="zzz")
     for q in (project_id, project_id[:1], project_id[:4], f"' {project_id}'"):
         assert await titles(door, who, project_id, q=f"x{q}" if q.isdigit() else q) == ""
 
