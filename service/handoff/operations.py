@@ -40,17 +40,8 @@ _BOT_SOURCE = "mcp"
 _DEPLOY = "handoff:deploy"
 _CLOCKS_DIFFER = timedelta(minutes=5)
 # What a PATCH may change, beside what anybody may who works.
-_BY_AUTHOR = {
-    "title",
-    "description",
-    "request_type",
-    "priority",
-    "blocking",
-    "evidence",
-    "suggested_resolution",
-    "implementation_notes",
-}
 _BY_TRIAGE = {"milestone_id", "roles", "github_issue_number"}
+_BY_AUTHOR = set(life.PLAIN) - _BY_TRIAGE
 
 # As they are written, and no other way; eighteen digits are the most that any bigint can have.
 _NUMBER = re.compile(r"[1-9][0-9]{0,17}")
