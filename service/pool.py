@@ -187,6 +187,8 @@ class Pool:
         self._configure = configure
         # Taken from the end, so that the one used last, which is warm, is used next.
         self._idle: list[PooledConnection] = []
+        # Given back in another state than idle, and on their way to it.
+        self._settling: set[PooledConnection] = set()
         self._waiting: deque[asyncio.Future[PooledConnection]] = deque()
         # Connecting, or settling a connection that was given back busy.
         self._tasks: set[asyncio.Task[None]] = set()
@@ -203,8 +205,11 @@ class Pool:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        while self._idle:
-            self._idle.pop().discard()
+        # Those that settle too: a task that was cancelled before it began has done nothing.
+        for connection in (*self._idle, *self._settling):
+            connection.discard()
+        self._idle.clear()
+        self._settling.clear()
 
     async def take(self, patience: float) -> PooledConnection:
         """A connection, in the caller's hands until it is given back. Raises PoolTimeoutError after so many seconds."""
@@ -230,6 +235,7 @@ class Pool:
             self._hand_over(connection)
         else:
             # In a task of its own: a call may be cancelled more than once.
+            self._settling.add(connection)
             self._start(self._settle(connection))
 
     def _hand_over(self, connection: PooledConnection) -> None:
@@ -245,9 +251,7 @@ class Pool:
             await connection.settle()
         except (psycopg.Error, TimeoutError):
             connection.discard()
-        except asyncio.CancelledError:
-            connection.discard()
-            raise
+        self._settling.discard(connection)
         if not self._closed and not connection.is_lost:
             self._hand_over(connection)
             return

@@ -101,9 +101,10 @@ def watch(watch: Watch[Any]) -> Any:
                 yield HttpBody(content_type=LINES, data=jsontext.dump(view) + b"\n")
                 begun = True
         except Exception as error:
+            # As broad as the interceptor's, which logs it, because the gateway ends a stream that broke as if all were
+            # well: the status has left long ago, and the last line is what tells.
             if not begun:
                 raise
-            # The status has left long ago: the last line is what tells.
             failure = error if isinstance(error, TicketError) else TicketError("internal")
             call.outcome = failure.reason
             yield HttpBody(data=jsontext.dump(error_body(failure)) + b"\n")

@@ -101,6 +101,7 @@ def failure(error: grpc.RpcError) -> TicketsError:
     """The exception for a call that ended with an error status, of either kind of channel."""
     call: Any = error
     status: grpc.StatusCode = call.code()
+    # gRPC's pairs are no tuples.
     trailing: dict[str, Any] = {name: value for name, value in call.trailing_metadata() or ()}  # noqa: C416
     said, retry_after = _details(trailing.get("grpc-status-details-bin", b""))
     word = status.name.lower()

@@ -58,6 +58,7 @@ def result(message: type[Message]) -> Callable[[type[T]], type[T]]:
     readers = {_name(field): _reader(field) for field in message.DESCRIPTOR.fields}
 
     def register(kind: type[T]) -> type[T]:
+        # (That it is a dataclass, no type of `type[T]` can say.)
         strangers = readers.keys() ^ {field.name for field in fields(kind)}  # type: ignore[arg-type]
         if strangers:
             raise TypeError(f"{kind.__qualname__} and {message.DESCRIPTOR.full_name} differ in {sorted(strangers)}")
@@ -87,6 +88,7 @@ def write(
     _fill(message, {**members, **(changes or {})})
     if changes is not None:
         message.update_mask.paths.extend(_mask(message.DESCRIPTOR, changes))
+    # protobuf's classes that are found by their descriptor have no types.
     return message  # type: ignore[no-any-return]
 
 

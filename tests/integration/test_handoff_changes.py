@@ -19,7 +19,9 @@ from board import (
     read,
     starts,
 )
+from harness import METHODS, Grpc
 from system import Credential, World
+from tickets.handoff.v1 import service_pb2
 
 from service import paging
 
@@ -122,6 +124,15 @@ async def test_what_breaks_a_bound_changes_nothing(
     ).failed("validation_error", paths=[path])
     assert await read(door, who, ticket) == ticket
     assert len(await history(door, who, ticket)) == 1
+
+
+@pytest.mark.parametrize("path", ["title.", "role_status.", "role_status.x", "number", "x" * 20_000])
+async def test_a_mask_that_names_no_member_is_refused(rpc: Grpc, world: World, path: str) -> None:
+    who, ticket = await board(rpc, world)
+    request = service_pb2.UpdateTicketRequest(project_id=ticket["project_id"], ticket_id=ticket["id"], title="New")
+    request.update_mask.paths.append(path)
+    (await rpc.send(METHODS["handoff.update"], request, who)).failed("validation_error", paths=["update_mask"])
+    assert await read(rpc, who, ticket) == ticket
 
 
 async def test_a_change_that_changes_nothing_leaves_no_trace(door: Door, world: World) -> None:
