@@ -34,7 +34,7 @@ from service.processes import Child, run_to_completion, wait_for
 _HERE: Final = Path(__file__).resolve().parent
 _STDERR: Final = 2
 _SOCKET: Final = ".s.PGSQL.5432"
-_REST_CALLS_OF_A_WORKER: Final = 128
+_REST_CALLS_OF_A_WORKER: Final = 64
 _SOCKET_PATH_MAX: Final = 103  # macOS; Linux takes 107
 
 

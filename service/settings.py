@@ -35,7 +35,7 @@ class Settings(BaseSettings):
     patience_seconds: Annotated[
         float,
         Field(gt=0, description="When calls wait longer than this to be taken up, some get 503."),
-    ] = 0.1
+    ] = 0.05
     max_request_bytes: Annotated[int, Field(ge=1, description="Largest request; larger ones get 413.")] = 1024 * 1024
     rate_limit_reads: Annotated[
         str, Field(pattern=r"^[1-9]\d*/[1-9]\d*$", description="Reads of one caller: sustained per second / burst.")

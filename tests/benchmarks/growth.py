@@ -23,6 +23,7 @@ from psycopg.rows import dict_row
 from tickets.helpdesk.v1 import service_pb2 as helpdesk_pb2
 
 from service import jsontext, paging
+from service.settings import Settings
 from tests.system import AUDIENCE, ISSUER, Issuer
 
 from . import cpu, grpc_load, loads, stack
@@ -313,9 +314,10 @@ def _overload(ground: Ground, plan: Plan) -> Found:
         obeying: (plan.crowd, "obey"),
         f"{plan.crowd:,}, insisting": (plan.crowd, "insist"),
     }
+    patience = str(Settings.model_fields["patience_seconds"].default)
     measurements: list[Measurement] = []
     with (
-        ground.service("overload", TICKETS_PATIENCE_SECONDS="0.1") as service,
+        ground.service("overload", TICKETS_PATIENCE_SECONDS=patience) as service,
         stack.gateway(ground.directory, service.endpoints) as (url, _),
     ):
         by_grpc = generators.grpc_plan(service.shared, operation, 0, 0)
