@@ -50,6 +50,8 @@ class Policy:
 
 
 _READ_HELPDESK = Policy("tenant", ("helpdesk:read", "helpdesk:agent"))
+_SET_LEVELS = Policy("tenant", ("helpdesk:agent",), "write")
+_SEE_LEVELS = Policy("tenant", ("helpdesk:agent",))
 _WRITE_HELPDESK = Policy("tenant", ("helpdesk:write", "helpdesk:agent"), "write")
 _ADMIN = Policy("operator", ("tickets:admin",), "write")
 
@@ -76,6 +78,13 @@ POLICIES: Mapping[tuple[str, str], Policy] = {
     ("tickets.helpdesk.v1", "UpdateComment"): _WRITE_HELPDESK,
     ("tickets.helpdesk.v1", "ListComments"): _READ_HELPDESK,
     ("tickets.helpdesk.v1", "ListTicketEvents"): _READ_HELPDESK,
+    ("tickets.helpdesk.v1", "GetTicketSla"): _READ_HELPDESK,
+    ("tickets.helpdesk.v1", "ListSlaPolicies"): _SEE_LEVELS,
+    ("tickets.helpdesk.v1", "GetSlaPolicy"): _SEE_LEVELS,
+    ("tickets.helpdesk.v1", "CreateSlaPolicy"): _SET_LEVELS,
+    ("tickets.helpdesk.v1", "UpdateSlaPolicy"): _SET_LEVELS,
+    ("tickets.helpdesk.v1", "GetCalendar"): _SEE_LEVELS,
+    ("tickets.helpdesk.v1", "UpdateCalendar"): _SET_LEVELS,
     ("tickets.helpdesk.v1", "WatchTickets"): _READ_HELPDESK,
     ("tickets.itsm.v1", "CreateTicket"): Policy("program", ("tickets:write",), "write"),
     ("tickets.itsm.v1", "GetTicket"): Policy("program", ("tickets:read",)),

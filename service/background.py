@@ -5,13 +5,13 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from service.database import Connection, Database
+from service.database import Database
 from service.errors import TicketError
 
 _log = structlog.get_logger()
 
 
-async def repeat(seconds: float, work: Callable[[Connection], Awaitable[None]], database: Database) -> None:
+async def repeat(seconds: float, work: Callable[[Database], Awaitable[None]], database: Database) -> None:
     """Do the work, wait, and again, until cancelled. What fails is logged, and tried again in its turn."""
     while True:
         await asyncio.sleep(seconds)

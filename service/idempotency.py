@@ -157,22 +157,37 @@ async def once(
     """
     if call.idempotency_key is None:
         return await connection.one(statements.plain, parameters)
-    keyed = {
-        **parameters,
+    key = _key(call, scope)
+    for _ in range(_ATTEMPTS):
+        try:
+            return await connection.one(statements.keyed, {**parameters, **key})
+        except ConstraintViolationError as violation:
+            if violation.name != idempotency_keys.primary_key.name:
+                raise
+        stored = await replay(connection, call, scope, statements)
+        if stored is not None:
+            return stored
+    raise TicketError("unavailable", retry_after=1)
+
+
+async def replay(connection: Connection, call: Call, scope: str, statements: Creation) -> Row | None:
+    """The row that a creation under this key made before; None when there was none, or no key.
+
+    Raises TicketError `idempotency_mismatch` when the key was used with another payload.
+    """
+    if call.idempotency_key is None:
+        return None
+    key = _key(call, scope)
+    stored = await connection.one(statements.replay, key)
+    return None if stored is None else _replay(call, stored, key["request_hash"])
+
+
+def _key(call: Call, scope: str) -> dict[str, Any]:
+    return {
         "idempotency_scope": scope,
         "idempotency_key": call.idempotency_key,
         "request_hash": jsontext.digest([*call.method, call.body]),
     }
-    for _ in range(_ATTEMPTS):
-        try:
-            return await connection.one(statements.keyed, keyed)
-        except ConstraintViolationError as violation:
-            if violation.name != idempotency_keys.primary_key.name:
-                raise
-        stored = await connection.one(statements.replay, keyed)
-        if stored is not None:
-            return _replay(call, stored, keyed["request_hash"])
-    raise TicketError("unavailable", retry_after=1)
 
 
 async def act(

@@ -29,6 +29,7 @@ import service.admin.doors
 import service.handoff.doors
 import service.handoff.tables
 import service.helpdesk.doors
+import service.helpdesk.levels
 import service.helpdesk.tables
 import service.itsm.doors
 import service.itsm.operations
@@ -72,6 +73,7 @@ _HEALTH_SECONDS = 1.0
 _COLLECT_AFTER = (20_000, 20, 50)
 _MERGE_TOTALS_SECONDS = 0.5
 _PURGE_KEYS_SECONDS = 60.0
+_TELL_SLA_SECONDS = 5.0
 
 _log = structlog.get_logger()
 
@@ -162,6 +164,7 @@ async def start(
         helpdesk_news.watch(),
         _watch_health(healthy, database),
         repeat(_MERGE_TOTALS_SECONDS, service.itsm.operations.merge_totals, database),
+        repeat(_TELL_SLA_SECONDS, service.helpdesk.levels.tell, database),
         repeat(_PURGE_KEYS_SECONDS, idempotency.purge, database),
     ):
         stack.push_async_callback(_cancelled, asyncio.create_task(work))

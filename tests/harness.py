@@ -57,6 +57,8 @@ def _service(module: Any) -> Any:
 
 _ITSM, _HELPDESK, _HANDOFF = _service(itsm_pb2), _service(helpdesk_pb2), _service(handoff_pb2)
 _DESK = "/api/v1/helpdesk/tickets"
+_POLICIES = "/api/v1/helpdesk/sla-policies"
+_CALENDAR = "/api/v1/helpdesk/calendar"
 _BOARD = "/api/projects/{project_id}/tickets"
 
 METHODS = {
@@ -71,6 +73,15 @@ METHODS = {
     "helpdesk.close": Method("helpdesk", "POST", _DESK + "/{id}/close", 200, _HELPDESK, "CloseTicket", "ticket"),
     "helpdesk.delete": Method("helpdesk", "DELETE", _DESK + "/{id}", 200, _HELPDESK, "DeleteTicket", "ticket"),
     "helpdesk.restore": Method("helpdesk", "POST", _DESK + "/{id}/restore", 200, _HELPDESK, "RestoreTicket", "ticket"),
+    "helpdesk.sla": Method("helpdesk", "GET", _DESK + "/{id}/sla", 200, _HELPDESK, "GetTicketSla", "sla"),
+    "helpdesk.policies": Method("helpdesk", "GET", _POLICIES, 200, _HELPDESK, "ListSlaPolicies"),
+    "helpdesk.policy": Method("helpdesk", "GET", _POLICIES + "/{id}", 200, _HELPDESK, "GetSlaPolicy", "sla_policy"),
+    "helpdesk.create_policy": Method("helpdesk", "POST", _POLICIES, 201, _HELPDESK, "CreateSlaPolicy", "sla_policy"),
+    "helpdesk.update_policy": Method(
+        "helpdesk", "PATCH", _POLICIES + "/{id}", 200, _HELPDESK, "UpdateSlaPolicy", "sla_policy"
+    ),
+    "helpdesk.calendar": Method("helpdesk", "GET", _CALENDAR, 200, _HELPDESK, "GetCalendar", "calendar"),
+    "helpdesk.update_calendar": Method("helpdesk", "PATCH", _CALENDAR, 200, _HELPDESK, "UpdateCalendar", "calendar"),
     "helpdesk.comment": Method(
         "helpdesk", "POST", _DESK + "/{id}/comments", 201, _HELPDESK, "CreateComment", "comment"
     ),
@@ -306,6 +317,8 @@ def _plain(field: Any, value: Any) -> Any:
         return _members(field.message_type, value)
     if field.is_repeated and isinstance(value, str):
         value = value.split(",")  # as a query has it
+    if field.is_repeated and field.message_type is not None:
+        return [_members(field.message_type, item) for item in value]
     if field.enum_type is None:
         return value
     return [_number(field.enum_type, word) for word in value] if field.is_repeated else _number(field.enum_type, value)

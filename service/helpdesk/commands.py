@@ -1,8 +1,13 @@
 """What comes in to the helpdesk API: every bound, vocabulary and default (contracts/helpdesk.md)."""
 
-from typing import Annotated, Literal, TypeVar
+import re
+from datetime import date
+from functools import cache
+from typing import Annotated, Any, Literal, TypeVar, get_args
+from zoneinfo import available_timezones
 
-from pydantic import Field, StringConstraints
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
+from pydantic_core import PydanticCustomError
 
 from service.fields import (
     Command,
@@ -14,6 +19,7 @@ from service.fields import (
     Section,
     WriteHeaders,
     comma_list,
+    distinct,
     without_nul,
 )
 from service.jsontext import JsonText
@@ -22,6 +28,8 @@ Type = Literal["incident", "service_request", "change", "problem"]
 Status = Literal["open", "in_progress", "pending", "resolved", "closed"]
 Priority = Literal["low", "medium", "high", "urgent"]
 Sort = Literal["-created_at", "created_at", "-updated_at", "due_at", "-priority"]
+PolicyStatus = Literal["active", "inactive"]
+Weekday = Literal["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
 SourceType = Literal["frontend", "backend", "server", "system", "api"]
 
 Title = Annotated[str, StringConstraints(min_length=1, max_length=255), without_nul]
@@ -31,6 +39,40 @@ Source = Annotated[str, StringConstraints(min_length=1, max_length=64), without_
 CommentBody = Annotated[str, StringConstraints(min_length=1, max_length=65_536), without_nul]
 Etag = Annotated[str, StringConstraints(max_length=64)]
 ResolutionNote = Annotated[str, StringConstraints(max_length=5_000), without_nul]
+
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+
+
+def _iso_date(value: Any) -> Any:
+    if not isinstance(value, str) or not _DATE.fullmatch(value):
+        raise PydanticCustomError("date_parsing", "Input should be a date, such as 2030-12-25")
+    return value
+
+
+@cache
+def _time_zones() -> frozenset[str]:
+    return frozenset(available_timezones())
+
+
+def _iana(name: str) -> str:
+    if name not in _time_zones():
+        raise PydanticCustomError("time_zone", "Input should be an IANA time zone, such as Europe/Berlin")
+    return name
+
+
+def _end_behind_start(hours: "Hours") -> "Hours":
+    if hours.start >= hours.end:
+        raise PydanticCustomError("hours", "End should be after start; 24:00 is the end of a day")
+    return hours
+
+
+Holiday = Annotated[date, BeforeValidator(_iso_date), Field(strict=False)]
+TimeZone = Annotated[str, AfterValidator(_iana)]
+# On the wall; as text they sort as they follow each other.
+Time = Annotated[str, StringConstraints(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")]
+EndTime = Annotated[str, StringConstraints(pattern=r"^(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)$")]
+# A year at most.
+Minutes = Annotated[int, Field(ge=1, le=525_600)]
 
 T = TypeVar("T")
 # A filter: any of what is named.
@@ -124,6 +166,54 @@ class WatchQuery(Section):
     cursor: str | None = None
 
 
+class PolicyPath(Section):
+    """The path of one SLA policy. Without bounds: what is no id is not found."""
+
+    id: str = ""
+
+
+class PolicyMembers(Section):
+    """What a caller may say of an SLA policy, in a POST and in a PATCH."""
+
+    name: Title = ""
+    description: Description | None = None
+    # Empty: all.
+    applies_to: Annotated[list[Type], distinct] = Field(default_factory=list)
+    priority: Priority = "medium"
+    # None: no promise.
+    first_response_minutes: Minutes | None = None
+    resolution_minutes: Minutes = 1
+    business_hours_only: bool = False
+    status: PolicyStatus = "active"
+
+
+class NewPolicy(PolicyMembers):
+    """The body of a POST."""
+
+    name: Title
+    priority: Priority
+    resolution_minutes: Minutes
+
+
+class Hours(Section):
+    """One interval of business hours, on the wall of the calendar's time zone."""
+
+    weekday: Weekday
+    start: Time
+    end: EndTime
+
+
+_OFFICE_HOURS = [Hours(weekday=weekday, start="09:00", end="17:00") for weekday in get_args(Weekday)[:5]]
+
+
+class CalendarMembers(Section):
+    """The body of a PATCH of the calendar, and the calendar of a tenant that has said nothing."""
+
+    time_zone: TimeZone = "UTC"
+    hours: Annotated[list[Annotated[Hours, AfterValidator(_end_behind_start)]], Field(max_length=100)] = _OFFICE_HOURS
+    holidays: Annotated[list[Holiday], Field(max_length=1000)] = Field(default_factory=list)
+
+
 class Page(Section):
     """The part of a list that is wanted."""
 
@@ -150,6 +240,12 @@ class TicketQuery(Page):
     overdue: Flag = False
     include_deleted: Flag = False
     sort: Sort = "-created_at"
+
+
+class PolicyQuery(Page):
+    """The query of the list of SLA policies."""
+
+    status: PolicyStatus | None = None
 
 
 class ListTickets(Command):
@@ -237,3 +333,45 @@ class WatchTickets(Command):
     """GET /api/v1/helpdesk/events."""
 
     query: WatchQuery
+
+
+class GetTicketSla(Command):
+    """GET /api/v1/helpdesk/tickets/{id}/sla."""
+
+    path: TicketPath
+
+
+class ListSlaPolicies(Command):
+    """GET /api/v1/helpdesk/sla-policies."""
+
+    query: PolicyQuery
+
+
+class GetSlaPolicy(Command):
+    """GET /api/v1/helpdesk/sla-policies/{id}."""
+
+    path: PolicyPath
+
+
+class CreateSlaPolicy(Command):
+    """POST /api/v1/helpdesk/sla-policies."""
+
+    header: IdempotencyHeader
+    body: NewPolicy
+
+
+class UpdateSlaPolicy(Command):
+    """PATCH /api/v1/helpdesk/sla-policies/{id}."""
+
+    path: PolicyPath
+    body: PolicyMembers
+
+
+class GetCalendar(Command):
+    """GET /api/v1/helpdesk/calendar."""
+
+
+class UpdateCalendar(Command):
+    """PATCH /api/v1/helpdesk/calendar."""
+
+    body: CalendarMembers

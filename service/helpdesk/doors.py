@@ -4,7 +4,7 @@ from tickets.helpdesk.v1 import rest_pb2_grpc, service_pb2, service_pb2_grpc
 
 from service import rest, rpc
 from service.database import Database
-from service.helpdesk import operations
+from service.helpdesk import levels, operations
 from service.watch import News
 
 
@@ -46,6 +46,33 @@ class TicketService(service_pb2_grpc.TicketServiceServicer):
     ListTicketEvents = rpc.unary(
         operations.list_ticket_events, service_pb2.ListTicketEventsRequest, service_pb2.ListTicketEventsResponse
     )
+    GetTicketSla = rpc.unary(
+        operations.get_ticket_sla, service_pb2.GetTicketSlaRequest, service_pb2.GetTicketSlaResponse, wrap="sla"
+    )
+    ListSlaPolicies = rpc.unary(
+        levels.list_sla_policies, service_pb2.ListSlaPoliciesRequest, service_pb2.ListSlaPoliciesResponse
+    )
+    GetSlaPolicy = rpc.unary(
+        levels.get_sla_policy, service_pb2.GetSlaPolicyRequest, service_pb2.GetSlaPolicyResponse, wrap="sla_policy"
+    )
+    CreateSlaPolicy = rpc.unary(
+        levels.create_sla_policy,
+        service_pb2.CreateSlaPolicyRequest,
+        service_pb2.CreateSlaPolicyResponse,
+        wrap="sla_policy",
+    )
+    UpdateSlaPolicy = rpc.unary(
+        levels.update_sla_policy,
+        service_pb2.UpdateSlaPolicyRequest,
+        service_pb2.UpdateSlaPolicyResponse,
+        wrap="sla_policy",
+    )
+    GetCalendar = rpc.unary(
+        levels.get_calendar, service_pb2.GetCalendarRequest, service_pb2.GetCalendarResponse, wrap="calendar"
+    )
+    UpdateCalendar = rpc.unary(
+        levels.update_calendar, service_pb2.UpdateCalendarRequest, service_pb2.UpdateCalendarResponse, wrap="calendar"
+    )
     WatchTickets = rpc.watch(
         operations.watch_tickets, service_pb2.WatchTicketsRequest, service_pb2.WatchTicketsResponse
     )
@@ -69,4 +96,11 @@ class TicketRest(rest_pb2_grpc.TicketRestServicer):
     UpdateComment = rest.unary(operations.update_comment)
     ListComments = rest.unary(operations.list_comments)
     ListTicketEvents = rest.unary(operations.list_ticket_events)
+    GetTicketSla = rest.unary(operations.get_ticket_sla)
+    ListSlaPolicies = rest.unary(levels.list_sla_policies)
+    GetSlaPolicy = rest.unary(levels.get_sla_policy)
+    CreateSlaPolicy = rest.unary(levels.create_sla_policy, status=201)
+    UpdateSlaPolicy = rest.unary(levels.update_sla_policy)
+    GetCalendar = rest.unary(levels.get_calendar)
+    UpdateCalendar = rest.unary(levels.update_calendar)
     WatchTickets = rest.watch(operations.watch_tickets)

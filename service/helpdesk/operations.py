@@ -11,13 +11,14 @@ from service import events, idempotency, jsontext, paging, watch
 from service.database import Connection
 from service.errors import TicketError
 from service.fields import Instant, matches, tsquery
-from service.helpdesk import queries, views
+from service.helpdesk import levels, queries, targets, views
 from service.helpdesk.commands import (
     CloseTicket,
     CreateComment,
     CreateTicket,
     DeleteTicket,
     GetTicket,
+    GetTicketSla,
     ListComments,
     ListTicketEvents,
     ListTickets,
@@ -109,20 +110,25 @@ async def get_ticket(connection: Connection, call: Call, command: GetTicket) -> 
 @operation(CreateTicket, one_statement=True)
 async def create_ticket(connection: Connection, call: Call, command: CreateTicket) -> View:
     """Raise a ticket, once for each idempotency key."""
-    scope = {"app_id": None, **_scope(call)}
-    stamps = {
+    body = command.body
+    ticket = {
+        **vars(body),
+        "app_id": None,
+        **_scope(call),
         "id": f"tkt_{ULID()}",
-        "submitted_by_id": command.body.submitted_by_id or call.caller.subject,
-        "tag_words": views.tag_words(command.body.tags),
-        "resolved": resolution(None, command.body.status) == "stamp",
+        "submitted_by_id": body.submitted_by_id or call.caller.subject,
+        "tag_words": views.tag_words(body.tags),
     }
-    row = await idempotency.once(
-        connection,
-        call,
-        _key_scope(call),
-        queries.CREATE,
-        {**vars(command.body), **scope, **stamps, **events.who(call)},
-    )
+    try:
+        ticket = await levels.begin(connection, ticket, resolved=resolution(None, body.status) == "stamp")
+    except TicketError:
+        # Its policy may have gone since the first time.
+        row = await idempotency.replay(connection, call, _key_scope(call), queries.CREATE)
+        if row is None:
+            raise
+    else:
+        ticket |= events.who(call)
+        row = await idempotency.once(connection, call, _key_scope(call), queries.CREATE, ticket)
     return _one(call, row)
 
 
@@ -147,6 +153,15 @@ async def close_ticket(connection: Connection, call: Call, command: CloseTicket)
         return _one(call, ticket)
 
     return await idempotency.act(connection, call, _key_scope(call), [command.path.id], act)
+
+
+@operation(GetTicketSla, one_statement=True)
+async def get_ticket_sla(connection: Connection, call: Call, command: GetTicketSla) -> View:
+    """Explain how a ticket's SLA stands."""
+    named = _scope(call) | _which(command.path.id)
+    ticket = _found(await connection.one(queries.get_ticket_and_terms(frozenset(named)), named))
+    terms = levels.terms_of(ticket)
+    return views.ticket_sla(ticket, targets.standings(ticket, terms), terms)
 
 
 @operation(DeleteTicket)
@@ -308,11 +323,16 @@ async def _change(
 ) -> Row:
     """The locked ticket, changed."""
     named = _scope(call) | {"id": ticket["id"]}
+    move = resolution(ticket["status"], changes.get("status", ticket["status"]))
+    resolved_at = {"stamp": ticket["stamp"], "clear": None, "keep": ticket["resolved_at"]}[move]
+    clock = await levels.follow(connection, ticket, changes, resolved_at)
+    changes = {**changes, **{name: clock[name] for name in ("sla_policy", "due_at") if clock[name] != ticket[name]}}
     values = {f"new_{name}": changes.get(name) for name in queries.CHANGEABLE}
     values["new_tag_words"] = views.tag_words(changes["tags"]) if "tags" in changes else []
     stamps = {
+        **{name: clock[name] for name in queries.SLA},
         "changed": list(changes),
-        "resolution": resolution(ticket["status"], changes.get("status", ticket["status"])),
+        "resolved_at": resolved_at,
         "resolution_note": resolution_note,
     }
     statement = queries.update_ticket(frozenset(named))

@@ -17,8 +17,8 @@ from operator import attrgetter
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
-# How far ahead a due instant is looked for: enough for 1,000 hours in a calendar with one hour a week.
-HORIZON = timedelta(days=20 * 365)
+# How far ahead a due instant is looked for: enough for a year's minutes in a calendar with forty hours a week.
+HORIZON = timedelta(days=5 * 365)
 _DAY = timedelta(days=1)
 _DAY_MINUTES = 24 * 60
 # No zone ever had two jumps of its clocks within 95 hours, and none within 167 since 1970.
@@ -84,14 +84,13 @@ class Calendar:
 class Standing:
     """How one target of a ticket stands: a first response or a resolution.
 
-    `paused` is told as it was, inside and outside business hours. `due_at` is None while nobody can know it.
+    `paused` is told as it was, inside and outside business hours. `left` is None where it is never due.
     """
 
     counted: list[Span]
     paused: list[Span]
     elapsed: timedelta
-    left: timedelta
-    due_at: datetime | None
+    left: timedelta | None
     breached_at: datetime | None
 
 
@@ -103,8 +102,8 @@ def counted(start: datetime, end: datetime, pauses: Sequence[Pause], calendar: C
 def due_at(start: datetime, minutes: int, pauses: Sequence[Pause], calendar: Calendar | None) -> datetime | None:
     """The first instant at which that many minutes, at least one, have counted since the start.
 
-    None if an open pause comes before: nobody can know it until the pause ends. What a caller shows meanwhile is the
-    time left, which stands still. None too if it is never, or not before the HORIZON.
+    None if an open pause comes before: nobody can know it until the pause ends. None too if it is never, or not before
+    the HORIZON.
     """
     left = timedelta(minutes=minutes)
     for span in _counted(Span(start, start + HORIZON), pauses, calendar):
@@ -117,7 +116,7 @@ def due_at(start: datetime, minutes: int, pauses: Sequence[Pause], calendar: Cal
 
 def explain(
     start: datetime,
-    minutes: int,
+    due_at: datetime | None,
     pauses: Sequence[Pause],
     calendar: Calendar | None,
     *,
@@ -126,22 +125,26 @@ def explain(
 ) -> Standing:
     """How a target stands that was met at an instant, or is not met until now.
 
-    Whoever meets it at the due instant is in time; any later is a breach, even while no time counts.
+    `due_at` is when it is due if no pause is counted but those that are over: in an open one it stands still. Whoever
+    meets it at the due instant is in time; any later is a breach, even while no time counts.
     """
     until = now if met_at is None else met_at
-    # What came after it was met has no say in when it was due.
+    # What came after it was met has no say.
     pauses = [pause for pause in pauses if pause.start < until]
     spans = counted(start, until, pauses, calendar)
-    elapsed = sum((span.end - span.start for span in spans), timedelta())
-    due = due_at(start, minutes, pauses, calendar)
+    still_since = min((pause.start for pause in pauses if pause.end is None or pause.end > until), default=until)
+    is_breached = due_at is not None and due_at < until and due_at <= still_since
     return Standing(
         counted=spans,
         paused=_merged(_clipped(Span(start, until), pauses)),
-        elapsed=elapsed,
-        left=max(timedelta(minutes=minutes) - elapsed, timedelta()),
-        due_at=due,
-        breached_at=due if due is not None and due < until else None,
+        elapsed=_length(spans),
+        left=None if due_at is None else _length(counted(max(start, still_since), due_at, (), calendar)),
+        breached_at=due_at if is_breached else None,
     )
+
+
+def _length(spans: Iterable[Span]) -> timedelta:
+    return sum((span.end - span.start for span in spans), timedelta())
 
 
 def _counted(span: Span, pauses: Sequence[Pause], calendar: Calendar | None) -> Iterator[Span]:

@@ -10,6 +10,7 @@ from sqlalchemy import (
     Boolean,
     Column,
     ColumnElement,
+    Date,
     DateTime,
     ForeignKeyConstraint,
     Index,
@@ -18,16 +19,18 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    and_,
     false,
     func,
     literal_column,
+    not_,
     text,
 )
 from sqlalchemy.dialects.postgresql import TSVECTOR, array
 
-from service.directory import METADATA, created_at, one_of
+from service.directory import METADATA, all_of, created_at, one_of
 from service.events import event_table, last_transaction
-from service.helpdesk.commands import Priority, SourceType, Status, Type
+from service.helpdesk.commands import PolicyStatus, Priority, SourceType, Status, Type
 
 tickets = Table(
     "helpdesk_tickets",
@@ -45,16 +48,26 @@ tickets = Table(
     Column("status", Text, nullable=False),
     Column("priority", Text, nullable=False),
     Column("category", Text),
-    # Persons, groups, SLA policies, assets, vulnerabilities: ids of other systems.
+    # Persons, groups, assets, vulnerabilities: ids of other systems.
     Column("submitted_by_id", Text, nullable=False),
     Column("assigned_to_id", Text),
     Column("team_id", Text),
     Column("sla_policy", Text),
+    # Whether that, or that there is none, was said by a caller: then no other is looked for.
+    Column("sla_policy_given", Boolean, nullable=False, server_default=false()),
     Column("related_asset_id", Text),
     Column("related_vulnerability_id", Text),
     Column("first_response_at", DateTime(timezone=True)),
     Column("resolved_at", DateTime(timezone=True)),
     Column("due_at", DateTime(timezone=True)),
+    # Whether that, or that there is none, was said by a caller.
+    Column("due_at_given", Boolean, nullable=False, server_default=false()),
+    Column("first_response_due_at", DateTime(timezone=True)),
+    # Since when it is pending; the pauses before this one are in `pauses`.
+    Column("paused_at", DateTime(timezone=True)),
+    # Which of its SLA's events were told (targets.py), and when the next one may have to be.
+    Column("sla_told", ARRAY(Text), nullable=False, server_default=text("'{}'")),
+    Column("sla_look_at", DateTime(timezone=True)),
     # json and not jsonb: kept as it came.
     Column("tags", JSON, nullable=False),
     # For searches: `#` and each string of the array, or each name of the object (views.py).
@@ -104,6 +117,12 @@ for _name, _order in _ORDERS.items():
 for _name in ("status", "assigned_to_id", "team_id", "submitted_by_id"):
     Index(f"helpdesk_tickets_{_name}_newest_idx", tickets.c.tenant_id, tickets.c[_name], *_newest_first)
 
+Index(
+    "helpdesk_tickets_sla_idx",
+    tickets.c.sla_look_at,
+    postgresql_where=and_(tickets.c.sla_look_at.is_not(None), not_(tickets.c.is_deleted)),
+)
+
 SEARCH = text("'simple'::regconfig")
 # The words of a ticket, its tags, and its tenant as if it were one: else a search would go through every tenant's.
 WORDS = (
@@ -134,6 +153,72 @@ comments = Table(
     ForeignKeyConstraint(["tenant_id", "ticket_id"], ["helpdesk_tickets.tenant_id", "helpdesk_tickets.id"]),
 )
 Index("helpdesk_comments_oldest_idx", comments.c.tenant_id, comments.c.ticket_id, comments.c.created_at, comments.c.id)
+
+# The times that a ticket was pending, once they are over.
+pauses = Table(
+    "helpdesk_pauses",
+    METADATA,
+    Column("tenant_id", Text, nullable=False),
+    Column("ticket_id", Text, nullable=False),
+    Column("started_at", DateTime(timezone=True), nullable=False),
+    Column("ended_at", DateTime(timezone=True), nullable=False),
+    PrimaryKeyConstraint("tenant_id", "ticket_id", "started_at"),
+    ForeignKeyConstraint(["tenant_id", "ticket_id"], ["helpdesk_tickets.tenant_id", "helpdesk_tickets.id"]),
+)
+
+policies = Table(
+    "helpdesk_sla_policies",
+    METADATA,
+    Column("tenant_id", Text, nullable=False),
+    Column("id", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("description", Text),
+    # Types of tickets; empty: all.
+    Column("applies_to", ARRAY(Text), nullable=False),
+    Column("priority", Text, nullable=False),
+    Column("first_response_minutes", Integer),
+    Column("resolution_minutes", Integer, nullable=False),
+    Column("business_hours_only", Boolean, nullable=False),
+    Column("status", Text, nullable=False),
+    created_at(),
+    Column("created_by", Text, nullable=False),
+    Column("updated_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("updated_by", Text, nullable=False),
+    PrimaryKeyConstraint("tenant_id", "id"),
+    all_of("applies_to", Type),
+    one_of("priority", Priority),
+    one_of("status", PolicyStatus),
+)
+
+# Which policy is active for a priority and a type: one at most.
+active_policies = Table(
+    "helpdesk_active_sla_policies",
+    METADATA,
+    Column("tenant_id", Text, nullable=False),
+    Column("priority", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("policy_id", Text, nullable=False),
+    PrimaryKeyConstraint(
+        "tenant_id",
+        "priority",
+        "type",
+        info={"error": ("already_exists", "There is an active SLA policy for this priority and type already")},
+    ),
+    ForeignKeyConstraint(["tenant_id", "policy_id"], ["helpdesk_sla_policies.tenant_id", "helpdesk_sla_policies.id"]),
+)
+
+# When a tenant does business; one that has no row has the calendar of commands.py.
+calendars = Table(
+    "helpdesk_calendars",
+    METADATA,
+    Column("tenant_id", Text, primary_key=True),
+    Column("time_zone", Text, nullable=False),
+    # [{"weekday": "monday", "start": "09:00", "end": "17:00"}, …]
+    Column("hours", JSON, nullable=False),
+    Column("holidays", ARRAY(Date), nullable=False),
+    Column("updated_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("updated_by", Text, nullable=False),
+)
 
 events = event_table(
     "helpdesk_events",

@@ -20,7 +20,7 @@ EVERYTHING = {
     "submitted_by_id": "per_01JABCDEFGHJKMNPQRSTVWXYZ0",
     "assigned_to_id": "2b1f0e9c-6d52-4a55-9d3a-2f7c1a3c9b11",
     "team_id": "grp_1",
-    "sla_policy": "sla_1",
+
     "due_at": "2030-02-20T14:30:00.25Z",
     "related_asset_id": "ast_1",
     "related_vulnerability_id": "vul_1",

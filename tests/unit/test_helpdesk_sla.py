@@ -283,7 +283,7 @@ class Due:
 
 DUES: Mapping[str, Due] = {
     "plain minutes": Due("2026-03-02 09:30:15.25", 45, "2026-03-02 10:15:15.25", None),
-    "plain minutes of years": Due("2026-03-02 00:00", 60 * 24 * 3653, "2036-03-02 00:00", None),
+    "plain minutes of years": Due("2026-03-02 00:00", 60 * 24 * 1461, "2030-03-02 00:00", None),
     "within a day": Due("2026-03-02 10:00", 60, "2026-03-02 11:00"),
     "before the day begins": Due("2026-03-02 03:00", 60, "2026-03-02 10:00"),
     "just when a day ends": Due("2026-03-02 16:00", 60, "2026-03-02 17:00"),
@@ -314,7 +314,7 @@ DUES: Mapping[str, Due] = {
     "over a day that never was": Due(
         "2011-12-30 02:00", 120, "2011-12-30 20:00", calendar("Pacific/Apia", "09:00-17:00")
     ),
-    "years of one hour a week": Due("2026-01-01 00:00", 60 * 500, "2035-07-30 08:00", WEEKLY),
+    "years of one hour a week": Due("2026-01-01 00:00", 60 * 200, "2029-10-29 09:00", WEEKLY),
     "no hours": Due("2026-03-02 09:00", 1, None, Calendar("UTC", {})),
     "beyond the horizon": Due("2026-03-02 09:00", 60 * 10_000, None, WEEKLY),
     "beyond the horizon at all hours": Due("2026-03-02 09:00", 60 * 24 * 366 * 20, None, None),
@@ -332,7 +332,7 @@ def test_when_a_target_is_due(due: Due) -> None:
 
 @dataclass(frozen=True)
 class Told:
-    """How a target of two hours from Monday 2026-03-02 16:00 stands."""
+    """How a target of two hours from Monday 2026-03-02 16:00 stands. It is due as if an open pause were none."""
 
     now: str
     elapsed: int
@@ -353,13 +353,13 @@ TOLD: Mapping[str, Told] = {
     "met": Told("2026-03-09 10:00", 90, 30, "2026-03-03 10:00", met="2026-03-03 09:30"),
     "met at the due instant": Told("2026-03-09 10:00", 120, 0, "2026-03-03 10:00", met="2026-03-03 10:00"),
     "met late": Told("2026-03-09 10:00", 150, 0, "2026-03-03 10:00", breached=True, met="2026-03-03 10:30"),
-    "in an open pause": Told("2026-03-06 10:00", 30, 90, None, pauses=["2026-03-02 16:30/"]),
+    "in an open pause": Told("2026-03-06 10:00", 30, 90, "2026-03-03 10:00", pauses=["2026-03-02 16:30/"]),
     "after a pause": Told("2026-03-03 10:00", 75, 45, "2026-03-03 10:45", pauses=["2026-03-02 16:30/2026-03-03 09:15"]),
     "breached before an open pause": Told(
         "2026-03-06 10:00", 180, 0, "2026-03-03 10:00", breached=True, pauses=["2026-03-03 11:00/"]
     ),
     "met in an open pause": Told(
-        "2026-03-06 10:00", 30, 90, None, met="2026-03-03 09:30", pauses=["2026-03-02 16:30/"]
+        "2026-03-06 10:00", 30, 90, "2026-03-03 10:00", met="2026-03-03 09:30", pauses=["2026-03-02 16:30/"]
     ),
     "met before a pause, which says nothing any more": Told(
         "2026-03-06 10:00", 30, 90, "2026-03-03 10:00", met="2026-03-02 16:30", pauses=["2026-03-02 16:30/"]
@@ -369,25 +369,32 @@ TOLD: Mapping[str, Told] = {
 
 @pytest.mark.parametrize("told", TOLD.values(), ids=TOLD)
 def test_how_a_target_stands(told: Told) -> None:
-    met_at = None if told.met is None else instant(told.met)
-    standing = explain(
-        instant("2026-03-02 16:00"), 120, pauses(*told.pauses), OFFICE, met_at=met_at, now=instant(told.now)
-    )
-    due = None if told.due is None else instant(told.due)
-    assert (standing.due_at, standing.breached_at) == (due, due if told.breached else None)
+    start, met_at = instant("2026-03-02 16:00"), None if told.met is None else instant(told.met)
+    stops, due = pauses(*told.pauses), None if told.due is None else instant(told.due)
+    assert due_at(start, 120, [stop for stop in stops if stop.end is not None], OFFICE) == due
+    standing = explain(start, due, stops, OFFICE, met_at=met_at, now=instant(told.now))
+    assert standing.breached_at == (due if told.breached else None)
+    assert standing.left is not None
     assert (standing.elapsed // MINUTE, standing.left // MINUTE) == (told.elapsed, told.left)
+
+
+def test_what_is_never_due_has_no_time_left_and_is_never_breached() -> None:
+    start, never = instant("2026-03-02 16:00"), Calendar("UTC", {})
+    assert due_at(start, 1, (), never) is None
+    standing = explain(start, None, (), never, met_at=None, now=instant("2040-01-01 00:00"))
+    assert (standing.counted, standing.left, standing.breached_at) == ([], None, None)
 
 
 def test_what_counted_and_what_was_paused_is_told_in_order_and_once() -> None:
     stops = pauses("2026-03-03 12:00/", "2026-03-02 16:30/18:00", "2026-03-02 17:00/2026-03-03 10:00")
+    due = instant("2026-03-03 14:30")
     assert explain(
-        instant("2026-03-02 16:00"), 300, stops, OFFICE, met_at=None, now=instant("2026-03-03 13:00")
+        instant("2026-03-02 16:00"), due, stops, OFFICE, met_at=None, now=instant("2026-03-03 13:00")
     ) == Standing(
         counted=spans("2026-03-02 16:00/16:30", "2026-03-03 10:00/12:00"),
         paused=spans("2026-03-02 16:30/2026-03-03 10:00", "2026-03-03 12:00/13:00"),
         elapsed=timedelta(hours=2, minutes=30),
         left=timedelta(hours=2, minutes=30),
-        due_at=None,
         breached_at=None,
     )
 
@@ -565,23 +572,28 @@ def check(history: History) -> None:
     elif any(stop.end is None and stop.start <= end for stop in stops) or not (calendar is None or calendar.ever_opens):
         assert found is None, history
     elif found is None:
-        # A minute a week adds up to a thousand before the HORIZON.
-        assert history.minutes > 900 or any(stop.end is None for stop in stops), history
+        # A minute a week adds up to 260 before the HORIZON.
+        assert history.minutes > 225 or any(stop.end is None for stop in stops), history
     else:
         assert found > end, history
 
     until = history.end if history.met is None else history.met
-    standing = explain(
-        start, history.minutes, stops, calendar, met_at=None if history.met is None else history.at(until), now=end
+    now, met_at = history.at(until), None if history.met is None else history.at(until)
+    # As in a ticket's history no pause lasts into another, what is over ends where the one begins that is not.
+    lasting = min(
+        (stop.start for stop in stops if stop.start < now and (stop.end is None or stop.end > now)), default=now
     )
+    over = [Pause(stop.start, min(stop.end or lasting, lasting)) for stop in stops if stop.start < lasting]
+    due = due_at(start, history.minutes, over, calendar)
+    standing = explain(start, due, stops, calendar, met_at=met_at, now=end)
     length = until - history.start
-    is_breached = reached is not None and reached < history.at(until)
+    is_breached = reached is not None and reached < now
     assert standing.counted == runs(history, minutes[:length]), history
     assert standing.paused == runs(history, paused_minutes(history)[:length]), history
     assert standing.elapsed == sum(minutes[:length]) * MINUTE, history
-    assert standing.left == max(history.minutes - sum(minutes[:length]), 0) * MINUTE, history
     assert standing.breached_at == (reached if is_breached else None), history
-    assert not is_breached or standing.due_at == reached, history
+    if due is not None:
+        assert standing.left == max(history.minutes - sum(minutes[:length]), 0) * MINUTE, history
 
 
 @settings(max_examples=500, deadline=None)

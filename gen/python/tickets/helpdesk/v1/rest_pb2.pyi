@@ -454,3 +454,176 @@ class TicketRestWatchTicketsRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TicketRestWatchTicketsRequest: _TypeAlias = TicketRestWatchTicketsRequest  # noqa: Y015
+
+@_typing.final
+class TicketRestGetTicketSlaRequest(_message.Message):
+    """GET /api/v1/helpdesk/tickets/{id}/sla."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """From the path: the ticket's id or number."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TicketRestGetTicketSlaRequest: _TypeAlias = TicketRestGetTicketSlaRequest  # noqa: Y015
+
+@_typing.final
+class TicketRestListSlaPoliciesRequest(_message.Message):
+    """GET /api/v1/helpdesk/sla-policies."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LIMIT_FIELD_NUMBER: _builtins.int
+    CURSOR_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def limit(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Query `limit`, 1–100, default 20."""
+
+    @_builtins.property
+    def cursor(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Query `cursor`: `next_cursor` of the page before."""
+
+    @_builtins.property
+    def status(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Query `status`: `active` or `inactive`."""
+
+    def __init__(
+        self,
+        *,
+        limit: _abc.Iterable[_builtins.str] | None = ...,
+        cursor: _abc.Iterable[_builtins.str] | None = ...,
+        status: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "limit", b"limit", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TicketRestListSlaPoliciesRequest: _TypeAlias = TicketRestListSlaPoliciesRequest  # noqa: Y015
+
+@_typing.final
+class TicketRestGetSlaPolicyRequest(_message.Message):
+    """GET /api/v1/helpdesk/sla-policies/{id}."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """From the path."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TicketRestGetSlaPolicyRequest: _TypeAlias = TicketRestGetSlaPolicyRequest  # noqa: Y015
+
+@_typing.final
+class TicketRestCreateSlaPolicyRequest(_message.Message):
+    """POST /api/v1/helpdesk/sla-policies."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BODY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def body(self) -> _httpbody_pb2.HttpBody:
+        """The request's body as it came."""
+
+    def __init__(
+        self,
+        *,
+        body: _httpbody_pb2.HttpBody | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TicketRestCreateSlaPolicyRequest: _TypeAlias = TicketRestCreateSlaPolicyRequest  # noqa: Y015
+
+@_typing.final
+class TicketRestUpdateSlaPolicyRequest(_message.Message):
+    """PATCH /api/v1/helpdesk/sla-policies/{id}."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    BODY_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """From the path."""
+    @_builtins.property
+    def body(self) -> _httpbody_pb2.HttpBody:
+        """The request's body as it came."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        body: _httpbody_pb2.HttpBody | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TicketRestUpdateSlaPolicyRequest: _TypeAlias = TicketRestUpdateSlaPolicyRequest  # noqa: Y015
+
+@_typing.final
+class TicketRestGetCalendarRequest(_message.Message):
+    """GET /api/v1/helpdesk/calendar."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TicketRestGetCalendarRequest: _TypeAlias = TicketRestGetCalendarRequest  # noqa: Y015
+
+@_typing.final
+class TicketRestUpdateCalendarRequest(_message.Message):
+    """PATCH /api/v1/helpdesk/calendar."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BODY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def body(self) -> _httpbody_pb2.HttpBody:
+        """The request's body as it came."""
+
+    def __init__(
+        self,
+        *,
+        body: _httpbody_pb2.HttpBody | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TicketRestUpdateCalendarRequest: _TypeAlias = TicketRestUpdateCalendarRequest  # noqa: Y015

@@ -98,6 +98,41 @@ class TicketRestStub(object):
                 request_serializer=tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestListTicketEventsRequest.SerializeToString,
                 response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
                 _registered_method=True)
+        self.GetTicketSla = channel.unary_unary(
+                '/tickets.helpdesk.v1.TicketRest/GetTicketSla',
+                request_serializer=tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestGetTicketSlaRequest.SerializeToString,
+                response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+                _registered_method=True)
+        self.ListSlaPolicies = channel.unary_unary(
+                '/tickets.helpdesk.v1.TicketRest/ListSlaPolicies',
+                request_serializer=tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestListSlaPoliciesRequest.SerializeToString,
+                response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+                _registered_method=True)
+        self.GetSlaPolicy = channel.unary_unary(
+                '/tickets.helpdesk.v1.TicketRest/GetSlaPolicy',
+                request_serializer=tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestGetSlaPolicyRequest.SerializeToString,
+                response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+                _registered_method=True)
+        self.CreateSlaPolicy = channel.unary_unary(
+                '/tickets.helpdesk.v1.TicketRest/CreateSlaPolicy',
+                request_serializer=tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestCreateSlaPolicyRequest.SerializeToString,
+                response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+                _registered_method=True)
+        self.UpdateSlaPolicy = channel.unary_unary(
+                '/tickets.helpdesk.v1.TicketRest/UpdateSlaPolicy',
+                request_serializer=tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestUpdateSlaPolicyRequest.SerializeToString,
+                response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+                _registered_method=True)
+        self.GetCalendar = channel.unary_unary(
+                '/tickets.helpdesk.v1.TicketRest/GetCalendar',
+                request_serializer=tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestGetCalendarRequest.SerializeToString,
+                response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+                _registered_method=True)
+        self.UpdateCalendar = channel.unary_unary(
+                '/tickets.helpdesk.v1.TicketRest/UpdateCalendar',
+                request_serializer=tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestUpdateCalendarRequest.SerializeToString,
+                response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+                _registered_method=True)
         self.WatchTickets = channel.unary_stream(
                 '/tickets.helpdesk.v1.TicketRest/WatchTickets',
                 request_serializer=tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestWatchTicketsRequest.SerializeToString,
@@ -193,6 +228,55 @@ class TicketRestServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetTicketSla(self, request, context):
+        """200 and how the ticket's SLA stands; 401, 403 and 404.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSlaPolicies(self, request, context):
+        """200 and `{"sla_policies", "next_cursor"}`; 400, 401 and 403.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetSlaPolicy(self, request, context):
+        """200 and the policy; 401, 403 and 404.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateSlaPolicy(self, request, context):
+        """201 and the policy; 400, 401, 403 and 409. Header `Idempotency-Key` makes it safe to repeat.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateSlaPolicy(self, request, context):
+        """200 and the policy; 400, 401, 403, 404 and 409.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetCalendar(self, request, context):
+        """200 and the calendar; 401 and 403.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateCalendar(self, request, context):
+        """200 and the calendar; 400, 401 and 403.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchTickets(self, request, context):
         """200 and one JSON object a line (`application/x-ndjson`), `{"event": …, "cursor"}`, as it happens; 400, 401, 403. A
         watch that fails later ends with a line `{"error", "code", …}`.
@@ -257,6 +341,41 @@ def add_TicketRestServicer_to_server(servicer, server):
             'ListTicketEvents': grpc.unary_unary_rpc_method_handler(
                     servicer.ListTicketEvents,
                     request_deserializer=tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestListTicketEventsRequest.FromString,
+                    response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
+            ),
+            'GetTicketSla': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetTicketSla,
+                    request_deserializer=tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestGetTicketSlaRequest.FromString,
+                    response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
+            ),
+            'ListSlaPolicies': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSlaPolicies,
+                    request_deserializer=tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestListSlaPoliciesRequest.FromString,
+                    response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
+            ),
+            'GetSlaPolicy': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSlaPolicy,
+                    request_deserializer=tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestGetSlaPolicyRequest.FromString,
+                    response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
+            ),
+            'CreateSlaPolicy': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateSlaPolicy,
+                    request_deserializer=tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestCreateSlaPolicyRequest.FromString,
+                    response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
+            ),
+            'UpdateSlaPolicy': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateSlaPolicy,
+                    request_deserializer=tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestUpdateSlaPolicyRequest.FromString,
+                    response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
+            ),
+            'GetCalendar': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCalendar,
+                    request_deserializer=tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestGetCalendarRequest.FromString,
+                    response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
+            ),
+            'UpdateCalendar': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateCalendar,
+                    request_deserializer=tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestUpdateCalendarRequest.FromString,
                     response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
             ),
             'WatchTickets': grpc.unary_stream_rpc_method_handler(
@@ -569,6 +688,195 @@ class TicketRest(object):
             target,
             '/tickets.helpdesk.v1.TicketRest/ListTicketEvents',
             tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestListTicketEventsRequest.SerializeToString,
+            google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetTicketSla(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tickets.helpdesk.v1.TicketRest/GetTicketSla',
+            tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestGetTicketSlaRequest.SerializeToString,
+            google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSlaPolicies(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tickets.helpdesk.v1.TicketRest/ListSlaPolicies',
+            tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestListSlaPoliciesRequest.SerializeToString,
+            google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetSlaPolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tickets.helpdesk.v1.TicketRest/GetSlaPolicy',
+            tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestGetSlaPolicyRequest.SerializeToString,
+            google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateSlaPolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tickets.helpdesk.v1.TicketRest/CreateSlaPolicy',
+            tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestCreateSlaPolicyRequest.SerializeToString,
+            google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateSlaPolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tickets.helpdesk.v1.TicketRest/UpdateSlaPolicy',
+            tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestUpdateSlaPolicyRequest.SerializeToString,
+            google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetCalendar(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tickets.helpdesk.v1.TicketRest/GetCalendar',
+            tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestGetCalendarRequest.SerializeToString,
+            google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateCalendar(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tickets.helpdesk.v1.TicketRest/UpdateCalendar',
+            tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestUpdateCalendarRequest.SerializeToString,
             google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
             options,
             channel_credentials,

@@ -64,6 +64,20 @@ class TicketRestStub:
     """200 and `{"comments", "next_cursor"}`; 400, 401, 403 and 404."""
     ListTicketEvents: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestListTicketEventsRequest, _httpbody_pb2.HttpBody]
     """200 and `{"events", "next_cursor"}`; 400, 401, 403 and 404."""
+    GetTicketSla: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestGetTicketSlaRequest, _httpbody_pb2.HttpBody]
+    """200 and how the ticket's SLA stands; 401, 403 and 404."""
+    ListSlaPolicies: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestListSlaPoliciesRequest, _httpbody_pb2.HttpBody]
+    """200 and `{"sla_policies", "next_cursor"}`; 400, 401 and 403."""
+    GetSlaPolicy: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestGetSlaPolicyRequest, _httpbody_pb2.HttpBody]
+    """200 and the policy; 401, 403 and 404."""
+    CreateSlaPolicy: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestCreateSlaPolicyRequest, _httpbody_pb2.HttpBody]
+    """201 and the policy; 400, 401, 403 and 409. Header `Idempotency-Key` makes it safe to repeat."""
+    UpdateSlaPolicy: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestUpdateSlaPolicyRequest, _httpbody_pb2.HttpBody]
+    """200 and the policy; 400, 401, 403, 404 and 409."""
+    GetCalendar: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestGetCalendarRequest, _httpbody_pb2.HttpBody]
+    """200 and the calendar; 401 and 403."""
+    UpdateCalendar: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestUpdateCalendarRequest, _httpbody_pb2.HttpBody]
+    """200 and the calendar; 400, 401 and 403."""
     WatchTickets: _grpc.UnaryStreamMultiCallable[_rest_pb2.TicketRestWatchTicketsRequest, _httpbody_pb2.HttpBody]
     """200 and one JSON object a line (`application/x-ndjson`), `{"event": …, "cursor"}`, as it happens; 400, 401, 403. A
     watch that fails later ends with a line `{"error", "code", …}`.
@@ -104,6 +118,20 @@ class TicketRestAsyncStub(TicketRestStub):
     """200 and `{"comments", "next_cursor"}`; 400, 401, 403 and 404."""
     ListTicketEvents: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestListTicketEventsRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """200 and `{"events", "next_cursor"}`; 400, 401, 403 and 404."""
+    GetTicketSla: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestGetTicketSlaRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
+    """200 and how the ticket's SLA stands; 401, 403 and 404."""
+    ListSlaPolicies: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestListSlaPoliciesRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
+    """200 and `{"sla_policies", "next_cursor"}`; 400, 401 and 403."""
+    GetSlaPolicy: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestGetSlaPolicyRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
+    """200 and the policy; 401, 403 and 404."""
+    CreateSlaPolicy: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestCreateSlaPolicyRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
+    """201 and the policy; 400, 401, 403 and 409. Header `Idempotency-Key` makes it safe to repeat."""
+    UpdateSlaPolicy: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestUpdateSlaPolicyRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
+    """200 and the policy; 400, 401, 403, 404 and 409."""
+    GetCalendar: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestGetCalendarRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
+    """200 and the calendar; 401 and 403."""
+    UpdateCalendar: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestUpdateCalendarRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
+    """200 and the calendar; 400, 401 and 403."""
     WatchTickets: _aio.UnaryStreamMultiCallable[_rest_pb2.TicketRestWatchTicketsRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """200 and one JSON object a line (`application/x-ndjson`), `{"event": …, "cursor"}`, as it happens; 400, 401, 403. A
     watch that fails later ends with a line `{"error", "code", …}`.
@@ -207,6 +235,62 @@ class TicketRestServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
         """200 and `{"events", "next_cursor"}`; 400, 401, 403 and 404."""
+
+    @_abc_1.abstractmethod
+    def GetTicketSla(
+        self,
+        request: _rest_pb2.TicketRestGetTicketSlaRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
+        """200 and how the ticket's SLA stands; 401, 403 and 404."""
+
+    @_abc_1.abstractmethod
+    def ListSlaPolicies(
+        self,
+        request: _rest_pb2.TicketRestListSlaPoliciesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
+        """200 and `{"sla_policies", "next_cursor"}`; 400, 401 and 403."""
+
+    @_abc_1.abstractmethod
+    def GetSlaPolicy(
+        self,
+        request: _rest_pb2.TicketRestGetSlaPolicyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
+        """200 and the policy; 401, 403 and 404."""
+
+    @_abc_1.abstractmethod
+    def CreateSlaPolicy(
+        self,
+        request: _rest_pb2.TicketRestCreateSlaPolicyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
+        """201 and the policy; 400, 401, 403 and 409. Header `Idempotency-Key` makes it safe to repeat."""
+
+    @_abc_1.abstractmethod
+    def UpdateSlaPolicy(
+        self,
+        request: _rest_pb2.TicketRestUpdateSlaPolicyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
+        """200 and the policy; 400, 401, 403, 404 and 409."""
+
+    @_abc_1.abstractmethod
+    def GetCalendar(
+        self,
+        request: _rest_pb2.TicketRestGetCalendarRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
+        """200 and the calendar; 401 and 403."""
+
+    @_abc_1.abstractmethod
+    def UpdateCalendar(
+        self,
+        request: _rest_pb2.TicketRestUpdateCalendarRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
+        """200 and the calendar; 400, 401 and 403."""
 
     @_abc_1.abstractmethod
     def WatchTickets(

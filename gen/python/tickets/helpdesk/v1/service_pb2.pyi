@@ -9,6 +9,7 @@ from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from tickets.helpdesk.v1 import sla_pb2 as _sla_pb2
 from tickets.helpdesk.v1 import ticket_pb2 as _ticket_pb2
 import builtins as _builtins
 import sys
@@ -271,7 +272,7 @@ class CreateTicketRequest(_message.Message):
     team_id: _builtins.str
     """No queue when absent."""
     sla_policy: _builtins.str
-    """An SLA policy's id; none when absent."""
+    """The id of an active SLA policy of the tenant; when absent the active one for the ticket's priority and type, or none."""
     related_asset_id: _builtins.str
     """None when absent."""
     related_vulnerability_id: _builtins.str
@@ -284,7 +285,7 @@ class CreateTicketRequest(_message.Message):
     """Api when absent."""
     @_builtins.property
     def due_at(self) -> _timestamp_pb2.Timestamp:
-        """When it has to be resolved; none when absent."""
+        """When it has to be resolved; worked out from the SLA policy when absent."""
 
     def __init__(
         self,
@@ -437,7 +438,7 @@ class UpdateTicketRequest(_message.Message):
     team_id: _builtins.str
     """Can be cleared."""
     sla_policy: _builtins.str
-    """Can be cleared."""
+    """The id of an active SLA policy of the tenant. Can be cleared: then there is none."""
     related_asset_id: _builtins.str
     """Can be cleared."""
     related_vulnerability_id: _builtins.str
@@ -456,7 +457,7 @@ class UpdateTicketRequest(_message.Message):
 
     @_builtins.property
     def due_at(self) -> _timestamp_pb2.Timestamp:
-        """Can be cleared."""
+        """Holds until priority, type or SLA policy change. Can be cleared."""
 
     def __init__(
         self,
@@ -1026,3 +1027,483 @@ class WatchTicketsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WatchTicketsResponse: _TypeAlias = WatchTicketsResponse  # noqa: Y015
+
+@_typing.final
+class GetTicketSlaRequest(_message.Message):
+    """Whose SLA to explain."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Required: the ticket's id or number."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetTicketSlaRequest: _TypeAlias = GetTicketSlaRequest  # noqa: Y015
+
+@_typing.final
+class GetTicketSlaResponse(_message.Message):
+    """How the ticket's SLA stands."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SLA_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def sla(self) -> _sla_pb2.TicketSla:
+        """Always set."""
+
+    def __init__(
+        self,
+        *,
+        sla: _sla_pb2.TicketSla | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["sla", b"sla"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sla", b"sla"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetTicketSlaResponse: _TypeAlias = GetTicketSlaResponse  # noqa: Y015
+
+@_typing.final
+class ListSlaPoliciesRequest(_message.Message):
+    """Which SLA policies to list."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LIMIT_FIELD_NUMBER: _builtins.int
+    CURSOR_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    limit: _builtins.int
+    """How many at most, 1–100; 20 when absent."""
+    cursor: _builtins.str
+    """`next_cursor` of the page before; the first page when absent."""
+    status: _sla_pb2.PolicyStatus.ValueType
+    """Only policies with this status; all when absent."""
+    def __init__(
+        self,
+        *,
+        limit: _builtins.int | None = ...,
+        cursor: _builtins.str | None = ...,
+        status: _sla_pb2.PolicyStatus.ValueType | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cursor", b"_cursor", "_limit", b"_limit", "_status", b"_status", "cursor", b"cursor", "limit", b"limit", "status", b"status"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cursor", b"_cursor", "_limit", b"_limit", "_status", b"_status", "cursor", b"cursor", "limit", b"limit", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__cursor: _TypeAlias = _typing.Literal["cursor"]  # noqa: Y015
+    _WhichOneofArgType__cursor: _TypeAlias = _typing.Literal["_cursor", b"_cursor"]  # noqa: Y015
+    _WhichOneofReturnType__limit: _TypeAlias = _typing.Literal["limit"]  # noqa: Y015
+    _WhichOneofArgType__limit: _TypeAlias = _typing.Literal["_limit", b"_limit"]  # noqa: Y015
+    _WhichOneofReturnType__status: _TypeAlias = _typing.Literal["status"]  # noqa: Y015
+    _WhichOneofArgType__status: _TypeAlias = _typing.Literal["_status", b"_status"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cursor) -> _WhichOneofReturnType__cursor | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__limit) -> _WhichOneofReturnType__limit | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__status) -> _WhichOneofReturnType__status | None: ...
+
+Global___ListSlaPoliciesRequest: _TypeAlias = ListSlaPoliciesRequest  # noqa: Y015
+
+@_typing.final
+class ListSlaPoliciesResponse(_message.Message):
+    """One page of SLA policies."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SLA_POLICIES_FIELD_NUMBER: _builtins.int
+    NEXT_CURSOR_FIELD_NUMBER: _builtins.int
+    next_cursor: _builtins.str
+    """Where the next page begins. Absent on the last one."""
+    @_builtins.property
+    def sla_policies(self) -> _containers.RepeatedCompositeFieldContainer[_sla_pb2.SlaPolicy]:
+        """Newest first."""
+
+    def __init__(
+        self,
+        *,
+        sla_policies: _abc.Iterable[_sla_pb2.SlaPolicy] | None = ...,
+        next_cursor: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_next_cursor", b"_next_cursor", "next_cursor", b"next_cursor"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_next_cursor", b"_next_cursor", "next_cursor", b"next_cursor", "sla_policies", b"sla_policies"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__next_cursor: _TypeAlias = _typing.Literal["next_cursor"]  # noqa: Y015
+    _WhichOneofArgType__next_cursor: _TypeAlias = _typing.Literal["_next_cursor", b"_next_cursor"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__next_cursor) -> _WhichOneofReturnType__next_cursor | None: ...
+
+Global___ListSlaPoliciesResponse: _TypeAlias = ListSlaPoliciesResponse  # noqa: Y015
+
+@_typing.final
+class GetSlaPolicyRequest(_message.Message):
+    """Which SLA policy to read."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Required: its id (`sla_…`)."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetSlaPolicyRequest: _TypeAlias = GetSlaPolicyRequest  # noqa: Y015
+
+@_typing.final
+class GetSlaPolicyResponse(_message.Message):
+    """The SLA policy as it is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SLA_POLICY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def sla_policy(self) -> _sla_pb2.SlaPolicy:
+        """Always set."""
+
+    def __init__(
+        self,
+        *,
+        sla_policy: _sla_pb2.SlaPolicy | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["sla_policy", b"sla_policy"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sla_policy", b"sla_policy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetSlaPolicyResponse: _TypeAlias = GetSlaPolicyResponse  # noqa: Y015
+
+@_typing.final
+class CreateSlaPolicyRequest(_message.Message):
+    """The SLA policy to create."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    APPLIES_TO_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    FIRST_RESPONSE_MINUTES_FIELD_NUMBER: _builtins.int
+    RESOLUTION_MINUTES_FIELD_NUMBER: _builtins.int
+    BUSINESS_HOURS_ONLY_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required, 1–255 characters."""
+    description: _builtins.str
+    """Markdown, at most 65,536 characters; none when absent."""
+    priority: _ticket_pb2.Priority.ValueType
+    """Required: the priority it is for."""
+    first_response_minutes: _builtins.int
+    """1–525,600; no promise of a first response when absent."""
+    resolution_minutes: _builtins.int
+    """Required, 1–525,600."""
+    business_hours_only: _builtins.bool
+    """True: only time within the calendar's hours counts. False when absent."""
+    status: _sla_pb2.PolicyStatus.ValueType
+    """Active when absent."""
+    @_builtins.property
+    def applies_to(self) -> _containers.RepeatedScalarFieldContainer[_ticket_pb2.Type.ValueType]:
+        """The types of tickets it is for, each once; all when empty."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        description: _builtins.str | None = ...,
+        applies_to: _abc.Iterable[_ticket_pb2.Type.ValueType] | None = ...,
+        priority: _ticket_pb2.Priority.ValueType = ...,
+        first_response_minutes: _builtins.int | None = ...,
+        resolution_minutes: _builtins.int = ...,
+        business_hours_only: _builtins.bool | None = ...,
+        status: _sla_pb2.PolicyStatus.ValueType | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_business_hours_only", b"_business_hours_only", "_description", b"_description", "_first_response_minutes", b"_first_response_minutes", "_status", b"_status", "business_hours_only", b"business_hours_only", "description", b"description", "first_response_minutes", b"first_response_minutes", "status", b"status"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_business_hours_only", b"_business_hours_only", "_description", b"_description", "_first_response_minutes", b"_first_response_minutes", "_status", b"_status", "applies_to", b"applies_to", "business_hours_only", b"business_hours_only", "description", b"description", "first_response_minutes", b"first_response_minutes", "name", b"name", "priority", b"priority", "resolution_minutes", b"resolution_minutes", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__business_hours_only: _TypeAlias = _typing.Literal["business_hours_only"]  # noqa: Y015
+    _WhichOneofArgType__business_hours_only: _TypeAlias = _typing.Literal["_business_hours_only", b"_business_hours_only"]  # noqa: Y015
+    _WhichOneofReturnType__description: _TypeAlias = _typing.Literal["description"]  # noqa: Y015
+    _WhichOneofArgType__description: _TypeAlias = _typing.Literal["_description", b"_description"]  # noqa: Y015
+    _WhichOneofReturnType__first_response_minutes: _TypeAlias = _typing.Literal["first_response_minutes"]  # noqa: Y015
+    _WhichOneofArgType__first_response_minutes: _TypeAlias = _typing.Literal["_first_response_minutes", b"_first_response_minutes"]  # noqa: Y015
+    _WhichOneofReturnType__status: _TypeAlias = _typing.Literal["status"]  # noqa: Y015
+    _WhichOneofArgType__status: _TypeAlias = _typing.Literal["_status", b"_status"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__business_hours_only) -> _WhichOneofReturnType__business_hours_only | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__description) -> _WhichOneofReturnType__description | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__first_response_minutes) -> _WhichOneofReturnType__first_response_minutes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__status) -> _WhichOneofReturnType__status | None: ...
+
+Global___CreateSlaPolicyRequest: _TypeAlias = CreateSlaPolicyRequest  # noqa: Y015
+
+@_typing.final
+class CreateSlaPolicyResponse(_message.Message):
+    """The SLA policy as created."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SLA_POLICY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def sla_policy(self) -> _sla_pb2.SlaPolicy:
+        """Always set."""
+
+    def __init__(
+        self,
+        *,
+        sla_policy: _sla_pb2.SlaPolicy | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["sla_policy", b"sla_policy"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sla_policy", b"sla_policy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateSlaPolicyResponse: _TypeAlias = CreateSlaPolicyResponse  # noqa: Y015
+
+@_typing.final
+class UpdateSlaPolicyRequest(_message.Message):
+    """What to change. Without `update_mask` every member that is set is changed. With it exactly the named members are:
+    one that is named but not set is cleared.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    APPLIES_TO_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    FIRST_RESPONSE_MINUTES_FIELD_NUMBER: _builtins.int
+    RESOLUTION_MINUTES_FIELD_NUMBER: _builtins.int
+    BUSINESS_HOURS_ONLY_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Required: its id (`sla_…`)."""
+    name: _builtins.str
+    """1–255 characters."""
+    description: _builtins.str
+    """Markdown, at most 65,536 characters. Can be cleared."""
+    priority: _ticket_pb2.Priority.ValueType
+    """The priority it is for."""
+    first_response_minutes: _builtins.int
+    """1–525,600. Can be cleared."""
+    resolution_minutes: _builtins.int
+    """1–525,600."""
+    business_hours_only: _builtins.bool
+    """True: only time within the calendar's hours counts."""
+    status: _sla_pb2.PolicyStatus.ValueType
+    """Whether it is for tickets to come."""
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """Members to change, any of those below. Can be cleared: `description`, `first_response_minutes`, and `applies_to`,
+        which is all types then.
+        """
+
+    @_builtins.property
+    def applies_to(self) -> _containers.RepeatedScalarFieldContainer[_ticket_pb2.Type.ValueType]:
+        """The types of tickets it is for, each once. Can be cleared."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+        name: _builtins.str | None = ...,
+        description: _builtins.str | None = ...,
+        applies_to: _abc.Iterable[_ticket_pb2.Type.ValueType] | None = ...,
+        priority: _ticket_pb2.Priority.ValueType | None = ...,
+        first_response_minutes: _builtins.int | None = ...,
+        resolution_minutes: _builtins.int | None = ...,
+        business_hours_only: _builtins.bool | None = ...,
+        status: _sla_pb2.PolicyStatus.ValueType | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_business_hours_only", b"_business_hours_only", "_description", b"_description", "_first_response_minutes", b"_first_response_minutes", "_name", b"_name", "_priority", b"_priority", "_resolution_minutes", b"_resolution_minutes", "_status", b"_status", "business_hours_only", b"business_hours_only", "description", b"description", "first_response_minutes", b"first_response_minutes", "name", b"name", "priority", b"priority", "resolution_minutes", b"resolution_minutes", "status", b"status", "update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_business_hours_only", b"_business_hours_only", "_description", b"_description", "_first_response_minutes", b"_first_response_minutes", "_name", b"_name", "_priority", b"_priority", "_resolution_minutes", b"_resolution_minutes", "_status", b"_status", "applies_to", b"applies_to", "business_hours_only", b"business_hours_only", "description", b"description", "first_response_minutes", b"first_response_minutes", "id", b"id", "name", b"name", "priority", b"priority", "resolution_minutes", b"resolution_minutes", "status", b"status", "update_mask", b"update_mask"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__business_hours_only: _TypeAlias = _typing.Literal["business_hours_only"]  # noqa: Y015
+    _WhichOneofArgType__business_hours_only: _TypeAlias = _typing.Literal["_business_hours_only", b"_business_hours_only"]  # noqa: Y015
+    _WhichOneofReturnType__description: _TypeAlias = _typing.Literal["description"]  # noqa: Y015
+    _WhichOneofArgType__description: _TypeAlias = _typing.Literal["_description", b"_description"]  # noqa: Y015
+    _WhichOneofReturnType__first_response_minutes: _TypeAlias = _typing.Literal["first_response_minutes"]  # noqa: Y015
+    _WhichOneofArgType__first_response_minutes: _TypeAlias = _typing.Literal["_first_response_minutes", b"_first_response_minutes"]  # noqa: Y015
+    _WhichOneofReturnType__name: _TypeAlias = _typing.Literal["name"]  # noqa: Y015
+    _WhichOneofArgType__name: _TypeAlias = _typing.Literal["_name", b"_name"]  # noqa: Y015
+    _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
+    _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015
+    _WhichOneofReturnType__resolution_minutes: _TypeAlias = _typing.Literal["resolution_minutes"]  # noqa: Y015
+    _WhichOneofArgType__resolution_minutes: _TypeAlias = _typing.Literal["_resolution_minutes", b"_resolution_minutes"]  # noqa: Y015
+    _WhichOneofReturnType__status: _TypeAlias = _typing.Literal["status"]  # noqa: Y015
+    _WhichOneofArgType__status: _TypeAlias = _typing.Literal["_status", b"_status"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__business_hours_only) -> _WhichOneofReturnType__business_hours_only | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__description) -> _WhichOneofReturnType__description | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__first_response_minutes) -> _WhichOneofReturnType__first_response_minutes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__name) -> _WhichOneofReturnType__name | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__priority) -> _WhichOneofReturnType__priority | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__resolution_minutes) -> _WhichOneofReturnType__resolution_minutes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__status) -> _WhichOneofReturnType__status | None: ...
+
+Global___UpdateSlaPolicyRequest: _TypeAlias = UpdateSlaPolicyRequest  # noqa: Y015
+
+@_typing.final
+class UpdateSlaPolicyResponse(_message.Message):
+    """The SLA policy as it is now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SLA_POLICY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def sla_policy(self) -> _sla_pb2.SlaPolicy:
+        """Always set."""
+
+    def __init__(
+        self,
+        *,
+        sla_policy: _sla_pb2.SlaPolicy | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["sla_policy", b"sla_policy"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sla_policy", b"sla_policy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateSlaPolicyResponse: _TypeAlias = UpdateSlaPolicyResponse  # noqa: Y015
+
+@_typing.final
+class GetCalendarRequest(_message.Message):
+    """The calendar of the caller's tenant."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetCalendarRequest: _TypeAlias = GetCalendarRequest  # noqa: Y015
+
+@_typing.final
+class GetCalendarResponse(_message.Message):
+    """The calendar as it is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALENDAR_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def calendar(self) -> _sla_pb2.Calendar:
+        """Always set."""
+
+    def __init__(
+        self,
+        *,
+        calendar: _sla_pb2.Calendar | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["calendar", b"calendar"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calendar", b"calendar"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetCalendarResponse: _TypeAlias = GetCalendarResponse  # noqa: Y015
+
+@_typing.final
+class UpdateCalendarRequest(_message.Message):
+    """What to change. Without `update_mask` every member that is set is changed. With it exactly the named members are:
+    one that is named but not set is cleared.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    TIME_ZONE_FIELD_NUMBER: _builtins.int
+    HOURS_FIELD_NUMBER: _builtins.int
+    HOLIDAYS_FIELD_NUMBER: _builtins.int
+    time_zone: _builtins.str
+    """An IANA time zone, such as `Europe/Berlin`."""
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """Members to change, any of those below. Can be cleared: `hours` and `holidays`."""
+
+    @_builtins.property
+    def hours(self) -> _containers.RepeatedCompositeFieldContainer[_sla_pb2.BusinessHours]:
+        """At most 100; replace the old ones whole. Can be cleared: then no time counts."""
+
+    @_builtins.property
+    def holidays(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Dates, such as `2030-12-25`, at most 1,000; replace the old ones whole. Can be cleared."""
+
+    def __init__(
+        self,
+        *,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+        time_zone: _builtins.str | None = ...,
+        hours: _abc.Iterable[_sla_pb2.BusinessHours] | None = ...,
+        holidays: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_time_zone", b"_time_zone", "time_zone", b"time_zone", "update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_time_zone", b"_time_zone", "holidays", b"holidays", "hours", b"hours", "time_zone", b"time_zone", "update_mask", b"update_mask"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__time_zone: _TypeAlias = _typing.Literal["time_zone"]  # noqa: Y015
+    _WhichOneofArgType__time_zone: _TypeAlias = _typing.Literal["_time_zone", b"_time_zone"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__time_zone) -> _WhichOneofReturnType__time_zone | None: ...
+
+Global___UpdateCalendarRequest: _TypeAlias = UpdateCalendarRequest  # noqa: Y015
+
+@_typing.final
+class UpdateCalendarResponse(_message.Message):
+    """The calendar as it is now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALENDAR_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def calendar(self) -> _sla_pb2.Calendar:
+        """Always set."""
+
+    def __init__(
+        self,
+        *,
+        calendar: _sla_pb2.Calendar | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["calendar", b"calendar"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calendar", b"calendar"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateCalendarResponse: _TypeAlias = UpdateCalendarResponse  # noqa: Y015

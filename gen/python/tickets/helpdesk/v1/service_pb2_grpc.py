@@ -31,7 +31,7 @@ class TicketServiceStub(object):
     Credentials: metadata `authorization: Bearer <JWT>` with `tenant_id`, perhaps `app_id`, and a `scope` of
     `helpdesk:read` (all that reads), `helpdesk:write` (create; change, close, delete, restore and comment on what the
     caller submitted) and `helpdesk:agent` (all of that on every ticket of the tenant, and internal comments). A token with
-    `app_id` sees that application's tickets only.
+    `app_id` sees that application's tickets only. SLA policies and the calendar are the tenant's, for `helpdesk:agent`.
 
     Every method can fail with UNAUTHENTICATED, PERMISSION_DENIED, RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and
     INTERNAL; see `tickets.errors.v1.Error`. Metadata `x-request-id` is taken over when it is sent, and is in the trailing
@@ -99,6 +99,41 @@ class TicketServiceStub(object):
                 request_serializer=tickets_dot_helpdesk_dot_v1_dot_service__pb2.ListTicketEventsRequest.SerializeToString,
                 response_deserializer=tickets_dot_helpdesk_dot_v1_dot_service__pb2.ListTicketEventsResponse.FromString,
                 _registered_method=True)
+        self.GetTicketSla = channel.unary_unary(
+                '/tickets.helpdesk.v1.TicketService/GetTicketSla',
+                request_serializer=tickets_dot_helpdesk_dot_v1_dot_service__pb2.GetTicketSlaRequest.SerializeToString,
+                response_deserializer=tickets_dot_helpdesk_dot_v1_dot_service__pb2.GetTicketSlaResponse.FromString,
+                _registered_method=True)
+        self.ListSlaPolicies = channel.unary_unary(
+                '/tickets.helpdesk.v1.TicketService/ListSlaPolicies',
+                request_serializer=tickets_dot_helpdesk_dot_v1_dot_service__pb2.ListSlaPoliciesRequest.SerializeToString,
+                response_deserializer=tickets_dot_helpdesk_dot_v1_dot_service__pb2.ListSlaPoliciesResponse.FromString,
+                _registered_method=True)
+        self.GetSlaPolicy = channel.unary_unary(
+                '/tickets.helpdesk.v1.TicketService/GetSlaPolicy',
+                request_serializer=tickets_dot_helpdesk_dot_v1_dot_service__pb2.GetSlaPolicyRequest.SerializeToString,
+                response_deserializer=tickets_dot_helpdesk_dot_v1_dot_service__pb2.GetSlaPolicyResponse.FromString,
+                _registered_method=True)
+        self.CreateSlaPolicy = channel.unary_unary(
+                '/tickets.helpdesk.v1.TicketService/CreateSlaPolicy',
+                request_serializer=tickets_dot_helpdesk_dot_v1_dot_service__pb2.CreateSlaPolicyRequest.SerializeToString,
+                response_deserializer=tickets_dot_helpdesk_dot_v1_dot_service__pb2.CreateSlaPolicyResponse.FromString,
+                _registered_method=True)
+        self.UpdateSlaPolicy = channel.unary_unary(
+                '/tickets.helpdesk.v1.TicketService/UpdateSlaPolicy',
+                request_serializer=tickets_dot_helpdesk_dot_v1_dot_service__pb2.UpdateSlaPolicyRequest.SerializeToString,
+                response_deserializer=tickets_dot_helpdesk_dot_v1_dot_service__pb2.UpdateSlaPolicyResponse.FromString,
+                _registered_method=True)
+        self.GetCalendar = channel.unary_unary(
+                '/tickets.helpdesk.v1.TicketService/GetCalendar',
+                request_serializer=tickets_dot_helpdesk_dot_v1_dot_service__pb2.GetCalendarRequest.SerializeToString,
+                response_deserializer=tickets_dot_helpdesk_dot_v1_dot_service__pb2.GetCalendarResponse.FromString,
+                _registered_method=True)
+        self.UpdateCalendar = channel.unary_unary(
+                '/tickets.helpdesk.v1.TicketService/UpdateCalendar',
+                request_serializer=tickets_dot_helpdesk_dot_v1_dot_service__pb2.UpdateCalendarRequest.SerializeToString,
+                response_deserializer=tickets_dot_helpdesk_dot_v1_dot_service__pb2.UpdateCalendarResponse.FromString,
+                _registered_method=True)
         self.WatchTickets = channel.unary_stream(
                 '/tickets.helpdesk.v1.TicketService/WatchTickets',
                 request_serializer=tickets_dot_helpdesk_dot_v1_dot_service__pb2.WatchTicketsRequest.SerializeToString,
@@ -112,7 +147,7 @@ class TicketServiceServicer(object):
     Credentials: metadata `authorization: Bearer <JWT>` with `tenant_id`, perhaps `app_id`, and a `scope` of
     `helpdesk:read` (all that reads), `helpdesk:write` (create; change, close, delete, restore and comment on what the
     caller submitted) and `helpdesk:agent` (all of that on every ticket of the tenant, and internal comments). A token with
-    `app_id` sees that application's tickets only.
+    `app_id` sees that application's tickets only. SLA policies and the calendar are the tenant's, for `helpdesk:agent`.
 
     Every method can fail with UNAUTHENTICATED, PERMISSION_DENIED, RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and
     INTERNAL; see `tickets.errors.v1.Error`. Metadata `x-request-id` is taken over when it is sent, and is in the trailing
@@ -215,6 +250,66 @@ class TicketServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetTicketSla(self, request, context):
+        """Explains how a ticket's SLA stands right now: its policy, what time counted, what was paused, what is left. NOT_FOUND:
+        the caller sees no such ticket.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSlaPolicies(self, request, context):
+        """Lists the tenant's SLA policies, newest first, in pages. INVALID_ARGUMENT: a bound is broken, or `cursor` is not from
+        this list.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetSlaPolicy(self, request, context):
+        """Reads one SLA policy. NOT_FOUND: the tenant has no such policy.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateSlaPolicy(self, request, context):
+        """Creates an SLA policy. Tickets that are created, or whose priority or type changes, from now on go by it; those that
+        are there do not. Metadata `idempotency-key` as for CreateTicket.
+
+        ALREADY_EXISTS, reason `already_exists`: there is an active policy for its priority and one of its types already.
+        INVALID_ARGUMENT: a bound is broken.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateSlaPolicy(self, request, context):
+        """Changes some members of an SLA policy; what is left out stays. Other minutes or hours set the clocks of its
+        unresolved tickets anew within seconds, but for instants that were given. An inactive policy is kept for the tickets
+        that have it, and for no other.
+
+        NOT_FOUND: the tenant has no such policy. ALREADY_EXISTS and INVALID_ARGUMENT as for CreateSlaPolicy.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetCalendar(self, request, context):
+        """Reads the tenant's calendar: Monday to Friday 09:00–17:00 in UTC without holidays until one is set.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateCalendar(self, request, context):
+        """Changes the tenant's calendar; what is left out stays. Sets the clocks of unresolved tickets that go by business hours
+        anew within seconds. INVALID_ARGUMENT: a bound is broken.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchTickets(self, request, context):
         """Tells every change of the tickets that the caller may see as it happens, until the caller leaves. The first message
         comes at once and says where the watch begins; after it, a message without an event says every few seconds that all
@@ -286,6 +381,41 @@ def add_TicketServiceServicer_to_server(servicer, server):
                     request_deserializer=tickets_dot_helpdesk_dot_v1_dot_service__pb2.ListTicketEventsRequest.FromString,
                     response_serializer=tickets_dot_helpdesk_dot_v1_dot_service__pb2.ListTicketEventsResponse.SerializeToString,
             ),
+            'GetTicketSla': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetTicketSla,
+                    request_deserializer=tickets_dot_helpdesk_dot_v1_dot_service__pb2.GetTicketSlaRequest.FromString,
+                    response_serializer=tickets_dot_helpdesk_dot_v1_dot_service__pb2.GetTicketSlaResponse.SerializeToString,
+            ),
+            'ListSlaPolicies': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSlaPolicies,
+                    request_deserializer=tickets_dot_helpdesk_dot_v1_dot_service__pb2.ListSlaPoliciesRequest.FromString,
+                    response_serializer=tickets_dot_helpdesk_dot_v1_dot_service__pb2.ListSlaPoliciesResponse.SerializeToString,
+            ),
+            'GetSlaPolicy': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSlaPolicy,
+                    request_deserializer=tickets_dot_helpdesk_dot_v1_dot_service__pb2.GetSlaPolicyRequest.FromString,
+                    response_serializer=tickets_dot_helpdesk_dot_v1_dot_service__pb2.GetSlaPolicyResponse.SerializeToString,
+            ),
+            'CreateSlaPolicy': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateSlaPolicy,
+                    request_deserializer=tickets_dot_helpdesk_dot_v1_dot_service__pb2.CreateSlaPolicyRequest.FromString,
+                    response_serializer=tickets_dot_helpdesk_dot_v1_dot_service__pb2.CreateSlaPolicyResponse.SerializeToString,
+            ),
+            'UpdateSlaPolicy': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateSlaPolicy,
+                    request_deserializer=tickets_dot_helpdesk_dot_v1_dot_service__pb2.UpdateSlaPolicyRequest.FromString,
+                    response_serializer=tickets_dot_helpdesk_dot_v1_dot_service__pb2.UpdateSlaPolicyResponse.SerializeToString,
+            ),
+            'GetCalendar': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCalendar,
+                    request_deserializer=tickets_dot_helpdesk_dot_v1_dot_service__pb2.GetCalendarRequest.FromString,
+                    response_serializer=tickets_dot_helpdesk_dot_v1_dot_service__pb2.GetCalendarResponse.SerializeToString,
+            ),
+            'UpdateCalendar': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateCalendar,
+                    request_deserializer=tickets_dot_helpdesk_dot_v1_dot_service__pb2.UpdateCalendarRequest.FromString,
+                    response_serializer=tickets_dot_helpdesk_dot_v1_dot_service__pb2.UpdateCalendarResponse.SerializeToString,
+            ),
             'WatchTickets': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchTickets,
                     request_deserializer=tickets_dot_helpdesk_dot_v1_dot_service__pb2.WatchTicketsRequest.FromString,
@@ -305,7 +435,7 @@ class TicketService(object):
     Credentials: metadata `authorization: Bearer <JWT>` with `tenant_id`, perhaps `app_id`, and a `scope` of
     `helpdesk:read` (all that reads), `helpdesk:write` (create; change, close, delete, restore and comment on what the
     caller submitted) and `helpdesk:agent` (all of that on every ticket of the tenant, and internal comments). A token with
-    `app_id` sees that application's tickets only.
+    `app_id` sees that application's tickets only. SLA policies and the calendar are the tenant's, for `helpdesk:agent`.
 
     Every method can fail with UNAUTHENTICATED, PERMISSION_DENIED, RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and
     INTERNAL; see `tickets.errors.v1.Error`. Metadata `x-request-id` is taken over when it is sent, and is in the trailing
@@ -599,6 +729,195 @@ class TicketService(object):
             '/tickets.helpdesk.v1.TicketService/ListTicketEvents',
             tickets_dot_helpdesk_dot_v1_dot_service__pb2.ListTicketEventsRequest.SerializeToString,
             tickets_dot_helpdesk_dot_v1_dot_service__pb2.ListTicketEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetTicketSla(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tickets.helpdesk.v1.TicketService/GetTicketSla',
+            tickets_dot_helpdesk_dot_v1_dot_service__pb2.GetTicketSlaRequest.SerializeToString,
+            tickets_dot_helpdesk_dot_v1_dot_service__pb2.GetTicketSlaResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSlaPolicies(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tickets.helpdesk.v1.TicketService/ListSlaPolicies',
+            tickets_dot_helpdesk_dot_v1_dot_service__pb2.ListSlaPoliciesRequest.SerializeToString,
+            tickets_dot_helpdesk_dot_v1_dot_service__pb2.ListSlaPoliciesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetSlaPolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tickets.helpdesk.v1.TicketService/GetSlaPolicy',
+            tickets_dot_helpdesk_dot_v1_dot_service__pb2.GetSlaPolicyRequest.SerializeToString,
+            tickets_dot_helpdesk_dot_v1_dot_service__pb2.GetSlaPolicyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateSlaPolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tickets.helpdesk.v1.TicketService/CreateSlaPolicy',
+            tickets_dot_helpdesk_dot_v1_dot_service__pb2.CreateSlaPolicyRequest.SerializeToString,
+            tickets_dot_helpdesk_dot_v1_dot_service__pb2.CreateSlaPolicyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateSlaPolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tickets.helpdesk.v1.TicketService/UpdateSlaPolicy',
+            tickets_dot_helpdesk_dot_v1_dot_service__pb2.UpdateSlaPolicyRequest.SerializeToString,
+            tickets_dot_helpdesk_dot_v1_dot_service__pb2.UpdateSlaPolicyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetCalendar(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tickets.helpdesk.v1.TicketService/GetCalendar',
+            tickets_dot_helpdesk_dot_v1_dot_service__pb2.GetCalendarRequest.SerializeToString,
+            tickets_dot_helpdesk_dot_v1_dot_service__pb2.GetCalendarResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateCalendar(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tickets.helpdesk.v1.TicketService/UpdateCalendar',
+            tickets_dot_helpdesk_dot_v1_dot_service__pb2.UpdateCalendarRequest.SerializeToString,
+            tickets_dot_helpdesk_dot_v1_dot_service__pb2.UpdateCalendarResponse.FromString,
             options,
             channel_credentials,
             insecure,

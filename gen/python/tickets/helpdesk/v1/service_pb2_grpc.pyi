@@ -32,7 +32,7 @@ class TicketServiceStub:
     Credentials: metadata `authorization: Bearer <JWT>` with `tenant_id`, perhaps `app_id`, and a `scope` of
     `helpdesk:read` (all that reads), `helpdesk:write` (create; change, close, delete, restore and comment on what the
     caller submitted) and `helpdesk:agent` (all of that on every ticket of the tenant, and internal comments). A token with
-    `app_id` sees that application's tickets only.
+    `app_id` sees that application's tickets only. SLA policies and the calendar are the tenant's, for `helpdesk:agent`.
 
     Every method can fail with UNAUTHENTICATED, PERMISSION_DENIED, RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and
     INTERNAL; see `tickets.errors.v1.Error`. Metadata `x-request-id` is taken over when it is sent, and is in the trailing
@@ -93,6 +93,36 @@ class TicketServiceStub:
     """
     ListTicketEvents: _grpc.UnaryUnaryMultiCallable[_service_pb2.ListTicketEventsRequest, _service_pb2.ListTicketEventsResponse]
     """Lists a ticket's history, oldest first, in pages; that of a deleted ticket too. Errors as for ListComments."""
+    GetTicketSla: _grpc.UnaryUnaryMultiCallable[_service_pb2.GetTicketSlaRequest, _service_pb2.GetTicketSlaResponse]
+    """Explains how a ticket's SLA stands right now: its policy, what time counted, what was paused, what is left. NOT_FOUND:
+    the caller sees no such ticket.
+    """
+    ListSlaPolicies: _grpc.UnaryUnaryMultiCallable[_service_pb2.ListSlaPoliciesRequest, _service_pb2.ListSlaPoliciesResponse]
+    """Lists the tenant's SLA policies, newest first, in pages. INVALID_ARGUMENT: a bound is broken, or `cursor` is not from
+    this list.
+    """
+    GetSlaPolicy: _grpc.UnaryUnaryMultiCallable[_service_pb2.GetSlaPolicyRequest, _service_pb2.GetSlaPolicyResponse]
+    """Reads one SLA policy. NOT_FOUND: the tenant has no such policy."""
+    CreateSlaPolicy: _grpc.UnaryUnaryMultiCallable[_service_pb2.CreateSlaPolicyRequest, _service_pb2.CreateSlaPolicyResponse]
+    """Creates an SLA policy. Tickets that are created, or whose priority or type changes, from now on go by it; those that
+    are there do not. Metadata `idempotency-key` as for CreateTicket.
+
+    ALREADY_EXISTS, reason `already_exists`: there is an active policy for its priority and one of its types already.
+    INVALID_ARGUMENT: a bound is broken.
+    """
+    UpdateSlaPolicy: _grpc.UnaryUnaryMultiCallable[_service_pb2.UpdateSlaPolicyRequest, _service_pb2.UpdateSlaPolicyResponse]
+    """Changes some members of an SLA policy; what is left out stays. Other minutes or hours set the clocks of its
+    unresolved tickets anew within seconds, but for instants that were given. An inactive policy is kept for the tickets
+    that have it, and for no other.
+
+    NOT_FOUND: the tenant has no such policy. ALREADY_EXISTS and INVALID_ARGUMENT as for CreateSlaPolicy.
+    """
+    GetCalendar: _grpc.UnaryUnaryMultiCallable[_service_pb2.GetCalendarRequest, _service_pb2.GetCalendarResponse]
+    """Reads the tenant's calendar: Monday to Friday 09:00–17:00 in UTC without holidays until one is set."""
+    UpdateCalendar: _grpc.UnaryUnaryMultiCallable[_service_pb2.UpdateCalendarRequest, _service_pb2.UpdateCalendarResponse]
+    """Changes the tenant's calendar; what is left out stays. Sets the clocks of unresolved tickets that go by business hours
+    anew within seconds. INVALID_ARGUMENT: a bound is broken.
+    """
     WatchTickets: _grpc.UnaryStreamMultiCallable[_service_pb2.WatchTicketsRequest, _service_pb2.WatchTicketsResponse]
     """Tells every change of the tickets that the caller may see as it happens, until the caller leaves. The first message
     comes at once and says where the watch begins; after it, a message without an event says every few seconds that all
@@ -110,7 +140,7 @@ class TicketServiceAsyncStub(TicketServiceStub):
     Credentials: metadata `authorization: Bearer <JWT>` with `tenant_id`, perhaps `app_id`, and a `scope` of
     `helpdesk:read` (all that reads), `helpdesk:write` (create; change, close, delete, restore and comment on what the
     caller submitted) and `helpdesk:agent` (all of that on every ticket of the tenant, and internal comments). A token with
-    `app_id` sees that application's tickets only.
+    `app_id` sees that application's tickets only. SLA policies and the calendar are the tenant's, for `helpdesk:agent`.
 
     Every method can fail with UNAUTHENTICATED, PERMISSION_DENIED, RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and
     INTERNAL; see `tickets.errors.v1.Error`. Metadata `x-request-id` is taken over when it is sent, and is in the trailing
@@ -168,6 +198,36 @@ class TicketServiceAsyncStub(TicketServiceStub):
     """
     ListTicketEvents: _aio.UnaryUnaryMultiCallable[_service_pb2.ListTicketEventsRequest, _service_pb2.ListTicketEventsResponse]  # type: ignore[assignment]
     """Lists a ticket's history, oldest first, in pages; that of a deleted ticket too. Errors as for ListComments."""
+    GetTicketSla: _aio.UnaryUnaryMultiCallable[_service_pb2.GetTicketSlaRequest, _service_pb2.GetTicketSlaResponse]  # type: ignore[assignment]
+    """Explains how a ticket's SLA stands right now: its policy, what time counted, what was paused, what is left. NOT_FOUND:
+    the caller sees no such ticket.
+    """
+    ListSlaPolicies: _aio.UnaryUnaryMultiCallable[_service_pb2.ListSlaPoliciesRequest, _service_pb2.ListSlaPoliciesResponse]  # type: ignore[assignment]
+    """Lists the tenant's SLA policies, newest first, in pages. INVALID_ARGUMENT: a bound is broken, or `cursor` is not from
+    this list.
+    """
+    GetSlaPolicy: _aio.UnaryUnaryMultiCallable[_service_pb2.GetSlaPolicyRequest, _service_pb2.GetSlaPolicyResponse]  # type: ignore[assignment]
+    """Reads one SLA policy. NOT_FOUND: the tenant has no such policy."""
+    CreateSlaPolicy: _aio.UnaryUnaryMultiCallable[_service_pb2.CreateSlaPolicyRequest, _service_pb2.CreateSlaPolicyResponse]  # type: ignore[assignment]
+    """Creates an SLA policy. Tickets that are created, or whose priority or type changes, from now on go by it; those that
+    are there do not. Metadata `idempotency-key` as for CreateTicket.
+
+    ALREADY_EXISTS, reason `already_exists`: there is an active policy for its priority and one of its types already.
+    INVALID_ARGUMENT: a bound is broken.
+    """
+    UpdateSlaPolicy: _aio.UnaryUnaryMultiCallable[_service_pb2.UpdateSlaPolicyRequest, _service_pb2.UpdateSlaPolicyResponse]  # type: ignore[assignment]
+    """Changes some members of an SLA policy; what is left out stays. Other minutes or hours set the clocks of its
+    unresolved tickets anew within seconds, but for instants that were given. An inactive policy is kept for the tickets
+    that have it, and for no other.
+
+    NOT_FOUND: the tenant has no such policy. ALREADY_EXISTS and INVALID_ARGUMENT as for CreateSlaPolicy.
+    """
+    GetCalendar: _aio.UnaryUnaryMultiCallable[_service_pb2.GetCalendarRequest, _service_pb2.GetCalendarResponse]  # type: ignore[assignment]
+    """Reads the tenant's calendar: Monday to Friday 09:00–17:00 in UTC without holidays until one is set."""
+    UpdateCalendar: _aio.UnaryUnaryMultiCallable[_service_pb2.UpdateCalendarRequest, _service_pb2.UpdateCalendarResponse]  # type: ignore[assignment]
+    """Changes the tenant's calendar; what is left out stays. Sets the clocks of unresolved tickets that go by business hours
+    anew within seconds. INVALID_ARGUMENT: a bound is broken.
+    """
     WatchTickets: _aio.UnaryStreamMultiCallable[_service_pb2.WatchTicketsRequest, _service_pb2.WatchTicketsResponse]  # type: ignore[assignment]
     """Tells every change of the tickets that the caller may see as it happens, until the caller leaves. The first message
     comes at once and says where the watch begins; after it, a message without an event says every few seconds that all
@@ -184,7 +244,7 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
     Credentials: metadata `authorization: Bearer <JWT>` with `tenant_id`, perhaps `app_id`, and a `scope` of
     `helpdesk:read` (all that reads), `helpdesk:write` (create; change, close, delete, restore and comment on what the
     caller submitted) and `helpdesk:agent` (all of that on every ticket of the tenant, and internal comments). A token with
-    `app_id` sees that application's tickets only.
+    `app_id` sees that application's tickets only. SLA policies and the calendar are the tenant's, for `helpdesk:agent`.
 
     Every method can fail with UNAUTHENTICATED, PERMISSION_DENIED, RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and
     INTERNAL; see `tickets.errors.v1.Error`. Metadata `x-request-id` is taken over when it is sent, and is in the trailing
@@ -306,6 +366,78 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_service_pb2.ListTicketEventsResponse, _abc.Awaitable[_service_pb2.ListTicketEventsResponse]]:
         """Lists a ticket's history, oldest first, in pages; that of a deleted ticket too. Errors as for ListComments."""
+
+    @_abc_1.abstractmethod
+    def GetTicketSla(
+        self,
+        request: _service_pb2.GetTicketSlaRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_service_pb2.GetTicketSlaResponse, _abc.Awaitable[_service_pb2.GetTicketSlaResponse]]:
+        """Explains how a ticket's SLA stands right now: its policy, what time counted, what was paused, what is left. NOT_FOUND:
+        the caller sees no such ticket.
+        """
+
+    @_abc_1.abstractmethod
+    def ListSlaPolicies(
+        self,
+        request: _service_pb2.ListSlaPoliciesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_service_pb2.ListSlaPoliciesResponse, _abc.Awaitable[_service_pb2.ListSlaPoliciesResponse]]:
+        """Lists the tenant's SLA policies, newest first, in pages. INVALID_ARGUMENT: a bound is broken, or `cursor` is not from
+        this list.
+        """
+
+    @_abc_1.abstractmethod
+    def GetSlaPolicy(
+        self,
+        request: _service_pb2.GetSlaPolicyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_service_pb2.GetSlaPolicyResponse, _abc.Awaitable[_service_pb2.GetSlaPolicyResponse]]:
+        """Reads one SLA policy. NOT_FOUND: the tenant has no such policy."""
+
+    @_abc_1.abstractmethod
+    def CreateSlaPolicy(
+        self,
+        request: _service_pb2.CreateSlaPolicyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_service_pb2.CreateSlaPolicyResponse, _abc.Awaitable[_service_pb2.CreateSlaPolicyResponse]]:
+        """Creates an SLA policy. Tickets that are created, or whose priority or type changes, from now on go by it; those that
+        are there do not. Metadata `idempotency-key` as for CreateTicket.
+
+        ALREADY_EXISTS, reason `already_exists`: there is an active policy for its priority and one of its types already.
+        INVALID_ARGUMENT: a bound is broken.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateSlaPolicy(
+        self,
+        request: _service_pb2.UpdateSlaPolicyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_service_pb2.UpdateSlaPolicyResponse, _abc.Awaitable[_service_pb2.UpdateSlaPolicyResponse]]:
+        """Changes some members of an SLA policy; what is left out stays. Other minutes or hours set the clocks of its
+        unresolved tickets anew within seconds, but for instants that were given. An inactive policy is kept for the tickets
+        that have it, and for no other.
+
+        NOT_FOUND: the tenant has no such policy. ALREADY_EXISTS and INVALID_ARGUMENT as for CreateSlaPolicy.
+        """
+
+    @_abc_1.abstractmethod
+    def GetCalendar(
+        self,
+        request: _service_pb2.GetCalendarRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_service_pb2.GetCalendarResponse, _abc.Awaitable[_service_pb2.GetCalendarResponse]]:
+        """Reads the tenant's calendar: Monday to Friday 09:00–17:00 in UTC without holidays until one is set."""
+
+    @_abc_1.abstractmethod
+    def UpdateCalendar(
+        self,
+        request: _service_pb2.UpdateCalendarRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_service_pb2.UpdateCalendarResponse, _abc.Awaitable[_service_pb2.UpdateCalendarResponse]]:
+        """Changes the tenant's calendar; what is left out stays. Sets the clocks of unresolved tickets that go by business hours
+        anew within seconds. INVALID_ARGUMENT: a bound is broken.
+        """
 
     @_abc_1.abstractmethod
     def WatchTickets(

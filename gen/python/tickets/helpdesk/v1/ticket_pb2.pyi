@@ -267,7 +267,9 @@ class Ticket(_message.Message):
 
     @_builtins.property
     def due_at(self) -> _timestamp_pb2.Timestamp:
-        """When it has to be resolved. Absent with no SLA."""
+        """When it has to be resolved: said by a caller, or worked out from the SLA policy; while it is pending, as it was when
+        that began. Absent with no SLA.
+        """
 
     def __init__(
         self,
@@ -423,16 +425,17 @@ class TicketEvent(_message.Message):
     """Counts the ticket's changes from 1, its creation. Who is no agent does not see those about internal comments."""
     type: _builtins.str
     """`ticket.created`, `ticket.updated`, `ticket.closed`, `ticket.reopened`, `ticket.deleted`, `ticket.restored`,
-    `ticket.commented` or `ticket.comment_edited`; later versions may have more.
+    `ticket.commented`, `ticket.comment_edited`, `sla.due_soon` or `sla.breached`; later versions may have more.
     """
     changes_json: _builtins.str
     """The text of a JSON object: for each changed member `{"from": …, "to": …}`; `{}` for a creation, whose values are
-    the ticket's own. `resolution_note` and `comment` are here too.
+    the ticket's own. `resolution_note` and `comment` are here too, and in the SLA's events `sla`, to an object of
+    `target` (`first_response` or `resolution`) and `due_at`.
     """
     actor: _builtins.str
-    """The `sub` of the token that made the change."""
+    """The `sub` of the token that made the change; `system` where the SLA did."""
     request_id: _builtins.str
-    """The request that made the change."""
+    """The request that made the change; of the SLA an id of its own."""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
         """When it was written."""
