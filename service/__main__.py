@@ -13,9 +13,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from service import jsontext, logs
 from service.admin import operations as admin
-from service.development import DevelopmentKey, run_as_operator
+from service.development import AnyOperation, DevelopmentKey, run_as_operator
 from service.errors import TicketError
-from service.operation import Operation, View
+from service.operation import View
 from service.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -174,6 +174,55 @@ def remove_member(
 
 
 @operators.command()
+def link_provider(
+    account: Annotated[str, typer.Option(help="The account's id.")],
+    provider: Annotated[str, typer.Option(help="freshservice, zendesk, servicenow or jira.")],
+    url: Annotated[str, typer.Option(help="Such as https://example.freshservice.com.")],
+    options: Annotated[str, typer.Option(help="JSON: what the vendor needs to know beside.")] = "{}",
+    data_dir: DataDir = _DATA_DIR,
+) -> None:
+    """Link an account to its external ITSM provider. The credential is read from standard input."""
+    try:
+        given = jsontext.parse(options.encode())
+    except ValueError:
+        _fail("--options is no JSON")
+    credential = sys.stdin.readline().strip()
+    _operate(
+        data_dir,
+        admin.link_provider,
+        account_id=account,
+        provider=provider,
+        url=url,
+        credential=credential,
+        options=given,
+    )
+
+
+@operators.command()
+def unlink_provider(
+    account: Annotated[str, typer.Option(help="The account's id.")], data_dir: DataDir = _DATA_DIR
+) -> None:
+    """End an account's link to its provider."""
+    _operate(data_dir, admin.unlink_provider, account_id=account)
+
+
+@operators.command()
+def deliveries(
+    account: Annotated[str | None, typer.Option(help="Those of one account.")] = None,
+    state: Annotated[str | None, typer.Option(help="queued or dead.")] = None,
+    requeue: Annotated[str | None, typer.Option(help="The id of one that shall be tried again now.")] = None,
+    cursor: Annotated[str | None, typer.Option(help="next_cursor of the page before.")] = None,
+    data_dir: DataDir = _DATA_DIR,
+) -> None:
+    """List what is on its way to providers, or have one of them tried again."""
+    if requeue is not None:
+        _operate(data_dir, admin.requeue_delivery, delivery_id=requeue)
+        return
+    given = {"account_id": account, "state": state, "cursor": cursor}
+    _operate(data_dir, admin.list_deliveries, limit=100, **{name: word for name, word in given.items() if word})
+
+
+@operators.command()
 def create_tenant(
     name: Annotated[str, typer.Option()] = "Tenant",
     tenant_id: Annotated[str | None, typer.Option("--id", help="`ten_` and a ULID when absent.")] = None,
@@ -188,12 +237,15 @@ def main() -> None:
     app()
 
 
-def _operate(data_dir: Path, operation: Operation[Any], **body: Any) -> None:
+def _operate(data_dir: Path, operation: AnyOperation, **body: Any) -> None:
     # What the pool would say of every attempt to connect, the command says once.
     logs.configure("error")
     view = _run(run_as_operator(_settings(data_dir), operation, body))
     # {"account": {…}} prints as the account; what stands beside it (a new key) goes with it.
-    resource: View = next(iter(view.values()), {})
+    resource: Any = next(iter(view.values()), {})
+    if isinstance(resource, list):
+        _print(view)
+        return
     _print({**resource, **{name: value for name, value in view.items() if value is not resource}})
 
 

@@ -11,12 +11,13 @@ from typing import Any, Literal
 from uuid import UUID
 
 import jwt
-from sqlalchemy import LargeBinary, bindparam, func, or_, select
+from sqlalchemy import LargeBinary, and_, bindparam, exists, func, or_, select
 
 from service.database import Database
 from service.directory import api_keys
 from service.errors import TicketError
 from service.jwks import KeySet
+from service.providers.tables import links
 from service.settings import Settings
 from service.statement import Statement
 
@@ -31,6 +32,8 @@ class Caller:
     # API keys: the account, and whether the key is live.
     account_id: UUID | None = None
     live: bool = True
+    # Whether the account has an external provider that a ticket of this key goes to.
+    is_linked: bool = False
     # Tokens: the claims of the same names.
     tenant_id: str | None = None
     app_id: str | None = None
@@ -98,6 +101,10 @@ POLICIES: Mapping[tuple[str, str], Policy] = {
     ("tickets.admin.v1", "AddMember"): _ADMIN,
     ("tickets.admin.v1", "RemoveMember"): _ADMIN,
     ("tickets.admin.v1", "CreateTenant"): _ADMIN,
+    ("tickets.admin.v1", "LinkProvider"): _ADMIN,
+    ("tickets.admin.v1", "UnlinkProvider"): _ADMIN,
+    ("tickets.admin.v1", "ListDeliveries"): _ADMIN,
+    ("tickets.admin.v1", "RequeueDelivery"): _ADMIN,
     ("grpc.health.v1", "Check"): Policy("none"),
     ("grpc.health.v1", "Watch"): Policy("none"),
     ("grpc.reflection.v1alpha", "ServerReflectionInfo"): Policy("none"),
@@ -132,7 +139,15 @@ _KEY_CACHE_SECONDS = 3.0
 _TOKEN_CACHE_SECONDS = 300.0
 
 _FIND_KEY = Statement(
-    select(api_keys.c.id, api_keys.c.account_id, api_keys.c.live, api_keys.c.scopes, api_keys.c.expires_at).where(
+    select(
+        api_keys.c.id,
+        api_keys.c.account_id,
+        api_keys.c.live,
+        api_keys.c.scopes,
+        api_keys.c.expires_at,
+        # A test key has no provider.
+        and_(api_keys.c.live, exists().where(links.c.account_id == api_keys.c.account_id)).label("is_linked"),
+    ).where(
         api_keys.c.key_hash == bindparam("key_hash", type_=LargeBinary),
         api_keys.c.revoked_at.is_(None),
         or_(api_keys.c.expires_at.is_(None), api_keys.c.expires_at > func.now()),
@@ -189,7 +204,11 @@ class Authenticator:
         if row["expires_at"] is not None:
             until = min(until, row["expires_at"].timestamp())
         caller = Caller(
-            subject=str(row["id"]), scopes=frozenset(row["scopes"]), account_id=row["account_id"], live=row["live"]
+            subject=str(row["id"]),
+            scopes=frozenset(row["scopes"]),
+            account_id=row["account_id"],
+            live=row["live"],
+            is_linked=row["is_linked"],
         )
         return caller, until
 

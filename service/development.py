@@ -2,8 +2,9 @@
 
 import os
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 from uuid import uuid4
 
 import jwt
@@ -15,8 +16,9 @@ from service.admin import operations as admin
 from service.auth import Caller
 from service.database import Database
 from service.directory import METADATA
-from service.operation import Call, Operation, View
+from service.operation import Call, Errand, Operation, View
 from service.settings import Settings
+from service.vault import Vault
 
 ISSUER = "tickets-development"
 AUDIENCE = "tickets"
@@ -69,20 +71,32 @@ class DevelopmentKey:
         return key
 
 
-async def run_as_operator(settings: Settings, operation: Operation[Any], body: View) -> View:
+@dataclass(frozen=True)
+class Operator:
+    """What operators' operations need beside a call."""
+
+    database: Database
+    vault: Vault
+    settings: Settings
+
+
+AnyOperation: TypeAlias = Operation[Any] | Errand[Any, Any]
+
+
+async def run_as_operator(settings: Settings, operation: AnyOperation, body: View) -> View:
     """Run an operator's operation straight on the database. Raises TicketError."""
     database = Database(settings, METADATA)
     await database.open()
     try:
-        return await as_operator(database, operation, body)
+        return await as_operator(Operator(database, Vault(settings), settings), operation, body)
     finally:
         await database.close()
 
 
-async def as_operator(database: Database, operation: Operation[Any], body: View) -> View:
+async def as_operator(operator: Operator, operation: AnyOperation, body: View) -> View:
     """The same on a database that is open."""
     call = Call(("tickets.admin.v1", "command"), str(uuid4()), None, Caller("tickets admin", frozenset()))
-    return await operation(database, call, {"path": body, "body": body})
+    return await operation(operator, call, {"path": body, "query": body, "body": body})
 
 
 async def demo_credentials(
@@ -105,7 +119,7 @@ async def demo_credentials(
 
 
 async def _make_demo(settings: Settings) -> View:
-    async def make(operation: Operation[Any], **body: Any) -> View:
+    async def make(operation: AnyOperation, **body: Any) -> View:
         return await run_as_operator(settings, operation, body)
 
     user_id = str(uuid4())

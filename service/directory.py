@@ -60,7 +60,7 @@ accounts = Table(
     created_at(),
 )
 
-_no_account = {"error": ("not_found", "Account not found")}
+NO_ACCOUNT = {"error": ("not_found", "Account not found")}
 
 api_keys = Table(
     "api_keys",
@@ -75,7 +75,7 @@ api_keys = Table(
     Column("revoked_at", DateTime(timezone=True)),
     created_at(),
     UniqueConstraint("key_hash"),
-    ForeignKeyConstraint(["account_id"], ["accounts.id"], info=_no_account),
+    ForeignKeyConstraint(["account_id"], ["accounts.id"], info=NO_ACCOUNT),
     all_of("scopes", KeyScope),
 )
 
@@ -93,7 +93,7 @@ projects = Table(
     Column("default_roles", ARRAY(Text), nullable=False, server_default=text("ARRAY['backend']")),
     created_at(),
     UniqueConstraint("slug", info={"error": ("already_exists", "A project with this slug exists already")}),
-    ForeignKeyConstraint(["account_id"], ["accounts.id"], info=_no_account),
+    ForeignKeyConstraint(["account_id"], ["accounts.id"], info=NO_ACCOUNT),
     all_of("default_roles", RoleName),
 )
 

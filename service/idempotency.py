@@ -157,7 +157,7 @@ async def once(
     """
     if call.idempotency_key is None:
         return await connection.one(statements.plain, parameters)
-    key = _key(call, scope)
+    key = key_of(call, scope)
     for _ in range(_ATTEMPTS):
         try:
             return await connection.one(statements.keyed, {**parameters, **key})
@@ -177,12 +177,15 @@ async def replay(connection: Connection, call: Call, scope: str, statements: Cre
     """
     if call.idempotency_key is None:
         return None
-    key = _key(call, scope)
+    key = key_of(call, scope)
     stored = await connection.one(statements.replay, key)
     return None if stored is None else _replay(call, stored, key["request_hash"])
 
 
-def _key(call: Call, scope: str) -> dict[str, Any]:
+def key_of(call: Call, scope: str) -> dict[str, Any]:
+    """The parameters that say whose key it is and for which request; all None without one."""
+    if call.idempotency_key is None:
+        return dict.fromkeys(("idempotency_scope", "idempotency_key", "request_hash"))
     return {
         "idempotency_scope": scope,
         "idempotency_key": call.idempotency_key,

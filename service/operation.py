@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from pydantic import ValidationError
 
@@ -16,6 +16,7 @@ from service.fields import Command
 View = dict[str, Any]
 
 C = TypeVar("C", bound=Command)
+H = TypeVar("H", bound="Host")
 
 
 @dataclass(slots=True)
@@ -46,6 +47,14 @@ class Call:
 CALL: ContextVar[Call] = ContextVar("call")
 
 
+class Host(Protocol):
+    """What an operation is run with: a service of a door, or what stands for one."""
+
+    @property
+    def database(self) -> Database:
+        """Where the operation works."""
+
+
 @dataclass(frozen=True, slots=True)
 class Operation(Generic[C]):
     """One use case: a validated command and a call in, a view out, one transaction around it."""
@@ -55,13 +64,25 @@ class Operation(Generic[C]):
     # An operation of one statement needs no BEGIN and COMMIT: the statement is the transaction.
     one_statement: bool
 
-    async def __call__(self, database: Database, call: Call, sections: Mapping[str, Any]) -> View:
+    async def __call__(self, host: Host, call: Call, sections: Mapping[str, Any]) -> View:
         """Validate the request's sections and run. Raises TicketError; nothing is kept when it does."""
         command = validated(self.command, sections)
         if self.one_statement:
-            return await self.run(database, call, command)
-        async with database.transaction() as connection:
+            return await self.run(host.database, call, command)
+        async with host.database.transaction() as connection:
             return await self.run(connection, call, command)
+
+
+@dataclass(frozen=True, slots=True)
+class Errand(Generic[C, H]):
+    """One use case that needs more than the database: it is given its host, and has its own transactions."""
+
+    command: type[C]
+    run: Callable[[H, Call, C], Awaitable[View]]
+
+    async def __call__(self, host: H, call: Call, sections: Mapping[str, Any]) -> View:
+        """Validate the request's sections and run. Raises TicketError."""
+        return await self.run(host, call, validated(self.command, sections))
 
 
 def validated(command: type[C], sections: Mapping[str, Any]) -> C:
@@ -79,5 +100,14 @@ def operation(
 
     def decorate(run: Callable[[Connection, Call, C], Awaitable[View]]) -> Operation[C]:
         return Operation(command, run, one_statement)
+
+    return decorate
+
+
+def errand(command: type[C]) -> Callable[[Callable[[H, Call, C], Awaitable[View]]], Errand[C, H]]:
+    """Make a function an errand."""
+
+    def decorate(run: Callable[[H, Call, C], Awaitable[View]]) -> Errand[C, H]:
+        return Errand(command, run)
 
     return decorate

@@ -13,10 +13,9 @@ import grpc
 from google.api.httpbody_pb2 import HttpBody
 
 from service import jsontext
-from service.database import Database
 from service.errors import REASONS, Issue, Reason, TicketError
 from service.fields import Command
-from service.operation import CALL, Call, Operation, View
+from service.operation import CALL, Call, Errand, Host, Operation, View
 from service.watch import News, Watch
 
 CONTENT_TYPE = "application/json"
@@ -34,25 +33,19 @@ Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Sections = Mapping[str, Any]
 
 
-class Servicer(Protocol):
-    """What the methods made here need of the service they belong to."""
-
-    database: Database
-
-
-class Watched(Servicer, Protocol):
-    """The same of a service with watches."""
+class Watched(Host, Protocol):
+    """What the methods of watches need of the service they belong to."""
 
     news: News
 
 
-def unary(operation: Operation[Any], *, status: int = 200) -> Any:
+def unary(operation: Operation[Any] | Errand[Any, Any], *, status: int = 200) -> Any:
     """The method of a `…Rest` service that runs an operation; `status` is the HTTP status of its success."""
     read = _reader(operation.command)
 
-    async def method(self: Servicer, request: Any, context: Context) -> HttpBody:
+    async def method(self: Host, request: Any, context: Context) -> HttpBody:
         call = CALL.get()
-        view = await operation(self.database, call, read(request, call))
+        view = await operation(self, call, read(request, call))
         headers = {"idempotent-replayed": "true"} if call.replayed else {}
         if call.etag is not None:
             headers["etag"] = call.etag
@@ -70,20 +63,20 @@ def complete_list(operation: Operation[Any], member: str) -> Any:
     """
     read = _reader(operation.command)
 
-    async def method(self: Servicer, request: Any, context: Context) -> AsyncIterator[HttpBody]:
+    async def method(self: Host, request: Any, context: Context) -> AsyncIterator[HttpBody]:
         call = CALL.get()
         sections = read(request, call)
         query = sections["query"]
         if "limit" in query or "cursor" in query:
-            view = await operation(self.database, call, sections)
+            view = await operation(self, call, sections)
             yield HttpBody(content_type=CONTENT_TYPE, data=jsontext.dump(view))
             return
         query = {**query, "limit": _PIECE}
-        view = await operation(self.database, call, {**sections, "query": query})
+        view = await operation(self, call, {**sections, "query": query})
         yield HttpBody(content_type=CONTENT_TYPE, data=b'{"%b":[%b' % (member.encode(), _items(view[member])))
         while view["next_cursor"] is not None:
             onward = {**sections, "query": {**query, "cursor": view["next_cursor"]}}
-            view = await operation(self.database, call, onward)
+            view = await operation(self, call, onward)
             yield HttpBody(data=b"," + _items(view[member]))
         yield HttpBody(data=b"]}")
 

@@ -15,8 +15,8 @@ from service import jsontext
 from service.errors import REASONS, TicketError, invalid
 from service.fields import Command
 from service.jsontext import JsonText
-from service.operation import CALL, Call, Operation, View
-from service.rest import Servicer, Watched, field_errors
+from service.operation import CALL, Call, Errand, Host, Operation, View
+from service.rest import Watched, field_errors
 from service.watch import Watch
 
 DOMAIN = "tickets"
@@ -37,16 +37,18 @@ _FIELD_MASK = "google.protobuf.FieldMask"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def unary(operation: Operation[Any], request: type[Message], response: type[Message], *, wrap: str = "") -> Any:
+def unary(
+    operation: Operation[Any] | Errand[Any, Any], request: type[Message], response: type[Message], *, wrap: str = ""
+) -> Any:
     """The method of a typed service that runs an operation.
 
     `wrap` names the response's field that holds the view, where the documented JSON is the bare resource.
     """
     read, write = _reader(operation.command, request.DESCRIPTOR), writer(response)
 
-    async def method(self: Servicer, request: Any, context: Context) -> Message:
+    async def method(self: Host, request: Any, context: Context) -> Message:
         call = CALL.get()
-        view = await operation(self.database, call, read(request, call))
+        view = await operation(self, call, read(request, call))
         if call.replayed:
             context.set_trailing_metadata((("x-request-id", call.request_id), ("idempotent-replayed", "true")))
         if call.etag is not None:
@@ -162,8 +164,10 @@ def _masked(
 
 
 def _inner_names(descriptor: Descriptor, field: str) -> Container[str]:
+    """The members of a member; none of a list, and none of an instant, which are said whole."""
     message = descriptor.fields_by_name[field].message_type
-    return () if message is None else message.fields_by_name
+    is_whole = message is None or message.full_name == _TIMESTAMP or descriptor.fields_by_name[field].is_repeated
+    return () if is_whole else message.fields_by_name
 
 
 def _name(field: Field) -> str:

@@ -40,11 +40,13 @@ from service.calls import CallsInHand
 from service.database import Database
 from service.directory import METADATA
 from service.interceptors import CallInterceptor
+from service.itsm.deliveries import Deliveries
 from service.limits import Limits
 from service.metrics import Metrics
 from service.pressure import Pressure
 from service.processes import run_to_completion
 from service.settings import Settings
+from service.vault import Vault
 from service.watch import News
 
 # Every service that is served, for reflection and for the test of the policy table.
@@ -74,6 +76,7 @@ _COLLECT_AFTER = (20_000, 20, 50)
 _MERGE_TOTALS_SECONDS = 0.5
 _PURGE_KEYS_SECONDS = 60.0
 _TELL_SLA_SECONDS = 5.0
+_DELIVER_SECONDS = 1.0
 
 _log = structlog.get_logger()
 
@@ -117,6 +120,9 @@ async def start(
     stack.push_async_callback(authenticator.close)
     limits = Limits(settings)
     stack.callback(limits.close)
+    vault = Vault(settings)
+    deliveries = Deliveries(settings, database, vault)
+    stack.push_async_callback(deliveries.close)
     pressure = Pressure(settings)
     calls = CallsInHand(settings.max_calls, pressure)
     metrics = Metrics(calls)
@@ -144,9 +150,10 @@ async def start(
     handoff_rest_grpc.add_TicketRestServicer_to_server(handoff.TicketRest(database, handoff_news), server)
     helpdesk_grpc.add_TicketServiceServicer_to_server(helpdesk.TicketService(database, helpdesk_news), server)
     helpdesk_rest_grpc.add_TicketRestServicer_to_server(helpdesk.TicketRest(database, helpdesk_news), server)
-    itsm_grpc.add_TicketServiceServicer_to_server(service.itsm.doors.TicketService(database), server)
-    itsm_rest_grpc.add_TicketRestServicer_to_server(service.itsm.doors.TicketRest(database), server)
-    admin_grpc.add_AdminServiceServicer_to_server(service.admin.doors.AdminService(database), server)
+    itsm_grpc.add_TicketServiceServicer_to_server(service.itsm.doors.TicketService(database, deliveries), server)
+    itsm_rest_grpc.add_TicketRestServicer_to_server(service.itsm.doors.TicketRest(database, deliveries), server)
+    operators = service.admin.doors.AdminService(database, vault, settings)
+    admin_grpc.add_AdminServiceServicer_to_server(operators, server)
     healthy = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
     reflection.enable_server_reflection(
@@ -164,6 +171,7 @@ async def start(
         helpdesk_news.watch(),
         _watch_health(healthy, database),
         repeat(_MERGE_TOTALS_SECONDS, service.itsm.operations.merge_totals, database),
+        repeat(_DELIVER_SECONDS, deliveries.work, database),
         repeat(_TELL_SLA_SECONDS, service.helpdesk.levels.tell, database),
         repeat(_PURGE_KEYS_SECONDS, idempotency.purge, database),
     ):

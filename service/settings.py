@@ -37,6 +37,22 @@ class Settings(BaseSettings):
         Field(gt=0, description="When calls wait longer than this to be taken up, some get 503."),
     ] = 0.05
     max_request_bytes: Annotated[int, Field(ge=1, description="Largest request; larger ones get 413.")] = 1024 * 1024
+    encryption_keys: Annotated[
+        str,
+        Field(
+            repr=False,
+            description="Fernet keys, comma separated, for credentials of providers and secrets of webhooks: the first"
+            " encrypts, each decrypts. Empty: none can be kept.",
+        ),
+    ] = ""
+    allow_private_targets: Annotated[
+        bool,
+        Field(description="Webhooks and providers may be plain http, webhooks at private addresses: for development."),
+    ] = False
+    delivery_pause_seconds: Annotated[
+        float,
+        Field(gt=0, description="Pause before a delivery is tried again; it doubles with each attempt, up to an hour."),
+    ] = 10.0
     rate_limit_reads: Annotated[
         str, Field(pattern=r"^[1-9]\d*/[1-9]\d*$", description="Reads of one caller: sustained per second / burst.")
     ] = "500/1000"

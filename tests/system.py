@@ -21,16 +21,19 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from service.admin import operations as admin
 from service.database import Database
-from service.development import as_operator
+from service.development import AnyOperation, Operator, as_operator
 from service.directory import METADATA
-from service.operation import Operation
 from service.processes import free_port, wait_for
 from service.settings import Settings
+from service.vault import Vault
 
 ISSUER = "https://issuer.test"
 AUDIENCE = "tickets-test"
 
 Credential = Mapping[str, str]
+
+# Of no use anywhere else.
+ENCRYPTION_KEY = "S0KuR0BlsTtXNoFqSJGvYzTFBmQOBBhHPNUgDPPrV6M="
 
 
 class Issuer:
@@ -86,6 +89,9 @@ def run_service(directory: Path, database_url: str, issuer: Issuer, **settings: 
         "drain_notice_seconds": 0,
         # A busy test machine is no overload.
         "patience_seconds": 10,
+        "encryption_keys": ENCRYPTION_KEY,
+        "allow_private_targets": True,
+        "delivery_pause_seconds": 0.1,
         "rate_limit_file": directory / f"rate-limits-{uuid4()}",
         **settings,
     }
@@ -137,15 +143,17 @@ class World:
     def __init__(self, database_url: str, issuer: Issuer) -> None:
         self.database_url = database_url
         self.issuer = issuer
-        self._settings = Settings(database_url=database_url, pool_size=1)
+        self._settings = Settings(
+            database_url=database_url, pool_size=1, encryption_keys=ENCRYPTION_KEY, allow_private_targets=True
+        )
         self._database: Database | None = None
 
-    async def operate(self, operation: Operation[Any], **body: Any) -> Any:
+    async def operate(self, operation: AnyOperation, **body: Any) -> Any:
         """Run an operator's operation."""
         if self._database is None:
             self._database = Database(self._settings, METADATA)
             await self._database.open()
-        return await as_operator(self._database, operation, body)
+        return await as_operator(Operator(self._database, Vault(self._settings), self._settings), operation, body)
 
     async def close(self) -> None:
         """Give back the connection that operations ran on."""

@@ -5,13 +5,18 @@ from typing import Annotated
 from pydantic import Field, StringConstraints
 
 from service.directory import KeyScope, MemberRole, RoleName
-from service.fields import Command, Instant, Section, Uuid, distinct, without_nul
+from service.fields import Command, Instant, JsonObject, Number, Section, Uuid, distinct, without_nul
+from service.jsontext import JsonText
+from service.providers.port import ProviderName
+from service.providers.tables import DeliveryState
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=255), without_nul]
 Slug = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?$")]
 _OWNER, _REPO = "[A-Za-z0-9][A-Za-z0-9-]{0,38}", "[A-Za-z0-9_-][A-Za-z0-9._-]{0,98}"
 # A name of dots alone would be no name in the address of an issue.
 GithubRepo = Annotated[str, Field(pattern=rf"^{_OWNER}/(\.?{_REPO}|[A-Za-z0-9_-][A-Za-z0-9._-]{{99}})$")]
+# Without user, path, query or fragment: what follows is the vendor's.
+ProviderUrl = Annotated[str, Field(max_length=255, pattern=r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?/?$")]
 DefaultRoles = Annotated[list[RoleName], Field(min_length=1, max_length=7), distinct]
 
 
@@ -86,6 +91,37 @@ class NewTenant(Section):
     id: Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[\x21-\x7e]+$")] | None = None
 
 
+class NewLink(Section):
+    """An account's provider; its options are checked by the vendor's own model."""
+
+    account_id: Uuid
+    provider: ProviderName
+    url: ProviderUrl
+    credential: Annotated[str, StringConstraints(min_length=1, max_length=4096), without_nul]
+    options: JsonObject = JsonText("{}")
+
+
+class AccountId(Section):
+    """An account that may have a link."""
+
+    account_id: Uuid
+
+
+class DeliveryFilter(Section):
+    """Which deliveries are listed."""
+
+    account_id: Uuid | None = None
+    state: DeliveryState | None = None
+    limit: Annotated[Number, Field(ge=1, le=100)] = 20
+    cursor: str | None = None
+
+
+class DeliveryId(Section):
+    """A delivery that may be there."""
+
+    delivery_id: Uuid
+
+
 class CreateAccount(Command):
     """AdminService.CreateAccount."""
 
@@ -133,3 +169,27 @@ class CreateTenant(Command):
     """AdminService.CreateTenant."""
 
     body: NewTenant
+
+
+class LinkProvider(Command):
+    """AdminService.LinkProvider."""
+
+    body: NewLink
+
+
+class UnlinkProvider(Command):
+    """AdminService.UnlinkProvider."""
+
+    body: AccountId
+
+
+class ListDeliveries(Command):
+    """AdminService.ListDeliveries."""
+
+    query: DeliveryFilter
+
+
+class RequeueDelivery(Command):
+    """AdminService.RequeueDelivery."""
+
+    body: DeliveryId

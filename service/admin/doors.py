@@ -5,13 +5,17 @@ from tickets.admin.v1 import service_pb2, service_pb2_grpc
 from service import rpc
 from service.admin import operations
 from service.database import Database
+from service.settings import Settings
+from service.vault import Vault
 
 
 class AdminService(service_pb2_grpc.AdminServiceServicer):
     """The typed door."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, vault: Vault, settings: Settings) -> None:
         self.database = database
+        self.vault = vault
+        self.settings = settings
 
     CreateAccount = rpc.unary(
         operations.create_account, service_pb2.CreateAccountRequest, service_pb2.CreateAccountResponse
@@ -34,4 +38,16 @@ class AdminService(service_pb2_grpc.AdminServiceServicer):
     AddMember = rpc.unary(operations.add_member, service_pb2.AddMemberRequest, service_pb2.AddMemberResponse)
     CreateTenant = rpc.unary(
         operations.create_tenant, service_pb2.CreateTenantRequest, service_pb2.CreateTenantResponse
+    )
+    LinkProvider = rpc.unary(
+        operations.link_provider, service_pb2.LinkProviderRequest, service_pb2.LinkProviderResponse
+    )
+    UnlinkProvider = rpc.unary(
+        operations.unlink_provider, service_pb2.UnlinkProviderRequest, service_pb2.UnlinkProviderResponse
+    )
+    ListDeliveries = rpc.unary(
+        operations.list_deliveries, service_pb2.ListDeliveriesRequest, service_pb2.ListDeliveriesResponse
+    )
+    RequeueDelivery = rpc.unary(
+        operations.requeue_delivery, service_pb2.RequeueDeliveryRequest, service_pb2.RequeueDeliveryResponse
     )

@@ -1,9 +1,14 @@
 """The use cases of operators. The `tickets admin` command runs the same ones."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Protocol
+from uuid import UUID
 
+from pydantic import TypeAdapter, ValidationError
 from ulid import ULID
 
+from service import jsontext, paging
 from service.admin import queries
 from service.admin.commands import (
     AddMember,
@@ -11,15 +16,22 @@ from service.admin.commands import (
     CreateApiKey,
     CreateProject,
     CreateTenant,
+    LinkProvider,
+    ListDeliveries,
     RemoveMember,
+    RequeueDelivery,
     RevokeApiKey,
+    UnlinkProvider,
     UpdateProject,
 )
 from service.auth import hash_api_key, new_api_key
 from service.database import Connection
-from service.errors import TicketError, invalid
-from service.operation import Call, View, operation
+from service.errors import Issue, TicketError, invalid, validation_error
+from service.operation import Call, Host, View, errand, operation
+from service.providers import OPTIONS
+from service.settings import Settings
 from service.statement import Row
+from service.vault import SealedError, Vault
 
 
 @operation(CreateAccount, one_statement=True)
@@ -80,6 +92,91 @@ async def create_tenant(connection: Connection, _call: Call, command: CreateTena
     """Create a helpdesk tenant."""
     values = {"name": command.body.name, "id": command.body.id or f"ten_{ULID()}"}
     return {"tenant": await connection.one(queries.CREATE_TENANT, values)}
+
+
+class OperatorHost(Host, Protocol):
+    """What the operations need that keep a secret."""
+
+    @property
+    def vault(self) -> Vault:
+        """Where it is kept."""
+
+    @property
+    def settings(self) -> Settings:
+        """What is allowed."""
+
+
+@errand(LinkProvider)
+async def link_provider(host: OperatorHost, _call: Call, command: LinkProvider) -> View:
+    """Link an account to its external provider. The credential is kept encrypted and in no view."""
+    body = command.body
+    if not (body.url.startswith("https:") or host.settings.allow_private_targets):
+        raise invalid("body", "url", "Input should be an https address")
+    try:
+        OPTIONS[body.provider].model_validate(jsontext.parse(body.options.text.encode()))
+    except ValidationError as error:
+        issues = [_option(issue) for issue in validation_error(error).issues]
+        raise TicketError("validation_error", issues=issues) from error
+    try:
+        sealed = host.vault.seal(body.credential)
+    except SealedError:
+        raise invalid("body", "credential", "Nothing can be kept without TICKETS_ENCRYPTION_KEYS") from None
+    link = await host.database.one(queries.LINK_PROVIDER, {**vars(body), "credential": sealed})
+    return {"link": link and {name: value for name, value in link.items() if name != "credential"}}
+
+
+@operation(UnlinkProvider, one_statement=True)
+async def unlink_provider(connection: Connection, _call: Call, command: UnlinkProvider) -> View:
+    """End an account's link; ending it twice is ending it once."""
+    await connection.one(queries.UNLINK_PROVIDER, vars(command.body))
+    return {}
+
+
+@operation(ListDeliveries, one_statement=True)
+async def list_deliveries(connection: Connection, _call: Call, command: ListDeliveries) -> View:
+    """A page of what is on its way to providers, the oldest first."""
+    query = command.query
+    given = {name: value for name in ("account_id", "state") if (value := getattr(query, name)) is not None}
+    binding = jsontext.dump(["deliveries", given]).decode()
+    behind = {}
+    if query.cursor is not None:
+        (behind["behind_id"],) = paging.place(query.cursor, binding, _BY_ID)
+    statement = queries.list_deliveries(frozenset(given), onward=bool(behind))
+    rows = await connection.all(statement, {**given, **behind, "rows": query.limit + 1})
+    page, next_cursor = paging.cut(rows, query.limit, binding, "id")
+    return {"deliveries": [_delivery(row) for row in page], "next_cursor": next_cursor}
+
+
+@operation(RequeueDelivery, one_statement=True)
+async def requeue_delivery(connection: Connection, _call: Call, command: RequeueDelivery) -> View:
+    """Have a delivery tried again at once."""
+    delivery = await connection.one(queries.REQUEUE_DELIVERY, vars(command.body))
+    if delivery is None:
+        raise TicketError("not_found", "Delivery not found")
+    return {"delivery": _delivery(delivery)}
+
+
+_BY_ID: TypeAdapter[tuple[UUID]] = TypeAdapter(tuple[UUID])
+_TOLD_OF_DELIVERY = (
+    "id",
+    "account_id",
+    "ticket_id",
+    "version",
+    "kind",
+    "state",
+    "attempts",
+    "next_attempt_at",
+    "last_error",
+    "created_at",
+)
+
+
+def _delivery(row: Row) -> View:
+    return {name: row[name] for name in _TOLD_OF_DELIVERY}
+
+
+def _option(issue: Issue) -> Issue:
+    return replace(issue, loc=("body", "options", *issue.loc))
 
 
 def _api_key(row: Row | None) -> View:

@@ -2,10 +2,11 @@
 
 from functools import lru_cache
 
-from sqlalchemy import ColumnElement, Table, bindparam, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Integer, Table, bindparam, delete, func, insert, select, true, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from service.directory import accounts, api_keys, project_members, projects, tenants
+from service.providers.tables import deliveries, links
 from service.statement import Statement
 
 
@@ -75,3 +76,33 @@ ADD_MEMBER = Statement(
 )
 
 CREATE_TENANT = Statement(insert(tenants).values(_given(tenants, "id", "name")).returning(tenants))
+
+_link = upsert(links).values(_given(links, "account_id", "provider", "url", "credential", "options"))
+LINK_PROVIDER = Statement(
+    _link.on_conflict_do_update(
+        index_elements=["account_id"],
+        set_={name: _link.excluded[name] for name in ("provider", "url", "credential", "options")}
+        | {"updated_at": func.now()},
+    ).returning(links)
+)
+UNLINK_PROVIDER = Statement(
+    delete(links).where(links.c.account_id == _given(links, "account_id")["account_id"]).returning(links.c.account_id)
+)
+
+
+@lru_cache(maxsize=8)
+def list_deliveries(by: frozenset[str], *, onward: bool) -> Statement:
+    """`rows` deliveries of all accounts that have the values given for the columns `by`, the oldest first."""
+    conditions = [deliveries.c[name] == value for name, value in _given(deliveries, *sorted(by)).items()]
+    if onward:
+        conditions.append(deliveries.c.id > bindparam("behind_id", type_=deliveries.c.id.type))
+    page = select(deliveries).where(*conditions).order_by(deliveries.c.id)
+    return Statement(page.limit(bindparam("rows", type_=Integer)))
+
+
+REQUEUE_DELIVERY = Statement(
+    update(deliveries)
+    .where(deliveries.c.id == bindparam("delivery_id", type_=deliveries.c.id.type))
+    .values(state="queued", attempts=0, next_attempt_at=func.now(), is_requeued=true())
+    .returning(deliveries)
+)

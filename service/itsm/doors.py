@@ -5,13 +5,15 @@ from tickets.itsm.v1 import rest_pb2_grpc, service_pb2, service_pb2_grpc
 from service import rest, rpc
 from service.database import Database
 from service.itsm import operations
+from service.itsm.deliveries import Deliveries
 
 
 class TicketService(service_pb2_grpc.TicketServiceServicer):
     """The typed door."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, deliveries: Deliveries) -> None:
         self.database = database
+        self.deliveries = deliveries
 
     CreateTicket = rpc.unary(
         operations.create_ticket, service_pb2.CreateTicketRequest, service_pb2.CreateTicketResponse, wrap="ticket"
@@ -28,8 +30,9 @@ class TicketService(service_pb2_grpc.TicketServiceServicer):
 class TicketRest(rest_pb2_grpc.TicketRestServicer):
     """The documented REST face."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, deliveries: Deliveries) -> None:
         self.database = database
+        self.deliveries = deliveries
 
     CreateTicket = rest.unary(operations.create_ticket, status=201)
     GetTicket = rest.unary(operations.get_ticket)

@@ -5,10 +5,12 @@ from typing import Any
 
 from sqlalchemy import (
     CTE,
+    JSON,
     BigInteger,
     Boolean,
     ColumnElement,
     CompoundSelect,
+    Float,
     FromClause,
     Integer,
     Select,
@@ -16,12 +18,18 @@ from sqlalchemy import (
     Table,
     Text,
     Uuid,
+    and_,
     bindparam,
     cast,
     delete,
+    exists,
     func,
     insert,
     literal,
+    literal_column,
+    not_,
+    null,
+    or_,
     select,
     true,
     union_all,
@@ -32,6 +40,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from service import events, idempotency
 from service.itsm import tables
 from service.itsm.commands import NewTicket
+from service.providers import tables as providers
 from service.statement import Statement, some_rows
 
 tickets = tables.tickets
@@ -50,10 +59,15 @@ _ONE = (*MINE, tickets.c.id == bindparam("ticket_id", type_=Uuid))
 GET = Statement(select(tickets).where(*_ONE))
 
 
+_NEW = ("account_id", "live", "id", *NewTicket.model_fields)
+
+
 def _create() -> idempotency.Creation:
-    names = ("account_id", "live", "id", *NewTicket.model_fields)
-    given = {name: bindparam(name, type_=tickets.c[name].type) for name in names}
-    ticket = insert(tickets).values(given).returning(tickets).cte("ticket")
+    given = {name: bindparam(name, type_=tickets.c[name].type) for name in _NEW}
+    return _creation(insert(tickets).values(given).returning(tickets).cte("ticket"))
+
+
+def _creation(ticket: CTE) -> idempotency.Creation:
     one_more = _change_totals(_total_change(ticket, ticket.c.status, +1))
     return idempotency.creation(ticket, events.append(tables.events, ticket, "ticket.created"), one_more)
 
@@ -70,9 +84,12 @@ def _change_totals(changes: Select[Any] | CompoundSelect[Any]) -> CTE:
 CREATE = _create()
 
 
-@lru_cache(maxsize=64)  # one statement for each set of members
-def update_ticket(changed: frozenset[str]) -> Statement:
-    """The statement that changes these members of a ticket and appends the event that tells what changed."""
+@lru_cache(maxsize=128)  # one statement for each set of members
+def update_ticket(changed: frozenset[str], *, mirrored: bool = False) -> Statement:
+    """The statement that changes these members of a ticket and appends the event that tells what changed.
+
+    `mirrored`: a delivery too, where the provider has the ticket or will have it.
+    """
     # The lock makes the row seen here the row that is changed, so that the event tells the truth.
     before = select(tickets).where(*_ONE).with_for_update().cte("before")
     after = (
@@ -104,7 +121,158 @@ def update_ticket(changed: frozenset[str]) -> Statement:
                 )
             )
         )
+    if mirrored:
+        others.append(_mirror(after))
     return Statement(select(after).add_cte(*others))
+
+
+deliveries, links = providers.deliveries, providers.links
+# Who is at a delivery and does not say so for that long is taken for dead.
+_LEASE: ColumnElement[Any] = literal_column("interval '60 seconds'")
+_delivery = (
+    deliveries.c.account_id == bindparam("account_id", type_=Uuid),
+    deliveries.c.id == bindparam("delivery_id", type_=Uuid),
+    deliveries.c.lease == bindparam("lease", type_=Uuid),
+)
+_free = or_(deliveries.c.leased_until.is_(None), deliveries.c.leased_until < func.now())
+_leased = {
+    "lease": bindparam("lease", type_=Uuid),
+    "leased_until": func.now() + _LEASE,
+    "attempts": deliveries.c.attempts + 1,
+    # Whoever had it before and did not say how it ended may have done it.
+    "maybe_done": or_(deliveries.c.maybe_done, deliveries.c.leased_until.is_not(None)),
+}
+
+
+def _mirror(after: CTE) -> CTE:
+    creation = exists().where(deliveries.c.ticket_id == after.c.id, deliveries.c.kind == "create")
+    names = ["id", "account_id", "ticket_id", "version", "kind", "members", "is_kept", "actor", "request_id"]
+    row = select(
+        bindparam("delivery_id", type_=Uuid),
+        after.c.account_id,
+        after.c.id,
+        after.c.version,
+        literal("update", Text),
+        bindparam("members", type_=JSON),
+        true(),
+        bindparam("actor", type_=Text),
+        bindparam("request_id", type_=Text),
+    ).where(or_(after.c.external_ticket_id.is_not(None), creation))
+    return insert(deliveries).from_select(names, row).cte("delivery")
+
+
+BEGIN_DELIVERY = Statement(
+    insert(deliveries)
+    .values(
+        {
+            **{
+                name: bindparam(name, type_=deliveries.c[name].type)
+                for name in ("account_id", "ticket_id", "members", "actor", "request_id", "lease")
+            },
+            **{
+                name: bindparam(name, type_=deliveries.c[name].type)
+                for name in ("idempotency_scope", "idempotency_key", "request_hash")
+            },
+            "id": bindparam("delivery_id", type_=Uuid),
+            "version": 1,
+            "kind": "create",
+            "is_kept": False,
+            "leased_until": func.now() + _LEASE,
+            "attempts": 1,
+        }
+    )
+    .returning(deliveries)
+)
+_key = (
+    deliveries.c.idempotency_scope == bindparam("idempotency_scope", type_=Text),
+    deliveries.c.idempotency_key == bindparam("idempotency_key", type_=Text),
+    not_(deliveries.c.is_kept),
+)
+KEY_INDEX = "provider_deliveries_key_idx"
+# Who has a key, while the provider is being asked.
+KEY_HOLDER = Statement(select(deliveries.c.request_hash).where(*_key))
+TAKE_OVER = Statement(update(deliveries).where(*_key, _free).values(_leased).returning(deliveries))
+
+_earlier = deliveries.alias("earlier")
+_is_next = not_(
+    exists().where(
+        _earlier.c.ticket_id == deliveries.c.ticket_id,
+        _earlier.c.version < deliveries.c.version,
+        # What is dead holds nothing up, but nothing can be changed of what is not there.
+        or_(_earlier.c.state == "queued", _earlier.c.kind == "create"),
+    )
+)
+_due = and_(deliveries.c.state == "queued", deliveries.c.next_attempt_at <= func.now(), _free, _is_next)
+_due_ids = (
+    select(deliveries.c.id)
+    .where(_due)
+    .order_by(deliveries.c.next_attempt_at)
+    .limit(bindparam("rows", type_=Integer))
+    .with_for_update(skip_locked=True)
+)
+# Of all accounts: the deliveries whose turn it is, leased.
+LEASE_DUE = Statement(update(deliveries).where(deliveries.c.id.in_(_due_ids)).values(_leased).returning(deliveries))
+# One delivery, if it is its turn.
+LEASE = Statement(
+    update(deliveries)
+    .where(
+        deliveries.c.account_id == bindparam("account_id", type_=Uuid),
+        deliveries.c.id == bindparam("delivery_id", type_=Uuid),
+        _due,
+    )
+    .values(_leased)
+    .returning(deliveries)
+)
+
+_gone = delete(deliveries).where(*_delivery).returning(deliveries.c.id).cte("gone")
+_FAILURE = ("next_attempt_at", "maybe_done", "last_error", "attempts", "state")
+_failure = {
+    **{name: bindparam(name, type_=deliveries.c[name].type) for name in _FAILURE if name != "next_attempt_at"},
+    "next_attempt_at": func.now() + func.make_interval(0, 0, 0, 0, 0, 0, bindparam("pause", type_=Float)),
+    "lease": null(),
+    "leased_until": null(),
+}
+DROP_DELIVERY = Statement(delete(deliveries).where(*_delivery).returning(deliveries.c.id))
+FAIL_DELIVERY = Statement(update(deliveries).where(*_delivery).values(_failure).returning(deliveries.c.id))
+
+
+def _finish(claimed: CTE) -> idempotency.Creation:
+    """The statements that keep a ticket which the provider was asked for, if the delivery is still ours."""
+    names = [*_NEW, "external_provider", "external_ticket_id", "external_ticket_url"]
+    given = select(*(bindparam(name, type_=tickets.c[name].type) for name in names)).where(exists(select(claimed.c.id)))
+    return _creation(insert(tickets).from_select(names, given).returning(tickets).cte("ticket"))
+
+
+# The provider has it, or will have it later.
+CREATE_DELIVERED = _finish(_gone)
+CREATE_QUEUED = _finish(
+    update(deliveries).where(*_delivery).values({**_failure, "is_kept": True}).returning(deliveries.c.id).cte("kept")
+)
+
+
+def _delivered() -> Statement:
+    """The statement that ends the delivery of a ticket that is here: it says where the provider has it."""
+    names = ("external_provider", "external_ticket_id", "external_ticket_url")
+    before = select(tickets).where(*_ONE).with_for_update().cte("before")
+    after = (
+        update(tickets)
+        .where(*MINE, tickets.c.id == before.c.id, exists(select(_gone.c.id)))
+        .values(
+            {name: bindparam(name, type_=tickets.c[name].type) for name in names}
+            | {"updated_at": events.next_instant(tickets.c.updated_at)}
+            | events.next_version(tickets)
+        )
+        .returning(tickets)
+        .cte("after")
+    )
+    told = select(after, events.changes(before, after, names).label("changes"))
+    written = told.select_from(after.join(before, after.c.id == before.c.id)).cte("written")
+    return Statement(select(after).add_cte(events.append(tables.events, written, "ticket.updated", written.c.changes)))
+
+
+DELIVERED = _delivered()
+
+LINK = Statement(select(links).where(links.c.account_id == bindparam("account_id", type_=Uuid)))
 
 
 @lru_cache(maxsize=8)

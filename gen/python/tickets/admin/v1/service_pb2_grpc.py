@@ -80,6 +80,26 @@ class AdminServiceStub(object):
                 request_serializer=tickets_dot_admin_dot_v1_dot_service__pb2.CreateTenantRequest.SerializeToString,
                 response_deserializer=tickets_dot_admin_dot_v1_dot_service__pb2.CreateTenantResponse.FromString,
                 _registered_method=True)
+        self.LinkProvider = channel.unary_unary(
+                '/tickets.admin.v1.AdminService/LinkProvider',
+                request_serializer=tickets_dot_admin_dot_v1_dot_service__pb2.LinkProviderRequest.SerializeToString,
+                response_deserializer=tickets_dot_admin_dot_v1_dot_service__pb2.LinkProviderResponse.FromString,
+                _registered_method=True)
+        self.UnlinkProvider = channel.unary_unary(
+                '/tickets.admin.v1.AdminService/UnlinkProvider',
+                request_serializer=tickets_dot_admin_dot_v1_dot_service__pb2.UnlinkProviderRequest.SerializeToString,
+                response_deserializer=tickets_dot_admin_dot_v1_dot_service__pb2.UnlinkProviderResponse.FromString,
+                _registered_method=True)
+        self.ListDeliveries = channel.unary_unary(
+                '/tickets.admin.v1.AdminService/ListDeliveries',
+                request_serializer=tickets_dot_admin_dot_v1_dot_service__pb2.ListDeliveriesRequest.SerializeToString,
+                response_deserializer=tickets_dot_admin_dot_v1_dot_service__pb2.ListDeliveriesResponse.FromString,
+                _registered_method=True)
+        self.RequeueDelivery = channel.unary_unary(
+                '/tickets.admin.v1.AdminService/RequeueDelivery',
+                request_serializer=tickets_dot_admin_dot_v1_dot_service__pb2.RequeueDeliveryRequest.SerializeToString,
+                response_deserializer=tickets_dot_admin_dot_v1_dot_service__pb2.RequeueDeliveryResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer(object):
@@ -149,6 +169,35 @@ class AdminServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def LinkProvider(self, request, context):
+        """Links an account to an external ITSM provider, or changes the link: within five seconds every ticket that a live key
+        creates goes there as well. Nobody is asked there before the first ticket. NOT_FOUND: no such account.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UnlinkProvider(self, request, context):
+        """Ends an account's link; what is on its way is not sent any more. An account without one stays without.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListDeliveries(self, request, context):
+        """Lists what is on its way to providers, the oldest first: queued, or dead after it was tried too often or rejected.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RequeueDelivery(self, request, context):
+        """Has a delivery tried again at once, and as often as a new one. NOT_FOUND: no such delivery, perhaps because it arrived.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -191,6 +240,26 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.CreateTenant,
                     request_deserializer=tickets_dot_admin_dot_v1_dot_service__pb2.CreateTenantRequest.FromString,
                     response_serializer=tickets_dot_admin_dot_v1_dot_service__pb2.CreateTenantResponse.SerializeToString,
+            ),
+            'LinkProvider': grpc.unary_unary_rpc_method_handler(
+                    servicer.LinkProvider,
+                    request_deserializer=tickets_dot_admin_dot_v1_dot_service__pb2.LinkProviderRequest.FromString,
+                    response_serializer=tickets_dot_admin_dot_v1_dot_service__pb2.LinkProviderResponse.SerializeToString,
+            ),
+            'UnlinkProvider': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnlinkProvider,
+                    request_deserializer=tickets_dot_admin_dot_v1_dot_service__pb2.UnlinkProviderRequest.FromString,
+                    response_serializer=tickets_dot_admin_dot_v1_dot_service__pb2.UnlinkProviderResponse.SerializeToString,
+            ),
+            'ListDeliveries': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDeliveries,
+                    request_deserializer=tickets_dot_admin_dot_v1_dot_service__pb2.ListDeliveriesRequest.FromString,
+                    response_serializer=tickets_dot_admin_dot_v1_dot_service__pb2.ListDeliveriesResponse.SerializeToString,
+            ),
+            'RequeueDelivery': grpc.unary_unary_rpc_method_handler(
+                    servicer.RequeueDelivery,
+                    request_deserializer=tickets_dot_admin_dot_v1_dot_service__pb2.RequeueDeliveryRequest.FromString,
+                    response_serializer=tickets_dot_admin_dot_v1_dot_service__pb2.RequeueDeliveryResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -415,6 +484,114 @@ class AdminService(object):
             '/tickets.admin.v1.AdminService/CreateTenant',
             tickets_dot_admin_dot_v1_dot_service__pb2.CreateTenantRequest.SerializeToString,
             tickets_dot_admin_dot_v1_dot_service__pb2.CreateTenantResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LinkProvider(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tickets.admin.v1.AdminService/LinkProvider',
+            tickets_dot_admin_dot_v1_dot_service__pb2.LinkProviderRequest.SerializeToString,
+            tickets_dot_admin_dot_v1_dot_service__pb2.LinkProviderResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UnlinkProvider(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tickets.admin.v1.AdminService/UnlinkProvider',
+            tickets_dot_admin_dot_v1_dot_service__pb2.UnlinkProviderRequest.SerializeToString,
+            tickets_dot_admin_dot_v1_dot_service__pb2.UnlinkProviderResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDeliveries(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tickets.admin.v1.AdminService/ListDeliveries',
+            tickets_dot_admin_dot_v1_dot_service__pb2.ListDeliveriesRequest.SerializeToString,
+            tickets_dot_admin_dot_v1_dot_service__pb2.ListDeliveriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RequeueDelivery(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tickets.admin.v1.AdminService/RequeueDelivery',
+            tickets_dot_admin_dot_v1_dot_service__pb2.RequeueDeliveryRequest.SerializeToString,
+            tickets_dot_admin_dot_v1_dot_service__pb2.RequeueDeliveryResponse.FromString,
             options,
             channel_credentials,
             insecure,

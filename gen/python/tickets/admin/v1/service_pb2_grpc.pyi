@@ -59,6 +59,16 @@ class AdminServiceStub:
     """Ends a user's membership of a project; their watches of it end within seconds. One who is no member stays none."""
     CreateTenant: _grpc.UnaryUnaryMultiCallable[_service_pb2.CreateTenantRequest, _service_pb2.CreateTenantResponse]
     """Creates a helpdesk tenant. ALREADY_EXISTS: the id is taken."""
+    LinkProvider: _grpc.UnaryUnaryMultiCallable[_service_pb2.LinkProviderRequest, _service_pb2.LinkProviderResponse]
+    """Links an account to an external ITSM provider, or changes the link: within five seconds every ticket that a live key
+    creates goes there as well. Nobody is asked there before the first ticket. NOT_FOUND: no such account.
+    """
+    UnlinkProvider: _grpc.UnaryUnaryMultiCallable[_service_pb2.UnlinkProviderRequest, _service_pb2.UnlinkProviderResponse]
+    """Ends an account's link; what is on its way is not sent any more. An account without one stays without."""
+    ListDeliveries: _grpc.UnaryUnaryMultiCallable[_service_pb2.ListDeliveriesRequest, _service_pb2.ListDeliveriesResponse]
+    """Lists what is on its way to providers, the oldest first: queued, or dead after it was tried too often or rejected."""
+    RequeueDelivery: _grpc.UnaryUnaryMultiCallable[_service_pb2.RequeueDeliveryRequest, _service_pb2.RequeueDeliveryResponse]
+    """Has a delivery tried again at once, and as often as a new one. NOT_FOUND: no such delivery, perhaps because it arrived."""
 
 @_typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
@@ -91,6 +101,16 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """Ends a user's membership of a project; their watches of it end within seconds. One who is no member stays none."""
     CreateTenant: _aio.UnaryUnaryMultiCallable[_service_pb2.CreateTenantRequest, _service_pb2.CreateTenantResponse]  # type: ignore[assignment]
     """Creates a helpdesk tenant. ALREADY_EXISTS: the id is taken."""
+    LinkProvider: _aio.UnaryUnaryMultiCallable[_service_pb2.LinkProviderRequest, _service_pb2.LinkProviderResponse]  # type: ignore[assignment]
+    """Links an account to an external ITSM provider, or changes the link: within five seconds every ticket that a live key
+    creates goes there as well. Nobody is asked there before the first ticket. NOT_FOUND: no such account.
+    """
+    UnlinkProvider: _aio.UnaryUnaryMultiCallable[_service_pb2.UnlinkProviderRequest, _service_pb2.UnlinkProviderResponse]  # type: ignore[assignment]
+    """Ends an account's link; what is on its way is not sent any more. An account without one stays without."""
+    ListDeliveries: _aio.UnaryUnaryMultiCallable[_service_pb2.ListDeliveriesRequest, _service_pb2.ListDeliveriesResponse]  # type: ignore[assignment]
+    """Lists what is on its way to providers, the oldest first: queued, or dead after it was tried too often or rejected."""
+    RequeueDelivery: _aio.UnaryUnaryMultiCallable[_service_pb2.RequeueDeliveryRequest, _service_pb2.RequeueDeliveryResponse]  # type: ignore[assignment]
+    """Has a delivery tried again at once, and as often as a new one. NOT_FOUND: no such delivery, perhaps because it arrived."""
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     """What operators do: accounts and their API keys, projects and their members, tenants. gRPC only; the `tickets admin`
@@ -168,5 +188,39 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_service_pb2.CreateTenantResponse, _abc.Awaitable[_service_pb2.CreateTenantResponse]]:
         """Creates a helpdesk tenant. ALREADY_EXISTS: the id is taken."""
+
+    @_abc_1.abstractmethod
+    def LinkProvider(
+        self,
+        request: _service_pb2.LinkProviderRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_service_pb2.LinkProviderResponse, _abc.Awaitable[_service_pb2.LinkProviderResponse]]:
+        """Links an account to an external ITSM provider, or changes the link: within five seconds every ticket that a live key
+        creates goes there as well. Nobody is asked there before the first ticket. NOT_FOUND: no such account.
+        """
+
+    @_abc_1.abstractmethod
+    def UnlinkProvider(
+        self,
+        request: _service_pb2.UnlinkProviderRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_service_pb2.UnlinkProviderResponse, _abc.Awaitable[_service_pb2.UnlinkProviderResponse]]:
+        """Ends an account's link; what is on its way is not sent any more. An account without one stays without."""
+
+    @_abc_1.abstractmethod
+    def ListDeliveries(
+        self,
+        request: _service_pb2.ListDeliveriesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_service_pb2.ListDeliveriesResponse, _abc.Awaitable[_service_pb2.ListDeliveriesResponse]]:
+        """Lists what is on its way to providers, the oldest first: queued, or dead after it was tried too often or rejected."""
+
+    @_abc_1.abstractmethod
+    def RequeueDelivery(
+        self,
+        request: _service_pb2.RequeueDeliveryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_service_pb2.RequeueDeliveryResponse, _abc.Awaitable[_service_pb2.RequeueDeliveryResponse]]:
+        """Has a delivery tried again at once, and as often as a new one. NOT_FOUND: no such delivery, perhaps because it arrived."""
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

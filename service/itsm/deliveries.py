@@ -1,0 +1,314 @@
+"""Tickets on their way to an account's provider: asked at once where somebody waits, in the background where not.
+
+A creation is written down before the provider is asked, so that whatever dies in between, somebody finds it: who comes
+later looks there first, by the ticket's id, and goes on. A delivery is in the hands of one process for the time of its
+lease; how it ended counts only while the lease is ours. No transaction is open while a provider is asked.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from uuid import UUID
+
+import httpx
+import structlog
+
+from service import idempotency, jsontext
+from service.database import ConstraintViolationError, Database
+from service.errors import TicketError
+from service.fields import uuid7
+from service.itsm import queries
+from service.itsm.commands import NewTicket
+from service.jsontext import JsonText
+from service.operation import Call
+from service.providers import provider
+from service.providers.port import (
+    Link,
+    NewExternal,
+    Provider,
+    RejectedError,
+    UnavailableError,
+    UnlinkedError,
+)
+from service.settings import Settings
+from service.statement import Row
+from service.vault import SealedError, Vault
+
+# While somebody waits (contracts/itsm.md, Provider), and while nobody does.
+_WAIT_SECONDS = 5.0
+_PATIENT_SECONDS = 20.0
+_AT_ONCE = 8
+# Pauses double from the setting up to this; the last attempt comes about three days after the first.
+_LONGEST_PAUSE = 3600.0
+_MOST_ATTEMPTS = 80
+_LOOK_SECONDS = (0.05, 0.25)
+_BREAK_AFTER = 5
+_BREAK_SECONDS = 30.0
+# Members of a ticket that a provider is told of.
+MIRRORED = frozenset(NewExternal._fields[1:])
+# Who says where the provider has a ticket that was created before.
+_SYSTEM = "system"
+
+T = TypeVar("T")
+
+_log = structlog.get_logger()
+
+
+class Breaker:
+    """One account's provider: after some failures in a row it is left alone for a while, then tried by one call."""
+
+    def __init__(self) -> None:
+        self._failures = 0
+        self._closed_again_at = 0.0
+
+    def lets(self) -> bool:
+        """Whether to ask. Who is let has to say how it ended."""
+        now = time.monotonic()
+        if self._failures < _BREAK_AFTER:
+            return True
+        if now < self._closed_again_at:
+            return False
+        self._closed_again_at = now + _BREAK_SECONDS
+        return True
+
+    def ended(self, *, well: bool) -> None:
+        """How it ended."""
+        self._failures = 0 if well else self._failures + 1
+        if self._failures == _BREAK_AFTER:
+            self._closed_again_at = time.monotonic() + _BREAK_SECONDS
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """Why a delivery did not end; `maybe_done` where nobody knows whether it was done."""
+
+    why: str
+    maybe_done: bool
+    retry_after: float | None = None
+    for_good: bool = False
+
+
+class Deliveries:
+    """The deliveries of one process."""
+
+    def __init__(self, settings: Settings, database: Database, vault: Vault) -> None:
+        self._database = database
+        self._vault = vault
+        self._first_pause = settings.delivery_pause_seconds
+        self._client = httpx.AsyncClient(timeout=_PATIENT_SECONDS, follow_redirects=False, trust_env=False)
+        self._breakers: dict[UUID, Breaker] = {}
+
+    async def close(self) -> None:
+        """Give back the connections."""
+        await self._client.aclose()
+
+    async def create(self, call: Call, scope: str, values: Mapping[str, Any]) -> Row:
+        """The ticket, created here and at the provider, or here alone if that cannot be reached in time.
+
+        Under a key that is in use it waits and answers as the first one. Raises TicketError `provider_rejected`,
+        `idempotency_mismatch` and `unavailable`.
+        """
+        while True:
+            stored = await idempotency.replay(self._database, call, scope, queries.CREATE)
+            if stored is not None:
+                return stored
+            delivery = await self._claim(call, scope, values)
+            if delivery is not None:
+                ticket = await self._create(delivery, _WAIT_SECONDS)
+                if ticket is not None:
+                    return ticket
+                if call.idempotency_key is None:
+                    raise TicketError("unavailable", retry_after=1)
+            await asyncio.sleep(random.uniform(*_LOOK_SECONDS))  # noqa: S311 - spreads looks, guards nothing
+
+    async def deliver(self, account_id: UUID, delivery_id: UUID) -> None:
+        """Tell the provider of a change now, if it is the turn of that; it stays queued if that does not work."""
+        named = {"account_id": account_id, "delivery_id": delivery_id, "lease": uuid7()}
+        try:
+            delivery = await self._database.one(queries.LEASE, named)
+        except TicketError:
+            return
+        if delivery is not None:
+            await self._work(delivery, _WAIT_SECONDS)
+
+    async def work(self, database: Database) -> None:
+        """Go on with whatever is due, of all accounts; run in the background, in every process."""
+        while True:
+            due = await database.all(queries.LEASE_DUE, {"rows": _AT_ONCE, "lease": uuid7()})
+            await asyncio.gather(*(self._work(delivery, _PATIENT_SECONDS) for delivery in due))
+            if len(due) < _AT_ONCE:
+                return
+
+    async def _claim(self, call: Call, scope: str, values: Mapping[str, Any]) -> Row | None:
+        """The creation, written down and ours; None while somebody else is at it."""
+        key = idempotency.key_of(call, scope)
+        try:
+            return await self._database.one(
+                queries.BEGIN_DELIVERY,
+                {
+                    **key,
+                    "account_id": call.caller.account_id,
+                    "delivery_id": uuid7(),
+                    "ticket_id": values["id"],
+                    "members": JsonText(jsontext.dump(_members(values)).decode()),
+                    "actor": call.caller.subject,
+                    "request_id": call.request_id,
+                    "lease": uuid7(),
+                },
+            )
+        except ConstraintViolationError as violation:
+            if violation.name != queries.KEY_INDEX:
+                raise
+        holder = await self._database.one(queries.KEY_HOLDER, key)
+        if holder is not None and bytes(holder["request_hash"]) != key["request_hash"]:
+            raise TicketError("idempotency_mismatch")
+        return await self._database.one(queries.TAKE_OVER, {**key, "lease": uuid7()})
+
+    async def _work(self, delivery: Row, seconds: float) -> None:
+        """Go on with a delivery that is ours. What breaks off is found when its lease ends."""
+        try:
+            if delivery["kind"] == "create":
+                await self._create(delivery, seconds)
+            else:
+                await self._update(delivery, seconds)
+        except TicketError as error:
+            _log.info("delivery", delivery=str(delivery["id"]), outcome=error.reason)
+        except Exception:
+            # As broad as the work it repeats: one delivery must not end all that are under way.
+            _log.exception("delivery", delivery=str(delivery["id"]), outcome="internal")
+
+    async def _create(self, delivery: Row, seconds: float) -> Row | None:
+        """The ticket, here and there or here alone; None if somebody else has taken the delivery over.
+
+        Raises TicketError `provider_rejected` where nothing is kept.
+        """
+        members = jsontext.parse(delivery["members"].text.encode())
+        new = NewExternal(str(delivery["ticket_id"]), *(members[name] for name in NewExternal._fields[1:]))
+
+        async def ask(provider: Provider, name: str) -> Mapping[str, str | None]:
+            found = await provider.find(new.key) if delivery["maybe_done"] else None
+            return _external(name, *(found or await provider.create(new)))
+
+        outcome = await self._ask(delivery, ask, seconds) or _NOT_THERE
+        if delivery["is_kept"]:
+            return await self._created_later(delivery, outcome)
+        if isinstance(outcome, _Failure) and outcome.for_good:
+            await self._database.one(queries.DROP_DELIVERY, _ours(delivery))
+            raise TicketError("provider_rejected", outcome.why)
+        statements = queries.CREATE_QUEUED if isinstance(outcome, _Failure) else queries.CREATE_DELIVERED
+        ticket = {
+            **members,
+            **_ours(delivery),
+            **{name: delivery[name] for name in ("idempotency_scope", "idempotency_key", "request_hash")},
+            **(_NOT_THERE | self._failed(delivery, outcome) if isinstance(outcome, _Failure) else outcome),
+            "id": delivery["ticket_id"],
+            "live": True,
+            "metadata": JsonText(jsontext.dump(members["metadata"]).decode()),
+            "actor": delivery["actor"],
+            "request_id": delivery["request_id"],
+        }
+        is_keyed = delivery["idempotency_key"] is not None
+        return await self._database.one(statements.keyed if is_keyed else statements.plain, ticket)
+
+    async def _created_later(self, delivery: Row, outcome: "Mapping[str, str | None] | _Failure") -> Row | None:
+        """Say where the provider has a ticket that is here."""
+        if isinstance(outcome, _Failure):
+            await self._fail(delivery, outcome)
+            return None
+        told = {name: delivery[name] for name in ("ticket_id", "request_id")} | {"live": True, "actor": _SYSTEM}
+        return await self._database.one(queries.DELIVERED, {**_ours(delivery), **outcome, **told})
+
+    async def _update(self, delivery: Row, seconds: float) -> None:
+        """Tell the provider of a change."""
+        named = {"account_id": delivery["account_id"], "live": True, "ticket_id": delivery["ticket_id"]}
+        ticket = await self._database.one(queries.GET, named)
+        if ticket is None or ticket["external_ticket_id"] is None:
+            await self._database.one(queries.DROP_DELIVERY, _ours(delivery))
+            return
+        members = jsontext.parse(delivery["members"].text.encode())
+        if delivery["is_requeued"]:
+            members = {name: ticket[name] for name in members}
+
+        async def ask(provider: Provider, _: str) -> None:
+            await provider.update(ticket["external_ticket_id"], members)
+
+        outcome = await self._ask(delivery, ask, seconds, of=ticket["external_provider"])
+        if isinstance(outcome, _Failure):
+            await self._fail(delivery, outcome)
+        else:
+            await self._database.one(queries.DROP_DELIVERY, _ours(delivery))
+
+    async def _ask(
+        self, delivery: Row, ask: Callable[[Provider, str], Awaitable[T]], seconds: float, of: str | None = None
+    ) -> "T | _Failure | None":
+        """What the account's provider answers, within so many seconds; None when there is none any more.
+
+        `of` is the provider that it has to be.
+        """
+        account_id, maybe_done = delivery["account_id"], delivery["maybe_done"]
+        row = await self._database.one(queries.LINK, {"account_id": account_id})
+        if row is None:
+            return None
+        if of is not None and row["provider"] != of:
+            return _Failure("the account has another provider by now", maybe_done, for_good=True)
+        try:
+            asked = provider(self._client, self._link(row))
+        except SealedError:
+            return _Failure("the credential cannot be decrypted", maybe_done)
+        breaker = self._breakers.setdefault(account_id, Breaker())
+        if not breaker.lets():
+            return _Failure("the provider failed too often just now", maybe_done)
+        try:
+            async with asyncio.timeout(seconds):
+                outcome = await ask(asked, row["provider"])
+        except (UnavailableError, TimeoutError) as error:
+            breaker.ended(well=False)
+            done = error.done if isinstance(error, UnavailableError) else None
+            after = error.retry_after if isinstance(error, UnavailableError) else None
+            return _Failure(str(error) or "no answer in time", maybe_done or done is None, after)
+        except UnlinkedError as error:
+            breaker.ended(well=True)
+            return _Failure(str(error), maybe_done)
+        except RejectedError as error:
+            breaker.ended(well=True)
+            return _Failure(str(error), maybe_done, for_good=True)
+        breaker.ended(well=True)
+        return outcome
+
+    def _link(self, row: Row) -> Link:
+        options = jsontext.parse(row["options"].text.encode())
+        return Link(row["provider"], row["url"], self._vault.open(bytes(row["credential"])), options)
+
+    async def _fail(self, delivery: Row, failure: "_Failure") -> None:
+        await self._database.one(queries.FAIL_DELIVERY, {**_ours(delivery), **self._failed(delivery, failure)})
+
+    def _failed(self, delivery: Row, failure: "_Failure") -> dict[str, Any]:
+        """What is written down of a failure: when it is tried again, or that it is not."""
+        pause = min(self._first_pause * 2.0 ** min(delivery["attempts"] - 1, 30), _LONGEST_PAUSE)
+        pause *= random.uniform(0.5, 1)  # noqa: S311 - spreads attempts, guards nothing
+        is_over = failure.for_good or delivery["attempts"] >= _MOST_ATTEMPTS
+        return {
+            "state": "dead" if is_over else "queued",
+            "attempts": delivery["attempts"],
+            "pause": max(pause, min(failure.retry_after or 0, _LONGEST_PAUSE)),
+            "maybe_done": failure.maybe_done,
+            "last_error": failure.why,
+        }
+
+
+def _ours(delivery: Row) -> dict[str, Any]:
+    return {name: delivery[name] for name in ("account_id", "lease")} | {"delivery_id": delivery["id"]}
+
+
+def _external(provider: str | None, id_: str | None, url: str | None) -> dict[str, str | None]:
+    return {"external_provider": provider, "external_ticket_id": id_, "external_ticket_url": url}
+
+
+_NOT_THERE = _external(None, None, None)
+
+
+def _members(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: values[name] for name in NewTicket.model_fields}

@@ -1,0 +1,247 @@
+"""Jira Service Management: customer requests (developer.atlassian.com: Jira Service Management Cloud, and Jira v2).
+
+The credential is `email:apitoken` (Basic), the link's URL that of the site. Version 2 of Jira's API takes descriptions
+as text. What maps to what:
+
+- subject: `summary`, in one line; the external id is the issue's key.
+- key: the custom field `reference_field`, or else the last line of the description.
+- status: the transition that the options name for it. A status without one is left as it is. A transition that an issue
+  does not offer is a rejection, unless the issue is done as resolved and closed are, or not done as the others are:
+  then it was made before, or one status of theirs stands for two of ours. A new request is open; if its workflow
+  refuses to go on from there, it stays so.
+- priority: theirs that the options name; one without a name is left as it is, and so is none: Jira's is never empty.
+- requester: `raiseOnBehalfOf`, later `reporter`; none is the user of the credential. Somebody whom Jira does not know
+  is a rejection.
+
+What fields and priorities a request has is up to its request type: Jira rejects others. A search finds a request some
+seconds after it was made.
+"""
+
+import base64
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import httpx
+from pydantic import ConfigDict, Field, StringConstraints
+
+from service.fields import Section, without_nul
+from service.itsm.commands import Priority, Status
+from service.itsm.providers.port import (
+    Answer,
+    External,
+    Http,
+    Link,
+    NewExternal,
+    RejectedError,
+    UnavailableError,
+    UnlinkedError,
+    rejected,
+)
+
+_REFERENCE = re.compile(r"Reference: \S+")
+_DONE = ("resolved", "closed")
+
+_Id = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,18}$")]
+_Name = Annotated[str, StringConstraints(min_length=1, max_length=60), without_nul]
+
+
+class Options(Section):
+    """Where requests are made, and how an account's Jira names what we do: ids of transitions, names of priorities."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    service_desk_id: _Id
+    request_type_id: _Id
+    transitions: dict[Status, _Id] = Field(default_factory=dict)
+    priorities: dict[Priority, _Name] = Field(default_factory=dict)
+    # A text field of the request type.
+    reference_field: Annotated[str, StringConstraints(pattern=r"^customfield_[0-9]{1,18}$")] | None = None
+
+
+class Jira:
+    """One service desk of a site."""
+
+    def __init__(self, client: httpx.AsyncClient, link: Link) -> None:
+        basic = base64.b64encode(link.credential.encode()).decode()
+        self._http = Http(client, link, {"authorization": f"Basic {basic}"})
+        self._options = Options.model_validate(link.options)
+        self._transitions: Mapping[str, str] = {**self._options.transitions}
+        self._priorities: Mapping[str | None, str] = {**self._options.priorities}
+
+    async def create(self, ticket: NewExternal) -> External:
+        """Make the request, then bring it to its status. Jira knows no idempotency: `find` before asking again."""
+        fields = {"summary": _line(ticket.subject)} | self._priority(ticket.priority)
+        if self._options.reference_field is None:
+            fields["description"] = _with_reference(ticket.description, _reference(ticket.key))
+        else:
+            fields |= {"description": ticket.description, self._options.reference_field: ticket.key}
+        body = {
+            "serviceDeskId": self._options.service_desk_id,
+            "requestTypeId": self._options.request_type_id,
+            "requestFieldValues": fields,
+        }
+        if ticket.requester_email is not None:
+            body["raiseOnBehalfOf"] = ticket.requester_email
+        answer = await self._http.send("POST", "/rest/servicedeskapi/request", body=body)
+        if answer.status == 404:
+            # There is no such service desk or request type: it is the link that is wrong, not the ticket.
+            raise UnlinkedError(_words(answer))
+        if not answer.is_success:
+            raise rejected(_words(answer))
+        issue = _text(answer.body, "issueKey")
+        if issue is None:
+            raise UnavailableError("it named no issueKey", done=None)
+        if ticket.status != "open":
+            await self._move_new(issue, ticket.status)
+        return self._external(issue)
+
+    async def find(self, key: str) -> External | None:
+        """The first request with this reference."""
+        field = self._options.reference_field
+        searched = "description" if field is None else f"cf[{field.removeprefix('customfield_')}]"
+        # A phrase in a text, so that it is found as a whole; there is no search for equal text.
+        phrase = re.sub(r'["\\]', " ", key)
+        jql = f'{searched} ~ "\\"{phrase}\\"" ORDER BY created ASC'
+        params = {"jql": jql, "fields": field or "description", "maxResults": "50"}
+        answer = await self._asked("/rest/api/2/search/jql", params)
+        issues = answer.get("issues") if isinstance(answer, dict) else None
+        if not isinstance(issues, list):
+            raise UnavailableError("it answered a search without issues", done=False)
+        for issue in issues:
+            name = _text(issue, "key")
+            if name is not None and self._is_for(key, issue.get("fields")):
+                return self._external(name)
+        return None
+
+    async def update(self, external_id: str, changes: Mapping[str, Any]) -> None:
+        """Change fields, then the status. All of it can be done again where a part of it was done."""
+        path = _path(external_id)
+        fields: dict[str, Any] = {}
+        if "subject" in changes:
+            fields["summary"] = _line(changes["subject"])
+        if "description" in changes:
+            fields["description"] = await self._redescribed(path, changes["description"])
+        if "priority" in changes:
+            fields |= self._priority(changes["priority"])
+        if "requester_email" in changes:
+            fields["reporter"] = {"accountId": await self._account(changes["requester_email"])}
+        if fields:
+            answer = await self._http.send("PUT", path, body={"fields": fields})
+            if not answer.is_success:
+                raise rejected(_words(answer))
+        if "status" in changes:
+            await self._move(external_id, changes["status"])
+
+    def _external(self, issue: str) -> External:
+        return External(issue, self._http.link_to(f"/browse/{quote(issue, safe='')}"))
+
+    def _priority(self, priority: str | None) -> dict[str, Any]:
+        name = self._priorities.get(priority)
+        return {} if name is None else {"priority": {"name": name}}
+
+    def _is_for(self, key: str, fields: Any) -> bool:
+        if self._options.reference_field is not None:
+            return _text(fields, self._options.reference_field) == key
+        return _last_line(_text(fields, "description")) == _reference(key)
+
+    async def _redescribed(self, path: str, description: str) -> str:
+        """A new description, under which the reference stays as it is."""
+        if self._options.reference_field is not None:
+            return description
+        issue = await self._asked(path, {"fields": "description"}, is_issue=True)
+        line = _last_line(_text(issue.get("fields") if isinstance(issue, dict) else None, "description"))
+        return _with_reference(description, line) if _REFERENCE.fullmatch(line) else description
+
+    async def _account(self, email: str | None) -> str:
+        """The account id of somebody; of ourselves for nobody."""
+        if email is None:
+            people: Any = [await self._asked("/rest/api/2/myself", {})]
+        else:
+            found = await self._asked("/rest/api/2/user/search", {"query": email})
+            people = found if isinstance(found, list) else []
+            people = [one for one in people if (_text(one, "emailAddress") or "").lower() == email.lower()]
+            if not people:
+                raise rejected(f"The reporter specified is not a user: {email}")
+        account = _text(people[0], "accountId")
+        if account is None:
+            raise UnavailableError("it named no accountId", done=False)
+        return account
+
+    async def _move_new(self, issue: str, status: str) -> None:
+        """Bring a request to its status that is there in any case."""
+        try:
+            await self._move(issue, status)
+        except RejectedError:
+            # The request was not rejected, so the ticket is not: the workflow has another way.
+            return
+        except (UnavailableError, UnlinkedError) as error:
+            after = error.retry_after if isinstance(error, UnavailableError) else None
+            raise UnavailableError(
+                f"made, but not brought to its status: {error}", done=None, retry_after=after
+            ) from error
+
+    async def _move(self, issue: str, status: str) -> None:
+        transition = self._transitions.get(status)
+        if transition is None:
+            return
+        path = _path(issue)
+        found = await self._asked(path, {"fields": "status", "expand": "transitions"}, is_issue=True)
+        try:
+            offered = [one["id"] for one in found["transitions"]]
+            now = found["fields"]["status"]
+            is_done = now["statusCategory"]["key"] == "done"
+        except (KeyError, TypeError):
+            raise UnavailableError("it named no status or transitions", done=False) from None
+        if transition not in offered:
+            if is_done == (status in _DONE):
+                return
+            raise rejected(f"The transition {transition} is not valid for the status {now.get('name')} of this issue")
+        answer = await self._http.send("POST", f"{path}/transitions", body={"transition": {"id": transition}})
+        if answer.status == 409:
+            # Somebody else is moving it.
+            raise UnavailableError(_words(answer), done=False)
+        if not answer.is_success:
+            raise rejected(_words(answer))
+
+    async def _asked(self, path: str, params: Mapping[str, str], *, is_issue: bool = False) -> Any:
+        """What is there. Of an issue a refusal is a rejection; of anything else it says nothing of the ticket."""
+        answer = await self._http.send("GET", path, params=params)
+        if answer.is_success:
+            return answer.body
+        raise rejected(_words(answer)) if is_issue else UnlinkedError(_words(answer))
+
+
+def _path(issue: str) -> str:
+    return f"/rest/api/2/issue/{quote(issue, safe='')}"
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _reference(key: str) -> str:
+    return f"Reference: {key}"
+
+
+def _with_reference(description: str, reference: str) -> str:
+    return f"{description}\n\n{reference}"
+
+
+def _last_line(text: str | None) -> str:
+    return (text or "").rstrip().rpartition("\n")[2]
+
+
+def _text(value: Any, member: str) -> str | None:
+    text = value.get(member) if isinstance(value, dict) else None
+    return text if isinstance(text, str) and text else None
+
+
+def _words(answer: Answer) -> str:
+    """Jira has one shape of errors, and its service desk another."""
+    body = answer.body if isinstance(answer.body, dict) else {}
+    messages, fields = body.get("errorMessages"), body.get("errors")
+    words = [body.get("errorMessage")] + (messages if isinstance(messages, list) else [])
+    words += [f"{name}: {text}" for name, text in fields.items()] if isinstance(fields, dict) else []
+    return "; ".join(str(word) for word in words if word) or f"It answered {answer.status}"

@@ -1,0 +1,5 @@
+"""Temporary."""
+
+from service.itsm.providers import OPTIONS, provider
+
+__all__ = ["OPTIONS", "provider"]

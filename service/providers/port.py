@@ -1,0 +1,1 @@
+from service.itsm.providers.port import *  # noqa: F403

@@ -1,0 +1,92 @@
+"""Which provider an account has, and what is on its way there."""
+
+from typing import Literal
+
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    Column,
+    DateTime,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    LargeBinary,
+    Table,
+    Text,
+    Uuid,
+    false,
+    func,
+    not_,
+    text,
+)
+
+from service.directory import METADATA, NO_ACCOUNT, created_at, one_of
+from service.providers.port import ProviderName
+
+DeliveryKind = Literal["create", "update"]
+DeliveryState = Literal["queued", "dead"]
+
+links = Table(
+    "provider_links",
+    METADATA,
+    Column("account_id", Uuid, primary_key=True),
+    Column("provider", Text, nullable=False),
+    Column("url", Text, nullable=False),
+    # Encrypted (vault.py).
+    Column("credential", LargeBinary, nullable=False),
+    # What the vendor needs to know beside (each in its own file).
+    Column("options", JSON, nullable=False),
+    created_at(),
+    Column("updated_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    ForeignKeyConstraint(["account_id"], ["accounts.id"], info=NO_ACCOUNT),
+    one_of("provider", ProviderName),
+)
+
+# What an account's provider has to be told yet, and what it is being told right now.
+deliveries = Table(
+    "provider_deliveries",
+    METADATA,
+    Column("id", Uuid, primary_key=True),
+    Column("account_id", Uuid, nullable=False),
+    Column("ticket_id", Uuid, nullable=False),
+    # The order of a ticket's deliveries: the version that each tells of, 1 for the creation.
+    Column("version", Integer, nullable=False),
+    Column("kind", Text, nullable=False),
+    # Members with their values: of a creation all, of an update those that changed.
+    Column("members", JSON, nullable=False),
+    # Whether the ticket is here: a creation's is not before the provider was asked.
+    Column("is_kept", Boolean, nullable=False),
+    # Of a creation that is not kept yet: whose answer it will be.
+    Column("idempotency_scope", Text),
+    Column("idempotency_key", Text),
+    Column("request_hash", LargeBinary),
+    Column("actor", Text, nullable=False),
+    Column("request_id", Text, nullable=False),
+    Column("state", Text, nullable=False, server_default="queued"),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("next_attempt_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    # Who is at it, and until when nobody else is.
+    Column("lease", Uuid),
+    Column("leased_until", DateTime(timezone=True)),
+    # Whether the provider may have done it: then it is looked for first.
+    Column("maybe_done", Boolean, nullable=False, server_default=false()),
+    Column("last_error", Text),
+    # Whether an operator has it tried again: an update then tells what the ticket has by now, not what it had.
+    Column("is_requeued", Boolean, nullable=False, server_default=false()),
+    created_at(),
+    one_of("kind", DeliveryKind),
+    one_of("state", DeliveryState),
+)
+Index(
+    "provider_deliveries_key_idx",
+    deliveries.c.idempotency_scope,
+    deliveries.c.idempotency_key,
+    unique=True,
+    postgresql_where=not_(deliveries.c.is_kept),
+)
+Index("provider_deliveries_ticket_idx", deliveries.c.ticket_id, deliveries.c.version, unique=True)
+Index(
+    "provider_deliveries_due_idx",
+    deliveries.c.next_attempt_at,
+    postgresql_where=deliveries.c.state == text("'queued'"),
+)

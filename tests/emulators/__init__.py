@@ -1,0 +1,1 @@
+"""Strict emulators of providers' HTTP APIs, on real sockets."""

@@ -1,0 +1,296 @@
+"""The adapter for ServiceNow against a strict emulator of its Table API, over real sockets."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, get_args
+from uuid import uuid4
+
+import httpx
+import pytest
+from emulators import servicenow as emulator
+from emulators.http import Fault, Response
+from pydantic import ValidationError
+
+from service.itsm.providers.port import (
+    Link,
+    NewExternal,
+    RejectedError,
+    UnavailableError,
+    UnlinkedError,
+)
+from service.itsm.providers.servicenow import Options, ServiceNow
+
+NOWHERE = "0" * 32
+HARD_TEXTS = ("two\nlines", "Ünïcödé 🎫 漢字", '"quoted" \\ ^ = & javascript:', " spaces ")
+# What a write ends in, and a read; `slow` ends when whoever asks has no more patience.
+OUTCOMES: dict[Fault, tuple[type[Exception], bool | None]] = {
+    "429": (UnavailableError, False),
+    "500": (UnavailableError, None),
+    "503": (UnavailableError, None),
+    "reset": (UnavailableError, None),
+    "reset after": (UnavailableError, None),
+    "500 after": (UnavailableError, None),
+    "hang": (UnavailableError, None),
+    "hang after": (UnavailableError, None),
+    "slow": (TimeoutError, None),
+    "html": (UnavailableError, None),
+    "html after": (UnavailableError, None),
+}
+
+
+def new(**members: Any) -> NewExternal:
+    """A ticket with only what is required, and these."""
+    given = {"subject": "Mail is down", "description": "Since nine.", "status": "open"} | members
+    return NewExternal(**({"key": str(uuid4()), "priority": None, "requester_email": None} | given))
+
+
+@asynccontextmanager
+async def adapter(
+    url: str, *, credential: str = emulator.CREDENTIAL, options: Any = None, patience: float = 10
+) -> AsyncIterator[ServiceNow]:
+    async with httpx.AsyncClient(timeout=httpx.Timeout(10, read=patience), trust_env=False) as client:
+        yield ServiceNow(client, Link("servicenow", url + "/", credential, options or {}))
+
+
+@pytest.fixture
+async def instance() -> AsyncIterator[emulator.ServiceNow]:
+    async with emulator.servicenow() as instance:
+        yield instance
+
+
+@pytest.fixture
+async def desk(instance: emulator.ServiceNow) -> AsyncIterator[ServiceNow]:
+    async with adapter(instance.server.url) as desk:
+        yield desk
+
+
+def without_ids(incident: dict[str, str]) -> dict[str, str]:
+    return {name: value for name, value in incident.items() if name not in ("sys_id", "number")}
+
+
+async def test_a_ticket_with_every_member(instance: emulator.ServiceNow, desk: ServiceNow) -> None:
+    instance.user("ada@example.com", active=False)
+    caller = instance.user("ADA@example.com")
+    ticket = new(status="resolved", priority="urgent", requester_email="ada@example.com")
+    made = await desk.create(ticket)
+    [incident] = instance.incidents
+    assert made.id == incident["sys_id"]
+    assert made.url == f"{instance.server.url}/nav_to.do?uri=incident.do%3Fsys_id%3D{made.id}"
+    assert without_ids(incident) == {
+        "short_description": "Mail is down",
+        "description": "Since nine.",
+        "correlation_id": ticket.key,
+        "caller_id": caller,
+        "impact": "1",
+        "urgency": "1",
+        "priority": "1",
+        "state": "6",
+        "close_code": "Solution provided",
+        "close_notes": "Resolved by the requester's organisation",
+    }
+
+
+async def test_a_ticket_with_only_what_is_required(instance: emulator.ServiceNow, desk: ServiceNow) -> None:
+    ticket = new()
+    await desk.create(ticket)
+    assert without_ids(instance.incidents[0]) == {
+        "short_description": "Mail is down",
+        "description": "Since nine.",
+        "correlation_id": ticket.key,
+        "impact": "3",
+        "urgency": "3",
+        "priority": "5",
+        "state": "1",
+    }
+
+
+@pytest.mark.parametrize("text", HARD_TEXTS)
+async def test_texts_arrive_as_they_are(instance: emulator.ServiceNow, desk: ServiceNow, text: str) -> None:
+    made = await desk.create(new(subject=text, description=text))
+    await desk.update(made.id, {"description": text * 2})
+    incident = instance.incidents[0]
+    assert (incident["short_description"], incident["description"]) == (text, text * 2)
+
+
+@pytest.mark.parametrize(
+    ("priority", "theirs"), [("urgent", "1"), ("high", "2"), ("medium", "3"), ("low", "4"), (None, "5")]
+)
+async def test_priorities(instance: emulator.ServiceNow, desk: ServiceNow, priority: str | None, theirs: str) -> None:
+    made = await desk.create(new(priority=priority))
+    other = await desk.create(new(priority="high" if priority is None else None))
+    await desk.update(other.id, {"priority": priority})
+    assert [one["priority"] for one in instance.incidents] == [theirs, theirs]
+    assert made != other
+
+
+@pytest.mark.parametrize(
+    ("status", "at_first", "later", "beside"),
+    [
+        ("open", "1", "2", {}),
+        ("pending", "3", "3", {"hold_reason": "4"}),
+        ("resolved", "6", "6", {"close_code": "Resolved by caller", "close_notes": "Thanks"}),
+        ("closed", "7", "7", {"close_code": "Resolved by caller", "close_notes": "Thanks"}),
+    ],
+)
+async def test_states_with_what_they_demand(
+    instance: emulator.ServiceNow, status: str, at_first: str, later: str, beside: dict[str, str]
+) -> None:
+    options = {"close_code": "Resolved by caller", "close_notes": "Thanks", "hold_reason": "4"}
+    async with adapter(instance.server.url, options=options) as desk:
+        await desk.create(new(status=status))
+        other = await desk.create(new())
+        await desk.update(other.id, {"status": status})
+    first, second = instance.incidents
+    assert (first["state"], second["state"]) == (at_first, later)
+    assert {name: first[name] for name in options if name in first} == beside
+    assert {name: second[name] for name in options if name in second} == beside
+
+
+@pytest.mark.parametrize("email", ["ada@example.com", "o^r^ADA@example.com", None, "nobody@example.com"])
+async def test_the_requester_is_a_user_or_nobody(
+    instance: emulator.ServiceNow, desk: ServiceNow, email: str | None
+) -> None:
+    known = {
+        address: instance.user(address) for address in ("bob@example.com", "ada@example.com", "o^r^ada@example.com")
+    }
+    caller = known.get((email or "").lower())
+    await desk.create(new(requester_email=email))
+    other = await desk.create(new(requester_email="bob@example.com"))
+    await desk.update(other.id, {"requester_email": email})
+    first, second = instance.incidents
+    assert (first.get("caller_id"), second["caller_id"]) == (caller, caller or "")
+
+
+async def test_nobody_is_the_requester_where_users_cannot_be_searched(
+    instance: emulator.ServiceNow, desk: ServiceNow
+) -> None:
+    instance.user("bob@example.com")
+    instance.ignores_conditions = True
+    await desk.create(new(requester_email="ada@example.com"))
+    assert "caller_id" not in instance.incidents[0]
+
+
+async def test_an_update_changes_what_it_names_in_one_call(instance: emulator.ServiceNow, desk: ServiceNow) -> None:
+    made = await desk.create(new(priority="low"))
+    before = dict(instance.incidents[0])
+    await desk.update(made.id, {"subject": "Mail is slow"})
+    assert instance.incidents == [before | {"short_description": "Mail is slow"}]
+    asked = len(instance.server.requests)
+    await desk.update(made.id, {"description": "Since ten.", "status": "pending", "priority": "high"})
+    changed = {"description": "Since ten.", "state": "3", "hold_reason": "1"}
+    changed |= {"impact": "2", "urgency": "1", "priority": "2", "short_description": "Mail is slow"}
+    assert instance.incidents == [before | changed]
+    assert len(instance.server.requests) == asked + 1
+
+
+async def test_only_the_ticket_of_a_key_is_found(instance: emulator.ServiceNow, desk: ServiceNow) -> None:
+    other, ticket = new(), new()
+    await desk.create(other)
+    made = await desk.create(ticket)
+    assert await desk.find(ticket.key) == made
+    assert await desk.find(ticket.key.upper()) is None
+    assert await desk.find(f"{uuid4()}^ORcorrelation_id={ticket.key}") is None
+    instance.ignores_conditions = True
+    assert await desk.find(ticket.key) == made
+    assert await desk.find(str(uuid4())) is None
+
+
+async def test_a_rejection_is_told_in_its_words(instance: emulator.ServiceNow, desk: ServiceNow) -> None:
+    made = await desk.create(new())
+    instance.refusal = (400, "Operation Failed", "No incidents\non  Sundays")
+    with pytest.raises(RejectedError, match="^Operation Failed: No incidents on Sundays$"):
+        await desk.create(new())
+    with pytest.raises(RejectedError, match="^Operation Failed: No incidents on Sundays$"):
+        await desk.update(made.id, {"subject": "Again"})
+    assert len(instance.incidents) == 1
+
+
+async def test_an_incident_that_is_gone_rejects_changes(desk: ServiceNow) -> None:
+    with pytest.raises(RejectedError, match="^No Record found: Record doesn't exist"):
+        await desk.update(NOWHERE, {"subject": "Again"})
+
+
+@pytest.mark.parametrize(
+    ("path", "credential"), [("", "ticket.service:wrong"), ("/elsewhere", emulator.CREDENTIAL)], ids=["401", "no API"]
+)
+async def test_a_wrong_link_is_for_the_operator(instance: emulator.ServiceNow, path: str, credential: str) -> None:
+    async with adapter(instance.server.url + path, credential=credential) as desk:
+        with pytest.raises(UnlinkedError):
+            await desk.find("key")
+        if not path:
+            with pytest.raises(UnlinkedError):
+                await desk.create(new())
+            with pytest.raises(UnlinkedError):
+                await desk.update(NOWHERE, {"subject": "Again"})
+
+
+@pytest.mark.parametrize("refusal", [(403, "Operation Failed", "Data Policy Exception"), (404, "Invalid table", "")])
+async def test_an_instance_that_lets_nothing_be_made_is_for_the_operator(
+    instance: emulator.ServiceNow, desk: ServiceNow, refusal: tuple[int, str, str]
+) -> None:
+    instance.refusal = refusal
+    with pytest.raises(UnlinkedError):
+        await desk.create(new())
+
+
+@pytest.mark.parametrize("fault", get_args(Fault))
+async def test_a_creation_that_fails_is_made_once_in_the_end(fault: Fault) -> None:
+    error, done = OUTCOMES[fault]
+    ticket = new()
+    async with emulator.servicenow(fault) as instance:
+        async with adapter(instance.server.url, patience=0.3 if "hang" in fault else 10) as desk:
+            with pytest.raises(error) as failure:
+                async with asyncio.timeout(0.3 if fault == "slow" else None):
+                    await desk.create(ticket)
+            if isinstance(failure.value, UnavailableError):
+                assert failure.value.done is done
+                assert failure.value.retry_after == (1 if fault in ("429", "503") else None)
+        async with adapter(instance.server.url) as desk:
+            found = await desk.find(ticket.key)
+            assert (found is not None) == (fault.endswith("after") or fault == "slow")
+            assert (found or await desk.create(ticket)).id == instance.incidents[0]["sys_id"]
+        assert len(instance.incidents) == 1
+
+
+@pytest.mark.parametrize("fault", ["429", "500", "reset", "hang", "html"])
+async def test_a_failed_question_has_changed_nothing(fault: Fault) -> None:
+    async with emulator.servicenow(fault, fault) as instance:
+        async with adapter(instance.server.url, patience=0.3 if fault == "hang" else 10) as desk:
+            for asked in (desk.find("key"), desk.create(new(requester_email="ada@example.com"))):
+                with pytest.raises(UnavailableError) as failure:
+                    await asked
+                assert failure.value.done is False
+        assert instance.incidents == []
+
+
+@pytest.mark.parametrize("fault", get_args(Fault))
+async def test_an_update_that_fails_can_be_done_again(fault: Fault) -> None:
+    error, done = OUTCOMES[fault]
+    async with emulator.servicenow() as instance:
+        async with adapter(instance.server.url, patience=0.3 if "hang" in fault else 10) as desk:
+            made = await desk.create(new())
+            instance.server.faults.append(fault)
+            with pytest.raises(error) as failure:
+                async with asyncio.timeout(0.3 if fault == "slow" else None):
+                    await desk.update(made.id, {"status": "closed"})
+            assert getattr(failure.value, "done", None) is done
+        async with adapter(instance.server.url) as desk:
+            await desk.update(made.id, {"status": "closed"})
+        assert instance.incidents[0]["state"] == "7"
+
+
+@pytest.mark.parametrize("body", [None, [], {}, {"result": None}, {"result": {}}, {"result": {"sys_id": 7}}])
+async def test_an_answer_without_an_id_leaves_open_whether_it_was_done(
+    instance: emulator.ServiceNow, desk: ServiceNow, body: Any
+) -> None:
+    instance.garbled = Response(201, body)
+    with pytest.raises(UnavailableError) as failure:
+        await desk.create(new())
+    assert failure.value.done is None
+
+
+def test_options_are_those_that_are_known() -> None:
+    for wrong in ({"close": "x"}, {"close_code": ""}, {"hold_reason": 1}, {"close_notes": None}):
+        with pytest.raises(ValidationError):
+            Options.model_validate(wrong)

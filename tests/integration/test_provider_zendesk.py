@@ -1,0 +1,281 @@
+"""Tickets in Zendesk: what becomes of each member, how a ticket is found again, and what its failures mean."""
+
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
+
+import httpx
+import pytest
+from emulators.http import Fault, Response
+from emulators.zendesk import AGENT, CREDENTIAL
+from emulators.zendesk import Zendesk as Desk
+from pydantic import ValidationError
+
+from service.itsm.providers.port import Link, NewExternal, RejectedError, UnavailableError, UnlinkedError
+from service.itsm.providers.zendesk import Options, Zendesk
+
+KEY = "01a20139-af25-72bc-a26c-14d6b397c063"
+WHOLE = NewExternal(KEY, "VPN is down", "Since nine.", "pending", "high", "ada@example.com")
+BARE = NewExternal(KEY, "VPN is down", "Since nine.", "open", None, None)
+ADA = {"name": "ada", "email": "ada@example.com"}
+
+Call = Callable[[Zendesk], Coroutine[Any, Any, object]]
+CALLS: dict[str, Call] = {
+    "create": lambda provider: provider.create(WHOLE),
+    "find": lambda provider: provider.find(KEY),
+    "update": lambda provider: provider.update("500", {"subject": "Changed"}),
+}
+
+
+@pytest.fixture
+async def desk() -> AsyncIterator[Desk]:
+    desk = Desk()
+    async with desk.listening():
+        yield desk
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient() as client:
+        yield client
+
+
+def at(desk: Desk, client: httpx.AsyncClient, credential: str = CREDENTIAL, **options: object) -> Zendesk:
+    return Zendesk(client, Link("zendesk", desk.url + "/", credential, options))
+
+
+@pytest.fixture
+def provider(desk: Desk, client: httpx.AsyncClient) -> Zendesk:
+    return at(desk, client)
+
+
+@pytest.mark.parametrize(
+    ("ticket", "members"),
+    [
+        (WHOLE, {"status": "pending", "priority": "high", "requester": ADA}),
+        (BARE, {"status": "open", "priority": None, "requester": {"email": AGENT}}),
+    ],
+    ids=["every member", "required members"],
+)
+async def test_create(desk: Desk, provider: Zendesk, ticket: NewExternal, members: dict[str, Any]) -> None:
+    made = await provider.create(ticket)
+    assert made == ("500", f"{desk.url}/agent/tickets/500")
+    comments = [{"body": "Since nine."}]
+    same = {"id": 500, "external_id": KEY, "subject": "VPN is down", "comments": comments}
+    assert desk.tickets == [{**same, **members}]
+    assert desk.requests[0].headers["idempotency-key"] == KEY
+
+
+@pytest.mark.parametrize(
+    ("changes", "member", "value"),
+    [
+        ({"status": "open"}, "status", "open"),
+        ({"status": "pending"}, "status", "pending"),
+        ({"status": "resolved"}, "status", "solved"),
+        ({"status": "closed"}, "status", "closed"),
+        ({"priority": "low"}, "priority", "low"),
+        ({"priority": "medium"}, "priority", "normal"),
+        ({"priority": "high"}, "priority", "high"),
+        ({"priority": "urgent"}, "priority", "urgent"),
+        ({"priority": None}, "priority", None),
+        ({"requester_email": "bob@example.com"}, "requester", {"name": "bob", "email": "bob@example.com"}),
+        ({"requester_email": None}, "requester", {"name": "agent", "email": AGENT}),
+        ({"subject": "Größe 📦"}, "subject", "Größe 📦"),
+        ({"subject": "One\r\ntwo\n"}, "subject", "One two"),
+    ],
+)
+async def test_update_changes_a_member_and_no_other(
+    desk: Desk, provider: Zendesk, changes: dict[str, Any], member: str, value: object
+) -> None:
+    made = await provider.create(WHOLE)
+    before = dict(desk.tickets[0])
+    await provider.update(made.id, changes)
+    assert desk.tickets == [{**before, member: value}]
+
+
+async def test_another_description_is_an_internal_note(desk: Desk, provider: Zendesk) -> None:
+    made = await provider.create(WHOLE)
+    await provider.update(made.id, {"description": "Since ten.\n<b>Größe</b> 📦"})
+    note = {"body": "Description:\n\nSince ten.\n<b>Größe</b> 📦", "public": False}
+    assert desk.tickets[0]["comments"] == [{"body": "Since nine."}, note]
+
+
+async def test_update_changes_several_members(desk: Desk, provider: Zendesk) -> None:
+    made = await provider.create(WHOLE)
+    await provider.update(made.id, {"subject": "Up", "description": "Now.", "status": "resolved", "priority": None})
+    there = desk.tickets[0]
+    assert (there["subject"], there["status"], there["priority"], len(there["comments"])) == ("Up", "solved", None, 2)
+    assert there["requester"] == ADA
+    await provider.update(made.id, {})
+    assert len(desk.requests) == 2
+
+
+async def test_find_by_key(provider: Zendesk) -> None:
+    assert await provider.find(KEY) is None
+    # The emulator's list is as loose as a list may be.
+    await provider.create(WHOLE._replace(key=KEY.upper()))
+    assert await provider.find(KEY) is None
+    made = await provider.create(WHOLE)
+    assert await provider.find(KEY) == made
+    assert await provider.find(f"never made,{KEY}") is None
+
+
+async def test_creation_is_idempotent(desk: Desk, provider: Zendesk) -> None:
+    made = await provider.create(WHOLE)
+    assert await provider.create(WHOLE) == made
+    # Changed here before anybody knew that it is there: the key is taken, and nobody but `find` can say by what.
+    with pytest.raises(UnavailableError) as failure:
+        await provider.create(WHOLE._replace(subject="Changed"))
+    assert failure.value.done is None
+    assert await provider.find(KEY) == made
+    assert len(desk.tickets) == 1
+
+
+@pytest.mark.parametrize(("call", "done"), [("create", None), ("update", False)])
+async def test_conflicts_pass(desk: Desk, provider: Zendesk, call: str, done: object) -> None:
+    desk.says = [Response(409, {"error": "DatabaseConflict", "description": "Retry the request"})]
+    with pytest.raises(UnavailableError) as failure:
+        await CALLS[call](provider)
+    assert failure.value.done is done
+
+
+@pytest.mark.parametrize("changes", [{"subject": "Up"}, {"status": "open"}, {"status": "closed", "subject": "Up"}])
+async def test_a_closed_ticket_is_final(desk: Desk, provider: Zendesk, changes: dict[str, object]) -> None:
+    made = await provider.create(WHOLE._replace(status="closed"))
+    before = dict(desk.tickets[0])
+    with pytest.raises(RejectedError) as rejection:
+        await provider.update(made.id, changes)
+    assert str(rejection.value) == "The ticket is closed in Zendesk: it can neither be changed nor reopened there"
+    assert desk.tickets == [before]
+
+
+async def test_closing_once_more_is_no_failure(desk: Desk, provider: Zendesk) -> None:
+    made = await provider.create(WHOLE)
+    for _ in range(2):
+        await provider.update(made.id, {"status": "closed"})
+    assert desk.tickets[0]["status"] == "closed"
+
+
+async def test_a_link_can_close_so_that_tickets_can_be_reopened(desk: Desk, client: httpx.AsyncClient) -> None:
+    provider = at(desk, client, closed_as="solved")
+    made = await provider.create(WHOLE._replace(status="closed"))
+    assert desk.tickets[0]["status"] == "solved"
+    await provider.update(made.id, {"status": "open"})
+    assert desk.tickets[0]["status"] == "open"
+
+
+async def test_rejections_have_the_vendors_words(desk: Desk, provider: Zendesk) -> None:
+    with pytest.raises(RejectedError) as rejection:
+        await provider.create(WHOLE._replace(requester_email="nobody"))
+    assert str(rejection.value) == "Record validation errors. Requester: Email: is not properly formatted"
+    assert desk.tickets == []
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "words"),
+    [
+        (400, {"error": {"title": "Invalid", "message": "No\nsuch attribute"}}, "No such attribute"),
+        (413, {"error": "TooLarge"}, "TooLarge"),
+        (422, {"description": "No", "details": {"base": "odd", "status": ["odd", {}]}}, "No"),
+        (422, {"details": ["odd"]}, "The provider gave no reason"),
+        (422, ["odd"], "The provider gave no reason"),
+        (422, None, "The provider gave no reason"),
+    ],
+)
+async def test_rejections_of_another_form(desk: Desk, provider: Zendesk, status: int, body: object, words: str) -> None:
+    for call in ("create", "update"):
+        desk.says = [Response(status, body)]
+        with pytest.raises(RejectedError) as rejection:
+            await CALLS[call](provider)
+        assert str(rejection.value) == words
+
+
+async def test_update_of_a_ticket_that_is_gone(provider: Zendesk) -> None:
+    with pytest.raises(RejectedError, match=r"^The ticket is no longer in Zendesk$"):
+        await provider.update("404", {"status": "closed"})
+
+
+@pytest.mark.parametrize("call", CALLS)
+async def test_wrong_credential(desk: Desk, client: httpx.AsyncClient, call: str) -> None:
+    with pytest.raises(UnlinkedError):
+        await CALLS[call](at(desk, client, f"{AGENT}/token:another"))
+    assert desk.tickets == []
+
+
+@pytest.mark.parametrize("call", ["create", "find"])
+async def test_wrong_address(desk: Desk, provider: Zendesk, call: str) -> None:
+    desk.says = [Response(404, {"error": "InvalidEndpoint", "description": "Not found"})]
+    with pytest.raises(UnlinkedError):
+        await CALLS[call](provider)
+
+
+@pytest.mark.parametrize("options", [{"closed_as": "pending"}, {"more": 1}])
+def test_options_that_are_none(options: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        Options.model_validate(options)
+
+
+# Whether the fault leaves the ticket made.
+FAULTS: dict[Fault, bool] = {
+    "429": False,
+    "500": False,
+    "503": False,
+    "reset": False,
+    "reset after": True,
+    "500 after": True,
+    "hang": False,
+    "hang after": True,
+    "slow": True,
+    "html": False,
+    "html after": True,
+}
+
+
+def impatient(fault: Fault) -> httpx.AsyncClient:
+    return httpx.AsyncClient(timeout=httpx.Timeout(5, read=0.05 if fault.split()[0] in ("hang", "slow") else 5))
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_faults(desk: Desk, provider: Zendesk, fault: Fault, call: str) -> None:
+    if call == "update":
+        await provider.create(WHOLE)
+    desk.retry_after = "17"
+    desk.faults = [fault]
+    async with impatient(fault) as client:
+        with pytest.raises(UnavailableError) as failure:
+            await CALLS[call](at(desk, client))
+    # A search changes nothing, and a 429 says that nothing was done; of anything else nobody can know.
+    assert failure.value.done is (False if call == "find" or fault == "429" else None)
+    if fault == "429":
+        assert failure.value.retry_after == 17
+    if call == "create":
+        found = await provider.find(KEY)
+        assert (found is not None, len(desk.tickets)) == (FAULTS[fault], FAULTS[fault])
+    elif call == "update":
+        assert (desk.tickets[0]["subject"] == "Changed") == FAULTS[fault]
+
+
+async def test_nobody_listens(client: httpx.AsyncClient) -> None:
+    desk = Desk()
+    async with desk.listening():
+        provider = at(desk, client)
+    for call in CALLS.values():
+        with pytest.raises(UnavailableError) as failure:
+            await call(provider)
+        assert failure.value.done is False
+
+
+@pytest.mark.parametrize("body", [None, [], {}, {"ticket": None}, {"ticket": {}}, {"ticket": {"id": "no number"}}])
+async def test_created_and_not_told_what(desk: Desk, provider: Zendesk, body: object) -> None:
+    desk.says = [Response(201, body)]
+    with pytest.raises(UnavailableError) as failure:
+        await provider.create(WHOLE)
+    assert failure.value.done is None
+
+
+@pytest.mark.parametrize("body", [None, {}, {"tickets": {}}, {"tickets": [{"external_id": KEY}]}])
+async def test_found_and_not_told_what(desk: Desk, provider: Zendesk, body: object) -> None:
+    desk.says = [Response(200, body)]
+    with pytest.raises(UnavailableError) as failure:
+        await provider.find(KEY)
+    assert failure.value.done is False
