@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import AsyncIterator, Callable, Container, Iterable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, NoReturn, TypeAlias
 
@@ -32,6 +33,7 @@ _JSON = "_json"
 _CONDITION = "etag"
 # Of a caller's text in an error, which travels in trailing metadata.
 _TOLD_LENGTH = 100
+_TOLD_ISSUES = 20
 _TIMESTAMP = "google.protobuf.Timestamp"
 _FIELD_MASK = "google.protobuf.FieldMask"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -92,6 +94,7 @@ class Failures:
 
 
 def _details(error: TicketError) -> Iterable[Message]:
+    error = replace(error, issues=error.issues[:_TOLD_ISSUES])
     yield error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN)
     if error.issues:
         yield error_details_pb2.BadRequest(

@@ -30,9 +30,18 @@ class Resources(Generic[T]):
     tickets: T
 
 
+@dataclass(frozen=True, slots=True)
+class Helpdesk(Generic[W]):
+    """What the helpdesk API has."""
+
+    tickets: helpdesk.Tickets[W]
+    sla_policies: helpdesk.SlaPolicies[W]
+    calendar: helpdesk.TenantCalendar[W]
+
+
 class _Client(Generic[W]):
     def __init__(self, link: Link[W]) -> None:
-        self.helpdesk = Resources(helpdesk.Tickets(link))
+        self.helpdesk = Helpdesk(helpdesk.Tickets(link), helpdesk.SlaPolicies(link), helpdesk.TenantCalendar(link))
         self.handoff = Resources(handoff.Tickets(link))
         self.itsm = Resources(itsm.Tickets(link))
 

@@ -6,7 +6,7 @@ instants are datetimes (one without a zone is UTC), and None is what is not ther
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from typing import Any, TypeAlias, TypeVar
 
@@ -81,8 +81,8 @@ def write(
 ) -> Message:
     """A request of these members; None is left out. In `changes` None is null: `update_mask` names every one of them.
 
-    One word stands for a sequence of it. Raises TypeError for an unknown member, ValueError for a word that is in no
-    vocabulary.
+    One word stands for a sequence of it, and a result for the message that it was. Raises TypeError for an unknown
+    member, ValueError for a word that is in no vocabulary.
     """
     message: Any = make()
     _fill(message, {**members, **(changes or {})})
@@ -136,10 +136,11 @@ def _value_reader(field: Field) -> Callable[[Any], Any]:
 # Writing
 
 
-def _fill(message: Any, members: Mapping[str, Any]) -> None:
+def _fill(message: Any, members: Any) -> None:
     descriptor = message.DESCRIPTOR
     known = _members(descriptor)
-    for name, value in members.items():
+    given = members if isinstance(members, Mapping) else asdict(members)
+    for name, value in given.items():
         if name not in known:
             raise TypeError(f"{descriptor.full_name} has no member {name!r}")
         if value is not None:
@@ -153,7 +154,7 @@ def _members(descriptor: Descriptor) -> dict[str, Field]:
 def _set(message: Any, field: Field, value: Any) -> None:
     if field.is_repeated:
         items = [value] if isinstance(value, str) else value
-        getattr(message, field.name).extend(_value(field, item) for item in items)
+        _extend(getattr(message, field.name), field, items)
     elif _is_timestamp(field):
         getattr(message, field.name).FromDatetime(_in_utc(value))
     elif field.message_type is not None:
@@ -161,6 +162,14 @@ def _set(message: Any, field: Field, value: Any) -> None:
         _fill(getattr(message, field.name), value)
     else:
         setattr(message, field.name, _value(field, value))
+
+
+def _extend(repeated: Any, field: Field, items: Iterable[Any]) -> None:
+    if field.message_type is None:
+        repeated.extend(_value(field, item) for item in items)
+    else:
+        for item in items:
+            _fill(repeated.add(), item)
 
 
 def _value(field: Field, value: Any) -> Any:

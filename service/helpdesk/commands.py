@@ -178,7 +178,7 @@ class PolicyMembers(Section):
     name: Title = ""
     description: Description | None = None
     # Empty: all.
-    applies_to: Annotated[list[Type], distinct] = Field(default_factory=list)
+    applies_to: Annotated[list[Type], Field(max_length=len(get_args(Type))), distinct] = Field(default_factory=list)
     priority: Priority = "medium"
     # None: no promise.
     first_response_minutes: Minutes | None = None

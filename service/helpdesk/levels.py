@@ -1,5 +1,6 @@
 """The use cases of service levels: policies, the calendar, what a ticket's SLA says, and telling when it is due."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import date, datetime
@@ -31,6 +32,7 @@ from service.operation import Call, View, operation
 from service.statement import Row
 
 _BY_ID: TypeAdapter[tuple[str]] = TypeAdapter(tuple[str])
+_ID = re.compile(r"sla_[0-9A-HJKMNP-TV-Z]{26}")
 _ROWS = 50
 # Who makes the changes that nobody asked for.
 _SYSTEM = "system"
@@ -56,7 +58,7 @@ async def list_sla_policies(connection: Connection, call: Call, command: ListSla
 @operation(GetSlaPolicy, one_statement=True)
 async def get_sla_policy(connection: Connection, call: Call, command: GetSlaPolicy) -> View:
     """Read one SLA policy."""
-    return views.policy(_found(await connection.one(queries.GET_POLICY, _tenant(call) | vars(command.path))))
+    return views.policy(_found(await connection.one(queries.GET_POLICY, _policy_named(call, command.path.id))))
 
 
 @operation(CreateSlaPolicy)
@@ -77,7 +79,7 @@ async def create_sla_policy(connection: Connection, call: Call, command: CreateS
 @operation(UpdateSlaPolicy)
 async def update_sla_policy(connection: Connection, call: Call, command: UpdateSlaPolicy) -> View:
     """Change an SLA policy; the clocks of its tickets are set anew."""
-    named = _tenant(call) | vars(command.path)
+    named = _policy_named(call, command.path.id)
     before = _found(await connection.one(queries.LOCK_POLICY, named))
     changes = {name: getattr(command.body, name) for name in command.body.model_fields_set}
     values = {**before, **changes, **named, "actor": call.caller.subject}
@@ -267,16 +269,27 @@ _DEFAULT_CALENDAR = _calendar(_DEFAULT_COLUMNS["time_zone"], _DEFAULT_COLUMNS["h
 async def _activate(connection: Connection, policy: Row) -> None:
     """Make a policy the one for its priority and its types, if it is active."""
     if policy["status"] == "active":
-        types = policy["applies_to"] or list(get_args(Type))
+        # In one order, so that those who want the same types wait for each other and nobody for ever.
+        types = policy["applies_to"] or get_args(Type)
         named = {name: policy[name] for name in ("tenant_id", "id")}
-        await connection.all(queries.ACTIVATE, {**named, "types": types})
+        await connection.all(queries.ACTIVATE, {**named, "types": sorted(types)})
 
 
 def _tenant(call: Call) -> dict[str, Any]:
     return {"tenant_id": call.caller.tenant_id}
 
 
+def _policy_named(call: Call, policy_id: str) -> dict[str, Any]:
+    if not _ID.fullmatch(policy_id):
+        raise _no_policy()
+    return {**_tenant(call), "id": policy_id}
+
+
 def _found(row: Row | None) -> Row:
     if row is None:
-        raise TicketError("not_found", "SLA policy not found")
+        raise _no_policy()
     return row
+
+
+def _no_policy() -> TicketError:
+    return TicketError("not_found", "SLA policy not found")

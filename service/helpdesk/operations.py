@@ -44,6 +44,7 @@ _BY_VERSION: TypeAdapter[tuple[int]] = TypeAdapter(tuple[Annotated[int, Field(ge
 _PLACES = dict.fromkeys(get_args(Sort), _BY_TIME) | {"-priority": _BY_RANK}
 
 _ID = re.compile(r"tkt_[0-9A-HJKMNP-TV-Z]{26}")
+_COMMENT_ID = re.compile(r"cmt_[0-9A-HJKMNP-TV-Z]{26}")
 # As it is written, and no other way; eighteen digits are the most that any bigint can have.
 _NUMBER = re.compile(r"TKT-(0[0-9]{3}|[1-9][0-9]{3,17})")
 
@@ -220,10 +221,10 @@ async def create_comment(connection: Connection, call: Call, command: CreateComm
 @operation(UpdateComment)
 async def update_comment(connection: Connection, call: Call, command: UpdateComment) -> View:
     """Edit a comment of one's own."""
-    named = _scope(call) | _which(command.path.id)
+    comment_id, named = command.path.comment_id, _scope(call) | _which(command.path.id)
     ticket = _found(await connection.one(queries.lock_ticket(frozenset(named)), named))
-    parameters = {"tenant_id": ticket["tenant_id"], "id": ticket["id"], "comment_id": command.path.comment_id}
-    comment = await connection.one(queries.GET_COMMENT, parameters)
+    parameters = {"tenant_id": ticket["tenant_id"], "id": ticket["id"], "comment_id": comment_id}
+    comment = await connection.one(queries.GET_COMMENT, parameters) if _COMMENT_ID.fullmatch(comment_id) else None
     if comment is None or (comment["internal"] and _AGENT not in call.caller.scopes):
         raise TicketError("not_found", "Comment not found")
     if comment["author_id"] != call.caller.subject:

@@ -5,7 +5,7 @@ A ticket here is its row; of it count the stamps, the instants due, and what was
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, NamedTuple
 
 from service.helpdesk import sla
@@ -16,6 +16,7 @@ Target = Literal["first_response", "resolution"]
 # Of counted time: who has an hour or more is told an hour before, who has less when three quarters of it are over.
 _SOON_MINUTES = 60
 _SOON_PART = 4
+_FIRST_INSTANT = datetime.min.replace(tzinfo=UTC)
 
 
 class Policy(NamedTuple):
@@ -93,7 +94,8 @@ def outlook(ticket: Mapping[str, Any], terms: Terms) -> Outlook:
         for event in _events(ticket, terms, promise):
             if event.name in ticket["sla_told"] and event.at <= terms.now:
                 told.append(event.name)
-            elif promise.met_at is None or event.at < promise.met_at:
+            # Nobody is warned of what is done.
+            elif promise.met_at is None or (event.kind == "breached" and event.at < promise.met_at):
                 ahead.append(event)
     return Outlook(told, sorted(ahead, key=lambda event: event.at))
 
@@ -132,7 +134,8 @@ def _events(ticket: Mapping[str, Any], terms: Terms, promise: Promise) -> Iterat
     if due_at is None:
         return
     if promise.minutes is None:
-        soon, paused_at = due_at - timedelta(minutes=_SOON_MINUTES), None
+        # The first instants that there are have none before them.
+        soon, paused_at = due_at - min(timedelta(minutes=_SOON_MINUTES), due_at - _FIRST_INSTANT), None
     else:
         lead = min(_SOON_MINUTES, promise.minutes // _SOON_PART)
         # The due instant is kept, so that a policy that changed meanwhile cannot put this one behind it.

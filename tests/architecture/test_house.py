@@ -52,7 +52,9 @@ def test_only_the_composition_root_knows_the_dialects() -> None:
         assert not [name for name in imports(path) if name.startswith(strangers)], path
 
 
-@pytest.mark.parametrize("module", ["operations", "queries", "tables", "commands", "views", "life"])
+@pytest.mark.parametrize(
+    "module", ["operations", "queries", "tables", "commands", "views", "life", "levels", "targets", "sla"]
+)
 def test_operations_know_no_transport(module: str) -> None:
     transport = ("grpc", "google", "tickets.", "service.rest", "service.rpc", "service.interceptors")
     for dialect in DIALECTS:
@@ -130,6 +132,7 @@ def _statements() -> Iterator[tuple[str, Any]]:
     yield from (("helpdesk", statement) for statement in helpdesk.CREATE)
     for scope in (frozenset({"tenant_id"}), frozenset({"tenant_id", "app_id"})):
         yield "helpdesk", helpdesk.get_ticket(scope | {"id"})
+        yield "helpdesk", helpdesk.get_ticket_and_terms(scope | {"id"})
         yield "helpdesk", helpdesk.lock_ticket(scope | {"number"})
         yield "helpdesk", helpdesk.update_ticket(scope | {"id"})
         yield from (("helpdesk", helpdesk.list_tickets(scope, frozenset(), sort, onward=True)) for sort in ORDERS)
@@ -143,8 +146,27 @@ def _statements() -> Iterator[tuple[str, Any]]:
         helpdesk.GET_COMMENT,
         helpdesk.CREATE_COMMENT,
         helpdesk.UPDATE_COMMENT,
+        helpdesk.TELL,
+        helpdesk.SET_DUE,
+        helpdesk.SET_LOOK,
     )
     yield from (("helpdesk", statement) for statement in written)
+    for of_status in (True, False):
+        yield "helpdesk", helpdesk.list_policies(of_status=of_status, onward=not of_status)
+    levels = (
+        helpdesk.SLA_TERMS,
+        helpdesk.GET_POLICY,
+        helpdesk.LOCK_POLICY,
+        helpdesk.CREATE_POLICY,
+        helpdesk.UPDATE_POLICY,
+        helpdesk.ACTIVATE,
+        helpdesk.DEACTIVATE,
+        helpdesk.GET_CALENDAR,
+        helpdesk.SET_CALENDAR,
+        helpdesk.LOOK_AGAIN_AT_POLICY,
+        helpdesk.LOOK_AGAIN_AT_BUSINESS_HOURS,
+    )
+    yield from (("helpdesk", statement) for statement in levels)
 
 
 SCOPES = {"itsm": {"account_id", "live"}, "handoff": {"user_id"}, "helpdesk": {"tenant_id"}}

@@ -14,6 +14,7 @@ from system import Service, World
 
 ITSM = {"subject": "VPN is down", "description": "Since nine."}
 HELPDESK = {"title": "VPN is down"}
+POLICY = {"name": "Urgent", "priority": "urgent", "resolution_minutes": 60}
 HANDOFF = {"title": "VPN is down", "description": "Since nine.", "request_type": "bug"}
 
 
@@ -28,7 +29,16 @@ class Endpoint:
     body: Mapping[str, Any]
 
 
-WRITES = ["itsm POST", "itsm PATCH", "helpdesk POST", "helpdesk PATCH", "helpdesk close", "handoff POST"]
+WRITES = [
+    "itsm POST",
+    "itsm PATCH",
+    "helpdesk POST",
+    "helpdesk PATCH",
+    "helpdesk close",
+    "helpdesk policy",
+    "helpdesk calendar",
+    "handoff POST",
+]
 
 
 async def endpoint(name: str, world: World, client: httpx.AsyncClient) -> Endpoint:
@@ -37,6 +47,10 @@ async def endpoint(name: str, world: World, client: httpx.AsyncClient) -> Endpoi
     if api == "itsm":
         credential = (await world.program()).credential
         path, body = "/api/v1/tickets", ITSM
+    elif what == "policy":
+        return Endpoint(api, "POST", "/api/v1/helpdesk/sla-policies", world.person("agent"), POLICY)
+    elif what == "calendar":
+        return Endpoint(api, "PATCH", "/api/v1/helpdesk/calendar", world.person("agent"), {})
     elif api == "helpdesk":
         credential = world.person("read", "write")
         path, body = "/api/v1/helpdesk/tickets", HELPDESK
@@ -133,6 +147,16 @@ WRONG: Mapping[str, Mapping[str, Sequence[Any]]] = {
     },
     "helpdesk PATCH": {"title": (None,), "status": (None,), "tags": (None,), "due_at": (1,), "source_type": ("mail",)},
     "helpdesk close": {"resolution_note": (1, "x" * 5001, "\0")},
+    "helpdesk policy": {
+        "applies_to": (None, [["incident"]], ["x"] * 1000),
+        "resolution_minutes": ("60", 1e300, 2**64),
+        "business_hours_only": ("true", 0),
+    },
+    "helpdesk calendar": {
+        "time_zone": (None, "../../etc/passwd", "\0", "x" * 100_000),
+        "hours": (None, [[]], [{}] * 10_000),
+        "holidays": (None, [20301225], ["\0"]),
+    },
     "handoff POST": {
         "title": (12, None, "", "   ", "x" * 141, "\0"),
         "description": ("", "x" * 20_001, 1),
@@ -197,6 +221,8 @@ UNKNOWN_PATHS = [
     ("helpdesk", "GET", "/api/v1/helpdesk"),
     ("helpdesk", "GET", "/api/v1/helpdesk/tickets/a/b/c"),
     ("helpdesk", "PUT", "/api/v1/helpdesk/tickets"),
+    ("helpdesk", "DELETE", "/api/v1/helpdesk/sla-policies/sla_1"),
+    ("helpdesk", "POST", "/api/v1/helpdesk/calendar"),
     ("handoff", "POST", "/api/tickets"),
     ("handoff", "GET", "/api/projects"),
     ("handoff", "GET", "/"),
@@ -242,6 +268,11 @@ RAW_TARGETS = [
     "/api/v1/helpdesk/tickets?limit=0",
     "/api/v1/helpdesk/tickets?cursor=%00",
     "/api/v1/helpdesk/tickets?cursor=a%22b",
+    "/api/v1/helpdesk/tickets/%00/sla",
+    "/api/v1/helpdesk/sla-policies/%00",
+    "/api/v1/helpdesk/sla-policies/%ff%fe",
+    "/api/v1/helpdesk/sla-policies?status=%00",
+    "/api/v1/helpdesk/sla-policies?cursor=%F0%9F%8E%AB",
     "/api/tickets?limit=1001",
     "/api/tickets?cursor=%F0%9F%8E%AB",
     "/api/tickets?slim=perhaps",
@@ -252,7 +283,7 @@ RAW_TARGETS = [
 @pytest.mark.parametrize("target", RAW_TARGETS, ids=lambda target: target[:60])
 async def test_bad_paths_and_queries_are_refused(gateway_url: str, world: World, target: str) -> None:
     api = "itsm" if target.startswith("/api/v1/tickets") else "handoff"
-    credentials = {"itsm": (await world.program()).credential, "handoff": world.person("read", sub=str(uuid4()))}
+    credentials = {"itsm": (await world.program()).credential, "handoff": world.person("agent", sub=str(uuid4()))}
     reply = await raw(gateway_url, api, "GET", target, credentials[api])
     assert isinstance(reply.status, int)
     assert 400 <= reply.status < 500, reply

@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, assert_type
 from uuid import uuid4
 
@@ -61,16 +62,16 @@ class Client:
         self.client: Any = client
 
     def method(self, name: str) -> Any:
-        """A method by its name, such as `helpdesk.get`."""
-        api, _, method = name.partition(".")
-        return getattr(getattr(self.client, api).tickets, method)
+        """A method by its name, such as `helpdesk.calendar.get`, or `helpdesk.get`, which is one of the tickets."""
+        api, *resource, method = name.split(".")
+        return attrgetter(".".join((api, *(resource or ["tickets"]), method)))(self.client)
 
-    async def one(self, name: str, *args: Any, **members: Any) -> Any:
+    async def one(self, name: str, /, *args: Any, **members: Any) -> Any:
         """The answer of a method."""
         async with asyncio.timeout(PATIENCE):
             return await self._run(partial(self.method(name), *args, **members))
 
-    async def many(self, name: str, *args: Any, **members: Any) -> list[Any]:
+    async def many(self, name: str, /, *args: Any, **members: Any) -> list[Any]:
         """All answers of a method."""
         answers, items = self.method(name)(*args, **members), []
         while (item := await self.next(answers)) is not _END:
@@ -229,6 +230,72 @@ async def test_comments_and_history(clients: Clients, service: Service, world: W
     assert [event.type.removeprefix("ticket.comment") for event in history[1:]] == ["ed", "ed", "_edited", "ed"]
     assert [event.actor for event in history] == ["per_1", "per_1", "per_2", "per_1", "per_2"]
     assert [event.version for event in await person.many("helpdesk.events", made.number)] == [1, 2, 4, 5]
+
+
+async def test_service_levels(clients: Clients, service: Service, world: World) -> None:
+    client = clients(service.target, token=token(world.person("read", "write", "agent")))
+    promise: dict[str, Any] = {"name": "Fast", "description": "!", "priority": "high", "applies_to": ["change"]}
+    promise |= {"first_response_minutes": 30, "resolution_minutes": 240}
+    policy = await client.one("helpdesk.sla_policies.create", **promise, idempotency_key="mine")
+    assert isinstance(policy, helpdesk.SlaPolicy)
+    assert await client.one("helpdesk.sla_policies.create", **promise, idempotency_key="mine") == policy
+    assert (policy.applies_to, policy.first_response_minutes, policy.status) == (("change",), 30, "active")
+    with pytest.raises(ConflictError, match="already_exists"):
+        await client.one("helpdesk.sla_policies.create", **promise)
+    other = await client.one("helpdesk.sla_policies.create", name="Slow", priority="low", resolution_minutes=600)
+    assert (other.description, other.applies_to, other.first_response_minutes) == (None, (), None)
+
+    # Given, as neither priority nor type would bring it.
+    made = await client.one("helpdesk.create", title="A", status="pending", sla_policy=policy.id)
+    assert (made.sla_policy, made.due_at) == (policy.id, made.created_at + timedelta(minutes=240))
+    sla = await client.one("helpdesk.sla", made.number)
+    assert sla == helpdesk.TicketSla(
+        ticket_id=made.id,
+        policy=policy,
+        time_zone=None,
+        is_paused=True,
+        as_of=sla.as_of,
+        first_response=replace(
+            sla.resolution, target_minutes=30, due_at=made.created_at + timedelta(minutes=30), remaining_seconds=1800
+        ),
+        resolution=helpdesk.SlaTarget(
+            target_minutes=240,
+            due_at=made.due_at,
+            met_at=None,
+            is_breached=False,
+            breached_at=None,
+            elapsed_seconds=0,
+            remaining_seconds=14400,
+            counted=(),
+            paused=(helpdesk.Interval(start=made.created_at, end=None),),
+        ),
+    )
+
+    calendar = await client.one("helpdesk.calendar.get")
+    assert (calendar.time_zone, calendar.holidays, calendar.updated_at, calendar.updated_by) == ("UTC", (), None, None)
+    assert calendar.hours[4] == helpdesk.BusinessHours(weekday="friday", start="09:00", end="17:00")
+    night = {"weekday": "saturday", "start": "18:00", "end": "24:00"}
+    changed = await client.one(
+        "helpdesk.calendar.update", hours=[night, *calendar.hours[:1]], holidays=["2030-12-25", "2030-01-01"]
+    )
+    assert (changed.time_zone, changed.holidays) == ("UTC", ("2030-01-01", "2030-12-25"))
+    assert [(hours.weekday, hours.end) for hours in changed.hours] == [("saturday", "24:00"), ("monday", "17:00")]
+    moved = await client.one("helpdesk.calendar.update", time_zone="Europe/Berlin", hours=None, holidays=None)
+    assert moved == await client.one("helpdesk.calendar.get")
+    assert (moved.time_zone, moved.hours, moved.holidays) == ("Europe/Berlin", (), ())
+
+    cleared = {"description": None, "applies_to": None, "first_response_minutes": None}
+    becomes = await client.one("helpdesk.sla_policies.update", policy.id, business_hours_only=True, **cleared)
+    assert (becomes.description, becomes.applies_to, becomes.first_response_minutes) == (None, (), None)
+    assert (becomes.name, becomes.business_hours_only) == ("Fast", True)
+    assert await client.one("helpdesk.sla_policies.get", policy.id) == becomes
+    sla = await client.one("helpdesk.sla", made.id)
+    assert (sla.policy, sla.time_zone, sla.first_response) == (becomes, "Europe/Berlin", None)
+
+    assert await client.many("helpdesk.sla_policies.list", page_size=1) == [other, becomes]
+    assert await client.many("helpdesk.sla_policies.list", status="inactive") == []
+    with pytest.raises(NotFoundError):
+        await client.one("helpdesk.sla_policies.get", "sla_0")
 
 
 async def test_itsm(clients: Clients, service: Service, world: World) -> None:
@@ -567,6 +634,18 @@ CALLS: dict[str, tuple[tuple[str, ...], dict[str, Any], Message, str]] = {
     "helpdesk.edit_comment": (("1", "2", "A"), {}, helpdesk_pb2.UpdateCommentResponse(), ""),
     "helpdesk.comments": (("1",), {}, helpdesk_pb2.ListCommentsResponse(), "read"),
     "helpdesk.events": (("1",), {}, helpdesk_pb2.ListTicketEventsResponse(), "read"),
+    "helpdesk.sla": (("1",), {}, helpdesk_pb2.GetTicketSlaResponse(), "read"),
+    "helpdesk.sla_policies.list": ((), {}, helpdesk_pb2.ListSlaPoliciesResponse(), "read"),
+    "helpdesk.sla_policies.get": (("1",), {}, helpdesk_pb2.GetSlaPolicyResponse(), "read"),
+    "helpdesk.sla_policies.create": (
+        (),
+        {"name": "A", "priority": "low", "resolution_minutes": 1},
+        helpdesk_pb2.CreateSlaPolicyResponse(),
+        "key",
+    ),
+    "helpdesk.sla_policies.update": (("1",), {"name": "A"}, helpdesk_pb2.UpdateSlaPolicyResponse(), ""),
+    "helpdesk.calendar.get": ((), {}, helpdesk_pb2.GetCalendarResponse(), "read"),
+    "helpdesk.calendar.update": ((), {"holidays": []}, helpdesk_pb2.UpdateCalendarResponse(), ""),
     "helpdesk.watch": ((), {}, helpdesk_pb2.WatchTicketsResponse(), "watch"),
     "itsm.create": ((), {"subject": "A", "description": "B"}, itsm_pb2.CreateTicketResponse(), "key"),
     "itsm.get": ((P,), {}, itsm_pb2.GetTicketResponse(), "read"),
@@ -589,6 +668,14 @@ CALLS: dict[str, tuple[tuple[str, ...], dict[str, Any], Message, str]] = {
 }
 UNARY = [name for name, (_, _, _, safe) in CALLS.items() if safe != "watch"]
 LISTS = ("list", "list_project", "events", "comments")
+# By what the names of their methods begin with.
+RESOURCES: dict[str, Any] = {
+    "helpdesk": helpdesk.Tickets,
+    "helpdesk.sla_policies": helpdesk.SlaPolicies,
+    "helpdesk.calendar": helpdesk.TenantCalendar,
+    "itsm": itsm.Tickets,
+    "handoff": handoff.Tickets,
+}
 
 
 async def make(client: Client, name: str) -> Any:
@@ -598,13 +685,12 @@ async def make(client: Client, name: str) -> Any:
 
 
 def test_every_method_is_in_the_table() -> None:
-    modules = {"helpdesk": helpdesk, "itsm": itsm, "handoff": handoff}
-    offered = {f"{api}.{name}" for api, module in modules.items() for name in vars(module.Tickets) if name[0].islower()}
+    offered = {f"{prefix}.{name}" for prefix, kind in RESOURCES.items() for name in vars(kind) if name[0].islower()}
     assert offered == set(CALLS)
-    for api, module in modules.items():
-        answers = [answer for name, (_, _, answer, _) in CALLS.items() if name.startswith(api)]
-        served = {method.response.DESCRIPTOR.full_name for method in module.Tickets.METHODS.values()}
-        assert {answer.DESCRIPTOR.full_name for answer in answers} == served
+    answers = {answer.DESCRIPTOR.full_name for _, _, answer, _ in CALLS.values()}
+    assert answers == {
+        method.response.DESCRIPTOR.full_name for kind in RESOURCES.values() for method in kind.METHODS.values()
+    }
 
 
 @pytest.mark.parametrize("name", UNARY)
@@ -883,6 +969,11 @@ def test_what_no_request_can_hold_is_told_without_one() -> None:
             tickets.update("1", update_mask=["status"])
         with pytest.raises(ValueError, match="Out of range float"):
             tickets.create(title="A", tags={"n": float("nan")})
+        calendar: Any = client.helpdesk.calendar
+        with pytest.raises(ValueError, match="weekday: 'mon' is none of monday, tuesday"):
+            calendar.update(hours=[{"weekday": "mon", "start": "09:00", "end": "17:00"}])
+        with pytest.raises(TypeError, match="BusinessHours has no member 'day'"):
+            calendar.update(hours=[{"day": "monday"}])
 
 
 def test_the_client_needs_nothing_of_the_server() -> None:
@@ -897,10 +988,10 @@ assert not strangers, strangers
 
 
 def test_methods_say_what_they_do() -> None:
-    for module in (helpdesk, itsm, handoff):
-        for name in vars(module.Tickets):
+    for kind in RESOURCES.values():
+        for name in vars(kind):
             if name[0].islower():
-                assert getattr(module.Tickets, name).__doc__
+                assert getattr(kind, name).__doc__
     with TicketsClient("127.0.0.1:1") as client:
         assert client.itsm.tickets.get.__name__ == "get"
 
@@ -923,6 +1014,14 @@ if TYPE_CHECKING:
         assert_type([event.changes for event in client.helpdesk.tickets.events("1")], list[dict[str, Any]])
         client.helpdesk.tickets.create(description="No title")  # type: ignore[call-arg]
         client.handoff.tickets.update(P, "1", role_status={"role": "qa"})  # type: ignore[typeddict-item]
+        assert_type(client.helpdesk.tickets.sla("1"), helpdesk.TicketSla)
+        assert_type(list(client.helpdesk.sla_policies.list(status="active")), list[helpdesk.SlaPolicy])
+        client.helpdesk.sla_policies.create(name="A", priority="low")  # type: ignore[call-arg]
+        client.helpdesk.sla_policies.update("1", applies_to=None, first_response_minutes=None, description=None)
+        client.helpdesk.sla_policies.update("1", resolution_minutes=None)  # type: ignore[arg-type]
+        hours = client.helpdesk.calendar.get().hours
+        client.helpdesk.calendar.update(hours=[*hours, {"weekday": "monday", "start": "09:00", "end": "12:00"}])
+        client.helpdesk.calendar.update(time_zone=None)  # type: ignore[arg-type]
 
     async def asynchronous_calls_are_typed(client: AsyncTicketsClient) -> None:
         assert_type(await client.helpdesk.tickets.get("TKT-0001"), helpdesk.Ticket)
@@ -930,3 +1029,5 @@ if TYPE_CHECKING:
         assert_type([told.event async for told in client.handoff.tickets.watch(P)], list[handoff.TicketEvent | None])
         assert_type([told async for told in client.helpdesk.tickets.watch(cursor=None)], list[helpdesk.Watched])
         await client.helpdesk.tickets.get(1)  # type: ignore[arg-type]
+        assert_type(await client.helpdesk.calendar.update(holidays=None), helpdesk.Calendar)
+        assert_type([policy async for policy in client.helpdesk.sla_policies.list()], list[helpdesk.SlaPolicy])

@@ -1,15 +1,17 @@
 """contracts/helpdesk.md at both doors: the ticket, what goes in, what comes out, its life and its history."""
 
 import re
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from desk import TICKET, URL, Door, create, get, update
 from harness import METHODS, Grpc, Rest, rest_reply
-from system import World
+from system import Credential, World
 from tickets.helpdesk.v1 import service_pb2
 
+# And a policy of its tenant: `everything`.
 EVERYTHING = {
     "title": "Zoë's VPN 🎫",
     "description": "# Since nine\n\nNothing.",
@@ -20,7 +22,6 @@ EVERYTHING = {
     "submitted_by_id": "per_01JABCDEFGHJKMNPQRSTVWXYZ0",
     "assigned_to_id": "2b1f0e9c-6d52-4a55-9d3a-2f7c1a3c9b11",
     "team_id": "grp_1",
-
     "due_at": "2030-02-20T14:30:00.25Z",
     "related_asset_id": "ast_1",
     "related_vulnerability_id": "vul_1",
@@ -67,7 +68,10 @@ CLEARABLE = [
     "related_vulnerability_id",
 ]
 FIXED = ["title", "type", "status", "priority", "tags", "source_type"]
-IDS = ["assigned_to_id", "team_id", "sla_policy", "related_asset_id", "related_vulnerability_id"]
+# Opaque; that of the SLA policy is none.
+IDS = ["assigned_to_id", "team_id", "related_asset_id", "related_vulnerability_id"]
+# What a due instant that was given gives way to.
+MATCHED = ["priority", "type", "sla_policy"]
 VOCABULARIES = {
     "type": ["incident", "service_request", "change", "problem"],
     "status": ["open", "in_progress", "pending", "resolved", "closed"],
@@ -82,7 +86,7 @@ BROKEN = [
     ({"description": "\0"}, ["description"]),
     ({"category": "x" * 256}, ["category"]),
     ({"category": "\0"}, ["category"]),
-    *(({name: value}, [name]) for name in IDS for value in ("", "x" * 65, "a\0b")),
+    *(({name: value}, [name]) for name in [*IDS, "sla_policy"] for value in ("", "x" * 65, "a\0b")),
     *(({name: word}, [name]) for name in VOCABULARIES for word in ("other", "INCIDENTS")),
     ({"tags": ["a\0b"]}, ["tags"]),
     ({"tags": {"a\0b": 1}}, ["tags"]),
@@ -98,6 +102,24 @@ EDGES = {
     **dict.fromkeys(IDS, "x" * 64),
     "tags": ["x" * (262_144 - len('[""]'))],
 }
+RESOLUTION_MINUTES = 60
+
+
+async def everything(door: Door, world: World, tenant_id: str) -> dict[str, Any]:
+    """Every member of a new ticket, with a policy that its priority and type have not anyway."""
+    agent = world.person("agent", tenant_id=tenant_id)
+    return {**EVERYTHING, "sla_policy": await policy(door, agent, "low", RESOLUTION_MINUTES)}
+
+
+async def policy(door: Door, agent: Credential, priority: str, minutes: int) -> str:
+    body = {"name": "x", "priority": priority, "resolution_minutes": minutes}
+    made = (await door.call("helpdesk.create_policy", agent, body=body)).succeeded(201)
+    return str(made["id"])
+
+
+def minutes_after(instant: str, minutes: int) -> str:
+    later = datetime.fromisoformat(instant) + timedelta(minutes=minutes)
+    return later.isoformat().replace("+00:00", "Z")
 
 
 # The ticket
@@ -119,15 +141,18 @@ async def test_a_ticket_is_created_with_the_documented_defaults(door: Door, worl
 
 
 async def test_every_member_is_kept_and_read_back(door: Door, world: World) -> None:
-    person = world.person("read", "write")
-    made = await create(door, person, **EVERYTHING)
-    assert {name: made[name] for name in EVERYTHING} == {**EVERYTHING, "due_at": "2030-02-20T14:30:00.250000Z"}
+    tenant_id = f"ten_{uuid4().hex}"
+    person = world.person("read", "write", tenant_id=tenant_id)
+    given = await everything(door, world, tenant_id)
+    made = await create(door, person, **given)
+    assert {name: made[name] for name in given} == {**given, "due_at": "2030-02-20T14:30:00.250000Z"}
     assert await get(door, person, made) == made
 
 
 async def test_one_ticket_is_the_same_at_both_doors(rest: Rest, rpc: Grpc, world: World) -> None:
-    person = world.person("read", "write", app_id="app_1")
-    made = await create(rest, person, **EVERYTHING)
+    tenant_id = f"ten_{uuid4().hex}"
+    person = world.person("read", "write", tenant_id=tenant_id, app_id="app_1")
+    made = await create(rest, person, **await everything(rest, world, tenant_id))
     assert await get(rpc, person, made) == made
 
 
@@ -283,12 +308,19 @@ async def test_a_patch_changes_what_it_names_and_nothing_else(door: Door, world:
     tenant_id = f"ten_{uuid4().hex}"
     person = world.person("read", "write", tenant_id=tenant_id)
     agent = world.person("agent", tenant_id=tenant_id, sub="per_2")
-    made = await create(door, person, **EVERYTHING)
+    made = await create(door, person, **await everything(door, world, tenant_id))
     value = {**EDGES, "type": "change", "status": "open", "priority": "low", "source_type": "server"}.get(member)
     changes = {member: value or "2031-01-01T00:00:00Z"}
+    minutes = RESOLUTION_MINUTES
+    if member == "sla_policy":
+        minutes *= 2
+        changes = {member: await policy(door, agent, "high", minutes)}
+    expected = {**made, **changes}
+    if member in MATCHED:
+        expected["due_at"] = minutes_after(made["created_at"], minutes)
     changed = (await update(door, agent, made, **changes)).succeeded()
     assert changed["updated_at"] > made["updated_at"]
-    assert changed == {**made, **changes, "updated_at": changed["updated_at"], "updated_by": "per_2"}
+    assert changed == {**expected, "updated_at": changed["updated_at"], "updated_by": "per_2"}
     assert await get(door, person, made) == changed
 
 
@@ -304,10 +336,13 @@ async def test_every_patch_moves_updated_at_even_one_that_changes_nothing(door: 
 
 @pytest.mark.parametrize("member", CLEARABLE)
 async def test_null_clears_what_may_be_null_and_nothing_else(door: Door, world: World, member: str) -> None:
-    person = world.person("read", "agent")
-    made = await create(door, person, **EVERYTHING)
+    tenant_id = f"ten_{uuid4().hex}"
+    person = world.person("read", "agent", tenant_id=tenant_id)
+    made = await create(door, person, **await everything(door, world, tenant_id))
     cleared = (await update(door, person, made, **{member: None})).succeeded()
-    assert cleared == {**made, member: None, "updated_at": cleared["updated_at"]}
+    expected = {**made, member: None, "updated_at": cleared["updated_at"]}
+    # Nothing is due without a policy.
+    assert cleared == (expected | {"due_at": None} if member == "sla_policy" else expected)
     assert await get(door, person, made) == cleared
 
 

@@ -1,4 +1,4 @@
-"""contracts/helpdesk.md and errors.md at both doors: a new ticket under an idempotency key is made once."""
+"""contracts/helpdesk.md and errors.md at both doors: what has an idempotency key is made once."""
 
 import asyncio
 from typing import Any
@@ -171,3 +171,68 @@ async def test_a_change_has_no_use_for_a_key(door: Door, world: World) -> None:
         path = {"id": made["id"]}
         reply = await door.call("helpdesk.update", person, path=path, body={"title": title}, headers=headers)
         assert reply.succeeded()["title"] == title
+
+
+# SLA policies
+
+
+async def create_policy(door: Door, agent: Credential, key: str, **members: Any) -> Reply:
+    body = {"name": "Urgent", "priority": "urgent", "resolution_minutes": 60, **members}
+    return await door.call("helpdesk.create_policy", agent, body=body, headers={"idempotency-key": key})
+
+
+async def change_policy(door: Door, agent: Credential, policy: Any, **changes: Any) -> None:
+    (await door.call("helpdesk.update_policy", agent, path={"id": policy["id"]}, body=changes)).succeeded()
+
+
+async def count_policies(door: Door, agent: Credential) -> int:
+    return len((await door.call("helpdesk.policies", agent)).succeeded()["sla_policies"])
+
+
+async def test_a_policy_is_made_once_for_a_key(door: Door, world: World) -> None:
+    tenant_id = f"ten_{uuid4().hex}"
+    agent = world.person("agent", tenant_id=tenant_id)
+    first = await create_policy(door, agent, "key", applies_to=["change"], status="inactive")
+    assert "idempotent-replayed" not in first.headers
+    await change_policy(door, agent, first.succeeded(201), name="New")
+    again = await create_policy(door, agent, "key", applies_to=["change"], status="inactive")
+    assert again.succeeded(201) == first.body
+    assert again.headers["idempotent-replayed"] == "true"
+    (await create_policy(door, agent, "key")).failed("idempotency_mismatch")
+    # Keys of someone else, and for a ticket, are others.
+    colleague = world.person("agent", tenant_id=tenant_id, sub="per_2")
+    (await create_policy(door, colleague, "key", applies_to=["change"], status="inactive")).succeeded(201)
+    (await door.call("helpdesk.create", agent, body=TICKET, headers={"idempotency-key": "key"})).succeeded(201)
+    assert await count_policies(door, agent) == 2
+
+
+async def test_many_with_one_key_at_the_same_moment_make_one_policy(door: Door, world: World) -> None:
+    agent = world.person("agent")
+    replies = await asyncio.gather(*(create_policy(door, agent, "race") for _ in range(6)))
+    assert len({str(reply.succeeded(201)) for reply in replies}) == 1
+    assert await count_policies(door, agent) == 1
+
+
+async def test_a_failure_frees_the_key_of_a_policy(door: Door, world: World) -> None:
+    agent = world.person("agent")
+    other = (await create_policy(door, agent, "other")).succeeded(201)
+    (await create_policy(door, agent, "key", name="")).failed("validation_error")
+    assert (await create_policy(door, agent, "key")).body["code"] == "already_exists"
+    await change_policy(door, agent, other, status="inactive")
+    reply = await create_policy(door, agent, "key")
+    assert reply.succeeded(201)["status"] == "active"
+    assert "idempotent-replayed" not in reply.headers
+
+
+async def test_a_ticket_whose_policy_went_meanwhile_is_answered_as_it_was(door: Door, world: World) -> None:
+    tenant_id = f"ten_{uuid4().hex}"
+    person, agent = world.person("read", "write", tenant_id=tenant_id), world.person("agent", tenant_id=tenant_id)
+    policy = (await create_policy(door, agent, "policy")).succeeded(201)
+    first = (await create(door, person, "key", sla_policy=policy["id"])).succeeded(201)
+    await change_policy(door, agent, policy, status="inactive", resolution_minutes=1)
+    again = await create(door, person, "key", sla_policy=policy["id"])
+    assert again.succeeded(201) == first
+    assert again.headers["idempotent-replayed"] == "true"
+    (await create(door, person, "key", sla_policy=policy["id"], title="Other")).failed("idempotency_mismatch", MISMATCH)
+    (await create(door, person, "new", sla_policy=policy["id"])).failed("validation_error", paths=["sla_policy"])
+    assert await numbers(door, person) == [first["number"]]

@@ -81,7 +81,7 @@ class Error(_message.Message):
 
     @_builtins.property
     def issues(self) -> _containers.RepeatedCompositeFieldContainer[Global___Issue]:
-        """With validation errors: every problem found, in order."""
+        """With validation errors: the problems found, in order, the first 20 of them."""
 
     def __init__(
         self,

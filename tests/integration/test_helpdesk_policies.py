@@ -1,0 +1,503 @@
+"""contracts/helpdesk.md at both doors, SLA: policies, the tenant's calendar, and the policies that tickets may name."""
+
+import asyncio
+import re
+from typing import Any
+from uuid import uuid4
+
+import grpc
+import pytest
+from desk import TICKET, Door, create, get, numbers, update
+from harness import Grpc, Reply, Rest
+from system import Credential, World
+
+NEW = {"name": "Urgent", "priority": "urgent", "resolution_minutes": 240}
+EVERYTHING = {
+    "name": "Zoë's promise 🎫",
+    "description": "# Fast\n\nAnd friendly.",
+    "applies_to": ["problem", "incident"],
+    "priority": "high",
+    "first_response_minutes": 15,
+    "resolution_minutes": 480,
+    "business_hours_only": True,
+    "status": "inactive",
+}
+DEFAULTS: dict[str, Any] = {
+    "description": None,
+    "applies_to": [],
+    "first_response_minutes": None,
+    "business_hours_only": False,
+    "status": "active",
+}
+STAMPS = {"id", "tenant_id", "created_at", "created_by", "updated_at", "updated_by"}
+TYPES = ["incident", "service_request", "change", "problem"]
+# Of members that both a new policy and a change may have.
+BROKEN: list[tuple[dict[str, Any], str]] = [
+    *(({"name": value}, "name") for value in ("", "x" * 256, "a\0b")),
+    *(({"description": value}, "description") for value in ("x" * 65_537, "\0")),
+    ({"applies_to": ["incident", "other"]}, "applies_to.1"),
+    ({"applies_to": ["change", "incident", "change"]}, "applies_to"),
+    ({"priority": "critical"}, "priority"),
+    *(({name: value}, name) for name in ("first_response_minutes", "resolution_minutes") for value in (0, -1, 525_601)),
+    ({"status": "deleted"}, "status"),
+]
+POLICIES = ("helpdesk.policies", "helpdesk.policy", "helpdesk.create_policy", "helpdesk.update_policy")
+CALENDAR = ("helpdesk.calendar", "helpdesk.update_calendar")
+WEEK = ["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
+
+
+def tenant() -> str:
+    return f"ten_{uuid4().hex}"
+
+
+async def make(door: Door, agent: Credential, **members: Any) -> Any:
+    return (await attempt(door, agent, **members)).succeeded(201)
+
+
+async def attempt(door: Door, agent: Credential, **members: Any) -> Reply:
+    return await door.call("helpdesk.create_policy", agent, body={**NEW, **members})
+
+
+async def read(door: Door, agent: Credential, policy: Any) -> Any:
+    return (await door.call("helpdesk.policy", agent, path={"id": policy["id"]})).succeeded()
+
+
+async def change(door: Door, agent: Credential, policy: Any, **changes: Any) -> Reply:
+    return await door.call("helpdesk.update_policy", agent, path={"id": policy["id"]}, body=changes)
+
+
+async def page(door: Door, agent: Credential, **query: Any) -> Reply:
+    return await door.call("helpdesk.policies", agent, query=query)
+
+
+async def listed(door: Door, agent: Credential, **query: Any) -> Any:
+    return (await page(door, agent, **query)).succeeded()["sla_policies"]
+
+
+async def calendar(door: Door, agent: Credential) -> Any:
+    return (await door.call("helpdesk.calendar", agent)).succeeded()
+
+
+async def set_calendar(door: Door, agent: Credential, **changes: Any) -> Reply:
+    return await door.call("helpdesk.update_calendar", agent, body=changes)
+
+
+def is_taken(reply: Reply) -> bool:
+    """Whether there is an active policy for that already; otherwise it succeeded."""
+    if reply.status in (200, 201, grpc.StatusCode.OK):
+        return False
+    assert reply.status == (409 if reply.door == "rest" else grpc.StatusCode.ALREADY_EXISTS), reply
+    assert reply.body["code"] == "already_exists"
+    assert reply.words() == "There is an active SLA policy for this priority and type already"
+    return True
+
+
+# The policy
+
+
+async def test_a_policy_is_created_with_defaults(door: Door, world: World) -> None:
+    tenant_id = tenant()
+    made = await make(door, world.person("agent", tenant_id=tenant_id, sub="per_7"))
+    assert set(made) == {*NEW, *DEFAULTS, *STAMPS}
+    assert {name: made[name] for name in (*NEW, *DEFAULTS)} == {**NEW, **DEFAULTS}
+    assert re.fullmatch(r"sla_[0-9A-HJKMNP-TV-Z]{26}", made["id"])
+    assert made["tenant_id"] == tenant_id
+    assert made["created_by"] == made["updated_by"] == "per_7"
+    assert made["updated_at"] == made["created_at"]
+
+
+async def test_every_member_of_a_policy_is_kept_and_read_at_both_doors(
+    door: Door, rest: Rest, rpc: Grpc, world: World
+) -> None:
+    agent = world.person("agent")
+    made = await make(door, agent, **EVERYTHING)
+    assert {name: made[name] for name in EVERYTHING} == EVERYTHING
+    for reader in (rest, rpc):
+        assert await read(reader, agent, made) == made
+        assert await listed(reader, agent) == [made]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"name": "New"},
+        {"description": None},
+        {"applies_to": ["change"]},
+        {"applies_to": []},
+        {"priority": "low"},
+        {"first_response_minutes": None},
+        {"first_response_minutes": 525_600, "resolution_minutes": 1},
+        {"business_hours_only": False},
+        {"status": "active"},
+        {**NEW, **DEFAULTS},
+    ],
+    ids=str,
+)
+async def test_a_patch_of_a_policy_changes_what_it_names_and_nothing_else(
+    door: Door, world: World, changes: Any
+) -> None:
+    tenant_id = tenant()
+    agent = world.person("agent", tenant_id=tenant_id, sub="per_1")
+    made = await make(door, agent, **EVERYTHING)
+    changed = (await change(door, world.person("agent", tenant_id=tenant_id, sub="per_2"), made, **changes)).succeeded()
+    assert changed["updated_at"] > made["updated_at"]
+    assert changed == {**made, **changes, "updated_at": changed["updated_at"], "updated_by": "per_2"}
+    assert await read(door, agent, made) == changed
+
+
+@pytest.mark.parametrize("minutes", [1, 525_600])
+async def test_bounds_of_a_policy_hold_at_their_edges(door: Door, world: World, minutes: int) -> None:
+    edges = {"name": "é" * 255, "description": "x" * 65_536, "applies_to": TYPES, "resolution_minutes": minutes}
+    made = await make(door, world.person("agent"), first_response_minutes=minutes, **edges)
+    assert {name: made[name] for name in edges} == edges
+    assert made["first_response_minutes"] == minutes
+
+
+@pytest.mark.parametrize(("changed", "path"), BROKEN, ids=lambda value: str(value)[:40])
+async def test_broken_bounds_of_a_policy_are_told_by_path(door: Door, world: World, changed: Any, path: str) -> None:
+    agent = world.person("agent")
+    (await attempt(door, agent, **changed)).failed("validation_error", paths=[path])
+    made = await make(door, agent, **EVERYTHING)
+    (await change(door, agent, made, **changed)).failed("validation_error", paths=[path])
+    assert await listed(door, agent) == [made]
+
+
+@pytest.mark.parametrize("member", ["name", "priority", "resolution_minutes", "business_hours_only", "status"])
+async def test_what_cannot_be_cleared_of_a_policy_says_so(door: Door, world: World, member: str) -> None:
+    agent = world.person("agent")
+    made = await make(door, agent)
+    reply = await change(door, agent, made, **{member: None, "description": "x"})
+    reply.failed("validation_error", paths=[member])
+    assert await read(door, agent, made) == made
+
+
+async def test_types_are_not_told_one_by_one_where_there_are_too_many(door: Door, world: World) -> None:
+    reply = await attempt(door, world.person("agent"), applies_to=["other"] * 20)
+    reply.failed("validation_error", paths=["applies_to"])
+
+
+async def test_many_problems_of_a_message_are_still_a_validation_error(rpc: Grpc, world: World) -> None:
+    agent = world.person("agent")
+    (await set_calendar(rpc, agent, holidays=["tomorrow"] * 1000)).failed("validation_error")
+
+
+async def test_a_policy_needs_a_name_a_priority_and_a_resolution(door: Door, world: World) -> None:
+    reply = await door.call("helpdesk.create_policy", world.person("agent"), body={"description": "x"})
+    assert {issue["path"] for issue in reply.failed("validation_error")["issues"]} == set(NEW)
+
+
+@pytest.mark.parametrize("name", ["sla_" + "0" * 26, "sla_", "x" * 300, "TKT-0001", "Zoë"], ids=lambda name: name[:9])
+async def test_a_policy_that_is_not_there_is_not_found(door: Door, world: World, name: str) -> None:
+    agent = world.person("agent")
+    for operation in ("helpdesk.policy", "helpdesk.update_policy"):
+        body = {"name": "New"} if operation == "helpdesk.update_policy" else None
+        (await door.call(operation, agent, path={"id": name}, body=body)).failed("not_found", "SLA policy not found")
+
+
+async def test_an_id_with_a_nul_is_no_policys(rpc: Grpc, world: World) -> None:
+    (await rpc.call("helpdesk.policy", world.person("agent"), path={"id": "sla_\0"})).failed("not_found")
+
+
+# One active policy for a priority and a type
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "taken"),
+    [
+        ({}, {}, True),
+        ({"applies_to": ["incident"]}, {"applies_to": ["incident"]}, True),
+        ({}, {"applies_to": ["problem"]}, True),
+        ({"applies_to": ["problem"]}, {}, True),
+        ({"applies_to": ["incident", "change"]}, {"applies_to": ["problem", "change"]}, True),
+        ({"applies_to": ["incident", "change"]}, {"applies_to": ["problem", "service_request"]}, False),
+        ({}, {"priority": "high"}, False),
+        ({"status": "inactive"}, {}, False),
+        ({}, {"status": "inactive"}, False),
+    ],
+    ids=str,
+)
+async def test_a_priority_and_a_type_have_one_active_policy_at_most(
+    door: Door, world: World, first: Any, second: Any, taken: bool
+) -> None:
+    agent = world.person("agent")
+    made = await make(door, agent, **first)
+    reply = await attempt(door, agent, **second)
+    assert is_taken(reply) == taken
+    assert await listed(door, agent) == ([made] if taken else [reply.body, made])
+    # Another tenant's are none of its business.
+    await make(door, world.person("agent"), **second)
+
+
+@pytest.mark.parametrize(
+    ("own", "changes"),
+    [
+        ({"status": "inactive"}, {"status": "active"}),
+        ({"priority": "low"}, {"priority": "urgent"}),
+        ({"applies_to": ["change"]}, {"applies_to": []}),
+        ({"applies_to": ["change"]}, {"applies_to": ["change", "incident"]}),
+    ],
+    ids=str,
+)
+async def test_a_patch_to_what_is_taken_changes_nothing(door: Door, world: World, own: Any, changes: Any) -> None:
+    agent = world.person("agent")
+    other = await make(door, agent, applies_to=["incident"])
+    made = await make(door, agent, **own)
+    assert is_taken(await change(door, agent, made, name="New", first_response_minutes=1, **changes))
+    assert await listed(door, agent) == [made, other]
+    # It keeps the place that it had, if it had one.
+    assert is_taken(await attempt(door, agent, **own)) == (made["status"] == "active")
+
+
+@pytest.mark.parametrize(
+    ("moved", "place"),
+    [
+        ({"priority": "low"}, {"priority": "low"}),
+        ({"applies_to": ["change"]}, {"applies_to": ["change", "problem"]}),
+        ({"status": "inactive"}, None),
+    ],
+    ids=str,
+)
+async def test_a_policy_that_moves_frees_its_place_and_takes_another(
+    door: Door, world: World, moved: Any, place: Any
+) -> None:
+    agent = world.person("agent")
+    made = await make(door, agent, applies_to=["incident"])
+    (await change(door, agent, made, **moved)).succeeded()
+    await make(door, agent, applies_to=["incident"])
+    if place is not None:
+        assert is_taken(await attempt(door, agent, **place))
+    else:
+        assert is_taken(await change(door, agent, made, status="active"))
+
+
+async def test_of_many_at_the_same_moment_one_becomes_active(door: Door, world: World) -> None:
+    agent = world.person("agent")
+    created = await asyncio.gather(*(attempt(door, agent) for _ in range(6)))
+    assert sorted(map(is_taken, created)) == [False] + [True] * 5
+    # The others were not made inactive: they were not made.
+    assert len(await listed(door, agent)) == 1
+    waiting = [await make(door, agent, priority="low", status="inactive") for _ in range(6)]
+    changed = await asyncio.gather(*(change(door, agent, one, status="active") for one in waiting))
+    assert sorted(map(is_taken, changed)) == [False] + [True] * 5
+    assert [one["status"] for one in await listed(door, agent)].count("active") == 2
+
+
+# Lists
+
+
+async def test_policies_are_listed_newest_first_by_page_and_by_status(door: Door, world: World) -> None:
+    agent = world.person("agent")
+    assert (await page(door, agent)).succeeded() == {"sla_policies": [], "next_cursor": None}
+    made = [await make(door, agent, status="inactive") for _ in range(4)]
+    made.append(await make(door, agent))
+    walked, query = [], {"limit": 2}
+    for size in (2, 2, 1):
+        answer = (await page(door, agent, **query)).succeeded()
+        assert len(answer["sla_policies"]) == size
+        walked += answer["sla_policies"]
+        query["cursor"] = answer["next_cursor"]
+    assert answer["next_cursor"] is None
+    assert walked == made[::-1]
+    assert await listed(door, agent, status="active") == [made[4]]
+    first = (await page(door, agent, status="inactive", limit=3)).succeeded()
+    assert first["sla_policies"] == made[3:0:-1]
+    assert await listed(door, agent, status="inactive", cursor=first["next_cursor"]) == [made[0]]
+
+
+@pytest.mark.parametrize(
+    ("query", "path"), [({"limit": 0}, "limit"), ({"limit": 101}, "limit"), ({"status": "other"}, "status")], ids=str
+)
+async def test_a_list_of_policies_has_bounds(door: Door, world: World, query: Any, path: str) -> None:
+    (await page(door, world.person("agent"), **query)).failed("validation_error", paths=[path])
+
+
+async def test_a_cursor_is_good_for_its_own_list_of_policies_alone(door: Door, world: World) -> None:
+    agent, stranger = world.person("agent"), world.person("agent")
+    for person in (agent, stranger):
+        for _ in range(2):
+            await make(door, person, status="inactive")
+            await create(door, person)
+    cursor = (await page(door, agent, limit=1)).succeeded()["next_cursor"]
+    of_tickets = (await door.call("helpdesk.list", agent, query={"limit": 1})).succeeded()["next_cursor"]
+    assert len(await listed(door, agent, cursor=cursor)) == 1
+    for reply in (
+        await page(door, agent, cursor=cursor, status="inactive"),
+        await page(door, stranger, cursor=cursor),
+        await page(door, agent, cursor=of_tickets),
+        await page(door, agent, cursor=cursor[:-1]),
+        await door.call("helpdesk.list", agent, query={"cursor": cursor}),
+    ):
+        reply.failed("validation_error", paths=["cursor"])
+
+
+# Who may
+
+
+@pytest.mark.parametrize("operation", [*POLICIES, *CALENDAR])
+async def test_service_levels_are_for_agents_alone(door: Door, world: World, operation: str) -> None:
+    tenant_id = tenant()
+    agent = world.person("agent", tenant_id=tenant_id, app_id="app_1")
+    made = await make(door, world.person("agent", tenant_id=tenant_id))
+    path = {"id": made["id"]} if operation in ("helpdesk.policy", "helpdesk.update_policy") else None
+    body = {"helpdesk.create_policy": {**NEW, "priority": "low"}}.get(operation, {} if "update" in operation else None)
+    for scopes in ((), ("read", "write")):
+        reply = await door.call(operation, world.person(*scopes, tenant_id=tenant_id), path=path, body=body)
+        reply.failed("missing_scope", "Token missing required scope: helpdesk:agent")
+    # A token for one application serves the tenant too.
+    reply = await door.call(operation, agent, path=path, body=body)
+    reply.succeeded(201 if operation == "helpdesk.create_policy" else 200)
+
+
+async def test_another_tenants_policies_are_not_there(door: Door, world: World) -> None:
+    agent, stranger = world.person("agent"), world.person("agent")
+    made = await make(door, agent)
+    (await door.call("helpdesk.policy", stranger, path={"id": made["id"]})).failed("not_found")
+    (await change(door, stranger, made, name="Mine")).failed("not_found")
+    assert await listed(door, stranger) == []
+    assert await listed(door, agent) == [made]
+
+
+# The policy that a ticket names
+
+
+@pytest.mark.parametrize("kind", ["unknown", "inactive", "of another tenant"])
+async def test_a_ticket_names_an_active_policy_of_its_tenant(door: Door, world: World, kind: str) -> None:
+    tenant_id = tenant()
+    person, agent = world.person("read", "write", tenant_id=tenant_id), world.person("agent", tenant_id=tenant_id)
+    other = world.person("agent") if kind == "of another tenant" else agent
+    policy = await make(door, other, status="inactive" if kind == "inactive" else "active")
+    name = "x" * 64 if kind == "unknown" else policy["id"]
+    reply = await door.call("helpdesk.create", person, body={**TICKET, "sla_policy": name})
+    reply.failed("validation_error", paths=["sla_policy"])
+    assert await numbers(door, person) == []
+    made = await create(door, person)
+    reply = await update(door, person, made, sla_policy=name, title="New")
+    reply.failed("validation_error", paths=["sla_policy"])
+    assert await get(door, person, made) == made
+
+
+async def test_a_ticket_keeps_a_policy_that_is_inactive_now(door: Door, world: World) -> None:
+    agent = world.person("agent")
+    policy = await make(door, agent)
+    made = await create(door, agent, sla_policy=policy["id"])
+    (await change(door, agent, policy, status="inactive")).succeeded()
+    changed = (await update(door, agent, made, sla_policy=policy["id"], title="New")).succeeded()
+    assert changed == {**made, "title": "New", "updated_at": changed["updated_at"]}
+
+
+# The calendar
+
+
+def hours(weekday: str = "monday", start: str = "09:00", end: str = "17:00") -> dict[str, str]:
+    return {"weekday": weekday, "start": start, "end": end}
+
+
+BUSY = {
+    "time_zone": "Europe/Berlin",
+    # In any order; they may touch or overlap, and the end of a day is 24:00.
+    "hours": [hours("sunday", "22:00", "24:00"), hours(), hours(), hours("monday", "12:00", "18:30")],
+    "holidays": ["2030-12-25", "2031-01-01"],
+}
+
+
+async def test_a_calendar_begins_with_office_hours(door: Door, world: World) -> None:
+    tenant_id = tenant()
+    assert await calendar(door, world.person("agent", tenant_id=tenant_id)) == {
+        "tenant_id": tenant_id,
+        "time_zone": "UTC",
+        "hours": [hours(weekday) for weekday in WEEK[:5]],
+        "holidays": [],
+        "updated_at": None,
+        "updated_by": None,
+    }
+
+
+async def test_a_calendar_is_kept_and_read_at_both_doors(door: Door, rest: Rest, rpc: Grpc, world: World) -> None:
+    tenant_id = tenant()
+    agent = world.person("agent", tenant_id=tenant_id, sub="per_7")
+    made = (await set_calendar(door, agent, **BUSY)).succeeded()
+    stamps = {"tenant_id": tenant_id, "updated_by": "per_7"}
+    assert made == {**BUSY, **stamps, "updated_at": made["updated_at"]}
+    assert made["updated_at"] is not None
+    for reader in (rest, rpc):
+        assert await calendar(reader, world.person("agent", tenant_id=tenant_id)) == made
+        # It is this tenant's alone.
+        assert (await calendar(reader, world.person("agent")))["updated_at"] is None
+
+
+@pytest.mark.parametrize("begun", [False, True], ids=["the default", "a calendar"])
+@pytest.mark.parametrize(
+    ("changes", "kept"),
+    [
+        ({}, {}),
+        *(({"time_zone": name}, {}) for name in ("America/Argentina/Ushuaia", "Etc/GMT+12")),
+        ({"hours": []}, {}),
+        ({"hours": [hours(weekday, "00:00", "24:00") for weekday in WEEK]}, {}),
+        ({"hours": [hours("friday", "23:58", "23:59")] * 100}, {}),
+        ({"holidays": []}, {}),
+        # Each once, in order.
+        ({"holidays": ["2031-01-01", "2028-02-29", "2031-01-01"]}, {"holidays": ["2028-02-29", "2031-01-01"]}),
+        ({"holidays": ["9999-12-31", "0001-01-01"]}, {"holidays": ["0001-01-01", "9999-12-31"]}),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+async def test_a_patch_of_a_calendar_changes_what_it_names_and_nothing_else(
+    door: Door, world: World, begun: bool, changes: Any, kept: Any
+) -> None:
+    tenant_id = tenant()
+    agent = world.person("agent", tenant_id=tenant_id)
+    made = (await set_calendar(door, agent, **BUSY)).succeeded() if begun else await calendar(door, agent)
+    changed = (await set_calendar(door, world.person("agent", tenant_id=tenant_id, sub="per_2"), **changes)).succeeded()
+    assert changed == {**made, **changes, **kept, "updated_at": changed["updated_at"], "updated_by": "per_2"}
+    assert changed["updated_at"] > (made["updated_at"] or "")
+    assert await calendar(door, agent) == changed
+
+
+@pytest.mark.parametrize(
+    ("changes", "path"),
+    [
+        *(
+            ({"time_zone": name}, "time_zone")
+            for name in ("", "Berlin", "europe/berlin", "Mars/Olympus", "../UTC", "UTC\0", "+02:00", "x" * 5_000, None)
+        ),
+        ({"hours": [hours(), hours("someday")]}, "hours.1.weekday"),
+        *(
+            ({"hours": [hours(start=time)]}, "hours.0.start")
+            for time in ("9:00", "24:00", "09:60", "09:00:00", "٠٩:٠٠")
+        ),
+        *(({"hours": [hours(end=time)]}, "hours.0.end") for time in ("24:01", "25:00", "17:00\n", "17")),
+        *(({"hours": [hours(end=time)]}, "hours.0") for time in ("08:59", "09:00")),
+        *(({"hours": [{k: v for k, v in hours().items() if k != name}]}, f"hours.0.{name}") for name in hours()),
+        ({"hours": [hours()] * 101}, "hours"),
+        *(
+            ({"holidays": ["2030-12-25", day]}, "holidays.1")
+            for day in ("2030-02-30", "20301225", "2030-W52-3", "2030-12-25T00:00:00Z", "0000-01-01", "1924905600", "")
+        ),
+        ({"holidays": ["2030-12-25"] * 1001}, "holidays"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+async def test_broken_bounds_of_a_calendar_are_told_by_path(door: Door, world: World, changes: Any, path: str) -> None:
+    agent = world.person("agent")
+    made = (await set_calendar(door, agent, **BUSY)).succeeded()
+    others: dict[str, Any] = {"time_zone": "Asia/Tokyo"} if "time_zone" not in changes else {"holidays": []}
+    (await set_calendar(door, agent, **others, **changes)).failed("validation_error", paths=[path])
+    assert await calendar(door, agent) == made
+
+
+async def test_changes_of_a_calendar_at_the_same_moment_are_all_kept(door: Door, world: World) -> None:
+    agent = world.person("agent")
+    for reply in await asyncio.gather(*(set_calendar(door, agent, **{name: BUSY[name]}) for name in BUSY)):
+        reply.succeeded()
+    made = await calendar(door, agent)
+    assert {name: made[name] for name in BUSY} == BUSY
+
+
+async def test_a_mask_clears_lists_of_levels(rpc: Grpc, world: World) -> None:
+    """A typed list has no null: named in the mask and not set is empty."""
+    agent = world.person("agent")
+    cleared = (await set_calendar(rpc, agent, hours=None, holidays=None)).succeeded()
+    assert (cleared["hours"], cleared["holidays"]) == ([], [])
+    made = await make(rpc, agent, **EVERYTHING)
+    assert (await change(rpc, agent, made, applies_to=None)).succeeded()["applies_to"] == []
