@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from service import jsontext, logs
 from service.admin import operations as admin
-from service.development import AnyOperation, DevelopmentKey, run_as_operator
+from service.development import AnyOperation, DevelopmentKey, encryption_key, run_as_operator
 from service.errors import TicketError
 from service.operation import View
 from service.settings import Settings
@@ -250,12 +250,14 @@ def _operate(data_dir: Path, operation: AnyOperation, **body: Any) -> None:
 
 
 def _settings(data_dir: Path) -> Settings:
-    """The environment's settings; the database of `tickets up` when the environment names none."""
-    settings = Settings(pool_size=1)
-    url = data_dir / "database-url"
+    """The environment's settings; the database and the key of `tickets up` when the environment names none."""
+    settings, url = Settings(pool_size=1), data_dir / "database-url"
+    given: dict[str, Any] = {}
     if "database_url" not in settings.model_fields_set and url.exists():
-        return Settings(pool_size=1, database_url=url.read_text())
-    return settings
+        given["database_url"] = url.read_text()
+        if "encryption_keys" not in settings.model_fields_set:
+            given["encryption_keys"] = encryption_key(data_dir)
+    return Settings(pool_size=1, **given)
 
 
 def _run(work: Coroutine[Any, Any, Any]) -> Any:

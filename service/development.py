@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import jwt
 import orjson
+from cryptography.fernet import Fernet
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -26,6 +27,7 @@ DEMO_TOKEN_SECONDS = 30 * 24 * 3600
 
 _ALGORITHM = "ES256"
 _KEY_FILE = "development-key.pem"
+_ENCRYPTION_KEY_FILE = "encryption-key"
 _JWKS_FILE = "jwks.json"
 _CREDENTIALS_FILE = "credentials.json"
 _HELPDESK_SCOPES = "helpdesk:read helpdesk:write helpdesk:agent"
@@ -69,6 +71,14 @@ class DevelopmentKey:
         if not isinstance(key, ec.EllipticCurvePrivateKey):
             raise TypeError(f"{self._pem} holds no elliptic curve key")
         return key
+
+
+def encryption_key(data_dir: Path) -> str:
+    """The key that secrets of a data directory are encrypted with, made at the first call."""
+    path = data_dir / _ENCRYPTION_KEY_FILE
+    if not path.exists():
+        write_private(path, Fernet.generate_key())
+    return path.read_text()
 
 
 @dataclass(frozen=True)
