@@ -8,6 +8,7 @@ lease; how it ended counts only while the lease is ours. No transaction is open 
 import asyncio
 import random
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -40,7 +41,10 @@ from service.vault import SealedError, Vault
 # While somebody waits (contracts/itsm.md, Provider), and while nobody does.
 _WAIT_SECONDS = 5.0
 _PATIENT_SECONDS = 20.0
-_AT_ONCE = 8
+# Beyond those times, until whoever is at a delivery is taken for dead.
+_LEASE_MARGIN_SECONDS = 5.0
+_MOST_IN_HAND = 32
+_MOST_OF_ACCOUNT = 4
 # Pauses double from the setting up to this; the last attempt comes about three days after the first.
 _LONGEST_PAUSE = 3600.0
 _MOST_ATTEMPTS = 80
@@ -100,9 +104,14 @@ class Deliveries:
         self._first_pause = settings.delivery_pause_seconds
         self._client = httpx.AsyncClient(timeout=_PATIENT_SECONDS, follow_redirects=False, trust_env=False)
         self._breakers: dict[UUID, Breaker] = {}
+        # What the background has taken up, with its account.
+        self._in_hand: dict[asyncio.Task[None], UUID] = {}
 
     async def close(self) -> None:
-        """Give back the connections."""
+        """Leave what is in hand to others, and give back the connections."""
+        for task in self._in_hand:
+            task.cancel()
+        await asyncio.gather(*self._in_hand, return_exceptions=True)
         await self._client.aclose()
 
     async def create(self, call: Call, scope: str, values: Mapping[str, Any]) -> Row:
@@ -126,7 +135,7 @@ class Deliveries:
 
     async def deliver(self, account_id: UUID, delivery_id: UUID) -> None:
         """Tell the provider of a change now, if it is the turn of that; it stays queued if that does not work."""
-        named = {"account_id": account_id, "delivery_id": delivery_id, "lease": uuid7()}
+        named = {"account_id": account_id, "delivery_id": delivery_id, **_lease(_WAIT_SECONDS)}
         try:
             delivery = await self._database.one(queries.LEASE, named)
         except TicketError:
@@ -135,12 +144,17 @@ class Deliveries:
             await self._work(delivery, _WAIT_SECONDS)
 
     async def work(self, database: Database) -> None:
-        """Go on with whatever is due, of all accounts; run in the background, in every process."""
-        while True:
-            due = await database.all(queries.LEASE_DUE, {"rows": _AT_ONCE, "lease": uuid7()})
-            await asyncio.gather(*(self._work(delivery, _PATIENT_SECONDS) for delivery in due))
-            if len(due) < _AT_ONCE:
-                return
+        """Take up whatever is due, of all accounts; run in the background, in every process.
+
+        It waits for none of it, and no account has more in hand than some: who hangs holds up nobody else.
+        """
+        in_hand = Counter(self._in_hand.values())
+        busy = [account_id for account_id, number in in_hand.items() if number >= _MOST_OF_ACCOUNT]
+        wanted = {"rows": _MOST_IN_HAND - len(self._in_hand), "busy": busy}
+        for delivery in await database.all(queries.LEASE_DUE, {**wanted, **_lease(_PATIENT_SECONDS)}):
+            task = asyncio.create_task(self._work(delivery, _PATIENT_SECONDS))
+            self._in_hand[task] = delivery["account_id"]
+            task.add_done_callback(self._in_hand.pop)
 
     async def _claim(self, call: Call, scope: str, values: Mapping[str, Any]) -> Row | None:
         """The creation, written down and ours; None while somebody else is at it."""
@@ -156,7 +170,7 @@ class Deliveries:
                     "members": JsonText(jsontext.dump(_members(values)).decode()),
                     "actor": call.caller.subject,
                     "request_id": call.request_id,
-                    "lease": uuid7(),
+                    **_lease(_WAIT_SECONDS),
                 },
             )
         except ConstraintViolationError as violation:
@@ -165,7 +179,7 @@ class Deliveries:
         holder = await self._database.one(queries.KEY_HOLDER, key)
         if holder is not None and bytes(holder["request_hash"]) != key["request_hash"]:
             raise TicketError("idempotency_mismatch")
-        return await self._database.one(queries.TAKE_OVER, {**key, "lease": uuid7()})
+        return await self._database.one(queries.TAKE_OVER, {**key, **_lease(_WAIT_SECONDS)})
 
     async def _work(self, delivery: Row, seconds: float) -> None:
         """Go on with a delivery that is ours. What breaks off is found when its lease ends."""
@@ -192,9 +206,11 @@ class Deliveries:
             found = await provider.find(new.key) if delivery["maybe_done"] else None
             return _external(name, *(found or await provider.create(new)))
 
-        outcome = await self._ask(delivery, ask, seconds) or _NOT_THERE
+        outcome = await self._ask(delivery, ask, seconds)
         if delivery["is_kept"]:
-            return await self._created_later(delivery, outcome)
+            await self._created_later(delivery, outcome)
+            return None
+        outcome = outcome or _NOT_THERE
         if isinstance(outcome, _Failure) and outcome.for_good:
             await self._database.one(queries.DROP_DELIVERY, _ours(delivery))
             raise TicketError("provider_rejected", outcome.why)
@@ -213,13 +229,15 @@ class Deliveries:
         is_keyed = delivery["idempotency_key"] is not None
         return await self._database.one(statements.keyed if is_keyed else statements.plain, ticket)
 
-    async def _created_later(self, delivery: Row, outcome: "Mapping[str, str | None] | _Failure") -> Row | None:
+    async def _created_later(self, delivery: Row, outcome: "Mapping[str, str | None] | _Failure | None") -> None:
         """Say where the provider has a ticket that is here."""
         if isinstance(outcome, _Failure):
             await self._fail(delivery, outcome)
-            return None
-        told = {name: delivery[name] for name in ("ticket_id", "request_id")} | {"live": True, "actor": _SYSTEM}
-        return await self._database.one(queries.DELIVERED, {**_ours(delivery), **outcome, **told})
+        elif outcome is None:
+            await self._database.one(queries.DROP_DELIVERY, _ours(delivery))
+        else:
+            told = {name: delivery[name] for name in ("ticket_id", "request_id")} | {"live": True, "actor": _SYSTEM}
+            await self._database.one(queries.DELIVERED, {**_ours(delivery), **outcome, **told})
 
     async def _update(self, delivery: Row, seconds: float) -> None:
         """Tell the provider of a change."""
@@ -297,6 +315,10 @@ class Deliveries:
             "maybe_done": failure.maybe_done,
             "last_error": failure.why,
         }
+
+
+def _lease(seconds: float) -> dict[str, Any]:
+    return {"lease": uuid7(), "lease_seconds": seconds + _LEASE_MARGIN_SECONDS}
 
 
 def _ours(delivery: Row) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import (
+    ARRAY,
     CTE,
     JSON,
     BigInteger,
@@ -18,6 +19,7 @@ from sqlalchemy import (
     Table,
     Text,
     Uuid,
+    all_,
     and_,
     bindparam,
     cast,
@@ -26,7 +28,6 @@ from sqlalchemy import (
     func,
     insert,
     literal,
-    literal_column,
     not_,
     null,
     or_,
@@ -127,8 +128,13 @@ def update_ticket(changed: frozenset[str], *, mirrored: bool = False) -> Stateme
 
 
 deliveries, links = providers.deliveries, providers.links
-# Who is at a delivery and does not say so for that long is taken for dead.
-_LEASE: ColumnElement[Any] = literal_column("interval '60 seconds'")
+
+
+def _in(seconds: str) -> ColumnElement[Any]:
+    """The instant in so many seconds; a parameter."""
+    return func.now() + func.make_interval(0, 0, 0, 0, 0, 0, bindparam(seconds, type_=Float))
+
+
 _delivery = (
     deliveries.c.account_id == bindparam("account_id", type_=Uuid),
     deliveries.c.id == bindparam("delivery_id", type_=Uuid),
@@ -137,7 +143,7 @@ _delivery = (
 _free = or_(deliveries.c.leased_until.is_(None), deliveries.c.leased_until < func.now())
 _leased = {
     "lease": bindparam("lease", type_=Uuid),
-    "leased_until": func.now() + _LEASE,
+    "leased_until": _in("lease_seconds"),
     "attempts": deliveries.c.attempts + 1,
     # Whoever had it before and did not say how it ended may have done it.
     "maybe_done": or_(deliveries.c.maybe_done, deliveries.c.leased_until.is_not(None)),
@@ -177,7 +183,7 @@ BEGIN_DELIVERY = Statement(
             "version": 1,
             "kind": "create",
             "is_kept": False,
-            "leased_until": func.now() + _LEASE,
+            "leased_until": _in("lease_seconds"),
             "attempts": 1,
         }
     )
@@ -205,7 +211,7 @@ _is_next = not_(
 _due = and_(deliveries.c.state == "queued", deliveries.c.next_attempt_at <= func.now(), _free, _is_next)
 _due_ids = (
     select(deliveries.c.id)
-    .where(_due)
+    .where(_due, deliveries.c.account_id != all_(bindparam("busy", type_=ARRAY(Uuid))))
     .order_by(deliveries.c.next_attempt_at)
     .limit(bindparam("rows", type_=Integer))
     .with_for_update(skip_locked=True)
@@ -228,7 +234,7 @@ _gone = delete(deliveries).where(*_delivery).returning(deliveries.c.id).cte("gon
 _FAILURE = ("next_attempt_at", "maybe_done", "last_error", "attempts", "state")
 _failure = {
     **{name: bindparam(name, type_=deliveries.c[name].type) for name in _FAILURE if name != "next_attempt_at"},
-    "next_attempt_at": func.now() + func.make_interval(0, 0, 0, 0, 0, 0, bindparam("pause", type_=Float)),
+    "next_attempt_at": _in("pause"),
     "lease": null(),
     "leased_until": null(),
 }
