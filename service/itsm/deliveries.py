@@ -51,6 +51,7 @@ _MOST_ATTEMPTS = 80
 _LOOK_SECONDS = (0.05, 0.25)
 _BREAK_AFTER = 5
 _BREAK_SECONDS = 30.0
+_FIRST_STATUS = "open"
 # Members of a ticket that a provider is told of.
 MIRRORED = frozenset(NewExternal._fields[1:])
 # Who says where the provider has a ticket that was created before.
@@ -148,13 +149,18 @@ class Deliveries:
 
         It waits for none of it, and no account has more in hand than some: who hangs holds up nobody else.
         """
-        in_hand = Counter(self._in_hand.values())
-        busy = [account_id for account_id, number in in_hand.items() if number >= _MOST_OF_ACCOUNT]
-        wanted = {"rows": _MOST_IN_HAND - len(self._in_hand), "busy": busy}
-        for delivery in await database.all(queries.LEASE_DUE, {**wanted, **_lease(_PATIENT_SECONDS)}):
-            task = asyncio.create_task(self._work(delivery, _PATIENT_SECONDS))
-            self._in_hand[task] = delivery["account_id"]
-            task.add_done_callback(self._in_hand.pop)
+        # Few at a time, so that an account with many cannot fill all hands before it counts as busy.
+        while rows := min(_MOST_OF_ACCOUNT, _MOST_IN_HAND - len(self._in_hand)):
+            in_hand = Counter(self._in_hand.values())
+            busy = [account_id for account_id, number in in_hand.items() if number >= _MOST_OF_ACCOUNT]
+            wanted = {"rows": rows, "busy": busy}
+            due = await database.all(queries.LEASE_DUE, {**wanted, **_lease(_PATIENT_SECONDS)})
+            for delivery in due:
+                task = asyncio.create_task(self._work(delivery, _PATIENT_SECONDS))
+                self._in_hand[task] = delivery["account_id"]
+                task.add_done_callback(self._in_hand.pop)
+            if len(due) < rows:
+                return
 
     async def _claim(self, call: Call, scope: str, values: Mapping[str, Any]) -> Row | None:
         """The creation, written down and ours; None while somebody else is at it."""
@@ -195,15 +201,21 @@ class Deliveries:
             _log.exception("delivery", delivery=str(delivery["id"]), outcome="internal")
 
     async def _create(self, delivery: Row, seconds: float) -> Row | None:
-        """The ticket, here and there or here alone; None if somebody else has taken the delivery over.
+        """The ticket, here and there or here alone; None if somebody else has taken it over, or answered its key.
 
         Raises TicketError `provider_rejected` where nothing is kept.
         """
+        if await self._is_answered(delivery):
+            await self._database.one(queries.DROP_DELIVERY, _ours(delivery))
+            return None
         members = jsontext.parse(delivery["members"].text.encode())
         new = NewExternal(str(delivery["ticket_id"]), *(members[name] for name in NewExternal._fields[1:]))
 
         async def ask(provider: Provider, name: str) -> Mapping[str, str | None]:
             found = await provider.find(new.key) if delivery["maybe_done"] else None
+            if found is not None and new.status != _FIRST_STATUS:
+                # Where that takes a second step, whoever made it may not have come to it.
+                await provider.update(found.id, {"status": new.status})
             return _external(name, *(found or await provider.create(new)))
 
         outcome = await self._ask(delivery, ask, seconds)
@@ -228,6 +240,12 @@ class Deliveries:
         }
         is_keyed = delivery["idempotency_key"] is not None
         return await self._database.one(statements.keyed if is_keyed else statements.plain, ticket)
+
+    async def _is_answered(self, delivery: Row) -> bool:
+        """Whether its key was answered between a look and the claim, or without the provider that is unlinked."""
+        if delivery["is_kept"] or delivery["idempotency_key"] is None:
+            return False
+        return await self._database.one(queries.CREATE.replay, delivery) is not None
 
     async def _created_later(self, delivery: Row, outcome: "Mapping[str, str | None] | _Failure | None") -> None:
         """Say where the provider has a ticket that is here."""
@@ -306,7 +324,8 @@ class Deliveries:
     def _failed(self, delivery: Row, failure: "_Failure") -> dict[str, Any]:
         """What is written down of a failure: when it is tried again, or that it is not."""
         pause = min(self._first_pause * 2.0 ** min(delivery["attempts"] - 1, 30), _LONGEST_PAUSE)
-        pause *= random.uniform(0.5, 1)  # noqa: S311 - spreads attempts, guards nothing
+        if not failure.maybe_done:  # a provider's search needs its time to know a ticket
+            pause *= random.uniform(0.5, 1)  # noqa: S311 - spreads attempts, guards nothing
         is_over = failure.for_good or delivery["attempts"] >= _MOST_ATTEMPTS
         return {
             "state": "dead" if is_over else "queued",

@@ -1,5 +1,35 @@
-"""Temporary."""
+"""The external ITSM providers that an account can be linked to: one file per vendor."""
 
-from service.itsm.providers import OPTIONS, provider
+from collections.abc import Callable, Mapping
 
-__all__ = ["OPTIONS", "provider"]
+import httpx
+
+from service.fields import Section
+from service.providers.freshservice import Freshservice
+from service.providers.freshservice import Options as FreshserviceOptions
+from service.providers.jira import Jira
+from service.providers.jira import Options as JiraOptions
+from service.providers.port import Link, Provider, ProviderName
+from service.providers.servicenow import Options as ServiceNowOptions
+from service.providers.servicenow import ServiceNow
+from service.providers.zendesk import Options as ZendeskOptions
+from service.providers.zendesk import Zendesk
+
+_VENDORS: Mapping[ProviderName, Callable[[httpx.AsyncClient, Link], Provider]] = {
+    "freshservice": Freshservice,
+    "zendesk": Zendesk,
+    "servicenow": ServiceNow,
+    "jira": Jira,
+}
+# What may stand in the options of a link; anything else is a mistake.
+OPTIONS: Mapping[ProviderName, type[Section]] = {
+    "freshservice": FreshserviceOptions,
+    "zendesk": ZendeskOptions,
+    "servicenow": ServiceNowOptions,
+    "jira": JiraOptions,
+}
+
+
+def provider(client: httpx.AsyncClient, link: Link) -> Provider:
+    """The provider that a link leads to."""
+    return _VENDORS[link.provider](client, link)

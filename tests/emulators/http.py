@@ -51,7 +51,7 @@ class Server:
         self._handle = handle
         self.faults: list[Fault] = []
         self.requests: list[Request] = []
-        # Retry-After of a 429 or 503, in seconds.
+        # Retry-After of a 429, 500 or 503, in seconds.
         self.retry_after = "1"
         self.url = ""
         self._open: set[asyncio.Task[None]] = set()
@@ -76,8 +76,8 @@ class Server:
         self._open.add(task)
         try:
             await self._serve(reader, writer)
-        except (ConnectionError, h11.RemoteProtocolError):
-            pass
+        except (ConnectionError, h11.RemoteProtocolError, asyncio.CancelledError):
+            pass  # the end of the block ends it too
         finally:
             self._open.discard(task)
             writer.close()

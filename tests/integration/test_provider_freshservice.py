@@ -10,8 +10,8 @@ from emulators.freshservice import Freshservice as Desk
 from emulators.http import Fault, Response
 from pydantic import ValidationError
 
-from service.itsm.providers.freshservice import Freshservice, Options
-from service.itsm.providers.port import Link, NewExternal, RejectedError, UnavailableError, UnlinkedError
+from service.providers.freshservice import Freshservice, Options
+from service.providers.port import Link, NewExternal, RejectedError, UnavailableError, UnlinkedError
 
 KEY = "01a20139-af25-72bc-a26c-14d6b397c063"
 WHOLE = NewExternal(KEY, "VPN is down", "Since nine.", "pending", "high", "ada@example.com")

@@ -10,8 +10,8 @@ from emulators.zendesk import AGENT, CREDENTIAL
 from emulators.zendesk import Zendesk as Desk
 from pydantic import ValidationError
 
-from service.itsm.providers.port import Link, NewExternal, RejectedError, UnavailableError, UnlinkedError
-from service.itsm.providers.zendesk import Options, Zendesk
+from service.providers.port import Link, NewExternal, RejectedError, UnavailableError, UnlinkedError
+from service.providers.zendesk import Options, Zendesk
 
 KEY = "01a20139-af25-72bc-a26c-14d6b397c063"
 WHOLE = NewExternal(KEY, "VPN is down", "Since nine.", "pending", "high", "ada@example.com")

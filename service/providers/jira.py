@@ -28,7 +28,7 @@ from pydantic import ConfigDict, Field, StringConstraints
 
 from service.fields import Section, without_nul
 from service.itsm.commands import Priority, Status
-from service.itsm.providers.port import (
+from service.providers.port import (
     Answer,
     External,
     Http,
@@ -67,8 +67,8 @@ class Jira:
         basic = base64.b64encode(link.credential.encode()).decode()
         self._http = Http(client, link, {"authorization": f"Basic {basic}"})
         self._options = Options.model_validate(link.options)
-        self._transitions: Mapping[str, str] = {**self._options.transitions}
-        self._priorities: Mapping[str | None, str] = {**self._options.priorities}
+        self._transitions: Mapping[Any, str] = self._options.transitions
+        self._priorities: Mapping[Any, str] = self._options.priorities
 
     async def create(self, ticket: NewExternal) -> External:
         """Make the request, then bring it to its status. Jira knows no idempotency: `find` before asking again."""

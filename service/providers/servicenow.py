@@ -21,7 +21,7 @@ import httpx
 from pydantic import ConfigDict, StringConstraints
 
 from service.fields import Section, without_nul
-from service.itsm.providers.port import (
+from service.providers.port import (
     Answer,
     External,
     Http,

@@ -14,7 +14,7 @@ import httpx
 from pydantic import ConfigDict
 
 from service.fields import Section
-from service.itsm.providers.port import (
+from service.providers.port import (
     Answer,
     External,
     Http,

@@ -15,7 +15,7 @@ import httpx
 from pydantic import ConfigDict
 
 from service.fields import Email, Section
-from service.itsm.providers.port import (
+from service.providers.port import (
     Answer,
     External,
     Http,

@@ -1,0 +1,193 @@
+"""Accounts that are linked to an emulator, and processes of the service that deliver when a test says so."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from typing import Any
+from uuid import UUID, uuid4
+
+import psycopg
+from emulators.freshservice import API_KEY, Freshservice
+from emulators.http import Request, Response
+from harness import Grpc, Reply, Rest
+from system import ENCRYPTION_KEY, Program, World
+
+from service import migrations
+from service.admin import operations as admin
+from service.auth import Caller
+from service.database import Database
+from service.directory import METADATA
+from service.itsm import operations
+from service.itsm.deliveries import Deliveries
+from service.operation import Call
+from service.processes import wait_for
+from service.settings import Settings
+from service.vault import Vault
+
+Door = Rest | Grpc
+
+TICKET = {"subject": "VPN is down", "description": "Since nine."}
+# What the provider rejects and this service does not, and what it says then.
+BAD = {"description": " "}
+WORDS = "Validation failed. description: It should not be blank as this is a mandatory field"
+
+
+class Desk(Freshservice):
+    """A Freshservice that does, and tells, what it is asked when the test lets it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._handle = self._when_let
+        self.does, self.tells = asyncio.Event(), asyncio.Event()
+        self.does.set()
+        self.tells.set()
+        # Answered once each, nothing done.
+        self.refusals: list[Response] = []
+
+    async def _when_let(self, request: Request) -> Response:
+        await self.does.wait()
+        response = self.refusals.pop(0) if self.refusals else self._take(request)
+        await self.tells.wait()
+        return response
+
+    @property
+    def asked(self) -> list[tuple[str, Any]]:
+        """The writes that came: method, and the body without what every creation has."""
+        return [
+            (one.method, one.body if one.method == "PUT" else one.body["subject"])
+            for one in self.requests
+            if one.method != "GET"
+        ]
+
+
+@asynccontextmanager
+async def linked(world: World, desk: Desk | None = None) -> AsyncIterator[tuple[Program, Desk]]:
+    """A program of an account that is linked to a desk."""
+    async with (desk or Desk()).listening() as listening:
+        assert isinstance(listening, Desk)
+        program = await world.program()
+        await link(world, program, listening)
+        yield program, listening
+
+
+async def link(world: World, program: Program, desk: Desk) -> None:
+    options = {"default_email": "desk@example.com"}
+    given = {"provider": "freshservice", "url": desk.url, "credential": API_KEY, "options": options}
+    await world.operate(admin.link_provider, account_id=program.account_id, **given)
+
+
+async def create(door: Door, program: Program, key: str | None = None, **members: Any) -> Reply:
+    headers = {} if key is None else {"idempotency-key": key}
+    return await door.call("itsm.create", program.credential, body={**TICKET, **members}, headers=headers)
+
+
+async def get(door: Door, program: Program, ticket: Any) -> Any:
+    return (await door.call("itsm.get", program.credential, path={"ticket_id": ticket["id"]})).succeeded()
+
+
+async def update(door: Door, program: Program, ticket: Any, **changes: Any) -> Any:
+    path = {"ticket_id": ticket["id"]}
+    return (await door.call("itsm.update", program.credential, path=path, body=changes)).succeeded()
+
+
+def external(desk: Desk, number: int = 0) -> dict[str, str]:
+    """What a ticket says of the one that a desk has of it."""
+    id_ = str(desk.tickets[number]["id"])
+    url = f"{desk.url}/a/tickets/{id_}"
+    return {"external_provider": "freshservice", "external_ticket_id": id_, "external_ticket_url": url}
+
+
+NOWHERE = {"external_provider": None, "external_ticket_id": None, "external_ticket_url": None}
+
+
+async def until(check: Callable[[], bool], *, what: str) -> None:
+    await asyncio.to_thread(wait_for, check, what=what, timeout=20)
+
+
+def deliveries(world: World, account_id: str) -> list[tuple[Any, ...]]:
+    """Kind, state and last error of what is on its way, in order."""
+    columns = "kind, state, last_error"
+    sql = f"SELECT {columns} FROM provider_deliveries WHERE account_id = %s ORDER BY ticket_id, version"
+    return world.rows(sql, account_id)
+
+
+def events(world: World, ticket: Any) -> list[tuple[Any, ...]]:
+    return world.rows(
+        "SELECT type, changes, actor FROM itsm_events WHERE ticket_id = %s ORDER BY version", ticket["id"]
+    )
+
+
+def kept(world: World, account_id: str) -> list[str]:
+    """The tables that hold anything of an account's tickets."""
+    tables = ("itsm_tickets", "itsm_events", "itsm_totals", "itsm_total_changes", "provider_deliveries")
+    found = [name for name in tables if world.rows(f"SELECT 1 FROM {name} WHERE account_id = %s", account_id)]
+    keys = world.rows("SELECT 1 FROM idempotency_keys WHERE scope = %s", f"itsm:{account_id}:live")
+    return found + ["idempotency_keys"] * bool(keys)
+
+
+@contextmanager
+def own_database(database_url: str) -> Iterator[str]:
+    """A database that no running service looks into."""
+    name = f"apart_{uuid4().hex}"
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    url = database_url.replace("/tickets?", f"/{name}?")
+    migrations.upgrade(url)
+    yield url
+
+
+class Process:
+    """What a process of the service has for this API, without its doors; its background is when a test says so."""
+
+    def __init__(self, world: World, encryption_keys: str = ENCRYPTION_KEY) -> None:
+        self.settings = Settings(
+            database_url=world.database_url,
+            pool_size=2,
+            encryption_keys=encryption_keys,
+            delivery_pause_seconds=0.001,
+        )
+        self.world = world
+        self.database = Database(self.settings, METADATA)
+        self.deliveries = Deliveries(self.settings, self.database, Vault(self.settings))
+
+    async def create(self, program: Program, key: str | None = None, *, linked: bool = True, **members: Any) -> Any:
+        call = self._call("CreateTicket", program, key, linked, {**TICKET, **members})
+        return await operations.create_ticket(self, call, {"header": call.headers(), "body": call.body})
+
+    async def update(self, program: Program, ticket: Any, **changes: Any) -> Any:
+        call = self._call("UpdateTicket", program, None, True, changes)
+        return await operations.update_ticket(self, call, {"path": {"ticket_id": str(ticket["id"])}, "body": changes})
+
+    async def get(self, program: Program, ticket: Any) -> Any:
+        call = self._call("GetTicket", program, None, True, None)
+        return await operations.get_ticket(self, call, {"path": {"ticket_id": str(ticket["id"])}})
+
+    async def work(self) -> None:
+        """One turn of the background, to its end; what waits for its pause need not."""
+        self.world.run("UPDATE provider_deliveries SET next_attempt_at = now() WHERE state = 'queued'")
+        await self.deliveries.work(self.database)
+        await asyncio.gather(*self.deliveries._in_hand)
+
+    async def work_off(self) -> None:
+        """Turns until nothing is queued."""
+        for _ in range(20):
+            await self.work()
+            if not self.world.rows("SELECT 1 FROM provider_deliveries WHERE state = 'queued'"):
+                return
+        raise AssertionError("something is queued for ever")
+
+    def _call(self, method: str, program: Program, key: str | None, linked: bool, body: Any) -> Call:
+        caller = Caller(program.key_id, frozenset(), UUID(program.account_id), True, linked)
+        return Call(("tickets.itsm.v1", method), "r-1", key, caller, body=body)
+
+
+@asynccontextmanager
+async def processes(world: World, number: int) -> AsyncIterator[list[Process]]:
+    """So many processes."""
+    async with AsyncExitStack() as stack:
+        running = [Process(world) for _ in range(number)]
+        for process in running:
+            await process.database.open()
+            stack.push_async_callback(process.database.close)
+            stack.push_async_callback(process.deliveries.close)
+        yield running
