@@ -70,9 +70,9 @@ async def linked(world: World, desk: Desk | None = None) -> AsyncIterator[tuple[
         yield program, listening
 
 
-async def link(world: World, program: Program, desk: Desk) -> None:
+async def link(world: World, program: Program, desk: Desk, credential: str = API_KEY) -> None:
     options = {"default_email": "desk@example.com"}
-    given = {"provider": "freshservice", "url": desk.url, "credential": API_KEY, "options": options}
+    given = {"provider": "freshservice", "url": desk.url, "credential": credential, "options": options}
     await world.operate(admin.link_provider, account_id=program.account_id, **given)
 
 

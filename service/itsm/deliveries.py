@@ -27,6 +27,7 @@ from service.jsontext import JsonText
 from service.operation import Call
 from service.providers import provider
 from service.providers.port import (
+    External,
     Link,
     NewExternal,
     Provider,
@@ -103,7 +104,13 @@ class Deliveries:
         self._database = database
         self._vault = vault
         self._first_pause = settings.delivery_pause_seconds
-        self._client = httpx.AsyncClient(timeout=_PATIENT_SECONDS, follow_redirects=False, trust_env=False)
+        self._client = httpx.AsyncClient(
+            timeout=_PATIENT_SECONDS,
+            follow_redirects=False,
+            trust_env=False,
+            # Those that hang are nobody else's connections.
+            limits=httpx.Limits(max_connections=None),
+        )
         self._breakers: dict[UUID, Breaker] = {}
         # What the background has taken up, with its account.
         self._in_hand: dict[asyncio.Task[None], UUID] = {}
@@ -212,7 +219,7 @@ class Deliveries:
         new = NewExternal(str(delivery["ticket_id"]), *(members[name] for name in NewExternal._fields[1:]))
 
         async def ask(provider: Provider, name: str) -> Mapping[str, str | None]:
-            found = await provider.find(new.key) if delivery["maybe_done"] else None
+            found = await _find(provider, new.key) if delivery["maybe_done"] else None
             if found is not None and new.status != _FIRST_STATUS:
                 # Where that takes a second step, whoever made it may not have come to it.
                 await provider.update(found.id, {"status": new.status})
@@ -271,24 +278,24 @@ class Deliveries:
         async def ask(provider: Provider, _: str) -> None:
             await provider.update(ticket["external_ticket_id"], members)
 
-        outcome = await self._ask(delivery, ask, seconds, of=ticket["external_provider"])
+        outcome = await self._ask(delivery, ask, seconds, of=ticket)
         if isinstance(outcome, _Failure):
             await self._fail(delivery, outcome)
         else:
             await self._database.one(queries.DROP_DELIVERY, _ours(delivery))
 
     async def _ask(
-        self, delivery: Row, ask: Callable[[Provider, str], Awaitable[T]], seconds: float, of: str | None = None
+        self, delivery: Row, ask: Callable[[Provider, str], Awaitable[T]], seconds: float, of: Row | None = None
     ) -> "T | _Failure | None":
         """What the account's provider answers, within so many seconds; None when there is none any more.
 
-        `of` is the provider that it has to be.
+        `of` is the ticket that it has to have: at another address the same id is somebody else's.
         """
         account_id, maybe_done = delivery["account_id"], delivery["maybe_done"]
         row = await self._database.one(queries.LINK, {"account_id": account_id})
         if row is None:
             return None
-        if of is not None and row["provider"] != of:
+        if of is not None and not _has(row, of):
             return _Failure("the account has another provider by now", maybe_done, for_good=True)
         try:
             asked = provider(self._client, self._link(row))
@@ -336,12 +343,25 @@ class Deliveries:
         }
 
 
+async def _find(provider: Provider, key: str) -> External | None:
+    """The ticket that the provider may have. A search that it rejects says nothing of that."""
+    try:
+        return await provider.find(key)
+    except RejectedError as error:
+        raise UnavailableError(str(error), done=None) from error
+
+
 def _lease(seconds: float) -> dict[str, Any]:
     return {"lease": uuid7(), "lease_seconds": seconds + _LEASE_MARGIN_SECONDS}
 
 
 def _ours(delivery: Row) -> dict[str, Any]:
     return {name: delivery[name] for name in ("account_id", "lease")} | {"delivery_id": delivery["id"]}
+
+
+def _has(link: Row, ticket: Row) -> bool:
+    is_there = str(ticket["external_ticket_url"]).startswith(link["url"].rstrip("/") + "/")
+    return bool(link["provider"] == ticket["external_provider"] and is_there)
 
 
 def _external(provider: str | None, id_: str | None, url: str | None) -> dict[str, str | None]:

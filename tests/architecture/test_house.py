@@ -115,7 +115,14 @@ def test_the_reasons_are_those_of_the_contract() -> None:
 def _statements() -> Iterator[tuple[str, Any]]:
     yield "itsm", itsm.GET
     yield from (("itsm", statement) for statement in itsm.CREATE)
-    yield "itsm", itsm.update_ticket(frozenset({"status"}))
+    for mirrored in (True, False):
+        yield "itsm", itsm.update_ticket(frozenset({"status"}), mirrored=mirrored)
+    for creation in (itsm.CREATE_DELIVERED, itsm.CREATE_QUEUED):
+        yield from (("itsm", statement) for statement in creation)
+    yield "itsm", itsm.DELIVERED
+    of_account = (itsm.LINK, itsm.BEGIN_DELIVERY, itsm.LEASE, itsm.DROP_DELIVERY, itsm.FAIL_DELIVERY)
+    yield from (("deliveries", statement) for statement in of_account)
+    yield from (("keys", statement) for statement in (itsm.KEY_HOLDER, itsm.TAKE_OVER))
     for filters in (frozenset[str](), frozenset({"status"}), frozenset({"status", "start_date", "end_date"})):
         yield "itsm", itsm.list_tickets(filters)
     yield from (("handoff", statement) for statement in handoff.CREATE)
@@ -169,7 +176,14 @@ def _statements() -> Iterator[tuple[str, Any]]:
     yield from (("helpdesk", statement) for statement in levels)
 
 
-SCOPES = {"itsm": {"account_id", "live"}, "handoff": {"user_id"}, "helpdesk": {"tenant_id"}}
+SCOPES = {
+    "itsm": {"account_id", "live"},
+    # Test keys have no provider.
+    "deliveries": {"account_id"},
+    "keys": {"idempotency_scope"},
+    "handoff": {"user_id"},
+    "helpdesk": {"tenant_id"},
+}
 
 
 @pytest.mark.parametrize(("dialect", "statement"), list(_statements()))

@@ -140,8 +140,9 @@ def shape(value: Any) -> Any:
 
 
 def test_admin_commands_work_beside_it(up: Up) -> None:
-    def tickets(*words: str) -> Any:
-        done = subprocess.run([TICKETS, *words, "--data-dir", up.data_dir], capture_output=True, text=True, check=True)
+    def tickets(*words: str, given: str = "") -> Any:
+        command = [str(TICKETS), *words, "--data-dir", str(up.data_dir)]
+        done = subprocess.run(command, input=given, capture_output=True, text=True, check=True)
         return json.loads(done.stdout)
 
     account = tickets("admin", "create-account")
@@ -149,6 +150,11 @@ def test_admin_commands_work_beside_it(up: Up) -> None:
     key = tickets("admin", "create-api-key", "--account", account["id"], "--scopes", "tickets:read", "--test")
     url = f"http://127.0.0.1:{up.http_port}/api/v1/tickets"
     assert httpx.get(url, headers={"x-api-key": key["key"]}).json()["total"] == 0
+    # A credential is kept with the key in the data directory.
+    words = ("--account", account["id"], "--provider", "zendesk", "--url", "https://acme.zendesk.com")
+    assert tickets("admin", "link-provider", *words, given="ada@example.com/token:secret\n")["provider"] == "zendesk"
+    assert tickets("admin", "deliveries", "--account", account["id"]) == {"deliveries": [], "next_cursor": None}
+    assert tickets("admin", "unlink-provider", "--account", account["id"]) == {}
     token = tickets("token", "--sub", "per_9", "--tenant", "ten_x", "--scope", "helpdesk:read")["token"]
     listed = httpx.get(
         f"http://127.0.0.1:{up.http_port}/api/v1/helpdesk/tickets", headers={"authorization": f"Bearer {token}"}

@@ -38,6 +38,15 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "AddMember": {"project_id": UNKNOWN, "user_id": UNKNOWN, "role": "member"},
     "RemoveMember": {"project_id": UNKNOWN, "user_id": UNKNOWN},
     "CreateTenant": {"name": "Acme", "id": "acme"},
+    "LinkProvider": {
+        "account_id": UNKNOWN,
+        "provider": "zendesk",
+        "url": "https://acme.zendesk.com",
+        "credential": "ada@example.com/token:secret",
+    },
+    "UnlinkProvider": {"account_id": UNKNOWN},
+    "ListDeliveries": {},
+    "RequeueDelivery": {"delivery_id": UNKNOWN},
 }
 # What is no `owner/name` of GitHub.
 NO_GITHUB_REPOS = (
@@ -321,6 +330,8 @@ async def test_a_tenant_is_created(rpc: Grpc, operator: Credential, world: World
         ("RevokeApiKey", "API key not found"),
         ("UpdateProject", "Project not found"),
         ("AddMember", "Project not found"),
+        ("LinkProvider", "Account not found"),
+        ("RequeueDelivery", "Delivery not found"),
     ],
 )
 async def test_what_is_not_there_is_not_found(rpc: Grpc, operator: Credential, name: str, words: str) -> None:
@@ -387,6 +398,11 @@ async def test_what_is_taken_exists_already(rpc: Grpc, operator: Credential, wor
         ("AddMember", {"role": ""}, ["role"]),
         ("RemoveMember", {"project_id": "shop", "user_id": "jane"}, ["project_id", "user_id"]),
         ("RemoveMember", {"project_id": "", "user_id": ""}, ["project_id", "user_id"]),
+        ("UnlinkProvider", {"account_id": "acme"}, ["account_id"]),
+        ("ListDeliveries", {"account_id": "acme", "state": "late"}, ["account_id", "state"]),
+        *(("ListDeliveries", {"limit": limit}, ["limit"]) for limit in (0, 101, -1)),
+        ("ListDeliveries", {"cursor": "x"}, ["cursor"]),
+        ("RequeueDelivery", {"delivery_id": "x"}, ["delivery_id"]),
         ("CreateTenant", {"name": ""}, ["name"]),
         ("CreateTenant", {"id": ""}, ["id"]),
         ("CreateTenant", {"id": "x" * 65}, ["id"]),

@@ -18,6 +18,7 @@ from linked import (
     NOWHERE,
     TICKET,
     WORDS,
+    Desk,
     Door,
     Process,
     create,
@@ -26,13 +27,14 @@ from linked import (
     external,
     get,
     kept,
+    link,
     linked,
     own_database,
     processes,
     until,
     update,
 )
-from system import Issuer, World
+from system import Issuer, Program, World
 from tickets.itsm.v1 import service_pb2, service_pb2_grpc
 
 from service import idempotency
@@ -266,8 +268,8 @@ async def test_what_fails_too_often_is_dead(apart: World, process: Process, monk
         await process.update(program, ticket, subject="Changed")
         await process.work()
         # Nothing can be changed of what is not there.
-        waiting = [("create", "dead", "it answered 503"), ("update", "queued", None)]
-        assert deliveries(apart, program.account_id) == waiting
+        waiting = deliveries(apart, program.account_id)
+        assert [one[:2] for one in waiting] == [("create", "dead"), ("update", "queued")]
         await process.work()
         assert deliveries(apart, program.account_id) == waiting
         [dead] = (await apart.operate(admin.list_deliveries, account_id=program.account_id, state="dead"))["deliveries"]
@@ -394,19 +396,65 @@ async def test_a_key_that_is_answered_between_two_looks_makes_no_second_ticket(
         assert deliveries(apart, program.account_id) == []
 
 
-async def test_a_key_that_was_answered_without_the_provider_is_not_answered_again(
-    apart: World, process: Process
-) -> None:
+async def die(world: World, process: Process, program: Program, desk: Desk) -> None:
+    """Be asked under the key `key` as far as the provider has it, and be gone."""
+    desk.tells.clear()
+    asked = asyncio.ensure_future(process.create(program, "key"))
+    await until(lambda: len(desk.requests) == 1, what="the provider to be asked")
+    asked.cancel()
+    desk.tells.set()
+    world.run("UPDATE provider_deliveries SET leased_until = now() - interval '1 second'")
+
+
+async def test_what_is_rejected_when_its_caller_is_gone_is_nowhere(apart: World, process: Process) -> None:
     async with linked(apart) as (program, desk):
-        # Written down, and then its process died.
-        desk.does.clear()
-        dying = asyncio.ensure_future(process.create(program, "key"))
-        await until(lambda: len(desk.requests) == 1, what="the provider to be asked")
-        dying.cancel()
-        desk.does.set()
+        desk.refusals.append(Response(400, {"description": "No", "errors": []}))
+        await die(apart, process, program, desk)
+        desk.refusals.append(Response(400, {"description": "No", "errors": []}))
+        desk.refusals.insert(0, Response(200, {"tickets": []}))
+        desk.refusals.insert(1, Response(200, {"tickets": []}))
+        await process.work_off()
+        assert [one.method for one in desk.requests] == ["POST", "GET", "GET", "POST"]
+        assert (kept(apart, program.account_id), desk.tickets) == ([], [])
+
+
+async def test_a_search_that_is_rejected_does_not_say_that_nothing_is_there(apart: World, process: Process) -> None:
+    async with linked(apart) as (program, desk):
+        await die(apart, process, program, desk)
+        desk.refusals.append(Response(400, {"description": "Bad query", "errors": []}))
+        ticket = await process.create(program, "key")
+        assert len(desk.requests) == 2
+        await process.work_off()
+        assert len(desk.tickets) == 1
+        assert (await process.get(program, ticket))["external_ticket_id"] == str(desk.tickets[0]["id"])
+
+
+async def test_a_credential_that_no_longer_holds_holds_up_and_rejects_nothing(apart: World, process: Process) -> None:
+    async with linked(apart) as (program, desk):
+        await link(apart, program, desk, credential="old")
+        ticket = await process.create(program)
+        await process.update(program, ticket, subject="Changed")
+        (creation, change) = deliveries(apart, program.account_id)
+        assert (creation[:2], change) == (("create", "queued"), ("update", "queued", None))
+        assert "401" in creation[2]
+        await link(apart, program, desk)
+        await process.work_off()
+        assert [one["subject"] for one in desk.tickets] == ["Changed"]
+
+
+async def test_tickets_at_one_desk_are_not_changed_at_another_of_its_vendor(apart: World, process: Process) -> None:
+    async with linked(apart) as (program, _), linked(apart) as (stranger, other):
+        ticket, _ = await process.create(program), await process.create(stranger)
+        await link(apart, program, other)
+        await process.update(program, ticket, subject="Changed")
+        assert [one["subject"] for one in other.tickets] == [TICKET["subject"]]
+
+
+async def test_a_key_that_was_answered_without_the_provider_stays_so(apart: World, process: Process) -> None:
+    async with linked(apart) as (program, desk):
+        await die(apart, process, program, desk)
         await apart.operate(admin.unlink_provider, account_id=program.account_id)
         ticket = await process.create(program, "key", linked=False)
-        apart.run("UPDATE provider_deliveries SET leased_until = now() - interval '1 second'")
         await process.work_off()
         count = "SELECT count(*) FROM itsm_tickets WHERE account_id = %s"
         assert apart.rows(count, program.account_id) == [(1,)]
