@@ -3,10 +3,11 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from functools import lru_cache
 from typing import Any, get_args
 
+import structlog
 from pydantic import TypeAdapter
 from ulid import ULID
 
@@ -36,8 +37,12 @@ _ID = re.compile(r"sla_[0-9A-HJKMNP-TV-Z]{26}")
 _ROWS = 50
 # Who makes the changes that nobody asked for.
 _SYSTEM = "system"
+_LATER = timedelta(hours=1)
 # What a policy's tickets go by.
 _PROMISES = ("first_response_minutes", "resolution_minutes", "business_hours_only")
+
+
+_log = structlog.get_logger()
 
 
 @operation(ListSlaPolicies, one_statement=True)
@@ -127,24 +132,34 @@ async def tell(database: Database) -> None:
 
 async def _tell(connection: Connection, ticket: Row) -> None:
     """Set the clock of a locked ticket, and append its SLA events whose time has come, each as a version of its own."""
-    terms = terms_of(await _read_terms(connection, ticket, policy_id=ticket["sla_policy"] or ""))
+    row = await _read_terms(connection, ticket, policy_id=ticket["sla_policy"] or "")
     was_due_at = ticket["due_at"]
-    if ticket["resolved_at"] is None:
-        ticket = {**ticket, **targets.dues(ticket, terms)}
-    told, ahead = targets.outlook(ticket, terms)
-    named = {name: ticket[name] for name in ("tenant_id", "id", "due_at", "first_response_due_at")}
-    kept = {**named, "sla_told": told, "sla_look_at": _look_at(ahead), "actor": _SYSTEM, "request_id": f"sla-{ULID()}"}
+    kept: Row = {"actor": _SYSTEM, "request_id": f"sla-{ULID()}"}
+    try:
+        ticket, ahead = _worked_out(ticket, terms_of(row))
+    except (LookupError, ValueError, OverflowError):
+        # Such as a time zone that this host does not know: one ticket must not hold up all others.
+        _log.exception("sla", ticket=ticket["id"])
+        ticket, ahead = {**ticket, "sla_look_at": row["now"] + _LATER}, []
+    names = ("tenant_id", "id", "due_at", "first_response_due_at", "sla_told", "sla_look_at")
+    kept |= {name: ticket[name] for name in names}
     if ticket["due_at"] == was_due_at:
         await connection.one(queries.SET_LOOK, kept)
     else:
         changes = _changes("due_at", was_due_at, ticket["due_at"])
         await connection.one(queries.SET_DUE, {**kept, "kind": "ticket.updated", "changes": changes})
-    while ahead and ahead[0].at < terms.now:
+    while ahead and ahead[0].at < row["now"]:
         news, *ahead = ahead
-        told.append(news.name)
+        kept |= {"sla_told": [*kept["sla_told"], news.name], "sla_look_at": _look_at(ahead)}
         changes = _changes("sla", None, {"target": news.target, "due_at": news.due_at})
-        now_kept = {**kept, "sla_told": told, "sla_look_at": _look_at(ahead)}
-        await connection.one(queries.TELL, {**now_kept, "kind": f"sla.{news.kind}", "changes": changes})
+        await connection.one(queries.TELL, {**kept, "kind": f"sla.{news.kind}", "changes": changes})
+
+
+def _worked_out(ticket: Row, terms: Terms) -> tuple[Row, Sequence[Told]]:
+    """A ticket with its clock set, unless it is resolved, and what is to be told of it."""
+    if ticket["resolved_at"] is None:
+        ticket = {**ticket, **targets.dues(ticket, terms, anew=False)}
+    return _looked_at(ticket, terms), targets.outlook(ticket, terms).ahead
 
 
 def _changes(name: str, was: object, becomes: object) -> JsonText:
@@ -177,7 +192,7 @@ async def begin(connection: Connection, ticket: Mapping[str, Any], *, resolved: 
         "paused_at": terms.now if ticket["status"] == "pending" else None,
         "sla_told": [],
     }
-    return _looked_at(begun | targets.dues(begun, terms), terms)
+    return _looked_at(begun | targets.dues(begun, terms, anew=True), terms)
 
 
 async def follow(connection: Connection, ticket: Row, changes: Mapping[str, Any], resolved_at: datetime | None) -> Row:
@@ -191,10 +206,10 @@ async def follow(connection: Connection, ticket: Row, changes: Mapping[str, Any]
     after["due_at_given"] = ticket["due_at_given"] or "due_at" in changed
     after["paused_at"] = ticket["paused_at"] or ticket["stamp"] if after["status"] == "pending" else None
     is_resumed = ticket["paused_at"] is not None and after["paused_at"] is None
-    is_reopened = ticket["resolved_at"] is not None and resolved_at is None
+    is_resolved_anew = ticket["resolved_at"] is not None and resolved_at != ticket["resolved_at"]
     is_matched_anew = not changed.isdisjoint(("priority", "type", "sla_policy"))
     # The rest moves no instant: a pause that begins lets them stand still, and `tell` looks before it tells.
-    if not (is_matched_anew or "due_at" in changed or is_resumed or is_reopened):
+    if not (is_matched_anew or "due_at" in changed or is_resumed or is_resolved_anew):
         return after
     to_be_matched = is_matched_anew and not after["sla_policy_given"]
     row = await _read_terms(connection, after, policy_id=None if to_be_matched else after["sla_policy"] or "")
@@ -208,7 +223,7 @@ async def follow(connection: Connection, ticket: Row, changes: Mapping[str, Any]
     if is_matched_anew and "due_at" not in changed:
         # It gives way to a policy, or goes with the one that there was.
         after["due_at_given"] = ticket["due_at_given"] and terms.policy is None and ticket["sla_policy"] is None
-    return _looked_at(after | targets.dues(after, terms), terms)
+    return _looked_at(after | targets.dues(after, terms, anew=is_matched_anew), terms)
 
 
 def _looked_at(ticket: Row, terms: Terms) -> Row:

@@ -437,7 +437,11 @@ def _tell(**more: ColumnElement[Any]) -> Statement:
 
 _LOOK = ("first_response_due_at", "sla_told", "sla_look_at")
 TELL = _tell()
-SET_DUE = _tell(due_at=_given("due_at"), updated_at=events.next_instant(tickets.c.updated_at))
+SET_DUE = _tell(
+    due_at=_given("due_at"),
+    updated_at=events.next_instant(tickets.c.updated_at),
+    updated_by=bindparam("actor", type_=Text),
+)
 # Nothing that anyone is told.
 SET_LOOK = Statement(update(tickets).where(*_ID).values({name: _given(name) for name in _LOOK}).returning(tickets.c.id))
 

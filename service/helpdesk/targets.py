@@ -13,7 +13,7 @@ from service.helpdesk.sla import Calendar, Pause, Standing
 
 Target = Literal["first_response", "resolution"]
 
-# Of counted time: who has an hour or more is told an hour before, who has less when three quarters of it are over.
+# Of counted time: who has four hours or more is told an hour before, who has less when three quarters of it are over.
 _SOON_MINUTES = 60
 _SOON_PART = 4
 _FIRST_INSTANT = datetime.min.replace(tzinfo=UTC)
@@ -76,11 +76,14 @@ class Promise(NamedTuple):
     met_at: datetime | None
 
 
-def dues(ticket: Mapping[str, Any], terms: Terms) -> dict[str, datetime | None]:
-    """When the targets of a ticket are due; left out: a response that was given, a resolution due as it was said."""
+def dues(ticket: Mapping[str, Any], terms: Terms, *, anew: bool) -> dict[str, datetime | None]:
+    """When the targets of a ticket are due; left out is a resolution that is due as it was said.
+
+    Not `anew`, a response that was given is left out too: no pause or hours after it have a say.
+    """
     policy = terms.policy
     found = {}
-    if ticket["first_response_at"] is None:
+    if anew or ticket["first_response_at"] is None:
         found["first_response_due_at"] = terms.due(ticket, policy and policy.first_response_minutes)
     if not ticket["due_at_given"]:
         found["due_at"] = terms.due(ticket, policy and policy.resolution_minutes)

@@ -58,7 +58,7 @@ DUES: Mapping[str, tuple[dict[str, Any], Terms, dict[str, int | None]]] = {
 @pytest.mark.parametrize("case", DUES)
 def test_what_is_due_when(case: str) -> None:
     members, under, expected = DUES[case]
-    assert dues(ticket(**members), under) == {name: at(minute) for name, minute in expected.items()}
+    assert dues(ticket(**members), under, anew=False) == {name: at(minute) for name, minute in expected.items()}
 
 
 # Policy minutes of a resolution, and when it is due soon.
@@ -96,15 +96,29 @@ def test_due_soon_is_an_hour_before_or_when_three_quarters_are_over(minutes: int
             {"due_at": 240, "first_response_due_at": 20, "first_response_at": 21},
             terms(),
             [],
-            ["first_response.due_soon@15", "first_response.breached@20", *SOON_AND_LATE],
-            id="what was met late is",
+            ["first_response.breached@20", *SOON_AND_LATE],
+            id="what was met late is, without a warning",
+        ),
+        pytest.param(
+            {"due_at": 240, "first_response_due_at": 20, "first_response_at": 20},
+            terms(),
+            [],
+            SOON_AND_LATE,
+            id="met at the due instant is in time",
         ),
         pytest.param(
             {"due_at": 240, "first_response_due_at": 20, "resolved_at": 17},
             terms(),
             [],
-            ["first_response.due_soon@15"],
+            [],
             id="a resolution ends both",
+        ),
+        pytest.param(
+            {"due_at": 240, "resolved_at": 200, "sla_told": ["resolution.due_soon"]},
+            terms(Policy(None, 240, False), now=200),
+            ["resolution.due_soon"],
+            [],
+            id="what was told stays told when it is met",
         ),
         pytest.param(
             {"due_at": 240, "sla_told": ["resolution.due_soon"]},
