@@ -116,8 +116,9 @@ def _statements() -> Iterator[tuple[str, Any]]:
     yield "itsm", itsm.GET
     yield from (("itsm", statement) for statement in itsm.CREATE)
     yield "itsm", itsm.update_ticket(frozenset({"status"}))
-    for filters in (frozenset[str](), frozenset({"status"}), frozenset({"status", "start_date", "end_date"})):
+    for filters in (frozenset[str](), frozenset({"status"}), frozenset({"metadata_words", "start_date", "end_date"})):
         yield "itsm", itsm.list_tickets(filters)
+    yield from (("itsm", statement) for statement in (itsm.LIST_EVENTS, itsm.NEWS))
     yield from (("handoff", statement) for statement in handoff.CREATE)
     for of_project in (True, False):
         yield "handoff", handoff.list_tickets(frozenset(), after=True, of_project=of_project)
