@@ -11,10 +11,10 @@ from typing import Any, Literal
 from uuid import UUID
 
 import jwt
-from sqlalchemy import LargeBinary, and_, bindparam, exists, func, or_, select
+from sqlalchemy import LargeBinary, and_, bindparam, exists, select
 
 from service.database import Database
-from service.directory import api_keys
+from service.directory import KEY_HOLDS, api_keys
 from service.errors import TicketError
 from service.jwks import KeySet
 from service.providers.tables import links
@@ -93,6 +93,8 @@ POLICIES: Mapping[tuple[str, str], Policy] = {
     ("tickets.itsm.v1", "GetTicket"): Policy("program", ("tickets:read",)),
     ("tickets.itsm.v1", "ListTickets"): Policy("program", ("tickets:read",)),
     ("tickets.itsm.v1", "UpdateTicket"): Policy("program", ("tickets:write",), "write"),
+    ("tickets.itsm.v1", "ListTicketEvents"): Policy("program", ("tickets:read",)),
+    ("tickets.itsm.v1", "WatchTickets"): Policy("program", ("tickets:read",)),
     ("tickets.admin.v1", "CreateAccount"): _ADMIN,
     ("tickets.admin.v1", "CreateApiKey"): _ADMIN,
     ("tickets.admin.v1", "RevokeApiKey"): _ADMIN,
@@ -149,8 +151,7 @@ _FIND_KEY = Statement(
         and_(api_keys.c.live, exists().where(links.c.account_id == api_keys.c.account_id)).label("is_linked"),
     ).where(
         api_keys.c.key_hash == bindparam("key_hash", type_=LargeBinary),
-        api_keys.c.revoked_at.is_(None),
-        or_(api_keys.c.expires_at.is_(None), api_keys.c.expires_at > func.now()),
+        KEY_HOLDS,
     )
 )
 

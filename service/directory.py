@@ -16,7 +16,9 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     Uuid,
+    and_,
     func,
+    or_,
     text,
 )
 
@@ -77,6 +79,10 @@ api_keys = Table(
     UniqueConstraint("key_hash"),
     ForeignKeyConstraint(["account_id"], ["accounts.id"], info=NO_ACCOUNT),
     all_of("scopes", KeyScope),
+)
+# Of a key that is good.
+KEY_HOLDS = and_(
+    api_keys.c.revoked_at.is_(None), or_(api_keys.c.expires_at.is_(None), api_keys.c.expires_at > func.now())
 )
 
 projects = Table(

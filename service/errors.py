@@ -7,6 +7,9 @@ from typing import Any
 from grpc import StatusCode
 from pydantic import ValidationError
 
+# Of a caller's own name in an error.
+_TOLD_LENGTH = 100
+
 
 @dataclass(frozen=True, slots=True)
 class Reason:
@@ -88,7 +91,7 @@ def validation_error(invalid: ValidationError) -> TicketError:
     """The failure that tells every problem pydantic found with a command."""
     issues = [
         Issue(
-            loc=error["loc"],
+            loc=_loc(error["loc"], error["input"]),
             message=error["msg"],
             type=error["type"],
             # A body that is missing has no input; pydantic would show the sections of the request.
@@ -98,6 +101,13 @@ def validation_error(invalid: ValidationError) -> TicketError:
         for error in invalid.errors(include_url=False)
     ]
     return TicketError("validation_error", issues=issues)
+
+
+def _loc(loc: tuple[str | int, ...], value: Any) -> tuple[str | int, ...]:
+    """Where it is. Of a name that is wrong itself, which pydantic marks so, no more than anyone reads."""
+    if loc[-1:] == ("[key]",) and loc[-2] == value:
+        return *loc[:-2], str(value)[:_TOLD_LENGTH]
+    return loc
 
 
 def invalid(section: str, name: str, message: str, kind: str = "value_error", value: Any = None) -> TicketError:

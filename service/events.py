@@ -33,6 +33,7 @@ from sqlalchemy import (
     cast,
     column,
     exists,
+    false,
     func,
     insert,
     literal,
@@ -40,6 +41,7 @@ from sqlalchemy import (
     not_,
     select,
     text,
+    true,
     tuple_,
     values,
 )
@@ -147,11 +149,13 @@ def news(table: Table, scope: ColumnElement[bool]) -> Select[Any]:
 
 def any_news(table: Table) -> Select[Any]:
     """Which of `scopes` have events from transaction `since` on, and up to which transaction all have ended."""
-    scope = next(iter(table.primary_key.columns))
+    scope, *narrower = (c for c in table.primary_key.columns if c.name not in ("transaction_id", "id"))
     asked = func.unnest(bindparam("scopes", type_=ARRAY(scope.type))).table_valued(column("scope", scope.type))
     asked = asked.render_derived(name="asked")
     new = exists().where(
         scope == asked.c.scope,
+        # What is narrower has two values. Left out, the index would be read through for all of the scope's events.
+        *(column.in_((false(), true())) for column in narrower),
         table.c.transaction_id >= _xid8("since"),
         table.c.transaction_id < ALL_ENDED_BEFORE,
     )

@@ -180,7 +180,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         except DecodeError:
             raise TicketError("validation_error", "The request is not a message of this method") from None
         key, if_match = metadata.get("idempotency-key"), metadata.get("if-match")
-        CALL.set(Call(method.key, line.request_id, key, caller, if_match))
+        path = metadata.get("x-envoy-original-path")
+        CALL.set(Call(method.key, line.request_id, key, caller, if_match, path))
         return message
 
 

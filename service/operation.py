@@ -29,6 +29,8 @@ class Call:
     idempotency_key: str | None
     caller: Caller
     if_match: str | None = None
+    # The path that was called, with its query; None where a transcoder did not say it.
+    path: str | None = None
     # The body's JSON value as it came, for the comparison of repeated requests.
     body: Any = None
     # Set when the answer is the stored one of an earlier request with the same idempotency key.

@@ -8,6 +8,7 @@ import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, NoReturn, Protocol, TypeAlias
+from urllib.parse import parse_qsl, unquote
 
 import grpc
 from google.api.httpbody_pb2 import HttpBody
@@ -39,9 +40,12 @@ class Watched(Host, Protocol):
     news: News
 
 
-def unary(operation: Operation[Any] | Errand[Any, Any], *, status: int = 200) -> Any:
-    """The method of a `…Rest` service that runs an operation; `status` is the HTTP status of its success."""
-    read = _reader(operation.command)
+def unary(operation: Operation[Any] | Errand[Any, Any], *, status: int = 200, members_of: str = "") -> Any:
+    """The method of a `…Rest` service that runs an operation; `status` is the HTTP status of its success.
+
+    `members_of` names a member of the query that is said by members: `metadata.floor=3`.
+    """
+    read = _reader(operation.command, members_of)
 
     async def method(self: Host, request: Any, context: Context) -> HttpBody:
         call = CALL.get()
@@ -83,9 +87,12 @@ def complete_list(operation: Operation[Any], member: str) -> Any:
     return method
 
 
-def watch(watch: Watch[Any]) -> Any:
-    """The method of a `…Rest` service that tells what a watch does, one JSON object a line."""
-    read = _reader(watch.command)
+def watch(watch: Watch[Any], *, failure: Callable[[TicketError], View] | None = None) -> Any:
+    """The method of a `…Rest` service that tells what a watch does, one JSON object a line.
+
+    `failure` is the form of the last line of one that fails: `error_body` unless another is given.
+    """
+    read, last_line = _reader(watch.command), failure or error_body
 
     async def method(self: Watched, request: Any, context: Context) -> AsyncIterator[HttpBody]:
         call, begun = CALL.get(), False
@@ -98,10 +105,10 @@ def watch(watch: Watch[Any]) -> Any:
             # well: the status has left long ago, and the last line is what tells.
             if not begun:
                 raise
-            failure = error if isinstance(error, TicketError) else TicketError("internal")
-            call.outcome = failure.reason
-            yield HttpBody(data=jsontext.dump(error_body(failure)) + b"\n")
-            if failure is not error:
+            told = error if isinstance(error, TicketError) else TicketError("internal")
+            call.outcome = told.reason
+            yield HttpBody(data=jsontext.dump(last_line(told)) + b"\n")
+            if told is not error:
                 raise
 
     return method
@@ -111,11 +118,11 @@ def _items(views: Sequence[View]) -> bytes:
     return jsontext.dump(views)[1:-1]
 
 
-def _reader(command: type[Command]) -> Callable[[Any, Call], Sections]:
+def _reader(command: type[Command], members_of: str = "") -> Callable[[Any, Call], Sections]:
     """Sorts a transcoded request into the sections of a command, everything as it came."""
     sections = command.sections()
     path = [(name, _VARIABLES.get(name, name)) for name in sections.get("path", ())]
-    query = sections.get("query", ())
+    query = [name for name in sections.get("query", ()) if name != members_of]
 
     def read(request: Any, call: Call) -> Sections:
         read: dict[str, Any] = {}
@@ -124,6 +131,8 @@ def _reader(command: type[Command]) -> Callable[[Any, Call], Sections]:
         if query:
             # Given more than once, it counts as it was given last.
             read["query"] = {name: _query_text(values[-1]) for name in query if (values := getattr(request, name))}
+        if members_of and (members := _members(call.path or "", members_of + ".")):
+            read["query"][members_of] = members
         if "body" in sections:
             call.body = _json_body(request.body.data)
             # No body and `null` are the same: nothing was said.
@@ -134,6 +143,14 @@ def _reader(command: type[Command]) -> Callable[[Any, Call], Sections]:
         return read
 
     return read
+
+
+def _members(path: str, prefix: str) -> dict[str, str]:
+    """What a query says by names with a prefix. The transcoder has no place for names that are the caller's own."""
+    if prefix not in unquote(path):
+        return {}
+    pairs = parse_qsl(path.partition("?")[2], keep_blank_values=True)
+    return {name.removeprefix(prefix): text for name, text in pairs if name.startswith(prefix)}
 
 
 def _query_text(text: str) -> str:
@@ -210,7 +227,10 @@ def field_errors(error: TicketError) -> dict[str, str]:
 
 
 def _detail(issue: Issue) -> View:
-    detail = {"type": issue.type, "loc": list(issue.loc), "msg": issue.message, "input": issue.input}
+    section, *names = issue.loc
+    # The names of a query have dots of their own.
+    loc = [section, ".".join(map(str, names))] if section == "query" and names else list(issue.loc)
+    detail = {"type": issue.type, "loc": loc, "msg": issue.message, "input": issue.input}
     return {**detail, "ctx": issue.context} if issue.context else detail
 
 

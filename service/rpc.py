@@ -181,6 +181,8 @@ def _name(field: Field) -> str:
 def _field_reader(field: Field) -> Callable[[Any], Any]:
     """Reads one field of a message; None when it is absent. An implicit default (empty, 0, false) is absent too."""
     name, value = field.name, _value_reader(field)
+    if field.is_repeated and field.message_type is not None and field.message_type.GetOptions().map_entry:
+        return lambda message: dict(getattr(message, name)) or None
     if field.is_repeated:
         return lambda message: [value(item) for item in getattr(message, name)] or None
     if field.has_presence:

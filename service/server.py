@@ -33,6 +33,7 @@ import service.helpdesk.levels
 import service.helpdesk.tables
 import service.itsm.doors
 import service.itsm.operations
+import service.itsm.tables
 from service import idempotency, rest, rpc
 from service.auth import Authenticator
 from service.background import repeat
@@ -145,13 +146,14 @@ async def start(
     )
     handoff_news = News(database, service.handoff.tables.events, settings.max_watches)
     helpdesk_news = News(database, service.helpdesk.tables.events, settings.max_watches)
-    handoff, helpdesk = service.handoff.doors, service.helpdesk.doors
+    itsm_news = News(database, service.itsm.tables.events, settings.max_watches)
+    handoff, helpdesk, itsm = service.handoff.doors, service.helpdesk.doors, service.itsm.doors
     handoff_grpc.add_TicketServiceServicer_to_server(handoff.TicketService(database, handoff_news), server)
     handoff_rest_grpc.add_TicketRestServicer_to_server(handoff.TicketRest(database, handoff_news), server)
     helpdesk_grpc.add_TicketServiceServicer_to_server(helpdesk.TicketService(database, helpdesk_news), server)
     helpdesk_rest_grpc.add_TicketRestServicer_to_server(helpdesk.TicketRest(database, helpdesk_news), server)
-    itsm_grpc.add_TicketServiceServicer_to_server(service.itsm.doors.TicketService(database, deliveries), server)
-    itsm_rest_grpc.add_TicketRestServicer_to_server(service.itsm.doors.TicketRest(database, deliveries), server)
+    itsm_grpc.add_TicketServiceServicer_to_server(itsm.TicketService(database, deliveries, itsm_news), server)
+    itsm_rest_grpc.add_TicketRestServicer_to_server(itsm.TicketRest(database, deliveries, itsm_news), server)
     operators = service.admin.doors.AdminService(database, vault, settings)
     admin_grpc.add_AdminServiceServicer_to_server(operators, server)
     healthy = health.aio.HealthServicer()
@@ -169,6 +171,7 @@ async def start(
         pressure.watch(),
         handoff_news.watch(),
         helpdesk_news.watch(),
+        itsm_news.watch(),
         _watch_health(healthy, database),
         repeat(_MERGE_TOTALS_SECONDS, service.itsm.operations.merge_totals, database),
         repeat(_DELIVER_SECONDS, deliveries.work, database),
@@ -176,7 +179,7 @@ async def start(
         repeat(_PURGE_KEYS_SECONDS, idempotency.purge, database),
     ):
         stack.push_async_callback(_cancelled, asyncio.create_task(work))
-    return server, healthy, (handoff_news, helpdesk_news)
+    return server, healthy, (handoff_news, helpdesk_news, itsm_news)
 
 
 async def _watch_health(healthy: health.aio.HealthServicer, database: Database) -> None:

@@ -5,6 +5,7 @@ notification by PostgreSQL would be sooner, but every commit that notifies locks
 """
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -139,11 +140,12 @@ def watch(command: type[C]) -> Callable[[Callable[[News, Call, C], AsyncIterator
 
 
 async def follow(
-    news: News, scope: Any, call: Call, read: Read, place: Place | None
+    news: News, scope: Any, call: Call, read: Read, place: Place | None, *, look_seconds: float = math.inf
 ) -> AsyncIterator[tuple[Row | None, Place]]:
     """Every event of a scope from a place on, or from now, each with the place behind it; None is a sign of life.
 
-    Ends by raising TicketError: what `read` raises, `token_expired`, or `unavailable` when the process stops.
+    Reads at least every `look_seconds`, also when there is no news. Ends by raising TicketError: what `read` raises,
+    `token_expired`, or `unavailable` when the process stops.
     """
     with news.bell(scope) as bell:
         sign_at = time.monotonic()
@@ -162,7 +164,7 @@ async def follow(
             if time.monotonic() >= sign_at:
                 yield None, place
                 sign_at = time.monotonic() + _SIGN_SECONDS
-            await _rung(bell, sign_at - time.monotonic(), call)
+            await _rung(bell, min(sign_at - time.monotonic(), look_seconds), call)
 
 
 async def _rung(bell: asyncio.Event, seconds: float, call: Call) -> None:

@@ -66,6 +66,7 @@ METHODS = {
     "itsm.get": Method("itsm", "GET", "/api/v1/tickets/{ticket_id}", 200, _ITSM, "GetTicket", "ticket"),
     "itsm.list": Method("itsm", "GET", "/api/v1/tickets", 200, _ITSM, "ListTickets"),
     "itsm.update": Method("itsm", "PATCH", "/api/v1/tickets/{ticket_id}", 200, _ITSM, "UpdateTicket", "ticket"),
+    "itsm.events": Method("itsm", "GET", "/api/v1/tickets/{ticket_id}/events", 200, _ITSM, "ListTicketEvents"),
     "helpdesk.create": Method("helpdesk", "POST", _DESK, 201, _HELPDESK, "CreateTicket", "ticket"),
     "helpdesk.get": Method("helpdesk", "GET", _DESK + "/{id}", 200, _HELPDESK, "GetTicket", "ticket"),
     "helpdesk.list": Method("helpdesk", "GET", _DESK, 200, _HELPDESK, "ListTickets"),
@@ -192,11 +193,20 @@ class Rest:
             method.path.format_map(
                 {name: httpx.URL(path=value).raw_path.decode() for name, value in (path or {}).items()}
             ),
-            params={name: str(value) for name, value in (query or {}).items()},
+            params=_query(query or {}),
             content=None if body is None else json.dumps(body).encode(),
             headers={"content-type": "application/json", **credential, **(headers or {})},
         )
         return rest_reply(method.api, response)
+
+
+def _query(given: Mapping[str, Any]) -> dict[str, str]:
+    """As a query has it: a member of a member is `metadata.floor`."""
+    query = dict[str, str]()
+    for name, value in given.items():
+        members = {f"{name}.{member}": text for member, text in value.items()} if isinstance(value, dict) else None
+        query |= {name: str(value)} if members is None else members
+    return query
 
 
 def rest_reply(api: str, response: httpx.Response) -> Reply:
@@ -313,6 +323,8 @@ def _members(descriptor: Any, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _plain(field: Any, value: Any) -> Any:
+    if field.is_repeated and isinstance(value, dict):
+        return value  # a map
     if isinstance(value, dict):
         return _members(field.message_type, value)
     if field.is_repeated and isinstance(value, str):

@@ -34,6 +34,30 @@ class Ticket:
     updated_at: datetime
 
 
+@result(ticket_pb2.TicketEvent)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TicketEvent:
+    """One change of a ticket, as it was written; `changes` has `{"from": …, "to": …}` for each changed member."""
+
+    account_id: str
+    ticket_id: str
+    version: int
+    type: str
+    changes: dict[str, Any]
+    actor: str
+    request_id: str
+    created_at: datetime
+
+
+@result(service_pb2.WatchTicketsResponse)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watched:
+    """What a watch tells: an event, or None as a sign of life, and the cursor to go on behind it."""
+
+    event: TicketEvent | None
+    cursor: str
+
+
 class _Members(TypedDict, total=False):
     status: Status
     priority: Priority | None
@@ -56,9 +80,13 @@ class TicketChanges(_Members, total=False):
 
 
 class TicketFilter(TypedDict, total=False):
-    """Which tickets are listed; None leaves all of them in. `start_date` and `end_date` belong to the range."""
+    """Which tickets are listed; None leaves all of them in. `start_date` and `end_date` belong to the range.
+
+    `metadata` are members that a ticket has, each as a string, or as the JSON text of a number or boolean.
+    """
 
     status: Status | None
+    metadata: Mapping[str, str] | None
     start_date: datetime | None
     end_date: datetime | None
 
@@ -98,6 +126,23 @@ class Tickets(Api[W]):
         """Change some members of a ticket. Raises NotFoundError, ValidationError."""
         members = {"ticket_id": ticket_id}
         return self._ask(Ticket, "UpdateTicket", members, timeout, changes=changes)
+
+    @many
+    def events(
+        self, ticket_id: str, *, page_size: int = PAGE_SIZE, timeout: float | None = None
+    ) -> Answers[TicketEvent]:
+        """A ticket's history, oldest first; `timeout` is that of each page. Raises NotFoundError, ValidationError."""
+        return self._list(TicketEvent, "ListTicketEvents", {"ticket_id": ticket_id}, page_size, timeout, of="events")
+
+    @many
+    def watch(self, *, cursor: str | None = None, patience: float = 60.0) -> Answers[Watched]:
+        """Every change of the account's tickets as it happens, from now on or behind a cursor.
+
+        It tells until it is closed. The first answer comes at once and says where the watch begins. When the service
+        goes away the watch goes on behind the last answer; it raises UnavailableError when that fails for `patience`
+        seconds, and UnauthenticatedError when the key is revoked.
+        """
+        return self._watch(Watched, {"cursor": cursor}, patience)
 
 
 async def _each_once(newest_first: Answers[Ticket]) -> Answers[Ticket]:

@@ -152,7 +152,9 @@ def _members(descriptor: Descriptor) -> dict[str, Field]:
 
 
 def _set(message: Any, field: Field, value: Any) -> None:
-    if field.is_repeated:
+    if field.is_repeated and isinstance(value, Mapping):
+        getattr(message, field.name).update(value)
+    elif field.is_repeated:
         items = [value] if isinstance(value, str) else value
         _extend(getattr(message, field.name), field, items)
     elif _is_timestamp(field):

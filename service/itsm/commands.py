@@ -14,6 +14,9 @@ Subject = Annotated[str, StringConstraints(min_length=1, max_length=255), withou
 Description = Annotated[str, StringConstraints(min_length=1), without_nul]
 
 MAX_OFFSET = 2**63 - 1
+MAX_NAME_LENGTH = 255
+
+MemberName = Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME_LENGTH), without_nul]
 
 
 class TicketPath(Section):
@@ -44,10 +47,24 @@ class TicketFilter(Section):
     """The query of a list."""
 
     status: Status | None = None
+    metadata: Annotated[dict[MemberName, Annotated[str, without_nul]], Field(max_length=10)] | None = None
     start_date: Instant | None = None
     end_date: Instant | None = None
     limit: Annotated[Number, Field(ge=1, le=100)] = 20
     offset: Annotated[Number, Field(ge=0, le=MAX_OFFSET)] = 0
+
+
+class Page(Section):
+    """The part of a history that is wanted."""
+
+    limit: Annotated[Number, Field(ge=1, le=100)] = 20
+    cursor: str | None = None
+
+
+class WatchQuery(Section):
+    """The query of a watch."""
+
+    cursor: str | None = None
 
 
 class CreateTicket(Command):
@@ -74,3 +91,16 @@ class UpdateTicket(Command):
 
     path: TicketPath
     body: TicketChanges
+
+
+class ListTicketEvents(Command):
+    """GET /api/v1/tickets/{ticket_id}/events."""
+
+    path: TicketPath
+    query: Page
+
+
+class WatchTickets(Command):
+    """GET /api/v1/events."""
+
+    query: WatchQuery

@@ -21,7 +21,7 @@ from service import idempotency, jsontext
 from service.database import ConstraintViolationError, Database
 from service.errors import TicketError
 from service.fields import uuid7
-from service.itsm import queries
+from service.itsm import metadata, queries
 from service.itsm.commands import NewTicket
 from service.jsontext import JsonText
 from service.operation import Call
@@ -234,6 +234,7 @@ class Deliveries:
             await self._database.one(queries.DROP_DELIVERY, _ours(delivery))
             raise TicketError("provider_rejected", outcome.why)
         statements = queries.CREATE_QUEUED if isinstance(outcome, _Failure) else queries.CREATE_DELIVERED
+        metadata_text = JsonText(jsontext.dump(members["metadata"]).decode())
         ticket = {
             **members,
             **_ours(delivery),
@@ -241,7 +242,8 @@ class Deliveries:
             **(_NOT_THERE | self._failed(delivery, outcome) if isinstance(outcome, _Failure) else outcome),
             "id": delivery["ticket_id"],
             "live": True,
-            "metadata": JsonText(jsontext.dump(members["metadata"]).decode()),
+            "metadata": metadata_text,
+            "metadata_words": metadata.words(delivery["account_id"], True, metadata_text),
             "actor": delivery["actor"],
             "request_id": delivery["request_id"],
         }

@@ -1,16 +1,31 @@
 """The use cases of the ITSM API."""
 
-from typing import Any, Protocol
+from collections.abc import AsyncIterator, Sequence
+from typing import Annotated, Any, Protocol
 
-from service import events, idempotency, jsontext
+from pydantic import Field, TypeAdapter
+
+from service import events, idempotency, jsontext, paging, watch
 from service.database import Connection
 from service.errors import TicketError
 from service.fields import uuid7
-from service.itsm import queries, views
-from service.itsm.commands import CreateTicket, GetTicket, ListTickets, UpdateTicket
+from service.itsm import metadata, queries, views
+from service.itsm.commands import (
+    CreateTicket,
+    GetTicket,
+    ListTicketEvents,
+    ListTickets,
+    UpdateTicket,
+    WatchTickets,
+)
 from service.itsm.deliveries import MIRRORED, Deliveries
 from service.jsontext import JsonText
 from service.operation import Call, Host, View, errand, operation
+from service.statement import Row
+
+_BY_VERSION: TypeAdapter[tuple[int]] = TypeAdapter(tuple[Annotated[int, Field(ge=0, lt=2**31)]])
+# A key that was revoked ends its watches within five seconds, as it ends everything else.
+_KEY_SECONDS = 3.0
 
 
 class ItsmHost(Host, Protocol):
@@ -26,7 +41,9 @@ async def create_ticket(host: ItsmHost, call: Call, command: CreateTicket) -> Vi
     """Create a ticket, at the account's provider first if it has one, once for each idempotency key."""
     mode = "live" if call.caller.live else "test"
     key_scope = f"itsm:{call.caller.account_id}:{mode}"
-    ticket = {**_scope(call), "id": uuid7(), **events.who(call), **vars(command.body)}
+    scope = _scope(call)
+    words = {"metadata_words": metadata.words(**scope, metadata=command.body.metadata)}
+    ticket = {**scope, "id": uuid7(), **words, **events.who(call), **vars(command.body)}
     if call.caller.is_linked:
         return views.ticket(await host.deliveries.create(call, key_scope, ticket))
     return views.ticket(_found(await idempotency.once(host.database, call, key_scope, queries.CREATE, ticket)))
@@ -41,9 +58,12 @@ async def get_ticket(connection: Connection, call: Call, command: GetTicket) -> 
 @operation(ListTickets, one_statement=True)
 async def list_tickets(connection: Connection, call: Call, command: ListTickets) -> View:
     """A page of the account's tickets, newest first, and how many match."""
+    scope = _scope(call)
     given = {name: value for name, value in command.query if value is not None}
+    if members := given.pop("metadata", None):
+        given["metadata_words"] = metadata.wanted(**scope, members=members)
     filters = frozenset(given) - {"limit", "offset"}
-    rows = await connection.all(queries.list_tickets(filters), _scope(call) | given)
+    rows = await connection.all(queries.list_tickets(filters), scope | given)
     return {
         "tickets": [views.ticket(row) for row in rows if row["id"] is not None],
         "total": rows[0]["total"],
@@ -57,6 +77,8 @@ async def update_ticket(host: ItsmHost, call: Call, command: UpdateTicket) -> Vi
     """Change some members of a ticket, here and then at the account's provider; any status may follow any other."""
     changed = {name: getattr(command.body, name) for name in command.body.model_fields_set}
     values = {f"new_{name}": value for name, value in changed.items()}
+    if "metadata" in changed:
+        values["new_metadata_words"] = metadata.words(**_scope(call), metadata=changed["metadata"])
     mirrored = {name: value for name, value in changed.items() if name in MIRRORED} if call.caller.is_linked else {}
     delivery_id = uuid7()
     delivery = {"delivery_id": delivery_id, "members": JsonText(jsontext.dump(mirrored).decode())}
@@ -66,6 +88,40 @@ async def update_ticket(host: ItsmHost, call: Call, command: UpdateTicket) -> Vi
     if mirrored:
         await host.deliveries.deliver(ticket["account_id"], delivery_id)
     return views.ticket(ticket)
+
+
+@operation(ListTicketEvents, one_statement=True)
+async def list_ticket_events(connection: Connection, call: Call, command: ListTicketEvents) -> View:
+    """A page of a ticket's history, oldest first."""
+    query, named = command.query, _scope(call) | vars(command.path)
+    binding = jsontext.dump(["itsm events", named]).decode()
+    (after,) = (0,) if query.cursor is None else paging.place(query.cursor, binding, _BY_VERSION)
+    rows = await connection.all(queries.LIST_EVENTS, {**named, "after_version": after, "rows": query.limit + 1})
+    if not rows:
+        raise _no_ticket()
+    there = [row for row in rows if row["id"] is not None]
+    page, next_cursor = paging.cut(there, query.limit, binding, "version")
+    return {"events": [views.event(row) for row in page], "next_cursor": next_cursor}
+
+
+@watch.watch(WatchTickets)
+async def watch_tickets(news: watch.News, call: Call, command: WatchTickets) -> AsyncIterator[View]:
+    """Every change of the account's tickets as it happens, while the key is good."""
+    scope = _scope(call)
+    binding = jsontext.dump(["itsm watch", scope]).decode()
+    mine = {**scope, "key_id": call.caller.subject}
+
+    async def read(place: watch.Place, rows: int) -> tuple[Sequence[Row], int]:
+        found = await news.database.all(queries.NEWS, {**mine, **watch.behind(place), "rows": rows})
+        if not found:
+            raise TicketError("invalid_token", "Invalid API key")
+        return [row for row in found if row["id"] is not None], int(found[0]["fence"])
+
+    place = watch.resumed(command.query.cursor, binding)
+    following = watch.follow(news, scope["account_id"], call, read, place, look_seconds=_KEY_SECONDS)
+    async for row, behind in following:
+        event = None if row is None else views.event(row)
+        yield {"event": event, "cursor": paging.cursor(binding, *behind)}
 
 
 async def merge_totals(connection: Connection) -> None:
@@ -79,5 +135,9 @@ def _scope(call: Call) -> dict[str, Any]:
 
 def _found(row: dict[str, Any] | None) -> dict[str, Any]:
     if row is None:
-        raise TicketError("not_found", "Ticket not found")
+        raise _no_ticket()
     return row
+
+
+def _no_ticket() -> TicketError:
+    return TicketError("not_found", "Ticket not found")

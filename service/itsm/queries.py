@@ -14,6 +14,7 @@ from sqlalchemy import (
     Float,
     FromClause,
     Integer,
+    Numeric,
     Select,
     SmallInteger,
     Table,
@@ -39,12 +40,15 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from service import events, idempotency
+from service.directory import KEY_HOLDS, api_keys
 from service.itsm import tables
 from service.itsm.commands import NewTicket
 from service.providers import tables as providers
 from service.statement import Statement, some_rows
 
 tickets = tables.tickets
+# What is found by them needs no words.
+_SHOWN = tuple(column for column in tickets.c if column.name != "metadata_words")
 
 
 def _mine(table: Table) -> tuple[ColumnElement[bool], ...]:
@@ -57,15 +61,15 @@ def _mine(table: Table) -> tuple[ColumnElement[bool], ...]:
 MINE = _mine(tickets)
 _ONE = (*MINE, tickets.c.id == bindparam("ticket_id", type_=Uuid))
 
-GET = Statement(select(tickets).where(*_ONE))
+GET = Statement(select(*_SHOWN).where(*_ONE))
 
 
-_NEW = ("account_id", "live", "id", *NewTicket.model_fields)
+_NEW = ("account_id", "live", "id", "metadata_words", *NewTicket.model_fields)
 
 
 def _create() -> idempotency.Creation:
     given = {name: bindparam(name, type_=tickets.c[name].type) for name in _NEW}
-    return _creation(insert(tickets).values(given).returning(tickets).cte("ticket"))
+    return _creation(insert(tickets).values(given).returning(*_SHOWN).cte("ticket"))
 
 
 def _creation(ticket: CTE) -> idempotency.Creation:
@@ -91,17 +95,18 @@ def update_ticket(changed: frozenset[str], *, mirrored: bool = False) -> Stateme
 
     `mirrored`: a delivery too, where the provider has the ticket or will have it.
     """
+    columns = changed | {"metadata_words"} if "metadata" in changed else changed
     # The lock makes the row seen here the row that is changed, so that the event tells the truth.
-    before = select(tickets).where(*_ONE).with_for_update().cte("before")
+    before = select(*_SHOWN).where(*_ONE).with_for_update().cte("before")
     after = (
         update(tickets)
         .where(*MINE, tickets.c.id == before.c.id)
         .values(
-            {name: bindparam(f"new_{name}", type_=tickets.c[name].type) for name in sorted(changed)}
+            {name: bindparam(f"new_{name}", type_=tickets.c[name].type) for name in sorted(columns)}
             | {"updated_at": events.next_instant(tickets.c.updated_at)}
             | events.next_version(tickets)
         )
-        .returning(tickets)
+        .returning(*_SHOWN)
         .cte("after")
     )
     told = select(
@@ -246,7 +251,7 @@ def _finish(claimed: CTE) -> idempotency.Creation:
     """The statements that keep a ticket which the provider was asked for, if the delivery is still ours."""
     names = [*_NEW, "external_provider", "external_ticket_id", "external_ticket_url"]
     given = select(*(bindparam(name, type_=tickets.c[name].type) for name in names)).where(exists(select(claimed.c.id)))
-    return _creation(insert(tickets).from_select(names, given).returning(tickets).cte("ticket"))
+    return _creation(insert(tickets).from_select(names, given).returning(*_SHOWN).cte("ticket"))
 
 
 # The provider has it, or will have it later.
@@ -259,7 +264,7 @@ CREATE_QUEUED = _finish(
 def _delivered() -> Statement:
     """The statement that ends the delivery of a ticket that is here: it says where the provider has it."""
     names = ("external_provider", "external_ticket_id", "external_ticket_url")
-    before = select(tickets).where(*_ONE).with_for_update().cte("before")
+    before = select(*_SHOWN).where(*_ONE).with_for_update().cte("before")
     after = (
         update(tickets)
         .where(*MINE, tickets.c.id == before.c.id, exists(select(_gone.c.id)))
@@ -268,7 +273,7 @@ def _delivered() -> Statement:
             | {"updated_at": events.next_instant(tickets.c.updated_at)}
             | events.next_version(tickets)
         )
-        .returning(tickets)
+        .returning(*_SHOWN)
         .cte("after")
     )
     told = select(after, events.changes(before, after, names).label("changes"))
@@ -281,20 +286,21 @@ DELIVERED = _delivered()
 LINK = Statement(select(links).where(links.c.account_id == bindparam("account_id", type_=Uuid)))
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=16)
 def list_tickets(filters: frozenset[str]) -> Statement:
     """A page, newest first, each row with the exact `total`; one row without a ticket when the page is empty."""
     conditions: dict[str, ColumnElement[bool]] = {
         "status": tickets.c.status == bindparam("status", type_=Text),
         "start_date": tickets.c.created_at >= bindparam("start_date", type_=tickets.c.created_at.type),
         "end_date": tickets.c.created_at <= bindparam("end_date", type_=tickets.c.created_at.type),
+        "metadata_words": tickets.c.metadata_words.op("@>")(bindparam("metadata_words", type_=ARRAY(Uuid))),
     }
     wanted = (*MINE, *(conditions[name] for name in sorted(filters)))
     newest_first = (tickets.c.created_at.desc(), tickets.c.id.desc())
     count = _total(filters) if filters <= {"status"} else select(func.count().label("total")).where(*wanted)
     counted = count.subquery("counted")
     page = (
-        select(tickets)
+        select(*_SHOWN)
         .where(*wanted)
         .order_by(*newest_first)
         .limit(bindparam("limit", type_=Integer))
@@ -304,7 +310,9 @@ def list_tickets(filters: frozenset[str]) -> Statement:
     return Statement(
         select(counted.c.total, page)
         .select_from(counted.outerjoin(page, true()))
-        .order_by(page.c.created_at.desc(), page.c.id.desc())
+        .order_by(page.c.created_at.desc(), page.c.id.desc()),
+        # Some words are common and some are rare: the plan depends on them.
+        prepared="metadata_words" not in filters,
     )
 
 
@@ -317,6 +325,39 @@ def _total(filters: frozenset[str]) -> Select[Any]:
         for number in (tables.totals.c.total, tables.total_changes.c.change)
     ]
     return select(cast(parts[0] + parts[1], BigInteger).label("total"))
+
+
+_history = tables.events
+
+
+def _list_events() -> Statement:
+    """`rows` events of a ticket behind a version; one row without an event when there is none, none without it."""
+    page = (
+        select(_history)
+        .where(
+            _history.c.account_id == tickets.c.account_id,
+            _history.c.live == tickets.c.live,
+            _history.c.ticket_id == tickets.c.id,
+            _history.c.version > bindparam("after_version", type_=Integer),
+        )
+        .order_by(_history.c.version)
+        .limit(bindparam("rows", type_=Integer))
+        .lateral("page")
+    )
+    return Statement(select(page).select_from(tickets.outerjoin(page, true())).where(*_ONE).order_by(page.c.version))
+
+
+LIST_EVENTS = _list_events()
+
+_news = events.news(_history, and_(*_mine(_history))).subquery("news")
+# Events behind a place, each with the `fence` up to which all are there; one row without an event when there is none,
+# none when the key is good no more.
+NEWS = Statement(
+    select(_news, cast(cast(events.ALL_ENDED_BEFORE, Text), Numeric).label("fence"))
+    .select_from(api_keys.outerjoin(_news, true()))
+    .where(api_keys.c.id == bindparam("key_id", type_=Uuid), KEY_HOLDS)
+    .order_by(_news.c.transaction_id, _news.c.id)
+)
 
 
 def _merge_totals() -> Statement:

@@ -1,6 +1,7 @@
 """Where ITSM tickets are kept."""
 
 from sqlalchemy import (
+    ARRAY,
     JSON,
     BigInteger,
     Boolean,
@@ -39,6 +40,8 @@ tickets = Table(
     Column("external_ticket_url", Text),
     # json and not jsonb: kept as it came.
     Column("metadata", JSON, nullable=False),
+    # For the list's filter (metadata.py); null when there are none.
+    Column("metadata_words", ARRAY(Uuid)),
     created_at(),
     Column("updated_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
     # Counts changes from 1; the version of its newest event.
@@ -52,6 +55,18 @@ tickets = Table(
 _newest_first = (tickets.c.created_at.desc(), tickets.c.id.desc())
 Index("itsm_tickets_newest_idx", tickets.c.account_id, tickets.c.live, *_newest_first)
 Index("itsm_tickets_status_newest_idx", tickets.c.account_id, tickets.c.live, tickets.c.status, *_newest_first)
+
+# Without metadata it costs nothing, and one word 213 bytes of WAL and a few µs, beside 704 and 55 of the row and its
+# other indexes. (As rows of a table: 312 bytes. Worked out by a function of the index: 173, but 30 µs. Of jsonb: 165,
+# but not everything that is JSON is jsonb, and it knows no accounts.) What is new waits in a list, or it would be 992
+# bytes; in a short one, because each look reads it from end to end.
+Index(
+    "itsm_tickets_metadata_idx",
+    tickets.c.metadata_words,
+    postgresql_using="gin",
+    postgresql_with={"gin_pending_list_limit": 256},
+    postgresql_where=tickets.c.metadata_words.is_not(None),
+)
 
 # How many tickets there are by status, so that a list need not count them: the totals as of the last merge, and what
 # was added since. Each write appends its own rows, so no row is hot; a background task merges them.

@@ -123,8 +123,9 @@ def _statements() -> Iterator[tuple[str, Any]]:
     of_account = (itsm.LINK, itsm.BEGIN_DELIVERY, itsm.LEASE, itsm.DROP_DELIVERY, itsm.FAIL_DELIVERY)
     yield from (("deliveries", statement) for statement in of_account)
     yield from (("keys", statement) for statement in (itsm.KEY_HOLDER, itsm.TAKE_OVER))
-    for filters in (frozenset[str](), frozenset({"status"}), frozenset({"status", "start_date", "end_date"})):
+    for filters in (frozenset[str](), frozenset({"status"}), frozenset({"metadata_words", "start_date", "end_date"})):
         yield "itsm", itsm.list_tickets(filters)
+    yield from (("itsm", statement) for statement in (itsm.LIST_EVENTS, itsm.NEWS))
     yield from (("handoff", statement) for statement in handoff.CREATE)
     for of_project in (True, False):
         yield "handoff", handoff.list_tickets(frozenset(), after=True, of_project=of_project)

@@ -444,6 +444,23 @@ async def test_a_helpdesk_watch_tells_what_the_caller_may_see(clients: Clients, 
     await client.close(again)
 
 
+async def test_an_itsm_watch_tells_what_the_key_may_see(clients: Clients, service: Service, world: World) -> None:
+    client = clients(service.target, api_key=(await world.program()).key)
+    watch = client.client.itsm.tickets.watch()
+    begun = await client.next(watch)
+    assert begun.event is None
+    made = await client.one("itsm.create", subject="A", description="B", metadata={"floor": 3})
+    while (told := await client.next(watch)).event is None:
+        pass
+    assert [told.event] == await client.many("itsm.events", made.id)
+    await client.close(watch)
+    again = client.client.itsm.tickets.watch(cursor=begun.cursor)
+    assert await client.next(again) == told
+    await client.close(again)
+    for floor, found in (("3", [made]), ("4", [])):
+        assert await client.many("itsm.list", metadata={"floor": floor}) == found
+
+
 async def test_failures_are_exceptions_by_reason(clients: Clients, service: Service, world: World) -> None:
     client, key = clients(service.target, token=token(world.person("read", "write"))), str(uuid4())
     made = await client.one("helpdesk.create", title="A", submitted_by_id="per_another", idempotency_key=key)
@@ -651,6 +668,8 @@ CALLS: dict[str, tuple[tuple[str, ...], dict[str, Any], Message, str]] = {
     "itsm.get": ((P,), {}, itsm_pb2.GetTicketResponse(), "read"),
     "itsm.list": ((), {}, itsm_pb2.ListTicketsResponse(), "read"),
     "itsm.update": ((P,), {"status": "open"}, itsm_pb2.UpdateTicketResponse(), ""),
+    "itsm.events": ((P,), {}, itsm_pb2.ListTicketEventsResponse(), "read"),
+    "itsm.watch": ((), {}, itsm_pb2.WatchTicketsResponse(), "watch"),
     "handoff.list": ((), {}, handoff_pb2.ListTicketsResponse(), "read"),
     "handoff.list_project": ((P,), {}, handoff_pb2.ListProjectTicketsResponse(), "read"),
     "handoff.get": ((P, "1"), {}, handoff_pb2.GetTicketResponse(), "read"),
@@ -1028,6 +1047,8 @@ if TYPE_CHECKING:
         assert_type([ticket.stage async for ticket in client.handoff.tickets.list()], list[handoff.Stage])
         assert_type([told.event async for told in client.handoff.tickets.watch(P)], list[handoff.TicketEvent | None])
         assert_type([told async for told in client.helpdesk.tickets.watch(cursor=None)], list[helpdesk.Watched])
+        assert_type([event async for event in client.itsm.tickets.events(P)], list[itsm.TicketEvent])
+        client.itsm.tickets.list(metadata={"floor": 3})  # type: ignore[dict-item]
         await client.helpdesk.tickets.get(1)  # type: ignore[arg-type]
         assert_type(await client.helpdesk.calendar.update(holidays=None), helpdesk.Calendar)
         assert_type([policy async for policy in client.helpdesk.sla_policies.list()], list[helpdesk.SlaPolicy])

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 from uuid import uuid4
 
@@ -441,7 +442,7 @@ async def test_who_is_removed_amid_a_change_has_changed_nothing(
         call = Call(("tickets.handoff.v1", "Test"), "r", None, Caller(user_id, frozenset()))
         path = {"project_id": project_id, "ticket_id": ticket["id"]}
         with pytest.raises(TicketError) as failure:
-            await operation(database, call, {"path": path, "header": {}, "body": body})
+            await operation(SimpleNamespace(database=database), call, {"path": path, "header": {}, "body": body})
     finally:
         await database.close()
     assert failure.value.reason == "forbidden"

@@ -26,7 +26,7 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1atickets/itsm/v1/rest.proto\x12\x0ftickets.itsm.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\"C\n\x1dTicketRestCreateTicketRequest\x12\"\n\x04\x62ody\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBody\"/\n\x1aTicketRestGetTicketRequest\x12\x11\n\tticket_id\x18\x01 \x01(\t\"s\n\x1cTicketRestListTicketsRequest\x12\x0e\n\x06status\x18\x01 \x03(\t\x12\x12\n\nstart_date\x18\x02 \x03(\t\x12\x10\n\x08\x65nd_date\x18\x03 \x03(\t\x12\r\n\x05limit\x18\x04 \x03(\t\x12\x0e\n\x06offset\x18\x05 \x03(\t\"V\n\x1dTicketRestUpdateTicketRequest\x12\x11\n\tticket_id\x18\x01 \x01(\t\x12\"\n\x04\x62ody\x18\x02 \x01(\x0b\x32\x14.google.api.HttpBody2\xe4\x03\n\nTicketRest\x12s\n\x0c\x43reateTicket\x12..tickets.itsm.v1.TicketRestCreateTicketRequest\x1a\x14.google.api.HttpBody\"\x1d\x82\xd3\xe4\x93\x02\x17\"\x0f/api/v1/tickets:\x04\x62ody\x12s\n\tGetTicket\x12+.tickets.itsm.v1.TicketRestGetTicketRequest\x1a\x14.google.api.HttpBody\"#\x82\xd3\xe4\x93\x02\x1d\x12\x1b/api/v1/tickets/{ticket_id}\x12k\n\x0bListTickets\x12-.tickets.itsm.v1.TicketRestListTicketsRequest\x1a\x14.google.api.HttpBody\"\x17\x82\xd3\xe4\x93\x02\x11\x12\x0f/api/v1/tickets\x12\x7f\n\x0cUpdateTicket\x12..tickets.itsm.v1.TicketRestUpdateTicketRequest\x1a\x14.google.api.HttpBody\")\x82\xd3\xe4\x93\x02#2\x1b/api/v1/tickets/{ticket_id}:\x04\x62odyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1atickets/itsm/v1/rest.proto\x12\x0ftickets.itsm.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\"C\n\x1dTicketRestCreateTicketRequest\x12\"\n\x04\x62ody\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBody\"/\n\x1aTicketRestGetTicketRequest\x12\x11\n\tticket_id\x18\x01 \x01(\t\"s\n\x1cTicketRestListTicketsRequest\x12\x0e\n\x06status\x18\x01 \x03(\t\x12\x12\n\nstart_date\x18\x02 \x03(\t\x12\x10\n\x08\x65nd_date\x18\x03 \x03(\t\x12\r\n\x05limit\x18\x04 \x03(\t\x12\x0e\n\x06offset\x18\x05 \x03(\t\"V\n\x1dTicketRestUpdateTicketRequest\x12\x11\n\tticket_id\x18\x01 \x01(\t\x12\"\n\x04\x62ody\x18\x02 \x01(\x0b\x32\x14.google.api.HttpBody\"U\n!TicketRestListTicketEventsRequest\x12\x11\n\tticket_id\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x03(\t\x12\x0e\n\x06\x63ursor\x18\x03 \x03(\t\"/\n\x1dTicketRestWatchTicketsRequest\x12\x0e\n\x06\x63ursor\x18\x01 \x03(\t2\xdf\x05\n\nTicketRest\x12s\n\x0c\x43reateTicket\x12..tickets.itsm.v1.TicketRestCreateTicketRequest\x1a\x14.google.api.HttpBody\"\x1d\x82\xd3\xe4\x93\x02\x17\"\x0f/api/v1/tickets:\x04\x62ody\x12s\n\tGetTicket\x12+.tickets.itsm.v1.TicketRestGetTicketRequest\x1a\x14.google.api.HttpBody\"#\x82\xd3\xe4\x93\x02\x1d\x12\x1b/api/v1/tickets/{ticket_id}\x12k\n\x0bListTickets\x12-.tickets.itsm.v1.TicketRestListTicketsRequest\x1a\x14.google.api.HttpBody\"\x17\x82\xd3\xe4\x93\x02\x11\x12\x0f/api/v1/tickets\x12\x7f\n\x0cUpdateTicket\x12..tickets.itsm.v1.TicketRestUpdateTicketRequest\x1a\x14.google.api.HttpBody\")\x82\xd3\xe4\x93\x02#2\x1b/api/v1/tickets/{ticket_id}:\x04\x62ody\x12\x88\x01\n\x10ListTicketEvents\x12\x32.tickets.itsm.v1.TicketRestListTicketEventsRequest\x1a\x14.google.api.HttpBody\"*\x82\xd3\xe4\x93\x02$\x12\"/api/v1/tickets/{ticket_id}/events\x12n\n\x0cWatchTickets\x12..tickets.itsm.v1.TicketRestWatchTicketsRequest\x1a\x14.google.api.HttpBody\"\x16\x82\xd3\xe4\x93\x02\x10\x12\x0e/api/v1/events0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,6 +41,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TICKETREST'].methods_by_name['ListTickets']._serialized_options = b'\202\323\344\223\002\021\022\017/api/v1/tickets'
   _globals['_TICKETREST'].methods_by_name['UpdateTicket']._loaded_options = None
   _globals['_TICKETREST'].methods_by_name['UpdateTicket']._serialized_options = b'\202\323\344\223\002#2\033/api/v1/tickets/{ticket_id}:\004body'
+  _globals['_TICKETREST'].methods_by_name['ListTicketEvents']._loaded_options = None
+  _globals['_TICKETREST'].methods_by_name['ListTicketEvents']._serialized_options = b'\202\323\344\223\002$\022\"/api/v1/tickets/{ticket_id}/events'
+  _globals['_TICKETREST'].methods_by_name['WatchTickets']._loaded_options = None
+  _globals['_TICKETREST'].methods_by_name['WatchTickets']._serialized_options = b'\202\323\344\223\002\020\022\016/api/v1/events'
   _globals['_TICKETRESTCREATETICKETREQUEST']._serialized_start=104
   _globals['_TICKETRESTCREATETICKETREQUEST']._serialized_end=171
   _globals['_TICKETRESTGETTICKETREQUEST']._serialized_start=173
@@ -49,6 +53,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TICKETRESTLISTTICKETSREQUEST']._serialized_end=337
   _globals['_TICKETRESTUPDATETICKETREQUEST']._serialized_start=339
   _globals['_TICKETRESTUPDATETICKETREQUEST']._serialized_end=425
-  _globals['_TICKETREST']._serialized_start=428
-  _globals['_TICKETREST']._serialized_end=912
+  _globals['_TICKETRESTLISTTICKETEVENTSREQUEST']._serialized_start=427
+  _globals['_TICKETRESTLISTTICKETEVENTSREQUEST']._serialized_end=512
+  _globals['_TICKETRESTWATCHTICKETSREQUEST']._serialized_start=514
+  _globals['_TICKETRESTWATCHTICKETSREQUEST']._serialized_end=561
+  _globals['_TICKETREST']._serialized_start=564
+  _globals['_TICKETREST']._serialized_end=1299
 # @@protoc_insertion_point(module_scope)

@@ -67,7 +67,11 @@ Global___TicketRestGetTicketRequest: _TypeAlias = TicketRestGetTicketRequest  # 
 
 @_typing.final
 class TicketRestListTicketsRequest(_message.Message):
-    """GET /api/v1/tickets."""
+    """GET /api/v1/tickets.
+
+    A query variable `metadata.floor=3` is `metadata` of `ListTicketsRequest`; its name is the caller's own, so that the
+    service reads it from the path that was called, which the transcoder says in the header `x-envoy-original-path`.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -140,3 +144,61 @@ class TicketRestUpdateTicketRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TicketRestUpdateTicketRequest: _TypeAlias = TicketRestUpdateTicketRequest  # noqa: Y015
+
+@_typing.final
+class TicketRestListTicketEventsRequest(_message.Message):
+    """GET /api/v1/tickets/{ticket_id}/events."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TICKET_ID_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    CURSOR_FIELD_NUMBER: _builtins.int
+    ticket_id: _builtins.str
+    """From the path."""
+    @_builtins.property
+    def limit(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Query `limit`, 1–100, default 20."""
+
+    @_builtins.property
+    def cursor(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Query `cursor`: `next_cursor` of the page before."""
+
+    def __init__(
+        self,
+        *,
+        ticket_id: _builtins.str = ...,
+        limit: _abc.Iterable[_builtins.str] | None = ...,
+        cursor: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "limit", b"limit", "ticket_id", b"ticket_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TicketRestListTicketEventsRequest: _TypeAlias = TicketRestListTicketEventsRequest  # noqa: Y015
+
+@_typing.final
+class TicketRestWatchTicketsRequest(_message.Message):
+    """GET /api/v1/events."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CURSOR_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def cursor(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Query `cursor`: that of the last line of an earlier watch."""
+
+    def __init__(
+        self,
+        *,
+        cursor: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TicketRestWatchTicketsRequest: _TypeAlias = TicketRestWatchTicketsRequest  # noqa: Y015

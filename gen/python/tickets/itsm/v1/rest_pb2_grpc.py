@@ -63,6 +63,16 @@ class TicketRestStub(object):
                 request_serializer=tickets_dot_itsm_dot_v1_dot_rest__pb2.TicketRestUpdateTicketRequest.SerializeToString,
                 response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
                 _registered_method=True)
+        self.ListTicketEvents = channel.unary_unary(
+                '/tickets.itsm.v1.TicketRest/ListTicketEvents',
+                request_serializer=tickets_dot_itsm_dot_v1_dot_rest__pb2.TicketRestListTicketEventsRequest.SerializeToString,
+                response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+                _registered_method=True)
+        self.WatchTickets = channel.unary_stream(
+                '/tickets.itsm.v1.TicketRest/WatchTickets',
+                request_serializer=tickets_dot_itsm_dot_v1_dot_rest__pb2.TicketRestWatchTicketsRequest.SerializeToString,
+                response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+                _registered_method=True)
 
 
 class TicketRestServicer(object):
@@ -104,6 +114,21 @@ class TicketRestServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListTicketEvents(self, request, context):
+        """200 and `{"events", "next_cursor"}`; 401, 403, 404 and 422 as documented.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchTickets(self, request, context):
+        """200 and one JSON object a line (`application/x-ndjson`), `{"event": …, "cursor"}`, as it happens; 401, 403 and 422. A
+        watch that fails later ends with a line `{"detail"}`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TicketRestServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -125,6 +150,16 @@ def add_TicketRestServicer_to_server(servicer, server):
             'UpdateTicket': grpc.unary_unary_rpc_method_handler(
                     servicer.UpdateTicket,
                     request_deserializer=tickets_dot_itsm_dot_v1_dot_rest__pb2.TicketRestUpdateTicketRequest.FromString,
+                    response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
+            ),
+            'ListTicketEvents': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTicketEvents,
+                    request_deserializer=tickets_dot_itsm_dot_v1_dot_rest__pb2.TicketRestListTicketEventsRequest.FromString,
+                    response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
+            ),
+            'WatchTickets': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchTickets,
+                    request_deserializer=tickets_dot_itsm_dot_v1_dot_rest__pb2.TicketRestWatchTicketsRequest.FromString,
                     response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
             ),
     }
@@ -243,6 +278,60 @@ class TicketRest(object):
             target,
             '/tickets.itsm.v1.TicketRest/UpdateTicket',
             tickets_dot_itsm_dot_v1_dot_rest__pb2.TicketRestUpdateTicketRequest.SerializeToString,
+            google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTicketEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tickets.itsm.v1.TicketRest/ListTicketEvents',
+            tickets_dot_itsm_dot_v1_dot_rest__pb2.TicketRestListTicketEventsRequest.SerializeToString,
+            google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchTickets(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/tickets.itsm.v1.TicketRest/WatchTickets',
+            tickets_dot_itsm_dot_v1_dot_rest__pb2.TicketRestWatchTicketsRequest.SerializeToString,
             google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
             options,
             channel_credentials,

@@ -50,6 +50,12 @@ class TicketRestStub:
     """200 and `{"tickets", "total", "limit", "offset"}`; 401, 403 and 422 as documented."""
     UpdateTicket: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestUpdateTicketRequest, _httpbody_pb2.HttpBody]
     """200 and the ticket; 401, 403, 404 and 422 as documented."""
+    ListTicketEvents: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestListTicketEventsRequest, _httpbody_pb2.HttpBody]
+    """200 and `{"events", "next_cursor"}`; 401, 403, 404 and 422 as documented."""
+    WatchTickets: _grpc.UnaryStreamMultiCallable[_rest_pb2.TicketRestWatchTicketsRequest, _httpbody_pb2.HttpBody]
+    """200 and one JSON object a line (`application/x-ndjson`), `{"event": …, "cursor"}`, as it happens; 401, 403 and 422. A
+    watch that fails later ends with a line `{"detail"}`.
+    """
 
 @_typing.type_check_only
 class TicketRestAsyncStub(TicketRestStub):
@@ -72,6 +78,12 @@ class TicketRestAsyncStub(TicketRestStub):
     """200 and `{"tickets", "total", "limit", "offset"}`; 401, 403 and 422 as documented."""
     UpdateTicket: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestUpdateTicketRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """200 and the ticket; 401, 403, 404 and 422 as documented."""
+    ListTicketEvents: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestListTicketEventsRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
+    """200 and `{"events", "next_cursor"}`; 401, 403, 404 and 422 as documented."""
+    WatchTickets: _aio.UnaryStreamMultiCallable[_rest_pb2.TicketRestWatchTicketsRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
+    """200 and one JSON object a line (`application/x-ndjson`), `{"event": …, "cursor"}`, as it happens; 401, 403 and 422. A
+    watch that fails later ends with a line `{"detail"}`.
+    """
 
 class TicketRestServicer(metaclass=_abc_1.ABCMeta):
     """The documented REST face of ITSM tickets, for transcoders that follow `google.api.http`. gRPC callers want
@@ -115,5 +127,23 @@ class TicketRestServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
         """200 and the ticket; 401, 403, 404 and 422 as documented."""
+
+    @_abc_1.abstractmethod
+    def ListTicketEvents(
+        self,
+        request: _rest_pb2.TicketRestListTicketEventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
+        """200 and `{"events", "next_cursor"}`; 401, 403, 404 and 422 as documented."""
+
+    @_abc_1.abstractmethod
+    def WatchTickets(
+        self,
+        request: _rest_pb2.TicketRestWatchTicketsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
+        """200 and one JSON object a line (`application/x-ndjson`), `{"event": …, "cursor"}`, as it happens; 401, 403 and 422. A
+        watch that fails later ends with a line `{"detail"}`.
+        """
 
 def add_TicketRestServicer_to_server(servicer: TicketRestServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -62,6 +62,16 @@ class TicketServiceStub(object):
                 request_serializer=tickets_dot_itsm_dot_v1_dot_service__pb2.UpdateTicketRequest.SerializeToString,
                 response_deserializer=tickets_dot_itsm_dot_v1_dot_service__pb2.UpdateTicketResponse.FromString,
                 _registered_method=True)
+        self.ListTicketEvents = channel.unary_unary(
+                '/tickets.itsm.v1.TicketService/ListTicketEvents',
+                request_serializer=tickets_dot_itsm_dot_v1_dot_service__pb2.ListTicketEventsRequest.SerializeToString,
+                response_deserializer=tickets_dot_itsm_dot_v1_dot_service__pb2.ListTicketEventsResponse.FromString,
+                _registered_method=True)
+        self.WatchTickets = channel.unary_stream(
+                '/tickets.itsm.v1.TicketService/WatchTickets',
+                request_serializer=tickets_dot_itsm_dot_v1_dot_service__pb2.WatchTicketsRequest.SerializeToString,
+                response_deserializer=tickets_dot_itsm_dot_v1_dot_service__pb2.WatchTicketsResponse.FromString,
+                _registered_method=True)
 
 
 class TicketServiceServicer(object):
@@ -109,6 +119,27 @@ class TicketServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListTicketEvents(self, request, context):
+        """Lists a ticket's history, oldest first, in pages. NOT_FOUND: the account has no such ticket. INVALID_ARGUMENT: a bound
+        is broken, or `cursor` is not from this list.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchTickets(self, request, context):
+        """Tells every change of the account's tickets as it happens, until the caller leaves; a live key is told of live tickets,
+        a test key of test tickets. The first message comes at once and says where the watch begins; after it, a message
+        without an event says every few seconds that all is well. Every event is told, those of a ticket in order of version.
+        Resumed from a cursor, it goes on right behind it.
+
+        UNAUTHENTICATED: the key was revoked or has expired, at most five seconds ago. UNAVAILABLE: the server is shutting
+        down, or its database is away: resume elsewhere or later. INVALID_ARGUMENT: `cursor` is not from such a watch.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TicketServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -131,6 +162,16 @@ def add_TicketServiceServicer_to_server(servicer, server):
                     servicer.UpdateTicket,
                     request_deserializer=tickets_dot_itsm_dot_v1_dot_service__pb2.UpdateTicketRequest.FromString,
                     response_serializer=tickets_dot_itsm_dot_v1_dot_service__pb2.UpdateTicketResponse.SerializeToString,
+            ),
+            'ListTicketEvents': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTicketEvents,
+                    request_deserializer=tickets_dot_itsm_dot_v1_dot_service__pb2.ListTicketEventsRequest.FromString,
+                    response_serializer=tickets_dot_itsm_dot_v1_dot_service__pb2.ListTicketEventsResponse.SerializeToString,
+            ),
+            'WatchTickets': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchTickets,
+                    request_deserializer=tickets_dot_itsm_dot_v1_dot_service__pb2.WatchTicketsRequest.FromString,
+                    response_serializer=tickets_dot_itsm_dot_v1_dot_service__pb2.WatchTicketsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -249,6 +290,60 @@ class TicketService(object):
             '/tickets.itsm.v1.TicketService/UpdateTicket',
             tickets_dot_itsm_dot_v1_dot_service__pb2.UpdateTicketRequest.SerializeToString,
             tickets_dot_itsm_dot_v1_dot_service__pb2.UpdateTicketResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTicketEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tickets.itsm.v1.TicketService/ListTicketEvents',
+            tickets_dot_itsm_dot_v1_dot_service__pb2.ListTicketEventsRequest.SerializeToString,
+            tickets_dot_itsm_dot_v1_dot_service__pb2.ListTicketEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchTickets(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/tickets.itsm.v1.TicketService/WatchTickets',
+            tickets_dot_itsm_dot_v1_dot_service__pb2.WatchTicketsRequest.SerializeToString,
+            tickets_dot_itsm_dot_v1_dot_service__pb2.WatchTicketsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -57,6 +57,19 @@ class TicketServiceStub:
     NOT_FOUND: the account has no such ticket. INVALID_ARGUMENT: a bound is broken, or `update_mask` names an unknown
     or fixed member.
     """
+    ListTicketEvents: _grpc.UnaryUnaryMultiCallable[_service_pb2.ListTicketEventsRequest, _service_pb2.ListTicketEventsResponse]
+    """Lists a ticket's history, oldest first, in pages. NOT_FOUND: the account has no such ticket. INVALID_ARGUMENT: a bound
+    is broken, or `cursor` is not from this list.
+    """
+    WatchTickets: _grpc.UnaryStreamMultiCallable[_service_pb2.WatchTicketsRequest, _service_pb2.WatchTicketsResponse]
+    """Tells every change of the account's tickets as it happens, until the caller leaves; a live key is told of live tickets,
+    a test key of test tickets. The first message comes at once and says where the watch begins; after it, a message
+    without an event says every few seconds that all is well. Every event is told, those of a ticket in order of version.
+    Resumed from a cursor, it goes on right behind it.
+
+    UNAUTHENTICATED: the key was revoked or has expired, at most five seconds ago. UNAVAILABLE: the server is shutting
+    down, or its database is away: resume elsewhere or later. INVALID_ARGUMENT: `cursor` is not from such a watch.
+    """
 
 @_typing.type_check_only
 class TicketServiceAsyncStub(TicketServiceStub):
@@ -86,6 +99,19 @@ class TicketServiceAsyncStub(TicketServiceStub):
 
     NOT_FOUND: the account has no such ticket. INVALID_ARGUMENT: a bound is broken, or `update_mask` names an unknown
     or fixed member.
+    """
+    ListTicketEvents: _aio.UnaryUnaryMultiCallable[_service_pb2.ListTicketEventsRequest, _service_pb2.ListTicketEventsResponse]  # type: ignore[assignment]
+    """Lists a ticket's history, oldest first, in pages. NOT_FOUND: the account has no such ticket. INVALID_ARGUMENT: a bound
+    is broken, or `cursor` is not from this list.
+    """
+    WatchTickets: _aio.UnaryStreamMultiCallable[_service_pb2.WatchTicketsRequest, _service_pb2.WatchTicketsResponse]  # type: ignore[assignment]
+    """Tells every change of the account's tickets as it happens, until the caller leaves; a live key is told of live tickets,
+    a test key of test tickets. The first message comes at once and says where the watch begins; after it, a message
+    without an event says every few seconds that all is well. Every event is told, those of a ticket in order of version.
+    Resumed from a cursor, it goes on right behind it.
+
+    UNAUTHENTICATED: the key was revoked or has expired, at most five seconds ago. UNAVAILABLE: the server is shutting
+    down, or its database is away: resume elsewhere or later. INVALID_ARGUMENT: `cursor` is not from such a watch.
     """
 
 class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -137,6 +163,31 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
 
         NOT_FOUND: the account has no such ticket. INVALID_ARGUMENT: a bound is broken, or `update_mask` names an unknown
         or fixed member.
+        """
+
+    @_abc_1.abstractmethod
+    def ListTicketEvents(
+        self,
+        request: _service_pb2.ListTicketEventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_service_pb2.ListTicketEventsResponse, _abc.Awaitable[_service_pb2.ListTicketEventsResponse]]:
+        """Lists a ticket's history, oldest first, in pages. NOT_FOUND: the account has no such ticket. INVALID_ARGUMENT: a bound
+        is broken, or `cursor` is not from this list.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchTickets(
+        self,
+        request: _service_pb2.WatchTicketsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_service_pb2.WatchTicketsResponse], _abc.AsyncIterator[_service_pb2.WatchTicketsResponse]]:
+        """Tells every change of the account's tickets as it happens, until the caller leaves; a live key is told of live tickets,
+        a test key of test tickets. The first message comes at once and says where the watch begins; after it, a message
+        without an event says every few seconds that all is well. Every event is told, those of a ticket in order of version.
+        Resumed from a cursor, it goes on right behind it.
+
+        UNAUTHENTICATED: the key was revoked or has expired, at most five seconds ago. UNAVAILABLE: the server is shutting
+        down, or its database is away: resume elsewhere or later. INVALID_ARGUMENT: `cursor` is not from such a watch.
         """
 
 def add_TicketServiceServicer_to_server(servicer: TicketServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

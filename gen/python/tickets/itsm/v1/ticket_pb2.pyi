@@ -11,10 +11,10 @@ import builtins as _builtins
 import sys
 import typing as _typing
 
-if sys.version_info >= (3, 10):
-    from typing import TypeAlias as _TypeAlias
+if sys.version_info >= (3, 11):
+    from typing import TypeAlias as _TypeAlias, Never as _Never
 else:
-    from typing_extensions import TypeAlias as _TypeAlias
+    from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -172,3 +172,57 @@ class Ticket(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__requester_email) -> _WhichOneofReturnType__requester_email | None: ...
 
 Global___Ticket: _TypeAlias = Ticket  # noqa: Y015
+
+@_typing.final
+class TicketEvent(_message.Message):
+    """One change of a ticket, as it was written."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    TICKET_ID_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    CHANGES_JSON_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    CREATED_AT_FIELD_NUMBER: _builtins.int
+    account_id: _builtins.str
+    """The account."""
+    ticket_id: _builtins.str
+    """The ticket's id."""
+    version: _builtins.int
+    """Counts the ticket's changes from 1, its creation."""
+    type: _builtins.str
+    """`ticket.created`, `ticket.updated`, `ticket.closed` or `ticket.reopened`; later versions may have more."""
+    changes_json: _builtins.str
+    """The text of a JSON object: for each changed member `{"from": …, "to": …}`; `{}` for a creation, whose values are
+    the ticket's own.
+    """
+    actor: _builtins.str
+    """The id of the API key that made the change; `system` where it says which ticket a provider has made of this one."""
+    request_id: _builtins.str
+    """The request that made the change."""
+    @_builtins.property
+    def created_at(self) -> _timestamp_pb2.Timestamp:
+        """When it was written."""
+
+    def __init__(
+        self,
+        *,
+        account_id: _builtins.str = ...,
+        ticket_id: _builtins.str = ...,
+        version: _builtins.int = ...,
+        type: _builtins.str = ...,
+        changes_json: _builtins.str = ...,
+        actor: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        created_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "actor", b"actor", "changes_json", b"changes_json", "created_at", b"created_at", "request_id", b"request_id", "ticket_id", b"ticket_id", "type", b"type", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TicketEvent: _TypeAlias = TicketEvent  # noqa: Y015

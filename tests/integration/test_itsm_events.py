@@ -1,0 +1,298 @@
+"""ITSM histories and watches at both doors: what they tell, to whom, and how a watch ends."""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing, asynccontextmanager
+from typing import Any
+from uuid import uuid4
+
+import grpc
+import psycopg
+import pytest
+from harness import Grpc, Reply, Rest, _documented, _grpc_failure, rest_reply
+from system import Program, World
+from tickets.itsm.v1 import service_pb2
+
+from service import events
+from service.admin import operations as admin
+from service.itsm import queries, tables
+from service.statement import Statement
+
+PATIENCE = 10.0
+URL = "/api/v1/events"
+TICKET = {"subject": "VPN is down", "description": "Since nine."}
+
+Door = Rest | Grpc
+Message = dict[str, Any]
+
+
+async def create(door: Door, program: Program, **members: Any) -> Any:
+    return (await door.call("itsm.create", program.credential, body={**TICKET, **members})).succeeded(201)
+
+
+async def change(door: Door, program: Program, ticket: Any, **changes: Any) -> Reply:
+    return await door.call("itsm.update", program.credential, path={"ticket_id": ticket["id"]}, body=changes)
+
+
+async def page(door: Door, program: Program, ticket_id: str, **query: Any) -> Reply:
+    return await door.call("itsm.events", program.credential, path={"ticket_id": ticket_id}, query=query)
+
+
+async def history(door: Door, program: Program, ticket: Any) -> list[Any]:
+    answer = (await page(door, program, ticket["id"], limit=100)).succeeded()
+    assert (set(answer), answer["next_cursor"]) == ({"events", "next_cursor"}, None)
+    found: list[Any] = answer["events"]
+    return found
+
+
+@asynccontextmanager
+async def watching(
+    door: Door, program: Program, cursor: str | None = None
+) -> AsyncIterator[AsyncIterator[Message | Reply]]:
+    """What a program that watches is told, as it comes; or a reply that refuses or ends it."""
+    query = {} if cursor is None else {"cursor": cursor}
+    told = _lines(door, program, query) if isinstance(door, Rest) else _messages(door, program, query)
+    async with aclosing(told) as stream, asyncio.timeout(PATIENCE):
+        yield stream
+
+
+async def _lines(door: Rest, program: Program, query: dict[str, str]) -> AsyncGenerator[Message | Reply, None]:
+    async with door.client.stream("GET", URL, params=query, headers=dict(program.credential)) as response:
+        if response.status_code != 200:
+            await response.aread()
+            yield rest_reply("itsm", response)
+            return
+        assert response.headers["content-type"] == "application/x-ndjson"
+        async for line in response.aiter_lines():
+            message = json.loads(line)
+            if "event" in message:
+                assert set(message) == {"event", "cursor"}
+                yield message
+            else:
+                yield Reply("rest", "itsm", 200, message, response.headers)
+
+
+async def _messages(door: Grpc, program: Program, query: dict[str, str]) -> AsyncGenerator[Message | Reply, None]:
+    stream = door.channel.unary_stream(
+        "/tickets.itsm.v1.TicketService/WatchTickets",
+        request_serializer=service_pb2.WatchTicketsRequest.SerializeToString,
+        response_deserializer=service_pb2.WatchTicketsResponse.FromString,
+    )
+    call: Any = stream(service_pb2.WatchTicketsRequest(**query), metadata=tuple(program.credential.items()))
+    try:
+        async for message in call:
+            yield _documented(message)
+    except grpc.aio.AioRpcError as error:
+        yield _grpc_failure("itsm", error)
+    finally:
+        call.cancel()
+
+
+async def next_of(stream: AsyncIterator[Message | Reply]) -> Message:
+    message = await anext(stream)
+    assert isinstance(message, dict), f"{message.status}: {message.body}"
+    return message
+
+
+async def next_event(stream: AsyncIterator[Message | Reply]) -> Any:
+    while (message := await next_of(stream))["event"] is None:
+        pass
+    return message["event"]
+
+
+async def begun(door: Door, program: Program) -> str:
+    """The cursor of a watch that begins now."""
+    async with watching(door, program) as stream:
+        first = await next_of(stream)
+    assert first["event"] is None
+    return str(first["cursor"])
+
+
+async def told(door: Door, program: Program, cursor: str, last: Any) -> list[Any]:
+    """The events behind a cursor, up to the creation of the ticket `last`, which ends it."""
+    found = list[Any]()
+    async with watching(door, program, cursor) as stream:
+        while (event := await next_event(stream))["ticket_id"] != last["id"]:
+            found.append(event)
+    return found
+
+
+async def ended(stream: AsyncIterator[Message | Reply]) -> list[Message]:
+    """Check that a key that is good no more has ended a watch; returns what was told before."""
+    messages = list[Message]()
+    while isinstance(came := await anext(stream), dict):
+        messages.append(came)
+    if came.door == "grpc":
+        came.failed("invalid_token", "Invalid API key")
+    else:
+        assert came.body == {"detail": "Invalid API key"}
+    return messages
+
+
+# Histories
+
+
+async def test_a_history_tells_every_change_of_a_ticket(door: Door, world: World) -> None:
+    program = await world.program()
+    made = await create(door, program, priority="low", metadata={"floor": 3})
+    for changes in ({"status": "closed"}, {"status": "open", "priority": None}, {"metadata": {"floor": 3.5}}):
+        (await change(door, program, made, **changes)).succeeded()
+    events = await history(door, program, made)
+    assert [(event["version"], event["type"], event["changes"]) for event in events] == [
+        (1, "ticket.created", {}),
+        (2, "ticket.closed", {"status": {"from": "open", "to": "closed"}}),
+        (3, "ticket.reopened", {"status": {"from": "closed", "to": "open"}, "priority": {"from": "low", "to": None}}),
+        (4, "ticket.updated", {"metadata": {"from": {"floor": 3}, "to": {"floor": 3.5}}}),
+    ]
+    whose = {"account_id": program.account_id, "ticket_id": made["id"], "actor": program.key_id}
+    names = {"version", "type", "changes", "request_id", "created_at", *whose}
+    assert all(set(event) == names and event.items() >= whose.items() for event in events)
+    assert len({event["request_id"] for event in events}) == 4
+
+
+async def test_a_history_comes_in_pages(door: Door, world: World) -> None:
+    program = await world.program()
+    made, other = [await create(door, program) for _ in range(2)]
+    for number in range(4):
+        (await change(door, program, made, subject=str(number))).succeeded()
+    pages, query = list[list[int]](), {"limit": 2}
+    while query.get("cursor", "") is not None:
+        answer = (await page(door, program, made["id"], **query)).succeeded()
+        pages.append([event["version"] for event in answer["events"]])
+        query["cursor"] = answer["next_cursor"]
+    assert pages == [[1, 2], [3, 4], [5]]
+    cursor = (await page(door, program, made["id"], limit=2)).succeeded()["next_cursor"]
+    for ticket_id, given in ((other["id"], cursor), (made["id"], await begun(door, program)), (made["id"], "x")):
+        (await page(door, program, ticket_id, cursor=given)).failed("validation_error", paths=["cursor"])
+    for limit in (0, 101):
+        (await page(door, program, made["id"], limit=limit)).failed("validation_error", paths=["limit"])
+
+
+async def test_a_history_is_the_accounts_and_modes_own(door: Door, world: World) -> None:
+    program = await world.program()
+    made = await create(door, program)
+    strangers = [await world.program(), await world.program(account_id=program.account_id, test=True)]
+    for stranger in strangers:
+        (await page(door, stranger, made["id"])).failed("not_found", "Ticket not found")
+    (await page(door, program, str(uuid4()))).failed("not_found", "Ticket not found")
+    (await page(door, program, "x")).failed("validation_error", paths=["ticket_id"])
+
+
+# Watches
+
+
+async def test_a_watch_tells_what_happens_as_it_happens(door: Door, world: World) -> None:
+    program = await world.program()
+    made = await create(door, program)
+    async with watching(door, program) as stream:
+        first = await next_of(stream)
+        assert first["event"] is None
+        (await change(door, program, made, status="closed")).succeeded()
+        assert [await next_event(stream)] == (await history(door, program, made))[1:]
+    last = await create(door, program)
+    assert len(await told(door, program, first["cursor"], last)) == 1
+
+
+async def test_a_watch_tells_an_accounts_tickets_of_the_keys_mode(door: Door, world: World) -> None:
+    live = await world.program()
+    test = await world.program(account_id=live.account_id, test=True)
+    other = await world.program()
+    cursors = [(one, await begun(door, one)) for one in (live, test, other)]
+    made = {one.key_id: await create(door, one) for one in (live, test, other)}
+    for one, cursor in cursors:
+        watched = await told(door, one, cursor, await create(door, one))
+        assert [event["ticket_id"] for event in watched] == [made[one.key_id]["id"]]
+    # Another key of the account may go on; nobody else.
+    second = await world.program(account_id=live.account_id)
+    for one, reason in ((second, None), (test, "validation_error"), (other, "validation_error")):
+        async with watching(door, one, cursors[0][1]) as stream:
+            came = await anext(stream)
+        assert (came.failed(reason, paths=["cursor"]) if isinstance(came, Reply) and reason else came) is not None
+        assert isinstance(came, Reply) == (reason is not None)
+
+
+async def test_a_key_that_ends_ends_its_watches_within_seconds(rest: Rest, rpc: Grpc, world: World) -> None:
+    async def watch_to_the_end(door: Door, end: Callable[[str], Awaitable[Any]]) -> None:
+        program = await world.program()
+        stays = await world.program(account_id=program.account_id)
+        async with watching(door, program) as stream, watching(door, stays) as other:
+            for one in (stream, other):
+                await next_of(one)
+            await end(program.key_id)
+            async with asyncio.timeout(5):
+                assert await ended(stream) == []
+            made = await create(door, stays)
+            assert (await next_event(other))["ticket_id"] == made["id"]
+
+    async def revoke(key_id: str) -> None:
+        await world.operate(admin.revoke_api_key, api_key_id=key_id)
+
+    async def expire(key_id: str) -> None:
+        world.run("UPDATE api_keys SET expires_at = now() WHERE id = %s", key_id)
+
+    await asyncio.gather(*(watch_to_the_end(door, end) for door in (rest, rpc) for end in (revoke, expire)))
+
+
+async def test_a_revoked_key_is_told_no_event_more(door: Door, world: World) -> None:
+    program = await world.program()
+    writer = await world.program(account_id=program.account_id)
+    async with watching(door, program) as stream:
+        await next_of(stream)
+        await world.operate(admin.revoke_api_key, api_key_id=program.key_id)
+        await create(door, writer)
+        assert await ended(stream) == []
+
+
+async def test_who_may_not_read_may_not_watch(door: Door, world: World) -> None:
+    program = await world.program(scopes=("tickets:write",))
+    made = await create(door, program)
+    words = "API key missing required scope: tickets:read"
+    (await page(door, program, made["id"])).failed("missing_scope", words)
+    async with watching(door, program) as stream:
+        refused = await anext(stream)
+    assert isinstance(refused, Reply)
+    refused.failed("missing_scope", words)
+
+
+# Plans
+
+
+@pytest.fixture(scope="module")
+def large(world: World) -> Iterator[psycopg.Connection[Any]]:
+    """An account of 50,000 events in each mode."""
+    with psycopg.connect(world.database_url, cursor_factory=psycopg.ClientCursor) as connection:
+        connection.execute(
+            "INSERT INTO itsm_events (account_id, live, ticket_id, version, type, changes, actor, request_id,"
+            " transaction_id) SELECT %s, n %% 2 = 0, gen_random_uuid(), 1, 'ticket.created', '{}', 'me', 'r',"
+            " n::text::xid8 FROM generate_series(1, 100000) n",
+            (ACCOUNT,),
+        )
+        connection.execute("ANALYZE itsm_events")
+        yield connection
+        connection.rollback()
+
+
+ACCOUNT = uuid4()
+PLACE = {"after_transaction": "100000", "after_id": 0, "rows": 200, "key_id": uuid4()}
+
+
+@pytest.mark.parametrize(
+    ("statement", "given"),
+    [
+        (Statement(events.any_news(tables.events)), {"scopes": [ACCOUNT], "since": "100001"}),
+        (queries.NEWS, {"account_id": ACCOUNT, "live": True, **PLACE}),
+    ],
+    ids=["any news", "news"],
+)
+def test_a_look_for_news_reads_little_however_much_there_was(
+    large: psycopg.Connection[Any], statement: Statement, given: dict[str, Any]
+) -> None:
+    values = [given[name] if name in given else statement._constants[name] for name in statement.names]
+    large.execute(b"PREPARE look AS " + statement.sql)
+    try:
+        explain = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE look({', '.join(['%s'] * len(values))})"
+        [[[plan]]] = large.execute(explain, values).fetchall()
+    finally:
+        large.execute("DEALLOCATE look")
+    assert plan["Plan"]["Shared Hit Blocks"] + plan["Plan"]["Shared Read Blocks"] < 30, plan
