@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 from zoneinfo import ZoneInfo
@@ -286,7 +287,7 @@ class Machine(RuleBasedStateMachine):
 
     def run(self, operation: Any, **sections: Any) -> Any:
         call = Call(("tickets.helpdesk.v1", "Test"), f"req-{uuid4()}", None, self.caller)
-        return self.desk.wait(operation(self.desk.database, call, sections))
+        return self.desk.wait(operation(SimpleNamespace(database=self.desk.database), call, sections))
 
     def tick(self, minutes: int = 1) -> None:
         # Late in its life it is hurried no more: what is due must come before the END.
