@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import jwt
 import orjson
+from cryptography.fernet import Fernet
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -26,6 +27,7 @@ DEMO_TOKEN_SECONDS = 30 * 24 * 3600
 
 _ALGORITHM = "ES256"
 _KEY_FILE = "development-key.pem"
+_ENCRYPTION_KEY_FILE = "encryption.key"
 _JWKS_FILE = "jwks.json"
 _CREDENTIALS_FILE = "credentials.json"
 _HELPDESK_SCOPES = "helpdesk:read helpdesk:write helpdesk:agent"
@@ -38,6 +40,14 @@ def write_private(path: Path, content: bytes) -> None:
     with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         file.write(content)
     fresh.rename(path)
+
+
+def encryption_key(data_dir: Path) -> str:
+    """What encrypts the secrets of one data directory, made when it is first asked for."""
+    path = data_dir / _ENCRYPTION_KEY_FILE
+    if not path.exists():
+        write_private(path, Fernet.generate_key())
+    return path.read_text()
 
 
 class DevelopmentKey:
@@ -124,7 +134,8 @@ async def _make_demo(settings: Settings) -> View:
 
     user_id = str(uuid4())
     account = (await make(admin.create_account, name="Demo account"))["account"]
-    key = await make(admin.create_api_key, account_id=account["id"], scopes=["tickets:read", "tickets:write"])
+    scopes = ["tickets:read", "tickets:write", "webhooks:manage"]
+    key = await make(admin.create_api_key, account_id=account["id"], scopes=scopes)
     # A slug of its own, so that a lost credentials file does not stand in the way of new demo data.
     slug = f"demo-{user_id[:8]}"
     project = (await make(admin.create_project, name="Demo project", slug=slug, account_id=account["id"]))["project"]

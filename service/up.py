@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from service import migrations
-from service.development import AUDIENCE, ISSUER, DevelopmentKey, demo_credentials, write_private
+from service.development import AUDIENCE, ISSUER, DevelopmentKey, demo_credentials, encryption_key, write_private
 from service.local import EmbeddedPostgres, Envoy, envoy_config
 from service.operation import View
 from service.processes import death_pact, free_port
@@ -130,12 +130,14 @@ def _database_url(plan: Plan, stack: AsyncExitStack) -> str:
 
 
 def _settings(plan: Plan, database_url: str) -> dict[str, str]:
-    """The environment of the service: what the caller set, and the development key unless they named a JWKS."""
+    """The environment of the service: what the caller set, and keys of our own where they named none."""
     settings = {
         "TICKETS_DATABASE_URL": database_url,
         "TICKETS_RATE_LIMIT_FILE": str((plan.data_dir / "rate-limits").absolute()),
         "TICKETS_DRAIN_NOTICE_SECONDS": "0",  # everything stops together: there is nobody to take over
     }
+    if "TICKETS_ENCRYPTION_KEYS" not in os.environ:
+        settings["TICKETS_ENCRYPTION_KEYS"] = encryption_key(plan.data_dir)
     if "TICKETS_JWKS" not in os.environ:
         key = DevelopmentKey(plan.data_dir)
         key.make()
