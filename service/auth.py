@@ -56,6 +56,8 @@ _READ_HELPDESK = Policy("tenant", ("helpdesk:read", "helpdesk:agent"))
 _SET_LEVELS = Policy("tenant", ("helpdesk:agent",), "write")
 _SEE_LEVELS = Policy("tenant", ("helpdesk:agent",))
 _WRITE_HELPDESK = Policy("tenant", ("helpdesk:write", "helpdesk:agent"), "write")
+_MANAGE_WEBHOOKS = Policy("program", ("webhooks:manage",), "write")
+_SEE_WEBHOOKS = Policy("program", ("webhooks:manage",))
 _ADMIN = Policy("operator", ("tickets:admin",), "write")
 
 # Package and method; the typed service and its REST sister share the entry. A method without one is refused.
@@ -95,6 +97,13 @@ POLICIES: Mapping[tuple[str, str], Policy] = {
     ("tickets.itsm.v1", "UpdateTicket"): Policy("program", ("tickets:write",), "write"),
     ("tickets.itsm.v1", "ListTicketEvents"): Policy("program", ("tickets:read",)),
     ("tickets.itsm.v1", "WatchTickets"): Policy("program", ("tickets:read",)),
+    ("tickets.itsm.v1", "CreateWebhook"): _MANAGE_WEBHOOKS,
+    ("tickets.itsm.v1", "ListWebhooks"): _SEE_WEBHOOKS,
+    ("tickets.itsm.v1", "UpdateWebhook"): _MANAGE_WEBHOOKS,
+    ("tickets.itsm.v1", "DeleteWebhook"): _MANAGE_WEBHOOKS,
+    ("tickets.itsm.v1", "RotateWebhookSecret"): _MANAGE_WEBHOOKS,
+    ("tickets.itsm.v1", "ListWebhookDeliveries"): _SEE_WEBHOOKS,
+    ("tickets.itsm.v1", "ReplayWebhookDelivery"): _MANAGE_WEBHOOKS,
     ("tickets.admin.v1", "CreateAccount"): _ADMIN,
     ("tickets.admin.v1", "CreateApiKey"): _ADMIN,
     ("tickets.admin.v1", "RevokeApiKey"): _ADMIN,

@@ -134,7 +134,8 @@ async def _make_demo(settings: Settings) -> View:
 
     user_id = str(uuid4())
     account = (await make(admin.create_account, name="Demo account"))["account"]
-    key = await make(admin.create_api_key, account_id=account["id"], scopes=["tickets:read", "tickets:write"])
+    scopes = ["tickets:read", "tickets:write", "webhooks:manage"]
+    key = await make(admin.create_api_key, account_id=account["id"], scopes=scopes)
     # A slug of its own, so that a lost credentials file does not stand in the way of new demo data.
     slug = f"demo-{user_id[:8]}"
     project = (await make(admin.create_project, name="Demo project", slug=slug, account_id=account["id"]))["project"]

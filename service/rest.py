@@ -27,6 +27,7 @@ LINES = "application/x-ndjson"
 _VARIABLES = {"project_id": "project"}
 
 _OFFSET = re.compile(r"(?<=[0-9]) (?=[0-9]{2}:?[0-9]{2}$)")
+_NO_CONTENT = 204
 # Rows of a complete list that are held at once.
 _PIECE = 250
 
@@ -54,7 +55,7 @@ def unary(operation: Operation[Any] | Errand[Any, Any], *, status: int = 200, me
         if call.etag is not None:
             headers["etag"] = call.etag
         await _send_status(context, status, headers)
-        return HttpBody(content_type=CONTENT_TYPE, data=jsontext.dump(view))
+        return HttpBody(content_type=CONTENT_TYPE, data=b"" if status == _NO_CONTENT else jsontext.dump(view))
 
     return method
 

@@ -34,6 +34,7 @@ import service.helpdesk.tables
 import service.itsm.doors
 import service.itsm.operations
 import service.itsm.tables
+import service.itsm.webhooks
 from service import idempotency, rest, rpc
 from service.auth import Authenticator
 from service.background import repeat
@@ -42,8 +43,10 @@ from service.database import Database
 from service.directory import METADATA
 from service.interceptors import CallInterceptor
 from service.itsm.deliveries import Deliveries
+from service.itsm.sending import Sending
 from service.limits import Limits
 from service.metrics import Metrics
+from service.outbound import Outbound
 from service.pressure import Pressure
 from service.processes import run_to_completion
 from service.settings import Settings
@@ -78,6 +81,8 @@ _MERGE_TOTALS_SECONDS = 0.5
 _PURGE_KEYS_SECONDS = 60.0
 _TELL_SLA_SECONDS = 5.0
 _DELIVER_SECONDS = 1.0
+_FAN_OUT_SECONDS = 0.5
+_SEND_SECONDS = 0.5
 
 _log = structlog.get_logger()
 
@@ -124,6 +129,8 @@ async def start(
     vault = Vault(settings)
     deliveries = Deliveries(settings, database, vault)
     stack.push_async_callback(deliveries.close)
+    outbound = Outbound(settings)
+    stack.push_async_callback(outbound.close)
     pressure = Pressure(settings)
     calls = CallsInHand(settings.max_calls, pressure)
     metrics = Metrics(calls)
@@ -152,8 +159,9 @@ async def start(
     handoff_rest_grpc.add_TicketRestServicer_to_server(handoff.TicketRest(database, handoff_news), server)
     helpdesk_grpc.add_TicketServiceServicer_to_server(helpdesk.TicketService(database, helpdesk_news), server)
     helpdesk_rest_grpc.add_TicketRestServicer_to_server(helpdesk.TicketRest(database, helpdesk_news), server)
-    itsm_grpc.add_TicketServiceServicer_to_server(itsm.TicketService(database, deliveries, itsm_news), server)
-    itsm_rest_grpc.add_TicketRestServicer_to_server(itsm.TicketRest(database, deliveries, itsm_news), server)
+    told = (database, deliveries, itsm_news, vault, outbound)
+    itsm_grpc.add_TicketServiceServicer_to_server(itsm.TicketService(*told), server)
+    itsm_rest_grpc.add_TicketRestServicer_to_server(itsm.TicketRest(*told), server)
     operators = service.admin.doors.AdminService(database, vault, settings)
     admin_grpc.add_AdminServiceServicer_to_server(operators, server)
     healthy = health.aio.HealthServicer()
@@ -175,6 +183,8 @@ async def start(
         _watch_health(healthy, database),
         repeat(_MERGE_TOTALS_SECONDS, service.itsm.operations.merge_totals, database),
         repeat(_DELIVER_SECONDS, deliveries.work, database),
+        repeat(_FAN_OUT_SECONDS, service.itsm.webhooks.fan_out, database),
+        repeat(_SEND_SECONDS, Sending(settings, vault, outbound).work, database),
         repeat(_TELL_SLA_SECONDS, service.helpdesk.levels.tell, database),
         repeat(_PURGE_KEYS_SECONDS, idempotency.purge, database),
     ):

@@ -51,7 +51,11 @@ class Settings(BaseSettings):
     ] = False
     delivery_pause_seconds: Annotated[
         float,
-        Field(gt=0, description="Pause before a delivery is tried again; it doubles with each attempt, up to an hour."),
+        Field(
+            gt=0,
+            description="Pause before a delivery is tried again; it doubles with each attempt, up to an hour. Those of"
+            " webhooks (5 seconds to 24 hours at 10.0) are in proportion.",
+        ),
     ] = 10.0
     rate_limit_reads: Annotated[
         str, Field(pattern=r"^[1-9]\d*/[1-9]\d*$", description="Reads of one caller: sustained per second / burst.")

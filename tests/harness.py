@@ -24,6 +24,8 @@ FAILURES: Mapping[str, tuple[str, int, int]] = {
     "forbidden": ("PERMISSION_DENIED", 403, 403),
     "missing_scope": ("PERMISSION_DENIED", 403, 403),
     "not_found": ("NOT_FOUND", 404, 404),
+    "unknown_event": ("INVALID_ARGUMENT", 400, 400),
+    "already_exists": ("ALREADY_EXISTS", 409, 409),
     "validation_error": ("INVALID_ARGUMENT", 400, 422),
     "invalid_transition": ("ABORTED", 409, 409),
     "roles_incomplete": ("ABORTED", 409, 409),
@@ -59,6 +61,8 @@ _ITSM, _HELPDESK, _HANDOFF = _service(itsm_pb2), _service(helpdesk_pb2), _servic
 _DESK = "/api/v1/helpdesk/tickets"
 _POLICIES = "/api/v1/helpdesk/sla-policies"
 _CALENDAR = "/api/v1/helpdesk/calendar"
+_WEBHOOKS = "/api/v1/webhooks"
+_WEBHOOK = _WEBHOOKS + "/{webhook_id}"
 _BOARD = "/api/projects/{project_id}/tickets"
 
 METHODS = {
@@ -67,6 +71,23 @@ METHODS = {
     "itsm.list": Method("itsm", "GET", "/api/v1/tickets", 200, _ITSM, "ListTickets"),
     "itsm.update": Method("itsm", "PATCH", "/api/v1/tickets/{ticket_id}", 200, _ITSM, "UpdateTicket", "ticket"),
     "itsm.events": Method("itsm", "GET", "/api/v1/tickets/{ticket_id}/events", 200, _ITSM, "ListTicketEvents"),
+    "itsm.create_webhook": Method("itsm", "POST", _WEBHOOKS, 201, _ITSM, "CreateWebhook", "webhook"),
+    "itsm.webhooks": Method("itsm", "GET", _WEBHOOKS, 200, _ITSM, "ListWebhooks"),
+    "itsm.update_webhook": Method("itsm", "PATCH", _WEBHOOK, 200, _ITSM, "UpdateWebhook", "webhook"),
+    "itsm.delete_webhook": Method("itsm", "DELETE", _WEBHOOK, 204, _ITSM, "DeleteWebhook"),
+    "itsm.rotate_secret": Method(
+        "itsm", "POST", _WEBHOOK + "/rotate-secret", 200, _ITSM, "RotateWebhookSecret", "webhook"
+    ),
+    "itsm.deliveries": Method("itsm", "GET", _WEBHOOK + "/deliveries", 200, _ITSM, "ListWebhookDeliveries"),
+    "itsm.replay": Method(
+        "itsm",
+        "POST",
+        _WEBHOOK + "/deliveries/{delivery_id}/replay",
+        202,
+        _ITSM,
+        "ReplayWebhookDelivery",
+        "delivery",
+    ),
     "helpdesk.create": Method("helpdesk", "POST", _DESK, 201, _HELPDESK, "CreateTicket", "ticket"),
     "helpdesk.get": Method("helpdesk", "GET", _DESK + "/{id}", 200, _HELPDESK, "GetTicket", "ticket"),
     "helpdesk.list": Method("helpdesk", "GET", _DESK, 200, _HELPDESK, "ListTickets"),
@@ -211,11 +232,15 @@ def _query(given: Mapping[str, Any]) -> dict[str, str]:
 
 def rest_reply(api: str, response: httpx.Response) -> Reply:
     """A response in the form of a reply; checks what every response promises."""
-    assert response.headers["content-type"].startswith("application/json"), response.text
+    is_empty = response.status_code == httpx.codes.NO_CONTENT
+    if is_empty:
+        assert (response.content, response.headers.get("content-type")) == (b"", None)
+    else:
+        assert response.headers["content-type"].startswith("application/json"), response.text
     assert len(response.headers.get_list("x-request-id")) == 1
     leaked = {"grpc-status", "grpc-message", "grpc-accept-encoding", "grpc-encoding", "x-http-status", "x-retry-safe"}
     assert leaked.isdisjoint(response.headers), response.headers
-    return Reply("rest", api, response.status_code, response.json(), response.headers)
+    return Reply("rest", api, response.status_code, {} if is_empty else response.json(), response.headers)
 
 
 class Grpc:
@@ -306,7 +331,7 @@ def _message(kind: type[Message], given: Mapping[str, Any]) -> Message:
     return message
 
 
-_PATH = ("id", "ticket_id", "project_id")
+_PATH = ("id", "ticket_id", "project_id", "webhook_id")
 
 
 def _nulls(value: Any) -> list[str]:

@@ -39,11 +39,19 @@ class Helpdesk(Generic[W]):
     calendar: helpdesk.TenantCalendar[W]
 
 
+@dataclass(frozen=True, slots=True)
+class Itsm(Generic[W]):
+    """What the ITSM API has."""
+
+    tickets: itsm.Tickets[W]
+    webhooks: itsm.Webhooks[W]
+
+
 class _Client(Generic[W]):
     def __init__(self, link: Link[W]) -> None:
         self.helpdesk = Helpdesk(helpdesk.Tickets(link), helpdesk.SlaPolicies(link), helpdesk.TenantCalendar(link))
         self.handoff = Resources(handoff.Tickets(link))
-        self.itsm = Resources(itsm.Tickets(link))
+        self.itsm = Itsm(itsm.Tickets(link), itsm.Webhooks(link))
 
 
 class TicketsClient(_Client[Blocking]):

@@ -1,18 +1,21 @@
-"""`client.itsm.tickets`: the tickets of the account whose API key calls. Every call raises TicketsError."""
+"""`client.itsm`: `tickets` and `webhooks` of the account whose API key calls. Every call raises TicketsError."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, Required, TypeAlias, TypedDict, Unpack
 
-from tickets.itsm.v1 import service_pb2, ticket_pb2
+from tickets.itsm.v1 import service_pb2, ticket_pb2, webhook_pb2
 
 from service.client.api import PAGE_SIZE, Answer, Answers, Api, fresh, many, one
-from service.client.link import W
-from service.client.messages import methods, result
+from service.client.link import Request, W
+from service.client.messages import methods, result, write
 
 Status: TypeAlias = Literal["open", "pending", "resolved", "closed"]
 Priority: TypeAlias = Literal["low", "medium", "high", "urgent"]
+EventType: TypeAlias = Literal["ticket.created", "ticket.updated", "ticket.closed", "ticket.reopened"]
+
+_METHODS = methods(service_pb2)
 
 
 @result(ticket_pb2.Ticket)
@@ -58,6 +61,40 @@ class Watched:
     cursor: str
 
 
+@result(webhook_pb2.Webhook)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Webhook:
+    """An address that is told of events; protos/tickets/itsm/v1/webhook.proto."""
+
+    id: str
+    url: str
+    events: tuple[EventType, ...]
+    is_active: bool
+    disabled_reason: str | None
+    failing_since: datetime | None
+    created_at: datetime
+    updated_at: datetime
+    # Only where it was just made, and in no repr.
+    secret: str | None = field(repr=False)
+
+
+@result(webhook_pb2.WebhookDelivery)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebhookDelivery:
+    """One attempt to deliver a message; protos/tickets/itsm/v1/webhook.proto."""
+
+    id: str
+    event_id: str
+    type: EventType
+    ticket_id: str
+    attempt: int
+    attempted_at: datetime
+    duration_ms: int
+    succeeded: bool
+    status_code: int | None
+    error: str | None
+
+
 class _Members(TypedDict, total=False):
     status: Status
     priority: Priority | None
@@ -79,6 +116,14 @@ class TicketChanges(_Members, total=False):
     description: str
 
 
+class WebhookChanges(TypedDict, total=False):
+    """What changes; what is left out stays. `events` replaces the old ones whole."""
+
+    url: str
+    events: Sequence[EventType]
+    is_active: bool
+
+
 class TicketFilter(TypedDict, total=False):
     """Which tickets are listed; None leaves all of them in. `start_date` and `end_date` belong to the range.
 
@@ -94,7 +139,7 @@ class TicketFilter(TypedDict, total=False):
 class Tickets(Api[W]):
     """ITSM tickets."""
 
-    METHODS = methods(service_pb2)
+    METHODS = _METHODS
 
     @one
     def create(
@@ -143,6 +188,62 @@ class Tickets(Api[W]):
         seconds, and UnauthenticatedError when the key is revoked.
         """
         return self._watch(Watched, {"cursor": cursor}, patience)
+
+
+class Webhooks(Api[W]):
+    """Webhooks of ITSM tickets."""
+
+    METHODS = _METHODS
+
+    @one
+    def create(self, *, url: str, events: Sequence[EventType], timeout: float | None = None) -> Answer[Webhook]:
+        """Register a webhook; only this answer has its secret. Raises ValidationError, ConflictError."""
+        return self._ask(Webhook, "CreateWebhook", {"url": url, "events": events}, timeout, of="webhook")
+
+    @many
+    def list(self, *, timeout: float | None = None) -> Answers[Webhook]:
+        """The account's webhooks, oldest first."""
+        return self._items(Webhook, self._request("ListWebhooks", {}, timeout), "webhooks")
+
+    @one
+    def update(
+        self, webhook_id: str, *, timeout: float | None = None, **changes: Unpack[WebhookChanges]
+    ) -> Answer[Webhook]:
+        """Change some members of a webhook; switched on again, it goes on where it stopped.
+
+        Raises NotFoundError, ValidationError.
+        """
+        members = {"webhook_id": webhook_id}
+        return self._ask(Webhook, "UpdateWebhook", members, timeout, changes=changes, of="webhook")
+
+    @one
+    def delete(self, webhook_id: str, *, timeout: float | None = None) -> Answer[None]:
+        """Delete a webhook with its queue and its log. Raises NotFoundError."""
+        return self._nothing(self._request("DeleteWebhook", {"webhook_id": webhook_id}, timeout))
+
+    @one
+    def rotate_secret(self, webhook_id: str, *, timeout: float | None = None) -> Answer[Webhook]:
+        """Give a webhook a new secret, which only this answer has. Raises NotFoundError."""
+        return self._ask(Webhook, "RotateWebhookSecret", {"webhook_id": webhook_id}, timeout, of="webhook")
+
+    @many
+    def deliveries(self, webhook_id: str, *, timeout: float | None = None) -> Answers[WebhookDelivery]:
+        """The last attempts to deliver, newest first. Raises NotFoundError."""
+        request = self._request("ListWebhookDeliveries", {"webhook_id": webhook_id}, timeout)
+        return self._items(WebhookDelivery, request, "deliveries")
+
+    @one
+    def replay(self, webhook_id: str, delivery_id: str, *, timeout: float | None = None) -> Answer[WebhookDelivery]:
+        """Have the message of an attempt sent once more. Raises NotFoundError."""
+        members = {"webhook_id": webhook_id, "delivery_id": delivery_id}
+        return self._ask(WebhookDelivery, "ReplayWebhookDelivery", members, timeout, of="delivery")
+
+    async def _nothing(self, request: Request) -> None:
+        await self._link.answer(request)
+
+    def _request(self, method: str, members: Mapping[str, object], seconds: float | None) -> Request:
+        asked = self.METHODS[method]
+        return Request(asked, write(asked.request, members), seconds)
 
 
 async def _each_once(newest_first: Answers[Ticket]) -> Answers[Ticket]:

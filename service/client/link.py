@@ -146,6 +146,8 @@ def _turn(request: Any, page: Any) -> bool:
     if "next_cursor" in page.DESCRIPTOR.fields_by_name:
         request.cursor = page.next_cursor
         return bool(page.next_cursor)
+    if "total" not in page.DESCRIPTOR.fields_by_name:
+        return False
     request.offset += len(page.tickets)
     return bool(page.tickets) and request.offset < page.total
 

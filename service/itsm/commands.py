@@ -1,14 +1,29 @@
 """What comes in to the ITSM API: every bound, vocabulary and default (contracts/itsm.md)."""
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
+from pydantic_core import PydanticCustomError
 
-from service.fields import Command, Email, IdempotencyHeader, Instant, JsonObject, Number, Section, Uuid, without_nul
+from service.fields import (
+    Command,
+    Email,
+    IdempotencyHeader,
+    Instant,
+    JsonObject,
+    Number,
+    OpaqueId,
+    Section,
+    Uuid,
+    distinct,
+    without_nul,
+)
 from service.jsontext import JsonText
 
 Status = Literal["open", "pending", "resolved", "closed"]
 Priority = Literal["low", "medium", "high", "urgent"]
+EventType = Literal["ticket.created", "ticket.updated", "ticket.closed", "ticket.reopened"]
 
 Subject = Annotated[str, StringConstraints(min_length=1, max_length=255), without_nul]
 Description = Annotated[str, StringConstraints(min_length=1), without_nul]
@@ -17,6 +32,21 @@ MAX_OFFSET = 2**63 - 1
 MAX_NAME_LENGTH = 255
 
 MemberName = Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME_LENGTH), without_nul]
+
+# Without user and fragment; of which networks a host may be is up to outbound.py.
+_WEB_ADDRESS = re.compile(r"https?://([A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(:(\d{1,5}))?([/?][!-\[\]-~]*)?")
+
+
+def _web_address(text: str) -> str:
+    match = _WEB_ADDRESS.fullmatch(text)
+    if match is None or "#" in text or not 0 < int(match[3] or 1) < 65536:
+        raise PydanticCustomError("url_parsing", "Input should be a web address without user, fragment or spaces")
+    return text
+
+
+WebAddress = Annotated[str, StringConstraints(max_length=2048), AfterValidator(_web_address)]
+# Which events there are, the use case says: one that there is not is no malformed body.
+EventTypes = Annotated[list[str], Field(min_length=1, max_length=16), distinct]
 
 
 class TicketPath(Section):
@@ -104,3 +134,59 @@ class WatchTickets(Command):
     """GET /api/v1/events."""
 
     query: WatchQuery
+
+
+class NewWebhook(Section):
+    """The body of a registration."""
+
+    url: WebAddress
+    events: EventTypes
+
+
+class WebhookChanges(Section):
+    """The body of a PATCH: what is not set stays."""
+
+    url: WebAddress = ""
+    events: EventTypes = Field([])
+    is_active: bool = True
+
+
+class WebhookPath(Section):
+    """The path of one webhook."""
+
+    webhook_id: OpaqueId
+
+
+class DeliveryPath(WebhookPath):
+    """The path of one attempt in its log."""
+
+    delivery_id: OpaqueId
+
+
+class CreateWebhook(Command):
+    """POST /api/v1/webhooks."""
+
+    body: NewWebhook
+
+
+class ListWebhooks(Command):
+    """GET /api/v1/webhooks."""
+
+
+class WebhookNamed(Command):
+    """What is asked of one webhook: DELETE, POST …/rotate-secret, GET …/deliveries."""
+
+    path: WebhookPath
+
+
+class UpdateWebhook(Command):
+    """PATCH /api/v1/webhooks/{webhook_id}."""
+
+    path: WebhookPath
+    body: WebhookChanges
+
+
+class ReplayDelivery(Command):
+    """POST /api/v1/webhooks/{webhook_id}/deliveries/{delivery_id}/replay."""
+
+    path: DeliveryPath

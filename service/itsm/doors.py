@@ -4,18 +4,24 @@ from tickets.itsm.v1 import rest_pb2_grpc, service_pb2, service_pb2_grpc
 
 from service import rest, rpc
 from service.database import Database
-from service.itsm import operations
+from service.itsm import operations, webhooks
 from service.itsm.deliveries import Deliveries
+from service.outbound import Outbound
+from service.vault import Vault
 from service.watch import News
 
 
 class TicketService(service_pb2_grpc.TicketServiceServicer):
     """The typed door."""
 
-    def __init__(self, database: Database, deliveries: Deliveries, news: News) -> None:
+    def __init__(
+        self, database: Database, deliveries: Deliveries, news: News, vault: Vault, outbound: Outbound
+    ) -> None:
         self.database = database
         self.deliveries = deliveries
         self.news = news
+        self.vault = vault
+        self.outbound = outbound
 
     CreateTicket = rpc.unary(
         operations.create_ticket, service_pb2.CreateTicketRequest, service_pb2.CreateTicketResponse, wrap="ticket"
@@ -33,15 +39,44 @@ class TicketService(service_pb2_grpc.TicketServiceServicer):
     WatchTickets = rpc.watch(
         operations.watch_tickets, service_pb2.WatchTicketsRequest, service_pb2.WatchTicketsResponse
     )
+    CreateWebhook = rpc.unary(
+        webhooks.create_webhook, service_pb2.CreateWebhookRequest, service_pb2.CreateWebhookResponse, wrap="webhook"
+    )
+    ListWebhooks = rpc.unary(webhooks.list_webhooks, service_pb2.ListWebhooksRequest, service_pb2.ListWebhooksResponse)
+    UpdateWebhook = rpc.unary(
+        webhooks.update_webhook, service_pb2.UpdateWebhookRequest, service_pb2.UpdateWebhookResponse, wrap="webhook"
+    )
+    DeleteWebhook = rpc.unary(
+        webhooks.delete_webhook, service_pb2.DeleteWebhookRequest, service_pb2.DeleteWebhookResponse
+    )
+    RotateWebhookSecret = rpc.unary(
+        webhooks.rotate_secret,
+        service_pb2.RotateWebhookSecretRequest,
+        service_pb2.RotateWebhookSecretResponse,
+        wrap="webhook",
+    )
+    ListWebhookDeliveries = rpc.unary(
+        webhooks.list_deliveries, service_pb2.ListWebhookDeliveriesRequest, service_pb2.ListWebhookDeliveriesResponse
+    )
+    ReplayWebhookDelivery = rpc.unary(
+        webhooks.replay_delivery,
+        service_pb2.ReplayWebhookDeliveryRequest,
+        service_pb2.ReplayWebhookDeliveryResponse,
+        wrap="delivery",
+    )
 
 
 class TicketRest(rest_pb2_grpc.TicketRestServicer):
     """The documented REST face."""
 
-    def __init__(self, database: Database, deliveries: Deliveries, news: News) -> None:
+    def __init__(
+        self, database: Database, deliveries: Deliveries, news: News, vault: Vault, outbound: Outbound
+    ) -> None:
         self.database = database
         self.deliveries = deliveries
         self.news = news
+        self.vault = vault
+        self.outbound = outbound
 
     CreateTicket = rest.unary(operations.create_ticket, status=201)
     GetTicket = rest.unary(operations.get_ticket)
@@ -49,3 +84,10 @@ class TicketRest(rest_pb2_grpc.TicketRestServicer):
     UpdateTicket = rest.unary(operations.update_ticket)
     ListTicketEvents = rest.unary(operations.list_ticket_events)
     WatchTickets = rest.watch(operations.watch_tickets, failure=rest.detail_body)
+    CreateWebhook = rest.unary(webhooks.create_webhook, status=201)
+    ListWebhooks = rest.unary(webhooks.list_webhooks)
+    UpdateWebhook = rest.unary(webhooks.update_webhook)
+    DeleteWebhook = rest.unary(webhooks.delete_webhook, status=204)
+    RotateWebhookSecret = rest.unary(webhooks.rotate_secret)
+    ListWebhookDeliveries = rest.unary(webhooks.list_deliveries)
+    ReplayWebhookDelivery = rest.unary(webhooks.replay_delivery, status=202)

@@ -1,5 +1,8 @@
 """Row → documented JSON of an ITSM ticket and its events (contracts/itsm.md, Ticket): every member always there."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from service.operation import View
 from service.statement import Row
 
@@ -28,3 +31,49 @@ def ticket(row: Row) -> View:
 def event(row: Row) -> View:
     """One change of a ticket."""
     return {name: row[name] for name in _EVENT_MEMBERS}
+
+
+_WEBHOOK = (
+    "id",
+    "url",
+    "events",
+    "is_active",
+    "disabled_reason",
+    "failing_since",
+    "created_at",
+    "updated_at",
+)
+_DELIVERY = (
+    "id",
+    "event_id",
+    "type",
+    "ticket_id",
+    "attempt",
+    "attempted_at",
+    "duration_ms",
+    "succeeded",
+    "status_code",
+    "error",
+)
+
+
+def webhook(row: Row, secret: str | None = None) -> View:
+    """The webhook; its secret only where it was just made."""
+    view = {name: row[name] for name in _WEBHOOK}
+    return view if secret is None else {**view, "secret": secret}
+
+
+def delivery(row: Row) -> View:
+    """One attempt to deliver a message."""
+    return {name: row[name] for name in _DELIVERY}
+
+
+def ticket_as_of(event: Row, undo: Mapping[str, Any]) -> View:
+    """A ticket as of an event, of a row that has both: `undo` is what later events say that was before.
+
+    When an older version was written nobody kept; its event was told in the same moment.
+    """
+    view = {**ticket(event), **undo}
+    if event["version"] < event["newest"]:
+        view["updated_at"] = event["created_at"] if event["version"] == 1 else event["told_at"]
+    return view

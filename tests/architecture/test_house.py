@@ -19,6 +19,7 @@ from service.handoff import queries as handoff
 from service.helpdesk import queries as helpdesk
 from service.helpdesk.commands import Sort
 from service.itsm import queries as itsm
+from service.itsm import webhook_queries as webhooks
 from service.server import SERVICES
 from service.settings import Settings
 
@@ -53,7 +54,8 @@ def test_only_the_composition_root_knows_the_dialects() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["operations", "queries", "tables", "commands", "views", "life", "levels", "targets", "sla"]
+    "module",
+    ["operations", "queries", "tables", "commands", "views", "life", "levels", "targets", "sla", "webhooks", "sending"],
 )
 def test_operations_know_no_transport(module: str) -> None:
     transport = ("grpc", "google", "tickets.", "service.rest", "service.rpc", "service.interceptors")
@@ -112,6 +114,29 @@ def test_the_reasons_are_those_of_the_contract() -> None:
         assert (reason.status.name, reason.http, reason.itsm_http) == (status, http, itsm_http), name
 
 
+WEBHOOKS = (
+    webhooks.LIST,
+    webhooks.GET,
+    webhooks.LOCK_ALL,
+    webhooks.CREATE,
+    webhooks.update_webhook(frozenset({"url", "events", "is_active"})),
+    webhooks.RESUME,
+    webhooks.ROTATE,
+    webhooks.DELETE_QUEUE,
+    webhooks.DELETE,
+    webhooks.LIST_ATTEMPTS,
+    webhooks.REPLAY,
+    webhooks.NEWS,
+    webhooks.WRITE,
+    webhooks.SENT,
+    webhooks.NOT_SENT,
+    webhooks.RECOVERED,
+    webhooks.FAILING,
+    webhooks.DISABLE,
+    webhooks.HOLD,
+)
+
+
 def _statements() -> Iterator[tuple[str, Any]]:
     yield "itsm", itsm.GET
     yield from (("itsm", statement) for statement in itsm.CREATE)
@@ -126,6 +151,7 @@ def _statements() -> Iterator[tuple[str, Any]]:
     for filters in (frozenset[str](), frozenset({"status"}), frozenset({"metadata_words", "start_date", "end_date"})):
         yield "itsm", itsm.list_tickets(filters)
     yield from (("itsm", statement) for statement in (itsm.LIST_EVENTS, itsm.NEWS))
+    yield from (("itsm", statement) for statement in WEBHOOKS)
     yield from (("handoff", statement) for statement in handoff.CREATE)
     for of_project in (True, False):
         yield "handoff", handoff.list_tickets(frozenset(), after=True, of_project=of_project)

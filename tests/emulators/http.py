@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -57,9 +58,9 @@ class Server:
         self._open: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
-    async def listening(self, port: int = 0) -> AsyncIterator["Server"]:
+    async def listening(self, port: int = 0, tls: ssl.SSLContext | None = None) -> AsyncIterator["Server"]:
         """Listen on loopback until the end of the block."""
-        server = await asyncio.start_server(self._connected, "127.0.0.1", port)
+        server = await asyncio.start_server(self._connected, "127.0.0.1", port, ssl=tls)
         host, given = server.sockets[0].getsockname()[:2]
         self.url = f"http://{host}:{given}"
         try:

@@ -321,6 +321,34 @@ async def test_itsm(clients: Clients, service: Service, world: World) -> None:
     assert await client.many("itsm.list", status=None, end_date=before) == []
 
 
+async def test_itsm_webhooks(clients: Clients, service: Service, world: World) -> None:
+    client = clients(service.target, api_key=(await world.program(scopes=("webhooks:manage",))).key)
+    made = await client.one("itsm.webhooks.create", url="https://127.0.0.1:9/hook", events=["ticket.closed"])
+    assert (made.events, made.is_active, made.disabled_reason, made.failing_since) == (
+        ("ticket.closed",),
+        True,
+        None,
+        None,
+    )
+    assert made.secret.startswith("whsec_")
+    assert made.secret not in repr(made)
+    changed = await client.one("itsm.webhooks.update", made.id, is_active=False, events="ticket.created")
+    assert (changed.is_active, changed.events, changed.url, changed.secret) == (
+        False,
+        ("ticket.created",),
+        made.url,
+        None,
+    )
+    assert await client.many("itsm.webhooks.list") == [changed]
+    rotated = await client.one("itsm.webhooks.rotate_secret", made.id)
+    assert rotated.secret not in (None, made.secret)
+    assert await client.many("itsm.webhooks.deliveries", made.id) == []
+    with pytest.raises(NotFoundError):
+        await client.one("itsm.webhooks.replay", made.id, "dlv_0")
+    assert await client.one("itsm.webhooks.delete", made.id) is None
+    assert await client.many("itsm.webhooks.list") == []
+
+
 async def test_handoff(clients: Clients, service: Service, world: World) -> None:
     project_id, who = await place(world, "triager")
     client = clients(service.target, token=token(who))
@@ -670,6 +698,18 @@ CALLS: dict[str, tuple[tuple[str, ...], dict[str, Any], Message, str]] = {
     "itsm.update": ((P,), {"status": "open"}, itsm_pb2.UpdateTicketResponse(), ""),
     "itsm.events": ((P,), {}, itsm_pb2.ListTicketEventsResponse(), "read"),
     "itsm.watch": ((), {}, itsm_pb2.WatchTicketsResponse(), "watch"),
+    "itsm.webhooks.create": (
+        (),
+        {"url": "https://example.com", "events": ["ticket.created"]},
+        itsm_pb2.CreateWebhookResponse(),
+        "",
+    ),
+    "itsm.webhooks.list": ((), {}, itsm_pb2.ListWebhooksResponse(), "read"),
+    "itsm.webhooks.update": (("1",), {"is_active": True}, itsm_pb2.UpdateWebhookResponse(), ""),
+    "itsm.webhooks.delete": (("1",), {}, itsm_pb2.DeleteWebhookResponse(), ""),
+    "itsm.webhooks.rotate_secret": (("1",), {}, itsm_pb2.RotateWebhookSecretResponse(), ""),
+    "itsm.webhooks.deliveries": (("1",), {}, itsm_pb2.ListWebhookDeliveriesResponse(), "read"),
+    "itsm.webhooks.replay": (("1", "2"), {}, itsm_pb2.ReplayWebhookDeliveryResponse(), ""),
     "handoff.list": ((), {}, handoff_pb2.ListTicketsResponse(), "read"),
     "handoff.list_project": ((P,), {}, handoff_pb2.ListProjectTicketsResponse(), "read"),
     "handoff.get": ((P, "1"), {}, handoff_pb2.GetTicketResponse(), "read"),
@@ -686,13 +726,14 @@ CALLS: dict[str, tuple[tuple[str, ...], dict[str, Any], Message, str]] = {
     "handoff.watch": ((P,), {}, handoff_pb2.WatchTicketsResponse(), "watch"),
 }
 UNARY = [name for name, (_, _, _, safe) in CALLS.items() if safe != "watch"]
-LISTS = ("list", "list_project", "events", "comments")
+LISTS = ("list", "list_project", "events", "comments", "deliveries")
 # By what the names of their methods begin with.
 RESOURCES: dict[str, Any] = {
     "helpdesk": helpdesk.Tickets,
     "helpdesk.sla_policies": helpdesk.SlaPolicies,
     "helpdesk.calendar": helpdesk.TenantCalendar,
     "itsm": itsm.Tickets,
+    "itsm.webhooks": itsm.Webhooks,
     "handoff": handoff.Tickets,
 }
 

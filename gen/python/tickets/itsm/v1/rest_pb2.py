@@ -26,7 +26,7 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1atickets/itsm/v1/rest.proto\x12\x0ftickets.itsm.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\"C\n\x1dTicketRestCreateTicketRequest\x12\"\n\x04\x62ody\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBody\"/\n\x1aTicketRestGetTicketRequest\x12\x11\n\tticket_id\x18\x01 \x01(\t\"s\n\x1cTicketRestListTicketsRequest\x12\x0e\n\x06status\x18\x01 \x03(\t\x12\x12\n\nstart_date\x18\x02 \x03(\t\x12\x10\n\x08\x65nd_date\x18\x03 \x03(\t\x12\r\n\x05limit\x18\x04 \x03(\t\x12\x0e\n\x06offset\x18\x05 \x03(\t\"V\n\x1dTicketRestUpdateTicketRequest\x12\x11\n\tticket_id\x18\x01 \x01(\t\x12\"\n\x04\x62ody\x18\x02 \x01(\x0b\x32\x14.google.api.HttpBody\"U\n!TicketRestListTicketEventsRequest\x12\x11\n\tticket_id\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x03(\t\x12\x0e\n\x06\x63ursor\x18\x03 \x03(\t\"/\n\x1dTicketRestWatchTicketsRequest\x12\x0e\n\x06\x63ursor\x18\x01 \x03(\t2\xdf\x05\n\nTicketRest\x12s\n\x0c\x43reateTicket\x12..tickets.itsm.v1.TicketRestCreateTicketRequest\x1a\x14.google.api.HttpBody\"\x1d\x82\xd3\xe4\x93\x02\x17\"\x0f/api/v1/tickets:\x04\x62ody\x12s\n\tGetTicket\x12+.tickets.itsm.v1.TicketRestGetTicketRequest\x1a\x14.google.api.HttpBody\"#\x82\xd3\xe4\x93\x02\x1d\x12\x1b/api/v1/tickets/{ticket_id}\x12k\n\x0bListTickets\x12-.tickets.itsm.v1.TicketRestListTicketsRequest\x1a\x14.google.api.HttpBody\"\x17\x82\xd3\xe4\x93\x02\x11\x12\x0f/api/v1/tickets\x12\x7f\n\x0cUpdateTicket\x12..tickets.itsm.v1.TicketRestUpdateTicketRequest\x1a\x14.google.api.HttpBody\")\x82\xd3\xe4\x93\x02#2\x1b/api/v1/tickets/{ticket_id}:\x04\x62ody\x12\x88\x01\n\x10ListTicketEvents\x12\x32.tickets.itsm.v1.TicketRestListTicketEventsRequest\x1a\x14.google.api.HttpBody\"*\x82\xd3\xe4\x93\x02$\x12\"/api/v1/tickets/{ticket_id}/events\x12n\n\x0cWatchTickets\x12..tickets.itsm.v1.TicketRestWatchTicketsRequest\x1a\x14.google.api.HttpBody\"\x16\x82\xd3\xe4\x93\x02\x10\x12\x0e/api/v1/events0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1atickets/itsm/v1/rest.proto\x12\x0ftickets.itsm.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\"C\n\x1dTicketRestCreateTicketRequest\x12\"\n\x04\x62ody\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBody\"/\n\x1aTicketRestGetTicketRequest\x12\x11\n\tticket_id\x18\x01 \x01(\t\"s\n\x1cTicketRestListTicketsRequest\x12\x0e\n\x06status\x18\x01 \x03(\t\x12\x12\n\nstart_date\x18\x02 \x03(\t\x12\x10\n\x08\x65nd_date\x18\x03 \x03(\t\x12\r\n\x05limit\x18\x04 \x03(\t\x12\x0e\n\x06offset\x18\x05 \x03(\t\"V\n\x1dTicketRestUpdateTicketRequest\x12\x11\n\tticket_id\x18\x01 \x01(\t\x12\"\n\x04\x62ody\x18\x02 \x01(\x0b\x32\x14.google.api.HttpBody\"U\n!TicketRestListTicketEventsRequest\x12\x11\n\tticket_id\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x03(\t\x12\x0e\n\x06\x63ursor\x18\x03 \x03(\t\"/\n\x1dTicketRestWatchTicketsRequest\x12\x0e\n\x06\x63ursor\x18\x01 \x03(\t\"D\n\x1eTicketRestCreateWebhookRequest\x12\"\n\x04\x62ody\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBody\"\x1f\n\x1dTicketRestListWebhooksRequest\"X\n\x1eTicketRestUpdateWebhookRequest\x12\x12\n\nwebhook_id\x18\x01 \x01(\t\x12\"\n\x04\x62ody\x18\x02 \x01(\x0b\x32\x14.google.api.HttpBody\"4\n\x1eTicketRestDeleteWebhookRequest\x12\x12\n\nwebhook_id\x18\x01 \x01(\t\"^\n$TicketRestRotateWebhookSecretRequest\x12\x12\n\nwebhook_id\x18\x01 \x01(\t\x12\"\n\x04\x62ody\x18\x02 \x01(\x0b\x32\x14.google.api.HttpBody\"<\n&TicketRestListWebhookDeliveriesRequest\x12\x12\n\nwebhook_id\x18\x01 \x01(\t\"u\n&TicketRestReplayWebhookDeliveryRequest\x12\x12\n\nwebhook_id\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65livery_id\x18\x02 \x01(\t\x12\"\n\x04\x62ody\x18\x03 \x01(\x0b\x32\x14.google.api.HttpBody2\xbd\r\n\nTicketRest\x12s\n\x0c\x43reateTicket\x12..tickets.itsm.v1.TicketRestCreateTicketRequest\x1a\x14.google.api.HttpBody\"\x1d\x82\xd3\xe4\x93\x02\x17\"\x0f/api/v1/tickets:\x04\x62ody\x12s\n\tGetTicket\x12+.tickets.itsm.v1.TicketRestGetTicketRequest\x1a\x14.google.api.HttpBody\"#\x82\xd3\xe4\x93\x02\x1d\x12\x1b/api/v1/tickets/{ticket_id}\x12k\n\x0bListTickets\x12-.tickets.itsm.v1.TicketRestListTicketsRequest\x1a\x14.google.api.HttpBody\"\x17\x82\xd3\xe4\x93\x02\x11\x12\x0f/api/v1/tickets\x12\x7f\n\x0cUpdateTicket\x12..tickets.itsm.v1.TicketRestUpdateTicketRequest\x1a\x14.google.api.HttpBody\")\x82\xd3\xe4\x93\x02#2\x1b/api/v1/tickets/{ticket_id}:\x04\x62ody\x12\x88\x01\n\x10ListTicketEvents\x12\x32.tickets.itsm.v1.TicketRestListTicketEventsRequest\x1a\x14.google.api.HttpBody\"*\x82\xd3\xe4\x93\x02$\x12\"/api/v1/tickets/{ticket_id}/events\x12n\n\x0cWatchTickets\x12..tickets.itsm.v1.TicketRestWatchTicketsRequest\x1a\x14.google.api.HttpBody\"\x16\x82\xd3\xe4\x93\x02\x10\x12\x0e/api/v1/events0\x01\x12v\n\rCreateWebhook\x12/.tickets.itsm.v1.TicketRestCreateWebhookRequest\x1a\x14.google.api.HttpBody\"\x1e\x82\xd3\xe4\x93\x02\x18\"\x10/api/v1/webhooks:\x04\x62ody\x12n\n\x0cListWebhooks\x12..tickets.itsm.v1.TicketRestListWebhooksRequest\x1a\x14.google.api.HttpBody\"\x18\x82\xd3\xe4\x93\x02\x12\x12\x10/api/v1/webhooks\x12\x83\x01\n\rUpdateWebhook\x12/.tickets.itsm.v1.TicketRestUpdateWebhookRequest\x1a\x14.google.api.HttpBody\"+\x82\xd3\xe4\x93\x02%2\x1d/api/v1/webhooks/{webhook_id}:\x04\x62ody\x12}\n\rDeleteWebhook\x12/.tickets.itsm.v1.TicketRestDeleteWebhookRequest\x1a\x14.google.api.HttpBody\"%\x82\xd3\xe4\x93\x02\x1f*\x1d/api/v1/webhooks/{webhook_id}\x12\x9d\x01\n\x13RotateWebhookSecret\x12\x35.tickets.itsm.v1.TicketRestRotateWebhookSecretRequest\x1a\x14.google.api.HttpBody\"9\x82\xd3\xe4\x93\x02\x33\"+/api/v1/webhooks/{webhook_id}/rotate-secret:\x04\x62ody\x12\x98\x01\n\x15ListWebhookDeliveries\x12\x37.tickets.itsm.v1.TicketRestListWebhookDeliveriesRequest\x1a\x14.google.api.HttpBody\"0\x82\xd3\xe4\x93\x02*\x12(/api/v1/webhooks/{webhook_id}/deliveries\x12\xb3\x01\n\x15ReplayWebhookDelivery\x12\x37.tickets.itsm.v1.TicketRestReplayWebhookDeliveryRequest\x1a\x14.google.api.HttpBody\"K\x82\xd3\xe4\x93\x02\x45\"=/api/v1/webhooks/{webhook_id}/deliveries/{delivery_id}/replay:\x04\x62odyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,6 +45,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TICKETREST'].methods_by_name['ListTicketEvents']._serialized_options = b'\202\323\344\223\002$\022\"/api/v1/tickets/{ticket_id}/events'
   _globals['_TICKETREST'].methods_by_name['WatchTickets']._loaded_options = None
   _globals['_TICKETREST'].methods_by_name['WatchTickets']._serialized_options = b'\202\323\344\223\002\020\022\016/api/v1/events'
+  _globals['_TICKETREST'].methods_by_name['CreateWebhook']._loaded_options = None
+  _globals['_TICKETREST'].methods_by_name['CreateWebhook']._serialized_options = b'\202\323\344\223\002\030\"\020/api/v1/webhooks:\004body'
+  _globals['_TICKETREST'].methods_by_name['ListWebhooks']._loaded_options = None
+  _globals['_TICKETREST'].methods_by_name['ListWebhooks']._serialized_options = b'\202\323\344\223\002\022\022\020/api/v1/webhooks'
+  _globals['_TICKETREST'].methods_by_name['UpdateWebhook']._loaded_options = None
+  _globals['_TICKETREST'].methods_by_name['UpdateWebhook']._serialized_options = b'\202\323\344\223\002%2\035/api/v1/webhooks/{webhook_id}:\004body'
+  _globals['_TICKETREST'].methods_by_name['DeleteWebhook']._loaded_options = None
+  _globals['_TICKETREST'].methods_by_name['DeleteWebhook']._serialized_options = b'\202\323\344\223\002\037*\035/api/v1/webhooks/{webhook_id}'
+  _globals['_TICKETREST'].methods_by_name['RotateWebhookSecret']._loaded_options = None
+  _globals['_TICKETREST'].methods_by_name['RotateWebhookSecret']._serialized_options = b'\202\323\344\223\0023\"+/api/v1/webhooks/{webhook_id}/rotate-secret:\004body'
+  _globals['_TICKETREST'].methods_by_name['ListWebhookDeliveries']._loaded_options = None
+  _globals['_TICKETREST'].methods_by_name['ListWebhookDeliveries']._serialized_options = b'\202\323\344\223\002*\022(/api/v1/webhooks/{webhook_id}/deliveries'
+  _globals['_TICKETREST'].methods_by_name['ReplayWebhookDelivery']._loaded_options = None
+  _globals['_TICKETREST'].methods_by_name['ReplayWebhookDelivery']._serialized_options = b'\202\323\344\223\002E\"=/api/v1/webhooks/{webhook_id}/deliveries/{delivery_id}/replay:\004body'
   _globals['_TICKETRESTCREATETICKETREQUEST']._serialized_start=104
   _globals['_TICKETRESTCREATETICKETREQUEST']._serialized_end=171
   _globals['_TICKETRESTGETTICKETREQUEST']._serialized_start=173
@@ -57,6 +71,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TICKETRESTLISTTICKETEVENTSREQUEST']._serialized_end=512
   _globals['_TICKETRESTWATCHTICKETSREQUEST']._serialized_start=514
   _globals['_TICKETRESTWATCHTICKETSREQUEST']._serialized_end=561
-  _globals['_TICKETREST']._serialized_start=564
-  _globals['_TICKETREST']._serialized_end=1299
+  _globals['_TICKETRESTCREATEWEBHOOKREQUEST']._serialized_start=563
+  _globals['_TICKETRESTCREATEWEBHOOKREQUEST']._serialized_end=631
+  _globals['_TICKETRESTLISTWEBHOOKSREQUEST']._serialized_start=633
+  _globals['_TICKETRESTLISTWEBHOOKSREQUEST']._serialized_end=664
+  _globals['_TICKETRESTUPDATEWEBHOOKREQUEST']._serialized_start=666
+  _globals['_TICKETRESTUPDATEWEBHOOKREQUEST']._serialized_end=754
+  _globals['_TICKETRESTDELETEWEBHOOKREQUEST']._serialized_start=756
+  _globals['_TICKETRESTDELETEWEBHOOKREQUEST']._serialized_end=808
+  _globals['_TICKETRESTROTATEWEBHOOKSECRETREQUEST']._serialized_start=810
+  _globals['_TICKETRESTROTATEWEBHOOKSECRETREQUEST']._serialized_end=904
+  _globals['_TICKETRESTLISTWEBHOOKDELIVERIESREQUEST']._serialized_start=906
+  _globals['_TICKETRESTLISTWEBHOOKDELIVERIESREQUEST']._serialized_end=966
+  _globals['_TICKETRESTREPLAYWEBHOOKDELIVERYREQUEST']._serialized_start=968
+  _globals['_TICKETRESTREPLAYWEBHOOKDELIVERYREQUEST']._serialized_end=1085
+  _globals['_TICKETREST']._serialized_start=1088
+  _globals['_TICKETREST']._serialized_end=2813
 # @@protoc_insertion_point(module_scope)

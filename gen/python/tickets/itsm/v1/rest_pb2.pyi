@@ -202,3 +202,176 @@ class TicketRestWatchTicketsRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TicketRestWatchTicketsRequest: _TypeAlias = TicketRestWatchTicketsRequest  # noqa: Y015
+
+@_typing.final
+class TicketRestCreateWebhookRequest(_message.Message):
+    """POST /api/v1/webhooks."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BODY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def body(self) -> _httpbody_pb2.HttpBody:
+        """The request's body as it came."""
+
+    def __init__(
+        self,
+        *,
+        body: _httpbody_pb2.HttpBody | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TicketRestCreateWebhookRequest: _TypeAlias = TicketRestCreateWebhookRequest  # noqa: Y015
+
+@_typing.final
+class TicketRestListWebhooksRequest(_message.Message):
+    """GET /api/v1/webhooks."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TicketRestListWebhooksRequest: _TypeAlias = TicketRestListWebhooksRequest  # noqa: Y015
+
+@_typing.final
+class TicketRestUpdateWebhookRequest(_message.Message):
+    """PATCH /api/v1/webhooks/{webhook_id}."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WEBHOOK_ID_FIELD_NUMBER: _builtins.int
+    BODY_FIELD_NUMBER: _builtins.int
+    webhook_id: _builtins.str
+    """From the path."""
+    @_builtins.property
+    def body(self) -> _httpbody_pb2.HttpBody:
+        """The request's body as it came."""
+
+    def __init__(
+        self,
+        *,
+        webhook_id: _builtins.str = ...,
+        body: _httpbody_pb2.HttpBody | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "webhook_id", b"webhook_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TicketRestUpdateWebhookRequest: _TypeAlias = TicketRestUpdateWebhookRequest  # noqa: Y015
+
+@_typing.final
+class TicketRestDeleteWebhookRequest(_message.Message):
+    """DELETE /api/v1/webhooks/{webhook_id}."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WEBHOOK_ID_FIELD_NUMBER: _builtins.int
+    webhook_id: _builtins.str
+    """From the path."""
+    def __init__(
+        self,
+        *,
+        webhook_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["webhook_id", b"webhook_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TicketRestDeleteWebhookRequest: _TypeAlias = TicketRestDeleteWebhookRequest  # noqa: Y015
+
+@_typing.final
+class TicketRestRotateWebhookSecretRequest(_message.Message):
+    """POST /api/v1/webhooks/{webhook_id}/rotate-secret."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WEBHOOK_ID_FIELD_NUMBER: _builtins.int
+    BODY_FIELD_NUMBER: _builtins.int
+    webhook_id: _builtins.str
+    """From the path."""
+    @_builtins.property
+    def body(self) -> _httpbody_pb2.HttpBody:
+        """The request's body as it came; may be empty, and is not read."""
+
+    def __init__(
+        self,
+        *,
+        webhook_id: _builtins.str = ...,
+        body: _httpbody_pb2.HttpBody | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "webhook_id", b"webhook_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TicketRestRotateWebhookSecretRequest: _TypeAlias = TicketRestRotateWebhookSecretRequest  # noqa: Y015
+
+@_typing.final
+class TicketRestListWebhookDeliveriesRequest(_message.Message):
+    """GET /api/v1/webhooks/{webhook_id}/deliveries."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WEBHOOK_ID_FIELD_NUMBER: _builtins.int
+    webhook_id: _builtins.str
+    """From the path."""
+    def __init__(
+        self,
+        *,
+        webhook_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["webhook_id", b"webhook_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TicketRestListWebhookDeliveriesRequest: _TypeAlias = TicketRestListWebhookDeliveriesRequest  # noqa: Y015
+
+@_typing.final
+class TicketRestReplayWebhookDeliveryRequest(_message.Message):
+    """POST /api/v1/webhooks/{webhook_id}/deliveries/{delivery_id}/replay."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WEBHOOK_ID_FIELD_NUMBER: _builtins.int
+    DELIVERY_ID_FIELD_NUMBER: _builtins.int
+    BODY_FIELD_NUMBER: _builtins.int
+    webhook_id: _builtins.str
+    """From the path."""
+    delivery_id: _builtins.str
+    """From the path."""
+    @_builtins.property
+    def body(self) -> _httpbody_pb2.HttpBody:
+        """The request's body as it came; may be empty, and is not read."""
+
+    def __init__(
+        self,
+        *,
+        webhook_id: _builtins.str = ...,
+        delivery_id: _builtins.str = ...,
+        body: _httpbody_pb2.HttpBody | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "delivery_id", b"delivery_id", "webhook_id", b"webhook_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TicketRestReplayWebhookDeliveryRequest: _TypeAlias = TicketRestReplayWebhookDeliveryRequest  # noqa: Y015

@@ -27,7 +27,7 @@ if _version_not_supported:
 
 
 class TicketRestStub(object):
-    """The documented REST face of ITSM tickets, for transcoders that follow `google.api.http`. gRPC callers want
+    """The documented REST face of ITSM tickets and webhooks, for transcoders that follow `google.api.http`. gRPC callers want
     `TicketService`.
 
     Requests carry path and query variables as the strings that came, and the body untouched. A query variable that is
@@ -73,10 +73,45 @@ class TicketRestStub(object):
                 request_serializer=tickets_dot_itsm_dot_v1_dot_rest__pb2.TicketRestWatchTicketsRequest.SerializeToString,
                 response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
                 _registered_method=True)
+        self.CreateWebhook = channel.unary_unary(
+                '/tickets.itsm.v1.TicketRest/CreateWebhook',
+                request_serializer=tickets_dot_itsm_dot_v1_dot_rest__pb2.TicketRestCreateWebhookRequest.SerializeToString,
+                response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+                _registered_method=True)
+        self.ListWebhooks = channel.unary_unary(
+                '/tickets.itsm.v1.TicketRest/ListWebhooks',
+                request_serializer=tickets_dot_itsm_dot_v1_dot_rest__pb2.TicketRestListWebhooksRequest.SerializeToString,
+                response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+                _registered_method=True)
+        self.UpdateWebhook = channel.unary_unary(
+                '/tickets.itsm.v1.TicketRest/UpdateWebhook',
+                request_serializer=tickets_dot_itsm_dot_v1_dot_rest__pb2.TicketRestUpdateWebhookRequest.SerializeToString,
+                response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+                _registered_method=True)
+        self.DeleteWebhook = channel.unary_unary(
+                '/tickets.itsm.v1.TicketRest/DeleteWebhook',
+                request_serializer=tickets_dot_itsm_dot_v1_dot_rest__pb2.TicketRestDeleteWebhookRequest.SerializeToString,
+                response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+                _registered_method=True)
+        self.RotateWebhookSecret = channel.unary_unary(
+                '/tickets.itsm.v1.TicketRest/RotateWebhookSecret',
+                request_serializer=tickets_dot_itsm_dot_v1_dot_rest__pb2.TicketRestRotateWebhookSecretRequest.SerializeToString,
+                response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+                _registered_method=True)
+        self.ListWebhookDeliveries = channel.unary_unary(
+                '/tickets.itsm.v1.TicketRest/ListWebhookDeliveries',
+                request_serializer=tickets_dot_itsm_dot_v1_dot_rest__pb2.TicketRestListWebhookDeliveriesRequest.SerializeToString,
+                response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+                _registered_method=True)
+        self.ReplayWebhookDelivery = channel.unary_unary(
+                '/tickets.itsm.v1.TicketRest/ReplayWebhookDelivery',
+                request_serializer=tickets_dot_itsm_dot_v1_dot_rest__pb2.TicketRestReplayWebhookDeliveryRequest.SerializeToString,
+                response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+                _registered_method=True)
 
 
 class TicketRestServicer(object):
-    """The documented REST face of ITSM tickets, for transcoders that follow `google.api.http`. gRPC callers want
+    """The documented REST face of ITSM tickets and webhooks, for transcoders that follow `google.api.http`. gRPC callers want
     `TicketService`.
 
     Requests carry path and query variables as the strings that came, and the body untouched. A query variable that is
@@ -129,6 +164,55 @@ class TicketRestServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateWebhook(self, request, context):
+        """201 and the webhook with its secret; 400 for an unknown event, 401, 403, 409 and 422.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListWebhooks(self, request, context):
+        """200 and `{"webhooks"}`; 401 and 403.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateWebhook(self, request, context):
+        """200 and the webhook; 400 for an unknown event, 401, 403, 404 and 422.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteWebhook(self, request, context):
+        """204 and nothing; 401, 403 and 404.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RotateWebhookSecret(self, request, context):
+        """200 and the webhook with its new secret; 401, 403 and 404.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListWebhookDeliveries(self, request, context):
+        """200 and `{"deliveries"}`; 401, 403 and 404.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReplayWebhookDelivery(self, request, context):
+        """202 and the attempt; 401, 403 and 404.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TicketRestServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -162,6 +246,41 @@ def add_TicketRestServicer_to_server(servicer, server):
                     request_deserializer=tickets_dot_itsm_dot_v1_dot_rest__pb2.TicketRestWatchTicketsRequest.FromString,
                     response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
             ),
+            'CreateWebhook': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateWebhook,
+                    request_deserializer=tickets_dot_itsm_dot_v1_dot_rest__pb2.TicketRestCreateWebhookRequest.FromString,
+                    response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
+            ),
+            'ListWebhooks': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListWebhooks,
+                    request_deserializer=tickets_dot_itsm_dot_v1_dot_rest__pb2.TicketRestListWebhooksRequest.FromString,
+                    response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
+            ),
+            'UpdateWebhook': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateWebhook,
+                    request_deserializer=tickets_dot_itsm_dot_v1_dot_rest__pb2.TicketRestUpdateWebhookRequest.FromString,
+                    response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
+            ),
+            'DeleteWebhook': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteWebhook,
+                    request_deserializer=tickets_dot_itsm_dot_v1_dot_rest__pb2.TicketRestDeleteWebhookRequest.FromString,
+                    response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
+            ),
+            'RotateWebhookSecret': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateWebhookSecret,
+                    request_deserializer=tickets_dot_itsm_dot_v1_dot_rest__pb2.TicketRestRotateWebhookSecretRequest.FromString,
+                    response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
+            ),
+            'ListWebhookDeliveries': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListWebhookDeliveries,
+                    request_deserializer=tickets_dot_itsm_dot_v1_dot_rest__pb2.TicketRestListWebhookDeliveriesRequest.FromString,
+                    response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
+            ),
+            'ReplayWebhookDelivery': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReplayWebhookDelivery,
+                    request_deserializer=tickets_dot_itsm_dot_v1_dot_rest__pb2.TicketRestReplayWebhookDeliveryRequest.FromString,
+                    response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'tickets.itsm.v1.TicketRest', rpc_method_handlers)
@@ -171,7 +290,7 @@ def add_TicketRestServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class TicketRest(object):
-    """The documented REST face of ITSM tickets, for transcoders that follow `google.api.http`. gRPC callers want
+    """The documented REST face of ITSM tickets and webhooks, for transcoders that follow `google.api.http`. gRPC callers want
     `TicketService`.
 
     Requests carry path and query variables as the strings that came, and the body untouched. A query variable that is
@@ -332,6 +451,195 @@ class TicketRest(object):
             target,
             '/tickets.itsm.v1.TicketRest/WatchTickets',
             tickets_dot_itsm_dot_v1_dot_rest__pb2.TicketRestWatchTicketsRequest.SerializeToString,
+            google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateWebhook(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tickets.itsm.v1.TicketRest/CreateWebhook',
+            tickets_dot_itsm_dot_v1_dot_rest__pb2.TicketRestCreateWebhookRequest.SerializeToString,
+            google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListWebhooks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tickets.itsm.v1.TicketRest/ListWebhooks',
+            tickets_dot_itsm_dot_v1_dot_rest__pb2.TicketRestListWebhooksRequest.SerializeToString,
+            google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateWebhook(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tickets.itsm.v1.TicketRest/UpdateWebhook',
+            tickets_dot_itsm_dot_v1_dot_rest__pb2.TicketRestUpdateWebhookRequest.SerializeToString,
+            google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteWebhook(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tickets.itsm.v1.TicketRest/DeleteWebhook',
+            tickets_dot_itsm_dot_v1_dot_rest__pb2.TicketRestDeleteWebhookRequest.SerializeToString,
+            google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RotateWebhookSecret(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tickets.itsm.v1.TicketRest/RotateWebhookSecret',
+            tickets_dot_itsm_dot_v1_dot_rest__pb2.TicketRestRotateWebhookSecretRequest.SerializeToString,
+            google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListWebhookDeliveries(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tickets.itsm.v1.TicketRest/ListWebhookDeliveries',
+            tickets_dot_itsm_dot_v1_dot_rest__pb2.TicketRestListWebhookDeliveriesRequest.SerializeToString,
+            google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReplayWebhookDelivery(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tickets.itsm.v1.TicketRest/ReplayWebhookDelivery',
+            tickets_dot_itsm_dot_v1_dot_rest__pb2.TicketRestReplayWebhookDeliveryRequest.SerializeToString,
             google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
             options,
             channel_credentials,

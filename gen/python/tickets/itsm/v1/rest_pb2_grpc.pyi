@@ -28,7 +28,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class TicketRestStub:
-    """The documented REST face of ITSM tickets, for transcoders that follow `google.api.http`. gRPC callers want
+    """The documented REST face of ITSM tickets and webhooks, for transcoders that follow `google.api.http`. gRPC callers want
     `TicketService`.
 
     Requests carry path and query variables as the strings that came, and the body untouched. A query variable that is
@@ -56,10 +56,24 @@ class TicketRestStub:
     """200 and one JSON object a line (`application/x-ndjson`), `{"event": …, "cursor"}`, as it happens; 401, 403 and 422. A
     watch that fails later ends with a line `{"detail"}`.
     """
+    CreateWebhook: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestCreateWebhookRequest, _httpbody_pb2.HttpBody]
+    """201 and the webhook with its secret; 400 for an unknown event, 401, 403, 409 and 422."""
+    ListWebhooks: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestListWebhooksRequest, _httpbody_pb2.HttpBody]
+    """200 and `{"webhooks"}`; 401 and 403."""
+    UpdateWebhook: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestUpdateWebhookRequest, _httpbody_pb2.HttpBody]
+    """200 and the webhook; 400 for an unknown event, 401, 403, 404 and 422."""
+    DeleteWebhook: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestDeleteWebhookRequest, _httpbody_pb2.HttpBody]
+    """204 and nothing; 401, 403 and 404."""
+    RotateWebhookSecret: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestRotateWebhookSecretRequest, _httpbody_pb2.HttpBody]
+    """200 and the webhook with its new secret; 401, 403 and 404."""
+    ListWebhookDeliveries: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestListWebhookDeliveriesRequest, _httpbody_pb2.HttpBody]
+    """200 and `{"deliveries"}`; 401, 403 and 404."""
+    ReplayWebhookDelivery: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestReplayWebhookDeliveryRequest, _httpbody_pb2.HttpBody]
+    """202 and the attempt; 401, 403 and 404."""
 
 @_typing.type_check_only
 class TicketRestAsyncStub(TicketRestStub):
-    """The documented REST face of ITSM tickets, for transcoders that follow `google.api.http`. gRPC callers want
+    """The documented REST face of ITSM tickets and webhooks, for transcoders that follow `google.api.http`. gRPC callers want
     `TicketService`.
 
     Requests carry path and query variables as the strings that came, and the body untouched. A query variable that is
@@ -84,9 +98,23 @@ class TicketRestAsyncStub(TicketRestStub):
     """200 and one JSON object a line (`application/x-ndjson`), `{"event": …, "cursor"}`, as it happens; 401, 403 and 422. A
     watch that fails later ends with a line `{"detail"}`.
     """
+    CreateWebhook: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestCreateWebhookRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
+    """201 and the webhook with its secret; 400 for an unknown event, 401, 403, 409 and 422."""
+    ListWebhooks: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestListWebhooksRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
+    """200 and `{"webhooks"}`; 401 and 403."""
+    UpdateWebhook: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestUpdateWebhookRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
+    """200 and the webhook; 400 for an unknown event, 401, 403, 404 and 422."""
+    DeleteWebhook: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestDeleteWebhookRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
+    """204 and nothing; 401, 403 and 404."""
+    RotateWebhookSecret: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestRotateWebhookSecretRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
+    """200 and the webhook with its new secret; 401, 403 and 404."""
+    ListWebhookDeliveries: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestListWebhookDeliveriesRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
+    """200 and `{"deliveries"}`; 401, 403 and 404."""
+    ReplayWebhookDelivery: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestReplayWebhookDeliveryRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
+    """202 and the attempt; 401, 403 and 404."""
 
 class TicketRestServicer(metaclass=_abc_1.ABCMeta):
-    """The documented REST face of ITSM tickets, for transcoders that follow `google.api.http`. gRPC callers want
+    """The documented REST face of ITSM tickets and webhooks, for transcoders that follow `google.api.http`. gRPC callers want
     `TicketService`.
 
     Requests carry path and query variables as the strings that came, and the body untouched. A query variable that is
@@ -145,5 +173,61 @@ class TicketRestServicer(metaclass=_abc_1.ABCMeta):
         """200 and one JSON object a line (`application/x-ndjson`), `{"event": …, "cursor"}`, as it happens; 401, 403 and 422. A
         watch that fails later ends with a line `{"detail"}`.
         """
+
+    @_abc_1.abstractmethod
+    def CreateWebhook(
+        self,
+        request: _rest_pb2.TicketRestCreateWebhookRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
+        """201 and the webhook with its secret; 400 for an unknown event, 401, 403, 409 and 422."""
+
+    @_abc_1.abstractmethod
+    def ListWebhooks(
+        self,
+        request: _rest_pb2.TicketRestListWebhooksRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
+        """200 and `{"webhooks"}`; 401 and 403."""
+
+    @_abc_1.abstractmethod
+    def UpdateWebhook(
+        self,
+        request: _rest_pb2.TicketRestUpdateWebhookRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
+        """200 and the webhook; 400 for an unknown event, 401, 403, 404 and 422."""
+
+    @_abc_1.abstractmethod
+    def DeleteWebhook(
+        self,
+        request: _rest_pb2.TicketRestDeleteWebhookRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
+        """204 and nothing; 401, 403 and 404."""
+
+    @_abc_1.abstractmethod
+    def RotateWebhookSecret(
+        self,
+        request: _rest_pb2.TicketRestRotateWebhookSecretRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
+        """200 and the webhook with its new secret; 401, 403 and 404."""
+
+    @_abc_1.abstractmethod
+    def ListWebhookDeliveries(
+        self,
+        request: _rest_pb2.TicketRestListWebhookDeliveriesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
+        """200 and `{"deliveries"}`; 401, 403 and 404."""
+
+    @_abc_1.abstractmethod
+    def ReplayWebhookDelivery(
+        self,
+        request: _rest_pb2.TicketRestReplayWebhookDeliveryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
+        """202 and the attempt; 401, 403 and 404."""
 
 def add_TicketRestServicer_to_server(servicer: TicketRestServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -25,9 +25,10 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from tickets.itsm.v1 import ticket_pb2 as tickets_dot_itsm_dot_v1_dot_ticket__pb2
+from tickets.itsm.v1 import webhook_pb2 as tickets_dot_itsm_dot_v1_dot_webhook__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dtickets/itsm/v1/service.proto\x12\x0ftickets.itsm.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ctickets/itsm/v1/ticket.proto\"\x93\x02\n\x13\x43reateTicketRequest\x12\x0f\n\x07subject\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12,\n\x06status\x18\x03 \x01(\x0e\x32\x17.tickets.itsm.v1.StatusH\x00\x88\x01\x01\x12\x30\n\x08priority\x18\x04 \x01(\x0e\x32\x19.tickets.itsm.v1.PriorityH\x01\x88\x01\x01\x12\x1c\n\x0frequester_email\x18\x05 \x01(\tH\x02\x88\x01\x01\x12\x1a\n\rmetadata_json\x18\x06 \x01(\tH\x03\x88\x01\x01\x42\t\n\x07_statusB\x0b\n\t_priorityB\x12\n\x10_requester_emailB\x10\n\x0e_metadata_json\"?\n\x14\x43reateTicketResponse\x12\'\n\x06ticket\x18\x01 \x01(\x0b\x32\x17.tickets.itsm.v1.Ticket\"%\n\x10GetTicketRequest\x12\x11\n\tticket_id\x18\x01 \x01(\t\"<\n\x11GetTicketResponse\x12\'\n\x06ticket\x18\x01 \x01(\x0b\x32\x17.tickets.itsm.v1.Ticket\"\xdf\x02\n\x12ListTicketsRequest\x12,\n\x06status\x18\x01 \x01(\x0e\x32\x17.tickets.itsm.v1.StatusH\x00\x88\x01\x01\x12.\n\nstart_date\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_date\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\x05limit\x18\x04 \x01(\x05H\x01\x88\x01\x01\x12\x13\n\x06offset\x18\x05 \x01(\x03H\x02\x88\x01\x01\x12\x43\n\x08metadata\x18\x06 \x03(\x0b\x32\x31.tickets.itsm.v1.ListTicketsRequest.MetadataEntry\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\t\n\x07_statusB\x08\n\x06_limitB\t\n\x07_offset\"m\n\x13ListTicketsResponse\x12(\n\x07tickets\x18\x01 \x03(\x0b\x32\x17.tickets.itsm.v1.Ticket\x12\r\n\x05total\x18\x02 \x01(\x03\x12\r\n\x05limit\x18\x03 \x01(\x05\x12\x0e\n\x06offset\x18\x04 \x01(\x03\"\xfd\x02\n\x13UpdateTicketRequest\x12\x11\n\tticket_id\x18\x01 \x01(\t\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x14\n\x07subject\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x18\n\x0b\x64\x65scription\x18\x04 \x01(\tH\x01\x88\x01\x01\x12,\n\x06status\x18\x05 \x01(\x0e\x32\x17.tickets.itsm.v1.StatusH\x02\x88\x01\x01\x12\x30\n\x08priority\x18\x06 \x01(\x0e\x32\x19.tickets.itsm.v1.PriorityH\x03\x88\x01\x01\x12\x1c\n\x0frequester_email\x18\x07 \x01(\tH\x04\x88\x01\x01\x12\x1a\n\rmetadata_json\x18\x08 \x01(\tH\x05\x88\x01\x01\x42\n\n\x08_subjectB\x0e\n\x0c_descriptionB\t\n\x07_statusB\x0b\n\t_priorityB\x12\n\x10_requester_emailB\x10\n\x0e_metadata_json\"?\n\x14UpdateTicketResponse\x12\'\n\x06ticket\x18\x01 \x01(\x0b\x32\x17.tickets.itsm.v1.Ticket\"j\n\x17ListTicketEventsRequest\x12\x11\n\tticket_id\x18\x01 \x01(\t\x12\x12\n\x05limit\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x13\n\x06\x63ursor\x18\x03 \x01(\tH\x01\x88\x01\x01\x42\x08\n\x06_limitB\t\n\x07_cursor\"r\n\x18ListTicketEventsResponse\x12,\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1c.tickets.itsm.v1.TicketEvent\x12\x18\n\x0bnext_cursor\x18\x02 \x01(\tH\x00\x88\x01\x01\x42\x0e\n\x0c_next_cursor\"5\n\x13WatchTicketsRequest\x12\x13\n\x06\x63ursor\x18\x01 \x01(\tH\x00\x88\x01\x01\x42\t\n\x07_cursor\"S\n\x14WatchTicketsResponse\x12+\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x1c.tickets.itsm.v1.TicketEvent\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t2\xd7\x04\n\rTicketService\x12]\n\x0c\x43reateTicket\x12$.tickets.itsm.v1.CreateTicketRequest\x1a%.tickets.itsm.v1.CreateTicketResponse\"\x00\x12W\n\tGetTicket\x12!.tickets.itsm.v1.GetTicketRequest\x1a\".tickets.itsm.v1.GetTicketResponse\"\x03\x90\x02\x01\x12]\n\x0bListTickets\x12#.tickets.itsm.v1.ListTicketsRequest\x1a$.tickets.itsm.v1.ListTicketsResponse\"\x03\x90\x02\x01\x12]\n\x0cUpdateTicket\x12$.tickets.itsm.v1.UpdateTicketRequest\x1a%.tickets.itsm.v1.UpdateTicketResponse\"\x00\x12l\n\x10ListTicketEvents\x12(.tickets.itsm.v1.ListTicketEventsRequest\x1a).tickets.itsm.v1.ListTicketEventsResponse\"\x03\x90\x02\x01\x12\x62\n\x0cWatchTickets\x12$.tickets.itsm.v1.WatchTicketsRequest\x1a%.tickets.itsm.v1.WatchTicketsResponse\"\x03\x90\x02\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dtickets/itsm/v1/service.proto\x12\x0ftickets.itsm.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ctickets/itsm/v1/ticket.proto\x1a\x1dtickets/itsm/v1/webhook.proto\"\x93\x02\n\x13\x43reateTicketRequest\x12\x0f\n\x07subject\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12,\n\x06status\x18\x03 \x01(\x0e\x32\x17.tickets.itsm.v1.StatusH\x00\x88\x01\x01\x12\x30\n\x08priority\x18\x04 \x01(\x0e\x32\x19.tickets.itsm.v1.PriorityH\x01\x88\x01\x01\x12\x1c\n\x0frequester_email\x18\x05 \x01(\tH\x02\x88\x01\x01\x12\x1a\n\rmetadata_json\x18\x06 \x01(\tH\x03\x88\x01\x01\x42\t\n\x07_statusB\x0b\n\t_priorityB\x12\n\x10_requester_emailB\x10\n\x0e_metadata_json\"?\n\x14\x43reateTicketResponse\x12\'\n\x06ticket\x18\x01 \x01(\x0b\x32\x17.tickets.itsm.v1.Ticket\"%\n\x10GetTicketRequest\x12\x11\n\tticket_id\x18\x01 \x01(\t\"<\n\x11GetTicketResponse\x12\'\n\x06ticket\x18\x01 \x01(\x0b\x32\x17.tickets.itsm.v1.Ticket\"\xdf\x02\n\x12ListTicketsRequest\x12,\n\x06status\x18\x01 \x01(\x0e\x32\x17.tickets.itsm.v1.StatusH\x00\x88\x01\x01\x12.\n\nstart_date\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_date\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\x05limit\x18\x04 \x01(\x05H\x01\x88\x01\x01\x12\x13\n\x06offset\x18\x05 \x01(\x03H\x02\x88\x01\x01\x12\x43\n\x08metadata\x18\x06 \x03(\x0b\x32\x31.tickets.itsm.v1.ListTicketsRequest.MetadataEntry\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\t\n\x07_statusB\x08\n\x06_limitB\t\n\x07_offset\"m\n\x13ListTicketsResponse\x12(\n\x07tickets\x18\x01 \x03(\x0b\x32\x17.tickets.itsm.v1.Ticket\x12\r\n\x05total\x18\x02 \x01(\x03\x12\r\n\x05limit\x18\x03 \x01(\x05\x12\x0e\n\x06offset\x18\x04 \x01(\x03\"\xfd\x02\n\x13UpdateTicketRequest\x12\x11\n\tticket_id\x18\x01 \x01(\t\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x14\n\x07subject\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x18\n\x0b\x64\x65scription\x18\x04 \x01(\tH\x01\x88\x01\x01\x12,\n\x06status\x18\x05 \x01(\x0e\x32\x17.tickets.itsm.v1.StatusH\x02\x88\x01\x01\x12\x30\n\x08priority\x18\x06 \x01(\x0e\x32\x19.tickets.itsm.v1.PriorityH\x03\x88\x01\x01\x12\x1c\n\x0frequester_email\x18\x07 \x01(\tH\x04\x88\x01\x01\x12\x1a\n\rmetadata_json\x18\x08 \x01(\tH\x05\x88\x01\x01\x42\n\n\x08_subjectB\x0e\n\x0c_descriptionB\t\n\x07_statusB\x0b\n\t_priorityB\x12\n\x10_requester_emailB\x10\n\x0e_metadata_json\"?\n\x14UpdateTicketResponse\x12\'\n\x06ticket\x18\x01 \x01(\x0b\x32\x17.tickets.itsm.v1.Ticket\"j\n\x17ListTicketEventsRequest\x12\x11\n\tticket_id\x18\x01 \x01(\t\x12\x12\n\x05limit\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x13\n\x06\x63ursor\x18\x03 \x01(\tH\x01\x88\x01\x01\x42\x08\n\x06_limitB\t\n\x07_cursor\"r\n\x18ListTicketEventsResponse\x12,\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1c.tickets.itsm.v1.TicketEvent\x12\x18\n\x0bnext_cursor\x18\x02 \x01(\tH\x00\x88\x01\x01\x42\x0e\n\x0c_next_cursor\"5\n\x13WatchTicketsRequest\x12\x13\n\x06\x63ursor\x18\x01 \x01(\tH\x00\x88\x01\x01\x42\t\n\x07_cursor\"S\n\x14WatchTicketsResponse\x12+\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x1c.tickets.itsm.v1.TicketEvent\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\"3\n\x14\x43reateWebhookRequest\x12\x0b\n\x03url\x18\x01 \x01(\t\x12\x0e\n\x06\x65vents\x18\x02 \x03(\t\"B\n\x15\x43reateWebhookResponse\x12)\n\x07webhook\x18\x01 \x01(\x0b\x32\x18.tickets.itsm.v1.Webhook\"\x15\n\x13ListWebhooksRequest\"B\n\x14ListWebhooksResponse\x12*\n\x08webhooks\x18\x01 \x03(\x0b\x32\x18.tickets.itsm.v1.Webhook\"\xab\x01\n\x14UpdateWebhookRequest\x12\x12\n\nwebhook_id\x18\x01 \x01(\t\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x10\n\x03url\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x0e\n\x06\x65vents\x18\x04 \x03(\t\x12\x16\n\tis_active\x18\x05 \x01(\x08H\x01\x88\x01\x01\x42\x06\n\x04_urlB\x0c\n\n_is_active\"B\n\x15UpdateWebhookResponse\x12)\n\x07webhook\x18\x01 \x01(\x0b\x32\x18.tickets.itsm.v1.Webhook\"*\n\x14\x44\x65leteWebhookRequest\x12\x12\n\nwebhook_id\x18\x01 \x01(\t\"\x17\n\x15\x44\x65leteWebhookResponse\"0\n\x1aRotateWebhookSecretRequest\x12\x12\n\nwebhook_id\x18\x01 \x01(\t\"H\n\x1bRotateWebhookSecretResponse\x12)\n\x07webhook\x18\x01 \x01(\x0b\x32\x18.tickets.itsm.v1.Webhook\"2\n\x1cListWebhookDeliveriesRequest\x12\x12\n\nwebhook_id\x18\x01 \x01(\t\"U\n\x1dListWebhookDeliveriesResponse\x12\x34\n\ndeliveries\x18\x01 \x03(\x0b\x32 .tickets.itsm.v1.WebhookDelivery\"G\n\x1cReplayWebhookDeliveryRequest\x12\x12\n\nwebhook_id\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65livery_id\x18\x02 \x01(\t\"S\n\x1dReplayWebhookDeliveryResponse\x12\x32\n\x08\x64\x65livery\x18\x01 \x01(\x0b\x32 .tickets.itsm.v1.WebhookDelivery2\xca\n\n\rTicketService\x12]\n\x0c\x43reateTicket\x12$.tickets.itsm.v1.CreateTicketRequest\x1a%.tickets.itsm.v1.CreateTicketResponse\"\x00\x12W\n\tGetTicket\x12!.tickets.itsm.v1.GetTicketRequest\x1a\".tickets.itsm.v1.GetTicketResponse\"\x03\x90\x02\x01\x12]\n\x0bListTickets\x12#.tickets.itsm.v1.ListTicketsRequest\x1a$.tickets.itsm.v1.ListTicketsResponse\"\x03\x90\x02\x01\x12]\n\x0cUpdateTicket\x12$.tickets.itsm.v1.UpdateTicketRequest\x1a%.tickets.itsm.v1.UpdateTicketResponse\"\x00\x12l\n\x10ListTicketEvents\x12(.tickets.itsm.v1.ListTicketEventsRequest\x1a).tickets.itsm.v1.ListTicketEventsResponse\"\x03\x90\x02\x01\x12\x62\n\x0cWatchTickets\x12$.tickets.itsm.v1.WatchTicketsRequest\x1a%.tickets.itsm.v1.WatchTicketsResponse\"\x03\x90\x02\x01\x30\x01\x12`\n\rCreateWebhook\x12%.tickets.itsm.v1.CreateWebhookRequest\x1a&.tickets.itsm.v1.CreateWebhookResponse\"\x00\x12`\n\x0cListWebhooks\x12$.tickets.itsm.v1.ListWebhooksRequest\x1a%.tickets.itsm.v1.ListWebhooksResponse\"\x03\x90\x02\x01\x12`\n\rUpdateWebhook\x12%.tickets.itsm.v1.UpdateWebhookRequest\x1a&.tickets.itsm.v1.UpdateWebhookResponse\"\x00\x12`\n\rDeleteWebhook\x12%.tickets.itsm.v1.DeleteWebhookRequest\x1a&.tickets.itsm.v1.DeleteWebhookResponse\"\x00\x12r\n\x13RotateWebhookSecret\x12+.tickets.itsm.v1.RotateWebhookSecretRequest\x1a,.tickets.itsm.v1.RotateWebhookSecretResponse\"\x00\x12{\n\x15ListWebhookDeliveries\x12-.tickets.itsm.v1.ListWebhookDeliveriesRequest\x1a..tickets.itsm.v1.ListWebhookDeliveriesResponse\"\x03\x90\x02\x01\x12x\n\x15ReplayWebhookDelivery\x12-.tickets.itsm.v1.ReplayWebhookDeliveryRequest\x1a..tickets.itsm.v1.ReplayWebhookDeliveryResponse\"\x00\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,32 +45,64 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TICKETSERVICE'].methods_by_name['ListTicketEvents']._serialized_options = b'\220\002\001'
   _globals['_TICKETSERVICE'].methods_by_name['WatchTickets']._loaded_options = None
   _globals['_TICKETSERVICE'].methods_by_name['WatchTickets']._serialized_options = b'\220\002\001'
-  _globals['_CREATETICKETREQUEST']._serialized_start=148
-  _globals['_CREATETICKETREQUEST']._serialized_end=423
-  _globals['_CREATETICKETRESPONSE']._serialized_start=425
-  _globals['_CREATETICKETRESPONSE']._serialized_end=488
-  _globals['_GETTICKETREQUEST']._serialized_start=490
-  _globals['_GETTICKETREQUEST']._serialized_end=527
-  _globals['_GETTICKETRESPONSE']._serialized_start=529
-  _globals['_GETTICKETRESPONSE']._serialized_end=589
-  _globals['_LISTTICKETSREQUEST']._serialized_start=592
-  _globals['_LISTTICKETSREQUEST']._serialized_end=943
-  _globals['_LISTTICKETSREQUEST_METADATAENTRY']._serialized_start=864
-  _globals['_LISTTICKETSREQUEST_METADATAENTRY']._serialized_end=911
-  _globals['_LISTTICKETSRESPONSE']._serialized_start=945
-  _globals['_LISTTICKETSRESPONSE']._serialized_end=1054
-  _globals['_UPDATETICKETREQUEST']._serialized_start=1057
-  _globals['_UPDATETICKETREQUEST']._serialized_end=1438
-  _globals['_UPDATETICKETRESPONSE']._serialized_start=1440
-  _globals['_UPDATETICKETRESPONSE']._serialized_end=1503
-  _globals['_LISTTICKETEVENTSREQUEST']._serialized_start=1505
-  _globals['_LISTTICKETEVENTSREQUEST']._serialized_end=1611
-  _globals['_LISTTICKETEVENTSRESPONSE']._serialized_start=1613
-  _globals['_LISTTICKETEVENTSRESPONSE']._serialized_end=1727
-  _globals['_WATCHTICKETSREQUEST']._serialized_start=1729
-  _globals['_WATCHTICKETSREQUEST']._serialized_end=1782
-  _globals['_WATCHTICKETSRESPONSE']._serialized_start=1784
-  _globals['_WATCHTICKETSRESPONSE']._serialized_end=1867
-  _globals['_TICKETSERVICE']._serialized_start=1870
-  _globals['_TICKETSERVICE']._serialized_end=2469
+  _globals['_TICKETSERVICE'].methods_by_name['ListWebhooks']._loaded_options = None
+  _globals['_TICKETSERVICE'].methods_by_name['ListWebhooks']._serialized_options = b'\220\002\001'
+  _globals['_TICKETSERVICE'].methods_by_name['ListWebhookDeliveries']._loaded_options = None
+  _globals['_TICKETSERVICE'].methods_by_name['ListWebhookDeliveries']._serialized_options = b'\220\002\001'
+  _globals['_CREATETICKETREQUEST']._serialized_start=179
+  _globals['_CREATETICKETREQUEST']._serialized_end=454
+  _globals['_CREATETICKETRESPONSE']._serialized_start=456
+  _globals['_CREATETICKETRESPONSE']._serialized_end=519
+  _globals['_GETTICKETREQUEST']._serialized_start=521
+  _globals['_GETTICKETREQUEST']._serialized_end=558
+  _globals['_GETTICKETRESPONSE']._serialized_start=560
+  _globals['_GETTICKETRESPONSE']._serialized_end=620
+  _globals['_LISTTICKETSREQUEST']._serialized_start=623
+  _globals['_LISTTICKETSREQUEST']._serialized_end=974
+  _globals['_LISTTICKETSREQUEST_METADATAENTRY']._serialized_start=895
+  _globals['_LISTTICKETSREQUEST_METADATAENTRY']._serialized_end=942
+  _globals['_LISTTICKETSRESPONSE']._serialized_start=976
+  _globals['_LISTTICKETSRESPONSE']._serialized_end=1085
+  _globals['_UPDATETICKETREQUEST']._serialized_start=1088
+  _globals['_UPDATETICKETREQUEST']._serialized_end=1469
+  _globals['_UPDATETICKETRESPONSE']._serialized_start=1471
+  _globals['_UPDATETICKETRESPONSE']._serialized_end=1534
+  _globals['_LISTTICKETEVENTSREQUEST']._serialized_start=1536
+  _globals['_LISTTICKETEVENTSREQUEST']._serialized_end=1642
+  _globals['_LISTTICKETEVENTSRESPONSE']._serialized_start=1644
+  _globals['_LISTTICKETEVENTSRESPONSE']._serialized_end=1758
+  _globals['_WATCHTICKETSREQUEST']._serialized_start=1760
+  _globals['_WATCHTICKETSREQUEST']._serialized_end=1813
+  _globals['_WATCHTICKETSRESPONSE']._serialized_start=1815
+  _globals['_WATCHTICKETSRESPONSE']._serialized_end=1898
+  _globals['_CREATEWEBHOOKREQUEST']._serialized_start=1900
+  _globals['_CREATEWEBHOOKREQUEST']._serialized_end=1951
+  _globals['_CREATEWEBHOOKRESPONSE']._serialized_start=1953
+  _globals['_CREATEWEBHOOKRESPONSE']._serialized_end=2019
+  _globals['_LISTWEBHOOKSREQUEST']._serialized_start=2021
+  _globals['_LISTWEBHOOKSREQUEST']._serialized_end=2042
+  _globals['_LISTWEBHOOKSRESPONSE']._serialized_start=2044
+  _globals['_LISTWEBHOOKSRESPONSE']._serialized_end=2110
+  _globals['_UPDATEWEBHOOKREQUEST']._serialized_start=2113
+  _globals['_UPDATEWEBHOOKREQUEST']._serialized_end=2284
+  _globals['_UPDATEWEBHOOKRESPONSE']._serialized_start=2286
+  _globals['_UPDATEWEBHOOKRESPONSE']._serialized_end=2352
+  _globals['_DELETEWEBHOOKREQUEST']._serialized_start=2354
+  _globals['_DELETEWEBHOOKREQUEST']._serialized_end=2396
+  _globals['_DELETEWEBHOOKRESPONSE']._serialized_start=2398
+  _globals['_DELETEWEBHOOKRESPONSE']._serialized_end=2421
+  _globals['_ROTATEWEBHOOKSECRETREQUEST']._serialized_start=2423
+  _globals['_ROTATEWEBHOOKSECRETREQUEST']._serialized_end=2471
+  _globals['_ROTATEWEBHOOKSECRETRESPONSE']._serialized_start=2473
+  _globals['_ROTATEWEBHOOKSECRETRESPONSE']._serialized_end=2545
+  _globals['_LISTWEBHOOKDELIVERIESREQUEST']._serialized_start=2547
+  _globals['_LISTWEBHOOKDELIVERIESREQUEST']._serialized_end=2597
+  _globals['_LISTWEBHOOKDELIVERIESRESPONSE']._serialized_start=2599
+  _globals['_LISTWEBHOOKDELIVERIESRESPONSE']._serialized_end=2684
+  _globals['_REPLAYWEBHOOKDELIVERYREQUEST']._serialized_start=2686
+  _globals['_REPLAYWEBHOOKDELIVERYREQUEST']._serialized_end=2757
+  _globals['_REPLAYWEBHOOKDELIVERYRESPONSE']._serialized_start=2759
+  _globals['_REPLAYWEBHOOKDELIVERYRESPONSE']._serialized_end=2842
+  _globals['_TICKETSERVICE']._serialized_start=2845
+  _globals['_TICKETSERVICE']._serialized_end=4199
 # @@protoc_insertion_point(module_scope)

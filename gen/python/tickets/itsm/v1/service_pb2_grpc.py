@@ -26,10 +26,10 @@ if _version_not_supported:
 
 
 class TicketServiceStub(object):
-    """IT support tickets of the account whose API key calls.
+    """IT support tickets of the account whose API key calls, and the webhooks that are told of them.
 
     Credentials: metadata `x-api-key: itsm_sk_live_…` or `itsm_sk_test_…`. Scope `tickets:read` for reads, `tickets:write`
-    for writes.
+    for writes, `webhooks:manage` for everything about webhooks. Keys of test mode have webhooks of their own.
 
     Every method can fail with UNAUTHENTICATED (no key; unknown, revoked or expired key), PERMISSION_DENIED (the key lacks
     the scope), RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see `tickets.errors.v1.Error`. Metadata
@@ -72,13 +72,48 @@ class TicketServiceStub(object):
                 request_serializer=tickets_dot_itsm_dot_v1_dot_service__pb2.WatchTicketsRequest.SerializeToString,
                 response_deserializer=tickets_dot_itsm_dot_v1_dot_service__pb2.WatchTicketsResponse.FromString,
                 _registered_method=True)
+        self.CreateWebhook = channel.unary_unary(
+                '/tickets.itsm.v1.TicketService/CreateWebhook',
+                request_serializer=tickets_dot_itsm_dot_v1_dot_service__pb2.CreateWebhookRequest.SerializeToString,
+                response_deserializer=tickets_dot_itsm_dot_v1_dot_service__pb2.CreateWebhookResponse.FromString,
+                _registered_method=True)
+        self.ListWebhooks = channel.unary_unary(
+                '/tickets.itsm.v1.TicketService/ListWebhooks',
+                request_serializer=tickets_dot_itsm_dot_v1_dot_service__pb2.ListWebhooksRequest.SerializeToString,
+                response_deserializer=tickets_dot_itsm_dot_v1_dot_service__pb2.ListWebhooksResponse.FromString,
+                _registered_method=True)
+        self.UpdateWebhook = channel.unary_unary(
+                '/tickets.itsm.v1.TicketService/UpdateWebhook',
+                request_serializer=tickets_dot_itsm_dot_v1_dot_service__pb2.UpdateWebhookRequest.SerializeToString,
+                response_deserializer=tickets_dot_itsm_dot_v1_dot_service__pb2.UpdateWebhookResponse.FromString,
+                _registered_method=True)
+        self.DeleteWebhook = channel.unary_unary(
+                '/tickets.itsm.v1.TicketService/DeleteWebhook',
+                request_serializer=tickets_dot_itsm_dot_v1_dot_service__pb2.DeleteWebhookRequest.SerializeToString,
+                response_deserializer=tickets_dot_itsm_dot_v1_dot_service__pb2.DeleteWebhookResponse.FromString,
+                _registered_method=True)
+        self.RotateWebhookSecret = channel.unary_unary(
+                '/tickets.itsm.v1.TicketService/RotateWebhookSecret',
+                request_serializer=tickets_dot_itsm_dot_v1_dot_service__pb2.RotateWebhookSecretRequest.SerializeToString,
+                response_deserializer=tickets_dot_itsm_dot_v1_dot_service__pb2.RotateWebhookSecretResponse.FromString,
+                _registered_method=True)
+        self.ListWebhookDeliveries = channel.unary_unary(
+                '/tickets.itsm.v1.TicketService/ListWebhookDeliveries',
+                request_serializer=tickets_dot_itsm_dot_v1_dot_service__pb2.ListWebhookDeliveriesRequest.SerializeToString,
+                response_deserializer=tickets_dot_itsm_dot_v1_dot_service__pb2.ListWebhookDeliveriesResponse.FromString,
+                _registered_method=True)
+        self.ReplayWebhookDelivery = channel.unary_unary(
+                '/tickets.itsm.v1.TicketService/ReplayWebhookDelivery',
+                request_serializer=tickets_dot_itsm_dot_v1_dot_service__pb2.ReplayWebhookDeliveryRequest.SerializeToString,
+                response_deserializer=tickets_dot_itsm_dot_v1_dot_service__pb2.ReplayWebhookDeliveryResponse.FromString,
+                _registered_method=True)
 
 
 class TicketServiceServicer(object):
-    """IT support tickets of the account whose API key calls.
+    """IT support tickets of the account whose API key calls, and the webhooks that are told of them.
 
     Credentials: metadata `x-api-key: itsm_sk_live_…` or `itsm_sk_test_…`. Scope `tickets:read` for reads, `tickets:write`
-    for writes.
+    for writes, `webhooks:manage` for everything about webhooks. Keys of test mode have webhooks of their own.
 
     Every method can fail with UNAUTHENTICATED (no key; unknown, revoked or expired key), PERMISSION_DENIED (the key lacks
     the scope), RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see `tickets.errors.v1.Error`. Metadata
@@ -140,6 +175,64 @@ class TicketServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateWebhook(self, request, context):
+        """Registers a webhook: it is told of what happens from now on. The answer has its secret, which is shown this once.
+
+        INVALID_ARGUMENT: a bound is broken, or the address is none that may be called; with reason `unknown_event`: an event
+        that there is not. ALREADY_EXISTS: there are 20 webhooks already.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListWebhooks(self, request, context):
+        """Lists the account's webhooks, oldest first, without secrets.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateWebhook(self, request, context):
+        """Changes some members of a webhook; what is left out stays. Switched on again, it goes on where it stopped.
+
+        NOT_FOUND: the account has no such webhook. INVALID_ARGUMENT: as for CreateWebhook.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteWebhook(self, request, context):
+        """Deletes a webhook with its queue and its log. NOT_FOUND: the account has no such webhook.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RotateWebhookSecret(self, request, context):
+        """Gives a webhook a new secret, shown this once. For 24 hours every message is signed with the old one too.
+
+        NOT_FOUND: the account has no such webhook.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListWebhookDeliveries(self, request, context):
+        """The last 100 attempts to deliver to a webhook, newest first. NOT_FOUND: the account has no such webhook.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReplayWebhookDelivery(self, request, context):
+        """Queues the message of an attempt once more, as it was and with the same id; how that ends is in the log.
+
+        NOT_FOUND: the account has no such webhook, or its log no such attempt.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TicketServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -173,6 +266,41 @@ def add_TicketServiceServicer_to_server(servicer, server):
                     request_deserializer=tickets_dot_itsm_dot_v1_dot_service__pb2.WatchTicketsRequest.FromString,
                     response_serializer=tickets_dot_itsm_dot_v1_dot_service__pb2.WatchTicketsResponse.SerializeToString,
             ),
+            'CreateWebhook': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateWebhook,
+                    request_deserializer=tickets_dot_itsm_dot_v1_dot_service__pb2.CreateWebhookRequest.FromString,
+                    response_serializer=tickets_dot_itsm_dot_v1_dot_service__pb2.CreateWebhookResponse.SerializeToString,
+            ),
+            'ListWebhooks': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListWebhooks,
+                    request_deserializer=tickets_dot_itsm_dot_v1_dot_service__pb2.ListWebhooksRequest.FromString,
+                    response_serializer=tickets_dot_itsm_dot_v1_dot_service__pb2.ListWebhooksResponse.SerializeToString,
+            ),
+            'UpdateWebhook': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateWebhook,
+                    request_deserializer=tickets_dot_itsm_dot_v1_dot_service__pb2.UpdateWebhookRequest.FromString,
+                    response_serializer=tickets_dot_itsm_dot_v1_dot_service__pb2.UpdateWebhookResponse.SerializeToString,
+            ),
+            'DeleteWebhook': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteWebhook,
+                    request_deserializer=tickets_dot_itsm_dot_v1_dot_service__pb2.DeleteWebhookRequest.FromString,
+                    response_serializer=tickets_dot_itsm_dot_v1_dot_service__pb2.DeleteWebhookResponse.SerializeToString,
+            ),
+            'RotateWebhookSecret': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateWebhookSecret,
+                    request_deserializer=tickets_dot_itsm_dot_v1_dot_service__pb2.RotateWebhookSecretRequest.FromString,
+                    response_serializer=tickets_dot_itsm_dot_v1_dot_service__pb2.RotateWebhookSecretResponse.SerializeToString,
+            ),
+            'ListWebhookDeliveries': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListWebhookDeliveries,
+                    request_deserializer=tickets_dot_itsm_dot_v1_dot_service__pb2.ListWebhookDeliveriesRequest.FromString,
+                    response_serializer=tickets_dot_itsm_dot_v1_dot_service__pb2.ListWebhookDeliveriesResponse.SerializeToString,
+            ),
+            'ReplayWebhookDelivery': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReplayWebhookDelivery,
+                    request_deserializer=tickets_dot_itsm_dot_v1_dot_service__pb2.ReplayWebhookDeliveryRequest.FromString,
+                    response_serializer=tickets_dot_itsm_dot_v1_dot_service__pb2.ReplayWebhookDeliveryResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'tickets.itsm.v1.TicketService', rpc_method_handlers)
@@ -182,10 +310,10 @@ def add_TicketServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class TicketService(object):
-    """IT support tickets of the account whose API key calls.
+    """IT support tickets of the account whose API key calls, and the webhooks that are told of them.
 
     Credentials: metadata `x-api-key: itsm_sk_live_…` or `itsm_sk_test_…`. Scope `tickets:read` for reads, `tickets:write`
-    for writes.
+    for writes, `webhooks:manage` for everything about webhooks. Keys of test mode have webhooks of their own.
 
     Every method can fail with UNAUTHENTICATED (no key; unknown, revoked or expired key), PERMISSION_DENIED (the key lacks
     the scope), RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see `tickets.errors.v1.Error`. Metadata
@@ -344,6 +472,195 @@ class TicketService(object):
             '/tickets.itsm.v1.TicketService/WatchTickets',
             tickets_dot_itsm_dot_v1_dot_service__pb2.WatchTicketsRequest.SerializeToString,
             tickets_dot_itsm_dot_v1_dot_service__pb2.WatchTicketsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateWebhook(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tickets.itsm.v1.TicketService/CreateWebhook',
+            tickets_dot_itsm_dot_v1_dot_service__pb2.CreateWebhookRequest.SerializeToString,
+            tickets_dot_itsm_dot_v1_dot_service__pb2.CreateWebhookResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListWebhooks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tickets.itsm.v1.TicketService/ListWebhooks',
+            tickets_dot_itsm_dot_v1_dot_service__pb2.ListWebhooksRequest.SerializeToString,
+            tickets_dot_itsm_dot_v1_dot_service__pb2.ListWebhooksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateWebhook(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tickets.itsm.v1.TicketService/UpdateWebhook',
+            tickets_dot_itsm_dot_v1_dot_service__pb2.UpdateWebhookRequest.SerializeToString,
+            tickets_dot_itsm_dot_v1_dot_service__pb2.UpdateWebhookResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteWebhook(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tickets.itsm.v1.TicketService/DeleteWebhook',
+            tickets_dot_itsm_dot_v1_dot_service__pb2.DeleteWebhookRequest.SerializeToString,
+            tickets_dot_itsm_dot_v1_dot_service__pb2.DeleteWebhookResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RotateWebhookSecret(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tickets.itsm.v1.TicketService/RotateWebhookSecret',
+            tickets_dot_itsm_dot_v1_dot_service__pb2.RotateWebhookSecretRequest.SerializeToString,
+            tickets_dot_itsm_dot_v1_dot_service__pb2.RotateWebhookSecretResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListWebhookDeliveries(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tickets.itsm.v1.TicketService/ListWebhookDeliveries',
+            tickets_dot_itsm_dot_v1_dot_service__pb2.ListWebhookDeliveriesRequest.SerializeToString,
+            tickets_dot_itsm_dot_v1_dot_service__pb2.ListWebhookDeliveriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReplayWebhookDelivery(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tickets.itsm.v1.TicketService/ReplayWebhookDelivery',
+            tickets_dot_itsm_dot_v1_dot_service__pb2.ReplayWebhookDeliveryRequest.SerializeToString,
+            tickets_dot_itsm_dot_v1_dot_service__pb2.ReplayWebhookDeliveryResponse.FromString,
             options,
             channel_credentials,
             insecure,

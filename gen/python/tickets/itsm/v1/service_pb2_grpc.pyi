@@ -27,10 +27,10 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class TicketServiceStub:
-    """IT support tickets of the account whose API key calls.
+    """IT support tickets of the account whose API key calls, and the webhooks that are told of them.
 
     Credentials: metadata `x-api-key: itsm_sk_live_…` or `itsm_sk_test_…`. Scope `tickets:read` for reads, `tickets:write`
-    for writes.
+    for writes, `webhooks:manage` for everything about webhooks. Keys of test mode have webhooks of their own.
 
     Every method can fail with UNAUTHENTICATED (no key; unknown, revoked or expired key), PERMISSION_DENIED (the key lacks
     the scope), RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see `tickets.errors.v1.Error`. Metadata
@@ -70,13 +70,40 @@ class TicketServiceStub:
     UNAUTHENTICATED: the key was revoked or has expired, at most five seconds ago. UNAVAILABLE: the server is shutting
     down, or its database is away: resume elsewhere or later. INVALID_ARGUMENT: `cursor` is not from such a watch.
     """
+    CreateWebhook: _grpc.UnaryUnaryMultiCallable[_service_pb2.CreateWebhookRequest, _service_pb2.CreateWebhookResponse]
+    """Registers a webhook: it is told of what happens from now on. The answer has its secret, which is shown this once.
+
+    INVALID_ARGUMENT: a bound is broken, or the address is none that may be called; with reason `unknown_event`: an event
+    that there is not. ALREADY_EXISTS: there are 20 webhooks already.
+    """
+    ListWebhooks: _grpc.UnaryUnaryMultiCallable[_service_pb2.ListWebhooksRequest, _service_pb2.ListWebhooksResponse]
+    """Lists the account's webhooks, oldest first, without secrets."""
+    UpdateWebhook: _grpc.UnaryUnaryMultiCallable[_service_pb2.UpdateWebhookRequest, _service_pb2.UpdateWebhookResponse]
+    """Changes some members of a webhook; what is left out stays. Switched on again, it goes on where it stopped.
+
+    NOT_FOUND: the account has no such webhook. INVALID_ARGUMENT: as for CreateWebhook.
+    """
+    DeleteWebhook: _grpc.UnaryUnaryMultiCallable[_service_pb2.DeleteWebhookRequest, _service_pb2.DeleteWebhookResponse]
+    """Deletes a webhook with its queue and its log. NOT_FOUND: the account has no such webhook."""
+    RotateWebhookSecret: _grpc.UnaryUnaryMultiCallable[_service_pb2.RotateWebhookSecretRequest, _service_pb2.RotateWebhookSecretResponse]
+    """Gives a webhook a new secret, shown this once. For 24 hours every message is signed with the old one too.
+
+    NOT_FOUND: the account has no such webhook.
+    """
+    ListWebhookDeliveries: _grpc.UnaryUnaryMultiCallable[_service_pb2.ListWebhookDeliveriesRequest, _service_pb2.ListWebhookDeliveriesResponse]
+    """The last 100 attempts to deliver to a webhook, newest first. NOT_FOUND: the account has no such webhook."""
+    ReplayWebhookDelivery: _grpc.UnaryUnaryMultiCallable[_service_pb2.ReplayWebhookDeliveryRequest, _service_pb2.ReplayWebhookDeliveryResponse]
+    """Queues the message of an attempt once more, as it was and with the same id; how that ends is in the log.
+
+    NOT_FOUND: the account has no such webhook, or its log no such attempt.
+    """
 
 @_typing.type_check_only
 class TicketServiceAsyncStub(TicketServiceStub):
-    """IT support tickets of the account whose API key calls.
+    """IT support tickets of the account whose API key calls, and the webhooks that are told of them.
 
     Credentials: metadata `x-api-key: itsm_sk_live_…` or `itsm_sk_test_…`. Scope `tickets:read` for reads, `tickets:write`
-    for writes.
+    for writes, `webhooks:manage` for everything about webhooks. Keys of test mode have webhooks of their own.
 
     Every method can fail with UNAUTHENTICATED (no key; unknown, revoked or expired key), PERMISSION_DENIED (the key lacks
     the scope), RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see `tickets.errors.v1.Error`. Metadata
@@ -113,12 +140,39 @@ class TicketServiceAsyncStub(TicketServiceStub):
     UNAUTHENTICATED: the key was revoked or has expired, at most five seconds ago. UNAVAILABLE: the server is shutting
     down, or its database is away: resume elsewhere or later. INVALID_ARGUMENT: `cursor` is not from such a watch.
     """
+    CreateWebhook: _aio.UnaryUnaryMultiCallable[_service_pb2.CreateWebhookRequest, _service_pb2.CreateWebhookResponse]  # type: ignore[assignment]
+    """Registers a webhook: it is told of what happens from now on. The answer has its secret, which is shown this once.
+
+    INVALID_ARGUMENT: a bound is broken, or the address is none that may be called; with reason `unknown_event`: an event
+    that there is not. ALREADY_EXISTS: there are 20 webhooks already.
+    """
+    ListWebhooks: _aio.UnaryUnaryMultiCallable[_service_pb2.ListWebhooksRequest, _service_pb2.ListWebhooksResponse]  # type: ignore[assignment]
+    """Lists the account's webhooks, oldest first, without secrets."""
+    UpdateWebhook: _aio.UnaryUnaryMultiCallable[_service_pb2.UpdateWebhookRequest, _service_pb2.UpdateWebhookResponse]  # type: ignore[assignment]
+    """Changes some members of a webhook; what is left out stays. Switched on again, it goes on where it stopped.
+
+    NOT_FOUND: the account has no such webhook. INVALID_ARGUMENT: as for CreateWebhook.
+    """
+    DeleteWebhook: _aio.UnaryUnaryMultiCallable[_service_pb2.DeleteWebhookRequest, _service_pb2.DeleteWebhookResponse]  # type: ignore[assignment]
+    """Deletes a webhook with its queue and its log. NOT_FOUND: the account has no such webhook."""
+    RotateWebhookSecret: _aio.UnaryUnaryMultiCallable[_service_pb2.RotateWebhookSecretRequest, _service_pb2.RotateWebhookSecretResponse]  # type: ignore[assignment]
+    """Gives a webhook a new secret, shown this once. For 24 hours every message is signed with the old one too.
+
+    NOT_FOUND: the account has no such webhook.
+    """
+    ListWebhookDeliveries: _aio.UnaryUnaryMultiCallable[_service_pb2.ListWebhookDeliveriesRequest, _service_pb2.ListWebhookDeliveriesResponse]  # type: ignore[assignment]
+    """The last 100 attempts to deliver to a webhook, newest first. NOT_FOUND: the account has no such webhook."""
+    ReplayWebhookDelivery: _aio.UnaryUnaryMultiCallable[_service_pb2.ReplayWebhookDeliveryRequest, _service_pb2.ReplayWebhookDeliveryResponse]  # type: ignore[assignment]
+    """Queues the message of an attempt once more, as it was and with the same id; how that ends is in the log.
+
+    NOT_FOUND: the account has no such webhook, or its log no such attempt.
+    """
 
 class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
-    """IT support tickets of the account whose API key calls.
+    """IT support tickets of the account whose API key calls, and the webhooks that are told of them.
 
     Credentials: metadata `x-api-key: itsm_sk_live_…` or `itsm_sk_test_…`. Scope `tickets:read` for reads, `tickets:write`
-    for writes.
+    for writes, `webhooks:manage` for everything about webhooks. Keys of test mode have webhooks of their own.
 
     Every method can fail with UNAUTHENTICATED (no key; unknown, revoked or expired key), PERMISSION_DENIED (the key lacks
     the scope), RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see `tickets.errors.v1.Error`. Metadata
@@ -188,6 +242,75 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
 
         UNAUTHENTICATED: the key was revoked or has expired, at most five seconds ago. UNAVAILABLE: the server is shutting
         down, or its database is away: resume elsewhere or later. INVALID_ARGUMENT: `cursor` is not from such a watch.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateWebhook(
+        self,
+        request: _service_pb2.CreateWebhookRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_service_pb2.CreateWebhookResponse, _abc.Awaitable[_service_pb2.CreateWebhookResponse]]:
+        """Registers a webhook: it is told of what happens from now on. The answer has its secret, which is shown this once.
+
+        INVALID_ARGUMENT: a bound is broken, or the address is none that may be called; with reason `unknown_event`: an event
+        that there is not. ALREADY_EXISTS: there are 20 webhooks already.
+        """
+
+    @_abc_1.abstractmethod
+    def ListWebhooks(
+        self,
+        request: _service_pb2.ListWebhooksRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_service_pb2.ListWebhooksResponse, _abc.Awaitable[_service_pb2.ListWebhooksResponse]]:
+        """Lists the account's webhooks, oldest first, without secrets."""
+
+    @_abc_1.abstractmethod
+    def UpdateWebhook(
+        self,
+        request: _service_pb2.UpdateWebhookRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_service_pb2.UpdateWebhookResponse, _abc.Awaitable[_service_pb2.UpdateWebhookResponse]]:
+        """Changes some members of a webhook; what is left out stays. Switched on again, it goes on where it stopped.
+
+        NOT_FOUND: the account has no such webhook. INVALID_ARGUMENT: as for CreateWebhook.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteWebhook(
+        self,
+        request: _service_pb2.DeleteWebhookRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_service_pb2.DeleteWebhookResponse, _abc.Awaitable[_service_pb2.DeleteWebhookResponse]]:
+        """Deletes a webhook with its queue and its log. NOT_FOUND: the account has no such webhook."""
+
+    @_abc_1.abstractmethod
+    def RotateWebhookSecret(
+        self,
+        request: _service_pb2.RotateWebhookSecretRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_service_pb2.RotateWebhookSecretResponse, _abc.Awaitable[_service_pb2.RotateWebhookSecretResponse]]:
+        """Gives a webhook a new secret, shown this once. For 24 hours every message is signed with the old one too.
+
+        NOT_FOUND: the account has no such webhook.
+        """
+
+    @_abc_1.abstractmethod
+    def ListWebhookDeliveries(
+        self,
+        request: _service_pb2.ListWebhookDeliveriesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_service_pb2.ListWebhookDeliveriesResponse, _abc.Awaitable[_service_pb2.ListWebhookDeliveriesResponse]]:
+        """The last 100 attempts to deliver to a webhook, newest first. NOT_FOUND: the account has no such webhook."""
+
+    @_abc_1.abstractmethod
+    def ReplayWebhookDelivery(
+        self,
+        request: _service_pb2.ReplayWebhookDeliveryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_service_pb2.ReplayWebhookDeliveryResponse, _abc.Awaitable[_service_pb2.ReplayWebhookDeliveryResponse]]:
+        """Queues the message of an attempt once more, as it was and with the same id; how that ends is in the log.
+
+        NOT_FOUND: the account has no such webhook, or its log no such attempt.
         """
 
 def add_TicketServiceServicer_to_server(servicer: TicketServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

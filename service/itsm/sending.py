@@ -1,0 +1,175 @@
+"""Messages go to webhooks: at least once, in order per ticket, signed as the Standard Webhooks specification says.
+
+A message is in the hands of one process for the time of its lease; one that ends in between is found when that is over.
+No transaction is open while a receiver is asked.
+"""
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import random
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from ulid import ULID
+
+from service.database import ConstraintViolationError, Database
+from service.errors import TicketError
+from service.fields import uuid7
+from service.itsm import webhook_queries as queries
+from service.outbound import Outbound, UnreachableError
+from service.settings import Settings
+from service.statement import Row
+from service.vault import SealedError, Vault
+
+_SECONDS = 15.0
+_AT_ONCE = 32
+# How long those under way are waited for before there may be others.
+_LOOK_SECONDS = 0.5
+_MINUTE, _HOUR = 60.0, 3600.0
+# After each failure, as the Standard Webhooks specification has it: three days, all in all.
+PAUSES = (5.0, 5 * _MINUTE, 30 * _MINUTE, *(hours * _HOUR for hours in (2, 5, 10, 14, 20, 24)))
+# What `delivery_pause_seconds` is when those are as they stand.
+_USUAL_PAUSE = 10.0
+_JITTER = (0.9, 1.1)
+_GONE = 410
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class _End:
+    """How an attempt ended: with a status or without one."""
+
+    status: int | None = None
+    error: str | None = None
+    retry_after: str | None = None
+
+    @property
+    def is_success(self) -> bool:
+        """Whether the receiver has taken the message."""
+        return self.status is not None and 200 <= self.status < 300
+
+    @property
+    def words(self) -> str:
+        """For a person."""
+        return f"it answered {self.status}" if self.error is None else self.error
+
+
+class Sending:
+    """The sending of one process."""
+
+    def __init__(self, settings: Settings, vault: Vault, outbound: Outbound) -> None:
+        self._vault = vault
+        self._outbound = outbound
+        self._scale = settings.delivery_pause_seconds / _USUAL_PAUSE
+
+    async def work(self, database: Database) -> None:
+        """Send whatever is due, of all accounts, until nothing is; run in the background, in every process."""
+        under_way: set[asyncio.Task[None]] = set()
+        try:
+            while True:
+                rows = _AT_ONCE - len(under_way)
+                due = await database.all(queries.LEASE, {"rows": rows, "lease": uuid7()}) if rows else []
+                under_way |= {asyncio.create_task(self._send(database, message)) for message in due}
+                if not under_way:
+                    return
+                _, under_way = await asyncio.wait(under_way, timeout=_LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in under_way:
+                task.cancel()
+            await asyncio.gather(*under_way, return_exceptions=True)
+
+    async def _send(self, database: Database, message: Row) -> None:
+        """Send a message that is ours. What breaks off is found when its lease ends."""
+        try:
+            begun = time.monotonic()
+            end = await self._ask(message)
+            await self._record(database, message, end, time.monotonic() - begun)
+        except TicketError as error:
+            _log.info("webhook", webhook=message["webhook_id"], outcome=error.reason)
+        except ConstraintViolationError:
+            pass  # the webhook was deleted meanwhile
+        except Exception:
+            # As broad as the work it repeats: one message must not end all that are under way.
+            _log.exception("webhook", webhook=message["webhook_id"], outcome="internal")
+
+    async def _ask(self, message: Row) -> _End:
+        body = message["body"].encode()
+        try:
+            headers = self._headers(message, body)
+            answer = await self._outbound.post(message["url"], headers, body, _SECONDS)
+        except SealedError:
+            return _End(error="the secret cannot be decrypted")
+        except UnreachableError as error:
+            return _End(error=str(error))
+        return _End(answer.status, retry_after=answer.retry_after)
+
+    def _headers(self, message: Row, body: bytes) -> dict[str, str]:
+        sealed = [message["secret"], message["previous_secret"]]
+        secrets = [self._vault.open(bytes(one)) for one in sealed if one is not None]
+        return signed(message["event_id"], int(time.time()), body, secrets)
+
+    async def _record(self, database: Database, message: Row, end: _End, seconds: float) -> None:
+        """Write down how an attempt ended, and what becomes of the message and its webhook."""
+        attempt = {name: message[name] for name in _OF_MESSAGE} | {
+            "id": f"dlv_{ULID()}",
+            "attempt": message["attempts"],
+            "duration_ms": round(seconds * 1000),
+            "succeeded": end.is_success,
+            "status_code": end.status,
+            "error": end.error,
+        }
+        if end.is_success:
+            await database.one(queries.SENT, attempt)
+            if message["failing_since"] is not None:
+                await database.one(queries.RECOVERED, _webhook(message))
+            return
+        await database.one(queries.NOT_SENT, {**attempt, "pause": self._pause(message["attempts"], end.retry_after)})
+        reason = _why_disabled(message["attempts"], end)
+        if reason is None:
+            await database.one(queries.FAILING, _webhook(message))
+        elif await database.one(queries.DISABLE, {**_webhook(message), "reason": reason}) is not None:
+            await database.one(queries.HOLD, _webhook(message))
+
+    def _pause(self, attempts: int, retry_after: str | None) -> float:
+        """Seconds until the next attempt: longer each time, and no sooner than the receiver asked, within a day."""
+        pause = PAUSES[min(attempts, len(PAUSES)) - 1] * self._scale
+        pause *= random.uniform(*_JITTER)  # noqa: S311 - spreads attempts, guards nothing
+        # A date is allowed too, and rare.
+        asked = float(retry_after) if retry_after is not None and retry_after.isdecimal() else 0.0
+        return max(pause, min(asked, PAUSES[-1]))
+
+
+_OF_MESSAGE = (
+    *("account_id", "live", "webhook_id", "ticket_id", "version"),
+    *("type", "event_id", "body", "attempted_at", "lease"),
+)
+
+
+def signed(message_id: str, timestamp: int, body: bytes, secrets: list[str]) -> dict[str, str]:
+    """The headers of a message: who it is, when it was sent, and a signature by each secret that is good."""
+    content = b"%b.%d.%b" % (message_id.encode(), timestamp, body)
+    keys = [base64.b64decode(secret.removeprefix("whsec_")) for secret in secrets]
+    signatures = [base64.b64encode(hmac.digest(key, content, hashlib.sha256)).decode() for key in keys]
+    return {
+        "webhook-id": message_id,
+        "webhook-timestamp": str(timestamp),
+        "webhook-signature": " ".join(f"v1,{signature}" for signature in signatures),
+    }
+
+
+def _why_disabled(attempts: int, end: _End) -> str | None:
+    """Why a webhook is switched off after an attempt that failed; None where it is not."""
+    if end.status == _GONE:
+        return "It answered 410: it is gone"
+    if attempts > len(PAUSES):
+        return f"{attempts} attempts failed over three days; the last one: {end.words}"
+    return None
+
+
+def _webhook(message: Row) -> dict[str, Any]:
+    return {name: message[name] for name in ("account_id", "live", "webhook_id")}

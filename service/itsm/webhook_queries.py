@@ -1,0 +1,370 @@
+"""Every SQL statement of webhooks: what callers ask within one account and mode, and what goes on in the background."""
+
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import (
+    ARRAY,
+    JSON,
+    BigInteger,
+    Boolean,
+    ColumnElement,
+    Float,
+    FromClause,
+    Integer,
+    Interval,
+    Select,
+    Table,
+    Text,
+    Uuid,
+    and_,
+    bindparam,
+    case,
+    cast,
+    column,
+    delete,
+    exists,
+    false,
+    func,
+    insert,
+    literal,
+    literal_column,
+    not_,
+    null,
+    or_,
+    select,
+    true,
+    tuple_,
+    update,
+)
+from sqlalchemy.dialects.postgresql import aggregate_order_by
+from sqlalchemy.dialects.postgresql import insert as upsert
+
+from service import events
+from service.database import Xid8
+from service.itsm import tables
+from service.statement import Statement
+
+webhooks, messages, attempts, history, tickets = (
+    tables.webhooks,
+    tables.messages,
+    tables.attempts,
+    tables.events,
+    tables.tickets,
+)
+MAX_WEBHOOKS = 20
+KEPT_ATTEMPTS = 100
+# The queue of a webhook that does not get on ends about here; the rest waits where it is, in the events. (Whoever looks
+# for what is due looks at all that wait.)
+_QUEUE = 200
+# How many messages of a webhook are on their way at once, and while it fails.
+_AT_ONCE, _AT_ONCE_FAILING = 4, 1
+_PREVIOUS_SECRET = literal_column("interval '24 hours'", Interval)
+# Who is at a message and does not say so for that long is taken for dead.
+_LEASE = literal_column("interval '60 seconds'", Interval)
+
+
+def _given(table: Table, *names: str) -> dict[str, ColumnElement[Any]]:
+    return {name: bindparam(name, type_=table.c[name].type) for name in names}
+
+
+def _mine(table: FromClause, **more: ColumnElement[Any]) -> tuple[ColumnElement[bool], ...]:
+    mine = {"account_id": bindparam("account_id", type_=Uuid), "live": bindparam("live", type_=Boolean), **more}
+    return tuple(table.c[name] == value for name, value in mine.items())
+
+
+_webhook_id: ColumnElement[Any] = bindparam("webhook_id", type_=Text)
+_ONE = _mine(webhooks, id=_webhook_id)
+
+
+# What callers ask
+
+LIST = Statement(select(webhooks).where(*_mine(webhooks)).order_by(webhooks.c.created_at, webhooks.c.id))
+GET = Statement(select(webhooks).where(*_ONE))
+
+# Goes before CREATE, so that those who register at the same moment count each other's.
+LOCK_ALL = Statement(
+    select(webhooks.c.id).where(*_mine(webhooks)).order_by(webhooks.c.id).with_for_update(key_share=True)
+)
+
+
+def _create() -> Statement:
+    there = select(func.count()).select_from(webhooks).where(*_mine(webhooks)).scalar_subquery()
+    given = _given(webhooks, "account_id", "live", "id", "url", "events", "secret")
+    # Behind which everything is that is written from now on; what is older is known by its time (`NEWS`).
+    place = (events.ALL_ENDED_BEFORE, literal(0, BigInteger))
+    row = select(*given.values(), *place).where(there < MAX_WEBHOOKS)
+    return Statement(insert(webhooks).from_select([*given, "transaction_id", "event_id"], row).returning(webhooks))
+
+
+CREATE = _create()
+
+
+@lru_cache(maxsize=8)
+def update_webhook(changed: frozenset[str]) -> Statement:
+    """The statement that changes these members; one that is switched on or off has no reason to be off any more."""
+    values: dict[str, Any] = {name: bindparam(f"new_{name}", type_=webhooks.c[name].type) for name in sorted(changed)}
+    if "is_active" in changed:
+        values |= {"disabled_reason": null(), "failing_since": null()}
+    values["updated_at"] = events.next_instant(webhooks.c.updated_at)
+    return Statement(update(webhooks).where(*_ONE).values(values).returning(webhooks))
+
+
+# What waits is tried again from the beginning, at once.
+RESUME = Statement(
+    update(messages)
+    .where(*_mine(messages, webhook_id=_webhook_id))
+    .values(attempts=0, next_attempt_at=func.now())
+    .returning(messages.c.version)
+)
+ROTATE = Statement(
+    update(webhooks)
+    .where(*_ONE)
+    .values(
+        **_given(webhooks, "secret"),
+        previous_secret=webhooks.c.secret,
+        previous_secret_until=func.now() + _PREVIOUS_SECRET,
+        updated_at=events.next_instant(webhooks.c.updated_at),
+    )
+    .returning(webhooks)
+)
+# Before the webhook, because whoever records an attempt locks in this order.
+DELETE_QUEUE = Statement(delete(messages).where(*_mine(messages, webhook_id=_webhook_id)).returning(messages.c.version))
+DELETE = Statement(delete(webhooks).where(*_ONE).returning(webhooks.c.id))
+
+_log = _mine(attempts, webhook_id=_webhook_id)
+LIST_ATTEMPTS = Statement(select(attempts).where(*_log).order_by(attempts.c.id.desc()).limit(KEPT_ATTEMPTS))
+
+
+def _replay() -> Statement:
+    """The statement that queues the message of an attempt again; one that is queued still is due at once."""
+    which = bindparam("delivery_id", type_=Text)
+    replayed = select(attempts).where(*_log, attempts.c.id == which).cte("replayed")
+    names = ["account_id", "live", "webhook_id", "ticket_id", "version", "type", "event_id", "body"]
+    again = upsert(messages).from_select(names, select(*(replayed.c[name] for name in names)))
+    queued = again.on_conflict_do_update(
+        constraint=messages.primary_key, set_={"attempts": 0, "next_attempt_at": func.now()}
+    )
+    return Statement(select(replayed).add_cte(queued.returning(messages.c.version).cte("queued")))
+
+
+REPLAY = _replay()
+
+
+# In the background: what happened becomes messages
+
+_place = tuple_(webhooks.c.transaction_id, webhooks.c.event_id)
+_has_news = exists().where(
+    history.c.account_id == webhooks.c.account_id,
+    history.c.live == webhooks.c.live,
+    tuple_(history.c.transaction_id, history.c.id) > _place,
+    history.c.transaction_id < events.ALL_ENDED_BEFORE,
+)
+_of_webhook = and_(
+    messages.c.account_id == webhooks.c.account_id,
+    messages.c.live == webhooks.c.live,
+    messages.c.webhook_id == webhooks.c.id,
+)
+
+
+def _take(room: int = _QUEUE) -> Select[Any]:
+    """Of all accounts: a webhook that has not been told of everything and has room in its queue, for a transaction."""
+    queue = select(literal(1)).where(_of_webhook).correlate(webhooks).limit(room).subquery("queue")
+    return (
+        select(webhooks, events.ALL_ENDED_BEFORE.label("fence"))
+        .where(webhooks.c.is_active, _has_news, select(func.count()).select_from(queue).scalar_subquery() < room)
+        .order_by(webhooks.c.transaction_id, webhooks.c.event_id)
+        .limit(1)
+        .with_for_update(skip_locked=True, key_share=True)
+    )
+
+
+TAKE = Statement(_take())
+
+
+def _news() -> Statement:
+    """The events behind a webhook's place, each with its ticket and what undoes the later changes of that."""
+    # Not what was written before the webhook was there.
+    mine = and_(*_mine(history), history.c.created_at >= bindparam("since", type_=history.c.created_at.type))
+    new = events.news(history, mine).subquery("new")
+    later = history.alias("later")
+    pair = func.json_each(later.c.changes).table_valued(column("key", Text), column("value", JSON))
+    pair = pair.render_derived(name="pair")
+    # Of each member the first later change tells what it was.
+    oldest_first = aggregate_order_by(literal_column("pair.value -> 'from'", JSON), later.c.version)
+    first = (
+        select(pair.c.key, func.array_agg(oldest_first, type_=ARRAY(JSON))[1].label("before"))
+        .select_from(later.join(pair, true()))
+        .where(*_mine(later), later.c.ticket_id == new.c.ticket_id, later.c.version > new.c.version)
+        .group_by(pair.c.key)
+        .correlate(new)
+        .lateral("first")
+    )
+    undo = select(func.json_object_agg(first.c.key, first.c.before, type_=JSON)).scalar_subquery()
+    ticket = [c for c in tickets.c if c.name not in ("account_id", "live", "version", "transaction_id")]
+    return Statement(
+        select(
+            *ticket,
+            tickets.c.version.label("newest"),
+            new.c.transaction_id,
+            new.c.id.label("event_id"),
+            new.c.version,
+            new.c.type,
+            new.c.created_at.label("told_at"),
+            undo.label("undo"),
+        )
+        .select_from(new.join(tickets, and_(*_mine(tickets), tickets.c.id == new.c.ticket_id)))
+        .order_by(new.c.transaction_id, new.c.id)
+    )
+
+
+NEWS = _news()
+
+
+def _write() -> Statement:
+    """The statement that queues messages, given as arrays, and moves the webhook's place behind their events."""
+    names = ("ticket_id", "version", "type", "event_id", "body")
+    arrays = [bindparam(f"{name}s", type_=ARRAY(messages.c[name].type)) for name in names]
+    given = func.unnest(*arrays).table_valued(*(column(name, messages.c[name].type) for name in names))
+    given = given.render_derived(name="given")
+    of = _given(messages, "account_id", "live", "webhook_id")
+    # Whoever has it already (a replay of it is under way) is told of it all the same.
+    queued = upsert(messages).from_select([*of, *names], select(*of.values(), *given.c)).on_conflict_do_nothing()
+    return Statement(
+        update(webhooks)
+        .where(*_ONE)
+        .values(
+            transaction_id=cast(bindparam("after_transaction", type_=Text), Xid8),
+            event_id=bindparam("after_id", type_=BigInteger),
+        )
+        .returning(webhooks.c.id)
+        .add_cte(queued.returning(messages.c.version).cte("queued"))
+    )
+
+
+WRITE = _write()
+
+
+# In the background: messages are sent
+
+_KEY = ("account_id", "live", "webhook_id", "ticket_id", "version")
+_earlier = messages.alias("earlier")
+_is_next = not_(
+    exists().where(
+        *(_earlier.c[name] == messages.c[name] for name in _KEY[:-1]), _earlier.c.version < messages.c.version
+    )
+)
+_free = or_(messages.c.leased_until.is_(None), messages.c.leased_until < func.now())
+_due = and_(messages.c.next_attempt_at <= func.now(), _free)
+
+
+def _lease() -> Statement:
+    """Of all accounts: the messages whose turn it is, leased; few of each webhook, so that a slow one stops none."""
+    busy = messages.alias("busy")
+    on_their_way = (
+        select(func.count())
+        .where(*(busy.c[name] == messages.c[name] for name in _KEY[:3]), busy.c.leased_until >= func.now())
+        .scalar_subquery()
+    )
+    oldest_first = func.row_number().over(
+        partition_by=[messages.c[name] for name in _KEY[:3]], order_by=[messages.c.next_attempt_at, messages.c.version]
+    )
+    at_once = case((webhooks.c.failing_since.is_(None), _AT_ONCE), else_=_AT_ONCE_FAILING)
+    due = (
+        select(*(messages.c[name] for name in _KEY), (oldest_first + on_their_way <= at_once).label("is_let"))
+        .select_from(messages.join(webhooks, and_(_of_webhook, webhooks.c.is_active)))
+        .where(_due, _is_next)
+        .subquery("due")
+    )
+    locked = (
+        select(*(messages.c[name] for name in _KEY))
+        .select_from(messages.join(due, and_(*(due.c[name] == messages.c[name] for name in _KEY))))
+        # Once more for those that another process took in between.
+        .where(due.c.is_let, _due)
+        .order_by(messages.c.next_attempt_at)
+        .limit(bindparam("rows", type_=Integer))
+        .with_for_update(of=messages, skip_locked=True)
+        .cte("locked")
+    )
+    leased = (
+        update(messages)
+        .where(*(messages.c[name] == locked.c[name] for name in _KEY))
+        .values(
+            lease=bindparam("lease", type_=Uuid),
+            leased_until=func.now() + _LEASE,
+            attempts=messages.c.attempts + 1,
+        )
+        .returning(messages)
+        .cte("leased")
+    )
+    previous = case((webhooks.c.previous_secret_until > func.now(), webhooks.c.previous_secret), else_=null())
+    whose = and_(*(webhooks.c[name] == leased.c[name] for name in _KEY[:2]), webhooks.c.id == leased.c.webhook_id)
+    return Statement(
+        select(
+            leased,
+            webhooks.c.url,
+            webhooks.c.secret,
+            previous.label("previous_secret"),
+            webhooks.c.failing_since,
+            func.now().label("attempted_at"),
+        ).select_from(leased.join(webhooks, whose))
+    )
+
+
+LEASE = _lease()
+
+_ours = (
+    *_mine(messages, webhook_id=_webhook_id, ticket_id=bindparam("ticket_id", type_=Uuid)),
+    messages.c.version == bindparam("version", type_=Integer),
+    messages.c.lease == bindparam("lease", type_=Uuid),
+)
+
+
+def _recorded(end: Any) -> Statement:
+    """The statement that writes an attempt into the log, of which the oldest go, and what becomes of its message."""
+    given = _given(attempts, *(c.name for c in attempts.c))
+    written = insert(attempts).values(given).returning(attempts.c.id)
+    # It does not see the new one.
+    oldest: Select[Any] = (
+        select(attempts.c.id).where(*_log).order_by(attempts.c.id.desc()).offset(KEPT_ATTEMPTS - 1).limit(1)
+    )
+    old = delete(attempts).where(*_log, attempts.c.id <= oldest.scalar_subquery()).returning(attempts.c.id)
+    return Statement(written.add_cte(end.returning(messages.c.version).cte("ended"), old.cte("old")))
+
+
+SENT = _recorded(delete(messages).where(*_ours))
+NOT_SENT = _recorded(
+    update(messages)
+    .where(*_ours)
+    .values(
+        next_attempt_at=func.now() + func.make_interval(0, 0, 0, 0, 0, 0, bindparam("pause", type_=Float)),
+        lease=null(),
+        leased_until=null(),
+    )
+)
+
+RECOVERED = Statement(update(webhooks).where(*_ONE).values(failing_since=null()).returning(webhooks.c.id))
+FAILING = Statement(
+    update(webhooks)
+    .where(*_ONE, webhooks.c.failing_since.is_(None))
+    .values(failing_since=func.now())
+    .returning(webhooks.c.id)
+)
+DISABLE = Statement(
+    update(webhooks)
+    .where(*_ONE, webhooks.c.is_active)
+    .values(
+        is_active=false(),
+        disabled_reason=bindparam("reason", type_=Text),
+        failing_since=func.coalesce(webhooks.c.failing_since, func.now()),
+        updated_at=events.next_instant(webhooks.c.updated_at),
+    )
+    .returning(webhooks.c.id)
+)
+# What waits is not looked at again until its webhook is switched on.
+HOLD = Statement(
+    update(messages)
+    .where(*_mine(messages, webhook_id=_webhook_id), not_(exists().where(*_ONE, webhooks.c.is_active)))
+    .values(next_attempt_at=null())
+    .returning(messages.c.version)
+)

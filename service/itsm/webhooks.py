@@ -1,0 +1,201 @@
+"""Webhooks: registered here, told of events by messages that are made in the background, and sent by sending.py."""
+
+import base64
+import hashlib
+import secrets
+from collections.abc import Sequence
+from typing import Any, Protocol, get_args
+
+from ulid import ULID
+
+from service import jsontext
+from service.database import Connection, Database
+from service.errors import TicketError, invalid
+from service.itsm import views
+from service.itsm import webhook_queries as queries
+from service.itsm.commands import (
+    CreateWebhook,
+    EventType,
+    ListWebhooks,
+    ReplayDelivery,
+    UpdateWebhook,
+    WebhookNamed,
+)
+from service.operation import Call, Host, View, errand, operation
+from service.outbound import Outbound, UnreachableError
+from service.statement import Row
+from service.vault import SealedError, Vault
+
+_EVENTS = frozenset(get_args(EventType))
+_SECRET_BYTES = 32
+_TOLD_LENGTH = 100
+# Events of one webhook that become messages in one transaction.
+_ROWS = 100
+
+
+class WebhookHost(Host, Protocol):
+    """What the use cases need that keep a secret or look at an address."""
+
+    @property
+    def vault(self) -> Vault:
+        """Where secrets are kept."""
+
+    @property
+    def outbound(self) -> Outbound:
+        """What says which addresses may be called."""
+
+
+@errand(CreateWebhook)
+async def create_webhook(host: WebhookHost, call: Call, command: CreateWebhook) -> View:
+    """Register a webhook. Its secret is in this view and, after a rotation, in that one."""
+    await _check(host, command.body.url, command.body.events)
+    secret, sealed = _new_secret(host.vault)
+    values = {**_scope(call), **vars(command.body), "id": f"wh_{ULID()}", "secret": sealed}
+    rows = await host.database.all(queries.CREATE, values, behind=queries.LOCK_ALL)
+    if not rows:
+        raise TicketError("already_exists", f"There are {queries.MAX_WEBHOOKS} webhooks already, which is the most")
+    return views.webhook(rows[0], secret)
+
+
+@operation(ListWebhooks, one_statement=True)
+async def list_webhooks(connection: Connection, call: Call, _command: ListWebhooks) -> View:
+    """All of the account's webhooks, the oldest first."""
+    return {"webhooks": [views.webhook(row) for row in await connection.all(queries.LIST, _scope(call))]}
+
+
+@errand(UpdateWebhook)
+async def update_webhook(host: WebhookHost, call: Call, command: UpdateWebhook) -> View:
+    """Change some members of a webhook. Switched on again, it goes on where it stopped."""
+    changed = {name: getattr(command.body, name) for name in command.body.model_fields_set}
+    await _check(host, changed.get("url"), changed.get("events", ()))
+    named, values = _named(call, command.path.webhook_id), {f"new_{name}": value for name, value in changed.items()}
+    async with host.database.transaction() as connection:
+        webhook = _found(await connection.one(queries.update_webhook(frozenset(changed)), named | values))
+        if "is_active" in changed:
+            await connection.all(queries.RESUME if changed["is_active"] else queries.HOLD, named)
+    return views.webhook(webhook)
+
+
+@operation(WebhookNamed)
+async def delete_webhook(connection: Connection, call: Call, command: WebhookNamed) -> View:
+    """Delete a webhook, with what it was to be told yet, and its log."""
+    named = _named(call, command.path.webhook_id)
+    await connection.all(queries.DELETE_QUEUE, named)
+    _found(await connection.one(queries.DELETE, named))
+    return {}
+
+
+@errand(WebhookNamed)
+async def rotate_secret(host: WebhookHost, call: Call, command: WebhookNamed) -> View:
+    """Give a webhook a new secret; the old one is good for another day, so that receivers can follow."""
+    secret, sealed = _new_secret(host.vault)
+    named = _named(call, command.path.webhook_id)
+    return views.webhook(_found(await host.database.one(queries.ROTATE, {**named, "secret": sealed})), secret)
+
+
+@operation(WebhookNamed)
+async def list_deliveries(connection: Connection, call: Call, command: WebhookNamed) -> View:
+    """The last attempts to deliver to a webhook, the newest first."""
+    named = _named(call, command.path.webhook_id)
+    _found(await connection.one(queries.GET, named))
+    rows = await connection.all(queries.LIST_ATTEMPTS, named, last=True)
+    return {"deliveries": [views.delivery(row) for row in rows]}
+
+
+@operation(ReplayDelivery, one_statement=True)
+async def replay_delivery(connection: Connection, call: Call, command: ReplayDelivery) -> View:
+    """Queue the message of an attempt once more, as it was."""
+    named = {**_named(call, command.path.webhook_id), "delivery_id": command.path.delivery_id}
+    attempt = await connection.one(queries.REPLAY, named)
+    if attempt is None:
+        raise TicketError("not_found", "Delivery not found")
+    return views.delivery(attempt)
+
+
+async def fan_out(database: Database) -> None:
+    """Make messages of what happened, for the webhooks of all accounts; run in the background, in every process.
+
+    A webhook's place moves in the transaction that queues its messages, so none is queued twice and none is left out.
+    """
+    while True:
+        async with database.transaction() as connection:
+            webhook = await connection.one(queries.TAKE, {})
+            if webhook is None:
+                return
+            await _tell(connection, webhook)
+
+
+async def _tell(connection: Connection, webhook: Row) -> None:
+    """Queue what a webhook has to be told of the next events, and move its place behind them."""
+    named = {name: webhook[name] for name in ("account_id", "live")}
+    place = {"after_transaction": str(webhook["transaction_id"]), "after_id": webhook["event_id"]}
+    news = await connection.all(queries.NEWS, {**named, **place, "since": webhook["created_at"], "rows": _ROWS})
+    told = [_message(event) for event in news if event["type"] in webhook["events"]]
+    if news:
+        place = {"after_transaction": str(news[-1]["transaction_id"]), "after_id": news[-1]["event_id"]}
+    else:
+        # What there was is older than the webhook.
+        place = {"after_transaction": str(webhook["fence"]), "after_id": 0}
+    columns = {f"{name}s": [message[name] for message in told] for name in _MESSAGE}
+    await connection.one(queries.WRITE, {**named, **place, **columns, "webhook_id": webhook["id"]}, last=True)
+
+
+_MESSAGE = ("ticket_id", "version", "type", "event_id", "body")
+
+
+def _message(event: Row) -> Row:
+    """The message that tells of an event: the ticket as of then."""
+    undo = jsontext.parse(event["undo"].text.encode()) if event["undo"] is not None else {}
+    event_id = _event_id(event)
+    body = {
+        "id": event_id,
+        "type": event["type"],
+        "timestamp": event["told_at"],
+        "data": views.ticket_as_of(event, undo),
+    }
+    named = {"ticket_id": event["id"], "version": event["version"], "type": event["type"]}
+    return {**named, "event_id": event_id, "body": jsontext.dump(body).decode()}
+
+
+def _event_id(event: Row) -> str:
+    """What receivers know a message by: the same whenever and for whomever it is made, and sorted by its time."""
+    milliseconds = int(event["told_at"].timestamp() * 1000)
+    rest = hashlib.sha256(f"{event['id']}:{event['version']}".encode()).digest()[:10]
+    return f"evt_{ULID(milliseconds.to_bytes(6) + rest)}"
+
+
+async def _check(host: WebhookHost, url: str | None, events: Sequence[str]) -> None:
+    """Raise TicketError `unknown_event`, or `validation_error` for an address that would be refused."""
+    for name in events:
+        if name not in _EVENTS:
+            raise TicketError("unknown_event", f"Unknown event: {name[:_TOLD_LENGTH]}")
+    if url is not None:
+        try:
+            await host.outbound.check(url)
+        except UnreachableError as error:
+            raise invalid("body", "url", f"It cannot be called: {error}", "url_refused", url) from error
+
+
+def _new_secret(vault: Vault) -> tuple[str, bytes]:
+    """A fresh secret in the form of the Standard Webhooks specification, and the same encrypted."""
+    secret = "whsec_" + base64.b64encode(secrets.token_bytes(_SECRET_BYTES)).decode()
+    try:
+        return secret, vault.seal(secret)
+    except SealedError:
+        raise TicketError(
+            "unavailable", "Nothing can be kept secret here: TICKETS_ENCRYPTION_KEYS is not set"
+        ) from None
+
+
+def _scope(call: Call) -> dict[str, Any]:
+    return {"account_id": call.caller.account_id, "live": call.caller.live}
+
+
+def _named(call: Call, webhook_id: str) -> dict[str, Any]:
+    return {**_scope(call), "webhook_id": webhook_id}
+
+
+def _found(row: Row | None) -> Row:
+    if row is None:
+        raise TicketError("not_found", "Webhook not found")
+    return row

@@ -1,0 +1,194 @@
+"""HTTP to addresses that callers chose: never to this host, its network or its cloud's metadata.
+
+A name is resolved here, every address it has is looked at, and the connection goes to the very address that was looked
+at, so that a name cannot answer otherwise a moment later. No redirect is followed and no proxy is asked.
+"""
+
+import asyncio
+import socket
+import ssl
+from collections.abc import AsyncIterator, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import httpcore
+from httpx import create_ssl_context
+
+from service.settings import Settings
+
+_RESOLVE_SECONDS = 3.0
+_CHECK_SECONDS = 4.0
+# To one of a host's addresses.
+_CONNECT_SECONDS = 5.0
+# What an answer says beside its status is read only so that its connection can be used again.
+_MAX_BYTES = 64 * 1024
+_DRAIN_SECONDS = 1.0
+_IDLE_SECONDS = 15.0
+_RESOLVERS = 8
+
+_PORTS = {"http": 80, "https": 443}
+_USER_AGENT = b"tickets-webhooks"
+# Public by number and yet not for callers: the IETF's own with Oracle's metadata, relays from 6to4, Azure's host.
+_REFUSED_V4 = tuple(map(ip_network, ("192.0.0.0/24", "192.88.99.0/24", "168.63.129.16/32")))
+# All that is routed; what stands for IPv4 (mapped, NAT64) lies outside of it.
+_ROUTED_V6 = ip_network("2000::/3")
+# And within it Teredo and other assignments of the IETF, 6to4, documentation.
+_REFUSED_V6 = tuple(map(ip_network, ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")))
+
+
+class UnreachableError(Exception):
+    """There is no answer: why, in words for whoever chose the address."""
+
+
+class RefusedError(UnreachableError):
+    """The address is none that may be called."""
+
+
+class Answer(NamedTuple):
+    """What came back."""
+
+    status: int
+    retry_after: str | None
+
+
+class Outbound:
+    """The connections of one process to addresses that callers chose."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._allows_private = settings.allow_private_targets
+        self._backend = _Backend(allows_private=settings.allow_private_targets)
+        self._pool = httpcore.AsyncConnectionPool(
+            # What the environment says is for operators' own addresses, not for callers'.
+            ssl_context=create_ssl_context(trust_env=False),
+            max_connections=None,
+            max_keepalive_connections=20,
+            keepalive_expiry=_IDLE_SECONDS,
+            network_backend=self._backend,
+        )
+
+    async def close(self) -> None:
+        """Give back the connections."""
+        await self._pool.aclose()
+        self._backend.close()
+
+    async def check(self, url: str) -> None:
+        """Raise UnreachableError for an address that would be refused, or that does not exist, as of now."""
+        host, port = self._place(url)
+        if not self._allows_private:
+            async with _within(_CHECK_SECONDS):
+                await self._backend.addresses(host, port)
+
+    async def post(self, url: str, headers: Mapping[str, str], body: bytes, seconds: float) -> Answer:
+        """Post a JSON body; the answer is there once its headers are. Raises UnreachableError."""
+        self._place(url)
+        sent = [(b"content-type", b"application/json"), (b"user-agent", _USER_AGENT)]
+        sent += [(name.encode(), value.encode()) for name, value in headers.items()]
+        async with _within(seconds), self._pool.stream("POST", url, headers=sent, content=body) as response:
+            given = {name.lower(): value for name, value in response.headers}
+            with suppress(TimeoutError, httpcore.NetworkError, httpcore.ProtocolError):
+                await _drain(response)
+            return Answer(response.status, given.get(b"retry-after", b"").decode("latin-1") or None)
+
+    def _place(self, url: str) -> tuple[str, int]:
+        try:
+            parts = urlsplit(url)
+            scheme, host, port = parts.scheme, parts.hostname, parts.port
+        except ValueError:
+            raise RefusedError("it is no web address") from None
+        if scheme not in _PORTS or not host:
+            raise RefusedError("it is no web address")
+        if scheme != "https" and not self._allows_private:
+            raise RefusedError("it is no https address")
+        return host, port or _PORTS[scheme]
+
+
+async def _drain(response: httpcore.Response) -> None:
+    async with asyncio.timeout(_DRAIN_SECONDS):
+        size = 0
+        async for piece in response.aiter_stream():
+            size += len(piece)
+            if size > _MAX_BYTES:
+                return
+
+
+@asynccontextmanager
+async def _within(seconds: float) -> AsyncIterator[None]:
+    """Everything that keeps an answer from coming, as UnreachableError."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        raise UnreachableError(f"no answer within {seconds:g} seconds") from None
+    except (httpcore.ConnectError, httpcore.ConnectTimeout, ssl.SSLError) as error:
+        raise UnreachableError(f"no connection: {error}"[:200]) from error
+    except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException) as error:
+        raise UnreachableError("the connection broke off") from error
+
+
+def is_public(address: IPv4Address | IPv6Address) -> bool:
+    """Whether an address is somewhere on the Internet, and not a way round to where it is not."""
+    if not address.is_global or address.is_multicast or address.is_reserved:
+        return False
+    if isinstance(address, IPv4Address):
+        return not any(address in network for network in _REFUSED_V4)
+    return address in _ROUTED_V6 and not any(address in network for network in _REFUSED_V6)
+
+
+class _Backend(httpcore.AsyncNetworkBackend):
+    """Connects to what it has resolved and looked at itself."""
+
+    def __init__(self, *, allows_private: bool) -> None:
+        self._allows_private = allows_private
+        self._network = httpcore.AnyIOBackend()
+        # Of its own: a resolver that hangs holds nobody else's threads.
+        self._threads = ThreadPoolExecutor(_RESOLVERS, "resolve")
+
+    def close(self) -> None:
+        """Let the threads end."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def addresses(self, host: str, port: int) -> list[str]:
+        """The addresses of a host. Raises UnreachableError: there is none, or one of them is not for callers."""
+        try:
+            async with asyncio.timeout(_RESOLVE_SECONDS):
+                found = await asyncio.get_running_loop().run_in_executor(self._threads, _resolve, host, port)
+        except (OSError, UnicodeError):  # a timeout is an OSError too
+            raise UnreachableError("its host has no address") from None
+        if not self._allows_private and not all(is_public(ip_address(address)) for address in found):
+            # Which one it is, is nobody's business.
+            raise RefusedError("its host is not on the public Internet")
+        return found
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,  # noqa: ASYNC109 - the interface has it
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        """A connection to the first address that takes it; the caller's TLS is still to the name."""
+        failure: Exception = UnreachableError("its host has no address")
+        for address in await self.addresses(host, port):
+            try:
+                return await self._network.connect_tcp(address, port, timeout or _CONNECT_SECONDS, local_address)
+            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+                failure = error
+        raise failure
+
+    async def connect_unix_socket(self, *_: Any, **__: Any) -> httpcore.AsyncNetworkStream:
+        """Never."""
+        raise RefusedError("it is no web address")
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+        await asyncio.sleep(seconds)
+
+
+def _resolve(host: str, port: int) -> list[str]:
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    # Each once, in the resolver's order.
+    return list(dict.fromkeys(str(address[0]) for *_, address in found))
