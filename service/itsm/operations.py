@@ -1,6 +1,6 @@
 """The use cases of the ITSM API."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Annotated, Any, Protocol
 
 from pydantic import Field, TypeAdapter
@@ -79,15 +79,19 @@ async def update_ticket(host: ItsmHost, call: Call, command: UpdateTicket) -> Vi
     values = {f"new_{name}": value for name, value in changed.items()}
     if "metadata" in changed:
         values["new_metadata_words"] = metadata.words(**_scope(call), metadata=changed["metadata"])
-    mirrored = {name: value for name, value in changed.items() if name in MIRRORED} if call.caller.is_linked else {}
-    delivery_id = uuid7()
-    delivery = {"delivery_id": delivery_id, "members": JsonText(jsontext.dump(mirrored).decode())}
-    statement = queries.update_ticket(frozenset(changed), mirrored=bool(mirrored))
+    delivery = _delivery(changed) if call.caller.is_linked else {}
+    statement = queries.update_ticket(frozenset(changed), mirrored=bool(delivery))
     named = _scope(call) | events.who(call) | vars(command.path)
     ticket = _found(await host.database.one(statement, named | values | delivery))
-    if mirrored:
-        await host.deliveries.deliver(ticket["account_id"], delivery_id)
+    if delivery:
+        await host.deliveries.deliver(ticket["account_id"], delivery["delivery_id"])
     return views.ticket(ticket)
+
+
+def _delivery(changed: Mapping[str, Any]) -> dict[str, Any]:
+    """What the provider is to be told of a change; nothing when it knows none of the members."""
+    mirrored = {name: value for name, value in changed.items() if name in MIRRORED}
+    return {"delivery_id": uuid7(), "members": JsonText(jsontext.dump(mirrored).decode())} if mirrored else {}
 
 
 @operation(ListTicketEvents, one_statement=True)

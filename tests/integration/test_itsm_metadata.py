@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Mapping
 from importlib import import_module
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import httpx
 import psycopg
@@ -207,7 +207,7 @@ def test_the_migration_makes_the_same_words(world: World, keeper: Program) -> No
 
 def test_of_endless_metadata_no_more_words_are_made_than_anyone_means() -> None:
     members = ",".join(f'"m{number}":{number}' for number in range(20_000))
-    assert len(metadata.words(uuid4(), True, JsonText(f"{{{members}}}")) or ()) == 1000
+    assert (metadata.words(uuid4(), True, JsonText(f"{{{members}}}")) or "").count(",") == 999
 
 
 # Plans
@@ -219,8 +219,8 @@ LARGE = uuid4()
 @pytest.fixture(scope="module")
 def large(world: World) -> Iterator[psycopg.Connection[Any]]:
     """An account of 100,000 tickets: each on one of a thousand floors and in one of two networks."""
-    floors = [metadata.wanted(LARGE, True, {"floor": str(number)})[0] for number in range(1000)]
-    networks = [metadata.wanted(LARGE, True, {"network": str(number)})[0] for number in range(2)]
+    floors = [metadata.wanted(LARGE, True, {"floor": str(number)})[1:-1] for number in range(1000)]
+    networks = [metadata.wanted(LARGE, True, {"network": str(number)})[1:-1] for number in range(2)]
     with psycopg.connect(world.database_url, cursor_factory=psycopg.ClientCursor) as connection:
         connection.execute(
             "INSERT INTO itsm_tickets (account_id, live, id, subject, description, status, metadata, metadata_words,"
@@ -236,7 +236,7 @@ def large(world: World) -> Iterator[psycopg.Connection[Any]]:
         connection.rollback()
 
 
-def plan(connection: psycopg.Connection[Any], words: list[UUID], **filters: Any) -> str:
+def plan(connection: psycopg.Connection[Any], words: str, **filters: Any) -> str:
     """The plan of a list's statement as it runs."""
     given = {"account_id": LARGE, "live": True, "metadata_words": words, "limit": 20, "offset": 0, **filters}
     statement = queries.list_tickets(frozenset({"metadata_words", *filters}))
