@@ -39,7 +39,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 
 from service import events, idempotency, numbering
 from service.helpdesk import tables
-from service.helpdesk.commands import NewTicket, TicketMembers
+from service.helpdesk.commands import NewTicket, PolicyMembers, TicketMembers
 from service.statement import Statement
 
 tickets = tables.tickets
@@ -445,16 +445,7 @@ SET_DUE = _tell(
 # Nothing that anyone is told.
 SET_LOOK = Statement(update(tickets).where(*_ID).values({name: _given(name) for name in _LOOK}).returning(tickets.c.id))
 
-_POLICY_GIVEN = (
-    "name",
-    "description",
-    "applies_to",
-    "priority",
-    "first_response_minutes",
-    "resolution_minutes",
-    "business_hours_only",
-    "status",
-)
+_POLICY_GIVEN = tuple(PolicyMembers.model_fields)
 _policy = (
     policies.c.tenant_id == _given("tenant_id"),
     policies.c.id == bindparam("id", type_=Text),

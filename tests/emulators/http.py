@@ -6,7 +6,7 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 from urllib.parse import parse_qsl, urlsplit
 
 import h11
@@ -19,6 +19,8 @@ import h11
 Fault = Literal[
     "429", "500", "503", "reset", "reset after", "500 after", "hang", "hang after", "slow", "html", "html after"
 ]
+# Whether it was done though it failed so.
+FAULTS: Mapping[Fault, bool] = {fault: fault.endswith("after") or fault == "slow" for fault in get_args(Fault)}
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import httpx
 import pytest
 from emulators.freshservice import API_KEY
 from emulators.freshservice import Freshservice as Desk
-from emulators.http import Fault, Response
+from emulators.http import FAULTS, Fault, Response
 from pydantic import ValidationError
 
 from service.providers.freshservice import Freshservice, Options
@@ -168,22 +168,6 @@ async def test_wrong_address(desk: Desk, provider: Freshservice, call: str) -> N
 def test_options_that_are_none(options: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         Options.model_validate(options)
-
-
-# Whether the fault leaves the ticket made.
-FAULTS: dict[Fault, bool] = {
-    "429": False,
-    "500": False,
-    "503": False,
-    "reset": False,
-    "reset after": True,
-    "500 after": True,
-    "hang": False,
-    "hang after": True,
-    "slow": True,
-    "html": False,
-    "html after": True,
-}
 
 
 def impatient(fault: Fault) -> httpx.AsyncClient:

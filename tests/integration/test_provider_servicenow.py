@@ -3,13 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, get_args
+from typing import Any
 from uuid import uuid4
 
 import httpx
 import pytest
 from emulators import servicenow as emulator
-from emulators.http import Fault, Response
+from emulators.http import FAULTS, Fault, Response
 from pydantic import ValidationError
 
 from service.providers.port import (
@@ -27,17 +27,8 @@ HARD_TEXTS = ("two\nlines", "Ünïcödé 🎫 漢字", '"quoted" \\ ^ = & javasc
 TLS = httpx.create_ssl_context()
 # What a write ends in, and a read; `slow` ends when whoever asks has no more patience.
 OUTCOMES: dict[Fault, tuple[type[Exception], bool | None]] = {
-    "429": (UnavailableError, False),
-    "500": (UnavailableError, None),
-    "503": (UnavailableError, None),
-    "reset": (UnavailableError, None),
-    "reset after": (UnavailableError, None),
-    "500 after": (UnavailableError, None),
-    "hang": (UnavailableError, None),
-    "hang after": (UnavailableError, None),
-    "slow": (TimeoutError, None),
-    "html": (UnavailableError, None),
-    "html after": (UnavailableError, None),
+    fault: (TimeoutError if fault == "slow" else UnavailableError, False if fault == "429" else None)
+    for fault in FAULTS
 }
 
 
@@ -241,7 +232,7 @@ async def test_an_instance_that_lets_nothing_be_made_is_for_the_operator(
         await desk.create(new())
 
 
-@pytest.mark.parametrize("fault", get_args(Fault))
+@pytest.mark.parametrize("fault", FAULTS)
 async def test_a_creation_that_fails_is_made_once_in_the_end(fault: Fault) -> None:
     error, done = OUTCOMES[fault]
     ticket = new()
@@ -255,7 +246,7 @@ async def test_a_creation_that_fails_is_made_once_in_the_end(fault: Fault) -> No
                 assert failure.value.retry_after == (1 if fault in ("429", "500", "503") else None)
         async with adapter(instance.server.url) as desk:
             found = await desk.find(ticket.key)
-            assert (found is not None) == (fault.endswith("after") or fault == "slow")
+            assert (found is not None) == FAULTS[fault]
             assert (found or await desk.create(ticket)).id == instance.incidents[0]["sys_id"]
         assert len(instance.incidents) == 1
 
@@ -271,7 +262,7 @@ async def test_a_failed_question_has_changed_nothing(fault: Fault) -> None:
         assert instance.incidents == []
 
 
-@pytest.mark.parametrize("fault", get_args(Fault))
+@pytest.mark.parametrize("fault", FAULTS)
 async def test_an_update_that_fails_can_be_done_again(fault: Fault) -> None:
     error, done = OUTCOMES[fault]
     async with emulator.servicenow() as instance:

@@ -5,7 +5,7 @@ from typing import Any
 
 import httpx
 import pytest
-from emulators.http import Fault, Response
+from emulators.http import FAULTS, Fault, Response
 from emulators.zendesk import AGENT, CREDENTIAL
 from emulators.zendesk import Zendesk as Desk
 from pydantic import ValidationError
@@ -212,22 +212,6 @@ async def test_wrong_address(desk: Desk, provider: Zendesk, call: str) -> None:
 def test_options_that_are_none(options: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         Options.model_validate(options)
-
-
-# Whether the fault leaves the ticket made.
-FAULTS: dict[Fault, bool] = {
-    "429": False,
-    "500": False,
-    "503": False,
-    "reset": False,
-    "reset after": True,
-    "500 after": True,
-    "hang": False,
-    "hang after": True,
-    "slow": True,
-    "html": False,
-    "html after": True,
-}
 
 
 def impatient(fault: Fault) -> httpx.AsyncClient:
