@@ -1,4 +1,4 @@
-"""What the doors and the operations share: the call in hand, and an operation with its command and its transaction."""
+"""What doors and use cases share: the call in hand, an operation in one transaction, an errand that has its own."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar

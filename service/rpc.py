@@ -35,7 +35,6 @@ _CONDITION = "etag"
 _TOLD_LENGTH = 100
 _TOLD_ISSUES = 20
 _TIMESTAMP = "google.protobuf.Timestamp"
-_FIELD_MASK = "google.protobuf.FieldMask"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 

@@ -19,7 +19,7 @@ from service.pool import PooledConnection
 
 Row = dict[str, Any]
 
-_DIALECT = PGDialect_psycopg(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]
+_DIALECT = PGDialect_psycopg(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]  # SQLAlchemy has no types there
 _names = itertools.count()
 
 

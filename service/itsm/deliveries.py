@@ -46,7 +46,7 @@ _PATIENT_SECONDS = 20.0
 _LEASE_MARGIN_SECONDS = 5.0
 _MOST_IN_HAND = 32
 _MOST_OF_ACCOUNT = 4
-# Pauses double from the setting up to this; the last attempt comes about three days after the first.
+# Pauses double from the setting up to this; the last attempt comes two to three days after the first.
 _LONGEST_PAUSE = 3600.0
 _MOST_ATTEMPTS = 80
 _LOOK_SECONDS = (0.05, 0.25)
@@ -338,7 +338,6 @@ class Deliveries:
         is_over = failure.for_good or delivery["attempts"] >= _MOST_ATTEMPTS
         return {
             "state": "dead" if is_over else "queued",
-            "attempts": delivery["attempts"],
             "pause": max(pause, min(failure.retry_after or 0, _LONGEST_PAUSE)),
             "maybe_done": failure.maybe_done,
             "last_error": failure.why,

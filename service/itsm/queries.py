@@ -236,9 +236,9 @@ LEASE = Statement(
 )
 
 _gone = delete(deliveries).where(*_delivery).returning(deliveries.c.id).cte("gone")
-_FAILURE = ("next_attempt_at", "maybe_done", "last_error", "attempts", "state")
+_FAILURE = ("maybe_done", "last_error", "state")
 _failure = {
-    **{name: bindparam(name, type_=deliveries.c[name].type) for name in _FAILURE if name != "next_attempt_at"},
+    **{name: bindparam(name, type_=deliveries.c[name].type) for name in _FAILURE},
     "next_attempt_at": _in("pause"),
     "lease": null(),
     "leased_until": null(),

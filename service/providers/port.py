@@ -114,7 +114,8 @@ class Http:
         """Ask. Raises UnlinkedError and UnavailableError."""
         content = None if body is None else jsontext.dump(body)
         sent = self._headers | ({} if body is None else {"content-type": "application/json"}) | dict(headers or {})
-        changes_nothing = method == "GET"
+        # What only looks has done nothing, however it ends.
+        done: Literal[False] | None = False if method == "GET" else None
         try:
             async with self._client.stream(
                 method, self._url + path, params=params, content=content, headers=sent
@@ -123,12 +124,12 @@ class Http:
                 async for piece in response.aiter_bytes():
                     text += piece
                     if len(text) > _MAX_BYTES:
-                        raise UnavailableError("its answer is too large", done=False if changes_nothing else None)
+                        raise UnavailableError("its answer is too large", done=done)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol) as error:
             raise UnavailableError(type(error).__name__, done=False) from error
         except httpx.HTTPError as error:
-            raise UnavailableError(type(error).__name__, done=False if changes_nothing else None) from error
-        return self._answer(response, text, done=False if changes_nothing else None)
+            raise UnavailableError(type(error).__name__, done=done) from error
+        return self._answer(response, text, done=done)
 
     def _answer(self, response: httpx.Response, text: bytes, *, done: Literal[False] | None) -> Answer:
         status = response.status_code
@@ -156,4 +157,4 @@ def rejected(words: object) -> RejectedError:
 
 def _seconds(header: str | None) -> float | None:
     # A date is allowed too; nobody sends one here.
-    return float(header) if header is not None and header.strip().isdigit() else None
+    return float(header) if header is not None and header.strip().isdecimal() else None

@@ -854,13 +854,13 @@ class LinkProviderRequest(_message.Message):
     provider: _builtins.str
     """Required: `freshservice`, `zendesk`, `servicenow` or `jira`."""
     url: _builtins.str
-    """Required: its https address without a path, such as `https://example.freshservice.com`."""
+    """Required, at most 255 characters: its https address without a path, such as `https://example.freshservice.com`."""
     credential: _builtins.str
     """Required, 1–4,096 characters, kept encrypted and never told again. Freshservice: an API key; Zendesk:
     `mail/token:token`; ServiceNow: `user:password`; Jira: `mail:token`.
     """
     options_json: _builtins.str
-    """The text of a JSON object: what the vendor needs to know beside; `{}` when absent."""
+    """The text of a JSON object: what the vendor needs to know beside, at most 256 KiB; `{}` when absent."""
     def __init__(
         self,
         *,

@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class AdminServiceStub(object):
-    """What operators do: accounts and their API keys, projects and their members, tenants. gRPC only; the `tickets admin`
+    """What operators do: accounts and their API keys, projects and their members, tenants, links to providers and what
+    is on its way there. gRPC only; the `tickets admin`
     command does the same.
 
     Credentials: metadata `authorization: Bearer <JWT>` with scope `tickets:admin`. Every method can fail with
@@ -103,7 +104,8 @@ class AdminServiceStub(object):
 
 
 class AdminServiceServicer(object):
-    """What operators do: accounts and their API keys, projects and their members, tenants. gRPC only; the `tickets admin`
+    """What operators do: accounts and their API keys, projects and their members, tenants, links to providers and what
+    is on its way there. gRPC only; the `tickets admin`
     command does the same.
 
     Credentials: metadata `authorization: Bearer <JWT>` with scope `tickets:admin`. Every method can fail with
@@ -172,6 +174,7 @@ class AdminServiceServicer(object):
     def LinkProvider(self, request, context):
         """Links an account to an external ITSM provider, or changes the link: within five seconds every ticket that a live key
         creates goes there as well. Nobody is asked there before the first ticket. NOT_FOUND: no such account.
+        INVALID_ARGUMENT: the options are not the vendor's, or the service has no encryption key.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -270,7 +273,8 @@ def add_AdminServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AdminService(object):
-    """What operators do: accounts and their API keys, projects and their members, tenants. gRPC only; the `tickets admin`
+    """What operators do: accounts and their API keys, projects and their members, tenants, links to providers and what
+    is on its way there. gRPC only; the `tickets admin`
     command does the same.
 
     Credentials: metadata `authorization: Bearer <JWT>` with scope `tickets:admin`. Every method can fail with

@@ -27,7 +27,8 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AdminServiceStub:
-    """What operators do: accounts and their API keys, projects and their members, tenants. gRPC only; the `tickets admin`
+    """What operators do: accounts and their API keys, projects and their members, tenants, links to providers and what
+    is on its way there. gRPC only; the `tickets admin`
     command does the same.
 
     Credentials: metadata `authorization: Bearer <JWT>` with scope `tickets:admin`. Every method can fail with
@@ -62,6 +63,7 @@ class AdminServiceStub:
     LinkProvider: _grpc.UnaryUnaryMultiCallable[_service_pb2.LinkProviderRequest, _service_pb2.LinkProviderResponse]
     """Links an account to an external ITSM provider, or changes the link: within five seconds every ticket that a live key
     creates goes there as well. Nobody is asked there before the first ticket. NOT_FOUND: no such account.
+    INVALID_ARGUMENT: the options are not the vendor's, or the service has no encryption key.
     """
     UnlinkProvider: _grpc.UnaryUnaryMultiCallable[_service_pb2.UnlinkProviderRequest, _service_pb2.UnlinkProviderResponse]
     """Ends an account's link; what is on its way is not sent any more. An account without one stays without."""
@@ -72,7 +74,8 @@ class AdminServiceStub:
 
 @_typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
-    """What operators do: accounts and their API keys, projects and their members, tenants. gRPC only; the `tickets admin`
+    """What operators do: accounts and their API keys, projects and their members, tenants, links to providers and what
+    is on its way there. gRPC only; the `tickets admin`
     command does the same.
 
     Credentials: metadata `authorization: Bearer <JWT>` with scope `tickets:admin`. Every method can fail with
@@ -104,6 +107,7 @@ class AdminServiceAsyncStub(AdminServiceStub):
     LinkProvider: _aio.UnaryUnaryMultiCallable[_service_pb2.LinkProviderRequest, _service_pb2.LinkProviderResponse]  # type: ignore[assignment]
     """Links an account to an external ITSM provider, or changes the link: within five seconds every ticket that a live key
     creates goes there as well. Nobody is asked there before the first ticket. NOT_FOUND: no such account.
+    INVALID_ARGUMENT: the options are not the vendor's, or the service has no encryption key.
     """
     UnlinkProvider: _aio.UnaryUnaryMultiCallable[_service_pb2.UnlinkProviderRequest, _service_pb2.UnlinkProviderResponse]  # type: ignore[assignment]
     """Ends an account's link; what is on its way is not sent any more. An account without one stays without."""
@@ -113,7 +117,8 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """Has a delivery tried again at once, and as often as a new one. NOT_FOUND: no such delivery, perhaps because it arrived."""
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
-    """What operators do: accounts and their API keys, projects and their members, tenants. gRPC only; the `tickets admin`
+    """What operators do: accounts and their API keys, projects and their members, tenants, links to providers and what
+    is on its way there. gRPC only; the `tickets admin`
     command does the same.
 
     Credentials: metadata `authorization: Bearer <JWT>` with scope `tickets:admin`. Every method can fail with
@@ -197,6 +202,7 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_service_pb2.LinkProviderResponse, _abc.Awaitable[_service_pb2.LinkProviderResponse]]:
         """Links an account to an external ITSM provider, or changes the link: within five seconds every ticket that a live key
         creates goes there as well. Nobody is asked there before the first ticket. NOT_FOUND: no such account.
+        INVALID_ARGUMENT: the options are not the vendor's, or the service has no encryption key.
         """
 
     @_abc_1.abstractmethod

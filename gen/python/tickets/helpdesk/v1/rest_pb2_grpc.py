@@ -173,14 +173,15 @@ class TicketRestServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def UpdateTicket(self, request, context):
-        """200 and the ticket; 400, 401, 403 and 404.
+        """200 and the ticket; 400, 401, 403, 404 and 412. Header `If-Match`, or `etag` in the body.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CloseTicket(self, request, context):
-        """200 and the ticket; 400, 401, 403 and 404. The body may be empty.
+        """200 and the ticket; 400, 401, 403, 404, 409 and 412. Headers `Idempotency-Key` and `If-Match`. The body may be
+        empty.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -194,7 +195,7 @@ class TicketRestServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def RestoreTicket(self, request, context):
-        """200 and the ticket; 400, 401, 403, 404 and 412. The body may be empty.
+        """200 and the ticket; 400, 401, 403, 404 and 412. Header `If-Match`. The body may be empty.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

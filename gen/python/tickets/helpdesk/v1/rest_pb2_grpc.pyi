@@ -49,13 +49,15 @@ class TicketRestStub:
     CreateTicket: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestCreateTicketRequest, _httpbody_pb2.HttpBody]
     """201 and the ticket; 400, 401, 403 and 409. Header `Idempotency-Key` makes it safe to repeat."""
     UpdateTicket: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestUpdateTicketRequest, _httpbody_pb2.HttpBody]
-    """200 and the ticket; 400, 401, 403 and 404."""
+    """200 and the ticket; 400, 401, 403, 404 and 412. Header `If-Match`, or `etag` in the body."""
     CloseTicket: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestCloseTicketRequest, _httpbody_pb2.HttpBody]
-    """200 and the ticket; 400, 401, 403 and 404. The body may be empty."""
+    """200 and the ticket; 400, 401, 403, 404, 409 and 412. Headers `Idempotency-Key` and `If-Match`. The body may be
+    empty.
+    """
     DeleteTicket: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestDeleteTicketRequest, _httpbody_pb2.HttpBody]
     """200 and the ticket; 401, 403, 404 and 412. Header `If-Match`, or query `etag`."""
     RestoreTicket: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestRestoreTicketRequest, _httpbody_pb2.HttpBody]
-    """200 and the ticket; 400, 401, 403, 404 and 412. The body may be empty."""
+    """200 and the ticket; 400, 401, 403, 404 and 412. Header `If-Match`. The body may be empty."""
     CreateComment: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestCreateCommentRequest, _httpbody_pb2.HttpBody]
     """201 and the comment; 400, 401, 403, 404 and 409. Header `Idempotency-Key` makes it safe to repeat."""
     UpdateComment: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestUpdateCommentRequest, _httpbody_pb2.HttpBody]
@@ -103,13 +105,15 @@ class TicketRestAsyncStub(TicketRestStub):
     CreateTicket: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestCreateTicketRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """201 and the ticket; 400, 401, 403 and 409. Header `Idempotency-Key` makes it safe to repeat."""
     UpdateTicket: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestUpdateTicketRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """200 and the ticket; 400, 401, 403 and 404."""
+    """200 and the ticket; 400, 401, 403, 404 and 412. Header `If-Match`, or `etag` in the body."""
     CloseTicket: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestCloseTicketRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """200 and the ticket; 400, 401, 403 and 404. The body may be empty."""
+    """200 and the ticket; 400, 401, 403, 404, 409 and 412. Headers `Idempotency-Key` and `If-Match`. The body may be
+    empty.
+    """
     DeleteTicket: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestDeleteTicketRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """200 and the ticket; 401, 403, 404 and 412. Header `If-Match`, or query `etag`."""
     RestoreTicket: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestRestoreTicketRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """200 and the ticket; 400, 401, 403, 404 and 412. The body may be empty."""
+    """200 and the ticket; 400, 401, 403, 404 and 412. Header `If-Match`. The body may be empty."""
     CreateComment: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestCreateCommentRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """201 and the comment; 400, 401, 403, 404 and 409. Header `Idempotency-Key` makes it safe to repeat."""
     UpdateComment: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestUpdateCommentRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
@@ -178,7 +182,7 @@ class TicketRestServicer(metaclass=_abc_1.ABCMeta):
         request: _rest_pb2.TicketRestUpdateTicketRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
-        """200 and the ticket; 400, 401, 403 and 404."""
+        """200 and the ticket; 400, 401, 403, 404 and 412. Header `If-Match`, or `etag` in the body."""
 
     @_abc_1.abstractmethod
     def CloseTicket(
@@ -186,7 +190,9 @@ class TicketRestServicer(metaclass=_abc_1.ABCMeta):
         request: _rest_pb2.TicketRestCloseTicketRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
-        """200 and the ticket; 400, 401, 403 and 404. The body may be empty."""
+        """200 and the ticket; 400, 401, 403, 404, 409 and 412. Headers `Idempotency-Key` and `If-Match`. The body may be
+        empty.
+        """
 
     @_abc_1.abstractmethod
     def DeleteTicket(
@@ -202,7 +208,7 @@ class TicketRestServicer(metaclass=_abc_1.ABCMeta):
         request: _rest_pb2.TicketRestRestoreTicketRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
-        """200 and the ticket; 400, 401, 403, 404 and 412. The body may be empty."""
+        """200 and the ticket; 400, 401, 403, 404 and 412. Header `If-Match`. The body may be empty."""
 
     @_abc_1.abstractmethod
     def CreateComment(

@@ -56,7 +56,9 @@ class ListTicketsRequest(_message.Message):
     (`TKT-0001`). 1–200 characters.
     """
     overdue: _builtins.bool
-    """True: only tickets whose `due_at` is past and that are neither resolved nor closed."""
+    """True: only tickets whose `due_at` is past, that are neither resolved nor closed, and whose clock does not stand still
+    since before an instant that the SLA policy gave.
+    """
     include_deleted: _builtins.bool
     """True: deleted ones too."""
     sort: _builtins.str

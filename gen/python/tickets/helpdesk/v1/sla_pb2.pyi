@@ -28,7 +28,7 @@ class _PolicyStatus:
 class _PolicyStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PolicyStatus.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     POLICY_STATUS_UNSPECIFIED: _PolicyStatus.ValueType  # 0
-    """Not said: active."""
+    """Not said: active for a new policy, any in a list."""
     POLICY_STATUS_ACTIVE: _PolicyStatus.ValueType  # 1
     """It is."""
     POLICY_STATUS_INACTIVE: _PolicyStatus.ValueType  # 2
@@ -38,7 +38,7 @@ class PolicyStatus(_PolicyStatus, metaclass=_PolicyStatusEnumTypeWrapper):
     """Whether an SLA policy is for tickets to come."""
 
 POLICY_STATUS_UNSPECIFIED: PolicyStatus.ValueType  # 0
-"""Not said: active."""
+"""Not said: active for a new policy, any in a list."""
 POLICY_STATUS_ACTIVE: PolicyStatus.ValueType  # 1
 """It is."""
 POLICY_STATUS_INACTIVE: PolicyStatus.ValueType  # 2
@@ -116,13 +116,13 @@ class SlaPolicy(_message.Message):
     name: _builtins.str
     """1–255 characters."""
     description: _builtins.str
-    """Markdown. Absent when there is none."""
+    """Markdown, at most 65,536 characters. Absent when there is none."""
     priority: _ticket_pb2.Priority.ValueType
     """The priority it is for. A priority and a type have at most one active policy."""
     first_response_minutes: _builtins.int
-    """Minutes to an agent's first public comment. Absent when that is not promised."""
+    """Minutes to an agent's first public comment, 1–525,600. Absent when that is not promised."""
     resolution_minutes: _builtins.int
-    """Minutes to the resolution."""
+    """Minutes to the resolution, 1–525,600."""
     business_hours_only: _builtins.bool
     """True: only time within the calendar's hours counts."""
     status: Global___PolicyStatus.ValueType
@@ -196,11 +196,11 @@ class Calendar(_message.Message):
     """The `sub` of the token that last changed it. Absent until somebody does."""
     @_builtins.property
     def hours(self) -> _containers.RepeatedCompositeFieldContainer[Global___BusinessHours]:
-        """Any number for a weekday, on the wall of that zone; they may touch or overlap."""
+        """Any number for a weekday, at most 100 in all, on the wall of that zone; they may touch or overlap."""
 
     @_builtins.property
     def holidays(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Dates on which no time counts, such as `2030-12-25`, in order."""
+        """Dates on which no time counts, such as `2030-12-25`, in order; at most 1,000."""
 
     @_builtins.property
     def updated_at(self) -> _timestamp_pb2.Timestamp:

@@ -122,7 +122,7 @@ class TicketRestServicer(object):
     """
 
     def CreateTicket(self, request, context):
-        """201 and the ticket; 401, 403, 409 and 422 as documented. Header `Idempotency-Key` makes it safe to repeat.
+        """201 and the ticket; 400 when the account's provider rejects it, 401, 403, 409 and 422 as documented. Header `Idempotency-Key` makes it safe to repeat.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -43,7 +43,7 @@ class TicketRestStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> TicketRestAsyncStub: ...
     CreateTicket: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestCreateTicketRequest, _httpbody_pb2.HttpBody]
-    """201 and the ticket; 401, 403, 409 and 422 as documented. Header `Idempotency-Key` makes it safe to repeat."""
+    """201 and the ticket; 400 when the account's provider rejects it, 401, 403, 409 and 422 as documented. Header `Idempotency-Key` makes it safe to repeat."""
     GetTicket: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestGetTicketRequest, _httpbody_pb2.HttpBody]
     """200 and the ticket; 401, 403, 404 and 422 as documented."""
     ListTickets: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestListTicketsRequest, _httpbody_pb2.HttpBody]
@@ -85,7 +85,7 @@ class TicketRestAsyncStub(TicketRestStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateTicket: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestCreateTicketRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """201 and the ticket; 401, 403, 409 and 422 as documented. Header `Idempotency-Key` makes it safe to repeat."""
+    """201 and the ticket; 400 when the account's provider rejects it, 401, 403, 409 and 422 as documented. Header `Idempotency-Key` makes it safe to repeat."""
     GetTicket: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestGetTicketRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """200 and the ticket; 401, 403, 404 and 422 as documented."""
     ListTickets: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestListTicketsRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
@@ -130,7 +130,7 @@ class TicketRestServicer(metaclass=_abc_1.ABCMeta):
         request: _rest_pb2.TicketRestCreateTicketRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
-        """201 and the ticket; 401, 403, 409 and 422 as documented. Header `Idempotency-Key` makes it safe to repeat."""
+        """201 and the ticket; 400 when the account's provider rejects it, 401, 403, 409 and 422 as documented. Header `Idempotency-Key` makes it safe to repeat."""
 
     @_abc_1.abstractmethod
     def GetTicket(

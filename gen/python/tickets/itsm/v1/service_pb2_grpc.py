@@ -124,7 +124,8 @@ class TicketServiceServicer(object):
         """Creates a ticket. Metadata `idempotency-key` (1–255 printable characters) makes it safe to repeat: for an hour the
         same key with the same request gets the first answer again, with trailing metadata `idempotent-replayed: true`.
 
-        INVALID_ARGUMENT: a bound is broken. ALREADY_EXISTS: the key was used with another request.
+        INVALID_ARGUMENT: a bound is broken. ALREADY_EXISTS: the key was used with another request. FAILED_PRECONDITION, reason
+        `provider_rejected`: the account's provider rejected it, and nothing is kept.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -179,7 +180,7 @@ class TicketServiceServicer(object):
         """Registers a webhook: it is told of what happens from now on. The answer has its secret, which is shown this once.
 
         INVALID_ARGUMENT: a bound is broken, or the address is none that may be called; with reason `unknown_event`: an event
-        that there is not. ALREADY_EXISTS: there are 20 webhooks already.
+        that there is not. ALREADY_EXISTS: there are 20 webhooks already. UNAVAILABLE: the service has no encryption key.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -211,7 +212,7 @@ class TicketServiceServicer(object):
     def RotateWebhookSecret(self, request, context):
         """Gives a webhook a new secret, shown this once. For 24 hours every message is signed with the old one too.
 
-        NOT_FOUND: the account has no such webhook.
+        NOT_FOUND: the account has no such webhook. UNAVAILABLE: the service has no encryption key.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -45,7 +45,8 @@ class TicketServiceStub:
     """Creates a ticket. Metadata `idempotency-key` (1–255 printable characters) makes it safe to repeat: for an hour the
     same key with the same request gets the first answer again, with trailing metadata `idempotent-replayed: true`.
 
-    INVALID_ARGUMENT: a bound is broken. ALREADY_EXISTS: the key was used with another request.
+    INVALID_ARGUMENT: a bound is broken. ALREADY_EXISTS: the key was used with another request. FAILED_PRECONDITION, reason
+    `provider_rejected`: the account's provider rejected it, and nothing is kept.
     """
     GetTicket: _grpc.UnaryUnaryMultiCallable[_service_pb2.GetTicketRequest, _service_pb2.GetTicketResponse]
     """Reads one ticket. NOT_FOUND: the account has no such ticket. INVALID_ARGUMENT: `ticket_id` is no UUID."""
@@ -74,7 +75,7 @@ class TicketServiceStub:
     """Registers a webhook: it is told of what happens from now on. The answer has its secret, which is shown this once.
 
     INVALID_ARGUMENT: a bound is broken, or the address is none that may be called; with reason `unknown_event`: an event
-    that there is not. ALREADY_EXISTS: there are 20 webhooks already.
+    that there is not. ALREADY_EXISTS: there are 20 webhooks already. UNAVAILABLE: the service has no encryption key.
     """
     ListWebhooks: _grpc.UnaryUnaryMultiCallable[_service_pb2.ListWebhooksRequest, _service_pb2.ListWebhooksResponse]
     """Lists the account's webhooks, oldest first, without secrets."""
@@ -88,7 +89,7 @@ class TicketServiceStub:
     RotateWebhookSecret: _grpc.UnaryUnaryMultiCallable[_service_pb2.RotateWebhookSecretRequest, _service_pb2.RotateWebhookSecretResponse]
     """Gives a webhook a new secret, shown this once. For 24 hours every message is signed with the old one too.
 
-    NOT_FOUND: the account has no such webhook.
+    NOT_FOUND: the account has no such webhook. UNAVAILABLE: the service has no encryption key.
     """
     ListWebhookDeliveries: _grpc.UnaryUnaryMultiCallable[_service_pb2.ListWebhookDeliveriesRequest, _service_pb2.ListWebhookDeliveriesResponse]
     """The last 100 attempts to deliver to a webhook, newest first. NOT_FOUND: the account has no such webhook."""
@@ -115,7 +116,8 @@ class TicketServiceAsyncStub(TicketServiceStub):
     """Creates a ticket. Metadata `idempotency-key` (1–255 printable characters) makes it safe to repeat: for an hour the
     same key with the same request gets the first answer again, with trailing metadata `idempotent-replayed: true`.
 
-    INVALID_ARGUMENT: a bound is broken. ALREADY_EXISTS: the key was used with another request.
+    INVALID_ARGUMENT: a bound is broken. ALREADY_EXISTS: the key was used with another request. FAILED_PRECONDITION, reason
+    `provider_rejected`: the account's provider rejected it, and nothing is kept.
     """
     GetTicket: _aio.UnaryUnaryMultiCallable[_service_pb2.GetTicketRequest, _service_pb2.GetTicketResponse]  # type: ignore[assignment]
     """Reads one ticket. NOT_FOUND: the account has no such ticket. INVALID_ARGUMENT: `ticket_id` is no UUID."""
@@ -144,7 +146,7 @@ class TicketServiceAsyncStub(TicketServiceStub):
     """Registers a webhook: it is told of what happens from now on. The answer has its secret, which is shown this once.
 
     INVALID_ARGUMENT: a bound is broken, or the address is none that may be called; with reason `unknown_event`: an event
-    that there is not. ALREADY_EXISTS: there are 20 webhooks already.
+    that there is not. ALREADY_EXISTS: there are 20 webhooks already. UNAVAILABLE: the service has no encryption key.
     """
     ListWebhooks: _aio.UnaryUnaryMultiCallable[_service_pb2.ListWebhooksRequest, _service_pb2.ListWebhooksResponse]  # type: ignore[assignment]
     """Lists the account's webhooks, oldest first, without secrets."""
@@ -158,7 +160,7 @@ class TicketServiceAsyncStub(TicketServiceStub):
     RotateWebhookSecret: _aio.UnaryUnaryMultiCallable[_service_pb2.RotateWebhookSecretRequest, _service_pb2.RotateWebhookSecretResponse]  # type: ignore[assignment]
     """Gives a webhook a new secret, shown this once. For 24 hours every message is signed with the old one too.
 
-    NOT_FOUND: the account has no such webhook.
+    NOT_FOUND: the account has no such webhook. UNAVAILABLE: the service has no encryption key.
     """
     ListWebhookDeliveries: _aio.UnaryUnaryMultiCallable[_service_pb2.ListWebhookDeliveriesRequest, _service_pb2.ListWebhookDeliveriesResponse]  # type: ignore[assignment]
     """The last 100 attempts to deliver to a webhook, newest first. NOT_FOUND: the account has no such webhook."""
@@ -188,7 +190,8 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
         """Creates a ticket. Metadata `idempotency-key` (1–255 printable characters) makes it safe to repeat: for an hour the
         same key with the same request gets the first answer again, with trailing metadata `idempotent-replayed: true`.
 
-        INVALID_ARGUMENT: a bound is broken. ALREADY_EXISTS: the key was used with another request.
+        INVALID_ARGUMENT: a bound is broken. ALREADY_EXISTS: the key was used with another request. FAILED_PRECONDITION, reason
+        `provider_rejected`: the account's provider rejected it, and nothing is kept.
         """
 
     @_abc_1.abstractmethod
@@ -253,7 +256,7 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
         """Registers a webhook: it is told of what happens from now on. The answer has its secret, which is shown this once.
 
         INVALID_ARGUMENT: a bound is broken, or the address is none that may be called; with reason `unknown_event`: an event
-        that there is not. ALREADY_EXISTS: there are 20 webhooks already.
+        that there is not. ALREADY_EXISTS: there are 20 webhooks already. UNAVAILABLE: the service has no encryption key.
         """
 
     @_abc_1.abstractmethod
@@ -291,7 +294,7 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_service_pb2.RotateWebhookSecretResponse, _abc.Awaitable[_service_pb2.RotateWebhookSecretResponse]]:
         """Gives a webhook a new secret, shown this once. For 24 hours every message is signed with the old one too.
 
-        NOT_FOUND: the account has no such webhook.
+        NOT_FOUND: the account has no such webhook. UNAVAILABLE: the service has no encryption key.
         """
 
     @_abc_1.abstractmethod
