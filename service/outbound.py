@@ -27,6 +27,9 @@ _CONNECT_SECONDS = 5.0
 _MAX_BYTES = 64 * 1024
 _DRAIN_SECONDS = 1.0
 _IDLE_SECONDS = 15.0
+# Of all that comes behind a request: heads without end would keep the process busy.
+_MOST_READ = 2 * _MAX_BYTES
+_READ_AT_ONCE = 16 * 1024
 _RESOLVERS = 8
 
 _PORTS = {"http": 80, "https": 443}
@@ -137,6 +140,44 @@ def is_public(address: IPv4Address | IPv6Address) -> bool:
     return address in _ROUTED_V6 and not any(address in network for network in _REFUSED_V6)
 
 
+class _Bounded(httpcore.AsyncNetworkStream):
+    """A connection that breaks off when too much comes behind what was sent last."""
+
+    def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
+        self._stream = stream
+        self._read = 0
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109 - as the interface has it
+        """Read some."""
+        came = await self._stream.read(min(max_bytes, _READ_AT_ONCE), timeout)
+        self._read += len(came)
+        if self._read > _MOST_READ:
+            raise httpcore.ReadError("its answer is too long")
+        return came
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109 - as the interface has it
+        """Write all of it."""
+        self._read = 0
+        await self._stream.write(buffer, timeout)
+
+    async def aclose(self) -> None:
+        """Close it."""
+        await self._stream.aclose()
+
+    async def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - as the interface has it
+    ) -> httpcore.AsyncNetworkStream:
+        """The same with TLS."""
+        return _Bounded(await self._stream.start_tls(ssl_context, server_hostname, timeout))
+
+    def get_extra_info(self, info: str) -> Any:
+        """What is known of it."""
+        return self._stream.get_extra_info(info)
+
+
 class _Backend(httpcore.AsyncNetworkBackend):
     """Connects to what it has resolved and looked at itself."""
 
@@ -174,7 +215,8 @@ class _Backend(httpcore.AsyncNetworkBackend):
         failure: Exception = UnreachableError("its host has no address")
         for address in await self.addresses(host, port):
             try:
-                return await self._network.connect_tcp(address, port, timeout or _CONNECT_SECONDS, local_address)
+                stream = await self._network.connect_tcp(address, port, timeout or _CONNECT_SECONDS, local_address)
+                return _Bounded(stream)
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 failure = error
         raise failure

@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -105,6 +106,8 @@ class Deliveries:
         self._vault = vault
         self._first_pause = settings.delivery_pause_seconds
         self._client = httpx.AsyncClient(
+            # One for all accounts: what one provider sets is for no other's call.
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
             timeout=_PATIENT_SECONDS,
             follow_redirects=False,
             trust_env=False,
@@ -132,9 +135,10 @@ class Deliveries:
             stored = await idempotency.replay(self._database, call, scope, queries.CREATE)
             if stored is not None:
                 return stored
+            until = _now() + _WAIT_SECONDS
             delivery = await self._claim(call, scope, values)
             if delivery is not None:
-                ticket = await self._create(delivery, _WAIT_SECONDS)
+                ticket = await self._create(delivery, until)
                 if ticket is not None:
                     return ticket
                 if call.idempotency_key is None:
@@ -144,12 +148,13 @@ class Deliveries:
     async def deliver(self, account_id: UUID, delivery_id: UUID) -> None:
         """Tell the provider of a change now, if it is the turn of that; it stays queued if that does not work."""
         named = {"account_id": account_id, "delivery_id": delivery_id, **_lease(_WAIT_SECONDS)}
+        until = _now() + _WAIT_SECONDS
         try:
             delivery = await self._database.one(queries.LEASE, named)
         except TicketError:
             return
         if delivery is not None:
-            await self._work(delivery, _WAIT_SECONDS)
+            await self._work(delivery, until)
 
     async def work(self, database: Database) -> None:
         """Take up whatever is due, of all accounts; run in the background, in every process.
@@ -161,9 +166,12 @@ class Deliveries:
             in_hand = Counter(self._in_hand.values())
             busy = [account_id for account_id, number in in_hand.items() if number >= _MOST_OF_ACCOUNT]
             wanted = {"rows": rows, "busy": busy}
+            begun = _now()
             due = await database.all(queries.LEASE_DUE, {**wanted, **_lease(_PATIENT_SECONDS)})
             for delivery in due:
-                task = asyncio.create_task(self._work(delivery, _PATIENT_SECONDS))
+                # For a creation that is not kept yet somebody may wait.
+                seconds = _PATIENT_SECONDS if delivery["is_kept"] else _WAIT_SECONDS
+                task = asyncio.create_task(self._work(delivery, begun + seconds))
                 self._in_hand[task] = delivery["account_id"]
                 task.add_done_callback(self._in_hand.pop)
             if len(due) < rows:
@@ -194,28 +202,31 @@ class Deliveries:
             raise TicketError("idempotency_mismatch")
         return await self._database.one(queries.TAKE_OVER, {**key, **_lease(_WAIT_SECONDS)})
 
-    async def _work(self, delivery: Row, seconds: float) -> None:
+    async def _work(self, delivery: Row, until: float) -> None:
         """Go on with a delivery that is ours. What breaks off is found when its lease ends."""
         try:
             if delivery["kind"] == "create":
-                await self._create(delivery, seconds)
+                await self._create(delivery, until)
             else:
-                await self._update(delivery, seconds)
+                await self._update(delivery, until)
         except TicketError as error:
             _log.info("delivery", delivery=str(delivery["id"]), outcome=error.reason)
         except Exception:
             # As broad as the work it repeats: one delivery must not end all that are under way.
             _log.exception("delivery", delivery=str(delivery["id"]), outcome="internal")
 
-    async def _create(self, delivery: Row, seconds: float) -> Row | None:
+    async def _create(self, delivery: Row, until: float) -> Row | None:
         """The ticket, here and there or here alone; None if somebody else has taken it over, or answered its key.
 
-        Raises TicketError `provider_rejected` where nothing is kept.
+        The provider is asked until an instant of the loop's clock, which is before the lease ends. Raises TicketError
+        `provider_rejected` where nothing is kept.
         """
         if await self._is_answered(delivery):
             await self._database.one(queries.DROP_DELIVERY, _ours(delivery))
             return None
         members = jsontext.parse(delivery["members"].text.encode())
+        if delivery["is_requeued"] and delivery["is_kept"]:
+            members = await self._by_now(delivery, members)
         new = NewExternal(str(delivery["ticket_id"]), *(members[name] for name in NewExternal._fields[1:]))
 
         async def ask(provider: Provider, name: str) -> Mapping[str, str | None]:
@@ -225,7 +236,7 @@ class Deliveries:
                 await provider.update(found.id, {"status": new.status})
             return _external(name, *(found or await provider.create(new)))
 
-        outcome = await self._ask(delivery, ask, seconds)
+        outcome = await self._ask(delivery, ask, until)
         if delivery["is_kept"]:
             await self._created_later(delivery, outcome)
             return None
@@ -248,7 +259,18 @@ class Deliveries:
             "request_id": delivery["request_id"],
         }
         is_keyed = delivery["idempotency_key"] is not None
-        return await self._database.one(statements.keyed if is_keyed else statements.plain, ticket)
+        try:
+            return await self._database.one(statements.keyed if is_keyed else statements.plain, ticket)
+        except ConstraintViolationError:
+            # Its key was answered meanwhile, by a process to which the account has no provider.
+            await self._database.one(queries.DROP_DELIVERY, _ours(delivery))
+            return None
+
+    async def _by_now(self, delivery: Row, members: Mapping[str, Any]) -> dict[str, Any]:
+        """What the ticket of a delivery has by now of these members."""
+        named = {"account_id": delivery["account_id"], "live": True, "ticket_id": delivery["ticket_id"]}
+        ticket = await self._database.one(queries.GET, named)
+        return dict(members) if ticket is None else {name: ticket[name] for name in members}
 
     async def _is_answered(self, delivery: Row) -> bool:
         """Whether its key was answered between a look and the claim, or without the provider that is unlinked."""
@@ -266,7 +288,7 @@ class Deliveries:
             told = {name: delivery[name] for name in ("ticket_id", "request_id")} | {"live": True, "actor": _SYSTEM}
             await self._database.one(queries.DELIVERED, {**_ours(delivery), **outcome, **told})
 
-    async def _update(self, delivery: Row, seconds: float) -> None:
+    async def _update(self, delivery: Row, until: float) -> None:
         """Tell the provider of a change."""
         named = {"account_id": delivery["account_id"], "live": True, "ticket_id": delivery["ticket_id"]}
         ticket = await self._database.one(queries.GET, named)
@@ -280,16 +302,16 @@ class Deliveries:
         async def ask(provider: Provider, _: str) -> None:
             await provider.update(ticket["external_ticket_id"], members)
 
-        outcome = await self._ask(delivery, ask, seconds, of=ticket)
+        outcome = await self._ask(delivery, ask, until, of=ticket)
         if isinstance(outcome, _Failure):
             await self._fail(delivery, outcome)
         else:
             await self._database.one(queries.DROP_DELIVERY, _ours(delivery))
 
     async def _ask(
-        self, delivery: Row, ask: Callable[[Provider, str], Awaitable[T]], seconds: float, of: Row | None = None
+        self, delivery: Row, ask: Callable[[Provider, str], Awaitable[T]], until: float, of: Row | None = None
     ) -> "T | _Failure | None":
-        """What the account's provider answers, within so many seconds; None when there is none any more.
+        """What the account's provider answers until an instant; None when there is none any more.
 
         `of` is the ticket that it has to have: at another address the same id is somebody else's.
         """
@@ -303,25 +325,12 @@ class Deliveries:
             asked = provider(self._client, self._link(row))
         except SealedError:
             return _Failure("the credential cannot be decrypted", maybe_done)
+        if _now() >= until:
+            return _Failure("no time was left to ask it", maybe_done)
         breaker = self._breakers.setdefault(account_id, Breaker())
         if not breaker.lets():
             return _Failure("the provider failed too often just now", maybe_done)
-        try:
-            async with asyncio.timeout(seconds):
-                outcome = await ask(asked, row["provider"])
-        except (UnavailableError, TimeoutError) as error:
-            breaker.ended(well=False)
-            done = error.done if isinstance(error, UnavailableError) else None
-            after = error.retry_after if isinstance(error, UnavailableError) else None
-            return _Failure(str(error) or "no answer in time", maybe_done or done is None, after)
-        except UnlinkedError as error:
-            breaker.ended(well=True)
-            return _Failure(str(error), maybe_done)
-        except RejectedError as error:
-            breaker.ended(well=True)
-            return _Failure(str(error), maybe_done, for_good=True)
-        breaker.ended(well=True)
-        return outcome
+        return await _answer(ask(asked, row["provider"]), breaker, until, maybe_done=maybe_done)
 
     def _link(self, row: Row) -> Link:
         options = jsontext.parse(row["options"].text.encode())
@@ -340,7 +349,7 @@ class Deliveries:
             "state": "dead" if is_over else "queued",
             "pause": max(pause, min(failure.retry_after or 0, _LONGEST_PAUSE)),
             "maybe_done": failure.maybe_done,
-            "last_error": failure.why,
+            "last_error": failure.why.replace("\0", ""),
         }
 
 
@@ -350,6 +359,30 @@ async def _find(provider: Provider, key: str) -> External | None:
         return await provider.find(key)
     except RejectedError as error:
         raise UnavailableError(str(error), done=None) from error
+
+
+async def _answer(asked: Awaitable[T], breaker: Breaker, until: float, *, maybe_done: bool) -> "T | _Failure":
+    """What a provider answers, or why it does not; its breaker is told."""
+    try:
+        async with asyncio.timeout_at(until):
+            answer = await asked
+    except (UnavailableError, TimeoutError) as error:
+        breaker.ended(well=False)
+        done = error.done if isinstance(error, UnavailableError) else None
+        after = error.retry_after if isinstance(error, UnavailableError) else None
+        return _Failure(str(error) or "no answer in time", maybe_done or done is None, after)
+    except UnlinkedError as error:
+        breaker.ended(well=True)
+        return _Failure(str(error), maybe_done)
+    except RejectedError as error:
+        breaker.ended(well=True)
+        return _Failure(str(error), maybe_done, for_good=True)
+    breaker.ended(well=True)
+    return answer
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def _lease(seconds: float) -> dict[str, Any]:
@@ -366,6 +399,8 @@ def _has(link: Row, ticket: Row) -> bool:
 
 
 def _external(provider: str | None, id_: str | None, url: str | None) -> dict[str, str | None]:
+    if id_ is not None and not id_.isprintable():
+        raise UnavailableError("it named the ticket by what is no id", done=None)
     return {"external_provider": provider, "external_ticket_id": id_, "external_ticket_url": url}
 
 

@@ -10,6 +10,8 @@ import hashlib
 import hmac
 import random
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,8 +74,7 @@ class Sending:
         under_way: set[asyncio.Task[None]] = set()
         try:
             while True:
-                rows = _AT_ONCE - len(under_way)
-                due = await database.all(queries.LEASE, {"rows": rows, "lease": uuid7()}) if rows else []
+                due = await self._lease(database, _AT_ONCE - len(under_way))
                 under_way |= {asyncio.create_task(self._send(database, message)) for message in due}
                 if not under_way:
                     return
@@ -82,6 +83,14 @@ class Sending:
             for task in under_way:
                 task.cancel()
             await asyncio.gather(*under_way, return_exceptions=True)
+
+    async def _lease(self, database: Database, rows: int) -> Sequence[Row]:
+        """Messages whose turn it is. A database that is away is no reason to break off those under way."""
+        try:
+            return await database.all(queries.LEASE, {"rows": rows, "lease": uuid7()}) if rows else []
+        except TicketError as error:
+            _log.info("webhooks", outcome=error.reason)
+            return []
 
     async def _send(self, database: Database, message: Row) -> None:
         """Send a message that is ours. What breaks off is found when its lease ends."""
@@ -109,8 +118,10 @@ class Sending:
         return _End(answer.status, retry_after=answer.retry_after)
 
     def _headers(self, message: Row, body: bytes) -> dict[str, str]:
-        sealed = [message["secret"], message["previous_secret"]]
-        secrets = [self._vault.open(bytes(one)) for one in sealed if one is not None]
+        secrets = [self._vault.open(bytes(message["secret"]))]
+        if message["previous_secret"] is not None:
+            with suppress(SealedError):  # its key may have gone; the new secret is what counts
+                secrets.append(self._vault.open(bytes(message["previous_secret"])))
         return signed(message["event_id"], int(time.time()), body, secrets)
 
     async def _record(self, database: Database, message: Row, end: _End, seconds: float) -> None:

@@ -17,6 +17,7 @@ from sqlalchemy import (
     Table,
     Text,
     Uuid,
+    all_,
     and_,
     bindparam,
     case,
@@ -114,7 +115,8 @@ def update_webhook(changed: frozenset[str]) -> Statement:
 RESUME = Statement(
     update(messages)
     .where(*_mine(messages, webhook_id=_webhook_id))
-    .values(attempts=0, next_attempt_at=func.now())
+    # Whoever is at one of them has no say any more.
+    .values(attempts=0, next_attempt_at=func.now(), lease=null())
     .returning(messages.c.version)
 )
 ROTATE = Statement(
@@ -128,12 +130,14 @@ ROTATE = Statement(
     )
     .returning(webhooks)
 )
-# Before the webhook, because whoever records an attempt locks in this order.
 DELETE_QUEUE = Statement(delete(messages).where(*_mine(messages, webhook_id=_webhook_id)).returning(messages.c.version))
+LOCK = Statement(select(webhooks.c.id).where(*_ONE).with_for_update(key_share=True))
 DELETE = Statement(delete(webhooks).where(*_ONE).returning(webhooks.c.id))
 
 _log = _mine(attempts, webhook_id=_webhook_id)
-LIST_ATTEMPTS = Statement(select(attempts).where(*_log).order_by(attempts.c.id.desc()).limit(KEPT_ATTEMPTS))
+# What is sent again by a replay is in no list.
+_shown = tuple(column for column in attempts.c if column.name != "body")
+LIST_ATTEMPTS = Statement(select(*_shown).where(*_log).order_by(attempts.c.id.desc()).limit(KEPT_ATTEMPTS))
 
 
 def _replay() -> Statement:
@@ -143,9 +147,10 @@ def _replay() -> Statement:
     names = ["account_id", "live", "webhook_id", "ticket_id", "version", "type", "event_id", "body"]
     again = upsert(messages).from_select(names, select(*(replayed.c[name] for name in names)))
     queued = again.on_conflict_do_update(
-        constraint=messages.primary_key, set_={"attempts": 0, "next_attempt_at": func.now()}
+        constraint=messages.primary_key, set_={"attempts": 0, "next_attempt_at": func.now(), "lease": null()}
     )
-    return Statement(select(replayed).add_cte(queued.returning(messages.c.version).cte("queued")))
+    shown = select(*(replayed.c[column.name] for column in _shown))
+    return Statement(shown.add_cte(queued.returning(messages.c.version).cte("queued")))
 
 
 REPLAY = _replay()
@@ -172,6 +177,7 @@ def _take(room: int = _QUEUE) -> Select[Any]:
     queue = select(literal(1)).where(_of_webhook).correlate(webhooks).limit(room).subquery("queue")
     return (
         select(webhooks, events.ALL_ENDED_BEFORE.label("fence"))
+        .where(webhooks.c.id != all_(bindparam("failed", type_=ARRAY(Text))))
         .where(webhooks.c.is_active, _has_news, select(func.count()).select_from(queue).scalar_subquery() < room)
         .order_by(webhooks.c.transaction_id, webhooks.c.event_id)
         .limit(1)

@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Sequence
 from typing import Any, Protocol, get_args
 
+import structlog
 from ulid import ULID
 
 from service import jsontext
@@ -31,6 +32,8 @@ _SECRET_BYTES = 32
 _TOLD_LENGTH = 100
 # Events of one webhook that become messages in one transaction.
 _ROWS = 100
+
+_log = structlog.get_logger()
 
 
 class WebhookHost(Host, Protocol):
@@ -80,8 +83,10 @@ async def update_webhook(host: WebhookHost, call: Call, command: UpdateWebhook) 
 async def delete_webhook(connection: Connection, call: Call, command: WebhookNamed) -> View:
     """Delete a webhook, with what it was to be told yet, and its log."""
     named = _named(call, command.path.webhook_id)
+    # In the order in which a change locks too.
+    _found(await connection.one(queries.LOCK, named))
     await connection.all(queries.DELETE_QUEUE, named)
-    _found(await connection.one(queries.DELETE, named))
+    await connection.one(queries.DELETE, named)
     return {}
 
 
@@ -117,12 +122,21 @@ async def fan_out(database: Database) -> None:
 
     A webhook's place moves in the transaction that queues its messages, so none is queued twice and none is left out.
     """
+    failed: list[str] = []
     while True:
-        async with database.transaction() as connection:
-            webhook = await connection.one(queries.TAKE, {})
+        webhook = None
+        try:
+            async with database.transaction() as connection:
+                webhook = await connection.one(queries.TAKE, {"failed": failed})
+                if webhook is None:
+                    return
+                await _tell(connection, webhook)
+        except TicketError as error:
             if webhook is None:
-                return
-            await _tell(connection, webhook)
+                raise
+            # Such as one that is far behind: it must not hold up all others.
+            _log.warning("webhooks", webhook=webhook["id"], outcome=error.reason)
+            failed.append(webhook["id"])
 
 
 async def _tell(connection: Connection, webhook: Row) -> None:

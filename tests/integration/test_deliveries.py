@@ -4,13 +4,14 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, get_args
 from uuid import uuid4
 
 import grpc
 import pytest
-from emulators.http import Fault, Response
+from emulators.http import Fault, Request, Response
 from emulators.zendesk import CREDENTIAL, Zendesk
 from harness import Grpc, Reply, Rest
 from linked import (
@@ -278,6 +279,37 @@ async def test_what_fails_too_often_is_dead(apart: World, process: Process, monk
         await process.work_off()
         assert [one["subject"] for one in desk.tickets] == ["Changed"]
         assert (await process.get(program, ticket))["external_ticket_id"] == str(desk.tickets[0]["id"])
+
+
+async def test_a_creation_that_was_rejected_later_goes_with_what_is_there_by_now(
+    apart: World, process: Process
+) -> None:
+    async with linked(apart) as (program, desk):
+        desk.faults.append(DOWN)
+        bad: dict[str, Any] = {**BAD}
+        ticket = await process.create(program, **bad)
+        await process.work()
+        await process.update(program, ticket, description="Since ten.")
+        [dead] = (await apart.operate(admin.list_deliveries, account_id=program.account_id, state="dead"))["deliveries"]
+        await apart.operate(admin.requeue_delivery, delivery_id=dead["id"])
+        await process.work_off()
+        assert [one["description"] for one in desk.tickets] == ["Since ten."]
+        assert deliveries(apart, program.account_id) == []
+
+
+async def test_what_one_provider_sets_as_a_cookie_goes_to_no_other(apart: World, process: Process) -> None:
+    async with linked(apart) as (program, desk), linked(apart) as (stranger, other):
+        answer = desk._handle
+
+        async def set_cookie(request: Request) -> Response:
+            response = answer(request)
+            made = response if isinstance(response, Response) else await response
+            return replace(made, headers={**made.headers, "set-cookie": "session=of-one; Path=/"})
+
+        desk._handle = set_cookie
+        await process.create(program)
+        await process.create(stranger)
+        assert [request.headers.get("cookie") for request in (*desk.requests[1:], *other.requests)] == [None]
 
 
 async def test_an_account_that_is_unlinked_has_nothing_more_to_tell(apart: World, process: Process) -> None:

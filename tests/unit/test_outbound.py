@@ -1,8 +1,9 @@
 """Which addresses may be called, and that what is called is what was looked at."""
 
+import asyncio
 import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -154,6 +155,20 @@ async def test_an_answer_counts_once_its_status_is_there(
         server.faults = [fault] if fault else []
         assert (await outside(True).post(server.url, {}, b"{}", 5)).status == status
         assert len(server.requests) == 1
+
+
+async def test_heads_without_end_break_off(outside: Outside) -> None:
+    async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            while True:
+                writer.write(b"HTTP/1.1 103 Early Hints\r\n\r\n" * 1000)
+                await writer.drain()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(UnreachableError, match="broke off"):
+            await outside(True).post(f"http://127.0.0.1:{port}/", {}, b"{}", 15)
 
 
 @pytest.mark.parametrize("name", ["receiver.example", "other.example"])
