@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import os
+import random
 import pwd
 import signal
 import socket
@@ -17,12 +18,20 @@ from typing import Final
 _STDERR: Final = 2
 
 
+# Below those that a system gives to connections of its own: nobody gets one by chance between a look and its use.
+_PORTS = range(20_000, 32_000)
+
+
 def free_port(host: str = "127.0.0.1") -> int:
-    """Return a TCP port that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a TCP port that nothing listens on now. Raises OSError when there seems to be none."""
+    for port in random.sample(_PORTS, 100):
+        with socket.socket() as probe:
+            try:
+                probe.bind((host, port))
+            except OSError:
+                continue
+            return port
+    raise OSError("no free port")
 
 
 def wait_for(check: Callable[[], bool], *, what: str, timeout: float, interval: float = 0.02) -> None:
