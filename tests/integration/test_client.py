@@ -935,7 +935,7 @@ async def test_a_condition_is_no_change(client: Client, server: Server) -> None:
 async def test_a_list_by_offset_ends_at_the_total(client: Client, server: Server) -> None:
     def page(*ids: str, total: int) -> list[Message]:
         tickets = [{"id": id_, "created_at": {"seconds": 7}} for id_ in ids]
-        return [itsm_pb2.ListTicketsResponse(tickets=tickets, total=total)]  # type: ignore[arg-type]
+        return [itsm_pb2.ListTicketsResponse(tickets=tickets, total=total)]  # type: ignore[arg-type]  # messages as dicts
 
     server.scripts += [page("e", "d", total=4), page("d", "c", total=5), page("b", total=5)]
     assert [ticket.id for ticket in await client.many("itsm.list", page_size=2)] == list("edcb")
@@ -997,7 +997,7 @@ async def test_a_watch_that_is_closed_ends_its_call(client: Client, server: Serv
 
             return grpc.unary_stream_rpc_method_handler(answer)
 
-    server.service = Told().service  # type: ignore[assignment, method-assign]
+    server.service = Told().service  # type: ignore[assignment, method-assign]  # another
     watch = client.client.handoff.tickets.watch(P)
     await client.next(watch)
     await client.close(watch)

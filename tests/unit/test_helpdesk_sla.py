@@ -605,7 +605,7 @@ def test_every_minute_counts_if_the_wall_says_so(random: Random) -> None:
 @pytest.mark.long
 def test_every_minute_of_100_000_histories_counts_if_the_wall_says_so() -> None:
     for number in range(100_000):
-        check(some_history(Random(number)))  # noqa: S311
+        check(some_history(Random(number)))  # noqa: S311 - the same histories in every run
 
 
 @settings(max_examples=200, deadline=None)
