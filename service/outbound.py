@@ -8,13 +8,14 @@ import asyncio
 import socket
 import ssl
 from collections.abc import AsyncIterator, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+import aiodns
 import httpcore
+from aiodns.error import DNSError
 from httpx import create_ssl_context
 
 from service.settings import Settings
@@ -30,7 +31,6 @@ _IDLE_SECONDS = 15.0
 # Of all that comes behind a request: heads without end would keep the process busy.
 _MOST_READ = 2 * _MAX_BYTES
 _READ_AT_ONCE = 16 * 1024
-_RESOLVERS = 8
 
 _PORTS = {"http": 80, "https": 443}
 _USER_AGENT = b"tickets-webhooks"
@@ -75,7 +75,7 @@ class Outbound:
     async def close(self) -> None:
         """Give back the connections."""
         await self._pool.aclose()
-        self._backend.close()
+        await self._backend.close()
 
     async def check(self, url: str) -> None:
         """Raise UnreachableError for an address that would be refused, or that does not exist, as of now."""
@@ -184,19 +184,19 @@ class _Backend(httpcore.AsyncNetworkBackend):
     def __init__(self, *, allows_private: bool) -> None:
         self._allows_private = allows_private
         self._network = httpcore.AnyIOBackend()
-        # Of its own: a resolver that hangs holds nobody else's threads.
-        self._threads = ThreadPoolExecutor(_RESOLVERS, "resolve")
+        # The system's own would hold a thread for each name whose servers hang.
+        self._resolver = aiodns.DNSResolver()
 
-    def close(self) -> None:
-        """Let the threads end."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+    async def close(self) -> None:
+        """Look up nothing more."""
+        await self._resolver.close()
 
     async def addresses(self, host: str, port: int) -> list[str]:
         """The addresses of a host. Raises UnreachableError: there is none, or one of them is not for callers."""
         try:
             async with asyncio.timeout(_RESOLVE_SECONDS):
-                found = await asyncio.get_running_loop().run_in_executor(self._threads, _resolve, host, port)
-        except (OSError, UnicodeError):  # a timeout is an OSError too
+                found = await _resolve(self._resolver, host, port)
+        except (DNSError, UnicodeError, TimeoutError):
             raise UnreachableError("its host has no address") from None
         if not self._allows_private and not all(is_public(ip_address(address)) for address in found):
             # Which one it is, is nobody's business.
@@ -230,7 +230,10 @@ class _Backend(httpcore.AsyncNetworkBackend):
         await asyncio.sleep(seconds)
 
 
-def _resolve(host: str, port: int) -> list[str]:
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+async def _resolve(resolver: aiodns.DNSResolver, host: str, port: int) -> list[str]:
+    with suppress(OSError):
+        # A number is no name, however it is written (short, octal, hexadecimal).
+        return [socket.inet_ntoa(socket.inet_aton(host))]
+    found = await resolver.getaddrinfo(host, port=port, type=socket.SOCK_STREAM)
     # Each once, in the resolver's order.
-    return list(dict.fromkeys(str(address[0]) for *_, address in found))
+    return list(dict.fromkeys(node.addr[0].decode() for node in found.nodes))

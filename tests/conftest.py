@@ -7,6 +7,8 @@ import grpc
 import httpx
 import pytest
 from harness import Grpc, Rest
+from hooks import Machine, Process, Receiver
+from linked import own_database
 from system import Issuer, Service, World, run_service
 
 from service import migrations
@@ -84,3 +86,24 @@ def rest(client: httpx.AsyncClient) -> Rest:
 @pytest.fixture
 def rpc(channel: grpc.aio.Channel) -> Grpc:
     return Grpc(channel)
+
+
+@pytest.fixture(scope="module")
+def machine(database_url: str) -> Iterator[Machine]:
+    # No service runs on it, so that nothing is sent but by the test.
+    with own_database(database_url) as url:
+        yield Machine(url)
+
+
+@pytest.fixture
+async def process(machine: Machine) -> AsyncIterator[Process]:
+    async with machine.process() as process:
+        yield process
+        machine.rows("DELETE FROM itsm_webhooks")
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    receiver = Receiver()
+    async with receiver.listening():
+        yield receiver

@@ -116,7 +116,7 @@ def update_ticket(changed: frozenset[str], *, mirrored: bool = False) -> Stateme
         events.changes(before, after, sorted(changed)).label("changes"),
     )
     written = told.select_from(after.join(before, after.c.id == before.c.id)).cte("written")
-    others = [events.append(tables.events, written, written.c.kind, written.c.changes)]
+    others = [events.append(tables.events, written, written.c.kind, written.c.changes, _members(written))]
     if "status" in changed:
         moved = written.c.old_status != written.c.status
         others.append(
@@ -130,6 +130,11 @@ def update_ticket(changed: frozenset[str], *, mirrored: bool = False) -> Stateme
     if mirrored:
         others.append(_mirror(after))
     return Statement(select(after).add_cte(*others))
+
+
+def _members(written: CTE) -> dict[str, ColumnElement[Any]]:
+    names = select(func.json_object_keys(written.c.changes)).correlate(written).scalar_subquery()
+    return {"members": func.array(names, type_=ARRAY(Text))}
 
 
 deliveries, links = providers.deliveries, providers.links
@@ -278,7 +283,8 @@ def _delivered() -> Statement:
     )
     told = select(after, events.changes(before, after, names).label("changes"))
     written = told.select_from(after.join(before, after.c.id == before.c.id)).cte("written")
-    return Statement(select(after).add_cte(events.append(tables.events, written, "ticket.updated", written.c.changes)))
+    event = events.append(tables.events, written, "ticket.updated", written.c.changes, _members(written))
+    return Statement(select(after).add_cte(event))
 
 
 DELIVERED = _delivered()

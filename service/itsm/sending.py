@@ -10,15 +10,17 @@ import hashlib
 import hmac
 import random
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 import structlog
 from ulid import ULID
 
-from service.database import ConstraintViolationError, Database
+from service.database import Connection, ConstraintViolationError, Database
 from service.errors import TicketError
 from service.fields import uuid7
 from service.itsm import webhook_queries as queries
@@ -28,12 +30,13 @@ from service.statement import Row
 from service.vault import SealedError, Vault
 
 _SECONDS = 15.0
-_AT_ONCE = 32
+_AT_ONCE = 128
 # How long those under way are waited for before there may be others.
 _LOOK_SECONDS = 0.5
 _MINUTE, _HOUR = 60.0, 3600.0
 # After each failure, as the Standard Webhooks specification has it: three days, all in all.
 PAUSES = (5.0, 5 * _MINUTE, 30 * _MINUTE, *(hours * _HOUR for hours in (2, 5, 10, 14, 20, 24)))
+_ATTEMPTS = len(PAUSES) + 1
 # What `delivery_pause_seconds` is when those are as they stand.
 _USUAL_PAUSE = 10.0
 _JITTER = (0.9, 1.1)
@@ -71,23 +74,29 @@ class Sending:
 
     async def work(self, database: Database) -> None:
         """Send whatever is due, of all accounts, until nothing is; run in the background, in every process."""
-        under_way: set[asyncio.Task[None]] = set()
+        # With the account of each.
+        under_way: dict[asyncio.Task[None], UUID] = {}
         try:
             while True:
-                due = await self._lease(database, _AT_ONCE - len(under_way))
-                under_way |= {asyncio.create_task(self._send(database, message)) for message in due}
+                for message in await self._lease(database, under_way):
+                    under_way[asyncio.create_task(self._send(database, message))] = message["account_id"]
                 if not under_way:
                     return
-                _, under_way = await asyncio.wait(under_way, timeout=_LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+                ended, _ = await asyncio.wait(under_way, timeout=_LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+                for task in ended:
+                    del under_way[task]
         finally:
             for task in under_way:
                 task.cancel()
             await asyncio.gather(*under_way, return_exceptions=True)
 
-    async def _lease(self, database: Database, rows: int) -> Sequence[Row]:
+    async def _lease(self, database: Database, under_way: Mapping[asyncio.Task[None], UUID]) -> Sequence[Row]:
         """Messages whose turn it is. A database that is away is no reason to break off those under way."""
+        of_account = Counter(under_way.values())
+        busy = [account_id for account_id, number in of_account.items() if number >= queries.MOST_OF_ACCOUNT]
+        rows = _AT_ONCE - len(under_way)
         try:
-            return await database.all(queries.LEASE, {"rows": rows, "lease": uuid7()}) if rows else []
+            return await database.all(queries.LEASE, {"rows": rows, "busy": busy, "lease": uuid7()}) if rows else []
         except TicketError as error:
             _log.info("webhooks", outcome=error.reason)
             return []
@@ -135,16 +144,37 @@ class Sending:
             "error": end.error,
         }
         if end.is_success:
-            await database.one(queries.SENT, attempt)
+            await database.one(queries.OVER, attempt)
             if message["failing_since"] is not None:
                 await database.one(queries.RECOVERED, _webhook(message))
             return
-        await database.one(queries.NOT_SENT, {**attempt, "pause": self._pause(message["attempts"], end.retry_after)})
-        reason = _why_disabled(message["attempts"], end)
-        if reason is None:
-            await database.one(queries.FAILING, _webhook(message))
-        elif await database.one(queries.DISABLE, {**_webhook(message), "reason": reason}) is not None:
-            await database.one(queries.HOLD, _webhook(message))
+        async with database.transaction() as connection:
+            await self._record_failure(connection, attempt, end)
+
+    async def _record_failure(self, connection: Connection, attempt: Row, end: _End) -> None:
+        webhook = await connection.one(queries.LOCK, _webhook(attempt))
+        if webhook is None:
+            return
+        is_last = attempt["attempt"] >= _ATTEMPTS
+        if is_last and not self._has_long_failed(webhook):
+            # Others are taken: it is not for this one to stop them.
+            await connection.one(queries.OVER, attempt, last=True)
+            _log.warning("webhook", webhook=attempt["webhook_id"], message=attempt["event_id"], outcome="given up")
+            return
+        pause = self._pause(attempt["attempt"], end.retry_after)
+        recorded = await connection.one(queries.TO_TRY_AGAIN, {**attempt, "pause": pause})
+        if recorded is None or not recorded["was_ours"]:
+            return
+        if is_last or end.status == _GONE:
+            await connection.one(queries.DISABLE, {**_webhook(attempt), "reason": _why_disabled(end)})
+            await connection.one(queries.HOLD, _webhook(attempt))
+        else:
+            await connection.one(queries.FAILING, _webhook(attempt))
+
+    def _has_long_failed(self, webhook: Row) -> bool:
+        """Whether no message was taken since before the first attempt of one that has had all of its attempts."""
+        shortest = sum(PAUSES) * self._scale * min(_JITTER)
+        return webhook["failing_for"] is not None and webhook["failing_for"].total_seconds() >= shortest
 
     def _pause(self, attempts: int, retry_after: str | None) -> float:
         """Seconds until the next attempt: longer each time, and no sooner than the receiver asked, within a day."""
@@ -173,13 +203,10 @@ def signed(message_id: str, timestamp: int, body: bytes, secrets: list[str]) -> 
     }
 
 
-def _why_disabled(attempts: int, end: _End) -> str | None:
-    """Why a webhook is switched off after an attempt that failed; None where it is not."""
+def _why_disabled(end: _End) -> str:
     if end.status == _GONE:
         return "It answered 410: it is gone"
-    if attempts > len(PAUSES):
-        return f"{attempts} attempts failed over three days; the last one: {end.words}"
-    return None
+    return f"Nothing was taken for three days; the last attempt: {end.words}"
 
 
 def _webhook(message: Row) -> dict[str, Any]:

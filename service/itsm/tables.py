@@ -101,6 +101,9 @@ events = event_table(
     Column("account_id", Uuid, nullable=False),
     Column("live", Boolean, nullable=False),
     ticket_id=Column("ticket_id", Uuid, nullable=False),
+    # The members that `changes` names, so that one that did change is found without reading them all. Null for a
+    # creation, and where a process wrote it that knew nothing of this column.
+    declared=(Column("members", ARRAY(Text)),),
 )
 
 webhooks = Table(
@@ -172,6 +175,9 @@ messages = Table(
     _with_webhook(),
 )
 Index(None, messages.c.next_attempt_at)
+Index(
+    "itsm_webhook_messages_leased_idx", messages.c.leased_until, postgresql_where=messages.c.leased_until.is_not(None)
+)
 
 # The log: the last attempts of each webhook.
 attempts = Table(

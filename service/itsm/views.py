@@ -1,8 +1,5 @@
 """Row → documented JSON of an ITSM ticket and its events (contracts/itsm.md, Ticket): every member always there."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from service.operation import View
 from service.statement import Row
 
@@ -68,12 +65,12 @@ def delivery(row: Row) -> View:
     return {name: row[name] for name in _DELIVERY}
 
 
-def ticket_as_of(event: Row, undo: Mapping[str, Any]) -> View:
-    """A ticket as of an event, of a row that has both: `undo` is what later events say that was before.
+def ticket_as_of(row: Row, event: Row) -> View:
+    """The ticket of a row whose members are those as of an event.
 
     When an older version was written nobody kept; its event was told in the same moment.
     """
-    view = {**ticket(event), **undo}
-    if event["version"] < event["newest"]:
-        view["updated_at"] = event["created_at"] if event["version"] == 1 else event["told_at"]
+    view = ticket(row)
+    if event["version"] < row["version"]:
+        view["updated_at"] = row["created_at"] if event["version"] == 1 else event["told_at"]
     return view

@@ -38,7 +38,7 @@ from sqlalchemy import (
     tuple_,
     update,
 )
-from sqlalchemy.dialects.postgresql import aggregate_order_by
+from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from service import events
@@ -60,6 +60,8 @@ KEPT_ATTEMPTS = 100
 _QUEUE = 200
 # How many messages of a webhook are on their way at once, and while it fails.
 _AT_ONCE, _AT_ONCE_FAILING = 4, 1
+# How many messages of an account a process takes up at once.
+MOST_OF_ACCOUNT = 8
 _PREVIOUS_SECRET = literal_column("interval '24 hours'", Interval)
 # Who is at a message and does not say so for that long is taken for dead.
 _LEASE = literal_column("interval '60 seconds'", Interval)
@@ -131,7 +133,10 @@ ROTATE = Statement(
     .returning(webhooks)
 )
 DELETE_QUEUE = Statement(delete(messages).where(*_mine(messages, webhook_id=_webhook_id)).returning(messages.c.version))
-LOCK = Statement(select(webhooks.c.id).where(*_ONE).with_for_update(key_share=True))
+# Goes before what changes a webhook and its messages in one transaction, so that all lock in the same order.
+LOCK = Statement(
+    select((func.now() - webhooks.c.failing_since).label("failing_for")).where(*_ONE).with_for_update(key_share=True)
+)
 DELETE = Statement(delete(webhooks).where(*_ONE).returning(webhooks.c.id))
 
 _log = _mine(attempts, webhook_id=_webhook_id)
@@ -189,42 +194,69 @@ TAKE = Statement(_take())
 
 
 def _news() -> Statement:
-    """The events behind a webhook's place, each with its ticket and what undoes the later changes of that."""
+    """The events behind a webhook's place, each with what was before: `names` of members, and their values."""
     # Not what was written before the webhook was there.
     mine = and_(*_mine(history), history.c.created_at >= bindparam("since", type_=history.c.created_at.type))
     new = events.news(history, mine).subquery("new")
-    later = history.alias("later")
-    pair = func.json_each(later.c.changes).table_valued(column("key", Text), column("value", JSON))
+    pair = func.json_each(new.c.changes).table_valued(column("key", Text), column("value", JSON))
     pair = pair.render_derived(name="pair")
-    # Of each member the first later change tells what it was.
-    oldest_first = aggregate_order_by(literal_column("pair.value -> 'from'", JSON), later.c.version)
-    first = (
-        select(pair.c.key, func.array_agg(oldest_first, type_=ARRAY(JSON))[1].label("before"))
-        .select_from(later.join(pair, true()))
-        .where(*_mine(later), later.c.ticket_id == new.c.ticket_id, later.c.version > new.c.version)
-        .group_by(pair.c.key)
-        .correlate(new)
-        .lateral("first")
-    )
-    undo = select(func.json_object_agg(first.c.key, first.c.before, type_=JSON)).scalar_subquery()
-    ticket = [c for c in tickets.c if c.name not in ("account_id", "live", "version", "transaction_id")]
+    before = literal_column("pair.value -> 'from'", JSON)
     return Statement(
         select(
-            *ticket,
-            tickets.c.version.label("newest"),
             new.c.transaction_id,
             new.c.id.label("event_id"),
+            new.c.ticket_id,
             new.c.version,
             new.c.type,
             new.c.created_at.label("told_at"),
-            undo.label("undo"),
+            select(func.array_agg(pair.c.key, type_=ARRAY(Text))).scalar_subquery().label("names"),
+            select(func.array_agg(before, type_=ARRAY(JSON))).select_from(pair).scalar_subquery().label("befores"),
+        ).order_by(new.c.transaction_id, new.c.id)
+    )
+
+
+def _tickets_as_of() -> Statement:
+    """Tickets, each with what undoes the changes behind a version of it: `names` of members, and their values then.
+
+    Of each member the first later change tells what it was. Only those changes are read, which may be large.
+    """
+    arrays = (bindparam("ticket_ids", type_=ARRAY(Uuid)), bindparam("versions", type_=ARRAY(Integer)))
+    given = func.unnest(*arrays).table_valued(column("ticket_id", Uuid), column("version", Integer))
+    given = given.render_derived(name="given")
+    later = history.alias("later")
+    # A process of an older version wrote no names.
+    names = select(func.json_object_keys(later.c.changes)).correlate(later).scalar_subquery()
+    old = func.array(names, type_=ARRAY(Text))
+    name = func.unnest(func.coalesce(later.c.members, old)).table_valued(column("name", Text))
+    name = name.render_derived(name="name")
+    first = (
+        select(name.c.name, later.c.changes)
+        .ext(distinct_on(name.c.name))
+        .select_from(later.join(name, true()))
+        .where(*_mine(later), later.c.ticket_id == given.c.ticket_id, later.c.version > given.c.version)
+        .order_by(name.c.name, later.c.version)
+        .correlate(given)
+        .subquery("first")
+    )
+    before = first.c.changes.op("->")(first.c.name).op("->")(literal_column("'from'"))
+    undo = (
+        select(
+            func.array_agg(first.c.name, type_=ARRAY(Text)).label("names"),
+            func.array_agg(before, type_=ARRAY(JSON)).label("befores"),
         )
-        .select_from(new.join(tickets, and_(*_mine(tickets), tickets.c.id == new.c.ticket_id)))
-        .order_by(new.c.transaction_id, new.c.id)
+        .select_from(first)
+        .lateral("undo")
+    )
+    members = [c for c in tickets.c if c.name not in ("metadata_words", "transaction_id")]
+    return Statement(
+        select(*members, undo.c.names, undo.c.befores).select_from(
+            given.join(tickets, and_(*_mine(tickets), tickets.c.id == given.c.ticket_id)).join(undo, true())
+        )
     )
 
 
 NEWS = _news()
+TICKETS_AS_OF = _tickets_as_of()
 
 
 def _write() -> Statement:
@@ -265,28 +297,42 @@ _due = and_(messages.c.next_attempt_at <= func.now(), _free)
 
 
 def _lease() -> Statement:
-    """Of all accounts: the messages whose turn it is, leased; few of each webhook, so that a slow one stops none."""
-    busy = messages.alias("busy")
+    """Of all accounts but the `busy`: the messages whose turn it is, leased.
+
+    They are few of each webhook and of each account, so that who is slow stops nobody else.
+    """
+    of_webhook = [messages.c[name] for name in _KEY[:3]]
     on_their_way = (
-        select(func.count())
-        .where(*(busy.c[name] == messages.c[name] for name in _KEY[:3]), busy.c.leased_until >= func.now())
-        .scalar_subquery()
+        select(*of_webhook, func.count().label("number"))
+        .where(messages.c.leased_until >= func.now())
+        .group_by(*of_webhook)
+        .subquery("on_their_way")
     )
     oldest_first = func.row_number().over(
-        partition_by=[messages.c[name] for name in _KEY[:3]], order_by=[messages.c.next_attempt_at, messages.c.version]
+        partition_by=of_webhook, order_by=[messages.c.next_attempt_at, messages.c.version]
     )
     at_once = case((webhooks.c.failing_since.is_(None), _AT_ONCE), else_=_AT_ONCE_FAILING)
     due = (
-        select(*(messages.c[name] for name in _KEY), (oldest_first + on_their_way <= at_once).label("is_let"))
-        .select_from(messages.join(webhooks, and_(_of_webhook, webhooks.c.is_active)))
-        .where(_due, _is_next)
+        select(
+            *(messages.c[name] for name in _KEY),
+            messages.c.next_attempt_at,
+            (oldest_first + func.coalesce(on_their_way.c.number, 0) <= at_once).label("is_let"),
+        )
+        .select_from(
+            messages.join(webhooks, and_(_of_webhook, webhooks.c.is_active)).outerjoin(
+                on_their_way, and_(*(on_their_way.c[name] == messages.c[name] for name in _KEY[:3]))
+            )
+        )
+        .where(_due, _is_next, messages.c.account_id != all_(bindparam("busy", type_=ARRAY(Uuid))))
         .subquery("due")
     )
+    of_account = func.row_number().over(partition_by=due.c.account_id, order_by=due.c.next_attempt_at)
+    let = select(due, of_account.label("of_account")).where(due.c.is_let).subquery("let")
     locked = (
         select(*(messages.c[name] for name in _KEY))
-        .select_from(messages.join(due, and_(*(due.c[name] == messages.c[name] for name in _KEY))))
+        .select_from(messages.join(let, and_(*(let.c[name] == messages.c[name] for name in _KEY))))
         # Once more for those that another process took in between.
-        .where(due.c.is_let, _due)
+        .where(let.c.of_account <= MOST_OF_ACCOUNT, _due)
         .order_by(messages.c.next_attempt_at)
         .limit(bindparam("rows", type_=Integer))
         .with_for_update(of=messages, skip_locked=True)
@@ -327,19 +373,24 @@ _ours = (
 
 
 def _recorded(end: Any) -> Statement:
-    """The statement that writes an attempt into the log, of which the oldest go, and what becomes of its message."""
+    """The statement that writes an attempt into the log, of which the oldest go, and what becomes of its message.
+
+    `was_ours`: whether the lease was still that of the attempt. If not, somebody else has the say.
+    """
     given = _given(attempts, *(c.name for c in attempts.c))
-    written = insert(attempts).values(given).returning(attempts.c.id)
+    written = insert(attempts).values(given).returning(attempts.c.id).cte("written")
+    ended = end.returning(messages.c.version).cte("ended")
     # It does not see the new one.
     oldest: Select[Any] = (
         select(attempts.c.id).where(*_log).order_by(attempts.c.id.desc()).offset(KEPT_ATTEMPTS - 1).limit(1)
     )
     old = delete(attempts).where(*_log, attempts.c.id <= oldest.scalar_subquery()).returning(attempts.c.id)
-    return Statement(written.add_cte(end.returning(messages.c.version).cte("ended"), old.cte("old")))
+    return Statement(select(exists(select(ended.c.version)).label("was_ours")).add_cte(written, old.cte("old")))
 
 
-SENT = _recorded(delete(messages).where(*_ours))
-NOT_SENT = _recorded(
+# It was taken, or is given up.
+OVER = _recorded(delete(messages).where(*_ours))
+TO_TRY_AGAIN = _recorded(
     update(messages)
     .where(*_ours)
     .values(

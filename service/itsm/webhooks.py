@@ -30,8 +30,8 @@ from service.vault import SealedError, Vault
 _EVENTS = frozenset(get_args(EventType))
 _SECRET_BYTES = 32
 _TOLD_LENGTH = 100
-# Events of one webhook that become messages in one transaction.
-_ROWS = 100
+# Events of one webhook that become messages in one transaction; each may have half a megabyte.
+_ROWS = 25
 
 _log = structlog.get_logger()
 
@@ -131,50 +131,64 @@ async def fan_out(database: Database) -> None:
                 if webhook is None:
                     return
                 await _tell(connection, webhook)
-        except TicketError as error:
+        except Exception as error:
+            # As broad as the work it repeats: one webhook must not hold up all others.
             if webhook is None:
                 raise
-            # Such as one that is far behind: it must not hold up all others.
-            _log.warning("webhooks", webhook=webhook["id"], outcome=error.reason)
+            _log.warning("webhooks", webhook=webhook["id"], exc_info=error)
             failed.append(webhook["id"])
 
 
 async def _tell(connection: Connection, webhook: Row) -> None:
     """Queue what a webhook has to be told of the next events, and move its place behind them."""
-    named = {name: webhook[name] for name in ("account_id", "live")}
+    scope = {name: webhook[name] for name in ("account_id", "live")}
     place = {"after_transaction": str(webhook["transaction_id"]), "after_id": webhook["event_id"]}
-    news = await connection.all(queries.NEWS, {**named, **place, "since": webhook["created_at"], "rows": _ROWS})
-    told = [_message(event) for event in news if event["type"] in webhook["events"]]
+    news = await connection.all(queries.NEWS, {**scope, **place, "since": webhook["created_at"], "rows": _ROWS})
+    told: list[Row] = []
     if news:
+        told = [message for message in await _messages(connection, scope, news) if message["type"] in webhook["events"]]
         place = {"after_transaction": str(news[-1]["transaction_id"]), "after_id": news[-1]["event_id"]}
     else:
         # What there was is older than the webhook.
         place = {"after_transaction": str(webhook["fence"]), "after_id": 0}
     columns = {f"{name}s": [message[name] for message in told] for name in _MESSAGE}
-    await connection.one(queries.WRITE, {**named, **place, **columns, "webhook_id": webhook["id"]}, last=True)
+    await connection.one(queries.WRITE, {**scope, **place, **columns, "webhook_id": webhook["id"]}, last=True)
 
 
 _MESSAGE = ("ticket_id", "version", "type", "event_id", "body")
 
 
-def _message(event: Row) -> Row:
-    """The message that tells of an event: the ticket as of then."""
-    undo = jsontext.parse(event["undo"].text.encode()) if event["undo"] is not None else {}
-    event_id = _event_id(event)
-    body = {
-        "id": event_id,
-        "type": event["type"],
-        "timestamp": event["told_at"],
-        "data": views.ticket_as_of(event, undo),
+async def _messages(connection: Connection, scope: Row, news: Sequence[Row]) -> list[Row]:
+    """The messages that tell of events, each with its ticket as of then: the newest is undone, event by event."""
+    last = {event["ticket_id"]: event["version"] for event in news}
+    wanted = {**scope, "ticket_ids": list(last), "versions": list(last.values())}
+    tickets = {row["id"]: _undone(row, row) for row in await connection.all(queries.TICKETS_AS_OF, wanted)}
+    messages = []
+    for event in reversed(news):
+        ticket = tickets[event["ticket_id"]]
+        messages.append(_message(event, views.ticket_as_of(ticket, event)))
+        tickets[event["ticket_id"]] = _undone(ticket, event)
+    return messages[::-1]
+
+
+def _undone(ticket: Row, changed: Row) -> Row:
+    """A ticket before what was changed."""
+    return {**ticket, **dict(zip(changed["names"] or (), changed["befores"] or (), strict=True))}
+
+
+def _message(event: Row, ticket: View) -> Row:
+    body = {"id": _event_id(event), "type": event["type"], "timestamp": event["told_at"], "data": ticket}
+    return {
+        **{name: event[name] for name in ("ticket_id", "version", "type")},
+        "event_id": body["id"],
+        "body": jsontext.dump(body).decode(),
     }
-    named = {"ticket_id": event["id"], "version": event["version"], "type": event["type"]}
-    return {**named, "event_id": event_id, "body": jsontext.dump(body).decode()}
 
 
 def _event_id(event: Row) -> str:
     """What receivers know a message by: the same whenever and for whomever it is made, and sorted by its time."""
     milliseconds = int(event["told_at"].timestamp() * 1000)
-    rest = hashlib.sha256(f"{event['id']}:{event['version']}".encode()).digest()[:10]
+    rest = hashlib.sha256(f"{event['ticket_id']}:{event['version']}".encode()).digest()[:10]
     return f"evt_{ULID(milliseconds.to_bytes(6) + rest)}"
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -11,37 +10,12 @@ import pytest
 from emulators.http import Request, Response, Server
 from hooks import EVENTS, Account, Machine, Process, Receiver, signatures, until
 
-from service import jsontext, migrations
+from service import jsontext
 from service.itsm import sending, webhook_queries, webhooks
-from service.local import EmbeddedPostgres
 from service.statement import Statement
 
 # Of numbers that no double is.
 METADATA = b'{"n": 1000000000000000000000000000001, "a": [1.50]}'
-
-
-@pytest.fixture(scope="module")
-def machine(postgres: EmbeddedPostgres) -> Machine:
-    # No service runs on it, so that nothing is sent but by the test.
-    with psycopg.connect(postgres.url_for("postgres"), autocommit=True) as connection:
-        connection.execute("CREATE DATABASE webhooks")
-    url = postgres.url_for("webhooks")
-    migrations.upgrade(url)
-    return Machine(url)
-
-
-@pytest.fixture
-async def process(machine: Machine) -> AsyncIterator[Process]:
-    async with machine.process() as process:
-        yield process
-        machine.rows("DELETE FROM itsm_webhooks")
-
-
-@pytest.fixture
-async def receiver() -> AsyncIterator[Receiver]:
-    receiver = Receiver()
-    async with receiver.listening():
-        yield receiver
 
 
 async def test_each_change_is_told_as_the_ticket_was(machine: Machine, process: Process, receiver: Receiver) -> None:
@@ -291,12 +265,14 @@ async def test_three_days_of_failure_disable(machine: Machine, process: Process,
     await process.create(account)
     await machine.fan_out(process)
     pauses = []
-    for _ in range(10):
+    for attempt in range(10):
         assert (await process.webhook(account, webhook))["is_active"]
+        if attempt == 9:
+            machine.rows("UPDATE itsm_webhooks SET failing_since = now() - interval '400 days'")
         await machine.try_again(process)
         pauses += machine.rows("SELECT extract(epoch FROM next_attempt_at - now())::float FROM itsm_webhook_messages")
     now = await process.webhook(account, webhook)
-    reason = "10 attempts failed over three days; the last one: it answered 503"
+    reason = "Nothing was taken for three days; the last attempt: it answered 503"
     assert (now["is_active"], now["disabled_reason"]) == (False, reason)
     assert [entry["attempt"] for entry in await process.log(account, webhook)] == list(range(10, 0, -1))
     # Of this machine all pauses are a hundred times as long.
@@ -430,7 +406,11 @@ async def test_a_name_that_moves_to_a_private_address_is_not_followed(
     machine: Machine, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     account, answers = Account(), [["93.184.216.34"]]
-    monkeypatch.setattr("service.outbound._resolve", lambda host, port: answers.pop(0) if answers else ["127.0.0.1"])
+
+    async def resolve(*_: Any) -> list[str]:
+        return answers.pop(0) if answers else ["127.0.0.1"]
+
+    monkeypatch.setattr("service.outbound._resolve", resolve)
     port = receiver.url.rpartition(":")[2]
     async with machine.process(allow_private_targets=False) as process:
         webhook = await process.register(account, f"https://moves.example:{port}/hook")

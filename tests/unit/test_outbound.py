@@ -7,8 +7,11 @@ from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
+import aiodns
 import pytest
+from aiodns.error import DNSError
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -56,13 +59,46 @@ def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[list[str]]]:
     """The answers of the resolver for each name, one after the other."""
     answers: dict[str, list[list[str]]] = {}
 
-    def resolve(host: str, _port: int) -> list[str]:
+    async def resolve(_: Any, host: str, _port: int) -> list[str]:
         if not answers.get(host):
-            raise OSError
+            raise DNSError(4, "no such name")
         return answers[host].pop(0)
 
     monkeypatch.setattr(outbound, "_resolve", resolve)
     return answers
+
+
+class Silence(asyncio.DatagramProtocol):
+    """A name server that is asked and never answers."""
+
+    def __init__(self, names: set[bytes]) -> None:
+        self._left = set(names)
+        self.was_asked_for_all = asyncio.Event()
+
+    def datagram_received(self, data: bytes, _: Any) -> None:
+        # Behind the twelve bytes of a header the question stands, its first label behind the length of that.
+        self._left.discard(data[13 : 13 + data[12]])
+        if not self._left:
+            self.was_asked_for_all.set()
+
+
+async def test_names_that_hang_hold_up_no_others(outside: Outside, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = {b"n%d" % n for n in range(100)}
+    loop, one = asyncio.get_running_loop(), outside(True)
+    transport, silence = await loop.create_datagram_endpoint(lambda: Silence(names), local_addr=("127.0.0.1", 0))
+    host, port = transport.get_extra_info("sockname")
+    one._backend._resolver = aiodns.DNSResolver(nameservers=[f"{host}:{port}"])
+    hanging = [asyncio.create_task(one._backend.addresses(f"{name.decode()}.example.com", 443)) for name in names]
+    await silence.was_asked_for_all.wait()
+    assert "127.0.0.1" in await one._backend.addresses("localhost", 443)
+    assert not any(task.done() for task in hanging)
+    for task in hanging:
+        task.cancel()
+    await asyncio.gather(*hanging, return_exceptions=True)
+    monkeypatch.setattr(outbound, "_RESOLVE_SECONDS", 0.1)
+    with pytest.raises(UnreachableError, match=r"^its host has no address$"):
+        await one._backend.addresses("n.example.com", 443)
+    transport.close()
 
 
 @pytest.mark.parametrize("address", REFUSED)

@@ -1,0 +1,198 @@
+"""Webhooks that hang, fall behind or are changed meanwhile: they hold up no others, and nothing is told wrongly."""
+
+import asyncio
+from typing import Any
+
+import psycopg
+import pytest
+from emulators.http import Request, Response, Server
+from hooks import Account, Machine, Process, Receiver, signatures, until
+
+from service import jsontext
+from service.errors import TicketError
+from service.itsm import sending, webhook_queries, webhooks
+
+
+async def test_one_far_behind_is_told_of_each_change_as_it_was(
+    machine: Machine, process: Process, receiver: Receiver
+) -> None:
+    account = Account()
+    await process.register(account, receiver.url + "/hook")
+    told = [await process.create(account, metadata={"n": 0})]
+    changes: list[dict[str, Any]] = [
+        {"metadata": {"n": 1.5}},
+        {"subject": "Still", "priority": "low"},
+        {"priority": None},
+        {"status": "closed"},
+        # Nothing that changes is told all the same.
+        {"status": "closed"},
+        {"status": "open", "requester_email": "ada@example.com"},
+        {"description": "ü" * 1000},
+    ]
+    # More than one turn's worth, and so that a member changes last in the first, in the middle or at the end.
+    for n in range(2 * webhooks._ROWS + 10):
+        told.append(await process.update(account, told[0], **{**changes[n % len(changes)], "subject": f"VPN {n // 9}"}))
+    # Half of it by a process that wrote no names.
+    machine.rows("UPDATE itsm_events SET members = NULL WHERE mod(version, 2) = 0")
+    await machine.fan_out(process)
+    bodies = machine.rows("SELECT version, body FROM itsm_webhook_messages ORDER BY version")
+    assert [version for version, _ in bodies] == list(range(1, len(told) + 1))
+    for (_, body), ticket in zip(bodies, told, strict=True):
+        data = jsontext.parse(body.encode())["data"]
+        assert jsontext.dump({**data, "updated_at": 0}) == jsontext.dump({**ticket, "updated_at": 0})
+
+
+async def test_an_account_whose_webhooks_hang_holds_up_no_other(
+    machine: Machine, process: Process, receiver: Receiver
+) -> None:
+    slow, other = Account(), Account()
+    async with Receiver().listening() as dead:
+        dead.faults = ["hang"] * 100
+        for n in range(5):
+            await process.register(slow, f"{dead.url}/{n}")
+        for _ in range(5):
+            await process.create(slow)
+        await machine.fan_out(process)
+        work = asyncio.create_task(process.sending.work(process.database))
+        await until(lambda: len(dead.requests) >= webhook_queries.MOST_OF_ACCOUNT)
+        await process.register(other, receiver.url + "/hook")
+        await process.create(other)
+        await machine.fan_out(process)
+        await until(lambda: len(receiver.requests) == 1)
+        assert len(dead.requests) == webhook_queries.MOST_OF_ACCOUNT
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
+
+
+async def test_one_that_cannot_be_told_holds_up_no_other(
+    machine: Machine, process: Process, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account = Account()
+    bad = await process.register(account, receiver.url + "/bad")
+    await process.register(account, receiver.url + "/good")
+    await process.create(account)
+    tell = webhooks._tell
+
+    async def tell_others(connection: Any, webhook: Any) -> None:
+        if webhook["id"] == bad["id"]:
+            raise KeyError
+        await tell(connection, webhook)
+
+    monkeypatch.setattr(webhooks, "_tell", tell_others)
+    await machine.tell(process)
+    assert [request.path for request in receiver.requests] == ["/good"]
+
+
+async def test_a_message_that_is_never_taken_stops_no_others(
+    machine: Machine, process: Process, receiver: Receiver
+) -> None:
+    account = Account()
+    webhook = await process.register(account, receiver.url + "/hook")
+    receiver.planned["/hook"] = [Response(422)] * sending._ATTEMPTS
+    ticket = await process.create(account, subject="Too much for it")
+    await process.update(account, ticket, subject="Less")
+    await machine.fan_out(process)
+    for attempt in range(1, sending._ATTEMPTS + 1):
+        await machine.try_again(process)
+        if attempt < sending._ATTEMPTS:
+            assert receiver.told("/hook") == [("ticket.created", "Too much for it")] * attempt
+    # What was taken in between is why it is given up alone.
+    assert receiver.told("/hook")[sending._ATTEMPTS :] == [("ticket.updated", "Less")]
+    now = await process.webhook(account, webhook)
+    assert (now["is_active"], now["failing_since"]) == (True, None)
+    log = await process.log(account, webhook)
+    assert [entry["attempt"] for entry in log] == [1, *range(sending._ATTEMPTS, 0, -1)]
+    assert machine.rows("SELECT 1 FROM itsm_webhook_messages") == []
+    # Its account has the last word.
+    await process.do(account, webhooks.replay_delivery, webhook_id=webhook["id"], delivery_id=log[1]["id"])
+    await process.sending.work(process.database)
+    assert receiver.told("/hook")[-1] == ("ticket.created", "Too much for it")
+
+
+async def test_an_attempt_of_before_it_was_switched_on_again_has_no_say(machine: Machine, process: Process) -> None:
+    account, asked, may_answer = Account(), asyncio.Event(), asyncio.Event()
+
+    async def gone_at_first(_: Request) -> Response:
+        asked.set()
+        await may_answer.wait()
+        return Response(410 if len(server.requests) == 1 else 200)
+
+    async with Server(gone_at_first).listening() as server:
+        webhook = await process.register(account, server.url + "/hook")
+        await process.create(account)
+        await machine.fan_out(process)
+        work = asyncio.create_task(process.sending.work(process.database))
+        await asked.wait()
+        await process.do(account, webhooks.update_webhook, webhook_id=webhook["id"], is_active=True)
+        may_answer.set()
+        await work
+        now = await process.webhook(account, webhook)
+        assert (now["is_active"], now["failing_since"], now["disabled_reason"]) == (True, None, None)
+        assert [entry["status_code"] for entry in await process.log(account, webhook)] == [410]
+        # It is not sent twice at once, so it waits until the one under way would be taken for dead.
+        machine.rows("UPDATE itsm_webhook_messages SET leased_until = now() - interval '1 second'")
+        await process.sending.work(process.database)
+    assert [entry["status_code"] for entry in await process.log(account, webhook)] == [200, 410]
+
+
+async def test_a_change_and_a_deletion_at_once_do_not_stop_each_other(
+    machine: Machine, process: Process, receiver: Receiver
+) -> None:
+    account = Account()
+    webhook = await process.register(account, receiver.url + "/hook")
+    await process.create(account)
+    await machine.fan_out(process)
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    with psycopg.connect(machine.url) as sender:
+        sender.execute("SELECT 1 FROM itsm_webhook_messages FOR UPDATE")
+        gone = asyncio.create_task(process.do(account, webhooks.delete_webhook, webhook_id=webhook["id"]))
+        await until(lambda: machine.rows(waiting) == [(1,)])
+        named = {"webhook_id": webhook["id"], "is_active": True}
+        changed = asyncio.create_task(process.do(account, webhooks.update_webhook, **named))
+        await until(lambda: machine.rows(waiting) == [(2,)])
+    assert await gone == {}
+    with pytest.raises(TicketError, match="Webhook not found"):
+        await changed
+
+
+async def test_a_database_that_is_away_for_a_moment_breaks_off_no_attempt(
+    machine: Machine, process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account, is_away = Account(), asyncio.Event()
+    all_rows = process.database.all
+
+    async def not_when_away(statement: Any, *given: Any, **more: Any) -> Any:
+        if statement is webhook_queries.LEASE and server.requests:
+            is_away.set()
+            raise TicketError("unavailable")
+        return await all_rows(statement, *given, **more)
+
+    async def wait(_: Request) -> Response:
+        await is_away.wait()
+        return Response(200)
+
+    async with Server(wait).listening() as server:
+        webhook = await process.register(account, server.url + "/hook")
+        await process.create(account)
+        await machine.fan_out(process)
+        monkeypatch.setattr(process.database, "all", not_when_away)
+        monkeypatch.setattr(sending, "_LOOK_SECONDS", 0.01)
+        await process.sending.work(process.database)
+    assert [entry["succeeded"] for entry in await process.log(account, webhook)] == [True]
+
+
+async def test_a_previous_secret_whose_key_is_lost_is_left_out(
+    machine: Machine, process: Process, receiver: Receiver
+) -> None:
+    account = Account()
+    webhook = await process.register(account, receiver.url + "/hook")
+    rotated = await process.do(account, webhooks.rotate_secret, webhook_id=webhook["id"])
+    machine.rows("UPDATE itsm_webhooks SET previous_secret = 'of another key'")
+    await process.create(account)
+    await machine.tell(process)
+    (request,) = receiver.requests
+    assert request.headers["webhook-signature"] == signatures(request, rotated["secret"])
+
+
+def test_the_log_is_read_without_what_was_sent() -> None:
+    assert "body" not in webhook_queries.LIST_ATTEMPTS.columns
