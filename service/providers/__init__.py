@@ -4,12 +4,11 @@ from collections.abc import Callable, Mapping
 
 import httpx
 
-from service.fields import Section
 from service.providers.freshservice import Freshservice
 from service.providers.freshservice import Options as FreshserviceOptions
 from service.providers.jira import Jira
 from service.providers.jira import Options as JiraOptions
-from service.providers.port import Link, Provider, ProviderName
+from service.providers.port import Link, LinkOptions, Provider, ProviderName
 from service.providers.servicenow import Options as ServiceNowOptions
 from service.providers.servicenow import ServiceNow
 from service.providers.zendesk import Options as ZendeskOptions
@@ -22,7 +21,7 @@ _VENDORS: Mapping[ProviderName, Callable[[httpx.AsyncClient, Link], Provider]] =
     "jira": Jira,
 }
 # What may stand in the options of a link; anything else is a mistake.
-OPTIONS: Mapping[ProviderName, type[Section]] = {
+OPTIONS: Mapping[ProviderName, type[LinkOptions]] = {
     "freshservice": FreshserviceOptions,
     "zendesk": ZendeskOptions,
     "servicenow": ServiceNowOptions,

@@ -17,27 +17,25 @@ What fields and priorities a request has is up to its request type: Jira rejects
 seconds after it was made.
 """
 
-import base64
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any
 from urllib.parse import quote
 
 import httpx
-from pydantic import ConfigDict, Field, StringConstraints
+from pydantic import Field, StringConstraints
 
-from service.fields import Section, without_nul
+from service.fields import without_nul
 from service.itsm.commands import Priority, Status
+from service.providers.http import Answer, Http, check, found, member, one_line, rejected
 from service.providers.port import (
-    Answer,
     External,
-    Http,
     Link,
+    LinkOptions,
     NewExternal,
     RejectedError,
     UnavailableError,
     UnlinkedError,
-    rejected,
 )
 
 _REFERENCE = re.compile(r"Reference: \S+")
@@ -47,10 +45,8 @@ _Id = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,18}$")]
 _Name = Annotated[str, StringConstraints(min_length=1, max_length=60), without_nul]
 
 
-class Options(Section):
+class Options(LinkOptions):
     """Where requests are made, and how an account's Jira names what we do: ids of transitions, names of priorities."""
-
-    model_config = ConfigDict(extra="forbid")
 
     service_desk_id: _Id
     request_type_id: _Id
@@ -64,15 +60,14 @@ class Jira:
     """One service desk of a site."""
 
     def __init__(self, client: httpx.AsyncClient, link: Link) -> None:
-        basic = base64.b64encode(link.credential.encode()).decode()
-        self._http = Http(client, link, {"authorization": f"Basic {basic}"})
+        self._http = Http(client, link.url, link.credential)
         self._options = Options.model_validate(link.options)
         self._transitions: Mapping[Any, str] = self._options.transitions
         self._priorities: Mapping[Any, str] = self._options.priorities
 
     async def create(self, ticket: NewExternal) -> External:
         """Make the request, then bring it to its status. Jira knows no idempotency: `find` before asking again."""
-        fields = {"summary": _line(ticket.subject)} | self._priority(ticket.priority)
+        fields = {"summary": one_line(ticket.subject)} | self._priority(ticket.priority)
         if self._options.reference_field is None:
             fields["description"] = _with_reference(ticket.description, _reference(ticket.key))
         else:
@@ -88,11 +83,8 @@ class Jira:
         if answer.status == 404:
             # There is no such service desk or request type: it is the link that is wrong, not the ticket.
             raise UnlinkedError(_words(answer))
-        if not answer.is_success:
-            raise rejected(_words(answer))
-        issue = _text(answer.body, "issueKey")
-        if issue is None:
-            raise UnavailableError("it named no issueKey", done=None)
+        check(answer, _words)
+        issue = member(answer.body, "issueKey", str, done=None)
         if ticket.status != "open":
             await self._move_new(issue, ticket.status)
         return self._external(issue)
@@ -105,11 +97,7 @@ class Jira:
         phrase = re.sub(r'["\\]', " ", key)
         jql = f'{searched} ~ "\\"{phrase}\\"" ORDER BY created ASC'
         params = {"jql": jql, "fields": field or "description", "maxResults": "50"}
-        answer = await self._asked("/rest/api/2/search/jql", params)
-        issues = answer.get("issues") if isinstance(answer, dict) else None
-        if not isinstance(issues, list):
-            raise UnavailableError("it answered a search without issues", done=False)
-        for issue in issues:
+        for issue in found(await self._asked("/rest/api/2/search/jql", params), "issues"):
             name = _text(issue, "key")
             if name is not None and self._is_for(key, issue.get("fields")):
                 return self._external(name)
@@ -120,7 +108,7 @@ class Jira:
         path = _path(external_id)
         fields: dict[str, Any] = {}
         if "subject" in changes:
-            fields["summary"] = _line(changes["subject"])
+            fields["summary"] = one_line(changes["subject"])
         if "description" in changes:
             fields["description"] = await self._redescribed(path, changes["description"])
         if "priority" in changes:
@@ -128,9 +116,7 @@ class Jira:
         if "requester_email" in changes:
             fields["reporter"] = {"accountId": await self._account(changes["requester_email"])}
         if fields:
-            answer = await self._http.send("PUT", path, body={"fields": fields})
-            if not answer.is_success:
-                raise rejected(_words(answer))
+            check(await self._http.send("PUT", path, body={"fields": fields}), _words, of_ticket=True)
         if "status" in changes:
             await self._move(external_id, changes["status"])
 
@@ -159,15 +145,12 @@ class Jira:
         if email is None:
             people: Any = [await self._asked("/rest/api/2/myself", {})]
         else:
-            found = await self._asked("/rest/api/2/user/search", {"query": email})
-            people = found if isinstance(found, list) else []
+            known = await self._asked("/rest/api/2/user/search", {"query": email})
+            people = known if isinstance(known, list) else []
             people = [one for one in people if (_text(one, "emailAddress") or "").lower() == email.lower()]
             if not people:
                 raise rejected(f"The reporter specified is not a user: {email}")
-        account = _text(people[0], "accountId")
-        if account is None:
-            raise UnavailableError("it named no accountId", done=False)
-        return account
+        return member(people[0], "accountId", str, done=False)
 
     async def _move_new(self, issue: str, status: str) -> None:
         """Bring a request to its status that is there in any case."""
@@ -187,10 +170,10 @@ class Jira:
         if transition is None:
             return
         path = _path(issue)
-        found = await self._asked(path, {"fields": "status", "expand": "transitions"}, is_issue=True)
+        there = await self._asked(path, {"fields": "status", "expand": "transitions"}, is_issue=True)
         try:
-            offered = [one["id"] for one in found["transitions"]]
-            now = found["fields"]["status"]
+            offered = [one["id"] for one in there["transitions"]]
+            now = there["fields"]["status"]
             is_done = now["statusCategory"]["key"] == "done"
         except (KeyError, TypeError):
             raise UnavailableError("it named no status or transitions", done=False) from None
@@ -202,8 +185,7 @@ class Jira:
         if answer.status == 409:
             # Somebody else is moving it.
             raise UnavailableError(_words(answer), done=False)
-        if not answer.is_success:
-            raise rejected(_words(answer))
+        check(answer, _words, of_ticket=True)
 
     async def _asked(self, path: str, params: Mapping[str, str], *, is_issue: bool = False) -> Any:
         """What is there. Of an issue a refusal is a rejection; of anything else it says nothing of the ticket."""
@@ -215,10 +197,6 @@ class Jira:
 
 def _path(issue: str) -> str:
     return f"/rest/api/2/issue/{quote(issue, safe='')}"
-
-
-def _line(text: str) -> str:
-    return " ".join(text.split())
 
 
 def _reference(key: str) -> str:
@@ -233,15 +211,14 @@ def _last_line(text: str | None) -> str:
     return (text or "").rstrip().rpartition("\n")[2]
 
 
-def _text(value: Any, member: str) -> str | None:
-    text = value.get(member) if isinstance(value, dict) else None
+def _text(value: Any, name: str) -> str | None:
+    text = value.get(name) if isinstance(value, dict) else None
     return text if isinstance(text, str) and text else None
 
 
 def _words(answer: Answer) -> str:
     """Jira has one shape of errors, and its service desk another."""
-    body = answer.body if isinstance(answer.body, dict) else {}
-    messages, fields = body.get("errorMessages"), body.get("errors")
-    words = [body.get("errorMessage")] + (messages if isinstance(messages, list) else [])
+    messages, fields = answer.members.get("errorMessages"), answer.members.get("errors")
+    words = [answer.members.get("errorMessage")] + (messages if isinstance(messages, list) else [])
     words += [f"{name}: {text}" for name, text in fields.items()] if isinstance(fields, dict) else []
     return "; ".join(str(word) for word in words if word) or f"It answered {answer.status}"

@@ -9,28 +9,22 @@ The credential is `user:password` (Basic). What maps to what:
   none is Planning.
 - requester: `caller_id`, the active user with that e-mail address; empty where there is none.
 
-Data policies and business rules of an instance refuse with 403, as a missing right does: for the operator to mend.
+A 403 of a write is a rejection where its `detail` names a data policy or a business rule, which look at the record
+("Data Policy Exception: ...", "Operation against file 'incident' was aborted by Business Rule '...'"). Any other is a
+missing right ("ACL Exception Insert Failed due to security constraints", "Failed API level ACL Validation") or unknown
+here: for the operator to mend.
 """
 
-import base64
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
 import httpx
-from pydantic import ConfigDict, StringConstraints
+from pydantic import StringConstraints
 
-from service.fields import Section, without_nul
-from service.providers.port import (
-    Answer,
-    External,
-    Http,
-    Link,
-    NewExternal,
-    UnavailableError,
-    UnlinkedError,
-    rejected,
-)
+from service.fields import without_nul
+from service.providers.http import Answer, Http, check, found, member
+from service.providers.port import External, Link, LinkOptions, NewExternal, UnlinkedError
 
 _INCIDENTS = "/api/now/table/incident"
 _USERS = "/api/now/table/sys_user"
@@ -41,15 +35,16 @@ _LATER_STATES = _NEW_STATES | {"open": "2"}
 _PRIORITIES = {"urgent": ("1", "1"), "high": ("2", "1"), "medium": ("2", "2"), "low": ("2", "3"), None: ("3", "3")}
 # More than one is nobody's intention; what comes first stays first.
 _FEW = "10"
+# How a refusal begins, and what is in it.
+_DATA_POLICY = "Data Policy Exception"
+_BUSINESS_RULE = "aborted by Business Rule"
 
 _Choice = Annotated[str, StringConstraints(min_length=1, max_length=40), without_nul]
 _Note = Annotated[str, StringConstraints(min_length=1, max_length=4000), without_nul]
 
 
-class Options(Section):
+class Options(LinkOptions):
     """What an instance wants to know with some states: values of the choices of its incidents."""
-
-    model_config = ConfigDict(extra="forbid")
 
     close_code: _Choice = "Solution provided"
     close_notes: _Note = "Resolved by the requester's organisation"
@@ -61,8 +56,7 @@ class ServiceNow:
     """One instance."""
 
     def __init__(self, client: httpx.AsyncClient, link: Link) -> None:
-        basic = base64.b64encode(link.credential.encode()).decode()
-        self._http = Http(client, link, {"authorization": f"Basic {basic}"})
+        self._http = Http(client, link.url, link.credential)
         self._options = Options.model_validate(link.options)
 
     async def create(self, ticket: NewExternal) -> External:
@@ -71,23 +65,19 @@ class ServiceNow:
         caller = await self._caller(ticket.requester_email)
         if caller:
             body["caller_id"] = caller
-        answer = await self._http.send("POST", _INCIDENTS, params={"sysparm_fields": "sys_id"}, body=body)
+        answer = await self._written("POST", _INCIDENTS, body)
         if answer.status == 404:
             # There is no such table: it is the address that is wrong, not the ticket.
             raise UnlinkedError(_words(answer))
-        if not answer.is_success:
-            raise rejected(_words(answer))
-        made = self._external(_result(answer))
-        if made is None:
-            raise UnavailableError("it named no sys_id", done=None)
-        return made
+        check(answer, _words)
+        return self._external(member(answer.body, "result", dict, done=None), done=None)
 
     async def find(self, key: str) -> External | None:
         """The first incident with this correlation id."""
         for row in await self._rows(_INCIDENTS, "correlation_id", key, ""):
             # An instance that does not know or may not show a member ignores the condition, and answers with anything.
-            if row.get("correlation_id") == key and (found := self._external(row)):
-                return found
+            if row.get("correlation_id") == key and row.get("sys_id"):
+                return self._external(row, done=False)
         return None
 
     async def update(self, external_id: str, changes: Mapping[str, Any]) -> None:
@@ -95,10 +85,12 @@ class ServiceNow:
         body = self._members(changes, _LATER_STATES)
         if "requester_email" in changes:
             body["caller_id"] = await self._caller(changes["requester_email"])
-        path = f"{_INCIDENTS}/{quote(external_id, safe='')}"
-        answer = await self._http.send("PATCH", path, params={"sysparm_fields": "sys_id"}, body=body)
-        if not answer.is_success:
-            raise rejected(_words(answer))
+        answer = await self._written("PATCH", f"{_INCIDENTS}/{quote(external_id, safe='')}", body)
+        check(answer, _words, of_ticket=True)
+
+    async def _written(self, method: str, path: str, body: Mapping[str, str]) -> Answer:
+        fields = {"sysparm_fields": "sys_id"}
+        return await self._http.send(method, path, params=fields, body=body, is_rejection=_is_of_record)
 
     def _members(self, values: Mapping[str, Any], states: Mapping[str, str]) -> dict[str, str]:
         """The body for those members that need no question first."""
@@ -122,33 +114,31 @@ class ServiceNow:
                 return str(row.get("sys_id") or "")
         return ""
 
-    async def _rows(self, table: str, member: str, value: str, condition: str) -> list[dict[str, Any]]:
+    async def _rows(self, table: str, name: str, value: str, condition: str) -> list[dict[str, Any]]:
         """The few oldest rows of a table that have a value, by what the instance says."""
         # In a query `^` is "and", unless it is doubled.
-        query = f"{member}={value.replace('^', '^^')}{condition}^ORDERBYsys_created_on"
-        params = {"sysparm_query": query, "sysparm_fields": f"sys_id,{member}", "sysparm_limit": _FEW}
+        query = f"{name}={value.replace('^', '^^')}{condition}^ORDERBYsys_created_on"
+        params = {"sysparm_query": query, "sysparm_fields": f"sys_id,{name}", "sysparm_limit": _FEW}
         answer = await self._http.send("GET", table, params=params)
         if not answer.is_success:
             # It says nothing of the ticket, so it is no rejection.
             raise UnlinkedError(_words(answer))
-        rows = _result(answer)
-        if not isinstance(rows, list):
-            raise UnavailableError("it answered a search without a result", done=False)
-        return [row for row in rows if isinstance(row, dict)]
+        return found(answer.body, "result")
 
-    def _external(self, row: Any) -> External | None:
-        sys_id = row.get("sys_id") if isinstance(row, dict) else None
-        if not isinstance(sys_id, str) or not sys_id:
-            return None
+    def _external(self, row: Mapping[str, Any], *, done: Literal[False] | None) -> External:
+        sys_id = member(row, "sys_id", str, done=done)
         return External(sys_id, self._http.link_to(f"/nav_to.do?uri=incident.do%3Fsys_id%3D{quote(sys_id, safe='')}"))
 
 
-def _result(answer: Answer) -> Any:
-    return answer.body.get("result") if isinstance(answer.body, dict) else None
-
-
 def _words(answer: Answer) -> str:
-    error = answer.body.get("error") if isinstance(answer.body, dict) else None
+    error = answer.members.get("error")
     if not isinstance(error, dict):
         return f"It answered {answer.status}"
     return ": ".join(str(error[name]) for name in ("message", "detail") if error.get(name))
+
+
+def _is_of_record(answer: Answer) -> bool:
+    """Whether a 403 is of this very record: the message is the same where a right is missing."""
+    error = answer.members.get("error")
+    detail = error.get("detail") if isinstance(error, dict) else None
+    return isinstance(detail, str) and (detail.startswith(_DATA_POLICY) or _BUSINESS_RULE in detail)

@@ -1,16 +1,12 @@
 """Freshservice's API v2 for tickets, as strict as its documents (https://api.freshservice.com/)."""
 
 import re
-from base64 import b64encode
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from emulators.http import Request, Response, Server
+from emulators.http import Check, Request, Response, Server
 
 API_KEY = "freshservice-key"
-
-# What is wrong with a value, or nothing.
-_Check = Callable[[Any], str | None]
 
 
 def _text(value: Any) -> str | None:
@@ -34,7 +30,7 @@ def _email(value: Any) -> str | None:
     return None if isinstance(value, str) and "@" in value else "It should be in the 'valid email address' format"
 
 
-def _one_of(*allowed: int) -> _Check:
+def _one_of(*allowed: int) -> Check:
     words = "It should be one of these values: '" + ",".join(map(str, allowed)) + "'"
     return lambda value: None if type(value) is int and value in allowed else words
 
@@ -44,7 +40,7 @@ def _tags(value: Any) -> str | None:
     return None if is_good else "It should only contain elements of a maximum of 32 characters"
 
 
-_MEMBERS: Mapping[str, _Check] = {
+_MEMBERS: Mapping[str, Check] = {
     "subject": _subject,
     "description": _html,
     "email": _email,
@@ -57,25 +53,19 @@ _REQUIRED = ("subject", "description", "email", "status", "priority")
 
 
 class Freshservice(Server):
-    """A desk. `tickets` is all that it has; `says` is what it answers instead of its own, once each, all else done."""
+    """A desk. `tickets` is all that it has."""
 
     def __init__(self) -> None:
         super().__init__(self._take)
         self.tickets: list[dict[str, Any]] = []
-        self.says: list[Response] = []
         # A search knows a ticket only minutes later; the list knows it at once.
         self.is_indexed = True
 
     def _take(self, request: Request) -> Response:
-        response = self._routed(request)
-        return self.says.pop(0) if self.says else response
-
-    def _routed(self, request: Request) -> Response:
-        expected = "Basic " + b64encode(f"{API_KEY}:X".encode()).decode()
-        if request.headers.get("authorization") != expected:
+        if not request.is_by(f"{API_KEY}:X"):
             words = "You have to be logged in to perform this action."
             return Response(401, {"code": "invalid_credentials", "message": words})
-        if request.raw and request.headers.get("content-type") != "application/json":
+        if not request.is_json:
             return Response(415, {"code": "invalid_content_type", "message": "Content-Type must be application/json"})
         path = request.path.removeprefix("/api/v2/tickets")
         if path == request.path:

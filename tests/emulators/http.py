@@ -3,6 +3,7 @@
 import asyncio
 import json
 import ssl
+from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -34,6 +35,15 @@ class Request:
     body: Any
     raw: bytes
 
+    @property
+    def is_json(self) -> bool:
+        """Whether it says that its body is JSON, if it has one."""
+        return not self.raw or self.headers.get("content-type") == "application/json"
+
+    def is_by(self, credential: str) -> bool:
+        """Whether it comes with this `user:password`."""
+        return self.headers.get("authorization") == "Basic " + b64encode(credential.encode()).decode()
+
 
 @dataclass(frozen=True)
 class Response:
@@ -44,7 +54,17 @@ class Response:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
+class RefusedError(Exception):
+    """What a handler raises to answer with this and do nothing else."""
+
+    def __init__(self, response: Response) -> None:
+        super().__init__(response)
+        self.response = response
+
+
 Handle = Callable[[Request], Awaitable[Response] | Response]
+# What is wrong with a value, or nothing.
+Check = Callable[[Any], str | None]
 
 
 class Server:
@@ -54,6 +74,8 @@ class Server:
         self._handle = handle
         self.faults: list[Fault] = []
         self.requests: list[Request] = []
+        # What it answers instead of its own, once each, all else done.
+        self.says: list[Response] = []
         # Retry-After of a 429, 500 or 503, in seconds.
         self.retry_after = "1"
         self.url = ""
@@ -106,8 +128,7 @@ class Server:
         when, _, after = (fault or "").partition(" ")
         response = None
         if after or fault in (None, "slow"):
-            handled = self._handle(request)
-            response = handled if isinstance(handled, Response) else await handled
+            response = await self._handled(request)
         if when == "hang":
             await asyncio.Event().wait()
         if when == "reset":
@@ -119,6 +140,14 @@ class Server:
         elif response is not None:
             await (_trickle if when == "slow" else _send)(connection, writer, response)
         return when != "reset"
+
+    async def _handled(self, request: Request) -> Response:
+        try:
+            handled = self._handle(request)
+            response = handled if isinstance(handled, Response) else await handled
+        except RefusedError as refusal:
+            response = refusal.response
+        return self.says.pop(0) if self.says else response
 
 
 async def _receive(connection: h11.Connection, reader: asyncio.StreamReader) -> Request | None:

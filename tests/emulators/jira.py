@@ -1,12 +1,11 @@
 """A strict Jira Service Management: one service desk with one request type, and a workflow of four statuses."""
 
-import base64
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
-from emulators.http import Fault, Request, Response, Server
+from emulators.http import Fault, RefusedError, Request, Response, Server
 
 CREDENTIAL = "desk@example.com:ATATT3x:ü"
 MYSELF = "5b10a2844c20165700ede21g"
@@ -31,19 +30,13 @@ _GONE = "Issue does not exist or you do not have permission to see it."
 _JQL = re.compile(r'(description|cf\[10050\]) ~ "\\"([^"\\]+)\\"" ORDER BY created ASC')
 
 
-class _RefusedError(Exception):
-    def __init__(self, response: Response) -> None:
-        super().__init__(response)
-        self.response = response
+def _refused(status: int, *messages: str, **fields: str) -> RefusedError:
+    return RefusedError(Response(status, {"errorMessages": list(messages), "errors": fields}))
 
 
-def _refused(status: int, *messages: str, **fields: str) -> _RefusedError:
-    return _RefusedError(Response(status, {"errorMessages": list(messages), "errors": fields}))
-
-
-def _refused_by_desk(status: int, message: str) -> _RefusedError:
+def _refused_by_desk(status: int, message: str) -> RefusedError:
     words = {"errorMessage": message, "i18nErrorMessage": {"i18nKey": "sd.error", "parameters": []}}
-    return _RefusedError(Response(status, words))
+    return RefusedError(Response(status, words))
 
 
 class Jira:
@@ -77,16 +70,13 @@ class Jira:
         return str(self._issue(key)["status"])
 
     def _handle(self, request: Request) -> Response:
-        try:
-            _check_headers(request)
-            for method, pattern, answer in self._routes:
-                match = re.fullmatch(pattern, request.path)
-                if match and method == request.method:
-                    answered: Response = answer(request, *match.groups())
-                    return self.garbled or answered
-            raise _refused(404, "null for uri: " + request.path)
-        except _RefusedError as refusal:
-            return refusal.response
+        _check_headers(request)
+        for method, pattern, answer in self._routes:
+            match = re.fullmatch(pattern, request.path)
+            if match and method == request.method:
+                answered: Response = answer(request, *match.groups())
+                return self.garbled or answered
+        raise _refused(404, "null for uri: " + request.path)
 
     def _issue(self, key: str) -> dict[str, Any]:
         for issue in self.issues:
@@ -108,7 +98,7 @@ class Jira:
             raise _refused_by_desk(400, f"Customer {email} does not exist or may not raise requests here.")
         try:
             fields = _checked(body["requestFieldValues"])
-        except _RefusedError as refusal:
+        except RefusedError as refusal:
             errors = refusal.response.body["errors"]
             raise _refused_by_desk(400, "Your request could not be created. " + " ".join(errors.values())) from None
         if not {"summary", "description"} <= set(fields):
@@ -184,10 +174,9 @@ class Jira:
 
 
 def _check_headers(request: Request) -> None:
-    expected = "Basic " + base64.b64encode(CREDENTIAL.encode()).decode()
-    if request.headers.get("authorization") != expected:
+    if not request.is_by(CREDENTIAL):
         raise _refused(401, "Client must be authenticated to access this resource.")
-    if request.method != "GET" and request.headers.get("content-type") != "application/json":
+    if not request.is_json:
         raise _refused(415, "Unsupported media type")
 
 

@@ -1,15 +1,34 @@
 """A strict ServiceNow: the Table API for incidents and users, of an instance that demands what instances may."""
 
-import base64
 import re
 import uuid
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
-from emulators.http import Fault, Request, Response, Server
+from emulators.http import Fault, RefusedError, Request, Response, Server
 
 CREDENTIAL = "ticket.service:s3cret:ü"
+# Status, message and detail.
+Refusal = tuple[int, str, str]
+_STACK = "Business Rule 'No weekends^5230b9179735ca504546f027f053af79'. Business Rule Stack:No weekends"
+# How the rules of real instances refuse a record.
+BY_RULES: Mapping[str, Refusal] = {
+    "data policy": (
+        403,
+        "Operation Failed",
+        "Data Policy Exception: \n\tThe following fields are mandatory: Close notes",
+    ),
+    "data policy of one field": (403, "Operation Failed", "Data Policy Exception: Short description is mandatory"),
+    "business rule": (403, "Operation Failed", f"Operation against file 'incident' was aborted by {_STACK}"),
+}
+# How they refuse whoever asks.
+BY_RIGHTS: Mapping[str, Refusal] = {
+    "no right to insert": (403, "Operation Failed", "ACL Exception Insert Failed due to security constraints"),
+    "no right to update": (403, "Operation Failed", "ACL Exception Update Failed due to security constraints"),
+    "no right to the API": (403, "User Not Authorized", "Failed API level ACL Validation"),
+    "unknown": (401, "User Not Authenticated", "Required to provide Auth information"),
+}
 
 _TABLES = {
     "incident": {
@@ -44,11 +63,8 @@ _MATRIX = {
 _DEMANDED = {"3": ("hold_reason",), "6": ("close_code", "close_notes"), "7": ("close_code", "close_notes")}
 
 
-class _RefusedError(Exception):
-    def __init__(self, status: int, message: str, detail: str | None = None) -> None:
-        super().__init__(status, message, detail)
-        error = {"error": {"message": message, "detail": detail}, "status": "failure"}
-        self.response = Response(status, error)
+def _refused(status: int, message: str, detail: str | None = None) -> RefusedError:
+    return RefusedError(Response(status, {"error": {"message": message, "detail": detail}, "status": "failure"}))
 
 
 class ServiceNow:
@@ -58,8 +74,9 @@ class ServiceNow:
         self.server = Server(self._handle)
         self.incidents: list[dict[str, str]] = []
         self.users: list[dict[str, str]] = []
-        # What it answers to the next write, instead of doing it: a status, a message and a detail.
-        self.refusal: tuple[int, str, str] | None = None
+        # What it answers to writes, and to searches, instead of doing them.
+        self.refusal: Refusal | None = None
+        self.search_refusal: Refusal | None = None
         # What it answers to a write instead of what it is documented to; the write is done.
         self.garbled: Response | None = None
         # Old instances and missing rights: an unknown member in a query is ignored, so everything matches.
@@ -71,32 +88,26 @@ class ServiceNow:
         return self.users[-1]["sys_id"]
 
     def _handle(self, request: Request) -> Response:
-        try:
-            _check_headers(request)
-            return self._answer(request)
-        except _RefusedError as refusal:
-            return refusal.response
-
-    def _answer(self, request: Request) -> Response:
+        _check_headers(request)
         match = re.fullmatch(r"/api/now/table/(\w+)(?:/([0-9a-f]{32}))?", request.path)
         if match is None:
-            raise _RefusedError(400, "Requested URI does not represent any resource", request.path)
+            raise _refused(400, "Requested URI does not represent any resource", request.path)
         table, sys_id = match.groups()
         if table not in _TABLES:
-            raise _RefusedError(404, f"Invalid table {table}")
+            raise _refused(404, f"Invalid table {table}")
         if (request.method, sys_id is None) == ("GET", True):
             return self._search(table, request.query)
         if table != "incident" or (request.method, sys_id is None) not in (("POST", True), ("PATCH", False)):
-            raise _RefusedError(405, "Method not supported")
+            raise _refused(405, "Method not supported")
         return self._write(sys_id, request)
 
     def _write(self, sys_id: str | None, request: Request) -> Response:
         body = _checked(request.body)
         if self.refusal is not None:
-            raise _RefusedError(*self.refusal)
+            raise _refused(*self.refusal)
         known = {one["sys_id"]: one for one in self.incidents}
         if sys_id is not None and sys_id not in known:
-            raise _RefusedError(404, "No Record found", "Record doesn't exist or ACL restricts the record retrieval")
+            raise _refused(404, "No Record found", "Record doesn't exist or ACL restricts the record retrieval")
         number = f"INC{10001 + len(self.incidents):07}"
         new = {"sys_id": uuid.uuid4().hex, "number": number, "state": "1", "impact": "3", "urgency": "3"}
         incident = self._made(known[sys_id] if sys_id else new, body)
@@ -110,15 +121,17 @@ class ServiceNow:
         incident = {**old, **{name: text[: _LENGTHS.get(name, len(text))] for name, text in body.items()}}
         demanded = ("short_description", *_DEMANDED.get(incident["state"], ()))
         if missing := [name for name in demanded if not incident.get(name)]:
-            words = f"Data Policy Exception: The following fields are mandatory: {', '.join(missing)}"
-            raise _RefusedError(403, "Operation Failed", words)
+            words = f"Data Policy Exception: \n\tThe following fields are mandatory: {', '.join(missing)}"
+            raise _refused(403, "Operation Failed", words)
         if incident.get("caller_id") and incident["caller_id"] not in [one["sys_id"] for one in self.users]:
-            raise _RefusedError(400, "Invalid reference", "caller_id")
+            raise _refused(400, "Invalid reference", "caller_id")
         return incident | {"priority": _MATRIX[incident["impact"] + incident["urgency"]]}
 
     def _search(self, table: str, query: Mapping[str, str]) -> Response:
+        if self.search_refusal is not None:
+            raise _refused(*self.search_refusal)
         if set(query) - {"sysparm_query", "sysparm_fields", "sysparm_limit"}:
-            raise _RefusedError(400, "Unknown parameter")
+            raise _refused(400, "Unknown parameter")
         rows = self.incidents if table == "incident" else self.users
         # Two carets are one that is meant.
         parts = [part.replace("\0", "^") for part in query["sysparm_query"].replace("^^", "\0").split("^")]
@@ -135,23 +148,22 @@ class ServiceNow:
 
 
 def _check_headers(request: Request) -> None:
-    expected = "Basic " + base64.b64encode(CREDENTIAL.encode()).decode()
-    if request.headers.get("authorization") != expected:
-        raise _RefusedError(401, "User Not Authenticated", "Required to provide Auth information")
+    if not request.is_by(CREDENTIAL):
+        raise _refused(401, "User Not Authenticated", "Required to provide Auth information")
     if request.headers.get("accept") != "application/json":
-        raise _RefusedError(406, "Not acceptable")
-    if request.method != "GET" and request.headers.get("content-type") != "application/json":
-        raise _RefusedError(415, "Unsupported media type")
+        raise _refused(406, "Not acceptable")
+    if not request.is_json:
+        raise _refused(415, "Unsupported media type")
 
 
 def _checked(body: Any) -> dict[str, str]:
     if not isinstance(body, dict) or not body or not all(isinstance(value, str) for value in body.values()):
-        raise _RefusedError(400, "Exception while reading request", "The payload is not a valid object of strings")
+        raise _refused(400, "Exception while reading request", "The payload is not a valid object of strings")
     if unknown := set(body) - _TABLES["incident"]:
-        raise _RefusedError(400, "Unknown members", ", ".join(sorted(unknown)))
+        raise _refused(400, "Unknown members", ", ".join(sorted(unknown)))
     for name, choices in _CHOICES.items():
         if name in body and body[name] not in choices:
-            raise _RefusedError(400, "Invalid choice", f"{name}: {body[name]}")
+            raise _refused(400, "Invalid choice", f"{name}: {body[name]}")
     return body
 
 

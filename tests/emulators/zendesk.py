@@ -3,17 +3,13 @@
 https://developer.zendesk.com/api-reference/ticketing/tickets/tickets/
 """
 
-from base64 import b64encode
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from emulators.http import Request, Response, Server
+from emulators.http import Check, Request, Response, Server
 
 AGENT = "agent@desk.example"
 CREDENTIAL = f"{AGENT}/token:zendesk-token"
-
-# What is wrong with a value, or nothing.
-_Check = Callable[[Any], str | None]
 
 
 def _subject(value: Any) -> str | None:
@@ -27,7 +23,7 @@ def _comment(value: Any) -> str | None:
     return None if isinstance(body, str) and body.strip() else "Description: cannot be blank"
 
 
-def _one_of(*allowed: str | None) -> _Check:
+def _one_of(*allowed: str | None) -> Check:
     return lambda value: None if value in allowed else f"Value: {value} is not included in the list"
 
 
@@ -41,7 +37,7 @@ def _external_id(value: Any) -> str | None:
     return None if isinstance(value, str) and len(value) <= 255 else "External: is invalid"
 
 
-_MEMBERS: Mapping[str, _Check] = {
+_MEMBERS: Mapping[str, Check] = {
     "subject": _subject,
     "comment": _comment,
     "status": _one_of("new", "open", "pending", "hold", "solved", "closed"),
@@ -52,22 +48,17 @@ _MEMBERS: Mapping[str, _Check] = {
 
 
 class Zendesk(Server):
-    """A desk. `tickets` is all that it has; `says` is what it answers instead of its own, once each, all else done."""
+    """A desk. `tickets` is all that it has."""
 
     def __init__(self) -> None:
         super().__init__(self._take)
         self.tickets: list[dict[str, Any]] = []
-        self.says: list[Response] = []
         self._by_key: dict[str, tuple[Any, Response]] = {}
 
     def _take(self, request: Request) -> Response:
-        response = self._routed(request)
-        return self.says.pop(0) if self.says else response
-
-    def _routed(self, request: Request) -> Response:
-        if request.headers.get("authorization") != "Basic " + b64encode(CREDENTIAL.encode()).decode():
+        if not request.is_by(CREDENTIAL):
             return Response(401, {"error": "Couldn't authenticate you"})
-        if request.raw and request.headers.get("content-type") != "application/json":
+        if not request.is_json:
             return Response(415, {"error": "UnsupportedContentType", "description": "Not application/json"})
         path = request.path.removeprefix("/api/v2/tickets")
         if path == request.path:

@@ -223,11 +223,73 @@ async def test_a_wrong_link_is_for_the_operator(instance: emulator.ServiceNow, p
                 await desk.update(NOWHERE, {"subject": "Again"})
 
 
-@pytest.mark.parametrize("refusal", [(403, "Operation Failed", "Data Policy Exception"), (404, "Invalid table", "")])
 async def test_an_instance_that_lets_nothing_be_made_is_for_the_operator(
-    instance: emulator.ServiceNow, desk: ServiceNow, refusal: tuple[int, str, str]
+    instance: emulator.ServiceNow, desk: ServiceNow
 ) -> None:
+    instance.refusal = (404, "Invalid table", "")
+    with pytest.raises(UnlinkedError):
+        await desk.create(new())
+
+
+@pytest.mark.parametrize(
+    ("refusal", "error"),
+    [
+        *((refusal, RejectedError) for refusal in emulator.BY_RULES.values()),
+        *((refusal, UnlinkedError) for refusal in emulator.BY_RIGHTS.values()),
+        # What only looks like a rule.
+        ((403, "Data Policy Exception", "No"), UnlinkedError),
+        ((403, "Operation Failed", "Security beats Data Policy Exception"), UnlinkedError),
+        ((403, "Operation Failed", ""), UnlinkedError),
+        ((401, "Operation Failed", "Data Policy Exception: Short description is mandatory"), UnlinkedError),
+    ],
+    ids=[*emulator.BY_RULES, *emulator.BY_RIGHTS, "message", "in between", "nothing", "401"],
+)
+async def test_rules_reject_a_record_and_missing_rights_are_for_the_operator(
+    instance: emulator.ServiceNow, desk: ServiceNow, refusal: emulator.Refusal, error: type[Exception]
+) -> None:
+    made = await desk.create(new())
+    before = dict(instance.incidents[0])
     instance.refusal = refusal
+    for write in (desk.create(new()), desk.update(made.id, {"status": "closed"})):
+        with pytest.raises(error) as failure:
+            await write
+        if error is RejectedError:
+            assert str(failure.value) == " ".join(f"{refusal[1]}: {refusal[2]}".split())
+    assert instance.incidents == [before]
+
+
+async def test_a_data_policy_of_the_instance_rejects_what_it_demands(
+    instance: emulator.ServiceNow, desk: ServiceNow
+) -> None:
+    words = "Operation Failed: Data Policy Exception: The following fields are mandatory: short_description"
+    made = await desk.create(new())
+    for write in (desk.create(new(subject="")), desk.update(made.id, {"subject": ""})):
+        with pytest.raises(RejectedError, match=f"^{words}$"):
+            await write
+    assert [one["short_description"] for one in instance.incidents] == ["Mail is down"]
+
+
+@pytest.mark.parametrize("refusal", [*emulator.BY_RULES.values(), *emulator.BY_RIGHTS.values()])
+async def test_a_refused_search_says_nothing_of_the_ticket(
+    instance: emulator.ServiceNow, desk: ServiceNow, refusal: emulator.Refusal
+) -> None:
+    made = await desk.create(new())
+    before = dict(instance.incidents[0])
+    instance.search_refusal = refusal
+    asked = {"requester_email": "ada@example.com"}
+    for call in (desk.find("key"), desk.create(new(**asked)), desk.update(made.id, asked)):
+        with pytest.raises(UnlinkedError):
+            await call
+    assert instance.incidents == [before]
+
+
+@pytest.mark.parametrize(
+    "body", [None, [], "no", {"error": "no"}, {"error": None}, {"error": {"detail": ["Data Policy Exception"]}}]
+)
+async def test_a_403_without_words_is_for_the_operator(
+    instance: emulator.ServiceNow, desk: ServiceNow, body: Any
+) -> None:
+    instance.server.says = [Response(403, body)]
     with pytest.raises(UnlinkedError):
         await desk.create(new())
 
