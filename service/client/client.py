@@ -5,7 +5,7 @@ from typing import Any, Generic, Self, TypeVar
 
 import grpc
 
-from service.client import handoff, helpdesk, itsm
+from service.client import handoff, helpdesk, itsm, sla
 from service.client.link import AsyncCredential, Credential, Link, Retries, W
 from service.client.wire import Asynchronous, Blocking
 
@@ -35,8 +35,8 @@ class Helpdesk(Generic[W]):
     """What the helpdesk API has."""
 
     tickets: helpdesk.Tickets[W]
-    sla_policies: helpdesk.SlaPolicies[W]
-    calendar: helpdesk.TenantCalendar[W]
+    sla_policies: sla.SlaPolicies[W]
+    calendar: sla.TenantCalendar[W]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Itsm(Generic[W]):
 
 class _Client(Generic[W]):
     def __init__(self, link: Link[W]) -> None:
-        self.helpdesk = Helpdesk(helpdesk.Tickets(link), helpdesk.SlaPolicies(link), helpdesk.TenantCalendar(link))
+        self.helpdesk = Helpdesk(helpdesk.Tickets(link), sla.SlaPolicies(link), sla.TenantCalendar(link))
         self.handoff = Resources(handoff.Tickets(link))
         self.itsm = Itsm(itsm.Tickets(link), itsm.Webhooks(link))
 

@@ -1,4 +1,4 @@
-"""`client.helpdesk`: the tickets, SLA policies and calendar of the caller's tenant. Every call raises TicketsError."""
+"""`client.helpdesk.tickets` of the caller's tenant; its SLA is in sla.py. Every call raises TicketsError."""
 
 # ruff: noqa: A002 - documented names
 
@@ -7,19 +7,66 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, Required, TypeAlias, TypedDict, TypeVar, Unpack
 
-from tickets.helpdesk.v1 import service_pb2, sla_pb2, ticket_pb2
+from tickets.helpdesk.v1 import service_pb2, ticket_pb2
 
 from service.client.api import PAGE_SIZE, Answer, Answers, Api, fresh, many, one
 from service.client.link import W
 from service.client.messages import methods, result
+from service.client.sla import (
+    BusinessHours,
+    Calendar,
+    CalendarChanges,
+    Hours,
+    Interval,
+    NewSlaPolicy,
+    PolicyStatus,
+    Priority,
+    SlaPolicies,
+    SlaPolicy,
+    SlaPolicyChanges,
+    SlaTarget,
+    TenantCalendar,
+    TicketSla,
+    Type,
+    Weekday,
+)
 
-Type: TypeAlias = Literal["incident", "service_request", "change", "problem"]
+# All that callers may name of the helpdesk API, whichever module has it.
+__all__ = [
+    "AnyOf",
+    "BusinessHours",
+    "Calendar",
+    "CalendarChanges",
+    "Comment",
+    "Hours",
+    "Interval",
+    "NewSlaPolicy",
+    "NewTicket",
+    "PolicyStatus",
+    "Priority",
+    "SlaPolicies",
+    "SlaPolicy",
+    "SlaPolicyChanges",
+    "SlaTarget",
+    "Sort",
+    "SourceType",
+    "Status",
+    "Tags",
+    "TenantCalendar",
+    "Ticket",
+    "TicketChanges",
+    "TicketEvent",
+    "TicketFilter",
+    "TicketSla",
+    "Tickets",
+    "Type",
+    "Watched",
+    "Weekday",
+]
+
 Status: TypeAlias = Literal["open", "in_progress", "pending", "resolved", "closed"]
-Priority: TypeAlias = Literal["low", "medium", "high", "urgent"]
 SourceType: TypeAlias = Literal["frontend", "backend", "server", "system", "api"]
 Sort: TypeAlias = Literal["-created_at", "created_at", "-updated_at", "due_at", "-priority"]
-PolicyStatus: TypeAlias = Literal["active", "inactive"]
-Weekday: TypeAlias = Literal["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
 Tags: TypeAlias = Sequence[str] | Mapping[str, Any]
 
 T = TypeVar("T")
@@ -106,92 +153,6 @@ class Watched:
     cursor: str
 
 
-@result(sla_pb2.SlaPolicy)
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SlaPolicy:
-    """What a tenant promises for tickets of one priority; for all types when `applies_to` is empty."""
-
-    id: str
-    tenant_id: str
-    name: str
-    description: str | None
-    applies_to: tuple[Type, ...]
-    priority: Priority
-    first_response_minutes: int | None
-    resolution_minutes: int
-    business_hours_only: bool
-    status: PolicyStatus
-    created_at: datetime
-    created_by: str
-    updated_at: datetime
-    updated_by: str
-
-
-@result(sla_pb2.BusinessHours)
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BusinessHours:
-    """One interval of a weekday, such as from `09:00` to `17:30`; `24:00` is the end of the day."""
-
-    weekday: Weekday
-    start: str
-    end: str
-
-
-@result(sla_pb2.Calendar)
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Calendar:
-    """When a tenant does business; `holidays` are dates such as `2030-12-25`.
-
-    `updated_at` and `updated_by` are None until somebody sets it.
-    """
-
-    tenant_id: str
-    time_zone: str
-    hours: tuple[BusinessHours, ...]
-    holidays: tuple[str, ...]
-    updated_at: datetime | None
-    updated_by: str | None
-
-
-@result(sla_pb2.Interval)
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Interval:
-    """The time from one instant until before another; `end` is None while it lasts."""
-
-    start: datetime
-    end: datetime | None
-
-
-@result(sla_pb2.SlaTarget)
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SlaTarget:
-    """How one target stands, as of when it was met, or now; protos/tickets/helpdesk/v1/sla.proto."""
-
-    target_minutes: int | None
-    due_at: datetime | None
-    met_at: datetime | None
-    is_breached: bool
-    breached_at: datetime | None
-    elapsed_seconds: int
-    remaining_seconds: int | None
-    counted: tuple[Interval, ...]
-    paused: tuple[Interval, ...]
-
-
-@result(sla_pb2.TicketSla)
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TicketSla:
-    """How a ticket's SLA stands; a target is None when there is none, `time_zone` when every minute counts."""
-
-    ticket_id: str
-    policy: SlaPolicy | None
-    time_zone: str | None
-    is_paused: bool
-    as_of: datetime
-    first_response: SlaTarget | None
-    resolution: SlaTarget | None
-
-
 class _Members(TypedDict, total=False):
     description: str | None
     type: Type
@@ -245,60 +206,13 @@ class TicketFilter(TypedDict, total=False):
     sort: Sort | None
 
 
-class _PolicyMembers(TypedDict, total=False):
-    description: str | None
-    first_response_minutes: int | None
-    business_hours_only: bool
-    status: PolicyStatus
-
-
-class NewSlaPolicy(_PolicyMembers, total=False):
-    """What a new SLA policy is made of; what is left out has its documented default."""
-
-    name: Required[str]
-    priority: Required[Priority]
-    resolution_minutes: Required[int]
-    applies_to: Sequence[Type]
-
-
-class SlaPolicyChanges(_PolicyMembers, total=False):
-    """What changes; what is left out stays, and None clears. `applies_to` replaces the old one whole; None is all."""
-
-    name: str
-    priority: Priority
-    resolution_minutes: int
-    applies_to: Sequence[Type] | None
-
-
-class Hours(TypedDict):
-    """BusinessHours, to be written down."""
-
-    weekday: Weekday
-    start: str
-    end: str
-
-
-class CalendarChanges(TypedDict, total=False):
-    """What changes; what is left out stays, lists replace the old ones whole, and None clears them.
-
-    `hours` that were read may be written again. Without any, no time counts.
-    """
-
-    time_zone: str
-    hours: Sequence[BusinessHours | Hours] | None
-    holidays: Sequence[str] | None
-
-
-_METHODS = methods(service_pb2)
-
-
 class Tickets(Api[W]):
     """Helpdesk tickets, each by its id or its number.
 
     With `etag` a ticket must be as it was when it had that one; None, as in lists, is no condition.
     """
 
-    METHODS = _METHODS
+    METHODS = methods(service_pb2)
 
     @many
     def list(
@@ -413,58 +327,3 @@ class Tickets(Api[W]):
         seconds.
         """
         return self._watch(Watched, {"cursor": cursor}, patience)
-
-
-class SlaPolicies(Api[W]):
-    """The tenant's SLA policies, for agents."""
-
-    METHODS = _METHODS
-
-    @many
-    def list(
-        self, *, status: PolicyStatus | None = None, page_size: int = PAGE_SIZE, timeout: float | None = None
-    ) -> Answers[SlaPolicy]:
-        """The policies, all or those with a status, newest first; `timeout` is that of each page."""
-        return self._list(SlaPolicy, "ListSlaPolicies", {"status": status}, page_size, timeout, of="sla_policies")
-
-    @one
-    def get(self, id: str, *, timeout: float | None = None) -> Answer[SlaPolicy]:
-        """One policy. Raises NotFoundError."""
-        return self._ask(SlaPolicy, "GetSlaPolicy", {"id": id}, timeout, of="sla_policy")
-
-    @one
-    def create(
-        self, *, idempotency_key: str | None = None, timeout: float | None = None, **policy: Unpack[NewSlaPolicy]
-    ) -> Answer[SlaPolicy]:
-        """Create a policy. Raises ValidationError, ConflictError (`already_exists`)."""
-        key = fresh(idempotency_key)
-        return self._ask(SlaPolicy, "CreateSlaPolicy", policy, timeout, key=key, of="sla_policy")
-
-    @one
-    def update(
-        self, id: str, *, timeout: float | None = None, **changes: Unpack[SlaPolicyChanges]
-    ) -> Answer[SlaPolicy]:
-        """Change some members of a policy; the clocks of its unresolved tickets follow within seconds.
-
-        Raises NotFoundError, ValidationError, ConflictError (`already_exists`).
-        """
-        return self._ask(SlaPolicy, "UpdateSlaPolicy", {"id": id}, timeout, changes=changes, of="sla_policy")
-
-
-class TenantCalendar(Api[W]):
-    """The tenant's one calendar, for agents."""
-
-    METHODS = _METHODS
-
-    @one
-    def get(self, *, timeout: float | None = None) -> Answer[Calendar]:
-        """The calendar; there is one before anybody sets it."""
-        return self._ask(Calendar, "GetCalendar", {}, timeout, of="calendar")
-
-    @one
-    def update(self, *, timeout: float | None = None, **changes: Unpack[CalendarChanges]) -> Answer[Calendar]:
-        """Change some members of the calendar; the clocks that go by it follow within seconds.
-
-        Raises ValidationError.
-        """
-        return self._ask(Calendar, "UpdateCalendar", {}, timeout, changes=changes, of="calendar")

@@ -4,7 +4,7 @@ from tickets.handoff.v1 import rest_pb2_grpc, service_pb2, service_pb2_grpc
 
 from service import rest, rpc
 from service.database import Database
-from service.handoff import operations
+from service.handoff import changes, operations
 from service.watch import News
 
 
@@ -23,14 +23,12 @@ class TicketService(service_pb2_grpc.TicketServiceServicer):
         operations.list_project_tickets, service_pb2.ListProjectTicketsRequest, service_pb2.ListProjectTicketsResponse
     )
     GetTicket = rpc.unary(operations.get_ticket, service_pb2.GetTicketRequest, service_pb2.GetTicketResponse)
-    UpdateTicket = rpc.unary(
-        operations.update_ticket, service_pb2.UpdateTicketRequest, service_pb2.UpdateTicketResponse
-    )
+    UpdateTicket = rpc.unary(changes.update_ticket, service_pb2.UpdateTicketRequest, service_pb2.UpdateTicketResponse)
     BulkUpdateTickets = rpc.unary(
-        operations.bulk_update_tickets, service_pb2.BulkUpdateTicketsRequest, service_pb2.BulkUpdateTicketsResponse
+        changes.bulk_update_tickets, service_pb2.BulkUpdateTicketsRequest, service_pb2.BulkUpdateTicketsResponse
     )
     ReportDeployment = rpc.unary(
-        operations.report_deployment, service_pb2.ReportDeploymentRequest, service_pb2.ReportDeploymentResponse
+        changes.report_deployment, service_pb2.ReportDeploymentRequest, service_pb2.ReportDeploymentResponse
     )
     ListTicketEvents = rpc.unary(
         operations.list_ticket_events, service_pb2.ListTicketEventsRequest, service_pb2.ListTicketEventsResponse
@@ -51,8 +49,8 @@ class TicketRest(rest_pb2_grpc.TicketRestServicer):
     CreateTicket = rest.unary(operations.create_ticket, status=201)
     ListProjectTickets = rest.complete_list(operations.list_project_tickets, "tickets")
     GetTicket = rest.unary(operations.get_ticket)
-    UpdateTicket = rest.unary(operations.update_ticket)
-    BulkUpdateTickets = rest.unary(operations.bulk_update_tickets)
-    ReportDeployment = rest.unary(operations.report_deployment)
+    UpdateTicket = rest.unary(changes.update_ticket)
+    BulkUpdateTickets = rest.unary(changes.bulk_update_tickets)
+    ReportDeployment = rest.unary(changes.report_deployment)
     ListTicketEvents = rest.unary(operations.list_ticket_events)
     WatchTickets = rest.watch(operations.watch_tickets)

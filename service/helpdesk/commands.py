@@ -98,6 +98,7 @@ class TicketMembers(Section):
     category: Category | None = None
     assigned_to_id: OpaqueId | None = None
     team_id: OpaqueId | None = None
+    # An id, never "". None looks for the active policy for priority and type in a POST, and is no SLA in a PATCH.
     sla_policy: OpaqueId | None = None
     due_at: Instant | None = None
     related_asset_id: OpaqueId | None = None

@@ -14,7 +14,8 @@ from ulid import ULID
 from service import idempotency, jsontext, paging
 from service.database import Connection, Database
 from service.errors import TicketError, invalid
-from service.helpdesk import queries, targets, views
+from service.helpdesk import level_queries as queries
+from service.helpdesk import targets, views
 from service.helpdesk.commands import (
     CalendarMembers,
     CreateSlaPolicy,
@@ -114,7 +115,7 @@ async def update_calendar(connection: Connection, call: Call, command: UpdateCal
         "changed": list(command.body.model_fields_set),
         "actor": call.caller.subject,
     }
-    calendar = _found(await connection.one(queries.SET_CALENDAR, values))
+    (calendar,) = await connection.all(queries.SET_CALENDAR, values)
     await connection.all(queries.LOOK_AGAIN_AT_BUSINESS_HOURS, _tenant(call), last=True)
     return views.calendar(calendar)
 
@@ -237,10 +238,13 @@ def _require_active(row: Row) -> None:
 
 
 async def _read_terms(connection: Connection, ticket: Mapping[str, Any], policy_id: str | None) -> Row:
-    """What decides about a ticket's SLA; with the active policy for its priority and type where `policy_id` is None."""
+    """What decides about a ticket's SLA; with the active policy for its priority and type where `policy_id` is None.
+
+    "" is no policy. It never comes from a caller: commands.py refuses it.
+    """
     named = {name: ticket[name] for name in ("tenant_id", "priority", "type")}
-    row = await connection.one(queries.SLA_TERMS, {**named, "ticket_id": ticket["id"], "policy_id": policy_id})
-    return _found(row)
+    (row,) = await connection.all(queries.SLA_TERMS, {**named, "ticket_id": ticket["id"], "policy_id": policy_id})
+    return row
 
 
 def terms_of(row: Row) -> Terms:
@@ -300,10 +304,10 @@ def _policy_named(call: Call, policy_id: str) -> dict[str, Any]:
     return {**_tenant(call), "id": policy_id}
 
 
-def _found(row: Row | None) -> Row:
-    if row is None:
+def _found(policy: Row | None) -> Row:
+    if policy is None:
         raise _no_policy()
-    return row
+    return policy
 
 
 def _no_policy() -> TicketError:

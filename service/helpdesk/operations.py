@@ -11,7 +11,7 @@ from service import events, idempotency, jsontext, paging, watch
 from service.database import Connection
 from service.errors import TicketError
 from service.fields import Instant, matches, tsquery
-from service.helpdesk import levels, queries, targets, views
+from service.helpdesk import level_queries, levels, queries, targets, views
 from service.helpdesk.commands import (
     CloseTicket,
     CreateComment,
@@ -160,7 +160,7 @@ async def close_ticket(connection: Connection, call: Call, command: CloseTicket)
 async def get_ticket_sla(connection: Connection, call: Call, command: GetTicketSla) -> View:
     """Explain how a ticket's SLA stands."""
     named = _scope(call) | _which(command.path.id)
-    ticket = _found(await connection.one(queries.get_ticket_and_terms(frozenset(named)), named))
+    ticket = _found(await connection.one(level_queries.get_ticket_and_terms(frozenset(named)), named))
     terms = levels.terms_of(ticket)
     return views.ticket_sla(ticket, targets.standings(ticket, terms), terms)
 

@@ -1,13 +1,12 @@
-"""Every SQL statement of the helpdesk API, each within one tenant, and within one application where the token is."""
+"""Every SQL statement of helpdesk tickets, each within one tenant, and within one application where the token is."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
     ARRAY,
     CTE,
-    JSON,
     BigInteger,
     Boolean,
     ColumnElement,
@@ -20,7 +19,6 @@ from sqlalchemy import (
     bindparam,
     case,
     cast,
-    delete,
     func,
     insert,
     literal,
@@ -34,12 +32,11 @@ from sqlalchemy import (
     tuple_,
     update,
 )
-from sqlalchemy.dialects.postgresql import TSQUERY, aggregate_order_by
-from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.dialects.postgresql import TSQUERY
 
 from service import events, idempotency, numbering
 from service.helpdesk import tables
-from service.helpdesk.commands import NewTicket, PolicyMembers, TicketMembers
+from service.helpdesk.commands import NewTicket, TicketMembers
 from service.statement import Statement
 
 tickets = tables.tickets
@@ -51,7 +48,8 @@ CHANGEABLE = tuple(TicketMembers.model_fields)
 SLA = ("sla_policy_given", "due_at_given", "first_response_due_at", "paused_at", "sla_told", "sla_look_at")
 
 
-def _given(name: str) -> ColumnElement[object]:
+def bound(name: str) -> ColumnElement[object]:
+    """The value given for a column of tickets."""
     return bindparam(name, type_=tickets.c[name].type)
 
 
@@ -61,13 +59,17 @@ def _lexeme(text: ColumnElement[str]) -> ColumnElement[Any]:
     return cast(_QUOTE + quoted + _QUOTE, TSQUERY)
 
 
-def _mine(by: frozenset[str], *, with_deleted: bool = False) -> tuple[ColumnElement[bool], ...]:
+def mine(by: frozenset[str], *, with_deleted: bool = False) -> tuple[ColumnElement[bool], ...]:
     """The conditions of tickets of the tenant that are not deleted, and have the values given for the columns `by`."""
     return (
-        tickets.c.tenant_id == _given("tenant_id"),
+        tickets.c.tenant_id == bound("tenant_id"),
         *(() if with_deleted else (not_(tickets.c.is_deleted),)),
-        *(tickets.c[name] == _given(name) for name in sorted(by - {"tenant_id"})),
+        *(tickets.c[name] == bound(name) for name in sorted(by - {"tenant_id"})),
     )
+
+
+# One ticket, once it is locked: whether the caller may see it was decided then.
+ONE = (tickets.c.tenant_id == bound("tenant_id"), tickets.c.id == bound("id"))
 
 
 @lru_cache(maxsize=16)
@@ -84,7 +86,7 @@ def lock_ticket(by: frozenset[str], *, with_deleted: bool = False) -> Statement:
 
 
 def _ticket(by: frozenset[str], with_deleted: bool) -> Select[tuple[object, ...]]:
-    return select(tickets).where(*_mine(by, with_deleted=with_deleted))
+    return select(tickets).where(*mine(by, with_deleted=with_deleted))
 
 
 class _Order(NamedTuple):
@@ -108,13 +110,13 @@ def _any_of(name: str) -> Mapping[str, ColumnElement[bool]]:
     """One value is told from several: only then does an index keep the order."""
     column = tickets.c[name]
     return {
-        name: column == _given(name),
+        name: column == bound(name),
         f"any_{name}": column == any_(bindparam(f"any_{name}", type_=ARRAY(Text))),
     }
 
 
 _words = func.to_tsquery(tables.SEARCH, bindparam("words", type_=Text), type_=TSQUERY)
-_in_tenant = _lexeme(literal_column("'@'") + _given("tenant_id"))
+_in_tenant = _lexeme(literal_column("'@'") + bound("tenant_id"))
 _has_words = and_(func.numnode(_words) > 0, tables.WORDS.op("@@")(_words.op("&&")(_in_tenant)))
 _tag = _lexeme(literal_column("'#'") + bindparam("tag", type_=Text))
 
@@ -155,7 +157,7 @@ def list_tickets(
     order = _ORDERS[sort]
     place = tuple_(order.key, tickets.c.id)
     behind = tuple_(bindparam("behind_key", type_=order.key.type), bindparam("behind_id", type_=tickets.c.id.type))
-    conditions = [*_mine(by, with_deleted=with_deleted), *(_FILTERS[name] for name in sorted(filters))]
+    conditions = [*mine(by, with_deleted=with_deleted), *(_FILTERS[name] for name in sorted(filters))]
     if onward:
         conditions.append(place < behind if order.descending else place > behind)
     ordered = (part.desc() if order.descending else part.asc() for part in (order.key, tickets.c.id))
@@ -166,18 +168,18 @@ def list_tickets(
 
 def _create() -> idempotency.Creation:
     given = {
-        name: _given(name)
+        name: bound(name)
         for name in ("tenant_id", "id", "app_id", "tag_words", "created_at", *SLA, *NewTicket.model_fields)
     }
     actor = bindparam("actor", type_=Text)
-    scope = select((literal("helpdesk:", Text) + _given("tenant_id")).label("scope")).cte("scope")
+    scope = select((literal("helpdesk:", Text) + bound("tenant_id")).label("scope")).cte("scope")
     counter = numbering.next_number(scope)
     stamped = {
         "number": select(counter.c.number).scalar_subquery(),
         "created_by": actor,
-        "updated_at": _given("created_at"),
+        "updated_at": bound("created_at"),
         "updated_by": actor,
-        "resolved_at": _given("resolved_at"),
+        "resolved_at": bound("resolved_at"),
     }
     ticket = insert(tickets).values({**given, **stamped}).returning(tickets).cte("ticket")
     declared = {"app_id": ticket.c.app_id}
@@ -194,15 +196,15 @@ def update_ticket(by: frozenset[str]) -> Statement:
     The row must be locked: then the row seen here is the row that is changed, and the event tells the truth.
     """
     # Not a column: a note is kept in the event alone.
-    before = select(tickets, cast(null(), Text).label("resolution_note")).where(*_mine(by)).cte("before")
+    before = select(tickets, cast(null(), Text).label("resolution_note")).where(*mine(by)).cte("before")
     stamped = {
-        "resolved_at": _given("resolved_at"),
-        **{name: _given(name) for name in SLA},
+        "resolved_at": bound("resolved_at"),
+        **{name: bound(name) for name in SLA},
         **_touched(),
     }
     after = (
         update(tickets)
-        .where(*_mine(by))
+        .where(*mine(by))
         .values({name: _changed(name) for name in CHANGEABLE} | {"tag_words": _changed("tag_words", "tags")} | stamped)
         .returning(tickets, bindparam("resolution_note", type_=Text).label("resolution_note"))
         .cte("after")
@@ -243,7 +245,7 @@ def _mark(*, deleted: bool) -> Statement:
     stamps = {"deleted_at": func.now(), "deleted_by": bindparam("actor", type_=Text)}
     after = (
         update(tickets)
-        .where(*_ID)
+        .where(*ONE)
         .values({"is_deleted": deleted, **(stamps if deleted else dict.fromkeys(stamps, null())), **_touched()})
         .returning(tickets)
         .cte("after")
@@ -257,13 +259,12 @@ def _mark(*, deleted: bool) -> Statement:
     return Statement(select(after).add_cte(event))
 
 
-_ID = (tickets.c.tenant_id == _given("tenant_id"), tickets.c.id == _given("id"))
 DELETE, RESTORE = _mark(deleted=True), _mark(deleted=False)
 
 comments = tables.comments
 _COMMENT = (
-    comments.c.tenant_id == _given("tenant_id"),
-    comments.c.ticket_id == _given("id"),
+    comments.c.tenant_id == bound("tenant_id"),
+    comments.c.ticket_id == bound("id"),
     comments.c.id == bindparam("comment_id", type_=Text),
 )
 GET_COMMENT = Statement(select(comments).where(*_COMMENT))
@@ -271,7 +272,7 @@ GET_COMMENT = Statement(select(comments).where(*_COMMENT))
 
 def _comment(written: CTE, kind: str, before: ColumnElement[Any], after: ColumnElement[Any], **more: Any) -> Statement:
     """The statement that writes a comment of a locked ticket, touches the ticket, and appends the event."""
-    ticket = update(tickets).where(*_ID).values({**_touched(), **more}).returning(tickets).cte("ticket")
+    ticket = update(tickets).where(*ONE).values({**_touched(), **more}).returning(tickets).cte("ticket")
     told = select(
         ticket,
         func.json_build_object(
@@ -291,8 +292,8 @@ def _create_comment() -> Statement:
         insert(comments)
         .values(
             {
-                "tenant_id": _given("tenant_id"),
-                "ticket_id": _given("id"),
+                "tenant_id": bound("tenant_id"),
+                "ticket_id": bound("id"),
                 "id": bindparam("comment_id", type_=Text),
                 "author_id": bindparam("actor", type_=Text),
                 **given,
@@ -351,213 +352,9 @@ def list_comments(by: frozenset[str], *, internal: bool, onward: bool) -> Statem
     return Statement(
         select(page_)
         .select_from(tickets.outerjoin(page_, true()))
-        .where(*_mine(by))
+        .where(*mine(by))
         .order_by(page_.c.created_at, page_.c.id)
     )
-
-
-policies, calendars = tables.policies, tables.calendars
-_POLICY = tuple(column.name for column in policies.c)
-_CALENDAR = ("time_zone", "hours", "holidays")
-
-
-def _terms(tenant_id: ColumnElement[Any], ticket_id: ColumnElement[Any]) -> tuple[ColumnElement[Any], ...]:
-    """What a ticket's clock goes by: now, its policy, its tenant's calendar, its pauses (targets.py, Terms)."""
-    pauses = tables.pauses
-    mine = (pauses.c.tenant_id == tenant_id, pauses.c.ticket_id == ticket_id)
-    return (
-        func.now().label("now"),
-        *(policies.c[name].label(f"policy_{name}") for name in _POLICY),
-        *(calendars.c[name] for name in _CALENDAR),
-        *(
-            select(func.array_agg(aggregate_order_by(column, pauses.c.started_at)))
-            .where(*mine)
-            .scalar_subquery()
-            .label(name)
-            for name, column in (("paused_from", pauses.c.started_at), ("paused_until", pauses.c.ended_at))
-        ),
-    )
-
-
-def _sla_terms() -> Statement:
-    """The terms of a ticket with a policy, or with the active one for a priority and a type where `policy_id` is null.
-
-    Always one row; its `policy_id` is null without a policy.
-    """
-    tenant_id, active = _given("tenant_id"), tables.active_policies
-    match = select(active.c.policy_id).where(
-        active.c.tenant_id == tenant_id, active.c.priority == _given("priority"), active.c.type == _given("type")
-    )
-    found = func.coalesce(bindparam("policy_id", type_=Text), match.scalar_subquery())
-    one = select(tenant_id.label("tenant_id")).subquery("one")
-    joined = one.outerjoin(policies, and_(policies.c.tenant_id == tenant_id, policies.c.id == found))
-    joined = joined.outerjoin(calendars, calendars.c.tenant_id == tenant_id)
-    return Statement(select(*_terms(tenant_id, bindparam("ticket_id", type_=Text))).select_from(joined))
-
-
-SLA_TERMS = _sla_terms()
-
-
-def _with_terms() -> Select[Any]:
-    mine = and_(policies.c.tenant_id == tickets.c.tenant_id, policies.c.id == tickets.c.sla_policy)
-    joined = tickets.outerjoin(policies, mine).outerjoin(calendars, calendars.c.tenant_id == tickets.c.tenant_id)
-    return select(tickets, *_terms(tickets.c.tenant_id, tickets.c.id)).select_from(joined)
-
-
-@lru_cache(maxsize=4)
-def get_ticket_and_terms(by: frozenset[str]) -> Statement:
-    """A ticket as `get_ticket`, and the terms of its SLA."""
-    return Statement(_with_terms().where(*_mine(by)))
-
-
-# Of all tenants: tickets whose SLA may have something to tell, locked; nobody else is at work on them. (Their terms are
-# read once they are: a pause may have been written while this statement waited.)
-DUE_TICKETS = Statement(
-    select(tickets)
-    .where(tickets.c.sla_look_at < func.now(), not_(tickets.c.is_deleted))
-    .order_by(tickets.c.sla_look_at)
-    .limit(bindparam("rows", type_=Integer))
-    .with_for_update(skip_locked=True)
-)
-
-
-def _tell(**more: ColumnElement[Any]) -> Statement:
-    """The statement that appends an event of a locked ticket's SLA, with what `more` it changes."""
-    ticket = (
-        update(tickets)
-        .where(*_ID)
-        .values({**{name: _given(name) for name in _LOOK}, **more, **events.next_version(tickets)})
-        .returning(tickets)
-        .cte("ticket")
-    )
-    changes = cast(bindparam("changes", type_=JSON), JSON)
-    event = events.append(tables.events, ticket, bindparam("kind", type_=Text), changes, {"app_id": ticket.c.app_id})
-    return Statement(select(ticket.c.id).add_cte(event))
-
-
-_LOOK = ("first_response_due_at", "sla_told", "sla_look_at")
-TELL = _tell()
-SET_DUE = _tell(
-    due_at=_given("due_at"),
-    updated_at=events.next_instant(tickets.c.updated_at),
-    updated_by=bindparam("actor", type_=Text),
-)
-# Nothing that anyone is told.
-SET_LOOK = Statement(update(tickets).where(*_ID).values({name: _given(name) for name in _LOOK}).returning(tickets.c.id))
-
-_POLICY_GIVEN = tuple(PolicyMembers.model_fields)
-_policy = (
-    policies.c.tenant_id == _given("tenant_id"),
-    policies.c.id == bindparam("id", type_=Text),
-)
-
-
-def _policy_values(names: Iterable[str]) -> dict[str, ColumnElement[Any]]:
-    return {name: bindparam(name, type_=policies.c[name].type) for name in names}
-
-
-CREATE_POLICY = Statement(
-    insert(policies)
-    .values(
-        {
-            **_policy_values(("tenant_id", "id", *_POLICY_GIVEN)),
-            "created_by": bindparam("actor", type_=Text),
-            "updated_by": bindparam("actor", type_=Text),
-        }
-    )
-    .returning(policies)
-)
-GET_POLICY = Statement(select(policies).where(*_policy))
-LOCK_POLICY = Statement(select(policies).where(*_policy).with_for_update())
-UPDATE_POLICY = Statement(
-    update(policies)
-    .where(*_policy)
-    .values(
-        {
-            **_policy_values(_POLICY_GIVEN),
-            "updated_at": events.next_instant(policies.c.updated_at),
-            "updated_by": bindparam("actor", type_=Text),
-        }
-    )
-    .returning(policies)
-)
-
-
-@lru_cache(maxsize=4)
-def list_policies(*, of_status: bool, onward: bool) -> Statement:
-    """`rows` policies of the tenant, newest first."""
-    conditions = [policies.c.tenant_id == _given("tenant_id")]
-    if of_status:
-        conditions.append(policies.c.status == bindparam("status", type_=Text))
-    if onward:
-        conditions.append(policies.c.id < bindparam("behind_id", type_=Text))
-    page = select(policies).where(*conditions).order_by(policies.c.id.desc())
-    return Statement(page.limit(bindparam("rows", type_=Integer)))
-
-
-_active = tables.active_policies
-# It answers for every priority and type that it names, or none when it is not active any more.
-ACTIVATE = Statement(
-    insert(_active)
-    .from_select(
-        ["tenant_id", "priority", "type", "policy_id"],
-        select(
-            policies.c.tenant_id, policies.c.priority, func.unnest(bindparam("types", type_=ARRAY(Text))), policies.c.id
-        ).where(*_policy),
-    )
-    .returning(_active.c.type)
-)
-DEACTIVATE = Statement(
-    delete(_active)
-    .where(_active.c.tenant_id == _given("tenant_id"), _active.c.policy_id == bindparam("id", type_=Text))
-    .returning(_active.c.type)
-)
-
-GET_CALENDAR = Statement(select(calendars).where(calendars.c.tenant_id == _given("tenant_id")))
-
-
-def _set_calendar() -> Statement:
-    """The statement that keeps what is said of the calendar, and of what is not, what there was, or the default."""
-    given = {name: bindparam(name, type_=calendars.c[name].type) for name in _CALENDAR}
-    actor = bindparam("actor", type_=Text)
-    first = upsert(calendars).values({"tenant_id": _given("tenant_id"), **given, "updated_by": actor})
-    changes = {
-        name: case(
-            (
-                literal_column(f"'{name}'", Text) == any_(bindparam("changed", type_=ARRAY(Text))),
-                first.excluded[name],
-            ),
-            else_=calendars.c[name],
-        )
-        for name in _CALENDAR
-    }
-    stamps = {"updated_at": events.next_instant(calendars.c.updated_at), "updated_by": actor}
-    return Statement(
-        first.on_conflict_do_update(index_elements=["tenant_id"], set_={**changes, **stamps}).returning(calendars)
-    )
-
-
-SET_CALENDAR = _set_calendar()
-
-
-def _look_again(*of: ColumnElement[bool]) -> Statement:
-    """The statement that has the clocks of a tenant's unresolved tickets worked out again, soon."""
-    return Statement(
-        update(tickets)
-        .where(
-            tickets.c.tenant_id == _given("tenant_id"),
-            tickets.c.status == any_(literal_column("ARRAY['open', 'in_progress', 'pending']")),
-            tickets.c.sla_policy == policies.c.id,
-            policies.c.tenant_id == tickets.c.tenant_id,
-            *of,
-        )
-        .values(sla_look_at=func.now())
-        .returning(tickets.c.id)
-    )
-
-
-LOOK_AGAIN_AT_POLICY = _look_again(policies.c.id == bindparam("id", type_=Text))
-LOOK_AGAIN_AT_BUSINESS_HOURS = _look_again(policies.c.business_hours_only)
 
 
 _history = tables.events
@@ -578,7 +375,7 @@ def list_events(by: frozenset[str], *, internal: bool) -> Statement:
         .limit(bindparam("rows", type_=Integer))
         .lateral("page")
     )
-    found = _mine(by, with_deleted=True)
+    found = mine(by, with_deleted=True)
     return Statement(select(page).select_from(tickets.outerjoin(page, true())).where(*found).order_by(page.c.version))
 
 
@@ -586,8 +383,8 @@ def list_events(by: frozenset[str], *, internal: bool) -> Statement:
 def news(*, of_app: bool, internal: bool) -> Statement:
     """Events behind a place, each with the `fence` up to which all are there; one row without an event when none is."""
     mine = and_(
-        _history.c.tenant_id == _given("tenant_id"),
-        *((_history.c.app_id == _given("app_id"),) if of_app else ()),
+        _history.c.tenant_id == bound("tenant_id"),
+        *((_history.c.app_id == bound("app_id"),) if of_app else ()),
         *(() if internal else (not_(_history.c.internal),)),
     )
     new = events.news(_history, mine).subquery("news")

@@ -16,6 +16,7 @@ from harness import FAILURES
 from service.auth import POLICIES
 from service.errors import REASONS
 from service.handoff import queries as handoff
+from service.helpdesk import level_queries as levels
 from service.helpdesk import queries as helpdesk
 from service.helpdesk.commands import Sort
 from service.itsm import queries as itsm
@@ -55,7 +56,22 @@ def test_only_the_composition_root_knows_the_dialects() -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["operations", "queries", "tables", "commands", "views", "life", "levels", "targets", "sla", "webhooks", "sending"],
+    [
+        "operations",
+        "changes",
+        "lookup",
+        "queries",
+        "level_queries",
+        "tables",
+        "commands",
+        "views",
+        "life",
+        "levels",
+        "targets",
+        "sla",
+        "webhooks",
+        "sending",
+    ],
 )
 def test_operations_know_no_transport(module: str) -> None:
     transport = ("grpc", "google", "tickets.", "service.rest", "service.rpc", "service.interceptors")
@@ -166,7 +182,7 @@ def _statements() -> Iterator[tuple[str, Any]]:
     yield from (("helpdesk", statement) for statement in helpdesk.CREATE)
     for scope in (frozenset({"tenant_id"}), frozenset({"tenant_id", "app_id"})):
         yield "helpdesk", helpdesk.get_ticket(scope | {"id"})
-        yield "helpdesk", helpdesk.get_ticket_and_terms(scope | {"id"})
+        yield "helpdesk", levels.get_ticket_and_terms(scope | {"id"})
         yield "helpdesk", helpdesk.lock_ticket(scope | {"number"})
         yield "helpdesk", helpdesk.update_ticket(scope | {"id"})
         yield from (("helpdesk", helpdesk.list_tickets(scope, frozenset(), sort, onward=True)) for sort in ORDERS)
@@ -180,27 +196,27 @@ def _statements() -> Iterator[tuple[str, Any]]:
         helpdesk.GET_COMMENT,
         helpdesk.CREATE_COMMENT,
         helpdesk.UPDATE_COMMENT,
-        helpdesk.TELL,
-        helpdesk.SET_DUE,
-        helpdesk.SET_LOOK,
     )
     yield from (("helpdesk", statement) for statement in written)
     for of_status in (True, False):
-        yield "helpdesk", helpdesk.list_policies(of_status=of_status, onward=not of_status)
-    levels = (
-        helpdesk.SLA_TERMS,
-        helpdesk.GET_POLICY,
-        helpdesk.LOCK_POLICY,
-        helpdesk.CREATE_POLICY,
-        helpdesk.UPDATE_POLICY,
-        helpdesk.ACTIVATE,
-        helpdesk.DEACTIVATE,
-        helpdesk.GET_CALENDAR,
-        helpdesk.SET_CALENDAR,
-        helpdesk.LOOK_AGAIN_AT_POLICY,
-        helpdesk.LOOK_AGAIN_AT_BUSINESS_HOURS,
+        yield "helpdesk", levels.list_policies(of_status=of_status, onward=not of_status)
+    of_levels = (
+        levels.TELL,
+        levels.SET_DUE,
+        levels.SET_LOOK,
+        levels.SLA_TERMS,
+        levels.GET_POLICY,
+        levels.LOCK_POLICY,
+        levels.CREATE_POLICY,
+        levels.UPDATE_POLICY,
+        levels.ACTIVATE,
+        levels.DEACTIVATE,
+        levels.GET_CALENDAR,
+        levels.SET_CALENDAR,
+        levels.LOOK_AGAIN_AT_POLICY,
+        levels.LOOK_AGAIN_AT_BUSINESS_HOURS,
     )
-    yield from (("helpdesk", statement) for statement in levels)
+    yield from (("helpdesk", statement) for statement in of_levels)
 
 
 SCOPES = {

@@ -17,7 +17,7 @@ from service.auth import Caller
 from service.database import Database
 from service.directory import METADATA
 from service.errors import TicketError
-from service.handoff import life, operations
+from service.handoff import changes, life
 from service.operation import Call
 from service.settings import Settings
 
@@ -417,9 +417,9 @@ async def test_no_other_scope_reports_deployments(door: Door, cast: Cast, scope:
 @pytest.mark.parametrize(
     ("operation", "rule", "body"),
     [
-        (operations.update_ticket, "changed", {"title": "After", "roles": ["qa"]}),
-        (operations.bulk_update_tickets, "changed", {"action": "move", "stage": "up_next", "ticket_ids": ["1"]}),
-        (operations.report_deployment, "deployed", {"merge_sha": "9fceb02", "outcome": "deployed"}),
+        (changes.update_ticket, "changed", {"title": "After", "roles": ["qa"]}),
+        (changes.bulk_update_tickets, "changed", {"action": "move", "stage": "up_next", "ticket_ids": ["1"]}),
+        (changes.report_deployment, "deployed", {"merge_sha": "9fceb02", "outcome": "deployed"}),
     ],
     ids=["update", "bulk", "deploy"],
 )
