@@ -1,36 +1,17 @@
-"""contracts/handoff.md at both doors: one ticket read and changed, its life, its roles, its history."""
+"""contracts/handoff.md at both doors: one ticket read and changed, its life, its roles."""
 
-import asyncio
 from collections.abc import Mapping
 from typing import Any
 from uuid import uuid4
 
 import pytest
-from board import (
-    MEMBERS,
-    Door,
-    change,
-    changed,
-    created,
-    has_members,
-    history,
-    member_of,
-    place,
-    read,
-    starts,
-)
+from board import MEMBERS, Door, change, changed, has_members, history, member_of, read, starts
+from board_filed import filed
 from harness import METHODS, Grpc
-from system import Credential, World
+from system import World
 from tickets.handoff.v1 import service_pb2
 
-from service import paging
-
 MILESTONE = "2c1d8a51-3f3c-4f0e-9a52-6d6f3b0d5a11"
-
-
-async def board(door: Door, world: World, role: str = "owner", **ticket: Any) -> tuple[Credential, dict[str, Any]]:
-    project_id, who = await place(world, role)
-    return who, await created(door, who, project_id, **ticket)
 
 
 # Reading one
@@ -38,7 +19,7 @@ async def board(door: Door, world: World, role: str = "owner", **ticket: Any) ->
 
 @pytest.mark.parametrize("name", ["id", "number", "ticket_ref"])
 async def test_a_ticket_is_found_by_id_number_and_reference(door: Door, world: World, name: str) -> None:
-    who, ticket = await board(door, world)
+    who, ticket = await filed(door, world)
     path = {"project_id": ticket["project_id"], "ticket_id": str(ticket[name])}
     found = (await door.call("handoff.get", who, path=path)).succeeded()["ticket"]
     assert found == ticket
@@ -47,7 +28,7 @@ async def test_a_ticket_is_found_by_id_number_and_reference(door: Door, world: W
 
 @pytest.mark.parametrize("ticket_id", ["2", "0", "01", "-1", "x", "HO-1-other", "ho-1", MILESTONE, "9" * 30, "é"])
 async def test_what_is_no_ticket_of_the_project_is_not_found(door: Door, world: World, ticket_id: str) -> None:
-    who, ticket = await board(door, world)
+    who, ticket = await filed(door, world)
     other = await member_of(world, await world.project())
     for operation in ("get", "events", "update"):
         body = {"title": "x"} if operation == "update" else None
@@ -74,7 +55,7 @@ CLEARABLE = ("evidence", "suggested_resolution", "implementation_notes", "milest
 
 
 async def test_what_is_given_is_changed_and_nothing_else(door: Door, world: World) -> None:
-    who, ticket = await board(door, world)
+    who, ticket = await filed(door, world)
     for name, value in EDITS.items():
         after = await changed(door, who, ticket, **{name: value})
         told = value.strip() if isinstance(value, str) else value
@@ -116,7 +97,7 @@ async def test_what_is_given_is_changed_and_nothing_else(door: Door, world: Worl
 async def test_what_breaks_a_bound_changes_nothing(
     door: Door, world: World, change_: dict[str, Any], path: str
 ) -> None:
-    who, ticket = await board(door, world)
+    who, ticket = await filed(door, world)
     (
         await change(door, who, ticket, priority="high", **change_)
         if "priority" not in change_
@@ -128,7 +109,7 @@ async def test_what_breaks_a_bound_changes_nothing(
 
 @pytest.mark.parametrize("path", ["title.", "role_status.", "role_status.x", "number", "x" * 20_000])
 async def test_a_mask_that_names_no_member_is_refused(rpc: Grpc, world: World, path: str) -> None:
-    who, ticket = await board(rpc, world)
+    who, ticket = await filed(rpc, world)
     request = service_pb2.UpdateTicketRequest(project_id=ticket["project_id"], ticket_id=ticket["id"], title="New")
     request.update_mask.paths.append(path)
     (await rpc.send(METHODS["handoff.update"], request, who)).failed("validation_error", paths=["update_mask"])
@@ -136,7 +117,7 @@ async def test_a_mask_that_names_no_member_is_refused(rpc: Grpc, world: World, p
 
 
 async def test_a_change_that_changes_nothing_leaves_no_trace(door: Door, world: World) -> None:
-    who, ticket = await board(door, world)
+    who, ticket = await filed(door, world)
     same = {"title": ticket["title"], "stage": "backlog", "status": "open", "roles": ["backend"], "evidence": None}
     assert await changed(door, who, ticket, **same) == ticket
     assert ticket["updated_at"] is None
@@ -144,7 +125,7 @@ async def test_a_change_that_changes_nothing_leaves_no_trace(door: Door, world: 
 
 
 async def test_updated_at_is_an_optimistic_lock(door: Door, world: World) -> None:
-    who, ticket = await board(door, world)
+    who, ticket = await filed(door, world)
     (await change(door, who, ticket, title="a", updated_at="2026-02-20T14:30:00Z")).failed("stale")
     # Never changed: null.
     first = await changed(door, who, ticket, title="a", updated_at=None)
@@ -158,7 +139,7 @@ async def test_updated_at_is_an_optimistic_lock(door: Door, world: World) -> Non
 
 
 async def test_a_ticket_moves_over_the_board_and_back(door: Door, world: World) -> None:
-    who, ticket = await board(door, world)
+    who, ticket = await filed(door, world)
     for stage in ("up_next", "in_progress", "validation", "backlog", "in_progress"):
         note = {"work_started_note": "Now."} if stage == "in_progress" else {}
         ticket = await changed(door, who, ticket, stage=stage, **note)
@@ -170,7 +151,7 @@ async def test_a_ticket_moves_over_the_board_and_back(door: Door, world: World) 
 
 @pytest.mark.parametrize("closing", [{"status": "closed"}, {"stage": "live"}])
 async def test_closing_stamps_and_leaving_live_clears(door: Door, world: World, closing: dict[str, str]) -> None:
-    who, ticket = await board(door, world)
+    who, ticket = await filed(door, world)
     ticket = await changed(door, who, ticket, role_status={"role": "backend", "status": "skipped"}, stage="validation")
     assert ticket["status"] == "open"
     closed = await changed(door, who, ticket, **closing, resolution_note="Both.", resolution_type="duplicate")
@@ -189,7 +170,7 @@ async def test_closing_stamps_and_leaving_live_clears(door: Door, world: World, 
 async def test_the_first_role_to_start_takes_the_ticket_along_and_the_last_one_closes_it(
     door: Door, world: World
 ) -> None:
-    who, ticket = await board(door, world, roles=["qa", "backend"])
+    who, ticket = await filed(door, world, roles=["qa", "backend"])
     user_id = str(uuid4())
     ticket = await changed(
         door, who, ticket, role_status=starts("backend", agent_origin="agent-7", assignee_user_id=user_id)
@@ -216,7 +197,7 @@ async def test_the_first_role_to_start_takes_the_ticket_along_and_the_last_one_c
 
 
 async def test_a_role_is_blocked_and_freed(door: Door, world: World) -> None:
-    who, ticket = await board(door, world)
+    who, ticket = await filed(door, world)
     blocked = {"role": "backend", "status": "pending", "blocking_reason": "No access.", "assignee_note": "Mine."}
     ticket = await changed(door, who, ticket, role_status=blocked)
     assert (ticket["roles"][0]["blocking_reason"], ticket["roles"][0]["assignee_note"]) == ("No access.", "Mine.")
@@ -230,7 +211,7 @@ async def test_a_role_is_blocked_and_freed(door: Door, world: World) -> None:
     ("first", "then"), [((), "done"), (("skipped",), "done"), (("in_progress", "done"), "skipped")]
 )
 async def test_a_role_goes_no_other_way(door: Door, world: World, first: tuple[str, ...], then: str) -> None:
-    who, ticket = await board(door, world, roles=["backend", "qa"])
+    who, ticket = await filed(door, world, roles=["backend", "qa"])
     for status in first:
         ticket = await changed(door, who, ticket, role_status=starts() | {"status": status})
     reply = await change(door, who, ticket, role_status={"role": "backend", "status": then})
@@ -239,7 +220,7 @@ async def test_a_role_goes_no_other_way(door: Door, world: World, first: tuple[s
 
 
 async def test_closing_names_the_roles_that_are_not_through(door: Door, world: World) -> None:
-    who, ticket = await board(door, world, roles=["qa", "design", "backend"])
+    who, ticket = await filed(door, world, roles=["qa", "design", "backend"])
     ticket = await changed(door, who, ticket, role_status=starts("design"))
     ticket = await changed(door, who, ticket, role_status={"role": "design", "status": "done"})
     reply = await change(door, who, ticket, status="closed")
@@ -247,7 +228,7 @@ async def test_closing_names_the_roles_that_are_not_through(door: Door, world: W
 
 
 async def test_the_set_of_roles_is_replaced_and_those_that_stay_keep_their_state(door: Door, world: World) -> None:
-    who, ticket = await board(door, world, roles=["qa", "backend"])
+    who, ticket = await filed(door, world, roles=["qa", "backend"])
     ticket = await changed(door, who, ticket, role_status=starts("backend"))
     qa, backend = ticket["roles"]
     ticket = await changed(door, who, ticket, roles=["backend", "design"])
@@ -259,196 +240,3 @@ async def test_the_set_of_roles_is_replaced_and_those_that_stay_keep_their_state
     assert ticket["roles"][0]["id"] != qa["id"]
     ticket = await changed(door, who, ticket, roles=[])
     assert (await changed(door, who, ticket, status="closed"))["roles"] == []
-
-
-# History
-
-
-async def test_every_write_leaves_one_event_that_tells_it(door: Door, world: World) -> None:
-    user_id, project_id = str(uuid4()), await world.project()
-    who = await world.member(project_id, "owner", user_id)
-    ticket = await created(door, who, project_id, actor_role="lead", actor_id="Ada")
-    headers = {"x-request-id": "r-8"}
-    await change(door, who, ticket, headers, title="New", actor_role="mcp_bot", actor_id="bot-1")
-    await change(door, who, ticket, stage="in_progress", work_started_note="Now.")
-    await change(door, who, ticket, roles=["qa", "backend"])
-    await change(door, who, ticket, role_status=starts("qa", agent_origin="agent-7"))
-    await change(door, who, ticket, role_status={"role": "qa", "status": "done"})
-    await change(door, who, ticket, role_status={"role": "backend", "status": "skipped"})
-    await change(door, who, ticket, status="open")
-    events = await history(door, who, ticket)
-    assert [event["version"] for event in events] == list(range(1, 9))
-    assert [event["type"] for event in events] == [
-        "ticket.created", *["ticket.updated"] * 5, "ticket.closed", "ticket.reopened"
-    ]  # fmt: skip
-    first, second = events[:2]
-    assert (first["changes"], first["actor_role"], first["actor_id"]) == ({}, "lead", "Ada")
-    assert second["changes"] == {"title": {"from": "Login loops", "to": "New"}}
-    assert (second["actor"], second["actor_role"], second["actor_id"]) == (user_id, "mcp_bot", "bot-1")
-    assert second["request_id"] == "r-8"
-    assert {name: pair["to"] for name, pair in events[2]["changes"].items()} == {
-        "stage": "in_progress",
-        "work_started_note": "Now.",
-    }
-    assert events[3]["changes"] == {"roles": {"from": ["backend"], "to": ["qa", "backend"]}}
-    assert events[4]["changes"] == {
-        "roles.qa.status": {"from": "pending", "to": "in_progress"},
-        "roles.qa.work_started_note": {"from": None, "to": "On it."},
-        "roles.qa.agent_origin": {"from": None, "to": "agent-7"},
-    }
-    assert events[4]["agent_origin"] == "agent-7"
-    closing = {"stage": "live", "status": "closed", "resolution_type": "completed", "roles.backend.status": "skipped"}
-    assert {name: pair["to"] for name, pair in events[6]["changes"].items()} == closing
-    assert all(event["project_id"] == project_id and event["ticket_id"] == ticket["id"] for event in events)
-
-
-async def test_the_history_comes_in_pages(door: Door, world: World) -> None:
-    who, ticket = await board(door, world)
-    for number in range(4):
-        await changed(door, who, ticket, title=f"Title {number}")
-    path = {"project_id": ticket["project_id"], "ticket_id": ticket["id"]}
-    whole = await history(door, who, ticket)
-    pages, cursor = list[Any](), None
-    while True:
-        query = {"limit": 2} | ({} if cursor is None else {"cursor": cursor})
-        page = (await door.call("handoff.events", who, path=path, query=query)).succeeded()
-        pages.append(page["events"])
-        cursor = page["next_cursor"]
-        if cursor is None:
-            break
-    assert [len(page) for page in pages] == [2, 2, 1]
-    assert [event for page in pages for event in page] == whole
-    for query in ({"limit": 0}, {"limit": 1001}, {"cursor": "x"}):
-        (await door.call("handoff.events", who, path=path, query=query)).failed("validation_error")
-
-
-async def test_pages_of_large_items_are_cut_short_and_lose_none(door: Door, world: World) -> None:
-    who, ticket = await board(door, world)
-    path = {"project_id": ticket["project_id"], "ticket_id": ticket["id"]}
-    for number in range(18):
-        await changed(door, who, ticket, evidence={"n": number, "text": "x" * 250_000})
-    seen, sizes, cursor = list[Any](), list[int](), None
-    while True:
-        query = {"limit": 100} | ({} if cursor is None else {"cursor": cursor})
-        page = (await door.call("handoff.events", who, path=path, query=query)).succeeded()
-        sizes.append(len(page["events"]))
-        seen += [event["version"] for event in page["events"]]
-        cursor = page["next_cursor"]
-        if cursor is None:
-            break
-    assert seen == list(range(1, 20))
-    assert max(sizes) < 10
-
-
-async def test_a_cursor_made_up_is_refused(door: Door, world: World) -> None:
-    who, ticket = await board(door, world)
-    path = {"project_id": ticket["project_id"], "ticket_id": ticket["id"]}
-    for version in (2**31, 2**63, -1, "x", None):
-        cursor = paging.cursor(f"handoff events {ticket['project_id']} {ticket['id']}", version)
-        reply = await door.call("handoff.events", who, path=path, query={"cursor": cursor})
-        reply.failed("validation_error", paths=["cursor"])
-
-
-# Two at the same moment
-
-
-async def test_the_last_two_roles_done_at_the_same_moment_close_the_ticket_once(door: Door, world: World) -> None:
-    who, one = await board(door, world)
-    for _ in range(5):
-        ticket = await created(door, who, one["project_id"], roles=["qa", "backend"])
-        for role in ("qa", "backend"):
-            await changed(door, who, ticket, role_status=starts(role))
-        done = [change(door, who, ticket, role_status={"role": role, "status": "done"}) for role in ("qa", "backend")]
-        for reply in await asyncio.gather(*done):
-            reply.succeeded()
-        assert (await read(door, who, ticket))["status"] == "closed"
-        kinds = [event["type"] for event in await history(door, who, ticket)]
-        assert kinds.count("ticket.closed") == 1
-
-
-async def test_of_two_with_the_same_lock_one_is_stale(door: Door, world: World) -> None:
-    who, ticket = await board(door, world)
-    for _ in range(5):
-        replies = await asyncio.gather(
-            *(change(door, who, ticket, title=str(uuid4()), updated_at=ticket["updated_at"]) for _ in range(6))
-        )
-        won = [reply for reply in replies if "ticket" in reply.body]
-        for reply in replies:
-            if reply not in won:
-                reply.failed("stale")
-        assert len(won) == 1
-        ticket = won[0].body["ticket"]
-    assert await read(door, who, ticket) == ticket
-
-
-async def test_a_role_started_by_many_at_once_starts_once(door: Door, world: World) -> None:
-    who, ticket = await board(door, world, roles=["backend", "qa"])
-    notes = [f"note {number}" for number in range(6)]
-    replies = await asyncio.gather(
-        *(change(door, who, ticket, role_status=starts(work_started_note=note)) for note in notes)
-    )
-    after = [reply.succeeded()["ticket"]["roles"][0]["started_at"] for reply in replies]
-    assert len(set(after)) == 1
-    versions = [event["version"] for event in await history(door, who, ticket)]
-    assert versions == list(range(1, len(versions) + 1))
-
-
-async def test_roles_replaced_while_one_of_them_is_done_leave_no_closed_ticket_with_work_to_do(
-    door: Door, world: World
-) -> None:
-    who, one = await board(door, world)
-    for _ in range(8):
-        ticket = await created(door, who, one["project_id"])
-        await changed(door, who, ticket, role_status=starts())
-        await asyncio.gather(
-            change(door, who, ticket, role_status={"role": "backend", "status": "done"}),
-            change(door, who, ticket, roles=["backend", "qa"]),
-        )
-        after = await read(door, who, ticket)
-        assert after["status"] == "open"
-        assert [role["status"] for role in after["roles"]] == ["done", "pending"]
-
-
-# Idempotency
-
-
-async def test_a_change_under_a_key_is_made_once(door: Door, world: World) -> None:
-    who, ticket = await board(door, world, evidence={"n": 1.10})
-    key = {"idempotency-key": "k"}
-    lock = {"updated_at": ticket["updated_at"]}
-    first = (await change(door, who, ticket, key, title="New", **lock)).succeeded()
-    await changed(door, who, ticket, title="Newer")
-    again = await change(door, who, ticket, key, title="New", **lock)
-    assert again.succeeded() == first
-    assert again.headers["idempotent-replayed"] == "true"
-    (await change(door, who, ticket, key, title="Other", **lock)).failed("idempotency_mismatch")
-    other = await created(door, who, ticket["project_id"])
-    (await change(door, who, other, key, title="New", **lock)).failed("idempotency_mismatch")
-    assert (await read(door, who, ticket))["title"] == "Newer"
-
-
-async def test_a_change_of_deep_evidence_is_replayed(door: Door, world: World) -> None:
-    who, ticket = await board(door, world)
-    deep: Any = 1
-    for _ in range(97):
-        deep = {"a": deep}
-    key = {"idempotency-key": "deep"}
-    first = (await change(door, who, ticket, key, evidence=deep)).succeeded()
-    assert (await change(door, who, ticket, key, evidence=deep)).succeeded() == first
-
-
-async def test_a_change_that_failed_leaves_its_key_free(door: Door, world: World) -> None:
-    who, ticket = await board(door, world)
-    key = {"idempotency-key": "k"}
-    (await change(door, who, ticket, key, status="closed")).failed("roles_incomplete")
-    await changed(door, who, ticket, role_status={"role": "backend", "status": "skipped"}, stage="up_next")
-    (await change(door, who, ticket, key, status="closed")).succeeded()
-
-
-async def test_the_same_key_at_the_same_moment_changes_once(door: Door, world: World) -> None:
-    who, ticket = await board(door, world)
-    key = {"idempotency-key": "k"}
-    calls = [change(door, who, ticket, key, title="New", updated_at=None) for _ in range(8)]
-    answers = [reply.succeeded() for reply in await asyncio.gather(*calls)]
-    assert all(answer == answers[0] for answer in answers)
-    assert len(await history(door, who, ticket)) == 2

@@ -1,21 +1,11 @@
-"""contracts/helpdesk.md, SLA: whatever happens, clocks run and events are told as a slow model says.
+"""contracts/helpdesk.md, SLA: whatever happens, clocks run and events are told as a slow model says."""
 
-The model counts minute by minute and knows neither sla.py nor targets.py. The database's clock is a hand that the test
-moves, from minute to minute: so every stamp is a whole minute, and nothing is told behind the test's back.
-"""
-
-import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from functools import cache
 from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
-from zoneinfo import ZoneInfo
 
-import psycopg
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -27,228 +17,17 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from sla_clock import Desk, desk_with_a_clock
+from sla_model import ALWAYS, END, WEEKS, Policy, Ticket, Week, instant, standing
 
-from service import migrations
 from service.auth import Caller
-from service.database import Database
-from service.directory import METADATA
 from service.errors import TicketError
 from service.helpdesk import levels, operations
 from service.local import EmbeddedPostgres
 from service.operation import Call
-from service.settings import Settings
 
-# A Thursday, so that weekends are near. Instants of the model are minutes since then.
-EPOCH = datetime(2026, 3, 5, 8, 0, tzinfo=UTC)
-MINUTE = timedelta(minutes=1)
-# Further than any due instant here, but one that never comes.
-END = 30 * 24 * 60
 DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 AGENT = Caller("per_agent", frozenset({"helpdesk:read", "helpdesk:write", "helpdesk:agent"}))
-
-# `now()` as the database says it wherever a statement asks: what stands before pg_catalog is found first.
-CLOCK = """
-CREATE SCHEMA clock;
-CREATE TABLE clock.hand (at timestamptz NOT NULL);
-INSERT INTO clock.hand VALUES (now());
-CREATE FUNCTION clock.now() RETURNS timestamptz STABLE LANGUAGE sql AS 'SELECT at FROM clock.hand';
-ALTER DATABASE {name} SET search_path = clock, pg_catalog, public;
-"""
-
-
-def instant(minute: int | None) -> datetime | None:
-    return None if minute is None else EPOCH + minute * MINUTE
-
-
-# Time zone, hours of weekdays, holidays.
-Week = tuple[str, tuple[tuple[int, str, str], ...], tuple[str, ...]]
-WEEKS: Sequence[Week] = (
-    ("UTC", tuple((day, "09:00", "17:00") for day in range(5)), ()),
-    ("UTC", tuple((day, *hours) for day in range(7) for hours in (("08:00", "12:00"), ("11:30", "20:00"))), ()),
-    ("UTC", tuple((day, "00:00", "24:00") for day in range(7)), ("2026-03-05", "2026-03-07")),
-    ("Asia/Kolkata", ((3, "13:00", "24:00"), (4, "00:00", "06:00"), (5, "10:00", "10:45")), ("2026-03-13",)),
-    ("UTC", (), ()),
-)
-
-
-@cache
-def opening(week: Week) -> bytes:
-    """For every minute whether the calendar is open."""
-    zone, hours, holidays = ZoneInfo(week[0]), week[1], week[2]
-
-    def is_open(minute: int) -> bool:
-        wall = (EPOCH + minute * MINUTE).astimezone(zone)
-        clock = wall.strftime("%H:%M")
-        within = any(day == wall.weekday() and start <= clock < end for day, start, end in hours)
-        return within and wall.date().isoformat() not in holidays
-
-    return bytes(is_open(minute) for minute in range(END))
-
-
-ALWAYS = bytes([1]) * END
-
-
-@dataclass
-class Policy:
-    """What a policy says now."""
-
-    id: str
-    priority: str
-    types: Sequence[str]
-    first_response_minutes: int | None
-    resolution_minutes: int
-    business_hours_only: bool
-    is_active: bool = True
-
-
-@dataclass
-class Target:
-    """One target of a ticket, now."""
-
-    minutes: int | None
-    due: int | None
-    met: int | None
-    # What counts, and the pauses that do not.
-    opening: bytes
-    pauses: Sequence[tuple[int, int]]
-    paused: int | None
-
-
-@dataclass
-class Ticket:
-    """What the model knows of a ticket."""
-
-    id: str
-    created: int
-    status: str
-    priority: str
-    type: str
-    policy: Policy | None = None
-    policy_given: bool = False
-    due: int | None = None
-    due_given: bool = False
-    first_due: int | None = None
-    response: int | None = None
-    resolved: int | None = None
-    pauses: list[tuple[int, int]] = field(default_factory=list)
-    paused: int | None = None
-    deleted: bool = False
-    told: set[tuple[str, str]] = field(default_factory=set)
-    history: list[tuple[str, str | None]] = field(default_factory=lambda: [("ticket.created", None)])
-
-    def opening(self, week: Week) -> bytes:
-        return opening(week) if self.policy is not None and self.policy.business_hours_only else ALWAYS
-
-    def counts(self, minutes: int | None, week: Week) -> int | None:
-        """The minute at which so many have counted, with the pauses that are over."""
-        if minutes is None:
-            return None
-        is_open, left = self.opening(week), minutes
-        paused = {minute for start, end in self.pauses for minute in range(start, end)}
-        for minute in range(self.created, END):
-            if is_open[minute] and minute not in paused:
-                left -= 1
-                if left == 0:
-                    return minute + 1
-        return None
-
-    def settle(self, week: Week, *, anew: bool = False) -> None:
-        """Work out what is due; of a response that was given only when it is matched anew."""
-        if anew or self.response is None:
-            self.first_due = None if self.policy is None else self.counts(self.policy.first_response_minutes, week)
-        if not self.due_given:
-            self.due = None if self.policy is None else self.counts(self.policy.resolution_minutes, week)
-
-    def targets(self, week: Week) -> dict[str, Target]:
-        targets, policy = {}, self.policy
-        ours = (self.opening(week), self.pauses, self.paused)
-        if policy is not None and policy.first_response_minutes is not None:
-            met = min((stamp for stamp in (self.response, self.resolved) if stamp is not None), default=None)
-            targets["first_response"] = Target(policy.first_response_minutes, self.first_due, met, *ours)
-        if self.due_given and self.due is not None:
-            targets["resolution"] = Target(None, self.due, self.resolved, ALWAYS, (), None)
-        elif not self.due_given and policy is not None:
-            targets["resolution"] = Target(policy.resolution_minutes, self.due, self.resolved, *ours)
-        return targets
-
-    def events(self, week: Week) -> dict[tuple[str, str], int]:
-        """The events of its targets with their minutes, as far as these are known."""
-        found: dict[tuple[str, str], int] = {}
-        for name, target in self.targets(week).items():
-            if target.due is None:
-                continue
-            if target.minutes is None:
-                soon = target.due - 60
-            else:
-                early = max(target.minutes - min(60, target.minutes // 4), 1)
-                soon = min(self.counts(early, week) or target.due, target.due)
-            found |= {
-                (name, kind): at
-                for kind, at in (("due_soon", soon), ("breached", target.due))
-                if target.paused is None or at <= target.paused
-            }
-        return found
-
-    def forget(self, week: Week, now: int) -> None:
-        """What was told and lies ahead again is as good as untold."""
-        events = self.events(week)
-        self.told = {event for event in self.told if event in events and events[event] <= now}
-
-    def tell(self, week: Week, now: int) -> list[tuple[str, str]]:
-        """Which of its events are told, in their order."""
-        if self.resolved is None:
-            due = self.due
-            self.settle(week)
-            if self.due != due:
-                self.history.append(("ticket.updated", "system"))
-            self.forget(week, now)
-        events, targets = self.events(week), self.targets(week)
-        telling = []
-        for name, kind in events:
-            met = targets[name].met
-            # Nobody is warned of what is done.
-            if met is None or (kind == "breached" and events[name, kind] < met):
-                telling.append((name, kind))
-        telling = [event for event in telling if event not in self.told and events[event] < now]
-        return sorted(telling, key=lambda event: events[event])
-
-
-def standing(ticket: Ticket, target: Target, now: int) -> dict[str, Any]:
-    """How a target stands, minute by minute."""
-    until = now if target.met is None else target.met
-    pauses = [pause for pause in target.pauses if pause[0] < until]
-    if target.paused is not None and target.paused < until:
-        pauses.append((target.paused, END))
-    paused = {minute for start, end in pauses for minute in range(start, min(end, until))}
-    minutes = range(ticket.created, until)
-    counted = [minute for minute in minutes if target.opening[minute] and minute not in paused]
-    still = min((start for start, end in pauses if end > until), default=until)
-    due = target.due
-    is_breached = due is not None and due < until and due <= still
-    ahead = None if due is None else sum(target.opening[minute] for minute in range(max(still, ticket.created), due))
-    return {
-        "target_minutes": target.minutes,
-        "due_at": instant(due),
-        "met_at": instant(target.met),
-        "is_breached": is_breached,
-        "breached_at": instant(due) if is_breached else None,
-        "elapsed_seconds": 60 * len(counted),
-        "remaining_seconds": None if ahead is None else 60 * ahead,
-        "counted": runs(counted),
-        "paused": [
-            {"start": instant(start), "end": None if end == END and target.met is None else instant(min(end, until))}
-            for start, end in pauses
-        ],
-    }
-
-
-def runs(minutes: Sequence[int]) -> list[dict[str, datetime | None]]:
-    """Spans of minutes that follow each other."""
-    there = set(minutes)
-    starts = (minute for minute in minutes if minute - 1 not in there)
-    ends = (minute + 1 for minute in minutes if minute + 1 not in there)
-    return [{"start": instant(start), "end": instant(end)} for start, end in zip(starts, ends, strict=True)]
-
 
 statuses = st.sampled_from(["open", "in_progress", "pending", "pending", "resolved", "closed"])
 priorities = st.sampled_from(["low", "high", "urgent", "medium"])
@@ -281,7 +60,7 @@ which = st.sampled_from([0, 0, 0, 1])
 class Machine(RuleBasedStateMachine):
     """One tenant with four policies, and up to two tickets of it."""
 
-    def __init__(self, desk: "Desk") -> None:
+    def __init__(self, desk: Desk) -> None:
         super().__init__()
         self.desk = desk
 
@@ -565,60 +344,10 @@ class Machine(RuleBasedStateMachine):
                 assert shown[name] == expected, name
 
 
-class Desk:
-    """A database whose clock is ours, and a loop to use it from tests that are no coroutines."""
-
-    def __init__(self, url: str) -> None:
-        self.loop = asyncio.new_event_loop()
-        self.connection = psycopg.connect(url, autocommit=True)
-        self.database = Database(Settings(database_url=url, pool_size=1), METADATA)
-        self.wait(self.database.open())
-
-    def wait(self, work: Any) -> Any:
-        return self.loop.run_until_complete(work)
-
-    def close(self) -> None:
-        self.wait(self.database.close())
-        self.connection.close()
-        self.loop.close()
-
-    def begin(self) -> None:
-        """What other examples left is not looked at."""
-        self.connection.execute("UPDATE helpdesk_tickets SET sla_look_at = NULL WHERE sla_look_at IS NOT NULL")
-
-    def set_clock(self, minute: int) -> None:
-        self.connection.execute("UPDATE clock.hand SET at = %s", [instant(minute)])
-
-    def pauses(self, ticket_id: str) -> list[tuple[Any, ...]]:
-        sql = "SELECT started_at, ended_at FROM helpdesk_pauses WHERE ticket_id = %s ORDER BY 1"
-        return self.connection.execute(sql, [ticket_id]).fetchall()
-
-    def was_told(self, ticket_id: str, event: str) -> bool:
-        sql = "SELECT 1 FROM helpdesk_tickets WHERE id = %s AND %s = ANY(sla_told)"
-        return self.connection.execute(sql, [ticket_id, event]).fetchone() is not None
-
-    def events(self, ticket_id: str) -> list[tuple[str, str | None]]:
-        """Their types, and what the SLA told of: the target; or that it was the SLA. Versions count up without gaps."""
-        sql = (
-            "SELECT version, type, coalesce(changes->'sla'->'to'->>'target', nullif(actor, 'per_agent')), actor"
-            " FROM helpdesk_events WHERE ticket_id = %s ORDER BY id"
-        )
-        rows = self.connection.execute(sql, [ticket_id]).fetchall()
-        assert [row[0] for row in rows] == list(range(1, len(rows) + 1))
-        return [(row[1], None if row[2] == "per_other" else row[2]) for row in rows]
-
-
 @pytest.fixture(scope="module")
 def desk(postgres: EmbeddedPostgres) -> Iterator[Desk]:
-    with psycopg.connect(postgres.url_for("postgres"), autocommit=True) as connection:
-        connection.execute("CREATE DATABASE sla_machine")
-    url = postgres.url_for("sla_machine")
-    migrations.upgrade(url)
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(CLOCK.format(name="sla_machine"))
-    desk = Desk(url)
-    yield desk
-    desk.close()
+    with desk_with_a_clock(postgres, "sla_machine") as desk:
+        yield desk
 
 
 def run(desk: Desk, examples: int, steps: int) -> None:
