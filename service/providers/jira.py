@@ -98,9 +98,8 @@ class Jira:
         jql = f'{searched} ~ "\\"{phrase}\\"" ORDER BY created ASC'
         params = {"jql": jql, "fields": field or "description", "maxResults": "50"}
         for issue in found(await self._asked("/rest/api/2/search/jql", params), "issues"):
-            name = _text(issue, "key")
-            if name is not None and self._is_for(key, issue.get("fields")):
-                return self._external(name)
+            if self._is_for(key, issue.get("fields")):
+                return self._external(member(issue, "key", str, done=False))
         return None
 
     async def update(self, external_id: str, changes: Mapping[str, Any]) -> None:

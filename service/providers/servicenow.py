@@ -76,7 +76,7 @@ class ServiceNow:
         """The first incident with this correlation id."""
         for row in await self._rows(_INCIDENTS, "correlation_id", key, ""):
             # An instance that does not know or may not show a member ignores the condition, and answers with anything.
-            if row.get("correlation_id") == key and row.get("sys_id"):
+            if row.get("correlation_id") == key:
                 return self._external(row, done=False)
         return None
 

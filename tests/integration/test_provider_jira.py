@@ -356,6 +356,16 @@ async def test_an_answer_without_a_key_leaves_open_whether_it_was_done(
     assert failure.value.done is None
 
 
+@pytest.mark.parametrize("issue", [{}, {"key": ""}, {"key": 7}])
+async def test_what_is_found_without_a_key_is_not_missing(
+    site: emulator.Jira, desk: Jira, issue: dict[str, Any]
+) -> None:
+    site.garbled = Response(200, {"issues": [{**issue, "fields": {"description": "VPN\n\nReference: key"}}]})
+    with pytest.raises(UnavailableError) as failure:
+        await desk.find("key")
+    assert failure.value.done is False
+
+
 @pytest.mark.parametrize("body", [None, {}, [7], {"issues": 7}, {"transitions": [7], "fields": {}}])
 async def test_an_answer_without_what_was_asked_for_has_changed_nothing(
     site: emulator.Jira, desk: Jira, body: Any

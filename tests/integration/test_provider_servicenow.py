@@ -350,6 +350,16 @@ async def test_an_answer_without_an_id_leaves_open_whether_it_was_done(
     assert failure.value.done is None
 
 
+@pytest.mark.parametrize("row", [{}, {"sys_id": ""}, {"sys_id": 7}])
+async def test_what_is_found_without_an_id_is_not_missing(
+    instance: emulator.ServiceNow, desk: ServiceNow, row: dict[str, Any]
+) -> None:
+    instance.server.says = [Response(200, {"result": [{"correlation_id": "key", **row}]})]
+    with pytest.raises(UnavailableError) as failure:
+        await desk.find("key")
+    assert failure.value.done is False
+
+
 def test_options_are_those_that_are_known() -> None:
     for wrong in ({"close": "x"}, {"close_code": ""}, {"hold_reason": 1}, {"close_notes": None}):
         with pytest.raises(ValidationError):
