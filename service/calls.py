@@ -50,6 +50,10 @@ class CallsInHand:
         self._until[task] = asyncio.get_running_loop().time() + seconds
         return task
 
+    def until(self, task: Task) -> float:
+        """When a call is cancelled, by the loop's clock."""
+        return self._until[task]
+
     def end(self, task: Task) -> None:
         """The call has ended."""
         del self._until[task]

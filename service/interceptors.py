@@ -119,7 +119,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             try:
                 metadata = _greet(method, context, line)
                 task = self._calls.begin(self._patience(context))
-                return await behaviour(await self._admit(method, data, metadata, line), context)
+                message = await self._admit(method, data, metadata, line)
+                CALL.get().until = self._calls.until(task)
+                return await behaviour(message, context)
             except asyncio.CancelledError:
                 if task is None or not self._calls.is_overdue(task):
                     line.outcome = "cancelled"

@@ -1,5 +1,6 @@
 """What doors and use cases share: the call in hand, an operation in one transaction, an errand that has its own."""
 
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ class Call:
     path: str | None = None
     # The body's JSON value as it came, for the comparison of repeated requests.
     body: Any = None
+    # When its caller must have the answer, by the loop's clock.
+    until: float = math.inf
     # Set when the answer is the stored one of an earlier request with the same idempotency key.
     replayed: bool = False
     # Set when the answer itself ends by telling a failure: its reason.

@@ -89,10 +89,23 @@ def rpc(channel: grpc.aio.Channel) -> Grpc:
 
 
 @pytest.fixture(scope="module")
-def machine(database_url: str) -> Iterator[Machine]:
-    # No service runs on it, so that nothing is sent but by the test.
+def apart_url(database_url: str) -> Iterator[str]:
     with own_database(database_url) as url:
-        yield Machine(url)
+        yield url
+
+
+@pytest.fixture(scope="module")
+async def apart(apart_url: str, issuer: Issuer) -> AsyncIterator[World]:
+    """A world that no door leads to: what is delivered there is when a test says so."""
+    world = World(apart_url, issuer)
+    yield world
+    await world.close()
+
+
+@pytest.fixture(scope="module")
+def machine(apart_url: str) -> Machine:
+    # No service runs on it, so that nothing is sent but by the test.
+    return Machine(apart_url)
 
 
 @pytest.fixture

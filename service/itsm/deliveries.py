@@ -10,6 +10,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, TypeVar
@@ -43,9 +44,11 @@ from service.vault import SealedError, Vault
 # While somebody waits (contracts/itsm.md, Provider), and while nobody does.
 _WAIT_SECONDS = 5.0
 _PATIENT_SECONDS = 20.0
+# Of the caller's own time, for what comes behind the provider's answer.
+_KEPT_BACK_SECONDS = 0.5
 # Beyond those times, until whoever is at a delivery is taken for dead.
 _LEASE_MARGIN_SECONDS = 5.0
-_MOST_IN_HAND = 32
+_MOST_IN_HAND = 128
 _MOST_OF_ACCOUNT = 4
 # Pauses double from the setting up to this; the last attempt comes two to three days after the first.
 _LONGEST_PAUSE = 3600.0
@@ -69,23 +72,26 @@ class Breaker:
 
     def __init__(self) -> None:
         self._failures = 0
-        self._closed_again_at = 0.0
+        self._open_until = 0.0
 
-    def lets(self) -> bool:
-        """Whether to ask. Who is let has to say how it ended."""
-        now = time.monotonic()
-        if self._failures < _BREAK_AFTER:
-            return True
-        if now < self._closed_again_at:
+    def allows(self) -> bool:
+        """Whether to ask. Who is allowed has to say how it ended."""
+        if self.is_open:
             return False
-        self._closed_again_at = now + _BREAK_SECONDS
+        if self._failures >= _BREAK_AFTER:
+            self._open_until = time.monotonic() + _BREAK_SECONDS
         return True
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nobody is allowed for now."""
+        return self._failures >= _BREAK_AFTER and time.monotonic() < self._open_until
 
     def ended(self, *, well: bool) -> None:
         """How it ended."""
         self._failures = 0 if well else self._failures + 1
         if self._failures == _BREAK_AFTER:
-            self._closed_again_at = time.monotonic() + _BREAK_SECONDS
+            self._open_until = time.monotonic() + _BREAK_SECONDS
 
 
 @dataclass(frozen=True)
@@ -115,14 +121,19 @@ class Deliveries:
             limits=httpx.Limits(max_connections=None),
         )
         self._breakers: dict[UUID, Breaker] = {}
-        # What the background has taken up, with its account.
+        # What the background has taken up, with its account, and what callers wait for.
         self._in_hand: dict[asyncio.Task[None], UUID] = {}
+        self._for_callers = set[asyncio.Task[None]]()
 
     async def close(self) -> None:
-        """Leave what is in hand to others, and give back the connections."""
-        for task in self._in_hand:
+        """Leave what is in hand to others, and give back the connections.
+
+        They find it when its lease ends: sooner, a provider that is at it still would not know the ticket yet.
+        """
+        under_way = (*self._in_hand, *self._for_callers)
+        for task in under_way:
             task.cancel()
-        await asyncio.gather(*self._in_hand, return_exceptions=True)
+        await asyncio.gather(*under_way, return_exceptions=True)
         await self._client.aclose()
 
     async def create(self, call: Call, scope: str, values: Mapping[str, Any]) -> Row:
@@ -135,7 +146,7 @@ class Deliveries:
             stored = await idempotency.replay(self._database, call, scope, queries.CREATE)
             if stored is not None:
                 return stored
-            until = _now() + _WAIT_SECONDS
+            until = _until(call)
             delivery = await self._claim(call, scope, values)
             if delivery is not None:
                 ticket = await self._create(delivery, until)
@@ -145,27 +156,35 @@ class Deliveries:
                     raise TicketError("unavailable", retry_after=1)
             await asyncio.sleep(random.uniform(*_LOOK_SECONDS))  # noqa: S311 - spreads looks, guards nothing
 
-    async def deliver(self, account_id: UUID, delivery_id: UUID) -> None:
-        """Tell the provider of a change now, if it is the turn of that; it stays queued if that does not work."""
-        named = {"account_id": account_id, "delivery_id": delivery_id, **_lease(_WAIT_SECONDS)}
-        until = _now() + _WAIT_SECONDS
-        try:
+    async def deliver(self, call: Call, delivery_id: UUID) -> None:
+        """Tell the provider of a change now, if it is the turn of that; it stays queued if that does not work.
+
+        A caller who goes away breaks nothing off.
+        """
+        task = asyncio.create_task(self._deliver(call, delivery_id, _until(call)))
+        self._for_callers.add(task)
+        task.add_done_callback(self._for_callers.discard)
+        await asyncio.wait([task])
+
+    async def _deliver(self, call: Call, delivery_id: UUID, until: float) -> None:
+        named = {"account_id": call.caller.account_id, "delivery_id": delivery_id, **_lease(_WAIT_SECONDS)}
+        with suppress(TicketError):
             delivery = await self._database.one(queries.LEASE, named)
-        except TicketError:
-            return
-        if delivery is not None:
-            await self._work(delivery, until)
+            if delivery is not None:
+                await self._work(delivery, until)
 
     async def work(self, database: Database) -> None:
         """Take up whatever is due, of all accounts; run in the background, in every process.
 
         It waits for none of it, and no account has more in hand than some: who hangs holds up nobody else.
         """
+        await database.all(queries.POSTPONE, {})
         # Few at a time, so that an account with many cannot fill all hands before it counts as busy.
         while rows := min(_MOST_OF_ACCOUNT, _MOST_IN_HAND - len(self._in_hand)):
             in_hand = Counter(self._in_hand.values())
             busy = [account_id for account_id, number in in_hand.items() if number >= _MOST_OF_ACCOUNT]
-            wanted = {"rows": rows, "busy": busy}
+            left_alone = [account_id for account_id, breaker in self._breakers.items() if breaker.is_open]
+            wanted = {"rows": rows, "busy": busy + left_alone}
             begun = _now()
             due = await database.all(queries.LEASE_DUE, {**wanted, **_lease(_PATIENT_SECONDS)})
             for delivery in due:
@@ -214,6 +233,8 @@ class Deliveries:
         except Exception:
             # As broad as the work it repeats: one delivery must not end all that are under way.
             _log.exception("delivery", delivery=str(delivery["id"]), outcome="internal")
+            with suppress(TicketError):
+                await self._fail(delivery, _Failure("internal", maybe_done=True))
 
     async def _create(self, delivery: Row, until: float) -> Row | None:
         """The ticket, here and there or here alone; None if somebody else has taken it over, or answered its key.
@@ -328,7 +349,7 @@ class Deliveries:
         if _now() >= until:
             return _Failure("no time was left to ask it", maybe_done)
         breaker = self._breakers.setdefault(account_id, Breaker())
-        if not breaker.lets():
+        if not breaker.allows():
             return _Failure("the provider failed too often just now", maybe_done)
         return await _answer(ask(asked, row["provider"]), breaker, until, maybe_done=maybe_done)
 
@@ -383,6 +404,11 @@ async def _answer(asked: Awaitable[T], breaker: Breaker, until: float, *, maybe_
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
+
+
+def _until(call: Call) -> float:
+    """How long the provider may be asked while a caller waits."""
+    return min(_now() + _WAIT_SECONDS, call.until - _KEPT_BACK_SECONDS)
 
 
 def _lease(seconds: float) -> dict[str, Any]:

@@ -79,12 +79,12 @@ async def update_ticket(host: ItsmHost, call: Call, command: UpdateTicket) -> Vi
     values = {f"new_{name}": value for name, value in changed.items()}
     if "metadata" in changed:
         values["new_metadata_words"] = metadata.words(**_scope(call), metadata=changed["metadata"])
-    delivery = _delivery(changed) if call.caller.is_linked else {}
+    delivery = _delivery(changed) if call.caller.live else {}
     statement = queries.update_ticket(frozenset(changed), mirrored=bool(delivery))
     named = _scope(call) | events.who(call) | vars(command.path)
     ticket = _found(await host.database.one(statement, named | values | delivery))
-    if delivery:
-        await host.deliveries.deliver(ticket["account_id"], delivery["delivery_id"])
+    if delivery and ticket["is_mirrored"]:
+        await host.deliveries.deliver(call, delivery["delivery_id"])
     return views.ticket(ticket)
 
 

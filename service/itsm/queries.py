@@ -14,6 +14,7 @@ from sqlalchemy import (
     Float,
     FromClause,
     Integer,
+    Interval,
     Numeric,
     Select,
     SmallInteger,
@@ -29,6 +30,7 @@ from sqlalchemy import (
     func,
     insert,
     literal,
+    literal_column,
     not_,
     null,
     or_,
@@ -93,7 +95,7 @@ CREATE = _create()
 def update_ticket(changed: frozenset[str], *, mirrored: bool = False) -> Statement:
     """The statement that changes these members of a ticket and appends the event that tells what changed.
 
-    `mirrored`: a delivery too, where the provider has the ticket or will have it.
+    `mirrored`: a delivery too, where the account's provider has the ticket or will have it; `is_mirrored` says so.
     """
     columns = changed | {"metadata_words"} if "metadata" in changed else changed
     # The lock makes the row seen here the row that is changed, so that the event tells the truth.
@@ -127,9 +129,11 @@ def update_ticket(changed: frozenset[str], *, mirrored: bool = False) -> Stateme
                 )
             )
         )
+    changed_ticket = select(after)
     if mirrored:
-        others.append(_mirror(after))
-    return Statement(select(after).add_cte(*others))
+        delivery = _mirror(after)
+        changed_ticket = changed_ticket.add_columns(exists(select(delivery.c.id)).label("is_mirrored"))
+    return Statement(changed_ticket.add_cte(*others))
 
 
 def _members(written: CTE) -> dict[str, ColumnElement[Any]]:
@@ -161,7 +165,13 @@ _leased = {
 
 
 def _mirror(after: CTE) -> CTE:
-    creation = exists().where(deliveries.c.ticket_id == after.c.id, deliveries.c.kind == "create")
+    is_linked = exists().where(links.c.account_id == after.c.account_id)
+    creation = and_(deliveries.c.ticket_id == after.c.id, deliveries.c.kind == "create")
+    will_have_it = or_(
+        # Also without a link: it may be linked again before anybody comes to the creation.
+        exists().where(creation, deliveries.c.state == "queued"),
+        and_(is_linked, or_(after.c.external_ticket_id.is_not(None), exists().where(creation))),
+    )
     names = ["id", "account_id", "ticket_id", "version", "kind", "members", "is_kept", "actor", "request_id"]
     row = select(
         bindparam("delivery_id", type_=Uuid),
@@ -173,8 +183,8 @@ def _mirror(after: CTE) -> CTE:
         true(),
         bindparam("actor", type_=Text),
         bindparam("request_id", type_=Text),
-    ).where(or_(after.c.external_ticket_id.is_not(None), creation))
-    return insert(deliveries).from_select(names, row).cte("delivery")
+    ).where(will_have_it)
+    return insert(deliveries).from_select(names, row).returning(deliveries.c.id).cte("delivery")
 
 
 BEGIN_DELIVERY = Statement(
@@ -240,7 +250,51 @@ LEASE = Statement(
     .returning(deliveries)
 )
 
-_gone = delete(deliveries).where(*_delivery).returning(deliveries.c.id).cte("gone")
+
+def _postpone() -> Statement:
+    """Of all accounts: the deliveries that have been due for long in vain, put off, the longer the more are before.
+
+    Whoever looks for what is due would look at all of them each time. The end of the one before wakes the next.
+    """
+    head = select(func.min(_earlier.c.version)).where(_earlier.c.ticket_id == deliveries.c.ticket_id).scalar_subquery()
+    minutes = func.least(deliveries.c.version - head, _LONGEST_WAIT_MINUTES)
+    in_vain = (
+        select(deliveries.c.id)
+        .where(deliveries.c.state == "queued", deliveries.c.next_attempt_at <= func.now() - _IN_VAIN, not_(_is_next))
+        .order_by(deliveries.c.next_attempt_at)
+        .limit(_PUT_OFF_AT_ONCE)
+        .with_for_update(skip_locked=True)
+    )
+    return Statement(
+        update(deliveries)
+        .where(deliveries.c.id.in_(in_vain))
+        .values(next_attempt_at=func.now() + func.make_interval(0, 0, 0, 0, 0, minutes))
+        .returning(deliveries.c.id)
+    )
+
+
+_IN_VAIN = literal_column("interval '30 seconds'", Interval)
+_LONGEST_WAIT_MINUTES = 60
+_PUT_OFF_AT_ONCE = 10_000
+POSTPONE = _postpone()
+
+_gone = delete(deliveries).where(*_delivery).returning(deliveries).cte("gone")
+_behind = (
+    select(_earlier.c.id)
+    .where(_earlier.c.ticket_id == _gone.c.ticket_id, _earlier.c.version > _gone.c.version)
+    .where(_earlier.c.state == "queued")
+    .order_by(_earlier.c.version)
+    .limit(1)
+    .correlate(_gone)
+    .scalar_subquery()
+)
+_woken = (
+    update(deliveries)
+    .where(deliveries.c.id == select(_behind).select_from(_gone).scalar_subquery())
+    .values(next_attempt_at=func.now())
+    .returning(deliveries.c.id)
+    .cte("woken")
+)
 _FAILURE = ("maybe_done", "last_error", "state")
 _failure = {
     **{name: bindparam(name, type_=deliveries.c[name].type) for name in _FAILURE},
@@ -248,7 +302,7 @@ _failure = {
     "lease": null(),
     "leased_until": null(),
 }
-DROP_DELIVERY = Statement(delete(deliveries).where(*_delivery).returning(deliveries.c.id))
+DROP_DELIVERY = Statement(select(_gone.c.id).add_cte(_woken))
 FAIL_DELIVERY = Statement(update(deliveries).where(*_delivery).values(_failure).returning(deliveries.c.id))
 
 
@@ -284,7 +338,7 @@ def _delivered() -> Statement:
     told = select(after, events.changes(before, after, names).label("changes"))
     written = told.select_from(after.join(before, after.c.id == before.c.id)).cte("written")
     event = events.append(tables.events, written, "ticket.updated", written.c.changes, _members(written))
-    return Statement(select(after).add_cte(event))
+    return Statement(select(after).add_cte(event, _woken))
 
 
 DELIVERED = _delivered()

@@ -22,7 +22,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-# Each step: `+` and `-` are calls that end well and badly, `x` is one that is not let, `~` one that is let and never
+# Each step: `+` and `-` are calls that end well and badly, `x` is one that is not allowed, `~` one that is and never
 # says how it ended; a number lets so many seconds pass.
 @pytest.mark.parametrize(
     "steps",
@@ -42,17 +42,17 @@ def test_a_breaker(clock: Clock, steps: str) -> None:
         if step.isdigit():
             clock.now += int(step)
             continue
-        assert breaker.lets() == (step != "x"), (n, step)
+        assert breaker.allows() == (step != "x"), (n, step)
         if step in "+-":
             breaker.ended(well=step == "+")
 
 
-def test_calls_that_were_let_before_count_too(clock: Clock) -> None:
+def test_calls_that_were_allowed_before_count_too(clock: Clock) -> None:
     breaker = Breaker()
-    assert all(breaker.lets() for _ in range(8))
+    assert all(breaker.allows() for _ in range(8))
     for _ in range(8):
         breaker.ended(well=False)
-    assert not breaker.lets()
+    assert not breaker.allows()
     # The last of them went well after all.
     breaker.ended(well=True)
-    assert breaker.lets()
+    assert breaker.allows()

@@ -1,0 +1,215 @@
+"""What is queued for a provider: in which order it goes, how often it is tried, and what becomes of what does not."""
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from emulators.http import Fault, Request, Response
+from emulators.zendesk import CREDENTIAL, Zendesk
+from linked import (
+    BAD,
+    NOWHERE,
+    TICKET,
+    WORDS,
+    Process,
+    deliveries,
+    external,
+    link,
+    linked,
+    processes,
+)
+from system import World
+
+from service.admin import operations as admin
+from service.itsm import deliveries as code
+
+DOWN: Fault = "503"
+
+
+@pytest.fixture
+async def process(apart: World) -> AsyncIterator[Process]:
+    apart.run("DELETE FROM provider_deliveries")
+    async with processes(apart, 1) as [process]:
+        yield process
+
+
+async def test_changes_go_in_order_behind_a_creation_that_is_queued(apart: World, process: Process) -> None:
+    async with linked(apart) as (program, desk):
+        desk.faults += [DOWN, "500", DOWN]
+        ticket = await process.create(program)
+        for changes in ({"subject": "First"}, {"subject": "Second", "status": "pending"}, {"priority": "high"}):
+            await process.update(program, ticket, **changes)
+        assert desk.asked == [("POST", TICKET["subject"])]
+        await process.work_off()
+        assert desk.asked[-4:] == [
+            ("POST", TICKET["subject"]),
+            ("PUT", {"subject": "First"}),
+            ("PUT", {"subject": "Second", "status": 3}),
+            ("PUT", {"priority": 3}),
+        ]
+        assert [method for method, _ in desk.asked].count("PUT") == 3
+        found = await process.get(program, ticket)
+        assert {name: found[name] for name in NOWHERE} == external(desk)
+        assert (found["subject"], found["status"], found["priority"]) == ("Second", "pending", "high")
+
+
+async def test_a_change_that_fails_holds_up_those_behind_it(apart: World, process: Process) -> None:
+    async with linked(apart) as (program, desk):
+        ticket, other = await process.create(program), await process.create(program)
+        desk.faults += [DOWN]
+        await process.update(program, ticket, subject="First")
+        await process.update(program, ticket, subject="Second")
+        # Of this ticket alone.
+        await process.update(program, other, subject="Other")
+        assert desk.asked[2:] == [("PUT", {"subject": "First"}), ("PUT", {"subject": "Other"})]
+        await process.work_off()
+        assert desk.asked[4:] == [("PUT", {"subject": "First"}), ("PUT", {"subject": "Second"})]
+
+
+async def test_a_rejected_change_is_dead_until_an_operator_sends_what_is_there_by_now(
+    apart: World, process: Process
+) -> None:
+    async with linked(apart) as (program, desk):
+        ticket = await process.create(program)
+        await process.update(program, ticket, **BAD, priority="low")
+        await process.update(program, ticket, subject="Later")
+        assert deliveries(apart, program.account_id) == [("update", "dead", WORDS)]
+        assert desk.tickets[0]["subject"] == "Later"
+        desk.faults.append(DOWN)
+        await process.update(program, ticket, description="Since ten.")
+        await process.work()
+        assert desk.tickets[0]["description"] == "Since ten."
+        [dead] = (await apart.operate(admin.list_deliveries, account_id=program.account_id))["deliveries"]
+        again = (await apart.operate(admin.requeue_delivery, delivery_id=dead["id"]))["delivery"]
+        assert (again["id"], again["state"], again["attempts"]) == (dead["id"], "queued", 0)
+        await process.work_off()
+        assert desk.asked[-1] == ("PUT", {"description": "Since ten.", "priority": 1})
+        assert deliveries(apart, program.account_id) == []
+
+
+async def test_what_fails_too_often_is_dead(apart: World, process: Process, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(code, "_MOST_ATTEMPTS", 2)
+    async with linked(apart) as (program, desk):
+        desk.faults += [DOWN, DOWN]
+        ticket = await process.create(program)
+        await process.update(program, ticket, subject="Changed")
+        await process.work()
+        # Nothing can be changed of what is not there.
+        waiting = deliveries(apart, program.account_id)
+        assert [one[:2] for one in waiting] == [("create", "dead"), ("update", "queued")]
+        await process.work()
+        assert deliveries(apart, program.account_id) == waiting
+        [dead] = (await apart.operate(admin.list_deliveries, account_id=program.account_id, state="dead"))["deliveries"]
+        assert dead["attempts"] == 2
+        await apart.operate(admin.requeue_delivery, delivery_id=dead["id"])
+        await process.work_off()
+        assert [one["subject"] for one in desk.tickets] == ["Changed"]
+        assert (await process.get(program, ticket))["external_ticket_id"] == str(desk.tickets[0]["id"])
+
+
+async def test_a_creation_that_was_rejected_later_goes_with_what_is_there_by_now(
+    apart: World, process: Process
+) -> None:
+    async with linked(apart) as (program, desk):
+        desk.faults.append(DOWN)
+        bad: dict[str, Any] = {**BAD}
+        ticket = await process.create(program, **bad)
+        await process.work()
+        await process.update(program, ticket, description="Since ten.")
+        [dead] = (await apart.operate(admin.list_deliveries, account_id=program.account_id, state="dead"))["deliveries"]
+        await apart.operate(admin.requeue_delivery, delivery_id=dead["id"])
+        await process.work_off()
+        assert [one["description"] for one in desk.tickets] == ["Since ten."]
+        assert deliveries(apart, program.account_id) == []
+
+
+async def test_what_one_provider_sets_as_a_cookie_goes_to_no_other(apart: World, process: Process) -> None:
+    async with linked(apart) as (program, desk), linked(apart) as (stranger, other):
+        answer = desk._handle
+
+        async def set_cookie(request: Request) -> Response:
+            response = answer(request)
+            made = response if isinstance(response, Response) else await response
+            return replace(made, headers={**made.headers, "set-cookie": "session=of-one; Path=/"})
+
+        desk._handle = set_cookie
+        await process.create(program)
+        await process.create(stranger)
+        assert [request.headers.get("cookie") for request in (*desk.requests[1:], *other.requests)] == [None]
+
+
+async def test_an_account_that_is_unlinked_has_nothing_more_to_tell(apart: World, process: Process) -> None:
+    async with linked(apart) as (program, desk):
+        there = await process.create(program)
+        desk.faults += [DOWN, DOWN]
+        queued = await process.create(program)
+        await process.update(program, queued, subject="Changed")
+        await process.update(program, there, subject="Changed")
+        before = len(desk.requests)
+        await apart.operate(admin.unlink_provider, account_id=program.account_id)
+        await process.work_off()
+        assert deliveries(apart, program.account_id) == []
+        assert len(desk.requests) == before
+        found = await process.get(program, queued)
+        assert {name: found[name] for name in NOWHERE} == NOWHERE
+        assert (await process.get(program, there))["external_ticket_id"] == there["external_ticket_id"]
+        # One who is known as linked for some seconds more gets a ticket all the same.
+        late = await process.create(program, "key")
+        assert str((await process.create(program, "key"))["id"]) == str(late["id"])
+        assert len(desk.requests) == before
+
+
+async def test_tickets_at_one_provider_are_not_changed_at_another(apart: World, process: Process) -> None:
+    async with linked(apart) as (program, _):
+        ticket = await process.create(program)
+        async with Zendesk().listening() as other:
+            given = {"provider": "zendesk", "url": other.url, "credential": CREDENTIAL}
+            await apart.operate(admin.link_provider, account_id=program.account_id, **given)
+            await process.update(program, ticket, subject="Changed")
+            assert other.requests == []
+            words = "the account has another provider by now"
+            assert deliveries(apart, program.account_id) == [("update", "dead", words)]
+
+
+async def test_a_provider_that_fails_again_and_again_is_left_alone(
+    apart: World, process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(code, "time", SimpleNamespace(monotonic=lambda: now))
+    async with linked(apart) as (program, desk), linked(apart) as (other, well):
+        desk.faults += [DOWN] * 5
+        tickets = [await process.create(program) for _ in range(7)]
+        assert len(desk.requests) == 5
+        # Nobody else's is.
+        assert (await process.create(other))["external_ticket_id"] == str(well.tickets[0]["id"])
+        await process.work()
+        assert (len(desk.requests), len(well.tickets)) == (5, 1)
+        now += 31
+        for _ in range(10):
+            await process.work()
+        assert len(desk.tickets) == len(tickets)
+        assert deliveries(apart, program.account_id) == []
+        assert (await process.create(program))["external_ticket_id"] is not None
+
+
+async def test_a_credential_that_no_longer_holds_holds_up_and_rejects_nothing(apart: World, process: Process) -> None:
+    async with linked(apart) as (program, desk):
+        await link(apart, program, desk, credential="old")
+        ticket = await process.create(program)
+        await process.update(program, ticket, subject="Changed")
+        (creation, change) = deliveries(apart, program.account_id)
+        assert (creation[:2], change) == (("create", "queued"), ("update", "queued", None))
+        assert "401" in creation[2]
+        await link(apart, program, desk)
+        await process.work_off()
+        assert [one["subject"] for one in desk.tickets] == ["Changed"]
+
+
+async def test_tickets_at_one_desk_are_not_changed_at_another_of_its_vendor(apart: World, process: Process) -> None:
+    async with linked(apart) as (program, _), linked(apart) as (stranger, other):
+        ticket, _ = await process.create(program), await process.create(stranger)
+        await link(apart, program, other)
+        await process.update(program, ticket, subject="Changed")
+        assert [one["subject"] for one in other.tickets] == [TICKET["subject"]]
