@@ -28,7 +28,7 @@ Door = Rest | Grpc
 
 TICKET = {"subject": "VPN is down", "description": "Since nine."}
 # What the provider rejects and this service does not, and what it says then.
-BAD = {"description": " "}
+BAD: dict[str, Any] = {"description": " "}
 WORDS = "Validation failed. description: It should not be blank as this is a mandatory field"
 
 
@@ -154,8 +154,8 @@ class Process:
         call = self._call("CreateTicket", program, key, linked, {**TICKET, **members})
         return await operations.create_ticket(self, call, {"header": call.headers(), "body": call.body})
 
-    async def update(self, program: Program, ticket: Any, **changes: Any) -> Any:
-        call = self._call("UpdateTicket", program, None, True, changes)
+    async def update(self, program: Program, ticket: Any, *, linked: bool = True, **changes: Any) -> Any:
+        call = self._call("UpdateTicket", program, None, linked, changes)
         return await operations.update_ticket(self, call, {"path": {"ticket_id": str(ticket["id"])}, "body": changes})
 
     async def get(self, program: Program, ticket: Any) -> Any:
@@ -165,6 +165,10 @@ class Process:
     async def work(self) -> None:
         """One turn of the background, to its end; what waits for its pause need not."""
         self.world.run("UPDATE provider_deliveries SET next_attempt_at = now() WHERE state = 'queued'")
+        await self.turn()
+
+    async def turn(self) -> None:
+        """One turn with what is due by itself."""
         await self.deliveries.work(self.database)
         await asyncio.gather(*self.deliveries._in_hand)
 

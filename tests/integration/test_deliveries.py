@@ -165,3 +165,44 @@ async def test_who_waits_for_one_that_is_rejected_tries_too(door: Door, world: W
         assert made.succeeded(201)["external_ticket_id"] == str(desk.tickets[0]["id"])
         replies.remove(made)
         check_rejected(replies[0], "Not today")
+
+
+async def test_a_caller_with_little_time_gets_an_answer_while_the_provider_hangs(
+    channel: grpc.aio.Channel, rpc: Grpc, world: World
+) -> None:
+    tickets = service_pb2_grpc.TicketServiceStub(channel)
+    async with linked(world) as (program, desk):
+        there = (await create(rpc, program)).succeeded(201)
+        desk.does.clear()
+        ticket: Any = TICKET
+        given: Any = {"timeout": 1.5, "metadata": tuple(program.credential.items())}
+        new, changed = await asyncio.gather(
+            tickets.CreateTicket(service_pb2.CreateTicketRequest(**ticket), **given),
+            tickets.UpdateTicket(service_pb2.UpdateTicketRequest(ticket_id=there["id"], subject="Changed"), **given),
+        )
+        assert not new.ticket.HasField("external_ticket_id")
+        assert changed.ticket.subject == "Changed"
+        desk.does.set()
+        await until(lambda: deliveries(world, program.account_id) == [], what="both at the provider")
+        assert [one["subject"] for one in desk.tickets] == ["Changed", TICKET["subject"]]
+
+
+async def test_a_caller_who_goes_away_breaks_no_delivery_off(
+    channel: grpc.aio.Channel, rpc: Grpc, world: World
+) -> None:
+    tickets = service_pb2_grpc.TicketServiceStub(channel)
+    async with linked(world) as (program, desk):
+        there = (await create(rpc, program)).succeeded(201)
+        desk.does.clear()
+        before = len(desk.requests)
+        call = tickets.UpdateTicket(
+            service_pb2.UpdateTicketRequest(ticket_id=there["id"], subject="Changed"),
+            metadata=tuple(program.credential.items()),
+        )
+        await until(lambda: len(desk.requests) > before, what="the change to be told")
+        call.cancel()
+        # Whoever comes next is behind it.
+        await get(rpc, program, there)
+        desk.does.set()
+        await until(lambda: deliveries(world, program.account_id) == [], what="the change there")
+        assert desk.asked[1:] == [("PUT", {"subject": "Changed"})]

@@ -39,7 +39,12 @@ async def test_changes_go_in_order_behind_a_creation_that_is_queued(apart: World
     async with linked(apart) as (program, desk):
         desk.faults += [DOWN, "500", DOWN]
         ticket = await process.create(program)
-        for changes in ({"subject": "First"}, {"subject": "Second", "status": "pending"}, {"priority": "high"}):
+        steps: list[dict[str, Any]] = [
+            {"subject": "First"},
+            {"subject": "Second", "status": "pending"},
+            {"priority": "high"},
+        ]
+        for changes in steps:
             await process.update(program, ticket, **changes)
         assert desk.asked == [("POST", TICKET["subject"])]
         await process.work_off()
@@ -114,8 +119,7 @@ async def test_a_creation_that_was_rejected_later_goes_with_what_is_there_by_now
 ) -> None:
     async with linked(apart) as (program, desk):
         desk.faults.append(DOWN)
-        bad: dict[str, Any] = {**BAD}
-        ticket = await process.create(program, **bad)
+        ticket = await process.create(program, **BAD)
         await process.work()
         await process.update(program, ticket, description="Since ten.")
         [dead] = (await apart.operate(admin.list_deliveries, account_id=program.account_id, state="dead"))["deliveries"]
@@ -184,8 +188,11 @@ async def test_a_provider_that_fails_again_and_again_is_left_alone(
         assert len(desk.requests) == 5
         # Nobody else's is.
         assert (await process.create(other))["external_ticket_id"] == str(well.tickets[0]["id"])
+        before = deliveries(apart, program.account_id)
         await process.work()
         assert (len(desk.requests), len(well.tickets)) == (5, 1)
+        # They are not even taken up, which would count as an attempt.
+        assert deliveries(apart, program.account_id) == before
         now += 31
         for _ in range(10):
             await process.work()
@@ -213,3 +220,75 @@ async def test_tickets_at_one_desk_are_not_changed_at_another_of_its_vendor(apar
         await link(apart, program, other)
         await process.update(program, ticket, subject="Changed")
         assert [one["subject"] for one in other.tickets] == [TICKET["subject"]]
+
+
+async def test_a_change_is_mirrored_by_a_process_that_does_not_know_of_the_link_yet(
+    apart: World, process: Process
+) -> None:
+    async with linked(apart) as (program, desk):
+        ticket = await process.create(program)
+        await process.update(program, ticket, linked=False, subject="Changed")
+        assert desk.tickets[0]["subject"] == "Changed"
+        # Nor is one for a provider that the account has no more.
+        await apart.operate(admin.unlink_provider, account_id=program.account_id)
+        await process.update(program, ticket, subject="Ours alone")
+        assert deliveries(apart, program.account_id) == []
+
+
+async def test_a_creation_goes_with_its_changes_though_its_account_was_unlinked_for_a_while(
+    apart: World, process: Process
+) -> None:
+    async with linked(apart) as (program, desk):
+        desk.faults += [DOWN]
+        ticket = await process.create(program)
+        await apart.operate(admin.unlink_provider, account_id=program.account_id)
+        await process.update(program, ticket, linked=False, subject="Changed")
+        await link(apart, program, desk)
+        await process.work_off()
+        assert [one["subject"] for one in desk.tickets] == ["Changed"]
+
+
+async def test_what_waits_in_vain_is_put_off_until_the_one_before_has_ended(apart: World, process: Process) -> None:
+    async with linked(apart) as (program, desk):
+        desk.faults += [DOWN]
+        ticket = await process.create(program)
+        for n in range(3):
+            await process.update(program, ticket, subject=f"s{n}")
+        apart.run("UPDATE provider_deliveries SET next_attempt_at = now() - interval '1 minute' WHERE kind = 'update'")
+        apart.run("UPDATE provider_deliveries SET next_attempt_at = now() + interval '1 hour' WHERE kind = 'create'")
+        await process.turn()
+        waits = "SELECT round(extract(epoch FROM next_attempt_at - now()) / 60)::int FROM provider_deliveries"
+        assert apart.rows(waits + " WHERE kind = 'update' ORDER BY version") == [(1,), (2,), (3,)]
+        apart.run("UPDATE provider_deliveries SET next_attempt_at = now() WHERE kind = 'create'")
+        for _ in range(4):
+            await process.turn()
+        assert desk.asked[1:] == [("POST", TICKET["subject"]), *(("PUT", {"subject": f"s{n}"}) for n in range(3))]
+
+
+async def test_what_breaks_here_is_written_down_and_tried_again(
+    apart: World, process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with linked(apart) as (program, desk):
+        ticket = await process.create(program)
+        with monkeypatch.context() as patch:
+            patch.setattr(code, "provider", lambda *_: 1 / 0)
+            await process.update(program, ticket, subject="Changed")
+        assert deliveries(apart, program.account_id) == [("update", "queued", "internal")]
+        await process.work_off()
+        assert desk.tickets[0]["subject"] == "Changed"
+
+
+async def test_who_has_no_time_left_asks_nobody(
+    apart: World, process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with linked(apart) as (program, desk):
+        # A connection is there, on which asking would take no time.
+        await process.create(program)
+        with monkeypatch.context() as patch:
+            # As after a stall that was longer than a lease, when somebody else may be at it.
+            patch.setattr(code, "_WAIT_SECONDS", -1.0)
+            ticket = await process.create(program)
+        assert len(desk.requests) == 1
+        assert apart.rows("SELECT maybe_done FROM provider_deliveries") == [(False,)]
+        await process.work_off()
+        assert (await process.get(program, ticket))["external_ticket_id"] == str(desk.tickets[1]["id"])

@@ -159,3 +159,18 @@ async def test_an_account_whose_provider_hangs_holds_up_no_other(apart: World, p
         await until(lambda: len(well.tickets) == 1, what="the ticket of the other account")
         assert len(desk.requests) < 40
         desk.does.set()
+
+
+async def test_a_key_that_is_used_without_the_provider_while_it_is_asked_has_one_answer(
+    apart: World, process: Process
+) -> None:
+    async with linked(apart) as (program, desk):
+        desk.does.clear()
+        first = asyncio.ensure_future(process.create(program, "key"))
+        await until(lambda: len(desk.requests) == 1, what="the provider to be asked")
+        other = await process.create(program, "key", linked=False)
+        desk.does.set()
+        assert str((await first)["id"]) == str(other["id"])
+        count = "SELECT count(*) FROM itsm_tickets WHERE account_id = %s"
+        assert apart.rows(count, program.account_id) == [(1,)]
+        assert deliveries(apart, program.account_id) == []
