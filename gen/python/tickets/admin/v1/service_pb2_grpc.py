@@ -181,7 +181,8 @@ class AdminServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def UnlinkProvider(self, request, context):
-        """Ends an account's link; what is on its way is not sent any more. An account without one stays without.
+        """Ends an account's link; what is on its way is not sent any more, unless the account is linked again before anybody
+        comes to it. An account without one stays without.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

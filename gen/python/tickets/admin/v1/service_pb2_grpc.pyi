@@ -66,7 +66,9 @@ class AdminServiceStub:
     INVALID_ARGUMENT: the options are not the vendor's, or the service has no encryption key.
     """
     UnlinkProvider: _grpc.UnaryUnaryMultiCallable[_service_pb2.UnlinkProviderRequest, _service_pb2.UnlinkProviderResponse]
-    """Ends an account's link; what is on its way is not sent any more. An account without one stays without."""
+    """Ends an account's link; what is on its way is not sent any more, unless the account is linked again before anybody
+    comes to it. An account without one stays without.
+    """
     ListDeliveries: _grpc.UnaryUnaryMultiCallable[_service_pb2.ListDeliveriesRequest, _service_pb2.ListDeliveriesResponse]
     """Lists what is on its way to providers, the oldest first: queued, or dead after it was tried too often or rejected."""
     RequeueDelivery: _grpc.UnaryUnaryMultiCallable[_service_pb2.RequeueDeliveryRequest, _service_pb2.RequeueDeliveryResponse]
@@ -110,7 +112,9 @@ class AdminServiceAsyncStub(AdminServiceStub):
     INVALID_ARGUMENT: the options are not the vendor's, or the service has no encryption key.
     """
     UnlinkProvider: _aio.UnaryUnaryMultiCallable[_service_pb2.UnlinkProviderRequest, _service_pb2.UnlinkProviderResponse]  # type: ignore[assignment]
-    """Ends an account's link; what is on its way is not sent any more. An account without one stays without."""
+    """Ends an account's link; what is on its way is not sent any more, unless the account is linked again before anybody
+    comes to it. An account without one stays without.
+    """
     ListDeliveries: _aio.UnaryUnaryMultiCallable[_service_pb2.ListDeliveriesRequest, _service_pb2.ListDeliveriesResponse]  # type: ignore[assignment]
     """Lists what is on its way to providers, the oldest first: queued, or dead after it was tried too often or rejected."""
     RequeueDelivery: _aio.UnaryUnaryMultiCallable[_service_pb2.RequeueDeliveryRequest, _service_pb2.RequeueDeliveryResponse]  # type: ignore[assignment]
@@ -211,7 +215,9 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _service_pb2.UnlinkProviderRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_service_pb2.UnlinkProviderResponse, _abc.Awaitable[_service_pb2.UnlinkProviderResponse]]:
-        """Ends an account's link; what is on its way is not sent any more. An account without one stays without."""
+        """Ends an account's link; what is on its way is not sent any more, unless the account is linked again before anybody
+        comes to it. An account without one stays without.
+        """
 
     @_abc_1.abstractmethod
     def ListDeliveries(

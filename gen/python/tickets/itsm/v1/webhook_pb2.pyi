@@ -47,7 +47,7 @@ class Webhook(_message.Message):
     is_active: _builtins.bool
     """Whether it is told of anything."""
     disabled_reason: _builtins.str
-    """Why the service switched it off: it answered 410, or failed for three days; absent otherwise."""
+    """Why the service switched it off: it answered 410, or took nothing for three days; absent otherwise."""
     secret: _builtins.str
     """`whsec_` and the base64 of the key; only in the answers that make it."""
     @_builtins.property
