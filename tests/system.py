@@ -1,5 +1,6 @@
 """The running system under test, and the people, programs and places that tests make in it."""
 
+import asyncio
 import os
 import socket
 import subprocess
@@ -186,6 +187,12 @@ class World:
         """Someone of a tenant (a new one unless named) with these helpdesk scopes, such as `read`, `write`, `agent`."""
         scope = " ".join(f"helpdesk:{name}" for name in scopes)
         return self.issuer.bearer(sub, tenant_id=tenant_id or f"ten_{uuid4().hex}", scope=scope, **claims)
+
+    async def settled(self) -> None:
+        """Return when every transaction so far has ended: a watch that begins then tells nothing of before."""
+        [(now,)] = self.rows("SELECT pg_current_xact_id()::text::bigint")
+        ended = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint > %s"
+        await asyncio.to_thread(wait_for, lambda: self.rows(ended, now) == [(True,)], what="the others", timeout=20)
 
     def rows(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
         """Look into the database itself."""

@@ -30,6 +30,7 @@ async def lively_doors(
 async def test_the_first_message_comes_at_once_and_then_each_change(door: Door, world: World) -> None:
     project_id, who = await place(world, "owner")
     await created(door, who, project_id)
+    await world.settled()
     async with Watch(door, who, project_id) as watch:
         first = await watch.message()
         assert first["event"] is None
@@ -48,6 +49,7 @@ async def test_the_first_message_comes_at_once_and_then_each_change(door: Door, 
 async def test_a_bulk_change_and_a_deployment_are_told_like_any_other(door: Door, world: World) -> None:
     project_id, who = await place(world, "owner")
     one, two = [await created(door, who, project_id) for _ in range(2)]
+    await world.settled()
     async with Watch(door, who, project_id) as watch:
         await watch.message()
         body = {"action": "move", "stage": "up_next", "ticket_ids": [one["id"], two["id"]]}

@@ -11,6 +11,7 @@ async def test_a_watch_tells_what_happens_as_it_happens(door: Door, world: World
     submitter = world.person("read", "write", tenant_id=tenant_id)
     agent = world.person("agent", tenant_id=tenant_id, sub="per_agent")
     before = await create(door, submitter)
+    await world.settled()
     async with watching(door, agent) as of_agent, watching(door, submitter) as of_submitter:
         for stream in (of_agent, of_submitter):
             first = await next_of(stream)

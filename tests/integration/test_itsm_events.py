@@ -185,6 +185,7 @@ async def test_a_history_is_the_accounts_and_modes_own(door: Door, world: World)
 async def test_a_watch_tells_what_happens_as_it_happens(door: Door, world: World) -> None:
     program = await world.program()
     made = await create(door, program)
+    await world.settled()
     async with watching(door, program) as stream:
         first = await next_of(stream)
         assert first["event"] is None
