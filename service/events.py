@@ -56,6 +56,9 @@ _THIS_TRANSACTION = text("pg_current_xact_id()")
 ALL_ENDED_BEFORE = func.pg_snapshot_xmin(func.pg_current_snapshot(), type_=Xid8())
 
 
+# The actor where nobody called.
+SYSTEM = "system"
+
 # Stands before every transaction and behind every one.
 BEHIND_ALL = (2**64 - 1, 0)
 
@@ -73,10 +76,10 @@ def next_version(tickets: FromClause) -> dict[str, ColumnElement[Any]]:
     }
 
 
-def event_table(name: str, *scope: Column[Any], ticket_id: Column[Any], declared: Sequence[Column[Any]] = ()) -> Table:
+def event_table(name: str, *scope: Column[Any], ticket_id: Column[Any], own: Sequence[Column[Any]] = ()) -> Table:
     """The events of one dialect's tickets, keyed by the dialect's scope columns first.
 
-    `declared` are columns for what the dialect's callers say of themselves.
+    `own` are columns that no other dialect has.
     """
     names = [column.name for column in scope]
     return Table(
@@ -95,7 +98,7 @@ def event_table(name: str, *scope: Column[Any], ticket_id: Column[Any], declared
         # Who was authenticated: a token's `sub` or an API key's id.
         Column("actor", Text, nullable=False),
         Column("request_id", Text, nullable=False),
-        *declared,
+        *own,
         # When the row was written and not when its transaction began: it may have waited for the ticket's lock.
         Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
         PrimaryKeyConstraint(*names, "transaction_id", "id"),
@@ -108,14 +111,14 @@ def append(
     ticket: FromClause,
     kind: ColumnElement[str] | str,
     changes: ColumnElement[Any] = _NOTHING,
-    declared: Mapping[str, ColumnElement[Any]] = MappingProxyType({}),
+    own: Mapping[str, ColumnElement[Any]] = MappingProxyType({}),
 ) -> CTE:
     """The part of a statement that appends one event for each row of `ticket`, a CTE that wrote tickets.
 
     `ticket` has the event table's scope columns, `id`, `version` and `transaction_id`. Takes the parameters of `who`.
     """
     scope = [column.name for column in table.primary_key.columns if column.name not in ("transaction_id", "id")]
-    names = [*scope, "ticket_id", "version", "transaction_id", "type", "changes", "actor", "request_id", *declared]
+    names = [*scope, "ticket_id", "version", "transaction_id", "type", "changes", "actor", "request_id", *own]
     row = select(
         *(ticket.c[name] for name in scope),
         ticket.c.id,
@@ -125,7 +128,7 @@ def append(
         changes,
         bindparam("actor", type_=Text),
         bindparam("request_id", type_=Text),
-        *declared.values(),
+        *own.values(),
     )
     return insert(table).from_select(names, row).returning(table.c.id).cte("event")
 

@@ -48,6 +48,12 @@ class Section(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, from_attributes=True, extra="ignore")
 
 
+class WatchQuery(Section):
+    """The query of a watch."""
+
+    cursor: str | None = None
+
+
 def _without_nul(text: str) -> str:
     if "\0" in text:
         raise PydanticCustomError("nul_character", "NUL characters are not allowed")

@@ -40,7 +40,6 @@ from service import jsontext
 from service.database import Connection, ConstraintViolationError
 from service.directory import METADATA
 from service.errors import TicketError
-from service.jsontext import JsonText
 from service.operation import Call, View
 from service.statement import Row, Statement, some_rows
 
@@ -224,7 +223,7 @@ async def act(
         return view
     view = await run(_Open(connection))
     kept = view if call.etag is None else {**view, "etag": call.etag}
-    await connection.one(_KEEP, {**mine, "response": JsonText(jsontext.dump(kept).decode())}, last=True)
+    await connection.one(_KEEP, {**mine, "response": jsontext.text(kept)}, last=True)
     return view
 
 

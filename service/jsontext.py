@@ -69,6 +69,11 @@ def dump(value: JsonValue) -> bytes:
     return orjson.dumps(value, default=_default, option=orjson.OPT_UTC_Z)
 
 
+def text(value: JsonValue) -> JsonText:
+    """The JSON text of a value, for a column."""
+    return JsonText(dump(value).decode())
+
+
 def digest(value: JsonValue) -> bytes:
     """A SHA-256 that is the same for equal JSON values, however they were written (`1.0` is `1`, members unordered)."""
     return hashlib.sha256(

@@ -4,9 +4,9 @@ import base64
 import binascii
 import hashlib
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 
 from service import jsontext
 from service.errors import TicketError, invalid
@@ -15,6 +15,8 @@ from service.statement import Row
 T = TypeVar("T")
 
 _CHECK_BYTES = 9
+# Where a page of a history begins: behind a version.
+BY_VERSION: TypeAdapter[tuple[int]] = TypeAdapter(tuple[Annotated[int, Field(ge=0, lt=2**31)]])
 # A page that grows beyond this is cut short: gRPC's clients take no message of more than 4 MiB unless they are told to.
 PAGE_BYTES = 3 * 1024 * 1024
 

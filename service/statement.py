@@ -12,7 +12,19 @@ from typing import Any
 from psycopg.adapt import PyFormat, Transformer
 from psycopg.pq import Format
 from psycopg.pq.abc import PGconn
-from sqlalchemy import ColumnElement, Delete, Insert, Select, Table, Update, any_, literal_column
+from sqlalchemy import (
+    ColumnElement,
+    Delete,
+    Float,
+    Insert,
+    Select,
+    Table,
+    Update,
+    any_,
+    bindparam,
+    func,
+    literal_column,
+)
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
 from service.pool import PooledConnection
@@ -91,6 +103,11 @@ class Statement:
         values = [parameters[name] if name in parameters else constants[name] for name in self.names]
         texts: Sequence[Any] = transformer.dump_sequence(values, self._formats)
         return texts
+
+
+def in_seconds(name: str) -> ColumnElement[Any]:
+    """The instant in so many seconds, a parameter."""
+    return func.now() + func.make_interval(0, 0, 0, 0, 0, 0, bindparam(name, type_=Float))
 
 
 def some_rows(table: Table, limit: int, where: str = "true") -> ColumnElement[bool]:

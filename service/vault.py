@@ -20,11 +20,6 @@ class Vault:
         except ValueError:
             raise ValueError("TICKETS_ENCRYPTION_KEYS holds a text that is no Fernet key") from None
 
-    @property
-    def is_open(self) -> bool:
-        """Whether anything can be kept."""
-        return self._fernet is not None
-
     def seal(self, text: str) -> bytes:
         """The text, encrypted. Raises SealedError."""
         if self._fernet is None:

@@ -197,7 +197,7 @@ async def _write(
 
 
 def _json(value: Any) -> JsonText:
-    return JsonText(jsontext.dump(value).decode())
+    return jsontext.text(value)
 
 
 async def _locked(connection: Connection, call: Call, project_id: UUID, ticket_id: str) -> Row:

@@ -14,6 +14,7 @@ from service.fields import (
     Number,
     Section,
     Uuid,
+    WatchQuery,
     comma_list,
     distinct,
     uuid_or,
@@ -226,12 +227,6 @@ class ListTicketEvents(Command):
 
     path: TicketPath
     query: Page
-
-
-class WatchQuery(Section):
-    """The query of a watch."""
-
-    cursor: str | None = None
 
 
 class WatchTickets(Command):

@@ -149,7 +149,7 @@ def _create() -> idempotency.Creation:
         .cte("created")
     )
     declared = {"actor_role": ticket.c.actor_role, "actor_id": ticket.c.actor_id}
-    return idempotency.creation(created, events.append(tables.events, ticket, "ticket.created", declared=declared))
+    return idempotency.creation(created, events.append(tables.events, ticket, "ticket.created", own=declared))
 
 
 CREATE = _create()

@@ -149,5 +149,5 @@ events = event_table(
     Column("project_id", Uuid, nullable=False),
     ticket_id=Column("ticket_id", Uuid, nullable=False),
     # What the caller declared, and the agent that started work on a role.
-    declared=(Column("actor_role", Text), Column("actor_id", Text), Column("agent_origin", Text)),
+    own=(Column("actor_role", Text), Column("actor_id", Text), Column("agent_origin", Text)),
 )

@@ -17,6 +17,7 @@ from service.fields import (
     Number,
     OpaqueId,
     Section,
+    WatchQuery,
     WriteHeaders,
     comma_list,
     distinct,
@@ -159,12 +160,6 @@ class CommentChange(Section):
     """The body of an edit."""
 
     body: CommentBody
-
-
-class WatchQuery(Section):
-    """The query of a watch."""
-
-    cursor: str | None = None
 
 
 class PolicyPath(Section):

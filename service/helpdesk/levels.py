@@ -11,7 +11,7 @@ import structlog
 from pydantic import TypeAdapter
 from ulid import ULID
 
-from service import idempotency, jsontext, paging
+from service import events, idempotency, jsontext, paging
 from service.database import Connection, Database
 from service.errors import TicketError, invalid
 from service.helpdesk import level_queries as queries
@@ -37,7 +37,6 @@ _BY_ID: TypeAdapter[tuple[str]] = TypeAdapter(tuple[str])
 _ID = re.compile(r"sla_[0-9A-HJKMNP-TV-Z]{26}")
 _ROWS = 50
 # Who makes the changes that nobody asked for.
-_SYSTEM = "system"
 _LATER = timedelta(hours=1)
 # What a policy's tickets go by.
 _PROMISES = ("first_response_minutes", "resolution_minutes", "business_hours_only")
@@ -135,7 +134,7 @@ async def _tell(connection: Connection, ticket: Row) -> None:
     """Set the clock of a locked ticket, and append its SLA events whose time has come, each as a version of its own."""
     row = await _read_terms(connection, ticket, policy_id=ticket["sla_policy"] or "")
     was_due_at = ticket["due_at"]
-    kept: Row = {"actor": _SYSTEM, "request_id": f"sla-{ULID()}"}
+    kept: Row = {"actor": events.SYSTEM, "request_id": f"sla-{ULID()}"}
     try:
         ticket, ahead = _worked_out(ticket, terms_of(row))
     except (LookupError, ValueError, OverflowError):
@@ -164,7 +163,7 @@ def _worked_out(ticket: Row, terms: Terms) -> tuple[Row, Sequence[Told]]:
 
 
 def _changes(name: str, was: object, becomes: object) -> JsonText:
-    return JsonText(jsontext.dump({name: {"from": was, "to": becomes}}).decode())
+    return jsontext.text({name: {"from": was, "to": becomes}})
 
 
 def _look_at(ahead: Sequence[Told]) -> datetime | None:
@@ -275,7 +274,7 @@ def _columns(calendar: CalendarMembers) -> dict[str, Any]:
     hours = [vars(interval) for interval in calendar.hours]
     return {
         "time_zone": calendar.time_zone,
-        "hours": JsonText(jsontext.dump(hours).decode()),
+        "hours": jsontext.text(hours),
         "holidays": sorted(set(calendar.holidays)),
     }
 

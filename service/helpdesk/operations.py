@@ -40,7 +40,6 @@ _NOBODY = "none"
 # The keys of the lists' orders: what they are sorted by, and the id.
 _BY_TIME: TypeAdapter[tuple[Any, Any]] = TypeAdapter(tuple[Instant, str])
 _BY_RANK: TypeAdapter[tuple[Any, Any]] = TypeAdapter(tuple[Annotated[int, Field(ge=0, lt=2**31)], str])
-_BY_VERSION: TypeAdapter[tuple[int]] = TypeAdapter(tuple[Annotated[int, Field(ge=0, lt=2**31)]])
 _PLACES = dict.fromkeys(get_args(Sort), _BY_TIME) | {"-priority": _BY_RANK}
 
 _ID = re.compile(r"tkt_[0-9A-HJKMNP-TV-Z]{26}")
@@ -259,7 +258,7 @@ async def list_ticket_events(connection: Connection, call: Call, command: ListTi
     query, is_agent = command.query, _AGENT in call.caller.scopes
     named = _scope(call) | _which(command.path.id)
     binding = jsontext.dump(["helpdesk events", is_agent, named]).decode()
-    (after,) = (0,) if query.cursor is None else paging.place(query.cursor, binding, _BY_VERSION)
+    (after,) = (0,) if query.cursor is None else paging.place(query.cursor, binding, paging.BY_VERSION)
     statement = queries.list_events(frozenset(named), internal=is_agent)
     rows = await connection.all(statement, {**named, "after_version": after, "rows": query.limit + 1})
     if not rows:

@@ -183,7 +183,7 @@ def _create() -> idempotency.Creation:
     }
     ticket = insert(tickets).values({**given, **stamped}).returning(tickets).cte("ticket")
     declared = {"app_id": ticket.c.app_id}
-    return idempotency.creation(ticket, events.append(tables.events, ticket, "ticket.created", declared=declared))
+    return idempotency.creation(ticket, events.append(tables.events, ticket, "ticket.created", own=declared))
 
 
 CREATE = _create()
@@ -216,9 +216,7 @@ def update_ticket(by: frozenset[str]) -> Statement:
     )
     both = after.join(before, after.c.id == before.c.id)
     written = told.select_from(both).cte("written")
-    event = events.append(
-        tables.events, written, written.c.kind, written.c.changes, declared={"app_id": written.c.app_id}
-    )
+    event = events.append(tables.events, written, written.c.kind, written.c.changes, own={"app_id": written.c.app_id})
     over = select(after.c.tenant_id, after.c.id, before.c.paused_at, after.c.updated_at).select_from(both)
     pause = (
         insert(tables.pauses)

@@ -225,5 +225,5 @@ events = event_table(
     Column("tenant_id", Text, nullable=False),
     ticket_id=Column("ticket_id", Text, nullable=False),
     # The ticket's application, and whether it is about what agents alone may see.
-    declared=(Column("app_id", Text), Column("internal", Boolean, nullable=False, server_default=false())),
+    own=(Column("app_id", Text), Column("internal", Boolean, nullable=False, server_default=false())),
 )

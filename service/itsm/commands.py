@@ -16,6 +16,7 @@ from service.fields import (
     OpaqueId,
     Section,
     Uuid,
+    WatchQuery,
     distinct,
     without_nul,
 )
@@ -30,6 +31,8 @@ Description = Annotated[str, StringConstraints(min_length=1), without_nul]
 
 MAX_OFFSET = 2**63 - 1
 MAX_NAME_LENGTH = 255
+# Of an account in one mode.
+MAX_WEBHOOKS = 20
 
 MemberName = Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME_LENGTH), without_nul]
 
@@ -88,12 +91,6 @@ class Page(Section):
     """The part of a history that is wanted."""
 
     limit: Annotated[Number, Field(ge=1, le=100)] = 20
-    cursor: str | None = None
-
-
-class WatchQuery(Section):
-    """The query of a watch."""
-
     cursor: str | None = None
 
 

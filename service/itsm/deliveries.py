@@ -19,13 +19,12 @@ from uuid import UUID
 import httpx
 import structlog
 
-from service import idempotency, jsontext
+from service import events, idempotency, jsontext
 from service.database import ConstraintViolationError, Database
 from service.errors import TicketError
 from service.fields import uuid7
 from service.itsm import metadata, queries
 from service.itsm.commands import NewTicket
-from service.jsontext import JsonText
 from service.operation import Call
 from service.providers import provider
 from service.providers.port import (
@@ -59,8 +58,6 @@ _BREAK_SECONDS = 30.0
 _FIRST_STATUS = "open"
 # Members of a ticket that a provider is told of.
 MIRRORED = frozenset(NewExternal._fields[1:])
-# Who says where the provider has a ticket that was created before.
-_SYSTEM = "system"
 
 T = TypeVar("T")
 
@@ -207,7 +204,7 @@ class Deliveries:
                     "account_id": call.caller.account_id,
                     "delivery_id": uuid7(),
                     "ticket_id": values["id"],
-                    "members": JsonText(jsontext.dump(_members(values)).decode()),
+                    "members": jsontext.text(_members(values)),
                     "actor": call.caller.subject,
                     "request_id": call.request_id,
                     **_lease(_WAIT_SECONDS),
@@ -266,7 +263,7 @@ class Deliveries:
             await self._database.one(queries.DROP_DELIVERY, _ours(delivery))
             raise TicketError("provider_rejected", outcome.why)
         statements = queries.CREATE_QUEUED if isinstance(outcome, _Failure) else queries.CREATE_DELIVERED
-        metadata_text = JsonText(jsontext.dump(members["metadata"]).decode())
+        metadata_text = jsontext.text(members["metadata"])
         ticket = {
             **members,
             **_ours(delivery),
@@ -306,8 +303,9 @@ class Deliveries:
         elif outcome is None:
             await self._database.one(queries.DROP_DELIVERY, _ours(delivery))
         else:
-            told = {name: delivery[name] for name in ("ticket_id", "request_id")} | {"live": True, "actor": _SYSTEM}
-            await self._database.one(queries.DELIVERED, {**_ours(delivery), **outcome, **told})
+            named = {**_ours(delivery), "ticket_id": delivery["ticket_id"], "request_id": delivery["request_id"]}
+            told = {"live": True, "actor": events.SYSTEM}
+            await self._database.one(queries.DELIVERED, {**named, **outcome, **told})
 
     async def _update(self, delivery: Row, until: float) -> None:
         """Tell the provider of a change."""

@@ -11,8 +11,8 @@ from service.vault import Vault
 from service.watch import News
 
 
-class TicketService(service_pb2_grpc.TicketServiceServicer):
-    """The typed door."""
+class _Door:
+    """What both doors run their use cases with."""
 
     def __init__(
         self, database: Database, deliveries: Deliveries, news: News, vault: Vault, outbound: Outbound
@@ -22,6 +22,10 @@ class TicketService(service_pb2_grpc.TicketServiceServicer):
         self.news = news
         self.vault = vault
         self.outbound = outbound
+
+
+class TicketService(_Door, service_pb2_grpc.TicketServiceServicer):
+    """The typed door."""
 
     CreateTicket = rpc.unary(
         operations.create_ticket, service_pb2.CreateTicketRequest, service_pb2.CreateTicketResponse, wrap="ticket"
@@ -66,17 +70,8 @@ class TicketService(service_pb2_grpc.TicketServiceServicer):
     )
 
 
-class TicketRest(rest_pb2_grpc.TicketRestServicer):
+class TicketRest(_Door, rest_pb2_grpc.TicketRestServicer):
     """The documented REST face."""
-
-    def __init__(
-        self, database: Database, deliveries: Deliveries, news: News, vault: Vault, outbound: Outbound
-    ) -> None:
-        self.database = database
-        self.deliveries = deliveries
-        self.news = news
-        self.vault = vault
-        self.outbound = outbound
 
     CreateTicket = rest.unary(operations.create_ticket, status=201)
     GetTicket = rest.unary(operations.get_ticket)

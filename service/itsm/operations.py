@@ -1,9 +1,7 @@
 """The use cases of the ITSM API."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Annotated, Any, Protocol
-
-from pydantic import Field, TypeAdapter
+from typing import Any, Protocol
 
 from service import events, idempotency, jsontext, paging, watch
 from service.database import Connection
@@ -19,11 +17,9 @@ from service.itsm.commands import (
     WatchTickets,
 )
 from service.itsm.deliveries import MIRRORED, Deliveries
-from service.jsontext import JsonText
 from service.operation import Call, Host, View, errand, operation
 from service.statement import Row
 
-_BY_VERSION: TypeAdapter[tuple[int]] = TypeAdapter(tuple[Annotated[int, Field(ge=0, lt=2**31)]])
 # A key that was revoked ends its watches within five seconds, as it ends everything else.
 _KEY_SECONDS = 3.0
 
@@ -91,7 +87,7 @@ async def update_ticket(host: ItsmHost, call: Call, command: UpdateTicket) -> Vi
 def _delivery(changed: Mapping[str, Any]) -> dict[str, Any]:
     """What the provider is to be told of a change; nothing when it knows none of the members."""
     mirrored = {name: value for name, value in changed.items() if name in MIRRORED}
-    return {"delivery_id": uuid7(), "members": JsonText(jsontext.dump(mirrored).decode())} if mirrored else {}
+    return {"delivery_id": uuid7(), "members": jsontext.text(mirrored)} if mirrored else {}
 
 
 @operation(ListTicketEvents, one_statement=True)
@@ -99,7 +95,7 @@ async def list_ticket_events(connection: Connection, call: Call, command: ListTi
     """A page of a ticket's history, oldest first."""
     query, named = command.query, _scope(call) | vars(command.path)
     binding = jsontext.dump(["itsm events", named]).decode()
-    (after,) = (0,) if query.cursor is None else paging.place(query.cursor, binding, _BY_VERSION)
+    (after,) = (0,) if query.cursor is None else paging.place(query.cursor, binding, paging.BY_VERSION)
     rows = await connection.all(queries.LIST_EVENTS, {**named, "after_version": after, "rows": query.limit + 1})
     if not rows:
         raise _no_ticket()

@@ -11,7 +11,6 @@ from sqlalchemy import (
     Boolean,
     ColumnElement,
     CompoundSelect,
-    Float,
     FromClause,
     Integer,
     Interval,
@@ -46,7 +45,7 @@ from service.directory import KEY_HOLDS, api_keys
 from service.itsm import tables
 from service.itsm.commands import NewTicket
 from service.providers import tables as providers
-from service.statement import Statement, some_rows
+from service.statement import Statement, in_seconds, some_rows
 
 tickets = tables.tickets
 # What is found by them needs no words.
@@ -144,11 +143,6 @@ def _members(written: CTE) -> dict[str, ColumnElement[Any]]:
 deliveries, links = providers.deliveries, providers.links
 
 
-def _in(seconds: str) -> ColumnElement[Any]:
-    """The instant in so many seconds; a parameter."""
-    return func.now() + func.make_interval(0, 0, 0, 0, 0, 0, bindparam(seconds, type_=Float))
-
-
 _delivery = (
     deliveries.c.account_id == bindparam("account_id", type_=Uuid),
     deliveries.c.id == bindparam("delivery_id", type_=Uuid),
@@ -157,7 +151,7 @@ _delivery = (
 _free = or_(deliveries.c.leased_until.is_(None), deliveries.c.leased_until < func.now())
 _leased = {
     "lease": bindparam("lease", type_=Uuid),
-    "leased_until": _in("lease_seconds"),
+    "leased_until": in_seconds("lease_seconds"),
     "attempts": deliveries.c.attempts + 1,
     # Whoever had it before and did not say how it ended may have done it.
     "maybe_done": or_(deliveries.c.maybe_done, deliveries.c.leased_until.is_not(None)),
@@ -203,7 +197,7 @@ BEGIN_DELIVERY = Statement(
             "version": 1,
             "kind": "create",
             "is_kept": False,
-            "leased_until": _in("lease_seconds"),
+            "leased_until": in_seconds("lease_seconds"),
             "attempts": 1,
         }
     )
@@ -298,7 +292,7 @@ _woken = (
 _FAILURE = ("maybe_done", "last_error", "state")
 _failure = {
     **{name: bindparam(name, type_=deliveries.c[name].type) for name in _FAILURE},
-    "next_attempt_at": _in("pause"),
+    "next_attempt_at": in_seconds("pause"),
     "lease": null(),
     "leased_until": null(),
 }

@@ -103,7 +103,7 @@ events = event_table(
     ticket_id=Column("ticket_id", Uuid, nullable=False),
     # The members that `changes` names, so that one that did change is found without reading them all. Null for a
     # creation, and where a process wrote it that knew nothing of this column.
-    declared=(Column("members", ARRAY(Text)),),
+    own=(Column("members", ARRAY(Text)),),
 )
 
 webhooks = Table(

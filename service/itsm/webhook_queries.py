@@ -9,7 +9,6 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     ColumnElement,
-    Float,
     FromClause,
     Integer,
     Interval,
@@ -44,7 +43,8 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from service import events
 from service.database import Xid8
 from service.itsm import tables
-from service.statement import Statement
+from service.itsm.commands import MAX_WEBHOOKS
+from service.statement import Statement, in_seconds
 
 webhooks, messages, attempts, history, tickets = (
     tables.webhooks,
@@ -53,7 +53,6 @@ webhooks, messages, attempts, history, tickets = (
     tables.events,
     tables.tickets,
 )
-MAX_WEBHOOKS = 20
 KEPT_ATTEMPTS = 100
 # The queue of a webhook that does not get on ends about here; the rest waits where it is, in the events. (Whoever looks
 # for what is due looks at all that wait.)
@@ -204,7 +203,7 @@ def _news() -> Statement:
     return Statement(
         select(
             new.c.transaction_id,
-            new.c.id.label("event_id"),
+            new.c.id,
             new.c.ticket_id,
             new.c.version,
             new.c.type,
@@ -394,7 +393,7 @@ TO_TRY_AGAIN = _recorded(
     update(messages)
     .where(*_ours)
     .values(
-        next_attempt_at=func.now() + func.make_interval(0, 0, 0, 0, 0, 0, bindparam("pause", type_=Float)),
+        next_attempt_at=in_seconds("pause"),
         lease=null(),
         leased_until=null(),
     )

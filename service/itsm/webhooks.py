@@ -15,6 +15,7 @@ from service.errors import TicketError, invalid
 from service.itsm import views
 from service.itsm import webhook_queries as queries
 from service.itsm.commands import (
+    MAX_WEBHOOKS,
     CreateWebhook,
     EventType,
     ListWebhooks,
@@ -56,7 +57,7 @@ async def create_webhook(host: WebhookHost, call: Call, command: CreateWebhook) 
     values = {**_scope(call), **vars(command.body), "id": f"wh_{ULID()}", "secret": sealed}
     rows = await host.database.all(queries.CREATE, values, behind=queries.LOCK_ALL)
     if not rows:
-        raise TicketError("already_exists", f"There are {queries.MAX_WEBHOOKS} webhooks already, which is the most")
+        raise TicketError("already_exists", f"There are {MAX_WEBHOOKS} webhooks already, which is the most")
     return views.webhook(rows[0], secret)
 
 
@@ -147,7 +148,7 @@ async def _tell(connection: Connection, webhook: Row) -> None:
     told: list[Row] = []
     if news:
         told = [message for message in await _messages(connection, scope, news) if message["type"] in webhook["events"]]
-        place = {"after_transaction": str(news[-1]["transaction_id"]), "after_id": news[-1]["event_id"]}
+        place = {"after_transaction": str(news[-1]["transaction_id"]), "after_id": news[-1]["id"]}
     else:
         # What there was is older than the webhook.
         place = {"after_transaction": str(webhook["fence"]), "after_id": 0}

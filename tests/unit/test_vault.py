@@ -44,12 +44,10 @@ def test_what_was_never_sealed_does_not_open(sealed: bytes) -> None:
 
 @pytest.mark.parametrize("keys", ["", " ", ",", " , "])
 def test_without_a_key_nothing_is_kept(keys: str) -> None:
-    assert not vault(keys).is_open
     with pytest.raises(SealedError):
         vault(keys).seal(SECRET)
     with pytest.raises(SealedError):
         vault(keys).open(vault(OLD).seal(SECRET))
-    assert vault(OLD).is_open
 
 
 @pytest.mark.parametrize("wrong", ["nonsense", OLD[:-1], "é" * 44])
