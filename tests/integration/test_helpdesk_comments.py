@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from desk import Door, close, create, get, update
 from desk_calls import ALL, MISSING, MISSING_COMMENT, comments, edit, events, page, said, say, tenant
-from desk_watch import begun, refused
 from harness import Rest, rest_reply
 from system import World
+from watches import HELPDESK
 
 # Comments
 
@@ -277,6 +277,6 @@ async def test_each_operation_needs_its_scope(door: Door, world: World, scope: s
             else:
                 reply.failed("missing_scope")
     if scope in ("read", "agent"):
-        assert await begun(door, person)
+        assert await HELPDESK.begun(door, person)
     else:
-        await refused(door, person, "missing_scope")
+        await HELPDESK.refused(door, person, "missing_scope")

@@ -6,15 +6,15 @@ from typing import Any
 import pytest
 from desk import Door, close, create, get, update
 from desk_calls import ALL, MISSING, comments, edit, events, said, tenant
-from desk_watch import begun, refused, told
 from system import Credential, World
+from watches import HELPDESK
 
 
 async def test_what_is_internal_is_told_to_agents_alone(door: Door, world: World) -> None:
     tenant_id = tenant()
     submitter = world.person("read", "write", tenant_id=tenant_id)
     agent = world.person("agent", tenant_id=tenant_id, sub="per_agent")
-    cursors = [(person, await begun(door, person)) for person in (submitter, agent)]
+    cursors = [(person, await HELPDESK.begun(door, person)) for person in (submitter, agent)]
     made = await create(door, submitter)
     public = await said(door, agent, made, body="public")
     secret = await said(door, agent, made, body="secret", internal=True)
@@ -24,7 +24,7 @@ async def test_what_is_internal_is_told_to_agents_alone(door: Door, world: World
     for person, cursor in cursors:
         seen = [1, 2, 3, 4, 5] if person is agent else [1, 2, 5]
         listed, history = await comments(door, person, made), await events(door, person, made)
-        watched = await told(door, person, cursor, last)
+        watched = await HELPDESK.told(door, person, cursor, last)
         bodies = ["more public", "more secret"] if person is agent else ["more public"]
         assert [comment["body"] for comment in listed] == bodies
         assert [event["version"] for event in history] == seen
@@ -33,7 +33,7 @@ async def test_what_is_internal_is_told_to_agents_alone(door: Door, world: World
         assert (secret["id"] in str([listed, history, watched])) == (person is agent)
     # What an agent went on from would show others where something is hidden.
     for person, (_, cursor) in zip((agent, submitter), cursors, strict=True):
-        await refused(door, person, "validation_error", cursor)
+        await HELPDESK.refused(door, person, "validation_error", cursor)
 
 
 ON_ONE_TICKET: dict[str, Any] = {
@@ -96,7 +96,7 @@ async def test_nothing_of_another_tenants_or_applications_ticket_is_seen(
     (await door.call("helpdesk.delete", owner, path={"id": deleted["id"]})).succeeded()
     before = await get(door, owner, made)
     history = await events(door, owner, made)
-    cursors = [await begun(door, stranger) for stranger in strangers]
+    cursors = [await HELPDESK.begun(door, stranger) for stranger in strangers]
 
     hidden = [made["id"], deleted["id"], made["number"], deleted["number"]]
     for stranger, ticket, mine in zip(strangers, first, own, strict=True):
@@ -114,7 +114,7 @@ async def test_nothing_of_another_tenants_or_applications_ticket_is_seen(
     for stranger, ticket, cursor in zip(strangers, first, cursors, strict=True):
         await only_one_is_listed(door, stranger, ticket, made["number"])
         last = await create(door, stranger)
-        assert await told(door, stranger, cursor, last) == []
+        assert await HELPDESK.told(door, stranger, cursor, last) == []
 
     for seer in (owner, person):
         now = await get(door, seer, made)

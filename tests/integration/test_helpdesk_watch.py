@@ -2,8 +2,8 @@
 
 from desk import Door, create
 from desk_calls import ALL, events, page, said, tenant
-from desk_watch import begun, next_event, next_of, refused, told, watching
 from system import World
+from watches import HELPDESK, next_event, next_of
 
 
 async def test_a_watch_tells_what_happens_as_it_happens(door: Door, world: World) -> None:
@@ -12,7 +12,7 @@ async def test_a_watch_tells_what_happens_as_it_happens(door: Door, world: World
     agent = world.person("agent", tenant_id=tenant_id, sub="per_agent")
     before = await create(door, submitter)
     await world.settled()
-    async with watching(door, agent) as of_agent, watching(door, submitter) as of_submitter:
+    async with HELPDESK.watching(door, agent) as of_agent, HELPDESK.watching(door, submitter) as of_submitter:
         for stream in (of_agent, of_submitter):
             first = await next_of(stream)
             assert first["event"] is None
@@ -29,18 +29,18 @@ async def test_a_watch_tells_what_happens_as_it_happens(door: Door, world: World
 
 async def test_a_resumed_watch_goes_on_behind_its_cursor(door: Door, world: World) -> None:
     person = world.person(*ALL)
-    cursors = [await begun(door, person)]
+    cursors = [await HELPDESK.begun(door, person)]
     made = [await create(door, person) for _ in range(4)]
-    async with watching(door, person, cursors[0]) as stream:
+    async with HELPDESK.watching(door, person, cursors[0]) as stream:
         while len(cursors) < 4:
             message = await next_of(stream)
             if message["event"] is not None:
                 cursors.append(message["cursor"])
     for number, cursor in enumerate(cursors):
-        watched = await told(door, person, cursor, made[3])
+        watched = await HELPDESK.told(door, person, cursor, made[3])
         assert [event["ticket_id"] for event in watched] == [ticket["id"] for ticket in made[number:3]]
     for cursor in ("", "x", cursors[0][:-1]):
-        await refused(door, person, "validation_error", cursor)
+        await HELPDESK.refused(door, person, "validation_error", cursor)
 
 
 async def test_a_cursor_of_a_watch_is_good_for_its_tenant_and_application(door: Door, world: World) -> None:
@@ -52,11 +52,11 @@ async def test_a_cursor_of_a_watch_is_good_for_its_tenant_and_application(door: 
         world.person(*ALL),
         world.person(*ALL, app_id="app_1"),
     ]
-    cursors = [await begun(door, person) for person in watchers]
+    cursors = [await HELPDESK.begun(door, person) for person in watchers]
     for number, person in enumerate(watchers):
         for owner, cursor in enumerate(cursors):
             if owner != number:
-                await refused(door, person, "validation_error", cursor)
+                await HELPDESK.refused(door, person, "validation_error", cursor)
     made = await create(door, watchers[0])
     for _ in range(2):
         await said(door, watchers[0], made)
@@ -64,7 +64,7 @@ async def test_a_cursor_of_a_watch_is_good_for_its_tenant_and_application(door: 
     others.append((await door.call("helpdesk.list", watchers[0], query={"limit": 1})).succeeded())
     for cursor in (other["next_cursor"] for other in others):
         if cursor is not None:
-            await refused(door, watchers[0], "validation_error", cursor)
+            await HELPDESK.refused(door, watchers[0], "validation_error", cursor)
     (await page(door, watchers[0], made, "events", cursor=cursors[0])).failed("validation_error", paths=["cursor"])
 
 
@@ -72,7 +72,7 @@ async def test_a_person_watches_the_tenant_and_an_application_its_own(door: Door
     tenant_id = tenant()
     person = world.person(*ALL, tenant_id=tenant_id)
     one, two = (world.person(*ALL, tenant_id=tenant_id, app_id=app_id) for app_id in ("app_1", "app_2"))
-    watchers = [(who, await begun(door, who)) for who in (person, one, two)]
+    watchers = [(who, await HELPDESK.begun(door, who)) for who in (person, one, two)]
     made = [await create(door, who) for who in (one, two, person)]
     for ticket in made:
         # Who changes it does not take it over.
@@ -80,7 +80,7 @@ async def test_a_person_watches_the_tenant_and_an_application_its_own(door: Door
     last = {who["authorization"]: await create(door, who) for who in (one, two, person)}
     ends = [ticket["id"] for ticket in last.values()]
     for who, cursor in watchers:
-        watched = await told(door, who, cursor, last[who["authorization"]])
+        watched = await HELPDESK.told(door, who, cursor, last[who["authorization"]])
         tickets = [event["ticket_id"] for event in watched if event["ticket_id"] not in ends]
         expected = made if who is person else [made[(one, two).index(who)]]
         assert sorted(tickets) == sorted(ticket["id"] for ticket in expected for _ in range(2))

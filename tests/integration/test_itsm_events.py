@@ -1,30 +1,22 @@
 """ITSM histories and watches at both doors: what they tell, to whom, and how a watch ends."""
 
 import asyncio
-import json
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 from uuid import uuid4
 
-import grpc
 import psycopg
 import pytest
-from harness import Grpc, Reply, Rest, _documented, _grpc_failure, rest_reply
+from harness import Grpc, Reply, Rest
 from system import Program, World
-from tickets.itsm.v1 import service_pb2
+from watches import ITSM, Door, Message, Told, next_event, next_of
 
 from service import events
 from service.admin import operations as admin
 from service.itsm import queries, tables
 from service.statement import Statement
 
-PATIENCE = 10.0
-URL = "/api/v1/events"
 TICKET = {"subject": "VPN is down", "description": "Since nine."}
-
-Door = Rest | Grpc
-Message = dict[str, Any]
 
 
 async def create(door: Door, program: Program, **members: Any) -> Any:
@@ -46,79 +38,7 @@ async def history(door: Door, program: Program, ticket: Any) -> list[Any]:
     return found
 
 
-@asynccontextmanager
-async def watching(
-    door: Door, program: Program, cursor: str | None = None
-) -> AsyncIterator[AsyncIterator[Message | Reply]]:
-    """What a program that watches is told, as it comes; or a reply that refuses or ends it."""
-    query = {} if cursor is None else {"cursor": cursor}
-    told = _lines(door, program, query) if isinstance(door, Rest) else _messages(door, program, query)
-    async with aclosing(told) as stream, asyncio.timeout(PATIENCE):
-        yield stream
-
-
-async def _lines(door: Rest, program: Program, query: dict[str, str]) -> AsyncGenerator[Message | Reply, None]:
-    async with door.client.stream("GET", URL, params=query, headers=dict(program.credential)) as response:
-        if response.status_code != 200:
-            await response.aread()
-            yield rest_reply("itsm", response)
-            return
-        assert response.headers["content-type"] == "application/x-ndjson"
-        async for line in response.aiter_lines():
-            message = json.loads(line)
-            if "event" in message:
-                assert set(message) == {"event", "cursor"}
-                yield message
-            else:
-                yield Reply("rest", "itsm", 200, message, response.headers)
-
-
-async def _messages(door: Grpc, program: Program, query: dict[str, str]) -> AsyncGenerator[Message | Reply, None]:
-    stream = door.channel.unary_stream(
-        "/tickets.itsm.v1.TicketService/WatchTickets",
-        request_serializer=service_pb2.WatchTicketsRequest.SerializeToString,
-        response_deserializer=service_pb2.WatchTicketsResponse.FromString,
-    )
-    call: Any = stream(service_pb2.WatchTicketsRequest(**query), metadata=tuple(program.credential.items()))
-    try:
-        async for message in call:
-            yield _documented(message)
-    except grpc.aio.AioRpcError as error:
-        yield _grpc_failure("itsm", error)
-    finally:
-        call.cancel()
-
-
-async def next_of(stream: AsyncIterator[Message | Reply]) -> Message:
-    message = await anext(stream)
-    assert isinstance(message, dict), f"{message.status}: {message.body}"
-    return message
-
-
-async def next_event(stream: AsyncIterator[Message | Reply]) -> Any:
-    while (message := await next_of(stream))["event"] is None:
-        pass
-    return message["event"]
-
-
-async def begun(door: Door, program: Program) -> str:
-    """The cursor of a watch that begins now."""
-    async with watching(door, program) as stream:
-        first = await next_of(stream)
-    assert first["event"] is None
-    return str(first["cursor"])
-
-
-async def told(door: Door, program: Program, cursor: str, last: Any) -> list[Any]:
-    """The events behind a cursor, up to the creation of the ticket `last`, which ends it."""
-    found = list[Any]()
-    async with watching(door, program, cursor) as stream:
-        while (event := await next_event(stream))["ticket_id"] != last["id"]:
-            found.append(event)
-    return found
-
-
-async def ended(stream: AsyncIterator[Message | Reply]) -> list[Message]:
+async def ended(stream: Told) -> list[Message]:
     """Check that a key that is good no more has ended a watch; returns what was told before."""
     messages = list[Message]()
     while isinstance(came := await anext(stream), dict):
@@ -163,7 +83,11 @@ async def test_a_history_comes_in_pages(door: Door, world: World) -> None:
         query["cursor"] = answer["next_cursor"]
     assert pages == [[1, 2], [3, 4], [5]]
     cursor = (await page(door, program, made["id"], limit=2)).succeeded()["next_cursor"]
-    for ticket_id, given in ((other["id"], cursor), (made["id"], await begun(door, program)), (made["id"], "x")):
+    for ticket_id, given in (
+        (other["id"], cursor),
+        (made["id"], await ITSM.begun(door, program.credential)),
+        (made["id"], "x"),
+    ):
         (await page(door, program, ticket_id, cursor=given)).failed("validation_error", paths=["cursor"])
     for limit in (0, 101):
         (await page(door, program, made["id"], limit=limit)).failed("validation_error", paths=["limit"])
@@ -186,28 +110,28 @@ async def test_a_watch_tells_what_happens_as_it_happens(door: Door, world: World
     program = await world.program()
     made = await create(door, program)
     await world.settled()
-    async with watching(door, program) as stream:
+    async with ITSM.watching(door, program.credential) as stream:
         first = await next_of(stream)
         assert first["event"] is None
         (await change(door, program, made, status="closed")).succeeded()
         assert [await next_event(stream)] == (await history(door, program, made))[1:]
     last = await create(door, program)
-    assert len(await told(door, program, first["cursor"], last)) == 1
+    assert len(await ITSM.told(door, program.credential, first["cursor"], last)) == 1
 
 
 async def test_a_watch_tells_an_accounts_tickets_of_the_keys_mode(door: Door, world: World) -> None:
     live = await world.program()
     test = await world.program(account_id=live.account_id, test=True)
     other = await world.program()
-    cursors = [(one, await begun(door, one)) for one in (live, test, other)]
+    cursors = [(one, await ITSM.begun(door, one.credential)) for one in (live, test, other)]
     made = {one.key_id: await create(door, one) for one in (live, test, other)}
     for one, cursor in cursors:
-        watched = await told(door, one, cursor, await create(door, one))
+        watched = await ITSM.told(door, one.credential, cursor, await create(door, one))
         assert [event["ticket_id"] for event in watched] == [made[one.key_id]["id"]]
     # Another key of the account may go on; nobody else.
     second = await world.program(account_id=live.account_id)
     for one, reason in ((second, None), (test, "validation_error"), (other, "validation_error")):
-        async with watching(door, one, cursors[0][1]) as stream:
+        async with ITSM.watching(door, one.credential, cursors[0][1]) as stream:
             came = await anext(stream)
         assert (came.failed(reason, paths=["cursor"]) if isinstance(came, Reply) and reason else came) is not None
         assert isinstance(came, Reply) == (reason is not None)
@@ -217,7 +141,7 @@ async def test_a_key_that_ends_ends_its_watches_within_seconds(rest: Rest, rpc: 
     async def watch_to_the_end(door: Door, end: Callable[[str], Awaitable[Any]]) -> None:
         program = await world.program()
         stays = await world.program(account_id=program.account_id)
-        async with watching(door, program) as stream, watching(door, stays) as other:
+        async with ITSM.watching(door, program.credential) as stream, ITSM.watching(door, stays.credential) as other:
             for one in (stream, other):
                 await next_of(one)
             await end(program.key_id)
@@ -238,7 +162,7 @@ async def test_a_key_that_ends_ends_its_watches_within_seconds(rest: Rest, rpc: 
 async def test_a_revoked_key_is_told_no_event_more(door: Door, world: World) -> None:
     program = await world.program()
     writer = await world.program(account_id=program.account_id)
-    async with watching(door, program) as stream:
+    async with ITSM.watching(door, program.credential) as stream:
         await next_of(stream)
         await world.operate(admin.revoke_api_key, api_key_id=program.key_id)
         await create(door, writer)
@@ -250,7 +174,7 @@ async def test_who_may_not_read_may_not_watch(door: Door, world: World) -> None:
     made = await create(door, program)
     words = "API key missing required scope: tickets:read"
     (await page(door, program, made["id"])).failed("missing_scope", words)
-    async with watching(door, program) as stream:
+    async with ITSM.watching(door, program.credential) as stream:
         refused = await anext(stream)
     assert isinstance(refused, Reply)
     refused.failed("missing_scope", words)
