@@ -2,6 +2,7 @@
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
+from service.errors import TicketError
 from service.settings import Settings
 
 
@@ -21,9 +22,9 @@ class Vault:
             raise ValueError("TICKETS_ENCRYPTION_KEYS holds a text that is no Fernet key") from None
 
     def seal(self, text: str) -> bytes:
-        """The text, encrypted. Raises SealedError."""
+        """The text, encrypted. Raises TicketError `unavailable` without a key."""
         if self._fernet is None:
-            raise SealedError
+            raise TicketError("unavailable", "Nothing can be kept secret here: TICKETS_ENCRYPTION_KEYS is not set")
         return self._fernet.encrypt(text.encode())
 
     def open(self, sealed: bytes) -> str:

@@ -31,7 +31,7 @@ from service.operation import Call, Host, View, errand, operation
 from service.providers import OPTIONS
 from service.settings import Settings
 from service.statement import Row
-from service.vault import SealedError, Vault
+from service.vault import Vault
 
 
 @operation(CreateAccount, one_statement=True)
@@ -117,10 +117,7 @@ async def link_provider(host: OperatorHost, _call: Call, command: LinkProvider) 
     except ValidationError as error:
         issues = [_option(issue) for issue in validation_error(error).issues]
         raise TicketError("validation_error", issues=issues) from error
-    try:
-        sealed = host.vault.seal(body.credential)
-    except SealedError:
-        raise invalid("body", "credential", "Nothing can be kept without TICKETS_ENCRYPTION_KEYS") from None
+    sealed = host.vault.seal(body.credential)
     link = await host.database.one(queries.LINK_PROVIDER, {**vars(body), "credential": sealed})
     return {"link": link and {name: value for name, value in link.items() if name != "credential"}}
 

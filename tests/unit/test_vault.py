@@ -4,6 +4,7 @@ from base64 import urlsafe_b64encode
 
 import pytest
 
+from service.errors import TicketError
 from service.providers.port import Link
 from service.settings import Settings
 from service.vault import SealedError, Vault
@@ -44,7 +45,7 @@ def test_what_was_never_sealed_does_not_open(sealed: bytes) -> None:
 
 @pytest.mark.parametrize("keys", ["", " ", ",", " , "])
 def test_without_a_key_nothing_is_kept(keys: str) -> None:
-    with pytest.raises(SealedError):
+    with pytest.raises(TicketError, match="TICKETS_ENCRYPTION_KEYS"):
         vault(keys).seal(SECRET)
     with pytest.raises(SealedError):
         vault(keys).open(vault(OLD).seal(SECRET))

@@ -174,7 +174,7 @@ class AdminServiceServicer(object):
     def LinkProvider(self, request, context):
         """Links an account to an external ITSM provider, or changes the link: within five seconds every ticket that a live key
         creates goes there as well. Nobody is asked there before the first ticket. NOT_FOUND: no such account.
-        INVALID_ARGUMENT: the options are not the vendor's, or the service has no encryption key.
+        INVALID_ARGUMENT: the options are not the vendor's. UNAVAILABLE: the service has no encryption key.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -63,7 +63,7 @@ class AdminServiceStub:
     LinkProvider: _grpc.UnaryUnaryMultiCallable[_service_pb2.LinkProviderRequest, _service_pb2.LinkProviderResponse]
     """Links an account to an external ITSM provider, or changes the link: within five seconds every ticket that a live key
     creates goes there as well. Nobody is asked there before the first ticket. NOT_FOUND: no such account.
-    INVALID_ARGUMENT: the options are not the vendor's, or the service has no encryption key.
+    INVALID_ARGUMENT: the options are not the vendor's. UNAVAILABLE: the service has no encryption key.
     """
     UnlinkProvider: _grpc.UnaryUnaryMultiCallable[_service_pb2.UnlinkProviderRequest, _service_pb2.UnlinkProviderResponse]
     """Ends an account's link; what is on its way is not sent any more, unless the account is linked again before anybody
@@ -109,7 +109,7 @@ class AdminServiceAsyncStub(AdminServiceStub):
     LinkProvider: _aio.UnaryUnaryMultiCallable[_service_pb2.LinkProviderRequest, _service_pb2.LinkProviderResponse]  # type: ignore[assignment]
     """Links an account to an external ITSM provider, or changes the link: within five seconds every ticket that a live key
     creates goes there as well. Nobody is asked there before the first ticket. NOT_FOUND: no such account.
-    INVALID_ARGUMENT: the options are not the vendor's, or the service has no encryption key.
+    INVALID_ARGUMENT: the options are not the vendor's. UNAVAILABLE: the service has no encryption key.
     """
     UnlinkProvider: _aio.UnaryUnaryMultiCallable[_service_pb2.UnlinkProviderRequest, _service_pb2.UnlinkProviderResponse]  # type: ignore[assignment]
     """Ends an account's link; what is on its way is not sent any more, unless the account is linked again before anybody
@@ -206,7 +206,7 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_service_pb2.LinkProviderResponse, _abc.Awaitable[_service_pb2.LinkProviderResponse]]:
         """Links an account to an external ITSM provider, or changes the link: within five seconds every ticket that a live key
         creates goes there as well. Nobody is asked there before the first ticket. NOT_FOUND: no such account.
-        INVALID_ARGUMENT: the options are not the vendor's, or the service has no encryption key.
+        INVALID_ARGUMENT: the options are not the vendor's. UNAVAILABLE: the service has no encryption key.
         """
 
     @_abc_1.abstractmethod
