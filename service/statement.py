@@ -16,6 +16,7 @@ from sqlalchemy import (
     ColumnElement,
     Delete,
     Float,
+    FromClause,
     Insert,
     Select,
     Table,
@@ -103,6 +104,11 @@ class Statement:
         values = [parameters[name] if name in parameters else constants[name] for name in self.names]
         texts: Sequence[Any] = transformer.dump_sequence(values, self._formats)
         return texts
+
+
+def bound(table: FromClause, *names: str) -> dict[str, ColumnElement[Any]]:
+    """The parameters for columns of a table, by their names."""
+    return {name: bindparam(name, type_=table.c[name].type) for name in names}
 
 
 def in_seconds(name: str) -> ColumnElement[Any]:

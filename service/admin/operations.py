@@ -119,7 +119,7 @@ async def link_provider(host: OperatorHost, _call: Call, command: LinkProvider) 
         raise TicketError("validation_error", issues=issues) from error
     sealed = host.vault.seal(body.credential)
     link = await host.database.one(queries.LINK_PROVIDER, {**vars(body), "credential": sealed})
-    return {"link": link and {name: value for name, value in link.items() if name != "credential"}}
+    return {"link": None if link is None else {name: link[name] for name in _TOLD_OF_LINK}}
 
 
 @operation(UnlinkProvider, one_statement=True)
@@ -154,6 +154,9 @@ async def requeue_delivery(connection: Connection, _call: Call, command: Requeue
 
 
 _BY_ID: TypeAdapter[tuple[UUID]] = TypeAdapter(tuple[UUID])
+# Of a link not its credential, of a key not its hash.
+_TOLD_OF_LINK = ("account_id", "provider", "url", "options", "created_at", "updated_at")
+_TOLD_OF_API_KEY = ("id", "account_id", "live", "scopes", "expires_at", "revoked_at", "created_at")
 _TOLD_OF_DELIVERY = (
     "id",
     "account_id",
@@ -179,4 +182,4 @@ def _option(issue: Issue) -> Issue:
 def _api_key(row: Row | None) -> View:
     if row is None:
         raise TicketError("not_found", "API key not found")
-    return {name: value for name, value in row.items() if name != "key_hash"}
+    return {name: row[name] for name in _TOLD_OF_API_KEY}

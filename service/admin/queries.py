@@ -2,25 +2,20 @@
 
 from functools import lru_cache
 
-from sqlalchemy import ColumnElement, Integer, Table, bindparam, delete, func, insert, select, true, update
+from sqlalchemy import Integer, bindparam, delete, func, insert, select, true, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from service.directory import accounts, api_keys, project_members, projects, tenants
 from service.providers.tables import deliveries, links
-from service.statement import Statement
-
-
-def _given(table: Table, *names: str) -> dict[str, ColumnElement[object]]:
-    return {name: bindparam(name, type_=table.c[name].type) for name in names}
-
+from service.statement import Statement, bound
 
 _SETTINGS = ("backend_repo", "frontend_repo", "github_repo", "default_roles")
 
-CREATE_ACCOUNT = Statement(insert(accounts).values(_given(accounts, "name")).returning(accounts))
+CREATE_ACCOUNT = Statement(insert(accounts).values(bound(accounts, "name")).returning(accounts))
 
 CREATE_API_KEY = Statement(
     insert(api_keys)
-    .values(_given(api_keys, "account_id", "key_hash", "live", "scopes", "expires_at"))
+    .values(bound(api_keys, "account_id", "key_hash", "live", "scopes", "expires_at"))
     .returning(api_keys)
 )
 
@@ -32,15 +27,15 @@ REVOKE_API_KEY = Statement(
 )
 
 CREATE_PROJECT = Statement(
-    insert(projects).values(_given(projects, "account_id", "name", "slug", *_SETTINGS)).returning(projects)
+    insert(projects).values(bound(projects, "account_id", "name", "slug", *_SETTINGS)).returning(projects)
 )
 
-_new_account = insert(accounts).values(_given(accounts, "name")).returning(accounts.c.id).cte("account")
+_new_account = insert(accounts).values(bound(accounts, "name")).returning(accounts.c.id).cte("account")
 CREATE_PROJECT_WITH_ACCOUNT = Statement(
     insert(projects)
     .values(
         {
-            **_given(projects, "name", "slug", *_SETTINGS),
+            **bound(projects, "name", "slug", *_SETTINGS),
             "account_id": select(_new_account.c.id).scalar_subquery(),
         }
     )
@@ -55,7 +50,7 @@ def update_project(changed: frozenset[str]) -> Statement:
         update(projects)
         .where(projects.c.id == bindparam("project_id", type_=projects.c.id.type))
         # An update must set something.
-        .values({"name": projects.c.name, **_given(projects, *sorted(changed))})
+        .values({"name": projects.c.name, **bound(projects, *sorted(changed))})
         .returning(projects)
     )
 
@@ -63,21 +58,21 @@ def update_project(changed: frozenset[str]) -> Statement:
 REMOVE_MEMBER = Statement(
     delete(project_members)
     .where(
-        *(project_members.c[name] == value for name, value in _given(project_members, "project_id", "user_id").items())
+        *(project_members.c[name] == value for name, value in bound(project_members, "project_id", "user_id").items())
     )
     .returning(project_members.c.user_id)
 )
 
-_member = upsert(project_members).values(_given(project_members, "project_id", "user_id", "role"))
+_member = upsert(project_members).values(bound(project_members, "project_id", "user_id", "role"))
 ADD_MEMBER = Statement(
     _member.on_conflict_do_update(
         index_elements=["user_id", "project_id"], set_={"role": _member.excluded.role}
     ).returning(project_members)
 )
 
-CREATE_TENANT = Statement(insert(tenants).values(_given(tenants, "id", "name")).returning(tenants))
+CREATE_TENANT = Statement(insert(tenants).values(bound(tenants, "id", "name")).returning(tenants))
 
-_link = upsert(links).values(_given(links, "account_id", "provider", "url", "credential", "options"))
+_link = upsert(links).values(bound(links, "account_id", "provider", "url", "credential", "options"))
 LINK_PROVIDER = Statement(
     _link.on_conflict_do_update(
         index_elements=["account_id"],
@@ -86,14 +81,14 @@ LINK_PROVIDER = Statement(
     ).returning(links)
 )
 UNLINK_PROVIDER = Statement(
-    delete(links).where(links.c.account_id == _given(links, "account_id")["account_id"]).returning(links.c.account_id)
+    delete(links).where(links.c.account_id == bound(links, "account_id")["account_id"]).returning(links.c.account_id)
 )
 
 
 @lru_cache(maxsize=8)
 def list_deliveries(by: frozenset[str], *, onward: bool) -> Statement:
     """`rows` deliveries of all accounts that have the values given for the columns `by`, the oldest first."""
-    conditions = [deliveries.c[name] == value for name, value in _given(deliveries, *sorted(by)).items()]
+    conditions = [deliveries.c[name] == value for name, value in bound(deliveries, *sorted(by)).items()]
     if onward:
         conditions.append(deliveries.c.id > bindparam("behind_id", type_=deliveries.c.id.type))
     page = select(deliveries).where(*conditions).order_by(deliveries.c.id)

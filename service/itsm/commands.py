@@ -21,9 +21,8 @@ from service.fields import (
     without_nul,
 )
 from service.jsontext import JsonText
+from service.providers.port import Priority, Status
 
-Status = Literal["open", "pending", "resolved", "closed"]
-Priority = Literal["low", "medium", "high", "urgent"]
 EventType = Literal["ticket.created", "ticket.updated", "ticket.closed", "ticket.reopened"]
 
 Subject = Annotated[str, StringConstraints(min_length=1, max_length=255), without_nul]
@@ -49,7 +48,7 @@ def _web_address(text: str) -> str:
 
 WebAddress = Annotated[str, StringConstraints(max_length=2048), AfterValidator(_web_address)]
 # Which events there are, the use case says: one that there is not is no malformed body.
-EventTypes = Annotated[list[str], Field(min_length=1, max_length=16), distinct]
+EventNames = Annotated[list[str], Field(min_length=1, max_length=16), distinct]
 
 
 class TicketPath(Section):
@@ -137,14 +136,14 @@ class NewWebhook(Section):
     """The body of a registration."""
 
     url: WebAddress
-    events: EventTypes
+    events: EventNames
 
 
 class WebhookChanges(Section):
     """The body of a PATCH: what is not set stays."""
 
     url: WebAddress = ""
-    events: EventTypes = Field([])
+    events: EventNames = Field([])
     is_active: bool = True
 
 

@@ -1,19 +1,18 @@
 """Tickets on their way to an account's provider: asked at once where somebody waits, in the background where not.
 
-A creation is written down before the provider is asked, so that whatever dies in between, somebody finds it: who comes
-later looks there first, by the ticket's id, and goes on. A delivery is in the hands of one process for the time of its
-lease; how it ended counts only while the lease is ours. No transaction is open while a provider is asked.
+A creation is written down before the provider is asked. If its process dies in between, another finds the row, looks
+for the ticket at the provider by its id, and goes on from there. A delivery is in the hands of one process for the time
+of its lease; how it ended counts only while the lease is ours. No transaction is open while a provider is asked.
 """
 
 import asyncio
 import random
-import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 from uuid import UUID
 
 import httpx
@@ -23,11 +22,15 @@ from service import events, idempotency, jsontext
 from service.database import ConstraintViolationError, Database
 from service.errors import TicketError
 from service.fields import uuid7
-from service.itsm import metadata, queries
+from service.itsm import delivery_queries as queries
+from service.itsm import metadata
+from service.itsm.breaker import Breaker
 from service.itsm.commands import NewTicket
+from service.itsm.queries import CREATE, GET
 from service.operation import Call
 from service.providers import provider
 from service.providers.port import (
+    MEMBERS,
     External,
     Link,
     NewExternal,
@@ -36,6 +39,7 @@ from service.providers.port import (
     UnavailableError,
     UnlinkedError,
 )
+from service.providers.tables import KEY_INDEX
 from service.settings import Settings
 from service.statement import Row
 from service.vault import SealedError, Vault
@@ -53,42 +57,15 @@ _MOST_OF_ACCOUNT = 4
 _LONGEST_PAUSE = 3600.0
 _MOST_ATTEMPTS = 80
 _LOOK_SECONDS = (0.05, 0.25)
-_BREAK_AFTER = 5
-_BREAK_SECONDS = 30.0
 _FIRST_STATUS = "open"
 # Members of a ticket that a provider is told of.
-MIRRORED = frozenset(NewExternal._fields[1:])
+MIRRORED = frozenset(MEMBERS)
 
 T = TypeVar("T")
+# The members of a ticket that say where the provider has it.
+_Whereabouts: TypeAlias = dict[str, str | None]
 
 _log = structlog.get_logger()
-
-
-class Breaker:
-    """One account's provider: after some failures in a row it is left alone for a while, then tried by one call."""
-
-    def __init__(self) -> None:
-        self._failures = 0
-        self._open_until = 0.0
-
-    def allows(self) -> bool:
-        """Whether to ask. Who is allowed has to say how it ended."""
-        if self.is_open:
-            return False
-        if self._failures >= _BREAK_AFTER:
-            self._open_until = time.monotonic() + _BREAK_SECONDS
-        return True
-
-    @property
-    def is_open(self) -> bool:
-        """Whether nobody is allowed for now."""
-        return self._failures >= _BREAK_AFTER and time.monotonic() < self._open_until
-
-    def ended(self, *, well: bool) -> None:
-        """How it ended."""
-        self._failures = 0 if well else self._failures + 1
-        if self._failures == _BREAK_AFTER:
-            self._open_until = time.monotonic() + _BREAK_SECONDS
 
 
 @dataclass(frozen=True)
@@ -140,7 +117,7 @@ class Deliveries:
         `idempotency_mismatch` and `unavailable`.
         """
         while True:
-            stored = await idempotency.replay(self._database, call, scope, queries.CREATE)
+            stored = await idempotency.replay(self._database, call, scope, CREATE)
             if stored is not None:
                 return stored
             until = _until(call)
@@ -154,7 +131,7 @@ class Deliveries:
             await asyncio.sleep(random.uniform(*_LOOK_SECONDS))  # noqa: S311 - spreads looks, guards nothing
 
     async def deliver(self, call: Call, delivery_id: UUID) -> None:
-        """Tell the provider of a change now, if it is the turn of that; it stays queued if that does not work.
+        """Tell the provider of a change now if it is next; it stays queued if it is not, or if that does not work.
 
         A caller who goes away breaks nothing off.
         """
@@ -205,13 +182,12 @@ class Deliveries:
                     "delivery_id": uuid7(),
                     "ticket_id": values["id"],
                     "members": jsontext.text(_members(values)),
-                    "actor": call.caller.subject,
-                    "request_id": call.request_id,
+                    **events.who(call),
                     **_lease(_WAIT_SECONDS),
                 },
             )
         except ConstraintViolationError as violation:
-            if violation.name != queries.KEY_INDEX:
+            if violation.name != KEY_INDEX.name:
                 raise
         holder = await self._database.one(queries.KEY_HOLDER, key)
         if holder is not None and bytes(holder["request_hash"]) != key["request_hash"]:
@@ -245,36 +221,38 @@ class Deliveries:
         members = jsontext.parse(delivery["members"].text.encode())
         if delivery["is_requeued"] and delivery["is_kept"]:
             members = await self._by_now(delivery, members)
-        new = NewExternal(str(delivery["ticket_id"]), *(members[name] for name in NewExternal._fields[1:]))
+        new = NewExternal(str(delivery["ticket_id"]), *(members[name] for name in MEMBERS))
 
-        async def ask(provider: Provider, name: str) -> Mapping[str, str | None]:
-            found = await _find(provider, new.key) if delivery["maybe_done"] else None
-            if found is not None and new.status != _FIRST_STATUS:
-                # Where that takes a second step, whoever made it may not have come to it.
-                await provider.update(found.id, {"status": new.status})
+        async def ask(provider: Provider, name: str) -> _Whereabouts:
+            found = await _made_before(provider, new) if delivery["maybe_done"] else None
             return _external(name, *(found or await provider.create(new)))
 
         outcome = await self._ask(delivery, ask, until)
         if delivery["is_kept"]:
             await self._created_later(delivery, outcome)
             return None
-        outcome = outcome or _NOT_THERE
-        if isinstance(outcome, _Failure) and outcome.for_good:
-            await self._database.one(queries.DROP_DELIVERY, _ours(delivery))
-            raise TicketError("provider_rejected", outcome.why)
-        statements = queries.CREATE_QUEUED if isinstance(outcome, _Failure) else queries.CREATE_DELIVERED
+        return await self._keep(delivery, members, outcome or _NOT_THERE)
+
+    async def _keep(self, delivery: Row, members: Mapping[str, Any], outcome: _Whereabouts | _Failure) -> Row | None:
+        """Write the ticket down, as `_create` says."""
+        if isinstance(outcome, _Failure):
+            if outcome.for_good:
+                await self._database.one(queries.DROP_DELIVERY, _ours(delivery))
+                raise TicketError("provider_rejected", outcome.why)
+            statements, known = queries.CREATE_QUEUED, _NOT_THERE | self._failure_row(delivery, outcome)
+        else:
+            statements, known = queries.CREATE_DELIVERED, outcome
         metadata_text = jsontext.text(members["metadata"])
         ticket = {
             **members,
+            **known,
             **_ours(delivery),
             **{name: delivery[name] for name in ("idempotency_scope", "idempotency_key", "request_hash")},
-            **(_NOT_THERE | self._failed(delivery, outcome) if isinstance(outcome, _Failure) else outcome),
+            **{name: delivery[name] for name in ("actor", "request_id")},
             "id": delivery["ticket_id"],
             "live": True,
             "metadata": metadata_text,
             "metadata_words": metadata.words(delivery["account_id"], True, metadata_text),
-            "actor": delivery["actor"],
-            "request_id": delivery["request_id"],
         }
         is_keyed = delivery["idempotency_key"] is not None
         try:
@@ -286,31 +264,28 @@ class Deliveries:
 
     async def _by_now(self, delivery: Row, members: Mapping[str, Any]) -> dict[str, Any]:
         """What the ticket of a delivery has by now of these members."""
-        named = {"account_id": delivery["account_id"], "live": True, "ticket_id": delivery["ticket_id"]}
-        ticket = await self._database.one(queries.GET, named)
+        ticket = await self._database.one(GET, _ticket_of(delivery))
         return dict(members) if ticket is None else {name: ticket[name] for name in members}
 
     async def _is_answered(self, delivery: Row) -> bool:
         """Whether its key was answered between a look and the claim, or without the provider that is unlinked."""
         if delivery["is_kept"] or delivery["idempotency_key"] is None:
             return False
-        return await self._database.one(queries.CREATE.replay, delivery) is not None
+        return await self._database.one(CREATE.replay, delivery) is not None
 
-    async def _created_later(self, delivery: Row, outcome: "Mapping[str, str | None] | _Failure | None") -> None:
+    async def _created_later(self, delivery: Row, outcome: _Whereabouts | _Failure | None) -> None:
         """Say where the provider has a ticket that is here."""
         if isinstance(outcome, _Failure):
             await self._fail(delivery, outcome)
         elif outcome is None:
             await self._database.one(queries.DROP_DELIVERY, _ours(delivery))
         else:
-            named = {**_ours(delivery), "ticket_id": delivery["ticket_id"], "request_id": delivery["request_id"]}
-            told = {"live": True, "actor": events.SYSTEM}
-            await self._database.one(queries.DELIVERED, {**named, **outcome, **told})
+            told = {"actor": events.SYSTEM, "request_id": delivery["request_id"]}
+            await self._database.one(queries.DELIVERED, {**_ours(delivery), **_ticket_of(delivery), **outcome, **told})
 
     async def _update(self, delivery: Row, until: float) -> None:
         """Tell the provider of a change."""
-        named = {"account_id": delivery["account_id"], "live": True, "ticket_id": delivery["ticket_id"]}
-        ticket = await self._database.one(queries.GET, named)
+        ticket = await self._database.one(GET, _ticket_of(delivery))
         if ticket is None or ticket["external_ticket_id"] is None:
             await self._database.one(queries.DROP_DELIVERY, _ours(delivery))
             return
@@ -329,7 +304,7 @@ class Deliveries:
 
     async def _ask(
         self, delivery: Row, ask: Callable[[Provider, str], Awaitable[T]], until: float, of: Row | None = None
-    ) -> "T | _Failure | None":
+    ) -> T | _Failure | None:
         """What the account's provider answers until an instant; None when there is none any more.
 
         `of` is the ticket that it has to have: at another address the same id is somebody else's.
@@ -341,7 +316,7 @@ class Deliveries:
         if of is not None and not _has(row, of):
             return _Failure("the account has another provider by now", maybe_done, for_good=True)
         try:
-            asked = provider(self._client, self._link(row))
+            link = self._link(row)
         except SealedError:
             return _Failure("the credential cannot be decrypted", maybe_done)
         if _now() >= until:
@@ -349,16 +324,20 @@ class Deliveries:
         breaker = self._breakers.setdefault(account_id, Breaker())
         if not breaker.allows():
             return _Failure("the provider failed too often just now", maybe_done)
-        return await _answer(ask(asked, row["provider"]), breaker, until, maybe_done=maybe_done)
+
+        async def asked() -> T:
+            return await ask(provider(self._client, link), link.provider)
+
+        return await _answer(asked(), breaker, until, maybe_done=maybe_done)
 
     def _link(self, row: Row) -> Link:
         options = jsontext.parse(row["options"].text.encode())
         return Link(row["provider"], row["url"], self._vault.open(bytes(row["credential"])), options)
 
-    async def _fail(self, delivery: Row, failure: "_Failure") -> None:
-        await self._database.one(queries.FAIL_DELIVERY, {**_ours(delivery), **self._failed(delivery, failure)})
+    async def _fail(self, delivery: Row, failure: _Failure) -> None:
+        await self._database.one(queries.FAIL_DELIVERY, {**_ours(delivery), **self._failure_row(delivery, failure)})
 
-    def _failed(self, delivery: Row, failure: "_Failure") -> dict[str, Any]:
+    def _failure_row(self, delivery: Row, failure: _Failure) -> dict[str, Any]:
         """What is written down of a failure: when it is tried again, or that it is not."""
         pause = min(self._first_pause * 2.0 ** min(delivery["attempts"] - 1, 30), _LONGEST_PAUSE)
         if not failure.maybe_done:  # a provider's search needs its time to know a ticket
@@ -372,6 +351,15 @@ class Deliveries:
         }
 
 
+async def _made_before(provider: Provider, new: NewExternal) -> External | None:
+    """The ticket that somebody may have made before, who may not have come to bring it to its status."""
+    found = await _find(provider, new.key)
+    if found is not None and new.status != _FIRST_STATUS:
+        with suppress(RejectedError):  # its status there is another, but it was made
+            await provider.update(found.id, {"status": new.status})
+    return found
+
+
 async def _find(provider: Provider, key: str) -> External | None:
     """The ticket that the provider may have. A search that it rejects says nothing of that."""
     try:
@@ -380,7 +368,7 @@ async def _find(provider: Provider, key: str) -> External | None:
         raise UnavailableError(str(error), done=None) from error
 
 
-async def _answer(asked: Awaitable[T], breaker: Breaker, until: float, *, maybe_done: bool) -> "T | _Failure":
+async def _answer(asked: Awaitable[T], breaker: Breaker, until: float, *, maybe_done: bool) -> T | _Failure:
     """What a provider answers, or why it does not; its breaker is told."""
     try:
         async with asyncio.timeout_at(until):
@@ -396,6 +384,11 @@ async def _answer(asked: Awaitable[T], breaker: Breaker, until: float, *, maybe_
     except RejectedError as error:
         breaker.ended(well=True)
         return _Failure(str(error), maybe_done, for_good=True)
+    except Exception:
+        # An adapter that breaks on an answer, or an address that httpx breaks on: the ticket is not the reason.
+        _log.exception("provider", outcome="internal")
+        breaker.ended(well=False)
+        return _Failure("internal", maybe_done=True)
     breaker.ended(well=True)
     return answer
 
@@ -417,12 +410,16 @@ def _ours(delivery: Row) -> dict[str, Any]:
     return {name: delivery[name] for name in ("account_id", "lease")} | {"delivery_id": delivery["id"]}
 
 
+def _ticket_of(delivery: Row) -> dict[str, Any]:
+    return {"account_id": delivery["account_id"], "live": True, "ticket_id": delivery["ticket_id"]}
+
+
 def _has(link: Row, ticket: Row) -> bool:
     is_there = str(ticket["external_ticket_url"]).startswith(link["url"].rstrip("/") + "/")
     return bool(link["provider"] == ticket["external_provider"] and is_there)
 
 
-def _external(provider: str | None, id_: str | None, url: str | None) -> dict[str, str | None]:
+def _external(provider: str | None, id_: str | None, url: str | None) -> _Whereabouts:
     if id_ is not None and not id_.isprintable():
         raise UnavailableError("it named the ticket by what is no id", done=None)
     return {"external_provider": provider, "external_ticket_id": id_, "external_ticket_url": url}

@@ -1,4 +1,4 @@
-"""Every SQL statement of the ITSM API, each within one account and mode."""
+"""The SQL statements of ITSM tickets, each within one account and mode but for the merging of totals."""
 
 from functools import lru_cache
 from typing import Any
@@ -13,14 +13,12 @@ from sqlalchemy import (
     CompoundSelect,
     FromClause,
     Integer,
-    Interval,
     Numeric,
     Select,
     SmallInteger,
     Table,
     Text,
     Uuid,
-    all_,
     and_,
     bindparam,
     cast,
@@ -29,9 +27,6 @@ from sqlalchemy import (
     func,
     insert,
     literal,
-    literal_column,
-    not_,
-    null,
     or_,
     select,
     true,
@@ -45,11 +40,12 @@ from service.directory import KEY_HOLDS, api_keys
 from service.itsm import tables
 from service.itsm.commands import NewTicket
 from service.providers import tables as providers
-from service.statement import Statement, in_seconds, some_rows
+from service.statement import Statement, bound, some_rows
 
 tickets = tables.tickets
+deliveries, links = providers.deliveries, providers.links
 # What is found by them needs no words.
-_SHOWN = tuple(column for column in tickets.c if column.name != "metadata_words")
+SHOWN = tuple(column for column in tickets.c if column.name != "metadata_words")
 
 
 def _mine(table: Table) -> tuple[ColumnElement[bool], ...]:
@@ -60,20 +56,20 @@ def _mine(table: Table) -> tuple[ColumnElement[bool], ...]:
 
 
 MINE = _mine(tickets)
-_ONE = (*MINE, tickets.c.id == bindparam("ticket_id", type_=Uuid))
+ONE = (*MINE, tickets.c.id == bindparam("ticket_id", type_=Uuid))
 
-GET = Statement(select(*_SHOWN).where(*_ONE))
+GET = Statement(select(*SHOWN).where(*ONE))
 
 
-_NEW = ("account_id", "live", "id", "metadata_words", *NewTicket.model_fields)
+NEW = ("account_id", "live", "id", "metadata_words", *NewTicket.model_fields)
 
 
 def _create() -> idempotency.Creation:
-    given = {name: bindparam(name, type_=tickets.c[name].type) for name in _NEW}
-    return _creation(insert(tickets).values(given).returning(*_SHOWN).cte("ticket"))
+    return creation(insert(tickets).values(bound(tickets, *NEW)).returning(*SHOWN).cte("ticket"))
 
 
-def _creation(ticket: CTE) -> idempotency.Creation:
+def creation(ticket: CTE) -> idempotency.Creation:
+    """The statements that create what `ticket` returns, with its event and its place in the totals."""
     one_more = _change_totals(_total_change(ticket, ticket.c.status, +1))
     return idempotency.creation(ticket, events.append(tables.events, ticket, "ticket.created"), one_more)
 
@@ -98,7 +94,7 @@ def update_ticket(changed: frozenset[str], *, mirrored: bool = False) -> Stateme
     """
     columns = changed | {"metadata_words"} if "metadata" in changed else changed
     # The lock makes the row seen here the row that is changed, so that the event tells the truth.
-    before = select(*_SHOWN).where(*_ONE).with_for_update().cte("before")
+    before = select(*SHOWN).where(*ONE).with_for_update().cte("before")
     after = (
         update(tickets)
         .where(*MINE, tickets.c.id == before.c.id)
@@ -107,7 +103,7 @@ def update_ticket(changed: frozenset[str], *, mirrored: bool = False) -> Stateme
             | {"updated_at": events.next_instant(tickets.c.updated_at)}
             | events.next_version(tickets)
         )
-        .returning(*_SHOWN)
+        .returning(*SHOWN)
         .cte("after")
     )
     told = select(
@@ -117,7 +113,7 @@ def update_ticket(changed: frozenset[str], *, mirrored: bool = False) -> Stateme
         events.changes(before, after, sorted(changed)).label("changes"),
     )
     written = told.select_from(after.join(before, after.c.id == before.c.id)).cte("written")
-    others = [events.append(tables.events, written, written.c.kind, written.c.changes, _members(written))]
+    others = [events.append(tables.events, written, written.c.kind, written.c.changes, members(written))]
     if "status" in changed:
         moved = written.c.old_status != written.c.status
         others.append(
@@ -135,30 +131,14 @@ def update_ticket(changed: frozenset[str], *, mirrored: bool = False) -> Stateme
     return Statement(changed_ticket.add_cte(*others))
 
 
-def _members(written: CTE) -> dict[str, ColumnElement[Any]]:
+def members(written: CTE) -> dict[str, ColumnElement[Any]]:
+    """An event's names of the members that changed."""
     names = select(func.json_object_keys(written.c.changes)).correlate(written).scalar_subquery()
     return {"members": func.array(names, type_=ARRAY(Text))}
 
 
-deliveries, links = providers.deliveries, providers.links
-
-
-_delivery = (
-    deliveries.c.account_id == bindparam("account_id", type_=Uuid),
-    deliveries.c.id == bindparam("delivery_id", type_=Uuid),
-    deliveries.c.lease == bindparam("lease", type_=Uuid),
-)
-_free = or_(deliveries.c.leased_until.is_(None), deliveries.c.leased_until < func.now())
-_leased = {
-    "lease": bindparam("lease", type_=Uuid),
-    "leased_until": in_seconds("lease_seconds"),
-    "attempts": deliveries.c.attempts + 1,
-    # Whoever had it before and did not say how it ended may have done it.
-    "maybe_done": or_(deliveries.c.maybe_done, deliveries.c.leased_until.is_not(None)),
-}
-
-
 def _mirror(after: CTE) -> CTE:
+    """A delivery of the change, where the account's provider has the ticket or will have it."""
     is_linked = exists().where(links.c.account_id == after.c.account_id)
     creation = and_(deliveries.c.ticket_id == after.c.id, deliveries.c.kind == "create")
     will_have_it = or_(
@@ -181,165 +161,6 @@ def _mirror(after: CTE) -> CTE:
     return insert(deliveries).from_select(names, row).returning(deliveries.c.id).cte("delivery")
 
 
-BEGIN_DELIVERY = Statement(
-    insert(deliveries)
-    .values(
-        {
-            **{
-                name: bindparam(name, type_=deliveries.c[name].type)
-                for name in ("account_id", "ticket_id", "members", "actor", "request_id", "lease")
-            },
-            **{
-                name: bindparam(name, type_=deliveries.c[name].type)
-                for name in ("idempotency_scope", "idempotency_key", "request_hash")
-            },
-            "id": bindparam("delivery_id", type_=Uuid),
-            "version": 1,
-            "kind": "create",
-            "is_kept": False,
-            "leased_until": in_seconds("lease_seconds"),
-            "attempts": 1,
-        }
-    )
-    .returning(deliveries)
-)
-_key = (
-    deliveries.c.idempotency_scope == bindparam("idempotency_scope", type_=Text),
-    deliveries.c.idempotency_key == bindparam("idempotency_key", type_=Text),
-    not_(deliveries.c.is_kept),
-)
-KEY_INDEX = "provider_deliveries_key_idx"
-# Who has a key, while the provider is being asked.
-KEY_HOLDER = Statement(select(deliveries.c.request_hash).where(*_key))
-TAKE_OVER = Statement(update(deliveries).where(*_key, _free).values(_leased).returning(deliveries))
-
-_earlier = deliveries.alias("earlier")
-_is_next = not_(
-    exists().where(
-        _earlier.c.ticket_id == deliveries.c.ticket_id,
-        _earlier.c.version < deliveries.c.version,
-        # What is dead holds nothing up, but nothing can be changed of what is not there.
-        or_(_earlier.c.state == "queued", _earlier.c.kind == "create"),
-    )
-)
-_due = and_(deliveries.c.state == "queued", deliveries.c.next_attempt_at <= func.now(), _free, _is_next)
-_due_ids = (
-    select(deliveries.c.id)
-    .where(_due, deliveries.c.account_id != all_(bindparam("busy", type_=ARRAY(Uuid))))
-    .order_by(deliveries.c.next_attempt_at)
-    .limit(bindparam("rows", type_=Integer))
-    .with_for_update(skip_locked=True)
-)
-# Of all accounts: the deliveries whose turn it is, leased.
-LEASE_DUE = Statement(update(deliveries).where(deliveries.c.id.in_(_due_ids)).values(_leased).returning(deliveries))
-# One delivery, if it is its turn.
-LEASE = Statement(
-    update(deliveries)
-    .where(
-        deliveries.c.account_id == bindparam("account_id", type_=Uuid),
-        deliveries.c.id == bindparam("delivery_id", type_=Uuid),
-        _due,
-    )
-    .values(_leased)
-    .returning(deliveries)
-)
-
-
-def _postpone() -> Statement:
-    """Of all accounts: the deliveries that have been due for long in vain, put off, the longer the more are before.
-
-    Whoever looks for what is due would look at all of them each time. The end of the one before wakes the next.
-    """
-    head = select(func.min(_earlier.c.version)).where(_earlier.c.ticket_id == deliveries.c.ticket_id).scalar_subquery()
-    minutes = func.least(deliveries.c.version - head, _LONGEST_WAIT_MINUTES)
-    in_vain = (
-        select(deliveries.c.id)
-        .where(deliveries.c.state == "queued", deliveries.c.next_attempt_at <= func.now() - _IN_VAIN, not_(_is_next))
-        .order_by(deliveries.c.next_attempt_at)
-        .limit(_PUT_OFF_AT_ONCE)
-        .with_for_update(skip_locked=True)
-    )
-    return Statement(
-        update(deliveries)
-        .where(deliveries.c.id.in_(in_vain))
-        .values(next_attempt_at=func.now() + func.make_interval(0, 0, 0, 0, 0, minutes))
-        .returning(deliveries.c.id)
-    )
-
-
-_IN_VAIN = literal_column("interval '30 seconds'", Interval)
-_LONGEST_WAIT_MINUTES = 60
-_PUT_OFF_AT_ONCE = 10_000
-POSTPONE = _postpone()
-
-_gone = delete(deliveries).where(*_delivery).returning(deliveries).cte("gone")
-_behind = (
-    select(_earlier.c.id)
-    .where(_earlier.c.ticket_id == _gone.c.ticket_id, _earlier.c.version > _gone.c.version)
-    .where(_earlier.c.state == "queued")
-    .order_by(_earlier.c.version)
-    .limit(1)
-    .correlate(_gone)
-    .scalar_subquery()
-)
-_woken = (
-    update(deliveries)
-    .where(deliveries.c.id == select(_behind).select_from(_gone).scalar_subquery())
-    .values(next_attempt_at=func.now())
-    .returning(deliveries.c.id)
-    .cte("woken")
-)
-_FAILURE = ("maybe_done", "last_error", "state")
-_failure = {
-    **{name: bindparam(name, type_=deliveries.c[name].type) for name in _FAILURE},
-    "next_attempt_at": in_seconds("pause"),
-    "lease": null(),
-    "leased_until": null(),
-}
-DROP_DELIVERY = Statement(select(_gone.c.id).add_cte(_woken))
-FAIL_DELIVERY = Statement(update(deliveries).where(*_delivery).values(_failure).returning(deliveries.c.id))
-
-
-def _finish(claimed: CTE) -> idempotency.Creation:
-    """The statements that keep a ticket which the provider was asked for, if the delivery is still ours."""
-    names = [*_NEW, "external_provider", "external_ticket_id", "external_ticket_url"]
-    given = select(*(bindparam(name, type_=tickets.c[name].type) for name in names)).where(exists(select(claimed.c.id)))
-    return _creation(insert(tickets).from_select(names, given).returning(*_SHOWN).cte("ticket"))
-
-
-# The provider has it, or will have it later.
-CREATE_DELIVERED = _finish(_gone)
-CREATE_QUEUED = _finish(
-    update(deliveries).where(*_delivery).values({**_failure, "is_kept": True}).returning(deliveries.c.id).cte("kept")
-)
-
-
-def _delivered() -> Statement:
-    """The statement that ends the delivery of a ticket that is here: it says where the provider has it."""
-    names = ("external_provider", "external_ticket_id", "external_ticket_url")
-    before = select(*_SHOWN).where(*_ONE).with_for_update().cte("before")
-    after = (
-        update(tickets)
-        .where(*MINE, tickets.c.id == before.c.id, exists(select(_gone.c.id)))
-        .values(
-            {name: bindparam(name, type_=tickets.c[name].type) for name in names}
-            | {"updated_at": events.next_instant(tickets.c.updated_at)}
-            | events.next_version(tickets)
-        )
-        .returning(*_SHOWN)
-        .cte("after")
-    )
-    told = select(after, events.changes(before, after, names).label("changes"))
-    written = told.select_from(after.join(before, after.c.id == before.c.id)).cte("written")
-    event = events.append(tables.events, written, "ticket.updated", written.c.changes, _members(written))
-    return Statement(select(after).add_cte(event, _woken))
-
-
-DELIVERED = _delivered()
-
-LINK = Statement(select(links).where(links.c.account_id == bindparam("account_id", type_=Uuid)))
-
-
 @lru_cache(maxsize=16)
 def list_tickets(filters: frozenset[str]) -> Statement:
     """A page, newest first, each row with the exact `total`; one row without a ticket when the page is empty."""
@@ -354,7 +175,7 @@ def list_tickets(filters: frozenset[str]) -> Statement:
     count = _total(filters) if filters <= {"status"} else select(func.count().label("total")).where(*wanted)
     counted = count.subquery("counted")
     page = (
-        select(*_SHOWN)
+        select(*SHOWN)
         .where(*wanted)
         .order_by(*newest_first)
         .limit(bindparam("limit", type_=Integer))
@@ -398,7 +219,7 @@ def _list_events() -> Statement:
         .limit(bindparam("rows", type_=Integer))
         .lateral("page")
     )
-    return Statement(select(page).select_from(tickets.outerjoin(page, true())).where(*_ONE).order_by(page.c.version))
+    return Statement(select(page).select_from(tickets.outerjoin(page, true())).where(*ONE).order_by(page.c.version))
 
 
 LIST_EVENTS = _list_events()

@@ -24,6 +24,7 @@ from service.database import Connection, ConstraintViolationError, Database
 from service.errors import TicketError
 from service.fields import uuid7
 from service.itsm import webhook_queries as queries
+from service.itsm.tables import MESSAGE, OF_WEBHOOK
 from service.outbound import Outbound, UnreachableError
 from service.settings import Settings
 from service.statement import Row
@@ -96,7 +97,7 @@ class Sending:
         busy = [account_id for account_id, number in of_account.items() if number >= queries.MOST_OF_ACCOUNT]
         rows = _AT_ONCE - len(under_way)
         try:
-            return await database.all(queries.LEASE, {"rows": rows, "busy": busy, "lease": uuid7()}) if rows else []
+            return await database.all(queries.LEASE_DUE, {"rows": rows, "busy": busy, "lease": uuid7()}) if rows else []
         except TicketError as error:
             _log.info("webhooks", outcome=error.reason)
             return []
@@ -135,7 +136,7 @@ class Sending:
 
     async def _record(self, database: Database, message: Row, end: _End, seconds: float) -> None:
         """Write down how an attempt ended, and what becomes of the message and its webhook."""
-        attempt = {name: message[name] for name in _OF_MESSAGE} | {
+        attempt = {name: message[name] for name in (*OF_WEBHOOK, *MESSAGE, "attempted_at", "lease")} | {
             "id": f"dlv_{ULID()}",
             "attempt": message["attempts"],
             "duration_ms": round(seconds * 1000),
@@ -185,12 +186,6 @@ class Sending:
         return max(pause, min(asked, PAUSES[-1]))
 
 
-_OF_MESSAGE = (
-    *("account_id", "live", "webhook_id", "ticket_id", "version"),
-    *("type", "event_id", "body", "attempted_at", "lease"),
-)
-
-
 def signed(message_id: str, timestamp: int, body: bytes, secrets: list[str]) -> dict[str, str]:
     """The headers of a message: who it is, when it was sent, and a signature by each secret that is good."""
     content = b"%b.%d.%b" % (message_id.encode(), timestamp, body)
@@ -210,4 +205,4 @@ def _why_disabled(end: _End) -> str:
 
 
 def _webhook(message: Row) -> dict[str, Any]:
-    return {name: message[name] for name in ("account_id", "live", "webhook_id")}
+    return {name: message[name] for name in OF_WEBHOOK}

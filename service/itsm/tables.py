@@ -24,7 +24,8 @@ from sqlalchemy import (
 from service.database import Xid8
 from service.directory import METADATA, all_of, created_at, one_of
 from service.events import event_table, last_transaction
-from service.itsm.commands import EventType, Priority, Status
+from service.itsm.commands import EventType
+from service.providers.port import Priority, Status
 
 tickets = Table(
     "itsm_tickets",
@@ -119,7 +120,7 @@ webhooks = Table(
     Column("previous_secret", LargeBinary),
     Column("previous_secret_until", DateTime(timezone=True)),
     Column("is_active", Boolean, nullable=False, server_default=true()),
-    # Why we switched it off; nothing where its account did.
+    # Why it was switched off; null where its account did it.
     Column("disabled_reason", Text),
     # Since when no attempt has succeeded.
     Column("failing_since", DateTime(timezone=True)),
@@ -152,6 +153,11 @@ def _message() -> tuple[Column[object], ...]:
         # As it is signed.
         Column("body", Text, nullable=False),
     )
+
+
+# Whose message it is, and its own columns.
+OF_WEBHOOK = ("account_id", "live", "webhook_id")
+MESSAGE = ("ticket_id", "version", "type", "event_id", "body")
 
 
 def _with_webhook() -> ForeignKeyConstraint:

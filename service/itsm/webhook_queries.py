@@ -13,7 +13,6 @@ from sqlalchemy import (
     Integer,
     Interval,
     Select,
-    Table,
     Text,
     Uuid,
     all_,
@@ -44,7 +43,7 @@ from service import events
 from service.database import Xid8
 from service.itsm import tables
 from service.itsm.commands import MAX_WEBHOOKS
-from service.statement import Statement, in_seconds
+from service.statement import Statement, bound, in_seconds
 
 webhooks, messages, attempts, history, tickets = (
     tables.webhooks,
@@ -58,16 +57,12 @@ KEPT_ATTEMPTS = 100
 # for what is due looks at all that wait.)
 _QUEUE = 200
 # How many messages of a webhook are on their way at once, and while it fails.
-_AT_ONCE, _AT_ONCE_FAILING = 4, 1
+MOST_OF_WEBHOOK, _MOST_OF_FAILING = 4, 1
 # How many messages of an account a process takes up at once.
 MOST_OF_ACCOUNT = 8
 _PREVIOUS_SECRET = literal_column("interval '24 hours'", Interval)
 # Who is at a message and does not say so for that long is taken for dead.
-_LEASE = literal_column("interval '60 seconds'", Interval)
-
-
-def _given(table: Table, *names: str) -> dict[str, ColumnElement[Any]]:
-    return {name: bindparam(name, type_=table.c[name].type) for name in names}
+_LEASE_TIME = literal_column("interval '60 seconds'", Interval)
 
 
 def _mine(table: FromClause, **more: ColumnElement[Any]) -> tuple[ColumnElement[bool], ...]:
@@ -92,7 +87,7 @@ LOCK_ALL = Statement(
 
 def _create() -> Statement:
     there = select(func.count()).select_from(webhooks).where(*_mine(webhooks)).scalar_subquery()
-    given = _given(webhooks, "account_id", "live", "id", "url", "events", "secret")
+    given = bound(webhooks, "account_id", "live", "id", "url", "events", "secret")
     # Behind which everything is that is written from now on; what is older is known by its time (`NEWS`).
     place = (events.ALL_ENDED_BEFORE, literal(0, BigInteger))
     row = select(*given.values(), *place).where(there < MAX_WEBHOOKS)
@@ -124,7 +119,7 @@ ROTATE = Statement(
     update(webhooks)
     .where(*_ONE)
     .values(
-        **_given(webhooks, "secret"),
+        **bound(webhooks, "secret"),
         previous_secret=webhooks.c.secret,
         previous_secret_until=func.now() + _PREVIOUS_SECRET,
         updated_at=events.next_instant(webhooks.c.updated_at),
@@ -148,7 +143,7 @@ def _replay() -> Statement:
     """The statement that queues the message of an attempt again; one that is queued still is due at once."""
     which = bindparam("delivery_id", type_=Text)
     replayed = select(attempts).where(*_log, attempts.c.id == which).cte("replayed")
-    names = ["account_id", "live", "webhook_id", "ticket_id", "version", "type", "event_id", "body"]
+    names = [*tables.OF_WEBHOOK, *tables.MESSAGE]
     again = upsert(messages).from_select(names, select(*(replayed.c[name] for name in names)))
     queued = again.on_conflict_do_update(
         constraint=messages.primary_key, set_={"attempts": 0, "next_attempt_at": func.now(), "lease": null()}
@@ -260,11 +255,11 @@ TICKETS_AS_OF = _tickets_as_of()
 
 def _write() -> Statement:
     """The statement that queues messages, given as arrays, and moves the webhook's place behind their events."""
-    names = ("ticket_id", "version", "type", "event_id", "body")
+    names = tables.MESSAGE
     arrays = [bindparam(f"{name}s", type_=ARRAY(messages.c[name].type)) for name in names]
     given = func.unnest(*arrays).table_valued(*(column(name, messages.c[name].type) for name in names))
     given = given.render_derived(name="given")
-    of = _given(messages, "account_id", "live", "webhook_id")
+    of = bound(messages, "account_id", "live", "webhook_id")
     # Whoever has it already (a replay of it is under way) is told of it all the same.
     queued = upsert(messages).from_select([*of, *names], select(*of.values(), *given.c)).on_conflict_do_nothing()
     return Statement(
@@ -284,7 +279,7 @@ WRITE = _write()
 
 # In the background: messages are sent
 
-_KEY = ("account_id", "live", "webhook_id", "ticket_id", "version")
+_KEY = (*tables.OF_WEBHOOK, "ticket_id", "version")
 _earlier = messages.alias("earlier")
 _is_next = not_(
     exists().where(
@@ -295,7 +290,7 @@ _free = or_(messages.c.leased_until.is_(None), messages.c.leased_until < func.no
 _due = and_(messages.c.next_attempt_at <= func.now(), _free)
 
 
-def _lease() -> Statement:
+def _lease_due() -> Statement:
     """Of all accounts but the `busy`: the messages whose turn it is, leased.
 
     They are few of each webhook and of each account, so that who is slow stops nobody else.
@@ -310,7 +305,7 @@ def _lease() -> Statement:
     oldest_first = func.row_number().over(
         partition_by=of_webhook, order_by=[messages.c.next_attempt_at, messages.c.version]
     )
-    at_once = case((webhooks.c.failing_since.is_(None), _AT_ONCE), else_=_AT_ONCE_FAILING)
+    at_once = case((webhooks.c.failing_since.is_(None), MOST_OF_WEBHOOK), else_=_MOST_OF_FAILING)
     due = (
         select(
             *(messages.c[name] for name in _KEY),
@@ -342,7 +337,7 @@ def _lease() -> Statement:
         .where(*(messages.c[name] == locked.c[name] for name in _KEY))
         .values(
             lease=bindparam("lease", type_=Uuid),
-            leased_until=func.now() + _LEASE,
+            leased_until=func.now() + _LEASE_TIME,
             attempts=messages.c.attempts + 1,
         )
         .returning(messages)
@@ -362,7 +357,7 @@ def _lease() -> Statement:
     )
 
 
-LEASE = _lease()
+LEASE_DUE = _lease_due()
 
 _ours = (
     *_mine(messages, webhook_id=_webhook_id, ticket_id=bindparam("ticket_id", type_=Uuid)),
@@ -376,7 +371,7 @@ def _recorded(end: Any) -> Statement:
 
     `was_ours`: whether the lease was still that of the attempt. If not, somebody else has the say.
     """
-    given = _given(attempts, *(c.name for c in attempts.c))
+    given = bound(attempts, *(c.name for c in attempts.c))
     written = insert(attempts).values(given).returning(attempts.c.id).cte("written")
     ended = end.returning(messages.c.version).cte("ended")
     # It does not see the new one.

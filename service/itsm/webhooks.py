@@ -23,6 +23,7 @@ from service.itsm.commands import (
     UpdateWebhook,
     WebhookNamed,
 )
+from service.itsm.tables import MESSAGE
 from service.operation import Call, Host, View, errand, operation
 from service.outbound import Outbound, UnreachableError
 from service.statement import Row
@@ -152,11 +153,8 @@ async def _tell(connection: Connection, webhook: Row) -> None:
     else:
         # What there was is older than the webhook.
         place = {"after_transaction": str(webhook["fence"]), "after_id": 0}
-    columns = {f"{name}s": [message[name] for message in told] for name in _MESSAGE}
+    columns = {f"{name}s": [message[name] for message in told] for name in MESSAGE}
     await connection.one(queries.WRITE, {**scope, **place, **columns, "webhook_id": webhook["id"]}, last=True)
-
-
-_MESSAGE = ("ticket_id", "version", "type", "event_id", "body")
 
 
 async def _messages(connection: Connection, scope: Row, news: Sequence[Row]) -> list[Row]:

@@ -26,14 +26,15 @@ import httpx
 from pydantic import Field, StringConstraints
 
 from service.fields import without_nul
-from service.itsm.commands import Priority, Status
 from service.providers.http import Answer, Http, check, found, member, one_line, rejected
 from service.providers.port import (
     External,
     Link,
     LinkOptions,
     NewExternal,
+    Priority,
     RejectedError,
+    Status,
     UnavailableError,
     UnlinkedError,
 )

@@ -8,6 +8,9 @@ from pydantic import ConfigDict
 
 from service.fields import Section
 
+# A ticket's words here, which each vendor has its own for.
+Status = Literal["open", "pending", "resolved", "closed"]
+Priority = Literal["low", "medium", "high", "urgent"]
 ProviderName = Literal["freshservice", "zendesk", "servicenow", "jira"]
 
 
@@ -39,6 +42,10 @@ class NewExternal(NamedTuple):
     status: str
     priority: str | None
     requester_email: str | None
+
+
+# What is told of a ticket, by these names.
+MEMBERS = NewExternal._fields[1:]
 
 
 class External(NamedTuple):

@@ -71,13 +71,13 @@ deliveries = Table(
     # Whether the provider may have done it: then it is looked for first.
     Column("maybe_done", Boolean, nullable=False, server_default=false()),
     Column("last_error", Text),
-    # Whether an operator has it tried again: an update then tells what the ticket has by now, not what it had.
+    # Whether an operator has it tried again: it then tells what the ticket has by now, not what it had.
     Column("is_requeued", Boolean, nullable=False, server_default=false()),
     created_at(),
     one_of("kind", DeliveryKind),
     one_of("state", DeliveryState),
 )
-Index(
+KEY_INDEX = Index(
     "provider_deliveries_key_idx",
     deliveries.c.idempotency_scope,
     deliveries.c.idempotency_key,

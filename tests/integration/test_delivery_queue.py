@@ -23,6 +23,7 @@ from linked import (
 from system import World
 
 from service.admin import operations as admin
+from service.itsm import breaker
 from service.itsm import deliveries as code
 
 DOWN: Fault = "503"
@@ -181,7 +182,7 @@ async def test_a_provider_that_fails_again_and_again_is_left_alone(
     apart: World, process: Process, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 1000.0
-    monkeypatch.setattr(code, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(breaker, "time", SimpleNamespace(monotonic=lambda: now))
     async with linked(apart) as (program, desk), linked(apart) as (other, well):
         desk.faults += [DOWN] * 5
         tickets = [await process.create(program) for _ in range(7)]

@@ -18,6 +18,7 @@ from service.handoff import commands as handoff
 from service.helpdesk import commands as helpdesk
 from service.itsm import commands as itsm
 from service.local import EmbeddedPostgres
+from service.providers import port
 
 
 def test_the_migrations_make_what_the_tables_declare(database_url: str) -> None:
@@ -51,7 +52,7 @@ def test_the_migrations_go_down_and_up_again(postgres: EmbeddedPostgres) -> None
 
 
 VOCABULARIES: Mapping[str, Mapping[str, Any]] = {
-    "itsm_tickets": {"status": itsm.Status, "priority": itsm.Priority},
+    "itsm_tickets": {"status": port.Status, "priority": port.Priority},
     "helpdesk_tickets": {
         "status": helpdesk.Status,
         "priority": helpdesk.Priority,

@@ -162,7 +162,7 @@ async def test_a_database_that_is_away_for_a_moment_breaks_off_no_attempt(
     all_rows = process.database.all
 
     async def not_when_away(statement: Any, *given: Any, **more: Any) -> Any:
-        if statement is webhook_queries.LEASE and server.requests:
+        if statement is webhook_queries.LEASE_DUE and server.requests:
             is_away.set()
             raise TicketError("unavailable")
         return await all_rows(statement, *given, **more)

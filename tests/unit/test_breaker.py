@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from service.itsm import deliveries
-from service.itsm.deliveries import Breaker
+from service.itsm import breaker as code
+from service.itsm.breaker import Breaker
 
 
 class Clock:
@@ -18,7 +18,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(deliveries, "time", SimpleNamespace(monotonic=clock.monotonic))
+    monkeypatch.setattr(code, "time", SimpleNamespace(monotonic=clock.monotonic))
     return clock
 
 

@@ -196,7 +196,7 @@ class AdminServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def RequeueDelivery(self, request, context):
-        """Has a delivery tried again at once, and as often as a new one. NOT_FOUND: no such delivery, perhaps because it arrived.
+        """Has a delivery tried again at once, and as often as a new one, with what the ticket has by then. NOT_FOUND: no such delivery, perhaps because it arrived.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -72,7 +72,7 @@ class AdminServiceStub:
     ListDeliveries: _grpc.UnaryUnaryMultiCallable[_service_pb2.ListDeliveriesRequest, _service_pb2.ListDeliveriesResponse]
     """Lists what is on its way to providers, the oldest first: queued, or dead after it was tried too often or rejected."""
     RequeueDelivery: _grpc.UnaryUnaryMultiCallable[_service_pb2.RequeueDeliveryRequest, _service_pb2.RequeueDeliveryResponse]
-    """Has a delivery tried again at once, and as often as a new one. NOT_FOUND: no such delivery, perhaps because it arrived."""
+    """Has a delivery tried again at once, and as often as a new one, with what the ticket has by then. NOT_FOUND: no such delivery, perhaps because it arrived."""
 
 @_typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
@@ -118,7 +118,7 @@ class AdminServiceAsyncStub(AdminServiceStub):
     ListDeliveries: _aio.UnaryUnaryMultiCallable[_service_pb2.ListDeliveriesRequest, _service_pb2.ListDeliveriesResponse]  # type: ignore[assignment]
     """Lists what is on its way to providers, the oldest first: queued, or dead after it was tried too often or rejected."""
     RequeueDelivery: _aio.UnaryUnaryMultiCallable[_service_pb2.RequeueDeliveryRequest, _service_pb2.RequeueDeliveryResponse]  # type: ignore[assignment]
-    """Has a delivery tried again at once, and as often as a new one. NOT_FOUND: no such delivery, perhaps because it arrived."""
+    """Has a delivery tried again at once, and as often as a new one, with what the ticket has by then. NOT_FOUND: no such delivery, perhaps because it arrived."""
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     """What operators do: accounts and their API keys, projects and their members, tenants, links to providers and what
@@ -233,6 +233,6 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _service_pb2.RequeueDeliveryRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_service_pb2.RequeueDeliveryResponse, _abc.Awaitable[_service_pb2.RequeueDeliveryResponse]]:
-        """Has a delivery tried again at once, and as often as a new one. NOT_FOUND: no such delivery, perhaps because it arrived."""
+        """Has a delivery tried again at once, and as often as a new one, with what the ticket has by then. NOT_FOUND: no such delivery, perhaps because it arrived."""
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -68,11 +68,12 @@ class Error(_message.Message):
     skipped), `stale` (it changed since it was read).
     ALREADY_EXISTS: `idempotency_mismatch` (the key was used with another payload), `already_exists`.
     RESOURCE_EXHAUSTED: `rate_limited` (wait for `retry_after`).
-    UNAVAILABLE: `unavailable` (the database is away, or the service is shutting down; wait for `retry_after`).
+    UNAVAILABLE: `unavailable` (the database is away, the service is shutting down or has too much to do: wait for
+    `retry_after`; or, without that, it has no key to encrypt a secret with).
     DEADLINE_EXCEEDED: `deadline_exceeded`. INTERNAL: `internal` (the log has the cause under the request id).
     """
     retry_after: _builtins.int
-    """Seconds to wait before another try. Set with `rate_limited` and `unavailable`. In JSON: `retryAfter`."""
+    """Seconds to wait before another try. Set with `rate_limited`, and with `unavailable` where that passes. In JSON: `retryAfter`."""
     reconnect: _builtins.bool
     """True when linking the GitHub account again may fix it; absent otherwise."""
     @_builtins.property

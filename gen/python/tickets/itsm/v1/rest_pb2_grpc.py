@@ -34,7 +34,7 @@ class TicketRestStub(object):
     given more than once counts as it was given last.
 
     Responses are the documented JSON bytes; the HTTP status travels in initial metadata `x-http-status` (200 when that is missing).
-    Failures are responses too: `{"detail": …}` with their status.
+    Failures are responses too: `{"detail": …}` with their status. Each method may answer 413, 429, 500, 503 and 504 as well.
     """
 
     def __init__(self, channel):
@@ -118,7 +118,7 @@ class TicketRestServicer(object):
     given more than once counts as it was given last.
 
     Responses are the documented JSON bytes; the HTTP status travels in initial metadata `x-http-status` (200 when that is missing).
-    Failures are responses too: `{"detail": …}` with their status.
+    Failures are responses too: `{"detail": …}` with their status. Each method may answer 413, 429, 500, 503 and 504 as well.
     """
 
     def CreateTicket(self, request, context):
@@ -165,7 +165,8 @@ class TicketRestServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def CreateWebhook(self, request, context):
-        """201 and the webhook with its secret; 400 for an unknown event, 401, 403, 409 and 422.
+        """201 and the webhook with its secret; 400 for an unknown event, 401, 403, 409 and 422. 503 also where no secret can be
+        kept.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -193,7 +194,7 @@ class TicketRestServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def RotateWebhookSecret(self, request, context):
-        """200 and the webhook with its new secret; 401, 403 and 404.
+        """200 and the webhook with its new secret; 401, 403 and 404. 503 also where no secret can be kept.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -297,7 +298,7 @@ class TicketRest(object):
     given more than once counts as it was given last.
 
     Responses are the documented JSON bytes; the HTTP status travels in initial metadata `x-http-status` (200 when that is missing).
-    Failures are responses too: `{"detail": …}` with their status.
+    Failures are responses too: `{"detail": …}` with their status. Each method may answer 413, 429, 500, 503 and 504 as well.
     """
 
     @staticmethod

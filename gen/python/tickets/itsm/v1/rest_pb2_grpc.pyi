@@ -35,7 +35,7 @@ class TicketRestStub:
     given more than once counts as it was given last.
 
     Responses are the documented JSON bytes; the HTTP status travels in initial metadata `x-http-status` (200 when that is missing).
-    Failures are responses too: `{"detail": …}` with their status.
+    Failures are responses too: `{"detail": …}` with their status. Each method may answer 413, 429, 500, 503 and 504 as well.
     """
 
     @_typing.overload
@@ -57,7 +57,9 @@ class TicketRestStub:
     watch that fails later ends with a line `{"detail"}`.
     """
     CreateWebhook: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestCreateWebhookRequest, _httpbody_pb2.HttpBody]
-    """201 and the webhook with its secret; 400 for an unknown event, 401, 403, 409 and 422."""
+    """201 and the webhook with its secret; 400 for an unknown event, 401, 403, 409 and 422. 503 also where no secret can be
+    kept.
+    """
     ListWebhooks: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestListWebhooksRequest, _httpbody_pb2.HttpBody]
     """200 and `{"webhooks"}`; 401 and 403."""
     UpdateWebhook: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestUpdateWebhookRequest, _httpbody_pb2.HttpBody]
@@ -65,7 +67,7 @@ class TicketRestStub:
     DeleteWebhook: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestDeleteWebhookRequest, _httpbody_pb2.HttpBody]
     """204 and nothing; 401, 403 and 404."""
     RotateWebhookSecret: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestRotateWebhookSecretRequest, _httpbody_pb2.HttpBody]
-    """200 and the webhook with its new secret; 401, 403 and 404."""
+    """200 and the webhook with its new secret; 401, 403 and 404. 503 also where no secret can be kept."""
     ListWebhookDeliveries: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestListWebhookDeliveriesRequest, _httpbody_pb2.HttpBody]
     """200 and `{"deliveries"}`; 401, 403 and 404."""
     ReplayWebhookDelivery: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestReplayWebhookDeliveryRequest, _httpbody_pb2.HttpBody]
@@ -80,7 +82,7 @@ class TicketRestAsyncStub(TicketRestStub):
     given more than once counts as it was given last.
 
     Responses are the documented JSON bytes; the HTTP status travels in initial metadata `x-http-status` (200 when that is missing).
-    Failures are responses too: `{"detail": …}` with their status.
+    Failures are responses too: `{"detail": …}` with their status. Each method may answer 413, 429, 500, 503 and 504 as well.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -99,7 +101,9 @@ class TicketRestAsyncStub(TicketRestStub):
     watch that fails later ends with a line `{"detail"}`.
     """
     CreateWebhook: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestCreateWebhookRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """201 and the webhook with its secret; 400 for an unknown event, 401, 403, 409 and 422."""
+    """201 and the webhook with its secret; 400 for an unknown event, 401, 403, 409 and 422. 503 also where no secret can be
+    kept.
+    """
     ListWebhooks: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestListWebhooksRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """200 and `{"webhooks"}`; 401 and 403."""
     UpdateWebhook: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestUpdateWebhookRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
@@ -107,7 +111,7 @@ class TicketRestAsyncStub(TicketRestStub):
     DeleteWebhook: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestDeleteWebhookRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """204 and nothing; 401, 403 and 404."""
     RotateWebhookSecret: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestRotateWebhookSecretRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """200 and the webhook with its new secret; 401, 403 and 404."""
+    """200 and the webhook with its new secret; 401, 403 and 404. 503 also where no secret can be kept."""
     ListWebhookDeliveries: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestListWebhookDeliveriesRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """200 and `{"deliveries"}`; 401, 403 and 404."""
     ReplayWebhookDelivery: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestReplayWebhookDeliveryRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
@@ -121,7 +125,7 @@ class TicketRestServicer(metaclass=_abc_1.ABCMeta):
     given more than once counts as it was given last.
 
     Responses are the documented JSON bytes; the HTTP status travels in initial metadata `x-http-status` (200 when that is missing).
-    Failures are responses too: `{"detail": …}` with their status.
+    Failures are responses too: `{"detail": …}` with their status. Each method may answer 413, 429, 500, 503 and 504 as well.
     """
 
     @_abc_1.abstractmethod
@@ -180,7 +184,9 @@ class TicketRestServicer(metaclass=_abc_1.ABCMeta):
         request: _rest_pb2.TicketRestCreateWebhookRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
-        """201 and the webhook with its secret; 400 for an unknown event, 401, 403, 409 and 422."""
+        """201 and the webhook with its secret; 400 for an unknown event, 401, 403, 409 and 422. 503 also where no secret can be
+        kept.
+        """
 
     @_abc_1.abstractmethod
     def ListWebhooks(
@@ -212,7 +218,7 @@ class TicketRestServicer(metaclass=_abc_1.ABCMeta):
         request: _rest_pb2.TicketRestRotateWebhookSecretRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
-        """200 and the webhook with its new secret; 401, 403 and 404."""
+        """200 and the webhook with its new secret; 401, 403 and 404. 503 also where no secret can be kept."""
 
     @_abc_1.abstractmethod
     def ListWebhookDeliveries(

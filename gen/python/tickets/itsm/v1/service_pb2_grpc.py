@@ -122,7 +122,11 @@ class TicketServiceServicer(object):
 
     def CreateTicket(self, request, context):
         """Creates a ticket. Metadata `idempotency-key` (1–255 printable characters) makes it safe to repeat: for an hour the
-        same key with the same request gets the first answer again, with trailing metadata `idempotent-replayed: true`.
+        same key with the same request gets the first answer again, with trailing metadata `idempotent-replayed: true`. While
+        the first one is under way, another waits for its answer.
+
+        An account's provider is asked first, for at most five seconds and no longer than the deadline lets it. What it cannot
+        take in that time is created here, without `external_…`, and delivered there later.
 
         INVALID_ARGUMENT: a bound is broken. ALREADY_EXISTS: the key was used with another request. FAILED_PRECONDITION, reason
         `provider_rejected`: the account's provider rejected it, and nothing is kept.
@@ -146,7 +150,8 @@ class TicketServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def UpdateTicket(self, request, context):
-        """Changes some members of a ticket; what is left out stays.
+        """Changes some members of a ticket; what is left out stays. The account's provider is told then, in the order of the
+        ticket's versions: at once if it answers within five seconds and the deadline, later if not.
 
         NOT_FOUND: the account has no such ticket. INVALID_ARGUMENT: a bound is broken, or `update_mask` names an unknown
         or fixed member.
@@ -170,7 +175,7 @@ class TicketServiceServicer(object):
         Resumed from a cursor, it goes on right behind it.
 
         UNAUTHENTICATED: the key was revoked or has expired, at most five seconds ago. UNAVAILABLE: the server is shutting
-        down, or its database is away: resume elsewhere or later. INVALID_ARGUMENT: `cursor` is not from such a watch.
+        down, its database is away, or it has as many watches as it takes: resume elsewhere or later. INVALID_ARGUMENT: `cursor` is not from such a watch.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -43,7 +43,11 @@ class TicketServiceStub:
     def __new__(cls, channel: _aio.Channel) -> TicketServiceAsyncStub: ...
     CreateTicket: _grpc.UnaryUnaryMultiCallable[_service_pb2.CreateTicketRequest, _service_pb2.CreateTicketResponse]
     """Creates a ticket. Metadata `idempotency-key` (1–255 printable characters) makes it safe to repeat: for an hour the
-    same key with the same request gets the first answer again, with trailing metadata `idempotent-replayed: true`.
+    same key with the same request gets the first answer again, with trailing metadata `idempotent-replayed: true`. While
+    the first one is under way, another waits for its answer.
+
+    An account's provider is asked first, for at most five seconds and no longer than the deadline lets it. What it cannot
+    take in that time is created here, without `external_…`, and delivered there later.
 
     INVALID_ARGUMENT: a bound is broken. ALREADY_EXISTS: the key was used with another request. FAILED_PRECONDITION, reason
     `provider_rejected`: the account's provider rejected it, and nothing is kept.
@@ -53,7 +57,8 @@ class TicketServiceStub:
     ListTickets: _grpc.UnaryUnaryMultiCallable[_service_pb2.ListTicketsRequest, _service_pb2.ListTicketsResponse]
     """Lists the account's tickets, newest first, with the exact number that match. INVALID_ARGUMENT: a bound is broken."""
     UpdateTicket: _grpc.UnaryUnaryMultiCallable[_service_pb2.UpdateTicketRequest, _service_pb2.UpdateTicketResponse]
-    """Changes some members of a ticket; what is left out stays.
+    """Changes some members of a ticket; what is left out stays. The account's provider is told then, in the order of the
+    ticket's versions: at once if it answers within five seconds and the deadline, later if not.
 
     NOT_FOUND: the account has no such ticket. INVALID_ARGUMENT: a bound is broken, or `update_mask` names an unknown
     or fixed member.
@@ -69,7 +74,7 @@ class TicketServiceStub:
     Resumed from a cursor, it goes on right behind it.
 
     UNAUTHENTICATED: the key was revoked or has expired, at most five seconds ago. UNAVAILABLE: the server is shutting
-    down, or its database is away: resume elsewhere or later. INVALID_ARGUMENT: `cursor` is not from such a watch.
+    down, its database is away, or it has as many watches as it takes: resume elsewhere or later. INVALID_ARGUMENT: `cursor` is not from such a watch.
     """
     CreateWebhook: _grpc.UnaryUnaryMultiCallable[_service_pb2.CreateWebhookRequest, _service_pb2.CreateWebhookResponse]
     """Registers a webhook: it is told of what happens from now on. The answer has its secret, which is shown this once.
@@ -114,7 +119,11 @@ class TicketServiceAsyncStub(TicketServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateTicket: _aio.UnaryUnaryMultiCallable[_service_pb2.CreateTicketRequest, _service_pb2.CreateTicketResponse]  # type: ignore[assignment]
     """Creates a ticket. Metadata `idempotency-key` (1–255 printable characters) makes it safe to repeat: for an hour the
-    same key with the same request gets the first answer again, with trailing metadata `idempotent-replayed: true`.
+    same key with the same request gets the first answer again, with trailing metadata `idempotent-replayed: true`. While
+    the first one is under way, another waits for its answer.
+
+    An account's provider is asked first, for at most five seconds and no longer than the deadline lets it. What it cannot
+    take in that time is created here, without `external_…`, and delivered there later.
 
     INVALID_ARGUMENT: a bound is broken. ALREADY_EXISTS: the key was used with another request. FAILED_PRECONDITION, reason
     `provider_rejected`: the account's provider rejected it, and nothing is kept.
@@ -124,7 +133,8 @@ class TicketServiceAsyncStub(TicketServiceStub):
     ListTickets: _aio.UnaryUnaryMultiCallable[_service_pb2.ListTicketsRequest, _service_pb2.ListTicketsResponse]  # type: ignore[assignment]
     """Lists the account's tickets, newest first, with the exact number that match. INVALID_ARGUMENT: a bound is broken."""
     UpdateTicket: _aio.UnaryUnaryMultiCallable[_service_pb2.UpdateTicketRequest, _service_pb2.UpdateTicketResponse]  # type: ignore[assignment]
-    """Changes some members of a ticket; what is left out stays.
+    """Changes some members of a ticket; what is left out stays. The account's provider is told then, in the order of the
+    ticket's versions: at once if it answers within five seconds and the deadline, later if not.
 
     NOT_FOUND: the account has no such ticket. INVALID_ARGUMENT: a bound is broken, or `update_mask` names an unknown
     or fixed member.
@@ -140,7 +150,7 @@ class TicketServiceAsyncStub(TicketServiceStub):
     Resumed from a cursor, it goes on right behind it.
 
     UNAUTHENTICATED: the key was revoked or has expired, at most five seconds ago. UNAVAILABLE: the server is shutting
-    down, or its database is away: resume elsewhere or later. INVALID_ARGUMENT: `cursor` is not from such a watch.
+    down, its database is away, or it has as many watches as it takes: resume elsewhere or later. INVALID_ARGUMENT: `cursor` is not from such a watch.
     """
     CreateWebhook: _aio.UnaryUnaryMultiCallable[_service_pb2.CreateWebhookRequest, _service_pb2.CreateWebhookResponse]  # type: ignore[assignment]
     """Registers a webhook: it is told of what happens from now on. The answer has its secret, which is shown this once.
@@ -188,7 +198,11 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_service_pb2.CreateTicketResponse, _abc.Awaitable[_service_pb2.CreateTicketResponse]]:
         """Creates a ticket. Metadata `idempotency-key` (1–255 printable characters) makes it safe to repeat: for an hour the
-        same key with the same request gets the first answer again, with trailing metadata `idempotent-replayed: true`.
+        same key with the same request gets the first answer again, with trailing metadata `idempotent-replayed: true`. While
+        the first one is under way, another waits for its answer.
+
+        An account's provider is asked first, for at most five seconds and no longer than the deadline lets it. What it cannot
+        take in that time is created here, without `external_…`, and delivered there later.
 
         INVALID_ARGUMENT: a bound is broken. ALREADY_EXISTS: the key was used with another request. FAILED_PRECONDITION, reason
         `provider_rejected`: the account's provider rejected it, and nothing is kept.
@@ -216,7 +230,8 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _service_pb2.UpdateTicketRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_service_pb2.UpdateTicketResponse, _abc.Awaitable[_service_pb2.UpdateTicketResponse]]:
-        """Changes some members of a ticket; what is left out stays.
+        """Changes some members of a ticket; what is left out stays. The account's provider is told then, in the order of the
+        ticket's versions: at once if it answers within five seconds and the deadline, later if not.
 
         NOT_FOUND: the account has no such ticket. INVALID_ARGUMENT: a bound is broken, or `update_mask` names an unknown
         or fixed member.
@@ -244,7 +259,7 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
         Resumed from a cursor, it goes on right behind it.
 
         UNAUTHENTICATED: the key was revoked or has expired, at most five seconds ago. UNAVAILABLE: the server is shutting
-        down, or its database is away: resume elsewhere or later. INVALID_ARGUMENT: `cursor` is not from such a watch.
+        down, its database is away, or it has as many watches as it takes: resume elsewhere or later. INVALID_ARGUMENT: `cursor` is not from such a watch.
         """
 
     @_abc_1.abstractmethod

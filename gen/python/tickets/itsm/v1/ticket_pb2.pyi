@@ -103,7 +103,7 @@ class Ticket(_message.Message):
     id: _builtins.str
     """UUID, given by the service."""
     subject: _builtins.str
-    """One line, 1–255 characters."""
+    """1–255 characters."""
     description: _builtins.str
     """At least 1 character."""
     status: Global___Status.ValueType
@@ -113,7 +113,9 @@ class Ticket(_message.Message):
     requester_email: _builtins.str
     """Who asks: an e-mail address. Absent when none was given or it was cleared."""
     external_provider: _builtins.str
-    """The external provider that holds the ticket too, such as `freshservice`. Absent while there is none."""
+    """The external provider that holds the ticket too, such as `freshservice`. Absent while none does: there is no link, or
+    the ticket is still on its way.
+    """
     external_ticket_id: _builtins.str
     """The ticket's id at that provider. Absent while there is none."""
     external_ticket_url: _builtins.str
