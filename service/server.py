@@ -81,6 +81,7 @@ _MERGE_TOTALS_SECONDS = 0.5
 _PURGE_KEYS_SECONDS = 60.0
 _TELL_SLA_SECONDS = 5.0
 _DELIVER_SECONDS = 1.0
+_POSTPONE_SECONDS = 30.0
 _FAN_OUT_SECONDS = 0.5
 _SEND_SECONDS = 0.5
 
@@ -183,6 +184,7 @@ async def start(
         _watch_health(healthy, database),
         repeat(_MERGE_TOTALS_SECONDS, service.itsm.operations.merge_totals, database),
         repeat(_DELIVER_SECONDS, deliveries.work, database),
+        repeat(_POSTPONE_SECONDS, deliveries.postpone, database),
         repeat(_FAN_OUT_SECONDS, service.itsm.webhooks.fan_out, database),
         repeat(_SEND_SECONDS, Sending(settings, vault, outbound).work, database),
         repeat(_TELL_SLA_SECONDS, service.helpdesk.levels.tell, database),

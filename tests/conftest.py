@@ -6,6 +6,7 @@ from pathlib import Path
 import grpc
 import httpx
 import pytest
+import structlog
 from harness import Grpc, Rest
 from hooks import Machine, Process, Receiver
 from linked import own_database
@@ -14,6 +15,13 @@ from system import Issuer, Service, World, run_service
 from service import migrations
 from service.local import EmbeddedPostgres, Envoy, envoy_config
 from service.processes import free_port
+
+
+@pytest.fixture(autouse=True)
+def _own_log() -> Iterator[None]:
+    """What a command configures that runs within the tests ends with its test, as the stream does that it writes to."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

@@ -169,6 +169,7 @@ class Process:
 
     async def turn(self) -> None:
         """One turn with what is due by itself."""
+        await self.deliveries.postpone(self.database)
         await self.deliveries.work(self.database)
         await asyncio.gather(*self.deliveries._in_hand)
 

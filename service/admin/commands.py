@@ -2,7 +2,9 @@
 
 from typing import Annotated
 
-from pydantic import Field, StringConstraints
+import httpx
+from pydantic import AfterValidator, Field, StringConstraints
+from pydantic_core import PydanticCustomError
 
 from service.directory import KeyScope, MemberRole, RoleName
 from service.fields import Command, Instant, JsonObject, Number, Section, Uuid, distinct, without_nul
@@ -15,8 +17,24 @@ Slug = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?$")]
 _OWNER, _REPO = "[A-Za-z0-9][A-Za-z0-9-]{0,38}", "[A-Za-z0-9_-][A-Za-z0-9._-]{0,98}"
 # A name of dots alone would be no name in the address of an issue.
 GithubRepo = Annotated[str, Field(pattern=rf"^{_OWNER}/(\.?{_REPO}|[A-Za-z0-9_-][A-Za-z0-9._-]{{99}})$")]
+
+
+def _reachable(url: str) -> str:
+    """The address, if there can be a connection to it."""
+    try:
+        parts = httpx.URL(url)
+        can_be_called = bool(parts.host) and 0 < (parts.port or 1) < 65536
+    except (httpx.InvalidURL, ValueError):  # an international name that is none is a ValueError
+        can_be_called = False
+    if not can_be_called:
+        raise PydanticCustomError("url_parsing", "Input should be an address that can be called")
+    return url
+
+
 # Without user, path, query or fragment: what follows is the vendor's.
-ProviderUrl = Annotated[str, Field(max_length=255, pattern=r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?/?$")]
+ProviderUrl = Annotated[
+    str, Field(max_length=255, pattern=r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?/?$"), AfterValidator(_reachable)
+]
 DefaultRoles = Annotated[list[RoleName], Field(min_length=1, max_length=7), distinct]
 
 

@@ -2,7 +2,7 @@
 
 from functools import lru_cache
 
-from sqlalchemy import Integer, bindparam, delete, func, insert, select, true, update
+from sqlalchemy import Integer, bindparam, delete, func, insert, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from service.directory import accounts, api_keys, project_members, projects, tenants
@@ -98,6 +98,11 @@ def list_deliveries(by: frozenset[str], *, onward: bool) -> Statement:
 REQUEUE_DELIVERY = Statement(
     update(deliveries)
     .where(deliveries.c.id == bindparam("delivery_id", type_=deliveries.c.id.type))
-    .values(state="queued", attempts=0, next_attempt_at=func.now(), is_requeued=true())
+    .values(
+        state="queued",
+        attempts=0,
+        next_attempt_at=func.now(),
+        is_requeued=or_(deliveries.c.is_requeued, deliveries.c.state == "dead"),
+    )
     .returning(deliveries)
 )

@@ -8,8 +8,8 @@ of its lease; how it ended counts only while the lease is ours. No transaction i
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, TypeAlias, TypeVar
@@ -49,10 +49,14 @@ _WAIT_SECONDS = 5.0
 _PATIENT_SECONDS = 20.0
 # Of the caller's own time, for what comes behind the provider's answer.
 _KEPT_BACK_SECONDS = 0.5
+# Who did not answer for that long counts as one who fails.
+_SLOW_SECONDS = 4.0
 # Beyond those times, until whoever is at a delivery is taken for dead.
 _LEASE_MARGIN_SECONDS = 5.0
 _MOST_IN_HAND = 128
 _MOST_OF_ACCOUNT = 4
+# Callers of an account who wait for its provider at once: the rest of the process is for other accounts.
+_MOST_WAITING = 16
 # Pauses double from the setting up to this; the last attempt comes two to three days after the first.
 _LONGEST_PAUSE = 3600.0
 _MOST_ATTEMPTS = 80
@@ -94,7 +98,9 @@ class Deliveries:
             # Those that hang are nobody else's connections.
             limits=httpx.Limits(max_connections=None),
         )
-        self._breakers: dict[UUID, Breaker] = {}
+        # By account and address: a provider that an account is linked to anew has done nothing yet.
+        self._breakers: dict[tuple[UUID, str], Breaker] = {}
+        self._waiting = Counter[UUID | None]()
         # What the background has taken up, with its account, and what callers wait for.
         self._in_hand: dict[asyncio.Task[None], UUID] = {}
         self._for_callers = set[asyncio.Task[None]]()
@@ -120,14 +126,14 @@ class Deliveries:
             stored = await idempotency.replay(self._database, call, scope, CREATE)
             if stored is not None:
                 return stored
-            until = _until(call)
-            delivery = await self._claim(call, scope, values)
-            if delivery is not None:
-                ticket = await self._create(delivery, until)
-                if ticket is not None:
-                    return ticket
-                if call.idempotency_key is None:
-                    raise TicketError("unavailable", retry_after=1)
+            with self._waiting_for(call) as until:
+                delivery = await self._claim(call, scope, values)
+                if delivery is not None:
+                    ticket = await self._create(delivery, until)
+                    if ticket is not None:
+                        return ticket
+                    if call.idempotency_key is None:
+                        raise TicketError("unavailable", retry_after=1)
             await asyncio.sleep(random.uniform(*_LOOK_SECONDS))  # noqa: S311 - spreads looks, guards nothing
 
     async def deliver(self, call: Call, delivery_id: UUID) -> None:
@@ -135,10 +141,27 @@ class Deliveries:
 
         A caller who goes away breaks nothing off.
         """
-        task = asyncio.create_task(self._deliver(call, delivery_id, _until(call)))
-        self._for_callers.add(task)
-        task.add_done_callback(self._for_callers.discard)
-        await asyncio.wait([task])
+        with self._waiting_for(call) as until:
+            if until > _now():
+                task = asyncio.create_task(self._deliver(call, delivery_id, until))
+                self._for_callers.add(task)
+                task.add_done_callback(self._for_callers.discard)
+                await asyncio.wait([task])
+
+    @contextmanager
+    def _waiting_for(self, call: Call) -> Iterator[float]:
+        """Until when the account's provider may be asked for a caller, by the loop's clock: now, if too many wait."""
+        account_id = call.caller.account_id
+        if self._waiting[account_id] >= _MOST_WAITING:
+            yield _now()
+            return
+        self._waiting[account_id] += 1
+        try:
+            yield min(_now() + _WAIT_SECONDS, call.until - _KEPT_BACK_SECONDS)
+        finally:
+            self._waiting[account_id] -= 1
+            if not self._waiting[account_id]:
+                del self._waiting[account_id]
 
     async def _deliver(self, call: Call, delivery_id: UUID, until: float) -> None:
         named = {"account_id": call.caller.account_id, "delivery_id": delivery_id, **_lease(_WAIT_SECONDS)}
@@ -152,23 +175,37 @@ class Deliveries:
 
         It waits for none of it, and no account has more in hand than some: who hangs holds up nobody else.
         """
-        await database.all(queries.POSTPONE, {})
         # Few at a time, so that an account with many cannot fill all hands before it counts as busy.
         while rows := min(_MOST_OF_ACCOUNT, _MOST_IN_HAND - len(self._in_hand)):
             in_hand = Counter(self._in_hand.values())
             busy = [account_id for account_id, number in in_hand.items() if number >= _MOST_OF_ACCOUNT]
-            left_alone = [account_id for account_id, breaker in self._breakers.items() if breaker.is_open]
+            left_alone = [account_id for (account_id, _), breaker in self._breakers.items() if breaker.is_open]
             wanted = {"rows": rows, "busy": busy + left_alone}
             begun = _now()
             due = await database.all(queries.LEASE_DUE, {**wanted, **_lease(_PATIENT_SECONDS)})
             for delivery in due:
-                # For a creation that is not kept yet somebody may wait.
-                seconds = _PATIENT_SECONDS if delivery["is_kept"] else _WAIT_SECONDS
-                task = asyncio.create_task(self._work(delivery, begun + seconds))
+                task = asyncio.create_task(self._work_off(delivery, begun))
                 self._in_hand[task] = delivery["account_id"]
                 task.add_done_callback(self._in_hand.pop)
             if len(due) < rows:
                 return
+
+    async def postpone(self, database: Database) -> None:
+        """Put off what waits for others, of all accounts; run in the background, in every process."""
+        await database.all(queries.POSTPONE, {})
+
+    async def _work_off(self, delivery: Row | None, begun: float) -> None:
+        """Go on with a delivery that is ours, and then with whatever of its account is due."""
+        while delivery is not None:
+            # For a creation that is not kept yet somebody may wait.
+            await self._work(delivery, begun + (_PATIENT_SECONDS if delivery["is_kept"] else _WAIT_SECONDS))
+            account_id = delivery["account_id"]
+            if any(breaker.is_open for (of, _), breaker in self._breakers.items() if of == account_id):
+                return
+            begun = _now()
+            with suppress(TicketError):
+                named = {"account_id": account_id, **_lease(_PATIENT_SECONDS)}
+                delivery = await self._database.one(queries.LEASE_NEXT, named)
 
     async def _claim(self, call: Call, scope: str, values: Mapping[str, Any]) -> Row | None:
         """The creation, written down and ours; None while somebody else is at it."""
@@ -218,7 +255,7 @@ class Deliveries:
         if await self._is_answered(delivery):
             await self._database.one(queries.DROP_DELIVERY, _ours(delivery))
             return None
-        members = jsontext.parse(delivery["members"].text.encode())
+        members = _members_of(delivery)
         if delivery["is_requeued"] and delivery["is_kept"]:
             members = await self._by_now(delivery, members)
         new = NewExternal(str(delivery["ticket_id"]), *(members[name] for name in MEMBERS))
@@ -237,7 +274,8 @@ class Deliveries:
         """Write the ticket down, as `_create` says."""
         if isinstance(outcome, _Failure):
             if outcome.for_good:
-                await self._database.one(queries.DROP_DELIVERY, _ours(delivery))
+                if await self._database.one(queries.DROP_DELIVERY, _ours(delivery)) is None:
+                    return None
                 raise TicketError("provider_rejected", outcome.why)
             statements, known = queries.CREATE_QUEUED, _NOT_THERE | self._failure_row(delivery, outcome)
         else:
@@ -281,7 +319,8 @@ class Deliveries:
             await self._database.one(queries.DROP_DELIVERY, _ours(delivery))
         else:
             told = {"actor": events.SYSTEM, "request_id": delivery["request_id"]}
-            await self._database.one(queries.DELIVERED, {**_ours(delivery), **_ticket_of(delivery), **outcome, **told})
+            named = {**_ours(delivery), **_ticket_of(delivery), "sync_id": uuid7()}
+            await self._database.one(queries.DELIVERED, {**named, **outcome, **told})
 
     async def _update(self, delivery: Row, until: float) -> None:
         """Tell the provider of a change."""
@@ -289,7 +328,7 @@ class Deliveries:
         if ticket is None or ticket["external_ticket_id"] is None:
             await self._database.one(queries.DROP_DELIVERY, _ours(delivery))
             return
-        members = jsontext.parse(delivery["members"].text.encode())
+        members = _members_of(delivery)
         if delivery["is_requeued"]:
             members = {name: ticket[name] for name in members}
 
@@ -311,6 +350,10 @@ class Deliveries:
         """
         account_id, maybe_done = delivery["account_id"], delivery["maybe_done"]
         row = await self._database.one(queries.LINK, {"account_id": account_id})
+        is_doubtful = maybe_done and delivery["kind"] == "create"
+        if is_doubtful and delivery["asked_url"] not in (None, row and row["url"]):
+            why = "the account has another provider by now, or none, and the one before may have the ticket"
+            return _Failure(why, maybe_done, for_good=delivery["is_kept"])
         if row is None:
             return None
         if of is not None and not _has(row, of):
@@ -321,7 +364,7 @@ class Deliveries:
             return _Failure("the credential cannot be decrypted", maybe_done)
         if _now() >= until:
             return _Failure("no time was left to ask it", maybe_done)
-        breaker = self._breakers.setdefault(account_id, Breaker())
+        breaker = self._breakers.setdefault((account_id, link.url), Breaker())
         if not breaker.allows():
             return _Failure("the provider failed too often just now", maybe_done)
 
@@ -370,14 +413,20 @@ async def _find(provider: Provider, key: str) -> External | None:
 
 async def _answer(asked: Awaitable[T], breaker: Breaker, until: float, *, maybe_done: bool) -> T | _Failure:
     """What a provider answers, or why it does not; its breaker is told."""
+    begun = _now()
     try:
         async with asyncio.timeout_at(until):
             answer = await asked
-    except (UnavailableError, TimeoutError) as error:
+    except UnavailableError as error:
         breaker.ended(well=False)
-        done = error.done if isinstance(error, UnavailableError) else None
-        after = error.retry_after if isinstance(error, UnavailableError) else None
-        return _Failure(str(error) or "no answer in time", maybe_done or done is None, after)
+        return _Failure(str(error), maybe_done or error.done is None, error.retry_after)
+    except (TimeoutError, asyncio.CancelledError) as error:
+        # Who has little time, or leaves soon, says nothing of the provider.
+        if _now() - begun >= _SLOW_SECONDS:
+            breaker.ended(well=False)
+        if isinstance(error, asyncio.CancelledError):
+            raise
+        return _Failure("no answer in time", maybe_done=True)
     except UnlinkedError as error:
         breaker.ended(well=True)
         return _Failure(str(error), maybe_done)
@@ -397,17 +446,18 @@ def _now() -> float:
     return asyncio.get_running_loop().time()
 
 
-def _until(call: Call) -> float:
-    """How long the provider may be asked while a caller waits."""
-    return min(_now() + _WAIT_SECONDS, call.until - _KEPT_BACK_SECONDS)
-
-
 def _lease(seconds: float) -> dict[str, Any]:
     return {"lease": uuid7(), "lease_seconds": seconds + _LEASE_MARGIN_SECONDS}
 
 
 def _ours(delivery: Row) -> dict[str, Any]:
     return {name: delivery[name] for name in ("account_id", "lease")} | {"delivery_id": delivery["id"]}
+
+
+def _members_of(delivery: Row) -> dict[str, Any]:
+    # A ticket's metadata is some levels further down here.
+    members: dict[str, Any] = jsontext.parse(delivery["members"].text.encode(), 2 * jsontext.MAX_DEPTH)
+    return members
 
 
 def _ticket_of(delivery: Row) -> dict[str, Any]:

@@ -3,31 +3,43 @@
 Their tickets are written here too, where what is known of the delivery decides over that.
 """
 
+import json
+from typing import Any
+
 from sqlalchemy import (
     ARRAY,
     CTE,
+    JSON,
+    ColumnElement,
     Integer,
     Interval,
+    Select,
     Text,
     Uuid,
     all_,
     and_,
     bindparam,
+    case,
+    cast,
+    column,
     delete,
     exists,
     func,
     insert,
+    literal,
     literal_column,
     not_,
     null,
     or_,
     select,
+    true,
     update,
 )
 
 from service import events, idempotency
 from service.itsm import tables
 from service.itsm.queries import MINE, NEW, ONE, SHOWN, creation, members, tickets
+from service.providers.port import MEMBERS
 from service.providers.tables import deliveries, links
 from service.statement import Statement, bound, in_seconds
 
@@ -42,12 +54,20 @@ _OURS = (
     deliveries.c.lease == bindparam("lease", type_=Uuid),
 )
 _free = or_(deliveries.c.leased_until.is_(None), deliveries.c.leased_until < func.now())
+# Whoever had it before and did not say how it ended may have done it.
+_maybe_done = or_(deliveries.c.maybe_done, deliveries.c.leased_until.is_not(None))
+
+
+def _url_of(account_id: ColumnElement[Any]) -> ColumnElement[Any]:
+    return select(links.c.url).where(links.c.account_id == account_id).scalar_subquery()
+
+
 _leased = {
     "lease": bindparam("lease", type_=Uuid),
     "leased_until": in_seconds("lease_seconds"),
     "attempts": deliveries.c.attempts + 1,
-    # Whoever had it before and did not say how it ended may have done it.
-    "maybe_done": or_(deliveries.c.maybe_done, deliveries.c.leased_until.is_not(None)),
+    "maybe_done": _maybe_done,
+    "asked_url": case((_maybe_done, deliveries.c.asked_url), else_=_url_of(deliveries.c.account_id)),
 }
 
 
@@ -63,6 +83,7 @@ BEGIN_DELIVERY = Statement(
             "is_kept": False,
             "leased_until": in_seconds("lease_seconds"),
             "attempts": 1,
+            "asked_url": _url_of(bindparam("account_id", type_=Uuid)),
         }
     )
     .returning(deliveries)
@@ -95,6 +116,17 @@ _due_ids = (
 )
 # Of all accounts: the deliveries whose turn it is, leased.
 LEASE_DUE = Statement(update(deliveries).where(deliveries.c.id.in_(_due_ids)).values(_leased).returning(deliveries))
+# Of one account: the one whose turn it has been for longest.
+_next_id = (
+    select(deliveries.c.id)
+    .where(_due, deliveries.c.account_id == bindparam("account_id", type_=Uuid))
+    .order_by(deliveries.c.next_attempt_at)
+    .limit(1)
+    .with_for_update(skip_locked=True)
+)
+LEASE_NEXT = Statement(
+    update(deliveries).where(deliveries.c.id == _next_id.scalar_subquery()).values(_leased).returning(deliveries)
+)
 # One delivery, if it is its turn.
 LEASE = Statement(
     update(deliveries)
@@ -133,31 +165,55 @@ def _postpone() -> Statement:
 
 POSTPONE = _postpone()
 
+
+def _behind(ended: CTE) -> Select[Any]:
+    """The queued deliveries behind one that has ended, of the same ticket."""
+    later = deliveries.alias("later")
+    return (
+        select(later.c.id)
+        .where(later.c.ticket_id == ended.c.ticket_id, later.c.version > ended.c.version, later.c.state == "queued")
+        .correlate(ended)
+    )
+
+
+def _wake(ended: CTE, *conditions: ColumnElement[bool]) -> CTE:
+    """The next one, which is due as soon as this one has ended."""
+    first = _behind(ended).order_by(column("version")).limit(1).scalar_subquery()
+    return (
+        update(deliveries)
+        .where(deliveries.c.id == select(first).select_from(ended).where(*conditions).scalar_subquery())
+        .values(next_attempt_at=func.now())
+        .returning(deliveries.c.id)
+        .cte("woken")
+    )
+
+
 _gone = delete(deliveries).where(*_OURS).returning(deliveries).cte("gone")
-_behind = (
-    select(_earlier.c.id)
-    .where(_earlier.c.ticket_id == _gone.c.ticket_id, _earlier.c.version > _gone.c.version)
-    .where(_earlier.c.state == "queued")
-    .order_by(_earlier.c.version)
-    .limit(1)
-    .correlate(_gone)
-    .scalar_subquery()
-)
-_woken = (
-    update(deliveries)
-    .where(deliveries.c.id == select(_behind).select_from(_gone).scalar_subquery())
-    .values(next_attempt_at=func.now())
-    .returning(deliveries.c.id)
-    .cte("woken")
-)
+_woken = _wake(_gone)
+DROP_DELIVERY = Statement(select(_gone.c.id).add_cte(_woken))
+
 _failure = {
     **bound(deliveries, "maybe_done", "last_error", "state"),
     "next_attempt_at": in_seconds("pause"),
     "lease": null(),
     "leased_until": null(),
 }
-DROP_DELIVERY = Statement(select(_gone.c.id).add_cte(_woken))
-FAIL_DELIVERY = Statement(update(deliveries).where(*_OURS).values(_failure).returning(deliveries.c.id))
+
+
+def _fail() -> Statement:
+    """The statement that writes down how a delivery failed; one that is dead holds nothing up.
+
+    Behind a dead creation nothing waits: requeued, it tells what the ticket has by then.
+    """
+    failed = update(deliveries).where(*_OURS).values(_failure).returning(deliveries).cte("failed")
+    is_dead, is_creation = failed.c.state == "dead", failed.c.kind == "create"
+    behind = _behind(failed).lateral("behind")
+    of_dead = select(behind.c.id).select_from(failed.join(behind, true())).where(is_dead, is_creation)
+    needless = delete(deliveries).where(deliveries.c.id.in_(of_dead)).returning(deliveries.c.id).cte("needless")
+    return Statement(select(failed.c.id).add_cte(_wake(failed, is_dead, not_(is_creation)), needless))
+
+
+FAIL_DELIVERY = _fail()
 
 
 def _finish(claimed: CTE) -> idempotency.Creation:
@@ -192,7 +248,33 @@ def _delivered() -> Statement:
     told = select(after, events.changes(before, after, names).label("changes"))
     written = told.select_from(after.join(before, after.c.id == before.c.id)).cte("written")
     event = events.append(tables.events, written, "ticket.updated", written.c.changes, members(written))
-    return Statement(select(after).add_cte(event, _woken))
+    # Who changed the ticket while the creation was dead told nobody, and may have been about to as it was taken up.
+    requeued = select(
+        bindparam("sync_id", type_=Uuid),
+        after.c.account_id,
+        after.c.id,
+        after.c.version,
+        literal("update", Text),
+        cast(literal(json.dumps(dict.fromkeys(MEMBERS)), Text), JSON),
+        true(),
+        true(),
+        bindparam("actor", type_=Text),
+        bindparam("request_id", type_=Text),
+    ).where(exists(select(_gone.c.id).where(_gone.c.is_requeued)))
+    columns = [
+        "id",
+        "account_id",
+        "ticket_id",
+        "version",
+        "kind",
+        "members",
+        "is_kept",
+        "is_requeued",
+        "actor",
+        "request_id",
+    ]
+    sync = insert(deliveries).from_select(columns, requeued.select_from(after)).returning(deliveries.c.id).cte("sync")
+    return Statement(select(after).add_cte(event, _woken, sync))
 
 
 DELIVERED = _delivered()

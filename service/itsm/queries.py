@@ -140,11 +140,8 @@ def members(written: CTE) -> dict[str, ColumnElement[Any]]:
 def _mirror(after: CTE) -> CTE:
     """A delivery of the change, where the account's provider has the ticket or will have it."""
     is_linked = exists().where(links.c.account_id == after.c.account_id)
-    creation = and_(deliveries.c.ticket_id == after.c.id, deliveries.c.kind == "create")
-    will_have_it = or_(
-        # Also without a link: it may be linked again before anybody comes to the creation.
-        exists().where(creation, deliveries.c.state == "queued"),
-        and_(is_linked, or_(after.c.external_ticket_id.is_not(None), exists().where(creation))),
+    is_on_its_way = exists().where(
+        deliveries.c.ticket_id == after.c.id, deliveries.c.kind == "create", deliveries.c.state == "queued"
     )
     names = ["id", "account_id", "ticket_id", "version", "kind", "members", "is_kept", "actor", "request_id"]
     row = select(
@@ -157,7 +154,8 @@ def _mirror(after: CTE) -> CTE:
         true(),
         bindparam("actor", type_=Text),
         bindparam("request_id", type_=Text),
-    ).where(will_have_it)
+        # On its way without a link: it may be linked again before anybody comes to the creation.
+    ).where(or_(is_on_its_way, and_(is_linked, after.c.external_ticket_id.is_not(None))))
     return insert(deliveries).from_select(names, row).returning(deliveries.c.id).cte("delivery")
 
 

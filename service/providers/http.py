@@ -13,6 +13,8 @@ T = TypeVar("T")
 # For each member of ours: its name at a vendor, and what makes its value there of ours.
 Members = Mapping[str, tuple[str, Callable[[Any], object]]]
 
+# It took too long, something else is at it, it is locked, it is too early: not for good.
+_LATER = (408, 409, 423, 425)
 # Of a provider's message that callers and operators read.
 _MESSAGE_LENGTH = 500
 # Of an answer; a ticket with a long description comes back whole.
@@ -22,7 +24,7 @@ _MAX_BYTES = 8 * 1024 * 1024
 class Answer(NamedTuple):
     """What a provider said: a status below 500, and the JSON of its body.
 
-    It is neither 401 nor 429, and 403 only where an adapter takes that for a rejection.
+    It is none that says to come later or that we may not, but a 403 that an adapter takes for a rejection is here.
     """
 
     status: int
@@ -133,7 +135,7 @@ def _answer(
     retry_after = _seconds(response.headers.get("retry-after"))
     if status == 429:
         raise UnavailableError("it answered 429", done=False, retry_after=retry_after)
-    if status >= 500:
+    if status >= 500 or status in _LATER:
         raise UnavailableError(f"it answered {status}", done=done, retry_after=retry_after)
     if 300 <= status < 400:
         raise UnlinkedError(f"it answered {status}: its address is another")

@@ -182,9 +182,6 @@ class Jira:
                 return
             raise rejected(f"The transition {transition} is not valid for the status {now.get('name')} of this issue")
         answer = await self._http.send("POST", f"{path}/transitions", body={"transition": {"id": transition}})
-        if answer.status == 409:
-            # Somebody else is moving it.
-            raise UnavailableError(_words(answer), done=False)
         check(answer, _words, of_ticket=True)
 
     async def _asked(self, path: str, params: Mapping[str, str], *, is_issue: bool = False) -> Any:

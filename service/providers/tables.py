@@ -68,8 +68,9 @@ deliveries = Table(
     # Who is at it, and until when nobody else is.
     Column("lease", Uuid),
     Column("leased_until", DateTime(timezone=True)),
-    # Whether the provider may have done it: then it is looked for first.
+    # Whether the provider may have done it: then it is looked for first. It is the one that is or was at this address.
     Column("maybe_done", Boolean, nullable=False, server_default=false()),
+    Column("asked_url", Text),
     Column("last_error", Text),
     # Whether an operator has it tried again: it then tells what the ticket has by now, not what it had.
     Column("is_requeued", Boolean, nullable=False, server_default=false()),
@@ -85,6 +86,12 @@ KEY_INDEX = Index(
     postgresql_where=not_(deliveries.c.is_kept),
 )
 Index("provider_deliveries_ticket_idx", deliveries.c.ticket_id, deliveries.c.version, unique=True)
+Index(
+    "provider_deliveries_account_idx",
+    deliveries.c.account_id,
+    deliveries.c.next_attempt_at,
+    postgresql_where=deliveries.c.state == text("'queued'"),
+)
 Index(
     "provider_deliveries_due_idx",
     deliveries.c.next_attempt_at,

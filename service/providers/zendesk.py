@@ -56,7 +56,7 @@ class Zendesk:
             headers={"idempotency-key": ticket.key},
         )
         # In progress, or made for this key with other members, before they were changed here: `find` will tell.
-        if answer.status == 409 or (answer.status == 400 and answer.members.get("error") == "IdempotentRequestError"):
+        if answer.status == 400 and answer.members.get("error") == "IdempotentRequestError":
             raise UnavailableError("it has seen this key before", done=None)
         check(answer, _words)
         return self._external(member(answer.body, "ticket", dict, done=None), done=None)
@@ -77,8 +77,6 @@ class Zendesk:
         )
         if answer.status == 404:
             raise rejected("The ticket is no longer in Zendesk")
-        if answer.status == 409:
-            raise UnavailableError("it answered 409", done=False)
         if answer.status == 422 and _CLOSED in _words(answer):
             # Closed before, perhaps by this very change when its answer was lost.
             if changes == {"status": "closed"}:

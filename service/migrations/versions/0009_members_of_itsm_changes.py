@@ -1,4 +1,4 @@
-"""which members an ITSM event changed, and an index of the messages that are on their way.
+"""which members an ITSM event changed, where a provider was asked, and indexes of what is on its way.
 
 Revision 0009, after 0008.
 """
@@ -21,9 +21,18 @@ def upgrade() -> None:
         ["leased_until"],
         postgresql_where=sa.text("leased_until IS NOT NULL"),
     )
+    op.add_column("provider_deliveries", sa.Column("asked_url", sa.Text()))
+    op.create_index(
+        "provider_deliveries_account_idx",
+        "provider_deliveries",
+        ["account_id", "next_attempt_at"],
+        postgresql_where=sa.text("state = 'queued'"),
+    )
 
 
 def downgrade() -> None:
     """Undo."""
+    op.drop_index("provider_deliveries_account_idx", table_name="provider_deliveries")
+    op.drop_column("provider_deliveries", "asked_url")
     op.drop_index("itsm_webhook_messages_leased_idx", table_name="itsm_webhook_messages")
     op.drop_column("itsm_events", "members")
