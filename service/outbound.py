@@ -8,7 +8,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -87,11 +87,17 @@ class Outbound:
     async def post(self, url: str, headers: Mapping[str, str], body: bytes, seconds: float) -> Answer:
         """Post a JSON body; the answer is there once its headers are. Raises UnreachableError."""
         self._place(url)
-        sent = [(b"content-type", b"application/json"), (b"user-agent", _USER_AGENT)]
+        # With the brackets of an IPv6 address.
+        sent = [(b"host", urlsplit(url).netloc.encode()), (b"user-agent", _USER_AGENT)]
+        sent += [(b"content-type", b"application/json")]
         sent += [(name.encode(), value.encode()) for name, value in headers.items()]
-        async with _within(seconds), self._pool.stream("POST", url, headers=sent, content=body) as response:
+        async with AsyncExitStack() as stack:
+            async with _within(seconds):
+                stream = self._pool.stream("POST", url, headers=sent, content=body)
+                response = await stack.enter_async_context(stream)
             given = {name.lower(): value for name, value in response.headers}
-            with suppress(TimeoutError, httpcore.NetworkError, httpcore.ProtocolError):
+            # However the rest comes, it has answered.
+            with suppress(TimeoutError, httpcore.NetworkError, httpcore.ProtocolError, ssl.SSLError):
                 await _drain(response)
             return Answer(response.status, given.get(b"retry-after", b"").decode("latin-1") or None)
 

@@ -38,7 +38,7 @@ from sqlalchemy import (
 
 from service import events, idempotency
 from service.itsm import tables
-from service.itsm.queries import MINE, NEW, ONE, SHOWN, creation, members, tickets
+from service.itsm.queries import MINE, NEW, ONE, SHOWN, creation, of_change, tickets
 from service.providers.port import MEMBERS
 from service.providers.tables import deliveries, links
 from service.statement import Statement, bound, in_seconds
@@ -247,7 +247,7 @@ def _delivered() -> Statement:
     )
     told = select(after, events.changes(before, after, names).label("changes"))
     written = told.select_from(after.join(before, after.c.id == before.c.id)).cte("written")
-    event = events.append(tables.events, written, "ticket.updated", written.c.changes, members(written))
+    event = events.append(tables.events, written, "ticket.updated", written.c.changes, of_change(written))
     # Who changed the ticket while the creation was dead told nobody, and may have been about to as it was taken up.
     requeued = select(
         bindparam("sync_id", type_=Uuid),

@@ -113,7 +113,7 @@ def update_ticket(changed: frozenset[str], *, mirrored: bool = False) -> Stateme
         events.changes(before, after, sorted(changed)).label("changes"),
     )
     written = told.select_from(after.join(before, after.c.id == before.c.id)).cte("written")
-    others = [events.append(tables.events, written, written.c.kind, written.c.changes, members(written))]
+    others = [events.append(tables.events, written, written.c.kind, written.c.changes, of_change(written))]
     if "status" in changed:
         moved = written.c.old_status != written.c.status
         others.append(
@@ -131,10 +131,10 @@ def update_ticket(changed: frozenset[str], *, mirrored: bool = False) -> Stateme
     return Statement(changed_ticket.add_cte(*others))
 
 
-def members(written: CTE) -> dict[str, ColumnElement[Any]]:
-    """An event's names of the members that changed."""
+def of_change(written: CTE) -> dict[str, ColumnElement[Any]]:
+    """What an event says beside: which members changed, and when the ticket was."""
     names = select(func.json_object_keys(written.c.changes)).correlate(written).scalar_subquery()
-    return {"members": func.array(names, type_=ARRAY(Text))}
+    return {"members": func.array(names, type_=ARRAY(Text)), "updated_at": written.c.updated_at}
 
 
 def _mirror(after: CTE) -> CTE:

@@ -97,7 +97,8 @@ class Sending:
         busy = [account_id for account_id, number in of_account.items() if number >= queries.MOST_OF_ACCOUNT]
         rows = _AT_ONCE - len(under_way)
         try:
-            return await database.all(queries.LEASE_DUE, {"rows": rows, "busy": busy, "lease": uuid7()}) if rows else []
+            wanted = {"rows": rows, "failing_rows": max(0, rows - _AT_ONCE // 2), "busy": busy, "lease": uuid7()}
+            return await database.all(queries.LEASE_DUE, wanted) if rows else []
         except TicketError as error:
             _log.info("webhooks", outcome=error.reason)
             return []
@@ -138,7 +139,7 @@ class Sending:
         """Write down how an attempt ended, and what becomes of the message and its webhook."""
         attempt = {name: message[name] for name in (*OF_WEBHOOK, *MESSAGE, "attempted_at", "lease")} | {
             "id": f"dlv_{ULID()}",
-            "attempt": message["attempts"],
+            "attempt": message["attempts"] + 1,
             "duration_ms": round(seconds * 1000),
             "succeeded": end.is_success,
             "status_code": end.status,
@@ -146,8 +147,8 @@ class Sending:
         }
         if end.is_success:
             await database.one(queries.OVER, attempt)
-            if message["failing_since"] is not None:
-                await database.one(queries.RECOVERED, _webhook(message))
+            # Also where it began to fail while this one was on its way.
+            await database.one(queries.RECOVERED, _webhook(message))
             return
         async with database.transaction() as connection:
             await self._record_failure(connection, attempt, end)

@@ -102,9 +102,9 @@ events = event_table(
     Column("account_id", Uuid, nullable=False),
     Column("live", Boolean, nullable=False),
     ticket_id=Column("ticket_id", Uuid, nullable=False),
-    # The members that `changes` names, so that one that did change is found without reading them all. Null for a
-    # creation, and where a process wrote it that knew nothing of this column.
-    own=(Column("members", ARRAY(Text)),),
+    # The members that `changes` names, so that one that did change is found without reading them all, and the ticket's
+    # `updated_at` as of this version. Null for a creation, and where a process wrote it that knew nothing of these.
+    own=(Column("members", ARRAY(Text)), Column("updated_at", DateTime(timezone=True))),
 )
 
 webhooks = Table(

@@ -68,9 +68,9 @@ def delivery(row: Row) -> View:
 def ticket_as_of(row: Row, event: Row) -> View:
     """The ticket of a row whose members are those as of an event.
 
-    When an older version was written nobody kept; its event was told in the same moment.
+    Events of creations do not say when the ticket was changed, nor do old ones.
     """
     view = ticket(row)
     if event["version"] < row["version"]:
-        view["updated_at"] = row["created_at"] if event["version"] == 1 else event["told_at"]
+        view["updated_at"] = row["created_at"] if event["version"] == 1 else event["updated_at"] or event["told_at"]
     return view

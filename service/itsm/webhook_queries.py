@@ -53,9 +53,7 @@ webhooks, messages, attempts, history, tickets = (
     tables.tickets,
 )
 KEPT_ATTEMPTS = 100
-# The queue of a webhook that does not get on ends about here; the rest waits where it is, in the events. (Whoever looks
-# for what is due looks at all that wait.)
-_QUEUE = 200
+_WAITING_AT_ONCE = 500
 # How many messages of a webhook are on their way at once, and while it fails.
 MOST_OF_WEBHOOK, _MOST_OF_FAILING = 4, 1
 # How many messages of an account a process takes up at once.
@@ -99,10 +97,15 @@ CREATE = _create()
 
 @lru_cache(maxsize=8)
 def update_webhook(changed: frozenset[str]) -> Statement:
-    """The statement that changes these members; one that is switched on or off has no reason to be off any more."""
+    """The statement that changes these members.
+
+    One that is switched on or off has no reason to be off any more, and what failed at another address is no failure.
+    """
     values: dict[str, Any] = {name: bindparam(f"new_{name}", type_=webhooks.c[name].type) for name in sorted(changed)}
     if "is_active" in changed:
-        values |= {"disabled_reason": null(), "failing_since": null()}
+        values["disabled_reason"] = null()
+    if changed & {"is_active", "url"}:
+        values["failing_since"] = null()
     values["updated_at"] = events.next_instant(webhooks.c.updated_at)
     return Statement(update(webhooks).where(*_ONE).values(values).returning(webhooks))
 
@@ -171,20 +174,27 @@ _of_webhook = and_(
 )
 
 
-def _take(room: int = _QUEUE) -> Select[Any]:
-    """Of all accounts: a webhook that has not been told of everything and has room in its queue, for a transaction."""
-    queue = select(literal(1)).where(_of_webhook).correlate(webhooks).limit(room).subquery("queue")
-    return (
-        select(webhooks, events.ALL_ENDED_BEFORE.label("fence"))
-        .where(webhooks.c.id != all_(bindparam("failed", type_=ARRAY(Text))))
-        .where(webhooks.c.is_active, _has_news, select(func.count()).select_from(queue).scalar_subquery() < room)
-        .order_by(webhooks.c.transaction_id, webhooks.c.event_id)
-        .limit(1)
-        .with_for_update(skip_locked=True, key_share=True)
-    )
-
-
-TAKE = Statement(_take())
+_room = bindparam("room", type_=Integer)
+_queue = select(literal(1)).where(_of_webhook).correlate(webhooks).limit(_room).subquery("queue")
+# It has not been told of everything, and has room in its queue.
+_waits = and_(
+    webhooks.c.is_active,
+    _has_news,
+    select(func.count()).select_from(_queue).scalar_subquery() < _room,
+)
+# Of all accounts: webhooks that wait, those first that are furthest behind.
+WAITING = Statement(
+    select(*(webhooks.c[name] for name in ("account_id", "live", "id")))
+    .where(webhooks.c.id != all_(bindparam("failed", type_=ARRAY(Text))), _waits)
+    .order_by(webhooks.c.transaction_id, webhooks.c.event_id)
+    .limit(_WAITING_AT_ONCE)
+)
+# One of them for a transaction, if it still waits and nobody else has it.
+TAKE = Statement(
+    select(webhooks, events.ALL_ENDED_BEFORE.label("fence"))
+    .where(*_ONE, _waits)
+    .with_for_update(skip_locked=True, key_share=True)
+)
 
 
 def _news() -> Statement:
@@ -203,6 +213,7 @@ def _news() -> Statement:
             new.c.version,
             new.c.type,
             new.c.created_at.label("told_at"),
+            new.c.updated_at,
             select(func.array_agg(pair.c.key, type_=ARRAY(Text))).scalar_subquery().label("names"),
             select(func.array_agg(before, type_=ARRAY(JSON))).select_from(pair).scalar_subquery().label("befores"),
         ).order_by(new.c.transaction_id, new.c.id)
@@ -310,6 +321,8 @@ def _lease_due() -> Statement:
         select(
             *(messages.c[name] for name in _KEY),
             messages.c.next_attempt_at,
+            webhooks.c.failing_since.is_not(None).label("is_failing"),
+            oldest_first.label("place"),
             (oldest_first + func.coalesce(on_their_way.c.number, 0) <= at_once).label("is_let"),
         )
         .select_from(
@@ -320,14 +333,28 @@ def _lease_due() -> Statement:
         .where(_due, _is_next, messages.c.account_id != all_(bindparam("busy", type_=ARRAY(Uuid))))
         .subquery("due")
     )
-    of_account = func.row_number().over(partition_by=due.c.account_id, order_by=due.c.next_attempt_at)
-    let = select(due, of_account.label("of_account")).where(due.c.is_let).subquery("let")
+    # Who fails comes behind who does not, and a webhook's second message behind the first of another.
+    turn = [due.c.is_failing, due.c.place, due.c.next_attempt_at]
+    let = (
+        select(
+            due,
+            func.row_number()
+            .over(partition_by=[due.c.account_id, due.c.is_failing], order_by=turn)
+            .label("of_account"),
+            func.row_number().over(partition_by=due.c.is_failing, order_by=turn).label("of_kind"),
+        )
+        .where(due.c.is_let)
+        .cte("let")
+        # Statistics of a moment when little was due would have it worked out for each message anew.
+        .prefix_with("MATERIALIZED")
+    )
     locked = (
         select(*(messages.c[name] for name in _KEY))
         .select_from(messages.join(let, and_(*(let.c[name] == messages.c[name] for name in _KEY))))
         # Once more for those that another process took in between.
-        .where(let.c.of_account <= MOST_OF_ACCOUNT, _due)
-        .order_by(messages.c.next_attempt_at)
+        .where(_due, let.c.of_account <= case((let.c.is_failing, MOST_OF_ACCOUNT // 2), else_=MOST_OF_ACCOUNT))
+        .where(or_(not_(let.c.is_failing), let.c.of_kind <= bindparam("failing_rows", type_=Integer)))
+        .order_by(let.c.is_failing, let.c.place, let.c.next_attempt_at)
         .limit(bindparam("rows", type_=Integer))
         .with_for_update(of=messages, skip_locked=True)
         .cte("locked")
@@ -338,7 +365,6 @@ def _lease_due() -> Statement:
         .values(
             lease=bindparam("lease", type_=Uuid),
             leased_until=func.now() + _LEASE_TIME,
-            attempts=messages.c.attempts + 1,
         )
         .returning(messages)
         .cte("leased")
@@ -378,7 +404,13 @@ def _recorded(end: Any) -> Statement:
     oldest: Select[Any] = (
         select(attempts.c.id).where(*_log).order_by(attempts.c.id.desc()).offset(KEPT_ATTEMPTS - 1).limit(1)
     )
-    old = delete(attempts).where(*_log, attempts.c.id <= oldest.scalar_subquery()).returning(attempts.c.id)
+    # What another removes at this moment need not be waited for, with a message in hand that it may wait for.
+    too_old = select(attempts.c.id).where(*_log, attempts.c.id <= oldest.scalar_subquery())
+    old = (
+        delete(attempts)
+        .where(*_log, attempts.c.id.in_(too_old.with_for_update(skip_locked=True)))
+        .returning(attempts.c.id)
+    )
     return Statement(select(exists(select(ended.c.version)).label("was_ours")).add_cte(written, old.cte("old")))
 
 
@@ -388,16 +420,24 @@ TO_TRY_AGAIN = _recorded(
     update(messages)
     .where(*_ours)
     .values(
-        next_attempt_at=in_seconds("pause"),
+        # Those that broke off here are not counted: they say nothing of the receiver.
+        attempts=bindparam("attempt", type_=Integer),
+        # Nothing where it was switched off meanwhile.
+        next_attempt_at=case((exists().where(*_ONE, webhooks.c.is_active), in_seconds("pause")), else_=null()),
         lease=null(),
         leased_until=null(),
     )
 )
 
-RECOVERED = Statement(update(webhooks).where(*_ONE).values(failing_since=null()).returning(webhooks.c.id))
+RECOVERED = Statement(
+    update(webhooks)
+    .where(*_ONE, webhooks.c.failing_since.is_not(None))
+    .values(failing_since=null())
+    .returning(webhooks.c.id)
+)
 FAILING = Statement(
     update(webhooks)
-    .where(*_ONE, webhooks.c.failing_since.is_(None))
+    .where(*_ONE, webhooks.c.is_active, webhooks.c.failing_since.is_(None))
     .values(failing_since=func.now())
     .returning(webhooks.c.id)
 )

@@ -10,7 +10,7 @@ import structlog
 from ulid import ULID
 
 from service import jsontext
-from service.database import Connection, Database
+from service.database import Connection, ConstraintViolationError, Database
 from service.errors import TicketError, invalid
 from service.itsm import views
 from service.itsm import webhook_queries as queries
@@ -34,6 +34,9 @@ _SECRET_BYTES = 32
 _TOLD_LENGTH = 100
 # Events of one webhook that become messages in one transaction; each may have half a megabyte.
 _ROWS = 25
+# The queue of a webhook that does not get on ends about here; the rest waits where it is, in the events. (Whoever looks
+# for what is due looks at all that wait.)
+_QUEUE = 200
 
 _log = structlog.get_logger()
 
@@ -76,8 +79,8 @@ async def update_webhook(host: WebhookHost, call: Call, command: UpdateWebhook) 
     named, values = _named(call, command.path.webhook_id), {f"new_{name}": value for name, value in changed.items()}
     async with host.database.transaction() as connection:
         webhook = _found(await connection.one(queries.update_webhook(frozenset(changed)), named | values))
-        if "is_active" in changed:
-            await connection.all(queries.RESUME if changed["is_active"] else queries.HOLD, named)
+        if changed.keys() & {"is_active", "url"}:
+            await connection.all(queries.RESUME if webhook["is_active"] else queries.HOLD, named)
     return views.webhook(webhook)
 
 
@@ -113,7 +116,10 @@ async def list_deliveries(connection: Connection, call: Call, command: WebhookNa
 async def replay_delivery(connection: Connection, call: Call, command: ReplayDelivery) -> View:
     """Queue the message of an attempt once more, as it was."""
     named = {**_named(call, command.path.webhook_id), "delivery_id": command.path.delivery_id}
-    attempt = await connection.one(queries.REPLAY, named)
+    try:
+        attempt = await connection.one(queries.REPLAY, named)
+    except ConstraintViolationError:
+        attempt = None  # the webhook is being deleted
     if attempt is None:
         raise TicketError("not_found", "Delivery not found")
     return views.delivery(attempt)
@@ -125,20 +131,29 @@ async def fan_out(database: Database) -> None:
     A webhook's place moves in the transaction that queues its messages, so none is queued twice and none is left out.
     """
     failed: list[str] = []
-    while True:
-        webhook = None
-        try:
-            async with database.transaction() as connection:
-                webhook = await connection.one(queries.TAKE, {"failed": failed})
-                if webhook is None:
-                    return
-                await _tell(connection, webhook)
-        except Exception as error:
-            # As broad as the work it repeats: one webhook must not hold up all others.
-            if webhook is None:
-                raise
-            _log.warning("webhooks", webhook=webhook["id"], exc_info=error)
-            failed.append(webhook["id"])
+    while waiting := await database.all(queries.WAITING, {"failed": failed, "room": _QUEUE}):
+        told = 0
+        # Each some, so that who is far behind holds up no other.
+        for one in waiting:
+            try:
+                told += await _tell_some(database, one)
+            except Exception as error:
+                # As broad as the work it repeats: one webhook must not hold up all others.
+                _log.warning("webhooks", webhook=one["id"], exc_info=error)
+                failed.append(one["id"])
+        if not told:
+            return  # others are at them
+
+
+async def _tell_some(database: Database, waiting: Row) -> bool:
+    """Queue some of what a webhook has to be told; False if it no longer waits, or somebody else is at it."""
+    named = {"account_id": waiting["account_id"], "live": waiting["live"], "webhook_id": waiting["id"]}
+    async with database.transaction() as connection:
+        webhook = await connection.one(queries.TAKE, {**named, "room": _QUEUE})
+        if webhook is None:
+            return False
+        await _tell(connection, webhook)
+    return True
 
 
 async def _tell(connection: Connection, webhook: Row) -> None:

@@ -116,7 +116,7 @@ def test_the_reasons_are_those_of_the_contract() -> None:
 
 
 # What the background asks, of all accounts or tenants.
-OF_ALL = {"LEASE_DUE", "POSTPONE", "MERGE_TOTALS", "TAKE", "DUE_TICKETS"}
+OF_ALL = {"LEASE_DUE", "POSTPONE", "MERGE_TOTALS", "WAITING", "DUE_TICKETS"}
 # Found by an idempotency key, whose scope the operation makes of its own.
 OF_KEYS = {"KEY_HOLDER", "TAKE_OVER"}
 

@@ -38,8 +38,7 @@ async def test_one_far_behind_is_told_of_each_change_as_it_was(
     bodies = machine.rows("SELECT version, body FROM itsm_webhook_messages ORDER BY version")
     assert [version for version, _ in bodies] == list(range(1, len(told) + 1))
     for (_, body), ticket in zip(bodies, told, strict=True):
-        data = jsontext.parse(body.encode())["data"]
-        assert jsontext.dump({**data, "updated_at": 0}) == jsontext.dump({**ticket, "updated_at": 0})
+        assert jsontext.dump(jsontext.parse(body.encode())["data"]) == jsontext.dump(ticket)
 
 
 async def test_an_account_whose_webhooks_hang_holds_up_no_other(

@@ -15,6 +15,7 @@ depends_on = None
 def upgrade() -> None:
     """Apply. Older events need no names: what reads them works them out."""
     op.add_column("itsm_events", sa.Column("members", sa.ARRAY(sa.Text())))
+    op.add_column("itsm_events", sa.Column("updated_at", sa.DateTime(timezone=True)))
     op.create_index(
         "itsm_webhook_messages_leased_idx",
         "itsm_webhook_messages",
@@ -35,4 +36,5 @@ def downgrade() -> None:
     op.drop_index("provider_deliveries_account_idx", table_name="provider_deliveries")
     op.drop_column("provider_deliveries", "asked_url")
     op.drop_index("itsm_webhook_messages_leased_idx", table_name="itsm_webhook_messages")
+    op.drop_column("itsm_events", "updated_at")
     op.drop_column("itsm_events", "members")
