@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -182,25 +183,34 @@ async def test_everything_but_2xx_is_a_failure(
     assert (await process.log(account, webhook))[0]["succeeded"]
 
 
+@pytest.mark.parametrize(("failures", "most"), [(0, 4), (1, 1)], ids=["good so far", "failing"])
 async def test_slow_ones_hold_up_no_other(
-    machine: Machine, process: Process, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+    machine: Machine, process: Process, receiver: Receiver, failures: int, most: int
 ) -> None:
-    account = Account()
-    async with Receiver().listening() as dead:
-        dead.faults = ["hang"] * 100
+    account, dead = Account(), Receiver()
+    async with dead.listening():
+        dead.planned["/hook"] = [Response(500)] * failures
         slow = await process.register(account, dead.url + "/hook")
         await process.register(account, receiver.url + "/hook")
+        for n in range(failures):
+            await process.create(account, subject=f"Fails {n}")
+        await machine.tell(process)
+        dead.faults = ["hang"] * 100
         for n in range(9):
             await process.create(account, subject=str(n))
         await machine.fan_out(process)
         work = asyncio.create_task(process.sending.work(process.database))
-        await until(lambda: len(receiver.requests) == 9)
+        await until(lambda: len(receiver.requests) == failures + 9)
         # No more than a few are on their way to one that is silent.
-        assert len(dead.requests) == webhook_queries.MOST_OF_WEBHOOK
+        assert len(dead.requests) == failures + most
         assert not work.done()
+        # Nor does another process send more.
+        async with machine.process() as other:
+            await other.sending.work(other.database)
+        assert len(dead.requests) == failures + most
         work.cancel()
         await asyncio.gather(work, return_exceptions=True)
-        assert await process.log(account, slow) == []
+        assert [entry["status_code"] for entry in await process.log(account, slow)] == [500] * failures
 
 
 async def test_410_disables_at_once(machine: Machine, process: Process, receiver: Receiver) -> None:
@@ -299,15 +309,22 @@ async def test_it_is_asked_again_no_sooner_than_it_wants(machine: Machine, recei
 async def test_for_a_day_both_secrets_sign(machine: Machine, process: Process, receiver: Receiver) -> None:
     account = Account()
     webhook = await process.register(account, receiver.url + "/hook")
-    rotated = await process.do(account, webhooks.rotate_secret, webhook_id=webhook["id"])
-    await process.create(account)
-    await machine.tell(process)
-    machine.rows("UPDATE itsm_webhooks SET previous_secret_until = now() - interval '1 second'")
-    await process.create(account)
-    await machine.tell(process)
+    first = webhook["secret"]
+    second, third = [
+        (await process.do(account, webhooks.rotate_secret, webhook_id=webhook["id"]))["secret"] for _ in range(2)
+    ]
+    assert len({first, second, third}) == 3
+    # It changed last when it was rotated.
+    [(good_for,)] = machine.rows("SELECT previous_secret_until - updated_at FROM itsm_webhooks")
+    assert good_for == timedelta(hours=24)
+    for left in ("1 minute", "-1 second"):
+        machine.rows("UPDATE itsm_webhooks SET previous_secret_until = now() + %s::interval", left)
+        await process.create(account)
+        await machine.tell(process)
     during, after = receiver.requests
-    assert during.headers["webhook-signature"] == signatures(during, rotated["secret"], webhook["secret"])
-    assert after.headers["webhook-signature"] == signatures(after, rotated["secret"])
+    # The one before the last is good no more.
+    assert during.headers["webhook-signature"] == signatures(during, third, second)
+    assert after.headers["webhook-signature"] == signatures(after, third)
 
 
 async def test_the_readme_says_how_to_verify(machine: Machine, process: Process, receiver: Receiver) -> None:

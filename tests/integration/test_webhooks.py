@@ -3,11 +3,12 @@
 import asyncio
 import base64
 import re
-from collections import Counter
-from collections.abc import AsyncIterator
+from datetime import datetime
 from typing import Any
 
+import grpc
 import pytest
+from emulators.http import Response
 from harness import METHODS, Grpc, Rest
 from hooks import EVENTS, Account, Machine, Receiver, signatures, until
 from system import Credential, Program, World
@@ -165,13 +166,51 @@ async def test_every_method_asks_for_the_scope(door: Door, world: World, operati
     reply.failed("missing_scope", "API key missing required scope: webhooks:manage")
 
 
-async def test_an_account_has_at_most_twenty_in_each_mode(rest: Rest, world: World, program: Program) -> None:
-    replies = await asyncio.gather(*(rest.call("itsm.create_webhook", program.credential, body=NEW) for _ in range(24)))
-    assert Counter(reply.status for reply in replies) == {201: 20, 409: 4}
+async def test_an_account_has_at_most_twenty_in_each_mode(door: Door, world: World, program: Program) -> None:
     words = "There are 20 webhooks already, which is the most"
-    (await rest.call("itsm.create_webhook", program.credential, body=NEW)).failed("already_exists", words)
+    replies = await asyncio.gather(*(door.call("itsm.create_webhook", program.credential, body=NEW) for _ in range(24)))
+    assert len(await listed(door, program.credential)) == 20
+    refused = [reply for reply in replies if reply.status not in (201, grpc.StatusCode.OK)]
+    assert len(refused) == 4
+    for reply in (*refused, await door.call("itsm.create_webhook", program.credential, body=NEW)):
+        reply.failed("already_exists", words)
     test = await world.program(scopes=MANAGE, account_id=program.account_id, test=True)
-    await register(rest, test.credential)
+    await register(door, test.credential)
+    # One that goes makes room for one.
+    gone = {"webhook_id": (await listed(door, program.credential))[7]["id"]}
+    (await door.call("itsm.delete_webhook", program.credential, path=gone)).succeeded(204)
+    await register(door, program.credential)
+    (await door.call("itsm.create_webhook", program.credential, body=NEW)).failed("already_exists", words)
+
+
+@pytest.mark.parametrize(
+    ("status", "is_active", "reason"), [(500, True, None), (410, False, "It answered 410: it is gone")]
+)
+async def test_one_that_fails_says_since_when_and_why_it_is_off(
+    door: Door, world: World, program: Program, receiver: Receiver, status: int, is_active: bool, reason: str | None
+) -> None:
+    who = program.credential
+    # As often as it may be asked before the end.
+    receiver.planned["/hook"] = [Response(status)] * 20
+    made = await register(door, who, url=receiver.url + "/hook")
+    path = {"webhook_id": made["id"]}
+    (await door.call("itsm.create", who, body=TICKET)).succeeded(201)
+    shown = await _failing(door, who)
+    [(since,)] = world.rows("SELECT failing_since FROM itsm_webhooks WHERE id = %s", made["id"])
+    assert datetime.fromisoformat(shown["failing_since"]) == since
+    assert (shown["is_active"], shown["disabled_reason"]) == (is_active, reason)
+    # Switched on by its account it is as new.
+    receiver.planned.clear()
+    on = (await door.call("itsm.update_webhook", who, path=path, body={"is_active": True})).succeeded()
+    assert (on["is_active"], on["disabled_reason"], on["failing_since"]) == (True, None, None)
+
+
+async def _failing(door: Door, who: Credential) -> Any:
+    """The one webhook that is listed, once it fails."""
+    while True:
+        [webhook] = await listed(door, who)
+        if webhook["failing_since"] is not None:
+            return webhook
 
 
 async def test_a_change_is_told_and_logged_and_replayed(door: Door, program: Program, receiver: Receiver) -> None:
@@ -211,13 +250,6 @@ async def _logged(door: Door, who: Credential, path: dict[str, str]) -> Any:
         deliveries = (await door.call("itsm.deliveries", who, path=path)).succeeded()["deliveries"]
         if deliveries:
             return deliveries[0]
-
-
-@pytest.fixture
-async def receiver() -> AsyncIterator[Receiver]:
-    receiver = Receiver()
-    async with receiver.listening():
-        yield receiver
 
 
 REFUSED = [
