@@ -12,7 +12,7 @@ from emulators.http import Request, Response, Server
 from hooks import EVENTS, Account, Machine, Process, Receiver, signatures, until
 
 from service import jsontext
-from service.itsm import sending, webhook_queries, webhooks
+from service.itsm import sending, webhooks
 
 # Of numbers that no double is.
 METADATA = b'{"n": 1000000000000000000000000000001, "a": [1.50]}'
