@@ -99,6 +99,8 @@ async def test_an_account_is_linked_to_one_provider(
                 *("", "acme.example", "ftp://acme.example", "https://", "https://acme.example/api", "https://a b"),
                 *("https://user:word@acme.example", "https://acme.example?x", "https://acme.example#x"),
                 *("https://acme.example\n", "https://acme.example:123456", "https://" + "a" * 255, "HTTPS://é.example"),
+                # What no connection can be made to.
+                *("https://acme.example:65536", "https://acme.example:99999", "https://xn--a", "https://xn--"),
             )
         ),
         ({"credential": ""}, ["credential"]),
