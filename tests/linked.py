@@ -7,8 +7,9 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import psycopg
-from emulators.freshservice import API_KEY, Freshservice
-from emulators.http import Request, Response
+from emulators.freshservice import Freshservice
+from emulators.http import Request, Response, Server
+from emulators.vendors import FRESHSERVICE, Vendor
 from harness import Grpc, Reply, Rest
 from system import ENCRYPTION_KEY, Program, World
 
@@ -70,10 +71,32 @@ async def linked(world: World, desk: Desk | None = None) -> AsyncIterator[tuple[
         yield program, listening
 
 
-async def link(world: World, program: Program, desk: Desk, credential: str = API_KEY) -> None:
-    options = {"default_email": "desk@example.com"}
-    given = {"provider": "freshservice", "url": desk.url, "credential": credential, "options": options}
-    await world.operate(admin.link_provider, account_id=program.account_id, **given)
+@asynccontextmanager
+async def linked_to(world: World, vendor: Vendor, **options: Any) -> AsyncIterator[tuple[Program, Any]]:
+    """A program of an account that is linked to a vendor's emulator, with these options of the link beside its own."""
+    async with vendor.emulator().listening() as desk:
+        program = await world.program()
+        await link(world, program, desk, vendor=vendor, **options)
+        yield program, desk
+
+
+async def link(
+    world: World,
+    program: Program,
+    desk: Server,
+    credential: str | None = None,
+    vendor: Vendor = FRESHSERVICE,
+    url: str | None = None,
+    **options: Any,
+) -> None:
+    await world.operate(
+        admin.link_provider,
+        account_id=program.account_id,
+        provider=vendor.name,
+        url=url or desk.url,
+        credential=credential or vendor.credential,
+        options={**vendor.options, **options},
+    )
 
 
 async def create(door: Door, program: Program, key: str | None = None, **members: Any) -> Reply:
@@ -92,9 +115,7 @@ async def update(door: Door, program: Program, ticket: Any, **changes: Any) -> A
 
 def external(desk: Desk, number: int = 0) -> dict[str, str]:
     """What a ticket says of the one that a desk has of it."""
-    id_ = str(desk.tickets[number]["id"])
-    url = f"{desk.url}/a/tickets/{id_}"
-    return {"external_provider": "freshservice", "external_ticket_id": id_, "external_ticket_url": url}
+    return FRESHSERVICE.external(desk, number)
 
 
 NOWHERE = {"external_provider": None, "external_ticket_id": None, "external_ticket_url": None}
@@ -196,3 +217,11 @@ async def processes(world: World, number: int) -> AsyncIterator[list[Process]]:
             stack.push_async_callback(process.database.close)
             stack.push_async_callback(process.deliveries.close)
         yield running
+
+
+@asynccontextmanager
+async def alone(world: World) -> AsyncIterator[Process]:
+    """The only process, with nothing on its way that an earlier test has left."""
+    world.run("DELETE FROM provider_deliveries")
+    async with processes(world, 1) as [process]:
+        yield process

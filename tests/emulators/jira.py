@@ -39,11 +39,11 @@ def _refused_by_desk(status: int, message: str) -> RefusedError:
     return RefusedError(Response(status, words))
 
 
-class Jira:
+class Jira(Server):
     """A site; its issues stand in the order in which they were made."""
 
     def __init__(self) -> None:
-        self.server = Server(self._handle)
+        super().__init__(self._take)
         self.issues: list[dict[str, Any]] = []
         # Account ids by e-mail address.
         self.customers: dict[str, str] = {}
@@ -69,7 +69,7 @@ class Jira:
         """In what status an issue is."""
         return str(self._issue(key)["status"])
 
-    def _handle(self, request: Request) -> Response:
+    def _take(self, request: Request) -> Response:
         _check_headers(request)
         for method, pattern, answer in self._routes:
             match = re.fullmatch(pattern, request.path)
@@ -107,8 +107,8 @@ class Jira:
         reporter = {"accountId": MYSELF if email is None else self.customers[email]}
         first = {"key": key, "status": "Waiting for support", "priority": {"name": "Medium"}, "reporter": reporter}
         self.issues.append(first | fields)
-        self.server.faults.extend(self.faults_after_creation)
-        links = {"web": f"{self.server.url}/servicedesk/customer/portal/{DESK}/{key}"}
+        self.faults.extend(self.faults_after_creation)
+        links = {"web": f"{self.url}/servicedesk/customer/portal/{DESK}/{key}"}
         made = {"issueId": str(10000 + len(self.issues)), "issueKey": key, "_links": links}
         return Response(201, made | {"currentStatus": {"status": "Waiting for support"}})
 
@@ -205,6 +205,6 @@ def _checked(fields: Any) -> dict[str, Any]:
 async def jira(*faults: Fault) -> AsyncIterator[Jira]:
     """A site that listens, and fails so at first."""
     site = Jira()
-    site.server.faults.extend(faults)
-    async with site.server.listening():
+    site.faults.extend(faults)
+    async with site.listening():
         yield site

@@ -67,18 +67,16 @@ def _refused(status: int, message: str, detail: str | None = None) -> RefusedErr
     return RefusedError(Response(status, {"error": {"message": message, "detail": detail}, "status": "failure"}))
 
 
-class ServiceNow:
+class ServiceNow(Server):
     """One instance; its incidents stand in the order in which they were made."""
 
     def __init__(self) -> None:
-        self.server = Server(self._handle)
+        super().__init__(self._take)
         self.incidents: list[dict[str, str]] = []
         self.users: list[dict[str, str]] = []
         # What it answers to writes, and to searches, instead of doing them.
         self.refusal: Refusal | None = None
         self.search_refusal: Refusal | None = None
-        # What it answers to a write instead of what it is documented to; the write is done.
-        self.garbled: Response | None = None
         # Old instances and missing rights: an unknown member in a query is ignored, so everything matches.
         self.ignores_conditions = False
 
@@ -87,7 +85,7 @@ class ServiceNow:
         self.users.append({"sys_id": uuid.uuid4().hex, "email": email, "active": str(active).lower()})
         return self.users[-1]["sys_id"]
 
-    def _handle(self, request: Request) -> Response:
+    def _take(self, request: Request) -> Response:
         _check_headers(request)
         match = re.fullmatch(r"/api/now/table/(\w+)(?:/([0-9a-f]{32}))?", request.path)
         if match is None:
@@ -115,7 +113,7 @@ class ServiceNow:
             self.incidents.append(incident)
         else:
             known[sys_id].update(incident)
-        return self.garbled or Response(200 if sys_id else 201, {"result": _shown(incident, request.query)})
+        return Response(200 if sys_id else 201, {"result": _shown(incident, request.query)})
 
     def _made(self, old: Mapping[str, str], body: Mapping[str, str]) -> dict[str, str]:
         incident = {**old, **{name: text[: _LENGTHS.get(name, len(text))] for name, text in body.items()}}
@@ -176,6 +174,6 @@ def _shown(row: Mapping[str, str], query: Mapping[str, str]) -> dict[str, str]:
 async def servicenow(*faults: Fault) -> AsyncIterator[ServiceNow]:
     """An instance that listens, and fails so at first."""
     instance = ServiceNow()
-    instance.server.faults.extend(faults)
-    async with instance.server.listening():
+    instance.faults.extend(faults)
+    async with instance.listening():
         yield instance

@@ -19,12 +19,15 @@ from linked import (
     external,
     get,
     kept,
+    link,
     linked,
     until,
     update,
 )
 from system import World
 from tickets.itsm.v1 import service_pb2, service_pb2_grpc
+
+from service.admin import operations as admin
 
 MISMATCH = "Idempotency key reused with a different payload"
 DOWN: Fault = "503"
@@ -85,6 +88,32 @@ async def test_whatever_fails_there_is_one_ticket_there_and_here(rest: Rest, rpc
             assert (await create(door, program, "key")).succeeded(201) == ticket
 
     await asyncio.gather(*(outlast(fault, door) for fault in get_args(Fault) for door in (rest, rpc)))
+
+
+# It looks like an address, and is none that anything can be sent to: the adapter breaks on it.
+BROKEN = "https://xn--a"
+
+
+async def test_a_provider_that_cannot_even_be_asked_fails_no_call(door: Door, world: World) -> None:
+    async with linked(world) as (program, desk):
+        there = (await create(door, program)).succeeded(201)
+        await link(world, program, desk, url=BROKEN)
+        for key in ("key", None):
+            ticket = (await create(door, program, key)).succeeded(201)
+            assert {name: ticket[name] for name in NOWHERE} == NOWHERE
+            assert await get(door, program, ticket) == ticket
+            changed = await update(door, program, ticket, subject="Changed")
+            assert (changed["subject"], changed["external_ticket_id"]) == ("Changed", None)
+            if key:
+                assert (await create(door, program, key)).succeeded(201) == ticket
+        queued = deliveries(world, program.account_id)
+        assert [one[:2] for one in queued] == [("create", "queued"), ("update", "queued")] * 2
+        # The background is at it too, and may have failed too often before the second one came.
+        whys = [why for kind, _, why in queued if kind == "create"]
+        assert set(whys) <= {"internal", "the provider failed too often just now"}
+        assert len(desk.requests) == 1
+        assert await get(door, program, there) == there
+        await world.operate(admin.unlink_provider, account_id=program.account_id)
 
 
 async def test_test_keys_and_other_accounts_have_no_provider(door: Door, world: World) -> None:

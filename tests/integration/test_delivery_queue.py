@@ -14,15 +14,17 @@ from linked import (
     TICKET,
     WORDS,
     Process,
+    alone,
     deliveries,
     external,
     link,
     linked,
-    processes,
 )
+from structlog.testing import capture_logs
 from system import World
 
 from service.admin import operations as admin
+from service.errors import TicketError
 from service.itsm import breaker
 from service.itsm import deliveries as code
 
@@ -31,8 +33,7 @@ DOWN: Fault = "503"
 
 @pytest.fixture
 async def process(apart: World) -> AsyncIterator[Process]:
-    apart.run("DELETE FROM provider_deliveries")
-    async with processes(apart, 1) as [process]:
+    async with alone(apart) as process:
         yield process
 
 
@@ -265,17 +266,76 @@ async def test_what_waits_in_vain_is_put_off_until_the_one_before_has_ended(apar
         assert desk.asked[1:] == [("POST", TICKET["subject"]), *(("PUT", {"subject": f"s{n}"}) for n in range(3))]
 
 
+# Why an account's provider does not take seven tickets, though it is there: five failures would open its breaker.
+@pytest.mark.parametrize("why", ["unlinked", "rejected"])
+async def test_a_provider_that_answers_is_not_left_alone(apart: World, process: Process, why: str) -> None:
+    async with linked(apart) as (program, desk):
+        if why == "unlinked":
+            await link(apart, program, desk, credential="old")
+        for n in range(1, 8):
+            if why == "unlinked":
+                await process.create(program)
+            else:
+                with pytest.raises(TicketError, match="provider_rejected"):
+                    await process.create(program, **BAD)
+            assert len(desk.requests) == n
+        # Nor does the background leave it alone.
+        await process.work()
+        await process.work()
+        await link(apart, program, desk)
+        assert (await process.create(program))["external_ticket_id"] is not None
+        await process.work_off()
+        assert len(desk.tickets) == (8 if why == "unlinked" else 1)
+
+
+class Broken:
+    """An adapter with a mistake in it."""
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    async def create(self, *_: object) -> None:
+        raise KeyError("issueKey")
+
+    find = update = create
+
+
+# Where it breaks: while the vendor's adapter is made, or while that asks.
+@pytest.mark.parametrize("broken", [lambda *_: 1 / 0, Broken], ids=["made", "asked"])
 async def test_what_breaks_here_is_written_down_and_tried_again(
-    apart: World, process: Process, monkeypatch: pytest.MonkeyPatch
+    apart: World, process: Process, monkeypatch: pytest.MonkeyPatch, broken: Any
 ) -> None:
     async with linked(apart) as (program, desk):
         ticket = await process.create(program)
-        with monkeypatch.context() as patch:
-            patch.setattr(code, "provider", lambda *_: 1 / 0)
+        with monkeypatch.context() as patch, capture_logs() as logs:
+            patch.setattr(code, "provider", broken)
             await process.update(program, ticket, subject="Changed")
-        assert deliveries(apart, program.account_id) == [("update", "queued", "internal")]
+            other = await process.create(program, "key", subject="Other")
+            assert {name: other[name] for name in NOWHERE} == NOWHERE
+            queued = "SELECT kind, state, last_error, maybe_done FROM provider_deliveries ORDER BY kind"
+            expected = [("create", "queued", "internal", True), ("update", "queued", "internal", True)]
+            assert apart.rows(queued) == expected
+            # In the background too.
+            await process.work()
+            assert apart.rows(queued) == expected
+            assert apart.rows("SELECT DISTINCT attempts FROM provider_deliveries") == [(2,)]
+            assert [line["outcome"] for line in logs] == ["internal"] * 4
+        assert len(desk.requests) == 1
         await process.work_off()
-        assert desk.tickets[0]["subject"] == "Changed"
+        assert [one["subject"] for one in desk.tickets] == ["Changed", "Other"]
+        assert await process.create(program, "key", subject="Other") == other
+
+
+async def test_what_breaks_here_again_and_again_is_left_alone(
+    apart: World, process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with linked(apart) as (program, _):
+        monkeypatch.setattr(code, "provider", Broken)
+        with capture_logs():
+            for _ in range(6):
+                await process.create(program)
+        reasons = "SELECT last_error, count(*) FROM provider_deliveries GROUP BY 1 ORDER BY 2"
+        assert apart.rows(reasons) == [("the provider failed too often just now", 1), ("internal", 5)]
 
 
 async def test_who_has_no_time_left_asks_nobody(

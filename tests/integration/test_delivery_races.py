@@ -12,6 +12,7 @@ from emulators.http import Fault, Response
 from linked import (
     Desk,
     Process,
+    alone,
     deliveries,
     kept,
     linked,
@@ -29,8 +30,7 @@ DOWN: Fault = "503"
 
 @pytest.fixture
 async def process(apart: World) -> AsyncIterator[Process]:
-    apart.run("DELETE FROM provider_deliveries")
-    async with processes(apart, 1) as [process]:
+    async with alone(apart) as process:
         yield process
 
 

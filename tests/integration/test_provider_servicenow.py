@@ -1,54 +1,31 @@
 """The adapter for ServiceNow against a strict emulator of its Table API, over real sockets."""
 
-import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 from uuid import uuid4
 
-import httpx
 import pytest
 from emulators import servicenow as emulator
-from emulators.http import FAULTS, Fault, Response
-from pydantic import ValidationError
+from emulators.http import Fault, Response
+from emulators.vendors import asking, new
 
 from service.providers.port import (
     Link,
-    NewExternal,
+    Provider,
     RejectedError,
     UnavailableError,
     UnlinkedError,
 )
-from service.providers.servicenow import Options, ServiceNow
 
 NOWHERE = "0" * 32
 HARD_TEXTS = ("two\nlines", "Ünïcödé 🎫 漢字", '"quoted" \\ ^ = & javascript:', " spaces ")
-# Made once: reading the certificates takes longer than all else of a test.
-TLS = httpx.create_ssl_context()
-# What a write ends in, and a read; `slow` ends when whoever asks has no more patience.
-OUTCOMES: dict[Fault, tuple[type[Exception], bool | None]] = {
-    fault: (TimeoutError if fault == "slow" else UnavailableError, False if fault == "429" else None)
-    for fault in FAULTS
-}
 
 
-def new(**members: Any) -> NewExternal:
-    """A ticket with only what is required, and these."""
-    given: dict[str, Any] = {
-        "key": str(uuid4()),
-        "subject": "Mail is down",
-        "description": "Since nine.",
-        "status": "open",
-    }
-    return NewExternal(**{**given, "priority": None, "requester_email": None, **members})
-
-
-@asynccontextmanager
-async def adapter(
+def adapter(
     url: str, *, credential: str = emulator.CREDENTIAL, options: Any = None, patience: float = 10
-) -> AsyncIterator[ServiceNow]:
-    async with httpx.AsyncClient(timeout=httpx.Timeout(10, read=patience), verify=TLS, trust_env=False) as client:
-        yield ServiceNow(client, Link("servicenow", url + "/", credential, options or {}))
+) -> AbstractAsyncContextManager[Provider]:
+    return asking(Link("servicenow", url + "/", credential, options or {}), patience)
 
 
 @pytest.fixture
@@ -58,8 +35,8 @@ async def instance() -> AsyncIterator[emulator.ServiceNow]:
 
 
 @pytest.fixture
-async def desk(instance: emulator.ServiceNow) -> AsyncIterator[ServiceNow]:
-    async with adapter(instance.server.url) as desk:
+async def desk(instance: emulator.ServiceNow) -> AsyncIterator[Provider]:
+    async with adapter(instance.url) as desk:
         yield desk
 
 
@@ -67,14 +44,14 @@ def without_ids(incident: dict[str, str]) -> dict[str, str]:
     return {name: value for name, value in incident.items() if name not in ("sys_id", "number")}
 
 
-async def test_a_ticket_with_every_member(instance: emulator.ServiceNow, desk: ServiceNow) -> None:
+async def test_a_ticket_with_every_member(instance: emulator.ServiceNow, desk: Provider) -> None:
     instance.user("ada@example.com", active=False)
     caller = instance.user("ADA@example.com")
     ticket = new(status="resolved", priority="urgent", requester_email="ada@example.com")
     made = await desk.create(ticket)
     [incident] = instance.incidents
     assert made.id == incident["sys_id"]
-    assert made.url == f"{instance.server.url}/nav_to.do?uri=incident.do%3Fsys_id%3D{made.id}"
+    assert made.url == f"{instance.url}/nav_to.do?uri=incident.do%3Fsys_id%3D{made.id}"
     assert without_ids(incident) == {
         "short_description": "Mail is down",
         "description": "Since nine.",
@@ -89,7 +66,7 @@ async def test_a_ticket_with_every_member(instance: emulator.ServiceNow, desk: S
     }
 
 
-async def test_a_ticket_with_only_what_is_required(instance: emulator.ServiceNow, desk: ServiceNow) -> None:
+async def test_a_ticket_with_only_what_is_required(instance: emulator.ServiceNow, desk: Provider) -> None:
     ticket = new()
     await desk.create(ticket)
     assert without_ids(instance.incidents[0]) == {
@@ -104,7 +81,7 @@ async def test_a_ticket_with_only_what_is_required(instance: emulator.ServiceNow
 
 
 @pytest.mark.parametrize("text", HARD_TEXTS)
-async def test_texts_arrive_as_they_are(instance: emulator.ServiceNow, desk: ServiceNow, text: str) -> None:
+async def test_texts_arrive_as_they_are(instance: emulator.ServiceNow, desk: Provider, text: str) -> None:
     made = await desk.create(new(subject=text, description=text))
     await desk.update(made.id, {"description": text * 2})
     incident = instance.incidents[0]
@@ -114,7 +91,7 @@ async def test_texts_arrive_as_they_are(instance: emulator.ServiceNow, desk: Ser
 @pytest.mark.parametrize(
     ("priority", "theirs"), [("urgent", "1"), ("high", "2"), ("medium", "3"), ("low", "4"), (None, "5")]
 )
-async def test_priorities(instance: emulator.ServiceNow, desk: ServiceNow, priority: str | None, theirs: str) -> None:
+async def test_priorities(instance: emulator.ServiceNow, desk: Provider, priority: str | None, theirs: str) -> None:
     made = await desk.create(new(priority=priority))
     other = await desk.create(new(priority="high" if priority is None else None))
     await desk.update(other.id, {"priority": priority})
@@ -135,7 +112,7 @@ async def test_states_with_what_they_demand(
     instance: emulator.ServiceNow, status: str, at_first: str, later: str, beside: dict[str, str]
 ) -> None:
     options = {"close_code": "Resolved by caller", "close_notes": "Thanks", "hold_reason": "4"}
-    async with adapter(instance.server.url, options=options) as desk:
+    async with adapter(instance.url, options=options) as desk:
         await desk.create(new(status=status))
         other = await desk.create(new())
         await desk.update(other.id, {"status": status})
@@ -147,7 +124,7 @@ async def test_states_with_what_they_demand(
 
 @pytest.mark.parametrize("email", ["ada@example.com", "o^r^ADA@example.com", None, "nobody@example.com"])
 async def test_the_requester_is_a_user_or_nobody(
-    instance: emulator.ServiceNow, desk: ServiceNow, email: str | None
+    instance: emulator.ServiceNow, desk: Provider, email: str | None
 ) -> None:
     known = {
         address: instance.user(address) for address in ("bob@example.com", "ada@example.com", "o^r^ada@example.com")
@@ -161,7 +138,7 @@ async def test_the_requester_is_a_user_or_nobody(
 
 
 async def test_nobody_is_the_requester_where_users_cannot_be_searched(
-    instance: emulator.ServiceNow, desk: ServiceNow
+    instance: emulator.ServiceNow, desk: Provider
 ) -> None:
     instance.user("bob@example.com")
     instance.ignores_conditions = True
@@ -169,20 +146,20 @@ async def test_nobody_is_the_requester_where_users_cannot_be_searched(
     assert "caller_id" not in instance.incidents[0]
 
 
-async def test_an_update_changes_what_it_names_in_one_call(instance: emulator.ServiceNow, desk: ServiceNow) -> None:
+async def test_an_update_changes_what_it_names_in_one_call(instance: emulator.ServiceNow, desk: Provider) -> None:
     made = await desk.create(new(priority="low"))
     before = dict(instance.incidents[0])
     await desk.update(made.id, {"subject": "Mail is slow"})
     assert instance.incidents == [before | {"short_description": "Mail is slow"}]
-    asked = len(instance.server.requests)
+    asked = len(instance.requests)
     await desk.update(made.id, {"description": "Since ten.", "status": "pending", "priority": "high"})
     changed = {"description": "Since ten.", "state": "3", "hold_reason": "1"}
     changed |= {"impact": "2", "urgency": "1", "priority": "2", "short_description": "Mail is slow"}
     assert instance.incidents == [before | changed]
-    assert len(instance.server.requests) == asked + 1
+    assert len(instance.requests) == asked + 1
 
 
-async def test_only_the_ticket_of_a_key_is_found(instance: emulator.ServiceNow, desk: ServiceNow) -> None:
+async def test_only_the_ticket_of_a_key_is_found(instance: emulator.ServiceNow, desk: Provider) -> None:
     other, ticket = new(), new()
     await desk.create(other)
     made = await desk.create(ticket)
@@ -194,7 +171,7 @@ async def test_only_the_ticket_of_a_key_is_found(instance: emulator.ServiceNow, 
     assert await desk.find(str(uuid4())) is None
 
 
-async def test_a_rejection_is_told_in_its_words(instance: emulator.ServiceNow, desk: ServiceNow) -> None:
+async def test_a_rejection_is_told_in_its_words(instance: emulator.ServiceNow, desk: Provider) -> None:
     made = await desk.create(new())
     instance.refusal = (400, "Operation Failed", "No incidents\non  Sundays")
     with pytest.raises(RejectedError, match=r"^Operation Failed: No incidents on Sundays$"):
@@ -204,7 +181,7 @@ async def test_a_rejection_is_told_in_its_words(instance: emulator.ServiceNow, d
     assert len(instance.incidents) == 1
 
 
-async def test_an_incident_that_is_gone_rejects_changes(desk: ServiceNow) -> None:
+async def test_an_incident_that_is_gone_rejects_changes(desk: Provider) -> None:
     with pytest.raises(RejectedError, match=r"^No Record found: Record doesn't exist"):
         await desk.update(NOWHERE, {"subject": "Again"})
 
@@ -213,7 +190,7 @@ async def test_an_incident_that_is_gone_rejects_changes(desk: ServiceNow) -> Non
     ("path", "credential"), [("", "ticket.service:wrong"), ("/elsewhere", emulator.CREDENTIAL)], ids=["401", "no API"]
 )
 async def test_a_wrong_link_is_for_the_operator(instance: emulator.ServiceNow, path: str, credential: str) -> None:
-    async with adapter(instance.server.url + path, credential=credential) as desk:
+    async with adapter(instance.url + path, credential=credential) as desk:
         with pytest.raises(UnlinkedError):
             await desk.find("key")
         if not path:
@@ -224,7 +201,7 @@ async def test_a_wrong_link_is_for_the_operator(instance: emulator.ServiceNow, p
 
 
 async def test_an_instance_that_lets_nothing_be_made_is_for_the_operator(
-    instance: emulator.ServiceNow, desk: ServiceNow
+    instance: emulator.ServiceNow, desk: Provider
 ) -> None:
     instance.refusal = (404, "Invalid table", "")
     with pytest.raises(UnlinkedError):
@@ -245,7 +222,7 @@ async def test_an_instance_that_lets_nothing_be_made_is_for_the_operator(
     ids=[*emulator.BY_RULES, *emulator.BY_RIGHTS, "message", "in between", "nothing", "401"],
 )
 async def test_rules_reject_a_record_and_missing_rights_are_for_the_operator(
-    instance: emulator.ServiceNow, desk: ServiceNow, refusal: emulator.Refusal, error: type[Exception]
+    instance: emulator.ServiceNow, desk: Provider, refusal: emulator.Refusal, error: type[Exception]
 ) -> None:
     made = await desk.create(new())
     before = dict(instance.incidents[0])
@@ -259,7 +236,7 @@ async def test_rules_reject_a_record_and_missing_rights_are_for_the_operator(
 
 
 async def test_a_data_policy_of_the_instance_rejects_what_it_demands(
-    instance: emulator.ServiceNow, desk: ServiceNow
+    instance: emulator.ServiceNow, desk: Provider
 ) -> None:
     words = "Operation Failed: Data Policy Exception: The following fields are mandatory: short_description"
     made = await desk.create(new())
@@ -271,7 +248,7 @@ async def test_a_data_policy_of_the_instance_rejects_what_it_demands(
 
 @pytest.mark.parametrize("refusal", [*emulator.BY_RULES.values(), *emulator.BY_RIGHTS.values()])
 async def test_a_refused_search_says_nothing_of_the_ticket(
-    instance: emulator.ServiceNow, desk: ServiceNow, refusal: emulator.Refusal
+    instance: emulator.ServiceNow, desk: Provider, refusal: emulator.Refusal
 ) -> None:
     made = await desk.create(new())
     before = dict(instance.incidents[0])
@@ -287,80 +264,18 @@ async def test_a_refused_search_says_nothing_of_the_ticket(
     "body", [None, [], "no", {"error": "no"}, {"error": None}, {"error": {"detail": ["Data Policy Exception"]}}]
 )
 async def test_a_403_without_words_is_for_the_operator(
-    instance: emulator.ServiceNow, desk: ServiceNow, body: Any
+    instance: emulator.ServiceNow, desk: Provider, body: Any
 ) -> None:
-    instance.server.says = [Response(403, body)]
+    instance.says = [Response(403, body)]
     with pytest.raises(UnlinkedError):
         await desk.create(new())
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-async def test_a_creation_that_fails_is_made_once_in_the_end(fault: Fault) -> None:
-    error, done = OUTCOMES[fault]
-    ticket = new()
-    async with emulator.servicenow(fault) as instance:
-        async with adapter(instance.server.url, patience=0.3 if "hang" in fault else 10) as desk:
-            with pytest.raises(error) as failure:
-                async with asyncio.timeout(0.5 if fault == "slow" else None):
-                    await desk.create(ticket)
-            if isinstance(failure.value, UnavailableError):
-                assert failure.value.done is done
-                assert failure.value.retry_after == (1 if fault in ("429", "500", "503") else None)
-        async with adapter(instance.server.url) as desk:
-            found = await desk.find(ticket.key)
-            assert (found is not None) == FAULTS[fault]
-            assert (found or await desk.create(ticket)).id == instance.incidents[0]["sys_id"]
-        assert len(instance.incidents) == 1
-
-
 @pytest.mark.parametrize("fault", ["429", "500", "reset", "hang", "html"])
-async def test_a_failed_question_has_changed_nothing(fault: Fault) -> None:
-    async with emulator.servicenow(fault, fault) as instance:
-        async with adapter(instance.server.url, patience=0.3 if fault == "hang" else 10) as desk:
-            for asked in (desk.find("key"), desk.create(new(requester_email="ada@example.com"))):
-                with pytest.raises(UnavailableError) as failure:
-                    await asked
-                assert failure.value.done is False
+async def test_a_failed_question_for_the_requester_has_changed_nothing(fault: Fault) -> None:
+    async with emulator.servicenow(fault) as instance:
+        async with adapter(instance.url, patience=0.3 if fault == "hang" else 10) as desk:
+            with pytest.raises(UnavailableError) as failure:
+                await desk.create(new(requester_email="ada@example.com"))
+        assert failure.value.done is False
         assert instance.incidents == []
-
-
-@pytest.mark.parametrize("fault", FAULTS)
-async def test_an_update_that_fails_can_be_done_again(fault: Fault) -> None:
-    error, done = OUTCOMES[fault]
-    async with emulator.servicenow() as instance:
-        async with adapter(instance.server.url, patience=0.3 if "hang" in fault else 10) as desk:
-            made = await desk.create(new())
-            instance.server.faults.append(fault)
-            with pytest.raises(error) as failure:
-                async with asyncio.timeout(0.5 if fault == "slow" else None):
-                    await desk.update(made.id, {"status": "closed"})
-            assert getattr(failure.value, "done", None) is done
-        async with adapter(instance.server.url) as desk:
-            await desk.update(made.id, {"status": "closed"})
-        assert instance.incidents[0]["state"] == "7"
-
-
-@pytest.mark.parametrize("body", [None, [], {}, {"result": None}, {"result": {}}, {"result": {"sys_id": 7}}])
-async def test_an_answer_without_an_id_leaves_open_whether_it_was_done(
-    instance: emulator.ServiceNow, desk: ServiceNow, body: Any
-) -> None:
-    instance.garbled = Response(201, body)
-    with pytest.raises(UnavailableError) as failure:
-        await desk.create(new())
-    assert failure.value.done is None
-
-
-@pytest.mark.parametrize("row", [{}, {"sys_id": ""}, {"sys_id": 7}])
-async def test_what_is_found_without_an_id_is_not_missing(
-    instance: emulator.ServiceNow, desk: ServiceNow, row: dict[str, Any]
-) -> None:
-    instance.server.says = [Response(200, {"result": [{"correlation_id": "key", **row}]})]
-    with pytest.raises(UnavailableError) as failure:
-        await desk.find("key")
-    assert failure.value.done is False
-
-
-def test_options_are_those_that_are_known() -> None:
-    for wrong in ({"close": "x"}, {"close_code": ""}, {"hold_reason": 1}, {"close_notes": None}):
-        with pytest.raises(ValidationError):
-            Options.model_validate(wrong)

@@ -5,13 +5,12 @@ from typing import Any
 
 import httpx
 import pytest
-from emulators.http import FAULTS, Fault, Response
+from emulators.http import Response
 from emulators.zendesk import AGENT, CREDENTIAL
 from emulators.zendesk import Zendesk as Desk
-from pydantic import ValidationError
 
-from service.providers.port import Link, NewExternal, RejectedError, UnavailableError, UnlinkedError
-from service.providers.zendesk import Options, Zendesk
+from service.providers.port import Link, NewExternal, RejectedError, UnavailableError
+from service.providers.zendesk import Zendesk
 
 KEY = "01a20139-af25-72bc-a26c-14d6b397c063"
 WHOLE = NewExternal(KEY, "VPN is down", "Since nine.", "pending", "high", "ada@example.com")
@@ -21,7 +20,6 @@ ADA = {"name": "ada", "email": "ada@example.com"}
 Call = Callable[[Zendesk], Coroutine[Any, Any, object]]
 CALLS: dict[str, Call] = {
     "create": lambda provider: provider.create(WHOLE),
-    "find": lambda provider: provider.find(KEY),
     "update": lambda provider: provider.update("500", {"subject": "Changed"}),
 }
 
@@ -39,8 +37,8 @@ async def client() -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-def at(desk: Desk, client: httpx.AsyncClient, credential: str = CREDENTIAL, **options: object) -> Zendesk:
-    return Zendesk(client, Link("zendesk", desk.url + "/", credential, options))
+def at(desk: Desk, client: httpx.AsyncClient, **options: object) -> Zendesk:
+    return Zendesk(client, Link("zendesk", desk.url + "/", CREDENTIAL, options))
 
 
 @pytest.fixture
@@ -192,74 +190,3 @@ async def test_rejections_of_another_form(desk: Desk, provider: Zendesk, status:
 async def test_update_of_a_ticket_that_is_gone(provider: Zendesk) -> None:
     with pytest.raises(RejectedError, match=r"^The ticket is no longer in Zendesk$"):
         await provider.update("404", {"status": "closed"})
-
-
-@pytest.mark.parametrize("call", CALLS)
-async def test_wrong_credential(desk: Desk, client: httpx.AsyncClient, call: str) -> None:
-    with pytest.raises(UnlinkedError):
-        await CALLS[call](at(desk, client, f"{AGENT}/token:another"))
-    assert desk.tickets == []
-
-
-@pytest.mark.parametrize("call", ["create", "find"])
-async def test_wrong_address(desk: Desk, provider: Zendesk, call: str) -> None:
-    desk.says = [Response(404, {"error": "InvalidEndpoint", "description": "Not found"})]
-    with pytest.raises(UnlinkedError):
-        await CALLS[call](provider)
-
-
-@pytest.mark.parametrize("options", [{"closed_as": "pending"}, {"more": 1}])
-def test_options_that_are_none(options: dict[str, object]) -> None:
-    with pytest.raises(ValidationError):
-        Options.model_validate(options)
-
-
-def impatient(fault: Fault) -> httpx.AsyncClient:
-    return httpx.AsyncClient(timeout=httpx.Timeout(5, read=0.05 if fault.split()[0] in ("hang", "slow") else 5))
-
-
-@pytest.mark.parametrize("call", CALLS)
-@pytest.mark.parametrize("fault", FAULTS)
-async def test_faults(desk: Desk, provider: Zendesk, fault: Fault, call: str) -> None:
-    if call == "update":
-        await provider.create(WHOLE)
-    desk.retry_after = "17"
-    desk.faults = [fault]
-    async with impatient(fault) as client:
-        with pytest.raises(UnavailableError) as failure:
-            await CALLS[call](at(desk, client))
-    # A search changes nothing, and a 429 says that nothing was done; of anything else nobody can know.
-    assert failure.value.done is (False if call == "find" or fault == "429" else None)
-    if fault == "429":
-        assert failure.value.retry_after == 17
-    if call == "create":
-        found = await provider.find(KEY)
-        assert (found is not None, len(desk.tickets)) == (FAULTS[fault], FAULTS[fault])
-    elif call == "update":
-        assert (desk.tickets[0]["subject"] == "Changed") == FAULTS[fault]
-
-
-async def test_nobody_listens(client: httpx.AsyncClient) -> None:
-    desk = Desk()
-    async with desk.listening():
-        provider = at(desk, client)
-    for call in CALLS.values():
-        with pytest.raises(UnavailableError) as failure:
-            await call(provider)
-        assert failure.value.done is False
-
-
-@pytest.mark.parametrize("body", [None, [], {}, {"ticket": None}, {"ticket": {}}, {"ticket": {"id": "no number"}}])
-async def test_created_and_not_told_what(desk: Desk, provider: Zendesk, body: object) -> None:
-    desk.says = [Response(201, body)]
-    with pytest.raises(UnavailableError) as failure:
-        await provider.create(WHOLE)
-    assert failure.value.done is None
-
-
-@pytest.mark.parametrize("body", [None, {}, {"tickets": {}}, {"tickets": [{"external_id": KEY}]}])
-async def test_found_and_not_told_what(desk: Desk, provider: Zendesk, body: object) -> None:
-    desk.says = [Response(200, body)]
-    with pytest.raises(UnavailableError) as failure:
-        await provider.find(KEY)
-    assert failure.value.done is False

@@ -1,11 +1,16 @@
-"""When an account's provider is left alone, and when it is tried again."""
+"""When an account's provider is left alone, when it is tried again, and which of its failures count."""
 
+import asyncio
+import math
 from types import SimpleNamespace
 
 import pytest
+from structlog.testing import capture_logs
 
 from service.itsm import breaker as code
 from service.itsm.breaker import Breaker
+from service.itsm.deliveries import _answer, _Failure
+from service.providers.port import RejectedError, UnavailableError, UnlinkedError
 
 
 class Clock:
@@ -56,3 +61,53 @@ def test_calls_that_were_allowed_before_count_too(clock: Clock) -> None:
     # The last of them went well after all.
     breaker.ended(well=True)
     assert breaker.allows()
+
+
+# What a provider does, what is made of it where nothing was done before, and whether the breaker counts it.
+@pytest.mark.parametrize(
+    ("error", "failure", "counts"),
+    [
+        (None, None, False),
+        (RejectedError("No"), _Failure("No", False, for_good=True), False),
+        # It is there and says who is wrong.
+        (UnlinkedError("it answered 401"), _Failure("it answered 401", False), False),
+        (UnavailableError("it answered 503", done=None), _Failure("it answered 503", True), True),
+        (UnavailableError("it answered 429", done=False, retry_after=7), _Failure("it answered 429", False, 7), True),
+        (TimeoutError(), _Failure("no answer in time", True), True),
+        # What no adapter should raise, and what httpx raises of addresses that it cannot encode.
+        (ZeroDivisionError(), _Failure("internal", True), True),
+        (UnicodeError("label empty or too long"), _Failure("internal", True), True),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
+)
+@pytest.mark.parametrize("maybe_done", [False, True])
+async def test_which_failures_count(
+    error: Exception | None, failure: _Failure | None, counts: bool, maybe_done: bool
+) -> None:
+    async def asked() -> str:
+        if error is not None:
+            raise error
+        return "answer"
+
+    breaker = Breaker()
+    for _ in range(5):
+        with capture_logs() as logs:
+            answer = await _answer(asked(), breaker, math.inf, maybe_done=maybe_done)
+        if failure is None:
+            assert answer == "answer"
+        else:
+            # What may have been done before may still be.
+            is_open = failure.maybe_done or maybe_done
+            assert answer == _Failure(failure.why, is_open, failure.retry_after, failure.for_good)
+        # What is a mistake of ours is for whoever reads the log.
+        assert [line["outcome"] for line in logs] == ["internal"] * (failure is not None and failure.why == "internal")
+    assert breaker.allows() != counts
+
+
+async def test_who_does_not_answer_in_time_counts() -> None:
+    breaker = Breaker()
+    now = asyncio.get_running_loop().time()
+    for _ in range(5):
+        answer = await _answer(asyncio.Event().wait(), breaker, now, maybe_done=False)
+        assert answer == _Failure("no answer in time", maybe_done=True)
+    assert not breaker.allows()
