@@ -10,7 +10,6 @@ import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, TypeAlias, TypeVar
 from uuid import UUID
@@ -24,6 +23,7 @@ from service.errors import TicketError
 from service.fields import uuid7
 from service.itsm import delivery_queries as queries
 from service.itsm import metadata
+from service.itsm.asking import Failure, answer_of, made_before
 from service.itsm.breaker import Breaker
 from service.itsm.commands import NewTicket
 from service.itsm.queries import CREATE, GET
@@ -31,13 +31,10 @@ from service.operation import Call
 from service.providers import provider
 from service.providers.port import (
     MEMBERS,
-    External,
     Link,
     NewExternal,
     Provider,
-    RejectedError,
     UnavailableError,
-    UnlinkedError,
 )
 from service.providers.tables import KEY_INDEX
 from service.settings import Settings
@@ -49,8 +46,6 @@ _WAIT_SECONDS = 5.0
 _PATIENT_SECONDS = 20.0
 # Of the caller's own time, for what comes behind the provider's answer.
 _KEPT_BACK_SECONDS = 0.5
-# Who did not answer for that long counts as one who fails.
-_SLOW_SECONDS = 4.0
 # Beyond those times, until whoever is at a delivery is taken for dead.
 _LEASE_MARGIN_SECONDS = 5.0
 _MOST_IN_HAND = 128
@@ -61,7 +56,6 @@ _MOST_WAITING = 16
 _LONGEST_PAUSE = 3600.0
 _MOST_ATTEMPTS = 80
 _LOOK_SECONDS = (0.05, 0.25)
-_FIRST_STATUS = "open"
 # Members of a ticket that a provider is told of.
 MIRRORED = frozenset(MEMBERS)
 
@@ -70,16 +64,6 @@ T = TypeVar("T")
 _Whereabouts: TypeAlias = dict[str, str | None]
 
 _log = structlog.get_logger()
-
-
-@dataclass(frozen=True)
-class _Failure:
-    """Why a delivery did not end; `maybe_done` where nobody knows whether it was done."""
-
-    why: str
-    maybe_done: bool
-    retry_after: float | None = None
-    for_good: bool = False
 
 
 class Deliveries:
@@ -244,7 +228,7 @@ class Deliveries:
             # As broad as the work it repeats: one delivery must not end all that are under way.
             _log.exception("delivery", delivery=str(delivery["id"]), outcome="internal")
             with suppress(TicketError):
-                await self._fail(delivery, _Failure("internal", maybe_done=True))
+                await self._fail(delivery, Failure("internal", maybe_done=True))
 
     async def _create(self, delivery: Row, until: float) -> Row | None:
         """The ticket, here and there or here alone; None if somebody else has taken it over, or answered its key.
@@ -261,7 +245,7 @@ class Deliveries:
         new = NewExternal(str(delivery["ticket_id"]), *(members[name] for name in MEMBERS))
 
         async def ask(provider: Provider, name: str) -> _Whereabouts:
-            found = await _made_before(provider, new) if delivery["maybe_done"] else None
+            found = await made_before(provider, new) if delivery["maybe_done"] else None
             return _external(name, *(found or await provider.create(new)))
 
         outcome = await self._ask(delivery, ask, until)
@@ -270,9 +254,9 @@ class Deliveries:
             return None
         return await self._keep(delivery, members, outcome or _NOT_THERE)
 
-    async def _keep(self, delivery: Row, members: Mapping[str, Any], outcome: _Whereabouts | _Failure) -> Row | None:
+    async def _keep(self, delivery: Row, members: Mapping[str, Any], outcome: _Whereabouts | Failure) -> Row | None:
         """Write the ticket down, as `_create` says."""
-        if isinstance(outcome, _Failure):
+        if isinstance(outcome, Failure):
             if outcome.for_good:
                 if await self._database.one(queries.DROP_DELIVERY, _ours(delivery)) is None:
                     return None
@@ -311,9 +295,9 @@ class Deliveries:
             return False
         return await self._database.one(CREATE.replay, delivery) is not None
 
-    async def _created_later(self, delivery: Row, outcome: _Whereabouts | _Failure | None) -> None:
+    async def _created_later(self, delivery: Row, outcome: _Whereabouts | Failure | None) -> None:
         """Say where the provider has a ticket that is here."""
-        if isinstance(outcome, _Failure):
+        if isinstance(outcome, Failure):
             await self._fail(delivery, outcome)
         elif outcome is None:
             await self._database.one(queries.DROP_DELIVERY, _ours(delivery))
@@ -336,14 +320,14 @@ class Deliveries:
             await provider.update(ticket["external_ticket_id"], members)
 
         outcome = await self._ask(delivery, ask, until, of=ticket)
-        if isinstance(outcome, _Failure):
+        if isinstance(outcome, Failure):
             await self._fail(delivery, outcome)
         else:
             await self._database.one(queries.DROP_DELIVERY, _ours(delivery))
 
     async def _ask(
         self, delivery: Row, ask: Callable[[Provider, str], Awaitable[T]], until: float, of: Row | None = None
-    ) -> T | _Failure | None:
+    ) -> T | Failure | None:
         """What the account's provider answers until an instant; None when there is none any more.
 
         `of` is the ticket that it has to have: at another address the same id is somebody else's.
@@ -353,34 +337,34 @@ class Deliveries:
         is_doubtful = maybe_done and delivery["kind"] == "create"
         if is_doubtful and delivery["asked_url"] not in (None, row and row["url"]):
             why = "the account has another provider by now, or none, and the one before may have the ticket"
-            return _Failure(why, maybe_done, for_good=delivery["is_kept"])
+            return Failure(why, maybe_done, for_good=delivery["is_kept"])
         if row is None:
             return None
         if of is not None and not _has(row, of):
-            return _Failure("the account has another provider by now", maybe_done, for_good=True)
+            return Failure("the account has another provider by now", maybe_done, for_good=True)
         try:
             link = self._link(row)
         except SealedError:
-            return _Failure("the credential cannot be decrypted", maybe_done)
+            return Failure("the credential cannot be decrypted", maybe_done)
         if _now() >= until:
-            return _Failure("no time was left to ask it", maybe_done)
+            return Failure("no time was left to ask it", maybe_done)
         breaker = self._breakers.setdefault((account_id, link.url), Breaker())
         if not breaker.allows():
-            return _Failure("the provider failed too often just now", maybe_done)
+            return Failure("the provider failed too often just now", maybe_done)
 
         async def asked() -> T:
             return await ask(provider(self._client, link), link.provider)
 
-        return await _answer(asked(), breaker, until, maybe_done=maybe_done)
+        return await answer_of(asked(), breaker, until, maybe_done=maybe_done)
 
     def _link(self, row: Row) -> Link:
         options = jsontext.parse(row["options"].text.encode())
         return Link(row["provider"], row["url"], self._vault.open(bytes(row["credential"])), options)
 
-    async def _fail(self, delivery: Row, failure: _Failure) -> None:
+    async def _fail(self, delivery: Row, failure: Failure) -> None:
         await self._database.one(queries.FAIL_DELIVERY, {**_ours(delivery), **self._failure_row(delivery, failure)})
 
-    def _failure_row(self, delivery: Row, failure: _Failure) -> dict[str, Any]:
+    def _failure_row(self, delivery: Row, failure: Failure) -> dict[str, Any]:
         """What is written down of a failure: when it is tried again, or that it is not."""
         pause = min(self._first_pause * 2.0 ** min(delivery["attempts"] - 1, 30), _LONGEST_PAUSE)
         if not failure.maybe_done:  # a provider's search needs its time to know a ticket
@@ -392,54 +376,6 @@ class Deliveries:
             "maybe_done": failure.maybe_done,
             "last_error": failure.why.replace("\0", ""),
         }
-
-
-async def _made_before(provider: Provider, new: NewExternal) -> External | None:
-    """The ticket that somebody may have made before, who may not have come to bring it to its status."""
-    found = await _find(provider, new.key)
-    if found is not None and new.status != _FIRST_STATUS:
-        with suppress(RejectedError):  # its status there is another, but it was made
-            await provider.update(found.id, {"status": new.status})
-    return found
-
-
-async def _find(provider: Provider, key: str) -> External | None:
-    """The ticket that the provider may have. A search that it rejects says nothing of that."""
-    try:
-        return await provider.find(key)
-    except RejectedError as error:
-        raise UnavailableError(str(error), done=None) from error
-
-
-async def _answer(asked: Awaitable[T], breaker: Breaker, until: float, *, maybe_done: bool) -> T | _Failure:
-    """What a provider answers, or why it does not; its breaker is told."""
-    begun = _now()
-    try:
-        async with asyncio.timeout_at(until):
-            answer = await asked
-    except UnavailableError as error:
-        breaker.ended(well=False)
-        return _Failure(str(error), maybe_done or error.done is None, error.retry_after)
-    except (TimeoutError, asyncio.CancelledError) as error:
-        # Who has little time, or leaves soon, says nothing of the provider.
-        if _now() - begun >= _SLOW_SECONDS:
-            breaker.ended(well=False)
-        if isinstance(error, asyncio.CancelledError):
-            raise
-        return _Failure("no answer in time", maybe_done=True)
-    except UnlinkedError as error:
-        breaker.ended(well=True)
-        return _Failure(str(error), maybe_done)
-    except RejectedError as error:
-        breaker.ended(well=True)
-        return _Failure(str(error), maybe_done, for_good=True)
-    except Exception:
-        # An adapter that breaks on an answer, or an address that httpx breaks on: the ticket is not the reason.
-        _log.exception("provider", outcome="internal")
-        breaker.ended(well=False)
-        return _Failure("internal", maybe_done=True)
-    breaker.ended(well=True)
-    return answer
 
 
 def _now() -> float:

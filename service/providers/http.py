@@ -104,7 +104,8 @@ def rejected(words: object) -> RejectedError:
 def member(value: Any, name: str, kind: type[T], *, done: Literal[False] | None) -> T:
     """A member that an answer must have; an empty text is none."""
     there = value.get(name) if isinstance(value, dict) else None
-    if not isinstance(there, kind) or there == "":
+    # Of what is no number JSON's true is none either.
+    if not isinstance(there, kind) or there == "" or (kind is int and isinstance(there, bool)):
         raise UnavailableError(f"its answer has no {name}", done=done)
     return there
 

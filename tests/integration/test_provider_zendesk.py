@@ -128,12 +128,11 @@ async def test_creation_is_idempotent(desk: Desk, provider: Zendesk) -> None:
     assert len(desk.tickets) == 1
 
 
-@pytest.mark.parametrize(("call", "done"), [("create", None), ("update", False)])
-async def test_conflicts_pass(desk: Desk, provider: Zendesk, call: str, done: object) -> None:
+@pytest.mark.parametrize("call", ["create", "update"])
+async def test_conflicts_pass(desk: Desk, provider: Zendesk, call: str) -> None:
     desk.says = [Response(409, {"error": "DatabaseConflict", "description": "Retry the request"})]
-    with pytest.raises(UnavailableError) as failure:
+    with pytest.raises(UnavailableError):
         await CALLS[call](provider)
-    assert failure.value.done is done
 
 
 @pytest.mark.parametrize("changes", [{"subject": "Up"}, {"status": "open"}, {"status": "closed", "subject": "Up"}])

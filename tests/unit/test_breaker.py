@@ -7,9 +7,10 @@ from types import SimpleNamespace
 import pytest
 from structlog.testing import capture_logs
 
+from service.itsm import asking
 from service.itsm import breaker as code
+from service.itsm.asking import Failure, answer_of
 from service.itsm.breaker import Breaker
-from service.itsm.deliveries import _answer, _Failure
 from service.providers.port import RejectedError, UnavailableError, UnlinkedError
 
 
@@ -68,21 +69,22 @@ def test_calls_that_were_allowed_before_count_too(clock: Clock) -> None:
     ("error", "failure", "counts"),
     [
         (None, None, False),
-        (RejectedError("No"), _Failure("No", False, for_good=True), False),
+        (RejectedError("No"), Failure("No", False, for_good=True), False),
         # It is there and says who is wrong.
-        (UnlinkedError("it answered 401"), _Failure("it answered 401", False), False),
-        (UnavailableError("it answered 503", done=None), _Failure("it answered 503", True), True),
-        (UnavailableError("it answered 429", done=False, retry_after=7), _Failure("it answered 429", False, 7), True),
-        (TimeoutError(), _Failure("no answer in time", True), True),
+        (UnlinkedError("it answered 401"), Failure("it answered 401", False), False),
+        (UnavailableError("it answered 503", done=None), Failure("it answered 503", True), True),
+        (UnavailableError("it answered 429", done=False, retry_after=7), Failure("it answered 429", False, 7), True),
+        # Who had little time to wait says nothing of the provider.
+        (TimeoutError(), Failure("no answer in time", True), False),
         # What no adapter should raise, and what httpx raises of addresses that it cannot encode.
-        (ZeroDivisionError(), _Failure("internal", True), True),
-        (UnicodeError("label empty or too long"), _Failure("internal", True), True),
+        (ZeroDivisionError(), Failure("internal", True), True),
+        (UnicodeError("label empty or too long"), Failure("internal", True), True),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
 )
 @pytest.mark.parametrize("maybe_done", [False, True])
 async def test_which_failures_count(
-    error: Exception | None, failure: _Failure | None, counts: bool, maybe_done: bool
+    error: Exception | None, failure: Failure | None, counts: bool, maybe_done: bool
 ) -> None:
     async def asked() -> str:
         if error is not None:
@@ -92,22 +94,23 @@ async def test_which_failures_count(
     breaker = Breaker()
     for _ in range(5):
         with capture_logs() as logs:
-            answer = await _answer(asked(), breaker, math.inf, maybe_done=maybe_done)
+            answer = await answer_of(asked(), breaker, math.inf, maybe_done=maybe_done)
         if failure is None:
             assert answer == "answer"
         else:
             # What may have been done before may still be.
             is_open = failure.maybe_done or maybe_done
-            assert answer == _Failure(failure.why, is_open, failure.retry_after, failure.for_good)
+            assert answer == Failure(failure.why, is_open, failure.retry_after, failure.for_good)
         # What is a mistake of ours is for whoever reads the log.
         assert [line["outcome"] for line in logs] == ["internal"] * (failure is not None and failure.why == "internal")
     assert breaker.allows() != counts
 
 
-async def test_who_does_not_answer_in_time_counts() -> None:
+async def test_who_does_not_answer_for_long_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asking, "_SLOW_SECONDS", 0.0)
     breaker = Breaker()
     now = asyncio.get_running_loop().time()
     for _ in range(5):
-        answer = await _answer(asyncio.Event().wait(), breaker, now, maybe_done=False)
-        assert answer == _Failure("no answer in time", maybe_done=True)
+        answer = await answer_of(asyncio.Event().wait(), breaker, now, maybe_done=False)
+        assert answer == Failure("no answer in time", maybe_done=True)
     assert not breaker.allows()

@@ -12,15 +12,16 @@ from service.auth import Caller
 from service.database import Database
 from service.directory import METADATA
 from service.itsm import deliveries as code
-from service.itsm.deliveries import Deliveries, _Failure, _until
+from service.itsm.asking import Failure
+from service.itsm.deliveries import Deliveries
 from service.operation import Call
 from service.settings import Settings
 from service.vault import Vault
 
 FIRST = 2.0
 HOUR = 3600.0
-UNKNOWN = _Failure("no answer in time", maybe_done=True)
-NOT_DONE = _Failure("it answered 429", maybe_done=False)
+UNKNOWN = Failure("no answer in time", maybe_done=True)
+NOT_DONE = Failure("it answered 429", maybe_done=False)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +43,7 @@ def draw(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Dra
     return drawn
 
 
-def row(deliveries: Deliveries, failure: _Failure, attempts: int = 1) -> dict[str, Any]:
+def row(deliveries: Deliveries, failure: Failure, attempts: int = 1) -> dict[str, Any]:
     return deliveries._failure_row({"attempts": attempts}, failure)
 
 
@@ -76,13 +77,13 @@ def test_a_provider_says_when_within_an_hour(
     deliveries: Deliveries, monkeypatch: pytest.MonkeyPatch, retry_after: float | None, pause: float, maybe_done: bool
 ) -> None:
     monkeypatch.setattr(code, "random", SimpleNamespace(uniform=max))
-    assert row(deliveries, _Failure("it answered 429", maybe_done, retry_after))["pause"] == pause
+    assert row(deliveries, Failure("it answered 429", maybe_done, retry_after))["pause"] == pause
 
 
 def test_what_a_provider_says_is_not_shortened(deliveries: Deliveries, draw: Draw) -> None:
-    assert row(deliveries, _Failure("it answered 429", False, 90.0))["pause"] == 90.0
+    assert row(deliveries, Failure("it answered 429", False, 90.0))["pause"] == 90.0
     # Nor is a pause that is longer already.
-    assert row(deliveries, _Failure("it answered 429", True, 90.0), attempts=8)["pause"] == 128 * FIRST
+    assert row(deliveries, Failure("it answered 429", True, 90.0), attempts=8)["pause"] == 128 * FIRST
 
 
 @pytest.mark.parametrize("maybe_done", [True, False])
@@ -93,7 +94,7 @@ def test_what_a_provider_says_is_not_shortened(deliveries: Deliveries, draw: Dra
 def test_what_fails_too_often_or_for_good_is_dead(
     deliveries: Deliveries, attempts: int, for_good: bool, state: str, maybe_done: bool
 ) -> None:
-    written = row(deliveries, _Failure("No", maybe_done, for_good=for_good), attempts)
+    written = row(deliveries, Failure("No", maybe_done, for_good=for_good), attempts)
     assert (written["state"], written["maybe_done"]) == (state, maybe_done)
 
 
@@ -108,7 +109,7 @@ def test_the_last_attempt_comes_two_to_three_days_after_the_first() -> None:
 def test_an_error_is_written_without_what_a_database_takes_for_its_end(
     deliveries: Deliveries, why: str, written: str
 ) -> None:
-    assert row(deliveries, _Failure(why, maybe_done=False))["last_error"] == written
+    assert row(deliveries, Failure(why, maybe_done=False))["last_error"] == written
 
 
 # How long a provider is asked while somebody waits
@@ -129,14 +130,15 @@ def test_an_error_is_written_without_what_a_database_takes_for_its_end(
         (-1.0, -1.5),
     ],
 )
-def test_a_provider_is_asked_for_five_seconds_or_as_long_as_its_caller_waits(
-    monkeypatch: pytest.MonkeyPatch, patience: float, seconds: float
+async def test_a_provider_is_asked_for_five_seconds_or_as_long_as_its_caller_waits(
+    deliveries: Deliveries, monkeypatch: pytest.MonkeyPatch, patience: float, seconds: float
 ) -> None:
     now = 1000.0
     monkeypatch.setattr(code, "_now", lambda: now)
     caller = Caller("key", frozenset(), UUID(int=1), True, True)
     call = Call(("tickets.itsm.v1", "CreateTicket"), "r-1", None, caller, until=now + patience)
-    assert _until(call) == now + seconds
+    with deliveries._waiting_for(call) as until:
+        assert until == now + seconds
 
 
 async def test_a_lease_is_longer_than_anybody_asks() -> None:
