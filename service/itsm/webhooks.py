@@ -12,7 +12,7 @@ from ulid import ULID
 from service import jsontext
 from service.database import Connection, ConstraintViolationError, Database
 from service.errors import TicketError, invalid
-from service.itsm import views
+from service.itsm import news_queries, views
 from service.itsm import webhook_queries as queries
 from service.itsm.commands import (
     MAX_WEBHOOKS,
@@ -131,7 +131,7 @@ async def fan_out(database: Database) -> None:
     A webhook's place moves in the transaction that queues its messages, so none is queued twice and none is left out.
     """
     failed: list[str] = []
-    while waiting := await database.all(queries.WAITING, {"failed": failed, "room": _QUEUE}):
+    while waiting := await database.all(news_queries.WAITING, {"failed": failed, "room": _QUEUE}):
         told = 0
         # Each some, so that who is far behind holds up no other.
         for one in waiting:
@@ -149,7 +149,7 @@ async def _tell_some(database: Database, waiting: Row) -> bool:
     """Queue some of what a webhook has to be told; False if it no longer waits, or somebody else is at it."""
     named = {"account_id": waiting["account_id"], "live": waiting["live"], "webhook_id": waiting["id"]}
     async with database.transaction() as connection:
-        webhook = await connection.one(queries.TAKE, {**named, "room": _QUEUE})
+        webhook = await connection.one(news_queries.TAKE, {**named, "room": _QUEUE})
         if webhook is None:
             return False
         await _tell(connection, webhook)
@@ -160,7 +160,7 @@ async def _tell(connection: Connection, webhook: Row) -> None:
     """Queue what a webhook has to be told of the next events, and move its place behind them."""
     scope = {name: webhook[name] for name in ("account_id", "live")}
     place = {"after_transaction": str(webhook["transaction_id"]), "after_id": webhook["event_id"]}
-    news = await connection.all(queries.NEWS, {**scope, **place, "since": webhook["created_at"], "rows": _ROWS})
+    news = await connection.all(news_queries.NEWS, {**scope, **place, "since": webhook["created_at"], "rows": _ROWS})
     told: list[Row] = []
     if news:
         told = [message for message in await _messages(connection, scope, news) if message["type"] in webhook["events"]]
@@ -169,14 +169,14 @@ async def _tell(connection: Connection, webhook: Row) -> None:
         # What there was is older than the webhook.
         place = {"after_transaction": str(webhook["fence"]), "after_id": 0}
     columns = {f"{name}s": [message[name] for message in told] for name in MESSAGE}
-    await connection.one(queries.WRITE, {**scope, **place, **columns, "webhook_id": webhook["id"]}, last=True)
+    await connection.one(news_queries.WRITE, {**scope, **place, **columns, "webhook_id": webhook["id"]}, last=True)
 
 
 async def _messages(connection: Connection, scope: Row, news: Sequence[Row]) -> list[Row]:
     """The messages that tell of events, each with its ticket as of then: the newest is undone, event by event."""
     last = {event["ticket_id"]: event["version"] for event in news}
     wanted = {**scope, "ticket_ids": list(last), "versions": list(last.values())}
-    tickets = {row["id"]: _undone(row, row) for row in await connection.all(queries.TICKETS_AS_OF, wanted)}
+    tickets = {row["id"]: _undone(row, row) for row in await connection.all(news_queries.TICKETS_AS_OF, wanted)}
     messages = []
     for event in reversed(news):
         ticket = tickets[event["ticket_id"]]

@@ -22,6 +22,7 @@ from service.helpdesk import queries as helpdesk
 from service.helpdesk.commands import Sort
 from service.idempotency import Creation
 from service.itsm import delivery_queries as deliveries
+from service.itsm import news_queries as news
 from service.itsm import queries as itsm
 from service.itsm import webhook_queries as webhooks
 from service.server import SERVICES
@@ -138,6 +139,7 @@ def _statements() -> Iterator[tuple[str, Statement]]:
         yield "itsm", itsm.list_tickets(filters)
     yield from _constants("deliveries", deliveries)
     yield from _constants("webhooks", webhooks)
+    yield from _constants("webhooks", news)
     yield "webhooks", webhooks.update_webhook(frozenset({"url", "events", "is_active"}))
     yield from _constants("handoff", handoff)
     for of_project in (True, False):
