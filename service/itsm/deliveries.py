@@ -187,9 +187,11 @@ class Deliveries:
             if any(breaker.is_open for (of, _), breaker in self._breakers.items() if of == account_id):
                 return
             begun = _now()
-            with suppress(TicketError):
+            try:
                 named = {"account_id": account_id, **_lease(_PATIENT_SECONDS)}
                 delivery = await self._database.one(queries.LEASE_NEXT, named)
+            except TicketError:
+                return  # the one in hand has ended: it must not be done again
 
     async def _claim(self, call: Call, scope: str, values: Mapping[str, Any]) -> Row | None:
         """The creation, written down and ours; None while somebody else is at it."""

@@ -11,7 +11,8 @@ from linked import NOWHERE, TICKET, Desk, Process, create, deliveries, external,
 from system import World
 
 from service.admin import operations as admin
-from service.itsm import breaker
+from service.errors import TicketError
+from service.itsm import breaker, delivery_queries
 from service.itsm import deliveries as code
 
 DOWN: Fault = "503"
@@ -66,6 +67,28 @@ async def test_a_queue_goes_on_without_another_look(apart: World, process: Proce
         await process.work()
         assert [body for method, body in desk.asked if method == "PUT"] == [{"subject": f"s{n}"} for n in range(5)]
         assert deliveries(apart, program.account_id) == []
+
+
+async def test_a_database_that_is_away_behind_a_delivery_makes_no_second_one(
+    apart: World, process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, is_away = process.database.one, [True]
+
+    async def away_once(statement: Any, *given: Any, **more: Any) -> Any:
+        if statement is delivery_queries.LEASE_NEXT and is_away:
+            is_away.clear()
+            raise TicketError("unavailable")
+        return await one(statement, *given, **more)
+
+    async with linked(apart) as (program, desk):
+        desk.faults += ["429"]
+        ticket = await process.create(program)
+        monkeypatch.setattr(process.database, "one", away_once)
+        await process.work()
+        assert is_away == []
+        assert [method for method, _ in desk.asked] == ["POST", "POST"]
+        assert [one["subject"] for one in desk.tickets] == [TICKET["subject"]]
+        assert (await process.get(program, ticket))["external_ticket_id"] == str(desk.tickets[0]["id"])
 
 
 async def test_the_end_of_one_that_is_dead_wakes_the_next(apart: World, process: Process) -> None:
