@@ -5,8 +5,8 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from service.database import Database
 from service.errors import TicketError
+from service.storage.database import Database
 
 _log = structlog.get_logger()
 

@@ -46,9 +46,9 @@ from sqlalchemy import (
     values,
 )
 
-from service.database import Xid8
 from service.directory import METADATA
 from service.operation import Call
+from service.storage.database import Xid8
 
 _NOTHING = cast(literal("{}", Text), JSON)
 _THIS_TRANSACTION = text("pg_current_xact_id()")

@@ -37,11 +37,11 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from service import jsontext
-from service.database import Connection, ConstraintViolationError
 from service.directory import METADATA
 from service.errors import TicketError
 from service.operation import Call, View
-from service.statement import Row, Statement, some_rows
+from service.storage.database import Connection, ConstraintViolationError
+from service.storage.statement import Row, Statement, some_rows
 
 _ATTEMPTS = 3
 

@@ -8,10 +8,10 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from pydantic import ValidationError
 
-from service.auth import Caller
-from service.database import Connection, Database
+from service.access.policy import Caller
 from service.errors import validation_error
 from service.fields import Command
+from service.storage.database import Connection, Database
 
 # A documented answer as plain data: documented names; None where JSON says null, no key where it says absent.
 View = dict[str, Any]

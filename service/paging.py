@@ -10,7 +10,7 @@ from pydantic import Field, TypeAdapter
 
 from service import jsontext
 from service.errors import TicketError, invalid
-from service.statement import Row
+from service.storage.statement import Row
 
 T = TypeVar("T")
 

@@ -25,33 +25,34 @@ from tickets.itsm.v1 import rest_pb2_grpc as itsm_rest_grpc
 from tickets.itsm.v1 import service_pb2 as itsm_pb2
 from tickets.itsm.v1 import service_pb2_grpc as itsm_grpc
 
-import service.admin.doors
-import service.handoff.doors
+import service.admin.servicers
+import service.handoff.servicers
 import service.handoff.tables
-import service.helpdesk.doors
-import service.helpdesk.levels
+import service.helpdesk.servicers
+import service.helpdesk.sla.notifier
 import service.helpdesk.tables
-import service.itsm.doors
 import service.itsm.operations
+import service.itsm.servicers
 import service.itsm.tables
-import service.itsm.webhooks
-from service import idempotency, rest, rpc
-from service.auth import Authenticator
+import service.webhooks.fan_out
+from service import idempotency
+from service.access.authenticator import Authenticator
 from service.background import repeat
-from service.calls import CallsInHand
-from service.database import Database
 from service.directory import METADATA
-from service.interceptors import CallInterceptor
-from service.itsm.deliveries import Deliveries
-from service.itsm.sending import Sending
-from service.limits import Limits
-from service.metrics import Metrics
+from service.itsm.delivery.queue import Deliveries
+from service.local.processes import run_to_completion
 from service.outbound import Outbound
-from service.pressure import Pressure
-from service.processes import run_to_completion
 from service.settings import Settings
+from service.storage.database import Database
+from service.transport import rest, rpc
+from service.transport.admission import CallsInHand
+from service.transport.interceptor import CallInterceptor
+from service.transport.metrics import Metrics
+from service.transport.queue_probe import Pressure
+from service.transport.rate_limits import Limits
 from service.vault import Vault
 from service.watch import News
+from service.webhooks.sender import Sending
 
 # Every service that is served, for reflection and for the test of the policy table.
 SERVICES = (
@@ -155,7 +156,7 @@ async def start(
     handoff_news = News(database, service.handoff.tables.events, settings.max_watches)
     helpdesk_news = News(database, service.helpdesk.tables.events, settings.max_watches)
     itsm_news = News(database, service.itsm.tables.events, settings.max_watches)
-    handoff, helpdesk, itsm = service.handoff.doors, service.helpdesk.doors, service.itsm.doors
+    handoff, helpdesk, itsm = service.handoff.servicers, service.helpdesk.servicers, service.itsm.servicers
     handoff_grpc.add_TicketServiceServicer_to_server(handoff.TicketService(database, handoff_news), server)
     handoff_rest_grpc.add_TicketRestServicer_to_server(handoff.TicketRest(database, handoff_news), server)
     helpdesk_grpc.add_TicketServiceServicer_to_server(helpdesk.TicketService(database, helpdesk_news), server)
@@ -163,7 +164,7 @@ async def start(
     told = (database, deliveries, itsm_news, vault, outbound)
     itsm_grpc.add_TicketServiceServicer_to_server(itsm.TicketService(*told), server)
     itsm_rest_grpc.add_TicketRestServicer_to_server(itsm.TicketRest(*told), server)
-    operators = service.admin.doors.AdminService(database, vault, settings)
+    operators = service.admin.servicers.AdminService(database, vault, settings)
     admin_grpc.add_AdminServiceServicer_to_server(operators, server)
     healthy = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
@@ -185,9 +186,9 @@ async def start(
         repeat(_MERGE_TOTALS_SECONDS, service.itsm.operations.merge_totals, database),
         repeat(_DELIVER_SECONDS, deliveries.work, database),
         repeat(_POSTPONE_SECONDS, deliveries.postpone, database),
-        repeat(_FAN_OUT_SECONDS, service.itsm.webhooks.fan_out, database),
+        repeat(_FAN_OUT_SECONDS, service.webhooks.fan_out.fan_out, database),
         repeat(_SEND_SECONDS, Sending(settings, vault, outbound).work, database),
-        repeat(_TELL_SLA_SECONDS, service.helpdesk.levels.tell, database),
+        repeat(_TELL_SLA_SECONDS, service.helpdesk.sla.notifier.emit_due_events, database),
         repeat(_PURGE_KEYS_SECONDS, idempotency.purge, database),
     ):
         stack.push_async_callback(_cancelled, asyncio.create_task(work))

@@ -17,11 +17,11 @@ from pydantic import Field, TypeAdapter
 from sqlalchemy import Table
 
 from service import events, paging
-from service.database import Database
 from service.errors import TicketError
 from service.fields import Command
 from service.operation import Call, View, validated
-from service.statement import Row, Statement
+from service.storage.database import Database
+from service.storage.statement import Row, Statement
 
 _ASK_SECONDS = 0.25
 # A sign of life this often; also how long one who is no member any more may go on watching.

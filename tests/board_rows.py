@@ -9,9 +9,9 @@ from uuid import NAMESPACE_OID, uuid5
 import pytest
 
 from service.errors import TicketError
-from service.handoff import life
+from service.handoff import lifecycle as life
 from service.handoff.commands import Outcome, ResolutionType, RoleStatus, Stage
-from service.statement import Row
+from service.storage.statement import Row
 
 STAGES: Sequence[str] = get_args(Stage)
 OPEN_STAGES = [stage for stage in STAGES if stage != "live"]

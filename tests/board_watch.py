@@ -21,8 +21,8 @@ from harness import Grpc, Reply, Rest, _documented, _grpc_failure, rest_reply
 from system import AUDIENCE, ISSUER, Credential, Issuer, World
 from tickets.handoff.v1 import service_pb2
 
-from service.local import Envoy, envoy_config
-from service.processes import free_port, wait_for
+from service.local.envoy import Envoy, envoy_config
+from service.local.processes import free_port, wait_for
 from service.server import start
 from service.settings import Settings
 from service.watch import News
@@ -304,6 +304,6 @@ async def lively(
     monkeypatch.setattr("service.watch._SIGN_SECONDS", 0.5)
     # A test before may have left its logger a file that is closed by now.
     structlog.reset_defaults()
-    monkeypatch.setattr("service.interceptors._log", structlog.get_logger())
+    monkeypatch.setattr("service.transport.interceptor._log", structlog.get_logger())
     async with service_here(directory, database_url, issuer) as (target, _), doors_of(target, directory) as doors:
         yield doors

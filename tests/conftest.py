@@ -13,8 +13,9 @@ from linked import own_database
 from system import Issuer, Service, World, run_service
 
 from service import migrations
-from service.local import EmbeddedPostgres, Envoy, envoy_config
-from service.processes import free_port
+from service.local.envoy import Envoy, envoy_config
+from service.local.postgres import EmbeddedPostgres
+from service.local.processes import free_port
 
 
 @pytest.fixture(autouse=True)

@@ -11,10 +11,10 @@ import psycopg
 from desk import Door, create, update
 from system import Credential, World
 
-from service.database import Database
 from service.directory import METADATA
-from service.helpdesk import levels
+from service.helpdesk.sla import notifier
 from service.settings import Settings
+from service.storage.database import Database
 
 # What each tenant here promises, by names of ours. None is for priority `medium`.
 POLICIES: Mapping[str, Mapping[str, Any]] = {
@@ -85,7 +85,7 @@ class Desk:
 
     async def tell(self, ticket: Any) -> None:
         """What the service does every few seconds. If it is at that right now, it is waited for."""
-        await levels.tell(self.database)
+        await notifier.emit_due_events(self.database)
         self.rows("SELECT 1 FROM helpdesk_tickets WHERE id = %s FOR UPDATE", ticket["id"])
 
     async def play(self, ticket: Any, steps: Sequence[Step]) -> None:

@@ -14,16 +14,17 @@ import psycopg
 from emulators.http import Request, Response, Server
 from system import ENCRYPTION_KEY
 
-from service.auth import Caller
-from service.database import Database
+from service.access.policy import Caller
 from service.directory import METADATA
 from service.itsm import operations, webhooks
-from service.itsm.deliveries import Deliveries
-from service.itsm.sending import Sending
+from service.itsm.delivery.queue import Deliveries
 from service.operation import Call, Errand, Operation
 from service.outbound import Outbound
 from service.settings import Settings
+from service.storage.database import Database
 from service.vault import Vault
+from service.webhooks import fan_out
+from service.webhooks.sender import Sending
 
 EVENTS = ["ticket.created", "ticket.updated", "ticket.closed", "ticket.reopened"]
 
@@ -114,7 +115,7 @@ class Machine:
         told = "SELECT pg_snapshot_xmin(pg_current_snapshot()) > max(transaction_id) FROM itsm_events"
         # A transaction elsewhere on this server may be under way.
         await until(lambda: self.rows(told) != [(False,)])
-        await webhooks.fan_out(process.database)
+        await fan_out.fan_out(process.database)
 
     async def tell(self, process: Process) -> None:
         """Have all that happened so far sent, if it is due."""

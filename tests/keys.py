@@ -104,8 +104,8 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = time.time()
-        monkeypatch.setattr("service.jwks.time", SimpleNamespace(monotonic=self.look))
-        monkeypatch.setattr("service.auth.time", SimpleNamespace(time=self.look))
+        monkeypatch.setattr("service.access.jwks.time", SimpleNamespace(monotonic=self.look))
+        monkeypatch.setattr("service.access.authenticator.time", SimpleNamespace(time=self.look))
 
     def look(self) -> float:
         self.now += 1e-5

@@ -14,15 +14,15 @@ from harness import Grpc, Reply, Rest
 from system import ENCRYPTION_KEY, Program, World
 
 from service import migrations
+from service.access.policy import Caller
 from service.admin import operations as admin
-from service.auth import Caller
-from service.database import Database
 from service.directory import METADATA
 from service.itsm import operations
-from service.itsm.deliveries import Deliveries
+from service.itsm.delivery.queue import Deliveries
+from service.local.processes import wait_for
 from service.operation import Call
-from service.processes import wait_for
 from service.settings import Settings
+from service.storage.database import Database
 from service.vault import Vault
 
 Door = Rest | Grpc

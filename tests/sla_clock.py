@@ -9,10 +9,10 @@ import psycopg
 from sla_model import instant
 
 from service import migrations
-from service.database import Database
 from service.directory import METADATA
-from service.local import EmbeddedPostgres
+from service.local.postgres import EmbeddedPostgres
 from service.settings import Settings
+from service.storage.database import Database
 
 # `now()` as the database says it wherever a statement asks: what stands before pg_catalog is found first.
 # So every stamp is a whole minute, and nothing is told behind the test's back.

@@ -21,11 +21,11 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from service.admin import operations as admin
-from service.database import Database
-from service.development import AnyOperation, Operator, as_operator
+from service.admin.direct import AnyOperation, Operator, as_operator
 from service.directory import METADATA
-from service.processes import free_port, wait_for
+from service.local.processes import free_port, wait_for
 from service.settings import Settings
+from service.storage.database import Database
 from service.vault import Vault
 
 ISSUER = "https://issuer.test"

@@ -9,6 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 from ulid import ULID
 
 from service import jsontext, paging
+from service.access.api_keys import hash_api_key, new_api_key
 from service.admin import queries
 from service.admin.commands import (
     AddMember,
@@ -24,13 +25,12 @@ from service.admin.commands import (
     UnlinkProvider,
     UpdateProject,
 )
-from service.auth import hash_api_key, new_api_key
-from service.database import Connection
 from service.errors import Issue, TicketError, invalid, validation_error
 from service.operation import Call, Host, View, errand, operation
 from service.providers import OPTIONS
 from service.settings import Settings
-from service.statement import Row
+from service.storage.database import Connection
+from service.storage.statement import Row
 from service.vault import Vault
 
 

@@ -7,7 +7,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 
 from service.directory import accounts, api_keys, project_members, projects, tenants
 from service.providers.tables import deliveries, links
-from service.statement import Statement, bound
+from service.storage.statement import Statement, bound
 
 _SETTINGS = ("backend_repo", "frontend_repo", "github_repo", "default_roles")
 

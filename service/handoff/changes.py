@@ -6,13 +6,14 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from service import events, idempotency, jsontext
-from service.database import Connection
 from service.errors import TicketError, invalid
-from service.handoff import life, lookup, queries, views
+from service.handoff import lifecycle as life
+from service.handoff import lookup, queries, views
 from service.handoff.commands import BulkUpdateTickets, Declared, ReportDeployment, UpdateTicket
 from service.jsontext import JsonText
 from service.operation import Call, View, operation
-from service.statement import Row
+from service.storage.database import Connection
+from service.storage.statement import Row
 
 _DEPLOY = "handoff:deploy"
 _CLOCKS_DIFFER = timedelta(minutes=5)

@@ -8,7 +8,7 @@ from uuid import UUID
 from service.errors import TicketError
 from service.handoff import queries, views
 from service.operation import Call
-from service.statement import Row
+from service.storage.statement import Row
 
 # As they are written, and no other way; eighteen digits are the most that any bigint can have.
 _NUMBER = re.compile(r"[1-9][0-9]{0,17}")

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 from pydantic import Field, TypeAdapter
 
 from service import events, idempotency, jsontext, paging, watch
-from service.database import Connection
 from service.errors import TicketError, invalid
 from service.fields import Instant, Uuid, tsquery
 from service.handoff import lookup, queries, views
@@ -22,7 +21,8 @@ from service.handoff.commands import (
     WatchTickets,
 )
 from service.operation import Call, View, operation
-from service.statement import Row
+from service.storage.database import Connection
+from service.storage.statement import Row
 
 # The keys of the lists' orders.
 _PLACE: TypeAdapter[tuple[Any, Any]] = TypeAdapter(tuple[Instant, Uuid])

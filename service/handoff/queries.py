@@ -41,8 +41,9 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 
 from service import events, idempotency, numbering, paging
 from service.directory import project_members, projects
-from service.handoff import life, tables
-from service.statement import Statement
+from service.handoff import lifecycle as life
+from service.handoff import tables
+from service.storage.statement import Statement
 
 tickets = tables.tickets
 roles = tables.roles

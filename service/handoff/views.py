@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from service.operation import View
-from service.statement import Row
+from service.storage.statement import Row
 
 _SUMMARY_LENGTH = 140
 _WHOLE_WORDS = re.compile(r".{0,139}\S(?=\s)")

@@ -8,10 +8,9 @@ from pydantic import Field, TypeAdapter
 from ulid import ULID
 
 from service import events, idempotency, jsontext, paging, watch
-from service.database import Connection
 from service.errors import TicketError
 from service.fields import Instant, matches, tsquery
-from service.helpdesk import level_queries, levels, queries, targets, views
+from service.helpdesk import queries, views
 from service.helpdesk.commands import (
     CloseTicket,
     CreateComment,
@@ -30,8 +29,11 @@ from service.helpdesk.commands import (
     UpdateTicket,
     WatchTickets,
 )
+from service.helpdesk.sla import queries as level_queries
+from service.helpdesk.sla import targets, ticket_clock
 from service.operation import Call, View, operation
-from service.statement import Row, Statement
+from service.storage.database import Connection
+from service.storage.statement import Row, Statement
 
 _AGENT = "helpdesk:agent"
 
@@ -120,7 +122,7 @@ async def create_ticket(connection: Connection, call: Call, command: CreateTicke
         "tag_words": views.tag_words(body.tags),
     }
     try:
-        ticket = await levels.begin(connection, ticket, resolved=resolution(None, body.status) == "stamp")
+        ticket = await ticket_clock.on_create(connection, ticket, resolved=resolution(None, body.status) == "stamp")
     except TicketError:
         # Its policy may have gone since the first time.
         row = await idempotency.replay(connection, call, _key_scope(call), queries.CREATE)
@@ -160,7 +162,7 @@ async def get_ticket_sla(connection: Connection, call: Call, command: GetTicketS
     """Explain how a ticket's SLA stands."""
     named = _scope(call) | _which(command.path.id)
     ticket = _found(await connection.one(level_queries.get_ticket_and_terms(frozenset(named)), named))
-    terms = levels.terms_of(ticket)
+    terms = ticket_clock.terms_of(ticket)
     return views.ticket_sla(ticket, targets.standings(ticket, terms), terms)
 
 
@@ -325,7 +327,7 @@ async def _change(
     named = _scope(call) | {"id": ticket["id"]}
     move = resolution(ticket["status"], changes.get("status", ticket["status"]))
     resolved_at = {"stamp": ticket["stamp"], "clear": None, "keep": ticket["resolved_at"]}[move]
-    clock = await levels.follow(connection, ticket, changes, resolved_at)
+    clock = await ticket_clock.on_change(connection, ticket, changes, resolved_at)
     changes = {**changes, **{name: clock[name] for name in ("sla_policy", "due_at") if clock[name] != ticket[name]}}
     values = {f"new_{name}": changes.get(name) for name in queries.CHANGEABLE}
     values["new_tag_words"] = views.tag_words(changes["tags"]) if "tags" in changes else []

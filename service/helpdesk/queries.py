@@ -37,7 +37,7 @@ from sqlalchemy.dialects.postgresql import TSQUERY
 from service import events, idempotency, numbering
 from service.helpdesk import tables
 from service.helpdesk.commands import NewTicket, TicketMembers
-from service.statement import Statement
+from service.storage.statement import Statement
 
 tickets = tables.tickets
 

@@ -5,11 +5,11 @@ from datetime import datetime
 from typing import Any, get_args
 
 from service import jsontext
-from service.helpdesk.sla import Span, Standing
-from service.helpdesk.targets import Promise, Target, Terms
+from service.helpdesk.sla.clock import Span, Standing
+from service.helpdesk.sla.targets import Promise, Target, Terms
 from service.jsontext import JsonText
 from service.operation import View
-from service.statement import Row
+from service.storage.statement import Row
 
 _SCHEMA_VERSION = 1
 _TAG_LENGTH = 500

@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from service import events, idempotency, jsontext, paging, watch
-from service.database import Connection
 from service.errors import TicketError
 from service.fields import uuid7
 from service.itsm import metadata, queries, views
@@ -16,9 +15,10 @@ from service.itsm.commands import (
     UpdateTicket,
     WatchTickets,
 )
-from service.itsm.deliveries import MIRRORED, Deliveries
+from service.itsm.delivery.queue import MIRRORED, Deliveries
 from service.operation import Call, Host, View, errand, operation
-from service.statement import Row
+from service.storage.database import Connection
+from service.storage.statement import Row
 
 # A key that was revoked ends its watches within five seconds, as it ends everything else.
 _KEY_SECONDS = 3.0

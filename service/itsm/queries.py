@@ -40,7 +40,7 @@ from service.directory import KEY_HOLDS, api_keys
 from service.itsm import tables
 from service.itsm.commands import NewTicket
 from service.providers import tables as providers
-from service.statement import Statement, bound, some_rows
+from service.storage.statement import Statement, bound, some_rows
 
 tickets = tables.tickets
 deliveries, links = providers.deliveries, providers.links

@@ -21,11 +21,11 @@ from sqlalchemy import (
     true,
 )
 
-from service.database import Xid8
 from service.directory import METADATA, all_of, created_at, one_of
 from service.events import event_table, last_transaction
 from service.itsm.commands import EventType
 from service.providers.port import Priority, Status
+from service.storage.database import Xid8
 
 tickets = Table(
     "itsm_tickets",

@@ -1,7 +1,7 @@
 """Row → documented JSON of an ITSM ticket and its events (contracts/itsm.md, Ticket): every member always there."""
 
 from service.operation import View
-from service.statement import Row
+from service.storage.statement import Row
 
 _MEMBERS = (
     "id",

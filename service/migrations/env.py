@@ -9,13 +9,13 @@ import service.helpdesk.tables
 import service.idempotency
 import service.itsm.tables
 import service.numbering  # noqa: F401 - imported for their tables
-from service.database import Xid8
 from service.directory import METADATA
+from service.storage.database import Xid8
 
 
 def _render(kind: str, item: object, autogen_context: Any) -> str | Literal[False]:
     if kind == "type" and isinstance(item, Xid8):
-        autogen_context.imports.add("from service.database import Xid8")
+        autogen_context.imports.add("from service.storage.database import Xid8")
         return "Xid8()"
     return False
 

@@ -14,20 +14,20 @@ from google.api import annotations_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 from harness import FAILURES
 
-from service.auth import POLICIES
+from service.access.policy import POLICIES
 from service.errors import REASONS
 from service.handoff import queries as handoff
-from service.helpdesk import level_queries as levels
 from service.helpdesk import queries as helpdesk
 from service.helpdesk.commands import Sort
+from service.helpdesk.sla import queries as levels
 from service.idempotency import Creation
-from service.itsm import delivery_queries as deliveries
-from service.itsm import news_queries as news
 from service.itsm import queries as itsm
-from service.itsm import webhook_queries as webhooks
+from service.itsm.delivery import queries as deliveries
 from service.server import SERVICES
 from service.settings import Settings
-from service.statement import Statement
+from service.storage.statement import Statement
+from service.webhooks import fan_out_queries as news
+from service.webhooks import queries as webhooks
 
 ROOT = Path(__file__).parents[2]
 DIALECTS = ("handoff", "helpdesk", "itsm", "admin")
@@ -61,7 +61,14 @@ def test_only_the_composition_root_knows_the_dialects() -> None:
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_only_doors_know_of_transport(dialect: str) -> None:
-    transport = ("grpc", "google", "tickets.", "service.rest", "service.rpc", "service.interceptors")
+    transport = (
+        "grpc",
+        "google",
+        "tickets.",
+        "service.transport.rest",
+        "service.transport.rpc",
+        "service.transport.interceptor",
+    )
     for path in (ROOT / "service" / dialect).rglob("*.py"):
         if path.name != "doors.py":
             assert not [name for name in imports(path) if name.startswith(transport)], path

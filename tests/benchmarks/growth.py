@@ -164,7 +164,7 @@ class Ground:
 
     def groups(self, service: stack.Service) -> cpu.Groups:
         """Whose CPU a call uses."""
-        return {"app": service.processes, "postgres": [self.postmaster]}
+        return {"app": service.local.processes, "postgres": [self.postmaster]}
 
     def taker(
         self,
@@ -361,7 +361,7 @@ def _memory(ground: Ground, plan: Plan) -> Found:
                     shed[-1] += load.shed
                 done += stretch * len(_MIXED)
             ground.settle()
-            sizes.append([round(process.memory_info().rss / _MIB, 1) for process in service.processes])
+            sizes.append([round(process.memory_info().rss / _MIB, 1) for process in service.local.processes])
     table = [["calls", *(f"worker {number} MiB" for number in range(1, _WORKERS + 1)), "shed"]]
     table += [
         [f"{calls:,}", *map(str, each), str(refused or "")]

@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 from tickets.itsm.v1 import service_pb2, ticket_pb2
 
 from service.itsm import queries
-from service.statement import Statement
+from service.storage.statement import Statement
 
 from .stack import ID_OF_SEED
 

@@ -16,9 +16,10 @@ import psutil
 import psycopg
 
 from service import migrations
-from service.auth import hash_api_key, new_api_key
-from service.local import EmbeddedPostgres, Envoy, envoy_config
-from service.processes import free_port, wait_for
+from service.access.api_keys import hash_api_key, new_api_key
+from service.local.envoy import Envoy, envoy_config
+from service.local.postgres import EmbeddedPostgres
+from service.local.processes import free_port, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 HOST = "127.0.0.1"

@@ -16,8 +16,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from harness import Grpc, Reply, rest_reply
 from system import Issuer, World, run_service
 
-from service.local import Envoy, envoy_config
-from service.processes import free_port
+from service.local.envoy import Envoy, envoy_config
+from service.local.processes import free_port
 
 TICKET = {"subject": "VPN is down", "description": "Since nine."}
 

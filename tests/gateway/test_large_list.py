@@ -10,8 +10,8 @@ import psutil
 import pytest
 from system import Issuer, World, run_service
 
-from service.local import Envoy, envoy_config
-from service.processes import free_port
+from service.local.envoy import Envoy, envoy_config
+from service.local.processes import free_port
 
 TICKETS = 100_000
 MIB = 2**20

@@ -15,7 +15,7 @@ import httpx
 import psutil
 import pytest
 
-from service.processes import free_port, wait_for
+from service.local.processes import free_port, wait_for
 
 ROOT = Path(__file__).parents[2]
 TICKETS = Path(sys.executable).with_name("tickets")

@@ -18,8 +18,8 @@ from system import Credential, World
 from typer.testing import CliRunner
 
 from service.__main__ import app
-from service.development import AUDIENCE, ISSUER, DevelopmentKey
-from service.processes import free_port
+from service.local.demo import AUDIENCE, ISSUER, DevelopmentKey
+from service.local.processes import free_port
 
 
 @pytest.fixture

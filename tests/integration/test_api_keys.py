@@ -12,13 +12,15 @@ from harness import Grpc, Rest
 from keys import Clock, base64url, bearer, later
 from system import AUDIENCE, ISSUER, Issuer, Service, World
 
+from service.access.api_keys import is_well_formed, new_api_key
+from service.access.authenticator import Authenticator
+from service.access.policy import POLICIES
 from service.admin import operations as admin
-from service.auth import POLICIES, Authenticator, is_well_formed, new_api_key
-from service.database import Database
 from service.directory import METADATA
 from service.errors import TicketError
-from service.processes import wait_for
+from service.local.processes import wait_for
 from service.settings import Settings
+from service.storage.database import Database
 
 Door = Rest | Grpc
 

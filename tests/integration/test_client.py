@@ -28,7 +28,7 @@ from service.client import (
     helpdesk,
     itsm,
 )
-from service.processes import wait_for
+from service.local.processes import wait_for
 
 
 @pytest.fixture(params=KINDS)

@@ -10,11 +10,11 @@ import psycopg
 import pytest
 from sqlalchemy import Float, Integer, Text, bindparam, func, insert, literal_column, select, table
 
-from service.database import Database
 from service.directory import METADATA, accounts
 from service.errors import TicketError
 from service.settings import Settings
-from service.statement import Statement
+from service.storage.database import Database
+from service.storage.statement import Statement
 
 POOL_SIZE = 4
 
@@ -221,6 +221,6 @@ async def test_a_database_that_does_not_answer_is_not_waited_for(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert await database.answers()
-    monkeypatch.setattr("service.database._ANSWER_SECONDS", 0.2)
-    monkeypatch.setattr("service.database._PING", b"SELECT pg_sleep(30)")
+    monkeypatch.setattr("service.storage.database._ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr("service.storage.database._PING", b"SELECT pg_sleep(30)")
     assert not await database.answers()

@@ -12,8 +12,9 @@ from system import World
 
 from service.admin import operations as admin
 from service.errors import TicketError
-from service.itsm import breaker, delivery_queries
-from service.itsm import deliveries as code
+from service.itsm.delivery import breaker
+from service.itsm.delivery import queries as delivery_queries
+from service.itsm.delivery import queue as code
 
 DOWN: Fault = "503"
 DOUBT = "the account has another provider by now, or none, and the one before may have the ticket"

@@ -25,8 +25,8 @@ from system import World
 
 from service.admin import operations as admin
 from service.errors import TicketError
-from service.itsm import breaker
-from service.itsm import deliveries as code
+from service.itsm.delivery import breaker
+from service.itsm.delivery import queue as code
 
 DOWN: Fault = "503"
 

@@ -11,7 +11,7 @@ from linked import NOWHERE, TICKET, Process, alone, deliveries, events, kept, li
 from system import Program, World
 
 from service.errors import TicketError
-from service.itsm.deliveries import MIRRORED
+from service.itsm.delivery.queue import MIRRORED
 
 DOWN: Fault = "503"
 CLOSED_THERE = {

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from system import World
 
 from service.errors import TicketError
-from service.handoff import life
+from service.handoff import lifecycle as life
 from service.handoff.commands import ResolutionType, Stage
 
 TIMES = {"created_at", "updated_at", "resolved_at", "deployed_at", "deploy_failed_at", "started_at", "completed_at"}

@@ -9,13 +9,14 @@ from board import created, history, read
 from harness import Rest
 from system import World
 
-from service.auth import Caller
-from service.database import Database
+from service.access.policy import Caller
 from service.directory import METADATA
 from service.errors import TicketError
-from service.handoff import changes, life
+from service.handoff import changes
+from service.handoff import lifecycle as life
 from service.operation import Call
 from service.settings import Settings
+from service.storage.database import Database
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,8 @@ from system import Issuer, World, run_service
 
 from service import migrations
 from service.admin import operations as admin
-from service.local import EmbeddedPostgres
-from service.processes import free_port
+from service.local.postgres import EmbeddedPostgres
+from service.local.processes import free_port
 
 
 @pytest.fixture

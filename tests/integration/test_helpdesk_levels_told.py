@@ -12,10 +12,10 @@ from desk_levels import HIGH, URGENT, Desk, Founded, Step, Tools, founded, insta
 from harness import Rest
 from system import World
 
-from service.database import Database
 from service.directory import METADATA
-from service.helpdesk import levels
+from service.helpdesk.sla import notifier
 from service.settings import Settings
+from service.storage.database import Database
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +141,7 @@ async def test_many_who_tell_at_the_same_moment_tell_once(own_desk: Desk, databa
     others = [Database(Settings(database_url=database_url, pool_size=1), METADATA) for _ in range(4)]
     for other in others:
         await other.open()
-    await asyncio.gather(*(levels.tell(other) for other in others))
+    await asyncio.gather(*(notifier.emit_due_events(other) for other in others))
     for other in others:
         await other.close()
     own_desk.rows("SELECT 1 FROM helpdesk_tickets WHERE tenant_id = %s FOR UPDATE", made[0]["tenant_id"])

@@ -20,10 +20,12 @@ from hypothesis.stateful import (
 from sla_clock import Desk, desk_with_a_clock
 from sla_model import ALWAYS, END, WEEKS, Policy, Ticket, Week, instant, standing
 
-from service.auth import Caller
+from service.access.policy import Caller
 from service.errors import TicketError
-from service.helpdesk import levels, operations
-from service.local import EmbeddedPostgres
+from service.helpdesk import operations
+from service.helpdesk.sla import notifier
+from service.helpdesk.sla import operations as levels
+from service.local.postgres import EmbeddedPostgres
 from service.operation import Call
 
 DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
@@ -309,7 +311,7 @@ class Machine(RuleBasedStateMachine):
                 told = ticket.tell(self.week, self.now)
                 ticket.told |= set(told)
                 ticket.history += [(f"sla.{kind}", target) for target, kind in told]
-        self.desk.wait(levels.tell(self.desk.database))
+        self.desk.wait(notifier.emit_due_events(self.desk.database))
 
     @invariant()
     def is_as_the_model_says(self) -> None:

@@ -14,7 +14,7 @@ from watches import ITSM, Door, Message, Told, next_event, next_of
 from service import events
 from service.admin import operations as admin
 from service.itsm import queries, tables
-from service.statement import Statement
+from service.storage.statement import Statement
 
 TICKET = {"subject": "VPN is down", "description": "Since nine."}
 

@@ -15,7 +15,7 @@ from system import Program, World
 from service.admin import operations as admin
 from service.itsm import metadata, queries
 from service.jsontext import JsonText
-from service.processes import free_port
+from service.local.processes import free_port
 
 Door = Rest | Grpc
 

@@ -15,10 +15,10 @@ from harness import Grpc, Rest
 from keys import KEY, STRANGER, Clock, KeySource, base64url, bearer, claims, jwks, key_source
 from system import Credential, Issuer, run_service
 
+from service.access.jwks import KeySet
 from service.errors import TicketError
-from service.jwks import KeySet
-from service.local import Envoy, envoy_config
-from service.processes import free_port, wait_for
+from service.local.envoy import Envoy, envoy_config
+from service.local.processes import free_port, wait_for
 
 
 @pytest.fixture

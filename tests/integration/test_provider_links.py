@@ -17,11 +17,11 @@ from typer.testing import CliRunner
 
 from service.__main__ import app
 from service.admin import operations as admin
-from service.database import Database
-from service.development import Operator, as_operator
+from service.admin.direct import Operator, as_operator
 from service.directory import METADATA
 from service.errors import TicketError
 from service.settings import Settings
+from service.storage.database import Database
 from service.vault import Vault
 
 SERVICE: Any = service_pb2.DESCRIPTOR.services_by_name["AdminService"]

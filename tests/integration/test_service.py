@@ -17,9 +17,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from system import Issuer, Program, Service, World, health, run_service
 from tickets.itsm.v1 import rest_pb2, rest_pb2_grpc, service_pb2, service_pb2_grpc
 
-from service.local import EmbeddedPostgres
+from service.local.postgres import EmbeddedPostgres
+from service.local.processes import free_port, wait_for
 from service.migrations import upgrade
-from service.processes import free_port, wait_for
 
 TICKET = {"subject": "VPN is down", "description": "Since nine."}
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING

@@ -17,7 +17,7 @@ from service.directory import METADATA
 from service.handoff import commands as handoff
 from service.helpdesk import commands as helpdesk
 from service.itsm import commands as itsm
-from service.local import EmbeddedPostgres
+from service.local.postgres import EmbeddedPostgres
 from service.providers import port
 
 

@@ -13,8 +13,8 @@ from harness import Grpc, Reply, Rest
 from hooks import Account, Process
 from system import Issuer, Program, World, run_service
 
-from service.local import Envoy, envoy_config
-from service.processes import free_port
+from service.local.envoy import Envoy, envoy_config
+from service.local.processes import free_port
 from service.settings import Settings
 
 Door = Rest | Grpc

@@ -10,7 +10,10 @@ import pytest
 from emulators.http import Request, Response, Server
 from hooks import Account, Machine, Process, Receiver, until
 
-from service.itsm import sending, webhook_queries, webhooks
+from service.itsm import webhooks
+from service.webhooks import fan_out
+from service.webhooks import queries as webhook_queries
+from service.webhooks import sender as sending
 
 
 async def test_who_is_far_behind_holds_up_no_other(
@@ -24,7 +27,7 @@ async def test_who_is_far_behind_holds_up_no_other(
     near = await process.register(other, "https://example.com/near")
     await process.create(other)
     told: list[str] = []
-    tell = webhooks._tell
+    tell = fan_out._tell
 
     async def note(connection: Any, webhook: Any) -> None:
         told.append(webhook["id"])

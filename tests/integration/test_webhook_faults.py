@@ -11,9 +11,12 @@ from hooks import Account, Machine, Process, Receiver, signatures, until
 
 from service import jsontext
 from service.errors import TicketError
-from service.itsm import sending, webhook_queries, webhooks
+from service.itsm import webhooks
 from service.outbound import Answer
 from service.settings import Settings
+from service.webhooks import fan_out
+from service.webhooks import queries as webhook_queries
+from service.webhooks import sender as sending
 
 
 async def test_one_far_behind_is_told_of_each_change_as_it_was(
@@ -33,7 +36,7 @@ async def test_one_far_behind_is_told_of_each_change_as_it_was(
         {"description": "ü" * 1000},
     ]
     # More than one turn's worth, and so that a member changes last in the first, in the middle or at the end.
-    for n in range(2 * webhooks._ROWS + 10):
+    for n in range(2 * fan_out._ROWS + 10):
         told.append(await process.update(account, told[0], **{**changes[n % len(changes)], "subject": f"VPN {n // 9}"}))
     # Half of it by a process that wrote no names.
     machine.rows("UPDATE itsm_events SET members = NULL WHERE mod(version, 2) = 0")
@@ -73,7 +76,7 @@ async def test_one_that_cannot_be_told_holds_up_no_other(
     bad = await process.register(account, receiver.url + "/bad")
     await process.register(account, receiver.url + "/good")
     await process.create(account)
-    tell = webhooks._tell
+    tell = fan_out._tell
 
     async def tell_others(connection: Any, webhook: Any) -> None:
         if webhook["id"] == bad["id"]:

@@ -12,7 +12,9 @@ from emulators.http import Request, Response, Server
 from hooks import EVENTS, Account, Machine, Process, Receiver, signatures, until
 
 from service import jsontext
-from service.itsm import sending, webhooks
+from service.itsm import webhooks
+from service.webhooks import fan_out
+from service.webhooks import sender as sending
 
 # Of numbers that no double is.
 METADATA = b'{"n": 1000000000000000000000000000001, "a": [1.50]}'
@@ -107,7 +109,7 @@ async def test_processes_share_the_work_and_double_none(machine: Machine, receiv
             ticket = await one.create(account, subject=str(n))
             await one.update(account, ticket, status="closed")
         await machine.fan_out(one)
-        await asyncio.gather(*(webhooks.fan_out(process.database) for process in (two, three)))
+        await asyncio.gather(*(fan_out.fan_out(process.database) for process in (two, three)))
         await asyncio.gather(*(process.sending.work(process.database) for process in (one, two, three)))
         machine.rows("DELETE FROM itsm_webhooks")
     for path in ("/a", "/b"):
@@ -405,7 +407,7 @@ async def test_what_commits_late_is_told_too(machine: Machine, process: Process,
     with psycopg.connect(machine.url) as late:
         late.execute("SELECT pg_current_xact_id()")
         await process.create(account, subject="Soon")
-        await webhooks.fan_out(process.database)
+        await fan_out.fan_out(process.database)
         late.execute(
             "INSERT INTO itsm_events (account_id, live, ticket_id, version, type, changes, actor, request_id)"
             " VALUES (%s, true, %s, 2, 'ticket.updated', '{}', '', '')",

@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import pytest
 from structlog.testing import capture_logs
 
-from service.itsm import asking
-from service.itsm import breaker as code
-from service.itsm.asking import Failure, answer_of
-from service.itsm.breaker import Breaker
+from service.itsm.delivery import breaker as code
+from service.itsm.delivery import provider_calls as asking
+from service.itsm.delivery.breaker import Breaker
+from service.itsm.delivery.provider_calls import Failure, answer_of
 from service.providers.port import RejectedError, UnavailableError, UnlinkedError
 
 

@@ -7,10 +7,10 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from service.calls import CallsInHand
 from service.errors import TicketError
-from service.pressure import Pressure
 from service.settings import Settings
+from service.transport.admission import CallsInHand
+from service.transport.queue_probe import Pressure
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ async def test_a_queue_that_stands_is_felt_and_a_hiccup_is_not(
     pressure: Pressure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [100.0]
-    monkeypatch.setattr("service.pressure.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("service.transport.queue_probe.time.monotonic", lambda: now[0])
 
     async def probe(seconds: float) -> bool:
         async def check(_: Any) -> None:
@@ -117,7 +117,7 @@ async def test_a_queue_that_stands_is_felt_and_a_hiccup_is_not(
 
 def test_refusals_never_become_all_of_the_work(pressure: Pressure, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr("service.pressure.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("service.transport.queue_probe.time.monotonic", lambda: now[0])
     pressure._wait = 5.0
     refused = 0
     for _ in range(50_000):

@@ -8,14 +8,14 @@ from uuid import UUID
 
 import pytest
 
-from service.auth import Caller
-from service.database import Database
+from service.access.policy import Caller
 from service.directory import METADATA
-from service.itsm import deliveries as code
-from service.itsm.asking import Failure
-from service.itsm.deliveries import Deliveries
+from service.itsm.delivery import queue as code
+from service.itsm.delivery.provider_calls import Failure
+from service.itsm.delivery.queue import Deliveries
 from service.operation import Call
 from service.settings import Settings
+from service.storage.database import Database
 from service.vault import Vault
 
 FIRST = 2.0

@@ -19,7 +19,7 @@ from board_rows import (
     to,
 )
 
-from service.handoff import life
+from service.handoff import lifecycle as life
 
 # Stage and status
 

@@ -10,7 +10,7 @@ from board_rows import NOW, OUTCOMES, THEN, differences, ticket
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from service.handoff import life
+from service.handoff import lifecycle as life
 
 
 def instant(hour: int | None) -> datetime | None:

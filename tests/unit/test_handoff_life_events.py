@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from board_rows import changed, role, ticket, to
 
-from service.handoff import life
-from service.statement import Row
+from service.handoff import lifecycle as life
+from service.storage.statement import Row
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from service.errors import TicketError
-from service.handoff import life
-from service.statement import Row
+from service.handoff import lifecycle as life
+from service.storage.statement import Row
 
 NAMES = ("backend", "qa", "design")
 SAID = ("assignee_user_id", "assignee_note", "blocking_reason")

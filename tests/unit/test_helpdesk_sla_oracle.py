@@ -15,7 +15,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from service.helpdesk.sla import HORIZON, Calendar, Pause, Span, counted, due_at, explain
+from service.helpdesk.sla.clock import HORIZON, Calendar, Pause, Span, counted, due_at, explain
 
 MINUTE = timedelta(minutes=1)
 # Days around which the clocks of a zone do something, or nothing.

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from service.helpdesk.sla import Calendar, Pause
-from service.helpdesk.targets import Policy, Terms, dues, outlook, standings
+from service.helpdesk.sla.clock import Calendar, Pause
+from service.helpdesk.sla.targets import Policy, Terms, dues, outlook, standings
 
 # A Monday; every instant here is minutes since then.
 START = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)

@@ -5,17 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from service import limits
-from service.auth import Caller
+from service.access.policy import Caller
 from service.errors import TicketError
-from service.limits import Limits
 from service.settings import Settings
+from service.transport import rate_limits as limits
+from service.transport.rate_limits import Limits
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     now = [1000.0]
-    monkeypatch.setattr("service.limits.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("service.transport.rate_limits.time.monotonic", lambda: now[0])
 
     def forward(seconds: float) -> None:
         now[0] += seconds

@@ -7,7 +7,7 @@ from contextlib import suppress
 import orjson
 import pytest
 
-from service.logs import CallLog
+from service.transport.logs import CallLog
 
 
 @pytest.fixture

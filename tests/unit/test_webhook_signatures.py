@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.itsm.sending import signed
+from service.webhooks.sender import signed
 
 # The example that the specification and its libraries are tested with.
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"

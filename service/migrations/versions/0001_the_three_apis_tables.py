@@ -6,7 +6,7 @@ Revision 0001, after None.
 import sqlalchemy as sa
 from alembic import op
 
-from service.database import Xid8
+from service.storage.database import Xid8
 
 revision = "0001"
 down_revision = None

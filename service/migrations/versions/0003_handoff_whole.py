@@ -6,7 +6,7 @@ Revision 0003, after 0002.
 import sqlalchemy as sa
 from alembic import op
 
-from service.database import Xid8
+from service.storage.database import Xid8
 
 revision = "0003"
 down_revision = "0002"

@@ -6,7 +6,7 @@ Revision 0008, after 0007.
 import sqlalchemy as sa
 from alembic import op
 
-from service.database import Xid8
+from service.storage.database import Xid8
 
 revision = "0008"
 down_revision = "0007"

@@ -1,0 +1,182 @@
+"""tickets admin: what operators do."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from service import jsontext
+from service.admin import operations as admin
+from service.admin.direct import AnyOperation, run_as_operator
+from service.cli.console import DATA_DIR, DataDir, fail, print_json, run, settings_of
+from service.transport import logs
+
+operators = typer.Typer(no_args_is_help=True, help="What operators do. Each command prints one JSON object.")
+
+
+@operators.command()
+def create_account(name: Annotated[str, typer.Option()] = "Account", data_dir: DataDir = DATA_DIR) -> None:
+    """Create a customer account."""
+    _operate(data_dir, admin.create_account, name=name)
+
+
+@operators.command()
+def create_api_key(
+    account: Annotated[str, typer.Option(help="The account's id.")],
+    scopes: Annotated[str, typer.Option(help="Comma separated, such as `tickets:read,tickets:write`.")],
+    test: Annotated[bool, typer.Option("--test", help="A test key: separate data.")] = False,
+    expires: Annotated[str | None, typer.Option(help="RFC 3339; never when absent.")] = None,
+    data_dir: DataDir = DATA_DIR,
+) -> None:
+    """Create an API key. It is shown this once."""
+    _operate(data_dir, admin.create_api_key, account_id=account, scopes=_split(scopes), test=test, expires_at=expires)
+
+
+@operators.command()
+def revoke_api_key(
+    key_id: Annotated[str, typer.Option("--id", help="The key's id.")], data_dir: DataDir = DATA_DIR
+) -> None:
+    """Revoke an API key for good."""
+    _operate(data_dir, admin.revoke_api_key, api_key_id=key_id)
+
+
+@operators.command()
+def create_project(
+    name: Annotated[str, typer.Option()],
+    slug: Annotated[str, typer.Option(help="Lower-case letters, digits, hyphens; unique.")],
+    account: Annotated[str | None, typer.Option(help="The account's id; a new account when absent.")] = None,
+    backend_repo: Annotated[str | None, typer.Option()] = None,
+    frontend_repo: Annotated[str | None, typer.Option()] = None,
+    github_repo: Annotated[str | None, typer.Option(help="owner/name.")] = None,
+    default_roles: Annotated[str, typer.Option(help="Comma separated.")] = "backend",
+    data_dir: DataDir = DATA_DIR,
+) -> None:
+    """Create a project for handoff tickets."""
+    _operate(
+        data_dir,
+        admin.create_project,
+        name=name,
+        slug=slug,
+        account_id=account,
+        backend_repo=backend_repo,
+        frontend_repo=frontend_repo,
+        github_repo=github_repo,
+        default_roles=_split(default_roles),
+    )
+
+
+@operators.command()
+def update_project(
+    project: Annotated[str, typer.Option(help="The project's id.")],
+    name: Annotated[str | None, typer.Option()] = None,
+    backend_repo: Annotated[str | None, typer.Option(help="Empty: it has none.")] = None,
+    frontend_repo: Annotated[str | None, typer.Option(help="Empty: it has none.")] = None,
+    github_repo: Annotated[str | None, typer.Option(help="owner/name; empty: it has none.")] = None,
+    default_roles: Annotated[str | None, typer.Option(help="Comma separated.")] = None,
+    data_dir: DataDir = DATA_DIR,
+) -> None:
+    """Change a project's settings: those that are given."""
+    repos = {"backend_repo": backend_repo, "frontend_repo": frontend_repo, "github_repo": github_repo}
+    given: dict[str, Any] = {option: repo or None for option, repo in repos.items() if repo is not None}
+    if name is not None:
+        given["name"] = name
+    if default_roles is not None:
+        given["default_roles"] = _split(default_roles)
+    _operate(data_dir, admin.update_project, project_id=project, **given)
+
+
+@operators.command()
+def add_member(
+    project: Annotated[str, typer.Option(help="The project's id.")],
+    user: Annotated[str, typer.Option(help="The user's UUID.")],
+    role: Annotated[str, typer.Option(help="viewer, member, triager or owner.")],
+    data_dir: DataDir = DATA_DIR,
+) -> None:
+    """Make a user a member of a project, or change the member's role."""
+    _operate(data_dir, admin.add_member, project_id=project, user_id=user, role=role)
+
+
+@operators.command()
+def remove_member(
+    project: Annotated[str, typer.Option(help="The project's id.")],
+    user: Annotated[str, typer.Option(help="The user's UUID.")],
+    data_dir: DataDir = DATA_DIR,
+) -> None:
+    """End a user's membership of a project."""
+    _operate(data_dir, admin.remove_member, project_id=project, user_id=user)
+
+
+@operators.command()
+def link_provider(
+    account: Annotated[str, typer.Option(help="The account's id.")],
+    provider: Annotated[str, typer.Option(help="freshservice, zendesk, servicenow or jira.")],
+    url: Annotated[str, typer.Option(help="Such as https://example.freshservice.com.")],
+    options: Annotated[str, typer.Option(help="JSON: what the vendor needs to know beside.")] = "{}",
+    data_dir: DataDir = DATA_DIR,
+) -> None:
+    """Link an account to its external ITSM provider. The credential is read from standard input."""
+    try:
+        given = jsontext.parse(options.encode())
+    except ValueError:
+        fail("--options is no JSON")
+    credential = sys.stdin.readline().strip()
+    _operate(
+        data_dir,
+        admin.link_provider,
+        account_id=account,
+        provider=provider,
+        url=url,
+        credential=credential,
+        options=given,
+    )
+
+
+@operators.command()
+def unlink_provider(
+    account: Annotated[str, typer.Option(help="The account's id.")], data_dir: DataDir = DATA_DIR
+) -> None:
+    """End an account's link to its provider."""
+    _operate(data_dir, admin.unlink_provider, account_id=account)
+
+
+@operators.command()
+def deliveries(
+    account: Annotated[str | None, typer.Option(help="Those of one account.")] = None,
+    state: Annotated[str | None, typer.Option(help="queued or dead.")] = None,
+    requeue: Annotated[str | None, typer.Option(help="The id of one that shall be tried again now.")] = None,
+    cursor: Annotated[str | None, typer.Option(help="next_cursor of the page before.")] = None,
+    data_dir: DataDir = DATA_DIR,
+) -> None:
+    """List what is on its way to providers, or have one of them tried again."""
+    if requeue is not None:
+        _operate(data_dir, admin.requeue_delivery, delivery_id=requeue)
+        return
+    given = {"account_id": account, "state": state, "cursor": cursor}
+    _operate(data_dir, admin.list_deliveries, limit=100, **{name: word for name, word in given.items() if word})
+
+
+@operators.command()
+def create_tenant(
+    name: Annotated[str, typer.Option()] = "Tenant",
+    tenant_id: Annotated[str | None, typer.Option("--id", help="`ten_` and a ULID when absent.")] = None,
+    data_dir: DataDir = DATA_DIR,
+) -> None:
+    """Create a helpdesk tenant."""
+    _operate(data_dir, admin.create_tenant, name=name, id=tenant_id)
+
+
+def _operate(data_dir: Path, operation: AnyOperation, **body: Any) -> None:
+    # What the pool would say of every attempt to connect, the command says once.
+    logs.configure("error")
+    view = run(run_as_operator(settings_of(data_dir), operation, body))
+    # {"account": {…}} prints as the account; what stands beside it (a new key) goes with it.
+    resource: Any = next(iter(view.values()), {})
+    if isinstance(resource, list):
+        print_json(view)
+        return
+    print_json({**resource, **{name: value for name, value in view.items() if value is not resource}})
+
+
+def _split(words: str) -> list[str]:
+    return [word.strip() for word in words.split(",") if word.strip()]

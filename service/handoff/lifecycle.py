@@ -1,0 +1,196 @@
+"""How a handoff ticket lives: what a change makes of its stage, its stamps and its roles.
+
+The rules of contracts/handoff.md, "Life of a ticket". Pure: a ticket, a change and an instant in, the changed ticket
+out. A ticket here is a row with its roles in the documented form.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import uuid4
+
+from service.errors import TicketError, invalid
+from service.operation import View
+from service.storage.statement import Row
+
+FINISHED = ("done", "skipped")
+_NOT_BEGUN = ("backlog", "up_next")
+_MOVES: Mapping[str, Sequence[str]] = {
+    "pending": ("in_progress", "skipped"),
+    "in_progress": ("done", "skipped", "pending"),
+    "done": ("in_progress", "pending"),
+    "skipped": ("in_progress", "pending"),
+}
+# What is changed by being given.
+PLAIN = (
+    "title",
+    "description",
+    "request_type",
+    "priority",
+    "blocking",
+    "evidence",
+    "suggested_resolution",
+    "implementation_notes",
+    "milestone_id",
+    "github_issue_number",
+)
+_RESOLUTION = ("resolution_note", "resolution_type")
+# What an event tells of a ticket and of a role.
+TOLD = (*PLAIN, "stage", "status", *_RESOLUTION, "merge_sha", "deployed_at", "deploy_failed_at")
+_ROLE_GIVEN = ("assignee_note", "assignee_user_id", "blocking_reason")
+_ROLE_STAMPS = dict.fromkeys(("started_at", "completed_at", "work_started_note", "agent_origin"))
+# What an event tells of a role, as it is in one that is new.
+_ROLE_TOLD = {"status": "pending", **dict.fromkeys(("work_started_note", "agent_origin", *_ROLE_GIVEN))}
+
+
+def changed(ticket: Row, given: Mapping[str, Any], at: datetime) -> Row:
+    """The ticket after a change; `given` are the members of the change that were set.
+
+    Raises TicketError: `validation_error`, `invalid_transition`, `roles_incomplete`.
+    """
+    roles = _with_roles(ticket, given["roles"], at) if "roles" in given else ticket["roles"]
+    if given.get("role_status") is not None:
+        roles = _with_role_changed(roles, given["role_status"], at)
+    stage = _stage_asked(ticket, given)
+    if stage == "live" and given.get("skip_pending_roles"):
+        roles = [_moved(role, {"status": "skipped"}, at) if role["status"] == "pending" else role for role in roles]
+    if stage is None:
+        stage = _stage_by_roles(ticket, roles)
+    elif stage == "live":
+        _require_finished(roles)
+    after = ticket | {name: given[name] for name in PLAIN if name in given}
+    after |= {"roles": roles, "stage": stage, "status": "closed" if stage == "live" else "open"}
+    after |= _resolution(ticket, after["status"], given, at)
+    return after if after == ticket else after | {"updated_at": at}
+
+
+def deployed(ticket: Row, merge_sha: str, outcome: str, happened_at: datetime, at: datetime) -> Row:
+    """The ticket after a deployment report. What happened before a stamp does not change that stamp."""
+    failed_at, deployed_at = ticket["deploy_failed_at"], ticket["deployed_at"]
+    is_news = all(stamp is None or stamp <= happened_at for stamp in (failed_at, deployed_at))
+    after = ticket | {"merge_sha": merge_sha if is_news else ticket["merge_sha"]}
+    if outcome == "deployed" and (deployed_at is None or deployed_at <= happened_at):
+        after["deployed_at"] = happened_at
+    if outcome == "deployed" and failed_at is not None and failed_at <= happened_at:
+        after["deploy_failed_at"] = None
+    if outcome == "failed" and is_news:
+        after["deploy_failed_at"] = happened_at
+    return after if after == ticket else after | {"updated_at": at}
+
+
+def told(before: Row, after: Row, work_started_note: str | None = None) -> View:
+    """What an event tells of a change: `{"stage": {"from": …, "to": …}, "roles.backend.status": …}`."""
+    changes = {name: (before[name], after[name]) for name in TOLD if name in before and before[name] != after[name]}
+    if work_started_note is not None and after["stage"] == "in_progress" != before["stage"]:
+        changes["work_started_note"] = (None, work_started_note)
+    was = {role["role"]: role for role in before["roles"]}
+    names = [role["role"] for role in after["roles"]]
+    if list(was) != names:
+        changes["roles"] = (list(was), names)
+    for role in after["roles"]:
+        old = was.get(role["role"], _ROLE_TOLD)
+        changes |= {
+            f"roles.{role['role']}.{name}": (old[name], role[name]) for name in _ROLE_TOLD if old[name] != role[name]
+        }
+    return {name: {"from": old, "to": new} for name, (old, new) in changes.items()}
+
+
+def kind(before: Row, after: Row) -> str:
+    """The type of the event of a change."""
+    if before["status"] == after["status"]:
+        return "ticket.updated"
+    return "ticket.closed" if after["status"] == "closed" else "ticket.reopened"
+
+
+def _stage_asked(ticket: Row, given: Mapping[str, Any]) -> str | None:
+    """The stage that a change names, itself or by the status. Raises TicketError `validation_error`."""
+    stage, status = given.get("stage"), given.get("status")
+    if stage is None and status == "closed":
+        stage = "live"
+    elif stage is None and status == "open" and ticket["status"] == "closed":
+        stage = "backlog"
+    if stage is not None and status is not None and (stage == "live") != (status == "closed"):
+        raise invalid("body", "status", "A ticket is closed when its stage is live, and only then", value=status)
+    if stage == "in_progress" != ticket["stage"] and given.get("work_started_note") is None:
+        raise invalid("body", "work_started_note", "Moving to in_progress needs a note", "missing")
+    return stage
+
+
+def _stage_by_roles(ticket: Row, roles: Sequence[View]) -> str:
+    """The stage that a ticket's roles lead it to when nobody names one."""
+    stage: str = ticket["stage"]
+    was = {role["role"]: role["status"] for role in ticket["roles"]}
+    moved_to = {role["status"] for role in roles if role["status"] != was.get(role["role"], "pending")}
+    is_finished = all(role["status"] in FINISHED for role in roles)
+    is_under_way = any(role["status"] == "in_progress" for role in roles)
+    if stage == "live":
+        if is_finished:
+            return stage
+        return "in_progress" if is_under_way else "backlog"
+    if is_finished and not moved_to.isdisjoint(FINISHED):
+        return "live"
+    return "in_progress" if stage in _NOT_BEGUN and "in_progress" in moved_to else stage
+
+
+def _require_finished(roles: Sequence[View]) -> None:
+    unfinished = [role["role"] for role in roles if role["status"] not in FINISHED]
+    if unfinished:
+        raise TicketError("roles_incomplete", f"Roles that are neither done nor skipped: {', '.join(unfinished)}")
+
+
+def _resolution(ticket: Row, status: str, given: Mapping[str, Any], at: datetime) -> dict[str, Any]:
+    """The members that tell how a ticket ended."""
+    if status == "open":
+        for name in _RESOLUTION:
+            if given.get(name) is not None:
+                raise invalid("body", name, "Only a ticket that is closed has a resolution", value=given[name])
+        return {"resolved_at": None, "resolution_type": None, "resolution_note": None}
+    told = {name: given[name] for name in _RESOLUTION if name in given}
+    if ticket["status"] == "closed":
+        return told
+    return {"resolved_at": at, "resolution_type": "completed", "resolution_note": None, **told}
+
+
+def _with_roles(ticket: Row, names: Sequence[str], at: datetime) -> list[View]:
+    """The roles of these names, in this order. One that stays keeps its state."""
+    there = {role["role"]: role for role in ticket["roles"]}
+    return [there.get(name) or _new_role(ticket, name, at) for name in names]
+
+
+def _new_role(ticket: Row, name: str, at: datetime) -> View:
+    nothing_yet = dict.fromkeys((*_ROLE_GIVEN, *_ROLE_STAMPS))
+    return {
+        "id": str(uuid4()),
+        "handoff_request_id": str(ticket["id"]),
+        "role": name,
+        "status": "pending",
+        **nothing_yet,
+        "created_at": at,
+        "updated_at": at,
+    }
+
+
+def _with_role_changed(roles: Sequence[View], change: Mapping[str, Any], at: datetime) -> list[View]:
+    if change["role"] not in [role["role"] for role in roles]:
+        raise invalid("body", "role_status.role", "The ticket has no such role", value=change["role"])
+    return [_moved(role, change, at) if role["role"] == change["role"] else role for role in roles]
+
+
+def _moved(role: View, change: Mapping[str, Any], at: datetime) -> View:
+    was, becomes = role["status"], change["status"]
+    if becomes != was and becomes not in _MOVES[was]:
+        raise TicketError("invalid_transition", f"A role that is {was} cannot become {becomes}")
+    after = role | {name: change[name] for name in _ROLE_GIVEN if name in change} | {"status": becomes}
+    note = change.get("work_started_note")
+    if becomes == "pending" != was:
+        after |= _ROLE_STAMPS
+    elif becomes == "in_progress":
+        if role["started_at"] is None and note is None:
+            raise invalid("body", "role_status.work_started_note", "Starting work on a role needs a note", "missing")
+        after["started_at"] = role["started_at"] or at
+        after["work_started_note"] = note or role["work_started_note"]
+        after["agent_origin"] = change.get("agent_origin", role["agent_origin"])
+        after["completed_at"] = None
+    elif becomes == "done" != was:
+        after["completed_at"] = at
+    return after if after == role else after | {"updated_at": at}

@@ -1,0 +1,107 @@
+"""The two doors of the helpdesk API: one line per operation in each."""
+
+from tickets.helpdesk.v1 import rest_pb2_grpc, service_pb2, service_pb2_grpc
+
+from service.helpdesk import operations
+from service.helpdesk.sla import operations as levels
+from service.storage.database import Database
+from service.transport import rest, rpc
+from service.watch import News
+
+
+class TicketService(service_pb2_grpc.TicketServiceServicer):
+    """The typed door."""
+
+    def __init__(self, database: Database, news: News) -> None:
+        self.database = database
+        self.news = news
+
+    ListTickets = rpc.unary(operations.list_tickets, service_pb2.ListTicketsRequest, service_pb2.ListTicketsResponse)
+    GetTicket = rpc.unary(
+        operations.get_ticket, service_pb2.GetTicketRequest, service_pb2.GetTicketResponse, wrap="ticket"
+    )
+    CreateTicket = rpc.unary(
+        operations.create_ticket, service_pb2.CreateTicketRequest, service_pb2.CreateTicketResponse, wrap="ticket"
+    )
+    UpdateTicket = rpc.unary(
+        operations.update_ticket, service_pb2.UpdateTicketRequest, service_pb2.UpdateTicketResponse, wrap="ticket"
+    )
+    CloseTicket = rpc.unary(
+        operations.close_ticket, service_pb2.CloseTicketRequest, service_pb2.CloseTicketResponse, wrap="ticket"
+    )
+    DeleteTicket = rpc.unary(
+        operations.delete_ticket, service_pb2.DeleteTicketRequest, service_pb2.DeleteTicketResponse, wrap="ticket"
+    )
+    RestoreTicket = rpc.unary(
+        operations.restore_ticket, service_pb2.RestoreTicketRequest, service_pb2.RestoreTicketResponse, wrap="ticket"
+    )
+    CreateComment = rpc.unary(
+        operations.create_comment, service_pb2.CreateCommentRequest, service_pb2.CreateCommentResponse, wrap="comment"
+    )
+    UpdateComment = rpc.unary(
+        operations.update_comment, service_pb2.UpdateCommentRequest, service_pb2.UpdateCommentResponse, wrap="comment"
+    )
+    ListComments = rpc.unary(
+        operations.list_comments, service_pb2.ListCommentsRequest, service_pb2.ListCommentsResponse
+    )
+    ListTicketEvents = rpc.unary(
+        operations.list_ticket_events, service_pb2.ListTicketEventsRequest, service_pb2.ListTicketEventsResponse
+    )
+    GetTicketSla = rpc.unary(
+        operations.get_ticket_sla, service_pb2.GetTicketSlaRequest, service_pb2.GetTicketSlaResponse, wrap="sla"
+    )
+    ListSlaPolicies = rpc.unary(
+        levels.list_sla_policies, service_pb2.ListSlaPoliciesRequest, service_pb2.ListSlaPoliciesResponse
+    )
+    GetSlaPolicy = rpc.unary(
+        levels.get_sla_policy, service_pb2.GetSlaPolicyRequest, service_pb2.GetSlaPolicyResponse, wrap="sla_policy"
+    )
+    CreateSlaPolicy = rpc.unary(
+        levels.create_sla_policy,
+        service_pb2.CreateSlaPolicyRequest,
+        service_pb2.CreateSlaPolicyResponse,
+        wrap="sla_policy",
+    )
+    UpdateSlaPolicy = rpc.unary(
+        levels.update_sla_policy,
+        service_pb2.UpdateSlaPolicyRequest,
+        service_pb2.UpdateSlaPolicyResponse,
+        wrap="sla_policy",
+    )
+    GetCalendar = rpc.unary(
+        levels.get_calendar, service_pb2.GetCalendarRequest, service_pb2.GetCalendarResponse, wrap="calendar"
+    )
+    UpdateCalendar = rpc.unary(
+        levels.update_calendar, service_pb2.UpdateCalendarRequest, service_pb2.UpdateCalendarResponse, wrap="calendar"
+    )
+    WatchTickets = rpc.watch(
+        operations.watch_tickets, service_pb2.WatchTicketsRequest, service_pb2.WatchTicketsResponse
+    )
+
+
+class TicketRest(rest_pb2_grpc.TicketRestServicer):
+    """The documented REST face."""
+
+    def __init__(self, database: Database, news: News) -> None:
+        self.database = database
+        self.news = news
+
+    ListTickets = rest.unary(operations.list_tickets)
+    GetTicket = rest.unary(operations.get_ticket)
+    CreateTicket = rest.unary(operations.create_ticket, status=201)
+    UpdateTicket = rest.unary(operations.update_ticket)
+    CloseTicket = rest.unary(operations.close_ticket)
+    DeleteTicket = rest.unary(operations.delete_ticket)
+    RestoreTicket = rest.unary(operations.restore_ticket)
+    CreateComment = rest.unary(operations.create_comment, status=201)
+    UpdateComment = rest.unary(operations.update_comment)
+    ListComments = rest.unary(operations.list_comments)
+    ListTicketEvents = rest.unary(operations.list_ticket_events)
+    GetTicketSla = rest.unary(operations.get_ticket_sla)
+    ListSlaPolicies = rest.unary(levels.list_sla_policies)
+    GetSlaPolicy = rest.unary(levels.get_sla_policy)
+    CreateSlaPolicy = rest.unary(levels.create_sla_policy, status=201)
+    UpdateSlaPolicy = rest.unary(levels.update_sla_policy)
+    GetCalendar = rest.unary(levels.get_calendar)
+    UpdateCalendar = rest.unary(levels.update_calendar)
+    WatchTickets = rest.watch(operations.watch_tickets)

@@ -1,0 +1,240 @@
+"""Every SQL statement of service levels: what callers ask within one tenant, and what goes on in the background."""
+
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import (
+    ARRAY,
+    JSON,
+    ColumnElement,
+    Integer,
+    Select,
+    Text,
+    and_,
+    any_,
+    bindparam,
+    case,
+    cast,
+    delete,
+    func,
+    insert,
+    literal_column,
+    not_,
+    select,
+    update,
+)
+from sqlalchemy.dialects.postgresql import aggregate_order_by
+from sqlalchemy.dialects.postgresql import insert as upsert
+
+from service import events
+from service.helpdesk import queries, tables
+from service.helpdesk.commands import PolicyMembers
+from service.storage.statement import Statement
+
+tickets, policies, calendars = tables.tickets, tables.policies, tables.calendars
+_POLICY = tuple(column.name for column in policies.c)
+_CALENDAR = ("time_zone", "hours", "holidays")
+
+
+def _terms(tenant_id: ColumnElement[Any], ticket_id: ColumnElement[Any]) -> tuple[ColumnElement[Any], ...]:
+    """What a ticket's clock goes by: now, its policy, its tenant's calendar, its pauses (targets.py, Terms)."""
+    pauses = tables.pauses
+    mine = (pauses.c.tenant_id == tenant_id, pauses.c.ticket_id == ticket_id)
+    return (
+        func.now().label("now"),
+        *(policies.c[name].label(f"policy_{name}") for name in _POLICY),
+        *(calendars.c[name] for name in _CALENDAR),
+        *(
+            select(func.array_agg(aggregate_order_by(column, pauses.c.started_at)))
+            .where(*mine)
+            .scalar_subquery()
+            .label(name)
+            for name, column in (("paused_from", pauses.c.started_at), ("paused_until", pauses.c.ended_at))
+        ),
+    )
+
+
+def _sla_terms() -> Statement:
+    """The terms of a ticket with a policy, or with the active one for a priority and a type where `policy_id` is null.
+
+    Always one row; its `policy_id` is null without a policy. As no policy has the id "", that one asks for none.
+    """
+    tenant_id, active = queries.bound("tenant_id"), tables.active_policies
+    match = select(active.c.policy_id).where(
+        active.c.tenant_id == tenant_id,
+        active.c.priority == queries.bound("priority"),
+        active.c.type == queries.bound("type"),
+    )
+    found = func.coalesce(bindparam("policy_id", type_=Text), match.scalar_subquery())
+    one = select(tenant_id.label("tenant_id")).subquery("one")
+    joined = one.outerjoin(policies, and_(policies.c.tenant_id == tenant_id, policies.c.id == found))
+    joined = joined.outerjoin(calendars, calendars.c.tenant_id == tenant_id)
+    return Statement(select(*_terms(tenant_id, bindparam("ticket_id", type_=Text))).select_from(joined))
+
+
+SLA_TERMS = _sla_terms()
+
+
+def _with_terms() -> Select[Any]:
+    mine = and_(policies.c.tenant_id == tickets.c.tenant_id, policies.c.id == tickets.c.sla_policy)
+    joined = tickets.outerjoin(policies, mine).outerjoin(calendars, calendars.c.tenant_id == tickets.c.tenant_id)
+    return select(tickets, *_terms(tickets.c.tenant_id, tickets.c.id)).select_from(joined)
+
+
+@lru_cache(maxsize=4)
+def get_ticket_and_terms(by: frozenset[str]) -> Statement:
+    """A ticket as `get_ticket`, and the terms of its SLA."""
+    return Statement(_with_terms().where(*queries.mine(by)))
+
+
+# Of all tenants: tickets whose SLA may have something to tell, locked; nobody else is at work on them. (Their terms are
+# read once they are: a pause may have been written while this statement waited.)
+DUE_TICKETS = Statement(
+    select(tickets)
+    .where(tickets.c.sla_look_at < func.now(), not_(tickets.c.is_deleted))
+    .order_by(tickets.c.sla_look_at)
+    .limit(bindparam("rows", type_=Integer))
+    .with_for_update(skip_locked=True)
+)
+
+
+def _tell(**more: ColumnElement[Any]) -> Statement:
+    """The statement that appends an event of a locked ticket's SLA, with what `more` it changes."""
+    ticket = (
+        update(tickets)
+        .where(*queries.ONE)
+        .values({**{name: queries.bound(name) for name in _LOOK}, **more, **events.next_version(tickets)})
+        .returning(tickets)
+        .cte("ticket")
+    )
+    changes = cast(bindparam("changes", type_=JSON), JSON)
+    event = events.append(tables.events, ticket, bindparam("kind", type_=Text), changes, {"app_id": ticket.c.app_id})
+    return Statement(select(ticket.c.id).add_cte(event))
+
+
+_LOOK = ("first_response_due_at", "sla_told", "sla_look_at")
+TELL = _tell()
+SET_DUE = _tell(
+    due_at=queries.bound("due_at"),
+    updated_at=events.next_instant(tickets.c.updated_at),
+    updated_by=bindparam("actor", type_=Text),
+)
+# Nothing that anyone is told.
+SET_LOOK = Statement(
+    update(tickets).where(*queries.ONE).values({name: queries.bound(name) for name in _LOOK}).returning(tickets.c.id)
+)
+
+_POLICY_GIVEN = tuple(PolicyMembers.model_fields)
+_policy = (
+    policies.c.tenant_id == queries.bound("tenant_id"),
+    policies.c.id == bindparam("id", type_=Text),
+)
+
+
+def _policy_values(names: Iterable[str]) -> dict[str, ColumnElement[Any]]:
+    return {name: bindparam(name, type_=policies.c[name].type) for name in names}
+
+
+CREATE_POLICY = Statement(
+    insert(policies)
+    .values(
+        {
+            **_policy_values(("tenant_id", "id", *_POLICY_GIVEN)),
+            "created_by": bindparam("actor", type_=Text),
+            "updated_by": bindparam("actor", type_=Text),
+        }
+    )
+    .returning(policies)
+)
+GET_POLICY = Statement(select(policies).where(*_policy))
+LOCK_POLICY = Statement(select(policies).where(*_policy).with_for_update())
+UPDATE_POLICY = Statement(
+    update(policies)
+    .where(*_policy)
+    .values(
+        {
+            **_policy_values(_POLICY_GIVEN),
+            "updated_at": events.next_instant(policies.c.updated_at),
+            "updated_by": bindparam("actor", type_=Text),
+        }
+    )
+    .returning(policies)
+)
+
+
+@lru_cache(maxsize=4)
+def list_policies(*, of_status: bool, onward: bool) -> Statement:
+    """`rows` policies of the tenant, newest first."""
+    conditions = [policies.c.tenant_id == queries.bound("tenant_id")]
+    if of_status:
+        conditions.append(policies.c.status == bindparam("status", type_=Text))
+    if onward:
+        conditions.append(policies.c.id < bindparam("behind_id", type_=Text))
+    page = select(policies).where(*conditions).order_by(policies.c.id.desc())
+    return Statement(page.limit(bindparam("rows", type_=Integer)))
+
+
+_active = tables.active_policies
+# It answers for every priority and type that it names, or none when it is not active any more.
+ACTIVATE = Statement(
+    insert(_active)
+    .from_select(
+        ["tenant_id", "priority", "type", "policy_id"],
+        select(
+            policies.c.tenant_id, policies.c.priority, func.unnest(bindparam("types", type_=ARRAY(Text))), policies.c.id
+        ).where(*_policy),
+    )
+    .returning(_active.c.type)
+)
+DEACTIVATE = Statement(
+    delete(_active)
+    .where(_active.c.tenant_id == queries.bound("tenant_id"), _active.c.policy_id == bindparam("id", type_=Text))
+    .returning(_active.c.type)
+)
+
+GET_CALENDAR = Statement(select(calendars).where(calendars.c.tenant_id == queries.bound("tenant_id")))
+
+
+def _set_calendar() -> Statement:
+    """The statement that keeps what is said of the calendar, and of what is not, what there was, or the default."""
+    given = {name: bindparam(name, type_=calendars.c[name].type) for name in _CALENDAR}
+    actor = bindparam("actor", type_=Text)
+    first = upsert(calendars).values({"tenant_id": queries.bound("tenant_id"), **given, "updated_by": actor})
+    changes = {
+        name: case(
+            (
+                literal_column(f"'{name}'", Text) == any_(bindparam("changed", type_=ARRAY(Text))),
+                first.excluded[name],
+            ),
+            else_=calendars.c[name],
+        )
+        for name in _CALENDAR
+    }
+    stamps = {"updated_at": events.next_instant(calendars.c.updated_at), "updated_by": actor}
+    return Statement(
+        first.on_conflict_do_update(index_elements=["tenant_id"], set_={**changes, **stamps}).returning(calendars)
+    )
+
+
+SET_CALENDAR = _set_calendar()
+
+
+def _look_again(*of: ColumnElement[bool]) -> Statement:
+    """The statement that has the clocks of a tenant's unresolved tickets worked out again, soon."""
+    return Statement(
+        update(tickets)
+        .where(
+            tickets.c.tenant_id == queries.bound("tenant_id"),
+            tickets.c.status == any_(literal_column("ARRAY['open', 'in_progress', 'pending']")),
+            tickets.c.sla_policy == policies.c.id,
+            policies.c.tenant_id == tickets.c.tenant_id,
+            *of,
+        )
+        .values(sla_look_at=func.now())
+        .returning(tickets.c.id)
+    )
+
+
+LOOK_AGAIN_AT_POLICY = _look_again(policies.c.id == bindparam("id", type_=Text))
+LOOK_AGAIN_AT_BUSINESS_HOURS = _look_again(policies.c.business_hours_only)

@@ -1,0 +1,1 @@
+"""Deliveries of ITSM tickets to the account's external provider."""

@@ -1,0 +1,117 @@
+"""What only development has: a local key that signs tokens, and demo data with its credentials."""
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import jwt
+import orjson
+from cryptography.fernet import Fernet
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from service.admin import operations as admin
+from service.admin.direct import AnyOperation, run_as_operator
+from service.operation import View
+from service.settings import Settings
+
+ISSUER = "tickets-development"
+AUDIENCE = "tickets"
+DEMO_TOKEN_SECONDS = 30 * 24 * 3600
+
+_ALGORITHM = "ES256"
+_KEY_FILE = "development-key.pem"
+_ENCRYPTION_KEY_FILE = "encryption-key"
+_JWKS_FILE = "jwks.json"
+_CREDENTIALS_FILE = "credentials.json"
+_HELPDESK_SCOPES = "helpdesk:read helpdesk:write helpdesk:agent"
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Write a file that only its owner can read, whole or not at all."""
+    fresh = path.with_suffix(".new")
+    fresh.unlink(missing_ok=True)
+    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(content)
+    fresh.rename(path)
+
+
+class DevelopmentKey:
+    """The key pair of one data directory. Its JWKS is what the service trusts; never use it beyond one machine."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._pem = data_dir / _KEY_FILE
+        self.jwks = data_dir / _JWKS_FILE
+
+    def make(self) -> None:
+        """Make the key and its JWKS unless they are there."""
+        if not self._pem.exists():
+            private = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            key = ec.generate_private_key(ec.SECP256R1())
+            write_private(self._pem, key.private_bytes(serialization.Encoding.PEM, *private))
+        public = self._load().public_key()
+        jwk = jwt.algorithms.ECAlgorithm.to_jwk(public, as_dict=True)
+        self.jwks.write_bytes(orjson.dumps({"keys": [{**jwk, "kid": "development", "alg": _ALGORITHM, "use": "sig"}]}))
+
+    def token(self, subject: str, *, seconds: int = 3600, **claims: str | None) -> str:
+        """A signed token; claims that are None are left out. Raises FileNotFoundError when there is no key."""
+        now = int(time.time())
+        given = {name: value for name, value in claims.items() if value is not None}
+        payload = {"sub": subject, "iss": ISSUER, "aud": AUDIENCE, "iat": now, "exp": now + seconds, **given}
+        return jwt.encode(payload, self._load(), _ALGORITHM, headers={"kid": "development"})
+
+    def _load(self) -> ec.EllipticCurvePrivateKey:
+        key = serialization.load_pem_private_key(self._pem.read_bytes(), password=None)
+        if not isinstance(key, ec.EllipticCurvePrivateKey):
+            raise TypeError(f"{self._pem} holds no elliptic curve key")
+        return key
+
+
+def encryption_key(data_dir: Path) -> str:
+    """The key that secrets of a data directory are encrypted with, made at the first call."""
+    path = data_dir / _ENCRYPTION_KEY_FILE
+    if not path.exists():
+        write_private(path, Fernet.generate_key())
+    return path.read_text()
+
+
+async def demo_credentials(
+    settings: Settings, data_dir: Path, key: DevelopmentKey, grpc_target: str, rest_url: str
+) -> View:
+    """The credentials of the demo data, which is made at the first call; tokens are signed anew at each."""
+    path = data_dir / _CREDENTIALS_FILE
+    known = orjson.loads(path.read_bytes()) if path.exists() else await _make_demo(settings)
+    credentials = {
+        **known,
+        "handoff_token": key.token(known["handoff_user_id"], seconds=DEMO_TOKEN_SECONDS),
+        "helpdesk_token": key.token(
+            "per_demo", seconds=DEMO_TOKEN_SECONDS, tenant_id=known["helpdesk_tenant_id"], scope=_HELPDESK_SCOPES
+        ),
+        "grpc_target": grpc_target,
+        "rest_url": rest_url,
+    }
+    write_private(path, orjson.dumps(credentials, option=orjson.OPT_INDENT_2))
+    return credentials
+
+
+async def _make_demo(settings: Settings) -> View:
+    async def make(operation: AnyOperation, **body: Any) -> View:
+        return await run_as_operator(settings, operation, body)
+
+    user_id = str(uuid4())
+    account = (await make(admin.create_account, name="Demo account"))["account"]
+    scopes = ["tickets:read", "tickets:write", "webhooks:manage"]
+    key = await make(admin.create_api_key, account_id=account["id"], scopes=scopes)
+    # A slug of its own, so that a lost credentials file does not stand in the way of new demo data.
+    slug = f"demo-{user_id[:8]}"
+    project = (await make(admin.create_project, name="Demo project", slug=slug, account_id=account["id"]))["project"]
+    await make(admin.add_member, project_id=project["id"], user_id=user_id, role="owner")
+    tenant = (await make(admin.create_tenant, name="Demo tenant"))["tenant"]
+    return {
+        "itsm_api_key": key["key"],
+        "handoff_user_id": user_id,
+        "handoff_project_id": str(project["id"]),
+        "helpdesk_tenant_id": tenant["id"],
+    }

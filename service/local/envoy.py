@@ -1,0 +1,168 @@
+"""Envoy as a child process, with deploy/envoy.yaml filled in."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import yaml
+
+from service.local.processes import Child, run_to_completion, wait_for
+
+_HERE: Final = Path(__file__).resolve().parent
+
+
+_REST_CALLS_OF_A_WORKER: Final = 64
+
+
+class Envoy:
+    """An Envoy of our own, on a config as `envoy_config` makes it."""
+
+    def __init__(
+        self, config: Mapping[str, Any], *, log_file: Path | None = None, concurrency: int = 1, log_level: str = "warn"
+    ) -> None:
+        """Name the config, the file for logs (stderr when none), and the number of worker threads."""
+        self._config = config
+        self._log_file = log_file
+        self._options = ["--concurrency", str(concurrency), "--log-level", log_level]
+        self._child: Child | None = None
+        self._config_file = Path()
+        address = config["static_resources"]["listeners"][0]["address"]["socket_address"]
+        wildcards = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 nothing is bound here
+        self._host: str = wildcards.get(address["address"], address["address"])
+        self._port: int = address["port_value"]
+
+    def __enter__(self) -> Self:
+        self.start()
+        try:
+            self.wait_until_ready()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.stop()
+
+    @property
+    def url(self) -> str:
+        """The REST face, such as `http://127.0.0.1:8080`."""
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"http://{host}:{self._port}"
+
+    def start(self) -> None:
+        """Start it; it does not answer before `wait_until_ready` returns."""
+        if self._child is not None:
+            return
+        _refuse_taken(self._host, self._port)
+        with tempfile.NamedTemporaryFile("w", prefix="tickets-envoy-", suffix=".yaml", delete=False) as file:
+            yaml.safe_dump(dict(self._config), file)
+        self._config_file = Path(file.name)
+        # Hot restart would want shared memory and an id of its own for each Envoy on the machine.
+        argv = [_envoy_binary(), "--config-path", file.name, "--disable-hot-restart", *self._options]
+        try:
+            self._child = Child("Envoy", argv, self._log_file)
+            run_to_completion(self._child.pid)
+        except BaseException:
+            self._config_file.unlink()
+            raise
+
+    def wait_until_ready(self, timeout: float = 15.0, *, upstream: bool = False) -> None:
+        """Wait until it answers; with `upstream`, until what it answers comes from the service."""
+
+        def answers() -> bool:
+            if self._child is None:
+                raise RuntimeError("Envoy is not running")
+            self._child.check()
+            status = self._probe("/api/v1/tickets" if upstream else "/")
+            return status is not None and not (upstream and status >= http.HTTPStatus.BAD_GATEWAY)
+
+        wait_for(answers, what="Envoy to answer", timeout=timeout)
+        self._config_file.unlink(missing_ok=True)
+
+    def stop(self, grace: float = 5.0) -> None:
+        """Stop it. It cuts what is in flight: drain the service behind it first."""
+        if self._child is not None:
+            self._child.stop((signal.SIGTERM, grace))
+            self._child = None
+            self._config_file.unlink(missing_ok=True)
+
+    def _probe(self, path: str) -> int | None:
+        connection = http.client.HTTPConnection(self._host, self._port, timeout=2.0)
+        try:
+            connection.request("GET", path)
+            return connection.getresponse().status
+        except (OSError, http.client.HTTPException):
+            return None
+        finally:
+            connection.close()
+
+
+def envoy_config(
+    *,
+    port: int,
+    endpoints: Sequence[str],
+    host: str = "127.0.0.1",
+    admin_port: int | None = None,
+    descriptor: Path | None = None,
+    template: Path | None = None,
+) -> dict[str, Any]:
+    """Load deploy/envoy.yaml and fill in where to listen, the workers (`host:port` each) and the descriptor set."""
+    config: dict[str, Any] = yaml.safe_load((template or _shipped("envoy.yaml")).read_text(encoding="utf-8"))
+    listener = config["static_resources"]["listeners"][0]
+    listener["address"]["socket_address"] = {"address": host, "port_value": port}
+    listener["enable_reuse_port"] = False  # or a second Envoy on a taken port would share it without a word
+    if admin_port is None:
+        del config["admin"]
+    else:
+        config["admin"]["address"]["socket_address"]["port_value"] = admin_port
+    filters = listener["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"]
+    transcoder = next(entry for entry in filters if entry["name"] == "envoy.filters.http.grpc_json_transcoder")
+    transcoder["typed_config"]["proto_descriptor"] = str(descriptor or _shipped("tickets.binpb"))
+    cluster = config["static_resources"]["clusters"][0]
+    cluster["load_assignment"]["endpoints"][0]["lb_endpoints"] = [_lb_endpoint(endpoint) for endpoint in endpoints]
+    cluster["circuit_breakers"]["thresholds"][0]["max_requests"] = _REST_CALLS_OF_A_WORKER * len(endpoints)
+    return config
+
+
+def _lb_endpoint(endpoint: str) -> dict[str, Any]:
+    host, _, port = endpoint.rpartition(":")
+    return {"endpoint": {"address": {"socket_address": {"address": host.strip("[]"), "port_value": int(port)}}}}
+
+
+def _shipped(name: str) -> Path:
+    """Find a file that a wheel bundles, in the wheel or in the source tree."""
+    root = _HERE.parent
+    for path in (_HERE / "bundled" / name, root / "deploy" / name, root / "gen" / name):
+        if path.exists():
+            return path
+    raise FileNotFoundError(f"{name} is neither bundled nor in a source tree; run `make gen`")
+
+
+def _refuse_taken(host: str, port: int) -> None:
+    """Raise when something listens there already: it would answer our probes in Envoy's place."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise RuntimeError(f"cannot listen on {host}:{port}: {error.strerror}") from None
+
+
+def _envoy_binary() -> str:
+    """Find Envoy: the wheel's, beside this Python, or one on the PATH."""
+    beside = str(Path(sys.executable).parent)
+    found = shutil.which("envoy", path=os.pathsep.join((beside, os.environ.get("PATH", os.defpath))))
+    if found is None:
+        raise FileNotFoundError("no `envoy`: install the extra `local`, or put Envoy on the PATH")
+    return found

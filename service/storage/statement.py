@@ -1,0 +1,126 @@
+"""SQL statements: built with SQLAlchemy Core, compiled once, prepared once a connection, run on libpq itself.
+
+psycopg's cursors can do more than is needed here, and cost twice as much: a statement of ours has its `$1` placeholders
+already, casts its parameters itself (so the server knows their types, and text will do for each), and is always
+prepared. What is used of psycopg are its connections and its adaptation of values (`psycopg.pq`, `psycopg.adapt`).
+"""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from psycopg.adapt import PyFormat, Transformer
+from psycopg.pq import Format
+from psycopg.pq.abc import PGconn
+from sqlalchemy import (
+    ColumnElement,
+    Delete,
+    Float,
+    FromClause,
+    Insert,
+    Select,
+    Table,
+    Update,
+    any_,
+    bindparam,
+    func,
+    literal_column,
+)
+from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
+
+from service.storage.pool import PooledConnection
+
+Row = dict[str, Any]
+
+_DIALECT = PGDialect_psycopg(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]  # SQLAlchemy has no types there
+_names = itertools.count()
+
+
+class Statement:
+    """One SQL statement. Its parameters have the names of its bindparams, its rows those of its columns."""
+
+    def __init__(self, clause: Select[Any] | Insert | Update | Delete, *, prepared: bool = True) -> None:
+        """Not `prepared`, it is planned each time for the values given: for lists whose filters decide the plan."""
+        compiled = clause.compile(dialect=_DIALECT)
+        self.sql = compiled.string.encode()
+        self.names = tuple(str(name) for name in compiled.positiontup or ())
+        self.columns = tuple(map(str, clause.exported_columns.keys()))
+        self._constants = {name: value for name, value in compiled.params.items() if value is not None}
+        self._formats = [PyFormat.TEXT] * len(self.names)
+        self._name = b"tickets_%d" % next(_names) if prepared else b""
+
+    async def run(
+        self,
+        connection: PooledConnection,
+        parameters: Mapping[str, Any],
+        *,
+        begin: bool = False,
+        commit: bool = False,
+        behind: "Statement | None" = None,
+    ) -> list[Row]:
+        """Every row. Raises KeyError for a parameter that is missing, and psycopg.Error.
+
+        BEGIN and COMMIT travel with it, and another statement `behind` which it runs: one that only locks, of the same
+        parameters. Cancelled, it leaves at once, and the connection busy: `settle` it before anything else.
+        """
+        transformer = Transformer.from_context(connection)
+        texts = self._texts(transformer, parameters)
+        pgconn = connection.pgconn
+        await self._prepare(connection)
+        if begin or commit or behind is not None:
+            if behind is not None:
+                await behind._prepare(connection)
+            pgconn.enter_pipeline_mode()
+            if begin:
+                pgconn.send_query_params(b"BEGIN", None)
+            if behind is not None:
+                behind._send(pgconn, behind._texts(transformer, parameters))
+            self._send(pgconn, texts)
+            if commit:
+                pgconn.send_query_params(b"COMMIT", None)
+            pgconn.pipeline_sync()
+            result = (await connection.results())[begin + (behind is not None)]
+        else:
+            self._send(pgconn, texts)
+            result = await connection.result()
+        transformer.set_pgresult(result)
+        columns = self.columns
+        return [dict(zip(columns, row, strict=True)) for row in transformer.load_rows(0, result.ntuples, tuple)]
+
+    async def _prepare(self, connection: PooledConnection) -> None:
+        if self._name and self._name not in connection.prepared:
+            connection.preparing = self._name
+            connection.pgconn.send_prepare(self._name, self.sql)
+            await connection.result()
+
+    def _send(self, pgconn: PGconn, texts: Sequence[Any]) -> None:
+        if self._name:
+            pgconn.send_query_prepared(self._name, texts, result_format=Format.BINARY)
+        else:
+            pgconn.send_query_params(self.sql, texts, result_format=Format.BINARY)
+
+    def _texts(self, transformer: Any, parameters: Mapping[str, Any]) -> Sequence[Any]:
+        constants = self._constants
+        values = [parameters[name] if name in parameters else constants[name] for name in self.names]
+        texts: Sequence[Any] = transformer.dump_sequence(values, self._formats)
+        return texts
+
+
+def bound(table: FromClause, *names: str) -> dict[str, ColumnElement[Any]]:
+    """The parameters for columns of a table, by their names."""
+    return {name: bindparam(name, type_=table.c[name].type) for name in names}
+
+
+def in_seconds(name: str) -> ColumnElement[Any]:
+    """The instant in so many seconds, a parameter."""
+    return func.now() + func.make_interval(0, 0, 0, 0, 0, 0, bindparam(name, type_=Float))
+
+
+def some_rows(table: Table, limit: int, where: str = "true") -> ColumnElement[bool]:
+    """The condition of up to `limit` rows that nobody else is at work on, for statements that many processes repeat.
+
+    By their place on disk: a join of the table with itself is planned for the empty table that it usually is, and takes
+    seconds once it is not. The rows must never be updated, only written and deleted.
+    """
+    found = f"SELECT ctid FROM {table.name} WHERE {where} LIMIT {limit} FOR UPDATE SKIP LOCKED"  # noqa: S608 - our own words
+    return literal_column(f"{table.name}.ctid") == any_(literal_column(f"ARRAY({found})"))

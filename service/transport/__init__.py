@@ -1,0 +1,1 @@
+"""How calls arrive and answers leave: gRPC and REST servicers, and what stands around every call."""

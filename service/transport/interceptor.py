@@ -1,0 +1,235 @@
+"""What happens around every call: request id, credentials, limits, deadline, errors in our words, one log line."""
+
+import asyncio
+import os
+import re
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any, NamedTuple, NoReturn, Protocol, TypeAlias
+
+import grpc
+import structlog
+from google.protobuf.message import DecodeError
+
+from service.access.authenticator import Authenticator
+from service.access.policy import POLICIES, Policy
+from service.errors import TicketError
+from service.operation import CALL, Call
+from service.settings import Settings
+from service.transport.admission import CallsInHand
+from service.transport.logs import CallLog
+from service.transport.metrics import Metrics
+from service.transport.rate_limits import Limits
+
+_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+# Kept back from the caller's deadline, so that the words about it still reach them.
+_LAST_WORDS_SECONDS = 0.05
+
+_log = structlog.get_logger()
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+Metadata: TypeAlias = Mapping[str, Any]
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+MaybeHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
+
+
+class Door(Protocol):
+    """How a door tells its callers of a failure, and of the request's id."""
+
+    def begin(self, context: Context, request_id: str) -> None:
+        """Say the request's id to the caller."""
+
+    async def fail(self, context: Context, error: TicketError) -> Any:
+        """The response that tells the failure; or raises, having aborted the call."""
+
+    async def break_off(self, context: Context, error: TicketError) -> NoReturn:
+        """Abort a stream that had begun."""
+
+
+class Method(NamedTuple):
+    """What is known of a method before any call of it."""
+
+    path: str
+    # Package and name, the key of POLICIES.
+    key: tuple[str, str]
+    policy: Policy | None
+    door: Door
+    decode: Callable[[bytes], Any]
+
+
+class CallInterceptor(grpc.aio.ServerInterceptor):
+    """Stands around every method of every service. A method without an entry in POLICIES is refused."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        authenticator: Authenticator,
+        limits: Limits,
+        calls: CallsInHand,
+        metrics: Metrics,
+        doors: Mapping[str, Door],
+        default_door: Door,
+    ) -> None:
+        self._longest = settings.default_deadline_seconds
+        self._max_bytes = settings.max_request_bytes
+        self._authenticator = authenticator
+        self._limits = limits
+        self._calls = calls
+        self._metrics = metrics
+        self._doors = doors
+        self._default_door = default_door
+        self._log = CallLog(settings.log_level, sys.stderr.fileno())
+        self._wrapped: dict[str, Handler] = {}
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[MaybeHandler]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> MaybeHandler:
+        """The method's handler with everything around it, made at its first call."""
+        path = handler_call_details.method
+        wrapped = self._wrapped.get(path)
+        if wrapped is None:
+            handler = await continuation(handler_call_details)
+            if handler is None:
+                return None  # no such method: gRPC's own UNIMPLEMENTED
+            wrapped = self._wrapped[path] = self._wrap(path, handler)
+        return wrapped
+
+    def _wrap(self, path: str, handler: Any) -> Handler:
+        service, _, name = path.removeprefix("/").rpartition("/")
+        key = (service.rpartition(".")[0], name)
+        policy = POLICIES.get(key)
+        if policy is not None and policy.who == "none":
+            served: Handler = handler
+            return served  # health and reflection answer by themselves
+        door = self._doors.get(service, self._default_door)
+        # Requests arrive here as bytes, so that bytes that are no message are refused in our words and not gRPC's.
+        method = Method(path, key, policy, door, handler.request_deserializer)
+        if handler.unary_stream is not None:
+            streaming = self._stream(method, handler.unary_stream)
+            return grpc.unary_stream_rpc_method_handler(streaming, None, handler.response_serializer)
+        unary = self._unary(method, handler.unary_unary)
+        return grpc.unary_unary_rpc_method_handler(unary, None, handler.response_serializer)
+
+    def _unary(self, method: Method, behaviour: Any) -> Any:
+        async def unary(data: bytes, context: Context) -> Any:
+            line = _Line(method.path)
+            task = None
+            try:
+                metadata = _greet(method, context, line)
+                task = self._calls.begin(self._patience(context))
+                message = await self._admit(method, data, metadata, line)
+                CALL.get().until = self._calls.until(task)
+                return await behaviour(message, context)
+            except asyncio.CancelledError:
+                if task is None or not self._calls.is_overdue(task):
+                    line.outcome = "cancelled"
+                    raise
+                task.uncancel()
+                return await method.door.fail(context, line.failed(TicketError("deadline_exceeded")))
+            except Exception as error:
+                # The outermost catch: no exception's own text may leave the service.
+                return await method.door.fail(context, line.failed(error))
+            finally:
+                if task is not None:
+                    self._calls.end(task)
+                line.write(self._log, self._metrics)
+
+        return unary
+
+    def _patience(self, context: Context) -> float:
+        left = context.time_remaining()
+        return self._longest if left is None else min(left - _LAST_WORDS_SECONDS, self._longest)
+
+    def _stream(self, method: Method, behaviour: Any) -> Any:
+        async def stream(data: bytes, context: Context) -> AsyncIterator[Any]:
+            line = _Line(method.path)
+            begun = False
+            try:
+                metadata = _greet(method, context, line)
+                # It takes as long as its caller gives it and reads, so it is not counted among those in hand.
+                self._calls.refuse_if_too_many()
+                async for message in behaviour(await self._admit(method, data, metadata, line), context):
+                    yield message
+                    begun = True
+                line.outcome = CALL.get().outcome or line.outcome
+            except asyncio.CancelledError:
+                line.outcome = "cancelled"
+                raise
+            except Exception as error:
+                # As above.
+                failure = line.failed(error)
+                if begun:
+                    await method.door.break_off(context, failure)
+                yield await method.door.fail(context, failure)
+            finally:
+                line.write(self._log, self._metrics)
+
+        return stream
+
+    async def _admit(self, method: Method, data: bytes, metadata: Metadata, line: "_Line") -> Any:
+        """The request's message, from a caller who may send it. Raises TicketError."""
+        if method.policy is None:
+            raise TicketError("forbidden")
+        caller = await self._authenticator.caller(method.policy, metadata)
+        line.caller = caller.subject
+        self._limits.take(method.policy.kind, caller)
+        if len(data) > self._max_bytes:
+            raise TicketError("payload_too_large")
+        try:
+            message = method.decode(data)
+        except DecodeError:
+            raise TicketError("validation_error", "The request is not a message of this method") from None
+        key, if_match = metadata.get("idempotency-key"), metadata.get("if-match")
+        path = metadata.get("x-envoy-original-path")
+        CALL.set(Call(method.key, line.request_id, key, caller, if_match, path))
+        return message
+
+
+class _Line:
+    """The log line of one call."""
+
+    __slots__ = ("_started", "caller", "outcome", "path", "request_id")
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.outcome = "ok"
+        self.caller = ""
+        self.request_id = ""
+        self._started = time.perf_counter()
+
+    def failed(self, error: Exception) -> TicketError:
+        """The failure in our words; what is not ours is logged whole and leaves as `internal`."""
+        if not isinstance(error, TicketError):
+            _log.error("failure", request_id=self.request_id, method=self.path, exc_info=error)
+            error = TicketError("internal")
+        self.outcome = error.reason
+        return error
+
+    def write(self, log: CallLog, metrics: Metrics) -> None:
+        """Write it and count the call: no secrets, no bodies."""
+        seconds = time.perf_counter() - self._started
+        metrics.count(self.path, self.outcome, seconds)
+        log.write(
+            method=self.path,
+            outcome=self.outcome,
+            caller=self.caller,
+            request_id=self.request_id,
+            ms=round(seconds * 1000, 2),
+        )
+
+
+def _greet(method: Method, context: Context, line: _Line) -> Metadata:
+    """The call's metadata; its request id is known from here on, to the caller too."""
+    metadata: dict[str, Any] = dict(context.invocation_metadata() or ())
+    line.request_id = _request_id(metadata.get("x-request-id"))
+    method.door.begin(context, line.request_id)
+    return metadata
+
+
+def _request_id(given: str | bytes | None) -> str:
+    if isinstance(given, str) and _REQUEST_ID.fullmatch(given):
+        return given
+    return os.urandom(16).hex()

@@ -1,0 +1,65 @@
+"""Metrics of one process in Prometheus' form: how long calls took, by method and outcome, and how busy it is.
+
+A call adds to a list; the families are made when somebody asks.
+"""
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterator
+
+from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.registry import Collector
+
+from service.transport.admission import CallsInHand
+
+# Upper bounds of the histogram's buckets, in seconds.
+_BOUNDS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_NAMES = (*map(str, _BOUNDS), "+Inf")
+
+
+class Metrics(Collector):
+    """What is counted."""
+
+    def __init__(self, calls: CallsInHand) -> None:
+        self._calls = calls
+        # By method and outcome: how many in each bucket, and their seconds together.
+        self._buckets: dict[tuple[str, str], list[int]] = {}
+        self._seconds: dict[tuple[str, str], float] = {}
+
+    def count(self, method: str, outcome: str, seconds: float) -> None:
+        """Count a call that ended."""
+        key = method, outcome
+        buckets = self._buckets.get(key)
+        if buckets is None:
+            buckets = self._buckets[key] = [0] * len(_NAMES)
+            self._seconds[key] = 0.0
+        buckets[bisect_left(_BOUNDS, seconds)] += 1
+        self._seconds[key] += seconds
+
+    def collect(self) -> Iterator[HistogramMetricFamily | GaugeMetricFamily]:
+        """The families."""
+        took = HistogramMetricFamily(
+            "tickets_call_seconds", "Calls by the time they took.", labels=("method", "outcome")
+        )
+        for key, buckets in list(self._buckets.items()):
+            so_far, upto = 0, []
+            for name, number in zip(_NAMES, buckets, strict=True):
+                so_far += number
+                upto.append((name, so_far))
+            took.add_metric(key, upto, self._seconds[key])
+        yield took
+        yield GaugeMetricFamily("tickets_calls_in_hand", "Calls that have not ended.", value=len(self._calls))
+
+    def listen(self, address: str) -> Callable[[], None]:
+        """Answer HTTP GETs for the metrics, in a thread of its own; call the answer to end it. Raises OSError."""
+        host, _, port = address.rpartition(":")
+        registry = CollectorRegistry()
+        registry.register(self)
+        server, thread = start_http_server(int(port), host.strip("[]"), registry)
+
+        def close() -> None:
+            server.shutdown()
+            server.server_close()
+            thread.join()
+
+        return close

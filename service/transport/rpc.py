@@ -1,0 +1,280 @@
+"""The gRPC door: a typed message into a command, a view into a typed message, a failure into a status with details."""
+
+import re
+from collections.abc import AsyncIterator, Callable, Container, Iterable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any, NoReturn, TypeAlias
+
+import grpc
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+from tickets.errors.v1 import error_pb2
+
+from service import jsontext
+from service.errors import REASONS, TicketError, invalid
+from service.fields import Command
+from service.jsontext import JsonText
+from service.operation import CALL, Call, Errand, Host, Operation, View
+from service.transport.rest import Watched, field_errors
+from service.watch import Watch
+
+DOMAIN = "tickets"
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+Sections = Mapping[str, Any]
+# The two implementations of protobuf type their descriptors apart.
+Descriptor: TypeAlias = Any
+Field: TypeAlias = Any
+
+_JSON = "_json"
+# No member to change, and so in no mask.
+_CONDITION = "etag"
+# Of a caller's text in an error, which travels in trailing metadata.
+_TOLD_LENGTH = 100
+_TOLD_ISSUES = 20
+_TIMESTAMP = "google.protobuf.Timestamp"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def unary(
+    operation: Operation[Any] | Errand[Any, Any], request: type[Message], response: type[Message], *, wrap: str = ""
+) -> Any:
+    """The method of a typed service that runs an operation.
+
+    `wrap` names the response's field that holds the view, where the documented JSON is the bare resource.
+    """
+    read, write = _reader(operation.command, request.DESCRIPTOR), writer(response)
+
+    async def method(self: Host, request: Any, context: Context) -> Message:
+        call = CALL.get()
+        view = await operation(self, call, read(request, call))
+        if call.replayed:
+            context.set_trailing_metadata((("x-request-id", call.request_id), ("idempotent-replayed", "true")))
+        if call.etag is not None:
+            view["etag"] = call.etag
+        return write({wrap: view} if wrap else view)
+
+    return method
+
+
+def watch(watch: Watch[Any], request: type[Message], response: type[Message]) -> Any:
+    """The method of a typed service that tells what a watch does."""
+    read, write = _reader(watch.command, request.DESCRIPTOR), writer(response)
+
+    async def method(self: Watched, request: Any, context: Context) -> AsyncIterator[Message]:
+        call = CALL.get()
+        async for view in watch(self.news, call, read(request, call)):
+            yield write(view)
+
+    return method
+
+
+class Failures:
+    """How failures leave a typed service: a status with `google.rpc` details."""
+
+    def begin(self, context: Context, request_id: str) -> None:
+        """Say the request's id in the trailing metadata."""
+        context.set_trailing_metadata((("x-request-id", request_id),))
+
+    async def fail(self, context: Context, error: TicketError) -> NoReturn:
+        """Abort the call with the failure's status and details."""
+        code = REASONS[error.reason].status
+        status = status_pb2.Status(code=code.value[0], message=error.message)
+        for detail in _details(error):
+            status.details.add().Pack(detail)
+        trailing = (*(context.trailing_metadata() or ()), ("grpc-status-details-bin", status.SerializeToString()))
+        await context.abort(code, error.message, trailing)
+
+    async def break_off(self, context: Context, error: TicketError) -> NoReturn:
+        """The same: a status is what comes last."""
+        await self.fail(context, error)
+
+
+def _details(error: TicketError) -> Iterable[Message]:
+    error = replace(error, issues=error.issues[:_TOLD_ISSUES])
+    yield error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN)
+    if error.issues:
+        yield error_details_pb2.BadRequest(
+            field_violations=[
+                error_details_pb2.BadRequest.FieldViolation(field=issue.path, description=issue.message)
+                for issue in error.issues
+            ]
+        )
+    if error.retry_after is not None:
+        retry = error_details_pb2.RetryInfo()
+        retry.retry_delay.FromSeconds(error.retry_after)
+        yield retry
+    yield error_pb2.Error(
+        message=error.message,
+        code=error.reason,
+        field_errors=field_errors(error),
+        issues=[error_pb2.Issue(path=issue.path, message=issue.message) for issue in error.issues],
+        retry_after=error.retry_after,
+        reconnect=error.reconnect or None,
+    )
+
+
+def _reader(command: type[Command], descriptor: Descriptor) -> Callable[[Any, Call], Sections]:
+    """Sorts a typed request into the sections of a command: the members that are set, by their documented names."""
+    sections = command.sections()
+    readers = {field.name: (_name(field), _field_reader(field)) for field in descriptor.fields}
+    has_mask = readers.pop("update_mask", None) is not None
+    homes = {name: section for section, names in sections.items() for name in names if section != "header"}
+    strangers = [name for name, _ in readers.values() if name not in homes]
+    if strangers:
+        raise TypeError(f"{command.__name__} has no place for {strangers} of {descriptor.full_name}")
+    body = {field: name for field, (name, _) in readers.items() if homes[name] == "body"}
+
+    def read(request: Any, call: Call) -> Sections:
+        read: dict[str, Any] = {section: {} for section in sections}
+        for name, field_reader in readers.values():
+            value = field_reader(request)
+            if value is not None:
+                read[homes[name]][name] = value
+        if has_mask and request.HasField("update_mask"):
+            given = read["body"]
+            read["body"] = _masked(descriptor, request.update_mask.paths, body, given)
+            if _CONDITION in given:
+                read["body"][_CONDITION] = given[_CONDITION]
+        if "header" in sections:
+            read["header"] = call.headers()
+        call.body = read.get("body")
+        return read
+
+    return read
+
+
+def _masked(
+    descriptor: Descriptor, paths: Iterable[str], fields: Mapping[str, str], given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The members that the mask names: what is named and not given is null, what is given and not named is left out.
+
+    A member of a member (`role_status.blocking_reason`) is null when it is named and not given.
+    """
+    members: dict[str, Any] = {}
+    for path in paths:
+        field, dot, inner = path.partition(".")
+        if field not in fields or (dot and inner not in _inner_names(descriptor, field)):
+            raise invalid("body", "update_mask", f"No member that can be changed: {path[:_TOLD_LENGTH]}")
+        name = fields[field]
+        members.setdefault(name, given.get(name, [] if descriptor.fields_by_name[field].is_repeated else None))
+        if inner:
+            members[name] = {inner: None} | (members[name] or {})
+    return members
+
+
+def _inner_names(descriptor: Descriptor, field: str) -> Container[str]:
+    """The members of a member; none of a list, and none of an instant, which are said whole."""
+    message = descriptor.fields_by_name[field].message_type
+    is_whole = message is None or message.full_name == _TIMESTAMP or descriptor.fields_by_name[field].is_repeated
+    return () if is_whole else message.fields_by_name
+
+
+def _name(field: Field) -> str:
+    name: str = field.name.removesuffix(_JSON)
+    return name
+
+
+def _field_reader(field: Field) -> Callable[[Any], Any]:
+    """Reads one field of a message; None when it is absent. An implicit default (empty, 0, false) is absent too."""
+    name, value = field.name, _value_reader(field)
+    if field.is_repeated and field.message_type is not None and field.message_type.GetOptions().map_entry:
+        return lambda message: dict(getattr(message, name)) or None
+    if field.is_repeated:
+        return lambda message: [value(item) for item in getattr(message, name)] or None
+    if field.has_presence:
+        return lambda message: value(getattr(message, name)) if message.HasField(name) else None
+    return lambda message: value(getattr(message, name)) if getattr(message, name) else None
+
+
+def _value_reader(field: Field) -> Callable[[Any], Any]:
+    if field.enum_type is not None:
+        prefix = _enum_prefix(field)
+        words = {value.number: value.name.removeprefix(prefix).lower() for value in field.enum_type.values}
+        words[0] = None  # UNSPECIFIED: not said
+        # A number of a later version of the vocabulary fails as the word it is not.
+        return lambda number: words.get(number, str(number))
+    if field.message_type is not None and field.message_type.full_name == _TIMESTAMP:
+        return lambda stamp: _datetime(field.name, stamp)
+    if field.name.endswith(_JSON):
+        return lambda text: _json(field.name, text)
+    if field.message_type is not None:
+        members = [(_name(member), _field_reader(member)) for member in field.message_type.fields]
+        return lambda message: {name: value for name, read in members if (value := read(message)) is not None}
+    return lambda value: value
+
+
+def _datetime(name: str, stamp: Any) -> Any:
+    try:
+        return stamp.ToDatetime(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        raise invalid("body", name, "Input should be a valid datetime", "datetime_parsing") from None
+
+
+def _json(name: str, text: str) -> Any:
+    try:
+        value = jsontext.parse(text.encode())
+    except ValueError:
+        value = None
+    if value is None:  # absent is said by leaving the field unset
+        raise invalid("body", name, "Input should be the text of a JSON value", "json_invalid")
+    return value
+
+
+def writer(message: type[Message]) -> Callable[[View], Message]:
+    """Makes messages of one type out of views. A member that is null or absent in the view stays unset."""
+    write = _fields_writer(message.DESCRIPTOR)
+    return lambda view: message(**write(view))
+
+
+def _fields_writer(descriptor: Descriptor) -> Callable[[View], dict[str, Any]]:
+    """What a message is made of: a message within it is a dict too, so that none is made twice."""
+    fields = [(_name(field), field.name, _field_writer(field)) for field in descriptor.fields]
+
+    def write(view: View) -> dict[str, Any]:
+        written = {}
+        for name, field, value_of in fields:
+            value = view.get(name)
+            if value is not None:
+                written[field] = value if value_of is None else value_of(value)
+        return written
+
+    return write
+
+
+def _field_writer(field: Field) -> Callable[[Any], Any] | None:
+    """Makes a field's value; None: the view has it as it must be."""
+    value = _value_writer(field)
+    if field.is_repeated and value is not None:
+        return lambda items: [value(item) for item in items]
+    return value
+
+
+def _value_writer(field: Field) -> Callable[[Any], Any] | None:
+    if field.enum_type is not None:
+        prefix = _enum_prefix(field)
+        numbers = {value.name.removeprefix(prefix).lower(): value.number for value in field.enum_type.values}
+        return numbers.__getitem__
+    if field.message_type is not None:
+        return _stamp if field.message_type.full_name == _TIMESTAMP else _fields_writer(field.message_type)
+    if field.name.endswith(_JSON):
+        return _json_text
+    return str if field.type == FieldDescriptor.TYPE_STRING else None
+
+
+def _json_text(value: Any) -> str:
+    text: str = value.text if isinstance(value, JsonText) else jsontext.dump(value).decode()
+    return text
+
+
+def _stamp(instant: datetime | str) -> dict[str, int]:
+    # The stored answer of an idempotency key has it as text.
+    since = (datetime.fromisoformat(instant) if isinstance(instant, str) else instant) - _EPOCH
+    return {"seconds": since.days * 86400 + since.seconds, "nanos": since.microseconds * 1000}
+
+
+def _enum_prefix(field: Field) -> str:
+    """What every value of the enum begins with: `REQUEST_TYPE_` for RequestType."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", field.enum_type.name).upper() + "_"
