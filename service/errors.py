@@ -113,7 +113,7 @@ def _loc(loc: tuple[str | int, ...], value: Any) -> tuple[str | int, ...]:
 
 
 def invalid(section: str, name: str, message: str, kind: str = "value_error", value: Any = None) -> TicketError:
-    """A validation error that only an operation or a door can see, in the shape of a command's own."""
+    """A validation error that only an operation or a transport can see, in the shape of a command's own."""
     return TicketError(
         "validation_error", issues=[Issue((section, name) if name else (section,), message, kind, value)]
     )

@@ -1,4 +1,4 @@
-"""What doors and use cases share: the call in hand, an operation in one transaction, an errand that has its own."""
+"""What servicers and use cases share: the call at hand, and operations with the transaction around them."""
 
 import math
 from collections.abc import Awaitable, Callable, Mapping
@@ -53,7 +53,7 @@ CALL: ContextVar[Call] = ContextVar("call")
 
 
 class Host(Protocol):
-    """What an operation is run with: a service of a door, or what stands for one."""
+    """What an operation is run with: a service of a transport, or what stands for one."""
 
     @property
     def database(self) -> Database:

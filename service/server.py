@@ -1,4 +1,4 @@
-"""The composition root: settings → database → operations → doors → a listening server, drained on SIGTERM."""
+"""The composition root: settings → database → operations → transports → a listening server, drained on SIGTERM."""
 
 import asyncio
 import gc

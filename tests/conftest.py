@@ -7,10 +7,10 @@ import grpc
 import httpx
 import pytest
 import structlog
-from harness import Grpc, Rest
-from hooks import Machine, Process, Receiver
-from linked import own_database
-from system import Issuer, Service, World, run_service
+from support.provider_lab import own_database
+from support.system import Issuer, Service, World, run_service
+from support.transports import Grpc, Rest
+from support.webhook_lab import Machine, Process, Receiver
 
 from service import migrations
 from service.local.envoy import Envoy, envoy_config
@@ -82,8 +82,8 @@ async def world(database_url: str, issuer: Issuer) -> AsyncIterator[World]:
 
 
 @pytest.fixture(params=["rest", "grpc"])
-def door(request: pytest.FixtureRequest, client: httpx.AsyncClient, channel: grpc.aio.Channel) -> Rest | Grpc:
-    """Each of the two doors in turn: what a test that takes it shows holds at both."""
+def transport(request: pytest.FixtureRequest, client: httpx.AsyncClient, channel: grpc.aio.Channel) -> Rest | Grpc:
+    """Each of the two transports in turn: what a test that takes it shows holds at both."""
     return Rest(client) if request.param == "rest" else Grpc(channel)
 
 
@@ -105,7 +105,7 @@ def apart_url(database_url: str) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 async def apart(apart_url: str, issuer: Issuer) -> AsyncIterator[World]:
-    """A world that no door leads to: what is delivered there is when a test says so."""
+    """A world that no transport leads to: what is delivered there is when a test says so."""
     world = World(apart_url, issuer)
     yield world
     await world.close()

@@ -1,4 +1,4 @@
-"""The operators' door: gRPC only."""
+"""The operators' transport: gRPC only."""
 
 from tickets.admin.v1 import service_pb2, service_pb2_grpc
 
@@ -10,7 +10,7 @@ from service.vault import Vault
 
 
 class AdminService(service_pb2_grpc.AdminServiceServicer):
-    """The typed door."""
+    """The typed transport."""
 
     def __init__(self, database: Database, vault: Vault, settings: Settings) -> None:
         self.database = database

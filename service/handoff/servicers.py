@@ -1,4 +1,4 @@
-"""The two doors of the handoff API: one line per operation in each."""
+"""The two transports of the handoff API: one line per operation in each."""
 
 from tickets.handoff.v1 import rest_pb2_grpc, service_pb2, service_pb2_grpc
 
@@ -9,7 +9,7 @@ from service.watch import News
 
 
 class TicketService(service_pb2_grpc.TicketServiceServicer):
-    """The typed door."""
+    """The typed transport."""
 
     def __init__(self, database: Database, news: News) -> None:
         self.database = database

@@ -1,4 +1,4 @@
-"""The two doors of the ITSM API: one line per operation in each."""
+"""The two transports of the ITSM API: one line per operation in each."""
 
 from tickets.itsm.v1 import rest_pb2_grpc, service_pb2, service_pb2_grpc
 
@@ -12,7 +12,7 @@ from service.watch import News
 
 
 class _Door:
-    """What both doors run their use cases with."""
+    """What both transports run their use cases with."""
 
     def __init__(
         self, database: Database, deliveries: Deliveries, news: News, vault: Vault, outbound: Outbound
@@ -25,7 +25,7 @@ class _Door:
 
 
 class TicketService(_Door, service_pb2_grpc.TicketServiceServicer):
-    """The typed door."""
+    """The typed transport."""
 
     CreateTicket = rpc.unary(
         operations.create_ticket, service_pb2.CreateTicketRequest, service_pb2.CreateTicketResponse, wrap="ticket"

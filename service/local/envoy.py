@@ -18,7 +18,7 @@ import yaml
 
 from service.local.processes import Child, run_to_completion, wait_for
 
-_HERE: Final = Path(__file__).resolve().parent
+_SERVICE: Final = Path(__file__).resolve().parents[1]
 
 
 _REST_CALLS_OF_A_WORKER: Final = 64
@@ -141,8 +141,8 @@ def _lb_endpoint(endpoint: str) -> dict[str, Any]:
 
 def _shipped(name: str) -> Path:
     """Find a file that a wheel bundles, in the wheel or in the source tree."""
-    root = _HERE.parent
-    for path in (_HERE / "bundled" / name, root / "deploy" / name, root / "gen" / name):
+    root = _SERVICE.parent
+    for path in (_SERVICE / "bundled" / name, root / "deploy" / name, root / "gen" / name):
         if path.exists():
             return path
     raise FileNotFoundError(f"{name} is neither bundled nor in a source tree; run `make gen`")

@@ -35,7 +35,7 @@ MaybeHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
 
 
 class Door(Protocol):
-    """How a door tells its callers of a failure, and of the request's id."""
+    """How a transport tells its callers of a failure, and of the request's id."""
 
     def begin(self, context: Context, request_id: str) -> None:
         """Say the request's id to the caller."""
@@ -54,7 +54,7 @@ class Method(NamedTuple):
     # Package and name, the key of POLICIES.
     key: tuple[str, str]
     policy: Policy | None
-    door: Door
+    transport: Door
     decode: Callable[[bytes], Any]
 
 
@@ -68,7 +68,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         limits: Limits,
         calls: CallsInHand,
         metrics: Metrics,
-        doors: Mapping[str, Door],
+        transports: Mapping[str, Door],
         default_door: Door,
     ) -> None:
         self._longest = settings.default_deadline_seconds
@@ -77,7 +77,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._limits = limits
         self._calls = calls
         self._metrics = metrics
-        self._doors = doors
+        self._doors = transports
         self._default_door = default_door
         self._log = CallLog(settings.log_level, sys.stderr.fileno())
         self._wrapped: dict[str, Handler] = {}
@@ -104,9 +104,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         if policy is not None and policy.who == "none":
             served: Handler = handler
             return served  # health and reflection answer by themselves
-        door = self._doors.get(service, self._default_door)
+        transport = self._doors.get(service, self._default_door)
         # Requests arrive here as bytes, so that bytes that are no message are refused in our words and not gRPC's.
-        method = Method(path, key, policy, door, handler.request_deserializer)
+        method = Method(path, key, policy, transport, handler.request_deserializer)
         if handler.unary_stream is not None:
             streaming = self._stream(method, handler.unary_stream)
             return grpc.unary_stream_rpc_method_handler(streaming, None, handler.response_serializer)
@@ -128,10 +128,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                     line.outcome = "cancelled"
                     raise
                 task.uncancel()
-                return await method.door.fail(context, line.failed(TicketError("deadline_exceeded")))
+                return await method.transport.fail(context, line.failed(TicketError("deadline_exceeded")))
             except Exception as error:
                 # The outermost catch: no exception's own text may leave the service.
-                return await method.door.fail(context, line.failed(error))
+                return await method.transport.fail(context, line.failed(error))
             finally:
                 if task is not None:
                     self._calls.end(task)
@@ -162,8 +162,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 # As above.
                 failure = line.failed(error)
                 if begun:
-                    await method.door.break_off(context, failure)
-                yield await method.door.fail(context, failure)
+                    await method.transport.break_off(context, failure)
+                yield await method.transport.fail(context, failure)
             finally:
                 line.write(self._log, self._metrics)
 
@@ -225,7 +225,7 @@ def _greet(method: Method, context: Context, line: _Line) -> Metadata:
     """The call's metadata; its request id is known from here on, to the caller too."""
     metadata: dict[str, Any] = dict(context.invocation_metadata() or ())
     line.request_id = _request_id(metadata.get("x-request-id"))
-    method.door.begin(context, line.request_id)
+    method.transport.begin(context, line.request_id)
     return metadata
 
 

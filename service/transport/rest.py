@@ -1,4 +1,4 @@
-"""The REST door: path, query and body into a command, a view into JSON bytes with their HTTP status.
+"""The REST transport: path, query and body into a command, a view into JSON bytes with their HTTP status.
 
 Envoy's transcoder carries both ways `google.api.HttpBody`. The status leaves as initial metadata `x-http-status`, sent
 only when it is not 200: an answer without it costs one batch less. The gateway itself says `x-request-id`.

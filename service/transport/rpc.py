@@ -1,4 +1,4 @@
-"""The gRPC door: a typed message into a command, a view into a typed message, a failure into a status with details."""
+"""gRPC servicers: a typed message into a command, a view into a typed message, a failure into a status with details."""
 
 import re
 from collections.abc import AsyncIterator, Callable, Container, Iterable, Mapping

@@ -12,7 +12,7 @@ from typing import get_args
 import pytest
 from google.api import annotations_pb2
 from grpc_reflection.v1alpha import reflection_pb2
-from harness import FAILURES
+from support.transports import FAILURES
 
 from service.access.policy import POLICIES
 from service.errors import REASONS
@@ -70,7 +70,7 @@ def test_only_doors_know_of_transport(dialect: str) -> None:
         "service.transport.interceptor",
     )
     for path in (ROOT / "service" / dialect).rglob("*.py"):
-        if path.name != "doors.py":
+        if path.name != "transports.py":
             assert not [name for name in imports(path) if name.startswith(transport)], path
 
 

@@ -9,8 +9,8 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from harness import Reply, rest_reply
-from system import Service, World
+from support.system import Service, World
+from support.transports import Reply, rest_reply
 
 ITSM = {"subject": "VPN is down", "description": "Since nine."}
 HELPDESK = {"title": "VPN is down"}

@@ -13,8 +13,8 @@ import httpx
 import psycopg
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from harness import Grpc, Reply, rest_reply
-from system import Issuer, World, run_service
+from support.system import Issuer, World, run_service
+from support.transports import Grpc, Reply, rest_reply
 
 from service.local.envoy import Envoy, envoy_config
 from service.local.processes import free_port

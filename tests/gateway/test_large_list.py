@@ -8,7 +8,7 @@ import httpx
 import orjson
 import psutil
 import pytest
-from system import Issuer, World, run_service
+from support.system import Issuer, World, run_service
 
 from service.local.envoy import Envoy, envoy_config
 from service.local.processes import free_port

@@ -1,0 +1,178 @@
+"""Who is let in: bearer tokens."""
+
+import hmac
+import json
+from collections.abc import Callable
+from typing import Any
+from uuid import uuid4
+
+import grpc
+import jwt
+import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from support.system import AUDIENCE, Issuer
+from support.token_issuers import STRANGER, Forge, base64url, bearer, claims, later, told
+from support.transports import Grpc, Rest, rest_reply
+
+Door = Rest | Grpc
+
+
+def signed(algorithm: str, kid: str | None, key: Callable[[Issuer], Any]) -> Forge:
+    """A token of good claims, signed with any key."""
+    return lambda issuer: jwt.encode(claims(), key(issuer), algorithm, headers={"kid": kid} if kid else None)
+
+
+def forged(algorithm: str, secret: Callable[[Issuer], bytes] | None = None) -> Forge:
+    """A token that no library would make: with an HMAC under this secret, or with no signature at all."""
+
+    def forge(issuer: Issuer) -> str:
+        header = {"alg": algorithm, "typ": "JWT", "kid": "rsa"}
+        head = ".".join(base64url(json.dumps(part).encode()) for part in (header, claims()))
+        return f"{head}.{base64url(hmac.digest(secret(issuer), head.encode(), 'sha256')) if secret else ''}"
+
+    return forge
+
+
+def public_pem(issuer: Issuer) -> bytes:
+    return issuer.rsa.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+
+def tampered(part: int, change: Callable[[str], str]) -> Forge:
+    """A good token with one of its three parts changed."""
+
+    def forge(issuer: Issuer) -> str:
+        parts = issuer.token(str(uuid4())).split(".")
+        parts[part] = change(parts[part])
+        return ".".join(parts)
+
+    return forge
+
+
+def headed(**changed: Any) -> Forge:
+    """A good token whose header says otherwise."""
+    header = {"alg": "ES256", "kid": "ec", "typ": "JWT", **changed}
+    return tampered(0, lambda _: base64url(json.dumps(header).encode()))
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        pytest.param(lambda issuer: issuer.token(str(uuid4()), algorithm="RS256"), id="RS256"),
+        pytest.param(lambda issuer: issuer.token(str(uuid4()), algorithm="ES256"), id="ES256"),
+        pytest.param(told(aud=["someone", AUDIENCE]), id="one audience of several"),
+        pytest.param(later("exp", -2), id="expired within the leeway"),
+        pytest.param(later("nbf", 8), id="not yet valid, within the leeway"),
+        pytest.param(told(app_id="x" * 64, actor_role="y" * 64, tenant_id="z" * 64), id="claims of 64"),
+        pytest.param(told(iat=None, email="jane@example.com", groups=["a"]), id="claims nobody asks for"),
+    ],
+)
+async def test_good_tokens_are_accepted(transport: Door, issuer: Issuer, token: Forge) -> None:
+    (await transport.call("handoff.list", bearer(token(issuer)))).succeeded()
+
+
+@pytest.mark.parametrize("scheme", ["bearer", "BEARER", "Bearer  "])
+async def test_the_schemes_case_and_blanks_do_not_matter(transport: Door, issuer: Issuer, scheme: str) -> None:
+    (await transport.call("handoff.list", bearer(issuer.token(str(uuid4())), scheme))).succeeded()
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        pytest.param(lambda _: "garbled", id="garbled"),
+        pytest.param(lambda _: "a.b.c", id="three parts of nothing"),
+        pytest.param(tampered(0, lambda part: part[1:]), id="garbled header"),
+        pytest.param(tampered(0, lambda _: base64url(b"[]")), id="header that is no object"),
+        pytest.param(tampered(0, lambda _: base64url(b'{"a":' * 900)), id="header without end"),
+        pytest.param(headed(kid=["ec"]), id="kid that is no text"),
+        pytest.param(headed(alg=["ES256"]), id="alg that is no text"),
+        pytest.param(headed(crit=["b64"], b64=False), id="header that nobody understands"),
+        pytest.param(tampered(1, lambda _: base64url(json.dumps(claims()).encode())), id="tampered payload"),
+        pytest.param(tampered(1, lambda _: base64url(b"[]")), id="payload that is no object"),
+        pytest.param(tampered(2, lambda part: part[::-1]), id="tampered signature"),
+        pytest.param(tampered(2, lambda _: ""), id="no signature"),
+        pytest.param(forged("none"), id="alg none"),
+        pytest.param(forged("None"), id="alg None"),
+        pytest.param(forged("HS256", public_pem), id="HS256 with the public key's PEM"),
+        pytest.param(forged("HS256", lambda issuer: public_pem(issuer).strip()), id="HS256 with the PEM trimmed"),
+        pytest.param(forged("HS256", lambda issuer: issuer.jwks.read_bytes()), id="HS256 with the JWKS"),
+        pytest.param(forged("HS256", lambda _: b""), id="HS256 with nothing"),
+        pytest.param(forged("RS256", public_pem), id="HMAC that says RS256"),
+        pytest.param(signed("ES256", "rsa", lambda issuer: issuer.ec), id="ES256 with the kid of the RSA key"),
+        pytest.param(signed("RS256", "ec", lambda issuer: issuer.rsa), id="RS256 with the kid of the EC key"),
+        pytest.param(signed("RS512", "rsa", lambda issuer: issuer.rsa), id="RS512 by the right key"),
+        pytest.param(signed("PS256", "rsa", lambda issuer: issuer.rsa), id="PS256 by the right key"),
+        pytest.param(signed("RS256", "rsa", lambda _: STRANGER), id="another's key"),
+        pytest.param(signed("RS256", "other", lambda issuer: issuer.rsa), id="unknown kid"),
+        pytest.param(signed("RS256", None, lambda issuer: issuer.rsa), id="no kid"),
+        pytest.param(told(iss="https://issuer.test/"), id="wrong issuer"),
+        pytest.param(told(iss=None), id="no issuer"),
+        pytest.param(told(aud="tickets"), id="wrong audience"),
+        pytest.param(told(aud=[]), id="empty audience"),
+        pytest.param(told(aud=None), id="no audience"),
+        pytest.param(told(exp=None), id="no expiry"),
+        pytest.param(told(exp="soon"), id="expiry that is no time"),
+        pytest.param(later("nbf", 3600), id="not yet valid"),
+        pytest.param(later("iat", 3600), id="issued in the future"),
+        pytest.param(told(sub=None), id="no sub"),
+        pytest.param(told(sub=""), id="empty sub"),
+        pytest.param(told(sub="per_1"), id="sub that is no UUID"),
+        pytest.param(told(scope=["a"]), id="scope that is no text"),
+        pytest.param(told(app_id="x" * 65), id="app_id too long"),
+        pytest.param(told(actor_role="x" * 65), id="actor_role too long"),
+        pytest.param(told(tenant_id="x" * 65), id="tenant_id too long"),
+        pytest.param(told(tenant_id=7), id="tenant_id that is no text"),
+        pytest.param(told(app_id="a\0b"), id="app_id with a NUL"),
+        pytest.param(told(padding="x" * 8192), id="token too long"),
+    ],
+)
+async def test_other_tokens_are_not_valid(transport: Door, issuer: Issuer, token: Forge) -> None:
+    (await transport.call("handoff.list", bearer(token(issuer)))).failed("invalid_token")
+
+
+NUMBERS: tuple[Any, ...] = (7, -1, 1.5, 1e18, 10**30, float("inf"), float("nan"), 4102444800, 4102444800.5, True)
+OTHERS: tuple[Any, ...] = ("", "7", "4102444800", "4102444800.5", "soon", [], ["a"], {}, {"a": 1})
+
+
+@pytest.mark.parametrize("claim", ["exp", "iat", "nbf", "scope", "sub", "tenant_id", "app_id", "aud", "jti"])
+async def test_odd_claims_are_no_fault_of_the_services(transport: Door, issuer: Issuer, claim: str) -> None:
+    for value in NUMBERS + OTHERS:
+        token = told(**{"scope": "helpdesk:read", "tenant_id": "ten_1", claim: value})(issuer)
+        for operation in ("handoff.list", "helpdesk.list") * 2:  # the second time it may be remembered
+            reply = await transport.call(operation, bearer(token))
+            if reply.status not in (200, grpc.StatusCode.OK):
+                assert reply.body["code"] in ("invalid_token", "token_expired", "missing_scope"), (value, reply)
+                reply.failed(reply.body["code"])
+
+
+@pytest.mark.parametrize("expiry", ["4102444800", 4102444800.5, 10**18, 1e18])
+async def test_an_expiry_is_any_number_even_in_quotes(transport: Door, issuer: Issuer, expiry: Any) -> None:
+    credential = bearer(told(exp=expiry)(issuer))
+    for _ in range(2):
+        (await transport.call("handoff.list", credential)).succeeded()
+
+
+@pytest.mark.parametrize("seconds", [11, 3600])
+async def test_an_expired_token_says_so(transport: Door, issuer: Issuer, seconds: int) -> None:
+    (await transport.call("handoff.list", bearer(later("exp", -seconds)(issuer)))).failed("token_expired")
+
+
+@pytest.mark.parametrize(
+    "header", [None, "", "Bearer", "Basic amFuZTpzZWNyZXQ=", "Token {}", "{}", "Basic {}", "{} Bearer"]
+)
+async def test_no_token_is_unauthenticated(transport: Door, issuer: Issuer, header: str | None) -> None:
+    credential = {} if header is None else {"authorization": header.format(issuer.token(str(uuid4())))}
+    for operation in ("handoff.list", "helpdesk.list"):
+        (await transport.call(operation, credential)).failed("unauthenticated", "Missing authentication credentials")
+
+
+async def test_bytes_that_are_no_text_are_no_token(rest: Rest) -> None:
+    for header in (b"Bearer \xff\xfe", b"\xc3\xa9"):
+        response = await rest.client.get("/api/tickets", headers={b"authorization": header})
+        rest_reply("handoff", response).failed("unauthenticated")
+
+
+async def test_a_helpdesk_token_needs_a_tenant_and_no_uuid(transport: Door, issuer: Issuer) -> None:
+    scope = "helpdesk:read helpdesk:agent"
+    (await transport.call("helpdesk.list", issuer.bearer("per_1", scope=scope))).failed("invalid_token")
+    (await transport.call("helpdesk.list", issuer.bearer("per_1", scope=scope, tenant_id=""))).failed("invalid_token")
+    (await transport.call("helpdesk.list", issuer.bearer("per_1", scope=scope, tenant_id="ten_1"))).succeeded()

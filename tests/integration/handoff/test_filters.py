@@ -1,0 +1,257 @@
+"""contracts/handoff.md at both transports: filters and search of both lists, and the indexes that serve them."""
+
+from typing import Any
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+from support.handoff import Door, changed, created, listed, place, starts
+from support.system import Credential, World
+
+from service.handoff import queries
+
+MILESTONE = "0b7c1ad6-7c6e-4f3c-9d57-5a3a0f5c2a11"
+SHIPPING: dict[str, dict[str, str]] = {
+    "merged": {"outcome": "merged"},
+    "deployed": {"outcome": "deployed"},
+    "deploy_failed": {"outcome": "failed"},
+}
+
+
+async def project_list(transport: Door, who: Credential, project_id: str, **query: Any) -> list[dict[str, Any]]:
+    reply = await transport.call("handoff.project", who, path={"project_id": project_id}, query=query)
+    tickets: list[dict[str, Any]] = reply.succeeded()["tickets"]
+    return tickets
+
+
+async def titles(transport: Door, who: Credential, project_id: str, **query: Any) -> str:
+    """The titles that a project's list holds, a letter each, in the order of the alphabet."""
+    return "".join(sorted(ticket["title"][0] for ticket in await project_list(transport, who, project_id, **query)))
+
+
+@pytest.fixture(scope="module")
+async def board(world: World) -> tuple[str, Credential, str]:
+    """A project with tickets a to f, each different from the others in something; its owner, and their id."""
+    user_id, project_id = str(uuid4()), await world.project()
+    return project_id, await world.member(project_id, "owner", user_id), user_id
+
+
+@pytest.fixture
+async def filled(transport: Door, board: tuple[str, Credential, str]) -> tuple[str, Credential, str]:
+    project_id, who, user_id = board
+    if await project_list(transport, who, project_id):
+        return board
+    a = await created(transport, who, project_id, title="a", priority="high", roles=["qa"])
+    b = await created(transport, who, project_id, title="b", request_type="feature_request")
+    c = await created(transport, who, project_id, title="c", priority="low")
+    await created(transport, who, project_id, title="d")
+    await changed(transport, who, a, role_status=starts("qa", assignee_user_id=user_id))
+    await changed(transport, who, b, milestone_id=MILESTONE, stage="up_next")
+    await changed(transport, who, c, role_status={"role": "backend", "status": "skipped"})
+    for title, report in zip("efg", SHIPPING.values(), strict=True):
+        made = await created(transport, who, project_id, title=title)
+        path = {"project_id": project_id, "ticket_id": made["id"]}
+        await transport.call("handoff.deploy", who, path=path, body={"merge_sha": "9fceb02", **report})
+    return board
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ({}, "abcdefg"),
+        ({"status": "closed"}, "c"),
+        ({"status": "open"}, "abdefg"),
+        ({"stage": "live"}, "c"),
+        ({"stage": "up_next,in_progress"}, "ab"),
+        ({"priority": "high"}, "a"),
+        ({"request_type": "feature_request"}, "b"),
+        ({"role": "qa"}, "a"),
+        ({"role": "design"}, ""),
+        ({"assignee": "me"}, "a"),
+        ({"assignee": MILESTONE}, ""),
+        ({"ship": "merged"}, "e"),
+        ({"ship": "deployed"}, "f"),
+        ({"ship": "deploy_failed"}, "g"),
+        ({"milestone": MILESTONE}, "b"),
+        ({"milestone": "none"}, "acdefg"),
+        ({"updated_since": "2100-01-01T00:00:00Z"}, ""),
+        ({"updated_since": "2020-01-01T00:00:00+02:00"}, "abcdefg"),
+        ({"status": "open", "priority": "medium", "stage": "backlog", "milestone": "none"}, "defg"),
+    ],
+    ids=str,
+)
+async def test_filters_leave_what_they_say(
+    transport: Door, filled: tuple[str, Credential, str], query: dict[str, str], expected: str
+) -> None:
+    project_id, who, _ = filled
+    assert await titles(transport, who, project_id, **query) == expected
+    if query.keys().isdisjoint({"ship", "milestone"}):
+        everywhere = await listed(transport, who, project_id=project_id, **query)
+        assert "".join(sorted(ticket["title"] for ticket in everywhere)) == expected
+        assert await listed(transport, who, project_id=str(uuid4()), **query) == []
+
+
+async def test_tickets_changed_since_are_those_created_or_changed_then(transport: Door, world: World) -> None:
+    project_id, who = await place(world)
+    first = await created(transport, who, project_id, title="a")
+    second = await created(transport, who, project_id, title="b")
+    since = second["created_at"]
+    assert await titles(transport, who, project_id, updated_since=since) == "b"
+    after = await changed(transport, who, first, priority="high")
+    assert await titles(transport, who, project_id, updated_since=since) == "ab"
+    assert await titles(transport, who, project_id, updated_since=after["updated_at"]) == "a"
+
+
+@pytest.mark.parametrize(
+    ("operation", "query", "path"),
+    [
+        ("handoff.list", {"status": "done"}, "status"),
+        ("handoff.list", {"stage": "backlog,"}, "stage.1"),
+        ("handoff.project", {"assignee": "you"}, "assignee"),
+        ("handoff.project", {"milestone": "some"}, "milestone"),
+        ("handoff.project", {"ship": "shipped"}, "ship"),
+        ("handoff.project", {"q": ""}, "q"),
+        ("handoff.project", {"q": "x" * 201}, "q"),
+        ("handoff.project", {"limit": 0}, "limit"),
+    ],
+    ids=str,
+)
+async def test_filters_that_say_nothing_are_refused(
+    transport: Door, world: World, operation: str, query: dict[str, Any], path: str
+) -> None:
+    project_id, who = await place(world)
+    reply = await transport.call(
+        operation, who, path={"project_id": project_id} if "project" in operation else None, query=query
+    )
+    reply.failed("validation_error", paths=[path])
+
+
+async def test_a_cursor_is_good_for_its_filters_and_its_project(transport: Door, world: World) -> None:
+    project_id, who = await place(world)
+    for title in "abc":
+        await created(transport, who, project_id, title=title, priority="high")
+    path = {"project_id": project_id}
+    query = {"priority": "high", "limit": 1}
+    cursor = (await transport.call("handoff.project", who, path=path, query=query)).succeeded()["next_cursor"]
+    assert await titles(transport, who, project_id, **query, cursor=cursor) == "b"
+    for wrong in ({"limit": 1}, {"priority": "low", "limit": 1}):
+        reply = await transport.call("handoff.project", who, path=path, query={**wrong, "cursor": cursor})
+        reply.failed("validation_error", paths=["cursor"])
+    (await transport.call("handoff.list", who, query={**query, "cursor": cursor})).failed("validation_error")
+
+
+@pytest.mark.parametrize(
+    ("q", "expected"),
+    [
+        ("login", "a"),
+        ("LOG", "a"),  # the beginning of a word
+        ("ogin", ""),
+        ("since nine", "ab"),
+        ("nine login", "a"),
+        ("Zoë's", "b"),
+        ("v1.2.3", "c"),
+        ("foo-bar", "c"),
+        ("2", "b"),
+        ("#3", "c"),
+        ("HO-1", "a"),
+        ("it's \\ & | ! ( ) : * <->", ""),
+        ("' OR true --", ""),
+        ("!!!", ""),
+    ],
+)
+async def test_search_finds_words_and_numbers(transport: Door, world: World, q: str, expected: str) -> None:
+    project_id, who = await place(world)
+    other, _ = await place(world)
+    await world.member(other, user_id=str(uuid4()))
+    await created(transport, who, project_id, title="a Login loops", description="Since nine.")
+    await created(transport, who, project_id, title="b Zoë's", description="Since nine, too.")
+    await created(transport, who, project_id, title="c", description="foo-bar broke in v1.2.3")
+    assert await titles(transport, who, project_id, q=q) == expected
+
+
+async def test_search_finds_no_project_by_its_id(transport: Door, world: World) -> None:
+    project_id, who = await place(world)
+    await created(transport, who, project_id, title="zzz", description="zzz")
+    for q in (project_id, project_id[:1], project_id[:4], f"' {project_id}'"):
+        assert await titles(transport, who, project_id, q=f"x{q}" if q.isdigit() else q) == ""
+
+
+async def test_a_page_of_large_tickets_is_cut_short_and_loses_none(transport: Door, world: World) -> None:
+    project_id, who = await place(world)
+    for _ in range(16):
+        await created(transport, who, project_id, evidence={"text": "x" * 250_000})
+    seen, query, path = list[int](), {"limit": 100}, {"project_id": project_id}
+    while True:
+        page = (await transport.call("handoff.project", who, path=path, query=query)).succeeded()
+        assert 0 < len(page["tickets"]) < 15
+        seen += [ticket["number"] for ticket in page["tickets"]]
+        if page["next_cursor"] is None:
+            break
+        query["cursor"] = page["next_cursor"]
+    assert seen == list(range(16, 0, -1))
+
+
+# Plans
+
+
+def plan(world: World, statement: Any, **parameters: Any) -> str:
+    """The plan of a list's statement for these values, as it is made when the statement runs."""
+    with psycopg.connect(world.database_url, cursor_factory=psycopg.ClientCursor) as connection:
+        connection.execute("SET plan_cache_mode = force_custom_plan")
+        connection.execute(b"PREPARE list AS " + statement.sql)
+        values = [parameters[name] if name in parameters else statement._constants[name] for name in statement.names]
+        places = ", ".join(["%s"] * len(values))
+        return "\n".join(line for (line,) in connection.execute(f"EXPLAIN EXECUTE list({places})", values))
+
+
+@pytest.fixture(scope="module")
+async def large(world: World) -> tuple[UUID, UUID]:
+    """A project of 20,000 tickets among others as large, and a member of it."""
+    user_id, projects = uuid4(), [await world.project() for _ in range(3)]
+    for project_id in projects:
+        await world.member(project_id, user_id=str(user_id))
+        world.run(
+            "INSERT INTO handoff_tickets (project_id, number, source, title, description, request_type, priority,"
+            " blocking, actor_role, actor_id, created_at, status, stage) SELECT %s, n, 'portal', 'Title ' || n,"
+            " 'word' || n %% 1000, 'bug', 'low', false, 'user', 'x', timestamptz '2026-01-01Z' + n * interval '1 s',"
+            " life.status, life.stage FROM generate_series(1, 20000) AS n"
+            " JOIN (VALUES (true, 'open', 'backlog'), (false, 'closed', 'live')) AS life (is_open, status, stage)"
+            " ON is_open = (n %% 100 = 0)",
+            project_id,
+        )
+        world.run(
+            "INSERT INTO handoff_roles (project_id, ticket_id, role, position, assignee_user_id)"
+            " SELECT project_id, id, 'backend', 1, CASE WHEN number %% 1000 = 0 THEN %s END FROM handoff_tickets"
+            " WHERE project_id = %s",
+            user_id,
+            project_id,
+        )
+    with psycopg.connect(world.database_url, autocommit=True) as connection:
+        connection.execute("VACUUM ANALYZE handoff_tickets, handoff_roles")
+    return UUID(projects[0]), user_id
+
+
+@pytest.mark.parametrize(
+    ("filters", "index"),
+    [
+        ({}, "newest_idx"),
+        ({"status": "open"}, "open_idx"),
+        ({"words": "'word17':*"}, "words_idx"),
+        ({"words_or_number": None, "words": "'17':*", "number": 17}, "words_idx"),
+        ({"assignee": None}, "assignee_idx"),
+        ({"milestone": UUID(MILESTONE)}, "milestone_idx"),
+        ({"updated_since": "2026-11-01T00:00:00Z"}, "changed_idx"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+def test_every_list_is_served_by_an_index(
+    world: World, large: tuple[UUID, UUID], filters: dict[str, Any], index: str
+) -> None:
+    project_id, user_id = large
+    given = {**filters, **({"assignee": user_id} if "assignee" in filters else {})}
+    names = frozenset(filters) - {"number"} - ({"words"} if "words_or_number" in filters else set())
+    statement = queries.list_tickets(names, after=False, of_project=True)
+    found = plan(world, statement, project_id=project_id, user_id=user_id, limit=21, **given)
+    assert f"handoff_{'roles' if index == 'assignee_idx' else 'tickets'}_{index}" in found, found
+    assert "Seq Scan on handoff_tickets" not in found
+    assert "Seq Scan on handoff_roles" not in found

@@ -1,0 +1,123 @@
+"""contracts/helpdesk.md at both transports: what is internal is for agents, a ticket is for its tenant."""
+
+from itertools import product
+from typing import Any
+
+import pytest
+from support.helpdesk import Door, close, create, get, update
+from support.helpdesk_calls import ALL, MISSING, comments, edit, events, said, tenant
+from support.system import Credential, World
+from support.watches import HELPDESK
+
+
+async def test_what_is_internal_is_told_to_agents_alone(transport: Door, world: World) -> None:
+    tenant_id = tenant()
+    submitter = world.person("read", "write", tenant_id=tenant_id)
+    agent = world.person("agent", tenant_id=tenant_id, sub="per_agent")
+    cursors = [(person, await HELPDESK.begun(transport, person)) for person in (submitter, agent)]
+    made = await create(transport, submitter)
+    public = await said(transport, agent, made, body="public")
+    secret = await said(transport, agent, made, body="secret", internal=True)
+    (await edit(transport, agent, secret, "more secret")).succeeded()
+    (await edit(transport, agent, public, "more public")).succeeded()
+    last = await create(transport, submitter)
+    for person, cursor in cursors:
+        seen = [1, 2, 3, 4, 5] if person is agent else [1, 2, 5]
+        listed, history = await comments(transport, person, made), await events(transport, person, made)
+        watched = await HELPDESK.told(transport, person, cursor, last)
+        bodies = ["more public", "more secret"] if person is agent else ["more public"]
+        assert [comment["body"] for comment in listed] == bodies
+        assert [event["version"] for event in history] == seen
+        assert watched == history
+        assert ("secret" in str([listed, history, watched])) == (person is agent)
+        assert (secret["id"] in str([listed, history, watched])) == (person is agent)
+    # What an agent went on from would show others where something is hidden.
+    for person, (_, cursor) in zip((agent, submitter), cursors, strict=True):
+        await HELPDESK.refused(transport, person, "validation_error", cursor)
+
+
+ON_ONE_TICKET: dict[str, Any] = {
+    "helpdesk.get": None,
+    "helpdesk.update": {"title": "Taken"},
+    "helpdesk.close": None,
+    "helpdesk.delete": None,
+    "helpdesk.restore": None,
+    "helpdesk.comment": {"body": "Taken"},
+    "helpdesk.edit": {"body": "Taken"},
+    "helpdesk.comments": None,
+    "helpdesk.events": None,
+}
+
+
+async def all_are_missing(transport: Door, stranger: Credential, names: list[str], comment_id: str) -> None:
+    """Check that every operation answers as if there were no such tickets, whatever is said with it."""
+    for operation, body in ON_ONE_TICKET.items():
+        more = {"comment_id": comment_id} if operation == "helpdesk.edit" else {}
+        query = {"include_deleted": True} if operation == "helpdesk.get" else None
+        missing = await transport.call(operation, stranger, path={"id": MISSING, **more}, body=body)
+        missing.failed("not_found", "Ticket not found")
+        for name, headers in product(names, ({}, {"if-match": '"1"', "idempotency-key": "key"})):
+            path = {"id": name, **more}
+            reply = await transport.call(operation, stranger, path=path, query=query, body=body, headers=headers)
+            assert (reply.status, reply.failed("not_found")) == (missing.status, missing.body)
+
+
+async def only_one_is_listed(transport: Door, stranger: Credential, ticket: Any, number: str) -> None:
+    """Check that no list has more than their own ticket, and none by what is said of others'."""
+    others: list[dict[str, Any]] = [{"q": "hidden"}, {"tag": "hidden"}, {"q": number}, {"status": "pending,closed"}]
+    for query, sort in product([{}, *others], ("-created_at", "created_at", "-updated_at", "due_at", "-priority")):
+        given = {**query, "sort": sort, "include_deleted": True}
+        listed = (await transport.call("helpdesk.list", stranger, query=given)).succeeded()["tickets"]
+        assert [found["id"] for found in listed] == ([] if query else [ticket["id"]])
+
+
+@pytest.mark.parametrize("app_id", [None, "app_1"])
+async def test_nothing_of_another_tenants_or_applications_ticket_is_seen(
+    transport: Door, world: World, app_id: str | None
+) -> None:
+    tenant_id = tenant()
+    person = world.person(*ALL, tenant_id=tenant_id)
+    owner = world.person(*ALL, tenant_id=tenant_id, app_id=app_id)
+    strangers = [
+        world.person(*ALL),
+        world.person(*ALL, app_id="app_1"),
+        # Not what they do decides, but whose it is.
+        world.person("read", "write"),
+        world.person(*ALL, tenant_id=tenant_id, app_id="app_2"),
+        *([world.person(*ALL, tenant_id=tenant_id, app_id="app_1")] if app_id is None else []),
+    ]
+    # Of each tenant the first number is everyone's.
+    first = [await create(transport, stranger) for stranger in strangers]
+    own = [await said(transport, stranger, ticket) for stranger, ticket in zip(strangers, first, strict=True)]
+    for _ in range(3):
+        made = await create(transport, owner, title="Hidden", tags=["hidden"])
+    comment = await said(transport, owner, made, body="Hidden", internal=True)
+    deleted = await create(transport, owner, title="Hidden")
+    (await transport.call("helpdesk.delete", owner, path={"id": deleted["id"]})).succeeded()
+    before = await get(transport, owner, made)
+    history = await events(transport, owner, made)
+    cursors = [await HELPDESK.begun(transport, stranger) for stranger in strangers]
+
+    hidden = [made["id"], deleted["id"], made["number"], deleted["number"]]
+    for stranger, ticket, mine in zip(strangers, first, own, strict=True):
+        await all_are_missing(transport, stranger, hidden, comment["id"])
+        # Neither under a ticket of their own.
+        reply = await edit(transport, stranger, {"ticket_id": ticket["id"], "id": comment["id"]})
+        reply.failed("not_found", "Comment not found")
+        assert await comments(transport, stranger, ticket) == [mine]
+
+    # While they watch, there is something to be told.
+    await said(transport, owner, made)
+    (await update(transport, owner, made, status="pending")).succeeded()
+    (await transport.call("helpdesk.restore", owner, path={"id": deleted["id"]})).succeeded()
+    (await close(transport, owner, deleted)).succeeded()
+    for stranger, ticket, cursor in zip(strangers, first, cursors, strict=True):
+        await only_one_is_listed(transport, stranger, ticket, made["number"])
+        last = await create(transport, stranger)
+        assert await HELPDESK.told(transport, stranger, cursor, last) == []
+
+    for seer in (owner, person):
+        now = await get(transport, seer, made)
+        assert now == {**before, "status": "pending", "updated_at": now["updated_at"]}
+        assert (await events(transport, seer, made))[:-2] == history
+        assert (await comments(transport, seer, made))[0] == comment

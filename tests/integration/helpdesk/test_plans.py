@@ -1,0 +1,144 @@
+"""contracts/helpdesk.md: the indexes that serve the list, at any depth and under every common filter."""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import psycopg
+import pytest
+from support.helpdesk_lists import SORTS
+from support.system import World
+
+from service.fields import tsquery
+from service.helpdesk import operations, queries
+from service.helpdesk.commands import TicketQuery
+
+ROWS = 100_000
+# The most pages of the database that a page of 20 tickets may read: about one for each row, and the index.
+MOST_READ = 250
+KEYS = {
+    "-created_at": "created_at",
+    "created_at": "created_at",
+    "-updated_at": "updated_at",
+    "due_at": "coalesce(due_at, '9999-12-31T23:59:59.999999Z')",
+    "-priority": "array_position(ARRAY['low', 'medium', 'high', 'urgent'], priority)",
+}
+# Each as common as its name says.
+COMMON: dict[str, dict[str, Any]] = {
+    "a common status": {"status": "open"},
+    "a rare status": {"status": "pending"},
+    "some statuses": {"status": "pending,resolved"},
+    "an assignee": {"assigned_to_id": "per_17"},
+    "nobody": {"assigned_to_id": "none"},
+    "nobody or someone": {"assigned_to_id": "none,per_17"},
+    "a team": {"team_id": "grp_3"},
+    "a submitter": {"submitted_by_id": "per_117"},
+    "a rare tag": {"tag": "rare117"},
+    "a tag of half": {"tag": "half1"},
+    "a rare word": {"q": "word117"},
+    "a word of all": {"q": "title"},
+    "a word of none": {"q": "nothing"},
+    "a number": {"q": "TKT-50000"},
+}
+
+
+@pytest.fixture(scope="module")
+def large(world: World) -> Iterator[psycopg.Connection[Any]]:
+    """The tenant `large` of 100,000 tickets, of four applications and of persons, among a thousand with one each."""
+    with psycopg.connect(world.database_url, cursor_factory=psycopg.ClientCursor) as connection:
+        connection.execute("SET LOCAL gin_pending_list_limit = '512MB'")
+        connection.execute("SET LOCAL maintenance_work_mem = '512MB'")
+        connection.execute(
+            "INSERT INTO helpdesk_tickets (tenant_id, id, app_id, number, title, type, status, priority, category,"
+            " submitted_by_id, assigned_to_id, team_id, tags, tag_words, source, source_type, created_by, updated_by,"
+            " created_at, updated_at, due_at)"
+            " SELECT CASE WHEN n <= %s THEN 'large' ELSE 'small' || n END, 'tkt_' || lpad(n::text, 26, '0'),"
+            " 'app_' || nullif(n %% 5, 0), n, 'Title word' || n %% 1000, 'incident', CASE WHEN n %% 99 = 1 THEN"
+            " 'pending' WHEN n %% 13 = 3 THEN 'resolved' WHEN n %% 2 = 0 THEN 'open' ELSE 'closed' END,"
+            " (ARRAY['low', 'medium', 'high', 'urgent'])[1 + n %% 4], 'c' || n %% 20, 'per_' || n %% 1000,"
+            " CASE WHEN n %% 19 > 0 THEN 'per_' || n %% 101 END, 'grp_' || n %% 11, '[]',"
+            " ARRAY['#rare' || n %% 1000, '#half' || n %% 2], 'edm', 'api', 'per_1', 'per_1',"
+            " timestamptz '2026-01-01Z' + n * interval '1 s', timestamptz '2026-02-01Z' + n * 7919 %% %s * interval"
+            " '1 s', CASE WHEN n %% 3 > 0 THEN timestamptz '2026-03-01Z' + n * 7907 %% %s * interval '1 s' END"
+            " FROM generate_series(1, %s) n",
+            (ROWS, ROWS, ROWS, ROWS + 1000),
+        )
+        connection.execute("SELECT gin_clean_pending_list('helpdesk_tickets_words_idx')")
+        connection.execute("ANALYZE helpdesk_tickets")
+        yield connection
+        # Nobody else ever sees them.
+        connection.rollback()
+
+
+def plan(
+    connection: psycopg.Connection[Any],
+    scope: Mapping[str, Any],
+    query: Mapping[str, Any],
+    place: tuple[Any, str] | None = None,
+    mode: str = "force_custom_plan",
+) -> str:
+    """The plan of a list's statement as it runs: behind a place, or from the first ticket on."""
+    wanted = TicketQuery.model_validate(query)
+    filters = operations._filters(wanted)
+    statement = queries.list_tickets(
+        frozenset(scope), frozenset(filters), wanted.sort, onward=place is not None, with_deleted=False
+    )
+    given = {**scope, **filters, "rows": 21, "words": tsquery(wanted.q or "")}
+    if place is not None:
+        given["behind_key"], given["behind_id"] = place
+    values = [given[name] if name in given else statement._constants[name] for name in statement.names]
+    connection.execute(b"SET plan_cache_mode = " + mode.encode())
+    connection.execute(b"PREPARE list AS " + statement.sql)
+    try:
+        explain = f"EXPLAIN (ANALYZE, BUFFERS, TIMING OFF) EXECUTE list({', '.join(['%s'] * len(values))})"
+        return "\n".join(line for (line,) in connection.execute(explain, values))
+    finally:
+        connection.execute("DEALLOCATE list")
+
+
+def blocks(plan: str) -> int:
+    """How many pages of the database were read, in memory or not."""
+    read = re.search(r"Buffers: shared((?: (?:hit|read|dirtied|written)=\d+)+)", plan)
+    assert read is not None, plan
+    return sum(int(number) for number in re.findall(r"(?:hit|read)=(\d+)", read[1]))
+
+
+def deep(connection: psycopg.Connection[Any], scope: Mapping[str, Any], sort: str) -> tuple[Any, str]:
+    """The place in the middle of a list."""
+    direction = "DESC" if sort.startswith("-") else "ASC"
+    where = " AND ".join(f"{name} = %s" for name in scope)
+    [found] = connection.execute(
+        f"SELECT {KEYS[sort]}, id FROM helpdesk_tickets WHERE {where}"
+        f" ORDER BY {KEYS[sort]} {direction}, id {direction} OFFSET %s LIMIT 1",
+        (*scope.values(), ROWS // 10),
+    ).fetchall()
+    return found[0], found[1]
+
+
+SCOPES = [{"tenant_id": "large"}, {"tenant_id": "large", "app_id": "app_1"}]
+IDS = ["tenant", "application"]
+
+
+@pytest.mark.parametrize("scope", SCOPES, ids=IDS)
+@pytest.mark.parametrize("sort", SORTS)
+@pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
+def test_every_order_is_an_indexs_at_any_depth(
+    large: psycopg.Connection[Any], scope: dict[str, Any], sort: str, mode: str
+) -> None:
+    # Without filters a statement is prepared: after a few times it has one plan for every tenant.
+    for place in (None, deep(large, scope, sort)):
+        found = plan(large, scope, {"sort": sort}, place, mode)
+        assert "Seq Scan on helpdesk_tickets" not in found
+        assert "Sort Key" not in found, found
+        assert blocks(found) <= MOST_READ, found
+
+
+@pytest.mark.parametrize("scope", SCOPES, ids=IDS)
+@pytest.mark.parametrize("query", COMMON.values(), ids=COMMON)
+def test_every_common_filter_is_served_by_an_index(
+    large: psycopg.Connection[Any], scope: dict[str, Any], query: dict[str, Any]
+) -> None:
+    for place in (None, deep(large, scope, "-created_at")):
+        found = plan(large, scope, query, place)
+        assert "Seq Scan on helpdesk_tickets" not in found, found
+        assert blocks(found) <= MOST_READ, found

@@ -1,0 +1,433 @@
+"""contracts/helpdesk.md at both transports: the ticket, what goes in, what comes out, its life and its history."""
+
+import re
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from support.helpdesk import TICKET, URL, Door, create, get, update
+from support.system import Credential, World
+from support.transports import METHODS, Grpc, Rest, rest_reply
+from tickets.helpdesk.v1 import service_pb2
+
+# And a policy of its tenant: `everything`.
+EVERYTHING = {
+    "title": "Zoë's VPN 🎫",
+    "description": "# Since nine\n\nNothing.",
+    "type": "problem",
+    "status": "pending",
+    "priority": "urgent",
+    "category": "Network",
+    "submitted_by_id": "per_01JABCDEFGHJKMNPQRSTVWXYZ0",
+    "assigned_to_id": "2b1f0e9c-6d52-4a55-9d3a-2f7c1a3c9b11",
+    "team_id": "grp_1",
+    "due_at": "2030-02-20T14:30:00.25Z",
+    "related_asset_id": "ast_1",
+    "related_vulnerability_id": "vul_1",
+    "tags": ["vpn", "日本", ""],
+    "source": "portal",
+    "source_type": "frontend",
+}
+VALUES = {
+    "id": re.compile(r"tkt_[0-9A-HJKMNP-TV-Z]{26}"),
+    "number": re.compile(r"TKT-\d{4,}"),
+    "created_at": re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z"),
+}
+DEFAULTS = {
+    "source": "edm",
+    "source_type": "api",
+    "is_deleted": False,
+    "deleted_at": None,
+    "deleted_by": None,
+    "schema_version": 1,
+    "description": None,
+    "type": "incident",
+    "status": "open",
+    "priority": "medium",
+    "category": None,
+    "assigned_to_id": None,
+    "team_id": None,
+    "sla_policy": None,
+    "first_response_at": None,
+    "resolved_at": None,
+    "due_at": None,
+    "related_asset_id": None,
+    "related_vulnerability_id": None,
+    "tags": [],
+}
+STAMPS = {"id", "tenant_id", "created_at", "updated_at", "created_by", "updated_by", "number", "submitted_by_id"}
+CLEARABLE = [
+    "description",
+    "category",
+    "assigned_to_id",
+    "team_id",
+    "sla_policy",
+    "due_at",
+    "related_asset_id",
+    "related_vulnerability_id",
+]
+FIXED = ["title", "type", "status", "priority", "tags", "source_type"]
+# Opaque; that of the SLA policy is none.
+IDS = ["assigned_to_id", "team_id", "related_asset_id", "related_vulnerability_id"]
+# What a due instant that was given gives way to.
+MATCHED = ["priority", "type", "sla_policy"]
+VOCABULARIES = {
+    "type": ["incident", "service_request", "change", "problem"],
+    "status": ["open", "in_progress", "pending", "resolved", "closed"],
+    "priority": ["low", "medium", "high", "urgent"],
+    "source_type": ["frontend", "backend", "server", "system", "api"],
+}
+# Of members that both a new ticket and a change may have.
+BROKEN = [
+    ({"title": "x" * 256}, ["title"]),
+    ({"title": "a\0b"}, ["title"]),
+    ({"description": "x" * 65_537}, ["description"]),
+    ({"description": "\0"}, ["description"]),
+    ({"category": "x" * 256}, ["category"]),
+    ({"category": "\0"}, ["category"]),
+    *(({name: value}, [name]) for name in [*IDS, "sla_policy"] for value in ("", "x" * 65, "a\0b")),
+    *(({name: word}, [name]) for name in VOCABULARIES for word in ("other", "INCIDENTS")),
+    ({"tags": ["a\0b"]}, ["tags"]),
+    ({"tags": {"a\0b": 1}}, ["tags"]),
+    ({"tags": {"a": [{"b": "\0"}]}}, ["tags"]),
+    ({"tags": ["x" * 262_141]}, ["tags"]),
+    *(({"tags": value}, ["tags"]) for value in ([1], [None], [["a"]], ["a", {}], "a", 1, True)),
+    ({"title": "x" * 256, "type": "x", "tags": 1}, ["title", "type", "tags"]),
+]
+EDGES = {
+    "title": "é" * 255,
+    "description": "x" * 65_536,
+    "category": "x" * 255,
+    **dict.fromkeys(IDS, "x" * 64),
+    "tags": ["x" * (262_144 - len('[""]'))],
+}
+RESOLUTION_MINUTES = 60
+
+
+async def everything(transport: Door, world: World, tenant_id: str) -> dict[str, Any]:
+    """Every member of a new ticket, with a policy that its priority and type have not anyway."""
+    agent = world.person("agent", tenant_id=tenant_id)
+    return {**EVERYTHING, "sla_policy": await policy(transport, agent, "low", RESOLUTION_MINUTES)}
+
+
+async def policy(transport: Door, agent: Credential, priority: str, minutes: int) -> str:
+    body = {"name": "x", "priority": priority, "resolution_minutes": minutes}
+    made = (await transport.call("helpdesk.create_policy", agent, body=body)).succeeded(201)
+    return str(made["id"])
+
+
+def minutes_after(instant: str, minutes: int) -> str:
+    later = datetime.fromisoformat(instant) + timedelta(minutes=minutes)
+    return later.isoformat().replace("+00:00", "Z")
+
+
+# The ticket
+
+
+async def test_a_ticket_is_created_with_the_documented_defaults(transport: Door, world: World) -> None:
+    tenant_id = f"ten_{uuid4().hex}"
+    person = world.person("write", tenant_id=tenant_id, sub="per_7")
+    ticket = await create(transport, person)
+    # A person's ticket has no such key in JSON; a typed message has it unset.
+    assert ticket.pop("app_id", "absent") == ("absent" if transport.name == "rest" else None)
+    assert set(ticket) == {*DEFAULTS, *STAMPS, "title"}
+    assert {name: ticket[name] for name in DEFAULTS} == DEFAULTS
+    assert (type(ticket["is_deleted"]), type(ticket["schema_version"])) == (bool, int)
+    assert (ticket["title"], ticket["tenant_id"], ticket["number"]) == ("VPN is down", tenant_id, "TKT-0001")
+    assert ticket["created_by"] == ticket["updated_by"] == ticket["submitted_by_id"] == "per_7"
+    assert ticket["updated_at"] == ticket["created_at"]
+    assert all(form.fullmatch(ticket[name]) for name, form in VALUES.items())
+
+
+async def test_every_member_is_kept_and_read_back(transport: Door, world: World) -> None:
+    tenant_id = f"ten_{uuid4().hex}"
+    person = world.person("read", "write", tenant_id=tenant_id)
+    given = await everything(transport, world, tenant_id)
+    made = await create(transport, person, **given)
+    assert {name: made[name] for name in given} == {**given, "due_at": "2030-02-20T14:30:00.250000Z"}
+    assert await get(transport, person, made) == made
+
+
+async def test_one_ticket_is_the_same_at_both_doors(rest: Rest, rpc: Grpc, world: World) -> None:
+    tenant_id = f"ten_{uuid4().hex}"
+    person = world.person("read", "write", tenant_id=tenant_id, app_id="app_1")
+    made = await create(rest, person, **await everything(rest, world, tenant_id))
+    assert await get(rpc, person, made) == made
+
+
+async def test_ids_sort_by_creation(transport: Door, world: World) -> None:
+    person = world.person("write")
+    ids = [(await create(transport, person))["id"] for _ in range(20)]
+    assert ids == sorted(ids)
+
+
+# What goes in
+
+
+@pytest.mark.parametrize(
+    ("changed", "paths"),
+    [
+        *BROKEN,
+        ({"title": ""}, ["title"]),
+        ({"source": ""}, ["source"]),
+        ({"source": "x" * 65}, ["source"]),
+        ({"source": "\0"}, ["source"]),
+        ({"submitted_by_id": ""}, ["submitted_by_id"]),
+        ({"submitted_by_id": "x" * 65}, ["submitted_by_id"]),
+    ],
+    ids=lambda value: str(value)[:60],
+)
+async def test_broken_bounds_of_a_new_ticket_are_told_by_path(
+    transport: Door, world: World, changed: Any, paths: list[str]
+) -> None:
+    person = world.person("read", "write")
+    reply = await transport.call("helpdesk.create", person, body={**TICKET, **changed})
+    reply.failed("validation_error", paths=paths)
+    assert (await transport.call("helpdesk.list", person)).succeeded()["tickets"] == []
+
+
+@pytest.mark.parametrize(("changed", "paths"), BROKEN, ids=lambda value: str(value)[:60])
+async def test_broken_bounds_of_a_change_are_told_by_path(
+    transport: Door, world: World, changed: Any, paths: list[str]
+) -> None:
+    person = world.person("read", "write")
+    made = await create(transport, person)
+    (await update(transport, person, made, **changed)).failed("validation_error", paths=paths)
+    assert await get(transport, person, made) == made
+
+
+async def test_a_title_is_required(transport: Door, world: World) -> None:
+    reply = await transport.call("helpdesk.create", world.person("write"), body={"description": "x"})
+    reply.failed("validation_error", paths=["title"])
+
+
+async def test_bounds_hold_at_their_edges(transport: Door, world: World) -> None:
+    person = world.person("write")
+    made = await create(transport, person, **EDGES, source="x" * 64, submitted_by_id="x" * 64)
+    assert {name: made[name] for name in EDGES} == EDGES
+    assert (made["source"], made["submitted_by_id"]) == ("x" * 64, "x" * 64)
+    own = await create(transport, person)
+    changed = (await update(transport, person, own, **EDGES)).succeeded()
+    assert {name: changed[name] for name in EDGES} == EDGES
+    least = {"title": "x", "category": "", "description": "", **dict.fromkeys(IDS, "x"), "tags": {}}
+    changed = (await update(transport, person, own, **least)).succeeded()
+    assert {name: changed[name] for name in least} == least
+
+
+@pytest.mark.parametrize(("member", "word"), [(name, word) for name, words in VOCABULARIES.items() for word in words])
+async def test_every_word_of_a_vocabulary_is_kept(transport: Door, world: World, member: str, word: str) -> None:
+    person = world.person("write")
+    assert (await create(transport, person, **{member: word}))[member] == word
+    changed = await update(transport, person, await create(transport, person), **{member: word})
+    assert changed.succeeded()[member] == word
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("2030-02-20T14:30:00Z", "2030-02-20T14:30:00Z"),
+        ("2030-02-20T14:30:00+02:00", "2030-02-20T12:30:00Z"),
+        ("2030-02-20T23:30:00.000001-05:30", "2030-02-21T05:00:00.000001Z"),
+        ("0001-01-01T00:00:00Z", "0001-01-01T00:00:00Z"),
+        ("9999-12-31T23:59:59.999999Z", "9999-12-31T23:59:59.999999Z"),
+    ],
+)
+async def test_times_come_with_any_offset_and_leave_in_utc(
+    transport: Door, world: World, given: str, kept: str
+) -> None:
+    person = world.person("read", "write")
+    made = await create(transport, person, due_at=given)
+    assert made["due_at"] == kept
+    assert await get(transport, person, made) == made
+    assert (await update(transport, person, await create(transport, person), due_at=given)).succeeded()[
+        "due_at"
+    ] == kept
+
+
+@pytest.mark.parametrize("seconds", [-62_135_596_801, 253_402_300_800, 2**62])
+async def test_a_timestamp_out_of_range_is_refused(rpc: Grpc, world: World, seconds: int) -> None:
+    request = service_pb2.CreateTicketRequest(title="x")
+    request.due_at.seconds = seconds
+    reply = await rpc.send(METHODS["helpdesk.create"], request, world.person("write"))
+    reply.failed("validation_error", paths=["due_at"])
+
+
+@pytest.mark.parametrize(
+    ("text", "paths"),
+    [
+        (b"{}", ["title"]),
+        (b"null", ["body"]),
+        (b"", ["body"]),
+        (b"[]", ["body"]),
+        (b'"title"', ["body"]),
+        (b'{"title": null}', ["title"]),
+        (b'{"title": 12}', ["title"]),
+        (b'{"title": ["x"]}', ["title"]),
+        (b'{"title": "x", "description": 1}', ["description"]),
+        (b'{"title": "x", "type": 1}', ["type"]),
+        (b'{"title": "x", "type": null}', ["type"]),
+        (b'{"title": "x", "status": null}', ["status"]),
+        (b'{"title": "x", "priority": true}', ["priority"]),
+        (b'{"title": "x", "source_type": {}}', ["source_type"]),
+        (b'{"title": "x", "source": null}', ["source"]),
+        (b'{"title": "x", "team_id": 17}', ["team_id"]),
+        (b'{"title": "x", "submitted_by_id": 17}', ["submitted_by_id"]),
+        (b'{"title": "x", "due_at": 1893456000}', ["due_at"]),
+        (b'{"title": "x", "due_at": "1893456000"}', ["due_at"]),
+        (b'{"title": "x", "due_at": "tomorrow"}', ["due_at"]),
+        (b'{"title": "x", "due_at": "2030-02-30T00:00:00Z"}', ["due_at"]),
+        (b'{"title": "x", "due_at": "0001-01-01T00:00:00+01:00"}', ["due_at"]),
+        (b'{"title": "x", "tags": null}', ["tags"]),
+        (b'{"title": "x",}', ["body"]),
+        (b'{"title": "x"} {}', ["body"]),
+        (b"{'title': 'x'}", ["body"]),
+        (b'{"title": "x", "tags": {"n": NaN}}', ["body"]),
+        (b'{"title": "x", "tags": {"n": 01}}', ["body"]),
+        (b'{"title": "\\ud800"}', ["body"]),
+        (b'{"title": "\xff"}', ["body"]),
+    ],
+)
+async def test_json_is_strict_and_types_are_not_guessed(
+    rest: Rest, world: World, text: bytes, paths: list[str]
+) -> None:
+    person = world.person("read", "write")
+    response = await rest.client.post(URL, content=text, headers=person)
+    rest_reply("helpdesk", response).failed("validation_error", paths=paths)
+    assert (await rest.call("helpdesk.list", person)).succeeded()["tickets"] == []
+
+
+async def test_null_in_a_new_ticket_is_no_value(rest: Rest, world: World) -> None:
+    given = {**dict.fromkeys(CLEARABLE), "submitted_by_id": None}
+    made = await create(rest, world.person("write", sub="per_7"), **given)
+    assert {name: made[name] for name in CLEARABLE} == dict.fromkeys(CLEARABLE)
+    assert made["submitted_by_id"] == "per_7"
+
+
+# Changes
+
+
+@pytest.mark.parametrize("member", [*CLEARABLE, *FIXED])
+async def test_a_patch_changes_what_it_names_and_nothing_else(transport: Door, world: World, member: str) -> None:
+    tenant_id = f"ten_{uuid4().hex}"
+    person = world.person("read", "write", tenant_id=tenant_id)
+    agent = world.person("agent", tenant_id=tenant_id, sub="per_2")
+    made = await create(transport, person, **await everything(transport, world, tenant_id))
+    value = {**EDGES, "type": "change", "status": "open", "priority": "low", "source_type": "server"}.get(member)
+    changes = {member: value or "2031-01-01T00:00:00Z"}
+    minutes = RESOLUTION_MINUTES
+    if member == "sla_policy":
+        minutes *= 2
+        changes = {member: await policy(transport, agent, "high", minutes)}
+    expected = {**made, **changes}
+    if member in MATCHED:
+        expected["due_at"] = minutes_after(made["created_at"], minutes)
+    changed = (await update(transport, agent, made, **changes)).succeeded()
+    assert changed["updated_at"] > made["updated_at"]
+    assert changed == {**expected, "updated_at": changed["updated_at"], "updated_by": "per_2"}
+    assert await get(transport, person, made) == changed
+
+
+async def test_every_patch_moves_updated_at_even_one_that_changes_nothing(transport: Door, world: World) -> None:
+    person = world.person("read", "write")
+    made = await create(transport, person)
+    for changes in ({}, {"title": made["title"]}, {"category": None}):
+        changed = (await update(transport, person, made, **changes)).succeeded()
+        assert changed["updated_at"] > made["updated_at"]
+        assert changed == {**made, "updated_at": changed["updated_at"]}
+        made = changed
+
+
+@pytest.mark.parametrize("member", CLEARABLE)
+async def test_null_clears_what_may_be_null_and_nothing_else(transport: Door, world: World, member: str) -> None:
+    tenant_id = f"ten_{uuid4().hex}"
+    person = world.person("read", "agent", tenant_id=tenant_id)
+    made = await create(transport, person, **await everything(transport, world, tenant_id))
+    cleared = (await update(transport, person, made, **{member: None})).succeeded()
+    expected = {**made, member: None, "updated_at": cleared["updated_at"]}
+    # Nothing is due without a policy.
+    assert cleared == (expected | {"due_at": None} if member == "sla_policy" else expected)
+    assert await get(transport, person, made) == cleared
+
+
+@pytest.mark.parametrize("member", FIXED)
+async def test_what_cannot_be_cleared_says_so(transport: Door, world: World, member: str) -> None:
+    person = world.person("read", "write")
+    made = await create(transport, person)
+    (await update(transport, person, made, **{member: None})).failed("validation_error", paths=[member])
+    (await update(transport, person, made, **{member: None, "category": "x"})).failed(
+        "validation_error", paths=[member]
+    )
+    assert await get(transport, person, made) == made
+
+
+@pytest.mark.parametrize("text", [b"", b"null", b"[]", b'"x"', b"{"])
+async def test_a_patch_is_an_object(rest: Rest, world: World, text: bytes) -> None:
+    person = world.person("read", "write")
+    made = await create(rest, person)
+    response = await rest.client.patch(f"{URL}/{made['id']}", content=text, headers=person)
+    rest_reply("helpdesk", response).failed("validation_error", paths=["body"])
+    assert await get(rest, person, made) == made
+
+
+async def test_a_mask_says_which_members_count(rpc: Grpc, world: World) -> None:
+    person = world.person("read", "write")
+    made = await create(rpc, person, category="Network", team_id="grp_1")
+    request = service_pb2.UpdateTicketRequest(id=made["id"], title="New", tags_json='["a"]', team_id="grp_2")
+    request.update_mask.paths.extend(["title", "category", "tags_json"])
+    changed = (await rpc.send(METHODS["helpdesk.update"], request, person)).succeeded()
+    expected = {**made, "title": "New", "category": None, "tags": ["a"]}
+    assert changed == {**expected, "updated_at": changed["updated_at"]}
+
+
+@pytest.mark.parametrize("name", ["id", "number", "submitted_by_id", "tags", "update_mask", "title.x", "*", ""])
+async def test_a_mask_names_only_what_can_be_changed(rpc: Grpc, world: World, name: str) -> None:
+    person = world.person("read", "write")
+    made = await create(rpc, person)
+    request = service_pb2.UpdateTicketRequest(id=made["id"], title="New")
+    request.update_mask.paths.extend(["title", name])
+    (await rpc.send(METHODS["helpdesk.update"], request, person)).failed("validation_error", paths=["update_mask"])
+    assert await get(rpc, person, made) == made
+
+
+# Tags
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [[], {}, ["a", "a", ""], {"": ""}, {"a": [1, {"ok": True, "no": None}], "Zoë": "日本 🎫"}, {"a": "\\u0000"}],
+    ids=str,
+)
+async def test_tags_are_strings_or_any_object(transport: Door, world: World, tags: Any) -> None:
+    person = world.person("read", "write")
+    made = await create(transport, person, tags=tags)
+    assert made["tags"] == tags
+    assert (await get(transport, person, made))["tags"] == tags
+    assert (await update(transport, person, await create(transport, person), tags=tags)).succeeded()["tags"] == tags
+
+
+async def test_numbers_in_tags_keep_every_digit(rest: Rest, rpc: Grpc, world: World) -> None:
+    person = world.person("read", "write")
+    text = '{"a":12345678901234567890123,"b":0.10,"c":3.14159265358979323846,"d":1E+400,"e":-0.0,"f":9007199254740993}'
+    content = b'{"title":"x","tags":%b}' % text.encode()
+    created = await rest.client.post(URL, content=content, headers=person)
+    assert created.status_code == 201
+    one = f"{URL}/{created.json()['id']}"
+    answers = [
+        created,
+        await rest.client.get(one, headers=person),
+        await rest.client.get(URL, headers=person),
+        await rest.client.patch(one, content=content, headers=person),
+        await rest.client.post(f"{one}/close", headers=person),
+    ]
+    assert [f'"tags":{text}' in answer.text for answer in answers] == [True] * 5
+    request = service_pb2.GetTicketRequest(id=created.json()["id"])
+    kept = (await rpc.send(METHODS["helpdesk.get"], request, person)).succeeded()["tags"]
+    assert kept["a"] == 12345678901234567890123
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1,]", "nope", '{"a": NaN}', '["\\ud800"]'])
+async def test_tags_of_a_message_are_strict_json(rpc: Grpc, world: World, text: str) -> None:
+    request = service_pb2.CreateTicketRequest(title="x", tags_json=text)
+    reply = await rpc.send(METHODS["helpdesk.create"], request, world.person("write"))
+    reply.failed("validation_error", paths=["tags_json"])

@@ -1,0 +1,344 @@
+"""What operators do about providers: links and their credentials, deliveries; over gRPC and as commands."""
+
+import asyncio
+import json
+import os
+from datetime import datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from cryptography.fernet import Fernet
+from support.provider_lab import Desk, Process, deliveries, external, link, own_database
+from support.system import ENCRYPTION_KEY, Credential, Issuer, Service, World
+from support.transports import Grpc, Method, Reply
+from tickets.admin.v1 import service_pb2
+from typer.testing import CliRunner
+
+from service.__main__ import app
+from service.admin import operations as admin
+from service.admin.direct import Operator, as_operator
+from service.directory import METADATA
+from service.errors import TicketError
+from service.settings import Settings
+from service.storage.database import Database
+from service.vault import Vault
+
+SERVICE: Any = service_pb2.DESCRIPTOR.services_by_name["AdminService"]
+SECRET = "geheim-🔑"
+UNKNOWN = "7b0a3c9e-51d8-4a6e-8f0c-0b8f6f1f2a33"
+# Of each vendor, what a link may hold.
+OPTIONS: dict[str, list[dict[str, Any]]] = {
+    "freshservice": [{"default_email": "desk@example.com"}],
+    "zendesk": [{}, {"closed_as": "solved"}],
+    "servicenow": [{}, {"close_code": "Done", "close_notes": "Done", "hold_reason": "2"}],
+    "jira": [
+        {"service_desk_id": "1", "request_type_id": "2"},
+        {
+            "service_desk_id": "1",
+            "request_type_id": "2",
+            "transitions": {"closed": "31"},
+            "priorities": {"high": "High"},
+            "reference_field": "customfield_10042",
+        },
+    ],
+}
+
+
+@pytest.fixture
+def operator(world: World) -> Credential:
+    return world.issuer.bearer("operator", scope="tickets:admin")
+
+
+async def call(rpc: Grpc, who: Credential, method: str, /, **request: Any) -> Reply:
+    if "options" in request:
+        request["options_json"] = json.dumps(request.pop("options"))
+    message = SERVICE.methods_by_name[method].input_type._concrete_class(**request)
+    return await rpc.send(Method("admin", "", "", 0, SERVICE, method), message, who)
+
+
+def a_link(**changed: Any) -> dict[str, Any]:
+    given = {"provider": "freshservice", "url": "https://acme.freshservice.com", "credential": SECRET}
+    return {**given, "options": {"default_email": "desk@example.com"}, **changed}
+
+
+# Links
+
+
+@pytest.mark.parametrize(
+    ("provider", "options"), [(name, options) for name, several in OPTIONS.items() for options in several], ids=str
+)
+async def test_an_account_is_linked_to_one_provider(
+    rpc: Grpc, operator: Credential, world: World, provider: str, options: dict[str, Any]
+) -> None:
+    account_id = (await world.program()).account_id
+    await world.operate(admin.link_provider, account_id=account_id, **a_link())
+    url = "https://desk.example:8443/"
+    given = a_link(account_id=account_id, provider=provider, url=url, options=options)
+    told = (await call(rpc, operator, "LinkProvider", **given)).succeeded()["link"]
+    stamps = {name: told[name] for name in ("created_at", "updated_at")}
+    assert told == {"account_id": account_id, "provider": provider, "url": url, "options": options, **stamps}
+    assert datetime.fromisoformat(told["created_at"]) < datetime.fromisoformat(told["updated_at"])
+    columns = "provider, url, options::text"
+    [(*kept, kept_options)] = world.rows(f"SELECT {columns} FROM provider_links WHERE account_id = %s", account_id)
+    assert (kept, json.loads(kept_options)) == ([provider, url], options)
+    # Ending it twice is ending it once.
+    for _ in range(2):
+        assert (await call(rpc, operator, "UnlinkProvider", account_id=account_id)).succeeded() == {}
+        assert world.rows("SELECT 1 FROM provider_links WHERE account_id = %s", account_id) == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "paths"),
+    [
+        ({"provider": "acme"}, ["provider"]),
+        ({"provider": ""}, ["provider"]),
+        *(
+            ({"url": url}, ["url"])
+            for url in (
+                *("", "acme.example", "ftp://acme.example", "https://", "https://acme.example/api", "https://a b"),
+                *("https://user:word@acme.example", "https://acme.example?x", "https://acme.example#x"),
+                *("https://acme.example\n", "https://acme.example:123456", "https://" + "a" * 255, "HTTPS://é.example"),
+                # What no connection can be made to.
+                *("https://acme.example:65536", "https://acme.example:99999", "https://xn--a", "https://xn--"),
+            )
+        ),
+        ({"credential": ""}, ["credential"]),
+        ({"credential": "a\0b"}, ["credential"]),
+        ({"credential": "x" * 4097}, ["credential"]),
+        ({"options": []}, ["options"]),
+        ({"options": {}}, ["options.default_email"]),
+        ({"options": {"default_email": "nobody"}}, ["options.default_email"]),
+        ({"options": {"default_email": "a@example.com", "else": 1}}, ["options.else"]),
+        ({"provider": "zendesk"}, ["options.default_email"]),
+        ({"provider": "zendesk", "options": {"closed_as": "open"}}, ["options.closed_as"]),
+        ({"provider": "servicenow", "options": {"close_code": ""}}, ["options.close_code"]),
+        ({"provider": "jira", "options": {}}, ["options.service_desk_id", "options.request_type_id"]),
+        (
+            {"provider": "jira", "options": {**OPTIONS["jira"][0], "reference_field": "summary"}},
+            ["options.reference_field"],
+        ),
+        ({"account_id": "acme"}, ["account_id"]),
+    ],
+    ids=lambda value: str(value)[:60],
+)
+async def test_a_link_that_cannot_be_is_told_by_path(
+    rpc: Grpc, operator: Credential, world: World, changed: dict[str, Any], paths: list[str]
+) -> None:
+    account_id = (await world.program()).account_id
+    reply = await call(rpc, operator, "LinkProvider", **{"account_id": account_id, **a_link(**changed)})
+    reply.failed("validation_error", paths=paths)
+    assert world.rows("SELECT 1 FROM provider_links WHERE account_id = %s", account_id) == []
+
+
+async def test_an_account_that_is_not_there_is_not_linked(rpc: Grpc, operator: Credential) -> None:
+    reply = await call(rpc, operator, "LinkProvider", account_id=UNKNOWN, **a_link())
+    reply.failed("not_found", "Account not found")
+
+
+@pytest.mark.parametrize(
+    ("settings", "changed", "reason"),
+    [
+        # Elsewhere than on one's own machine a credential travels encrypted.
+        ({"encryption_keys": ENCRYPTION_KEY}, {"url": "http://127.0.0.1:8080"}, "validation_error"),
+        ({"allow_private_targets": True}, {}, "unavailable"),
+    ],
+    ids=["plain http", "no key to encrypt with"],
+)
+async def test_settings_that_allow_no_link(
+    world: World, settings: dict[str, Any], changed: dict[str, Any], reason: str
+) -> None:
+    account_id = (await world.program()).account_id
+    given = Settings(database_url=world.database_url, pool_size=1, **settings)
+    database = Database(given, METADATA)
+    await database.open()
+    try:
+        operator = Operator(database, Vault(given), given)
+        with pytest.raises(TicketError) as raised:
+            await as_operator(operator, admin.link_provider, {"account_id": account_id, **a_link(**changed)})
+    finally:
+        await database.close()
+    assert raised.value.reason == reason
+    assert world.rows("SELECT 1 FROM provider_links WHERE account_id = %s", account_id) == []
+
+
+# The credential
+
+
+async def test_a_credential_is_encrypted_and_nowhere_to_be_read(
+    rpc: Grpc, operator: Credential, world: World, service: Service
+) -> None:
+    account_id = (await world.program()).account_id
+    reply = await call(rpc, operator, "LinkProvider", account_id=account_id, **a_link())
+    assert SECRET not in str(reply.succeeded())
+    # A refusal does not quote it either.
+    refused = await call(rpc, operator, "LinkProvider", account_id=account_id, **a_link(credential=SECRET + "\0"))
+    refused.failed("validation_error")
+    assert SECRET not in f"{refused.body} {refused.details}"
+    [(row, sealed)] = world.rows("SELECT l::text, credential FROM provider_links l WHERE account_id = %s", account_id)
+    assert SECRET not in row
+    assert SECRET.encode() not in bytes(sealed)
+    assert Vault(Settings(encryption_keys=ENCRYPTION_KEY)).open(bytes(sealed)) == SECRET
+    log = service.log.read_text()
+    assert SECRET not in log
+    assert json.dumps(SECRET).strip('"') not in log
+
+
+async def test_keys_are_changed_while_the_links_stay(database_url: str, issuer: Issuer) -> None:
+    new = Fernet.generate_key().decode()
+    with own_database(database_url) as url:
+        world = World(url, issuer)
+        # With both keys, as it must be meanwhile, and with the new one alone, which is too early.
+        running = [Process(world, keys) for keys in (f"{new},{ENCRYPTION_KEY}", new)]
+        async with Desk().listening() as desk:
+            assert isinstance(desk, Desk)
+            program = await world.program()
+            await link(world, program, desk)
+            for process in running:
+                await process.database.open()
+            there, queued = [await process.create(program) for process in running]
+            assert there["external_ticket_id"] == external(desk)["external_ticket_id"]
+            assert queued["external_ticket_id"] is None
+            words = "the credential cannot be decrypted"
+            assert deliveries(world, program.account_id) == [("create", "queued", words)]
+            assert len(desk.requests) == 1
+            await running[0].work_off()
+            assert len(desk.tickets) == 2
+            for process in running:
+                await process.deliveries.close()
+                await process.database.close()
+        await world.close()
+
+
+# Deliveries
+
+
+def dead(world: World, account_id: str, number: int, state: str = "dead") -> list[str]:
+    """So many deliveries, written down in this order; nothing is due. Returns their ids."""
+    first = uuid4().int & ~0xFF
+    ids = [str(UUID(int=first + n)) for n in range(number)]
+    for n, id_ in enumerate(ids):
+        world.run(
+            "INSERT INTO provider_deliveries (id, account_id, ticket_id, version, kind, members, is_kept, actor,"
+            " request_id, state, attempts, next_attempt_at, last_error) VALUES"
+            " (%s, %s, %s, %s, 'update', '{\"subject\": \"s\"}', true, 'a', 'r', %s, 7, now() + interval '1 day', %s)",
+            *(id_, account_id, str(uuid4()), n + 2, state, "it answered 503" if n else None),
+        )
+    return ids
+
+
+async def test_deliveries_are_listed_in_pages(rpc: Grpc, operator: Credential, world: World) -> None:
+    account_id = (await world.program()).account_id
+    ids = dead(world, account_id, 5)
+    [queued] = dead(world, account_id, 1, "queued")
+    everything = sorted([*ids, queued])
+
+    async def listed(**query: Any) -> list[Any]:
+        found: list[Any] = []
+        cursor: dict[str, str] = {}
+        while True:
+            page = (await call(rpc, operator, "ListDeliveries", account_id=account_id, **query, **cursor)).succeeded()
+            assert len(page["deliveries"]) <= query.get("limit", 20)
+            found += page["deliveries"]
+            if page["next_cursor"] is None:
+                return found
+            cursor = {"cursor": page["next_cursor"]}
+
+    for limit in (1, 2, 6, 100):
+        assert [one["id"] for one in await listed(limit=limit)] == everything
+    assert [one["id"] for one in await listed(state="dead", limit=2)] == ids
+    assert [one["id"] for one in await listed(state="queued")] == [queued]
+    first, second = (await listed(state="dead"))[:2]
+    assert first == {
+        "id": ids[0],
+        "account_id": account_id,
+        "version": 2,
+        "kind": "update",
+        "state": "dead",
+        "attempts": 7,
+        **{name: first[name] for name in ("ticket_id", "next_attempt_at", "created_at")},
+        "last_error": None,
+    }
+    assert second["last_error"] == "it answered 503"
+    # Without a filter they are those of all accounts.
+    page = (await call(rpc, operator, "ListDeliveries", limit=100)).succeeded()["deliveries"]
+    assert {one["id"] for one in page} >= set(everything) or len(page) == 100
+    # A cursor is of its list.
+    page = (await call(rpc, operator, "ListDeliveries", account_id=account_id, limit=1)).succeeded()
+    reply = await call(rpc, operator, "ListDeliveries", limit=1, cursor=page["next_cursor"])
+    reply.failed("validation_error", paths=["cursor"])
+
+
+async def test_a_delivery_is_tried_again_at_once(rpc: Grpc, operator: Credential, world: World) -> None:
+    program = await world.program()
+    async with Desk().listening() as desk:
+        assert isinstance(desk, Desk)
+        await link(world, program, desk)
+        ticket = (await rpc.call("itsm.create", program.credential, body={"subject": "a", "description": "b"})).body
+        [id_] = dead(world, program.account_id, 1)
+        world.run("UPDATE provider_deliveries SET ticket_id = %s WHERE id = %s", ticket["id"], id_)
+        again = (await call(rpc, operator, "RequeueDelivery", delivery_id=id_)).succeeded()["delivery"]
+        assert (again["id"], again["state"], again["attempts"]) == (id_, "queued", 0)
+        async with asyncio.timeout(20):
+            while deliveries(world, program.account_id):  # noqa: ASYNC110 - another process works here
+                await asyncio.sleep(0.05)
+        assert desk.asked[1:] == [("PUT", {"subject": "a"})]
+        (await call(rpc, operator, "RequeueDelivery", delivery_id=id_)).failed("not_found", "Delivery not found")
+
+
+# As commands
+
+
+async def run(world: World, *arguments: str, given: str = "") -> tuple[int, str, str]:
+    """Run `tickets admin …` here, with this on its standard input; returns the exit code, stdout and stderr."""
+    settings = {"DATABASE_URL": world.database_url, "ENCRYPTION_KEYS": ENCRYPTION_KEY}
+    environment: dict[str, str | None] = {name: None for name in os.environ if name.startswith("TICKETS_")}
+    runner = CliRunner(env=environment | {f"TICKETS_{name}": value for name, value in settings.items()})
+    result = await asyncio.to_thread(runner.invoke, app, ["admin", *arguments], input=given)
+    return result.exit_code, result.stdout, result.stderr
+
+
+async def test_commands_link_list_requeue_and_unlink(world: World) -> None:
+    account_id = (await world.program()).account_id
+
+    async def admin(*arguments: str, given: str = "") -> Any:
+        code, output, errors = await run(world, *arguments, given=given)
+        assert (code, errors, output.count("\n")) == (0, "", 1)
+        assert SECRET not in output
+        return json.loads(output)
+
+    options = {"default_email": "desk@example.com"}
+    words = ("--account", account_id, "--provider", "freshservice", "--url", "https://acme.freshservice.com")
+    told = await admin("link-provider", *words, "--options", json.dumps(options), given=SECRET + "\n")
+    assert (told["account_id"], told["options"], "credential" in told) == (account_id, options, False)
+    [(sealed,)] = world.rows("SELECT credential FROM provider_links WHERE account_id = %s", account_id)
+    assert Vault(Settings(encryption_keys=ENCRYPTION_KEY)).open(bytes(sealed)) == SECRET
+
+    ids = dead(world, account_id, 2)
+    found = await admin("deliveries", "--account", account_id)
+    assert [one["id"] for one in found["deliveries"]] == ids
+    assert (await admin("deliveries", "--account", account_id, "--state", "queued"))["deliveries"] == []
+    assert (await admin("deliveries", "--requeue", ids[0]))["id"] == ids[0]
+    for _ in range(2):
+        assert await admin("unlink-provider", "--account", account_id) == {}
+    assert world.rows("SELECT 1 FROM provider_links WHERE account_id = %s", account_id) == []
+
+
+async def test_commands_tell_errors_on_stderr(world: World) -> None:
+    account_id = (await world.program()).account_id
+    words = ("link-provider", "--provider", "zendesk", "--url", "https://acme.zendesk.com", "--account")
+    for told, arguments, given in (
+        ("Account not found\n", (*words, UNKNOWN), SECRET),
+        ("credential: ", (*words, account_id), ""),
+        ("credential: ", (*words, account_id), "\n" + SECRET),
+        ("--options is no JSON\n", (*words, account_id, "--options", "{"), SECRET),
+        ("options.else: ", (*words, account_id, "--options", '{"else": 1}'), SECRET),
+        ("url: ", (*words, account_id, "--url", "http://acme.zendesk.com"), SECRET),
+        ("provider: ", (*words, account_id, "--provider", "acme"), SECRET),
+        ("Delivery not found\n", ("deliveries", "--requeue", UNKNOWN), ""),
+        ("state: ", ("deliveries", "--state", "late"), ""),
+    ):
+        code, output, errors = await run(world, *arguments, given=given)
+        assert (code, output, errors.count("\n")) == (1, "", 1), arguments
+        assert errors.startswith(told)
+        assert SECRET not in errors

@@ -1,0 +1,1 @@
+"""What tests share: the system under test, both transports, emulators, and short forms of calls."""

@@ -1,0 +1,309 @@
+"""Watches of handoff tickets, those who write past the service meanwhile, and services that are watched."""
+
+import asyncio
+import json
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from uuid import uuid4
+
+import grpc
+import httpx
+import psycopg
+import pytest
+import structlog
+from grpc import StatusCode
+from tickets.handoff.v1 import service_pb2
+
+from service.local.envoy import Envoy, envoy_config
+from service.local.processes import free_port, wait_for
+from service.server import start
+from service.settings import Settings
+from service.watch import News
+from support.handoff import Door
+from support.system import AUDIENCE, ISSUER, Credential, Issuer, World
+from support.transports import Grpc, Reply, Rest, _documented, _grpc_failure, rest_reply
+
+PATIENCE = 10.0
+# What one read of a watcher takes at most (service.watch._ROWS).
+BATCH = 200
+
+# An event by hand; the second with a transaction id that is not simply the transaction's own.
+INSERT = "INSERT INTO handoff_events (project_id, ticket_id, version, type, changes, actor, request_id)"
+INSERT_WITH_ID = INSERT.replace(")", ", transaction_id)")
+
+Message = dict[str, Any]
+# A ticket's id and a version of it.
+Told = tuple[str, int]
+
+
+class Watch:
+    """Somebody who watches a project: reads what is told as it comes, until the block ends."""
+
+    def __init__(self, transport: Door, who: Credential, project_id: str, cursor: str | None = None) -> None:
+        self._door, self._who, self._project_id = transport, who, project_id
+        self._query = {} if cursor is None else {"cursor": cursor}
+        self._came = asyncio.Queue[Message | Reply | Exception]()
+
+    async def __aenter__(self) -> Self:
+        read = self._read_lines if isinstance(self._door, Rest) else self._read_messages
+        self._reader = asyncio.create_task(self._read(read(self._door)))
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: Any, at: TracebackType | None) -> None:
+        self._reader.cancel()
+        await asyncio.wait([self._reader])
+
+    async def message(self) -> Message:
+        """The next message."""
+        came = await self._next()
+        assert isinstance(came, dict), f"{came.status}: {came.body}"
+        return came
+
+    async def event(self) -> Message:
+        """The next message that has an event."""
+        while (message := await self.message())["event"] is None:
+            pass
+        return message
+
+    async def until_quiet(self) -> list[Message]:
+        """Every message up to the next one without an event: what there was to tell."""
+        messages = [await self.message()]
+        while messages[-1]["event"] is not None:
+            messages.append(await self.message())
+        return messages
+
+    async def refused(self, reason: str, **details: Any) -> Reply:
+        """Check that it was refused at once for this reason."""
+        came = await self._next()
+        assert isinstance(came, Reply), came
+        came.failed(reason, **details)
+        return came
+
+    async def broken_off(self, reason: str) -> tuple[list[Message], Reply]:
+        """Check that it ends for this reason after it had begun; returns what came before that too."""
+        came, messages = await self._next(), list[Message]()
+        while isinstance(came, dict):
+            messages.append(came)
+            came = await self._next()
+        if came.transport == "grpc":
+            came.failed(reason)
+        else:
+            assert (came.status, came.body["code"]) == (200, reason)
+            assert came.body["error"]
+        return messages, came
+
+    async def first(self) -> Message | Reply:
+        """The first message, or that it was refused."""
+        return await self._next()
+
+    async def _next(self) -> Message | Reply:
+        async with asyncio.timeout(PATIENCE):
+            came = await self._came.get()
+        if isinstance(came, Exception):
+            raise came
+        return came
+
+    async def _read(self, messages: AsyncIterator[Message | Reply]) -> None:
+        try:
+            async for message in messages:
+                self._came.put_nowait(message)
+        except Exception as error:
+            self._came.put_nowait(error)
+
+    async def _read_messages(self, transport: Any) -> AsyncIterator[Message | Reply]:
+        call = watch_call(transport.channel, self._who, project_id=self._project_id, **self._query)
+        try:
+            async for message in call:
+                yield _documented(message)
+            yield Reply("grpc", "handoff", StatusCode.OK, None, {})
+        except grpc.aio.AioRpcError as error:
+            yield _grpc_failure("handoff", error)
+        finally:
+            call.cancel()
+
+    async def _read_lines(self, transport: Any) -> AsyncIterator[Message | Reply]:
+        path, headers = f"/api/projects/{self._project_id}/events", dict(self._who)
+        async with transport.client.stream("GET", path, params=self._query, headers=headers) as response:
+            if response.status_code != 200:
+                await response.aread()
+                yield rest_reply("handoff", response)
+                return
+            assert response.headers["content-type"] == "application/x-ndjson"
+            last: Any = None
+            async for line in response.aiter_lines():
+                assert last is None, "the last line is the failure"
+                message = json.loads(line)
+                if "error" in message:
+                    last = message
+                else:
+                    assert set(message) == {"event", "cursor"}
+                    yield message
+            yield Reply("rest", "handoff", 200, last, response.headers)
+
+
+def watch_call(channel: grpc.aio.Channel, who: Credential, **request: Any) -> Any:
+    """The typed stream itself."""
+    stream = channel.unary_stream(
+        "/tickets.handoff.v1.TicketService/WatchTickets",
+        request_serializer=service_pb2.WatchTicketsRequest.SerializeToString,
+        response_deserializer=service_pb2.WatchTicketsResponse.FromString,
+    )
+    return stream(service_pb2.WatchTicketsRequest(**request), metadata=tuple(who.items()))
+
+
+class Writer:
+    """Somebody who writes past the service, in a transaction that stays open as long as they like."""
+
+    def __init__(self, connection: psycopg.AsyncConnection[Any]) -> None:
+        self._connection = connection
+
+    async def run(self, sql: str, *parameters: Any) -> Any:
+        """The first column of the first row, or None."""
+        cursor = await self._connection.execute(sql, parameters)
+        row = await cursor.fetchone() if cursor.description else None
+        return row[0] if row else None
+
+    async def take_id(self) -> int:
+        """The transaction's id, taken now if it had none."""
+        number: int = await self.run("SELECT pg_current_xact_id()::text::bigint")
+        return number
+
+    async def create(self, project_id: str) -> Told:
+        """The event of a new ticket."""
+        ticket_id = str(uuid4())
+        await self.run(f"{INSERT} VALUES (%s, %s, 1, 'ticket.created', '{{}}', 'me', 'r')", project_id, ticket_id)
+        return ticket_id, 1
+
+    async def change(self, ticket_id: str) -> Told:
+        """The next version of a ticket, and its event."""
+        version = await self.run(
+            f"""WITH ticket AS (
+              UPDATE handoff_tickets
+              SET version = version + 1, transaction_id = greatest(transaction_id, pg_current_xact_id())
+              WHERE id = %s RETURNING *
+            ), event AS (
+              {INSERT_WITH_ID}
+              SELECT project_id, id, version, 'ticket.updated', '{{}}', 'me', 'r', transaction_id FROM ticket
+            )
+            SELECT version FROM ticket""",
+            ticket_id,
+        )
+        return ticket_id, version
+
+    async def commit(self) -> None:
+        await self._connection.commit()
+
+
+@asynccontextmanager
+async def writer(world: World) -> AsyncIterator[Writer]:
+    async with await psycopg.AsyncConnection.connect(world.database_url) as connection:
+        yield Writer(connection)
+
+
+async def waits_for_a_lock(world: World, table: str) -> None:
+    """Return when a statement waits for its turn with a table."""
+    sql = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = %s::regclass"
+    await until(lambda: world.rows(sql, table)[0][0] == 1, what="a statement to wait")
+
+
+async def until(check: Any, *, what: str) -> None:
+    await asyncio.to_thread(wait_for, check, what=what, timeout=PATIENCE)
+
+
+def write_events(world: World, project_id: str, number: int, *, bytes_each: int = 0) -> list[Told]:
+    """So many events of a new ticket, in one transaction."""
+    ticket_id, changes = str(uuid4()), json.dumps({"x": "x" * bytes_each})
+    world.run(
+        f"{INSERT} SELECT %s, %s, n, 'ticket.updated', %s, 'me', 'r' FROM generate_series(1, %s) n ORDER BY n",
+        *(project_id, ticket_id, changes, number),
+    )
+    return [(ticket_id, version + 1) for version in range(number)]
+
+
+def written(world: World, project_id: str) -> list[Told]:
+    """Every event that there is."""
+    sql = "SELECT ticket_id::text, version FROM handoff_events WHERE project_id = %s ORDER BY ticket_id, version"
+    return world.rows(sql, project_id)
+
+
+def told(messages: Iterable[Message]) -> list[Told]:
+    events = (message["event"] for message in messages)
+    return [(event["ticket_id"], event["version"]) for event in events if event is not None]
+
+
+def by_ticket(events: Iterable[Told]) -> dict[str, list[int]]:
+    """The versions of each ticket, in the order in which they were told."""
+    versions = defaultdict[str, list[int]](list)
+    for ticket_id, version in events:
+        versions[ticket_id].append(version)
+    return versions
+
+
+@asynccontextmanager
+async def admitted(transport: Door, who: Credential, project_id: str) -> AsyncIterator[Watch]:
+    """A watch that is let in, as soon as there is room."""
+    async with asyncio.timeout(2 * PATIENCE):
+        while True:
+            async with Watch(transport, who, project_id) as watch:
+                came = await watch.first()
+                if isinstance(came, dict):
+                    yield watch
+                    return
+                came.failed("unavailable")
+
+
+# Services
+
+
+@asynccontextmanager
+async def doors_of(target: str, directory: Path) -> AsyncIterator[Sequence[Door]]:
+    """Both transports of a service: an Envoy in front of it, and itself."""
+    envoy = Envoy(envoy_config(port=free_port(), endpoints=[target]), log_file=directory / f"envoy-{uuid4()}.log")
+    async with grpc.aio.insecure_channel(target) as channel, httpx.AsyncClient(timeout=30) as client:
+        envoy.start()
+        try:
+            await asyncio.to_thread(envoy.wait_until_ready, upstream=True)
+            client.base_url = httpx.URL(envoy.url)
+            yield Rest(client), Grpc(channel)
+        finally:
+            envoy.stop()
+
+
+@asynccontextmanager
+async def service_here(directory: Path, database_url: str, issuer: Issuer) -> AsyncIterator[tuple[str, News]]:
+    """A service within this process, which gives tokens no leeway: its address and its watches."""
+    target = f"127.0.0.1:{free_port()}"
+    settings = Settings(
+        database_url=database_url,
+        grpc_listen=target,
+        jwks=str(issuer.jwks),
+        jwt_issuer=ISSUER,
+        jwt_audience=AUDIENCE,
+        jwt_leeway_seconds=0,
+        patience_seconds=10,
+        rate_limit_file=str(directory / f"rate-limits-{uuid4()}"),
+        log_level="error",
+    )
+    async with AsyncExitStack() as stack:
+        server, _, news = await start(settings, stack)
+        yield target, news[0]
+        for one in news:
+            one.close()
+        await server.stop(5)
+
+
+@asynccontextmanager
+async def lively(
+    directory: Path, database_url: str, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Sequence[Door]]:
+    """The transports of a service within this process that gives a sign of life twice a second."""
+    monkeypatch.setattr("service.watch._SIGN_SECONDS", 0.5)
+    # A test before may have left its logger a file that is closed by now.
+    structlog.reset_defaults()
+    monkeypatch.setattr("service.transport.interceptor._log", structlog.get_logger())
+    async with service_here(directory, database_url, issuer) as (target, _), doors_of(target, directory) as transports:
+        yield transports

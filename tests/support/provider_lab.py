@@ -1,0 +1,227 @@
+"""Accounts that are linked to an emulator, and processes of the service that deliver when a test says so."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from typing import Any
+from uuid import UUID, uuid4
+
+import psycopg
+
+from service import migrations
+from service.access.policy import Caller
+from service.admin import operations as admin
+from service.directory import METADATA
+from service.itsm import operations
+from service.itsm.delivery.queue import Deliveries
+from service.local.processes import wait_for
+from service.operation import Call
+from service.settings import Settings
+from service.storage.database import Database
+from service.vault import Vault
+from support.emulators.freshservice import Freshservice
+from support.emulators.http import Request, Response, Server
+from support.emulators.vendors import FRESHSERVICE, Vendor
+from support.system import ENCRYPTION_KEY, Program, World
+from support.transports import Grpc, Reply, Rest
+
+Door = Rest | Grpc
+
+TICKET = {"subject": "VPN is down", "description": "Since nine."}
+# What the provider rejects and this service does not, and what it says then.
+BAD: dict[str, Any] = {"description": " "}
+WORDS = "Validation failed. description: It should not be blank as this is a mandatory field"
+
+
+class Desk(Freshservice):
+    """A Freshservice that does, and tells, what it is asked when the test lets it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._handle = self._when_let
+        self.does, self.tells = asyncio.Event(), asyncio.Event()
+        self.does.set()
+        self.tells.set()
+        # Answered once each, nothing done.
+        self.refusals: list[Response] = []
+
+    async def _when_let(self, request: Request) -> Response:
+        await self.does.wait()
+        response = self.refusals.pop(0) if self.refusals else self._take(request)
+        await self.tells.wait()
+        return response
+
+    @property
+    def asked(self) -> list[tuple[str, Any]]:
+        """The writes that came: method, and the body without what every creation has."""
+        return [
+            (one.method, one.body if one.method == "PUT" else one.body["subject"])
+            for one in self.requests
+            if one.method != "GET"
+        ]
+
+
+@asynccontextmanager
+async def linked(world: World, desk: Desk | None = None) -> AsyncIterator[tuple[Program, Desk]]:
+    """A program of an account that is linked to a desk."""
+    async with (desk or Desk()).listening() as listening:
+        assert isinstance(listening, Desk)
+        program = await world.program()
+        await link(world, program, listening)
+        yield program, listening
+
+
+@asynccontextmanager
+async def linked_to(world: World, vendor: Vendor, **options: Any) -> AsyncIterator[tuple[Program, Any]]:
+    """A program of an account that is linked to a vendor's emulator, with these options of the link beside its own."""
+    async with vendor.emulator().listening() as desk:
+        program = await world.program()
+        await link(world, program, desk, vendor=vendor, **options)
+        yield program, desk
+
+
+async def link(
+    world: World,
+    program: Program,
+    desk: Server,
+    credential: str | None = None,
+    vendor: Vendor = FRESHSERVICE,
+    url: str | None = None,
+    **options: Any,
+) -> None:
+    await world.operate(
+        admin.link_provider,
+        account_id=program.account_id,
+        provider=vendor.name,
+        url=url or desk.url,
+        credential=credential or vendor.credential,
+        options={**vendor.options, **options},
+    )
+
+
+async def create(transport: Door, program: Program, key: str | None = None, **members: Any) -> Reply:
+    headers = {} if key is None else {"idempotency-key": key}
+    return await transport.call("itsm.create", program.credential, body={**TICKET, **members}, headers=headers)
+
+
+async def get(transport: Door, program: Program, ticket: Any) -> Any:
+    return (await transport.call("itsm.get", program.credential, path={"ticket_id": ticket["id"]})).succeeded()
+
+
+async def update(transport: Door, program: Program, ticket: Any, **changes: Any) -> Any:
+    path = {"ticket_id": ticket["id"]}
+    return (await transport.call("itsm.update", program.credential, path=path, body=changes)).succeeded()
+
+
+def external(desk: Desk, number: int = 0) -> dict[str, str]:
+    """What a ticket says of the one that a desk has of it."""
+    return FRESHSERVICE.external(desk, number)
+
+
+NOWHERE = {"external_provider": None, "external_ticket_id": None, "external_ticket_url": None}
+
+
+async def until(check: Callable[[], bool], *, what: str) -> None:
+    await asyncio.to_thread(wait_for, check, what=what, timeout=20)
+
+
+def deliveries(world: World, account_id: str) -> list[tuple[Any, ...]]:
+    """Kind, state and last error of what is on its way, in order."""
+    columns = "kind, state, last_error"
+    sql = f"SELECT {columns} FROM provider_deliveries WHERE account_id = %s ORDER BY ticket_id, version"
+    return world.rows(sql, account_id)
+
+
+def events(world: World, ticket: Any) -> list[tuple[Any, ...]]:
+    return world.rows(
+        "SELECT type, changes, actor FROM itsm_events WHERE ticket_id = %s ORDER BY version", ticket["id"]
+    )
+
+
+def kept(world: World, account_id: str) -> list[str]:
+    """The tables that hold anything of an account's tickets."""
+    tables = ("itsm_tickets", "itsm_events", "itsm_totals", "itsm_total_changes", "provider_deliveries")
+    found = [name for name in tables if world.rows(f"SELECT 1 FROM {name} WHERE account_id = %s", account_id)]
+    keys = world.rows("SELECT 1 FROM idempotency_keys WHERE scope = %s", f"itsm:{account_id}:live")
+    return found + ["idempotency_keys"] * bool(keys)
+
+
+@contextmanager
+def own_database(database_url: str) -> Iterator[str]:
+    """A database that no running service looks into."""
+    name = f"apart_{uuid4().hex}"
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    url = database_url.replace("/tickets?", f"/{name}?")
+    migrations.upgrade(url)
+    yield url
+
+
+class Process:
+    """What a process of the service has for this API, without its transports; its background is when a test says so."""
+
+    def __init__(self, world: World, encryption_keys: str = ENCRYPTION_KEY) -> None:
+        self.settings = Settings(
+            database_url=world.database_url,
+            pool_size=2,
+            encryption_keys=encryption_keys,
+            delivery_pause_seconds=0.001,
+        )
+        self.world = world
+        self.database = Database(self.settings, METADATA)
+        self.deliveries = Deliveries(self.settings, self.database, Vault(self.settings))
+
+    async def create(self, program: Program, key: str | None = None, *, linked: bool = True, **members: Any) -> Any:
+        call = self._call("CreateTicket", program, key, linked, {**TICKET, **members})
+        return await operations.create_ticket(self, call, {"header": call.headers(), "body": call.body})
+
+    async def update(self, program: Program, ticket: Any, *, linked: bool = True, **changes: Any) -> Any:
+        call = self._call("UpdateTicket", program, None, linked, changes)
+        return await operations.update_ticket(self, call, {"path": {"ticket_id": str(ticket["id"])}, "body": changes})
+
+    async def get(self, program: Program, ticket: Any) -> Any:
+        call = self._call("GetTicket", program, None, True, None)
+        return await operations.get_ticket(self, call, {"path": {"ticket_id": str(ticket["id"])}})
+
+    async def work(self) -> None:
+        """One turn of the background, to its end; what waits for its pause need not."""
+        self.world.run("UPDATE provider_deliveries SET next_attempt_at = now() WHERE state = 'queued'")
+        await self.turn()
+
+    async def turn(self) -> None:
+        """One turn with what is due by itself."""
+        await self.deliveries.postpone(self.database)
+        await self.deliveries.work(self.database)
+        await asyncio.gather(*self.deliveries._in_hand)
+
+    async def work_off(self) -> None:
+        """Turns until nothing is queued."""
+        for _ in range(20):
+            await self.work()
+            if not self.world.rows("SELECT 1 FROM provider_deliveries WHERE state = 'queued'"):
+                return
+        raise AssertionError("something is queued for ever")
+
+    def _call(self, method: str, program: Program, key: str | None, linked: bool, body: Any) -> Call:
+        caller = Caller(program.key_id, frozenset(), UUID(program.account_id), True, linked)
+        return Call(("tickets.itsm.v1", method), "r-1", key, caller, body=body)
+
+
+@asynccontextmanager
+async def processes(world: World, number: int) -> AsyncIterator[list[Process]]:
+    """So many processes."""
+    async with AsyncExitStack() as stack:
+        running = [Process(world) for _ in range(number)]
+        for process in running:
+            await process.database.open()
+            stack.push_async_callback(process.database.close)
+            stack.push_async_callback(process.deliveries.close)
+        yield running
+
+
+@asynccontextmanager
+async def alone(world: World) -> AsyncIterator[Process]:
+    """The only process, with nothing on its way that an earlier test has left."""
+    world.run("DELETE FROM provider_deliveries")
+    async with processes(world, 1) as [process]:
+        yield process

@@ -1,0 +1,401 @@
+"""How tests speak to the system: one request form, two transports, one form of reply."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from dataclasses import field as dataclass_field
+from typing import Any
+
+import grpc
+import httpx
+from google.protobuf import json_format
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+from tickets.errors.v1 import error_pb2
+from tickets.handoff.v1 import service_pb2 as handoff_pb2
+from tickets.helpdesk.v1 import service_pb2 as helpdesk_pb2
+from tickets.itsm.v1 import service_pb2 as itsm_pb2
+
+# contracts/errors.md, written down a second time on purpose: gRPC status, handoff and helpdesk HTTP, ITSM HTTP.
+FAILURES: Mapping[str, tuple[str, int, int]] = {
+    "unauthenticated": ("UNAUTHENTICATED", 401, 401),
+    "token_expired": ("UNAUTHENTICATED", 401, 401),
+    "invalid_token": ("UNAUTHENTICATED", 401, 401),
+    "forbidden": ("PERMISSION_DENIED", 403, 403),
+    "missing_scope": ("PERMISSION_DENIED", 403, 403),
+    "not_found": ("NOT_FOUND", 404, 404),
+    "unknown_event": ("INVALID_ARGUMENT", 400, 400),
+    "already_exists": ("ALREADY_EXISTS", 409, 409),
+    "validation_error": ("INVALID_ARGUMENT", 400, 422),
+    "invalid_transition": ("ABORTED", 409, 409),
+    "roles_incomplete": ("ABORTED", 409, 409),
+    "stale": ("ABORTED", 412, 412),
+    "idempotency_mismatch": ("ALREADY_EXISTS", 409, 409),
+    "payload_too_large": ("INVALID_ARGUMENT", 413, 413),
+    "rate_limited": ("RESOURCE_EXHAUSTED", 429, 429),
+    "unavailable": ("UNAVAILABLE", 503, 503),
+    "deadline_exceeded": ("DEADLINE_EXCEEDED", 504, 504),
+    "internal": ("INTERNAL", 500, 500),
+}
+
+
+@dataclass(frozen=True)
+class Method:
+    """One operation: its REST route and success status, and its typed method."""
+
+    api: str
+    verb: str
+    path: str
+    status: int
+    service: Any
+    name: str
+    # The response's field that is the documented body, where that is a bare resource.
+    bare: str = ""
+
+
+def _service(module: Any) -> Any:
+    return module.DESCRIPTOR.services_by_name["TicketService"]
+
+
+_ITSM, _HELPDESK, _HANDOFF = _service(itsm_pb2), _service(helpdesk_pb2), _service(handoff_pb2)
+_DESK = "/api/v1/helpdesk/tickets"
+_POLICIES = "/api/v1/helpdesk/sla-policies"
+_CALENDAR = "/api/v1/helpdesk/calendar"
+_WEBHOOKS = "/api/v1/webhooks"
+_WEBHOOK = _WEBHOOKS + "/{webhook_id}"
+_BOARD = "/api/projects/{project_id}/tickets"
+
+METHODS = {
+    "itsm.create": Method("itsm", "POST", "/api/v1/tickets", 201, _ITSM, "CreateTicket", "ticket"),
+    "itsm.get": Method("itsm", "GET", "/api/v1/tickets/{ticket_id}", 200, _ITSM, "GetTicket", "ticket"),
+    "itsm.list": Method("itsm", "GET", "/api/v1/tickets", 200, _ITSM, "ListTickets"),
+    "itsm.update": Method("itsm", "PATCH", "/api/v1/tickets/{ticket_id}", 200, _ITSM, "UpdateTicket", "ticket"),
+    "itsm.events": Method("itsm", "GET", "/api/v1/tickets/{ticket_id}/events", 200, _ITSM, "ListTicketEvents"),
+    "itsm.create_webhook": Method("itsm", "POST", _WEBHOOKS, 201, _ITSM, "CreateWebhook", "webhook"),
+    "itsm.webhooks": Method("itsm", "GET", _WEBHOOKS, 200, _ITSM, "ListWebhooks"),
+    "itsm.update_webhook": Method("itsm", "PATCH", _WEBHOOK, 200, _ITSM, "UpdateWebhook", "webhook"),
+    "itsm.delete_webhook": Method("itsm", "DELETE", _WEBHOOK, 204, _ITSM, "DeleteWebhook"),
+    "itsm.rotate_secret": Method(
+        "itsm", "POST", _WEBHOOK + "/rotate-secret", 200, _ITSM, "RotateWebhookSecret", "webhook"
+    ),
+    "itsm.deliveries": Method("itsm", "GET", _WEBHOOK + "/deliveries", 200, _ITSM, "ListWebhookDeliveries"),
+    "itsm.replay": Method(
+        "itsm",
+        "POST",
+        _WEBHOOK + "/deliveries/{delivery_id}/replay",
+        202,
+        _ITSM,
+        "ReplayWebhookDelivery",
+        "delivery",
+    ),
+    "helpdesk.create": Method("helpdesk", "POST", _DESK, 201, _HELPDESK, "CreateTicket", "ticket"),
+    "helpdesk.get": Method("helpdesk", "GET", _DESK + "/{id}", 200, _HELPDESK, "GetTicket", "ticket"),
+    "helpdesk.list": Method("helpdesk", "GET", _DESK, 200, _HELPDESK, "ListTickets"),
+    "helpdesk.update": Method("helpdesk", "PATCH", _DESK + "/{id}", 200, _HELPDESK, "UpdateTicket", "ticket"),
+    "helpdesk.close": Method("helpdesk", "POST", _DESK + "/{id}/close", 200, _HELPDESK, "CloseTicket", "ticket"),
+    "helpdesk.delete": Method("helpdesk", "DELETE", _DESK + "/{id}", 200, _HELPDESK, "DeleteTicket", "ticket"),
+    "helpdesk.restore": Method("helpdesk", "POST", _DESK + "/{id}/restore", 200, _HELPDESK, "RestoreTicket", "ticket"),
+    "helpdesk.sla": Method("helpdesk", "GET", _DESK + "/{id}/sla", 200, _HELPDESK, "GetTicketSla", "sla"),
+    "helpdesk.policies": Method("helpdesk", "GET", _POLICIES, 200, _HELPDESK, "ListSlaPolicies"),
+    "helpdesk.policy": Method("helpdesk", "GET", _POLICIES + "/{id}", 200, _HELPDESK, "GetSlaPolicy", "sla_policy"),
+    "helpdesk.create_policy": Method("helpdesk", "POST", _POLICIES, 201, _HELPDESK, "CreateSlaPolicy", "sla_policy"),
+    "helpdesk.update_policy": Method(
+        "helpdesk", "PATCH", _POLICIES + "/{id}", 200, _HELPDESK, "UpdateSlaPolicy", "sla_policy"
+    ),
+    "helpdesk.calendar": Method("helpdesk", "GET", _CALENDAR, 200, _HELPDESK, "GetCalendar", "calendar"),
+    "helpdesk.update_calendar": Method("helpdesk", "PATCH", _CALENDAR, 200, _HELPDESK, "UpdateCalendar", "calendar"),
+    "helpdesk.comment": Method(
+        "helpdesk", "POST", _DESK + "/{id}/comments", 201, _HELPDESK, "CreateComment", "comment"
+    ),
+    "helpdesk.edit": Method(
+        "helpdesk", "PATCH", _DESK + "/{id}/comments/{comment_id}", 200, _HELPDESK, "UpdateComment", "comment"
+    ),
+    "helpdesk.comments": Method("helpdesk", "GET", _DESK + "/{id}/comments", 200, _HELPDESK, "ListComments"),
+    "helpdesk.events": Method("helpdesk", "GET", _DESK + "/{id}/events", 200, _HELPDESK, "ListTicketEvents"),
+    "handoff.create": Method("handoff", "POST", _BOARD, 201, _HANDOFF, "CreateTicket"),
+    "handoff.list": Method("handoff", "GET", "/api/tickets", 200, _HANDOFF, "ListTickets"),
+    "handoff.project": Method("handoff", "GET", _BOARD, 200, _HANDOFF, "ListProjectTickets"),
+    "handoff.get": Method("handoff", "GET", _BOARD + "/{ticket_id}", 200, _HANDOFF, "GetTicket"),
+    "handoff.update": Method("handoff", "PATCH", _BOARD + "/{ticket_id}", 200, _HANDOFF, "UpdateTicket"),
+    "handoff.bulk": Method("handoff", "POST", _BOARD + "/bulk", 200, _HANDOFF, "BulkUpdateTickets"),
+    "handoff.deploy": Method("handoff", "POST", _BOARD + "/{ticket_id}/deployments", 200, _HANDOFF, "ReportDeployment"),
+    "handoff.events": Method("handoff", "GET", _BOARD + "/{ticket_id}/events", 200, _HANDOFF, "ListTicketEvents"),
+}
+
+
+@dataclass
+class Reply:
+    """What came back, in the documented form whatever the transport."""
+
+    transport: str
+    api: str
+    status: int | grpc.StatusCode
+    body: Any
+    headers: Mapping[str, str]
+    # gRPC only: the status details by message name.
+    details: Mapping[str, Message] = dataclass_field(default_factory=dict)
+
+    def succeeded(self, status: int = 200) -> Any:
+        """The documented body of a success with this HTTP status."""
+        expected = status if self.transport == "rest" else grpc.StatusCode.OK
+        assert self.status == expected, f"{self.status}: {self.body}"
+        return self.body
+
+    def failed(self, reason: str, words: str | None = None, *, paths: Sequence[str] | None = None) -> Any:
+        """Check that it failed for this reason, in the documented shape; returns the body."""
+        code, http, itsm_http = FAILURES[reason]
+        if self.transport == "grpc":
+            assert self.status == grpc.StatusCode[code], f"{self.status}: {self.body}"
+            self._check_details(reason)
+        elif self.api == "itsm":
+            assert self.status == itsm_http, f"{self.status}: {self.body}"
+            assert set(self.body) == {"detail"}
+        else:
+            # contracts/handoff.md has another status for it than contracts/errors.md.
+            expected = 409 if (self.api, reason) == ("handoff", "stale") else http
+            assert self.status == expected, f"{self.status}: {self.body}"
+            assert self.body["code"] == reason
+            assert self.body["error"]
+        if words is not None:
+            assert self.words() == words
+        if paths is not None:
+            assert [issue["path"] for issue in self.issues()] == list(paths)
+        return self.body
+
+    def words(self) -> str:
+        """The words for a person."""
+        name = "detail" if self.transport == "rest" and self.api == "itsm" else "error"
+        words: str = self.body[name]
+        return words
+
+    def issues(self) -> list[dict[str, str]]:
+        """The problems of a validation error as path and message."""
+        if self.transport == "rest" and self.api == "itsm":
+            return [
+                {"path": ".".join(map(str, issue["loc"][1:])) or issue["loc"][0], "message": issue["msg"]}
+                for issue in self.body["detail"]
+            ]
+        issues: list[dict[str, str]] = self.body.get("issues", [])
+        return issues
+
+    def _check_details(self, reason: str) -> None:
+        info = self.details["google.rpc.ErrorInfo"]
+        assert isinstance(info, error_details_pb2.ErrorInfo)
+        assert (info.reason, info.domain) == (reason, "tickets")
+        error = self.details["tickets.errors.v1.Error"]
+        assert isinstance(error, error_pb2.Error)
+        assert error.code == reason
+        assert ("google.rpc.BadRequest" in self.details) == bool(error.issues)
+        assert ("google.rpc.RetryInfo" in self.details) == error.HasField("retry_after")
+
+
+class Rest:
+    """The REST transport: HTTP through the gateway."""
+
+    name = "rest"
+
+    def __init__(self, client: httpx.AsyncClient) -> None:
+        self.client = client
+
+    async def call(
+        self,
+        operation: str,
+        credential: Mapping[str, str],
+        *,
+        path: Mapping[str, str] | None = None,
+        query: Mapping[str, Any] | None = None,
+        body: Any = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Reply:
+        """One call; `body` is a JSON value."""
+        method = METHODS[operation]
+        response = await self.client.request(
+            method.verb,
+            method.path.format_map(
+                {name: httpx.URL(path=value).raw_path.decode() for name, value in (path or {}).items()}
+            ),
+            params=_query(query or {}),
+            content=None if body is None else json.dumps(body).encode(),
+            headers={"content-type": "application/json", **credential, **(headers or {})},
+        )
+        return rest_reply(method.api, response)
+
+
+def _query(given: Mapping[str, Any]) -> dict[str, str]:
+    """As a query has it: a member of a member is `metadata.floor`."""
+    query = dict[str, str]()
+    for name, value in given.items():
+        members = {f"{name}.{member}": text for member, text in value.items()} if isinstance(value, dict) else None
+        query |= {name: str(value)} if members is None else members
+    return query
+
+
+def rest_reply(api: str, response: httpx.Response) -> Reply:
+    """A response in the form of a reply; checks what every response promises."""
+    is_empty = response.status_code == httpx.codes.NO_CONTENT
+    if is_empty:
+        assert (response.content, response.headers.get("content-type")) == (b"", None)
+    else:
+        assert response.headers["content-type"].startswith("application/json"), response.text
+    assert len(response.headers.get_list("x-request-id")) == 1
+    leaked = {"grpc-status", "grpc-message", "grpc-accept-encoding", "grpc-encoding", "x-http-status", "x-retry-safe"}
+    assert leaked.isdisjoint(response.headers), response.headers
+    return Reply("rest", api, response.status_code, {} if is_empty else response.json(), response.headers)
+
+
+class Grpc:
+    """The gRPC transport: typed messages straight to the service."""
+
+    name = "grpc"
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self.channel = channel
+
+    async def call(
+        self,
+        operation: str,
+        credential: Mapping[str, str],
+        *,
+        path: Mapping[str, str] | None = None,
+        query: Mapping[str, Any] | None = None,
+        body: Any = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Reply:
+        """The same call: the members of path, query and body become the fields of a typed request."""
+        method = METHODS[operation]
+        descriptor = method.service.methods_by_name[method.name]
+        given = {**(query or {}), **(body or {}), **(path or {})}
+        return await self.send(
+            method, _message(descriptor.input_type._concrete_class, given), {**credential, **(headers or {})}
+        )
+
+    async def send(self, method: Method, request: Message, metadata: Mapping[str, str]) -> Reply:
+        """One typed call."""
+        descriptor = method.service.methods_by_name[method.name]
+        invoke = self.channel.unary_unary(
+            f"/{method.service.full_name}/{method.name}",
+            request_serializer=type(request).SerializeToString,
+            response_deserializer=descriptor.output_type._concrete_class.FromString,
+        )
+        call = invoke(request, metadata=tuple((name.lower(), value) for name, value in metadata.items()))
+        try:
+            answer = await call
+        except grpc.aio.AioRpcError as error:
+            return _grpc_failure(method.api, error)
+        body = _documented(answer)
+        trailing = _metadata(await call.trailing_metadata())
+        assert trailing["x-request-id"]
+        if method.bare == "ticket" and answer.ticket.DESCRIPTOR.fields_by_name.get("etag") and answer.ticket.etag:
+            trailing["etag"] = answer.ticket.etag  # what REST says in a header
+        return Reply("grpc", method.api, grpc.StatusCode.OK, body[method.bare] if method.bare else body, trailing)
+
+
+def _grpc_failure(api: str, error: grpc.aio.AioRpcError) -> Reply:
+    trailing = _metadata(error.trailing_metadata())
+    details: dict[str, Message] = {}
+    if "grpc-status-details-bin" in trailing:
+        status = status_pb2.Status.FromString(trailing["grpc-status-details-bin"])
+        assert (status.code, status.message) == (error.code().value[0], error.details())
+        for packed in status.details:
+            kind = packed.TypeName()
+            details[kind] = _DETAILS[kind].FromString(packed.value)
+    body = _documented(details["tickets.errors.v1.Error"]) if details else {}
+    body["error"] = error.details()
+    return Reply("grpc", api, error.code(), body, trailing, details)
+
+
+def _metadata(pairs: Any) -> dict[str, Any]:
+    return {name: value for name, value in pairs or ()}  # noqa: C416 - gRPC's pairs are no tuples
+
+
+_DETAILS: Mapping[str, type[Message]] = {
+    kind.DESCRIPTOR.full_name: kind
+    for kind in (
+        error_details_pb2.ErrorInfo,
+        error_details_pb2.BadRequest,
+        error_details_pb2.RetryInfo,
+        error_pb2.Error,
+    )
+}
+
+
+def _message(kind: type[Message], given: Mapping[str, Any]) -> Message:
+    """A typed request of documented members: null means cleared, so it is named in the mask and left unset."""
+    fields = kind.DESCRIPTOR.fields_by_name
+    message = json_format.ParseDict(_members(kind.DESCRIPTOR, given), kind())
+    inner = [f"{name}.{member}" for name, value in given.items() for member in _nulls(value)]
+    # Nothing given is no empty list: only a mask can name that.
+    if "update_mask" in fields and (inner or None in given.values() or [] in given.values()):
+        names = [name if name in fields else name + "_json" for name in given if name not in _PATH]
+        message.update_mask.paths.extend([*names, *inner])  # type: ignore[attr-defined]
+    return message
+
+
+_PATH = ("id", "ticket_id", "project_id", "webhook_id")
+
+
+def _nulls(value: Any) -> list[str]:
+    return [name for name, inner in value.items() if inner is None] if isinstance(value, dict) else []
+
+
+def _members(descriptor: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    plain: dict[str, Any] = {}
+    for name, value in given.items():
+        field = descriptor.fields_by_name.get(name) or descriptor.fields_by_name[name + "_json"]
+        if value is not None:
+            plain[field.name] = json.dumps(value) if field.name.endswith("_json") else _plain(field, value)
+    return plain
+
+
+def _plain(field: Any, value: Any) -> Any:
+    if field.is_repeated and isinstance(value, dict):
+        return value  # a map
+    if isinstance(value, dict):
+        return _members(field.message_type, value)
+    if field.is_repeated and isinstance(value, str):
+        value = value.split(",")  # as a query has it
+    if field.is_repeated and field.message_type is not None:
+        return [_members(field.message_type, item) for item in value]
+    if field.enum_type is None:
+        return value
+    return [_number(field.enum_type, word) for word in value] if field.is_repeated else _number(field.enum_type, value)
+
+
+def _number(enum: Any, word: str) -> int:
+    """The number of a word; one that nobody knows for a word that is in no vocabulary."""
+    known = enum.values_by_name.get(enum.values[0].name.removesuffix("UNSPECIFIED") + word.upper())
+    return known.number if known else 99
+
+
+def _documented(message: Message) -> Any:
+    """A typed message as documented JSON: lower-case words for enums, null where a member is not set."""
+    view: dict[str, Any] = {}
+    for field in message.DESCRIPTOR.fields:
+        if field.name == "etag":
+            continue
+        value = getattr(message, field.name)
+        if field.is_repeated:
+            is_map = field.message_type is not None and field.message_type.GetOptions().map_entry
+            view[field.name] = dict(value) if is_map else [_value(field, item) for item in value]
+        elif field.has_presence and not message.HasField(field.name):
+            view[field.name.removesuffix("_json")] = None
+        else:
+            view[field.name.removesuffix("_json")] = _value(field, value)
+    return view
+
+
+def _value(field: Any, value: Any) -> Any:
+    if field.enum_type is not None:
+        name = field.enum_type.values_by_number[value].name
+        return name.removeprefix(field.enum_type.values[0].name.removesuffix("UNSPECIFIED")).lower()
+    if field.message_type is not None:
+        if field.message_type.full_name == "google.protobuf.Timestamp":
+            return _instant(value)
+        return _documented(value)
+    return json.loads(value) if field.name.endswith("_json") else value
+
+
+def _instant(stamp: Any) -> str:
+    """As REST writes it: microseconds only where there are some."""
+    text = stamp.ToDatetime().isoformat()
+    return f"{text}Z"

@@ -1,0 +1,193 @@
+"""contracts/handoff.md, "Life of a ticket": stages and statuses, closing, and what changes nothing."""
+
+from itertools import product
+from typing import Any
+
+import pytest
+from support.handoff_rows import (
+    NO_RESOLUTION,
+    NOW,
+    OPEN_STAGES,
+    STAGES,
+    THEN,
+    TYPES,
+    changed,
+    refusal,
+    resolution,
+    role,
+    ticket,
+    to,
+)
+
+from service.handoff import lifecycle as life
+
+# Stage and status
+
+
+@pytest.mark.parametrize(("was", "becomes"), list(product(STAGES, repeat=2)))
+def test_any_move_between_stages_is_allowed_and_the_status_follows(was: str, becomes: str) -> None:
+    after = changed(ticket(role(status="done"), stage=was), stage=becomes, work_started_note="Now.")
+    assert (after["stage"], after["status"]) == (becomes, "closed" if becomes == "live" else "open")
+    assert (after["resolved_at"] is not None) == (becomes == "live")
+
+
+@pytest.mark.parametrize(
+    ("was", "status", "becomes"),
+    [
+        *((stage, "closed", "live") for stage in STAGES),
+        *((stage, "open", stage) for stage in OPEN_STAGES),
+        ("live", "open", "backlog"),
+    ],
+)
+def test_a_status_sets_the_stage(was: str, status: str, becomes: str) -> None:
+    after = changed(ticket(role(status="done"), stage=was), status=status)
+    assert (after["stage"], after["status"]) == (becomes, status)
+
+
+@pytest.mark.parametrize(
+    ("stage", "status"), [("live", "open"), *((stage, "closed") for stage in OPEN_STAGES if stage != "in_progress")]
+)
+@pytest.mark.parametrize("was", STAGES)
+def test_a_stage_and_a_status_that_do_not_go_together_are_refused(was: str, stage: str, status: str) -> None:
+    refusal(ticket(stage=was), {"stage": stage, "status": status}, "validation_error", "status")
+
+
+@pytest.mark.parametrize("was", STAGES)
+@pytest.mark.parametrize("note", [{}, {"work_started_note": None}])
+def test_moving_to_in_progress_needs_a_note(was: str, note: dict[str, None]) -> None:
+    before, move = ticket(stage=was), {"stage": "in_progress", **note}
+    if was == "in_progress":
+        assert life.changed(before, move, NOW) == before
+    else:
+        refusal(before, move, "validation_error", "work_started_note")
+        assert life.changed(before, move | {"work_started_note": "Now."}, NOW)["stage"] == "in_progress"
+
+
+@pytest.mark.parametrize("reopening", [{"status": "open"}, *({"stage": stage} for stage in OPEN_STAGES)])
+def test_leaving_live_clears_the_resolution(reopening: dict[str, str]) -> None:
+    after = changed(ticket(role(status="done"), stage="live"), **reopening, work_started_note="Again.")
+    assert after["status"] == "open"
+    assert resolution(after) == NO_RESOLUTION
+
+
+# Closing
+
+
+@pytest.mark.parametrize("closing", [{"stage": "live"}, {"status": "closed"}, {"stage": "live", "status": "closed"}])
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, ("completed", None)),
+        ({"resolution_note": "Done."}, ("completed", "Done.")),
+        *(({"resolution_type": name}, (name, None)) for name in TYPES),
+        ({"resolution_type": "wont_fix", "resolution_note": None}, ("wont_fix", None)),
+    ],
+)
+def test_closing_stamps_and_takes_a_resolution(
+    closing: dict[str, str], given: dict[str, Any], expected: tuple[str, str | None]
+) -> None:
+    after = changed(ticket(role(status="skipped"), stage="validation"), **closing, **given)
+    assert (after["stage"], after["status"], after["resolved_at"]) == ("live", "closed", NOW)
+    assert (after["resolution_type"], after["resolution_note"]) == expected
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("closing", [{"stage": "live"}, {"status": "closed"}])
+@pytest.mark.parametrize("unfinished", ["pending", "in_progress"])
+def test_closing_names_every_role_that_is_neither_done_nor_skipped(
+    stage: str, closing: dict[str, str], unfinished: str
+) -> None:
+    roles = [role("qa", unfinished), role("backend", "done"), role("design", "skipped"), role("other", "pending")]
+    words = refusal(ticket(*roles, stage=stage), closing, "roles_incomplete").message
+    assert "qa, other" in words
+    assert "backend" not in words
+    assert "design" not in words
+
+
+def test_a_ticket_without_roles_closes() -> None:
+    assert changed(ticket(), status="closed")["status"] == "closed"
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, ("duplicate", "Twice.")),
+        ({"status": "closed"}, ("duplicate", "Twice.")),
+        ({"stage": "live", "resolution_note": "Thrice."}, ("duplicate", "Thrice.")),
+        ({"resolution_note": None}, ("duplicate", None)),
+        ({"resolution_type": "cancelled"}, ("cancelled", "Twice.")),
+    ],
+)
+def test_a_closed_ticket_keeps_its_resolution_but_for_what_is_given(
+    given: dict[str, Any], expected: tuple[str, str | None]
+) -> None:
+    after = changed(ticket(stage="live"), **given)
+    assert (after["resolution_type"], after["resolution_note"]) == expected
+    assert after["resolved_at"] == THEN
+
+
+@pytest.mark.parametrize("name", ["resolution_note", "resolution_type"])
+@pytest.mark.parametrize("given", [{}, {"stage": "up_next"}, {"status": "open"}, to("skipped", "qa")])
+def test_an_open_ticket_has_no_resolution(name: str, given: dict[str, Any]) -> None:
+    before = ticket(role(), role("qa"))
+    refusal(before, {**given, name: "duplicate"}, "validation_error", name)
+    assert changed(before, **given, **{name: None})[name] is None
+
+
+@pytest.mark.parametrize(
+    ("statuses", "expected"),
+    [
+        (("pending", "done"), ("skipped", "done")),
+        (("pending", "skipped", "pending"), ("skipped", "skipped", "skipped")),
+        (("done",), ("done",)),
+        (("pending", "in_progress"), None),
+    ],
+)
+def test_closing_skips_the_roles_that_have_not_begun_when_asked_to(
+    statuses: tuple[str, ...], expected: tuple[str, ...] | None
+) -> None:
+    before = ticket(*(role(name, status) for name, status in zip(("qa", "backend", "test"), statuses, strict=False)))
+    closing = {"stage": "live", "skip_pending_roles": True}
+    if expected is None:
+        refusal(before, closing, "roles_incomplete")
+    else:
+        after = life.changed(before, closing, NOW)
+        assert after["status"] == "closed"
+        assert tuple(role["status"] for role in after["roles"]) == expected
+
+
+def test_no_role_is_skipped_by_a_move_that_does_not_close() -> None:
+    after = changed(ticket(role()), stage="up_next", skip_pending_roles=True)
+    assert after["roles"][0]["status"] == "pending"
+
+
+# What changes nothing
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"title": "Login loops", "priority": "medium", "blocking": False, "evidence": None, "milestone_id": None},
+        {"roles": ["backend", "qa"]},
+        {"role_status": None},
+        {"role_status": {"role": "backend", "status": "done", "blocking_reason": None}},
+        {"role_status": {"role": "qa", "status": "skipped", "work_started_note": "Never."}},
+        {"work_started_note": "For nothing."},
+        {"skip_pending_roles": True},
+        {"updated_at": None},
+    ],
+)
+def test_what_changes_nothing_stamps_nothing(stage: str, given: dict[str, Any]) -> None:
+    before = ticket(role(status="done"), role("qa", "skipped"), stage=stage, updated_at=THEN)
+    assert changed(before, **given) == before
+    assert changed(before, **given, stage=stage) == before
+    assert changed(before, **given, status=before["status"]) == before
+
+
+@pytest.mark.parametrize("stage", ["backlog", "live"])
+@pytest.mark.parametrize("name", life.PLAIN)
+def test_what_is_given_is_changed_and_stamped(stage: str, name: str) -> None:
+    before = ticket(role(status="done"), stage=stage)
+    assert changed(before, **{name: "x"}) == before | {name: "x", "updated_at": NOW}

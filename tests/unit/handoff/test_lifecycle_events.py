@@ -1,0 +1,110 @@
+"""contracts/handoff.md, "Life of a ticket": what events tell of changes."""
+
+from typing import Any
+
+import pytest
+from support.handoff_rows import changed, role, ticket, to
+
+from service.handoff import lifecycle as life
+from service.storage.statement import Row
+
+
+@pytest.mark.parametrize(
+    ("before", "given", "expected"),
+    [
+        pytest.param(ticket(role()), {"title": "Login loops"}, {}, id="nothing"),
+        pytest.param(
+            ticket(role()),
+            {"title": "New", "evidence": {"n": 1}},
+            {"title": ("Login loops", "New"), "evidence": (None, {"n": 1})},
+            id="texts",
+        ),
+        pytest.param(
+            ticket(role()),
+            {"stage": "in_progress", "work_started_note": "Now."},
+            {"stage": ("backlog", "in_progress"), "work_started_note": (None, "Now.")},
+            id="a note that the ticket does not keep",
+        ),
+        pytest.param(
+            ticket(role(), stage="in_progress"),
+            {"stage": "in_progress", "work_started_note": "Now."},
+            {},
+            id="a note without a move",
+        ),
+        pytest.param(
+            ticket(role()),
+            {"stage": "up_next", "work_started_note": "Now."},
+            {"stage": ("backlog", "up_next")},
+            id="a note with another move",
+        ),
+        pytest.param(
+            ticket(role()),
+            to("in_progress", agent_origin="agent-7", assignee_note="Mine."),
+            {
+                "stage": ("backlog", "in_progress"),
+                "roles.backend.status": ("pending", "in_progress"),
+                "roles.backend.work_started_note": (None, "Mine."),
+                "roles.backend.agent_origin": (None, "agent-7"),
+                "roles.backend.assignee_note": (None, "Mine."),
+            },
+            id="a role and where it takes the ticket",
+        ),
+        pytest.param(
+            ticket(role(status="in_progress"), stage="validation"),
+            to("done") | {"resolution_note": "Fine."},
+            {
+                "stage": ("validation", "live"),
+                "status": ("open", "closed"),
+                "resolution_type": (None, "completed"),
+                "resolution_note": (None, "Fine."),
+                "roles.backend.status": ("in_progress", "done"),
+            },
+            id="an end",
+        ),
+        pytest.param(
+            ticket(role(), role("qa")),
+            {"roles": ["qa", "backend"]},
+            {"roles": (["backend", "qa"], ["qa", "backend"])},
+            id="another order of roles",
+        ),
+        pytest.param(
+            ticket(role(), role("qa")),
+            {"roles": ["design"]},
+            {"roles": (["backend", "qa"], ["design"])},
+            id="another set of roles",
+        ),
+    ],
+)
+def test_an_event_tells_what_differs_and_nothing_else(
+    before: Row, given: dict[str, Any], expected: dict[str, tuple[Any, Any]]
+) -> None:
+    told = life.told(before, changed(before, **given), given.get("work_started_note"))
+    assert told == {name: {"from": old, "to": new} for name, (old, new) in expected.items()}
+
+
+@pytest.mark.parametrize(
+    ("was", "becomes", "expected"),
+    [
+        ("backlog", "validation", "ticket.updated"),
+        ("validation", "live", "ticket.closed"),
+        ("live", "up_next", "ticket.reopened"),
+        ("live", "live", "ticket.updated"),
+    ],
+)
+def test_an_event_says_whether_the_ticket_closed_or_reopened(was: str, becomes: str, expected: str) -> None:
+    before = ticket(stage=was)
+    assert life.kind(before, changed(before, stage=becomes, title="New")) == expected
+
+
+def test_a_role_that_comes_and_starts_at_once_is_told_to_start() -> None:
+    before = ticket(role())
+    told = life.told(before, changed(before, roles=["backend", "qa"], **to("in_progress", "qa")))
+    assert told["roles"] == {"from": ["backend"], "to": ["backend", "qa"]}
+    assert told["roles.qa.status"]["to"] == "in_progress"
+    assert told["roles.qa.work_started_note"]["to"] == "Mine."
+
+
+def test_a_ticket_that_was_read_without_its_texts_tells_the_rest() -> None:
+    short = {name: value for name, value in ticket().items() if name not in life.PLAIN}
+    told = life.told(short, changed(short, stage="up_next"))
+    assert told == {"stage": {"from": "backlog", "to": "up_next"}}

@@ -1,0 +1,313 @@
+"""contracts/handoff.md, "Life of a ticket": any sequence of changes, beside a model of the contract."""
+
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from support.handoff_rows import STAGES, STAMPS, STATUSES, THEN, TYPES, differences, role, ticket, to
+
+from service.errors import TicketError
+from service.handoff import lifecycle as life
+from service.storage.statement import Row
+
+NAMES = ("backend", "qa", "design")
+SAID = ("assignee_user_id", "assignee_note", "blocking_reason")
+NO_WAY = {("pending", "done"), ("done", "skipped"), ("skipped", "done")}
+
+
+@dataclass
+class Part:
+    """A role, as the contract has it live."""
+
+    status: str = "pending"
+    started_at: datetime | None = None
+    completed_at: datetime | None = None
+    work_started_note: str | None = None
+    agent_origin: str | None = None
+    said: dict[str, Any] = field(default_factory=lambda: dict.fromkeys(SAID))
+
+    def take(self, given: Mapping[str, Any], at: datetime, refusals: set[str]) -> str | None:
+        """Change; returns what it became, if it moved."""
+        was, becomes, note = self.status, given["status"], given.get("work_started_note")
+        if (was, becomes) in NO_WAY:
+            refusals.add("invalid_transition")
+        if becomes == "in_progress":
+            if not (note or self.started_at):
+                refusals.add("validation_error")
+            self.started_at = self.started_at or at
+            self.work_started_note = note or self.work_started_note
+            self.agent_origin = given.get("agent_origin", self.agent_origin)
+        if becomes == "pending":
+            self.started_at = self.work_started_note = self.agent_origin = None
+        if becomes in ("pending", "in_progress"):
+            self.completed_at = None
+        if becomes == "done" != was:
+            self.completed_at = at
+        self.said |= {name: given[name] for name in SAID if name in given}
+        self.status = becomes
+        return becomes if becomes != was else None
+
+
+@dataclass
+class Board:
+    """A ticket, as the contract has it live."""
+
+    parts: dict[str, Part]
+    stage: str = "backlog"
+    title: str = "Login loops"
+    resolved_at: datetime | None = None
+    resolution_type: str | None = None
+    resolution_note: str | None = None
+
+    def taken(self, given: Mapping[str, Any], at: datetime) -> tuple["Board", set[str]]:
+        """What a change makes of it, and for what it may be refused."""
+        after, refusals, moved = deepcopy(self), set[str](), None
+        after.title = given.get("title", self.title)
+        if "roles" in given:
+            after.parts = {name: after.parts.get(name, Part()) for name in given["roles"]}
+        if "role_status" in given:
+            part = after.parts.get(given["role_status"]["role"])
+            if part is None:
+                refusals.add("validation_error")
+            else:
+                moved = part.take(given["role_status"], at, refusals)
+        after.stage = self._asked(given, refusals) or ""
+        if after.stage == "live" and given.get("skip_pending_roles"):
+            for part in after.parts.values():
+                part.status = "skipped" if part.status == "pending" else part.status
+        if after.stage == "live" and after.work_left():
+            refusals.add("roles_incomplete")
+        after.stage = after.stage or self._led(after, moved)
+        after._end(self, given, at, refusals)
+        return after, refusals
+
+    def work_left(self) -> bool:
+        return any(part.status in ("pending", "in_progress") for part in self.parts.values())
+
+    def _asked(self, given: Mapping[str, Any], refusals: set[str]) -> str | None:
+        stage, status = given.get("stage"), given.get("status")
+        if stage and status and (stage == "live") is not (status == "closed"):
+            refusals.add("validation_error")
+        if stage is None and status == "closed":
+            stage = "live"
+        if stage is None and status == "open" and self.stage == "live":
+            stage = "backlog"
+        if stage == "in_progress" and self.stage != "in_progress" and not given.get("work_started_note"):
+            refusals.add("validation_error")
+        return stage
+
+    def _led(self, after: "Board", moved: str | None) -> str:
+        if self.stage == "live" and after.work_left():
+            begun = any(part.status == "in_progress" for part in after.parts.values())
+            return "in_progress" if begun else "backlog"
+        if moved in ("done", "skipped") and not after.work_left():
+            return "live"
+        if moved == "in_progress" and self.stage in ("backlog", "up_next"):
+            return "in_progress"
+        return self.stage
+
+    def _end(self, before: "Board", given: Mapping[str, Any], at: datetime, refusals: set[str]) -> None:
+        if self.stage != "live":
+            if given.get("resolution_type") or given.get("resolution_note"):
+                refusals.add("validation_error")
+            self.resolved_at = self.resolution_type = self.resolution_note = None
+            return
+        if before.stage != "live":
+            self.resolved_at, self.resolution_type, self.resolution_note = at, "completed", None
+        self.resolution_type = given.get("resolution_type", self.resolution_type)
+        self.resolution_note = given.get("resolution_note", self.resolution_note)
+
+
+def board(of: Row) -> Board:
+    """The same, read off a ticket."""
+    names = ("stage", "title", "resolved_at", "resolution_type", "resolution_note")
+    stamps = ("status", "started_at", "completed_at", "work_started_note", "agent_origin")
+    parts = {
+        role["role"]: Part(**{name: role[name] for name in stamps}, said={name: role[name] for name in SAID})
+        for role in of["roles"]
+    }
+    return Board(parts, **{name: of[name] for name in names})
+
+
+notes = st.sampled_from(["Now.", "Then."])
+# Given, given as null, not given.
+maybe_note = st.fixed_dictionaries({}, optional={"work_started_note": st.none() | notes})
+moves = st.builds(lambda stage, note: {"stage": stage, **note}, st.sampled_from(STAGES), maybe_note)
+statuses = st.fixed_dictionaries({"status": st.sampled_from(["open", "closed"])})
+resolutions = st.fixed_dictionaries(
+    {}, optional={"resolution_type": st.sampled_from(TYPES), "resolution_note": st.none() | notes}
+)
+said = st.fixed_dictionaries({}, optional=dict.fromkeys(SAID, st.none() | notes))
+# An agent comes with work alone: see unit/handoff/test_lifecycle_roles.py, test_a_role_that_is_pending_has_no_agent.
+agents = st.fixed_dictionaries({}, optional={"agent_origin": st.sampled_from([None, "agent-7", "agent-8"])})
+nth = st.integers(0, 5)
+role_names = st.sampled_from(NAMES)
+role_sets = st.lists(role_names, unique=True)
+some_roles = st.lists(role_names, unique=True, min_size=1)
+begins = st.builds(
+    lambda name, *more: {"role": name, "status": "in_progress", **more[0], **more[1], **more[2]},
+    role_names,
+    st.fixed_dictionaries({"work_started_note": notes}) | maybe_note,
+    agents,
+    said,
+)
+ends = st.builds(
+    lambda name, status, more: {"role": name, "status": status, **more},
+    role_names,
+    st.sampled_from(["done", "skipped", "pending"]),
+    said,
+)
+role_changes = st.fixed_dictionaries({"role_status": begins | ends})
+
+
+class Life(RuleBasedStateMachine):
+    """One ticket, changed again and again, beside what the contract makes of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.at = THEN
+        self.ticket = ticket()
+
+    @initialize(names=some_roles)
+    def is_filed(self, names: list[str]) -> None:
+        self.ticket = ticket(*map(role, names))
+
+    def take(self, given: dict[str, Any]) -> None:
+        before, change = deepcopy(self.ticket), deepcopy(given)
+        self.at += timedelta(seconds=1)
+        expected, refusals = board(before).taken(given, self.at)
+        if refusals:
+            with pytest.raises(TicketError) as caught:
+                life.changed(self.ticket, given, self.at)
+            assert caught.value.reason in refusals
+            after = self.ticket
+        else:
+            after = life.changed(self.ticket, given, self.at)
+            assert board(after) == expected
+            assert [role["role"] for role in after["roles"]] == list(expected.parts)
+        assert (self.ticket, given) == (before, change)
+        self.check_stamps(before, after)
+        self.check_told(before, after, given)
+        self.ticket = after
+
+    def check_stamps(self, before: Row, after: Row) -> None:
+        was = {role["role"]: role for role in before["roles"]}
+        for new in after["roles"]:
+            old = was.get(new["role"])
+            if old is None:
+                assert new["created_at"] == new["updated_at"] == self.at
+            else:
+                same = {**new, "updated_at": old["updated_at"]} == old
+                assert new["updated_at"] == (old["updated_at"] if same else self.at)
+                assert (new["id"], new["created_at"]) == (old["id"], old["created_at"])
+        untouched = {**after, "updated_at": before["updated_at"]} == before
+        assert after["updated_at"] == (before["updated_at"] if untouched else self.at)
+
+    def check_told(self, before: Row, after: Row, given: Mapping[str, Any]) -> None:
+        note = given.get("work_started_note")
+        expected = differences(before, after)
+        if note is not None and expected.get("stage", {}).get("to") == "in_progress":
+            expected["work_started_note"] = {"from": None, "to": note}
+        assert life.told(before, after, note) == expected
+        closes = {("open", "closed"): "ticket.closed", ("closed", "open"): "ticket.reopened"}
+        assert life.kind(before, after) == closes.get((before["status"], after["status"]), "ticket.updated")
+
+    @rule(given=moves)
+    def goes_over_the_board(self, given: dict[str, Any]) -> None:
+        self.take(given)
+
+    @rule(given=statuses, resolution=resolutions)
+    def opens_or_closes(self, given: dict[str, Any], resolution: dict[str, Any]) -> None:
+        self.take(given | resolution)
+
+    @rule(given=role_changes)
+    def a_role_changes(self, given: dict[str, Any]) -> None:
+        self.take(given)
+
+    def role_is(self, *statuses: str) -> list[str]:
+        return [role["role"] for role in self.ticket["roles"] if role["status"] in statuses]
+
+    # What a change of any role by chance seldom comes to.
+
+    @precondition(lambda self: self.role_is("pending", "done", "skipped"))
+    @rule(nth=nth, note=notes, more=agents | st.just({"agent_origin": "agent-9"}))
+    def a_role_begins(self, nth: int, note: str, more: dict[str, Any]) -> None:
+        idle = self.role_is("pending", "done", "skipped")
+        self.take(to("in_progress", idle[nth % len(idle)], work_started_note=note, **more))
+
+    @precondition(lambda self: self.role_is("in_progress"))
+    @rule(nth=nth, becomes=st.sampled_from(STATUSES), more=said)
+    def a_role_goes_on(self, nth: int, becomes: str, more: dict[str, Any]) -> None:
+        begun = self.role_is("in_progress")
+        self.take({"role_status": {"role": begun[nth % len(begun)], "status": becomes, **more}})
+
+    @precondition(lambda self: self.role_is("done", "skipped"))
+    @rule(nth=nth, becomes=st.sampled_from(STATUSES), more=maybe_note)
+    def a_role_goes_back(self, nth: int, becomes: str, more: dict[str, Any]) -> None:
+        ended = self.role_is("done", "skipped")
+        self.take({"role_status": {"role": ended[nth % len(ended)], "status": becomes, **more}})
+
+    @rule(names=some_roles)
+    def has_other_roles(self, names: list[str]) -> None:
+        self.take({"roles": names})
+
+    @rule(resolution=resolutions)
+    def closes_without_those_that_have_not_begun(self, resolution: dict[str, Any]) -> None:
+        self.take({"stage": "live", "skip_pending_roles": True, **resolution})
+
+    @rule(resolution=resolutions)
+    def is_resolved_otherwise(self, resolution: dict[str, Any]) -> None:
+        self.take(resolution)
+
+    @rule(title=st.sampled_from(["Login loops", "Login spins"]))
+    def has_another_title(self, title: str) -> None:
+        self.take({"title": title})
+
+    @rule(
+        parts=st.lists(
+            st.one_of(
+                moves,
+                statuses,
+                role_changes,
+                resolutions,
+                st.fixed_dictionaries({"roles": role_sets}),
+            ),
+            min_size=2,
+            max_size=4,
+        )
+    )
+    def changes_in_several_ways_at_once(self, parts: list[dict[str, Any]]) -> None:
+        self.take({name: value for part in parts for name, value in part.items()})
+
+    @invariant()
+    def is_closed_and_live_and_resolved_or_nothing_of_it(self) -> None:
+        one = self.ticket
+        signs = (one["status"] == "closed", one["stage"] == "live", one["resolved_at"], one["resolution_type"])
+        assert len({bool(sign) for sign in signs}) == 1
+        assert one["status"] == "closed" or one["resolution_note"] is None
+
+    @invariant()
+    def has_no_work_left_when_it_is_closed(self) -> None:
+        if self.ticket["status"] == "closed":
+            assert {role["status"] for role in self.ticket["roles"]} <= {"done", "skipped"}
+
+    @invariant()
+    def has_roles_whose_stamps_agree_with_their_status(self) -> None:
+        for one in self.ticket["roles"]:
+            has = {name: one[name] is not None for name in STAMPS}
+            assert has["started_at"] == has["work_started_note"]
+            assert has["completed_at"] == (one["status"] == "done")
+            if one["status"] in ("in_progress", "done"):
+                assert has["started_at"]
+            if one["status"] == "pending":
+                assert not any(has.values())
+
+
+TestLife = Life.TestCase
+TestLife.settings = settings(max_examples=100, stateful_step_count=25, deadline=None)
