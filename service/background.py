@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import NamedTuple
 
 import structlog
 
@@ -11,8 +12,16 @@ from service.storage.database import Database
 _log = structlog.get_logger()
 
 
-async def repeat(seconds: float, work: Callable[[Database], Awaitable[None]], database: Database) -> None:
-    """Do the work, wait, and again, until cancelled. What fails is logged, and tried again in its turn."""
+class Periodic(NamedTuple):
+    """Work that is done again and again, with a pause of so many seconds in between."""
+
+    seconds: float
+    work: Callable[[Database], Awaitable[None]]
+
+
+async def repeat(periodic: Periodic, database: Database) -> None:
+    """Pause, do the work, and again, until cancelled. What fails is logged, and tried again in its turn."""
+    seconds, work = periodic
     while True:
         await asyncio.sleep(seconds)
         try:

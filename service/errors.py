@@ -18,12 +18,12 @@ class Reason:
     status: StatusCode
     http: int
     itsm_http: int
-    words: str
+    message: str
     # Where it is not `http`.
     handoff_http: int | None = None
 
 
-# The table of contracts/errors.md. `words` is what a caller reads when the failure has no words of its own.
+# The table of contracts/errors.md. `message` is what a caller reads when the failure has none of its own.
 REASONS: Mapping[str, Reason] = {
     "unauthenticated": Reason(StatusCode.UNAUTHENTICATED, 401, 401, "Missing authentication credentials"),
     "token_expired": Reason(StatusCode.UNAUTHENTICATED, 401, 401, "The token has expired"),
@@ -84,8 +84,8 @@ class TicketError(Exception):
     begun: bool = True
 
     def __post_init__(self) -> None:
-        """Take the table's words where the failure has none of its own."""
-        self.message = self.message or REASONS[self.reason].words
+        """Take the message of the table where the failure has none of its own."""
+        self.message = self.message or REASONS[self.reason].message
         Exception.__init__(self, self.reason, self.message)
 
 
@@ -117,3 +117,11 @@ def invalid(section: str, name: str, message: str, kind: str = "value_error", va
     return TicketError(
         "validation_error", issues=[Issue((section, name) if name else (section,), message, kind, value)]
     )
+
+
+def field_errors(error: TicketError) -> dict[str, str]:
+    """For each path the first message about it."""
+    first: dict[str, str] = {}
+    for issue in error.issues:
+        first.setdefault(issue.path, issue.message)
+    return first

@@ -1,9 +1,10 @@
 """History: every write appends an event row in its own statement or transaction.
 
-Readers of a scope's events go by `(transaction_id, id)`, and no further than the transactions that have all ended
-(`news`): a sequence alone is drawn before commit, so a reader would step over a late row. For one ticket that order is
-the order of its versions: its writers wait for each other, so `id` counts up, and `transaction_id` is never less than
-that of the version before (a writer that began earlier and waited has the lower number of its own).
+Readers of a scope's events go by `(transaction_id, id)`, and no further than the horizon: the transactions that have
+all ended (`after_position`). A sequence alone is drawn before commit, so a reader would step over a late row. For one
+ticket that order is the order of its versions: its writers wait for each other, so `id` counts up, and
+`transaction_id` is never less than that of the version before (a writer that began earlier and waited has the lower
+number of its own).
 """
 
 from collections.abc import Mapping, Sequence
@@ -53,14 +54,14 @@ from service.storage.database import Xid8
 _NOTHING = cast(literal("{}", Text), JSON)
 _THIS_TRANSACTION = text("pg_current_xact_id()")
 # Of every transaction before this one it is known how it ended.
-ALL_ENDED_BEFORE = func.pg_snapshot_xmin(func.pg_current_snapshot(), type_=Xid8())
+HORIZON = func.pg_snapshot_xmin(func.pg_current_snapshot(), type_=Xid8())
 
 
 # The actor where nobody called.
 SYSTEM = "system"
 
-# Stands before every transaction and behind every one.
-BEHIND_ALL = (2**64 - 1, 0)
+# A position after every transaction.
+AFTER_ALL = (2**64 - 1, 0)
 
 
 def last_transaction() -> Column[Any]:
@@ -138,19 +139,19 @@ def who(call: Call) -> dict[str, Any]:
     return {"actor": call.caller.subject, "request_id": call.request_id}
 
 
-def news(table: Table, scope: ColumnElement[bool]) -> Select[Any]:
-    """At most `rows` events behind the place `after_transaction`, `after_id`, in the order in which readers go."""
-    place = tuple_(table.c.transaction_id, table.c.id)
+def after_position(table: Table, scope: ColumnElement[bool]) -> Select[Any]:
+    """At most `rows` events after the position `after_transaction`, `after_id`, in the order in which readers go."""
+    position = tuple_(table.c.transaction_id, table.c.id)
     after = tuple_(_xid8("after_transaction"), bindparam("after_id", type_=BigInteger))
     return (
         select(table)
-        .where(scope, place > after, table.c.transaction_id < ALL_ENDED_BEFORE)
+        .where(scope, position > after, table.c.transaction_id < HORIZON)
         .order_by(table.c.transaction_id, table.c.id)
         .limit(bindparam("rows", type_=Integer))
     )
 
 
-def any_news(table: Table) -> Select[Any]:
+def scopes_with_events(table: Table) -> Select[Any]:
     """Which of `scopes` have events from transaction `since` on, and up to which transaction all have ended."""
     scope, *narrower = (c for c in table.primary_key.columns if c.name not in ("transaction_id", "id"))
     asked = func.unnest(bindparam("scopes", type_=ARRAY(scope.type))).table_valued(column("scope", scope.type))
@@ -160,10 +161,10 @@ def any_news(table: Table) -> Select[Any]:
         # What is narrower has two values. Left out, the index would be read through for all of the scope's events.
         *(column.in_((false(), true())) for column in narrower),
         table.c.transaction_id >= _xid8("since"),
-        table.c.transaction_id < ALL_ENDED_BEFORE,
+        table.c.transaction_id < HORIZON,
     )
     found = select(func.array_agg(asked.c.scope, type_=ARRAY(scope.type))).where(new).scalar_subquery()
-    return select(cast(cast(ALL_ENDED_BEFORE, Text), Numeric).label("fence"), found.label("scopes"))
+    return select(cast(cast(HORIZON, Text), Numeric).label("horizon"), found.label("scopes"))
 
 
 def _xid8(name: str) -> ColumnElement[Any]:

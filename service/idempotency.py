@@ -218,12 +218,12 @@ async def act(
             await admit(connection)
         response = _replay(call, stored, request_hash)["response"]
         # A view holds what a request held some levels further down.
-        view: View = jsontext.parse(response.text.encode(), 2 * jsontext.MAX_DEPTH)
-        call.etag = view.pop("etag", None)
-        return view
+        stored_view: dict[str, Any] = jsontext.parse(response.text.encode(), 2 * jsontext.MAX_DEPTH)
+        call.etag = stored_view.pop("etag", None)
+        return stored_view
     view = await run(_Open(connection))
     kept = view if call.etag is None else {**view, "etag": call.etag}
-    await connection.one(_KEEP, {**mine, "response": jsontext.text(kept)}, last=True)
+    await connection.one(_KEEP, {**mine, "response": jsontext.text(kept)}, commit=True)
     return view
 
 
@@ -238,12 +238,12 @@ class _Open:
         statement: Statement,
         parameters: Mapping[str, Any],
         *,
-        last: bool = False,
-        behind: Statement | None = None,
+        commit: bool = False,
+        lock: Statement | None = None,
     ) -> list[Row]:
-        return await self._connection.all(statement, parameters, behind=behind)
+        return await self._connection.all(statement, parameters, lock=lock)
 
-    async def one(self, statement: Statement, parameters: Mapping[str, Any], *, last: bool = False) -> Row | None:
+    async def one(self, statement: Statement, parameters: Mapping[str, Any], *, commit: bool = False) -> Row | None:
         return await self._connection.one(statement, parameters)
 
 

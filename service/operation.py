@@ -1,23 +1,25 @@
-"""What servicers and use cases share: the call at hand, and operations with the transaction around them."""
+"""What servicers and use cases share: the call at hand, and operations with the transactions around them."""
 
 import math
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 from pydantic import ValidationError
 
 from service.access.policy import Caller
 from service.errors import validation_error
 from service.fields import Command
+from service.settings import Settings
 from service.storage.database import Connection, Database
+from service.vault import Vault
 
 # A documented answer as plain data: documented names; None where JSON says null, no key where it says absent.
-View = dict[str, Any]
+View = Mapping[str, Any]
 
 C = TypeVar("C", bound=Command)
-H = TypeVar("H", bound="Host")
+D = TypeVar("D", bound="Dependencies")
 
 
 @dataclass(slots=True)
@@ -38,9 +40,9 @@ class Call:
     until: float = math.inf
     # Set when the answer is the stored one of an earlier request with the same idempotency key.
     replayed: bool = False
-    # Set when the answer itself ends by telling a failure: its reason.
+    # Set when the answer itself ends with a failure: its reason.
     outcome: str | None = None
-    # Set when the answer is one resource: what says later whether it has changed.
+    # Set when the answer is one resource: its version, for If-Match.
     etag: str | None = None
 
     def headers(self) -> Mapping[str, str]:
@@ -52,42 +54,26 @@ class Call:
 CALL: ContextVar[Call] = ContextVar("call")
 
 
-class Host(Protocol):
-    """What an operation is run with: a service of a transport, or what stands for one."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dependencies:
+    """What operations of every dialect are run with; a dialect that needs more adds it."""
 
-    @property
-    def database(self) -> Database:
-        """Where the operation works."""
+    settings: Settings
+    database: Database
+    vault: Vault
 
 
 @dataclass(frozen=True, slots=True)
 class Operation(Generic[C]):
-    """One use case: a validated command and a call in, a view out, one transaction around it."""
+    """One use case: a validated command and a call in, a view out."""
 
     command: type[C]
-    run: Callable[[Connection, Call, C], Awaitable[View]]
-    # An operation of one statement needs no BEGIN and COMMIT: the statement is the transaction.
-    one_statement: bool
+    # Opens what transactions the use case needs.
+    run: Callable[[Any, Call, C], Awaitable[View]]
 
-    async def __call__(self, host: Host, call: Call, sections: Mapping[str, Any]) -> View:
+    async def __call__(self, dependencies: Dependencies, call: Call, sections: Mapping[str, Any]) -> View:
         """Validate the request's sections and run. Raises TicketError; nothing is kept when it does."""
-        command = validated(self.command, sections)
-        if self.one_statement:
-            return await self.run(host.database, call, command)
-        async with host.database.transaction() as connection:
-            return await self.run(connection, call, command)
-
-
-@dataclass(frozen=True, slots=True)
-class Errand(Generic[C, H]):
-    """One use case that needs more than the database: it is given its host, and has its own transactions."""
-
-    command: type[C]
-    run: Callable[[H, Call, C], Awaitable[View]]
-
-    async def __call__(self, host: H, call: Call, sections: Mapping[str, Any]) -> View:
-        """Validate the request's sections and run. Raises TicketError."""
-        return await self.run(host, call, validated(self.command, sections))
+        return await self.run(dependencies, call, validated(self.command, sections))
 
 
 def validated(command: type[C], sections: Mapping[str, Any]) -> C:
@@ -101,18 +87,31 @@ def validated(command: type[C], sections: Mapping[str, Any]) -> C:
 def operation(
     command: type[C], *, one_statement: bool = False
 ) -> Callable[[Callable[[Connection, Call, C], Awaitable[View]]], Operation[C]]:
-    """Make a function an operation."""
+    """Make a function an operation that runs in one transaction, which is undone when it raises.
 
-    def decorate(run: Callable[[Connection, Call, C], Awaitable[View]]) -> Operation[C]:
-        return Operation(command, run, one_statement)
+    An operation of `one_statement` needs no BEGIN and COMMIT: the statement is the transaction.
+    """
+
+    def decorate(use_case: Callable[[Connection, Call, C], Awaitable[View]]) -> Operation[C]:
+        async def run_statement(dependencies: Dependencies, call: Call, command: C) -> View:
+            return await use_case(dependencies.database, call, command)
+
+        async def run_transaction(dependencies: Dependencies, call: Call, command: C) -> View:
+            async with dependencies.database.transaction() as connection:
+                return await use_case(connection, call, command)
+
+        return Operation(command, run_statement if one_statement else run_transaction)
 
     return decorate
 
 
-def errand(command: type[C]) -> Callable[[Callable[[H, Call, C], Awaitable[View]]], Errand[C, H]]:
-    """Make a function an errand."""
+def own_transactions(command: type[C]) -> Callable[[Callable[[D, Call, C], Awaitable[View]]], Operation[C]]:
+    """Make a function an operation that is given its dependencies and opens its transactions itself.
 
-    def decorate(run: Callable[[H, Call, C], Awaitable[View]]) -> Errand[C, H]:
-        return Errand(command, run)
+    For what asks others in between: no transaction is open while a provider or a receiver is asked.
+    """
+
+    def decorate(use_case: Callable[[D, Call, C], Awaitable[View]]) -> Operation[C]:
+        return Operation(command, use_case)
 
     return decorate

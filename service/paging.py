@@ -15,7 +15,7 @@ from service.storage.statement import Row
 T = TypeVar("T")
 
 _CHECK_BYTES = 9
-# Where a page of a history begins: behind a version.
+# Where a page of a history begins: after a version.
 BY_VERSION: TypeAdapter[tuple[int]] = TypeAdapter(tuple[Annotated[int, Field(ge=0, lt=2**31)]])
 # A page that grows beyond this is cut short: gRPC's clients take no message of more than 4 MiB unless they are told to.
 PAGE_BYTES = 3 * 1024 * 1024
@@ -24,7 +24,7 @@ PAGE_BYTES = 3 * 1024 * 1024
 def cut(
     rows: Sequence[Row], limit: int, binding: str, *keys: str, more: bool = False
 ) -> tuple[Sequence[Row], str | None]:
-    """The page of `limit` rows and the cursor behind it, given the rows of a query for one more.
+    """The page of `limit` rows and the cursor after it, given the rows of a query for one more.
 
     A page may be shorter, and then `more` says that it is not the last.
 
@@ -34,38 +34,38 @@ def cut(
     if len(rows) <= limit and not more:
         return rows, None
     page = rows[:limit]
-    return page, cursor(binding, *(page[-1][key] for key in keys))
+    return page, encode(binding, *(page[-1][key] for key in keys))
 
 
-def cursor(binding: str, *values: Any) -> str:
-    """The cursor that says: behind the row whose keys have these values."""
-    place = jsontext.dump(values)
-    return _encode(_check(place, binding) + place)
+def encode(binding: str, *values: Any) -> str:
+    """The cursor that goes on after the row whose keys have these values."""
+    position = jsontext.dump(values)
+    return _base64(_check(position, binding) + position)
 
 
-def place(cursor: str, binding: str, keys: TypeAdapter[T]) -> T:
+def decode(cursor: str, binding: str, keys: TypeAdapter[T]) -> T:
     """The values of the keys that `cut` put into a cursor.
 
     Raises TicketError `validation_error` for text that is not a cursor of this list. The checksum only finds mistakes:
-    who works one out for a place of their own choosing sees no more than the list's scope lets them.
+    who works one out for a position of their own choosing sees no more than the list's scope lets them.
     """
     try:
         raw = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
-        check, place = raw[:_CHECK_BYTES], raw[_CHECK_BYTES:]
+        check, position = raw[:_CHECK_BYTES], raw[_CHECK_BYTES:]
         # Decoding is lenient: only the one text that encodes these bytes is a cursor.
-        if _encode(raw) == cursor and check == _check(place, binding):
-            return keys.validate_python(jsontext.parse(place))
+        if _base64(raw) == cursor and check == _check(position, binding):
+            return keys.validate_python(jsontext.parse(position))
     except (binascii.Error, ValueError):  # pydantic's ValidationError is a ValueError too
         pass
     raise _not_a_cursor()
 
 
-def _encode(raw: bytes) -> str:
+def _base64(raw: bytes) -> str:
     return base64.urlsafe_b64encode(raw).decode().rstrip("=")
 
 
-def _check(place: bytes, binding: str) -> bytes:
-    return hashlib.sha256(binding.encode() + b"\0" + place).digest()[:_CHECK_BYTES]
+def _check(position: bytes, binding: str) -> bytes:
+    return hashlib.sha256(binding.encode() + b"\0" + position).digest()[:_CHECK_BYTES]
 
 
 def _not_a_cursor() -> TicketError:

@@ -28,11 +28,11 @@ class Settings(BaseSettings):
     default_deadline_seconds: Annotated[
         float, Field(gt=0, description="Deadline of a call that brings none; longer ones are cut to it.")
     ] = 30.0
-    max_calls: Annotated[
+    max_concurrent_calls: Annotated[
         int, Field(ge=1, description="Calls that one process has in hand at once; one more gets 503 and Retry-After.")
     ] = 128
     max_watches: Annotated[int, Field(ge=1, description="Streams of events that one process feeds at once.")] = 1000
-    patience_seconds: Annotated[
+    max_queue_seconds: Annotated[
         float,
         Field(gt=0, description="When calls wait longer than this to be taken up, some get 503."),
     ] = 0.05

@@ -1,7 +1,7 @@
-"""Watches: events told as they happen, to callers who stay for them.
+"""Watches: events streamed as they happen.
 
-Each process asks for all of its watchers at once whether there is anything new, and each watcher then reads its own. A
-notification by PostgreSQL would be sooner, but every commit that notifies locks its queue, and writes matter more.
+Each process polls for all of its watchers in one statement, and each watcher then reads its own events. NOTIFY would be
+sooner, but every commit that notifies takes one lock, and writes matter more.
 """
 
 import asyncio
@@ -19,16 +19,16 @@ from sqlalchemy import Table
 from service import events, paging
 from service.errors import TicketError
 from service.fields import Command
-from service.operation import Call, View, validated
+from service.operation import Call, Dependencies, View, validated
 from service.storage.database import Database
 from service.storage.statement import Row, Statement
 
-_ASK_SECONDS = 0.25
-# A sign of life this often; also how long one who is no member any more may go on watching.
-_SIGN_SECONDS = 10.0
+_POLL_SECONDS = 0.25
+# A heartbeat this often; also how long a former member may go on watching.
+_HEARTBEAT_SECONDS = 10.0
 _ROWS = 200
 
-_PLACE: TypeAdapter[tuple[int, int]] = TypeAdapter(
+_POSITION: TypeAdapter[tuple[int, int]] = TypeAdapter(
     tuple[Annotated[int, Field(ge=0, lt=2**64)], Annotated[int, Field(ge=0, lt=2**63)]]
 )
 
@@ -37,89 +37,99 @@ _log = structlog.get_logger()
 C = TypeVar("C", bound=Command)
 
 
-class Place(NamedTuple):
-    """Behind which event a watcher is."""
+class Position(NamedTuple):
+    """After which event a watcher is."""
 
     transaction_id: int
     id: int
 
-
-def resumed(cursor: str | None, binding: str) -> Place | None:
-    """The place that a cursor says; None without one: from now on. Raises TicketError `validation_error`."""
-    return None if cursor is None else Place(*paging.place(cursor, binding, _PLACE))
-
-
-def behind(place: Place) -> dict[str, Any]:
-    """The parameters of `events.news` for a place."""
-    return {"after_transaction": str(place.transaction_id), "after_id": place.id}
+    def parameters(self) -> dict[str, Any]:
+        """The parameters of `events.after_position`."""
+        return {"after_transaction": str(self.transaction_id), "after_id": self.id}
 
 
-# Reads the events behind a place, with the transaction up to which they are all there.
-Read = Callable[[Place, int], Awaitable[tuple[Sequence[Row], int]]]
+def resumed(cursor: str | None, binding: str) -> Position | None:
+    """The position in a cursor; None without one: from now on. Raises TicketError `validation_error`."""
+    return None if cursor is None else Position(*paging.decode(cursor, binding, _POSITION))
 
 
-class News:
-    """Tells the watchers of one kind of tickets, in one process, when there may be something new for them."""
+# Reads the events after a position, with the horizon: the transaction up to which they are all there.
+Read = Callable[[Position, int], Awaitable[tuple[Sequence[Row], int]]]
 
-    def __init__(self, database: Database, table: Table, most: int) -> None:
-        """`most` is how many may watch at once."""
+
+class EventFeed:
+    """Wakes the watchers of one dialect's tickets, in one process, when there may be new events in their scope."""
+
+    def __init__(self, database: Database, table: Table, max_watches: int) -> None:
+        """`max_watches` is how many may watch at once."""
         self.database = database
-        self._ask = Statement(events.any_news(table))
-        self._most = most
-        self._bells: dict[Any, set[asyncio.Event]] = {}
-        self._fence: int | None = None
+        self._scopes_with_events = Statement(events.scopes_with_events(table))
+        self._max_watches = max_watches
+        self._subscriptions: dict[Any, set[asyncio.Event]] = {}
+        self._horizon: int | None = None
         self._closed = False
 
     @contextmanager
-    def bell(self, scope: Any) -> Iterator[asyncio.Event]:
-        """What rings when there may be news of a scope. Raises TicketError `unavailable` when too many watch."""
-        if sum(map(len, self._bells.values())) >= self._most:
-            raise TicketError("unavailable", "Too many watch at once", retry_after=5)
-        bell = asyncio.Event()
-        self._bells.setdefault(scope, set()).add(bell)
+    def subscribe(self, scope: Any) -> Iterator[asyncio.Event]:
+        """What is set when there may be new events of a scope. Raises TicketError `unavailable` when too many watch."""
+        if sum(map(len, self._subscriptions.values())) >= self._max_watches:
+            raise TicketError("unavailable", "Too many watches are open; try again later", retry_after=5)
+        subscription = asyncio.Event()
+        self._subscriptions.setdefault(scope, set()).add(subscription)
         try:
-            yield bell
+            yield subscription
         finally:
-            self._bells[scope].remove(bell)
-            if not self._bells[scope]:
-                del self._bells[scope]
+            self._subscriptions[scope].remove(subscription)
+            if not self._subscriptions[scope]:
+                del self._subscriptions[scope]
 
     def close(self) -> None:
-        """End every watch: its caller goes on elsewhere."""
+        """End every watch: its caller resumes in another process."""
         self._closed = True
-        self._ring(self._bells)
+        self._wake(self._subscriptions)
 
     def refuse_if_closed(self) -> None:
         """Raise TicketError `unavailable` once the process is about to stop."""
         if self._closed:
             raise TicketError("unavailable", "The server is shutting down", retry_after=1)
 
-    async def watch(self) -> None:
-        """Look for news as long as anyone waits for them; runs for good."""
+    async def poll(self) -> None:
+        """Look for new events as long as anyone waits for them; runs for good."""
         while True:
-            await asyncio.sleep(_ASK_SECONDS)
-            if not self._bells:
-                self._fence = None
+            await asyncio.sleep(_POLL_SECONDS)
+            if not self._subscriptions:
+                self._horizon = None
                 continue
             try:
                 await self._look()
             except TicketError as error:
                 _log.warning("watch", outcome=error.reason)
-                # They find out for themselves, and tell their callers.
-                self._ring(self._bells)
+                # They find out for themselves, and fail in their callers' words.
+                self._wake(self._subscriptions)
 
     async def _look(self) -> None:
-        since, asked = self._fence, list(self._bells)
-        found = await self.database.one(self._ask, {"scopes": asked, "since": str(since or 0)})
+        since, asked = self._horizon, list(self._subscriptions)
+        found = await self.database.one(self._scopes_with_events, {"scopes": asked, "since": str(since or 0)})
         if found is not None:
-            self._fence = int(found["fence"])
+            self._horizon = int(found["horizon"])
             # At the first look nobody knows what came before it; and nobody asked for those who came meanwhile.
-            self._ring(self._bells if since is None else {*(found["scopes"] or ()), *self._bells.keys() - asked})
+            self._wake(
+                self._subscriptions
+                if since is None
+                else {*(found["scopes"] or ()), *self._subscriptions.keys() - asked}
+            )
 
-    def _ring(self, scopes: Any) -> None:
+    def _wake(self, scopes: Any) -> None:
         for scope in scopes:
-            for bell in self._bells.get(scope, ()):
-                bell.set()
+            for subscription in self._subscriptions.get(scope, ()):
+                subscription.set()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WatchDependencies(Dependencies):
+    """What the operations of a dialect are run with whose tickets can be watched."""
+
+    feed: EventFeed
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,52 +137,58 @@ class Watch(Generic[C]):
     """One use case whose answer goes on: a validated command and a call in, views out as they come."""
 
     command: type[C]
-    run: Callable[[News, Call, C], AsyncIterator[View]]
+    run: Callable[[EventFeed, Call, C], AsyncIterator[View]]
 
-    def __call__(self, news: News, call: Call, sections: Mapping[str, Any]) -> AsyncIterator[View]:
+    def __call__(self, feed: EventFeed, call: Call, sections: Mapping[str, Any]) -> AsyncIterator[View]:
         """Validate the request's sections and begin. Raises TicketError, also later."""
-        return self.run(news, call, validated(self.command, sections))
+        return self.run(feed, call, validated(self.command, sections))
 
 
-def watch(command: type[C]) -> Callable[[Callable[[News, Call, C], AsyncIterator[View]]], Watch[C]]:
+def watch(command: type[C]) -> Callable[[Callable[[EventFeed, Call, C], AsyncIterator[View]]], Watch[C]]:
     """Make an asynchronous generator a watch."""
     return lambda run: Watch(command, run)
 
 
 async def follow(
-    news: News, scope: Any, call: Call, read: Read, place: Place | None, *, look_seconds: float = math.inf
-) -> AsyncIterator[tuple[Row | None, Place]]:
-    """Every event of a scope from a place on, or from now, each with the place behind it; None is a sign of life.
+    feed: EventFeed,
+    scope: Any,
+    call: Call,
+    read: Read,
+    position: Position | None,
+    *,
+    look_seconds: float = math.inf,
+) -> AsyncIterator[tuple[Row | None, Position]]:
+    """Every event of a scope after a position, or from now on, each with its position; None is a heartbeat.
 
-    Reads at least every `look_seconds`, also when there is no news. Ends by raising TicketError: what `read` raises,
+    Reads at least every `look_seconds`, also when the feed is silent. Ends by raising TicketError: what `read` raises,
     `token_expired`, or `unavailable` when the process stops.
     """
-    with news.bell(scope) as bell:
-        sign_at = time.monotonic()
+    with feed.subscribe(scope) as subscription:
+        heartbeat_at = time.monotonic()
         while True:
-            bell.clear()
-            news.refuse_if_closed()
+            subscription.clear()
+            feed.refuse_if_closed()
             _refuse_if_expired(call)
-            rows, fence = await read(place or Place(*events.BEHIND_ALL), _ROWS)
+            rows, horizon = await read(position or Position(*events.AFTER_ALL), _ROWS)
             for row in rows:
-                place = Place(int(row["transaction_id"]), row["id"])
-                yield row, place
+                position = Position(int(row["transaction_id"]), row["id"])
+                yield row, position
             if len(rows) == _ROWS:
                 continue
-            # There is nothing more before the fence, and there never will be.
-            place = Place(fence, 0)
-            if time.monotonic() >= sign_at:
-                yield None, place
-                sign_at = time.monotonic() + _SIGN_SECONDS
-            await _rung(bell, min(sign_at - time.monotonic(), look_seconds), call)
+            # There is nothing more before the horizon, and there never will be.
+            position = Position(horizon, 0)
+            if time.monotonic() >= heartbeat_at:
+                yield None, position
+                heartbeat_at = time.monotonic() + _HEARTBEAT_SECONDS
+            await _woken(subscription, min(heartbeat_at - time.monotonic(), look_seconds), call)
 
 
-async def _rung(bell: asyncio.Event, seconds: float, call: Call) -> None:
+async def _woken(subscription: asyncio.Event, seconds: float, call: Call) -> None:
     until = call.caller.expires_at
     left = seconds if until is None else min(seconds, until - time.time())
     with suppress(TimeoutError):
         async with asyncio.timeout(max(left, 0)):
-            await bell.wait()
+            await subscription.wait()
 
 
 def _refuse_if_expired(call: Call) -> None:

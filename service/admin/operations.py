@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Protocol
 from uuid import UUID
 
 from pydantic import TypeAdapter, ValidationError
@@ -26,12 +25,10 @@ from service.admin.commands import (
     UpdateProject,
 )
 from service.errors import Issue, TicketError, invalid, validation_error
-from service.operation import Call, Host, View, errand, operation
+from service.operation import Call, Dependencies, View, operation, own_transactions
 from service.providers import OPTIONS
-from service.settings import Settings
 from service.storage.database import Connection
 from service.storage.statement import Row
-from service.vault import Vault
 
 
 @operation(CreateAccount, one_statement=True)
@@ -94,31 +91,19 @@ async def create_tenant(connection: Connection, _call: Call, command: CreateTena
     return {"tenant": await connection.one(queries.CREATE_TENANT, values)}
 
 
-class OperatorHost(Host, Protocol):
-    """What the operations need that keep a secret."""
-
-    @property
-    def vault(self) -> Vault:
-        """Where it is kept."""
-
-    @property
-    def settings(self) -> Settings:
-        """What is allowed."""
-
-
-@errand(LinkProvider)
-async def link_provider(host: OperatorHost, _call: Call, command: LinkProvider) -> View:
+@own_transactions(LinkProvider)
+async def link_provider(dependencies: Dependencies, _call: Call, command: LinkProvider) -> View:
     """Link an account to its external provider. The credential is kept encrypted and in no view."""
     body = command.body
-    if not (body.url.startswith("https:") or host.settings.allow_private_targets):
+    if not (body.url.startswith("https:") or dependencies.settings.allow_private_targets):
         raise invalid("body", "url", "Input should be an https address")
     try:
         OPTIONS[body.provider].model_validate(jsontext.parse(body.options.text.encode()))
     except ValidationError as error:
         issues = [_option(issue) for issue in validation_error(error).issues]
         raise TicketError("validation_error", issues=issues) from error
-    sealed = host.vault.seal(body.credential)
-    link = await host.database.one(queries.LINK_PROVIDER, {**vars(body), "credential": sealed})
+    sealed = dependencies.vault.seal(body.credential)
+    link = await dependencies.database.one(queries.LINK_PROVIDER, {**vars(body), "credential": sealed})
     return {"link": None if link is None else {name: link[name] for name in _TOLD_OF_LINK}}
 
 
@@ -135,11 +120,11 @@ async def list_deliveries(connection: Connection, _call: Call, command: ListDeli
     query = command.query
     given = {name: value for name in ("account_id", "state") if (value := getattr(query, name)) is not None}
     binding = jsontext.dump(["deliveries", given]).decode()
-    behind = {}
+    after = {}
     if query.cursor is not None:
-        (behind["behind_id"],) = paging.place(query.cursor, binding, _BY_ID)
-    statement = queries.list_deliveries(frozenset(given), onward=bool(behind))
-    rows = await connection.all(statement, {**given, **behind, "rows": query.limit + 1})
+        (after["after_id"],) = paging.decode(query.cursor, binding, _BY_ID)
+    statement = queries.list_deliveries(frozenset(given), after=bool(after))
+    rows = await connection.all(statement, {**given, **after, "rows": query.limit + 1})
     page, next_cursor = paging.cut(rows, query.limit, binding, "id")
     return {"deliveries": [_delivery(row) for row in page], "next_cursor": next_cursor}
 

@@ -86,11 +86,11 @@ UNLINK_PROVIDER = Statement(
 
 
 @lru_cache(maxsize=8)
-def list_deliveries(by: frozenset[str], *, onward: bool) -> Statement:
+def list_deliveries(by: frozenset[str], *, after: bool) -> Statement:
     """`rows` deliveries of all accounts that have the values given for the columns `by`, the oldest first."""
     conditions = [deliveries.c[name] == value for name, value in bound(deliveries, *sorted(by)).items()]
-    if onward:
-        conditions.append(deliveries.c.id > bindparam("behind_id", type_=deliveries.c.id.type))
+    if after:
+        conditions.append(deliveries.c.id > bindparam("after_id", type_=deliveries.c.id.type))
     page = select(deliveries).where(*conditions).order_by(deliveries.c.id)
     return Statement(page.limit(bindparam("rows", type_=Integer)))
 

@@ -1,21 +1,17 @@
-"""The operators' transport: gRPC only."""
+"""The operators' service: gRPC only."""
+
+from contextlib import AsyncExitStack
 
 from tickets.admin.v1 import service_pb2, service_pb2_grpc
 
 from service.admin import operations
-from service.settings import Settings
-from service.storage.database import Database
+from service.operation import Dependencies
 from service.transport import rpc
-from service.vault import Vault
+from service.transport.dialect import Dialect, Service, Servicer, Started
 
 
-class AdminService(service_pb2_grpc.AdminServiceServicer):
-    """The typed transport."""
-
-    def __init__(self, database: Database, vault: Vault, settings: Settings) -> None:
-        self.database = database
-        self.vault = vault
-        self.settings = settings
+class AdminService(Servicer, service_pb2_grpc.AdminServiceServicer):
+    """The typed service."""
 
     CreateAccount = rpc.unary(
         operations.create_account, service_pb2.CreateAccountRequest, service_pb2.CreateAccountResponse
@@ -51,3 +47,20 @@ class AdminService(service_pb2_grpc.AdminServiceServicer):
     RequeueDelivery = rpc.unary(
         operations.requeue_delivery, service_pb2.RequeueDeliveryRequest, service_pb2.RequeueDeliveryResponse
     )
+
+
+def _start(shared: Dependencies, _stack: AsyncExitStack) -> Started:
+    return Started(shared)
+
+
+DIALECT = Dialect(
+    services=(
+        Service(
+            service_pb2.DESCRIPTOR.services_by_name["AdminService"],
+            AdminService,
+            service_pb2_grpc.add_AdminServiceServicer_to_server,
+            rpc.Failures(),
+        ),
+    ),
+    start=_start,
+)

@@ -8,8 +8,9 @@ import typer
 
 from service import jsontext
 from service.admin import operations as admin
-from service.admin.direct import AnyOperation, run_as_operator
+from service.admin.direct import run_as_operator
 from service.cli.console import DATA_DIR, DataDir, fail, print_json, run, settings_of
+from service.operation import Operation
 from service.transport import logs
 
 operators = typer.Typer(no_args_is_help=True, help="What operators do. Each command prints one JSON object.")
@@ -166,7 +167,7 @@ def create_tenant(
     _operate(data_dir, admin.create_tenant, name=name, id=tenant_id)
 
 
-def _operate(data_dir: Path, operation: AnyOperation, **body: Any) -> None:
+def _operate(data_dir: Path, operation: Operation[Any], **body: Any) -> None:
     # What the pool would say of every attempt to connect, the command says once.
     logs.configure("error")
     view = run(run_as_operator(settings_of(data_dir), operation, body))

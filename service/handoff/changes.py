@@ -102,7 +102,7 @@ async def report_deployment(connection: Connection, call: Call, command: ReportD
         after = life.deployed(ticket, body.merge_sha, body.outcome, happened_at, ticket["at"])
         change = _Change(ticket, after, life.told(ticket, after))
         # With it the report would be undone.
-        await _write(connection, call, path.project_id, body, [change], last=False)
+        await _write(connection, call, path.project_id, body, [change], commit=False)
         return {"ticket": views.ticket(after)}
 
     return await _once(connection, call, path.project_id, [path.ticket_id], act, _require_deployer)
@@ -160,7 +160,7 @@ async def _write(
     changes: Sequence[_Change],
     agent_origin: str | None = None,
     *,
-    last: bool = True,
+    commit: bool = True,
 ) -> None:
     """Write the changes and their events, and commit if it is the `last` write.
 
@@ -193,7 +193,7 @@ async def _write(
         "actor_id": declared.actor_id,
         **events.who(call),
     }
-    if len(await connection.all(queries.WRITE, parameters, last=last)) < len(tickets):
+    if len(await connection.all(queries.WRITE, parameters, commit=commit)) < len(tickets):
         raise lookup.no_project()  # the membership ended meanwhile, and nothing was written
 
 
@@ -205,7 +205,7 @@ async def _locked(connection: Connection, call: Call, project_id: UUID, ticket_i
     """The ticket as it is until the transaction ends. Raises TicketError `forbidden`, `not_found`."""
     named = lookup.which(ticket_id)
     parameters = {"user_id": lookup.user_id(call), "project_id": project_id, named.by: named.key}
-    rows = await connection.all(queries.read_tickets(named.by), parameters, behind=queries.lock_tickets(named.by))
+    rows = await connection.all(queries.read_tickets(named.by), parameters, lock=queries.lock_tickets(named.by))
     return lookup.found(rows, named)
 
 
@@ -224,7 +224,7 @@ async def _locked_tickets(
         "ids": keys["id"],
         "numbers": keys["number"],
     }
-    rows = await connection.all(queries.read_tickets("any"), parameters, behind=queries.lock_tickets("any"))
+    rows = await connection.all(queries.read_tickets("any"), parameters, lock=queries.lock_tickets("any"))
     if not rows:
         raise lookup.no_project()
     _require_worker(call, rows[0])

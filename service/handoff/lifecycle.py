@@ -10,7 +10,6 @@ from typing import Any
 from uuid import uuid4
 
 from service.errors import TicketError, invalid
-from service.operation import View
 from service.storage.statement import Row
 
 FINISHED = ("done", "skipped")
@@ -78,7 +77,7 @@ def deployed(ticket: Row, merge_sha: str, outcome: str, happened_at: datetime, a
     return after if after == ticket else after | {"updated_at": at}
 
 
-def told(before: Row, after: Row, work_started_note: str | None = None) -> View:
+def told(before: Row, after: Row, work_started_note: str | None = None) -> Row:
     """What an event tells of a change: `{"stage": {"from": …, "to": …}, "roles.backend.status": …}`."""
     changes = {name: (before[name], after[name]) for name in TOLD if name in before and before[name] != after[name]}
     if work_started_note is not None and after["stage"] == "in_progress" != before["stage"]:
@@ -116,7 +115,7 @@ def _stage_asked(ticket: Row, given: Mapping[str, Any]) -> str | None:
     return stage
 
 
-def _stage_by_roles(ticket: Row, roles: Sequence[View]) -> str:
+def _stage_by_roles(ticket: Row, roles: Sequence[Row]) -> str:
     """The stage that a ticket's roles lead it to when nobody names one."""
     stage: str = ticket["stage"]
     was = {role["role"]: role["status"] for role in ticket["roles"]}
@@ -132,7 +131,7 @@ def _stage_by_roles(ticket: Row, roles: Sequence[View]) -> str:
     return "in_progress" if stage in _NOT_BEGUN and "in_progress" in moved_to else stage
 
 
-def _require_finished(roles: Sequence[View]) -> None:
+def _require_finished(roles: Sequence[Row]) -> None:
     unfinished = [role["role"] for role in roles if role["status"] not in FINISHED]
     if unfinished:
         raise TicketError("roles_incomplete", f"Roles that are neither done nor skipped: {', '.join(unfinished)}")
@@ -151,13 +150,13 @@ def _resolution(ticket: Row, status: str, given: Mapping[str, Any], at: datetime
     return {"resolved_at": at, "resolution_type": "completed", "resolution_note": None, **told}
 
 
-def _with_roles(ticket: Row, names: Sequence[str], at: datetime) -> list[View]:
+def _with_roles(ticket: Row, names: Sequence[str], at: datetime) -> list[Row]:
     """The roles of these names, in this order. One that stays keeps its state."""
     there = {role["role"]: role for role in ticket["roles"]}
     return [there.get(name) or _new_role(ticket, name, at) for name in names]
 
 
-def _new_role(ticket: Row, name: str, at: datetime) -> View:
+def _new_role(ticket: Row, name: str, at: datetime) -> Row:
     nothing_yet = dict.fromkeys((*_ROLE_GIVEN, *_ROLE_STAMPS))
     return {
         "id": str(uuid4()),
@@ -170,13 +169,13 @@ def _new_role(ticket: Row, name: str, at: datetime) -> View:
     }
 
 
-def _with_role_changed(roles: Sequence[View], change: Mapping[str, Any], at: datetime) -> list[View]:
+def _with_role_changed(roles: Sequence[Row], change: Mapping[str, Any], at: datetime) -> list[Row]:
     if change["role"] not in [role["role"] for role in roles]:
         raise invalid("body", "role_status.role", "The ticket has no such role", value=change["role"])
     return [_moved(role, change, at) if role["role"] == change["role"] else role for role in roles]
 
 
-def _moved(role: View, change: Mapping[str, Any], at: datetime) -> View:
+def _moved(role: Row, change: Mapping[str, Any], at: datetime) -> Row:
     was, becomes = role["status"], change["status"]
     if becomes != was and becomes not in _MOVES[was]:
         raise TicketError("invalid_transition", f"A role that is {was} cannot become {becomes}")

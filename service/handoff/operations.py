@@ -54,7 +54,7 @@ async def list_project_tickets(connection: Connection, call: Call, command: List
         filters["no_milestone" if query.milestone == "none" else "milestone"] = query.milestone
     if query.q is not None:
         number = _SEARCHED_NUMBER.fullmatch(query.q)
-        filters["words" if number is None else "words_or_number"] = query.q
+        filters["terms" if number is None else "terms_or_number"] = query.q
         filters |= {} if number is None else {"number": int(number[1])}
     return await _list(connection, call, query, filters, of_project=True)
 
@@ -69,10 +69,10 @@ async def _list(
         filters["assignee"] = user_id if query.assignee == "me" else query.assignee
     binding = jsontext.dump(["handoff tickets", user_id, of_project, sorted(filters.items())]).decode()
     parameters = {**filters, "user_id": user_id, "limit": query.limit + 1}
-    if (q := filters.get("words", filters.get("words_or_number"))) is not None:
-        parameters["words"] = tsquery(q)
+    if (q := filters.get("terms", filters.get("terms_or_number"))) is not None:
+        parameters["terms"] = tsquery(q)
     if query.cursor is not None:
-        parameters["after_created_at"], parameters["after_id"] = paging.place(query.cursor, binding, _PLACE)
+        parameters["after_created_at"], parameters["after_id"] = paging.decode(query.cursor, binding, _PLACE)
     names_of_filters = frozenset(filters) - {"number"}
     statement = queries.list_tickets(
         names_of_filters - {"project_id"} if of_project else names_of_filters,
@@ -138,7 +138,7 @@ async def list_ticket_events(connection: Connection, call: Call, command: ListTi
     path, query = command.path, command.query
     named = lookup.which(path.ticket_id)
     binding = f"handoff events {path.project_id} {path.ticket_id}"
-    (after,) = (0,) if query.cursor is None else paging.place(query.cursor, binding, _VERSION)
+    (after,) = (0,) if query.cursor is None else paging.decode(query.cursor, binding, _VERSION)
     parameters = {
         "user_id": lookup.user_id(call),
         "project_id": path.project_id,
@@ -157,26 +157,26 @@ async def list_ticket_events(connection: Connection, call: Call, command: ListTi
 
 
 @watch.watch(WatchTickets)
-async def watch_tickets(news: watch.News, call: Call, command: WatchTickets) -> AsyncIterator[View]:
+async def watch_tickets(feed: watch.EventFeed, call: Call, command: WatchTickets) -> AsyncIterator[View]:
     """Every change of a project's tickets as it happens."""
     project_id = command.path.project_id
     binding = f"handoff watch {project_id}"
-    place = watch.resumed(command.query.cursor, binding)
+    position = watch.resumed(command.query.cursor, binding)
 
-    async def read(place: watch.Place, rows: int) -> tuple[Sequence[Row], int]:
-        found = await news.database.all(
-            queries.NEWS,
+    async def read(position: watch.Position, rows: int) -> tuple[Sequence[Row], int]:
+        found = await feed.database.all(
+            queries.EVENTS_AFTER,
             {
                 "user_id": lookup.user_id(call),
                 "project_id": project_id,
                 "rows": rows,
-                **watch.behind(place),
+                **position.parameters(),
             },
         )
         if not found:
             raise lookup.no_project()
-        return [row for row in found if row["id"] is not None], int(found[0]["fence"])
+        return [row for row in found if row["id"] is not None], int(found[0]["horizon"])
 
-    async for row, behind in watch.follow(news, project_id, call, read, place):
+    async for row, reached in watch.follow(feed, project_id, call, read, position):
         event = None if row is None else views.event(row)
-        yield {"event": event, "cursor": paging.cursor(binding, *behind)}
+        yield {"event": event, "cursor": paging.encode(binding, *reached)}

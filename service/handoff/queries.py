@@ -167,12 +167,12 @@ def _has_role(condition: ColumnElement[bool]) -> ColumnElement[bool]:
     return exists().where(roles.c.project_id == tickets.c.project_id, roles.c.ticket_id == tickets.c.id, condition)
 
 
-_words = func.to_tsquery(tables.SEARCH, bindparam("words", type_=Text), type_=TSQUERY)
+_terms = func.to_tsquery(tables.SEARCH, bindparam("terms", type_=Text), type_=TSQUERY)
 _in_project = cast(
     literal_column("'''' || ' '") + cast(bindparam("project_id", type_=Uuid), Text) + literal_column("''''"), TSQUERY
 )
 # What holds no words is in no ticket.
-_has_words = and_(func.numnode(_words) > 0, tables.WORDS.op("@@")(_words.op("&&")(_in_project)))
+_has_terms = and_(func.numnode(_terms) > 0, tables.INDEX_TERMS.op("@@")(_terms.op("&&")(_in_project)))
 
 # The filters of lists by name; `ship` and `milestone` have one for each meaning.
 _FILTERS: Mapping[str, ColumnElement[bool]] = {
@@ -190,8 +190,8 @@ _FILTERS: Mapping[str, ColumnElement[bool]] = {
     "deploy_failed": tickets.c.deploy_failed_at.is_not(None),
     "milestone": tickets.c.milestone_id == bindparam("milestone", type_=Uuid),
     "no_milestone": tickets.c.milestone_id.is_(None),
-    "words": _has_words,
-    "words_or_number": or_(tickets.c.number == bindparam("number", type_=BigInteger), _has_words),
+    "terms": _has_terms,
+    "terms_or_number": or_(tickets.c.number == bindparam("number", type_=BigInteger), _has_terms),
 }
 
 
@@ -405,7 +405,7 @@ _history = tables.events
 
 @lru_cache(maxsize=2)
 def list_events(by: By) -> Statement:
-    """A page of a ticket's events behind a version; one row without an event, or without a ticket, when it is empty."""
+    """A page of a ticket's events after a version; one row without an event, or without a ticket, when it is empty."""
     found = and_(tickets.c.project_id == projects.c.id, _BY[by])
     after = bindparam("after_version", type_=Integer)
     wanted = select(_history).where(
@@ -424,12 +424,14 @@ def list_events(by: By) -> Statement:
     )
 
 
-_news = events.news(_history, _history.c.project_id == project_members.c.project_id).lateral("news")
-# Each with the `fence` up to which all events are there; one row without an event when there is none; none for whom the
+_new_events = events.after_position(_history, _history.c.project_id == project_members.c.project_id).lateral(
+    "new_events"
+)
+# Each with the `horizon`; one row without an event when there is none; none for whom the
 # project does not exist.
-NEWS = Statement(
-    select(_news, cast(cast(events.ALL_ENDED_BEFORE, Text), Numeric).label("fence"))
-    .select_from(project_members.outerjoin(_news, true()))
+EVENTS_AFTER = Statement(
+    select(_new_events, cast(cast(events.HORIZON, Text), Numeric).label("horizon"))
+    .select_from(project_members.outerjoin(_new_events, true()))
     .where(_IS_CALLER, _PROJECT)
-    .order_by(_news.c.transaction_id, _news.c.id)
+    .order_by(_new_events.c.transaction_id, _new_events.c.id)
 )

@@ -1,19 +1,18 @@
-"""The two transports of the handoff API: one line per operation in each."""
+"""The services of the handoff API, typed and REST: one line per operation in each."""
 
-from tickets.handoff.v1 import rest_pb2_grpc, service_pb2, service_pb2_grpc
+from contextlib import AsyncExitStack
 
-from service.handoff import changes, operations
-from service.storage.database import Database
+from tickets.handoff.v1 import rest_pb2, rest_pb2_grpc, service_pb2, service_pb2_grpc
+
+from service.handoff import changes, operations, tables
+from service.operation import Dependencies
 from service.transport import rest, rpc
-from service.watch import News
+from service.transport.dialect import Dialect, Service, Servicer, Started
+from service.watch import EventFeed, WatchDependencies
 
 
-class TicketService(service_pb2_grpc.TicketServiceServicer):
-    """The typed transport."""
-
-    def __init__(self, database: Database, news: News) -> None:
-        self.database = database
-        self.news = news
+class TicketService(Servicer, service_pb2_grpc.TicketServiceServicer):
+    """The typed service."""
 
     ListTickets = rpc.unary(operations.list_tickets, service_pb2.ListTicketsRequest, service_pb2.ListTicketsResponse)
     CreateTicket = rpc.unary(
@@ -38,12 +37,8 @@ class TicketService(service_pb2_grpc.TicketServiceServicer):
     )
 
 
-class TicketRest(rest_pb2_grpc.TicketRestServicer):
+class TicketRest(Servicer, rest_pb2_grpc.TicketRestServicer):
     """The documented REST face."""
-
-    def __init__(self, database: Database, news: News) -> None:
-        self.database = database
-        self.news = news
 
     ListTickets = rest.complete_list(operations.list_tickets, "tickets")
     CreateTicket = rest.unary(operations.create_ticket, status=201)
@@ -54,3 +49,28 @@ class TicketRest(rest_pb2_grpc.TicketRestServicer):
     ReportDeployment = rest.unary(changes.report_deployment)
     ListTicketEvents = rest.unary(operations.list_ticket_events)
     WatchTickets = rest.watch(operations.watch_tickets)
+
+
+def _start(shared: Dependencies, _stack: AsyncExitStack) -> Started:
+    feed = EventFeed(shared.database, tables.events, shared.settings.max_watches)
+    dependencies = WatchDependencies(settings=shared.settings, database=shared.database, vault=shared.vault, feed=feed)
+    return Started(dependencies, feed)
+
+
+DIALECT = Dialect(
+    services=(
+        Service(
+            service_pb2.DESCRIPTOR.services_by_name["TicketService"],
+            TicketService,
+            service_pb2_grpc.add_TicketServiceServicer_to_server,
+            rpc.Failures(),
+        ),
+        Service(
+            rest_pb2.DESCRIPTOR.services_by_name["TicketRest"],
+            TicketRest,
+            rest_pb2_grpc.add_TicketRestServicer_to_server,
+            rest.Failures(rest.error_body, lambda reason: reason.handoff_http or reason.http),
+        ),
+    ),
+    start=_start,
+)

@@ -91,10 +91,10 @@ Index("handoff_tickets_changed_idx", tickets.c.project_id, CHANGED_AT)
 SEARCH = text("'simple'::regconfig")
 # The words of a ticket, and its project as if it were one (with a space, which no word has): else a search would go
 # through every project's words.
-WORDS = func.to_tsvector(
+INDEX_TERMS = func.to_tsvector(
     SEARCH, tickets.c.title.op("||")(text("' '")).op("||")(tickets.c.description), type_=TSVECTOR
 ).op("||")(func.array_to_tsvector(array([literal_column("' '") + cast(tickets.c.project_id, Text)]), type_=TSVECTOR))
-Index("handoff_tickets_words_idx", WORDS, postgresql_using="gin")
+Index("handoff_tickets_terms_idx", INDEX_TERMS, postgresql_using="gin")
 
 roles = Table(
     "handoff_roles",

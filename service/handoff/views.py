@@ -67,7 +67,7 @@ def roles(row: Row) -> list[View]:
 
 def ticket(row: Row) -> View:
     """The detail form of a ticket with its roles in the documented form."""
-    view = {name: row[name] for name in _MEMBERS}
+    view: dict[str, Any] = {name: row[name] for name in _MEMBERS}
     # The names that older clients know.
     view["category"] = row["request_type"]
     view["severity"] = row["priority"]
@@ -84,7 +84,7 @@ def ticket(row: Row) -> View:
 
 def listed_ticket(row: Row, *, slim: bool) -> View:
     """The list form: with a summary, and without the description when `slim`."""
-    view = ticket(row | {"roles": roles(row)})
+    view = dict(ticket(row | {"roles": roles(row)}))
     view["summary"] = summary(row["description"])
     if slim:
         del view["description"]

@@ -56,19 +56,19 @@ async def list_tickets(connection: Connection, call: Call, command: ListTickets)
     query, scope, filters = command.query, _scope(call), _filters(command.query)
     with_deleted = {"include_deleted": True} if query.include_deleted else {}
     binding = jsontext.dump(["helpdesk tickets", query.sort, {**scope, **filters, **with_deleted}]).decode()
-    behind = {}
+    after = {}
     if query.cursor is not None:
-        behind["behind_key"], behind["behind_id"] = paging.place(query.cursor, binding, _PLACES[query.sort])
+        after["after_key"], after["after_id"] = paging.decode(query.cursor, binding, _PLACES[query.sort])
     statement = queries.list_tickets(
         frozenset(scope),
         frozenset(filters),
         query.sort,
-        onward=query.cursor is not None,
+        after=query.cursor is not None,
         with_deleted=query.include_deleted,
     )
-    parameters = {**scope, **filters, **behind, "rows": query.limit + 1}
+    parameters = {**scope, **filters, **after, "rows": query.limit + 1}
     if query.q is not None:
-        parameters["words"] = tsquery(query.q)
+        parameters["terms"] = tsquery(query.q)
     rows = await connection.all(statement, parameters)
     page, next_cursor = paging.cut(rows, query.limit, binding, "sort_key", "id")
     return {"tickets": [views.ticket(row) for row in page], "next_cursor": next_cursor}
@@ -88,7 +88,7 @@ def _filters(query: TicketQuery) -> dict[str, Any]:
         filters["overdue"] = True
     if query.q is not None:
         number = _NUMBER.fullmatch(query.q.upper())
-        filters |= {"words": query.q} if number is None else {"words_or_number": int(number[1])}
+        filters |= {"terms": query.q} if number is None else {"terms_or_number": int(number[1])}
     return filters
 
 
@@ -119,7 +119,7 @@ async def create_ticket(connection: Connection, call: Call, command: CreateTicke
         **_scope(call),
         "id": f"tkt_{ULID()}",
         "submitted_by_id": body.submitted_by_id or call.caller.subject,
-        "tag_words": views.tag_words(body.tags),
+        "tag_terms": views.tag_terms(body.tags),
     }
     try:
         ticket = await ticket_clock.on_create(connection, ticket, resolved=resolution(None, body.status) == "stamp")
@@ -192,7 +192,7 @@ async def _mark(
         return _one(call, ticket)
     _require_match(ticket, command.header.if_match, etag)
     parameters = {"tenant_id": ticket["tenant_id"], "id": ticket["id"], **events.who(call)}
-    return _one(call, await connection.one(statement, parameters, last=True))
+    return _one(call, await connection.one(statement, parameters, commit=True))
 
 
 @operation(CreateComment)
@@ -213,7 +213,7 @@ async def create_comment(connection: Connection, call: Call, command: CreateComm
             **vars(body),
             **events.who(call),
         }
-        comment = await connection.one(queries.CREATE_COMMENT, parameters, last=True)
+        comment = await connection.one(queries.CREATE_COMMENT, parameters, commit=True)
         return views.comment(_found(comment))
 
     return await idempotency.act(connection, call, _key_scope(call), [command.path.id], act)
@@ -232,7 +232,7 @@ async def update_comment(connection: Connection, call: Call, command: UpdateComm
         raise TicketError("forbidden", "Only its author may edit a comment")
     if comment["body"] != command.body.body:
         change = {"body": command.body.body, "old_body": comment["body"], **events.who(call)}
-        comment = _found(await connection.one(queries.UPDATE_COMMENT, {**parameters, **change}, last=True))
+        comment = _found(await connection.one(queries.UPDATE_COMMENT, {**parameters, **change}, commit=True))
     return views.comment(comment)
 
 
@@ -242,11 +242,11 @@ async def list_comments(connection: Connection, call: Call, command: ListComment
     query, is_agent = command.query, _AGENT in call.caller.scopes
     named = _scope(call) | _which(command.path.id)
     binding = jsontext.dump(["helpdesk comments", is_agent, named]).decode()
-    behind = {}
+    after = {}
     if query.cursor is not None:
-        behind["behind_created_at"], behind["behind_id"] = paging.place(query.cursor, binding, _BY_TIME)
-    statement = queries.list_comments(frozenset(named), internal=is_agent, onward=query.cursor is not None)
-    rows = await connection.all(statement, {**named, **behind, "rows": query.limit + 1})
+        after["after_created_at"], after["after_id"] = paging.decode(query.cursor, binding, _BY_TIME)
+    statement = queries.list_comments(frozenset(named), internal=is_agent, after=query.cursor is not None)
+    rows = await connection.all(statement, {**named, **after, "rows": query.limit + 1})
     if not rows:
         raise _no_ticket()
     there = [row for row in rows if row["id"] is not None]
@@ -260,7 +260,7 @@ async def list_ticket_events(connection: Connection, call: Call, command: ListTi
     query, is_agent = command.query, _AGENT in call.caller.scopes
     named = _scope(call) | _which(command.path.id)
     binding = jsontext.dump(["helpdesk events", is_agent, named]).decode()
-    (after,) = (0,) if query.cursor is None else paging.place(query.cursor, binding, paging.BY_VERSION)
+    (after,) = (0,) if query.cursor is None else paging.decode(query.cursor, binding, paging.BY_VERSION)
     statement = queries.list_events(frozenset(named), internal=is_agent)
     rows = await connection.all(statement, {**named, "after_version": after, "rows": query.limit + 1})
     if not rows:
@@ -271,20 +271,20 @@ async def list_ticket_events(connection: Connection, call: Call, command: ListTi
 
 
 @watch.watch(WatchTickets)
-async def watch_tickets(news: watch.News, call: Call, command: WatchTickets) -> AsyncIterator[View]:
+async def watch_tickets(feed: watch.EventFeed, call: Call, command: WatchTickets) -> AsyncIterator[View]:
     """Every change of the tickets that the caller may see, as it happens; what is internal for agents."""
     scope, is_agent = _scope(call), _AGENT in call.caller.scopes
     binding = jsontext.dump(["helpdesk watch", is_agent, scope]).decode()
-    statement = queries.news(of_app="app_id" in scope, internal=is_agent)
+    statement = queries.events_after(of_app="app_id" in scope, internal=is_agent)
 
-    async def read(place: watch.Place, rows: int) -> tuple[Sequence[Row], int]:
-        found = await news.database.all(statement, {**scope, **watch.behind(place), "rows": rows})
-        return [row for row in found if row["id"] is not None], int(found[0]["fence"])
+    async def read(position: watch.Position, rows: int) -> tuple[Sequence[Row], int]:
+        found = await feed.database.all(statement, {**scope, **position.parameters(), "rows": rows})
+        return [row for row in found if row["id"] is not None], int(found[0]["horizon"])
 
-    place = watch.resumed(command.query.cursor, binding)
-    async for row, behind in watch.follow(news, scope["tenant_id"], call, read, place):
+    position = watch.resumed(command.query.cursor, binding)
+    async for row, reached in watch.follow(feed, scope["tenant_id"], call, read, position):
         event = None if row is None else views.event(row)
-        yield {"event": event, "cursor": paging.cursor(binding, *behind)}
+        yield {"event": event, "cursor": paging.encode(binding, *reached)}
 
 
 def resolution(was: Status | None, becomes: Status) -> Literal["stamp", "clear", "keep"]:
@@ -330,7 +330,7 @@ async def _change(
     clock = await ticket_clock.on_change(connection, ticket, changes, resolved_at)
     changes = {**changes, **{name: clock[name] for name in ("sla_policy", "due_at") if clock[name] != ticket[name]}}
     values = {f"new_{name}": changes.get(name) for name in queries.CHANGEABLE}
-    values["new_tag_words"] = views.tag_words(changes["tags"]) if "tags" in changes else []
+    values["new_tag_terms"] = views.tag_terms(changes["tags"]) if "tags" in changes else []
     stamps = {
         **{name: clock[name] for name in queries.SLA},
         "changed": list(changes),
@@ -338,7 +338,7 @@ async def _change(
         "resolution_note": resolution_note,
     }
     statement = queries.update_ticket(frozenset(named))
-    return _found(await connection.one(statement, {**named, **values, **stamps, **events.who(call)}, last=True))
+    return _found(await connection.one(statement, {**named, **values, **stamps, **events.who(call)}, commit=True))
 
 
 def _key_scope(call: Call) -> str:

@@ -45,7 +45,7 @@ _QUOTE = literal_column("''''", Text)
 
 CHANGEABLE = tuple(TicketMembers.model_fields)
 # What the SLA keeps of a ticket and nobody says.
-SLA = ("sla_policy_given", "due_at_given", "first_response_due_at", "paused_at", "sla_told", "sla_look_at")
+SLA = ("sla_policy_given", "due_at_given", "first_response_due_at", "paused_at", "sla_emitted", "sla_look_at")
 
 
 def bound(name: str) -> ColumnElement[object]:
@@ -115,9 +115,9 @@ def _any_of(name: str) -> Mapping[str, ColumnElement[bool]]:
     }
 
 
-_words = func.to_tsquery(tables.SEARCH, bindparam("words", type_=Text), type_=TSQUERY)
+_terms = func.to_tsquery(tables.SEARCH, bindparam("terms", type_=Text), type_=TSQUERY)
 _in_tenant = _lexeme(literal_column("'@'") + bound("tenant_id"))
-_has_words = and_(func.numnode(_words) > 0, tables.WORDS.op("@@")(_words.op("&&")(_in_tenant)))
+_has_terms = and_(func.numnode(_terms) > 0, tables.INDEX_TERMS.op("@@")(_terms.op("&&")(_in_tenant)))
 _tag = _lexeme(literal_column("'#'") + bindparam("tag", type_=Text))
 
 _FILTERS: Mapping[str, ColumnElement[bool]] = {
@@ -133,9 +133,9 @@ _FILTERS: Mapping[str, ColumnElement[bool]] = {
         tickets.c.assigned_to_id.is_(None),
         tickets.c.assigned_to_id == any_(bindparam("any_or_unassigned", type_=ARRAY(Text))),
     ),
-    "tag": tables.WORDS.op("@@")(_tag.op("&&")(_in_tenant)),
-    "words": _has_words,
-    "words_or_number": or_(tickets.c.number == bindparam("words_or_number", type_=BigInteger), _has_words),
+    "tag": tables.INDEX_TERMS.op("@@")(_tag.op("&&")(_in_tenant)),
+    "terms": _has_terms,
+    "terms_or_number": or_(tickets.c.number == bindparam("terms_or_number", type_=BigInteger), _has_terms),
     "created_after": tickets.c.created_at >= bindparam("created_after", type_=tickets.c.created_at.type),
     "created_before": tickets.c.created_at < bindparam("created_before", type_=tickets.c.created_at.type),
     "updated_since": tickets.c.updated_at >= bindparam("updated_since", type_=tickets.c.updated_at.type),
@@ -151,15 +151,15 @@ _FILTERS: Mapping[str, ColumnElement[bool]] = {
 
 @lru_cache(maxsize=256)
 def list_tickets(
-    by: frozenset[str], filters: frozenset[str], sort: str, *, onward: bool, with_deleted: bool = False
+    by: frozenset[str], filters: frozenset[str], sort: str, *, after: bool, with_deleted: bool = False
 ) -> Statement:
-    """`rows` tickets in order, from the first one or `onward` from behind a place; each with the `sort_key` it has."""
+    """`rows` tickets in order, from the first one or, with `after`, after a position; each with its `sort_key`."""
     order = _ORDERS[sort]
-    place = tuple_(order.key, tickets.c.id)
-    behind = tuple_(bindparam("behind_key", type_=order.key.type), bindparam("behind_id", type_=tickets.c.id.type))
+    position = tuple_(order.key, tickets.c.id)
+    last = tuple_(bindparam("after_key", type_=order.key.type), bindparam("after_id", type_=tickets.c.id.type))
     conditions = [*mine(by, with_deleted=with_deleted), *(_FILTERS[name] for name in sorted(filters))]
-    if onward:
-        conditions.append(place < behind if order.descending else place > behind)
+    if after:
+        conditions.append(position < last if order.descending else position > last)
     ordered = (part.desc() if order.descending else part.asc() for part in (order.key, tickets.c.id))
     rows = select(tickets, order.key.label("sort_key")).where(*conditions).order_by(*ordered)
     # With filters the plan depends on what is asked for.
@@ -169,7 +169,7 @@ def list_tickets(
 def _create() -> idempotency.Creation:
     given = {
         name: bound(name)
-        for name in ("tenant_id", "id", "app_id", "tag_words", "created_at", *SLA, *NewTicket.model_fields)
+        for name in ("tenant_id", "id", "app_id", "tag_terms", "created_at", *SLA, *NewTicket.model_fields)
     }
     actor = bindparam("actor", type_=Text)
     scope = select((literal("helpdesk:", Text) + bound("tenant_id")).label("scope")).cte("scope")
@@ -205,7 +205,7 @@ def update_ticket(by: frozenset[str]) -> Statement:
     after = (
         update(tickets)
         .where(*mine(by))
-        .values({name: _changed(name) for name in CHANGEABLE} | {"tag_words": _changed("tag_words", "tags")} | stamped)
+        .values({name: _changed(name) for name in CHANGEABLE} | {"tag_terms": _changed("tag_terms", "tags")} | stamped)
         .returning(tickets, bindparam("resolution_note", type_=Text).label("resolution_note"))
         .cte("after")
     )
@@ -333,7 +333,7 @@ CREATE_COMMENT, UPDATE_COMMENT = _create_comment(), _update_comment()
 
 
 @lru_cache(maxsize=16)
-def list_comments(by: frozenset[str], *, internal: bool, onward: bool) -> Statement:
+def list_comments(by: frozenset[str], *, internal: bool, after: bool) -> Statement:
     """`rows` comments of a ticket, oldest first; one row without a comment when there is none, none without the ticket.
 
     `internal`: those for agents too.
@@ -341,11 +341,11 @@ def list_comments(by: frozenset[str], *, internal: bool, onward: bool) -> Statem
     page = select(comments).where(comments.c.tenant_id == tickets.c.tenant_id, comments.c.ticket_id == tickets.c.id)
     if not internal:
         page = page.where(not_(comments.c.internal))
-    if onward:
-        behind = tuple_(
-            bindparam("behind_created_at", type_=comments.c.created_at.type), bindparam("behind_id", type_=Text)
+    if after:
+        last = tuple_(
+            bindparam("after_created_at", type_=comments.c.created_at.type), bindparam("after_id", type_=Text)
         )
-        page = page.where(tuple_(comments.c.created_at, comments.c.id) > behind)
+        page = page.where(tuple_(comments.c.created_at, comments.c.id) > last)
     page_ = page.order_by(comments.c.created_at, comments.c.id).limit(bindparam("rows", type_=Integer)).lateral("page")
     return Statement(
         select(page_)
@@ -360,7 +360,7 @@ _history = tables.events
 
 @lru_cache(maxsize=16)
 def list_events(by: frozenset[str], *, internal: bool) -> Statement:
-    """`rows` events of a ticket behind a version; one row without an event when there is none, none without it."""
+    """`rows` events of a ticket after a version; one row without an event when there is none, none without it."""
     page = (
         select(_history)
         .where(
@@ -378,17 +378,19 @@ def list_events(by: frozenset[str], *, internal: bool) -> Statement:
 
 
 @lru_cache(maxsize=4)
-def news(*, of_app: bool, internal: bool) -> Statement:
-    """Events behind a place, each with the `fence` up to which all are there; one row without an event when none is."""
+def events_after(*, of_app: bool, internal: bool) -> Statement:
+    """Events after a position, each with the `horizon`; one row without an event when there is none."""
     mine = and_(
         _history.c.tenant_id == bound("tenant_id"),
         *((_history.c.app_id == bound("app_id"),) if of_app else ()),
         *(() if internal else (not_(_history.c.internal),)),
     )
-    new = events.news(_history, mine).subquery("news")
-    fence = select(cast(cast(events.ALL_ENDED_BEFORE, Text), Numeric).label("fence")).subquery("now")
+    new = events.after_position(_history, mine).subquery("new_events")
+    horizon = select(cast(cast(events.HORIZON, Text), Numeric).label("horizon")).subquery("now")
     return Statement(
-        select(new, fence.c.fence).select_from(fence.outerjoin(new, true())).order_by(new.c.transaction_id, new.c.id)
+        select(new, horizon.c.horizon)
+        .select_from(horizon.outerjoin(new, true()))
+        .order_by(new.c.transaction_id, new.c.id)
     )
 
 

@@ -1,20 +1,23 @@
-"""The two transports of the helpdesk API: one line per operation in each."""
+"""The services of the helpdesk API, typed and REST: one line per operation in each."""
 
-from tickets.helpdesk.v1 import rest_pb2_grpc, service_pb2, service_pb2_grpc
+from contextlib import AsyncExitStack
 
-from service.helpdesk import operations
-from service.helpdesk.sla import operations as levels
-from service.storage.database import Database
+from tickets.helpdesk.v1 import rest_pb2, rest_pb2_grpc, service_pb2, service_pb2_grpc
+
+from service.background import Periodic
+from service.helpdesk import operations, tables
+from service.helpdesk.sla import notifier
+from service.helpdesk.sla import operations as sla
+from service.operation import Dependencies
 from service.transport import rest, rpc
-from service.watch import News
+from service.transport.dialect import Dialect, Service, Servicer, Started
+from service.watch import EventFeed, WatchDependencies
+
+_EMIT_DUE_EVENTS = Periodic(5.0, notifier.emit_due_events)
 
 
-class TicketService(service_pb2_grpc.TicketServiceServicer):
-    """The typed transport."""
-
-    def __init__(self, database: Database, news: News) -> None:
-        self.database = database
-        self.news = news
+class TicketService(Servicer, service_pb2_grpc.TicketServiceServicer):
+    """The typed service."""
 
     ListTickets = rpc.unary(operations.list_tickets, service_pb2.ListTicketsRequest, service_pb2.ListTicketsResponse)
     GetTicket = rpc.unary(
@@ -51,40 +54,36 @@ class TicketService(service_pb2_grpc.TicketServiceServicer):
         operations.get_ticket_sla, service_pb2.GetTicketSlaRequest, service_pb2.GetTicketSlaResponse, wrap="sla"
     )
     ListSlaPolicies = rpc.unary(
-        levels.list_sla_policies, service_pb2.ListSlaPoliciesRequest, service_pb2.ListSlaPoliciesResponse
+        sla.list_sla_policies, service_pb2.ListSlaPoliciesRequest, service_pb2.ListSlaPoliciesResponse
     )
     GetSlaPolicy = rpc.unary(
-        levels.get_sla_policy, service_pb2.GetSlaPolicyRequest, service_pb2.GetSlaPolicyResponse, wrap="sla_policy"
+        sla.get_sla_policy, service_pb2.GetSlaPolicyRequest, service_pb2.GetSlaPolicyResponse, wrap="sla_policy"
     )
     CreateSlaPolicy = rpc.unary(
-        levels.create_sla_policy,
+        sla.create_sla_policy,
         service_pb2.CreateSlaPolicyRequest,
         service_pb2.CreateSlaPolicyResponse,
         wrap="sla_policy",
     )
     UpdateSlaPolicy = rpc.unary(
-        levels.update_sla_policy,
+        sla.update_sla_policy,
         service_pb2.UpdateSlaPolicyRequest,
         service_pb2.UpdateSlaPolicyResponse,
         wrap="sla_policy",
     )
     GetCalendar = rpc.unary(
-        levels.get_calendar, service_pb2.GetCalendarRequest, service_pb2.GetCalendarResponse, wrap="calendar"
+        sla.get_calendar, service_pb2.GetCalendarRequest, service_pb2.GetCalendarResponse, wrap="calendar"
     )
     UpdateCalendar = rpc.unary(
-        levels.update_calendar, service_pb2.UpdateCalendarRequest, service_pb2.UpdateCalendarResponse, wrap="calendar"
+        sla.update_calendar, service_pb2.UpdateCalendarRequest, service_pb2.UpdateCalendarResponse, wrap="calendar"
     )
     WatchTickets = rpc.watch(
         operations.watch_tickets, service_pb2.WatchTicketsRequest, service_pb2.WatchTicketsResponse
     )
 
 
-class TicketRest(rest_pb2_grpc.TicketRestServicer):
+class TicketRest(Servicer, rest_pb2_grpc.TicketRestServicer):
     """The documented REST face."""
-
-    def __init__(self, database: Database, news: News) -> None:
-        self.database = database
-        self.news = news
 
     ListTickets = rest.unary(operations.list_tickets)
     GetTicket = rest.unary(operations.get_ticket)
@@ -98,10 +97,35 @@ class TicketRest(rest_pb2_grpc.TicketRestServicer):
     ListComments = rest.unary(operations.list_comments)
     ListTicketEvents = rest.unary(operations.list_ticket_events)
     GetTicketSla = rest.unary(operations.get_ticket_sla)
-    ListSlaPolicies = rest.unary(levels.list_sla_policies)
-    GetSlaPolicy = rest.unary(levels.get_sla_policy)
-    CreateSlaPolicy = rest.unary(levels.create_sla_policy, status=201)
-    UpdateSlaPolicy = rest.unary(levels.update_sla_policy)
-    GetCalendar = rest.unary(levels.get_calendar)
-    UpdateCalendar = rest.unary(levels.update_calendar)
+    ListSlaPolicies = rest.unary(sla.list_sla_policies)
+    GetSlaPolicy = rest.unary(sla.get_sla_policy)
+    CreateSlaPolicy = rest.unary(sla.create_sla_policy, status=201)
+    UpdateSlaPolicy = rest.unary(sla.update_sla_policy)
+    GetCalendar = rest.unary(sla.get_calendar)
+    UpdateCalendar = rest.unary(sla.update_calendar)
     WatchTickets = rest.watch(operations.watch_tickets)
+
+
+def _start(shared: Dependencies, _stack: AsyncExitStack) -> Started:
+    feed = EventFeed(shared.database, tables.events, shared.settings.max_watches)
+    dependencies = WatchDependencies(settings=shared.settings, database=shared.database, vault=shared.vault, feed=feed)
+    return Started(dependencies, feed, [_EMIT_DUE_EVENTS])
+
+
+DIALECT = Dialect(
+    services=(
+        Service(
+            service_pb2.DESCRIPTOR.services_by_name["TicketService"],
+            TicketService,
+            service_pb2_grpc.add_TicketServiceServicer_to_server,
+            rpc.Failures(),
+        ),
+        Service(
+            rest_pb2.DESCRIPTOR.services_by_name["TicketRest"],
+            TicketRest,
+            rest_pb2_grpc.add_TicketRestServicer_to_server,
+            rest.Failures(rest.error_body, lambda reason: reason.http),
+        ),
+    ),
+    start=_start,
+)

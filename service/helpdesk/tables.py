@@ -66,12 +66,12 @@ tickets = Table(
     # Since when it is pending; the pauses before this one are in `pauses`.
     Column("paused_at", DateTime(timezone=True)),
     # Which of its SLA's events were told (targets.py), and when the next one may have to be.
-    Column("sla_told", ARRAY(Text), nullable=False, server_default=text("'{}'")),
+    Column("sla_emitted", ARRAY(Text), nullable=False, server_default=text("'{}'")),
     Column("sla_look_at", DateTime(timezone=True)),
     # json and not jsonb: kept as it came.
     Column("tags", JSON, nullable=False),
     # For searches: `#` and each string of the array, or each name of the object (views.py).
-    Column("tag_words", ARRAY(Text), nullable=False, server_default=text("'{}'")),
+    Column("tag_terms", ARRAY(Text), nullable=False, server_default=text("'{}'")),
     Column("source", Text, nullable=False),
     Column("source_type", Text, nullable=False),
     created_at(),
@@ -125,16 +125,16 @@ Index(
 
 SEARCH = text("'simple'::regconfig")
 # The words of a ticket, its tags, and its tenant as if it were one: else a search would go through every tenant's.
-WORDS = (
+INDEX_TERMS = (
     func.to_tsvector(
         SEARCH,
         tickets.c.title.op("||")(text("' '")).op("||")(func.coalesce(tickets.c.description, text("''"))),
         type_=TSVECTOR,
     )
-    .op("||")(func.array_to_tsvector(tickets.c.tag_words, type_=TSVECTOR))
+    .op("||")(func.array_to_tsvector(tickets.c.tag_terms, type_=TSVECTOR))
     .op("||")(func.array_to_tsvector(array([literal_column("'@'") + tickets.c.tenant_id]), type_=TSVECTOR))
 )
-Index("helpdesk_tickets_words_idx", WORDS, postgresql_using="gin")
+Index("helpdesk_tickets_terms_idx", INDEX_TERMS, postgresql_using="gin")
 
 comments = Table(
     "helpdesk_comments",

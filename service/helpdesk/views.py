@@ -68,7 +68,7 @@ _EVENT_MEMBERS = ("tenant_id", "ticket_id", "version", "type", "changes", "actor
 
 def ticket(row: Row) -> View:
     """The ticket: every member always there, but `app_id`, which a person's ticket has none of."""
-    view: View = {name: row[name] for name in _MEMBERS}
+    view: dict[str, Any] = {name: row[name] for name in _MEMBERS}
     view["schema_version"] = _SCHEMA_VERSION
     view["number"] = f"TKT-{row['number']:04d}"
     if row["app_id"] is not None:
@@ -110,7 +110,7 @@ def calendar(row: Row) -> View:
 
 def ticket_sla(row: Row, standings: Mapping[Target, tuple[Promise, Standing]], terms: Terms) -> View:
     """How a ticket's SLA stands now; null for the targets that it has not."""
-    view: View = {
+    view: dict[str, Any] = {
         "ticket_id": row["id"],
         "policy": None if row["policy_id"] is None else policy(row, "policy_"),
         "time_zone": None if terms.clock is None else terms.clock.time_zone,
@@ -147,7 +147,7 @@ def _intervals(spans: Iterable[Span], open_since: datetime | None = None) -> lis
     ]
 
 
-def tag_words(tags: JsonText) -> list[str]:
+def tag_terms(tags: JsonText) -> list[str]:
     """What a ticket's tags are found by: each string of the array, or each name of the object.
 
     Cut where PostgreSQL takes no longer word; the `#` keeps them apart from the words of texts.

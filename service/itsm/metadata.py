@@ -18,17 +18,17 @@ from service.jsontext import JsonText
 _MOST = 1000
 
 
-def words(account_id: UUID, live: bool, metadata: JsonText) -> str | None:
+def index_terms(account_id: UUID, live: bool, metadata: JsonText) -> str | None:
     """The words of a ticket; None when there are none, which keeps it out of the index."""
     if metadata.text == "{}":
         return None
     members = islice(jsontext.parse(metadata.text.encode()).items(), _MOST)
     texts = {name: _text(value) for name, value in members if 0 < len(name) <= MAX_NAME_LENGTH}
     known = {name: text for name, text in texts.items() if text is not None}
-    return wanted(account_id, live, known) if known else None
+    return query_terms(account_id, live, known) if known else None
 
 
-def wanted(account_id: UUID, live: bool, members: Mapping[str, str]) -> str:
+def query_terms(account_id: UUID, live: bool, members: Mapping[str, str]) -> str:
     """The words of a ticket that has these members, as PostgreSQL writes an array: every creation has some."""
     scope = f"{account_id}{'live' if live else 'test'}"
     # (Migration 0007 says the same in SQL. No name has a NUL.)

@@ -1,7 +1,7 @@
 """The use cases of the ITSM API."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from service import events, idempotency, jsontext, paging, watch
 from service.errors import TicketError
@@ -15,8 +15,9 @@ from service.itsm.commands import (
     UpdateTicket,
     WatchTickets,
 )
-from service.itsm.delivery.queue import MIRRORED, Deliveries
-from service.operation import Call, Host, View, errand, operation
+from service.itsm.delivery.queue import MIRRORED
+from service.itsm.dependencies import ItsmDependencies
+from service.operation import Call, View, operation, own_transactions
 from service.storage.database import Connection
 from service.storage.statement import Row
 
@@ -24,25 +25,17 @@ from service.storage.statement import Row
 _KEY_SECONDS = 3.0
 
 
-class ItsmHost(Host, Protocol):
-    """What the operations need that ask a provider."""
-
-    @property
-    def deliveries(self) -> Deliveries:
-        """What is on its way to providers."""
-
-
-@errand(CreateTicket)
-async def create_ticket(host: ItsmHost, call: Call, command: CreateTicket) -> View:
+@own_transactions(CreateTicket)
+async def create_ticket(dependencies: ItsmDependencies, call: Call, command: CreateTicket) -> View:
     """Create a ticket, at the account's provider first if it has one, once for each idempotency key."""
     mode = "live" if call.caller.live else "test"
     key_scope = f"itsm:{call.caller.account_id}:{mode}"
     scope = _scope(call)
-    words = {"metadata_words": metadata.words(**scope, metadata=command.body.metadata)}
+    words = {"metadata_terms": metadata.index_terms(**scope, metadata=command.body.metadata)}
     ticket = {**scope, "id": uuid7(), **words, **events.who(call), **vars(command.body)}
     if call.caller.is_linked:
-        return views.ticket(await host.deliveries.create(call, key_scope, ticket))
-    return views.ticket(_found(await idempotency.once(host.database, call, key_scope, queries.CREATE, ticket)))
+        return views.ticket(await dependencies.deliveries.create(call, key_scope, ticket))
+    return views.ticket(_found(await idempotency.once(dependencies.database, call, key_scope, queries.CREATE, ticket)))
 
 
 @operation(GetTicket, one_statement=True)
@@ -57,7 +50,7 @@ async def list_tickets(connection: Connection, call: Call, command: ListTickets)
     scope = _scope(call)
     given = {name: value for name, value in command.query if value is not None}
     if members := given.pop("metadata", None):
-        given["metadata_words"] = metadata.wanted(**scope, members=members)
+        given["metadata_terms"] = metadata.query_terms(**scope, members=members)
     filters = frozenset(given) - {"limit", "offset"}
     rows = await connection.all(queries.list_tickets(filters), scope | given)
     return {
@@ -68,19 +61,19 @@ async def list_tickets(connection: Connection, call: Call, command: ListTickets)
     }
 
 
-@errand(UpdateTicket)
-async def update_ticket(host: ItsmHost, call: Call, command: UpdateTicket) -> View:
+@own_transactions(UpdateTicket)
+async def update_ticket(dependencies: ItsmDependencies, call: Call, command: UpdateTicket) -> View:
     """Change some members of a ticket, here and then at the account's provider; any status may follow any other."""
     changed = {name: getattr(command.body, name) for name in command.body.model_fields_set}
     values = {f"new_{name}": value for name, value in changed.items()}
     if "metadata" in changed:
-        values["new_metadata_words"] = metadata.words(**_scope(call), metadata=changed["metadata"])
+        values["new_metadata_terms"] = metadata.index_terms(**_scope(call), metadata=changed["metadata"])
     delivery = _delivery(changed) if call.caller.live else {}
     statement = queries.update_ticket(frozenset(changed), mirrored=bool(delivery))
     named = _scope(call) | events.who(call) | vars(command.path)
-    ticket = _found(await host.database.one(statement, named | values | delivery))
+    ticket = _found(await dependencies.database.one(statement, named | values | delivery))
     if delivery and ticket["is_mirrored"]:
-        await host.deliveries.deliver(call, delivery["delivery_id"])
+        await dependencies.deliveries.deliver(call, delivery["delivery_id"])
     return views.ticket(ticket)
 
 
@@ -95,7 +88,7 @@ async def list_ticket_events(connection: Connection, call: Call, command: ListTi
     """A page of a ticket's history, oldest first."""
     query, named = command.query, _scope(call) | vars(command.path)
     binding = jsontext.dump(["itsm events", named]).decode()
-    (after,) = (0,) if query.cursor is None else paging.place(query.cursor, binding, paging.BY_VERSION)
+    (after,) = (0,) if query.cursor is None else paging.decode(query.cursor, binding, paging.BY_VERSION)
     rows = await connection.all(queries.LIST_EVENTS, {**named, "after_version": after, "rows": query.limit + 1})
     if not rows:
         raise _no_ticket()
@@ -105,23 +98,23 @@ async def list_ticket_events(connection: Connection, call: Call, command: ListTi
 
 
 @watch.watch(WatchTickets)
-async def watch_tickets(news: watch.News, call: Call, command: WatchTickets) -> AsyncIterator[View]:
+async def watch_tickets(feed: watch.EventFeed, call: Call, command: WatchTickets) -> AsyncIterator[View]:
     """Every change of the account's tickets as it happens, while the key is good."""
     scope = _scope(call)
     binding = jsontext.dump(["itsm watch", scope]).decode()
     mine = {**scope, "key_id": call.caller.subject}
 
-    async def read(place: watch.Place, rows: int) -> tuple[Sequence[Row], int]:
-        found = await news.database.all(queries.NEWS, {**mine, **watch.behind(place), "rows": rows})
+    async def read(position: watch.Position, rows: int) -> tuple[Sequence[Row], int]:
+        found = await feed.database.all(queries.EVENTS_AFTER, {**mine, **position.parameters(), "rows": rows})
         if not found:
             raise TicketError("invalid_token", "Invalid API key")
-        return [row for row in found if row["id"] is not None], int(found[0]["fence"])
+        return [row for row in found if row["id"] is not None], int(found[0]["horizon"])
 
-    place = watch.resumed(command.query.cursor, binding)
-    following = watch.follow(news, scope["account_id"], call, read, place, look_seconds=_KEY_SECONDS)
-    async for row, behind in following:
+    position = watch.resumed(command.query.cursor, binding)
+    following = watch.follow(feed, scope["account_id"], call, read, position, look_seconds=_KEY_SECONDS)
+    async for row, reached in following:
         event = None if row is None else views.event(row)
-        yield {"event": event, "cursor": paging.cursor(binding, *behind)}
+        yield {"event": event, "cursor": paging.encode(binding, *reached)}
 
 
 async def merge_totals(connection: Connection) -> None:

@@ -45,7 +45,7 @@ from service.storage.statement import Statement, bound, some_rows
 tickets = tables.tickets
 deliveries, links = providers.deliveries, providers.links
 # What is found by them needs no words.
-SHOWN = tuple(column for column in tickets.c if column.name != "metadata_words")
+SHOWN = tuple(column for column in tickets.c if column.name != "metadata_terms")
 
 
 def _mine(table: Table) -> tuple[ColumnElement[bool], ...]:
@@ -61,7 +61,7 @@ ONE = (*MINE, tickets.c.id == bindparam("ticket_id", type_=Uuid))
 GET = Statement(select(*SHOWN).where(*ONE))
 
 
-NEW = ("account_id", "live", "id", "metadata_words", *NewTicket.model_fields)
+NEW = ("account_id", "live", "id", "metadata_terms", *NewTicket.model_fields)
 
 
 def _create() -> idempotency.Creation:
@@ -92,7 +92,7 @@ def update_ticket(changed: frozenset[str], *, mirrored: bool = False) -> Stateme
 
     `mirrored`: a delivery too, where the account's provider has the ticket or will have it; `is_mirrored` says so.
     """
-    columns = changed | {"metadata_words"} if "metadata" in changed else changed
+    columns = changed | {"metadata_terms"} if "metadata" in changed else changed
     # The lock makes the row seen here the row that is changed, so that the event tells the truth.
     before = select(*SHOWN).where(*ONE).with_for_update().cte("before")
     after = (
@@ -166,7 +166,7 @@ def list_tickets(filters: frozenset[str]) -> Statement:
         "status": tickets.c.status == bindparam("status", type_=Text),
         "start_date": tickets.c.created_at >= bindparam("start_date", type_=tickets.c.created_at.type),
         "end_date": tickets.c.created_at <= bindparam("end_date", type_=tickets.c.created_at.type),
-        "metadata_words": tickets.c.metadata_words.op("@>")(bindparam("metadata_words", type_=ARRAY(Uuid))),
+        "metadata_terms": tickets.c.metadata_terms.op("@>")(bindparam("metadata_terms", type_=ARRAY(Uuid))),
     }
     wanted = (*MINE, *(conditions[name] for name in sorted(filters)))
     newest_first = (tickets.c.created_at.desc(), tickets.c.id.desc())
@@ -185,7 +185,7 @@ def list_tickets(filters: frozenset[str]) -> Statement:
         .select_from(counted.outerjoin(page, true()))
         .order_by(page.c.created_at.desc(), page.c.id.desc()),
         # Some words are common and some are rare: the plan depends on them.
-        prepared="metadata_words" not in filters,
+        prepared="metadata_terms" not in filters,
     )
 
 
@@ -204,7 +204,7 @@ _history = tables.events
 
 
 def _list_events() -> Statement:
-    """`rows` events of a ticket behind a version; one row without an event when there is none, none without it."""
+    """`rows` events of a ticket after a version; one row without an event when there is none, none without it."""
     page = (
         select(_history)
         .where(
@@ -222,14 +222,14 @@ def _list_events() -> Statement:
 
 LIST_EVENTS = _list_events()
 
-_news = events.news(_history, and_(*_mine(_history))).subquery("news")
-# Events behind a place, each with the `fence` up to which all are there; one row without an event when there is none,
+_new_events = events.after_position(_history, and_(*_mine(_history))).subquery("new_events")
+# Events after a position, each with the `horizon`; one row without an event when there is none,
 # none when the key is good no more.
-NEWS = Statement(
-    select(_news, cast(cast(events.ALL_ENDED_BEFORE, Text), Numeric).label("fence"))
-    .select_from(api_keys.outerjoin(_news, true()))
+EVENTS_AFTER = Statement(
+    select(_new_events, cast(cast(events.HORIZON, Text), Numeric).label("horizon"))
+    .select_from(api_keys.outerjoin(_new_events, true()))
     .where(api_keys.c.id == bindparam("key_id", type_=Uuid), KEY_HOLDS)
-    .order_by(_news.c.transaction_id, _news.c.id)
+    .order_by(_new_events.c.transaction_id, _new_events.c.id)
 )
 
 

@@ -1,31 +1,24 @@
-"""The two transports of the ITSM API: one line per operation in each."""
+"""The services of the ITSM API, typed and REST: one line per operation in each."""
 
-from tickets.itsm.v1 import rest_pb2_grpc, service_pb2, service_pb2_grpc
+from contextlib import AsyncExitStack
 
-from service.itsm import operations, webhooks
+from tickets.itsm.v1 import rest_pb2, rest_pb2_grpc, service_pb2, service_pb2_grpc
+
+from service.background import Periodic
+from service.itsm import operations, tables, webhooks
 from service.itsm.delivery.queue import Deliveries
+from service.itsm.dependencies import ItsmDependencies
+from service.operation import Dependencies
 from service.outbound import Outbound
-from service.storage.database import Database
 from service.transport import rest, rpc
-from service.vault import Vault
-from service.watch import News
+from service.transport.dialect import Dialect, Service, Servicer, Started
+from service.watch import EventFeed
+from service.webhooks.fan_out import fan_out
+from service.webhooks.sender import Sending
 
 
-class _Door:
-    """What both transports run their use cases with."""
-
-    def __init__(
-        self, database: Database, deliveries: Deliveries, news: News, vault: Vault, outbound: Outbound
-    ) -> None:
-        self.database = database
-        self.deliveries = deliveries
-        self.news = news
-        self.vault = vault
-        self.outbound = outbound
-
-
-class TicketService(_Door, service_pb2_grpc.TicketServiceServicer):
-    """The typed transport."""
+class TicketService(Servicer, service_pb2_grpc.TicketServiceServicer):
+    """The typed service."""
 
     CreateTicket = rpc.unary(
         operations.create_ticket, service_pb2.CreateTicketRequest, service_pb2.CreateTicketResponse, wrap="ticket"
@@ -70,7 +63,7 @@ class TicketService(_Door, service_pb2_grpc.TicketServiceServicer):
     )
 
 
-class TicketRest(_Door, rest_pb2_grpc.TicketRestServicer):
+class TicketRest(Servicer, rest_pb2_grpc.TicketRestServicer):
     """The documented REST face."""
 
     CreateTicket = rest.unary(operations.create_ticket, status=201)
@@ -86,3 +79,42 @@ class TicketRest(_Door, rest_pb2_grpc.TicketRestServicer):
     RotateWebhookSecret = rest.unary(webhooks.rotate_secret)
     ListWebhookDeliveries = rest.unary(webhooks.list_deliveries)
     ReplayWebhookDelivery = rest.unary(webhooks.replay_delivery, status=202)
+
+
+def _start(shared: Dependencies, stack: AsyncExitStack) -> Started:
+    settings, database, vault = shared.settings, shared.database, shared.vault
+    feed = EventFeed(database, tables.events, settings.max_watches)
+    deliveries = Deliveries(settings, database, vault)
+    stack.push_async_callback(deliveries.close)
+    outbound = Outbound(settings)
+    stack.push_async_callback(outbound.close)
+    dependencies = ItsmDependencies(
+        settings=settings, database=database, vault=vault, feed=feed, deliveries=deliveries, outbound=outbound
+    )
+    periodic = [
+        Periodic(0.5, operations.merge_totals),
+        Periodic(1.0, deliveries.work),
+        Periodic(30.0, deliveries.postpone),
+        Periodic(0.5, fan_out),
+        Periodic(0.5, Sending(settings, vault, outbound).work),
+    ]
+    return Started(dependencies, feed, periodic)
+
+
+DIALECT = Dialect(
+    services=(
+        Service(
+            service_pb2.DESCRIPTOR.services_by_name["TicketService"],
+            TicketService,
+            service_pb2_grpc.add_TicketServiceServicer_to_server,
+            rpc.Failures(),
+        ),
+        Service(
+            rest_pb2.DESCRIPTOR.services_by_name["TicketRest"],
+            TicketRest,
+            rest_pb2_grpc.add_TicketRestServicer_to_server,
+            rest.Failures(rest.detail_body, lambda reason: reason.itsm_http),
+        ),
+    ),
+    start=_start,
+)

@@ -46,7 +46,7 @@ tickets = Table(
     # json and not jsonb: kept as it came.
     Column("metadata", JSON, nullable=False),
     # For the list's filter (metadata.py); null when there are none.
-    Column("metadata_words", ARRAY(Uuid)),
+    Column("metadata_terms", ARRAY(Uuid)),
     created_at(),
     Column("updated_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
     # Counts changes from 1; the version of its newest event.
@@ -67,10 +67,10 @@ Index("itsm_tickets_status_newest_idx", tickets.c.account_id, tickets.c.live, ti
 # bytes; in a short one, because each look reads it from end to end.
 Index(
     "itsm_tickets_metadata_idx",
-    tickets.c.metadata_words,
+    tickets.c.metadata_terms,
     postgresql_using="gin",
     postgresql_with={"gin_pending_list_limit": 256},
-    postgresql_where=tickets.c.metadata_words.is_not(None),
+    postgresql_where=tickets.c.metadata_terms.is_not(None),
 )
 
 # How many tickets there are by status, so that a list need not count them: the totals as of the last merge, and what

@@ -70,7 +70,7 @@ def ticket_as_of(row: Row, event: Row) -> View:
 
     Events of creations do not say when the ticket was changed, nor do old ones.
     """
-    view = ticket(row)
+    view = dict(ticket(row))
     if event["version"] < row["version"]:
         view["updated_at"] = row["created_at"] if event["version"] == 1 else event["updated_at"] or event["told_at"]
     return view

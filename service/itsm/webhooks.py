@@ -3,7 +3,7 @@
 import base64
 import secrets
 from collections.abc import Sequence
-from typing import Any, Protocol, get_args
+from typing import Any, get_args
 
 from ulid import ULID
 
@@ -18,8 +18,9 @@ from service.itsm.commands import (
     UpdateWebhook,
     WebhookNamed,
 )
-from service.operation import Call, Host, View, errand, operation
-from service.outbound import Outbound, UnreachableError
+from service.itsm.dependencies import ItsmDependencies
+from service.operation import Call, View, operation, own_transactions
+from service.outbound import UnreachableError
 from service.storage.database import Connection, ConstraintViolationError
 from service.storage.statement import Row
 from service.vault import Vault
@@ -30,25 +31,13 @@ _SECRET_BYTES = 32
 _TOLD_LENGTH = 100
 
 
-class WebhookHost(Host, Protocol):
-    """What the use cases need that keep a secret or look at an address."""
-
-    @property
-    def vault(self) -> Vault:
-        """Where secrets are kept."""
-
-    @property
-    def outbound(self) -> Outbound:
-        """What says which addresses may be called."""
-
-
-@errand(CreateWebhook)
-async def create_webhook(host: WebhookHost, call: Call, command: CreateWebhook) -> View:
+@own_transactions(CreateWebhook)
+async def create_webhook(dependencies: ItsmDependencies, call: Call, command: CreateWebhook) -> View:
     """Register a webhook. Its secret is in this view and, after a rotation, in that one."""
-    await _check(host, command.body.url, command.body.events)
-    secret, sealed = _new_secret(host.vault)
+    await _check(dependencies, command.body.url, command.body.events)
+    secret, sealed = _new_secret(dependencies.vault)
     values = {**_scope(call), **vars(command.body), "id": f"wh_{ULID()}", "secret": sealed}
-    rows = await host.database.all(queries.CREATE, values, behind=queries.LOCK_ALL)
+    rows = await dependencies.database.all(queries.CREATE, values, lock=queries.LOCK_ALL)
     if not rows:
         raise TicketError("already_exists", f"There are {MAX_WEBHOOKS} webhooks already, which is the most")
     return views.webhook(rows[0], secret)
@@ -60,13 +49,13 @@ async def list_webhooks(connection: Connection, call: Call, _command: ListWebhoo
     return {"webhooks": [views.webhook(row) for row in await connection.all(queries.LIST, _scope(call))]}
 
 
-@errand(UpdateWebhook)
-async def update_webhook(host: WebhookHost, call: Call, command: UpdateWebhook) -> View:
+@own_transactions(UpdateWebhook)
+async def update_webhook(dependencies: ItsmDependencies, call: Call, command: UpdateWebhook) -> View:
     """Change some members of a webhook. Switched on again, it goes on where it stopped."""
     changed = {name: getattr(command.body, name) for name in command.body.model_fields_set}
-    await _check(host, changed.get("url"), changed.get("events", ()))
+    await _check(dependencies, changed.get("url"), changed.get("events", ()))
     named, values = _named(call, command.path.webhook_id), {f"new_{name}": value for name, value in changed.items()}
-    async with host.database.transaction() as connection:
+    async with dependencies.database.transaction() as connection:
         webhook = _found(await connection.one(queries.update_webhook(frozenset(changed)), named | values))
         if changed.keys() & {"is_active", "url"}:
             await connection.all(queries.RESUME if webhook["is_active"] else queries.HOLD, named)
@@ -84,12 +73,12 @@ async def delete_webhook(connection: Connection, call: Call, command: WebhookNam
     return {}
 
 
-@errand(WebhookNamed)
-async def rotate_secret(host: WebhookHost, call: Call, command: WebhookNamed) -> View:
+@own_transactions(WebhookNamed)
+async def rotate_secret(dependencies: ItsmDependencies, call: Call, command: WebhookNamed) -> View:
     """Give a webhook a new secret; the old one is good for another day, so that receivers can follow."""
-    secret, sealed = _new_secret(host.vault)
+    secret, sealed = _new_secret(dependencies.vault)
     named = _named(call, command.path.webhook_id)
-    return views.webhook(_found(await host.database.one(queries.ROTATE, {**named, "secret": sealed})), secret)
+    return views.webhook(_found(await dependencies.database.one(queries.ROTATE, {**named, "secret": sealed})), secret)
 
 
 @operation(WebhookNamed)
@@ -97,7 +86,7 @@ async def list_deliveries(connection: Connection, call: Call, command: WebhookNa
     """The last attempts to deliver to a webhook, the newest first."""
     named = _named(call, command.path.webhook_id)
     _found(await connection.one(queries.GET, named))
-    rows = await connection.all(queries.LIST_ATTEMPTS, named, last=True)
+    rows = await connection.all(queries.LIST_ATTEMPTS, named, commit=True)
     return {"deliveries": [views.delivery(row) for row in rows]}
 
 
@@ -114,14 +103,14 @@ async def replay_delivery(connection: Connection, call: Call, command: ReplayDel
     return views.delivery(attempt)
 
 
-async def _check(host: WebhookHost, url: str | None, events: Sequence[str]) -> None:
+async def _check(dependencies: ItsmDependencies, url: str | None, events: Sequence[str]) -> None:
     """Raise TicketError `unknown_event`, or `validation_error` for an address that would be refused."""
     for name in events:
         if name not in _EVENTS:
             raise TicketError("unknown_event", f"Unknown event: {name[:_TOLD_LENGTH]}")
     if url is not None:
         try:
-            await host.outbound.check(url)
+            await dependencies.outbound.check(url)
         except UnreachableError as error:
             raise invalid("body", "url", f"It cannot be called: {error}", "url_refused", url) from error
 

@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from service.admin import operations as admin
-from service.admin.direct import AnyOperation, run_as_operator
-from service.operation import View
+from service.admin.direct import run_as_operator
+from service.operation import Operation, View
 from service.settings import Settings
 
 ISSUER = "tickets-development"
@@ -97,7 +97,7 @@ async def demo_credentials(
 
 
 async def _make_demo(settings: Settings) -> View:
-    async def make(operation: AnyOperation, **body: Any) -> View:
+    async def make(operation: Operation[Any], **body: Any) -> View:
         return await run_as_operator(settings, operation, body)
 
     user_id = str(uuid4())

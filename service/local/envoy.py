@@ -16,7 +16,8 @@ from typing import Any, Final, Self
 
 import yaml
 
-from service.local.processes import Child, run_to_completion, wait_for
+from service.local.processes import Child, wait_for
+from service.transport.tuning import use_batch_scheduler
 
 _SERVICE: Final = Path(__file__).resolve().parents[1]
 
@@ -71,7 +72,7 @@ class Envoy:
         argv = [_envoy_binary(), "--config-path", file.name, "--disable-hot-restart", *self._options]
         try:
             self._child = Child("Envoy", argv, self._log_file)
-            run_to_completion(self._child.pid)
+            use_batch_scheduler(self._child.pid)
         except BaseException:
             self._config_file.unlink()
             raise

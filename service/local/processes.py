@@ -43,17 +43,6 @@ def wait_for(check: Callable[[], bool], *, what: str, timeout: float, interval: 
         time.sleep(interval)
 
 
-def run_to_completion(pid: int = 0) -> None:
-    """Ask Linux not to let a thread of a process (0: this one) interrupt others whenever it has something to do.
-
-    A call wakes threads several times, and most of them can wait until the one at work waits itself: a sixth less CPU
-    for each call on two busy cores. Threads that are made later inherit it.
-    """
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError):  # a sandbox may forbid it
-            os.sched_setscheduler(pid, os.SCHED_BATCH, os.sched_param(0))
-
-
 class Child:
     """A child process that dies with its parent."""
 
@@ -82,7 +71,7 @@ class Child:
                 user=user.pw_uid if user else None,
                 group=user.pw_gid if user else None,
                 extra_groups=[] if user else None,
-                preexec_fn=death_pact(),  # noqa: PLW1509 it calls one C function that is already loaded
+                preexec_fn=kill_with_parent(),  # noqa: PLW1509 it calls one C function that is already loaded
             )
         finally:
             if log != _STDERR:
@@ -125,7 +114,7 @@ class Child:
         return "\n".join([f"; the end of {self._log_file}:", *lines])
 
 
-def death_pact(number: signal.Signals = signal.SIGINT) -> Callable[[], None] | None:
+def kill_with_parent(number: signal.Signals = signal.SIGINT) -> Callable[[], None] | None:
     """Make the function that, in a new child, asks Linux to send it this signal when its parent ends."""
     # Linux means the parent thread: a child started by a short-lived thread would die with that thread.
     if sys.platform != "linux" or threading.current_thread() is not threading.main_thread():

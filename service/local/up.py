@@ -14,7 +14,7 @@ from service import migrations
 from service.local.demo import AUDIENCE, ISSUER, DevelopmentKey, demo_credentials, encryption_key, write_private
 from service.local.envoy import Envoy, envoy_config
 from service.local.postgres import EmbeddedPostgres
-from service.local.processes import death_pact, free_port
+from service.local.processes import free_port, kill_with_parent
 from service.operation import View
 from service.settings import Settings
 
@@ -105,7 +105,7 @@ class _Worker:
                 stderr=log,
                 env=self._environment,
                 start_new_session=True,  # Ctrl-C reaches us alone; we stop it in our order
-                preexec_fn=death_pact(signal.SIGTERM),
+                preexec_fn=kill_with_parent(signal.SIGTERM),
             )
 
 

@@ -14,7 +14,7 @@ import httpx
 
 from service.fields import Email
 from service.providers.http import Answer, Http, Members, check, found, member, one_line, rejected, translated
-from service.providers.port import External, Link, LinkOptions, NewExternal
+from service.providers.port import ExternalTicket, Link, LinkOptions, NewExternalTicket
 
 _TICKETS = "/api/v2/tickets"
 _STATUSES = {"open": 2, "pending": 3, "resolved": 4, "closed": 5}
@@ -43,18 +43,18 @@ class Freshservice:
             "requester_email": ("email", lambda email: email or default_email),
         }
 
-    async def create(self, ticket: NewExternal) -> External:
+    async def create(self, ticket: NewExternalTicket) -> ExternalTicket:
         """Make the ticket."""
         body = translated(ticket._asdict(), self._members) | {"source": _FROM_PORTAL, "tags": [_tag(ticket.key)]}
         answer = await self._http.send("POST", _TICKETS, body=body)
-        check(answer, _words)
+        check(answer, _message)
         return self._external(member(answer.body, "ticket", dict, done=None), done=None)
 
-    async def find(self, key: str) -> External | None:
+    async def find(self, key: str) -> ExternalTicket | None:
         """The ticket that was made for a key, if any."""
         tag = _tag(key)
         searched = await self._http.send("GET", f"{_TICKETS}/filter", params={"query": f"\"tag:'{tag}'\""})
-        check(searched, _words)
+        check(searched, _message)
         for ticket in found(searched.body, "tickets"):
             # What a search finds comes without its tags.
             external = self._external(ticket, done=False)
@@ -62,7 +62,7 @@ class Freshservice:
                 return external
         # It takes minutes until a search knows a ticket. The list, newest first, knows it at once.
         listed = await self._http.send("GET", _TICKETS, params={"include": "tags", "per_page": "100"})
-        check(listed, _words)
+        check(listed, _message)
         tickets = found(listed.body, "tickets")
         return next((self._external(one, done=False) for one in tickets if _has(one, tag)), None)
 
@@ -73,18 +73,18 @@ class Freshservice:
         answer = await self._http.send("PUT", f"{_TICKETS}/{external_id}", body=translated(changes, self._members))
         if answer.status == 404:
             raise rejected("The ticket is no longer in Freshservice")
-        check(answer, _words)
+        check(answer, _message)
 
     async def _is_tagged(self, external_id: str, tag: str) -> bool:
         answer = await self._http.send("GET", f"{_TICKETS}/{external_id}", params={"include": "tags"})
         if answer.status == 404:
             return False
-        check(answer, _words)
+        check(answer, _message)
         return _has(member(answer.body, "ticket", dict, done=False), tag)
 
-    def _external(self, ticket: Mapping[str, Any], *, done: Literal[False] | None) -> External:
+    def _external(self, ticket: Mapping[str, Any], *, done: Literal[False] | None) -> ExternalTicket:
         number = member(ticket, "id", int, done=done)
-        return External(str(number), self._http.link_to(f"/a/tickets/{number}"))
+        return ExternalTicket(str(number), self._http.link_to(f"/a/tickets/{number}"))
 
 
 def _tag(key: str) -> str:
@@ -96,7 +96,7 @@ def _as_html(text: str) -> str:
     return html.escape(text, quote=False).replace("\r\n", "\n").replace("\n", "<br>")
 
 
-def _words(answer: Answer) -> str:
+def _message(answer: Answer) -> str:
     return ". ".join(_sentences(answer.members))
 
 

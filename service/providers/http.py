@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import httpx
 
 from service import jsontext
-from service.providers.port import RejectedError, UnavailableError, UnlinkedError
+from service.providers.port import LinkBrokenError, RejectedError, UnavailableError
 
 T = TypeVar("T")
 # For each member of ours: its name at a vendor, and what makes its value there of ours.
@@ -64,7 +64,7 @@ class Http:
         headers: Mapping[str, str] | None = None,
         is_rejection: Callable[[Answer], bool] = lambda _: False,
     ) -> Answer:
-        """Ask. Raises UnlinkedError and UnavailableError.
+        """Ask. Raises LinkBrokenError and UnavailableError.
 
         A 403 says that we may not, unless `is_rejection` tells by its words that it is of what was asked for.
         """
@@ -91,7 +91,7 @@ class Http:
 def check(answer: Answer, words: Callable[[Answer], str], *, of_ticket: bool = False) -> None:
     """Raise for an answer that is no success, in the vendor's words. A 404 is of the address, unless of a ticket."""
     if answer.status == 404 and not of_ticket:
-        raise UnlinkedError("it answered 404: its address is another")
+        raise LinkBrokenError("it answered 404: its address is another")
     if not answer.is_success:
         raise rejected(words(answer))
 
@@ -132,14 +132,14 @@ def _answer(
     answer = Answer(response.status_code, body)
     status = answer.status
     if status == 401 or (status == 403 and not is_rejection(answer)):
-        raise UnlinkedError(f"it answered {status}: {_short(text[:_MESSAGE_LENGTH].decode(errors='replace'))}")
+        raise LinkBrokenError(f"it answered {status}: {_short(text[:_MESSAGE_LENGTH].decode(errors='replace'))}")
     retry_after = _seconds(response.headers.get("retry-after"))
     if status == 429:
         raise UnavailableError("it answered 429", done=False, retry_after=retry_after)
     if status >= 500 or status in _LATER:
         raise UnavailableError(f"it answered {status}", done=done, retry_after=retry_after)
     if 300 <= status < 400:
-        raise UnlinkedError(f"it answered {status}: its address is another")
+        raise LinkBrokenError(f"it answered {status}: its address is another")
     if not is_json:
         # A page for people, of something in between or of a provider that is down.
         raise UnavailableError(f"it answered {status} and no JSON", done=done)

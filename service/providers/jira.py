@@ -28,15 +28,15 @@ from pydantic import Field, StringConstraints
 from service.fields import without_nul
 from service.providers.http import Answer, Http, check, found, member, one_line, rejected
 from service.providers.port import (
-    External,
+    ExternalTicket,
     Link,
+    LinkBrokenError,
     LinkOptions,
-    NewExternal,
+    NewExternalTicket,
     Priority,
     RejectedError,
     Status,
     UnavailableError,
-    UnlinkedError,
 )
 
 _REFERENCE = re.compile(r"Reference: \S+")
@@ -66,7 +66,7 @@ class Jira:
         self._transitions: Mapping[Any, str] = self._options.transitions
         self._priorities: Mapping[Any, str] = self._options.priorities
 
-    async def create(self, ticket: NewExternal) -> External:
+    async def create(self, ticket: NewExternalTicket) -> ExternalTicket:
         """Make the request, then bring it to its status. Jira knows no idempotency: `find` before asking again."""
         fields = {"summary": one_line(ticket.subject)} | self._priority(ticket.priority)
         if self._options.reference_field is None:
@@ -83,14 +83,14 @@ class Jira:
         answer = await self._http.send("POST", "/rest/servicedeskapi/request", body=body)
         if answer.status == 404:
             # There is no such service desk or request type: it is the link that is wrong, not the ticket.
-            raise UnlinkedError(_words(answer))
-        check(answer, _words)
+            raise LinkBrokenError(_message(answer))
+        check(answer, _message)
         issue = member(answer.body, "issueKey", str, done=None)
         if ticket.status != "open":
             await self._move_new(issue, ticket.status)
         return self._external(issue)
 
-    async def find(self, key: str) -> External | None:
+    async def find(self, key: str) -> ExternalTicket | None:
         """The first request with this reference."""
         field = self._options.reference_field
         searched = "description" if field is None else f"cf[{field.removeprefix('customfield_')}]"
@@ -116,12 +116,12 @@ class Jira:
         if "requester_email" in changes:
             fields["reporter"] = {"accountId": await self._account(changes["requester_email"])}
         if fields:
-            check(await self._http.send("PUT", path, body={"fields": fields}), _words, of_ticket=True)
+            check(await self._http.send("PUT", path, body={"fields": fields}), _message, of_ticket=True)
         if "status" in changes:
             await self._move(external_id, changes["status"])
 
-    def _external(self, issue: str) -> External:
-        return External(issue, self._http.link_to(f"/browse/{quote(issue, safe='')}"))
+    def _external(self, issue: str) -> ExternalTicket:
+        return ExternalTicket(issue, self._http.link_to(f"/browse/{quote(issue, safe='')}"))
 
     def _priority(self, priority: str | None) -> dict[str, Any]:
         name = self._priorities.get(priority)
@@ -159,7 +159,7 @@ class Jira:
         except RejectedError:
             # The request was not rejected, so the ticket is not: the workflow has another way.
             return
-        except (UnavailableError, UnlinkedError) as error:
+        except (UnavailableError, LinkBrokenError) as error:
             after = error.retry_after if isinstance(error, UnavailableError) else None
             raise UnavailableError(
                 f"made, but not brought to its status: {error}", done=None, retry_after=after
@@ -182,14 +182,14 @@ class Jira:
                 return
             raise rejected(f"The transition {transition} is not valid for the status {now.get('name')} of this issue")
         answer = await self._http.send("POST", f"{path}/transitions", body={"transition": {"id": transition}})
-        check(answer, _words, of_ticket=True)
+        check(answer, _message, of_ticket=True)
 
     async def _asked(self, path: str, params: Mapping[str, str], *, is_issue: bool = False) -> Any:
         """What is there. Of an issue a refusal is a rejection; of anything else it says nothing of the ticket."""
         answer = await self._http.send("GET", path, params=params)
         if answer.is_success:
             return answer.body
-        raise rejected(_words(answer)) if is_issue else UnlinkedError(_words(answer))
+        raise rejected(_message(answer)) if is_issue else LinkBrokenError(_message(answer))
 
 
 def _path(issue: str) -> str:
@@ -213,7 +213,7 @@ def _text(value: Any, name: str) -> str | None:
     return text if isinstance(text, str) and text else None
 
 
-def _words(answer: Answer) -> str:
+def _message(answer: Answer) -> str:
     """Jira has one shape of errors, and its service desk another."""
     messages, fields = answer.members.get("errorMessages"), answer.members.get("errors")
     words = [answer.members.get("errorMessage")] + (messages if isinstance(messages, list) else [])

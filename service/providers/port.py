@@ -33,7 +33,7 @@ class LinkOptions(Section):
     model_config = ConfigDict(extra="forbid")
 
 
-class NewExternal(NamedTuple):
+class NewExternalTicket(NamedTuple):
     """A ticket that the provider shall have; `key` is ours, the same for ever, and finds it again."""
 
     key: str
@@ -45,10 +45,10 @@ class NewExternal(NamedTuple):
 
 
 # What is told of a ticket, by these names.
-MEMBERS = NewExternal._fields[1:]
+MEMBERS = NewExternalTicket._fields[1:]
 
 
-class External(NamedTuple):
+class ExternalTicket(NamedTuple):
     """A ticket that the provider has: its id there, and where people see it."""
 
     id: str
@@ -59,7 +59,7 @@ class RejectedError(Exception):
     """The provider has looked at it and will not do it; its words are for the caller. Asking again does not help."""
 
 
-class UnlinkedError(Exception):
+class LinkBrokenError(Exception):
     """The provider does not know us, or does not let us: for the operator to mend. Never raised after a write."""
 
 
@@ -74,13 +74,13 @@ class UnavailableError(Exception):
 
 
 class Provider(Protocol):
-    """One vendor's API. Every method raises RejectedError, UnlinkedError and UnavailableError, and nothing else."""
+    """One vendor's API. Every method raises RejectedError, LinkBrokenError and UnavailableError, and nothing else."""
 
-    async def create(self, ticket: NewExternal) -> External:
+    async def create(self, ticket: NewExternalTicket) -> ExternalTicket:
         """Make the ticket."""
 
-    async def find(self, key: str) -> External | None:
+    async def find(self, key: str) -> ExternalTicket | None:
         """The ticket that was made for a key, if any."""
 
     async def update(self, external_id: str, changes: Mapping[str, Any]) -> None:
-        """Change members: any of those of NewExternal but the key, by those names; None clears."""
+        """Change members: any of those of NewExternalTicket but the key, by those names; None clears."""

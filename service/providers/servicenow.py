@@ -24,7 +24,7 @@ from pydantic import StringConstraints
 
 from service.fields import without_nul
 from service.providers.http import Answer, Http, check, found, member
-from service.providers.port import External, Link, LinkOptions, NewExternal, UnlinkedError
+from service.providers.port import ExternalTicket, Link, LinkBrokenError, LinkOptions, NewExternalTicket
 
 _INCIDENTS = "/api/now/table/incident"
 _USERS = "/api/now/table/sys_user"
@@ -59,7 +59,7 @@ class ServiceNow:
         self._http = Http(client, link.url, link.credential)
         self._options = Options.model_validate(link.options)
 
-    async def create(self, ticket: NewExternal) -> External:
+    async def create(self, ticket: NewExternalTicket) -> ExternalTicket:
         """Make the incident. There is no idempotency at ServiceNow: `find` before asking again."""
         body = self._members(ticket._asdict(), _NEW_STATES) | {"correlation_id": ticket.key}
         caller = await self._caller(ticket.requester_email)
@@ -68,11 +68,11 @@ class ServiceNow:
         answer = await self._written("POST", _INCIDENTS, body)
         if answer.status == 404:
             # There is no such table: it is the address that is wrong, not the ticket.
-            raise UnlinkedError(_words(answer))
-        check(answer, _words)
+            raise LinkBrokenError(_message(answer))
+        check(answer, _message)
         return self._external(member(answer.body, "result", dict, done=None), done=None)
 
-    async def find(self, key: str) -> External | None:
+    async def find(self, key: str) -> ExternalTicket | None:
         """The first incident with this correlation id."""
         for row in await self._rows(_INCIDENTS, "correlation_id", key, ""):
             # An instance that does not know or may not show a member ignores the condition, and answers with anything.
@@ -86,7 +86,7 @@ class ServiceNow:
         if "requester_email" in changes:
             body["caller_id"] = await self._caller(changes["requester_email"])
         answer = await self._written("PATCH", f"{_INCIDENTS}/{quote(external_id, safe='')}", body)
-        check(answer, _words, of_ticket=True)
+        check(answer, _message, of_ticket=True)
 
     async def _written(self, method: str, path: str, body: Mapping[str, str]) -> Answer:
         fields = {"sysparm_fields": "sys_id"}
@@ -122,15 +122,17 @@ class ServiceNow:
         answer = await self._http.send("GET", table, params=params)
         if not answer.is_success:
             # It says nothing of the ticket, so it is no rejection.
-            raise UnlinkedError(_words(answer))
+            raise LinkBrokenError(_message(answer))
         return found(answer.body, "result")
 
-    def _external(self, row: Mapping[str, Any], *, done: Literal[False] | None) -> External:
+    def _external(self, row: Mapping[str, Any], *, done: Literal[False] | None) -> ExternalTicket:
         sys_id = member(row, "sys_id", str, done=done)
-        return External(sys_id, self._http.link_to(f"/nav_to.do?uri=incident.do%3Fsys_id%3D{quote(sys_id, safe='')}"))
+        return ExternalTicket(
+            sys_id, self._http.link_to(f"/nav_to.do?uri=incident.do%3Fsys_id%3D{quote(sys_id, safe='')}")
+        )
 
 
-def _words(answer: Answer) -> str:
+def _message(answer: Answer) -> str:
     error = answer.members.get("error")
     if not isinstance(error, dict):
         return f"It answered {answer.status}"

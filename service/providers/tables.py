@@ -69,7 +69,7 @@ deliveries = Table(
     Column("lease", Uuid),
     Column("leased_until", DateTime(timezone=True)),
     # Whether the provider may have done it: then it is looked for first. It is the one that is or was at this address.
-    Column("maybe_done", Boolean, nullable=False, server_default=false()),
+    Column("in_doubt", Boolean, nullable=False, server_default=false()),
     Column("asked_url", Text),
     Column("last_error", Text),
     # Whether an operator has it tried again: it then tells what the ticket has by now, not what it had.

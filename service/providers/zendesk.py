@@ -12,7 +12,7 @@ from typing import Any, Literal
 import httpx
 
 from service.providers.http import Answer, Http, Members, check, found, member, one_line, rejected, translated
-from service.providers.port import External, Link, LinkOptions, NewExternal, UnavailableError
+from service.providers.port import ExternalTicket, Link, LinkOptions, NewExternalTicket, UnavailableError
 
 _TICKETS = "/api/v2/tickets"
 _PRIORITIES = {None: None, "low": "low", "medium": "normal", "high": "high", "urgent": "urgent"}
@@ -45,7 +45,7 @@ class Zendesk:
             "requester_email": ("requester", lambda email: _person(email or ourselves)),
         }
 
-    async def create(self, ticket: NewExternal) -> External:
+    async def create(self, ticket: NewExternalTicket) -> ExternalTicket:
         """Make the ticket."""
         values = {name: value for name, value in ticket._asdict().items() if value is not None}
         body = translated(values, self._members)
@@ -58,13 +58,13 @@ class Zendesk:
         # In progress, or made for this key with other members, before they were changed here: `find` will tell.
         if answer.status == 400 and answer.members.get("error") == "IdempotentRequestError":
             raise UnavailableError("it has seen this key before", done=None)
-        check(answer, _words)
+        check(answer, _message)
         return self._external(member(answer.body, "ticket", dict, done=None), done=None)
 
-    async def find(self, key: str) -> External | None:
+    async def find(self, key: str) -> ExternalTicket | None:
         """The ticket that was made for a key, if any."""
         answer = await self._http.send("GET", _TICKETS, params={"external_id": key})
-        check(answer, _words)
+        check(answer, _message)
         tickets = found(answer.body, "tickets")
         return next((self._external(one, done=False) for one in tickets if one.get("external_id") == key), None)
 
@@ -77,16 +77,16 @@ class Zendesk:
         )
         if answer.status == 404:
             raise rejected("The ticket is no longer in Zendesk")
-        if answer.status == 422 and _CLOSED in _words(answer):
+        if answer.status == 422 and _CLOSED in _message(answer):
             # Closed before, perhaps by this very change when its answer was lost.
             if changes == {"status": "closed"}:
                 return
             raise rejected("The ticket is closed in Zendesk: it can neither be changed nor reopened there")
-        check(answer, _words)
+        check(answer, _message)
 
-    def _external(self, ticket: Mapping[str, Any], *, done: Literal[False] | None) -> External:
+    def _external(self, ticket: Mapping[str, Any], *, done: Literal[False] | None) -> ExternalTicket:
         number = member(ticket, "id", int, done=done)
-        return External(str(number), self._http.link_to(f"/agent/tickets/{number}"))
+        return ExternalTicket(str(number), self._http.link_to(f"/agent/tickets/{number}"))
 
 
 def _person(email: str) -> dict[str, str]:
@@ -94,7 +94,7 @@ def _person(email: str) -> dict[str, str]:
     return {"name": email.rpartition("@")[0], "email": email}
 
 
-def _words(answer: Answer) -> str:
+def _message(answer: Answer) -> str:
     return ". ".join(_sentences(answer.members))
 
 

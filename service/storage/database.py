@@ -26,7 +26,7 @@ _XID8_OID = 5069
 
 
 class Xid8(UserDefinedType[int]):
-    """PostgreSQL's transaction id: lets a reader see which rows may still be uncommitted behind one it has."""
+    """PostgreSQL's transaction id: lets a reader see which rows may still be uncommitted lock one it has."""
 
     cache_ok = True
 
@@ -48,19 +48,19 @@ class ConstraintViolationError(Exception):
 
 
 class Connection(Protocol):
-    """What an operation runs its statements on. The `last` one of several commits them."""
+    """What an operation runs its statements on. The one with `commit` commits them all."""
 
     async def all(
         self,
         statement: Statement,
         parameters: Mapping[str, Any],
         *,
-        last: bool = False,
-        behind: Statement | None = None,
+        commit: bool = False,
+        lock: Statement | None = None,
     ) -> list[Row]:
-        """Every row, of a statement or of one `behind` another that locks. Raises as `one`."""
+        """Every row, of a statement or of one `lock` another that locks. Raises as `one`."""
 
-    async def one(self, statement: Statement, parameters: Mapping[str, Any], *, last: bool = False) -> Row | None:
+    async def one(self, statement: Statement, parameters: Mapping[str, Any], *, commit: bool = False) -> Row | None:
         """The first row, or None. Raises TicketError and ConstraintViolationError."""
 
 
@@ -83,7 +83,7 @@ class Database:
                 # Statements prepare themselves; psycopg's own preparing would drop theirs with its own at a ROLLBACK.
                 "prepare_threshold": None,
                 "application_name": "tickets",
-                # Second wall behind the call's own deadline: no statement outlives its caller.
+                # Second wall lock the call's own deadline: no statement outlives its caller.
                 "options": f"-c TimeZone=UTC -c statement_timeout={deadline}"
                 f" -c idle_in_transaction_session_timeout={deadline}",
             },
@@ -116,20 +116,20 @@ class Database:
         statement: Statement,
         parameters: Mapping[str, Any],
         *,
-        last: bool = False,
-        behind: Statement | None = None,
+        commit: bool = False,
+        lock: Statement | None = None,
     ) -> list[Row]:
         """Every row. Raises TicketError and ConstraintViolationError."""
         connection = await self._take()
         try:
-            return await statement.run(connection, parameters, behind=behind)
+            return await statement.run(connection, parameters, lock=lock)
         except psycopg.Error as error:
             # Without its cause: the driver's message may quote the row.
             raise self.translate(error, connection) from None
         finally:
             self._pool.give_back(connection)
 
-    async def one(self, statement: Statement, parameters: Mapping[str, Any], *, last: bool = False) -> Row | None:
+    async def one(self, statement: Statement, parameters: Mapping[str, Any], *, commit: bool = False) -> Row | None:
         """The first row, or None. Raises TicketError and ConstraintViolationError."""
         rows = await self.all(statement, parameters)
         return rows[0] if rows else None
@@ -183,19 +183,19 @@ class _Transaction:
         statement: Statement,
         parameters: Mapping[str, Any],
         *,
-        last: bool = False,
-        behind: Statement | None = None,
+        commit: bool = False,
+        lock: Statement | None = None,
     ) -> list[Row]:
         begin, self._begun = not self._begun, True
         try:
-            rows = await statement.run(self._connection, parameters, begin=begin, commit=last, behind=behind)
+            rows = await statement.run(self._connection, parameters, begin=begin, commit=commit, lock=lock)
         except psycopg.Error as error:
             raise self._database.translate(error, self._connection) from None
-        self._committed = last
+        self._committed = commit
         return rows
 
-    async def one(self, statement: Statement, parameters: Mapping[str, Any], *, last: bool = False) -> Row | None:
-        rows = await self.all(statement, parameters, last=last)
+    async def one(self, statement: Statement, parameters: Mapping[str, Any], *, commit: bool = False) -> Row | None:
+        rows = await self.all(statement, parameters, commit=commit)
         return rows[0] if rows else None
 
     async def commit(self) -> None:

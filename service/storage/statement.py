@@ -56,30 +56,30 @@ class Statement:
         *,
         begin: bool = False,
         commit: bool = False,
-        behind: "Statement | None" = None,
+        lock: "Statement | None" = None,
     ) -> list[Row]:
         """Every row. Raises KeyError for a parameter that is missing, and psycopg.Error.
 
-        BEGIN and COMMIT travel with it, and another statement `behind` which it runs: one that only locks, of the same
+        BEGIN and COMMIT travel with it, and another statement `lock` which it runs: one that only locks, of the same
         parameters. Cancelled, it leaves at once, and the connection busy: `settle` it before anything else.
         """
         transformer = Transformer.from_context(connection)
         texts = self._texts(transformer, parameters)
         pgconn = connection.pgconn
         await self._prepare(connection)
-        if begin or commit or behind is not None:
-            if behind is not None:
-                await behind._prepare(connection)
+        if begin or commit or lock is not None:
+            if lock is not None:
+                await lock._prepare(connection)
             pgconn.enter_pipeline_mode()
             if begin:
                 pgconn.send_query_params(b"BEGIN", None)
-            if behind is not None:
-                behind._send(pgconn, behind._texts(transformer, parameters))
+            if lock is not None:
+                lock._send(pgconn, lock._texts(transformer, parameters))
             self._send(pgconn, texts)
             if commit:
                 pgconn.send_query_params(b"COMMIT", None)
             pgconn.pipeline_sync()
-            result = (await connection.results())[begin + (behind is not None)]
+            result = (await connection.results())[begin + (lock is not None)]
         else:
             self._send(pgconn, texts)
             result = await connection.result()

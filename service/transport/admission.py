@@ -1,11 +1,11 @@
-"""The calls in hand of one process: how many there may be at once, and how long each may take."""
+"""Admission control of one process: how many calls may be in flight at once, and how long each may take."""
 
 import asyncio
 import random
 from typing import Any, TypeAlias
 
 from service.errors import TicketError
-from service.transport.queue_probe import Pressure
+from service.transport.queue_probe import QueueProbe
 
 # A look at every call this often costs a fraction of a timer for each.
 _LOOK_SECONDS = 0.02
@@ -15,12 +15,12 @@ _COME_BACK_SECONDS = (1, 5)
 Task: TypeAlias = "asyncio.Task[Any]"
 
 
-class CallsInHand:
-    """A call beyond the most that there may be is refused at once: those in hand are answered in time that way."""
+class AdmissionControl:
+    """Refuses a call beyond the most that may be in flight, so that those in flight are answered in time."""
 
-    def __init__(self, most: int, pressure: Pressure) -> None:
-        self._most = most
-        self._pressure = pressure
+    def __init__(self, max_calls: int, probe: QueueProbe) -> None:
+        self._max_calls = max_calls
+        self._probe = probe
         # By the loop's clock.
         self._until: dict[Task, float] = {}
         self._overdue: set[Task] = set()
@@ -31,9 +31,9 @@ class CallsInHand:
     def refuse_if_too_many(self) -> None:
         """Raise TicketError `unavailable` if there are as many as may be, or calls already wait for too long."""
         # Not for the gateway to try elsewhere, though nothing was begun: it spreads calls, so all are as busy.
-        if len(self._until) >= self._most:
+        if len(self._until) >= self._max_calls:
             raise TicketError("unavailable", _TOO_MANY, retry_after=1)
-        if self._pressure.is_too_high():
+        if self._probe.is_too_high():
             # Not all at the same moment.
             seconds = random.randint(*_COME_BACK_SECONDS)  # noqa: S311 - spreads them, guards nothing
             raise TicketError("unavailable", _TOO_MANY, retry_after=seconds)
@@ -63,7 +63,7 @@ class CallsInHand:
         """Whether a call was cancelled for its time being over, and not by its caller."""
         return task in self._overdue
 
-    async def watch(self) -> None:
+    async def cancel_overdue(self) -> None:
         """Cancel calls whose time is over; runs as long as the process serves."""
         while True:
             await asyncio.sleep(_LOOK_SECONDS)

@@ -17,14 +17,14 @@ from service.access.policy import POLICIES, Policy
 from service.errors import TicketError
 from service.operation import CALL, Call
 from service.settings import Settings
-from service.transport.admission import CallsInHand
+from service.transport.admission import AdmissionControl
 from service.transport.logs import CallLog
 from service.transport.metrics import Metrics
-from service.transport.rate_limits import Limits
+from service.transport.rate_limits import RateLimits
 
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
-# Kept back from the caller's deadline, so that the words about it still reach them.
-_LAST_WORDS_SECONDS = 0.05
+# Kept back from the caller's deadline, so that the failure still reaches them.
+_FAILURE_SECONDS = 0.05
 
 _log = structlog.get_logger()
 
@@ -34,11 +34,11 @@ Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 MaybeHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
 
 
-class Door(Protocol):
-    """How a transport tells its callers of a failure, and of the request's id."""
+class Failures(Protocol):
+    """How a service tells its callers of a failure, and of the request's id."""
 
     def begin(self, context: Context, request_id: str) -> None:
-        """Say the request's id to the caller."""
+        """Tell the caller the request's id."""
 
     async def fail(self, context: Context, error: TicketError) -> Any:
         """The response that tells the failure; or raises, having aborted the call."""
@@ -54,7 +54,7 @@ class Method(NamedTuple):
     # Package and name, the key of POLICIES.
     key: tuple[str, str]
     policy: Policy | None
-    transport: Door
+    failures: Failures
     decode: Callable[[bytes], Any]
 
 
@@ -65,20 +65,18 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self,
         settings: Settings,
         authenticator: Authenticator,
-        limits: Limits,
-        calls: CallsInHand,
+        rate_limits: RateLimits,
+        admission: AdmissionControl,
         metrics: Metrics,
-        transports: Mapping[str, Door],
-        default_door: Door,
+        failures: Mapping[str, Failures],
     ) -> None:
         self._longest = settings.default_deadline_seconds
         self._max_bytes = settings.max_request_bytes
         self._authenticator = authenticator
-        self._limits = limits
-        self._calls = calls
+        self._rate_limits = rate_limits
+        self._admission = admission
         self._metrics = metrics
-        self._doors = transports
-        self._default_door = default_door
+        self._failures = failures
         self._log = CallLog(settings.log_level, sys.stderr.fileno())
         self._wrapped: dict[str, Handler] = {}
 
@@ -104,9 +102,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         if policy is not None and policy.who == "none":
             served: Handler = handler
             return served  # health and reflection answer by themselves
-        transport = self._doors.get(service, self._default_door)
         # Requests arrive here as bytes, so that bytes that are no message are refused in our words and not gRPC's.
-        method = Method(path, key, policy, transport, handler.request_deserializer)
+        method = Method(path, key, policy, self._failures[service], handler.request_deserializer)
         if handler.unary_stream is not None:
             streaming = self._stream(method, handler.unary_stream)
             return grpc.unary_stream_rpc_method_handler(streaming, None, handler.response_serializer)
@@ -119,29 +116,29 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             task = None
             try:
                 metadata = _greet(method, context, line)
-                task = self._calls.begin(self._patience(context))
+                task = self._admission.begin(self._seconds(context))
                 message = await self._admit(method, data, metadata, line)
-                CALL.get().until = self._calls.until(task)
+                CALL.get().until = self._admission.until(task)
                 return await behaviour(message, context)
             except asyncio.CancelledError:
-                if task is None or not self._calls.is_overdue(task):
+                if task is None or not self._admission.is_overdue(task):
                     line.outcome = "cancelled"
                     raise
                 task.uncancel()
-                return await method.transport.fail(context, line.failed(TicketError("deadline_exceeded")))
+                return await method.failures.fail(context, line.failed(TicketError("deadline_exceeded")))
             except Exception as error:
                 # The outermost catch: no exception's own text may leave the service.
-                return await method.transport.fail(context, line.failed(error))
+                return await method.failures.fail(context, line.failed(error))
             finally:
                 if task is not None:
-                    self._calls.end(task)
+                    self._admission.end(task)
                 line.write(self._log, self._metrics)
 
         return unary
 
-    def _patience(self, context: Context) -> float:
+    def _seconds(self, context: Context) -> float:
         left = context.time_remaining()
-        return self._longest if left is None else min(left - _LAST_WORDS_SECONDS, self._longest)
+        return self._longest if left is None else min(left - _FAILURE_SECONDS, self._longest)
 
     def _stream(self, method: Method, behaviour: Any) -> Any:
         async def stream(data: bytes, context: Context) -> AsyncIterator[Any]:
@@ -149,8 +146,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             begun = False
             try:
                 metadata = _greet(method, context, line)
-                # It takes as long as its caller gives it and reads, so it is not counted among those in hand.
-                self._calls.refuse_if_too_many()
+                # It lasts as long as its caller reads, so it is not counted among the calls in flight.
+                self._admission.refuse_if_too_many()
                 async for message in behaviour(await self._admit(method, data, metadata, line), context):
                     yield message
                     begun = True
@@ -162,8 +159,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 # As above.
                 failure = line.failed(error)
                 if begun:
-                    await method.transport.break_off(context, failure)
-                yield await method.transport.fail(context, failure)
+                    await method.failures.break_off(context, failure)
+                yield await method.failures.fail(context, failure)
             finally:
                 line.write(self._log, self._metrics)
 
@@ -175,7 +172,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             raise TicketError("forbidden")
         caller = await self._authenticator.caller(method.policy, metadata)
         line.caller = caller.subject
-        self._limits.take(method.policy.kind, caller)
+        self._rate_limits.take(method.policy.kind, caller)
         if len(data) > self._max_bytes:
             raise TicketError("payload_too_large")
         try:
@@ -225,7 +222,7 @@ def _greet(method: Method, context: Context, line: _Line) -> Metadata:
     """The call's metadata; its request id is known from here on, to the caller too."""
     metadata: dict[str, Any] = dict(context.invocation_metadata() or ())
     line.request_id = _request_id(metadata.get("x-request-id"))
-    method.transport.begin(context, line.request_id)
+    method.failures.begin(context, line.request_id)
     return metadata
 
 

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
-from service.transport.admission import CallsInHand
+from service.transport.admission import AdmissionControl
 
 # Upper bounds of the histogram's buckets, in seconds.
 _BOUNDS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -20,8 +20,8 @@ _NAMES = (*map(str, _BOUNDS), "+Inf")
 class Metrics(Collector):
     """What is counted."""
 
-    def __init__(self, calls: CallsInHand) -> None:
-        self._calls = calls
+    def __init__(self, admission: AdmissionControl) -> None:
+        self._admission = admission
         # By method and outcome: how many in each bucket, and their seconds together.
         self._buckets: dict[tuple[str, str], list[int]] = {}
         self._seconds: dict[tuple[str, str], float] = {}
@@ -39,7 +39,7 @@ class Metrics(Collector):
     def collect(self) -> Iterator[HistogramMetricFamily | GaugeMetricFamily]:
         """The families."""
         took = HistogramMetricFamily(
-            "tickets_call_seconds", "Calls by the time they took.", labels=("method", "outcome")
+            "tickets_request_duration_seconds", "Calls by the time they took.", labels=("method", "outcome")
         )
         for key, buckets in list(self._buckets.items()):
             so_far, upto = 0, []
@@ -48,7 +48,7 @@ class Metrics(Collector):
                 upto.append((name, so_far))
             took.add_metric(key, upto, self._seconds[key])
         yield took
-        yield GaugeMetricFamily("tickets_calls_in_hand", "Calls that have not ended.", value=len(self._calls))
+        yield GaugeMetricFamily("tickets_requests_in_flight", "Calls that have not ended.", value=len(self._admission))
 
     def listen(self, address: str) -> Callable[[], None]:
         """Answer HTTP GETs for the metrics, in a thread of its own; call the answer to end it. Raises OSError."""

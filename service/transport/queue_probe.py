@@ -33,14 +33,14 @@ _REQUEST = health_pb2.HealthCheckRequest()
 _Check = Callable[[health_pb2.HealthCheckRequest], Awaitable[Any]]
 
 
-class Pressure:
+class QueueProbe:
     """The wait, as the last probes that came back found it.
 
     Those still out say nothing yet: the youngest has hardly waited, however long the queue.
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._patience = settings.patience_seconds
+        self._patience = settings.max_queue_seconds
         # Of this process alone, where other addresses may be shared.
         self.address = f"unix-abstract:tickets-{os.getpid()}-{id(self)}"
         self._waits = deque([0.0] * _PROBES, _PROBES)

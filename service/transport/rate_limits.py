@@ -29,7 +29,7 @@ _HANDFULS_IN_BURST = 100
 _CALLERS_WITH_HANDFULS = 10_000
 
 
-class Limits:
+class RateLimits:
     """The buckets of one host."""
 
     def __init__(self, settings: Settings) -> None:

@@ -1,4 +1,4 @@
-"""The REST transport: path, query and body into a command, a view into JSON bytes with their HTTP status.
+"""REST servicers: path, query and body into a command, a view into JSON bytes with their HTTP status.
 
 Envoy's transcoder carries both ways `google.api.HttpBody`. The status leaves as initial metadata `x-http-status`, sent
 only when it is not 200: an answer without it costs one batch less. The gateway itself says `x-request-id`.
@@ -7,17 +7,18 @@ only when it is not 200: an answer without it costs one batch less. The gateway 
 import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from decimal import Decimal
-from typing import Any, NoReturn, Protocol, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 from urllib.parse import parse_qsl, unquote
 
 import grpc
 from google.api.httpbody_pb2 import HttpBody
 
 from service import jsontext
-from service.errors import REASONS, Issue, Reason, TicketError
+from service.errors import REASONS, Issue, Reason, TicketError, field_errors
 from service.fields import Command
-from service.operation import CALL, Call, Errand, Host, Operation, View
-from service.watch import News, Watch
+from service.operation import CALL, Call, Operation, View
+from service.transport.dialect import Servicer
+from service.watch import Watch
 
 CONTENT_TYPE = "application/json"
 LINES = "application/x-ndjson"
@@ -35,22 +36,16 @@ Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Sections = Mapping[str, Any]
 
 
-class Watched(Host, Protocol):
-    """What the methods of watches need of the service they belong to."""
-
-    news: News
-
-
-def unary(operation: Operation[Any] | Errand[Any, Any], *, status: int = 200, members_of: str = "") -> Any:
+def unary(operation: Operation[Any], *, status: int = 200, members_of: str = "") -> Any:
     """The method of a `…Rest` service that runs an operation; `status` is the HTTP status of its success.
 
     `members_of` names a member of the query that is said by members: `metadata.floor=3`.
     """
     read = _reader(operation.command, members_of)
 
-    async def method(self: Host, request: Any, context: Context) -> HttpBody:
+    async def method(self: Servicer, request: Any, context: Context) -> HttpBody:
         call = CALL.get()
-        view = await operation(self, call, read(request, call))
+        view = await operation(self.dependencies, call, read(request, call))
         headers = {"idempotent-replayed": "true"} if call.replayed else {}
         if call.etag is not None:
             headers["etag"] = call.etag
@@ -68,20 +63,20 @@ def complete_list(operation: Operation[Any], member: str) -> Any:
     """
     read = _reader(operation.command)
 
-    async def method(self: Host, request: Any, context: Context) -> AsyncIterator[HttpBody]:
+    async def method(self: Servicer, request: Any, context: Context) -> AsyncIterator[HttpBody]:
         call = CALL.get()
         sections = read(request, call)
         query = sections["query"]
         if "limit" in query or "cursor" in query:
-            view = await operation(self, call, sections)
+            view = await operation(self.dependencies, call, sections)
             yield HttpBody(content_type=CONTENT_TYPE, data=jsontext.dump(view))
             return
         query = {**query, "limit": _PIECE}
-        view = await operation(self, call, {**sections, "query": query})
+        view = await operation(self.dependencies, call, {**sections, "query": query})
         yield HttpBody(content_type=CONTENT_TYPE, data=b'{"%b":[%b' % (member.encode(), _items(view[member])))
         while view["next_cursor"] is not None:
-            onward = {**sections, "query": {**query, "cursor": view["next_cursor"]}}
-            view = await operation(self, call, onward)
+            after = {**sections, "query": {**query, "cursor": view["next_cursor"]}}
+            view = await operation(self.dependencies, call, after)
             yield HttpBody(data=b"," + _items(view[member]))
         yield HttpBody(data=b"]}")
 
@@ -95,10 +90,10 @@ def watch(watch: Watch[Any], *, failure: Callable[[TicketError], View] | None = 
     """
     read, last_line = _reader(watch.command), failure or error_body
 
-    async def method(self: Watched, request: Any, context: Context) -> AsyncIterator[HttpBody]:
+    async def method(self: Servicer, request: Any, context: Context) -> AsyncIterator[HttpBody]:
         call, begun = CALL.get(), False
         try:
-            async for view in watch(self.news, call, read(request, call)):
+            async for view in watch(self.dependencies.feed, call, read(request, call)):
                 yield HttpBody(content_type=LINES, data=jsontext.dump(view) + b"\n")
                 begun = True
         except Exception as error:
@@ -201,7 +196,7 @@ class Failures:
 
 def error_body(error: TicketError) -> View:
     """The handoff and helpdesk form of a failure (contracts/handoff.md, Errors)."""
-    body: View = {"error": error.message, "code": error.reason}
+    body: dict[str, Any] = {"error": error.message, "code": error.reason}
     if error.issues:
         body["fieldErrors"] = field_errors(error)
         body["issues"] = [{"path": issue.path, "message": issue.message} for issue in error.issues]
@@ -217,14 +212,6 @@ def detail_body(error: TicketError) -> View:
     if not error.issues:
         return {"detail": error.message}
     return {"detail": [_detail(issue) for issue in error.issues]}
-
-
-def field_errors(error: TicketError) -> dict[str, str]:
-    """For each path the first message about it."""
-    first: dict[str, str] = {}
-    for issue in error.issues:
-        first.setdefault(issue.path, issue.message)
-    return first
 
 
 def _detail(issue: Issue) -> View:

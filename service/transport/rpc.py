@@ -13,11 +13,11 @@ from google.rpc import error_details_pb2, status_pb2
 from tickets.errors.v1 import error_pb2
 
 from service import jsontext
-from service.errors import REASONS, TicketError, invalid
+from service.errors import REASONS, TicketError, field_errors, invalid
 from service.fields import Command
 from service.jsontext import JsonText
-from service.operation import CALL, Call, Errand, Host, Operation, View
-from service.transport.rest import Watched, field_errors
+from service.operation import CALL, Call, Operation, View
+from service.transport.dialect import Servicer
 from service.watch import Watch
 
 DOMAIN = "tickets"
@@ -38,22 +38,20 @@ _TIMESTAMP = "google.protobuf.Timestamp"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def unary(
-    operation: Operation[Any] | Errand[Any, Any], request: type[Message], response: type[Message], *, wrap: str = ""
-) -> Any:
+def unary(operation: Operation[Any], request: type[Message], response: type[Message], *, wrap: str = "") -> Any:
     """The method of a typed service that runs an operation.
 
     `wrap` names the response's field that holds the view, where the documented JSON is the bare resource.
     """
     read, write = _reader(operation.command, request.DESCRIPTOR), writer(response)
 
-    async def method(self: Host, request: Any, context: Context) -> Message:
+    async def method(self: Servicer, request: Any, context: Context) -> Message:
         call = CALL.get()
-        view = await operation(self, call, read(request, call))
+        view = await operation(self.dependencies, call, read(request, call))
         if call.replayed:
             context.set_trailing_metadata((("x-request-id", call.request_id), ("idempotent-replayed", "true")))
         if call.etag is not None:
-            view["etag"] = call.etag
+            view = {**view, "etag": call.etag}
         return write({wrap: view} if wrap else view)
 
     return method
@@ -63,9 +61,9 @@ def watch(watch: Watch[Any], request: type[Message], response: type[Message]) ->
     """The method of a typed service that tells what a watch does."""
     read, write = _reader(watch.command, request.DESCRIPTOR), writer(response)
 
-    async def method(self: Watched, request: Any, context: Context) -> AsyncIterator[Message]:
+    async def method(self: Servicer, request: Any, context: Context) -> AsyncIterator[Message]:
         call = CALL.get()
-        async for view in watch(self.news, call, read(request, call)):
+        async for view in watch(self.dependencies.feed, call, read(request, call)):
             yield write(view)
 
     return method

@@ -68,9 +68,9 @@ async def _tell(connection: Connection, webhook: Row) -> None:
         place = {"after_transaction": str(news[-1]["transaction_id"]), "after_id": news[-1]["id"]}
     else:
         # What there was is older than the webhook.
-        place = {"after_transaction": str(webhook["fence"]), "after_id": 0}
+        place = {"after_transaction": str(webhook["horizon"]), "after_id": 0}
     columns = {f"{name}s": [message[name] for message in told] for name in MESSAGE}
-    await connection.one(news_queries.WRITE, {**scope, **place, **columns, "webhook_id": webhook["id"]}, last=True)
+    await connection.one(news_queries.WRITE, {**scope, **place, **columns, "webhook_id": webhook["id"]}, commit=True)
 
 
 async def _messages(connection: Connection, scope: Row, news: Sequence[Row]) -> list[Row]:

@@ -38,7 +38,7 @@ _has_news = exists().where(
     history.c.account_id == webhooks.c.account_id,
     history.c.live == webhooks.c.live,
     tuple_(history.c.transaction_id, history.c.id) > _place,
-    history.c.transaction_id < events.ALL_ENDED_BEFORE,
+    history.c.transaction_id < events.HORIZON,
 )
 
 
@@ -59,7 +59,7 @@ WAITING = Statement(
 )
 # One of them for a transaction, if it still waits and nobody else has it.
 TAKE = Statement(
-    select(webhooks, events.ALL_ENDED_BEFORE.label("fence"))
+    select(webhooks, events.HORIZON.label("horizon"))
     .where(*ONE, _waits)
     .with_for_update(skip_locked=True, key_share=True)
 )
@@ -69,7 +69,7 @@ def _news() -> Statement:
     """The events behind a webhook's place, each with what was before: `names` of members, and their values."""
     # Not what was written before the webhook was there.
     since = and_(*mine(history), history.c.created_at >= bindparam("since", type_=history.c.created_at.type))
-    new = events.news(history, since).subquery("new")
+    new = events.after_position(history, since).subquery("new")
     pair = func.json_each(new.c.changes).table_valued(column("key", Text), column("value", JSON))
     pair = pair.render_derived(name="pair")
     before = literal_column("pair.value -> 'from'", JSON)
@@ -120,7 +120,7 @@ def _tickets_as_of() -> Statement:
         .select_from(first)
         .lateral("undo")
     )
-    members = [c for c in tickets.c if c.name not in ("metadata_words", "transaction_id")]
+    members = [c for c in tickets.c if c.name not in ("metadata_terms", "transaction_id")]
     return Statement(
         select(*members, undo.c.names, undo.c.befores).select_from(
             given.join(tickets, and_(*mine(tickets), tickets.c.id == given.c.ticket_id)).join(undo, true())

@@ -74,7 +74,7 @@ def _create() -> Statement:
     there = select(func.count()).select_from(webhooks).where(*mine(webhooks)).scalar_subquery()
     given = bound(webhooks, "account_id", "live", "id", "url", "events", "secret")
     # Behind which everything is that is written from now on; what is older is known by its time (`NEWS`).
-    place = (events.ALL_ENDED_BEFORE, literal(0, BigInteger))
+    place = (events.HORIZON, literal(0, BigInteger))
     row = select(*given.values(), *place).where(there < MAX_WEBHOOKS)
     return Statement(insert(webhooks).from_select([*given, "transaction_id", "event_id"], row).returning(webhooks))
 

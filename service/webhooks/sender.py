@@ -160,7 +160,7 @@ class Sending:
         is_last = attempt["attempt"] >= _ATTEMPTS
         if is_last and not self._has_long_failed(webhook):
             # Others are taken: it is not for this one to stop them.
-            await connection.one(queries.OVER, attempt, last=True)
+            await connection.one(queries.OVER, attempt, commit=True)
             _log.warning("webhook", webhook=attempt["webhook_id"], message=attempt["event_id"], outcome="given up")
             return
         pause = self._pause(attempt["attempt"], end.retry_after)

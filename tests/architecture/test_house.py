@@ -23,7 +23,7 @@ from service.helpdesk.sla import queries as levels
 from service.idempotency import Creation
 from service.itsm import queries as itsm
 from service.itsm.delivery import queries as deliveries
-from service.server import SERVICES
+from service.server import DESCRIPTORS
 from service.settings import Settings
 from service.storage.statement import Statement
 from service.webhooks import fan_out_queries as news
@@ -75,7 +75,7 @@ def test_only_doors_know_of_transport(dialect: str) -> None:
 
 
 def test_every_served_method_has_a_policy_and_no_other_has() -> None:
-    served = {(descriptor.file.package, method.name) for descriptor in SERVICES for method in descriptor.methods} | {
+    served = {(descriptor.file.package, method.name) for descriptor in DESCRIPTORS for method in descriptor.methods} | {
         ("grpc.reflection.v1alpha", method.name)
         for method in reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"].methods
     }
@@ -84,7 +84,7 @@ def test_every_served_method_has_a_policy_and_no_other_has() -> None:
 
 def test_both_doors_have_the_same_methods() -> None:
     methods: dict[str, dict[str, set[str]]] = {}
-    for descriptor in SERVICES:
+    for descriptor in DESCRIPTORS:
         services = methods.setdefault(descriptor.file.package, {})
         services[descriptor.name] = {method.name for method in descriptor.methods}
     for package in ("tickets.handoff.v1", "tickets.helpdesk.v1", "tickets.itsm.v1"):
@@ -94,7 +94,7 @@ def test_both_doors_have_the_same_methods() -> None:
 def test_no_query_variable_can_stand_in_for_a_path_variable() -> None:
     rules = (
         method.GetOptions().Extensions[annotations_pb2.http]
-        for descriptor in SERVICES
+        for descriptor in DESCRIPTORS
         for method in descriptor.methods
         if descriptor.name == "TicketRest"
     )
@@ -142,7 +142,7 @@ def _statements() -> Iterator[tuple[str, Statement]]:
     yield from _constants("itsm", itsm)
     for mirrored in (True, False):
         yield "itsm", itsm.update_ticket(frozenset({"status"}), mirrored=mirrored)
-    for filters in (frozenset[str](), frozenset({"status"}), frozenset({"metadata_words", "start_date", "end_date"})):
+    for filters in (frozenset[str](), frozenset({"status"}), frozenset({"metadata_terms", "start_date", "end_date"})):
         yield "itsm", itsm.list_tickets(filters)
     yield from _constants("deliveries", deliveries)
     yield from _constants("webhooks", webhooks)
@@ -163,13 +163,13 @@ def _statements() -> Iterator[tuple[str, Statement]]:
         yield "helpdesk", levels.get_ticket_and_terms(scope | {"id"})
         yield "helpdesk", helpdesk.lock_ticket(scope | {"number"})
         yield "helpdesk", helpdesk.update_ticket(scope | {"id"})
-        yield from (("helpdesk", helpdesk.list_tickets(scope, frozenset(), sort, onward=True)) for sort in ORDERS)
-        yield "helpdesk", helpdesk.list_tickets(scope, frozenset(helpdesk._FILTERS), "due_at", onward=False)
-        yield "helpdesk", helpdesk.list_comments(scope | {"id"}, internal=False, onward=True)
+        yield from (("helpdesk", helpdesk.list_tickets(scope, frozenset(), sort, after=True)) for sort in ORDERS)
+        yield "helpdesk", helpdesk.list_tickets(scope, frozenset(helpdesk._FILTERS), "due_at", after=False)
+        yield "helpdesk", helpdesk.list_comments(scope | {"id"}, internal=False, after=True)
         yield "helpdesk", helpdesk.list_events(scope | {"id"}, internal=False)
-        yield "helpdesk", helpdesk.news(of_app="app_id" in scope, internal=False)
+        yield "helpdesk", helpdesk.events_after(of_app="app_id" in scope, internal=False)
     for of_status in (True, False):
-        yield "helpdesk", levels.list_policies(of_status=of_status, onward=not of_status)
+        yield "helpdesk", levels.list_policies(of_status=of_status, after=not of_status)
 
 
 SCOPES = {

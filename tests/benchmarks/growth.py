@@ -20,11 +20,11 @@ from typing import Annotated, Any
 import psycopg
 import typer
 from psycopg.rows import dict_row
+from tests.system import AUDIENCE, ISSUER, Issuer
 from tickets.helpdesk.v1 import service_pb2 as helpdesk_pb2
 
 from service import jsontext, paging
 from service.settings import Settings
-from tests.system import AUDIENCE, ISSUER, Issuer
 
 from . import cpu, grpc_load, loads, stack
 from .about import OURS, about
@@ -314,10 +314,10 @@ def _overload(ground: Ground, plan: Plan) -> Found:
         obeying: (plan.crowd, "obey"),
         f"{plan.crowd:,}, insisting": (plan.crowd, "insist"),
     }
-    patience = str(Settings.model_fields["patience_seconds"].default)
+    patience = str(Settings.model_fields["max_queue_seconds"].default)
     measurements: list[Measurement] = []
     with (
-        ground.service("overload", TICKETS_PATIENCE_SECONDS=patience) as service,
+        ground.service("overload", TICKETS_MAX_QUEUE_SECONDS=patience) as service,
         stack.gateway(ground.directory, service.endpoints) as (url, _),
     ):
         by_grpc = generators.grpc_plan(service.shared, operation, 0, 0)

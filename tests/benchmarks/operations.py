@@ -57,7 +57,7 @@ _CREATED: Mapping[str, str] = {
     **{name: f"'{value}'" for name, value in NEW_TICKET.items() if isinstance(value, str)},
     "status": "'open'",
     "metadata": f"'{json.dumps(NEW_TICKET['metadata'])}'",
-    "metadata_words": f"ARRAY[{', '.join('gen_random_uuid()' for _ in NEW_TICKET['metadata'])}]",
+    "metadata_terms": f"ARRAY[{', '.join('gen_random_uuid()' for _ in NEW_TICKET['metadata'])}]",
 }
 _KEYED = {
     **_CREATED,

@@ -144,7 +144,7 @@ def service(
         "TICKETS_LOG_LEVEL": "info",
         "PYTHONPATH": python_path,
         # What is measured is what it can do; `overload` has the setting's default.
-        "TICKETS_PATIENCE_SECONDS": "10",
+        "TICKETS_MAX_QUEUE_SECONDS": "10",
         **(settings or {}),
     }
     with contextlib.ExitStack() as stack:

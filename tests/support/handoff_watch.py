@@ -22,7 +22,7 @@ from service.local.envoy import Envoy, envoy_config
 from service.local.processes import free_port, wait_for
 from service.server import start
 from service.settings import Settings
-from service.watch import News
+from service.watch import EventFeed
 from support.handoff import Door
 from support.system import AUDIENCE, ISSUER, Credential, Issuer, World
 from support.transports import Grpc, Reply, Rest, _documented, _grpc_failure, rest_reply
@@ -274,7 +274,7 @@ async def doors_of(target: str, directory: Path) -> AsyncIterator[Sequence[Door]
 
 
 @asynccontextmanager
-async def service_here(directory: Path, database_url: str, issuer: Issuer) -> AsyncIterator[tuple[str, News]]:
+async def service_here(directory: Path, database_url: str, issuer: Issuer) -> AsyncIterator[tuple[str, EventFeed]]:
     """A service within this process, which gives tokens no leeway: its address and its watches."""
     target = f"127.0.0.1:{free_port()}"
     settings = Settings(
@@ -284,16 +284,17 @@ async def service_here(directory: Path, database_url: str, issuer: Issuer) -> As
         jwt_issuer=ISSUER,
         jwt_audience=AUDIENCE,
         jwt_leeway_seconds=0,
-        patience_seconds=10,
+        max_queue_seconds=10,
         rate_limit_file=str(directory / f"rate-limits-{uuid4()}"),
         log_level="error",
     )
     async with AsyncExitStack() as stack:
-        server, _, news = await start(settings, stack)
-        yield target, news[0]
-        for one in news:
-            one.close()
-        await server.stop(5)
+        running = await start(settings, stack)
+        feed = running.dialects[0].feed
+        assert feed is not None
+        yield target, feed
+        running.close_feeds()
+        await running.server.stop(5)
 
 
 @asynccontextmanager
@@ -301,7 +302,7 @@ async def lively(
     directory: Path, database_url: str, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Sequence[Door]]:
     """The transports of a service within this process that gives a sign of life twice a second."""
-    monkeypatch.setattr("service.watch._SIGN_SECONDS", 0.5)
+    monkeypatch.setattr("service.watch._HEARTBEAT_SECONDS", 0.5)
     # A test before may have left its logger a file that is closed by now.
     structlog.reset_defaults()
     monkeypatch.setattr("service.transport.interceptor._log", structlog.get_logger())

@@ -12,13 +12,16 @@ from service import migrations
 from service.access.policy import Caller
 from service.admin import operations as admin
 from service.directory import METADATA
-from service.itsm import operations
+from service.itsm import operations, tables
 from service.itsm.delivery.queue import Deliveries
+from service.itsm.dependencies import ItsmDependencies
 from service.local.processes import wait_for
 from service.operation import Call
+from service.outbound import Outbound
 from service.settings import Settings
 from service.storage.database import Database
 from service.vault import Vault
+from service.watch import EventFeed
 from support.emulators.freshservice import Freshservice
 from support.emulators.http import Request, Response, Server
 from support.emulators.vendors import FRESHSERVICE, Vendor
@@ -169,19 +172,31 @@ class Process:
         )
         self.world = world
         self.database = Database(self.settings, METADATA)
-        self.deliveries = Deliveries(self.settings, self.database, Vault(self.settings))
+        vault = Vault(self.settings)
+        self.deliveries = Deliveries(self.settings, self.database, vault)
+        self.outbound = Outbound(self.settings)
+        self.dependencies = ItsmDependencies(
+            settings=self.settings,
+            database=self.database,
+            vault=vault,
+            feed=EventFeed(self.database, tables.events, self.settings.max_watches),
+            deliveries=self.deliveries,
+            outbound=self.outbound,
+        )
 
     async def create(self, program: Program, key: str | None = None, *, linked: bool = True, **members: Any) -> Any:
         call = self._call("CreateTicket", program, key, linked, {**TICKET, **members})
-        return await operations.create_ticket(self, call, {"header": call.headers(), "body": call.body})
+        return await operations.create_ticket(self.dependencies, call, {"header": call.headers(), "body": call.body})
 
     async def update(self, program: Program, ticket: Any, *, linked: bool = True, **changes: Any) -> Any:
         call = self._call("UpdateTicket", program, None, linked, changes)
-        return await operations.update_ticket(self, call, {"path": {"ticket_id": str(ticket["id"])}, "body": changes})
+        return await operations.update_ticket(
+            self.dependencies, call, {"path": {"ticket_id": str(ticket["id"])}, "body": changes}
+        )
 
     async def get(self, program: Program, ticket: Any) -> Any:
         call = self._call("GetTicket", program, None, True, None)
-        return await operations.get_ticket(self, call, {"path": {"ticket_id": str(ticket["id"])}})
+        return await operations.get_ticket(self.dependencies, call, {"path": {"ticket_id": str(ticket["id"])}})
 
     async def work(self) -> None:
         """One turn of the background, to its end; what waits for its pause need not."""
@@ -215,6 +230,7 @@ async def processes(world: World, number: int) -> AsyncIterator[list[Process]]:
         for process in running:
             await process.database.open()
             stack.push_async_callback(process.database.close)
+            stack.push_async_callback(process.outbound.close)
             stack.push_async_callback(process.deliveries.close)
         yield running
 

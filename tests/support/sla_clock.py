@@ -54,7 +54,7 @@ class Desk:
         return self.connection.execute(sql, [ticket_id]).fetchall()
 
     def was_told(self, ticket_id: str, event: str) -> bool:
-        sql = "SELECT 1 FROM helpdesk_tickets WHERE id = %s AND %s = ANY(sla_told)"
+        sql = "SELECT 1 FROM helpdesk_tickets WHERE id = %s AND %s = ANY(sla_emitted)"
         return self.connection.execute(sql, [ticket_id, event]).fetchone() is not None
 
     def events(self, ticket_id: str) -> list[tuple[str, str | None]]:

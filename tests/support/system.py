@@ -21,9 +21,10 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from service.admin import operations as admin
-from service.admin.direct import AnyOperation, Operator, as_operator
+from service.admin.direct import as_operator
 from service.directory import METADATA
 from service.local.processes import free_port, wait_for
+from service.operation import Dependencies, Operation
 from service.settings import Settings
 from service.storage.database import Database
 from service.vault import Vault
@@ -89,7 +90,7 @@ def run_service(directory: Path, database_url: str, issuer: Issuer, **settings: 
         "rate_limit_writes": "100000/100000",
         "drain_notice_seconds": 0,
         # A busy test machine is no overload.
-        "patience_seconds": 10,
+        "max_queue_seconds": 10,
         "encryption_keys": ENCRYPTION_KEY,
         "allow_private_targets": True,
         "delivery_pause_seconds": 0.1,
@@ -149,12 +150,14 @@ class World:
         )
         self._database: Database | None = None
 
-    async def operate(self, operation: AnyOperation, **body: Any) -> Any:
+    async def operate(self, operation: Operation[Any], **body: Any) -> Any:
         """Run an operator's operation."""
         if self._database is None:
             self._database = Database(self._settings, METADATA)
             await self._database.open()
-        return await as_operator(Operator(self._database, Vault(self._settings), self._settings), operation, body)
+        vault = Vault(self._settings)
+        dependencies = Dependencies(settings=self._settings, database=self._database, vault=vault)
+        return await as_operator(dependencies, operation, body)
 
     async def close(self) -> None:
         """Give back the connection that operations ran on."""

@@ -141,7 +141,7 @@ class Reply:
         assert self.status == expected, f"{self.status}: {self.body}"
         return self.body
 
-    def failed(self, reason: str, words: str | None = None, *, paths: Sequence[str] | None = None) -> Any:
+    def failed(self, reason: str, message: str | None = None, *, paths: Sequence[str] | None = None) -> Any:
         """Check that it failed for this reason, in the documented shape; returns the body."""
         code, http, itsm_http = FAILURES[reason]
         if self.transport == "grpc":
@@ -156,17 +156,17 @@ class Reply:
             assert self.status == expected, f"{self.status}: {self.body}"
             assert self.body["code"] == reason
             assert self.body["error"]
-        if words is not None:
-            assert self.words() == words
+        if message is not None:
+            assert self.message() == message
         if paths is not None:
             assert [issue["path"] for issue in self.issues()] == list(paths)
         return self.body
 
-    def words(self) -> str:
+    def message(self) -> str:
         """The words for a person."""
         name = "detail" if self.transport == "rest" and self.api == "itsm" else "error"
-        words: str = self.body[name]
-        return words
+        text: str = self.body[name]
+        return text
 
     def issues(self) -> list[dict[str, str]]:
         """The problems of a validation error as path and message."""

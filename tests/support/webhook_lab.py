@@ -14,13 +14,15 @@ import psycopg
 
 from service.access.policy import Caller
 from service.directory import METADATA
-from service.itsm import operations, webhooks
+from service.itsm import operations, tables, webhooks
 from service.itsm.delivery.queue import Deliveries
-from service.operation import Call, Errand, Operation
+from service.itsm.dependencies import ItsmDependencies
+from service.operation import Call, Operation
 from service.outbound import Outbound
 from service.settings import Settings
 from service.storage.database import Database
 from service.vault import Vault
+from service.watch import EventFeed
 from service.webhooks import fan_out
 from service.webhooks.sender import Sending
 from support.emulators.http import Request, Response, Server
@@ -46,13 +48,21 @@ class Process:
         self.outbound = Outbound(settings)
         self.deliveries = Deliveries(settings, self.database, self.vault)
         self.sending = Sending(settings, self.vault, self.outbound)
+        self.dependencies = ItsmDependencies(
+            settings=settings,
+            database=self.database,
+            vault=self.vault,
+            feed=EventFeed(self.database, tables.events, settings.max_watches),
+            deliveries=self.deliveries,
+            outbound=self.outbound,
+        )
 
-    async def do(self, account: Account, operation: "Operation[Any] | Errand[Any, Any]", **given: Any) -> Any:
+    async def do(self, account: Account, operation: Operation[Any], **given: Any) -> Any:
         """Run a use case for an account: what is given stands for the path and for the body."""
         caller = Caller("a key", frozenset(), account_id=account.id, live=account.live)
         call = Call(("tickets.itsm.v1", ""), "a request", None, caller)
         path = {name: given.pop(name) for name in ("ticket_id", "webhook_id", "delivery_id") if name in given}
-        return await operation(self, call, {"path": path, "body": given, "header": {}})
+        return await operation(self.dependencies, call, {"path": path, "body": given, "header": {}})
 
     async def register(self, account: Account, url: str, events: list[str] = EVENTS) -> Any:
         """A webhook."""

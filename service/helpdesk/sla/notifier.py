@@ -46,7 +46,7 @@ async def _tell(connection: Connection, ticket: Row) -> None:
         # Such as a time zone that this host does not know: one ticket must not hold up all others.
         _log.exception("sla", ticket=ticket["id"])
         ticket, ahead = {**ticket, "sla_look_at": row["now"] + _LATER}, []
-    names = ("tenant_id", "id", "due_at", "first_response_due_at", "sla_told", "sla_look_at")
+    names = ("tenant_id", "id", "due_at", "first_response_due_at", "sla_emitted", "sla_look_at")
     kept |= {name: ticket[name] for name in names}
     if ticket["due_at"] == was_due_at:
         await connection.one(queries.SET_LOOK, kept)
@@ -55,7 +55,7 @@ async def _tell(connection: Connection, ticket: Row) -> None:
         await connection.one(queries.SET_DUE, {**kept, "kind": "ticket.updated", "changes": changes})
     while ahead and ahead[0].at < row["now"]:
         news, *ahead = ahead
-        kept |= {"sla_told": [*kept["sla_told"], news.name], "sla_look_at": look_at(ahead)}
+        kept |= {"sla_emitted": [*kept["sla_emitted"], news.name], "sla_look_at": look_at(ahead)}
         changes = _changes("sla", None, {"target": news.target, "due_at": news.due_at})
         await connection.one(queries.TELL, {**kept, "kind": f"sla.{news.kind}", "changes": changes})
 

@@ -36,11 +36,11 @@ async def list_sla_policies(connection: Connection, call: Call, command: ListSla
     query, tenant = command.query, _tenant(call)
     given = {} if query.status is None else {"status": query.status}
     binding = jsontext.dump(["helpdesk SLA policies", {**tenant, **given}]).decode()
-    behind = {}
+    after = {}
     if query.cursor is not None:
-        (behind["behind_id"],) = paging.place(query.cursor, binding, _BY_ID)
-    statement = queries.list_policies(of_status="status" in given, onward="behind_id" in behind)
-    rows = await connection.all(statement, {**tenant, **given, **behind, "rows": query.limit + 1})
+        (after["after_id"],) = paging.decode(query.cursor, binding, _BY_ID)
+    statement = queries.list_policies(of_status="status" in given, after="after_id" in after)
+    rows = await connection.all(statement, {**tenant, **given, **after, "rows": query.limit + 1})
     page, next_cursor = paging.cut(rows, query.limit, binding, "id")
     return {"sla_policies": [views.policy(row) for row in page], "next_cursor": next_cursor}
 
@@ -100,7 +100,7 @@ async def update_calendar(connection: Connection, call: Call, command: UpdateCal
         "actor": call.caller.subject,
     }
     (calendar,) = await connection.all(queries.SET_CALENDAR, values)
-    await connection.all(queries.LOOK_AGAIN_AT_BUSINESS_HOURS, _tenant(call), last=True)
+    await connection.all(queries.LOOK_AGAIN_AT_BUSINESS_HOURS, _tenant(call), commit=True)
     return views.calendar(calendar)
 
 

@@ -113,7 +113,7 @@ def _tell(**more: ColumnElement[Any]) -> Statement:
     return Statement(select(ticket.c.id).add_cte(event))
 
 
-_LOOK = ("first_response_due_at", "sla_told", "sla_look_at")
+_LOOK = ("first_response_due_at", "sla_emitted", "sla_look_at")
 TELL = _tell()
 SET_DUE = _tell(
     due_at=queries.bound("due_at"),
@@ -164,13 +164,13 @@ UPDATE_POLICY = Statement(
 
 
 @lru_cache(maxsize=4)
-def list_policies(*, of_status: bool, onward: bool) -> Statement:
+def list_policies(*, of_status: bool, after: bool) -> Statement:
     """`rows` policies of the tenant, newest first."""
     conditions = [policies.c.tenant_id == queries.bound("tenant_id")]
     if of_status:
         conditions.append(policies.c.status == bindparam("status", type_=Text))
-    if onward:
-        conditions.append(policies.c.id < bindparam("behind_id", type_=Text))
+    if after:
+        conditions.append(policies.c.id < bindparam("after_id", type_=Text))
     page = select(policies).where(*conditions).order_by(policies.c.id.desc())
     return Statement(page.limit(bindparam("rows", type_=Integer)))
 

@@ -95,7 +95,7 @@ def outlook(ticket: Mapping[str, Any], terms: Terms) -> Outlook:
     told, ahead = [], []
     for promise in _promises(ticket, terms):
         for event in _events(ticket, terms, promise):
-            if event.name in ticket["sla_told"] and event.at <= terms.now:
+            if event.name in ticket["sla_emitted"] and event.at <= terms.now:
                 told.append(event.name)
             # Nobody is warned of what is done.
             elif promise.met_at is None or (event.kind == "breached" and event.at < promise.met_at):

@@ -45,7 +45,7 @@ async def on_create(connection: Connection, ticket: Mapping[str, Any], *, resolv
         "sla_policy_given": given is not None,
         "due_at_given": ticket["due_at"] is not None,
         "paused_at": terms.now if ticket["status"] == "pending" else None,
-        "sla_told": [],
+        "sla_emitted": [],
     }
     return looked_at(begun | targets.dues(begun, terms, anew=True), terms)
 
@@ -86,7 +86,7 @@ async def on_change(
 def looked_at(ticket: Row, terms: Terms) -> Row:
     """The ticket with what the background needs to know: what was emitted, and when to look again."""
     told, ahead = targets.outlook(ticket, terms)
-    return {**ticket, "sla_told": told, "sla_look_at": look_at(ahead)}
+    return {**ticket, "sla_emitted": told, "sla_look_at": look_at(ahead)}
 
 
 def _require_active(row: Row) -> None:

@@ -10,12 +10,12 @@ import structlog
 
 from service.itsm.delivery.breaker import Breaker
 from service.providers.port import (
-    External,
-    NewExternal,
+    ExternalTicket,
+    LinkBrokenError,
+    NewExternalTicket,
     Provider,
     RejectedError,
     UnavailableError,
-    UnlinkedError,
 )
 
 # Who did not answer for that long counts as one who fails.
@@ -29,15 +29,15 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a delivery did not end; `maybe_done` where nobody knows whether it was done."""
+    """Why a delivery did not end; `in_doubt` where nobody knows whether it was done."""
 
     why: str
-    maybe_done: bool
+    in_doubt: bool
     retry_after: float | None = None
     for_good: bool = False
 
 
-async def made_before(provider: Provider, new: NewExternal) -> External | None:
+async def find_existing(provider: Provider, new: NewExternalTicket) -> ExternalTicket | None:
     """The ticket that somebody may have made before, who may not have come to bring it to its status."""
     found = await _find(provider, new.key)
     if found is not None and new.status != _FIRST_STATUS:
@@ -46,7 +46,7 @@ async def made_before(provider: Provider, new: NewExternal) -> External | None:
     return found
 
 
-async def _find(provider: Provider, key: str) -> External | None:
+async def _find(provider: Provider, key: str) -> ExternalTicket | None:
     """The ticket that the provider may have. A search that it rejects says nothing of that."""
     try:
         return await provider.find(key)
@@ -54,7 +54,7 @@ async def _find(provider: Provider, key: str) -> External | None:
         raise UnavailableError(str(error), done=None) from error
 
 
-async def answer_of(asked: Awaitable[T], breaker: Breaker, until: float, *, maybe_done: bool) -> T | Failure:
+async def call_provider(asked: Awaitable[T], breaker: Breaker, until: float, *, in_doubt: bool) -> T | Failure:
     """What a provider answers, or why it does not; its breaker is told."""
     begun = asyncio.get_running_loop().time()
     try:
@@ -62,24 +62,24 @@ async def answer_of(asked: Awaitable[T], breaker: Breaker, until: float, *, mayb
             answer = await asked
     except UnavailableError as error:
         breaker.ended(well=False)
-        return Failure(str(error), maybe_done or error.done is None, error.retry_after)
+        return Failure(str(error), in_doubt or error.done is None, error.retry_after)
     except (TimeoutError, asyncio.CancelledError) as error:
         # Who has little time, or leaves soon, says nothing of the provider.
         if asyncio.get_running_loop().time() - begun >= _SLOW_SECONDS:
             breaker.ended(well=False)
         if isinstance(error, asyncio.CancelledError):
             raise
-        return Failure("no answer in time", maybe_done=True)
-    except UnlinkedError as error:
+        return Failure("no answer in time", in_doubt=True)
+    except LinkBrokenError as error:
         breaker.ended(well=True)
-        return Failure(str(error), maybe_done)
+        return Failure(str(error), in_doubt)
     except RejectedError as error:
         breaker.ended(well=True)
-        return Failure(str(error), maybe_done, for_good=True)
+        return Failure(str(error), in_doubt, for_good=True)
     except Exception:
         # An adapter that breaks on an answer, or an address that httpx breaks on: the ticket is not the reason.
         _log.exception("provider", outcome="internal")
         breaker.ended(well=False)
-        return Failure("internal", maybe_done=True)
+        return Failure("internal", in_doubt=True)
     breaker.ended(well=True)
     return answer

@@ -55,7 +55,7 @@ _OURS = (
 )
 _free = or_(deliveries.c.leased_until.is_(None), deliveries.c.leased_until < func.now())
 # Whoever had it before and did not say how it ended may have done it.
-_maybe_done = or_(deliveries.c.maybe_done, deliveries.c.leased_until.is_not(None))
+_maybe_done = or_(deliveries.c.in_doubt, deliveries.c.leased_until.is_not(None))
 
 
 def _url_of(account_id: ColumnElement[Any]) -> ColumnElement[Any]:
@@ -66,7 +66,7 @@ _leased = {
     "lease": bindparam("lease", type_=Uuid),
     "leased_until": in_seconds("lease_seconds"),
     "attempts": deliveries.c.attempts + 1,
-    "maybe_done": _maybe_done,
+    "in_doubt": _maybe_done,
     "asked_url": case((_maybe_done, deliveries.c.asked_url), else_=_url_of(deliveries.c.account_id)),
 }
 
@@ -193,7 +193,7 @@ _woken = _wake(_gone)
 DROP_DELIVERY = Statement(select(_gone.c.id).add_cte(_woken))
 
 _failure = {
-    **bound(deliveries, "maybe_done", "last_error", "state"),
+    **bound(deliveries, "in_doubt", "last_error", "state"),
     "next_attempt_at": in_seconds("pause"),
     "lease": null(),
     "leased_until": null(),

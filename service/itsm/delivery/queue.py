@@ -24,14 +24,14 @@ from service.itsm import metadata
 from service.itsm.commands import NewTicket
 from service.itsm.delivery import queries
 from service.itsm.delivery.breaker import Breaker
-from service.itsm.delivery.provider_calls import Failure, answer_of, made_before
+from service.itsm.delivery.provider_calls import Failure, call_provider, find_existing
 from service.itsm.queries import CREATE, GET
 from service.operation import Call
 from service.providers import provider
 from service.providers.port import (
     MEMBERS,
     Link,
-    NewExternal,
+    NewExternalTicket,
     Provider,
     UnavailableError,
 )
@@ -230,7 +230,7 @@ class Deliveries:
             # As broad as the work it repeats: one delivery must not end all that are under way.
             _log.exception("delivery", delivery=str(delivery["id"]), outcome="internal")
             with suppress(TicketError):
-                await self._fail(delivery, Failure("internal", maybe_done=True))
+                await self._fail(delivery, Failure("internal", in_doubt=True))
 
     async def _create(self, delivery: Row, until: float) -> Row | None:
         """The ticket, here and there or here alone; None if somebody else has taken it over, or answered its key.
@@ -244,10 +244,10 @@ class Deliveries:
         members = _members_of(delivery)
         if delivery["is_requeued"] and delivery["is_kept"]:
             members = await self._by_now(delivery, members)
-        new = NewExternal(str(delivery["ticket_id"]), *(members[name] for name in MEMBERS))
+        new = NewExternalTicket(str(delivery["ticket_id"]), *(members[name] for name in MEMBERS))
 
         async def ask(provider: Provider, name: str) -> _Whereabouts:
-            found = await made_before(provider, new) if delivery["maybe_done"] else None
+            found = await find_existing(provider, new) if delivery["in_doubt"] else None
             return _external(name, *(found or await provider.create(new)))
 
         outcome = await self._ask(delivery, ask, until)
@@ -276,7 +276,7 @@ class Deliveries:
             "id": delivery["ticket_id"],
             "live": True,
             "metadata": metadata_text,
-            "metadata_words": metadata.words(delivery["account_id"], True, metadata_text),
+            "metadata_terms": metadata.index_terms(delivery["account_id"], True, metadata_text),
         }
         is_keyed = delivery["idempotency_key"] is not None
         try:
@@ -334,30 +334,30 @@ class Deliveries:
 
         `of` is the ticket that it has to have: at another address the same id is somebody else's.
         """
-        account_id, maybe_done = delivery["account_id"], delivery["maybe_done"]
+        account_id, in_doubt = delivery["account_id"], delivery["in_doubt"]
         row = await self._database.one(queries.LINK, {"account_id": account_id})
-        is_doubtful = maybe_done and delivery["kind"] == "create"
+        is_doubtful = in_doubt and delivery["kind"] == "create"
         if is_doubtful and delivery["asked_url"] not in (None, row and row["url"]):
             why = "the account has another provider by now, or none, and the one before may have the ticket"
-            return Failure(why, maybe_done, for_good=delivery["is_kept"])
+            return Failure(why, in_doubt, for_good=delivery["is_kept"])
         if row is None:
             return None
         if of is not None and not _has(row, of):
-            return Failure("the account has another provider by now", maybe_done, for_good=True)
+            return Failure("the account has another provider by now", in_doubt, for_good=True)
         try:
             link = self._link(row)
         except SealedError:
-            return Failure("the credential cannot be decrypted", maybe_done)
+            return Failure("the credential cannot be decrypted", in_doubt)
         if _now() >= until:
-            return Failure("no time was left to ask it", maybe_done)
+            return Failure("no time was left to ask it", in_doubt)
         breaker = self._breakers.setdefault((account_id, link.url), Breaker())
         if not breaker.allows():
-            return Failure("the provider failed too often just now", maybe_done)
+            return Failure("the provider failed too often just now", in_doubt)
 
         async def asked() -> T:
             return await ask(provider(self._client, link), link.provider)
 
-        return await answer_of(asked(), breaker, until, maybe_done=maybe_done)
+        return await call_provider(asked(), breaker, until, in_doubt=in_doubt)
 
     def _link(self, row: Row) -> Link:
         options = jsontext.parse(row["options"].text.encode())
@@ -369,13 +369,13 @@ class Deliveries:
     def _failure_row(self, delivery: Row, failure: Failure) -> dict[str, Any]:
         """What is written down of a failure: when it is tried again, or that it is not."""
         pause = min(self._first_pause * 2.0 ** min(delivery["attempts"] - 1, 30), _LONGEST_PAUSE)
-        if not failure.maybe_done:  # a provider's search needs its time to know a ticket
+        if not failure.in_doubt:  # a provider's search needs its time to know a ticket
             pause *= random.uniform(0.5, 1)  # noqa: S311 - spreads attempts, guards nothing
         is_over = failure.for_good or delivery["attempts"] >= _MOST_ATTEMPTS
         return {
             "state": "dead" if is_over else "queued",
             "pause": max(pause, min(failure.retry_after or 0, _LONGEST_PAUSE)),
-            "maybe_done": failure.maybe_done,
+            "in_doubt": failure.in_doubt,
             "last_error": failure.why.replace("\0", ""),
         }
 

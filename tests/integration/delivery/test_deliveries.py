@@ -36,7 +36,7 @@ def check_rejected(reply: Reply, words: str = WORDS) -> None:
     if reply.transport == "rest":
         assert (reply.status, reply.body) == (400, {"detail": words})
         return
-    assert (reply.status, reply.words()) == (grpc.StatusCode.FAILED_PRECONDITION, words)
+    assert (reply.status, reply.message()) == (grpc.StatusCode.FAILED_PRECONDITION, words)
     info: Any = reply.details["google.rpc.ErrorInfo"]
     assert info.reason == "provider_rejected"
 

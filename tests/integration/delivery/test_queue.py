@@ -312,7 +312,7 @@ async def test_what_breaks_here_is_written_down_and_tried_again(
             await process.update(program, ticket, subject="Changed")
             other = await process.create(program, "key", subject="Other")
             assert {name: other[name] for name in NOWHERE} == NOWHERE
-            queued = "SELECT kind, state, last_error, maybe_done FROM provider_deliveries ORDER BY kind"
+            queued = "SELECT kind, state, last_error, in_doubt FROM provider_deliveries ORDER BY kind"
             expected = [("create", "queued", "internal", True), ("update", "queued", "internal", True)]
             assert apart.rows(queued) == expected
             assert {line["outcome"] for line in logs} == {"internal"}
@@ -345,6 +345,6 @@ async def test_who_has_no_time_left_asks_nobody(
             patch.setattr(code, "_WAIT_SECONDS", -1.0)
             ticket = await process.create(program)
         assert len(desk.requests) == 1
-        assert apart.rows("SELECT maybe_done FROM provider_deliveries") == [(False,)]
+        assert apart.rows("SELECT in_doubt FROM provider_deliveries") == [(False,)]
         await process.work_off()
         assert (await process.get(program, ticket))["external_ticket_id"] == str(desk.tickets[1]["id"])

@@ -110,7 +110,7 @@ REJECTED: list[tuple[Vendor, dict[str, Any], dict[str, str], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("vendor", "members", "options", "words"), REJECTED, ids=[one[0].name for one in REJECTED])
+@pytest.mark.parametrize(("vendor", "members", "options", "terms"), REJECTED, ids=[one[0].name for one in REJECTED])
 async def test_a_rejected_creation_keeps_nothing(
     apart: World, process: Process, vendor: Vendor, members: dict[str, Any], options: dict[str, str], words: str
 ) -> None:

@@ -236,8 +236,8 @@ async def large(world: World) -> tuple[UUID, UUID]:
     [
         ({}, "newest_idx"),
         ({"status": "open"}, "open_idx"),
-        ({"words": "'word17':*"}, "words_idx"),
-        ({"words_or_number": None, "words": "'17':*", "number": 17}, "words_idx"),
+        ({"terms": "'word17':*"}, "terms_idx"),
+        ({"terms_or_number": None, "terms": "'17':*", "number": 17}, "terms_idx"),
         ({"assignee": None}, "assignee_idx"),
         ({"milestone": UUID(MILESTONE)}, "milestone_idx"),
         ({"updated_since": "2026-11-01T00:00:00Z"}, "changed_idx"),
@@ -249,7 +249,7 @@ def test_every_list_is_served_by_an_index(
 ) -> None:
     project_id, user_id = large
     given = {**filters, **({"assignee": user_id} if "assignee" in filters else {})}
-    names = frozenset(filters) - {"number"} - ({"words"} if "words_or_number" in filters else set())
+    names = frozenset(filters) - {"number"} - ({"terms"} if "terms_or_number" in filters else set())
     statement = queries.list_tickets(names, after=False, of_project=True)
     found = plan(world, statement, project_id=project_id, user_id=user_id, limit=21, **given)
     assert f"handoff_{'roles' if index == 'assignee_idx' else 'tickets'}_{index}" in found, found

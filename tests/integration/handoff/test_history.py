@@ -90,6 +90,6 @@ async def test_a_cursor_made_up_is_refused(transport: Door, world: World) -> Non
     who, ticket = await filed(transport, world)
     path = {"project_id": ticket["project_id"], "ticket_id": ticket["id"]}
     for version in (2**31, 2**63, -1, "x", None):
-        cursor = paging.cursor(f"handoff events {ticket['project_id']} {ticket['id']}", version)
+        cursor = paging.encode(f"handoff events {ticket['project_id']} {ticket['id']}", version)
         reply = await transport.call("handoff.events", who, path=path, query={"cursor": cursor})
         reply.failed("validation_error", paths=["cursor"])

@@ -152,7 +152,7 @@ async def test_a_service_that_stops_ends_its_watches_and_others_go_on(
 async def test_without_a_database_a_watch_ends_and_is_resumed_when_it_is_back(
     directory: Path, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.watch._SIGN_SECONDS", 0.5)
+    monkeypatch.setattr("service.watch._HEARTBEAT_SECONDS", 0.5)
     postgres = EmbeddedPostgres(directory / "fickle-watched", settings={"fsync": "off"})
     await asyncio.to_thread(postgres.start)
     try:
@@ -211,7 +211,7 @@ async def test_who_leaves_makes_room(directory: Path, database_url: str, issuer:
                 async with admitted(transport, who, project_id) as watch:
                     for other in transports:
                         async with Watch(other, who, project_id) as too_many:
-                            reply = await too_many.refused("unavailable", words="Too many watch at once")
+                            reply = await too_many.refused("unavailable", message="Too many watch at once")
                         if other.name == "rest":
                             assert reply.headers["retry-after"] == "5"
                         else:
@@ -249,7 +249,7 @@ async def test_watches_are_not_among_the_calls_in_hand(
 ) -> None:
     project_id, who = await place(world)
     address = f"127.0.0.1:{free_port()}"
-    with run_service(directory, database_url, issuer, max_calls=1, metrics_listen=address) as service:
+    with run_service(directory, database_url, issuer, max_concurrent_calls=1, metrics_listen=address) as service:
         async with grpc.aio.insecure_channel(service.target) as channel:
             rpc = Grpc(channel)
             async with Watch(rpc, who, project_id) as one, Watch(rpc, who, project_id) as other:
@@ -261,4 +261,4 @@ async def test_watches_are_not_among_the_calls_in_hand(
                 async with httpx.AsyncClient() as client:
                     text = (await client.get(f"http://{address}/metrics")).text
     gauges = {sample.name: sample.value for family in text_string_to_metric_families(text) for sample in family.samples}
-    assert gauges["tickets_calls_in_hand"] == 0
+    assert gauges["tickets_requests_in_flight"] == 0

@@ -217,20 +217,20 @@ async def test_under_load_every_watcher_is_told_everything_once_and_in_order(
 # Soon
 
 
-async def test_who_begins_while_the_service_looks_for_news_hears_of_them_too(
+async def test_who_begins_while_the_service_looks_for_events_hears_of_them_too(
     directory: Path, database_url: str, issuer: Issuer, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And soon: not only with the next sign of life."""
     (project_id, who), (other_project, other) = await place(world), await place(world)
     asked, go_on = asyncio.Event(), asyncio.Event()
     async with (
-        service_here(directory, database_url, issuer) as (target, news),
+        service_here(directory, database_url, issuer) as (target, feed),
         grpc.aio.insecure_channel(target) as channel,
     ):
-        rpc, look = Grpc(channel), news.database.one
+        rpc, look = Grpc(channel), feed.database.one
 
         async def look_late(statement: Any, *arguments: Any, **options: Any) -> Any:
-            if statement is news._ask:
+            if statement is feed._scopes_with_events:
                 asked.set()
                 await go_on.wait()
             return await look(statement, *arguments, **options)
@@ -239,7 +239,7 @@ async def test_who_begins_while_the_service_looks_for_news_hears_of_them_too(
             await earlier.message()
             await created(rpc, other, other_project)
             await earlier.event()
-            monkeypatch.setattr(news.database, "one", look_late)
+            monkeypatch.setattr(feed.database, "one", look_late)
             await asked.wait()
             async with Watch(rpc, who, project_id) as watch:
                 await watch.message()

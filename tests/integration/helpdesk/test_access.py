@@ -46,7 +46,7 @@ async def test_each_operation_needs_its_scope(transport: Door, world: World, ope
     else:
         reply.failed("missing_scope")
         needed = "read" if "read" in OPERATIONS[operation][1] else "write"
-        assert reply.words() == f"Token missing required scope: helpdesk:{needed}"
+        assert reply.message() == f"Token missing required scope: helpdesk:{needed}"
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)

@@ -20,7 +20,7 @@ def crowd(world: World) -> str:
     tenant_id = f"ten_{uuid4().hex}"
     world.run(
         "INSERT INTO helpdesk_tickets (tenant_id, id, app_id, number, title, type, status, priority, submitted_by_id,"
-        " tags, tag_words, source, source_type, created_by, updated_by, created_at, updated_at, due_at, is_deleted)"
+        " tags, tag_terms, source, source_type, created_by, updated_by, created_at, updated_at, due_at, is_deleted)"
         " SELECT %s, 'tkt_' || lpad((n * 17 %% 40)::text, 26, '0'), CASE WHEN n %% 2 = 0 THEN 'app_1' END, n,"
         " 'Word ' || n, 'incident', CASE WHEN n %% 3 = 0 THEN 'pending' ELSE 'open' END,"
         " (ARRAY['low', 'medium', 'high', 'urgent'])[1 + n / 4 %% 4], 'per_1', '[\"vpn\"]', '{#vpn}', 'edm', 'api',"
@@ -85,8 +85,8 @@ async def test_a_ticket_moves_only_in_the_orders_that_its_change_touches(transpo
     cursors = {sort: await cursor_of(transport, person, sort=sort) for sort in SORTS}
     path = {"id": made[1]["id"]}
     (await transport.call("helpdesk.update", person, path=path, body={"title": "B"})).succeeded()
-    onward = {sort: await letters(transport, person, sort=sort, cursor=cursor) for sort, cursor in cursors.items()}
-    assert onward == {
+    after = {sort: await letters(transport, person, sort=sort, cursor=cursor) for sort, cursor in cursors.items()}
+    assert after == {
         "-created_at": "cBa",
         "created_at": "Bcd",
         "-updated_at": "ca",

@@ -50,7 +50,7 @@ def large(world: World) -> Iterator[psycopg.Connection[Any]]:
         connection.execute("SET LOCAL maintenance_work_mem = '512MB'")
         connection.execute(
             "INSERT INTO helpdesk_tickets (tenant_id, id, app_id, number, title, type, status, priority, category,"
-            " submitted_by_id, assigned_to_id, team_id, tags, tag_words, source, source_type, created_by, updated_by,"
+            " submitted_by_id, assigned_to_id, team_id, tags, tag_terms, source, source_type, created_by, updated_by,"
             " created_at, updated_at, due_at)"
             " SELECT CASE WHEN n <= %s THEN 'large' ELSE 'small' || n END, 'tkt_' || lpad(n::text, 26, '0'),"
             " 'app_' || nullif(n %% 5, 0), n, 'Title word' || n %% 1000, 'incident', CASE WHEN n %% 99 = 1 THEN"
@@ -63,7 +63,7 @@ def large(world: World) -> Iterator[psycopg.Connection[Any]]:
             " FROM generate_series(1, %s) n",
             (ROWS, ROWS, ROWS, ROWS + 1000),
         )
-        connection.execute("SELECT gin_clean_pending_list('helpdesk_tickets_words_idx')")
+        connection.execute("SELECT gin_clean_pending_list('helpdesk_tickets_terms_idx')")
         connection.execute("ANALYZE helpdesk_tickets")
         yield connection
         # Nobody else ever sees them.
@@ -81,9 +81,9 @@ def plan(
     wanted = TicketQuery.model_validate(query)
     filters = operations._filters(wanted)
     statement = queries.list_tickets(
-        frozenset(scope), frozenset(filters), wanted.sort, onward=place is not None, with_deleted=False
+        frozenset(scope), frozenset(filters), wanted.sort, after=place is not None, with_deleted=False
     )
-    given = {**scope, **filters, "rows": 21, "words": tsquery(wanted.q or "")}
+    given = {**scope, **filters, "rows": 21, "terms": tsquery(wanted.q or "")}
     if place is not None:
         given["behind_key"], given["behind_id"] = place
     values = [given[name] if name in given else statement._constants[name] for name in statement.names]

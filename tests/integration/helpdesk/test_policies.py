@@ -75,7 +75,7 @@ def is_taken(reply: Reply) -> bool:
         return False
     assert reply.status == (409 if reply.transport == "rest" else grpc.StatusCode.ALREADY_EXISTS), reply
     assert reply.body["code"] == "already_exists"
-    assert reply.words() == "There is an active SLA policy for this priority and type already"
+    assert reply.message() == "There is an active SLA policy for this priority and type already"
     return True
 
 

@@ -208,12 +208,12 @@ PLACE = {"after_transaction": "100000", "after_id": 0, "rows": 200, "key_id": uu
 @pytest.mark.parametrize(
     ("statement", "given"),
     [
-        (Statement(events.any_news(tables.events)), {"scopes": [ACCOUNT], "since": "100001"}),
-        (queries.NEWS, {"account_id": ACCOUNT, "live": True, **PLACE}),
+        (Statement(events.scopes_with_events(tables.events)), {"scopes": [ACCOUNT], "since": "100001"}),
+        (queries.EVENTS_AFTER, {"account_id": ACCOUNT, "live": True, **PLACE}),
     ],
-    ids=["any news", "news"],
+    ids=["scopes with events", "events after"],
 )
-def test_a_look_for_news_reads_little_however_much_there_was(
+def test_a_look_for_events_reads_little_however_much_there_was(
     large: psycopg.Connection[Any], statement: Statement, given: dict[str, Any]
 ) -> None:
     values = [given[name] if name in given else statement._constants[name] for name in statement.names]

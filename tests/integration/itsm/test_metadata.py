@@ -196,10 +196,10 @@ async def test_no_header_of_a_caller_stands_in_for_the_query(client: httpx.Async
 
 
 def test_the_migration_makes_the_same_words(world: World, keeper: Program) -> None:
-    sql = "SELECT subject, metadata_words FROM itsm_tickets WHERE account_id = %s ORDER BY created_at"
+    sql = "SELECT subject, metadata_terms FROM itsm_tickets WHERE account_id = %s ORDER BY created_at"
     before = world.rows(sql, keeper.account_id)
     assert [subject for subject, words in before if words is None] == ["none"]
-    world.run("UPDATE itsm_tickets SET metadata_words = NULL WHERE account_id = %s", keeper.account_id)
+    world.run("UPDATE itsm_tickets SET metadata_terms = NULL WHERE account_id = %s", keeper.account_id)
     statement = import_module("service.migrations.versions.0007_itsm_metadata").WORDS
     world.run(f"{statement} AND account_id = '{keeper.account_id}'")
     assert world.rows(sql, keeper.account_id) == before
@@ -207,7 +207,7 @@ def test_the_migration_makes_the_same_words(world: World, keeper: Program) -> No
 
 def test_of_endless_metadata_no_more_words_are_made_than_anyone_means() -> None:
     members = ",".join(f'"m{number}":{number}' for number in range(20_000))
-    assert (metadata.words(uuid4(), True, JsonText(f"{{{members}}}")) or "").count(",") == 999
+    assert (metadata.index_terms(uuid4(), True, JsonText(f"{{{members}}}")) or "").count(",") == 999
 
 
 # Plans
@@ -219,11 +219,11 @@ LARGE = uuid4()
 @pytest.fixture(scope="module")
 def large(world: World) -> Iterator[psycopg.Connection[Any]]:
     """An account of 100,000 tickets: each on one of a thousand floors and in one of two networks."""
-    floors = [metadata.wanted(LARGE, True, {"floor": str(number)})[1:-1] for number in range(1000)]
-    networks = [metadata.wanted(LARGE, True, {"network": str(number)})[1:-1] for number in range(2)]
+    floors = [metadata.query_terms(LARGE, True, {"floor": str(number)})[1:-1] for number in range(1000)]
+    networks = [metadata.query_terms(LARGE, True, {"network": str(number)})[1:-1] for number in range(2)]
     with psycopg.connect(world.database_url, cursor_factory=psycopg.ClientCursor) as connection:
         connection.execute(
-            "INSERT INTO itsm_tickets (account_id, live, id, subject, description, status, metadata, metadata_words,"
+            "INSERT INTO itsm_tickets (account_id, live, id, subject, description, status, metadata, metadata_terms,"
             " created_at) SELECT %s, true, gen_random_uuid(), 'A', 'B', 'open', '{}',"
             " ARRAY[(%s::uuid[])[1 + n %% 1000], (%s::uuid[])[1 + n %% 2]],"
             " timestamptz '2026-01-01Z' + n * interval '1 s' FROM generate_series(1, %s) n",
@@ -238,8 +238,8 @@ def large(world: World) -> Iterator[psycopg.Connection[Any]]:
 
 def plan(connection: psycopg.Connection[Any], words: str, **filters: Any) -> str:
     """The plan of a list's statement as it runs."""
-    given = {"account_id": LARGE, "live": True, "metadata_words": words, "limit": 20, "offset": 0, **filters}
-    statement = queries.list_tickets(frozenset({"metadata_words", *filters}))
+    given = {"account_id": LARGE, "live": True, "metadata_terms": words, "limit": 20, "offset": 0, **filters}
+    statement = queries.list_tickets(frozenset({"metadata_terms", *filters}))
     values = [given[name] if name in given else statement._constants[name] for name in statement.names]
     connection.execute(b"SET LOCAL plan_cache_mode = force_custom_plan")
     connection.execute(b"PREPARE list AS " + statement.sql)
@@ -262,7 +262,7 @@ SELECTIVE: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
 def test_a_selective_filter_is_served_by_its_index(
     large: psycopg.Connection[Any], members: dict[str, str], filters: dict[str, Any]
 ) -> None:
-    plan_of = plan(large, metadata.wanted(LARGE, True, members), **filters)
+    plan_of = plan(large, metadata.query_terms(LARGE, True, members), **filters)
     assert "Seq Scan" not in plan_of, plan_of
     read = re.search(r"Buffers: shared((?: (?:hit|read|dirtied|written)=\d+)+)", plan_of)
     assert read is not None

@@ -78,7 +78,7 @@ NO_UUID, NO_TIME = "Input should be a valid UUID, ", "Input should be a valid da
 
 
 @pytest.mark.parametrize(
-    ("section", "given", "kind", "words"),
+    ("section", "given", "kind", "terms"),
     [
         ("body", {"subject": ""}, "string_too_short", TOO_SHORT),
         ("body", {"subject": "x" * 256}, "string_too_long", "String should have at most 255 characters"),

@@ -10,11 +10,11 @@ from support.emulators.http import FAULTS, Fault, Response, Server
 from support.emulators.vendors import FRESHSERVICE, JIRA, SERVICENOW, VENDORS, ZENDESK, Vendor, asking
 
 from service.providers import OPTIONS, http
-from service.providers.port import Link, NewExternal, Provider, UnavailableError, UnlinkedError
+from service.providers.port import Link, LinkBrokenError, NewExternalTicket, Provider, UnavailableError
 
 KEY = "01a20139-af25-72bc-a26c-14d6b397c063"
 # Made and looked for with one request, whoever the vendor is.
-NEW = NewExternal(KEY, "VPN is down", "Since nine.", "open", "high", None)
+NEW = NewExternalTicket(KEY, "VPN is down", "Since nine.", "open", "high", None)
 NOWHERE = "0" * 32
 
 Call = Callable[[Provider], Coroutine[Any, Any, object]]
@@ -121,7 +121,7 @@ async def test_nobody_listens(vendor: Vendor, call: str) -> None:
 @each_call
 async def test_a_wrong_credential_is_for_the_operator(vendor: Vendor, desk: Server, call: str) -> None:
     async with asking(at(vendor, desk, vendor.credential + "?")) as adapter:
-        with pytest.raises(UnlinkedError, match="401"):
+        with pytest.raises(LinkBrokenError, match="401"):
             await CALLS[call](adapter)
     assert vendor.has(desk) == []
 
@@ -132,7 +132,7 @@ async def test_a_wrong_credential_is_for_the_operator(vendor: Vendor, desk: Serv
 async def test_a_wrong_address_is_for_the_operator(vendor: Vendor, desk: Server, call: str, body: object) -> None:
     desk.says = [Response(404, body)]
     async with asking(at(vendor, desk)) as adapter:
-        with pytest.raises(UnlinkedError):
+        with pytest.raises(LinkBrokenError):
             await CALLS[call](adapter)
 
 
@@ -148,7 +148,7 @@ async def test_an_address_that_has_moved_is_for_the_operator(
         made = await adapter.create(NEW)
         asked = len(desk.requests)
         desk.says = [moved]
-        with pytest.raises(UnlinkedError, match=f"^it answered {status}: its address is another$"):
+        with pytest.raises(LinkBrokenError, match=f"^it answered {status}: its address is another$"):
             await (adapter.update(made.id, {"subject": "Changed"}) if call == "update" else CALLS[call](adapter))
     # Nobody follows: who is there is not whom the operator named.
     assert len(desk.requests) == asked + 1

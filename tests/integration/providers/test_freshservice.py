@@ -10,11 +10,11 @@ from support.emulators.freshservice import Freshservice as Desk
 from support.emulators.http import Response
 
 from service.providers.freshservice import Freshservice
-from service.providers.port import Link, NewExternal, RejectedError, UnavailableError
+from service.providers.port import Link, NewExternalTicket, RejectedError, UnavailableError
 
 KEY = "01a20139-af25-72bc-a26c-14d6b397c063"
-WHOLE = NewExternal(KEY, "VPN is down", "Since nine.", "pending", "high", "ada@example.com")
-BARE = NewExternal(KEY, "VPN is down", "Since nine.", "open", None, None)
+WHOLE = NewExternalTicket(KEY, "VPN is down", "Since nine.", "pending", "high", "ada@example.com")
+BARE = NewExternalTicket(KEY, "VPN is down", "Since nine.", "open", None, None)
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def provider(desk: Desk, client: httpx.AsyncClient) -> Freshservice:
     ],
     ids=["every member", "required members"],
 )
-async def test_create(desk: Desk, provider: Freshservice, ticket: NewExternal, members: dict[str, Any]) -> None:
+async def test_create(desk: Desk, provider: Freshservice, ticket: NewExternalTicket, members: dict[str, Any]) -> None:
     made = await provider.create(ticket)
     assert made == ("100", f"{desk.url}/a/tickets/100")
     (there,) = desk.tickets
@@ -116,7 +116,7 @@ async def test_rejections_have_the_vendors_words(desk: Desk, provider: Freshserv
 
 
 @pytest.mark.parametrize(
-    ("body", "words"),
+    ("body", "terms"),
     [
         ({"code": "access", "message": "Upgrade\nyour plan"}, "Upgrade your plan"),
         ({"description": "No", "errors": "odd"}, "No"),

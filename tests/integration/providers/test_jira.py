@@ -12,10 +12,10 @@ from support.emulators.vendors import asking, new
 
 from service.providers.port import (
     Link,
+    LinkBrokenError,
     Provider,
     RejectedError,
     UnavailableError,
-    UnlinkedError,
 )
 
 REQUIRED = {"service_desk_id": emulator.DESK, "request_type_id": emulator.REQUEST_TYPE}
@@ -252,15 +252,15 @@ async def test_a_wrong_link_is_for_the_operator(
     site: emulator.Jira, options: Mapping[str, Any], credential: str
 ) -> None:
     async with adapter(site.url, options, credential=credential) as desk:
-        with pytest.raises(UnlinkedError):
+        with pytest.raises(LinkBrokenError):
             await desk.create(new())
         if credential != emulator.CREDENTIAL:
-            with pytest.raises(UnlinkedError):
+            with pytest.raises(LinkBrokenError):
                 await desk.find("key")
-            with pytest.raises(UnlinkedError):
+            with pytest.raises(LinkBrokenError):
                 await desk.update("ITH-1", {"subject": "Again"})
     async with adapter(site.url, REQUIRED | {"reference_field": "customfield_1"}) as desk:
-        with pytest.raises(UnlinkedError, match="Error in the JQL Query"):
+        with pytest.raises(LinkBrokenError, match="Error in the JQL Query"):
             await desk.find("key")
 
 

@@ -17,9 +17,10 @@ from typer.testing import CliRunner
 
 from service.__main__ import app
 from service.admin import operations as admin
-from service.admin.direct import Operator, as_operator
+from service.admin.direct import as_operator
 from service.directory import METADATA
 from service.errors import TicketError
+from service.operation import Dependencies
 from service.settings import Settings
 from service.storage.database import Database
 from service.vault import Vault
@@ -153,7 +154,7 @@ async def test_settings_that_allow_no_link(
     database = Database(given, METADATA)
     await database.open()
     try:
-        operator = Operator(database, Vault(given), given)
+        operator = Dependencies(settings=given, database=database, vault=Vault(given))
         with pytest.raises(TicketError) as raised:
             await as_operator(operator, admin.link_provider, {"account_id": account_id, **a_link(**changed)})
     finally:

@@ -12,10 +12,10 @@ from support.emulators.vendors import asking, new
 
 from service.providers.port import (
     Link,
+    LinkBrokenError,
     Provider,
     RejectedError,
     UnavailableError,
-    UnlinkedError,
 )
 
 NOWHERE = "0" * 32
@@ -191,12 +191,12 @@ async def test_an_incident_that_is_gone_rejects_changes(desk: Provider) -> None:
 )
 async def test_a_wrong_link_is_for_the_operator(instance: emulator.ServiceNow, path: str, credential: str) -> None:
     async with adapter(instance.url + path, credential=credential) as desk:
-        with pytest.raises(UnlinkedError):
+        with pytest.raises(LinkBrokenError):
             await desk.find("key")
         if not path:
-            with pytest.raises(UnlinkedError):
+            with pytest.raises(LinkBrokenError):
                 await desk.create(new())
-            with pytest.raises(UnlinkedError):
+            with pytest.raises(LinkBrokenError):
                 await desk.update(NOWHERE, {"subject": "Again"})
 
 
@@ -204,7 +204,7 @@ async def test_an_instance_that_lets_nothing_be_made_is_for_the_operator(
     instance: emulator.ServiceNow, desk: Provider
 ) -> None:
     instance.refusal = (404, "Invalid table", "")
-    with pytest.raises(UnlinkedError):
+    with pytest.raises(LinkBrokenError):
         await desk.create(new())
 
 
@@ -212,12 +212,12 @@ async def test_an_instance_that_lets_nothing_be_made_is_for_the_operator(
     ("refusal", "error"),
     [
         *((refusal, RejectedError) for refusal in emulator.BY_RULES.values()),
-        *((refusal, UnlinkedError) for refusal in emulator.BY_RIGHTS.values()),
+        *((refusal, LinkBrokenError) for refusal in emulator.BY_RIGHTS.values()),
         # What only looks like a rule.
-        ((403, "Data Policy Exception", "No"), UnlinkedError),
-        ((403, "Operation Failed", "Security beats Data Policy Exception"), UnlinkedError),
-        ((403, "Operation Failed", ""), UnlinkedError),
-        ((401, "Operation Failed", "Data Policy Exception: Short description is mandatory"), UnlinkedError),
+        ((403, "Data Policy Exception", "No"), LinkBrokenError),
+        ((403, "Operation Failed", "Security beats Data Policy Exception"), LinkBrokenError),
+        ((403, "Operation Failed", ""), LinkBrokenError),
+        ((401, "Operation Failed", "Data Policy Exception: Short description is mandatory"), LinkBrokenError),
     ],
     ids=[*emulator.BY_RULES, *emulator.BY_RIGHTS, "message", "in between", "nothing", "401"],
 )
@@ -255,7 +255,7 @@ async def test_a_refused_search_says_nothing_of_the_ticket(
     instance.search_refusal = refusal
     asked = {"requester_email": "ada@example.com"}
     for call in (desk.find("key"), desk.create(new(**asked)), desk.update(made.id, asked)):
-        with pytest.raises(UnlinkedError):
+        with pytest.raises(LinkBrokenError):
             await call
     assert instance.incidents == [before]
 
@@ -267,7 +267,7 @@ async def test_a_403_without_words_is_for_the_operator(
     instance: emulator.ServiceNow, desk: Provider, body: Any
 ) -> None:
     instance.says = [Response(403, body)]
-    with pytest.raises(UnlinkedError):
+    with pytest.raises(LinkBrokenError):
         await desk.create(new())
 
 

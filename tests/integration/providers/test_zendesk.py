@@ -9,12 +9,12 @@ from support.emulators.http import Response
 from support.emulators.zendesk import AGENT, CREDENTIAL
 from support.emulators.zendesk import Zendesk as Desk
 
-from service.providers.port import Link, NewExternal, RejectedError, UnavailableError
+from service.providers.port import Link, NewExternalTicket, RejectedError, UnavailableError
 from service.providers.zendesk import Zendesk
 
 KEY = "01a20139-af25-72bc-a26c-14d6b397c063"
-WHOLE = NewExternal(KEY, "VPN is down", "Since nine.", "pending", "high", "ada@example.com")
-BARE = NewExternal(KEY, "VPN is down", "Since nine.", "open", None, None)
+WHOLE = NewExternalTicket(KEY, "VPN is down", "Since nine.", "pending", "high", "ada@example.com")
+BARE = NewExternalTicket(KEY, "VPN is down", "Since nine.", "open", None, None)
 ADA = {"name": "ada", "email": "ada@example.com"}
 
 Call = Callable[[Zendesk], Coroutine[Any, Any, object]]
@@ -54,7 +54,7 @@ def provider(desk: Desk, client: httpx.AsyncClient) -> Zendesk:
     ],
     ids=["every member", "required members"],
 )
-async def test_create(desk: Desk, provider: Zendesk, ticket: NewExternal, members: dict[str, Any]) -> None:
+async def test_create(desk: Desk, provider: Zendesk, ticket: NewExternalTicket, members: dict[str, Any]) -> None:
     made = await provider.create(ticket)
     assert made == ("500", f"{desk.url}/agent/tickets/500")
     comments = [{"body": "Since nine."}]
@@ -168,7 +168,7 @@ async def test_rejections_have_the_vendors_words(desk: Desk, provider: Zendesk) 
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "words"),
+    ("status", "body", "terms"),
     [
         (400, {"error": {"title": "Invalid", "message": "No\nsuch attribute"}}, "No such attribute"),
         (413, {"error": "TooLarge"}, "TooLarge"),

@@ -173,7 +173,7 @@ async def test_a_mask_decides_what_is_changed(rpc: Grpc, program: Program) -> No
     assert (changed["subject"], changed["description"]) == ("New", TICKET["description"])
 
 
-# Limits
+# RateLimits
 
 
 @pytest.fixture
@@ -219,7 +219,7 @@ async def test_a_call_too_many_is_told_to_come_back_and_the_one_in_hand_is_answe
     directory: Path, database_url: str, issuer: Issuer, world: World
 ) -> None:
     program = await world.program()
-    with run_service(directory, database_url, issuer, max_calls=1) as service:
+    with run_service(directory, database_url, issuer, max_concurrent_calls=1) as service:
         async with grpc.aio.insecure_channel(service.target) as channel:
             rpc = Grpc(channel)
             locked = LockedTicket(world, ticket_id := await make_ticket(rpc, program))
@@ -341,4 +341,4 @@ async def test_each_call_is_counted_by_method_and_outcome(
     assert samples["tickets_call_seconds_bucket", "ok", "30.0"] == 2
     assert samples["tickets_call_seconds_count", "unauthenticated", None] == 1
     assert 0 < samples["tickets_call_seconds_sum", "ok", None] < 60
-    assert samples["tickets_calls_in_hand", None, None] == 0
+    assert samples["tickets_requests_in_flight", None, None] == 0

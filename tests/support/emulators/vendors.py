@@ -9,7 +9,7 @@ from uuid import uuid4
 import httpx
 
 from service.providers import provider
-from service.providers.port import Link, NewExternal, Provider, ProviderName
+from service.providers.port import Link, NewExternalTicket, Provider, ProviderName
 from support.emulators import freshservice, jira, servicenow, zendesk
 from support.emulators.http import Server
 
@@ -146,7 +146,7 @@ JIRA = Vendor(
 VENDORS = (FRESHSERVICE, ZENDESK, SERVICENOW, JIRA)
 
 
-def new(**members: Any) -> NewExternal:
+def new(**members: Any) -> NewExternalTicket:
     """A ticket with only what is required, and these."""
     given: dict[str, Any] = {
         "key": str(uuid4()),
@@ -154,7 +154,7 @@ def new(**members: Any) -> NewExternal:
         "description": "Since nine.",
         "status": "open",
     }
-    return NewExternal(**{**given, "priority": None, "requester_email": None, **members})
+    return NewExternalTicket(**{**given, "priority": None, "requester_email": None, **members})
 
 
 @asynccontextmanager

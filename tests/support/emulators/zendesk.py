@@ -34,7 +34,7 @@ def _requester(value: Any) -> str | None:
 
 
 def _external_id(value: Any) -> str | None:
-    return None if isinstance(value, str) and len(value) <= 255 else "External: is invalid"
+    return None if isinstance(value, str) and len(value) <= 255 else "ExternalTicket: is invalid"
 
 
 _MEMBERS: Mapping[str, Check] = {

@@ -29,7 +29,7 @@ def ticket(**members: Any) -> dict[str, Any]:
     """A ticket's row, with minutes for instants."""
     names = ("created_at", "first_response_at", "resolved_at", "due_at", "first_response_due_at", "paused_at")
     stamps = {"created_at": 0} | {name: members.pop(name) for name in names if name in members}
-    row = {"due_at_given": False, "sla_told": [], **members}
+    row = {"due_at_given": False, "sla_emitted": [], **members}
     return row | {name: at(stamps.get(name)) for name in names}
 
 
@@ -114,21 +114,21 @@ def test_due_soon_is_an_hour_before_or_when_three_quarters_are_over(minutes: int
             id="a resolution ends both",
         ),
         pytest.param(
-            {"due_at": 240, "resolved_at": 200, "sla_told": ["resolution.due_soon"]},
+            {"due_at": 240, "resolved_at": 200, "sla_emitted": ["resolution.due_soon"]},
             terms(Policy(None, 240, False), now=200),
             ["resolution.due_soon"],
             [],
             id="what was told stays told when it is met",
         ),
         pytest.param(
-            {"due_at": 240, "sla_told": ["resolution.due_soon"]},
+            {"due_at": 240, "sla_emitted": ["resolution.due_soon"]},
             terms(Policy(None, 240, False), now=200),
             ["resolution.due_soon"],
             ["resolution.breached@240"],
             id="what was told is not told twice",
         ),
         pytest.param(
-            {"due_at": 240, "sla_told": ["resolution.due_soon", "resolution.breached"]},
+            {"due_at": 240, "sla_emitted": ["resolution.due_soon", "resolution.breached"]},
             terms(Policy(None, 240, False), now=100),
             [],
             SOON_AND_LATE,

@@ -10,8 +10,8 @@ from structlog.testing import capture_logs
 from service.itsm.delivery import breaker as code
 from service.itsm.delivery import provider_calls as asking
 from service.itsm.delivery.breaker import Breaker
-from service.itsm.delivery.provider_calls import Failure, answer_of
-from service.providers.port import RejectedError, UnavailableError, UnlinkedError
+from service.itsm.delivery.provider_calls import Failure, call_provider
+from service.providers.port import LinkBrokenError, RejectedError, UnavailableError
 
 
 class Clock:
@@ -71,7 +71,7 @@ def test_calls_that_were_allowed_before_count_too(clock: Clock) -> None:
         (None, None, False),
         (RejectedError("No"), Failure("No", False, for_good=True), False),
         # It is there and says who is wrong.
-        (UnlinkedError("it answered 401"), Failure("it answered 401", False), False),
+        (LinkBrokenError("it answered 401"), Failure("it answered 401", False), False),
         (UnavailableError("it answered 503", done=None), Failure("it answered 503", True), True),
         (UnavailableError("it answered 429", done=False, retry_after=7), Failure("it answered 429", False, 7), True),
         # Who had little time to wait says nothing of the provider.
@@ -82,9 +82,9 @@ def test_calls_that_were_allowed_before_count_too(clock: Clock) -> None:
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
 )
-@pytest.mark.parametrize("maybe_done", [False, True])
+@pytest.mark.parametrize("in_doubt", [False, True])
 async def test_which_failures_count(
-    error: Exception | None, failure: Failure | None, counts: bool, maybe_done: bool
+    error: Exception | None, failure: Failure | None, counts: bool, in_doubt: bool
 ) -> None:
     async def asked() -> str:
         if error is not None:
@@ -94,12 +94,12 @@ async def test_which_failures_count(
     breaker = Breaker()
     for _ in range(5):
         with capture_logs() as logs:
-            answer = await answer_of(asked(), breaker, math.inf, maybe_done=maybe_done)
+            answer = await call_provider(asked(), breaker, math.inf, in_doubt=in_doubt)
         if failure is None:
             assert answer == "answer"
         else:
             # What may have been done before may still be.
-            is_open = failure.maybe_done or maybe_done
+            is_open = failure.in_doubt or in_doubt
             assert answer == Failure(failure.why, is_open, failure.retry_after, failure.for_good)
         # What is a mistake of ours is for whoever reads the log.
         assert [line["outcome"] for line in logs] == ["internal"] * (failure is not None and failure.why == "internal")
@@ -111,6 +111,6 @@ async def test_who_does_not_answer_for_long_counts(monkeypatch: pytest.MonkeyPat
     breaker = Breaker()
     now = asyncio.get_running_loop().time()
     for _ in range(5):
-        answer = await answer_of(asyncio.Event().wait(), breaker, now, maybe_done=False)
-        assert answer == Failure("no answer in time", maybe_done=True)
+        answer = await call_provider(asyncio.Event().wait(), breaker, now, in_doubt=False)
+        assert answer == Failure("no answer in time", in_doubt=True)
     assert not breaker.allows()

@@ -20,8 +20,8 @@ from service.vault import Vault
 
 FIRST = 2.0
 HOUR = 3600.0
-UNKNOWN = Failure("no answer in time", maybe_done=True)
-NOT_DONE = Failure("it answered 429", maybe_done=False)
+UNKNOWN = Failure("no answer in time", in_doubt=True)
+NOT_DONE = Failure("it answered 429", in_doubt=False)
 
 
 @pytest.fixture(scope="module")
@@ -68,16 +68,16 @@ def test_pauses_double_up_to_an_hour(deliveries: Deliveries, draw: Draw, attempt
     assert row(deliveries, NOT_DONE, attempts)["pause"] == pause * draw(0.5, 1)
 
 
-@pytest.mark.parametrize("maybe_done", [True, False])
+@pytest.mark.parametrize("in_doubt", [True, False])
 @pytest.mark.parametrize(
     ("retry_after", "pause"),
     [(None, FIRST), (0.0, FIRST), (0.5, FIRST), (90.0, 90.0), (HOUR, HOUR), (HOUR + 1, HOUR), (math.inf, HOUR)],
 )
 def test_a_provider_says_when_within_an_hour(
-    deliveries: Deliveries, monkeypatch: pytest.MonkeyPatch, retry_after: float | None, pause: float, maybe_done: bool
+    deliveries: Deliveries, monkeypatch: pytest.MonkeyPatch, retry_after: float | None, pause: float, in_doubt: bool
 ) -> None:
     monkeypatch.setattr(code, "random", SimpleNamespace(uniform=max))
-    assert row(deliveries, Failure("it answered 429", maybe_done, retry_after))["pause"] == pause
+    assert row(deliveries, Failure("it answered 429", in_doubt, retry_after))["pause"] == pause
 
 
 def test_what_a_provider_says_is_not_shortened(deliveries: Deliveries, draw: Draw) -> None:
@@ -86,16 +86,16 @@ def test_what_a_provider_says_is_not_shortened(deliveries: Deliveries, draw: Dra
     assert row(deliveries, Failure("it answered 429", True, 90.0), attempts=8)["pause"] == 128 * FIRST
 
 
-@pytest.mark.parametrize("maybe_done", [True, False])
+@pytest.mark.parametrize("in_doubt", [True, False])
 @pytest.mark.parametrize(
     ("attempts", "for_good", "state"),
     [(1, False, "queued"), (79, False, "queued"), (80, False, "dead"), (81, False, "dead"), (1, True, "dead")],
 )
 def test_what_fails_too_often_or_for_good_is_dead(
-    deliveries: Deliveries, attempts: int, for_good: bool, state: str, maybe_done: bool
+    deliveries: Deliveries, attempts: int, for_good: bool, state: str, in_doubt: bool
 ) -> None:
-    written = row(deliveries, Failure("No", maybe_done, for_good=for_good), attempts)
-    assert (written["state"], written["maybe_done"]) == (state, maybe_done)
+    written = row(deliveries, Failure("No", in_doubt, for_good=for_good), attempts)
+    assert (written["state"], written["in_doubt"]) == (state, in_doubt)
 
 
 def test_the_last_attempt_comes_two_to_three_days_after_the_first() -> None:
@@ -109,7 +109,7 @@ def test_the_last_attempt_comes_two_to_three_days_after_the_first() -> None:
 def test_an_error_is_written_without_what_a_database_takes_for_its_end(
     deliveries: Deliveries, why: str, written: str
 ) -> None:
-    assert row(deliveries, Failure(why, maybe_done=False))["last_error"] == written
+    assert row(deliveries, Failure(why, in_doubt=False))["last_error"] == written
 
 
 # How long a provider is asked while somebody waits

@@ -26,7 +26,7 @@ def test_a_page_ends_where_the_next_begins() -> None:
     page, made = paging.cut(ROWS, 2, "list", "created_at", "id")
     assert page == ROWS[:2]
     assert made is not None
-    assert paging.place(made, "list", KEYS) == (ROWS[1]["created_at"], ROWS[1]["id"])
+    assert paging.decode(made, "list", KEYS) == (ROWS[1]["created_at"], ROWS[1]["id"])
 
 
 @pytest.mark.parametrize("limit", [3, 4])
@@ -36,7 +36,7 @@ def test_the_last_page_has_no_cursor(limit: int) -> None:
 
 def refused(text: str, binding: str = "list") -> bool:
     try:
-        paging.place(text, binding, KEYS)
+        paging.decode(text, binding, KEYS)
     except TicketError as error:
         return [issue.path for issue in error.issues] == ["cursor"]
     return False
@@ -70,4 +70,4 @@ def test_a_forged_place_is_refused_too(place: bytes) -> None:
 
 
 def test_ids_come_back_as_ids() -> None:
-    assert isinstance(paging.place(cursor(), "list", KEYS)[1], UUID)
+    assert isinstance(paging.decode(cursor(), "list", KEYS)[1], UUID)

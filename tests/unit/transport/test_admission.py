@@ -9,17 +9,17 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from service.errors import TicketError
 from service.settings import Settings
-from service.transport.admission import CallsInHand
-from service.transport.queue_probe import Pressure
+from service.transport.admission import AdmissionControl
+from service.transport.queue_probe import QueueProbe
 
 
 @pytest.fixture
-def pressure() -> Pressure:
-    return Pressure(Settings(patience_seconds=0.1))
+def queue_probe() -> QueueProbe:
+    return QueueProbe(Settings(max_queue_seconds=0.1))
 
 
-async def test_as_many_calls_as_may_be_are_in_hand_and_no_more(pressure: Pressure) -> None:
-    calls = CallsInHand(1, pressure)
+async def test_as_many_calls_as_may_be_are_in_hand_and_no_more(queue_probe: QueueProbe) -> None:
+    calls = AdmissionControl(1, queue_probe)
     task = calls.begin(10)
     with pytest.raises(TicketError, match="Too many") as failure:
         calls.begin(10)
@@ -28,8 +28,8 @@ async def test_as_many_calls_as_may_be_are_in_hand_and_no_more(pressure: Pressur
     calls.end(calls.begin(10))
 
 
-async def test_a_call_past_its_time_is_cancelled_and_known_from_one_whose_caller_left(pressure: Pressure) -> None:
-    calls = CallsInHand(10, pressure)
+async def test_a_call_past_its_time_is_cancelled_and_known_from_one_whose_caller_left(queue_probe: QueueProbe) -> None:
+    calls = AdmissionControl(10, queue_probe)
 
     async def call(seconds: float) -> bool:
         task = calls.begin(seconds)
@@ -41,7 +41,7 @@ async def test_a_call_past_its_time_is_cancelled_and_known_from_one_whose_caller
             calls.end(task)
         return False
 
-    watch = asyncio.create_task(calls.watch())
+    watch = asyncio.create_task(calls.cancel_overdue())
     left = asyncio.create_task(call(1000))
     async with asyncio.timeout(10):
         assert await asyncio.create_task(call(0))
@@ -53,10 +53,10 @@ async def test_a_call_past_its_time_is_cancelled_and_known_from_one_whose_caller
 
 @pytest.mark.parametrize(("seconds", "refused"), [(0.0, False), (0.09, False), (0.2, True)])
 async def test_calls_are_refused_when_those_before_wait_for_long(
-    pressure: Pressure, seconds: float, refused: bool
+    queue_probe: QueueProbe, seconds: float, refused: bool
 ) -> None:
-    pressure._wait = seconds
-    calls = CallsInHand(10, pressure)
+    queue_probe._wait = seconds
+    calls = AdmissionControl(10, queue_probe)
     if not refused:
         calls.refuse_if_too_many()
         return
@@ -78,21 +78,21 @@ class Queue(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # its packag
         return health_pb2.HealthCheckResponse()
 
 
-async def test_a_process_asks_itself_how_long_calls_wait(pressure: Pressure) -> None:
+async def test_a_process_asks_itself_how_long_calls_wait(queue_probe: QueueProbe) -> None:
     queue, server = Queue(), grpc.aio.server()
     health_pb2_grpc.add_HealthServicer_to_server(queue, server)
-    server.add_insecure_port(pressure.address)
+    server.add_insecure_port(queue_probe.address)
     await server.start()
-    watch = asyncio.create_task(pressure.watch())
+    watch = asyncio.create_task(queue_probe.watch())
     try:
         async with asyncio.timeout(10):
             while queue.length < 10:  # noqa: ASYNC110 - nobody says when
                 await asyncio.sleep(0.01)
-            assert pressure._wait == 0  # nobody knows before the first ones come back
+            assert queue_probe._wait == 0  # nobody knows before the first ones come back
             queue.is_open.set()
-            while pressure._wait == 0:  # noqa: ASYNC110 - nobody says when
+            while queue_probe._wait == 0:  # noqa: ASYNC110 - nobody says when
                 await asyncio.sleep(0.01)
-            while pressure._wait > 0.05:  # noqa: ASYNC110 - nobody says when
+            while queue_probe._wait > 0.05:  # noqa: ASYNC110 - nobody says when
                 await asyncio.sleep(0.01)
     finally:
         watch.cancel()
@@ -100,7 +100,7 @@ async def test_a_process_asks_itself_how_long_calls_wait(pressure: Pressure) -> 
 
 
 async def test_a_queue_that_stands_is_felt_and_a_hiccup_is_not(
-    pressure: Pressure, monkeypatch: pytest.MonkeyPatch
+    queue_probe: QueueProbe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [100.0]
     monkeypatch.setattr("service.transport.queue_probe.time.monotonic", lambda: now[0])
@@ -109,18 +109,18 @@ async def test_a_queue_that_stands_is_felt_and_a_hiccup_is_not(
         async def check(_: Any) -> None:
             now[0] += seconds
 
-        await pressure._probe(check)
-        return pressure.is_too_high()
+        await queue_probe._probe(check)
+        return queue_probe.is_too_high()
 
     assert [await probe(seconds) for seconds in (5, 5, 0.01, 5, 5, 5, 0.01)] == [False] * 5 + [True, False]
 
 
-def test_refusals_never_become_all_of_the_work(pressure: Pressure, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refusals_never_become_all_of_the_work(queue_probe: QueueProbe, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     monkeypatch.setattr("service.transport.queue_probe.time.monotonic", lambda: now[0])
-    pressure._wait = 5.0
+    queue_probe._wait = 5.0
     refused = 0
     for _ in range(50_000):
         now[0] += 0.00002
-        refused += pressure.is_too_high()
+        refused += queue_probe.is_too_high()
     assert 780 <= refused <= 801

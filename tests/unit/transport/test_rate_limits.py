@@ -9,7 +9,7 @@ from service.access.policy import Caller
 from service.errors import TicketError
 from service.settings import Settings
 from service.transport import rate_limits as limits
-from service.transport.rate_limits import Limits
+from service.transport.rate_limits import RateLimits
 
 
 @pytest.fixture
@@ -23,15 +23,15 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     return forward
 
 
-def make(path: Path, reads: str = "2/4", writes: str = "1/1") -> Limits:
-    return Limits(Settings(rate_limit_reads=reads, rate_limit_writes=writes, rate_limit_file=str(path / "limits")))
+def make(path: Path, reads: str = "2/4", writes: str = "1/1") -> RateLimits:
+    return RateLimits(Settings(rate_limit_reads=reads, rate_limit_writes=writes, rate_limit_file=str(path / "limits")))
 
 
 def caller(subject: str, **claims: str) -> Caller:
     return Caller(subject, frozenset(), tenant_id=claims.get("tenant_id"), app_id=claims.get("app_id"))
 
 
-def refused(bucket: Limits, who: Caller) -> int | None:
+def refused(bucket: RateLimits, who: Caller) -> int | None:
     """How long the caller is asked to wait; None when the token was had."""
     try:
         bucket.take("read", who)

@@ -1,0 +1,39 @@
+"""The standard health service, which serves while the database answers."""
+
+import asyncio
+from collections.abc import Sequence
+
+from grpc_health.v1 import health, health_pb2
+
+from service.storage.database import Database
+
+_LOOK_SECONDS = 1.0
+
+
+class Health:
+    """What the process says of each of its services, and of all of them under the empty name."""
+
+    def __init__(self, database: Database, services: Sequence[str]) -> None:
+        self.servicer = health.aio.HealthServicer()
+        self._database = database
+        self._names = ("", *services)
+        self._serving: bool | None = None
+
+    async def look(self) -> None:
+        """Ask the database, and say what has changed."""
+        serving = await self._database.answers()
+        if serving != self._serving:
+            status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+            for name in self._names:
+                await self.servicer.set(name, status)
+            self._serving = serving
+
+    async def follow(self) -> None:
+        """Look again and again, as long as the process serves."""
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            await self.look()
+
+    async def drain(self) -> None:
+        """Say NOT_SERVING from now on, whatever the database does."""
+        await self.servicer.enter_graceful_shutdown()
