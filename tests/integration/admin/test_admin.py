@@ -49,10 +49,10 @@ async def test_every_method_is_tried_here() -> None:
 
 @pytest.mark.parametrize("name", REQUESTS)
 async def test_only_operators_are_admitted(rpc: Grpc, world: World, name: str) -> None:
-    words = "Token missing required scope: tickets:admin"
+    message = "Token missing required scope: tickets:admin"
     for scope in (None, "", "tickets:read tickets:write", "helpdesk:admin", "tickets:administrator"):
         who = world.issuer.bearer("operator", scope=scope)
-        (await call(rpc, who, name, **REQUESTS[name])).failed("missing_scope", words)
+        (await call(rpc, who, name, **REQUESTS[name])).failed("missing_scope", message)
     (await call(rpc, {}, name, **REQUESTS[name])).failed("unauthenticated")
     program = await world.program(scopes=("tickets:read", "tickets:write", "webhooks:manage"))
     (await call(rpc, program.credential, name, **REQUESTS[name])).failed("unauthenticated")
@@ -116,7 +116,7 @@ async def test_a_tenant_is_created(rpc: Grpc, operator: Credential, world: World
 
 
 @pytest.mark.parametrize(
-    ("name", "terms"),
+    ("name", "message"),
     [
         ("CreateApiKey", "Account not found"),
         ("CreateProject", "Account not found"),
@@ -127,8 +127,8 @@ async def test_a_tenant_is_created(rpc: Grpc, operator: Credential, world: World
         ("RequeueDelivery", "Delivery not found"),
     ],
 )
-async def test_what_is_not_there_is_not_found(rpc: Grpc, operator: Credential, name: str, words: str) -> None:
-    (await call(rpc, operator, name, **REQUESTS[name])).failed("not_found", words)
+async def test_what_is_not_there_is_not_found(rpc: Grpc, operator: Credential, name: str, message: str) -> None:
+    (await call(rpc, operator, name, **REQUESTS[name])).failed("not_found", message)
 
 
 async def test_what_is_taken_exists_already(rpc: Grpc, operator: Credential, world: World) -> None:

@@ -32,11 +32,11 @@ MISMATCH = "Idempotency key reused with a different payload"
 DOWN: Fault = "503"
 
 
-def check_rejected(reply: Reply, words: str = WORDS) -> None:
+def check_rejected(reply: Reply, message: str = WORDS) -> None:
     if reply.transport == "rest":
-        assert (reply.status, reply.body) == (400, {"detail": words})
+        assert (reply.status, reply.body) == (400, {"detail": message})
         return
-    assert (reply.status, reply.message()) == (grpc.StatusCode.FAILED_PRECONDITION, words)
+    assert (reply.status, reply.message()) == (grpc.StatusCode.FAILED_PRECONDITION, message)
     info: Any = reply.details["google.rpc.ErrorInfo"]
     assert info.reason == "provider_rejected"
 

@@ -110,15 +110,15 @@ REJECTED: list[tuple[Vendor, dict[str, Any], dict[str, str], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("vendor", "members", "options", "terms"), REJECTED, ids=[one[0].name for one in REJECTED])
+@pytest.mark.parametrize(("vendor", "members", "options", "message"), REJECTED, ids=[one[0].name for one in REJECTED])
 async def test_a_rejected_creation_keeps_nothing(
-    apart: World, process: Process, vendor: Vendor, members: dict[str, Any], options: dict[str, str], words: str
+    apart: World, process: Process, vendor: Vendor, members: dict[str, Any], options: dict[str, str], message: str
 ) -> None:
     async with linked_to(apart, vendor, **options) as (program, desk):
         for key in ("key", None):
             with pytest.raises(TicketError) as rejection:
                 await process.create(program, key, **members)
-            assert rejection.value.args == ("provider_rejected", words)
+            assert rejection.value.args == ("provider_rejected", message)
         assert (kept(apart, program.account_id), vendor.has(desk)) == ([], [])
         # Its key is free again.
         ticket = await process.create(program, "key")
@@ -209,8 +209,8 @@ async def test_an_id_that_nobody_can_read_is_no_answer(
         desk.says = [Response(201, body)]
         ticket = await process.create(program)
         assert whereabouts(ticket) == NOWHERE
-        words = "it named the ticket by what is no id"
-        assert deliveries(apart, program.account_id) == [("create", "queued", words)]
+        message = "it named the ticket by what is no id"
+        assert deliveries(apart, program.account_id) == [("create", "queued", message)]
         # It may be there, so it is looked for.
         await process.work_off()
         assert len(vendor.has(desk)) == 1

@@ -47,16 +47,16 @@ async def test_a_bulk_close_tells_which_could_not_be_closed(transport: Door, wor
     for role in ("qa", "backend"):
         await changed(transport, who, through, role_status={"role": role, "status": "skipped"}, stage="backlog")
     names = [fresh["id"], begun["id"], through["id"]]
-    words = "Roles that are neither done nor skipped: qa"
+    message = "Roles that are neither done nor skipped: qa"
     answer = (await bulk(transport, who, project_id, action="close", ticket_ids=names)).succeeded()
     assert answer["updated"] == 1
     assert answer["errors"] == [
-        {"id": names[0], "error": f"{words}, backend", "code": "roles_incomplete"},
-        {"id": names[1], "error": f"{words}, backend", "code": "roles_incomplete"},
+        {"id": names[0], "error": f"{message}, backend", "code": "roles_incomplete"},
+        {"id": names[1], "error": f"{message}, backend", "code": "roles_incomplete"},
     ]
     closing = {"skip_pending_roles": True, "resolution_note": "Cleaned up.", "resolution_type": "no_longer_relevant"}
     answer = (await bulk(transport, who, project_id, action="close", ticket_ids=names, **closing)).succeeded()
-    assert answer == {"updated": 2, "errors": [{"id": names[1], "error": words, "code": "roles_incomplete"}]}
+    assert answer == {"updated": 2, "errors": [{"id": names[1], "error": message, "code": "roles_incomplete"}]}
     after = await read(transport, who, fresh)
     assert (after["status"], after["stage"], after["resolved_at"]) == ("closed", "live", after["updated_at"])
     assert (after["resolution_note"], after["resolution_type"]) == ("Cleaned up.", "no_longer_relevant")

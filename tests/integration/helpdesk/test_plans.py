@@ -85,7 +85,7 @@ def plan(
     )
     given = {**scope, **filters, "rows": 21, "terms": tsquery(wanted.q or "")}
     if place is not None:
-        given["behind_key"], given["behind_id"] = place
+        given["after_key"], given["after_id"] = place
     values = [given[name] if name in given else statement._constants[name] for name in statement.names]
     connection.execute(b"SET plan_cache_mode = " + mode.encode())
     connection.execute(b"PREPARE list AS " + statement.sql)

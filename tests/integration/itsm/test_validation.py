@@ -78,7 +78,7 @@ NO_UUID, NO_TIME = "Input should be a valid UUID, ", "Input should be a valid da
 
 
 @pytest.mark.parametrize(
-    ("section", "given", "kind", "terms"),
+    ("section", "given", "kind", "message"),
     [
         ("body", {"subject": ""}, "string_too_short", TOO_SHORT),
         ("body", {"subject": "x" * 256}, "string_too_long", "String should have at most 255 characters"),
@@ -123,14 +123,14 @@ NO_UUID, NO_TIME = "Input should be a valid UUID, ", "Input should be a valid da
     ids=lambda value: str(value)[:60],
 )
 async def test_an_error_is_told_in_pydantics_words(
-    rest: Rest, world: World, section: str, given: dict[str, Any], kind: str, words: str
+    rest: Rest, world: World, section: str, given: dict[str, Any], kind: str, message: str
 ) -> None:
     [name] = given
     given = {**TICKET, **given} if section == "body" else given
     [error] = (await answer(rest, world, section, given)).failed("validation_error")["detail"]
     assert error["type"] == kind
     assert error["loc"] == [section, name]
-    assert error["msg"].startswith(words)
+    assert error["msg"].startswith(message)
     assert [error] == pydantics(section, given)
 
 

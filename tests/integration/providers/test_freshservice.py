@@ -116,7 +116,7 @@ async def test_rejections_have_the_vendors_words(desk: Desk, provider: Freshserv
 
 
 @pytest.mark.parametrize(
-    ("body", "terms"),
+    ("body", "message"),
     [
         ({"code": "access", "message": "Upgrade\nyour plan"}, "Upgrade your plan"),
         ({"description": "No", "errors": "odd"}, "No"),
@@ -125,11 +125,11 @@ async def test_rejections_have_the_vendors_words(desk: Desk, provider: Freshserv
         (None, "The provider gave no reason"),
     ],
 )
-async def test_rejections_of_another_form(desk: Desk, provider: Freshservice, body: object, words: str) -> None:
+async def test_rejections_of_another_form(desk: Desk, provider: Freshservice, body: object, message: str) -> None:
     desk.says = [Response(400, body)]
     with pytest.raises(RejectedError) as rejection:
         await provider.create(WHOLE)
-    assert str(rejection.value) == words
+    assert str(rejection.value) == message
 
 
 async def test_update_of_a_ticket_that_is_gone(provider: Freshservice) -> None:

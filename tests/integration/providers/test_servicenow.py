@@ -238,10 +238,10 @@ async def test_rules_reject_a_record_and_missing_rights_are_for_the_operator(
 async def test_a_data_policy_of_the_instance_rejects_what_it_demands(
     instance: emulator.ServiceNow, desk: Provider
 ) -> None:
-    words = "Operation Failed: Data Policy Exception: The following fields are mandatory: short_description"
+    message = "Operation Failed: Data Policy Exception: The following fields are mandatory: short_description"
     made = await desk.create(new())
     for write in (desk.create(new(subject="")), desk.update(made.id, {"subject": ""})):
-        with pytest.raises(RejectedError, match=f"^{words}$"):
+        with pytest.raises(RejectedError, match=f"^{message}$"):
             await write
     assert [one["short_description"] for one in instance.incidents] == ["Mail is down"]
 

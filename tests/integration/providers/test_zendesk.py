@@ -168,7 +168,7 @@ async def test_rejections_have_the_vendors_words(desk: Desk, provider: Zendesk) 
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "terms"),
+    ("status", "body", "message"),
     [
         (400, {"error": {"title": "Invalid", "message": "No\nsuch attribute"}}, "No such attribute"),
         (413, {"error": "TooLarge"}, "TooLarge"),
@@ -178,12 +178,14 @@ async def test_rejections_have_the_vendors_words(desk: Desk, provider: Zendesk) 
         (422, None, "The provider gave no reason"),
     ],
 )
-async def test_rejections_of_another_form(desk: Desk, provider: Zendesk, status: int, body: object, words: str) -> None:
+async def test_rejections_of_another_form(
+    desk: Desk, provider: Zendesk, status: int, body: object, message: str
+) -> None:
     for call in ("create", "update"):
         desk.says = [Response(status, body)]
         with pytest.raises(RejectedError) as rejection:
             await CALLS[call](provider)
-        assert str(rejection.value) == words
+        assert str(rejection.value) == message
 
 
 async def test_update_of_a_ticket_that_is_gone(provider: Zendesk) -> None:
