@@ -4,7 +4,7 @@ import math
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, get_type_hints
 
 from pydantic import ValidationError
 
@@ -15,8 +15,9 @@ from service.settings import Settings
 from service.storage.database import Connection, Database
 from service.vault import Vault
 
-# A documented answer as plain data: documented names; None where JSON says null, no key where it says absent.
-View = Mapping[str, Any]
+# A documented answer as plain data. Each operation says which: a TypedDict with the documented names, `| None` where
+# JSON says null, NotRequired where it says absent.
+View = Mapping[str, object]
 
 C = TypeVar("C", bound=Command)
 D = TypeVar("D", bound="Dependencies")
@@ -68,6 +69,8 @@ class Operation(Generic[C]):
     """One use case: a validated command and a call in, a view out."""
 
     command: type[C]
+    # The TypedDict of its answer.
+    view: type
     # Opens what transactions the use case needs.
     run: Callable[[Any, Call, C], Awaitable[View]]
 
@@ -82,6 +85,12 @@ def validated(command: type[C], sections: Mapping[str, Any]) -> C:
         return command.model_validate(sections)
     except ValidationError as error:
         raise validation_error(error) from error
+
+
+def view_of(use_case: Callable[..., Any]) -> type:
+    """The type of the answer that a use case is annotated with."""
+    view: type = get_type_hints(use_case)["return"]
+    return view
 
 
 def operation(
@@ -100,7 +109,7 @@ def operation(
             async with dependencies.database.transaction() as connection:
                 return await use_case(connection, call, command)
 
-        return Operation(command, run_statement if one_statement else run_transaction)
+        return Operation(command, view_of(use_case), run_statement if one_statement else run_transaction)
 
     return decorate
 
@@ -112,6 +121,6 @@ def own_transactions(command: type[C]) -> Callable[[Callable[[D, Call, C], Await
     """
 
     def decorate(use_case: Callable[[D, Call, C], Awaitable[View]]) -> Operation[C]:
-        return Operation(command, use_case)
+        return Operation(command, view_of(use_case), use_case)
 
     return decorate

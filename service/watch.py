@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Annotated, Any, Generic, NamedTuple, TypeVar
+from typing import Annotated, Any, Generic, NamedTuple, TypeVar, get_args
 
 import structlog
 from pydantic import Field, TypeAdapter
@@ -19,7 +19,7 @@ from sqlalchemy import Table
 from service import events, paging
 from service.errors import TicketError
 from service.fields import Command
-from service.operation import Call, Dependencies, View, validated
+from service.operation import Call, Dependencies, View, validated, view_of
 from service.storage.database import Database
 from service.storage.statement import Row, Statement
 
@@ -137,6 +137,8 @@ class Watch(Generic[C]):
     """One use case whose answer goes on: a validated command and a call in, views out as they come."""
 
     command: type[C]
+    # The TypedDict of each of its messages.
+    view: type
     run: Callable[[EventFeed, Call, C], AsyncIterator[View]]
 
     def __call__(self, feed: EventFeed, call: Call, sections: Mapping[str, Any]) -> AsyncIterator[View]:
@@ -146,7 +148,7 @@ class Watch(Generic[C]):
 
 def watch(command: type[C]) -> Callable[[Callable[[EventFeed, Call, C], AsyncIterator[View]]], Watch[C]]:
     """Make an asynchronous generator a watch."""
-    return lambda run: Watch(command, run)
+    return lambda run: Watch(command, get_args(view_of(run))[0], run)
 
 
 async def follow(

@@ -1,17 +1,18 @@
 """Operators' operations, run straight on the database: what the command and the demo data do."""
 
+from collections.abc import Mapping
 from typing import Any
 from uuid import uuid4
 
 from service.access.policy import Caller
 from service.directory import METADATA
-from service.operation import Call, Dependencies, Operation, View
+from service.operation import Call, Dependencies, Operation
 from service.settings import Settings
 from service.storage.database import Database
 from service.vault import Vault
 
 
-async def run_as_operator(settings: Settings, operation: Operation[Any], body: View) -> View:
+async def run_as_operator(settings: Settings, operation: Operation[Any], body: Mapping[str, Any]) -> Mapping[str, Any]:
     """Run an operator's operation straight on the database. Raises TicketError."""
     database = Database(settings, METADATA)
     await database.open()
@@ -23,7 +24,9 @@ async def run_as_operator(settings: Settings, operation: Operation[Any], body: V
         await database.close()
 
 
-async def as_operator(dependencies: Dependencies, operation: Operation[Any], body: View) -> View:
+async def as_operator(
+    dependencies: Dependencies, operation: Operation[Any], body: Mapping[str, Any]
+) -> Mapping[str, Any]:
     """The same on a database that is open."""
     call = Call(("tickets.admin.v1", "command"), str(uuid4()), None, Caller("tickets admin", frozenset()))
     return await operation(dependencies, call, {"path": body, "query": body, "body": body})

@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -14,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from service.admin import operations as admin
 from service.admin.direct import run_as_operator
-from service.operation import Operation, View
+from service.operation import Operation
 from service.settings import Settings
 
 ISSUER = "tickets-development"
@@ -79,7 +80,7 @@ def encryption_key(data_dir: Path) -> str:
 
 async def demo_credentials(
     settings: Settings, data_dir: Path, key: DevelopmentKey, grpc_target: str, rest_url: str
-) -> View:
+) -> Mapping[str, Any]:
     """The credentials of the demo data, which is made at the first call; tokens are signed anew at each."""
     path = data_dir / _CREDENTIALS_FILE
     known = orjson.loads(path.read_bytes()) if path.exists() else await _make_demo(settings)
@@ -96,8 +97,8 @@ async def demo_credentials(
     return credentials
 
 
-async def _make_demo(settings: Settings) -> View:
-    async def make(operation: Operation[Any], **body: Any) -> View:
+async def _make_demo(settings: Settings) -> Mapping[str, Any]:
+    async def make(operation: Operation[Any], **body: Any) -> Mapping[str, Any]:
         return await run_as_operator(settings, operation, body)
 
     user_id = str(uuid4())

@@ -5,7 +5,7 @@ only when it is not 200: an answer without it costs one batch less. The gateway 
 """
 
 import re
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from decimal import Decimal
 from typing import Any, NoReturn, TypeAlias
 from urllib.parse import parse_qsl, unquote
@@ -110,7 +110,7 @@ def watch(watch: Watch[Any], *, failure: Callable[[TicketError], View] | None = 
     return method
 
 
-def _items(views: Sequence[View]) -> bytes:
+def _items(views: object) -> bytes:
     return jsontext.dump(views)[1:-1]
 
 

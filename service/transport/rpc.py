@@ -18,6 +18,7 @@ from service.fields import Command
 from service.jsontext import JsonText
 from service.operation import CALL, Call, Operation, View
 from service.transport.dialect import Servicer
+from service.transport.view_types import check_view
 from service.watch import Watch
 
 DOMAIN = "tickets"
@@ -44,6 +45,8 @@ def unary(operation: Operation[Any], request: type[Message], response: type[Mess
     `wrap` names the response's field that holds the view, where the documented JSON is the bare resource.
     """
     read, write = _reader(operation.command, request.DESCRIPTOR), writer(response)
+    answer = response.DESCRIPTOR.fields_by_name[wrap].message_type if wrap else response.DESCRIPTOR
+    check_view(operation.view, answer)
 
     async def method(self: Servicer, request: Any, context: Context) -> Message:
         call = CALL.get()
@@ -60,6 +63,7 @@ def unary(operation: Operation[Any], request: type[Message], response: type[Mess
 def watch(watch: Watch[Any], request: type[Message], response: type[Message]) -> Any:
     """The method of a typed service that tells what a watch does."""
     read, write = _reader(watch.command, request.DESCRIPTOR), writer(response)
+    check_view(watch.view, response.DESCRIPTOR)
 
     async def method(self: Servicer, request: Any, context: Context) -> AsyncIterator[Message]:
         call = CALL.get()
