@@ -1,4 +1,4 @@
-"""What can go wrong, said once: every reason with its gRPC status, its HTTP statuses and its public words."""
+"""What can go wrong, said once: every reason with its gRPC status, its HTTP statuses and its public message."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,8 +7,8 @@ from typing import Any
 from grpc import StatusCode
 from pydantic import ValidationError
 
-# Of a caller's own name in an error.
-_TOLD_LENGTH = 100
+# How much of a caller's own name an error repeats.
+_ECHO_LENGTH = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,25 +28,27 @@ REASONS: Mapping[str, Reason] = {
     "unauthenticated": Reason(StatusCode.UNAUTHENTICATED, 401, 401, "Missing authentication credentials"),
     "token_expired": Reason(StatusCode.UNAUTHENTICATED, 401, 401, "The token has expired"),
     "invalid_token": Reason(StatusCode.UNAUTHENTICATED, 401, 401, "The token is not valid"),
-    "forbidden": Reason(StatusCode.PERMISSION_DENIED, 403, 403, "You may not do this"),
+    "forbidden": Reason(StatusCode.PERMISSION_DENIED, 403, 403, "You are not allowed to do this"),
     "missing_scope": Reason(StatusCode.PERMISSION_DENIED, 403, 403, "A required scope is missing"),
     "not_found": Reason(StatusCode.NOT_FOUND, 404, 404, "Not found"),
     "validation_error": Reason(StatusCode.INVALID_ARGUMENT, 400, 422, "The request is not valid"),
     # In the ITSM API a bad member is 422, but this one is documented as 400.
-    "unknown_event": Reason(StatusCode.INVALID_ARGUMENT, 400, 400, "There is no such event"),
+    "unknown_event": Reason(StatusCode.INVALID_ARGUMENT, 400, 400, "Unknown event"),
     "provider_rejected": Reason(StatusCode.FAILED_PRECONDITION, 400, 400, "The provider rejected the ticket"),
-    "reconnect_required": Reason(StatusCode.FAILED_PRECONDITION, 403, 403, "The link to GitHub was lost"),
+    "reconnect_required": Reason(StatusCode.FAILED_PRECONDITION, 403, 403, "The connection to GitHub was lost"),
     "invalid_transition": Reason(StatusCode.ABORTED, 409, 409, "The ticket's state does not allow this"),
     "idempotency_mismatch": Reason(
         StatusCode.ALREADY_EXISTS, 409, 409, "Idempotency key reused with a different payload"
     ),
-    "already_exists": Reason(StatusCode.ALREADY_EXISTS, 409, 409, "It exists already"),
-    "roles_incomplete": Reason(StatusCode.ABORTED, 409, 409, "A ticket closes when every role is done or skipped"),
+    "already_exists": Reason(StatusCode.ALREADY_EXISTS, 409, 409, "It already exists"),
+    "roles_incomplete": Reason(
+        StatusCode.ABORTED, 409, 409, "A ticket can be closed once every role is done or skipped"
+    ),
     # 412 is for a condition in a header; in the handoff API it stands in the body.
     "stale": Reason(StatusCode.ABORTED, 412, 412, "The ticket has changed since it was read", handoff_http=409),
     "payload_too_large": Reason(StatusCode.INVALID_ARGUMENT, 413, 413, "The request is too large"),
     "rate_limited": Reason(StatusCode.RESOURCE_EXHAUSTED, 429, 429, "Too many requests"),
-    "unavailable": Reason(StatusCode.UNAVAILABLE, 503, 503, "The service is not available right now"),
+    "unavailable": Reason(StatusCode.UNAVAILABLE, 503, 503, "The service is currently unavailable"),
     "deadline_exceeded": Reason(StatusCode.DEADLINE_EXCEEDED, 504, 504, "The request took too long"),
     "internal": Reason(StatusCode.INTERNAL, 500, 500, "Internal error"),
 }
@@ -73,14 +75,14 @@ class Issue:
 
 @dataclass(eq=False)
 class TicketError(Exception):
-    """A failure that a caller is told of. `reason` is a key of REASONS; `retry_after` is in seconds."""
+    """A failure that is reported to the caller. `reason` is a key of REASONS; `retry_after` is in seconds."""
 
     reason: str
     message: str = ""
     issues: Sequence[Issue] = field(default=())
     retry_after: int | None = None
     reconnect: bool = False
-    # False only where nothing of the request was begun, so that a gateway may send it elsewhere.
+    # False only where nothing of the request was begun, so that a gateway may retry it elsewhere.
     begun: bool = True
 
     def __post_init__(self) -> None:
@@ -90,7 +92,7 @@ class TicketError(Exception):
 
 
 def validation_error(invalid: ValidationError) -> TicketError:
-    """The failure that tells every problem pydantic found with a command."""
+    """The failure that reports every problem pydantic found with a command."""
     issues = [
         Issue(
             loc=_loc(error["loc"], error["input"]),
@@ -106,14 +108,14 @@ def validation_error(invalid: ValidationError) -> TicketError:
 
 
 def _loc(loc: tuple[str | int, ...], value: Any) -> tuple[str | int, ...]:
-    """Where it is. Of a name that is wrong itself, which pydantic marks so, no more than anyone reads."""
+    """Where the problem is. A name that is itself the problem, which pydantic marks with `[key]`, is cut short."""
     if loc[-1:] == ("[key]",) and loc[-2] == value:
-        return *loc[:-2], str(value)[:_TOLD_LENGTH]
+        return *loc[:-2], str(value)[:_ECHO_LENGTH]
     return loc
 
 
 def invalid(section: str, name: str, message: str, kind: str = "value_error", value: Any = None) -> TicketError:
-    """A validation error that only an operation or a transport can see, in the shape of a command's own."""
+    """A validation error that only an operation or a servicer can see, in the shape of a command's own."""
     return TicketError(
         "validation_error", issues=[Issue((section, name) if name else (section,), message, kind, value)]
     )

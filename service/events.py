@@ -53,11 +53,11 @@ from service.storage.database import Xid8
 
 _NOTHING = cast(literal("{}", Text), JSON)
 _THIS_TRANSACTION = text("pg_current_xact_id()")
-# Of every transaction before this one it is known how it ended.
+# The horizon: every transaction before this one has ended.
 HORIZON = func.pg_snapshot_xmin(func.pg_current_snapshot(), type_=Xid8())
 
 
-# The actor where nobody called.
+# The actor of changes that no caller made.
 SYSTEM = "system"
 
 # A position after every transaction.
@@ -116,7 +116,8 @@ def append(
 ) -> CTE:
     """The part of a statement that appends one event for each row of `ticket`, a CTE that wrote tickets.
 
-    `ticket` has the event table's scope columns, `id`, `version` and `transaction_id`. Takes the parameters of `who`.
+    `ticket` has the event table's scope columns, `id`, `version` and `transaction_id`. The statement takes the
+    parameters of `actor_of`.
     """
     scope = [column.name for column in table.primary_key.columns if column.name not in ("transaction_id", "id")]
     names = [*scope, "ticket_id", "version", "transaction_id", "type", "changes", "actor", "request_id", *own]
@@ -134,7 +135,7 @@ def append(
     return insert(table).from_select(names, row).returning(table.c.id).cte("event")
 
 
-def who(call: Call) -> dict[str, Any]:
+def actor_of(call: Call) -> dict[str, Any]:
     """The parameters that every event takes from the call."""
     return {"actor": call.caller.subject, "request_id": call.request_id}
 
@@ -152,13 +153,13 @@ def after_position(table: Table, scope: ColumnElement[bool]) -> Select[Any]:
 
 
 def scopes_with_events(table: Table) -> Select[Any]:
-    """Which of `scopes` have events from transaction `since` on, and up to which transaction all have ended."""
+    """Which of `scopes` have events from transaction `since` on, and the horizon."""
     scope, *narrower = (c for c in table.primary_key.columns if c.name not in ("transaction_id", "id"))
     asked = func.unnest(bindparam("scopes", type_=ARRAY(scope.type))).table_valued(column("scope", scope.type))
     asked = asked.render_derived(name="asked")
     new = exists().where(
         scope == asked.c.scope,
-        # What is narrower has two values. Left out, the index would be read through for all of the scope's events.
+        # A narrower column has two values. Left out, the index would be read through for all of the scope's events.
         *(column.in_((false(), true())) for column in narrower),
         table.c.transaction_id >= _xid8("since"),
         table.c.transaction_id < HORIZON,
@@ -177,7 +178,7 @@ def next_instant(last_change: ColumnElement[Any]) -> ColumnElement[Any]:
 
 
 def kind_of_change(before: FromClause, after: FromClause) -> ColumnElement[str]:
-    """The type of the event of a change: closing and reopening are told from the rest."""
+    """The type of the event of a change: closed, reopened, or updated."""
     was, is_now = before.c.status == "closed", after.c.status == "closed"
     return case(
         (and_(is_now, not_(was)), "ticket.closed"), (and_(was, not_(is_now)), "ticket.reopened"), else_="ticket.updated"

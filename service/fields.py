@@ -1,7 +1,5 @@
 """Field types that the commands of all dialects share. A bound that more than one command has is said here."""
 
-import secrets
-import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -44,7 +42,7 @@ class Command(BaseModel):
 class Section(BaseModel):
     """One part of a request. Types are not guessed: `"12"` is no integer. Unknown members are ignored."""
 
-    # from_attributes only changes the words for a body that is no object to the ones that FastAPI's clients know.
+    # from_attributes only changes the message for a body that is no object to the one that FastAPI's clients know.
     model_config = ConfigDict(strict=True, frozen=True, from_attributes=True, extra="ignore")
 
 
@@ -112,7 +110,7 @@ def _has_nul(value: Any) -> bool:
     return isinstance(value, list) and any(map(_has_nul, value))
 
 
-# After the bounds of a text, so that they are told in pydantic's own words.
+# After the bounds of a text, so that those are reported in pydantic's own words.
 without_nul = AfterValidator(_without_nul)
 
 # Text that comes from a path or a query may be guessed from: there is nothing but text there.
@@ -122,7 +120,7 @@ Uuid = Annotated[UUID, BeforeValidator(_only_text), Field(strict=False)]
 
 
 def uuid_or(word: str) -> PlainValidator:
-    """For text: a UUID or this word."""
+    """Validates text: a UUID, or this word."""
 
     def check(value: Any) -> UUID | str:
         if value == word:
@@ -160,7 +158,7 @@ def _comma_list(value: Any) -> Any:
     return value.split(",") if isinstance(value, str) else value
 
 
-# For a list in a query: any of what stands between commas.
+# For a list in a query: comma separated.
 comma_list = BeforeValidator(_comma_list)
 
 OpaqueId = Annotated[str, StringConstraints(min_length=1, max_length=64), without_nul]
@@ -191,24 +189,9 @@ def matches(etag: str, conditions: Iterable[str | None]) -> bool:
 
 def _distinct(items: list[str]) -> list[str]:
     if len(set(items)) < len(items):
-        raise PydanticCustomError("duplicates", "Each may be named only once")
+        raise PydanticCustomError("duplicates", "Items should be unique")
     return items
 
 
-# For a list: nothing twice.
+# For a list: no duplicates.
 distinct = AfterValidator(_distinct)
-
-
-def uuid7() -> UUID:
-    """A fresh id that sorts by its time (RFC 9562, 5.7).
-
-    Ids at random dirty another page of the index for each row: more than twice as much WAL for a creation.
-    """
-    milliseconds, random = time.time_ns() // 1_000_000, secrets.randbits(74)
-    return UUID(int=milliseconds << 80 | 0x7 << 76 | random >> 62 << 64 | 0b10 << 62 | random & (1 << 62) - 1)
-
-
-def tsquery(text: str) -> str:
-    """What asks PostgreSQL for every word of a text, or words that begin so. A plus is in no word."""
-    words = (word.replace("\\", "\\\\").replace("'", "''") for word in text.replace("+", " ").split())
-    return " & ".join(f"'{word}':*" for word in words)

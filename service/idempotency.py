@@ -4,8 +4,8 @@ The key's row is written by the statement that writes the ticket, so both are th
 a second request wait for the first to commit; it then fails, undone as a whole, and reads the stored answer instead.
 A request that failed has written nothing, so its key is free.
 
-What takes several statements claims its key before the first of them (`act`), because it looks at what is there before
-it writes: a second request waits for the claim of the first.
+An operation of several statements claims its key before the first of them (`replay_or_run`), because it reads before it
+writes: a second request waits for the claim of the first.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -59,14 +59,14 @@ idempotency_keys = Table(
     Index(None, "expires_at"),
 )
 
-_MINE = (
+_KEY = (
     idempotency_keys.c.scope == bindparam("idempotency_scope", type_=Text),
     idempotency_keys.c.key == bindparam("idempotency_key", type_=Text),
 )
 
 
 class Creation(NamedTuple):
-    """The statements of one kind of creation: plain, under a key, and the answer given before."""
+    """The statements of one kind of creation: plain, under a key, and for replaying the stored answer."""
 
     plain: Statement
     keyed: Statement
@@ -76,7 +76,7 @@ class Creation(NamedTuple):
 def creation(created: CTE, *others: CTE) -> Creation:
     """The statements that create what `created` returns, together with the `others` it depends on."""
     answer: Select[Any] = select(created)
-    remember = (
+    store_key = (
         insert(idempotency_keys)
         .from_select(
             ["scope", "key", "request_hash", "response"],
@@ -87,22 +87,24 @@ def creation(created: CTE, *others: CTE) -> Creation:
                 func.row_to_json(literal_column(created.name)),
             ).select_from(created),
         )
-        .cte("remembered")
+        .cte("stored_key")
     )
     stored = (
         func.json_to_record(idempotency_keys.c.response)
         .table_valued(*(column(c.name, c.type) for c in created.c))
         .render_derived(name="stored", with_types=True)
     )
-    # A key whose hour is over is forgotten here, so that it can be used afresh.
-    forget = delete(idempotency_keys).where(*_MINE, idempotency_keys.c.expires_at <= func.now()).cte("forgotten")
+    # An expired key is deleted here, so that it can be used afresh.
+    expire = delete(idempotency_keys).where(*_KEY, idempotency_keys.c.expires_at <= func.now()).cte("expired")
     replay = (
         select(idempotency_keys.c.request_hash, *stored.c)
         .select_from(idempotency_keys.join(stored, literal_column("true")))
-        .where(*_MINE, idempotency_keys.c.expires_at > func.now())
-        .add_cte(forget)
+        .where(*_KEY, idempotency_keys.c.expires_at > func.now())
+        .add_cte(expire)
     )
-    return Creation(Statement(answer.add_cte(*others)), Statement(answer.add_cte(*others, remember)), Statement(replay))
+    return Creation(
+        Statement(answer.add_cte(*others)), Statement(answer.add_cte(*others, store_key)), Statement(replay)
+    )
 
 
 _claim = upsert(idempotency_keys).values(
@@ -111,7 +113,7 @@ _claim = upsert(idempotency_keys).values(
     request_hash=cast(bindparam("request_hash"), LargeBinary),
     response=cast(literal("null", Text), JSON),
 )
-# Nothing while another request has the key; one whose hour is over is taken over.
+# No row while another request holds the key; an expired one is taken over.
 _CLAIM = Statement(
     _claim.on_conflict_do_update(
         constraint=idempotency_keys.primary_key,
@@ -123,10 +125,10 @@ _CLAIM = Statement(
         where=idempotency_keys.c.expires_at <= func.now(),
     ).returning(literal_column("1").label("one"))
 )
-_ANSWERED = Statement(select(idempotency_keys.c.request_hash, idempotency_keys.c.response).where(*_MINE))
-_KEEP = Statement(
+_STORED_ANSWER = Statement(select(idempotency_keys.c.request_hash, idempotency_keys.c.response).where(*_KEY))
+_STORE_ANSWER = Statement(
     update(idempotency_keys)
-    .where(*_MINE)
+    .where(*_KEY)
     .values(response=bindparam("response", type_=JSON))
     .returning(literal_column("1").label("one"))
 )
@@ -139,18 +141,18 @@ _PURGE = Statement(
 
 
 async def purge(connection: Connection) -> None:
-    """Forget keys whose hour is over; run in the background, so that the table stays small."""
+    """Delete expired keys; run in the background, so that the table stays small."""
     await connection.all(_PURGE, {})
 
 
-async def once(
+async def create_once(
     connection: Connection,
     call: Call,
     scope: str,
     statements: Creation,
     parameters: Mapping[str, Any],
 ) -> Row | None:
-    """The created row, or under a key that was used before the row it created then; None when nothing was created.
+    """The created row, or the row created earlier under the same key; None when nothing was created.
 
     Raises TicketError `idempotency_mismatch` when the key was used with another payload.
     """
@@ -170,7 +172,7 @@ async def once(
 
 
 async def replay(connection: Connection, call: Call, scope: str, statements: Creation) -> Row | None:
-    """The row that a creation under this key made before; None when there was none, or no key.
+    """The row created earlier under this key; None when there was none, or no key.
 
     Raises TicketError `idempotency_mismatch` when the key was used with another payload.
     """
@@ -182,7 +184,7 @@ async def replay(connection: Connection, call: Call, scope: str, statements: Cre
 
 
 def key_of(call: Call, scope: str) -> dict[str, Any]:
-    """The parameters that say whose key it is and for which request; all None without one."""
+    """The parameters of the key: its scope, its text, the hash of the request; all None without a key."""
     if call.idempotency_key is None:
         return dict.fromkeys(("idempotency_scope", "idempotency_key", "request_hash"))
     return {
@@ -192,7 +194,7 @@ def key_of(call: Call, scope: str) -> dict[str, Any]:
     }
 
 
-async def act(
+async def replay_or_run(
     connection: Connection,
     call: Call,
     scope: str,
@@ -200,35 +202,35 @@ async def act(
     run: Callable[[Connection], Awaitable[View]],
     admit: Callable[[Connection], Awaitable[None]] | None = None,
 ) -> View:
-    """What `run` answers, or under a key that was used before what it answered then; in a transaction.
+    """What `run` answers, or its stored answer under a key that was used before; in a transaction.
 
-    `subject` is what the request is about beside its body; `admit` is asked before an old answer is given: the caller
-    may have lost the right to it. Raises TicketError `idempotency_mismatch` when the key was used with another request,
-    and what `run` and `admit` raise.
+    `subject` is what the request is about beside its body; `admit` is called before a stored answer is given, because
+    the caller may have lost the right to it. Raises TicketError `idempotency_mismatch` when the key was used with
+    another request, and what `run` and `admit` raise.
     """
     if call.idempotency_key is None:
         return await run(connection)
-    mine = {"idempotency_scope": scope, "idempotency_key": call.idempotency_key}
+    key = {"idempotency_scope": scope, "idempotency_key": call.idempotency_key}
     request_hash = jsontext.digest([*call.method, *subject, call.body])
-    if await connection.one(_CLAIM, {**mine, "request_hash": request_hash}) is None:
-        stored = await connection.one(_ANSWERED, mine)
-        if stored is None:  # gone since: its hour is over
+    if await connection.one(_CLAIM, {**key, "request_hash": request_hash}) is None:
+        stored = await connection.one(_STORED_ANSWER, key)
+        if stored is None:  # expired in between
             raise TicketError("unavailable", retry_after=1)
         if admit is not None:
             await admit(connection)
         response = _replay(call, stored, request_hash)["response"]
-        # A view holds what a request held some levels further down.
+        # A view nests what a request held some levels deeper.
         stored_view: dict[str, Any] = jsontext.parse(response.text.encode(), 2 * jsontext.MAX_DEPTH)
         call.etag = stored_view.pop("etag", None)
         return stored_view
-    view = await run(_Open(connection))
+    view = await run(_KeepOpen(connection))
     kept = view if call.etag is None else {**view, "etag": call.etag}
-    await connection.one(_KEEP, {**mine, "response": jsontext.text(kept)}, commit=True)
+    await connection.one(_STORE_ANSWER, {**key, "response": jsontext.text(kept)}, commit=True)
     return view
 
 
-class _Open:
-    """The connection of an act that is not over with its last statement."""
+class _KeepOpen:
+    """A connection whose `commit=True` does not commit yet: the answer is stored first."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection

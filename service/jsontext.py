@@ -1,7 +1,7 @@
 """JSON text in and out: strict, numbers exact.
 
 orjson refuses what JSON is not (trailing commas, NaN, lone surrogates, bad UTF-8), but reads every number as a 64-bit
-integer or a double. Text that holds any other number takes the slower, exact road.
+integer or a double. Text that holds any other number takes the slower, exact way.
 """
 
 import hashlib

@@ -1,4 +1,8 @@
-"""Numbers for people: unique, without gaps, in commit order, counted up per scope."""
+"""Ids and numbers: UUIDs that sort by time, and numbers for people, without gaps and in commit order per scope."""
+
+import secrets
+import time
+from uuid import UUID
 
 from sqlalchemy import CTE, BigInteger, Column, FromClause, Table, Text, literal, select
 from sqlalchemy.dialects.postgresql import insert
@@ -25,3 +29,12 @@ def next_number(scope: FromClause) -> CTE:
         .returning(counters.c.last_number.label("number"))
         .cte("counter")
     )
+
+
+def uuid7() -> UUID:
+    """A fresh id that sorts by its time (RFC 9562, 5.7).
+
+    Ids at random dirty another page of the index for each row: more than twice as much WAL for a creation.
+    """
+    milliseconds, random = time.time_ns() // 1_000_000, secrets.randbits(74)
+    return UUID(int=milliseconds << 80 | 0x7 << 76 | random >> 62 << 64 | 0b10 << 62 | random & (1 << 62) - 1)

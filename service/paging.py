@@ -1,4 +1,4 @@
-"""Keyset pages: an opaque cursor that says where the next page begins, good for the list that made it and no other."""
+"""Keyset pages: an opaque cursor says where the next page begins, and is valid for the list that made it alone."""
 
 import base64
 import binascii
@@ -17,7 +17,7 @@ T = TypeVar("T")
 _CHECK_BYTES = 9
 # Where a page of a history begins: after a version.
 BY_VERSION: TypeAdapter[tuple[int]] = TypeAdapter(tuple[Annotated[int, Field(ge=0, lt=2**31)]])
-# A page that grows beyond this is cut short: gRPC's clients take no message of more than 4 MiB unless they are told to.
+# A page that grows beyond this is cut short: gRPC clients reject messages of more than 4 MiB by default.
 PAGE_BYTES = 3 * 1024 * 1024
 
 

@@ -7,7 +7,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class Settings(BaseSettings):
-    """Every setting with its default. README's configuration table is made of these; a test compares them."""
+    """Every setting with its default. The table in deploy/README.md is made of these; a test compares them."""
 
     model_config = SettingsConfigDict(env_prefix="TICKETS_", frozen=True, extra="ignore")
 
@@ -26,15 +26,17 @@ class Settings(BaseSettings):
         10
     )
     default_deadline_seconds: Annotated[
-        float, Field(gt=0, description="Deadline of a call that brings none; longer ones are cut to it.")
+        float, Field(gt=0, description="Deadline of a call that sets none; longer ones are cut to it.")
     ] = 30.0
     max_concurrent_calls: Annotated[
-        int, Field(ge=1, description="Calls that one process has in hand at once; one more gets 503 and Retry-After.")
+        int, Field(ge=1, description="Calls in flight in one process; one more gets 503 with Retry-After.")
     ] = 128
-    max_watches: Annotated[int, Field(ge=1, description="Streams of events that one process feeds at once.")] = 1000
+    max_watches: Annotated[
+        int, Field(ge=1, description="Watches open in one process; one more gets 503 with Retry-After.")
+    ] = 1000
     max_queue_seconds: Annotated[
         float,
-        Field(gt=0, description="When calls wait longer than this to be taken up, some get 503."),
+        Field(gt=0, description="When calls queue for longer than this, some get 503 with Retry-After."),
     ] = 0.05
     max_request_bytes: Annotated[int, Field(ge=1, description="Largest request; larger ones get 413.")] = 1024 * 1024
     encryption_keys: Annotated[
@@ -42,19 +44,21 @@ class Settings(BaseSettings):
         Field(
             repr=False,
             description="Fernet keys, comma separated, for credentials of providers and secrets of webhooks: the first"
-            " encrypts, each decrypts. Empty: none can be kept.",
+            " encrypts, all decrypt. Empty: neither can be stored.",
         ),
     ] = ""
     allow_private_targets: Annotated[
         bool,
-        Field(description="Webhooks and providers may be plain http, webhooks at private addresses: for development."),
+        Field(
+            description="Allow plain http for webhooks and providers, and webhooks at private addresses: for development."
+        ),
     ] = False
     delivery_pause_seconds: Annotated[
         float,
         Field(
             gt=0,
-            description="Pause before a delivery is tried again; it doubles with each attempt, up to an hour. Those of"
-            " webhooks (5 seconds to 24 hours at 10.0) are in proportion.",
+            description="Pause before a delivery is retried; it doubles with each attempt, up to an hour. Pauses of"
+            " webhooks (5 seconds to 24 hours at 10.0) scale with it.",
         ),
     ] = 10.0
     rate_limit_reads: Annotated[
@@ -64,16 +68,17 @@ class Settings(BaseSettings):
         str, Field(pattern=r"^[1-9]\d*/[1-9]\d*$", description="Writes of one caller: sustained per second / burst.")
     ] = "200/400"
     rate_limit_file: Annotated[
-        str, Field(description="File that holds the buckets, shared by the processes of a host.")
+        str, Field(description="File with the token buckets, shared by the processes of a host.")
     ] = "/dev/shm/tickets-rate-limits"  # noqa: S108 - shared memory is what it is for
     drain_notice_seconds: Annotated[
-        float, Field(ge=0, description="After SIGTERM: how long calls are still taken while health says NOT_SERVING.")
+        float,
+        Field(ge=0, description="After SIGTERM: how long calls are still accepted while health says NOT_SERVING."),
     ] = 2.0
     drain_seconds: Annotated[
-        float, Field(ge=0, description="And then: how long calls in flight may take to finish.")
+        float, Field(ge=0, description="After that: how long calls in flight may take to finish.")
     ] = 20.0
     metrics_listen: Annotated[
-        str, Field(description="Address that answers HTTP with Prometheus metrics of this process. Empty: none.")
+        str, Field(description="Address that serves Prometheus metrics of this process over HTTP. Empty: none.")
     ] = ""
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Field(description="Least severe line logged.")

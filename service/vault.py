@@ -1,30 +1,35 @@
-"""What must be kept secret and read again: credentials of providers, secrets of webhooks. Encrypted at rest."""
+"""Encryption at rest of what must be read again: credentials of providers, secrets of webhooks."""
 
+import structlog
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
 from service.errors import TicketError
 from service.settings import Settings
 
+_log = structlog.get_logger()
+
 
 class SealedError(Exception):
-    """There is no key, or none of those that there are is the right one."""
+    """No configured key decrypts the text."""
 
 
 class Vault:
     """Encrypts with the first key and decrypts with each, so that keys can be changed one after the other."""
 
     def __init__(self, settings: Settings) -> None:
-        """Raises ValueError for a key that is none; it does not say which, or what it is."""
+        """Raises ValueError for a key that is malformed, without quoting it."""
         keys = [key.strip() for key in settings.encryption_keys.split(",") if key.strip()]
         try:
             self._fernet = MultiFernet([Fernet(key) for key in keys]) if keys else None
         except ValueError:
-            raise ValueError("TICKETS_ENCRYPTION_KEYS holds a text that is no Fernet key") from None
+            raise ValueError("TICKETS_ENCRYPTION_KEYS: not a comma-separated list of Fernet keys") from None
 
     def seal(self, text: str) -> bytes:
         """The text, encrypted. Raises TicketError `unavailable` without a key."""
         if self._fernet is None:
-            raise TicketError("unavailable", "Nothing can be kept secret here: TICKETS_ENCRYPTION_KEYS is not set")
+            _log.error("vault", outcome="unavailable", reason="TICKETS_ENCRYPTION_KEYS is not set")
+            # Callers never hear of an operator's setting.
+            raise TicketError("unavailable", "Secrets cannot be stored at the moment")
         return self._fernet.encrypt(text.encode())
 
     def open(self, sealed: bytes) -> str:

@@ -71,7 +71,7 @@ class EventFeed:
 
     @contextmanager
     def subscribe(self, scope: Any) -> Iterator[asyncio.Event]:
-        """What is set when there may be new events of a scope. Raises TicketError `unavailable` when too many watch."""
+        """An event that is set when a scope may have news. Raises TicketError `unavailable` at the limit."""
         if sum(map(len, self._subscriptions.values())) >= self._max_watches:
             raise TicketError("unavailable", "Too many watches are open; try again later", retry_after=5)
         subscription = asyncio.Event()
@@ -104,7 +104,7 @@ class EventFeed:
                 await self._look()
             except TicketError as error:
                 _log.warning("watch", outcome=error.reason)
-                # They find out for themselves, and fail in their callers' words.
+                # Each watch then reads for itself, and reports its own failure.
                 self._wake(self._subscriptions)
 
     async def _look(self) -> None:
@@ -112,7 +112,7 @@ class EventFeed:
         found = await self.database.one(self._scopes_with_events, {"scopes": asked, "since": str(since or 0)})
         if found is not None:
             self._horizon = int(found["horizon"])
-            # At the first look nobody knows what came before it; and nobody asked for those who came meanwhile.
+            # The first look does not know what came before it, nor does any look know of scopes subscribed meanwhile.
             self._wake(
                 self._subscriptions
                 if since is None

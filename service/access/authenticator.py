@@ -1,4 +1,4 @@
-"""Who calls, and what each method asks of them: bearer JWT and API keys, one policy table, default deny."""
+"""Who calls: bearer JWTs and API keys are verified, and what was verified is cached for a short while."""
 
 import hashlib
 import time
@@ -43,7 +43,7 @@ _FIND_KEY = Statement(
 
 
 class Authenticator:
-    """Turns a call's credential into its Caller. Remembers what it verified, bounded and never past its expiry."""
+    """Turns a call's credential into its Caller. The cache is bounded, and no entry outlives its credential."""
 
     def __init__(self, settings: Settings, database: Database) -> None:
         self._database = database
@@ -51,7 +51,7 @@ class Authenticator:
         self._leeway = settings.jwt_leeway_seconds
         self._issuer = settings.jwt_issuer
         self._audience = settings.jwt_audience
-        # By kind, so that a token is never taken for a key: SHA-256 of the credential → (caller, until when it holds).
+        # By kind, so that a token is never taken for a key: SHA-256 of the credential → (caller, valid until).
         self._verified: dict[tuple[bool, bytes], tuple[Caller, float]] = {}
 
     async def caller(self, policy: Policy, metadata: Mapping[str, Any]) -> Caller:
@@ -72,7 +72,7 @@ class Authenticator:
         return known[0]
 
     async def close(self) -> None:
-        """Give back the JWKS client."""
+        """Close the JWKS client."""
         await self._keys.close()
 
     def _remember(self, kind_and_digest: tuple[bool, bytes], known: tuple[Caller, float]) -> None:

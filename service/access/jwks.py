@@ -14,8 +14,8 @@ import structlog
 from service.errors import TicketError
 
 _TTL_SECONDS = 300.0
-# An unknown `kid` may mean that keys were rotated; it may also be noise: the source is asked once in this time at most,
-# and once in the shorter one while it does not answer.
+# An unknown `kid` may mean that keys were rotated, or be noise: the source is fetched at most once in this time, and at
+# most once in the shorter one while it does not answer.
 _PAUSE_SECONDS = 10.0
 _RETRY_SECONDS = 1.0
 _TIMEOUT_SECONDS = 2.0
@@ -51,7 +51,7 @@ class KeySet:
         return key
 
     async def close(self) -> None:
-        """Give back the HTTP client."""
+        """Close the HTTP client."""
         if self._asking is not None:
             self._asking.cancel()
         if self._client is not None:
@@ -63,12 +63,12 @@ class KeySet:
         return self._keys.get(kid)
 
     def _ask(self) -> Awaitable[None]:
-        """Ask the source, unless it was asked a moment ago; what comes back is done when the answer is in."""
+        """Fetch the source, unless it was fetched a moment ago; the returned future ends when the keys are in."""
         pause = _PAUSE_SECONDS if self._fetched >= self._asked else _RETRY_SECONDS
         if self._asking is None or (self._asking.done() and time.monotonic() - self._asked > pause):
             self._asked = time.monotonic()
             self._asking = asyncio.create_task(self._fetch())
-        # Shielded: a caller who leaves does not take the answer from those who wait for it too.
+        # Shielded: a caller that is cancelled does not cancel the fetch for the others who wait for it.
         return asyncio.shield(self._asking)
 
     async def _fetch(self) -> None:
@@ -95,7 +95,7 @@ class KeySet:
 
 
 def _usable(entry: Any) -> jwt.PyJWK | None:
-    """The key of one entry; None for what cannot verify a token here, which does no harm to the others."""
+    """The key of one entry; None for an entry that cannot verify a token here, so that the others still count."""
     try:
         key = jwt.PyJWK.from_dict(entry)
     except (jwt.PyJWTError, ValueError, TypeError, AttributeError):

@@ -30,7 +30,7 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What a method asks: whose credential, any one of the scopes (none: the operation decides), and its bucket."""
+    """What a method requires: a kind of credential, any one of the scopes (none: the operation decides), its bucket."""
 
     # `user`: a token whose sub is a UUID. `tenant`: a token with tenant_id. `none`: anyone.
     who: Literal["user", "tenant", "operator", "program", "none"]
@@ -41,10 +41,10 @@ class Policy:
 _READ_HELPDESK = Policy("tenant", ("helpdesk:read", "helpdesk:agent"))
 
 
-_SET_LEVELS = Policy("tenant", ("helpdesk:agent",), "write")
+_MANAGE_SLA = Policy("tenant", ("helpdesk:agent",), "write")
 
 
-_SEE_LEVELS = Policy("tenant", ("helpdesk:agent",))
+_READ_SLA = Policy("tenant", ("helpdesk:agent",))
 
 
 _WRITE_HELPDESK = Policy("tenant", ("helpdesk:write", "helpdesk:agent"), "write")
@@ -53,7 +53,7 @@ _WRITE_HELPDESK = Policy("tenant", ("helpdesk:write", "helpdesk:agent"), "write"
 _MANAGE_WEBHOOKS = Policy("program", ("webhooks:manage",), "write")
 
 
-_SEE_WEBHOOKS = Policy("program", ("webhooks:manage",))
+_READ_WEBHOOKS = Policy("program", ("webhooks:manage",))
 
 
 _ADMIN = Policy("operator", ("tickets:admin",), "write")
@@ -83,12 +83,12 @@ POLICIES: Mapping[tuple[str, str], Policy] = {
     ("tickets.helpdesk.v1", "ListComments"): _READ_HELPDESK,
     ("tickets.helpdesk.v1", "ListTicketEvents"): _READ_HELPDESK,
     ("tickets.helpdesk.v1", "GetTicketSla"): _READ_HELPDESK,
-    ("tickets.helpdesk.v1", "ListSlaPolicies"): _SEE_LEVELS,
-    ("tickets.helpdesk.v1", "GetSlaPolicy"): _SEE_LEVELS,
-    ("tickets.helpdesk.v1", "CreateSlaPolicy"): _SET_LEVELS,
-    ("tickets.helpdesk.v1", "UpdateSlaPolicy"): _SET_LEVELS,
-    ("tickets.helpdesk.v1", "GetCalendar"): _SEE_LEVELS,
-    ("tickets.helpdesk.v1", "UpdateCalendar"): _SET_LEVELS,
+    ("tickets.helpdesk.v1", "ListSlaPolicies"): _READ_SLA,
+    ("tickets.helpdesk.v1", "GetSlaPolicy"): _READ_SLA,
+    ("tickets.helpdesk.v1", "CreateSlaPolicy"): _MANAGE_SLA,
+    ("tickets.helpdesk.v1", "UpdateSlaPolicy"): _MANAGE_SLA,
+    ("tickets.helpdesk.v1", "GetCalendar"): _READ_SLA,
+    ("tickets.helpdesk.v1", "UpdateCalendar"): _MANAGE_SLA,
     ("tickets.helpdesk.v1", "WatchTickets"): _READ_HELPDESK,
     ("tickets.itsm.v1", "CreateTicket"): Policy("program", ("tickets:write",), "write"),
     ("tickets.itsm.v1", "GetTicket"): Policy("program", ("tickets:read",)),
@@ -97,11 +97,11 @@ POLICIES: Mapping[tuple[str, str], Policy] = {
     ("tickets.itsm.v1", "ListTicketEvents"): Policy("program", ("tickets:read",)),
     ("tickets.itsm.v1", "WatchTickets"): Policy("program", ("tickets:read",)),
     ("tickets.itsm.v1", "CreateWebhook"): _MANAGE_WEBHOOKS,
-    ("tickets.itsm.v1", "ListWebhooks"): _SEE_WEBHOOKS,
+    ("tickets.itsm.v1", "ListWebhooks"): _READ_WEBHOOKS,
     ("tickets.itsm.v1", "UpdateWebhook"): _MANAGE_WEBHOOKS,
     ("tickets.itsm.v1", "DeleteWebhook"): _MANAGE_WEBHOOKS,
     ("tickets.itsm.v1", "RotateWebhookSecret"): _MANAGE_WEBHOOKS,
-    ("tickets.itsm.v1", "ListWebhookDeliveries"): _SEE_WEBHOOKS,
+    ("tickets.itsm.v1", "ListWebhookDeliveries"): _READ_WEBHOOKS,
     ("tickets.itsm.v1", "ReplayWebhookDelivery"): _MANAGE_WEBHOOKS,
     ("tickets.admin.v1", "CreateAccount"): _ADMIN,
     ("tickets.admin.v1", "CreateApiKey"): _ADMIN,
@@ -122,7 +122,7 @@ POLICIES: Mapping[tuple[str, str], Policy] = {
 
 
 def admit(policy: Policy, caller: Caller) -> None:
-    """Check that a caller is whom a policy asks for. Raises TicketError: `invalid_token`, `missing_scope`."""
+    """Check that a caller meets a policy. Raises TicketError: `invalid_token`, `missing_scope`."""
     if policy.who == "tenant" and caller.tenant_id is None:
         raise TicketError("invalid_token", "The token has no tenant_id")
     if policy.who == "user" and not _is_uuid(caller.subject):

@@ -135,7 +135,7 @@ async def _once(
             raise lookup.no_project()
         require(call, row)
 
-    return await idempotency.act(connection, call, lookup.key_scope(call, project_id), subject, act, admit)
+    return await idempotency.replay_or_run(connection, call, lookup.key_scope(call, project_id), subject, act, admit)
 
 
 class _Change(NamedTuple):
@@ -191,7 +191,7 @@ async def _write(
         "removed_roles": removed,
         "actor_role": declared.actor_role or call.caller.actor_role,
         "actor_id": declared.actor_id,
-        **events.who(call),
+        **events.actor_of(call),
     }
     if len(await connection.all(queries.WRITE, parameters, commit=commit)) < len(tickets):
         raise lookup.no_project()  # the membership ended meanwhile, and nothing was written

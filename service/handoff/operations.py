@@ -8,7 +8,7 @@ from pydantic import Field, TypeAdapter
 
 from service import events, idempotency, jsontext, paging, watch
 from service.errors import TicketError, invalid
-from service.fields import Instant, Uuid, tsquery
+from service.fields import Instant, Uuid
 from service.handoff import lookup, queries, views
 from service.handoff.commands import (
     CreateTicket,
@@ -21,6 +21,7 @@ from service.handoff.commands import (
     WatchTickets,
 )
 from service.operation import Call, View, operation
+from service.search import tsquery
 from service.storage.database import Connection
 from service.storage.statement import Row
 
@@ -114,12 +115,12 @@ async def create_ticket(connection: Connection, call: Call, command: CreateTicke
         # None: the project's own.
         "roles": command.body.roles or None,
     }
-    row = await idempotency.once(
+    row = await idempotency.create_once(
         connection,
         call,
         lookup.key_scope(call, project_id),
         queries.CREATE,
-        {"user_id": user_id, "project_id": project_id, **events.who(call), **vars(command.body), **defaults},
+        {"user_id": user_id, "project_id": project_id, **events.actor_of(call), **vars(command.body), **defaults},
     )
     if row is None:
         raise TicketError("forbidden", "You may not create tickets in this project")

@@ -9,7 +9,7 @@ from ulid import ULID
 
 from service import events, idempotency, jsontext, paging, watch
 from service.errors import TicketError
-from service.fields import Instant, matches, tsquery
+from service.fields import Instant, matches
 from service.helpdesk import queries, views
 from service.helpdesk.commands import (
     CloseTicket,
@@ -32,6 +32,7 @@ from service.helpdesk.commands import (
 from service.helpdesk.sla import queries as level_queries
 from service.helpdesk.sla import targets, ticket_clock
 from service.operation import Call, View, operation
+from service.search import tsquery
 from service.storage.database import Connection
 from service.storage.statement import Row, Statement
 
@@ -129,8 +130,8 @@ async def create_ticket(connection: Connection, call: Call, command: CreateTicke
         if row is None:
             raise
     else:
-        ticket |= events.who(call)
-        row = await idempotency.once(connection, call, _key_scope(call), queries.CREATE, ticket)
+        ticket |= events.actor_of(call)
+        row = await idempotency.create_once(connection, call, _key_scope(call), queries.CREATE, ticket)
     return _one(call, row)
 
 
@@ -154,7 +155,7 @@ async def close_ticket(connection: Connection, call: Call, command: CloseTicket)
             ticket = await _change(connection, call, ticket, {"status": "closed"}, command.body.resolution_note)
         return _one(call, ticket)
 
-    return await idempotency.act(connection, call, _key_scope(call), [command.path.id], act)
+    return await idempotency.replay_or_run(connection, call, _key_scope(call), [command.path.id], act)
 
 
 @operation(GetTicketSla, one_statement=True)
@@ -191,7 +192,7 @@ async def _mark(
     if ticket["is_deleted"] == deleted:
         return _one(call, ticket)
     _require_match(ticket, command.header.if_match, etag)
-    parameters = {"tenant_id": ticket["tenant_id"], "id": ticket["id"], **events.who(call)}
+    parameters = {"tenant_id": ticket["tenant_id"], "id": ticket["id"], **events.actor_of(call)}
     return _one(call, await connection.one(statement, parameters, commit=True))
 
 
@@ -211,12 +212,12 @@ async def create_comment(connection: Connection, call: Call, command: CreateComm
             "comment_id": f"cmt_{ULID()}",
             "is_response": is_response,
             **vars(body),
-            **events.who(call),
+            **events.actor_of(call),
         }
         comment = await connection.one(queries.CREATE_COMMENT, parameters, commit=True)
         return views.comment(_found(comment))
 
-    return await idempotency.act(connection, call, _key_scope(call), [command.path.id], act)
+    return await idempotency.replay_or_run(connection, call, _key_scope(call), [command.path.id], act)
 
 
 @operation(UpdateComment)
@@ -231,7 +232,7 @@ async def update_comment(connection: Connection, call: Call, command: UpdateComm
     if comment["author_id"] != call.caller.subject:
         raise TicketError("forbidden", "Only its author may edit a comment")
     if comment["body"] != command.body.body:
-        change = {"body": command.body.body, "old_body": comment["body"], **events.who(call)}
+        change = {"body": command.body.body, "old_body": comment["body"], **events.actor_of(call)}
         comment = _found(await connection.one(queries.UPDATE_COMMENT, {**parameters, **change}, commit=True))
     return views.comment(comment)
 
@@ -338,7 +339,7 @@ async def _change(
         "resolution_note": resolution_note,
     }
     statement = queries.update_ticket(frozenset(named))
-    return _found(await connection.one(statement, {**named, **values, **stamps, **events.who(call)}, commit=True))
+    return _found(await connection.one(statement, {**named, **values, **stamps, **events.actor_of(call)}, commit=True))
 
 
 def _key_scope(call: Call) -> str:

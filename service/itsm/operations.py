@@ -5,7 +5,6 @@ from typing import Any
 
 from service import events, idempotency, jsontext, paging, watch
 from service.errors import TicketError
-from service.fields import uuid7
 from service.itsm import metadata, queries, views
 from service.itsm.commands import (
     CreateTicket,
@@ -17,6 +16,7 @@ from service.itsm.commands import (
 )
 from service.itsm.delivery.queue import MIRRORED
 from service.itsm.dependencies import ItsmDependencies
+from service.numbering import uuid7
 from service.operation import Call, View, operation, own_transactions
 from service.storage.database import Connection
 from service.storage.statement import Row
@@ -32,10 +32,12 @@ async def create_ticket(dependencies: ItsmDependencies, call: Call, command: Cre
     key_scope = f"itsm:{call.caller.account_id}:{mode}"
     scope = _scope(call)
     words = {"metadata_terms": metadata.index_terms(**scope, metadata=command.body.metadata)}
-    ticket = {**scope, "id": uuid7(), **words, **events.who(call), **vars(command.body)}
+    ticket = {**scope, "id": uuid7(), **words, **events.actor_of(call), **vars(command.body)}
     if call.caller.is_linked:
         return views.ticket(await dependencies.deliveries.create(call, key_scope, ticket))
-    return views.ticket(_found(await idempotency.once(dependencies.database, call, key_scope, queries.CREATE, ticket)))
+    return views.ticket(
+        _found(await idempotency.create_once(dependencies.database, call, key_scope, queries.CREATE, ticket))
+    )
 
 
 @operation(GetTicket, one_statement=True)
@@ -70,7 +72,7 @@ async def update_ticket(dependencies: ItsmDependencies, call: Call, command: Upd
         values["new_metadata_terms"] = metadata.index_terms(**_scope(call), metadata=changed["metadata"])
     delivery = _delivery(changed) if call.caller.live else {}
     statement = queries.update_ticket(frozenset(changed), mirrored=bool(delivery))
-    named = _scope(call) | events.who(call) | vars(command.path)
+    named = _scope(call) | events.actor_of(call) | vars(command.path)
     ticket = _found(await dependencies.database.one(statement, named | values | delivery))
     if delivery and ticket["is_mirrored"]:
         await dependencies.deliveries.deliver(call, delivery["delivery_id"])

@@ -1,4 +1,4 @@
-"""The Postgres boundary: pooled connections, transactions, driver errors in our words."""
+"""The Postgres boundary: pooled connections, transactions, driver errors translated."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -26,7 +26,7 @@ _XID8_OID = 5069
 
 
 class Xid8(UserDefinedType[int]):
-    """PostgreSQL's transaction id: lets a reader see which rows may still be uncommitted lock one it has."""
+    """PostgreSQL's transaction id: lets a reader see which rows may still be uncommitted after one it has."""
 
     cache_ok = True
 
@@ -35,12 +35,12 @@ class Xid8(UserDefinedType[int]):
         return "xid8"
 
 
-# So that Alembic knows the type again when it compares a database with the tables.
+# So that Alembic recognises the type when it compares a database with the tables.
 ischema_names["xid8"] = Xid8
 
 
 class ConstraintViolationError(Exception):
-    """A constraint that has no words for callers refused a write; `name` is the constraint's."""
+    """A constraint without a public error rejected a write; `name` is the constraint's."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -48,7 +48,7 @@ class ConstraintViolationError(Exception):
 
 
 class Connection(Protocol):
-    """What an operation runs its statements on. The one with `commit` commits them all."""
+    """What an operation runs its statements on. The statement with `commit=True` commits them all."""
 
     async def all(
         self,
@@ -58,7 +58,7 @@ class Connection(Protocol):
         commit: bool = False,
         lock: Statement | None = None,
     ) -> list[Row]:
-        """Every row, of a statement or of one `lock` another that locks. Raises as `one`."""
+        """Every row. `lock` is a statement that runs just before, only to lock rows. Raises as `one`."""
 
     async def one(self, statement: Statement, parameters: Mapping[str, Any], *, commit: bool = False) -> Row | None:
         """The first row, or None. Raises TicketError and ConstraintViolationError."""
@@ -80,10 +80,10 @@ class Database:
             settings.pool_size,
             {
                 "autocommit": True,
-                # Statements prepare themselves; psycopg's own preparing would drop theirs with its own at a ROLLBACK.
+                # Statements prepare themselves; psycopg would drop theirs along with its own at a ROLLBACK.
                 "prepare_threshold": None,
                 "application_name": "tickets",
-                # Second wall lock the call's own deadline: no statement outlives its caller.
+                # Second wall behind the call's own deadline: no statement outlives its caller.
                 "options": f"-c TimeZone=UTC -c statement_timeout={deadline}"
                 f" -c idle_in_transaction_session_timeout={deadline}",
             },
@@ -146,7 +146,7 @@ class Database:
             self._pool.give_back(connection)
 
     def translate(self, error: psycopg.Error, connection: PooledConnection) -> Exception:
-        """The driver's error in our words: TicketError where a caller may hear of it."""
+        """Translate a driver error: a TicketError where it may be reported to the caller."""
         if isinstance(error, pg.IntegrityError):
             name = error.diag.constraint_name or ""
             if name in self._constraints:
@@ -171,7 +171,7 @@ class Database:
 
 
 class _Transaction:
-    """One connection in the hands of one operation. BEGIN travels with its first statement, COMMIT with its last."""
+    """One connection of one operation. BEGIN travels with its first statement, COMMIT with its last."""
 
     def __init__(self, connection: PooledConnection, database: Database) -> None:
         self._connection = connection
@@ -215,7 +215,7 @@ def _configure(connection: PooledConnection) -> None:
 
 
 class _JsonTextLoader(Loader):
-    """Leaves `json` columns as text: nobody here looks inside."""
+    """Leaves `json` columns as text: the service does not look inside."""
 
     def load(self, data: Buffer) -> JsonText:
         return JsonText(bytes(data).decode())

@@ -1,4 +1,4 @@
-"""PostgreSQL connections of one process: a fixed number, each in the hands of one call at a time, handed over in order.
+"""PostgreSQL connections of one process: a fixed number, each used by one call at a time, handed over in order.
 
 psycopg makes the connections, and cancels on them; the rest is done here on libpq (`psycopg.pq`), because a call that
 takes 0.1 ms in all has no time for locks, tasks and pollers. The event loop watches each socket as long as the
@@ -36,7 +36,7 @@ class PooledConnection(psycopg.AsyncConnection[Any]):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        # Names of the statements that the server has prepared, and of the one that it is about to.
+        # Names of the statements that are prepared on the server, and of the one that is being prepared.
         self.prepared: set[bytes] = set()
         self.preparing: bytes | None = None
         self._loop = asyncio.get_running_loop()
@@ -45,7 +45,7 @@ class PooledConnection(psycopg.AsyncConnection[Any]):
         self._ended: Callable[[PooledConnection], None] | None = None
 
     def watch(self, ended: Callable[["PooledConnection"], None]) -> None:
-        """Begin; `ended` is called when the server ends the connection while no call has it."""
+        """Watch the socket; `ended` is called when the server ends the connection while no call uses it."""
         self._ended = ended
         self._socket = self.pgconn.socket
         self._loop.add_reader(self._socket, self._readable)
@@ -103,13 +103,13 @@ class PooledConnection(psycopg.AsyncConnection[Any]):
     async def _cancel(self) -> None:
         while self.pgconn.transaction_status == TransactionStatus.ACTIVE:
             await self.cancel_safe(timeout=_CANCEL_SECONDS)
-            # It does nothing when it comes before the statement: then once more.
+            # A cancel that arrives before the statement does nothing: then once more.
             try:
                 async with asyncio.timeout(_CANCEL_AGAIN_SECONDS):
                     results = await self._results()
             except TimeoutError:
                 if self.preparing is not None:
-                    raise  # half an outcome may be lost: is it prepared or not?
+                    raise  # half a result may be lost: was it prepared or not?
             else:
                 # The statement may have ended before it could be cancelled: then what it prepared is there.
                 if results:
@@ -134,7 +134,7 @@ class PooledConnection(psycopg.AsyncConnection[Any]):
                 raise psycopg.OperationalError("the connection was lost")
             result = pgconn.get_result()
             if result is None:
-                # In pipeline mode it stands between statements.
+                # In pipeline mode None separates the results of statements.
                 if not pipelined:
                     return results
             elif result.status == ExecStatus.PIPELINE_SYNC:
@@ -173,7 +173,7 @@ def _wake(waiter: "asyncio.Future[None]") -> None:
 
 
 class Pool:
-    """The connections."""
+    """The pool of one process."""
 
     def __init__(
         self, url: str, size: int, options: Mapping[str, Any], configure: Callable[[PooledConnection], None]
@@ -182,12 +182,12 @@ class Pool:
             self._options = {"connect_timeout": _CONNECT_SECONDS, **conninfo_to_dict(url), **options}
         except psycopg.ProgrammingError:
             # libpq quotes the whole of it, and the password with it.
-            raise psycopg.ProgrammingError("TICKETS_DATABASE_URL is no connection string of libpq") from None
+            raise psycopg.ProgrammingError("TICKETS_DATABASE_URL is not a libpq connection string") from None
         self._size = size
         self._configure = configure
         # Taken from the end, so that the one used last, which is warm, is used next.
         self._idle: list[PooledConnection] = []
-        # Given back in another state than idle, and on their way to it.
+        # Given back in another state than idle, and on the way to it.
         self._settling: set[PooledConnection] = set()
         self._waiting: deque[asyncio.Future[PooledConnection]] = deque()
         # Connecting, or settling a connection that was given back busy.
@@ -211,19 +211,19 @@ class Pool:
         self._idle.clear()
         self._settling.clear()
 
-    async def take(self, patience: float) -> PooledConnection:
-        """A connection, in the caller's hands until it is given back. Raises PoolTimeoutError after so many seconds."""
+    async def take(self, seconds: float) -> PooledConnection:
+        """A connection, the caller's until it is given back. Raises PoolTimeoutError after so many seconds."""
         if self._idle:
             return self._idle.pop()
         waiter: asyncio.Future[PooledConnection] = asyncio.get_running_loop().create_future()
         self._waiting.append(waiter)
         try:
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(seconds):
                 return await waiter
         except (TimeoutError, asyncio.CancelledError) as error:
             if waiter.cancelled():
                 self._waiting.remove(waiter)
-            else:  # it came at the same moment
+            else:  # a connection arrived at the same moment
                 self.give_back(waiter.result())
             if isinstance(error, TimeoutError):
                 raise PoolTimeoutError from None
@@ -275,7 +275,7 @@ class Pool:
             pause = min(2 * pause, longest)
 
     def _replace(self, connection: PooledConnection) -> None:
-        """An idle connection was ended by the server."""
+        """Replace an idle connection that the server ended."""
         with suppress(ValueError):
             self._idle.remove(connection)
             self._start(self._connect())

@@ -7,16 +7,16 @@ from typing import Any, TypeAlias
 from service.errors import TicketError
 from service.transport.queue_probe import QueueProbe
 
-# A look at every call this often costs a fraction of a timer for each.
-_LOOK_SECONDS = 0.02
-_TOO_MANY = "Too many calls at once"
-_COME_BACK_SECONDS = (1, 5)
+# Checking every call this often costs a fraction of a timer for each.
+_CHECK_SECONDS = 0.02
+_OVERLOADED = "The service is overloaded; retry later"
+_RETRY_AFTER_SECONDS = (1, 5)
 
 Task: TypeAlias = "asyncio.Task[Any]"
 
 
 class AdmissionControl:
-    """Refuses a call beyond the most that may be in flight, so that those in flight are answered in time."""
+    """Rejects calls beyond a limit of calls in flight, so that those in flight are answered in time."""
 
     def __init__(self, max_calls: int, probe: QueueProbe) -> None:
         self._max_calls = max_calls
@@ -28,22 +28,22 @@ class AdmissionControl:
     def __len__(self) -> int:
         return len(self._until)
 
-    def refuse_if_too_many(self) -> None:
-        """Raise TicketError `unavailable` if there are as many as may be, or calls already wait for too long."""
-        # Not for the gateway to try elsewhere, though nothing was begun: it spreads calls, so all are as busy.
+    def reject_if_overloaded(self) -> None:
+        """Raise TicketError `unavailable` at the limit, or when calls already queue for too long."""
+        # Not marked as safe to retry elsewhere, though nothing was begun: the gateway balances, so all are as busy.
         if len(self._until) >= self._max_calls:
-            raise TicketError("unavailable", _TOO_MANY, retry_after=1)
+            raise TicketError("unavailable", _OVERLOADED, retry_after=1)
         if self._probe.is_too_high():
-            # Not all at the same moment.
-            seconds = random.randint(*_COME_BACK_SECONDS)  # noqa: S311 - spreads them, guards nothing
-            raise TicketError("unavailable", _TOO_MANY, retry_after=seconds)
+            # Spread, so that they do not all come back at the same moment.
+            seconds = random.randint(*_RETRY_AFTER_SECONDS)  # noqa: S311 - spreads them, guards nothing
+            raise TicketError("unavailable", _OVERLOADED, retry_after=seconds)
 
     def begin(self, seconds: float) -> Task:
-        """Take up the call of the current task, which is cancelled after so many seconds.
+        """Admit the call of the current task, which is cancelled after so many seconds.
 
-        Raises TicketError as `refuse_if_too_many`.
+        Raises TicketError as `reject_if_overloaded`.
         """
-        self.refuse_if_too_many()
+        self.reject_if_overloaded()
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("a call runs in a task")
@@ -60,13 +60,13 @@ class AdmissionControl:
         self._overdue.discard(task)
 
     def is_overdue(self, task: Task) -> bool:
-        """Whether a call was cancelled for its time being over, and not by its caller."""
+        """Whether a call was cancelled because its deadline passed, and not by its caller."""
         return task in self._overdue
 
     async def cancel_overdue(self) -> None:
-        """Cancel calls whose time is over; runs as long as the process serves."""
+        """Cancel calls whose deadline has passed; runs as long as the process serves."""
         while True:
-            await asyncio.sleep(_LOOK_SECONDS)
+            await asyncio.sleep(_CHECK_SECONDS)
             now = asyncio.get_running_loop().time()
             for task in [task for task, until in self._until.items() if until <= now and task not in self._overdue]:
                 self._overdue.add(task)

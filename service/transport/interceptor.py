@@ -1,4 +1,4 @@
-"""What happens around every call: request id, credentials, limits, deadline, errors in our words, one log line."""
+"""What happens around every call: request id, credentials, limits, deadline, documented errors, one log line."""
 
 import asyncio
 import os
@@ -23,7 +23,7 @@ from service.transport.metrics import Metrics
 from service.transport.rate_limits import RateLimits
 
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
-# Kept back from the caller's deadline, so that the failure still reaches them.
+# Kept back from the caller's deadline, so that the failure still arrives.
 _FAILURE_SECONDS = 0.05
 
 _log = structlog.get_logger()
@@ -41,14 +41,14 @@ class Failures(Protocol):
         """Tell the caller the request's id."""
 
     async def fail(self, context: Context, error: TicketError) -> Any:
-        """The response that tells the failure; or raises, having aborted the call."""
+        """The response that reports the failure; or raises, having aborted the call."""
 
     async def break_off(self, context: Context, error: TicketError) -> NoReturn:
         """Abort a stream that had begun."""
 
 
 class Method(NamedTuple):
-    """What is known of a method before any call of it."""
+    """What is known of a method before it is called."""
 
     path: str
     # Package and name, the key of POLICIES.
@@ -59,7 +59,7 @@ class Method(NamedTuple):
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
-    """Stands around every method of every service. A method without an entry in POLICIES is refused."""
+    """Wraps every method of every service. A method without an entry in POLICIES is refused."""
 
     def __init__(
         self,
@@ -85,7 +85,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[MaybeHandler]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> MaybeHandler:
-        """The method's handler with everything around it, made at its first call."""
+        """The wrapped handler of the method, made at its first call."""
         path = handler_call_details.method
         wrapped = self._wrapped.get(path)
         if wrapped is None:
@@ -102,7 +102,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         if policy is not None and policy.who == "none":
             served: Handler = handler
             return served  # health and reflection answer by themselves
-        # Requests arrive here as bytes, so that bytes that are no message are refused in our words and not gRPC's.
+        # Requests arrive as bytes, so that what does not decode fails with our documented error and not gRPC's.
         method = Method(path, key, policy, self._failures[service], handler.request_deserializer)
         if handler.unary_stream is not None:
             streaming = self._stream(method, handler.unary_stream)
@@ -115,7 +115,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             line = _Line(method.path)
             task = None
             try:
-                metadata = _greet(method, context, line)
+                metadata = _begin(method, context, line)
                 task = self._admission.begin(self._seconds(context))
                 message = await self._admit(method, data, metadata, line)
                 CALL.get().until = self._admission.until(task)
@@ -127,7 +127,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 task.uncancel()
                 return await method.failures.fail(context, line.failed(TicketError("deadline_exceeded")))
             except Exception as error:
-                # The outermost catch: no exception's own text may leave the service.
+                # The outermost catch: the text of an exception must not leave the service.
                 return await method.failures.fail(context, line.failed(error))
             finally:
                 if task is not None:
@@ -145,9 +145,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             line = _Line(method.path)
             begun = False
             try:
-                metadata = _greet(method, context, line)
+                metadata = _begin(method, context, line)
                 # It lasts as long as its caller reads, so it is not counted among the calls in flight.
-                self._admission.refuse_if_too_many()
+                self._admission.reject_if_overloaded()
                 async for message in behaviour(await self._admit(method, data, metadata, line), context):
                     yield message
                     begun = True
@@ -167,7 +167,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return stream
 
     async def _admit(self, method: Method, data: bytes, metadata: Metadata, line: "_Line") -> Any:
-        """The request's message, from a caller who may send it. Raises TicketError."""
+        """Authenticate, authorise and decode a request. Raises TicketError."""
         if method.policy is None:
             raise TicketError("forbidden")
         caller = await self._authenticator.caller(method.policy, metadata)
@@ -198,7 +198,7 @@ class _Line:
         self._started = time.perf_counter()
 
     def failed(self, error: Exception) -> TicketError:
-        """The failure in our words; what is not ours is logged whole and leaves as `internal`."""
+        """The failure to report; what is not a TicketError is logged with its traceback and leaves as `internal`."""
         if not isinstance(error, TicketError):
             _log.error("failure", request_id=self.request_id, method=self.path, exc_info=error)
             error = TicketError("internal")
@@ -206,7 +206,7 @@ class _Line:
         return error
 
     def write(self, log: CallLog, metrics: Metrics) -> None:
-        """Write it and count the call: no secrets, no bodies."""
+        """Write the line and count the call: no secrets, no bodies."""
         seconds = time.perf_counter() - self._started
         metrics.count(self.path, self.outcome, seconds)
         log.write(
@@ -218,8 +218,8 @@ class _Line:
         )
 
 
-def _greet(method: Method, context: Context, line: _Line) -> Metadata:
-    """The call's metadata; its request id is known from here on, to the caller too."""
+def _begin(method: Method, context: Context, line: _Line) -> Metadata:
+    """Read the call's metadata, and tell the caller the request id."""
     metadata: dict[str, Any] = dict(context.invocation_metadata() or ())
     line.request_id = _request_id(metadata.get("x-request-id"))
     method.failures.begin(context, line.request_id)

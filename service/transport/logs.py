@@ -28,13 +28,13 @@ def configure(level: str) -> None:
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonLine())
-    # It logs whole headers that it cannot decode: a credential with one odd byte, say.
+    # It logs headers that it cannot decode, whole: a credential with one odd byte, say.
     logging.getLogger("grpc._cython.cygrpc").setLevel(logging.CRITICAL)
     logging.basicConfig(handlers=[handler], level=max(severity, logging.WARNING))
 
 
 class CallLog:
-    """One line for every call, of the same form: written past structlog, whose processors would cost more than it."""
+    """Writes one line for every call, past structlog, whose processors would cost more than the line."""
 
     def __init__(self, level: str, file: int) -> None:
         """`file` is a descriptor."""
@@ -46,13 +46,13 @@ class CallLog:
         if self._wanted:
             now = datetime.now(UTC)
             whole = {**line, "event": "call", "level": "info", "timestamp": now}
-            # Whoever reads it may be gone or slow: the answer is worth more than its line.
+            # The reader of the log may be gone or slow: the answer is worth more than its line.
             with suppress(OSError):
                 os.write(self._file, orjson.dumps(whole, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z))
 
 
 class _JsonLine(logging.Formatter):
-    """What libraries log, as a line of the same form."""
+    """Formats what libraries log as a line of the same form."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The line."""

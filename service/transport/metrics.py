@@ -1,6 +1,6 @@
-"""Metrics of one process in Prometheus' form: how long calls took, by method and outcome, and how busy it is.
+"""Prometheus metrics of one process: how long calls took, by method and outcome, and how many are in flight.
 
-A call adds to a list; the families are made when somebody asks.
+A call adds to a list; the metric families are made when they are scraped.
 """
 
 from bisect import bisect_left
@@ -18,11 +18,11 @@ _NAMES = (*map(str, _BOUNDS), "+Inf")
 
 
 class Metrics(Collector):
-    """What is counted."""
+    """Counts calls as they end."""
 
     def __init__(self, admission: AdmissionControl) -> None:
         self._admission = admission
-        # By method and outcome: how many in each bucket, and their seconds together.
+        # By method and outcome: the number of calls in each bucket, and the sum of their seconds.
         self._buckets: dict[tuple[str, str], list[int]] = {}
         self._seconds: dict[tuple[str, str], float] = {}
 
@@ -37,9 +37,9 @@ class Metrics(Collector):
         self._seconds[key] += seconds
 
     def collect(self) -> Iterator[HistogramMetricFamily | GaugeMetricFamily]:
-        """The families."""
+        """The metric families."""
         took = HistogramMetricFamily(
-            "tickets_request_duration_seconds", "Calls by the time they took.", labels=("method", "outcome")
+            "tickets_request_duration_seconds", "Time that calls took, in seconds.", labels=("method", "outcome")
         )
         for key, buckets in list(self._buckets.items()):
             so_far, upto = 0, []
@@ -48,10 +48,10 @@ class Metrics(Collector):
                 upto.append((name, so_far))
             took.add_metric(key, upto, self._seconds[key])
         yield took
-        yield GaugeMetricFamily("tickets_requests_in_flight", "Calls that have not ended.", value=len(self._admission))
+        yield GaugeMetricFamily("tickets_requests_in_flight", "Calls in flight.", value=len(self._admission))
 
     def listen(self, address: str) -> Callable[[], None]:
-        """Answer HTTP GETs for the metrics, in a thread of its own; call the answer to end it. Raises OSError."""
+        """Serve the metrics over HTTP, in a thread of its own; returns what ends it. Raises OSError."""
         host, _, port = address.rpartition(":")
         registry = CollectorRegistry()
         registry.register(self)

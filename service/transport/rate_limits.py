@@ -1,9 +1,9 @@
 """Rate limits: a token bucket for each caller and kind of call, one across all processes of a host.
 
 The buckets lie in a file that every process maps. A bucket's group is locked for the microsecond that it is read and
-written; the kernel drops the lock of a process that dies. Buckets of idle callers give way to busy ones.
+written; the kernel drops the lock of a process that dies. Buckets of idle callers are reused for busy ones.
 
-A process takes up to a hundredth of a burst at a time, so that most calls of a busy caller lock nothing.
+A process takes up to a hundredth of a burst in advance, so that most calls of a busy caller lock nothing.
 """
 
 import fcntl
@@ -20,13 +20,13 @@ from service.access.policy import Caller
 from service.errors import TicketError
 from service.settings import Settings
 
-# Who (a hash), tokens left, when they were counted (the host's monotonic clock, in seconds).
+# The caller (a hash), tokens left, when they were counted (the host's monotonic clock, in seconds).
 _BUCKET = struct.Struct("<Qdd")
 _GROUP_BUCKETS = 8
 _GROUP_BYTES = _BUCKET.size * _GROUP_BUCKETS
 _GROUPS = 8192
-_HANDFULS_IN_BURST = 100
-_CALLERS_WITH_HANDFULS = 10_000
+_BATCHES_IN_BURST = 100
+_MAX_CALLERS_WITH_TOKENS = 10_000
 
 
 class RateLimits:
@@ -37,29 +37,29 @@ class RateLimits:
         self._file = os.open(settings.rate_limit_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         os.ftruncate(self._file, _GROUPS * _GROUP_BYTES)
         self._buckets = mmap.mmap(self._file, _GROUPS * _GROUP_BYTES)
-        # Tokens in hand, by tag: taken from the bucket and not used yet.
+        # By tag: tokens that were taken from the bucket and not used yet.
         self._held: dict[int, int] = {}
 
     def take(self, kind: Literal["read", "write"], caller: Caller) -> None:
         """Take one token from the caller's bucket. Raises TicketError `rate_limited` when it is empty."""
         tag = _tag(kind, caller.tenant_id, caller.app_id, caller.subject)
-        held = self._held.get(tag, 0) or self._take_some(kind, tag)
+        held = self._held.get(tag, 0) or self._take_batch(kind, tag)
         self._held[tag] = held - 1
 
-    def _take_some(self, kind: Literal["read", "write"], tag: int) -> int:
+    def _take_batch(self, kind: Literal["read", "write"], tag: int) -> int:
         rate, burst = self._rates[kind]
         start = tag % _GROUPS * _GROUP_BYTES
         fcntl.lockf(self._file, fcntl.LOCK_EX, _GROUP_BYTES, start)
         try:
             now = time.monotonic()
             at, tokens = self._find(tag, start, burst, rate, now)
-            taken = min(int(tokens), max(1, int(burst) // _HANDFULS_IN_BURST))
+            taken = min(int(tokens), max(1, int(burst) // _BATCHES_IN_BURST))
             _BUCKET.pack_into(self._buckets, at, tag, tokens - taken, now)
         finally:
             fcntl.lockf(self._file, fcntl.LOCK_UN, _GROUP_BYTES, start)
         if not taken:
             raise TicketError("rate_limited", retry_after=max(1, math.ceil((1 - tokens) / rate)))
-        if len(self._held) >= _CALLERS_WITH_HANDFULS:
+        if len(self._held) >= _MAX_CALLERS_WITH_TOKENS:
             self._held.clear()
         return taken
 
@@ -69,7 +69,7 @@ class RateLimits:
         os.close(self._file)
 
     def _find(self, tag: int, start: int, burst: float, rate: float, now: float) -> tuple[int, float]:
-        """Where the caller's bucket is and what it holds now; a stranger gets the place of the longest idle one."""
+        """Where the caller's bucket is and what it holds now; a new caller takes over the longest idle bucket."""
         oldest, oldest_counted = start, math.inf
         for at in range(start, start + _GROUP_BYTES, _BUCKET.size):
             owner, tokens, counted = _BUCKET.unpack_from(self._buckets, at)

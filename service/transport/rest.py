@@ -30,7 +30,7 @@ _VARIABLES = {"project_id": "project"}
 _OFFSET = re.compile(r"(?<=[0-9]) (?=[0-9]{2}:?[0-9]{2}$)")
 _NO_CONTENT = 204
 # Rows of a complete list that are held at once.
-_PIECE = 250
+_STREAM_PAGE = 250
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Sections = Mapping[str, Any]
@@ -71,7 +71,7 @@ def complete_list(operation: Operation[Any], member: str) -> Any:
             view = await operation(self.dependencies, call, sections)
             yield HttpBody(content_type=CONTENT_TYPE, data=jsontext.dump(view))
             return
-        query = {**query, "limit": _PIECE}
+        query = {**query, "limit": _STREAM_PAGE}
         view = await operation(self.dependencies, call, {**sections, "query": query})
         yield HttpBody(content_type=CONTENT_TYPE, data=b'{"%b":[%b' % (member.encode(), _items(view[member])))
         while view["next_cursor"] is not None:
@@ -84,7 +84,7 @@ def complete_list(operation: Operation[Any], member: str) -> Any:
 
 
 def watch(watch: Watch[Any], *, failure: Callable[[TicketError], View] | None = None) -> Any:
-    """The method of a `…Rest` service that tells what a watch does, one JSON object a line.
+    """The method of a `…Rest` service that streams a watch, one JSON object a line.
 
     `failure` is the form of the last line of one that fails: `error_body` unless another is given.
     """
@@ -97,14 +97,14 @@ def watch(watch: Watch[Any], *, failure: Callable[[TicketError], View] | None = 
                 yield HttpBody(content_type=LINES, data=jsontext.dump(view) + b"\n")
                 begun = True
         except Exception as error:
-            # As broad as the interceptor's, which logs it, because the gateway ends a stream that broke as if all were
-            # well: the status has left long ago, and the last line is what tells.
+            # As broad as the interceptor's, which logs it: the gateway ends a broken stream as if all were well (the
+            # status left long ago), so the last line must report the failure.
             if not begun:
                 raise
-            told = error if isinstance(error, TicketError) else TicketError("internal")
-            call.outcome = told.reason
-            yield HttpBody(data=jsontext.dump(last_line(told)) + b"\n")
-            if told is not error:
+            failed = error if isinstance(error, TicketError) else TicketError("internal")
+            call.outcome = failed.reason
+            yield HttpBody(data=jsontext.dump(last_line(failed)) + b"\n")
+            if failed is not error:
                 raise
 
     return method
@@ -125,13 +125,13 @@ def _reader(command: type[Command], members_of: str = "") -> Callable[[Any, Call
         if path:
             read["path"] = {name: getattr(request, variable) for name, variable in path}
         if query:
-            # Given more than once, it counts as it was given last.
+            # Given more than once, the last one counts.
             read["query"] = {name: _query_text(values[-1]) for name in query if (values := getattr(request, name))}
         if members_of and (members := _members(call.path or "", members_of + ".")):
             read["query"][members_of] = members
         if "body" in sections:
             call.body = _json_body(request.body.data)
-            # No body and `null` are the same: nothing was said.
+            # No body and `null` mean the same: nothing is given.
             if call.body is not None:
                 read["body"] = call.body
         if "header" in sections:
@@ -142,7 +142,7 @@ def _reader(command: type[Command], members_of: str = "") -> Callable[[Any, Call
 
 
 def _members(path: str, prefix: str) -> dict[str, str]:
-    """What a query says by names with a prefix. The transcoder has no place for names that are the caller's own."""
+    """The parameters whose names have a prefix. The transcoder cannot bind names that callers choose."""
     if prefix not in unquote(path):
         return {}
     pairs = parse_qsl(path.partition("?")[2], keep_blank_values=True)
@@ -150,7 +150,7 @@ def _members(path: str, prefix: str) -> dict[str, str]:
 
 
 def _query_text(text: str) -> str:
-    # A plus is a space in a query, but many forget that in an instant's offset, where no space can be.
+    # A plus is a space in a query, but many forget to escape it in an instant's offset, where no space can be.
     return _OFFSET.sub("+", text)
 
 
@@ -160,8 +160,8 @@ def _json_body(raw: bytes) -> Any:
     try:
         value = jsontext.parse(raw)
     except ValueError as error:
-        words = str(getattr(error, "msg", error))
-        issue = Issue(("body",), "JSON decode error", "json_invalid", {}, {"error": words})
+        message = str(getattr(error, "msg", error))
+        issue = Issue(("body",), "JSON decode error", "json_invalid", {}, {"error": message})
         raise TicketError("validation_error", "The body is not valid JSON", issues=[issue]) from error
     # An exact number has attributes, which pydantic would read as members; alone it is no body anyway.
     return float(value) if isinstance(value, Decimal) else value
@@ -176,10 +176,10 @@ class Failures:
         self._http = http
 
     def begin(self, context: Context, request_id: str) -> None:
-        """Nothing: the gateway tells the caller the id that it gave the request."""
+        """Nothing: the gateway returns the id that it gave the request."""
 
     async def fail(self, context: Context, error: TicketError) -> HttpBody:
-        """The failure as a response; its status and headers are sent on the way."""
+        """The failure as a response; its status and headers are sent first."""
         reason = REASONS[error.reason]
         headers = {}
         if error.retry_after is not None:
@@ -190,7 +190,7 @@ class Failures:
         return HttpBody(content_type=CONTENT_TYPE, data=jsontext.dump(self._body(error)))
 
     async def break_off(self, context: Context, error: TicketError) -> NoReturn:
-        """End a stream that had begun so that its reader sees that it is not whole."""
+        """End a stream that had begun so that its reader sees that it is incomplete."""
         await context.abort(grpc.StatusCode.INTERNAL, error.message)
 
 
@@ -216,7 +216,7 @@ def detail_body(error: TicketError) -> View:
 
 def _detail(issue: Issue) -> View:
     section, *names = issue.loc
-    # The names of a query have dots of their own.
+    # Names of query parameters have dots of their own.
     loc = [section, ".".join(map(str, names))] if section == "query" and names else list(issue.loc)
     detail = {"type": issue.type, "loc": loc, "msg": issue.message, "input": issue.input}
     return {**detail, "ctx": issue.context} if issue.context else detail

@@ -30,11 +30,11 @@ Descriptor: TypeAlias = Any
 Field: TypeAlias = Any
 
 _JSON = "_json"
-# No member to change, and so in no mask.
+# A precondition and not a member to change, so no mask names it.
 _CONDITION = "etag"
-# Of a caller's text in an error, which travels in trailing metadata.
-_TOLD_LENGTH = 100
-_TOLD_ISSUES = 20
+# How much of a caller's text an error repeats, and how many issues it lists: it travels in trailing metadata.
+_ECHO_LENGTH = 100
+_MAX_ISSUES = 20
 _TIMESTAMP = "google.protobuf.Timestamp"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -61,7 +61,7 @@ def unary(operation: Operation[Any], request: type[Message], response: type[Mess
 
 
 def watch(watch: Watch[Any], request: type[Message], response: type[Message]) -> Any:
-    """The method of a typed service that tells what a watch does."""
+    """The method of a typed service that streams a watch."""
     read, write = _reader(watch.command, request.DESCRIPTOR), writer(response)
     check_view(watch.view, response.DESCRIPTOR)
 
@@ -77,7 +77,7 @@ class Failures:
     """How failures leave a typed service: a status with `google.rpc` details."""
 
     def begin(self, context: Context, request_id: str) -> None:
-        """Say the request's id in the trailing metadata."""
+        """Put the request's id into the trailing metadata."""
         context.set_trailing_metadata((("x-request-id", request_id),))
 
     async def fail(self, context: Context, error: TicketError) -> NoReturn:
@@ -90,12 +90,12 @@ class Failures:
         await context.abort(code, error.message, trailing)
 
     async def break_off(self, context: Context, error: TicketError) -> NoReturn:
-        """The same: a status is what comes last."""
+        """Fail as usual: the status comes last anyway."""
         await self.fail(context, error)
 
 
 def _details(error: TicketError) -> Iterable[Message]:
-    error = replace(error, issues=error.issues[:_TOLD_ISSUES])
+    error = replace(error, issues=error.issues[:_MAX_ISSUES])
     yield error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN)
     if error.issues:
         yield error_details_pb2.BadRequest(
@@ -159,7 +159,9 @@ def _masked(
     for path in paths:
         field, dot, inner = path.partition(".")
         if field not in fields or (dot and inner not in _inner_names(descriptor, field)):
-            raise invalid("body", "update_mask", f"No member that can be changed: {path[:_TOLD_LENGTH]}")
+            raise invalid(
+                "body", "update_mask", f"Input should name fields that can be changed, not {path[:_ECHO_LENGTH]}"
+            )
         name = fields[field]
         members.setdefault(name, given.get(name, [] if descriptor.fields_by_name[field].is_repeated else None))
         if inner:
@@ -168,7 +170,7 @@ def _masked(
 
 
 def _inner_names(descriptor: Descriptor, field: str) -> Container[str]:
-    """The members of a member; none of a list, and none of an instant, which are said whole."""
+    """The members of a member; none of a list or an instant, which are replaced whole."""
     message = descriptor.fields_by_name[field].message_type
     is_whole = message is None or message.full_name == _TIMESTAMP or descriptor.fields_by_name[field].is_repeated
     return () if is_whole else message.fields_by_name
@@ -195,8 +197,8 @@ def _value_reader(field: Field) -> Callable[[Any], Any]:
     if field.enum_type is not None:
         prefix = _enum_prefix(field)
         words = {value.number: value.name.removeprefix(prefix).lower() for value in field.enum_type.values}
-        words[0] = None  # UNSPECIFIED: not said
-        # A number of a later version of the vocabulary fails as the word it is not.
+        words[0] = None  # UNSPECIFIED: absent
+        # A number that the vocabulary does not have fails validation as a word that it does not have.
         return lambda number: words.get(number, str(number))
     if field.message_type is not None and field.message_type.full_name == _TIMESTAMP:
         return lambda stamp: _datetime(field.name, stamp)
@@ -220,7 +222,7 @@ def _json(name: str, text: str) -> Any:
         value = jsontext.parse(text.encode())
     except ValueError:
         value = None
-    if value is None:  # absent is said by leaving the field unset
+    if value is None:  # an absent member is an unset field
         raise invalid("body", name, "Input should be the text of a JSON value", "json_invalid")
     return value
 
@@ -232,7 +234,7 @@ def writer(message: type[Message]) -> Callable[[View], Message]:
 
 
 def _fields_writer(descriptor: Descriptor) -> Callable[[View], dict[str, Any]]:
-    """What a message is made of: a message within it is a dict too, so that none is made twice."""
+    """Makes the constructor arguments of a message: inner messages stay dicts, so that none is built twice."""
     fields = [(_name(field), field.name, _field_writer(field)) for field in descriptor.fields]
 
     def write(view: View) -> dict[str, Any]:
@@ -247,7 +249,7 @@ def _fields_writer(descriptor: Descriptor) -> Callable[[View], dict[str, Any]]:
 
 
 def _field_writer(field: Field) -> Callable[[Any], Any] | None:
-    """Makes a field's value; None: the view has it as it must be."""
+    """What converts a view's value for a field; None when no conversion is needed."""
     value = _value_writer(field)
     if field.is_repeated and value is not None:
         return lambda items: [value(item) for item in items]
@@ -272,7 +274,7 @@ def _json_text(value: Any) -> str:
 
 
 def _stamp(instant: datetime | str) -> dict[str, int]:
-    # The stored answer of an idempotency key has it as text.
+    # A stored answer of an idempotency key has instants as text.
     since = (datetime.fromisoformat(instant) if isinstance(instant, str) else instant) - _EPOCH
     return {"seconds": since.days * 86400 + since.seconds, "nanos": since.microseconds * 1000}
 

@@ -21,8 +21,8 @@ import structlog
 from ulid import ULID
 
 from service.errors import TicketError
-from service.fields import uuid7
 from service.itsm.tables import MESSAGE, OF_WEBHOOK
+from service.numbering import uuid7
 from service.outbound import Outbound, UnreachableError
 from service.settings import Settings
 from service.storage.database import Connection, ConstraintViolationError, Database

@@ -71,16 +71,16 @@ async def test_without_a_service_native_grpc_hears_unavailable(directory: Path) 
 # Errors of its own
 
 AWAY = [
-    ("itsm", "/api/v1/tickets", {"detail": "The service is not available right now"}),
+    ("itsm", "/api/v1/tickets", {"detail": "The service is currently unavailable"}),
     (
         "helpdesk",
         "/api/v1/helpdesk/tickets",
-        {"error": "The service is not available right now", "code": "unavailable", "retryAfter": 1},
+        {"error": "The service is currently unavailable", "code": "unavailable", "retryAfter": 1},
     ),
     (
         "handoff",
         "/api/tickets",
-        {"error": "The service is not available right now", "code": "unavailable", "retryAfter": 1},
+        {"error": "The service is currently unavailable", "code": "unavailable", "retryAfter": 1},
     ),
 ]
 

@@ -63,7 +63,7 @@ async def create_sla_policy(connection: Connection, call: Call, command: CreateS
         return views.policy(policy)
 
     scope = f"helpdesk SLA policies:{jsontext.dump([call.caller.tenant_id, call.caller.subject]).decode()}"
-    return await idempotency.act(connection, call, scope, [], act)
+    return await idempotency.replay_or_run(connection, call, scope, [], act)
 
 
 @operation(UpdateSlaPolicy)

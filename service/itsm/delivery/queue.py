@@ -19,13 +19,13 @@ import structlog
 
 from service import events, idempotency, jsontext
 from service.errors import TicketError
-from service.fields import uuid7
 from service.itsm import metadata
 from service.itsm.commands import NewTicket
 from service.itsm.delivery import queries
 from service.itsm.delivery.breaker import Breaker
 from service.itsm.delivery.provider_calls import Failure, call_provider, find_existing
 from service.itsm.queries import CREATE, GET
+from service.numbering import uuid7
 from service.operation import Call
 from service.providers import provider
 from service.providers.port import (
@@ -205,7 +205,7 @@ class Deliveries:
                     "delivery_id": uuid7(),
                     "ticket_id": values["id"],
                     "members": jsontext.text(_members(values)),
-                    **events.who(call),
+                    **events.actor_of(call),
                     **_lease(_WAIT_SECONDS),
                 },
             )

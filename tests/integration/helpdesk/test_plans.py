@@ -9,9 +9,9 @@ import pytest
 from support.helpdesk_lists import SORTS
 from support.system import World
 
-from service.fields import tsquery
 from service.helpdesk import operations, queries
 from service.helpdesk.commands import TicketQuery
+from service.search import tsquery
 
 ROWS = 100_000
 # The most pages of the database that a page of 20 tickets may read: about one for each row, and the index.

@@ -233,7 +233,7 @@ async def test_a_call_too_many_is_told_to_come_back_and_the_one_in_hand_is_answe
             assert retry.retry_delay.seconds == 1
             list_tickets = rest_pb2_grpc.TicketRestStub(channel).ListTickets
             call = list_tickets(rest_pb2.TicketRestListTicketsRequest(), metadata=tuple(program.credential.items()))
-            assert (await call).data == b'{"detail":"Too many calls at once"}'
+            assert (await call).data == b'{"detail":"The service is overloaded; retry later"}'
             headers = dict(tuple(await call.initial_metadata()))
             # The gateway does not try elsewhere: that would feed an overload.
             expected = {"x-http-status": "503", "retry-after": "1", "x-retry-safe": None}

@@ -5,7 +5,7 @@ import uuid
 
 import pytest
 
-from service.fields import uuid7
+from service.numbering import uuid7
 
 
 def test_an_id_says_its_time_and_no_two_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,10 +58,10 @@ async def test_calls_are_refused_when_those_before_wait_for_long(
     queue_probe._wait = seconds
     calls = AdmissionControl(10, queue_probe)
     if not refused:
-        calls.refuse_if_too_many()
+        calls.reject_if_overloaded()
         return
     with pytest.raises(TicketError, match="Too many") as failure:
-        calls.refuse_if_too_many()
+        calls.reject_if_overloaded()
     assert failure.value.retry_after in range(1, 6)
 
 
