@@ -337,8 +337,8 @@ async def test_each_call_is_counted_by_method_and_outcome(
         for sample in family.samples
         if sample.labels.get("method") in (None, "/tickets.itsm.v1.TicketService/ListTickets")
     }
-    assert samples["tickets_call_seconds_count", "ok", None] == 2
-    assert samples["tickets_call_seconds_bucket", "ok", "30.0"] == 2
-    assert samples["tickets_call_seconds_count", "unauthenticated", None] == 1
-    assert 0 < samples["tickets_call_seconds_sum", "ok", None] < 60
+    assert samples["tickets_request_duration_seconds_count", "ok", None] == 2
+    assert samples["tickets_request_duration_seconds_bucket", "ok", "30.0"] == 2
+    assert samples["tickets_request_duration_seconds_count", "unauthenticated", None] == 1
+    assert 0 < samples["tickets_request_duration_seconds_sum", "ok", None] < 60
     assert samples["tickets_requests_in_flight", None, None] == 0
