@@ -2,7 +2,8 @@
 
 from contextlib import AsyncExitStack
 
-from tickets.handoff.v1 import rest_pb2, rest_pb2_grpc, service_pb2, service_pb2_grpc
+from tickets.handoff.rest.v1 import rest_pb2, rest_pb2_grpc
+from tickets.handoff.v1 import service_pb2, service_pb2_grpc
 
 from service.handoff import changes, operations, tables
 from service.operation import Dependencies

@@ -15,7 +15,8 @@ from grpc_health.v1 import health_pb2
 from prometheus_client.parser import text_string_to_metric_families
 from support.system import Issuer, Program, Service, World, health, run_service
 from support.transports import METHODS, Grpc
-from tickets.itsm.v1 import rest_pb2, rest_pb2_grpc, service_pb2, service_pb2_grpc
+from tickets.itsm.rest.v1 import rest_pb2, rest_pb2_grpc
+from tickets.itsm.v1 import service_pb2, service_pb2_grpc
 
 from service.local.postgres import EmbeddedPostgres
 from service.local.processes import free_port, wait_for

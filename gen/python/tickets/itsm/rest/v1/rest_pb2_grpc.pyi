@@ -6,7 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from google.api import httpbody_pb2 as _httpbody_pb2
 from grpc import aio as _aio
-from tickets.itsm.v1 import rest_pb2 as _rest_pb2
+from tickets.itsm.rest.v1 import rest_pb2 as _rest_pb2
 import abc as _abc_1
 import grpc as _grpc
 import sys

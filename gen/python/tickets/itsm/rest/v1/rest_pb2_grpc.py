@@ -4,7 +4,7 @@ import grpc
 import warnings
 
 from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
-from tickets.itsm.v1 import rest_pb2 as tickets_dot_itsm_dot_v1_dot_rest__pb2
+from tickets.itsm.rest.v1 import rest_pb2 as tickets_dot_itsm_dot_rest_dot_v1_dot_rest__pb2
 
 GRPC_GENERATED_VERSION = '1.73.1'
 GRPC_VERSION = grpc.__version__
@@ -19,7 +19,7 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + f' but the generated code in tickets/itsm/v1/rest_pb2_grpc.py depends on'
+        + f' but the generated code in tickets/itsm/rest/v1/rest_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
@@ -44,68 +44,68 @@ class TicketRestStub(object):
             channel: A grpc.Channel.
         """
         self.CreateTicket = channel.unary_unary(
-                '/tickets.itsm.v1.TicketRest/CreateTicket',
-                request_serializer=tickets_dot_itsm_dot_v1_dot_rest__pb2.TicketRestCreateTicketRequest.SerializeToString,
+                '/tickets.itsm.rest.v1.TicketRest/CreateTicket',
+                request_serializer=tickets_dot_itsm_dot_rest_dot_v1_dot_rest__pb2.TicketRestCreateTicketRequest.SerializeToString,
                 response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
                 _registered_method=True)
         self.GetTicket = channel.unary_unary(
-                '/tickets.itsm.v1.TicketRest/GetTicket',
-                request_serializer=tickets_dot_itsm_dot_v1_dot_rest__pb2.TicketRestGetTicketRequest.SerializeToString,
+                '/tickets.itsm.rest.v1.TicketRest/GetTicket',
+                request_serializer=tickets_dot_itsm_dot_rest_dot_v1_dot_rest__pb2.TicketRestGetTicketRequest.SerializeToString,
                 response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
                 _registered_method=True)
         self.ListTickets = channel.unary_unary(
-                '/tickets.itsm.v1.TicketRest/ListTickets',
-                request_serializer=tickets_dot_itsm_dot_v1_dot_rest__pb2.TicketRestListTicketsRequest.SerializeToString,
+                '/tickets.itsm.rest.v1.TicketRest/ListTickets',
+                request_serializer=tickets_dot_itsm_dot_rest_dot_v1_dot_rest__pb2.TicketRestListTicketsRequest.SerializeToString,
                 response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
                 _registered_method=True)
         self.UpdateTicket = channel.unary_unary(
-                '/tickets.itsm.v1.TicketRest/UpdateTicket',
-                request_serializer=tickets_dot_itsm_dot_v1_dot_rest__pb2.TicketRestUpdateTicketRequest.SerializeToString,
+                '/tickets.itsm.rest.v1.TicketRest/UpdateTicket',
+                request_serializer=tickets_dot_itsm_dot_rest_dot_v1_dot_rest__pb2.TicketRestUpdateTicketRequest.SerializeToString,
                 response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
                 _registered_method=True)
         self.ListTicketEvents = channel.unary_unary(
-                '/tickets.itsm.v1.TicketRest/ListTicketEvents',
-                request_serializer=tickets_dot_itsm_dot_v1_dot_rest__pb2.TicketRestListTicketEventsRequest.SerializeToString,
+                '/tickets.itsm.rest.v1.TicketRest/ListTicketEvents',
+                request_serializer=tickets_dot_itsm_dot_rest_dot_v1_dot_rest__pb2.TicketRestListTicketEventsRequest.SerializeToString,
                 response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
                 _registered_method=True)
         self.WatchTickets = channel.unary_stream(
-                '/tickets.itsm.v1.TicketRest/WatchTickets',
-                request_serializer=tickets_dot_itsm_dot_v1_dot_rest__pb2.TicketRestWatchTicketsRequest.SerializeToString,
+                '/tickets.itsm.rest.v1.TicketRest/WatchTickets',
+                request_serializer=tickets_dot_itsm_dot_rest_dot_v1_dot_rest__pb2.TicketRestWatchTicketsRequest.SerializeToString,
                 response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
                 _registered_method=True)
         self.CreateWebhook = channel.unary_unary(
-                '/tickets.itsm.v1.TicketRest/CreateWebhook',
-                request_serializer=tickets_dot_itsm_dot_v1_dot_rest__pb2.TicketRestCreateWebhookRequest.SerializeToString,
+                '/tickets.itsm.rest.v1.TicketRest/CreateWebhook',
+                request_serializer=tickets_dot_itsm_dot_rest_dot_v1_dot_rest__pb2.TicketRestCreateWebhookRequest.SerializeToString,
                 response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
                 _registered_method=True)
         self.ListWebhooks = channel.unary_unary(
-                '/tickets.itsm.v1.TicketRest/ListWebhooks',
-                request_serializer=tickets_dot_itsm_dot_v1_dot_rest__pb2.TicketRestListWebhooksRequest.SerializeToString,
+                '/tickets.itsm.rest.v1.TicketRest/ListWebhooks',
+                request_serializer=tickets_dot_itsm_dot_rest_dot_v1_dot_rest__pb2.TicketRestListWebhooksRequest.SerializeToString,
                 response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
                 _registered_method=True)
         self.UpdateWebhook = channel.unary_unary(
-                '/tickets.itsm.v1.TicketRest/UpdateWebhook',
-                request_serializer=tickets_dot_itsm_dot_v1_dot_rest__pb2.TicketRestUpdateWebhookRequest.SerializeToString,
+                '/tickets.itsm.rest.v1.TicketRest/UpdateWebhook',
+                request_serializer=tickets_dot_itsm_dot_rest_dot_v1_dot_rest__pb2.TicketRestUpdateWebhookRequest.SerializeToString,
                 response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
                 _registered_method=True)
         self.DeleteWebhook = channel.unary_unary(
-                '/tickets.itsm.v1.TicketRest/DeleteWebhook',
-                request_serializer=tickets_dot_itsm_dot_v1_dot_rest__pb2.TicketRestDeleteWebhookRequest.SerializeToString,
+                '/tickets.itsm.rest.v1.TicketRest/DeleteWebhook',
+                request_serializer=tickets_dot_itsm_dot_rest_dot_v1_dot_rest__pb2.TicketRestDeleteWebhookRequest.SerializeToString,
                 response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
                 _registered_method=True)
         self.RotateWebhookSecret = channel.unary_unary(
-                '/tickets.itsm.v1.TicketRest/RotateWebhookSecret',
-                request_serializer=tickets_dot_itsm_dot_v1_dot_rest__pb2.TicketRestRotateWebhookSecretRequest.SerializeToString,
+                '/tickets.itsm.rest.v1.TicketRest/RotateWebhookSecret',
+                request_serializer=tickets_dot_itsm_dot_rest_dot_v1_dot_rest__pb2.TicketRestRotateWebhookSecretRequest.SerializeToString,
                 response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
                 _registered_method=True)
         self.ListWebhookDeliveries = channel.unary_unary(
-                '/tickets.itsm.v1.TicketRest/ListWebhookDeliveries',
-                request_serializer=tickets_dot_itsm_dot_v1_dot_rest__pb2.TicketRestListWebhookDeliveriesRequest.SerializeToString,
+                '/tickets.itsm.rest.v1.TicketRest/ListWebhookDeliveries',
+                request_serializer=tickets_dot_itsm_dot_rest_dot_v1_dot_rest__pb2.TicketRestListWebhookDeliveriesRequest.SerializeToString,
                 response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
                 _registered_method=True)
         self.ReplayWebhookDelivery = channel.unary_unary(
-                '/tickets.itsm.v1.TicketRest/ReplayWebhookDelivery',
-                request_serializer=tickets_dot_itsm_dot_v1_dot_rest__pb2.TicketRestReplayWebhookDeliveryRequest.SerializeToString,
+                '/tickets.itsm.rest.v1.TicketRest/ReplayWebhookDelivery',
+                request_serializer=tickets_dot_itsm_dot_rest_dot_v1_dot_rest__pb2.TicketRestReplayWebhookDeliveryRequest.SerializeToString,
                 response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
                 _registered_method=True)
 
@@ -219,74 +219,74 @@ def add_TicketRestServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'CreateTicket': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateTicket,
-                    request_deserializer=tickets_dot_itsm_dot_v1_dot_rest__pb2.TicketRestCreateTicketRequest.FromString,
+                    request_deserializer=tickets_dot_itsm_dot_rest_dot_v1_dot_rest__pb2.TicketRestCreateTicketRequest.FromString,
                     response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
             ),
             'GetTicket': grpc.unary_unary_rpc_method_handler(
                     servicer.GetTicket,
-                    request_deserializer=tickets_dot_itsm_dot_v1_dot_rest__pb2.TicketRestGetTicketRequest.FromString,
+                    request_deserializer=tickets_dot_itsm_dot_rest_dot_v1_dot_rest__pb2.TicketRestGetTicketRequest.FromString,
                     response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
             ),
             'ListTickets': grpc.unary_unary_rpc_method_handler(
                     servicer.ListTickets,
-                    request_deserializer=tickets_dot_itsm_dot_v1_dot_rest__pb2.TicketRestListTicketsRequest.FromString,
+                    request_deserializer=tickets_dot_itsm_dot_rest_dot_v1_dot_rest__pb2.TicketRestListTicketsRequest.FromString,
                     response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
             ),
             'UpdateTicket': grpc.unary_unary_rpc_method_handler(
                     servicer.UpdateTicket,
-                    request_deserializer=tickets_dot_itsm_dot_v1_dot_rest__pb2.TicketRestUpdateTicketRequest.FromString,
+                    request_deserializer=tickets_dot_itsm_dot_rest_dot_v1_dot_rest__pb2.TicketRestUpdateTicketRequest.FromString,
                     response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
             ),
             'ListTicketEvents': grpc.unary_unary_rpc_method_handler(
                     servicer.ListTicketEvents,
-                    request_deserializer=tickets_dot_itsm_dot_v1_dot_rest__pb2.TicketRestListTicketEventsRequest.FromString,
+                    request_deserializer=tickets_dot_itsm_dot_rest_dot_v1_dot_rest__pb2.TicketRestListTicketEventsRequest.FromString,
                     response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
             ),
             'WatchTickets': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchTickets,
-                    request_deserializer=tickets_dot_itsm_dot_v1_dot_rest__pb2.TicketRestWatchTicketsRequest.FromString,
+                    request_deserializer=tickets_dot_itsm_dot_rest_dot_v1_dot_rest__pb2.TicketRestWatchTicketsRequest.FromString,
                     response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
             ),
             'CreateWebhook': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateWebhook,
-                    request_deserializer=tickets_dot_itsm_dot_v1_dot_rest__pb2.TicketRestCreateWebhookRequest.FromString,
+                    request_deserializer=tickets_dot_itsm_dot_rest_dot_v1_dot_rest__pb2.TicketRestCreateWebhookRequest.FromString,
                     response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
             ),
             'ListWebhooks': grpc.unary_unary_rpc_method_handler(
                     servicer.ListWebhooks,
-                    request_deserializer=tickets_dot_itsm_dot_v1_dot_rest__pb2.TicketRestListWebhooksRequest.FromString,
+                    request_deserializer=tickets_dot_itsm_dot_rest_dot_v1_dot_rest__pb2.TicketRestListWebhooksRequest.FromString,
                     response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
             ),
             'UpdateWebhook': grpc.unary_unary_rpc_method_handler(
                     servicer.UpdateWebhook,
-                    request_deserializer=tickets_dot_itsm_dot_v1_dot_rest__pb2.TicketRestUpdateWebhookRequest.FromString,
+                    request_deserializer=tickets_dot_itsm_dot_rest_dot_v1_dot_rest__pb2.TicketRestUpdateWebhookRequest.FromString,
                     response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
             ),
             'DeleteWebhook': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteWebhook,
-                    request_deserializer=tickets_dot_itsm_dot_v1_dot_rest__pb2.TicketRestDeleteWebhookRequest.FromString,
+                    request_deserializer=tickets_dot_itsm_dot_rest_dot_v1_dot_rest__pb2.TicketRestDeleteWebhookRequest.FromString,
                     response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
             ),
             'RotateWebhookSecret': grpc.unary_unary_rpc_method_handler(
                     servicer.RotateWebhookSecret,
-                    request_deserializer=tickets_dot_itsm_dot_v1_dot_rest__pb2.TicketRestRotateWebhookSecretRequest.FromString,
+                    request_deserializer=tickets_dot_itsm_dot_rest_dot_v1_dot_rest__pb2.TicketRestRotateWebhookSecretRequest.FromString,
                     response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
             ),
             'ListWebhookDeliveries': grpc.unary_unary_rpc_method_handler(
                     servicer.ListWebhookDeliveries,
-                    request_deserializer=tickets_dot_itsm_dot_v1_dot_rest__pb2.TicketRestListWebhookDeliveriesRequest.FromString,
+                    request_deserializer=tickets_dot_itsm_dot_rest_dot_v1_dot_rest__pb2.TicketRestListWebhookDeliveriesRequest.FromString,
                     response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
             ),
             'ReplayWebhookDelivery': grpc.unary_unary_rpc_method_handler(
                     servicer.ReplayWebhookDelivery,
-                    request_deserializer=tickets_dot_itsm_dot_v1_dot_rest__pb2.TicketRestReplayWebhookDeliveryRequest.FromString,
+                    request_deserializer=tickets_dot_itsm_dot_rest_dot_v1_dot_rest__pb2.TicketRestReplayWebhookDeliveryRequest.FromString,
                     response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
-            'tickets.itsm.v1.TicketRest', rpc_method_handlers)
+            'tickets.itsm.rest.v1.TicketRest', rpc_method_handlers)
     server.add_generic_rpc_handlers((generic_handler,))
-    server.add_registered_method_handlers('tickets.itsm.v1.TicketRest', rpc_method_handlers)
+    server.add_registered_method_handlers('tickets.itsm.rest.v1.TicketRest', rpc_method_handlers)
 
 
  # This class is part of an EXPERIMENTAL API.
@@ -315,8 +315,8 @@ class TicketRest(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/tickets.itsm.v1.TicketRest/CreateTicket',
-            tickets_dot_itsm_dot_v1_dot_rest__pb2.TicketRestCreateTicketRequest.SerializeToString,
+            '/tickets.itsm.rest.v1.TicketRest/CreateTicket',
+            tickets_dot_itsm_dot_rest_dot_v1_dot_rest__pb2.TicketRestCreateTicketRequest.SerializeToString,
             google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
             options,
             channel_credentials,
@@ -342,8 +342,8 @@ class TicketRest(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/tickets.itsm.v1.TicketRest/GetTicket',
-            tickets_dot_itsm_dot_v1_dot_rest__pb2.TicketRestGetTicketRequest.SerializeToString,
+            '/tickets.itsm.rest.v1.TicketRest/GetTicket',
+            tickets_dot_itsm_dot_rest_dot_v1_dot_rest__pb2.TicketRestGetTicketRequest.SerializeToString,
             google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
             options,
             channel_credentials,
@@ -369,8 +369,8 @@ class TicketRest(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/tickets.itsm.v1.TicketRest/ListTickets',
-            tickets_dot_itsm_dot_v1_dot_rest__pb2.TicketRestListTicketsRequest.SerializeToString,
+            '/tickets.itsm.rest.v1.TicketRest/ListTickets',
+            tickets_dot_itsm_dot_rest_dot_v1_dot_rest__pb2.TicketRestListTicketsRequest.SerializeToString,
             google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
             options,
             channel_credentials,
@@ -396,8 +396,8 @@ class TicketRest(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/tickets.itsm.v1.TicketRest/UpdateTicket',
-            tickets_dot_itsm_dot_v1_dot_rest__pb2.TicketRestUpdateTicketRequest.SerializeToString,
+            '/tickets.itsm.rest.v1.TicketRest/UpdateTicket',
+            tickets_dot_itsm_dot_rest_dot_v1_dot_rest__pb2.TicketRestUpdateTicketRequest.SerializeToString,
             google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
             options,
             channel_credentials,
@@ -423,8 +423,8 @@ class TicketRest(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/tickets.itsm.v1.TicketRest/ListTicketEvents',
-            tickets_dot_itsm_dot_v1_dot_rest__pb2.TicketRestListTicketEventsRequest.SerializeToString,
+            '/tickets.itsm.rest.v1.TicketRest/ListTicketEvents',
+            tickets_dot_itsm_dot_rest_dot_v1_dot_rest__pb2.TicketRestListTicketEventsRequest.SerializeToString,
             google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
             options,
             channel_credentials,
@@ -450,8 +450,8 @@ class TicketRest(object):
         return grpc.experimental.unary_stream(
             request,
             target,
-            '/tickets.itsm.v1.TicketRest/WatchTickets',
-            tickets_dot_itsm_dot_v1_dot_rest__pb2.TicketRestWatchTicketsRequest.SerializeToString,
+            '/tickets.itsm.rest.v1.TicketRest/WatchTickets',
+            tickets_dot_itsm_dot_rest_dot_v1_dot_rest__pb2.TicketRestWatchTicketsRequest.SerializeToString,
             google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
             options,
             channel_credentials,
@@ -477,8 +477,8 @@ class TicketRest(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/tickets.itsm.v1.TicketRest/CreateWebhook',
-            tickets_dot_itsm_dot_v1_dot_rest__pb2.TicketRestCreateWebhookRequest.SerializeToString,
+            '/tickets.itsm.rest.v1.TicketRest/CreateWebhook',
+            tickets_dot_itsm_dot_rest_dot_v1_dot_rest__pb2.TicketRestCreateWebhookRequest.SerializeToString,
             google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
             options,
             channel_credentials,
@@ -504,8 +504,8 @@ class TicketRest(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/tickets.itsm.v1.TicketRest/ListWebhooks',
-            tickets_dot_itsm_dot_v1_dot_rest__pb2.TicketRestListWebhooksRequest.SerializeToString,
+            '/tickets.itsm.rest.v1.TicketRest/ListWebhooks',
+            tickets_dot_itsm_dot_rest_dot_v1_dot_rest__pb2.TicketRestListWebhooksRequest.SerializeToString,
             google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
             options,
             channel_credentials,
@@ -531,8 +531,8 @@ class TicketRest(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/tickets.itsm.v1.TicketRest/UpdateWebhook',
-            tickets_dot_itsm_dot_v1_dot_rest__pb2.TicketRestUpdateWebhookRequest.SerializeToString,
+            '/tickets.itsm.rest.v1.TicketRest/UpdateWebhook',
+            tickets_dot_itsm_dot_rest_dot_v1_dot_rest__pb2.TicketRestUpdateWebhookRequest.SerializeToString,
             google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
             options,
             channel_credentials,
@@ -558,8 +558,8 @@ class TicketRest(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/tickets.itsm.v1.TicketRest/DeleteWebhook',
-            tickets_dot_itsm_dot_v1_dot_rest__pb2.TicketRestDeleteWebhookRequest.SerializeToString,
+            '/tickets.itsm.rest.v1.TicketRest/DeleteWebhook',
+            tickets_dot_itsm_dot_rest_dot_v1_dot_rest__pb2.TicketRestDeleteWebhookRequest.SerializeToString,
             google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
             options,
             channel_credentials,
@@ -585,8 +585,8 @@ class TicketRest(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/tickets.itsm.v1.TicketRest/RotateWebhookSecret',
-            tickets_dot_itsm_dot_v1_dot_rest__pb2.TicketRestRotateWebhookSecretRequest.SerializeToString,
+            '/tickets.itsm.rest.v1.TicketRest/RotateWebhookSecret',
+            tickets_dot_itsm_dot_rest_dot_v1_dot_rest__pb2.TicketRestRotateWebhookSecretRequest.SerializeToString,
             google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
             options,
             channel_credentials,
@@ -612,8 +612,8 @@ class TicketRest(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/tickets.itsm.v1.TicketRest/ListWebhookDeliveries',
-            tickets_dot_itsm_dot_v1_dot_rest__pb2.TicketRestListWebhookDeliveriesRequest.SerializeToString,
+            '/tickets.itsm.rest.v1.TicketRest/ListWebhookDeliveries',
+            tickets_dot_itsm_dot_rest_dot_v1_dot_rest__pb2.TicketRestListWebhookDeliveriesRequest.SerializeToString,
             google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
             options,
             channel_credentials,
@@ -639,8 +639,8 @@ class TicketRest(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/tickets.itsm.v1.TicketRest/ReplayWebhookDelivery',
-            tickets_dot_itsm_dot_v1_dot_rest__pb2.TicketRestReplayWebhookDeliveryRequest.SerializeToString,
+            '/tickets.itsm.rest.v1.TicketRest/ReplayWebhookDelivery',
+            tickets_dot_itsm_dot_rest_dot_v1_dot_rest__pb2.TicketRestReplayWebhookDeliveryRequest.SerializeToString,
             google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
             options,
             channel_credentials,

@@ -4,7 +4,7 @@ import grpc
 import warnings
 
 from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
-from tickets.handoff.v1 import rest_pb2 as tickets_dot_handoff_dot_v1_dot_rest__pb2
+from tickets.handoff.rest.v1 import rest_pb2 as tickets_dot_handoff_dot_rest_dot_v1_dot_rest__pb2
 
 GRPC_GENERATED_VERSION = '1.73.1'
 GRPC_VERSION = grpc.__version__
@@ -19,7 +19,7 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + f' but the generated code in tickets/handoff/v1/rest_pb2_grpc.py depends on'
+        + f' but the generated code in tickets/handoff/rest/v1/rest_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
@@ -44,48 +44,48 @@ class TicketRestStub(object):
             channel: A grpc.Channel.
         """
         self.ListTickets = channel.unary_stream(
-                '/tickets.handoff.v1.TicketRest/ListTickets',
-                request_serializer=tickets_dot_handoff_dot_v1_dot_rest__pb2.TicketRestListTicketsRequest.SerializeToString,
+                '/tickets.handoff.rest.v1.TicketRest/ListTickets',
+                request_serializer=tickets_dot_handoff_dot_rest_dot_v1_dot_rest__pb2.TicketRestListTicketsRequest.SerializeToString,
                 response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
                 _registered_method=True)
         self.CreateTicket = channel.unary_unary(
-                '/tickets.handoff.v1.TicketRest/CreateTicket',
-                request_serializer=tickets_dot_handoff_dot_v1_dot_rest__pb2.TicketRestCreateTicketRequest.SerializeToString,
+                '/tickets.handoff.rest.v1.TicketRest/CreateTicket',
+                request_serializer=tickets_dot_handoff_dot_rest_dot_v1_dot_rest__pb2.TicketRestCreateTicketRequest.SerializeToString,
                 response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
                 _registered_method=True)
         self.ListProjectTickets = channel.unary_stream(
-                '/tickets.handoff.v1.TicketRest/ListProjectTickets',
-                request_serializer=tickets_dot_handoff_dot_v1_dot_rest__pb2.TicketRestListProjectTicketsRequest.SerializeToString,
+                '/tickets.handoff.rest.v1.TicketRest/ListProjectTickets',
+                request_serializer=tickets_dot_handoff_dot_rest_dot_v1_dot_rest__pb2.TicketRestListProjectTicketsRequest.SerializeToString,
                 response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
                 _registered_method=True)
         self.GetTicket = channel.unary_unary(
-                '/tickets.handoff.v1.TicketRest/GetTicket',
-                request_serializer=tickets_dot_handoff_dot_v1_dot_rest__pb2.TicketRestGetTicketRequest.SerializeToString,
+                '/tickets.handoff.rest.v1.TicketRest/GetTicket',
+                request_serializer=tickets_dot_handoff_dot_rest_dot_v1_dot_rest__pb2.TicketRestGetTicketRequest.SerializeToString,
                 response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
                 _registered_method=True)
         self.UpdateTicket = channel.unary_unary(
-                '/tickets.handoff.v1.TicketRest/UpdateTicket',
-                request_serializer=tickets_dot_handoff_dot_v1_dot_rest__pb2.TicketRestUpdateTicketRequest.SerializeToString,
+                '/tickets.handoff.rest.v1.TicketRest/UpdateTicket',
+                request_serializer=tickets_dot_handoff_dot_rest_dot_v1_dot_rest__pb2.TicketRestUpdateTicketRequest.SerializeToString,
                 response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
                 _registered_method=True)
         self.BulkUpdateTickets = channel.unary_unary(
-                '/tickets.handoff.v1.TicketRest/BulkUpdateTickets',
-                request_serializer=tickets_dot_handoff_dot_v1_dot_rest__pb2.TicketRestBulkUpdateTicketsRequest.SerializeToString,
+                '/tickets.handoff.rest.v1.TicketRest/BulkUpdateTickets',
+                request_serializer=tickets_dot_handoff_dot_rest_dot_v1_dot_rest__pb2.TicketRestBulkUpdateTicketsRequest.SerializeToString,
                 response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
                 _registered_method=True)
         self.ReportDeployment = channel.unary_unary(
-                '/tickets.handoff.v1.TicketRest/ReportDeployment',
-                request_serializer=tickets_dot_handoff_dot_v1_dot_rest__pb2.TicketRestReportDeploymentRequest.SerializeToString,
+                '/tickets.handoff.rest.v1.TicketRest/ReportDeployment',
+                request_serializer=tickets_dot_handoff_dot_rest_dot_v1_dot_rest__pb2.TicketRestReportDeploymentRequest.SerializeToString,
                 response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
                 _registered_method=True)
         self.ListTicketEvents = channel.unary_unary(
-                '/tickets.handoff.v1.TicketRest/ListTicketEvents',
-                request_serializer=tickets_dot_handoff_dot_v1_dot_rest__pb2.TicketRestListTicketEventsRequest.SerializeToString,
+                '/tickets.handoff.rest.v1.TicketRest/ListTicketEvents',
+                request_serializer=tickets_dot_handoff_dot_rest_dot_v1_dot_rest__pb2.TicketRestListTicketEventsRequest.SerializeToString,
                 response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
                 _registered_method=True)
         self.WatchTickets = channel.unary_stream(
-                '/tickets.handoff.v1.TicketRest/WatchTickets',
-                request_serializer=tickets_dot_handoff_dot_v1_dot_rest__pb2.TicketRestWatchTicketsRequest.SerializeToString,
+                '/tickets.handoff.rest.v1.TicketRest/WatchTickets',
+                request_serializer=tickets_dot_handoff_dot_rest_dot_v1_dot_rest__pb2.TicketRestWatchTicketsRequest.SerializeToString,
                 response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
                 _registered_method=True)
 
@@ -170,54 +170,54 @@ def add_TicketRestServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'ListTickets': grpc.unary_stream_rpc_method_handler(
                     servicer.ListTickets,
-                    request_deserializer=tickets_dot_handoff_dot_v1_dot_rest__pb2.TicketRestListTicketsRequest.FromString,
+                    request_deserializer=tickets_dot_handoff_dot_rest_dot_v1_dot_rest__pb2.TicketRestListTicketsRequest.FromString,
                     response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
             ),
             'CreateTicket': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateTicket,
-                    request_deserializer=tickets_dot_handoff_dot_v1_dot_rest__pb2.TicketRestCreateTicketRequest.FromString,
+                    request_deserializer=tickets_dot_handoff_dot_rest_dot_v1_dot_rest__pb2.TicketRestCreateTicketRequest.FromString,
                     response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
             ),
             'ListProjectTickets': grpc.unary_stream_rpc_method_handler(
                     servicer.ListProjectTickets,
-                    request_deserializer=tickets_dot_handoff_dot_v1_dot_rest__pb2.TicketRestListProjectTicketsRequest.FromString,
+                    request_deserializer=tickets_dot_handoff_dot_rest_dot_v1_dot_rest__pb2.TicketRestListProjectTicketsRequest.FromString,
                     response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
             ),
             'GetTicket': grpc.unary_unary_rpc_method_handler(
                     servicer.GetTicket,
-                    request_deserializer=tickets_dot_handoff_dot_v1_dot_rest__pb2.TicketRestGetTicketRequest.FromString,
+                    request_deserializer=tickets_dot_handoff_dot_rest_dot_v1_dot_rest__pb2.TicketRestGetTicketRequest.FromString,
                     response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
             ),
             'UpdateTicket': grpc.unary_unary_rpc_method_handler(
                     servicer.UpdateTicket,
-                    request_deserializer=tickets_dot_handoff_dot_v1_dot_rest__pb2.TicketRestUpdateTicketRequest.FromString,
+                    request_deserializer=tickets_dot_handoff_dot_rest_dot_v1_dot_rest__pb2.TicketRestUpdateTicketRequest.FromString,
                     response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
             ),
             'BulkUpdateTickets': grpc.unary_unary_rpc_method_handler(
                     servicer.BulkUpdateTickets,
-                    request_deserializer=tickets_dot_handoff_dot_v1_dot_rest__pb2.TicketRestBulkUpdateTicketsRequest.FromString,
+                    request_deserializer=tickets_dot_handoff_dot_rest_dot_v1_dot_rest__pb2.TicketRestBulkUpdateTicketsRequest.FromString,
                     response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
             ),
             'ReportDeployment': grpc.unary_unary_rpc_method_handler(
                     servicer.ReportDeployment,
-                    request_deserializer=tickets_dot_handoff_dot_v1_dot_rest__pb2.TicketRestReportDeploymentRequest.FromString,
+                    request_deserializer=tickets_dot_handoff_dot_rest_dot_v1_dot_rest__pb2.TicketRestReportDeploymentRequest.FromString,
                     response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
             ),
             'ListTicketEvents': grpc.unary_unary_rpc_method_handler(
                     servicer.ListTicketEvents,
-                    request_deserializer=tickets_dot_handoff_dot_v1_dot_rest__pb2.TicketRestListTicketEventsRequest.FromString,
+                    request_deserializer=tickets_dot_handoff_dot_rest_dot_v1_dot_rest__pb2.TicketRestListTicketEventsRequest.FromString,
                     response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
             ),
             'WatchTickets': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchTickets,
-                    request_deserializer=tickets_dot_handoff_dot_v1_dot_rest__pb2.TicketRestWatchTicketsRequest.FromString,
+                    request_deserializer=tickets_dot_handoff_dot_rest_dot_v1_dot_rest__pb2.TicketRestWatchTicketsRequest.FromString,
                     response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
-            'tickets.handoff.v1.TicketRest', rpc_method_handlers)
+            'tickets.handoff.rest.v1.TicketRest', rpc_method_handlers)
     server.add_generic_rpc_handlers((generic_handler,))
-    server.add_registered_method_handlers('tickets.handoff.v1.TicketRest', rpc_method_handlers)
+    server.add_registered_method_handlers('tickets.handoff.rest.v1.TicketRest', rpc_method_handlers)
 
 
  # This class is part of an EXPERIMENTAL API.
@@ -246,8 +246,8 @@ class TicketRest(object):
         return grpc.experimental.unary_stream(
             request,
             target,
-            '/tickets.handoff.v1.TicketRest/ListTickets',
-            tickets_dot_handoff_dot_v1_dot_rest__pb2.TicketRestListTicketsRequest.SerializeToString,
+            '/tickets.handoff.rest.v1.TicketRest/ListTickets',
+            tickets_dot_handoff_dot_rest_dot_v1_dot_rest__pb2.TicketRestListTicketsRequest.SerializeToString,
             google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
             options,
             channel_credentials,
@@ -273,8 +273,8 @@ class TicketRest(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/tickets.handoff.v1.TicketRest/CreateTicket',
-            tickets_dot_handoff_dot_v1_dot_rest__pb2.TicketRestCreateTicketRequest.SerializeToString,
+            '/tickets.handoff.rest.v1.TicketRest/CreateTicket',
+            tickets_dot_handoff_dot_rest_dot_v1_dot_rest__pb2.TicketRestCreateTicketRequest.SerializeToString,
             google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
             options,
             channel_credentials,
@@ -300,8 +300,8 @@ class TicketRest(object):
         return grpc.experimental.unary_stream(
             request,
             target,
-            '/tickets.handoff.v1.TicketRest/ListProjectTickets',
-            tickets_dot_handoff_dot_v1_dot_rest__pb2.TicketRestListProjectTicketsRequest.SerializeToString,
+            '/tickets.handoff.rest.v1.TicketRest/ListProjectTickets',
+            tickets_dot_handoff_dot_rest_dot_v1_dot_rest__pb2.TicketRestListProjectTicketsRequest.SerializeToString,
             google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
             options,
             channel_credentials,
@@ -327,8 +327,8 @@ class TicketRest(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/tickets.handoff.v1.TicketRest/GetTicket',
-            tickets_dot_handoff_dot_v1_dot_rest__pb2.TicketRestGetTicketRequest.SerializeToString,
+            '/tickets.handoff.rest.v1.TicketRest/GetTicket',
+            tickets_dot_handoff_dot_rest_dot_v1_dot_rest__pb2.TicketRestGetTicketRequest.SerializeToString,
             google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
             options,
             channel_credentials,
@@ -354,8 +354,8 @@ class TicketRest(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/tickets.handoff.v1.TicketRest/UpdateTicket',
-            tickets_dot_handoff_dot_v1_dot_rest__pb2.TicketRestUpdateTicketRequest.SerializeToString,
+            '/tickets.handoff.rest.v1.TicketRest/UpdateTicket',
+            tickets_dot_handoff_dot_rest_dot_v1_dot_rest__pb2.TicketRestUpdateTicketRequest.SerializeToString,
             google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
             options,
             channel_credentials,
@@ -381,8 +381,8 @@ class TicketRest(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/tickets.handoff.v1.TicketRest/BulkUpdateTickets',
-            tickets_dot_handoff_dot_v1_dot_rest__pb2.TicketRestBulkUpdateTicketsRequest.SerializeToString,
+            '/tickets.handoff.rest.v1.TicketRest/BulkUpdateTickets',
+            tickets_dot_handoff_dot_rest_dot_v1_dot_rest__pb2.TicketRestBulkUpdateTicketsRequest.SerializeToString,
             google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
             options,
             channel_credentials,
@@ -408,8 +408,8 @@ class TicketRest(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/tickets.handoff.v1.TicketRest/ReportDeployment',
-            tickets_dot_handoff_dot_v1_dot_rest__pb2.TicketRestReportDeploymentRequest.SerializeToString,
+            '/tickets.handoff.rest.v1.TicketRest/ReportDeployment',
+            tickets_dot_handoff_dot_rest_dot_v1_dot_rest__pb2.TicketRestReportDeploymentRequest.SerializeToString,
             google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
             options,
             channel_credentials,
@@ -435,8 +435,8 @@ class TicketRest(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/tickets.handoff.v1.TicketRest/ListTicketEvents',
-            tickets_dot_handoff_dot_v1_dot_rest__pb2.TicketRestListTicketEventsRequest.SerializeToString,
+            '/tickets.handoff.rest.v1.TicketRest/ListTicketEvents',
+            tickets_dot_handoff_dot_rest_dot_v1_dot_rest__pb2.TicketRestListTicketEventsRequest.SerializeToString,
             google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
             options,
             channel_credentials,
@@ -462,8 +462,8 @@ class TicketRest(object):
         return grpc.experimental.unary_stream(
             request,
             target,
-            '/tickets.handoff.v1.TicketRest/WatchTickets',
-            tickets_dot_handoff_dot_v1_dot_rest__pb2.TicketRestWatchTicketsRequest.SerializeToString,
+            '/tickets.handoff.rest.v1.TicketRest/WatchTickets',
+            tickets_dot_handoff_dot_rest_dot_v1_dot_rest__pb2.TicketRestWatchTicketsRequest.SerializeToString,
             google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
             options,
             channel_credentials,

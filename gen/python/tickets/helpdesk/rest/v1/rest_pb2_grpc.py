@@ -4,7 +4,7 @@ import grpc
 import warnings
 
 from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
-from tickets.helpdesk.v1 import rest_pb2 as tickets_dot_helpdesk_dot_v1_dot_rest__pb2
+from tickets.helpdesk.rest.v1 import rest_pb2 as tickets_dot_helpdesk_dot_rest_dot_v1_dot_rest__pb2
 
 GRPC_GENERATED_VERSION = '1.73.1'
 GRPC_VERSION = grpc.__version__
@@ -19,7 +19,7 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + f' but the generated code in tickets/helpdesk/v1/rest_pb2_grpc.py depends on'
+        + f' but the generated code in tickets/helpdesk/rest/v1/rest_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
@@ -44,98 +44,98 @@ class TicketRestStub(object):
             channel: A grpc.Channel.
         """
         self.ListTickets = channel.unary_unary(
-                '/tickets.helpdesk.v1.TicketRest/ListTickets',
-                request_serializer=tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestListTicketsRequest.SerializeToString,
+                '/tickets.helpdesk.rest.v1.TicketRest/ListTickets',
+                request_serializer=tickets_dot_helpdesk_dot_rest_dot_v1_dot_rest__pb2.TicketRestListTicketsRequest.SerializeToString,
                 response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
                 _registered_method=True)
         self.GetTicket = channel.unary_unary(
-                '/tickets.helpdesk.v1.TicketRest/GetTicket',
-                request_serializer=tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestGetTicketRequest.SerializeToString,
+                '/tickets.helpdesk.rest.v1.TicketRest/GetTicket',
+                request_serializer=tickets_dot_helpdesk_dot_rest_dot_v1_dot_rest__pb2.TicketRestGetTicketRequest.SerializeToString,
                 response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
                 _registered_method=True)
         self.CreateTicket = channel.unary_unary(
-                '/tickets.helpdesk.v1.TicketRest/CreateTicket',
-                request_serializer=tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestCreateTicketRequest.SerializeToString,
+                '/tickets.helpdesk.rest.v1.TicketRest/CreateTicket',
+                request_serializer=tickets_dot_helpdesk_dot_rest_dot_v1_dot_rest__pb2.TicketRestCreateTicketRequest.SerializeToString,
                 response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
                 _registered_method=True)
         self.UpdateTicket = channel.unary_unary(
-                '/tickets.helpdesk.v1.TicketRest/UpdateTicket',
-                request_serializer=tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestUpdateTicketRequest.SerializeToString,
+                '/tickets.helpdesk.rest.v1.TicketRest/UpdateTicket',
+                request_serializer=tickets_dot_helpdesk_dot_rest_dot_v1_dot_rest__pb2.TicketRestUpdateTicketRequest.SerializeToString,
                 response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
                 _registered_method=True)
         self.CloseTicket = channel.unary_unary(
-                '/tickets.helpdesk.v1.TicketRest/CloseTicket',
-                request_serializer=tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestCloseTicketRequest.SerializeToString,
+                '/tickets.helpdesk.rest.v1.TicketRest/CloseTicket',
+                request_serializer=tickets_dot_helpdesk_dot_rest_dot_v1_dot_rest__pb2.TicketRestCloseTicketRequest.SerializeToString,
                 response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
                 _registered_method=True)
         self.DeleteTicket = channel.unary_unary(
-                '/tickets.helpdesk.v1.TicketRest/DeleteTicket',
-                request_serializer=tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestDeleteTicketRequest.SerializeToString,
+                '/tickets.helpdesk.rest.v1.TicketRest/DeleteTicket',
+                request_serializer=tickets_dot_helpdesk_dot_rest_dot_v1_dot_rest__pb2.TicketRestDeleteTicketRequest.SerializeToString,
                 response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
                 _registered_method=True)
         self.RestoreTicket = channel.unary_unary(
-                '/tickets.helpdesk.v1.TicketRest/RestoreTicket',
-                request_serializer=tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestRestoreTicketRequest.SerializeToString,
+                '/tickets.helpdesk.rest.v1.TicketRest/RestoreTicket',
+                request_serializer=tickets_dot_helpdesk_dot_rest_dot_v1_dot_rest__pb2.TicketRestRestoreTicketRequest.SerializeToString,
                 response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
                 _registered_method=True)
         self.CreateComment = channel.unary_unary(
-                '/tickets.helpdesk.v1.TicketRest/CreateComment',
-                request_serializer=tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestCreateCommentRequest.SerializeToString,
+                '/tickets.helpdesk.rest.v1.TicketRest/CreateComment',
+                request_serializer=tickets_dot_helpdesk_dot_rest_dot_v1_dot_rest__pb2.TicketRestCreateCommentRequest.SerializeToString,
                 response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
                 _registered_method=True)
         self.UpdateComment = channel.unary_unary(
-                '/tickets.helpdesk.v1.TicketRest/UpdateComment',
-                request_serializer=tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestUpdateCommentRequest.SerializeToString,
+                '/tickets.helpdesk.rest.v1.TicketRest/UpdateComment',
+                request_serializer=tickets_dot_helpdesk_dot_rest_dot_v1_dot_rest__pb2.TicketRestUpdateCommentRequest.SerializeToString,
                 response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
                 _registered_method=True)
         self.ListComments = channel.unary_unary(
-                '/tickets.helpdesk.v1.TicketRest/ListComments',
-                request_serializer=tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestListCommentsRequest.SerializeToString,
+                '/tickets.helpdesk.rest.v1.TicketRest/ListComments',
+                request_serializer=tickets_dot_helpdesk_dot_rest_dot_v1_dot_rest__pb2.TicketRestListCommentsRequest.SerializeToString,
                 response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
                 _registered_method=True)
         self.ListTicketEvents = channel.unary_unary(
-                '/tickets.helpdesk.v1.TicketRest/ListTicketEvents',
-                request_serializer=tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestListTicketEventsRequest.SerializeToString,
+                '/tickets.helpdesk.rest.v1.TicketRest/ListTicketEvents',
+                request_serializer=tickets_dot_helpdesk_dot_rest_dot_v1_dot_rest__pb2.TicketRestListTicketEventsRequest.SerializeToString,
                 response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
                 _registered_method=True)
         self.GetTicketSla = channel.unary_unary(
-                '/tickets.helpdesk.v1.TicketRest/GetTicketSla',
-                request_serializer=tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestGetTicketSlaRequest.SerializeToString,
+                '/tickets.helpdesk.rest.v1.TicketRest/GetTicketSla',
+                request_serializer=tickets_dot_helpdesk_dot_rest_dot_v1_dot_rest__pb2.TicketRestGetTicketSlaRequest.SerializeToString,
                 response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
                 _registered_method=True)
         self.ListSlaPolicies = channel.unary_unary(
-                '/tickets.helpdesk.v1.TicketRest/ListSlaPolicies',
-                request_serializer=tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestListSlaPoliciesRequest.SerializeToString,
+                '/tickets.helpdesk.rest.v1.TicketRest/ListSlaPolicies',
+                request_serializer=tickets_dot_helpdesk_dot_rest_dot_v1_dot_rest__pb2.TicketRestListSlaPoliciesRequest.SerializeToString,
                 response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
                 _registered_method=True)
         self.GetSlaPolicy = channel.unary_unary(
-                '/tickets.helpdesk.v1.TicketRest/GetSlaPolicy',
-                request_serializer=tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestGetSlaPolicyRequest.SerializeToString,
+                '/tickets.helpdesk.rest.v1.TicketRest/GetSlaPolicy',
+                request_serializer=tickets_dot_helpdesk_dot_rest_dot_v1_dot_rest__pb2.TicketRestGetSlaPolicyRequest.SerializeToString,
                 response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
                 _registered_method=True)
         self.CreateSlaPolicy = channel.unary_unary(
-                '/tickets.helpdesk.v1.TicketRest/CreateSlaPolicy',
-                request_serializer=tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestCreateSlaPolicyRequest.SerializeToString,
+                '/tickets.helpdesk.rest.v1.TicketRest/CreateSlaPolicy',
+                request_serializer=tickets_dot_helpdesk_dot_rest_dot_v1_dot_rest__pb2.TicketRestCreateSlaPolicyRequest.SerializeToString,
                 response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
                 _registered_method=True)
         self.UpdateSlaPolicy = channel.unary_unary(
-                '/tickets.helpdesk.v1.TicketRest/UpdateSlaPolicy',
-                request_serializer=tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestUpdateSlaPolicyRequest.SerializeToString,
+                '/tickets.helpdesk.rest.v1.TicketRest/UpdateSlaPolicy',
+                request_serializer=tickets_dot_helpdesk_dot_rest_dot_v1_dot_rest__pb2.TicketRestUpdateSlaPolicyRequest.SerializeToString,
                 response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
                 _registered_method=True)
         self.GetCalendar = channel.unary_unary(
-                '/tickets.helpdesk.v1.TicketRest/GetCalendar',
-                request_serializer=tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestGetCalendarRequest.SerializeToString,
+                '/tickets.helpdesk.rest.v1.TicketRest/GetCalendar',
+                request_serializer=tickets_dot_helpdesk_dot_rest_dot_v1_dot_rest__pb2.TicketRestGetCalendarRequest.SerializeToString,
                 response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
                 _registered_method=True)
         self.UpdateCalendar = channel.unary_unary(
-                '/tickets.helpdesk.v1.TicketRest/UpdateCalendar',
-                request_serializer=tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestUpdateCalendarRequest.SerializeToString,
+                '/tickets.helpdesk.rest.v1.TicketRest/UpdateCalendar',
+                request_serializer=tickets_dot_helpdesk_dot_rest_dot_v1_dot_rest__pb2.TicketRestUpdateCalendarRequest.SerializeToString,
                 response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
                 _registered_method=True)
         self.WatchTickets = channel.unary_stream(
-                '/tickets.helpdesk.v1.TicketRest/WatchTickets',
-                request_serializer=tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestWatchTicketsRequest.SerializeToString,
+                '/tickets.helpdesk.rest.v1.TicketRest/WatchTickets',
+                request_serializer=tickets_dot_helpdesk_dot_rest_dot_v1_dot_rest__pb2.TicketRestWatchTicketsRequest.SerializeToString,
                 response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
                 _registered_method=True)
 
@@ -291,104 +291,104 @@ def add_TicketRestServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'ListTickets': grpc.unary_unary_rpc_method_handler(
                     servicer.ListTickets,
-                    request_deserializer=tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestListTicketsRequest.FromString,
+                    request_deserializer=tickets_dot_helpdesk_dot_rest_dot_v1_dot_rest__pb2.TicketRestListTicketsRequest.FromString,
                     response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
             ),
             'GetTicket': grpc.unary_unary_rpc_method_handler(
                     servicer.GetTicket,
-                    request_deserializer=tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestGetTicketRequest.FromString,
+                    request_deserializer=tickets_dot_helpdesk_dot_rest_dot_v1_dot_rest__pb2.TicketRestGetTicketRequest.FromString,
                     response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
             ),
             'CreateTicket': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateTicket,
-                    request_deserializer=tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestCreateTicketRequest.FromString,
+                    request_deserializer=tickets_dot_helpdesk_dot_rest_dot_v1_dot_rest__pb2.TicketRestCreateTicketRequest.FromString,
                     response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
             ),
             'UpdateTicket': grpc.unary_unary_rpc_method_handler(
                     servicer.UpdateTicket,
-                    request_deserializer=tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestUpdateTicketRequest.FromString,
+                    request_deserializer=tickets_dot_helpdesk_dot_rest_dot_v1_dot_rest__pb2.TicketRestUpdateTicketRequest.FromString,
                     response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
             ),
             'CloseTicket': grpc.unary_unary_rpc_method_handler(
                     servicer.CloseTicket,
-                    request_deserializer=tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestCloseTicketRequest.FromString,
+                    request_deserializer=tickets_dot_helpdesk_dot_rest_dot_v1_dot_rest__pb2.TicketRestCloseTicketRequest.FromString,
                     response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
             ),
             'DeleteTicket': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteTicket,
-                    request_deserializer=tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestDeleteTicketRequest.FromString,
+                    request_deserializer=tickets_dot_helpdesk_dot_rest_dot_v1_dot_rest__pb2.TicketRestDeleteTicketRequest.FromString,
                     response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
             ),
             'RestoreTicket': grpc.unary_unary_rpc_method_handler(
                     servicer.RestoreTicket,
-                    request_deserializer=tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestRestoreTicketRequest.FromString,
+                    request_deserializer=tickets_dot_helpdesk_dot_rest_dot_v1_dot_rest__pb2.TicketRestRestoreTicketRequest.FromString,
                     response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
             ),
             'CreateComment': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateComment,
-                    request_deserializer=tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestCreateCommentRequest.FromString,
+                    request_deserializer=tickets_dot_helpdesk_dot_rest_dot_v1_dot_rest__pb2.TicketRestCreateCommentRequest.FromString,
                     response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
             ),
             'UpdateComment': grpc.unary_unary_rpc_method_handler(
                     servicer.UpdateComment,
-                    request_deserializer=tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestUpdateCommentRequest.FromString,
+                    request_deserializer=tickets_dot_helpdesk_dot_rest_dot_v1_dot_rest__pb2.TicketRestUpdateCommentRequest.FromString,
                     response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
             ),
             'ListComments': grpc.unary_unary_rpc_method_handler(
                     servicer.ListComments,
-                    request_deserializer=tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestListCommentsRequest.FromString,
+                    request_deserializer=tickets_dot_helpdesk_dot_rest_dot_v1_dot_rest__pb2.TicketRestListCommentsRequest.FromString,
                     response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
             ),
             'ListTicketEvents': grpc.unary_unary_rpc_method_handler(
                     servicer.ListTicketEvents,
-                    request_deserializer=tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestListTicketEventsRequest.FromString,
+                    request_deserializer=tickets_dot_helpdesk_dot_rest_dot_v1_dot_rest__pb2.TicketRestListTicketEventsRequest.FromString,
                     response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
             ),
             'GetTicketSla': grpc.unary_unary_rpc_method_handler(
                     servicer.GetTicketSla,
-                    request_deserializer=tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestGetTicketSlaRequest.FromString,
+                    request_deserializer=tickets_dot_helpdesk_dot_rest_dot_v1_dot_rest__pb2.TicketRestGetTicketSlaRequest.FromString,
                     response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
             ),
             'ListSlaPolicies': grpc.unary_unary_rpc_method_handler(
                     servicer.ListSlaPolicies,
-                    request_deserializer=tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestListSlaPoliciesRequest.FromString,
+                    request_deserializer=tickets_dot_helpdesk_dot_rest_dot_v1_dot_rest__pb2.TicketRestListSlaPoliciesRequest.FromString,
                     response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
             ),
             'GetSlaPolicy': grpc.unary_unary_rpc_method_handler(
                     servicer.GetSlaPolicy,
-                    request_deserializer=tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestGetSlaPolicyRequest.FromString,
+                    request_deserializer=tickets_dot_helpdesk_dot_rest_dot_v1_dot_rest__pb2.TicketRestGetSlaPolicyRequest.FromString,
                     response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
             ),
             'CreateSlaPolicy': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateSlaPolicy,
-                    request_deserializer=tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestCreateSlaPolicyRequest.FromString,
+                    request_deserializer=tickets_dot_helpdesk_dot_rest_dot_v1_dot_rest__pb2.TicketRestCreateSlaPolicyRequest.FromString,
                     response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
             ),
             'UpdateSlaPolicy': grpc.unary_unary_rpc_method_handler(
                     servicer.UpdateSlaPolicy,
-                    request_deserializer=tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestUpdateSlaPolicyRequest.FromString,
+                    request_deserializer=tickets_dot_helpdesk_dot_rest_dot_v1_dot_rest__pb2.TicketRestUpdateSlaPolicyRequest.FromString,
                     response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
             ),
             'GetCalendar': grpc.unary_unary_rpc_method_handler(
                     servicer.GetCalendar,
-                    request_deserializer=tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestGetCalendarRequest.FromString,
+                    request_deserializer=tickets_dot_helpdesk_dot_rest_dot_v1_dot_rest__pb2.TicketRestGetCalendarRequest.FromString,
                     response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
             ),
             'UpdateCalendar': grpc.unary_unary_rpc_method_handler(
                     servicer.UpdateCalendar,
-                    request_deserializer=tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestUpdateCalendarRequest.FromString,
+                    request_deserializer=tickets_dot_helpdesk_dot_rest_dot_v1_dot_rest__pb2.TicketRestUpdateCalendarRequest.FromString,
                     response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
             ),
             'WatchTickets': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchTickets,
-                    request_deserializer=tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestWatchTicketsRequest.FromString,
+                    request_deserializer=tickets_dot_helpdesk_dot_rest_dot_v1_dot_rest__pb2.TicketRestWatchTicketsRequest.FromString,
                     response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
-            'tickets.helpdesk.v1.TicketRest', rpc_method_handlers)
+            'tickets.helpdesk.rest.v1.TicketRest', rpc_method_handlers)
     server.add_generic_rpc_handlers((generic_handler,))
-    server.add_registered_method_handlers('tickets.helpdesk.v1.TicketRest', rpc_method_handlers)
+    server.add_registered_method_handlers('tickets.helpdesk.rest.v1.TicketRest', rpc_method_handlers)
 
 
  # This class is part of an EXPERIMENTAL API.
@@ -417,8 +417,8 @@ class TicketRest(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/tickets.helpdesk.v1.TicketRest/ListTickets',
-            tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestListTicketsRequest.SerializeToString,
+            '/tickets.helpdesk.rest.v1.TicketRest/ListTickets',
+            tickets_dot_helpdesk_dot_rest_dot_v1_dot_rest__pb2.TicketRestListTicketsRequest.SerializeToString,
             google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
             options,
             channel_credentials,
@@ -444,8 +444,8 @@ class TicketRest(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/tickets.helpdesk.v1.TicketRest/GetTicket',
-            tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestGetTicketRequest.SerializeToString,
+            '/tickets.helpdesk.rest.v1.TicketRest/GetTicket',
+            tickets_dot_helpdesk_dot_rest_dot_v1_dot_rest__pb2.TicketRestGetTicketRequest.SerializeToString,
             google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
             options,
             channel_credentials,
@@ -471,8 +471,8 @@ class TicketRest(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/tickets.helpdesk.v1.TicketRest/CreateTicket',
-            tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestCreateTicketRequest.SerializeToString,
+            '/tickets.helpdesk.rest.v1.TicketRest/CreateTicket',
+            tickets_dot_helpdesk_dot_rest_dot_v1_dot_rest__pb2.TicketRestCreateTicketRequest.SerializeToString,
             google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
             options,
             channel_credentials,
@@ -498,8 +498,8 @@ class TicketRest(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/tickets.helpdesk.v1.TicketRest/UpdateTicket',
-            tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestUpdateTicketRequest.SerializeToString,
+            '/tickets.helpdesk.rest.v1.TicketRest/UpdateTicket',
+            tickets_dot_helpdesk_dot_rest_dot_v1_dot_rest__pb2.TicketRestUpdateTicketRequest.SerializeToString,
             google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
             options,
             channel_credentials,
@@ -525,8 +525,8 @@ class TicketRest(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/tickets.helpdesk.v1.TicketRest/CloseTicket',
-            tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestCloseTicketRequest.SerializeToString,
+            '/tickets.helpdesk.rest.v1.TicketRest/CloseTicket',
+            tickets_dot_helpdesk_dot_rest_dot_v1_dot_rest__pb2.TicketRestCloseTicketRequest.SerializeToString,
             google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
             options,
             channel_credentials,
@@ -552,8 +552,8 @@ class TicketRest(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/tickets.helpdesk.v1.TicketRest/DeleteTicket',
-            tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestDeleteTicketRequest.SerializeToString,
+            '/tickets.helpdesk.rest.v1.TicketRest/DeleteTicket',
+            tickets_dot_helpdesk_dot_rest_dot_v1_dot_rest__pb2.TicketRestDeleteTicketRequest.SerializeToString,
             google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
             options,
             channel_credentials,
@@ -579,8 +579,8 @@ class TicketRest(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/tickets.helpdesk.v1.TicketRest/RestoreTicket',
-            tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestRestoreTicketRequest.SerializeToString,
+            '/tickets.helpdesk.rest.v1.TicketRest/RestoreTicket',
+            tickets_dot_helpdesk_dot_rest_dot_v1_dot_rest__pb2.TicketRestRestoreTicketRequest.SerializeToString,
             google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
             options,
             channel_credentials,
@@ -606,8 +606,8 @@ class TicketRest(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/tickets.helpdesk.v1.TicketRest/CreateComment',
-            tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestCreateCommentRequest.SerializeToString,
+            '/tickets.helpdesk.rest.v1.TicketRest/CreateComment',
+            tickets_dot_helpdesk_dot_rest_dot_v1_dot_rest__pb2.TicketRestCreateCommentRequest.SerializeToString,
             google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
             options,
             channel_credentials,
@@ -633,8 +633,8 @@ class TicketRest(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/tickets.helpdesk.v1.TicketRest/UpdateComment',
-            tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestUpdateCommentRequest.SerializeToString,
+            '/tickets.helpdesk.rest.v1.TicketRest/UpdateComment',
+            tickets_dot_helpdesk_dot_rest_dot_v1_dot_rest__pb2.TicketRestUpdateCommentRequest.SerializeToString,
             google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
             options,
             channel_credentials,
@@ -660,8 +660,8 @@ class TicketRest(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/tickets.helpdesk.v1.TicketRest/ListComments',
-            tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestListCommentsRequest.SerializeToString,
+            '/tickets.helpdesk.rest.v1.TicketRest/ListComments',
+            tickets_dot_helpdesk_dot_rest_dot_v1_dot_rest__pb2.TicketRestListCommentsRequest.SerializeToString,
             google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
             options,
             channel_credentials,
@@ -687,8 +687,8 @@ class TicketRest(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/tickets.helpdesk.v1.TicketRest/ListTicketEvents',
-            tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestListTicketEventsRequest.SerializeToString,
+            '/tickets.helpdesk.rest.v1.TicketRest/ListTicketEvents',
+            tickets_dot_helpdesk_dot_rest_dot_v1_dot_rest__pb2.TicketRestListTicketEventsRequest.SerializeToString,
             google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
             options,
             channel_credentials,
@@ -714,8 +714,8 @@ class TicketRest(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/tickets.helpdesk.v1.TicketRest/GetTicketSla',
-            tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestGetTicketSlaRequest.SerializeToString,
+            '/tickets.helpdesk.rest.v1.TicketRest/GetTicketSla',
+            tickets_dot_helpdesk_dot_rest_dot_v1_dot_rest__pb2.TicketRestGetTicketSlaRequest.SerializeToString,
             google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
             options,
             channel_credentials,
@@ -741,8 +741,8 @@ class TicketRest(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/tickets.helpdesk.v1.TicketRest/ListSlaPolicies',
-            tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestListSlaPoliciesRequest.SerializeToString,
+            '/tickets.helpdesk.rest.v1.TicketRest/ListSlaPolicies',
+            tickets_dot_helpdesk_dot_rest_dot_v1_dot_rest__pb2.TicketRestListSlaPoliciesRequest.SerializeToString,
             google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
             options,
             channel_credentials,
@@ -768,8 +768,8 @@ class TicketRest(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/tickets.helpdesk.v1.TicketRest/GetSlaPolicy',
-            tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestGetSlaPolicyRequest.SerializeToString,
+            '/tickets.helpdesk.rest.v1.TicketRest/GetSlaPolicy',
+            tickets_dot_helpdesk_dot_rest_dot_v1_dot_rest__pb2.TicketRestGetSlaPolicyRequest.SerializeToString,
             google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
             options,
             channel_credentials,
@@ -795,8 +795,8 @@ class TicketRest(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/tickets.helpdesk.v1.TicketRest/CreateSlaPolicy',
-            tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestCreateSlaPolicyRequest.SerializeToString,
+            '/tickets.helpdesk.rest.v1.TicketRest/CreateSlaPolicy',
+            tickets_dot_helpdesk_dot_rest_dot_v1_dot_rest__pb2.TicketRestCreateSlaPolicyRequest.SerializeToString,
             google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
             options,
             channel_credentials,
@@ -822,8 +822,8 @@ class TicketRest(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/tickets.helpdesk.v1.TicketRest/UpdateSlaPolicy',
-            tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestUpdateSlaPolicyRequest.SerializeToString,
+            '/tickets.helpdesk.rest.v1.TicketRest/UpdateSlaPolicy',
+            tickets_dot_helpdesk_dot_rest_dot_v1_dot_rest__pb2.TicketRestUpdateSlaPolicyRequest.SerializeToString,
             google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
             options,
             channel_credentials,
@@ -849,8 +849,8 @@ class TicketRest(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/tickets.helpdesk.v1.TicketRest/GetCalendar',
-            tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestGetCalendarRequest.SerializeToString,
+            '/tickets.helpdesk.rest.v1.TicketRest/GetCalendar',
+            tickets_dot_helpdesk_dot_rest_dot_v1_dot_rest__pb2.TicketRestGetCalendarRequest.SerializeToString,
             google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
             options,
             channel_credentials,
@@ -876,8 +876,8 @@ class TicketRest(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/tickets.helpdesk.v1.TicketRest/UpdateCalendar',
-            tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestUpdateCalendarRequest.SerializeToString,
+            '/tickets.helpdesk.rest.v1.TicketRest/UpdateCalendar',
+            tickets_dot_helpdesk_dot_rest_dot_v1_dot_rest__pb2.TicketRestUpdateCalendarRequest.SerializeToString,
             google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
             options,
             channel_credentials,
@@ -903,8 +903,8 @@ class TicketRest(object):
         return grpc.experimental.unary_stream(
             request,
             target,
-            '/tickets.helpdesk.v1.TicketRest/WatchTickets',
-            tickets_dot_helpdesk_dot_v1_dot_rest__pb2.TicketRestWatchTicketsRequest.SerializeToString,
+            '/tickets.helpdesk.rest.v1.TicketRest/WatchTickets',
+            tickets_dot_helpdesk_dot_rest_dot_v1_dot_rest__pb2.TicketRestWatchTicketsRequest.SerializeToString,
             google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
             options,
             channel_credentials,
