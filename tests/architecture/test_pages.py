@@ -10,7 +10,7 @@ import pytest
 from google.api import annotations_pb2
 
 from service.errors import REASONS
-from service.server import SERVICES
+from service.server import DESCRIPTORS
 
 ROOT = Path(__file__).parents[2]
 FILES = subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True).stdout.split()
@@ -98,7 +98,7 @@ def test_the_page_of_the_apis_lists_every_method() -> None:
         for method, verb, path in re.findall(r"^\| `(\w+)` \| `([A-Z]+) (\S+)` \|", page, re.MULTILINE)
         for base in bases
     }
-    for service in SERVICES:
+    for service in DESCRIPTORS:
         for method in service.methods if service.name == "TicketRest" else ():
             rule = method.GetOptions().Extensions[annotations_pb2.http]
             verb = rule.WhichOneof("pattern")
