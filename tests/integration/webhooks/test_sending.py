@@ -329,8 +329,8 @@ async def test_for_a_day_both_secrets_sign(machine: Machine, process: Process, r
     assert after.headers["webhook-signature"] == signatures(after, third)
 
 
-async def test_the_readme_says_how_to_verify(machine: Machine, process: Process, receiver: Receiver) -> None:
-    section = (Path(__file__).parents[3] / "README.md").read_text().split("### Webhooks", 1)[1]
+async def test_the_page_of_the_apis_says_how_to_verify(machine: Machine, process: Process, receiver: Receiver) -> None:
+    section = (Path(__file__).parents[3] / "protos/README.md").read_text().split("\n## Webhooks", 1)[1]
     told: dict[str, Any] = {}
     exec(section.split("```python\n")[1].split("```")[0], told)  # noqa: S102 - what it is for
     account = Account()
