@@ -41,6 +41,7 @@ from service.directory import METADATA
 from service.errors import TicketError
 from service.operation import Call, View
 from service.storage.database import Connection, ConstraintViolationError
+from service.storage.scope import EVERYONE, Scope, scoped_by
 from service.storage.statement import Row, Statement, some_rows
 
 _ATTEMPTS = 3
@@ -57,8 +58,11 @@ idempotency_keys = Table(
     Column("expires_at", DateTime(timezone=True), nullable=False, server_default=text("now() + interval '1 hour'")),
     PrimaryKeyConstraint("scope", "key"),
     Index(None, "expires_at"),
+    info=scoped_by(scope="idempotency_scope"),
 )
 
+# Whose key it is; every scope has that.
+_KEY = Scope()
 _MINE = (
     idempotency_keys.c.scope == bindparam("idempotency_scope", type_=Text),
     idempotency_keys.c.key == bindparam("idempotency_key", type_=Text),
@@ -73,7 +77,7 @@ class Creation(NamedTuple):
     replay: Statement
 
 
-def creation(created: CTE, *others: CTE) -> Creation:
+def creation(created: CTE, *others: CTE, scope: Scope) -> Creation:
     """The statements that create what `created` returns, together with the `others` it depends on."""
     answer: Select[Any] = select(created)
     remember = (
@@ -102,7 +106,11 @@ def creation(created: CTE, *others: CTE) -> Creation:
         .where(*_MINE, idempotency_keys.c.expires_at > func.now())
         .add_cte(forget)
     )
-    return Creation(Statement(answer.add_cte(*others)), Statement(answer.add_cte(*others, remember)), Statement(replay))
+    return Creation(
+        Statement(answer.add_cte(*others), scope=scope),
+        Statement(answer.add_cte(*others, remember), scope=scope),
+        Statement(replay, scope=scope),
+    )
 
 
 _claim = upsert(idempotency_keys).values(
@@ -121,20 +129,23 @@ _CLAIM = Statement(
             "expires_at": _claim.excluded.expires_at,
         },
         where=idempotency_keys.c.expires_at <= func.now(),
-    ).returning(literal_column("1").label("one"))
+    ).returning(literal_column("1").label("one")),
+    scope=_KEY,
 )
-_ANSWERED = Statement(select(idempotency_keys.c.request_hash, idempotency_keys.c.response).where(*_MINE))
+_ANSWERED = Statement(select(idempotency_keys.c.request_hash, idempotency_keys.c.response).where(*_MINE), scope=_KEY)
 _KEEP = Statement(
     update(idempotency_keys)
     .where(*_MINE)
     .values(response=bindparam("response", type_=JSON))
-    .returning(literal_column("1").label("one"))
+    .returning(literal_column("1").label("one")),
+    scope=_KEY,
 )
 
 _PURGE = Statement(
     delete(idempotency_keys)
     .where(some_rows(idempotency_keys, 10_000, "expires_at <= now()"))
-    .returning(literal_column("1").label("one"))
+    .returning(literal_column("1").label("one")),
+    scope=EVERYONE("the background forgets everybody's old keys"),
 )
 
 

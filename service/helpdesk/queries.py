@@ -35,8 +35,10 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import TSQUERY
 
 from service import events, idempotency, numbering
+from service.directory import TENANT, TENANT_AND_APP
 from service.helpdesk import tables
 from service.helpdesk.commands import NewTicket, TicketMembers
+from service.storage.scope import Scope
 from service.storage.statement import Statement
 
 tickets = tables.tickets
@@ -68,6 +70,11 @@ def mine(by: frozenset[str], *, with_deleted: bool = False) -> tuple[ColumnEleme
     )
 
 
+def of(by: frozenset[str]) -> Scope:
+    """The scope of what finds tickets by these columns: within one application where the token is."""
+    return TENANT_AND_APP if "app_id" in by else TENANT
+
+
 # One ticket, once it is locked: whether the caller may see it was decided then.
 ONE = (tickets.c.tenant_id == bound("tenant_id"), tickets.c.id == bound("id"))
 
@@ -75,14 +82,14 @@ ONE = (tickets.c.tenant_id == bound("tenant_id"), tickets.c.id == bound("id"))
 @lru_cache(maxsize=16)
 def get_ticket(by: frozenset[str], *, with_deleted: bool = False) -> Statement:
     """The ticket that has the values given for the columns `by`: the caller's scope, and `id` or `number`."""
-    return Statement(_ticket(by, with_deleted))
+    return Statement(_ticket(by, with_deleted), scope=of(by))
 
 
 @lru_cache(maxsize=16)
 def lock_ticket(by: frozenset[str], *, with_deleted: bool = False) -> Statement:
     """The same, and nobody else changes it before the transaction ends; `stamp` is the instant of a change in it."""
     stamp = events.next_instant(tickets.c.updated_at).label("stamp")
-    return Statement(_ticket(by, with_deleted).add_columns(stamp).with_for_update())
+    return Statement(_ticket(by, with_deleted).add_columns(stamp).with_for_update(), scope=of(by))
 
 
 def _ticket(by: frozenset[str], with_deleted: bool) -> Select[tuple[object, ...]]:
@@ -163,7 +170,7 @@ def list_tickets(
     ordered = (part.desc() if order.descending else part.asc() for part in (order.key, tickets.c.id))
     rows = select(tickets, order.key.label("sort_key")).where(*conditions).order_by(*ordered)
     # With filters the plan depends on what is asked for.
-    return Statement(rows.limit(bindparam("rows", type_=Integer)), prepared=not filters)
+    return Statement(rows.limit(bindparam("rows", type_=Integer)), scope=of(by), prepared=not filters)
 
 
 def _create() -> idempotency.Creation:
@@ -183,7 +190,9 @@ def _create() -> idempotency.Creation:
     }
     ticket = insert(tickets).values({**given, **stamped}).returning(tickets).cte("ticket")
     declared = {"app_id": ticket.c.app_id}
-    return idempotency.creation(ticket, events.append(tables.events, ticket, "ticket.created", own=declared))
+    return idempotency.creation(
+        ticket, events.append(tables.events, ticket, "ticket.created", own=declared), scope=TENANT
+    )
 
 
 CREATE = _create()
@@ -226,7 +235,7 @@ def update_ticket(by: frozenset[str]) -> Statement:
         )
         .cte("pause")
     )
-    return Statement(select(after).add_cte(event, pause))
+    return Statement(select(after).add_cte(event, pause), scope=of(by))
 
 
 def _touched() -> dict[str, ColumnElement[Any]]:
@@ -254,7 +263,7 @@ def _mark(*, deleted: bool) -> Statement:
     )
     kind = "ticket.deleted" if deleted else "ticket.restored"
     event = events.append(tables.events, after, kind, told, {"app_id": after.c.app_id})
-    return Statement(select(after).add_cte(event))
+    return Statement(select(after).add_cte(event), scope=TENANT)
 
 
 DELETE, RESTORE = _mark(deleted=True), _mark(deleted=False)
@@ -265,7 +274,7 @@ _COMMENT = (
     comments.c.ticket_id == bound("id"),
     comments.c.id == bindparam("comment_id", type_=Text),
 )
-GET_COMMENT = Statement(select(comments).where(*_COMMENT))
+GET_COMMENT = Statement(select(comments).where(*_COMMENT), scope=TENANT)
 
 
 def _comment(written: CTE, kind: str, before: ColumnElement[Any], after: ColumnElement[Any], **more: Any) -> Statement:
@@ -281,7 +290,7 @@ def _comment(written: CTE, kind: str, before: ColumnElement[Any], after: ColumnE
     touched = told.select_from(ticket.join(written, ticket.c.id == written.c.ticket_id)).cte("touched")
     declared = {"app_id": touched.c.app_id, "internal": touched.c.internal}
     event = events.append(tables.events, touched, kind, touched.c.changes, declared)
-    return Statement(select(written).add_cte(event))
+    return Statement(select(written).add_cte(event), scope=TENANT)
 
 
 def _create_comment() -> Statement:
@@ -351,7 +360,8 @@ def list_comments(by: frozenset[str], *, internal: bool, after: bool) -> Stateme
         select(page_)
         .select_from(tickets.outerjoin(page_, true()))
         .where(*mine(by))
-        .order_by(page_.c.created_at, page_.c.id)
+        .order_by(page_.c.created_at, page_.c.id),
+        scope=of(by),
     )
 
 
@@ -367,6 +377,7 @@ def list_events(by: frozenset[str], *, internal: bool) -> Statement:
             _history.c.tenant_id == tickets.c.tenant_id,
             _history.c.ticket_id == tickets.c.id,
             _history.c.version > bindparam("after_version", type_=Integer),
+            *((_history.c.app_id == tickets.c.app_id,) if "app_id" in by else ()),
             *(() if internal else (not_(_history.c.internal),)),
         )
         .order_by(_history.c.version)
@@ -374,7 +385,9 @@ def list_events(by: frozenset[str], *, internal: bool) -> Statement:
         .lateral("page")
     )
     found = mine(by, with_deleted=True)
-    return Statement(select(page).select_from(tickets.outerjoin(page, true())).where(*found).order_by(page.c.version))
+    return Statement(
+        select(page).select_from(tickets.outerjoin(page, true())).where(*found).order_by(page.c.version), scope=of(by)
+    )
 
 
 @lru_cache(maxsize=4)
@@ -390,7 +403,8 @@ def events_after(*, of_app: bool, internal: bool) -> Statement:
     return Statement(
         select(new, horizon.c.horizon)
         .select_from(horizon.outerjoin(new, true()))
-        .order_by(new.c.transaction_id, new.c.id)
+        .order_by(new.c.transaction_id, new.c.id),
+        scope=TENANT_AND_APP if of_app else TENANT,
     )
 
 

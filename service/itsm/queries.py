@@ -36,10 +36,11 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from service import events, idempotency
-from service.directory import KEY_HOLDS, api_keys
+from service.directory import ACCOUNT, KEY_HOLDS, api_keys
 from service.itsm import tables
 from service.itsm.commands import NewTicket
 from service.providers import tables as providers
+from service.storage.scope import EVERYONE
 from service.storage.statement import Statement, bound, some_rows
 
 tickets = tables.tickets
@@ -58,7 +59,7 @@ def _mine(table: Table) -> tuple[ColumnElement[bool], ...]:
 MINE = _mine(tickets)
 ONE = (*MINE, tickets.c.id == bindparam("ticket_id", type_=Uuid))
 
-GET = Statement(select(*SHOWN).where(*ONE))
+GET = Statement(select(*SHOWN).where(*ONE), scope=ACCOUNT)
 
 
 NEW = ("account_id", "live", "id", "metadata_terms", *NewTicket.model_fields)
@@ -71,7 +72,7 @@ def _create() -> idempotency.Creation:
 def creation(ticket: CTE) -> idempotency.Creation:
     """The statements that create what `ticket` returns, with its event and its place in the totals."""
     one_more = _change_totals(_total_change(ticket, ticket.c.status, +1))
-    return idempotency.creation(ticket, events.append(tables.events, ticket, "ticket.created"), one_more)
+    return idempotency.creation(ticket, events.append(tables.events, ticket, "ticket.created"), one_more, scope=ACCOUNT)
 
 
 def _total_change(ticket: FromClause, status: ColumnElement[str], change: int) -> Select[Any]:
@@ -128,7 +129,7 @@ def update_ticket(changed: frozenset[str], *, mirrored: bool = False) -> Stateme
     if mirrored:
         delivery = _mirror(after)
         changed_ticket = changed_ticket.add_columns(exists(select(delivery.c.id)).label("is_mirrored"))
-    return Statement(changed_ticket.add_cte(*others))
+    return Statement(changed_ticket.add_cte(*others), scope=ACCOUNT)
 
 
 def of_change(written: CTE) -> dict[str, ColumnElement[Any]]:
@@ -184,6 +185,7 @@ def list_tickets(filters: frozenset[str]) -> Statement:
         select(counted.c.total, page)
         .select_from(counted.outerjoin(page, true()))
         .order_by(page.c.created_at.desc(), page.c.id.desc()),
+        scope=ACCOUNT,
         # Some words are common and some are rare: the plan depends on them.
         prepared="metadata_terms" not in filters,
     )
@@ -217,7 +219,9 @@ def _list_events() -> Statement:
         .limit(bindparam("rows", type_=Integer))
         .lateral("page")
     )
-    return Statement(select(page).select_from(tickets.outerjoin(page, true())).where(*ONE).order_by(page.c.version))
+    return Statement(
+        select(page).select_from(tickets.outerjoin(page, true())).where(*ONE).order_by(page.c.version), scope=ACCOUNT
+    )
 
 
 LIST_EVENTS = _list_events()
@@ -229,7 +233,8 @@ EVENTS_AFTER = Statement(
     select(_new_events, cast(cast(events.HORIZON, Text), Numeric).label("horizon"))
     .select_from(api_keys.outerjoin(_new_events, true()))
     .where(api_keys.c.id == bindparam("key_id", type_=Uuid), KEY_HOLDS)
-    .order_by(_new_events.c.transaction_id, _new_events.c.id)
+    .order_by(_new_events.c.transaction_id, _new_events.c.id),
+    scope=ACCOUNT,
 )
 
 
@@ -247,7 +252,8 @@ def _merge_totals() -> Statement:
     return Statement(
         into.on_conflict_do_update(
             index_elements=["account_id", "live", "status"], set_={"total": totals.c.total + into.excluded.total}
-        ).returning(totals.c.total)
+        ).returning(totals.c.total),
+        scope=EVERYONE("the background merges the totals of all accounts"),
     )
 
 

@@ -29,6 +29,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
 from service.storage.pool import PooledConnection
+from service.storage.scope import Scope
+from service.storage.scope_check import check
 
 Row = dict[str, Any]
 
@@ -39,9 +41,16 @@ _names = itertools.count()
 class Statement:
     """One SQL statement. Its parameters have the names of its bindparams, its rows those of its columns."""
 
-    def __init__(self, clause: Select[Any] | Insert | Update | Delete, *, prepared: bool = True) -> None:
-        """Not `prepared`, it is planned each time for the values given: for lists whose filters decide the plan."""
+    def __init__(self, clause: Select[Any] | Insert | Update | Delete, *, scope: Scope, prepared: bool = True) -> None:
+        """Not `prepared`, it is planned each time for the values given: for lists whose filters decide the plan.
+
+        Raises UnscopedError when it can touch rows outside the scope.
+        """
         compiled = clause.compile(dialect=_DIALECT)
+        check(clause, scope, compiled.string)
+        if "POSTCOMPILE" in compiled.string:
+            raise ValueError("SQLAlchemy would fill in a part of the statement only as it runs it")
+        self.scope = scope
         self.sql = compiled.string.encode()
         self.names = tuple(str(name) for name in compiled.positiontup or ())
         self.columns = tuple(map(str, clause.exported_columns.keys()))

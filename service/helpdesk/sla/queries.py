@@ -28,8 +28,10 @@ from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from service import events
+from service.directory import TENANT
 from service.helpdesk import queries, tables
 from service.helpdesk.commands import PolicyMembers
+from service.storage.scope import EVERYONE
 from service.storage.statement import Statement
 
 tickets, policies, calendars = tables.tickets, tables.policies, tables.calendars
@@ -70,7 +72,7 @@ def _sla_terms() -> Statement:
     one = select(tenant_id.label("tenant_id")).subquery("one")
     joined = one.outerjoin(policies, and_(policies.c.tenant_id == tenant_id, policies.c.id == found))
     joined = joined.outerjoin(calendars, calendars.c.tenant_id == tenant_id)
-    return Statement(select(*_terms(tenant_id, bindparam("ticket_id", type_=Text))).select_from(joined))
+    return Statement(select(*_terms(tenant_id, bindparam("ticket_id", type_=Text))).select_from(joined), scope=TENANT)
 
 
 SLA_TERMS = _sla_terms()
@@ -85,7 +87,7 @@ def _with_terms() -> Select[Any]:
 @lru_cache(maxsize=4)
 def get_ticket_and_terms(by: frozenset[str]) -> Statement:
     """A ticket as `get_ticket`, and the terms of its SLA."""
-    return Statement(_with_terms().where(*queries.mine(by)))
+    return Statement(_with_terms().where(*queries.mine(by)), scope=queries.of(by))
 
 
 # Of all tenants: tickets whose SLA may have something to tell, locked; nobody else is at work on them. (Their terms are
@@ -95,7 +97,8 @@ DUE_TICKETS = Statement(
     .where(tickets.c.sla_look_at < func.now(), not_(tickets.c.is_deleted))
     .order_by(tickets.c.sla_look_at)
     .limit(bindparam("rows", type_=Integer))
-    .with_for_update(skip_locked=True)
+    .with_for_update(skip_locked=True),
+    scope=EVERYONE("the background keeps the clocks of all tenants"),
 )
 
 
@@ -110,7 +113,7 @@ def _tell(**more: ColumnElement[Any]) -> Statement:
     )
     changes = cast(bindparam("changes", type_=JSON), JSON)
     event = events.append(tables.events, ticket, bindparam("kind", type_=Text), changes, {"app_id": ticket.c.app_id})
-    return Statement(select(ticket.c.id).add_cte(event))
+    return Statement(select(ticket.c.id).add_cte(event), scope=TENANT)
 
 
 _LOOK = ("first_response_due_at", "sla_emitted", "sla_look_at")
@@ -122,7 +125,8 @@ SET_DUE = _tell(
 )
 # Nothing that anyone is told.
 SET_LOOK = Statement(
-    update(tickets).where(*queries.ONE).values({name: queries.bound(name) for name in _LOOK}).returning(tickets.c.id)
+    update(tickets).where(*queries.ONE).values({name: queries.bound(name) for name in _LOOK}).returning(tickets.c.id),
+    scope=TENANT,
 )
 
 _POLICY_GIVEN = tuple(PolicyMembers.model_fields)
@@ -145,10 +149,11 @@ CREATE_POLICY = Statement(
             "updated_by": bindparam("actor", type_=Text),
         }
     )
-    .returning(policies)
+    .returning(policies),
+    scope=TENANT,
 )
-GET_POLICY = Statement(select(policies).where(*_policy))
-LOCK_POLICY = Statement(select(policies).where(*_policy).with_for_update())
+GET_POLICY = Statement(select(policies).where(*_policy), scope=TENANT)
+LOCK_POLICY = Statement(select(policies).where(*_policy).with_for_update(), scope=TENANT)
 UPDATE_POLICY = Statement(
     update(policies)
     .where(*_policy)
@@ -159,7 +164,8 @@ UPDATE_POLICY = Statement(
             "updated_by": bindparam("actor", type_=Text),
         }
     )
-    .returning(policies)
+    .returning(policies),
+    scope=TENANT,
 )
 
 
@@ -172,7 +178,7 @@ def list_policies(*, of_status: bool, after: bool) -> Statement:
     if after:
         conditions.append(policies.c.id < bindparam("after_id", type_=Text))
     page = select(policies).where(*conditions).order_by(policies.c.id.desc())
-    return Statement(page.limit(bindparam("rows", type_=Integer)))
+    return Statement(page.limit(bindparam("rows", type_=Integer)), scope=TENANT)
 
 
 _active = tables.active_policies
@@ -185,15 +191,17 @@ ACTIVATE = Statement(
             policies.c.tenant_id, policies.c.priority, func.unnest(bindparam("types", type_=ARRAY(Text))), policies.c.id
         ).where(*_policy),
     )
-    .returning(_active.c.type)
+    .returning(_active.c.type),
+    scope=TENANT,
 )
 DEACTIVATE = Statement(
     delete(_active)
     .where(_active.c.tenant_id == queries.bound("tenant_id"), _active.c.policy_id == bindparam("id", type_=Text))
-    .returning(_active.c.type)
+    .returning(_active.c.type),
+    scope=TENANT,
 )
 
-GET_CALENDAR = Statement(select(calendars).where(calendars.c.tenant_id == queries.bound("tenant_id")))
+GET_CALENDAR = Statement(select(calendars).where(calendars.c.tenant_id == queries.bound("tenant_id")), scope=TENANT)
 
 
 def _set_calendar() -> Statement:
@@ -213,7 +221,8 @@ def _set_calendar() -> Statement:
     }
     stamps = {"updated_at": events.next_instant(calendars.c.updated_at), "updated_by": actor}
     return Statement(
-        first.on_conflict_do_update(index_elements=["tenant_id"], set_={**changes, **stamps}).returning(calendars)
+        first.on_conflict_do_update(index_elements=["tenant_id"], set_={**changes, **stamps}).returning(calendars),
+        scope=TENANT,
     )
 
 
@@ -232,7 +241,8 @@ def _look_again(*of: ColumnElement[bool]) -> Statement:
             *of,
         )
         .values(sla_look_at=func.now())
-        .returning(tickets.c.id)
+        .returning(tickets.c.id),
+        scope=TENANT,
     )
 
 
