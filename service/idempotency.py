@@ -42,7 +42,7 @@ from service.errors import TicketError
 from service.operation import Call, View
 from service.storage.database import Connection, ConstraintViolationError
 from service.storage.scope import EVERYONE, Scope, scoped_by
-from service.storage.statement import Row, Statement, some_rows
+from service.storage.statement import Row, Statement, mine, some_rows
 
 _ATTEMPTS = 3
 
@@ -63,10 +63,7 @@ idempotency_keys = Table(
 
 # Whose key it is; every scope has that.
 _KEY = Scope()
-_MINE = (
-    idempotency_keys.c.scope == bindparam("idempotency_scope", type_=Text),
-    idempotency_keys.c.key == bindparam("idempotency_key", type_=Text),
-)
+_MINE = mine(idempotency_keys, key=bindparam("idempotency_key", type_=Text))
 
 
 class Creation(NamedTuple):
@@ -219,10 +216,10 @@ async def act(
     """
     if call.idempotency_key is None:
         return await run(connection)
-    mine = {"idempotency_scope": scope, "idempotency_key": call.idempotency_key}
+    named = {"idempotency_scope": scope, "idempotency_key": call.idempotency_key}
     request_hash = jsontext.digest([*call.method, *subject, call.body])
-    if await connection.one(_CLAIM, {**mine, "request_hash": request_hash}) is None:
-        stored = await connection.one(_ANSWERED, mine)
+    if await connection.one(_CLAIM, {**named, "request_hash": request_hash}) is None:
+        stored = await connection.one(_ANSWERED, named)
         if stored is None:  # gone since: its hour is over
             raise TicketError("unavailable", retry_after=1)
         if admit is not None:
@@ -234,7 +231,7 @@ async def act(
         return stored_view
     view = await run(_Open(connection))
     kept = view if call.etag is None else {**view, "etag": call.etag}
-    await connection.one(_KEEP, {**mine, "response": jsontext.text(kept)}, commit=True)
+    await connection.one(_KEEP, {**named, "response": jsontext.text(kept)}, commit=True)
     return view
 
 

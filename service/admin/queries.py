@@ -8,7 +8,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from service.directory import accounts, api_keys, project_members, projects, tenants
 from service.providers.tables import deliveries, links
 from service.storage.scope import EVERYONE
-from service.storage.statement import Statement, bound
+from service.storage.statement import Statement, bound, mine
 
 _OPERATORS = EVERYONE("operators stand above all scopes")
 _SETTINGS = ("backend_repo", "frontend_repo", "github_repo", "default_roles")
@@ -91,7 +91,7 @@ LINK_PROVIDER = Statement(
     scope=_OPERATORS,
 )
 UNLINK_PROVIDER = Statement(
-    delete(links).where(links.c.account_id == bound(links, "account_id")["account_id"]).returning(links.c.account_id),
+    delete(links).where(*mine(links)).returning(links.c.account_id),
     scope=_OPERATORS,
 )
 

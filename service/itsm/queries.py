@@ -8,7 +8,6 @@ from sqlalchemy import (
     CTE,
     JSON,
     BigInteger,
-    Boolean,
     ColumnElement,
     CompoundSelect,
     FromClause,
@@ -16,7 +15,6 @@ from sqlalchemy import (
     Numeric,
     Select,
     SmallInteger,
-    Table,
     Text,
     Uuid,
     and_,
@@ -41,7 +39,7 @@ from service.itsm import tables
 from service.itsm.commands import NewTicket
 from service.providers import tables as providers
 from service.storage.scope import EVERYONE
-from service.storage.statement import Statement, bound, some_rows
+from service.storage.statement import Statement, bound, mine, some_rows
 
 tickets = tables.tickets
 deliveries, links = providers.deliveries, providers.links
@@ -49,14 +47,7 @@ deliveries, links = providers.deliveries, providers.links
 SHOWN = tuple(column for column in tickets.c if column.name != "metadata_terms")
 
 
-def _mine(table: Table) -> tuple[ColumnElement[bool], ...]:
-    return (
-        table.c.account_id == bindparam("account_id", type_=Uuid),
-        table.c.live == bindparam("live", type_=Boolean),
-    )
-
-
-MINE = _mine(tickets)
+MINE = mine(tickets)
 ONE = (*MINE, tickets.c.id == bindparam("ticket_id", type_=Uuid))
 
 GET = Statement(select(*SHOWN).where(*ONE), scope=ACCOUNT)
@@ -195,7 +186,7 @@ def _total(filters: frozenset[str]) -> Select[Any]:
     """How many tickets there are, of all or of one status, without counting them."""
     parts = [
         select(func.coalesce(func.sum(number), 0))
-        .where(*_mine(number.table), *([number.table.c.status == bindparam("status", type_=Text)] if filters else []))
+        .where(*mine(number.table), *([number.table.c.status == bindparam("status", type_=Text)] if filters else []))
         .scalar_subquery()
         for number in (tables.totals.c.total, tables.total_changes.c.change)
     ]
@@ -226,7 +217,7 @@ def _list_events() -> Statement:
 
 LIST_EVENTS = _list_events()
 
-_new_events = events.after_position(_history, and_(*_mine(_history))).subquery("new_events")
+_new_events = events.after_position(_history, and_(*mine(_history))).subquery("new_events")
 # Events after a position, each with the `horizon`; one row without an event when there is none,
 # none when the key is good no more.
 EVENTS_AFTER = Statement(

@@ -29,8 +29,8 @@ from service.directory import ACCOUNT
 from service.itsm import tables
 from service.storage.database import Xid8
 from service.storage.scope import EVERYONE
-from service.storage.statement import Statement, bound
-from service.webhooks.queries import ITS_MESSAGES, ONE, messages, mine, webhooks
+from service.storage.statement import Statement, bound, mine
+from service.webhooks.queries import ITS_MESSAGES, ONE, messages, webhooks
 
 history, tickets = tables.events, tables.tickets
 _WAITING_AT_ONCE = 500

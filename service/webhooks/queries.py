@@ -6,9 +6,7 @@ from typing import Any
 from sqlalchemy import (
     ARRAY,
     BigInteger,
-    Boolean,
     ColumnElement,
-    FromClause,
     Integer,
     Interval,
     Select,
@@ -38,7 +36,7 @@ from service.directory import ACCOUNT
 from service.itsm import tables
 from service.itsm.commands import MAX_WEBHOOKS
 from service.storage.scope import EVERYONE
-from service.storage.statement import Statement, bound, in_seconds
+from service.storage.statement import Statement, bound, in_seconds, mine
 
 webhooks, messages, attempts = tables.webhooks, tables.messages, tables.attempts
 KEPT_ATTEMPTS = 100
@@ -49,12 +47,6 @@ MOST_OF_ACCOUNT = 8
 _PREVIOUS_SECRET = literal_column("interval '24 hours'", Interval)
 # Who is at a message and does not say so for that long is taken for dead.
 _LEASE_TIME = literal_column("interval '60 seconds'", Interval)
-
-
-def mine(table: FromClause, **more: ColumnElement[Any]) -> tuple[ColumnElement[bool], ...]:
-    """What is the account's in its mode, and has these values."""
-    mine = {"account_id": bindparam("account_id", type_=Uuid), "live": bindparam("live", type_=Boolean), **more}
-    return tuple(table.c[name] == value for name, value in mine.items())
 
 
 WEBHOOK_ID: ColumnElement[Any] = bindparam("webhook_id", type_=Text)

@@ -1,6 +1,5 @@
 """Every SQL statement of service levels: what callers ask within one tenant, and what goes on in the background."""
 
-from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
@@ -32,7 +31,7 @@ from service.directory import TENANT
 from service.helpdesk import queries, tables
 from service.helpdesk.commands import PolicyMembers
 from service.storage.scope import EVERYONE
-from service.storage.statement import Statement
+from service.storage.statement import Statement, bound, mine, parameter
 
 tickets, policies, calendars = tables.tickets, tables.policies, tables.calendars
 _POLICY = tuple(column.name for column in policies.c)
@@ -62,11 +61,11 @@ def _sla_terms() -> Statement:
 
     Always one row; its `policy_id` is null without a policy. As no policy has the id "", that one asks for none.
     """
-    tenant_id, active = queries.bound("tenant_id"), tables.active_policies
+    tenant_id, active = parameter(tickets.c.tenant_id), tables.active_policies
     match = select(active.c.policy_id).where(
         active.c.tenant_id == tenant_id,
-        active.c.priority == queries.bound("priority"),
-        active.c.type == queries.bound("type"),
+        active.c.priority == parameter(tickets.c.priority),
+        active.c.type == parameter(tickets.c.type),
     )
     found = func.coalesce(bindparam("policy_id", type_=Text), match.scalar_subquery())
     one = select(tenant_id.label("tenant_id")).subquery("one")
@@ -87,7 +86,7 @@ def _with_terms() -> Select[Any]:
 @lru_cache(maxsize=4)
 def get_ticket_and_terms(by: frozenset[str]) -> Statement:
     """A ticket as `get_ticket`, and the terms of its SLA."""
-    return Statement(_with_terms().where(*queries.mine(by)), scope=queries.of(by))
+    return Statement(_with_terms().where(*queries.found_by(by)), scope=queries.scope_of(by))
 
 
 # Of all tenants: tickets whose SLA may have something to tell, locked; nobody else is at work on them. (Their terms are
@@ -107,7 +106,7 @@ def _tell(**more: ColumnElement[Any]) -> Statement:
     ticket = (
         update(tickets)
         .where(*queries.ONE)
-        .values({**{name: queries.bound(name) for name in _LOOK}, **more, **events.next_version(tickets)})
+        .values({**bound(tickets, *_LOOK), **more, **events.next_version(tickets)})
         .returning(tickets)
         .cte("ticket")
     )
@@ -119,32 +118,28 @@ def _tell(**more: ColumnElement[Any]) -> Statement:
 _LOOK = ("first_response_due_at", "sla_emitted", "sla_look_at")
 TELL = _tell()
 SET_DUE = _tell(
-    due_at=queries.bound("due_at"),
+    due_at=parameter(tickets.c.due_at),
     updated_at=events.next_instant(tickets.c.updated_at),
     updated_by=bindparam("actor", type_=Text),
 )
 # Nothing that anyone is told.
 SET_LOOK = Statement(
-    update(tickets).where(*queries.ONE).values({name: queries.bound(name) for name in _LOOK}).returning(tickets.c.id),
+    update(tickets).where(*queries.ONE).values(bound(tickets, *_LOOK)).returning(tickets.c.id),
     scope=TENANT,
 )
 
 _POLICY_GIVEN = tuple(PolicyMembers.model_fields)
 _policy = (
-    policies.c.tenant_id == queries.bound("tenant_id"),
+    *mine(policies),
     policies.c.id == bindparam("id", type_=Text),
 )
-
-
-def _policy_values(names: Iterable[str]) -> dict[str, ColumnElement[Any]]:
-    return {name: bindparam(name, type_=policies.c[name].type) for name in names}
 
 
 CREATE_POLICY = Statement(
     insert(policies)
     .values(
         {
-            **_policy_values(("tenant_id", "id", *_POLICY_GIVEN)),
+            **bound(policies, "tenant_id", "id", *_POLICY_GIVEN),
             "created_by": bindparam("actor", type_=Text),
             "updated_by": bindparam("actor", type_=Text),
         }
@@ -159,7 +154,7 @@ UPDATE_POLICY = Statement(
     .where(*_policy)
     .values(
         {
-            **_policy_values(_POLICY_GIVEN),
+            **bound(policies, *_POLICY_GIVEN),
             "updated_at": events.next_instant(policies.c.updated_at),
             "updated_by": bindparam("actor", type_=Text),
         }
@@ -172,7 +167,7 @@ UPDATE_POLICY = Statement(
 @lru_cache(maxsize=4)
 def list_policies(*, of_status: bool, after: bool) -> Statement:
     """`rows` policies of the tenant, newest first."""
-    conditions = [policies.c.tenant_id == queries.bound("tenant_id")]
+    conditions = list(mine(policies))
     if of_status:
         conditions.append(policies.c.status == bindparam("status", type_=Text))
     if after:
@@ -195,20 +190,18 @@ ACTIVATE = Statement(
     scope=TENANT,
 )
 DEACTIVATE = Statement(
-    delete(_active)
-    .where(_active.c.tenant_id == queries.bound("tenant_id"), _active.c.policy_id == bindparam("id", type_=Text))
-    .returning(_active.c.type),
+    delete(_active).where(*mine(_active), _active.c.policy_id == bindparam("id", type_=Text)).returning(_active.c.type),
     scope=TENANT,
 )
 
-GET_CALENDAR = Statement(select(calendars).where(calendars.c.tenant_id == queries.bound("tenant_id")), scope=TENANT)
+GET_CALENDAR = Statement(select(calendars).where(*mine(calendars)), scope=TENANT)
 
 
 def _set_calendar() -> Statement:
     """The statement that keeps what is said of the calendar, and of what is not, what there was, or the default."""
     given = {name: bindparam(name, type_=calendars.c[name].type) for name in _CALENDAR}
     actor = bindparam("actor", type_=Text)
-    first = upsert(calendars).values({"tenant_id": queries.bound("tenant_id"), **given, "updated_by": actor})
+    first = upsert(calendars).values({"tenant_id": parameter(tickets.c.tenant_id), **given, "updated_by": actor})
     changes = {
         name: case(
             (
@@ -234,7 +227,7 @@ def _look_again(*of: ColumnElement[bool]) -> Statement:
     return Statement(
         update(tickets)
         .where(
-            tickets.c.tenant_id == queries.bound("tenant_id"),
+            *mine(tickets),
             tickets.c.status == any_(literal_column("ARRAY['open', 'in_progress', 'pending']")),
             tickets.c.sla_policy == policies.c.id,
             policies.c.tenant_id == tickets.c.tenant_id,

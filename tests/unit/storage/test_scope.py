@@ -116,6 +116,10 @@ REFUSED: dict[str, tuple[Scope, Build]] = {
         TENANT,
         lambda: select(DESK).where(DESK.c.tenant_id == bindparam("tenant_id", "acme")),
     ),
+    "a parameter with a value elsewhere": (
+        TENANT,
+        lambda: select(DESK).where(TENANT_IS, DESK.c.title == bindparam("tenant_id", "acme")),
+    ),
     "itself": (TENANT, lambda: select(DESK).where(DESK.c.tenant_id == DESK.c.tenant_id)),
     # What is no equality that always holds.
     "a negation": (TENANT, lambda: select(DESK).where(not_(TENANT_IS))),
