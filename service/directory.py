@@ -22,6 +22,14 @@ from sqlalchemy import (
     text,
 )
 
+from service.storage.scope import Scope, scoped_by
+
+# What the caller's own values are: of an API key, of a user in the projects they are a member of, of a tenant's token.
+ACCOUNT = Scope("account_id", "live", "key_id")
+MEMBER = Scope("user_id")
+TENANT = Scope("tenant_id")
+TENANT_AND_APP = Scope("tenant_id", "app_id")
+
 MemberRole = Literal["viewer", "member", "triager", "owner"]
 RoleName = Literal["frontend", "backend", "design", "devops", "qa", "test", "other"]
 KeyScope = Literal["tickets:read", "tickets:write", "webhooks:manage"]
@@ -60,6 +68,7 @@ accounts = Table(
     Column("id", Uuid, primary_key=True, server_default=func.gen_random_uuid()),
     Column("name", Text, nullable=False),
     created_at(),
+    info=scoped_by(id="account_id"),
 )
 
 NO_ACCOUNT = {"error": ("not_found", "Account not found")}
@@ -79,6 +88,7 @@ api_keys = Table(
     UniqueConstraint("key_hash"),
     ForeignKeyConstraint(["account_id"], ["accounts.id"], info=NO_ACCOUNT),
     all_of("scopes", KeyScope),
+    info=scoped_by(id="key_id", gives={"account_id": "account_id", "live": "live"}),
 )
 # Of a key that is good.
 KEY_HOLDS = and_(
@@ -101,6 +111,7 @@ projects = Table(
     UniqueConstraint("slug", info={"error": ("already_exists", "A project with this slug exists already")}),
     ForeignKeyConstraint(["account_id"], ["accounts.id"], info=NO_ACCOUNT),
     all_of("default_roles", RoleName),
+    info=scoped_by(id="project_id"),
 )
 
 project_members = Table(
@@ -113,6 +124,7 @@ project_members = Table(
     PrimaryKeyConstraint("user_id", "project_id"),
     ForeignKeyConstraint(["project_id"], ["projects.id"], info={"error": ("not_found", "Project not found")}),
     one_of("role", MemberRole),
+    info=scoped_by("user_id", gives={"project_id": "project_id"}),
 )
 
 tenants = Table(
@@ -122,4 +134,5 @@ tenants = Table(
     Column("name", Text, nullable=False),
     created_at(),
     PrimaryKeyConstraint("id", info={"error": ("already_exists", "A tenant with this id exists already")}),
+    info=scoped_by(id="tenant_id"),
 )

@@ -40,10 +40,10 @@ from sqlalchemy.dialects.postgresql import TSQUERY, aggregate_order_by
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from service import events, idempotency, numbering, paging
-from service.directory import project_members, projects
+from service.directory import MEMBER, project_members, projects
 from service.handoff import lifecycle as life
 from service.handoff import tables
-from service.storage.statement import Statement
+from service.storage.statement import Statement, parameter
 
 tickets = tables.tickets
 roles = tables.roles
@@ -150,17 +150,15 @@ def _create() -> idempotency.Creation:
         .cte("created")
     )
     declared = {"actor_role": ticket.c.actor_role, "actor_id": ticket.c.actor_id}
-    return idempotency.creation(created, events.append(tables.events, ticket, "ticket.created", own=declared))
+    return idempotency.creation(
+        created, events.append(tables.events, ticket, "ticket.created", own=declared), scope=MEMBER
+    )
 
 
 CREATE = _create()
 
 
 _PROJECT = project_members.c.project_id == bindparam("project_id", type_=Uuid)
-
-
-def _given(name: str) -> ColumnElement[Any]:
-    return bindparam(name, type_=tickets.c[name].type)
 
 
 def _has_role(condition: ColumnElement[bool]) -> ColumnElement[bool]:
@@ -176,10 +174,10 @@ _has_terms = and_(func.numnode(_terms) > 0, tables.INDEX_TERMS.op("@@")(_terms.o
 
 # The filters of lists by name; `ship` and `milestone` have one for each meaning.
 _FILTERS: Mapping[str, ColumnElement[bool]] = {
-    "status": tickets.c.status == _given("status"),
+    "status": tickets.c.status == parameter(tickets.c.status),
     "stage": tickets.c.stage == any_(bindparam("stage", type_=ARRAY(Text))),
-    "priority": tickets.c.priority == _given("priority"),
-    "request_type": tickets.c.request_type == _given("request_type"),
+    "priority": tickets.c.priority == parameter(tickets.c.priority),
+    "request_type": tickets.c.request_type == parameter(tickets.c.request_type),
     "role": _has_role(roles.c.role == bindparam("role", type_=Text)),
     "assignee": _has_role(roles.c.assignee_user_id == bindparam("assignee", type_=Uuid)),
     "updated_since": bindparam("updated_since", type_=tickets.c.created_at.type) <= tables.CHANGED_AT,
@@ -231,7 +229,7 @@ def list_tickets(filters: frozenset[str], *, after: bool, of_project: bool) -> S
     page = _measured(whole, size, newest_first).subquery("page")
     rows = select(page, _its_roles(page).label("roles")).where(_fits(page))
     # With filters the plan depends on what is asked for.
-    return Statement(rows.order_by(page.c.created_at.desc(), page.c.id.desc()), prepared=not filters)
+    return Statement(rows.order_by(page.c.created_at.desc(), page.c.id.desc()), scope=MEMBER, prepared=not filters)
 
 
 def _measured(rows: Select[Any], size: ColumnElement[int], order: Sequence[ColumnElement[Any]]) -> Select[Any]:
@@ -254,7 +252,7 @@ def _its_roles(ticket: FromClause) -> ScalarSelect[Any]:
 
 
 # What the caller is in a project; nothing for whom it does not exist.
-MEMBERSHIP = Statement(select(project_members.c.role.label("member_role")).where(_IS_CALLER, _PROJECT))
+MEMBERSHIP = Statement(select(project_members.c.role.label("member_role")).where(_IS_CALLER, _PROJECT), scope=MEMBER)
 
 
 # By what a ticket is found within its project.
@@ -295,7 +293,8 @@ def read_tickets(by: By) -> Statement:
     return Statement(
         select(*columns, *_FROM_PROJECT, its_roles.label("roles"), at.label("at"))
         .select_from(_MEMBERSHIP.outerjoin(tickets, and_(found, _BY[by])))
-        .where(_IS_CALLER, _PROJECT)
+        .where(_IS_CALLER, _PROJECT),
+        scope=MEMBER,
     )
 
 
@@ -310,7 +309,8 @@ def lock_tickets(by: By) -> Statement:
         select(tickets.c.id)
         .where(tickets.c.project_id == bindparam("project_id", type_=Uuid), _BY[by], is_member)
         .order_by(tickets.c.id)
-        .with_for_update()
+        .with_for_update(),
+        scope=MEMBER,
     )
 
 
@@ -382,7 +382,7 @@ def _write() -> Statement:
     }
     event = events.append(tables.events, ticket, ticket.c.kind, ticket.c.changes, declared)
     others = (upserted.returning(roles.c.id).cte("upserted"), removed.returning(roles.c.id).cte("removed"), event)
-    return Statement(select(ticket.c.id).add_cte(*others))
+    return Statement(select(ticket.c.id).add_cte(*others), scope=MEMBER)
 
 
 # Changes locked tickets, their roles, and appends the events that tell it.
@@ -398,7 +398,7 @@ _report = upsert(tables.deployments).from_select(
     ).where(_IS_CALLER, _PROJECT),
 )
 # Nothing when it was reported before.
-REPORT = Statement(_report.on_conflict_do_nothing().returning(tables.deployments.c.happened_at))
+REPORT = Statement(_report.on_conflict_do_nothing().returning(tables.deployments.c.happened_at), scope=MEMBER)
 
 _history = tables.events
 
@@ -420,7 +420,8 @@ def list_events(by: By) -> Statement:
         select(page, tickets.c.id.label("found"), projects.c.slug.label("project_slug"))
         .select_from(_MEMBERSHIP.outerjoin(tickets, found).outerjoin(page, true()))
         .where(_IS_CALLER, _PROJECT, _fits(page))
-        .order_by(page.c.version)
+        .order_by(page.c.version),
+        scope=MEMBER,
     )
 
 
@@ -433,5 +434,6 @@ EVENTS_AFTER = Statement(
     select(_new_events, cast(cast(events.HORIZON, Text), Numeric).label("horizon"))
     .select_from(project_members.outerjoin(_new_events, true()))
     .where(_IS_CALLER, _PROJECT)
-    .order_by(_new_events.c.transaction_id, _new_events.c.id)
+    .order_by(_new_events.c.transaction_id, _new_events.c.id),
+    scope=MEMBER,
 )

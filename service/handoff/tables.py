@@ -25,6 +25,7 @@ from sqlalchemy.dialects.postgresql import TSVECTOR, array
 from service.directory import METADATA, RoleName, created_at, one_of
 from service.events import event_table, last_transaction
 from service.handoff.commands import Outcome, Priority, RequestType, ResolutionType, RoleStatus, Stage, Status
+from service.storage.scope import scoped_by
 
 tickets = Table(
     "handoff_tickets",
@@ -72,6 +73,7 @@ tickets = Table(
     one_of("priority", Priority),
     one_of("resolution_type", ResolutionType),
     CheckConstraint("(status = 'closed') = (stage = 'live')", name="closed_is_live"),
+    info=scoped_by("project_id"),
 )
 
 _newest_first = (tickets.c.created_at.desc(), tickets.c.id.desc())
@@ -120,6 +122,7 @@ roles = Table(
     ForeignKeyConstraint(["project_id", "ticket_id"], ["handoff_tickets.project_id", "handoff_tickets.id"]),
     one_of("role", RoleName),
     one_of("status", RoleStatus),
+    info=scoped_by("project_id"),
 )
 
 Index(
@@ -142,6 +145,7 @@ deployments = Table(
     PrimaryKeyConstraint("project_id", "ticket_id", "merge_sha", "outcome"),
     ForeignKeyConstraint(["project_id", "ticket_id"], ["handoff_tickets.project_id", "handoff_tickets.id"]),
     one_of("outcome", Outcome),
+    info=scoped_by("project_id"),
 )
 
 events = event_table(

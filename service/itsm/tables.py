@@ -26,6 +26,7 @@ from service.events import event_table, last_transaction
 from service.itsm.commands import EventType
 from service.providers.port import Priority, Status
 from service.storage.database import Xid8
+from service.storage.scope import scoped_by
 
 tickets = Table(
     "itsm_tickets",
@@ -55,6 +56,7 @@ tickets = Table(
     PrimaryKeyConstraint("account_id", "live", "id"),
     one_of("status", Status),
     one_of("priority", Priority),
+    info=scoped_by("account_id", "live", gives={"id": "ticket_id"}),
 )
 
 _newest_first = (tickets.c.created_at.desc(), tickets.c.id.desc())
@@ -84,6 +86,7 @@ totals = Table(
     Column("total", BigInteger, nullable=False),
     PrimaryKeyConstraint("account_id", "live", "status"),
     one_of("status", Status),
+    info=scoped_by("account_id", "live"),
 )
 
 total_changes = Table(
@@ -95,6 +98,7 @@ total_changes = Table(
     Column("status", Text, nullable=False),
     Column("change", SmallInteger, nullable=False),
     PrimaryKeyConstraint("account_id", "live", "id"),
+    info=scoped_by("account_id", "live"),
 )
 
 events = event_table(
@@ -131,6 +135,7 @@ webhooks = Table(
     Column("updated_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
     PrimaryKeyConstraint("account_id", "live", "id"),
     all_of("events", EventType),
+    info=scoped_by("account_id", "live"),
 )
 
 
@@ -179,6 +184,7 @@ messages = Table(
     Column("leased_until", DateTime(timezone=True)),
     PrimaryKeyConstraint("account_id", "live", "webhook_id", "ticket_id", "version"),
     _with_webhook(),
+    info=scoped_by("account_id", "live"),
 )
 Index(None, messages.c.next_attempt_at)
 Index(
@@ -202,4 +208,5 @@ attempts = Table(
     Column("error", Text),
     PrimaryKeyConstraint("account_id", "live", "webhook_id", "id"),
     _with_webhook(),
+    info=scoped_by("account_id", "live"),
 )

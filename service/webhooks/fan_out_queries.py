@@ -25,10 +25,12 @@ from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from service import events
+from service.directory import ACCOUNT
 from service.itsm import tables
 from service.storage.database import Xid8
-from service.storage.statement import Statement, bound
-from service.webhooks.queries import ITS_MESSAGES, ONE, messages, mine, webhooks
+from service.storage.scope import EVERYONE
+from service.storage.statement import Statement, bound, mine
+from service.webhooks.queries import ITS_MESSAGES, ONE, messages, webhooks
 
 history, tickets = tables.events, tables.tickets
 _WAITING_AT_ONCE = 500
@@ -55,13 +57,15 @@ WAITING = Statement(
     select(*(webhooks.c[name] for name in ("account_id", "live", "id")))
     .where(webhooks.c.id != all_(bindparam("failed", type_=ARRAY(Text))), _waits)
     .order_by(webhooks.c.transaction_id, webhooks.c.event_id)
-    .limit(_WAITING_AT_ONCE)
+    .limit(_WAITING_AT_ONCE),
+    scope=EVERYONE("the background fans out the events of all accounts"),
 )
 # One of them for a transaction, if it still waits and nobody else has it.
 TAKE = Statement(
     select(webhooks, events.HORIZON.label("horizon"))
     .where(*ONE, _waits)
-    .with_for_update(skip_locked=True, key_share=True)
+    .with_for_update(skip_locked=True, key_share=True),
+    scope=ACCOUNT,
 )
 
 
@@ -84,7 +88,8 @@ def _news() -> Statement:
             new.c.updated_at,
             select(func.array_agg(pair.c.key, type_=ARRAY(Text))).scalar_subquery().label("names"),
             select(func.array_agg(before, type_=ARRAY(JSON))).select_from(pair).scalar_subquery().label("befores"),
-        ).order_by(new.c.transaction_id, new.c.id)
+        ).order_by(new.c.transaction_id, new.c.id),
+        scope=ACCOUNT,
     )
 
 
@@ -124,7 +129,8 @@ def _tickets_as_of() -> Statement:
     return Statement(
         select(*members, undo.c.names, undo.c.befores).select_from(
             given.join(tickets, and_(*mine(tickets), tickets.c.id == given.c.ticket_id)).join(undo, true())
-        )
+        ),
+        scope=ACCOUNT,
     )
 
 
@@ -149,7 +155,8 @@ def _write() -> Statement:
             event_id=bindparam("after_id", type_=BigInteger),
         )
         .returning(webhooks.c.id)
-        .add_cte(queued.returning(messages.c.version).cte("queued"))
+        .add_cte(queued.returning(messages.c.version).cte("queued")),
+        scope=ACCOUNT,
     )
 
 

@@ -6,9 +6,7 @@ from typing import Any
 from sqlalchemy import (
     ARRAY,
     BigInteger,
-    Boolean,
     ColumnElement,
-    FromClause,
     Integer,
     Interval,
     Select,
@@ -34,9 +32,11 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from service import events
+from service.directory import ACCOUNT
 from service.itsm import tables
 from service.itsm.commands import MAX_WEBHOOKS
-from service.storage.statement import Statement, bound, in_seconds
+from service.storage.scope import EVERYONE
+from service.storage.statement import Statement, bound, in_seconds, mine
 
 webhooks, messages, attempts = tables.webhooks, tables.messages, tables.attempts
 KEPT_ATTEMPTS = 100
@@ -49,24 +49,18 @@ _PREVIOUS_SECRET = literal_column("interval '24 hours'", Interval)
 _LEASE_TIME = literal_column("interval '60 seconds'", Interval)
 
 
-def mine(table: FromClause, **more: ColumnElement[Any]) -> tuple[ColumnElement[bool], ...]:
-    """What is the account's in its mode, and has these values."""
-    mine = {"account_id": bindparam("account_id", type_=Uuid), "live": bindparam("live", type_=Boolean), **more}
-    return tuple(table.c[name] == value for name, value in mine.items())
-
-
 WEBHOOK_ID: ColumnElement[Any] = bindparam("webhook_id", type_=Text)
 ONE = mine(webhooks, id=WEBHOOK_ID)
 
 
 # What callers ask
 
-LIST = Statement(select(webhooks).where(*mine(webhooks)).order_by(webhooks.c.created_at, webhooks.c.id))
-GET = Statement(select(webhooks).where(*ONE))
+LIST = Statement(select(webhooks).where(*mine(webhooks)).order_by(webhooks.c.created_at, webhooks.c.id), scope=ACCOUNT)
+GET = Statement(select(webhooks).where(*ONE), scope=ACCOUNT)
 
 # Goes before CREATE, so that those who register at the same moment count each other's.
 LOCK_ALL = Statement(
-    select(webhooks.c.id).where(*mine(webhooks)).order_by(webhooks.c.id).with_for_update(key_share=True)
+    select(webhooks.c.id).where(*mine(webhooks)).order_by(webhooks.c.id).with_for_update(key_share=True), scope=ACCOUNT
 )
 
 
@@ -76,7 +70,9 @@ def _create() -> Statement:
     # Behind which everything is that is written from now on; what is older is known by its time (`NEWS`).
     place = (events.HORIZON, literal(0, BigInteger))
     row = select(*given.values(), *place).where(there < MAX_WEBHOOKS)
-    return Statement(insert(webhooks).from_select([*given, "transaction_id", "event_id"], row).returning(webhooks))
+    return Statement(
+        insert(webhooks).from_select([*given, "transaction_id", "event_id"], row).returning(webhooks), scope=ACCOUNT
+    )
 
 
 CREATE = _create()
@@ -94,7 +90,7 @@ def update_webhook(changed: frozenset[str]) -> Statement:
     if changed & {"is_active", "url"}:
         values["failing_since"] = null()
     values["updated_at"] = events.next_instant(webhooks.c.updated_at)
-    return Statement(update(webhooks).where(*ONE).values(values).returning(webhooks))
+    return Statement(update(webhooks).where(*ONE).values(values).returning(webhooks), scope=ACCOUNT)
 
 
 # What waits is tried again from the beginning, at once.
@@ -103,7 +99,8 @@ RESUME = Statement(
     .where(*mine(messages, webhook_id=WEBHOOK_ID))
     # Whoever is at one of them has no say any more.
     .values(attempts=0, next_attempt_at=func.now(), lease=null())
-    .returning(messages.c.version)
+    .returning(messages.c.version),
+    scope=ACCOUNT,
 )
 ROTATE = Statement(
     update(webhooks)
@@ -114,19 +111,25 @@ ROTATE = Statement(
         previous_secret_until=func.now() + _PREVIOUS_SECRET,
         updated_at=events.next_instant(webhooks.c.updated_at),
     )
-    .returning(webhooks)
+    .returning(webhooks),
+    scope=ACCOUNT,
 )
-DELETE_QUEUE = Statement(delete(messages).where(*mine(messages, webhook_id=WEBHOOK_ID)).returning(messages.c.version))
+DELETE_QUEUE = Statement(
+    delete(messages).where(*mine(messages, webhook_id=WEBHOOK_ID)).returning(messages.c.version), scope=ACCOUNT
+)
 # Goes before what changes a webhook and its messages in one transaction, so that all lock in the same order.
 LOCK = Statement(
-    select((func.now() - webhooks.c.failing_since).label("failing_for")).where(*ONE).with_for_update(key_share=True)
+    select((func.now() - webhooks.c.failing_since).label("failing_for")).where(*ONE).with_for_update(key_share=True),
+    scope=ACCOUNT,
 )
-DELETE = Statement(delete(webhooks).where(*ONE).returning(webhooks.c.id))
+DELETE = Statement(delete(webhooks).where(*ONE).returning(webhooks.c.id), scope=ACCOUNT)
 
 _log = mine(attempts, webhook_id=WEBHOOK_ID)
 # What is sent again by a replay is in no list.
 _shown = tuple(column for column in attempts.c if column.name != "body")
-LIST_ATTEMPTS = Statement(select(*_shown).where(*_log).order_by(attempts.c.id.desc()).limit(KEPT_ATTEMPTS))
+LIST_ATTEMPTS = Statement(
+    select(*_shown).where(*_log).order_by(attempts.c.id.desc()).limit(KEPT_ATTEMPTS), scope=ACCOUNT
+)
 
 
 def _replay() -> Statement:
@@ -139,7 +142,7 @@ def _replay() -> Statement:
         constraint=messages.primary_key, set_={"attempts": 0, "next_attempt_at": func.now(), "lease": null()}
     )
     shown = select(*(replayed.c[column.name] for column in _shown))
-    return Statement(shown.add_cte(queued.returning(messages.c.version).cte("queued")))
+    return Statement(shown.add_cte(queued.returning(messages.c.version).cte("queued")), scope=ACCOUNT)
 
 
 REPLAY = _replay()
@@ -241,7 +244,8 @@ def _lease_due() -> Statement:
             previous.label("previous_secret"),
             webhooks.c.failing_since,
             func.now().label("attempted_at"),
-        ).select_from(leased.join(webhooks, whose))
+        ).select_from(leased.join(webhooks, whose)),
+        scope=EVERYONE("the background sends the messages of all accounts"),
     )
 
 
@@ -273,7 +277,9 @@ def _recorded(end: Any) -> Statement:
         .where(*_log, attempts.c.id.in_(too_old.with_for_update(skip_locked=True)))
         .returning(attempts.c.id)
     )
-    return Statement(select(exists(select(ended.c.version)).label("was_ours")).add_cte(written, old.cte("old")))
+    return Statement(
+        select(exists(select(ended.c.version)).label("was_ours")).add_cte(written, old.cte("old")), scope=ACCOUNT
+    )
 
 
 # It was taken, or is given up.
@@ -295,13 +301,15 @@ RECOVERED = Statement(
     update(webhooks)
     .where(*ONE, webhooks.c.failing_since.is_not(None))
     .values(failing_since=null())
-    .returning(webhooks.c.id)
+    .returning(webhooks.c.id),
+    scope=ACCOUNT,
 )
 FAILING = Statement(
     update(webhooks)
     .where(*ONE, webhooks.c.is_active, webhooks.c.failing_since.is_(None))
     .values(failing_since=func.now())
-    .returning(webhooks.c.id)
+    .returning(webhooks.c.id),
+    scope=ACCOUNT,
 )
 DISABLE = Statement(
     update(webhooks)
@@ -312,12 +320,14 @@ DISABLE = Statement(
         failing_since=func.coalesce(webhooks.c.failing_since, func.now()),
         updated_at=events.next_instant(webhooks.c.updated_at),
     )
-    .returning(webhooks.c.id)
+    .returning(webhooks.c.id),
+    scope=ACCOUNT,
 )
 # What waits is not looked at again until its webhook is switched on.
 HOLD = Statement(
     update(messages)
     .where(*mine(messages, webhook_id=WEBHOOK_ID), not_(exists().where(*ONE, webhooks.c.is_active)))
     .values(next_attempt_at=null())
-    .returning(messages.c.version)
+    .returning(messages.c.version),
+    scope=ACCOUNT,
 )

@@ -2,32 +2,18 @@
 
 import re
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
-from typing import Any, get_args
+from typing import Any
 
-import pytest
 from google.api import annotations_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
 from service.access.policy import POLICIES
 from service.errors import REASONS
-from service.handoff import queries as handoff
-from service.helpdesk import queries as helpdesk
-from service.helpdesk.commands import Sort
-from service.helpdesk.sla import queries as levels
-from service.idempotency import Creation
-from service.itsm import queries as itsm
-from service.itsm.delivery import queries as deliveries
 from service.server import DESCRIPTORS
 from service.settings import Settings
-from service.storage.statement import Statement
-from service.webhooks import fan_out_queries as news
-from service.webhooks import queries as webhooks
 
 ROOT = Path(__file__).parents[2]
-ORDERS = get_args(Sort)
 
 
 def package_of(descriptor: Any) -> str:
@@ -106,75 +92,6 @@ CONTRACT = {
 
 def test_the_reasons_are_those_of_the_contract() -> None:
     assert {name: (reason.status.name, reason.http, reason.itsm_http) for name, reason in REASONS.items()} == CONTRACT
-
-
-# What the background asks, of all accounts or tenants.
-OF_ALL = {"LEASE_DUE", "POSTPONE", "MERGE_TOTALS", "WAITING", "DUE_TICKETS"}
-# Found by an idempotency key, whose scope the operation makes of its own.
-OF_KEYS = {"KEY_HOLDER", "TAKE_OVER"}
-
-
-def _constants(dialect: str, module: ModuleType) -> Iterator[tuple[str, Statement]]:
-    """The statements that a module has as they are, with those of its creations."""
-    for name, value in vars(module).items():
-        statements = value if isinstance(value, Creation) else [value]
-        if name not in OF_ALL:
-            scope = "keys" if name in OF_KEYS else dialect
-            yield from ((scope, statement) for statement in statements if isinstance(statement, Statement))
-
-
-def _statements() -> Iterator[tuple[str, Statement]]:
-    yield from _constants("itsm", itsm)
-    for mirrored in (True, False):
-        yield "itsm", itsm.update_ticket(frozenset({"status"}), mirrored=mirrored)
-    for filters in (frozenset[str](), frozenset({"status"}), frozenset({"metadata_terms", "start_date", "end_date"})):
-        yield "itsm", itsm.list_tickets(filters)
-    yield from _constants("deliveries", deliveries)
-    yield from _constants("webhooks", webhooks)
-    yield from _constants("webhooks", news)
-    yield "webhooks", webhooks.update_webhook(frozenset({"url", "events", "is_active"}))
-    yield from _constants("handoff", handoff)
-    for of_project in (True, False):
-        yield "handoff", handoff.list_tickets(frozenset(), after=True, of_project=of_project)
-        yield "handoff", handoff.list_tickets(frozenset(handoff._FILTERS), after=False, of_project=of_project)
-    for by in ("id", "number", "any"):
-        yield "handoff", handoff.read_tickets(by)
-        yield "handoff", handoff.lock_tickets(by)
-    yield "handoff", handoff.list_events("id")
-    yield from _constants("helpdesk", helpdesk)
-    yield from _constants("helpdesk", levels)
-    for scope in (frozenset({"tenant_id"}), frozenset({"tenant_id", "app_id"})):
-        yield "helpdesk", helpdesk.get_ticket(scope | {"id"})
-        yield "helpdesk", levels.get_ticket_and_terms(scope | {"id"})
-        yield "helpdesk", helpdesk.lock_ticket(scope | {"number"})
-        yield "helpdesk", helpdesk.update_ticket(scope | {"id"})
-        yield from (("helpdesk", helpdesk.list_tickets(scope, frozenset(), sort, after=True)) for sort in ORDERS)
-        yield "helpdesk", helpdesk.list_tickets(scope, frozenset(helpdesk._FILTERS), "due_at", after=False)
-        yield "helpdesk", helpdesk.list_comments(scope | {"id"}, internal=False, after=True)
-        yield "helpdesk", helpdesk.list_events(scope | {"id"}, internal=False)
-        yield "helpdesk", helpdesk.events_after(of_app="app_id" in scope, internal=False)
-    for of_status in (True, False):
-        yield "helpdesk", levels.list_policies(of_status=of_status, after=not of_status)
-
-
-SCOPES = {
-    "itsm": {"account_id", "live"},
-    "webhooks": {"account_id", "live"},
-    # Test keys have no provider.
-    "deliveries": {"account_id"},
-    "keys": {"idempotency_scope"},
-    "handoff": {"user_id"},
-    "helpdesk": {"tenant_id"},
-}
-
-
-@pytest.mark.parametrize(("dialect", "statement"), list(_statements()))
-def test_every_statement_is_scoped(dialect: str, statement: Statement) -> None:
-    # The stored answer of an idempotency key is found by a scope that the operation makes of the same.
-    scope = {"idempotency_scope"} if "FROM idempotency_keys JOIN" in statement.sql.decode() else SCOPES[dialect]
-    assert scope <= set(statement.names)
-    # What SQLAlchemy would fill in only as it runs a statement.
-    assert b"POSTCOMPILE" not in statement.sql
 
 
 def test_gen_is_fresh(tmp_path: Path) -> None:
