@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import get_args
 
 import pytest
@@ -22,12 +21,13 @@ from service.helpdesk.commands import Sort
 from service.helpdesk.sla import queries as levels
 from service.idempotency import Creation
 from service.itsm import queries as itsm
+from service.itsm import webhooks
 from service.itsm.delivery import queries as deliveries
 from service.server import DESCRIPTORS
 from service.settings import Settings
 from service.storage.statement import Statement
-from service.webhooks import fan_out_queries as news
-from service.webhooks import queries as webhooks
+from service.webhooks import fan_out_queries, message_queries
+from service.webhooks import queries as webhook_queries
 
 ROOT = Path(__file__).parents[2]
 DIALECTS = ("handoff", "helpdesk", "itsm", "admin")
@@ -124,12 +124,12 @@ def test_the_reasons_are_those_of_the_contract() -> None:
 
 
 # What the background asks, of all accounts or tenants.
-OF_ALL = {"LEASE_DUE", "POSTPONE", "MERGE_TOTALS", "WAITING", "DUE_TICKETS"}
+OF_ALL = {"LEASE_DUE", "POSTPONE", "MERGE_TOTALS", "DUE_TICKETS", "lease_due", "waiting_webhooks"}
 # Found by an idempotency key, whose scope the operation makes of its own.
 OF_KEYS = {"KEY_HOLDER", "TAKE_OVER"}
 
 
-def _constants(dialect: str, module: ModuleType) -> Iterator[tuple[str, Statement]]:
+def _constants(dialect: str, module: object) -> Iterator[tuple[str, Statement]]:
     """The statements that a module has as they are, with those of its creations."""
     for name, value in vars(module).items():
         statements = value if isinstance(value, Creation) else [value]
@@ -145,9 +145,9 @@ def _statements() -> Iterator[tuple[str, Statement]]:
     for filters in (frozenset[str](), frozenset({"status"}), frozenset({"metadata_terms", "start_date", "end_date"})):
         yield "itsm", itsm.list_tickets(filters)
     yield from _constants("deliveries", deliveries)
-    yield from _constants("webhooks", webhooks)
-    yield from _constants("webhooks", news)
-    yield "webhooks", webhooks.update_webhook(frozenset({"url", "events", "is_active"}))
+    for statements in (webhook_queries, message_queries, fan_out_queries):
+        yield from _constants("webhooks", statements.for_source(webhooks.SOURCE))
+    yield "webhooks", webhook_queries.update_webhook(webhooks.SOURCE, frozenset({"url", "events", "is_active"}))
     yield from _constants("handoff", handoff)
     for of_project in (True, False):
         yield "handoff", handoff.list_tickets(frozenset(), after=True, of_project=of_project)
