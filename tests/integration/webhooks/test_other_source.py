@@ -25,6 +25,7 @@ from support.webhook_lab import Machine, Process, Receiver, signatures, until
 from service import jsontext
 from service.directory import METADATA
 from service.storage.database import Xid8
+from service.storage.scope import scoped_by
 from service.storage.statement import Row
 from service.webhooks import queries
 from service.webhooks.fan_out import FanOut
@@ -43,6 +44,7 @@ TICKETS = Table(
     Column("title", Text),
     Column("version", Integer),
     PrimaryKeyConstraint("tenant_id", "id"),
+    info=scoped_by("tenant_id"),
 )
 EVENTS = Table(
     "toy_events",
@@ -56,6 +58,7 @@ EVENTS = Table(
     Column("changes", JSON),
     Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
     PrimaryKeyConstraint("tenant_id", "transaction_id", "id"),
+    info=scoped_by("tenant_id"),
 )
 
 
