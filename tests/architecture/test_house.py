@@ -16,6 +16,7 @@ from support.transports import FAILURES
 
 from service.access.policy import POLICIES
 from service.errors import REASONS
+from service.handoff import change_queries, list_queries
 from service.handoff import queries as handoff
 from service.helpdesk import queries as helpdesk
 from service.helpdesk.commands import Sort
@@ -149,12 +150,13 @@ def _statements() -> Iterator[tuple[str, Statement]]:
     yield from _constants("webhooks", news)
     yield "webhooks", webhooks.update_webhook(frozenset({"url", "events", "is_active"}))
     yield from _constants("handoff", handoff)
+    yield from _constants("handoff", change_queries)
     for of_project in (True, False):
-        yield "handoff", handoff.list_tickets(frozenset(), after=True, of_project=of_project)
-        yield "handoff", handoff.list_tickets(frozenset(handoff._FILTERS), after=False, of_project=of_project)
+        yield "handoff", list_queries.list_tickets(frozenset(), after=True, of_project=of_project)
+        yield "handoff", list_queries.list_tickets(frozenset(list_queries.FILTERS), after=False, of_project=of_project)
     for by in ("id", "number", "any"):
         yield "handoff", handoff.read_tickets(by)
-        yield "handoff", handoff.lock_tickets(by)
+        yield "handoff", change_queries.lock_tickets(by)
     yield "handoff", handoff.list_events("id")
     yield from _constants("helpdesk", helpdesk)
     yield from _constants("helpdesk", levels)

@@ -9,7 +9,7 @@ from uuid import NAMESPACE_OID, uuid5
 import pytest
 
 from service.errors import TicketError
-from service.handoff import lifecycle as life
+from service.handoff import lifecycle
 from service.handoff.commands import Outcome, ResolutionType, RoleStatus, Stage
 from service.storage.statement import Row
 
@@ -87,7 +87,7 @@ def to(status: str, name: str = "backend", **more: Any) -> dict[str, Any]:
 
 
 def changed(before: Row, **given: Any) -> Row:
-    return life.changed(before, given, NOW)
+    return lifecycle.changed(before, given, NOW)
 
 
 def resolution(of: Row) -> dict[str, Any]:
@@ -98,7 +98,7 @@ def refusal(before: Row, given: Mapping[str, Any], reason: str, path: str | None
     """The failure of a change; checks its reason, and the member that it names."""
     was = deepcopy(before)
     with pytest.raises(TicketError) as caught:
-        life.changed(before, given, NOW)
+        lifecycle.changed(before, given, NOW)
     assert before == was
     assert caught.value.reason == reason
     if path is not None:

@@ -138,7 +138,7 @@ async def test_what_is_taken_exists_already(rpc: Grpc, operator: Credential, wor
     for method, request in (("CreateProject", {"slug": slug}), ("CreateTenant", {"id": tenant_id})):
         reply = await call(rpc, operator, method, name=name, **request)
         assert (reply.status, reply.body["code"]) == (grpc.StatusCode.ALREADY_EXISTS, "already_exists")
-        assert "exists already" in reply.message()
+        assert "already exists" in reply.message()
         assert "google.rpc.ErrorInfo" in reply.details
     # Nothing is half done: the project that could not be made left no account either.
     assert world.rows("SELECT 1 FROM accounts WHERE name = %s", name) == []

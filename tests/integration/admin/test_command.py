@@ -173,7 +173,7 @@ async def test_the_command_tells_errors_on_stderr(database_url: str, tmp_path: P
         ("scopes.0: ", database_url, (*key, "--scopes", "everything")),
         ("API key not found\n", database_url, ("admin", "revoke-api-key", "--id", UNKNOWN)),
         (
-            "A project with this slug exists already\n",
+            "A project with this slug already exists\n",
             database_url,
             ("admin", "create-project", "--name", "Shop", "--slug", slug),
         ),

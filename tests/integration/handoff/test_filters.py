@@ -8,7 +8,7 @@ import pytest
 from support.handoff import Door, changed, created, listed, place, starts
 from support.system import Credential, World
 
-from service.handoff import queries
+from service.handoff import list_queries
 
 MILESTONE = "0b7c1ad6-7c6e-4f3c-9d57-5a3a0f5c2a11"
 SHIPPING: dict[str, dict[str, str]] = {
@@ -250,7 +250,7 @@ def test_every_list_is_served_by_an_index(
     project_id, user_id = large
     given = {**filters, **({"assignee": user_id} if "assignee" in filters else {})}
     names = frozenset(filters) - {"number"} - ({"terms"} if "terms_or_number" in filters else set())
-    statement = queries.list_tickets(names, after=False, of_project=True)
+    statement = list_queries.list_tickets(names, after=False, of_project=True)
     found = plan(world, statement, project_id=project_id, user_id=user_id, limit=21, **given)
     assert f"handoff_{'roles' if index == 'assignee_idx' else 'tickets'}_{index}" in found, found
     assert "Seq Scan on handoff_tickets" not in found

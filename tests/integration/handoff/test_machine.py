@@ -10,7 +10,7 @@ from support.handoff import ALIASES, Door, change, created, history, place, read
 from support.system import World
 
 from service.errors import TicketError
-from service.handoff import lifecycle as life
+from service.handoff import lifecycle
 from service.handoff.commands import ResolutionType, Stage
 
 TIMES = {"created_at", "updated_at", "resolved_at", "deployed_at", "deploy_failed_at", "started_at", "completed_at"}
@@ -100,7 +100,7 @@ def row(ticket: Mapping[str, Any]) -> dict[str, Any]:
 def refusal(before: dict[str, Any], given: Mapping[str, Any]) -> TicketError | None:
     """Why life.py refuses a change, if it does."""
     try:
-        life.changed(before, given, LONG_AGO)
+        lifecycle.changed(before, given, LONG_AGO)
     except TicketError as error:
         return error
     return None
@@ -108,7 +108,7 @@ def refusal(before: dict[str, Any], given: Mapping[str, Any]) -> TicketError | N
 
 def expected_row(before: dict[str, Any], given: Mapping[str, Any], answered: dict[str, Any]) -> dict[str, Any]:
     """What life.py makes of a ticket, at the instant and with the ids of new roles that the answer has."""
-    after = life.changed(before, given, answered["updated_at"] or LONG_AGO)
+    after = lifecycle.changed(before, given, answered["updated_at"] or LONG_AGO)
     ids = {role["role"]: role["id"] for role in answered["roles"]}
     there = {role["id"] for role in before["roles"]}
     for role in after["roles"]:
@@ -150,7 +150,12 @@ async def test_any_changes_leave_the_ticket_and_the_history_that_its_life_says(
         assert after == expected
         if after != before:
             assert after["updated_at"] > (before["updated_at"] or before["created_at"])
-            told.append((life.kind(before, expected), life.told(before, expected, body.get("work_started_note"))))
+            told.append(
+                (
+                    lifecycle.event_type(before, expected),
+                    lifecycle.diff(before, expected, body.get("work_started_note")),
+                )
+            )
         ticket = found
     events = await history(transport, who, ticket)
     assert [event["version"] for event in events] == list(range(1, len(told) + 1))

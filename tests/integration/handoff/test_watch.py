@@ -208,9 +208,9 @@ async def test_members_may_watch_whatever_their_role(transport: Door, world: Wor
 async def test_others_may_not(transport: Door, world: World) -> None:
     (project_id, who), (_, stranger) = await place(world), await place(world)
     async with Watch(transport, stranger, project_id) as watch:
-        await watch.refused("forbidden", message="You are no member of this project")
+        await watch.refused("forbidden", message="You are not a member of this project")
     async with Watch(transport, who, str(uuid4())) as watch:
-        await watch.refused("forbidden", message="You are no member of this project")
+        await watch.refused("forbidden", message="You are not a member of this project")
     async with Watch(transport, {}, project_id) as watch:
         await watch.refused("unauthenticated")
     async with Watch(transport, world.issuer.bearer(str(uuid4()), exp=1), project_id) as watch:

@@ -19,7 +19,7 @@ from support.handoff_rows import (
     to,
 )
 
-from service.handoff import lifecycle as life
+from service.handoff import lifecycle
 
 # Stage and status
 
@@ -57,10 +57,10 @@ def test_a_stage_and_a_status_that_do_not_go_together_are_refused(was: str, stag
 def test_moving_to_in_progress_needs_a_note(was: str, note: dict[str, None]) -> None:
     before, move = ticket(stage=was), {"stage": "in_progress", **note}
     if was == "in_progress":
-        assert life.changed(before, move, NOW) == before
+        assert lifecycle.changed(before, move, NOW) == before
     else:
         refusal(before, move, "validation_error", "work_started_note")
-        assert life.changed(before, move | {"work_started_note": "Now."}, NOW)["stage"] == "in_progress"
+        assert lifecycle.changed(before, move | {"work_started_note": "Now."}, NOW)["stage"] == "in_progress"
 
 
 @pytest.mark.parametrize("reopening", [{"status": "open"}, *({"stage": stage} for stage in OPEN_STAGES)])
@@ -151,7 +151,7 @@ def test_closing_skips_the_roles_that_have_not_begun_when_asked_to(
     if expected is None:
         refusal(before, closing, "roles_incomplete")
     else:
-        after = life.changed(before, closing, NOW)
+        after = lifecycle.changed(before, closing, NOW)
         assert after["status"] == "closed"
         assert tuple(role["status"] for role in after["roles"]) == expected
 
@@ -187,7 +187,7 @@ def test_what_changes_nothing_stamps_nothing(stage: str, given: dict[str, Any]) 
 
 
 @pytest.mark.parametrize("stage", ["backlog", "live"])
-@pytest.mark.parametrize("name", life.PLAIN)
+@pytest.mark.parametrize("name", lifecycle.PLAIN)
 def test_what_is_given_is_changed_and_stamped(stage: str, name: str) -> None:
     before = ticket(role(status="done"), stage=stage)
     assert changed(before, **{name: "x"}) == before | {name: "x", "updated_at": NOW}

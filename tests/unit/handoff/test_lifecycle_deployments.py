@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from support.handoff_rows import NOW, OUTCOMES, THEN, differences, ticket
 
-from service.handoff import lifecycle as life
+from service.handoff import lifecycle
 
 
 def instant(hour: int | None) -> datetime | None:
@@ -46,21 +46,21 @@ def test_a_report_stamps_what_happened_last(
 ) -> None:
     before = ticket(stage="live", merge_sha="a", deployed_at=instant(was[0]), deploy_failed_at=instant(was[1]))
     kept, at = deepcopy(before), THEN + timedelta(hours=9)
-    after = life.deployed(before, "a", outcome, THEN + timedelta(hours=hour), at)
+    after = lifecycle.deployed(before, "a", outcome, THEN + timedelta(hours=hour), at)
     assert before == kept
     stamps = {"deployed_at": instant(expected[0]), "deploy_failed_at": instant(expected[1])}
     assert after == before | stamps | ({"updated_at": at} if was != expected else {})
-    assert life.told(before, after) == differences(before, after)
+    assert lifecycle.diff(before, after) == differences(before, after)
 
 
 @pytest.mark.parametrize("outcome", OUTCOMES)
 def test_a_report_stamps_its_commit(outcome: str) -> None:
     before = ticket(stage="validation")
-    after = life.deployed(before, "9fceb02", outcome, THEN, NOW)
+    after = lifecycle.deployed(before, "9fceb02", outcome, THEN, NOW)
     assert (after["merge_sha"], after["updated_at"]) == ("9fceb02", NOW)
     assert (after["stage"], after["status"]) == ("validation", "open")
-    assert life.deployed(after, "9fceb02", outcome, THEN, NOW + timedelta(hours=1)) == after
-    assert life.told(before, after)["merge_sha"] == {"from": None, "to": "9fceb02"}
+    assert lifecycle.deployed(after, "9fceb02", outcome, THEN, NOW + timedelta(hours=1)) == after
+    assert lifecycle.diff(before, after)["merge_sha"] == {"from": None, "to": "9fceb02"}
 
 
 @settings(deadline=None)
@@ -74,5 +74,5 @@ def test_reports_leave_the_same_stamps_in_whatever_order_they_come(outcomes: lis
     for order in permutations(reports):
         after = ticket()
         for hour, outcome in order:
-            after = life.deployed(after, "a", outcome, THEN + timedelta(hours=hour), NOW)
+            after = lifecycle.deployed(after, "a", outcome, THEN + timedelta(hours=hour), NOW)
         assert (after["deployed_at"], after["deploy_failed_at"]) == (instant(deployed), instant(failed))

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from support.handoff_rows import changed, role, ticket, to
 
-from service.handoff import lifecycle as life
+from service.handoff import lifecycle
 from service.storage.statement import Row
 
 
@@ -78,7 +78,7 @@ from service.storage.statement import Row
 def test_an_event_tells_what_differs_and_nothing_else(
     before: Row, given: dict[str, Any], expected: dict[str, tuple[Any, Any]]
 ) -> None:
-    told = life.told(before, changed(before, **given), given.get("work_started_note"))
+    told = lifecycle.diff(before, changed(before, **given), given.get("work_started_note"))
     assert told == {name: {"from": old, "to": new} for name, (old, new) in expected.items()}
 
 
@@ -93,18 +93,18 @@ def test_an_event_tells_what_differs_and_nothing_else(
 )
 def test_an_event_says_whether_the_ticket_closed_or_reopened(was: str, becomes: str, expected: str) -> None:
     before = ticket(stage=was)
-    assert life.kind(before, changed(before, stage=becomes, title="New")) == expected
+    assert lifecycle.event_type(before, changed(before, stage=becomes, title="New")) == expected
 
 
 def test_a_role_that_comes_and_starts_at_once_is_told_to_start() -> None:
     before = ticket(role())
-    told = life.told(before, changed(before, roles=["backend", "qa"], **to("in_progress", "qa")))
+    told = lifecycle.diff(before, changed(before, roles=["backend", "qa"], **to("in_progress", "qa")))
     assert told["roles"] == {"from": ["backend"], "to": ["backend", "qa"]}
     assert told["roles.qa.status"]["to"] == "in_progress"
     assert told["roles.qa.work_started_note"]["to"] == "Mine."
 
 
 def test_a_ticket_that_was_read_without_its_texts_tells_the_rest() -> None:
-    short = {name: value for name, value in ticket().items() if name not in life.PLAIN}
-    told = life.told(short, changed(short, stage="up_next"))
+    short = {name: value for name, value in ticket().items() if name not in lifecycle.PLAIN}
+    told = lifecycle.diff(short, changed(short, stage="up_next"))
     assert told == {"stage": {"from": "backlog", "to": "up_next"}}

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from support.handoff_rows import STAGES, STAMPS, STATUSES, THEN, TYPES, differences, role, ticket, to
 
 from service.errors import TicketError
-from service.handoff import lifecycle as life
+from service.handoff import lifecycle
 from service.storage.statement import Row
 
 NAMES = ("backend", "qa", "design")
@@ -184,11 +184,11 @@ class Life(RuleBasedStateMachine):
         expected, refusals = board(before).taken(given, self.at)
         if refusals:
             with pytest.raises(TicketError) as caught:
-                life.changed(self.ticket, given, self.at)
+                lifecycle.changed(self.ticket, given, self.at)
             assert caught.value.reason in refusals
             after = self.ticket
         else:
-            after = life.changed(self.ticket, given, self.at)
+            after = lifecycle.changed(self.ticket, given, self.at)
             assert board(after) == expected
             assert [role["role"] for role in after["roles"]] == list(expected.parts)
         assert (self.ticket, given) == (before, change)
@@ -214,9 +214,9 @@ class Life(RuleBasedStateMachine):
         expected = differences(before, after)
         if note is not None and expected.get("stage", {}).get("to") == "in_progress":
             expected["work_started_note"] = {"from": None, "to": note}
-        assert life.told(before, after, note) == expected
+        assert lifecycle.diff(before, after, note) == expected
         closes = {("open", "closed"): "ticket.closed", ("closed", "open"): "ticket.reopened"}
-        assert life.kind(before, after) == closes.get((before["status"], after["status"]), "ticket.updated")
+        assert lifecycle.event_type(before, after) == closes.get((before["status"], after["status"]), "ticket.updated")
 
     @rule(given=moves)
     def goes_over_the_board(self, given: dict[str, Any]) -> None:
