@@ -1,4 +1,4 @@
-"""contracts/handoff.md, "Who may do what": who is removed amid a change has changed nothing."""
+"""contracts/handoff.md, "Who may do what": a member who is removed during a change changes nothing."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -27,7 +27,7 @@ from service.storage.database import Database
     ],
     ids=["update", "bulk", "deploy"],
 )
-async def test_who_is_removed_amid_a_change_has_changed_nothing(
+async def test_a_member_who_is_removed_during_a_change_changes_nothing(
     rest: Rest, world: World, monkeypatch: pytest.MonkeyPatch, operation: Any, rule: str, body: dict[str, Any]
 ) -> None:
     user_id, project_id = str(uuid4()), await world.project()

@@ -1,4 +1,4 @@
-"""contracts/handoff.md, "Who may do what", at both transports: every cell of the table, and what a token of CI adds."""
+"""contracts/handoff.md, "Who may do what", at both transports: every cell of the table, and tokens of CI."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,13 +7,13 @@ from uuid import uuid4
 
 import grpc
 import pytest
-from support.handoff import TICKET, Door, changed, created, history, listed, read, starts
+from support.handoff import TICKET, Transport, changed, created, history, listed, read, starts
 from support.system import Credential, World
 from support.transports import METHODS, Reply
 
 from service.admin import operations as admin
 
-# The table, written down a second time on purpose: which memberships have which right.
+# The table, a second time on purpose: which memberships have which right.
 RIGHTS: Mapping[str, tuple[str, ...]] = {
     "read": ("viewer", "member", "triager", "owner"),
     "create": ("member", "triager", "owner"),
@@ -23,13 +23,13 @@ RIGHTS: Mapping[str, tuple[str, ...]] = {
     "triage": ("triager", "owner"),
     "deploy": ("triager", "owner"),
 }
-# `stranger` is no member, although an owner elsewhere.
+# A `stranger` is not a member of the project, but the owner of another one.
 MEMBERSHIPS = ("stranger", *RIGHTS["read"])
 CI = "handoff:deploy"
 
 
 class Write(NamedTuple):
-    """What changes a ticket: the right it takes, the call, and what an owner changes of the ticket before."""
+    """A call that changes a ticket: the right it requires, its body, and an owner's change before it."""
 
     right: str
     operation: str
@@ -88,7 +88,7 @@ READS = ("handoff.project", "handoff.get", "handoff.events")
 WHOSE = ("own", "another's")
 FORBIDDEN = (403, grpc.StatusCode.PERMISSION_DENIED)
 DEPLOYMENTS = tuple(write for write in WRITES if write.right == "deploy")
-# Every call that names a project, and the right that it takes.
+# Every call that names a project, and the right that it requires.
 CALLS: tuple[tuple[str, str, Mapping[str, Any] | None], ...] = (
     *(("read", operation, None) for operation in READS),
     ("create", "handoff.create", TICKET),
@@ -98,7 +98,7 @@ CALLS: tuple[tuple[str, str, Mapping[str, Any] | None], ...] = (
 
 @dataclass(frozen=True)
 class Cast:
-    """A project, and one user of each membership."""
+    """A project with one user of each membership."""
 
     world: World
     project_id: str
@@ -107,8 +107,10 @@ class Cast:
     def token(self, membership: str, **claims: Any) -> Credential:
         return self.world.issuer.bearer(self.users[membership], **claims)
 
-    async def filed(self, transport: Door, membership: str, before: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """A ticket of the user's own, filed as the member that the user perhaps is no more; `before` is an owner's."""
+    async def filed(
+        self, transport: Transport, membership: str, before: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """A ticket created by the user, as a member for the time being; `before` is a change by an owner."""
         user_id = self.users[membership]
         if membership not in ("stranger", "viewer"):
             ticket = await created(transport, self.token(membership), self.project_id)
@@ -126,7 +128,7 @@ class Cast:
 @pytest.fixture(scope="module")
 async def cast(world: World) -> Cast:
     project_id, elsewhere = await world.project(), await world.project()
-    # An author besides, who is none of those who try.
+    # With an author, who is none of the users that try.
     users = {membership: str(uuid4()) for membership in (*MEMBERSHIPS, "author")}
     for membership, user_id in users.items():
         if membership == "stranger":
@@ -137,7 +139,11 @@ async def cast(world: World) -> Cast:
 
 
 async def attempt(
-    transport: Door, who: Credential, ticket: Mapping[str, Any], operation: str, body: Mapping[str, Any] | None = None
+    transport: Transport,
+    who: Credential,
+    ticket: Mapping[str, Any],
+    operation: str,
+    body: Mapping[str, Any] | None = None,
 ) -> Reply:
     """One call about this ticket, or about its project."""
     names = {"project_id": ticket["project_id"], "ticket_id": ticket["id"]}
@@ -148,7 +154,7 @@ async def attempt(
 
 
 def shows(ticket: Mapping[str, Any], body: Mapping[str, Any]) -> bool:
-    """Whether a ticket is as a PATCH said."""
+    """Whether a ticket has the values of a PATCH."""
     role = ticket["roles"][0] if ticket["roles"] else {}
     seen = {**ticket, "roles": [role["role"] for role in ticket["roles"]]}
     seen["role_status"] = {name: role.get(name) for name in body.get("role_status", ())}
@@ -157,7 +163,7 @@ def shows(ticket: Mapping[str, Any], body: Mapping[str, Any]) -> bool:
 
 
 def everything(cast: Cast) -> list[tuple[Any, ...]]:
-    """All that is written in the project."""
+    """Every row of the project."""
     tables = ("handoff_tickets", "handoff_roles", "handoff_events", "handoff_deployments")
     return [
         row
@@ -166,21 +172,21 @@ def everything(cast: Cast) -> list[tuple[Any, ...]]:
     ]
 
 
-async def test_every_operation_is_tried_here() -> None:
-    tried = {"handoff.list", *(operation for _, operation, _ in CALLS)}
-    assert tried == {name for name in METHODS if name.startswith("handoff.")}
+async def test_every_operation_is_tested_here() -> None:
+    tested = {"handoff.list", *(operation for _, operation, _ in CALLS)}
+    assert tested == {name for name in METHODS if name.startswith("handoff.")}
 
 
-# Cell by cell
+# Each cell
 
 
 @pytest.mark.parametrize("membership", MEMBERSHIPS)
-async def test_who_lists_and_who_is_told_that_they_may_triage(transport: Door, cast: Cast, membership: str) -> None:
+async def test_who_lists_and_sees_can_triage(transport: Transport, cast: Cast, membership: str) -> None:
     who, ticket = cast.token(membership), await cast.filed(transport, "author")
     rows = {row["id"]: row["can_triage"] for row in await listed(transport, who)}
     if membership not in RIGHTS["read"]:
         assert rows == {}
-        # Named in the query, a foreign project has no tickets, like one that does not exist.
+        # In the query, a project of others has no tickets, like one that does not exist.
         for project_id in (cast.project_id, str(uuid4())):
             assert await listed(transport, who, project_id=project_id) == []
         return
@@ -192,7 +198,7 @@ async def test_who_lists_and_who_is_told_that_they_may_triage(transport: Door, c
 
 @pytest.mark.parametrize("operation", READS)
 @pytest.mark.parametrize("membership", MEMBERSHIPS)
-async def test_who_reads(transport: Door, cast: Cast, membership: str, operation: str) -> None:
+async def test_who_reads(transport: Transport, cast: Cast, membership: str, operation: str) -> None:
     ticket = await cast.filed(transport, "author")
     reply = await attempt(transport, cast.token(membership), ticket, operation)
     if membership not in RIGHTS["read"]:
@@ -207,7 +213,7 @@ async def test_who_reads(transport: Door, cast: Cast, membership: str, operation
 
 
 @pytest.mark.parametrize("membership", MEMBERSHIPS)
-async def test_who_creates(transport: Door, cast: Cast, membership: str) -> None:
+async def test_who_creates(transport: Transport, cast: Cast, membership: str) -> None:
     before = everything(cast)
     reply = await transport.call(
         "handoff.create", cast.token(membership), path={"project_id": cast.project_id}, body=TICKET
@@ -222,7 +228,7 @@ async def test_who_creates(transport: Door, cast: Cast, membership: str) -> None
 
 
 def may(membership: str, whose: str, write: Write) -> bool:
-    """Whether the table lets a membership do this to a ticket that is its `own` or `another's`."""
+    """Whether the table allows this to a membership, on a ticket of its `own` or of `another's`."""
     return membership in RIGHTS["edit own" if (write.right, whose) == ("edit", "own") else write.right]
 
 
@@ -230,16 +236,16 @@ CELLS = [(membership, whose, write) for membership in MEMBERSHIPS for whose in W
 
 
 @pytest.mark.parametrize(("membership", "whose", "write"), [cell for cell in CELLS if may(*cell)], ids=str)
-async def test_what_the_table_allows_is_done_with_one_event(
-    transport: Door, cast: Cast, membership: str, whose: str, write: Write
+async def test_an_allowed_write_is_done_with_one_event(
+    transport: Transport, cast: Cast, membership: str, whose: str, write: Write
 ) -> None:
     ticket = await cast.filed(transport, membership if whose == "own" else "author", write.before)
     await check_done(transport, cast, membership, cast.token(membership), ticket, write)
 
 
 @pytest.mark.parametrize(("membership", "whose"), list(dict.fromkeys(cell[:2] for cell in CELLS if not may(*cell))))
-async def test_what_the_table_does_not_allow_is_refused_and_changes_nothing(
-    transport: Door, cast: Cast, membership: str, whose: str
+async def test_any_other_write_is_refused_and_changes_nothing(
+    transport: Transport, cast: Cast, membership: str, whose: str
 ) -> None:
     author = membership if whose == "own" else "author"
     refused = [write for write in WRITES if not may(membership, whose, write)]
@@ -249,7 +255,7 @@ async def test_what_the_table_does_not_allow_is_refused_and_changes_nothing(
     shown = {name: await read(transport, cast.token("owner"), ticket) for name, ticket in tickets.items()}
     before = everything(cast)
     for write in refused:
-        # A token of CI lets members of every role report deployments, and gives no other right.
+        # A token of CI lets members of every role report deployments and adds no other right.
         for scope in (None, CI):
             if scope == CI and write.right == "deploy" and membership in RIGHTS["read"]:
                 continue
@@ -262,9 +268,9 @@ async def test_what_the_table_does_not_allow_is_refused_and_changes_nothing(
 
 
 async def check_done(
-    transport: Door, cast: Cast, membership: str, who: Credential, ticket: Mapping[str, Any], write: Write
+    transport: Transport, cast: Cast, membership: str, who: Credential, ticket: Mapping[str, Any], write: Write
 ) -> None:
-    """Write, which must do it and leave one event, of this user."""
+    """Check that a write succeeds and leaves one event, of this user."""
     owner = cast.token("owner")
     body = (await attempt(transport, who, ticket, write.operation, write.body)).succeeded()
     after, events = await read(transport, owner, ticket), await history(transport, owner, ticket)
@@ -281,7 +287,7 @@ async def check_done(
         assert shows(after, write.body)
 
 
-# Several at once
+# Several changes or tickets at once
 
 
 @pytest.mark.parametrize(
@@ -294,8 +300,8 @@ async def check_done(
         ("another's", {"stage": "validation"}, {"github_issue_number": 18}),
     ],
 )
-async def test_a_change_with_one_member_too_many_is_refused_whole(
-    transport: Door, cast: Cast, whose: str, allowed: Mapping[str, Any], refused: Mapping[str, Any]
+async def test_a_change_is_refused_as_a_whole(
+    transport: Transport, cast: Cast, whose: str, allowed: Mapping[str, Any], refused: Mapping[str, Any]
 ) -> None:
     who = cast.token("member")
     ticket = await cast.filed(transport, "member" if whose == "own" else "author", {**LINKED, "evidence": {"n": 1}})
@@ -307,7 +313,7 @@ async def test_a_change_with_one_member_too_many_is_refused_whole(
 
 
 @pytest.mark.parametrize("membership", ["stranger", "viewer"])
-async def test_many_tickets_are_refused_at_once(transport: Door, cast: Cast, membership: str) -> None:
+async def test_a_bulk_change_is_refused_as_a_whole(transport: Transport, cast: Cast, membership: str) -> None:
     ids = [(await cast.filed(transport, "author"))["id"] for _ in range(2)] + ["no ticket", str(uuid4())]
     before = everything(cast)
     for body in ({"action": "move", "stage": "validation"}, {"action": "close", "skip_pending_roles": True}):
@@ -320,7 +326,7 @@ async def test_many_tickets_are_refused_at_once(transport: Door, cast: Cast, mem
 # Projects of others
 
 
-async def test_a_foreign_project_answers_as_one_that_does_not_exist(transport: Door, cast: Cast) -> None:
+async def test_a_project_of_others_answers_like_one_that_does_not_exist(transport: Transport, cast: Cast) -> None:
     who, ticket = cast.token("stranger"), await cast.filed(transport, "author")
     nowhere, unknown = str(uuid4()), str(uuid4())
     before = everything(cast)
@@ -333,7 +339,7 @@ async def test_a_foreign_project_answers_as_one_that_does_not_exist(transport: D
     assert everything(cast) == before
 
 
-async def test_a_foreign_ticket_is_not_reached_through_a_project_of_ones_own(transport: Door, cast: Cast) -> None:
+async def test_a_ticket_of_others_is_not_reached_through_ones_own_project(transport: Transport, cast: Cast) -> None:
     ticket = await cast.filed(transport, "author")
     elsewhere = await cast.world.project()
     await cast.world.member(elsewhere, "owner", cast.users["stranger"])
@@ -351,8 +357,8 @@ async def test_a_foreign_ticket_is_not_reached_through_a_project_of_ones_own(tra
 
 
 @pytest.mark.parametrize("operation", ["handoff.create", "handoff.update", "handoff.bulk", "handoff.deploy"])
-async def test_a_key_brings_no_answer_back_to_one_who_is_no_member_any_more(
-    transport: Door, cast: Cast, operation: str
+async def test_a_former_member_gets_no_stored_answer_under_a_key(
+    transport: Transport, cast: Cast, operation: str
 ) -> None:
     user_id = str(uuid4())
     who = await cast.world.member(cast.project_id, "owner", user_id)
@@ -371,17 +377,15 @@ async def test_a_key_brings_no_answer_back_to_one_who_is_no_member_any_more(
 @pytest.mark.parametrize("write", DEPLOYMENTS, ids=str)
 @pytest.mark.parametrize("whose", WHOSE)
 @pytest.mark.parametrize("membership", RIGHTS["read"])
-async def test_with_a_token_of_ci_members_of_every_role_report_deployments(
-    transport: Door, cast: Cast, membership: str, whose: str, write: Write
+async def test_a_token_of_ci_lets_members_of_every_role_report_deployments(
+    transport: Transport, cast: Cast, membership: str, whose: str, write: Write
 ) -> None:
     ticket = await cast.filed(transport, membership if whose == "own" else "author")
     await check_done(transport, cast, membership, cast.token(membership, scope=f"tickets:read {CI}"), ticket, write)
 
 
 @pytest.mark.parametrize("membership", MEMBERSHIPS)
-async def test_with_a_token_of_ci_everybody_reads_and_creates_what_they_do_without(
-    transport: Door, cast: Cast, membership: str
-) -> None:
+async def test_a_token_of_ci_changes_no_other_right(transport: Transport, cast: Cast, membership: str) -> None:
     who, ticket = cast.token(membership, scope=CI), await cast.filed(transport, "author")
     before = everything(cast)
     rows = await listed(transport, who, project_id=cast.project_id)
@@ -397,7 +401,7 @@ async def test_with_a_token_of_ci_everybody_reads_and_creates_what_they_do_witho
 
 
 @pytest.mark.parametrize("scope", ["", "handoff", "deploy", "handoff:deployments", "handoff:deploy:x", "tickets:admin"])
-async def test_no_other_scope_reports_deployments(transport: Door, cast: Cast, scope: str) -> None:
+async def test_no_other_scope_reports_deployments(transport: Transport, cast: Cast, scope: str) -> None:
     ticket = await cast.filed(transport, "member")
     before = everything(cast)
     for membership in ("stranger", "viewer", "member"):
