@@ -204,7 +204,9 @@ async def test_a_watch_that_ends_makes_room(directory: Path, database_url: str, 
                 async with admitted(transport, who, project_id) as watch:
                     for other in transports:
                         async with Watch(other, who, project_id) as too_many:
-                            reply = await too_many.refused("unavailable", message="Too many watch at once")
+                            reply = await too_many.refused(
+                                "unavailable", message="Too many watches are open; try again later"
+                            )
                         if other.name == "rest":
                             assert reply.headers["retry-after"] == "5"
                         else:
