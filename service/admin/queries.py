@@ -1,4 +1,4 @@
-"""Every SQL statement of the operators. They stand above all scopes."""
+"""Every SQL statement of the operators, who see all accounts and projects."""
 
 from functools import lru_cache
 
@@ -51,11 +51,11 @@ CREATE_PROJECT_WITH_ACCOUNT = Statement(
 
 @lru_cache(maxsize=32)
 def update_project(changed: frozenset[str]) -> Statement:
-    """The statement that changes these settings of a project."""
+    """Changes these settings of a project."""
     return Statement(
         update(projects)
         .where(projects.c.id == bindparam("project_id", type_=projects.c.id.type))
-        # An update must set something.
+        # The name as it is, because an UPDATE must set something.
         .values({"name": projects.c.name, **bound(projects, *sorted(changed))})
         .returning(projects),
         scope=_OPERATORS,
@@ -98,7 +98,7 @@ UNLINK_PROVIDER = Statement(
 
 @lru_cache(maxsize=8)
 def list_deliveries(by: frozenset[str], *, after: bool) -> Statement:
-    """`rows` deliveries of all accounts that have the values given for the columns `by`, the oldest first."""
+    """The first `rows` deliveries of all accounts whose columns `by` have the values given, the oldest first."""
     conditions = [deliveries.c[name] == value for name, value in bound(deliveries, *sorted(by)).items()]
     if after:
         conditions.append(deliveries.c.id > bindparam("after_id", type_=deliveries.c.id.type))

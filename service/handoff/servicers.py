@@ -39,7 +39,7 @@ class TicketService(Servicer, service_pb2_grpc.TicketServiceServicer):
 
 
 class TicketRest(Servicer, rest_pb2_grpc.TicketRestServicer):
-    """The documented REST face."""
+    """The documented REST service."""
 
     ListTickets = rest.complete_list(operations.list_tickets, "tickets")
     CreateTicket = rest.unary(operations.create_ticket, status=201)

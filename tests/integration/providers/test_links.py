@@ -332,7 +332,7 @@ async def test_commands_tell_errors_on_stderr(world: World) -> None:
         ("Account not found\n", (*words, UNKNOWN), SECRET),
         ("credential: ", (*words, account_id), ""),
         ("credential: ", (*words, account_id), "\n" + SECRET),
-        ("--options is no JSON\n", (*words, account_id, "--options", "{"), SECRET),
+        ("--options is not valid JSON\n", (*words, account_id, "--options", "{"), SECRET),
         ("options.else: ", (*words, account_id, "--options", '{"else": 1}'), SECRET),
         ("url: ", (*words, account_id, "--url", "http://acme.zendesk.com"), SECRET),
         ("provider: ", (*words, account_id, "--provider", "acme"), SECRET),

@@ -46,7 +46,7 @@ class TicketRestListTicketsRequest(_message.Message):
 
     @_builtins.property
     def cursor(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Query `cursor`: `next_cursor` of the page before."""
+        """Query `cursor`: `next_cursor` of the previous page."""
 
     @_builtins.property
     def project_id(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -58,7 +58,7 @@ class TicketRestListTicketsRequest(_message.Message):
 
     @_builtins.property
     def stage(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Query `stage`: one or more, with commas between."""
+        """Query `stage`: one or more, comma-separated."""
 
     @_builtins.property
     def priority(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -70,7 +70,7 @@ class TicketRestListTicketsRequest(_message.Message):
 
     @_builtins.property
     def role(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Query `role`: tickets that this role has to act on."""
+        """Query `role`: tickets with this role."""
 
     @_builtins.property
     def assignee(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -124,7 +124,7 @@ class TicketRestListProjectTicketsRequest(_message.Message):
     MILESTONE_FIELD_NUMBER: _builtins.int
     Q_FIELD_NUMBER: _builtins.int
     project: _builtins.str
-    """`project_id` of the path. (Named apart from the query `project_id`, which must not stand in for it.)"""
+    """`project_id` of the path. (Not named `project_id`, so that the query of that name cannot replace it.)"""
     @_builtins.property
     def slim(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Query `slim`: `1` leaves out descriptions."""
@@ -135,7 +135,7 @@ class TicketRestListProjectTicketsRequest(_message.Message):
 
     @_builtins.property
     def cursor(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Query `cursor`: `next_cursor` of the page before."""
+        """Query `cursor`: `next_cursor` of the previous page."""
 
     @_builtins.property
     def status(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -143,7 +143,7 @@ class TicketRestListProjectTicketsRequest(_message.Message):
 
     @_builtins.property
     def stage(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Query `stage`: one or more, with commas between."""
+        """Query `stage`: one or more, comma-separated."""
 
     @_builtins.property
     def priority(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -155,7 +155,7 @@ class TicketRestListProjectTicketsRequest(_message.Message):
 
     @_builtins.property
     def role(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Query `role`: tickets that this role has to act on."""
+        """Query `role`: tickets with this role."""
 
     @_builtins.property
     def assignee(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -212,7 +212,7 @@ class TicketRestGetTicketRequest(_message.Message):
     PROJECT_FIELD_NUMBER: _builtins.int
     TICKET_ID_FIELD_NUMBER: _builtins.int
     project: _builtins.str
-    """`project_id` of the path. (Named apart from the query `project_id`, which must not stand in for it.)"""
+    """`project_id` of the path. (Not named `project_id`, so that the query of that name cannot replace it.)"""
     ticket_id: _builtins.str
     """From the path: UUID, number or `ticket_ref`."""
     def __init__(
@@ -239,12 +239,12 @@ class TicketRestUpdateTicketRequest(_message.Message):
     TICKET_ID_FIELD_NUMBER: _builtins.int
     BODY_FIELD_NUMBER: _builtins.int
     project: _builtins.str
-    """`project_id` of the path. (Named apart from the query `project_id`, which must not stand in for it.)"""
+    """`project_id` of the path. (Not named `project_id`, so that the query of that name cannot replace it.)"""
     ticket_id: _builtins.str
     """From the path: UUID, number or `ticket_ref`."""
     @_builtins.property
     def body(self) -> _httpbody_pb2.HttpBody:
-        """The request's body as it came."""
+        """The request's body."""
 
     def __init__(
         self,
@@ -270,10 +270,10 @@ class TicketRestBulkUpdateTicketsRequest(_message.Message):
     PROJECT_FIELD_NUMBER: _builtins.int
     BODY_FIELD_NUMBER: _builtins.int
     project: _builtins.str
-    """`project_id` of the path. (Named apart from the query `project_id`, which must not stand in for it.)"""
+    """`project_id` of the path. (Not named `project_id`, so that the query of that name cannot replace it.)"""
     @_builtins.property
     def body(self) -> _httpbody_pb2.HttpBody:
-        """The request's body as it came."""
+        """The request's body."""
 
     def __init__(
         self,
@@ -299,12 +299,12 @@ class TicketRestReportDeploymentRequest(_message.Message):
     TICKET_ID_FIELD_NUMBER: _builtins.int
     BODY_FIELD_NUMBER: _builtins.int
     project: _builtins.str
-    """`project_id` of the path. (Named apart from the query `project_id`, which must not stand in for it.)"""
+    """`project_id` of the path. (Not named `project_id`, so that the query of that name cannot replace it.)"""
     ticket_id: _builtins.str
     """From the path: UUID, number or `ticket_ref`."""
     @_builtins.property
     def body(self) -> _httpbody_pb2.HttpBody:
-        """The request's body as it came."""
+        """The request's body."""
 
     def __init__(
         self,
@@ -332,7 +332,7 @@ class TicketRestListTicketEventsRequest(_message.Message):
     LIMIT_FIELD_NUMBER: _builtins.int
     CURSOR_FIELD_NUMBER: _builtins.int
     project: _builtins.str
-    """`project_id` of the path. (Named apart from the query `project_id`, which must not stand in for it.)"""
+    """`project_id` of the path. (Not named `project_id`, so that the query of that name cannot replace it.)"""
     ticket_id: _builtins.str
     """From the path: UUID, number or `ticket_ref`."""
     @_builtins.property
@@ -341,7 +341,7 @@ class TicketRestListTicketEventsRequest(_message.Message):
 
     @_builtins.property
     def cursor(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Query `cursor`: `next_cursor` of the page before."""
+        """Query `cursor`: `next_cursor` of the previous page."""
 
     def __init__(
         self,
@@ -368,10 +368,10 @@ class TicketRestWatchTicketsRequest(_message.Message):
     PROJECT_FIELD_NUMBER: _builtins.int
     CURSOR_FIELD_NUMBER: _builtins.int
     project: _builtins.str
-    """`project_id` of the path. (Named apart from the query `project_id`, which must not stand in for it.)"""
+    """`project_id` of the path. (Not named `project_id`, so that the query of that name cannot replace it.)"""
     @_builtins.property
     def cursor(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Query `cursor`: that of the last line of an earlier watch."""
+        """Query `cursor`: the cursor of the last line of an earlier watch."""
 
     def __init__(
         self,
@@ -396,10 +396,10 @@ class TicketRestCreateTicketRequest(_message.Message):
     PROJECT_FIELD_NUMBER: _builtins.int
     BODY_FIELD_NUMBER: _builtins.int
     project: _builtins.str
-    """`project_id` of the path. (Named apart from the query `project_id`, which must not stand in for it.)"""
+    """`project_id` of the path. (Not named `project_id`, so that the query of that name cannot replace it.)"""
     @_builtins.property
     def body(self) -> _httpbody_pb2.HttpBody:
-        """The request's body as it came."""
+        """The request's body."""
 
     def __init__(
         self,

@@ -27,13 +27,14 @@ if _version_not_supported:
 
 
 class TicketRestStub(object):
-    """The documented REST face of handoff tickets, for transcoders that follow `google.api.http`. gRPC callers want
+    """The documented REST API of handoff tickets, for transcoders that follow `google.api.http`. gRPC callers use
     `TicketService`.
 
-    Requests carry path and query variables as the strings that came, and the body untouched. A query variable that is
-    given more than once counts as it was given last.
+    Requests carry path and query variables as strings and the body as it is. Of a query variable that is given more than
+    once the last value counts.
 
-    Responses are the documented JSON bytes; the HTTP status travels in initial metadata `x-http-status` (200 when that is missing).
+    Responses are the documented JSON bytes; the HTTP status is in initial metadata `x-http-status` (200 when that is
+    missing).
     Failures are responses too: `{"error", "code", …}` with their status.
     """
 
@@ -91,25 +92,26 @@ class TicketRestStub(object):
 
 
 class TicketRestServicer(object):
-    """The documented REST face of handoff tickets, for transcoders that follow `google.api.http`. gRPC callers want
+    """The documented REST API of handoff tickets, for transcoders that follow `google.api.http`. gRPC callers use
     `TicketService`.
 
-    Requests carry path and query variables as the strings that came, and the body untouched. A query variable that is
-    given more than once counts as it was given last.
+    Requests carry path and query variables as strings and the body as it is. Of a query variable that is given more than
+    once the last value counts.
 
-    Responses are the documented JSON bytes; the HTTP status travels in initial metadata `x-http-status` (200 when that is missing).
+    Responses are the documented JSON bytes; the HTTP status is in initial metadata `x-http-status` (200 when that is
+    missing).
     Failures are responses too: `{"error", "code", …}` with their status.
     """
 
     def ListTickets(self, request, context):
-        """200 and `{"tickets": […]}`, complete however many there are, and so a stream of pieces of one JSON text; 401.
+        """200 and `{"tickets": […]}`, complete however many there are, as a stream of pieces of one JSON text; 401.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CreateTicket(self, request, context):
-        """201 and `{"ticket": …}`; 400, 401 and 403 as documented; 409. Header `Idempotency-Key` makes it safe to repeat.
+        """201 and `{"ticket": …}`; 400, 401 and 403 as documented; 409. Header `Idempotency-Key` makes it safe to retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -130,21 +132,21 @@ class TicketRestServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def UpdateTicket(self, request, context):
-        """200 and `{"ticket": …}`; 400, 401, 403, 404, 409. Header `Idempotency-Key` makes it safe to repeat.
+        """200 and `{"ticket": …}`; 400, 401, 403, 404, 409. Header `Idempotency-Key` makes it safe to retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def BulkUpdateTickets(self, request, context):
-        """200 and `{"updated", "errors"}`; 400, 401, 403, 409. Header `Idempotency-Key` makes it safe to repeat.
+        """200 and `{"updated", "errors"}`; 400, 401, 403, 409. Header `Idempotency-Key` makes it safe to retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReportDeployment(self, request, context):
-        """200 and `{"ticket": …}`; 400, 401, 403, 404, 409. Safe to repeat.
+        """200 and `{"ticket": …}`; 400, 401, 403, 404, 409. Safe to retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -158,8 +160,8 @@ class TicketRestServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def WatchTickets(self, request, context):
-        """200 and one JSON object a line (`application/x-ndjson`), `{"event": …, "cursor"}`, as it happens; 400, 401, 403. A
-        watch that fails later ends with a line `{"error", "code", …}`.
+        """200 and one JSON object per line (`application/x-ndjson`), `{"event": …, "cursor"}`, as events happen; 400, 401,
+        403. A watch that fails later ends with a line `{"error", "code", …}`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -222,13 +224,14 @@ def add_TicketRestServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class TicketRest(object):
-    """The documented REST face of handoff tickets, for transcoders that follow `google.api.http`. gRPC callers want
+    """The documented REST API of handoff tickets, for transcoders that follow `google.api.http`. gRPC callers use
     `TicketService`.
 
-    Requests carry path and query variables as the strings that came, and the body untouched. A query variable that is
-    given more than once counts as it was given last.
+    Requests carry path and query variables as strings and the body as it is. Of a query variable that is given more than
+    once the last value counts.
 
-    Responses are the documented JSON bytes; the HTTP status travels in initial metadata `x-http-status` (200 when that is missing).
+    Responses are the documented JSON bytes; the HTTP status is in initial metadata `x-http-status` (200 when that is
+    missing).
     Failures are responses too: `{"error", "code", …}` with their status.
     """
 

@@ -28,13 +28,14 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class TicketRestStub:
-    """The documented REST face of handoff tickets, for transcoders that follow `google.api.http`. gRPC callers want
+    """The documented REST API of handoff tickets, for transcoders that follow `google.api.http`. gRPC callers use
     `TicketService`.
 
-    Requests carry path and query variables as the strings that came, and the body untouched. A query variable that is
-    given more than once counts as it was given last.
+    Requests carry path and query variables as strings and the body as it is. Of a query variable that is given more than
+    once the last value counts.
 
-    Responses are the documented JSON bytes; the HTTP status travels in initial metadata `x-http-status` (200 when that is missing).
+    Responses are the documented JSON bytes; the HTTP status is in initial metadata `x-http-status` (200 when that is
+    missing).
     Failures are responses too: `{"error", "code", …}` with their status.
     """
 
@@ -43,68 +44,70 @@ class TicketRestStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> TicketRestAsyncStub: ...
     ListTickets: _grpc.UnaryStreamMultiCallable[_rest_pb2.TicketRestListTicketsRequest, _httpbody_pb2.HttpBody]
-    """200 and `{"tickets": […]}`, complete however many there are, and so a stream of pieces of one JSON text; 401."""
+    """200 and `{"tickets": […]}`, complete however many there are, as a stream of pieces of one JSON text; 401."""
     CreateTicket: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestCreateTicketRequest, _httpbody_pb2.HttpBody]
-    """201 and `{"ticket": …}`; 400, 401 and 403 as documented; 409. Header `Idempotency-Key` makes it safe to repeat."""
+    """201 and `{"ticket": …}`; 400, 401 and 403 as documented; 409. Header `Idempotency-Key` makes it safe to retry."""
     ListProjectTickets: _grpc.UnaryStreamMultiCallable[_rest_pb2.TicketRestListProjectTicketsRequest, _httpbody_pb2.HttpBody]
     """200 and `{"tickets": […]}`, complete when neither `limit` nor `cursor` is given; 400, 401, 403."""
     GetTicket: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestGetTicketRequest, _httpbody_pb2.HttpBody]
     """200 and `{"ticket": …}`; 401, 403, 404."""
     UpdateTicket: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestUpdateTicketRequest, _httpbody_pb2.HttpBody]
-    """200 and `{"ticket": …}`; 400, 401, 403, 404, 409. Header `Idempotency-Key` makes it safe to repeat."""
+    """200 and `{"ticket": …}`; 400, 401, 403, 404, 409. Header `Idempotency-Key` makes it safe to retry."""
     BulkUpdateTickets: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestBulkUpdateTicketsRequest, _httpbody_pb2.HttpBody]
-    """200 and `{"updated", "errors"}`; 400, 401, 403, 409. Header `Idempotency-Key` makes it safe to repeat."""
+    """200 and `{"updated", "errors"}`; 400, 401, 403, 409. Header `Idempotency-Key` makes it safe to retry."""
     ReportDeployment: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestReportDeploymentRequest, _httpbody_pb2.HttpBody]
-    """200 and `{"ticket": …}`; 400, 401, 403, 404, 409. Safe to repeat."""
+    """200 and `{"ticket": …}`; 400, 401, 403, 404, 409. Safe to retry."""
     ListTicketEvents: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestListTicketEventsRequest, _httpbody_pb2.HttpBody]
     """200 and `{"events": […], "next_cursor"}`; 400, 401, 403, 404."""
     WatchTickets: _grpc.UnaryStreamMultiCallable[_rest_pb2.TicketRestWatchTicketsRequest, _httpbody_pb2.HttpBody]
-    """200 and one JSON object a line (`application/x-ndjson`), `{"event": …, "cursor"}`, as it happens; 400, 401, 403. A
-    watch that fails later ends with a line `{"error", "code", …}`.
+    """200 and one JSON object per line (`application/x-ndjson`), `{"event": …, "cursor"}`, as events happen; 400, 401,
+    403. A watch that fails later ends with a line `{"error", "code", …}`.
     """
 
 @_typing.type_check_only
 class TicketRestAsyncStub(TicketRestStub):
-    """The documented REST face of handoff tickets, for transcoders that follow `google.api.http`. gRPC callers want
+    """The documented REST API of handoff tickets, for transcoders that follow `google.api.http`. gRPC callers use
     `TicketService`.
 
-    Requests carry path and query variables as the strings that came, and the body untouched. A query variable that is
-    given more than once counts as it was given last.
+    Requests carry path and query variables as strings and the body as it is. Of a query variable that is given more than
+    once the last value counts.
 
-    Responses are the documented JSON bytes; the HTTP status travels in initial metadata `x-http-status` (200 when that is missing).
+    Responses are the documented JSON bytes; the HTTP status is in initial metadata `x-http-status` (200 when that is
+    missing).
     Failures are responses too: `{"error", "code", …}` with their status.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListTickets: _aio.UnaryStreamMultiCallable[_rest_pb2.TicketRestListTicketsRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """200 and `{"tickets": […]}`, complete however many there are, and so a stream of pieces of one JSON text; 401."""
+    """200 and `{"tickets": […]}`, complete however many there are, as a stream of pieces of one JSON text; 401."""
     CreateTicket: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestCreateTicketRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """201 and `{"ticket": …}`; 400, 401 and 403 as documented; 409. Header `Idempotency-Key` makes it safe to repeat."""
+    """201 and `{"ticket": …}`; 400, 401 and 403 as documented; 409. Header `Idempotency-Key` makes it safe to retry."""
     ListProjectTickets: _aio.UnaryStreamMultiCallable[_rest_pb2.TicketRestListProjectTicketsRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """200 and `{"tickets": […]}`, complete when neither `limit` nor `cursor` is given; 400, 401, 403."""
     GetTicket: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestGetTicketRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """200 and `{"ticket": …}`; 401, 403, 404."""
     UpdateTicket: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestUpdateTicketRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """200 and `{"ticket": …}`; 400, 401, 403, 404, 409. Header `Idempotency-Key` makes it safe to repeat."""
+    """200 and `{"ticket": …}`; 400, 401, 403, 404, 409. Header `Idempotency-Key` makes it safe to retry."""
     BulkUpdateTickets: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestBulkUpdateTicketsRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """200 and `{"updated", "errors"}`; 400, 401, 403, 409. Header `Idempotency-Key` makes it safe to repeat."""
+    """200 and `{"updated", "errors"}`; 400, 401, 403, 409. Header `Idempotency-Key` makes it safe to retry."""
     ReportDeployment: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestReportDeploymentRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """200 and `{"ticket": …}`; 400, 401, 403, 404, 409. Safe to repeat."""
+    """200 and `{"ticket": …}`; 400, 401, 403, 404, 409. Safe to retry."""
     ListTicketEvents: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestListTicketEventsRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """200 and `{"events": […], "next_cursor"}`; 400, 401, 403, 404."""
     WatchTickets: _aio.UnaryStreamMultiCallable[_rest_pb2.TicketRestWatchTicketsRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """200 and one JSON object a line (`application/x-ndjson`), `{"event": …, "cursor"}`, as it happens; 400, 401, 403. A
-    watch that fails later ends with a line `{"error", "code", …}`.
+    """200 and one JSON object per line (`application/x-ndjson`), `{"event": …, "cursor"}`, as events happen; 400, 401,
+    403. A watch that fails later ends with a line `{"error", "code", …}`.
     """
 
 class TicketRestServicer(metaclass=_abc_1.ABCMeta):
-    """The documented REST face of handoff tickets, for transcoders that follow `google.api.http`. gRPC callers want
+    """The documented REST API of handoff tickets, for transcoders that follow `google.api.http`. gRPC callers use
     `TicketService`.
 
-    Requests carry path and query variables as the strings that came, and the body untouched. A query variable that is
-    given more than once counts as it was given last.
+    Requests carry path and query variables as strings and the body as it is. Of a query variable that is given more than
+    once the last value counts.
 
-    Responses are the documented JSON bytes; the HTTP status travels in initial metadata `x-http-status` (200 when that is missing).
+    Responses are the documented JSON bytes; the HTTP status is in initial metadata `x-http-status` (200 when that is
+    missing).
     Failures are responses too: `{"error", "code", …}` with their status.
     """
 
@@ -114,7 +117,7 @@ class TicketRestServicer(metaclass=_abc_1.ABCMeta):
         request: _rest_pb2.TicketRestListTicketsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
-        """200 and `{"tickets": […]}`, complete however many there are, and so a stream of pieces of one JSON text; 401."""
+        """200 and `{"tickets": […]}`, complete however many there are, as a stream of pieces of one JSON text; 401."""
 
     @_abc_1.abstractmethod
     def CreateTicket(
@@ -122,7 +125,7 @@ class TicketRestServicer(metaclass=_abc_1.ABCMeta):
         request: _rest_pb2.TicketRestCreateTicketRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
-        """201 and `{"ticket": …}`; 400, 401 and 403 as documented; 409. Header `Idempotency-Key` makes it safe to repeat."""
+        """201 and `{"ticket": …}`; 400, 401 and 403 as documented; 409. Header `Idempotency-Key` makes it safe to retry."""
 
     @_abc_1.abstractmethod
     def ListProjectTickets(
@@ -146,7 +149,7 @@ class TicketRestServicer(metaclass=_abc_1.ABCMeta):
         request: _rest_pb2.TicketRestUpdateTicketRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
-        """200 and `{"ticket": …}`; 400, 401, 403, 404, 409. Header `Idempotency-Key` makes it safe to repeat."""
+        """200 and `{"ticket": …}`; 400, 401, 403, 404, 409. Header `Idempotency-Key` makes it safe to retry."""
 
     @_abc_1.abstractmethod
     def BulkUpdateTickets(
@@ -154,7 +157,7 @@ class TicketRestServicer(metaclass=_abc_1.ABCMeta):
         request: _rest_pb2.TicketRestBulkUpdateTicketsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
-        """200 and `{"updated", "errors"}`; 400, 401, 403, 409. Header `Idempotency-Key` makes it safe to repeat."""
+        """200 and `{"updated", "errors"}`; 400, 401, 403, 409. Header `Idempotency-Key` makes it safe to retry."""
 
     @_abc_1.abstractmethod
     def ReportDeployment(
@@ -162,7 +165,7 @@ class TicketRestServicer(metaclass=_abc_1.ABCMeta):
         request: _rest_pb2.TicketRestReportDeploymentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
-        """200 and `{"ticket": …}`; 400, 401, 403, 404, 409. Safe to repeat."""
+        """200 and `{"ticket": …}`; 400, 401, 403, 404, 409. Safe to retry."""
 
     @_abc_1.abstractmethod
     def ListTicketEvents(
@@ -178,8 +181,8 @@ class TicketRestServicer(metaclass=_abc_1.ABCMeta):
         request: _rest_pb2.TicketRestWatchTicketsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
-        """200 and one JSON object a line (`application/x-ndjson`), `{"event": …, "cursor"}`, as it happens; 400, 401, 403. A
-        watch that fails later ends with a line `{"error", "code", …}`.
+        """200 and one JSON object per line (`application/x-ndjson`), `{"event": …, "cursor"}`, as events happen; 400, 401,
+        403. A watch that fails later ends with a line `{"error", "code", …}`.
         """
 
 def add_TicketRestServicer_to_server(servicer: TicketRestServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
