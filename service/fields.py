@@ -46,8 +46,8 @@ class Section(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, from_attributes=True, extra="ignore")
 
 
-class WatchQuery(Section):
-    """The query of a watch."""
+class Resumable(Section):
+    """The query of what goes on from a cursor: a watch, or a list page by page."""
 
     cursor: str | None = None
 
@@ -115,6 +115,16 @@ without_nul = AfterValidator(_without_nul)
 
 # Text that comes from a path or a query may be guessed from: there is nothing but text there.
 Number = Annotated[int, Field(strict=False)]
+
+# How many items a page has at most.
+Limit = Annotated[Number, Field(ge=1, le=100)]
+
+
+class Page(Resumable):
+    """The query of a list page by page."""
+
+    limit: Limit = 20
+
 
 Uuid = Annotated[UUID, BeforeValidator(_only_text), Field(strict=False)]
 

@@ -9,7 +9,8 @@ writes: a second request waits for the claim of the first.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
+from typing import cast as cast_type
 
 from sqlalchemy import (
     CTE,
@@ -45,6 +46,8 @@ from service.storage.scope import EVERYONE, Scope, scoped_by
 from service.storage.statement import Row, Statement, mine, some_rows
 
 _ATTEMPTS = 3
+
+A = TypeVar("A", bound=View)
 
 idempotency_keys = Table(
     "idempotency_keys",
@@ -207,9 +210,9 @@ async def replay_or_run(
     call: Call,
     scope: str,
     subject: Sequence[str],
-    run: Callable[[Connection], Awaitable[View]],
+    run: Callable[[Connection], Awaitable[A]],
     admit: Callable[[Connection], Awaitable[None]] | None = None,
-) -> View:
+) -> A:
     """What `run` answers, or its stored answer under a key that was used before; in a transaction.
 
     `subject` is what the request is about beside its body; `admit` is called before a stored answer is given, because
@@ -230,7 +233,8 @@ async def replay_or_run(
         # A view nests what a request held some levels deeper.
         stored_view: dict[str, Any] = jsontext.parse(response.text.encode(), 2 * jsontext.MAX_DEPTH)
         call.etag = stored_view.pop("etag", None)
-        return stored_view
+        # The same JSON; its ids and instants are text.
+        return cast_type(A, stored_view)
     view = await run(_KeepOpen(connection))
     kept = view if call.etag is None else {**view, "etag": call.etag}
     await connection.one(_STORE_ANSWER, {**key, "response": jsontext.text(kept)}, commit=True)

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
 from service.directory import KeyScope, MemberRole, RoleName
-from service.fields import Command, Instant, JsonObject, Number, Section, Uuid, distinct, without_nul
+from service.fields import Command, Instant, JsonObject, Page, Section, Uuid, distinct, without_nul
 from service.jsontext import JsonText
 from service.providers.port import ProviderName
 from service.providers.tables import DeliveryState
@@ -125,13 +125,11 @@ class AccountId(Section):
     account_id: Uuid
 
 
-class DeliveryFilter(Section):
+class DeliveryFilter(Page):
     """Which deliveries to list."""
 
     account_id: Uuid | None = None
     state: DeliveryState | None = None
-    limit: Annotated[Number, Field(ge=1, le=100)] = 20
-    cursor: str | None = None
 
 
 class DeliveryId(Section):

@@ -12,9 +12,10 @@ from service.fields import (
     Instant,
     JsonObject,
     Number,
+    Page,
+    Resumable,
     Section,
     Uuid,
-    WatchQuery,
     comma_list,
     distinct,
     uuid_or,
@@ -73,14 +74,13 @@ class NewTicket(Section):
     source: Provenance = "portal"
 
 
-class Page(Section):
-    """Which page of a list."""
+class LongPage(Page):
+    """The query of a list page by page; pages may be long."""
 
     limit: Annotated[Number, Field(ge=1, le=1000)] = 100
-    cursor: str | None = None
 
 
-class TicketFilters(Page):
+class TicketFilters(LongPage):
     """The query of every list of tickets."""
 
     slim: Annotated[bool, Field(strict=False)] = False
@@ -226,11 +226,11 @@ class ListTicketEvents(Command):
     """GET /api/projects/{project_id}/tickets/{ticket_id}/events."""
 
     path: TicketPath
-    query: Page
+    query: LongPage
 
 
 class WatchTickets(Command):
     """GET /api/projects/{project_id}/events."""
 
     path: ProjectPath
-    query: WatchQuery
+    query: Resumable

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
 
 from sqlalchemy import (
     ARRAY,
@@ -36,14 +35,10 @@ from service.handoff.queries import (
     measured,
     roles_of,
 )
-from service.storage.statement import Statement
+from service.storage.statement import Statement, parameter
 
 tickets = tables.tickets
 roles = tables.roles
-
-
-def _given(name: str) -> ColumnElement[Any]:
-    return bindparam(name, type_=tickets.c[name].type)
 
 
 def _has_role(condition: ColumnElement[bool]) -> ColumnElement[bool]:
@@ -59,10 +54,10 @@ _has_terms = and_(func.numnode(_terms) > 0, tables.INDEX_TERMS.op("@@")(_terms.o
 
 # The filters of lists by name; `ship` and `milestone` have one for each meaning.
 FILTERS: Mapping[str, ColumnElement[bool]] = {
-    "status": tickets.c.status == _given("status"),
+    "status": tickets.c.status == parameter(tickets.c.status),
     "stage": tickets.c.stage == any_(bindparam("stage", type_=ARRAY(Text))),
-    "priority": tickets.c.priority == _given("priority"),
-    "request_type": tickets.c.request_type == _given("request_type"),
+    "priority": tickets.c.priority == parameter(tickets.c.priority),
+    "request_type": tickets.c.request_type == parameter(tickets.c.request_type),
     "role": _has_role(roles.c.role == bindparam("role", type_=Text)),
     "assignee": _has_role(roles.c.assignee_user_id == bindparam("assignee", type_=Uuid)),
     "updated_since": bindparam("updated_since", type_=tickets.c.created_at.type) <= tables.CHANGED_AT,

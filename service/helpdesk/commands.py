@@ -16,8 +16,8 @@ from service.fields import (
     JsonTags,
     Number,
     OpaqueId,
+    Resumable,
     Section,
-    WatchQuery,
     WriteHeaders,
     comma_list,
     distinct,
@@ -328,7 +328,7 @@ class ListTicketEvents(Command):
 class WatchTickets(Command):
     """GET /api/v1/helpdesk/events."""
 
-    query: WatchQuery
+    query: Resumable
 
 
 class GetTicketSla(Command):

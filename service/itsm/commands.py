@@ -14,9 +14,9 @@ from service.fields import (
     JsonObject,
     Number,
     OpaqueId,
+    Resumable,
     Section,
     Uuid,
-    WatchQuery,
     distinct,
     without_nul,
 )
@@ -129,7 +129,7 @@ class ListTicketEvents(Command):
 class WatchTickets(Command):
     """GET /api/v1/events."""
 
-    query: WatchQuery
+    query: Resumable
 
 
 class NewWebhook(Section):
