@@ -1,6 +1,5 @@
 """Field types that the commands of all dialects share. A bound that more than one command has is said here."""
 
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Annotated, Any
@@ -187,14 +186,6 @@ class WriteHeaders(IdempotencyHeader):
 
     # `*`, or one ETag or several with commas between (RFC 9110, 13.1.1).
     if_match: Annotated[str | None, Field(alias="if-match", max_length=1000)] = None
-
-
-def matches(etag: str, conditions: Iterable[str | None]) -> bool:
-    """Whether a resource with this ETag meets every condition that was given."""
-    return all(
-        condition is None or condition.strip() == "*" or etag in [one.strip() for one in condition.split(",")]
-        for condition in conditions
-    )
 
 
 def _distinct(items: list[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""What comes in to the helpdesk API: every bound, vocabulary and default (contracts/helpdesk.md)."""
+"""The commands of the helpdesk API: every bound, vocabulary and default of its inputs (contracts/helpdesk.md)."""
 
 import re
 from datetime import date
@@ -61,35 +61,35 @@ def _iana(name: str) -> str:
     return name
 
 
-def _end_behind_start(hours: "Hours") -> "Hours":
+def _end_after_start(hours: "Hours") -> "Hours":
     if hours.start >= hours.end:
-        raise PydanticCustomError("hours", "End should be after start; 24:00 is the end of a day")
+        raise PydanticCustomError("hours", "Input should end after it starts; 24:00 is the end of the day")
     return hours
 
 
 Holiday = Annotated[date, BeforeValidator(_iso_date), Field(strict=False)]
 TimeZone = Annotated[str, AfterValidator(_iana)]
-# On the wall; as text they sort as they follow each other.
+# Local times; as text they sort by time.
 Time = Annotated[str, StringConstraints(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")]
 EndTime = Annotated[str, StringConstraints(pattern=r"^(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)$")]
-# A year at most.
+# At most a year.
 Minutes = Annotated[int, Field(ge=1, le=525_600)]
 
 T = TypeVar("T")
-# A filter: any of what is named.
+# A filter for any of several values.
 AnyOf = Annotated[list[T], comma_list, Field(min_length=1, max_length=50)]
 Flag = Annotated[bool, Field(strict=False)]
-Word = Annotated[str, StringConstraints(min_length=1, max_length=255), without_nul]
+FilterText = Annotated[str, StringConstraints(min_length=1, max_length=255), without_nul]
 
 
 class TicketPath(Section):
-    """The path of one ticket: its id or its number. Without bounds: what is neither is not found, and not invalid."""
+    """The path of one ticket: its id or its number. Without bounds: any other text is not found, not invalid."""
 
     id: str = ""
 
 
 class TicketMembers(Section):
-    """What a caller may say of a ticket, in a POST and in a PATCH."""
+    """The members of a ticket that a POST and a PATCH may set."""
 
     title: Title = ""
     description: Description | None = None
@@ -99,7 +99,7 @@ class TicketMembers(Section):
     category: Category | None = None
     assigned_to_id: OpaqueId | None = None
     team_id: OpaqueId | None = None
-    # An id, never "". None looks for the active policy for priority and type in a POST, and is no SLA in a PATCH.
+    # Never "". In a POST, None means the active policy for priority and type; in a PATCH, no SLA.
     sla_policy: OpaqueId | None = None
     due_at: Instant | None = None
     related_asset_id: OpaqueId | None = None
@@ -109,14 +109,14 @@ class TicketMembers(Section):
 
 
 class TicketChanges(TicketMembers):
-    """The body of a PATCH: what is not set stays; null clears the members that may be None."""
+    """The body of a PATCH: members that are left out stay; null clears those that may be None."""
 
-    # As `If-Match`.
+    # The same condition as `If-Match`.
     etag: Etag | None = None
 
 
 class NewTicket(TicketMembers):
-    """The body of a POST: what may be changed later, and what may not."""
+    """The body of a POST: the members that can be changed later, and those that cannot."""
 
     title: Title
     # None: the caller.
@@ -132,12 +132,12 @@ class Closing(Section):
 
 
 class Condition(Section):
-    """The query of what has no body: as `If-Match`."""
+    """A condition without other members: the same as `If-Match`."""
 
     etag: Etag | None = None
 
 
-class TicketView(Section):
+class GetTicketQuery(Section):
     """The query of a get."""
 
     include_deleted: Flag = False
@@ -163,20 +163,20 @@ class CommentChange(Section):
 
 
 class PolicyPath(Section):
-    """The path of one SLA policy. Without bounds: what is no id is not found."""
+    """The path of one SLA policy. Without bounds: any other text is not found, not invalid."""
 
     id: str = ""
 
 
 class PolicyMembers(Section):
-    """What a caller may say of an SLA policy, in a POST and in a PATCH."""
+    """The members of an SLA policy that a POST and a PATCH may set."""
 
     name: Title = ""
     description: Description | None = None
-    # Empty: all.
+    # Empty: all types.
     applies_to: Annotated[list[Type], Field(max_length=len(get_args(Type))), distinct] = Field(default_factory=list)
     priority: Priority = "medium"
-    # None: no promise.
+    # None: no target for the first response.
     first_response_minutes: Minutes | None = None
     resolution_minutes: Minutes = 1
     business_hours_only: bool = False
@@ -192,7 +192,7 @@ class NewPolicy(PolicyMembers):
 
 
 class Hours(Section):
-    """One interval of business hours, on the wall of the calendar's time zone."""
+    """One interval of business hours, in local time of the calendar's time zone."""
 
     weekday: Weekday
     start: Time
@@ -203,10 +203,10 @@ _OFFICE_HOURS = [Hours(weekday=weekday, start="09:00", end="17:00") for weekday 
 
 
 class CalendarMembers(Section):
-    """The body of a PATCH of the calendar, and the calendar of a tenant that has said nothing."""
+    """The body of a PATCH of the calendar; its defaults are the default calendar."""
 
     time_zone: TimeZone = "UTC"
-    hours: Annotated[list[Annotated[Hours, AfterValidator(_end_behind_start)]], Field(max_length=100)] = _OFFICE_HOURS
+    hours: Annotated[list[Annotated[Hours, AfterValidator(_end_after_start)]], Field(max_length=100)] = _OFFICE_HOURS
     holidays: Annotated[list[Holiday], Field(max_length=1000)] = Field(default_factory=list)
 
 
@@ -223,12 +223,12 @@ class TicketQuery(Page):
     status: AnyOf[Status] | None = None
     type: AnyOf[Type] | None = None
     priority: AnyOf[Priority] | None = None
-    category: AnyOf[Word] | None = None
-    # `none`: of nobody.
+    category: AnyOf[FilterText] | None = None
+    # `none`: unassigned.
     assigned_to_id: AnyOf[OpaqueId] | None = None
     team_id: AnyOf[OpaqueId] | None = None
     submitted_by_id: AnyOf[OpaqueId] | None = None
-    tag: Word | None = None
+    tag: FilterText | None = None
     q: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200), without_nul] | None = None
     created_after: Instant | None = None
     created_before: Instant | None = None
@@ -254,7 +254,7 @@ class GetTicket(Command):
     """GET /api/v1/helpdesk/tickets/{id}."""
 
     path: TicketPath
-    query: TicketView
+    query: GetTicketQuery
 
 
 class CreateTicket(Command):

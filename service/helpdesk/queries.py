@@ -1,4 +1,7 @@
-"""Every SQL statement of helpdesk tickets, each within one tenant, and within one application where the token is."""
+"""Every SQL statement of helpdesk tickets and their events, within a tenant, and within an application for its token.
+
+Those of comments are in comment_queries.py, those of service levels in sla/queries.py.
+"""
 
 from collections.abc import Mapping
 from functools import lru_cache
@@ -6,9 +9,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import (
     ARRAY,
-    CTE,
     BigInteger,
-    Boolean,
     ColumnElement,
     Integer,
     Numeric,
@@ -46,18 +47,18 @@ tickets = tables.tickets
 _QUOTE = literal_column("''''", Text)
 
 CHANGEABLE = tuple(TicketMembers.model_fields)
-# What the SLA keeps of a ticket and nobody says.
-SLA = ("sla_policy_given", "due_at_given", "first_response_due_at", "paused_at", "sla_emitted", "sla_look_at")
+# The columns of a ticket that only its SLA sets.
+SLA_COLUMNS = ("sla_policy_given", "due_at_given", "first_response_due_at", "paused_at", "sla_emitted", "sla_look_at")
 
 
 def _lexeme(text: ColumnElement[str]) -> ColumnElement[Any]:
-    """The query for one word as it stands."""
+    """The query for one index term, quoted as it is."""
     quoted = func.replace(func.replace(text, literal_column(r"'\'"), literal_column(r"'\\'")), _QUOTE, _QUOTE + _QUOTE)
     return cast(_QUOTE + quoted + _QUOTE, TSQUERY)
 
 
 def found_by(by: frozenset[str], *, with_deleted: bool = False) -> tuple[ColumnElement[bool], ...]:
-    """The conditions of tickets of the tenant that are not deleted, and have the values given for the columns `by`."""
+    """The conditions for tickets of the tenant that are not deleted and have the values given for the columns `by`."""
     return (
         *mine(tickets),
         *(() if with_deleted else (not_(tickets.c.is_deleted),)),
@@ -66,12 +67,12 @@ def found_by(by: frozenset[str], *, with_deleted: bool = False) -> tuple[ColumnE
 
 
 def scope_of(by: frozenset[str]) -> Scope:
-    """The scope of what finds tickets by these columns: within one application where the token is."""
+    """The scope of a statement that finds tickets by these columns: with `app_id`, one application's."""
     return TENANT_AND_APP if "app_id" in by else TENANT
 
 
-# One ticket, once it is locked: whether the caller may see it was decided then.
-ONE = mine(tickets, id=parameter(tickets.c.id))
+# One ticket that is locked: whether the caller sees it was decided when it was.
+LOCKED_TICKET = mine(tickets, id=parameter(tickets.c.id))
 
 
 @lru_cache(maxsize=16)
@@ -82,7 +83,7 @@ def get_ticket(by: frozenset[str], *, with_deleted: bool = False) -> Statement:
 
 @lru_cache(maxsize=16)
 def lock_ticket(by: frozenset[str], *, with_deleted: bool = False) -> Statement:
-    """The same, and nobody else changes it before the transaction ends; `stamp` is the instant of a change in it."""
+    """The same, locked until the transaction ends; `stamp` is the instant of a change in this transaction."""
     stamp = events.next_instant(tickets.c.updated_at).label("stamp")
     return Statement(_ticket(by, with_deleted).add_columns(stamp).with_for_update(), scope=scope_of(by))
 
@@ -92,7 +93,7 @@ def _ticket(by: frozenset[str], with_deleted: bool) -> Select[tuple[object, ...]
 
 
 class _Order(NamedTuple):
-    """What a list is sorted by; the id decides among equals, in the same direction."""
+    """What a list is sorted by; among equals by the id, in the same direction."""
 
     key: ColumnElement[Any]
     descending: bool
@@ -102,14 +103,14 @@ _ORDERS: Mapping[str, _Order] = {
     "-created_at": _Order(tickets.c.created_at, descending=True),
     "created_at": _Order(tickets.c.created_at, descending=False),
     "-updated_at": _Order(tickets.c.updated_at, descending=True),
-    # Those without come last.
+    # Tickets without a due instant come last.
     "due_at": _Order(tables.DUE, descending=False),
     "-priority": _Order(tables.RANK, descending=True),
 }
 
 
 def _any_of(name: str) -> Mapping[str, ColumnElement[bool]]:
-    """One value is told from several: only then does an index keep the order."""
+    """The conditions for one value and for any of several: only for one value does an index keep the order."""
     column = tickets.c[name]
     return {
         name: column == parameter(column),
@@ -145,7 +146,7 @@ _FILTERS: Mapping[str, ColumnElement[bool]] = {
         func.now() > tables.DUE,
         tickets.c.status != "resolved",
         tickets.c.status != "closed",
-        # While it is pending the clock of its SLA stands still.
+        # While a ticket is pending the clock of its SLA stands still.
         or_(tickets.c.paused_at.is_(None), tickets.c.due_at_given, tickets.c.due_at <= tickets.c.paused_at),
     ),
 }
@@ -164,12 +165,12 @@ def list_tickets(
         conditions.append(position < last if order.descending else position > last)
     ordered = (part.desc() if order.descending else part.asc() for part in (order.key, tickets.c.id))
     rows = select(tickets, order.key.label("sort_key")).where(*conditions).order_by(*ordered)
-    # With filters the plan depends on what is asked for.
+    # With filters the best plan depends on their values.
     return Statement(rows.limit(bindparam("rows", type_=Integer)), scope=scope_of(by), prepared=not filters)
 
 
 def _create() -> idempotency.Creation:
-    names = ("tenant_id", "id", "app_id", "tag_terms", "created_at", *SLA, *NewTicket.model_fields)
+    names = ("tenant_id", "id", "app_id", "tag_terms", "created_at", *SLA_COLUMNS, *NewTicket.model_fields)
     given = bound(tickets, *names)
     actor = bindparam("actor", type_=Text)
     scope = select((literal("helpdesk:", Text) + parameter(tickets.c.tenant_id)).label("scope")).cte("scope")
@@ -182,10 +183,8 @@ def _create() -> idempotency.Creation:
         "resolved_at": parameter(tickets.c.resolved_at),
     }
     ticket = insert(tickets).values({**given, **stamped}).returning(tickets).cte("ticket")
-    declared = {"app_id": ticket.c.app_id}
-    return idempotency.creation(
-        ticket, events.append(tables.events, ticket, "ticket.created", own=declared), scope=TENANT
-    )
+    event = events.append(tables.events, ticket, "ticket.created", own={"app_id": ticket.c.app_id})
+    return idempotency.creation(ticket, event, scope=TENANT)
 
 
 CREATE = _create()
@@ -193,16 +192,16 @@ CREATE = _create()
 
 @lru_cache(maxsize=4)
 def update_ticket(by: frozenset[str]) -> Statement:
-    """The statement that changes the members named in `changed` and appends the event that tells what changed.
+    """The statement that sets the members named in `changed` and appends the event with what changed.
 
-    The row must be locked: then the row seen here is the row that is changed, and the event tells the truth.
+    The ticket must be locked: then the row read here is the row that is changed, and the event is true.
     """
-    # Not a column: a note is kept in the event alone.
+    # A resolution note is not a column: only the event has it.
     before = select(tickets, cast(null(), Text).label("resolution_note")).where(*found_by(by)).cte("before")
     stamped = {
         "resolved_at": parameter(tickets.c.resolved_at),
-        **bound(tickets, *SLA),
-        **_touched(),
+        **bound(tickets, *SLA_COLUMNS),
+        **write_stamps(),
     }
     after = (
         update(tickets)
@@ -211,28 +210,28 @@ def update_ticket(by: frozenset[str]) -> Statement:
         .returning(tickets, bindparam("resolution_note", type_=Text).label("resolution_note"))
         .cte("after")
     )
-    told = select(
+    change = select(
         after,
         events.kind_of_change(before, after).label("kind"),
         events.changes(before, after, [*CHANGEABLE, "resolution_note"]).label("changes"),
     )
     both = after.join(before, after.c.id == before.c.id)
-    written = told.select_from(both).cte("written")
+    written = change.select_from(both).cte("written")
     event = events.append(tables.events, written, written.c.kind, written.c.changes, own={"app_id": written.c.app_id})
-    over = select(after.c.tenant_id, after.c.id, before.c.paused_at, after.c.updated_at).select_from(both)
+    ended = select(after.c.tenant_id, after.c.id, before.c.paused_at, after.c.updated_at).select_from(both)
     pause = (
         insert(tables.pauses)
         .from_select(
             ["tenant_id", "ticket_id", "started_at", "ended_at"],
-            over.where(before.c.paused_at.is_not(None), after.c.paused_at.is_(None)),
+            ended.where(before.c.paused_at.is_not(None), after.c.paused_at.is_(None)),
         )
         .cte("pause")
     )
     return Statement(select(after).add_cte(event, pause), scope=scope_of(by))
 
 
-def _touched() -> dict[str, ColumnElement[Any]]:
-    """What every write of a ticket stamps."""
+def write_stamps() -> dict[str, ColumnElement[Any]]:
+    """The columns of a ticket that every write stamps."""
     return {
         "updated_at": events.next_instant(tickets.c.updated_at),
         "updated_by": bindparam("actor", type_=Text),
@@ -240,130 +239,33 @@ def _touched() -> dict[str, ColumnElement[Any]]:
     }
 
 
-def _mark(*, deleted: bool) -> Statement:
+def _set_deleted(*, deleted: bool) -> Statement:
     """The statement that deletes a locked ticket, softly, or restores it."""
     stamps = {"deleted_at": func.now(), "deleted_by": bindparam("actor", type_=Text)}
     after = (
         update(tickets)
-        .where(*ONE)
-        .values({"is_deleted": deleted, **(stamps if deleted else dict.fromkeys(stamps, null())), **_touched()})
+        .where(*LOCKED_TICKET)
+        .values({"is_deleted": deleted, **(stamps if deleted else dict.fromkeys(stamps, null())), **write_stamps()})
         .returning(tickets)
         .cte("after")
     )
-    told = func.json_build_object(
+    changes = func.json_build_object(
         text("'is_deleted'"),
         func.json_build_object(text("'from'"), not_(after.c.is_deleted), text("'to'"), after.c.is_deleted),
     )
     kind = "ticket.deleted" if deleted else "ticket.restored"
-    event = events.append(tables.events, after, kind, told, {"app_id": after.c.app_id})
+    event = events.append(tables.events, after, kind, changes, {"app_id": after.c.app_id})
     return Statement(select(after).add_cte(event), scope=TENANT)
 
 
-DELETE, RESTORE = _mark(deleted=True), _mark(deleted=False)
-
-comments = tables.comments
-_COMMENT = (
-    *mine(comments),
-    comments.c.ticket_id == parameter(tickets.c.id),
-    comments.c.id == bindparam("comment_id", type_=Text),
-)
-GET_COMMENT = Statement(select(comments).where(*_COMMENT), scope=TENANT)
-
-
-def _comment(written: CTE, kind: str, before: ColumnElement[Any], after: ColumnElement[Any], **more: Any) -> Statement:
-    """The statement that writes a comment of a locked ticket, touches the ticket, and appends the event."""
-    ticket = update(tickets).where(*ONE).values({**_touched(), **more}).returning(tickets).cte("ticket")
-    told = select(
-        ticket,
-        func.json_build_object(
-            text("'comment'"), func.json_build_object(text("'from'"), before, text("'to'"), after)
-        ).label("changes"),
-        written.c.internal,
-    )
-    touched = told.select_from(ticket.join(written, ticket.c.id == written.c.ticket_id)).cte("touched")
-    declared = {"app_id": touched.c.app_id, "internal": touched.c.internal}
-    event = events.append(tables.events, touched, kind, touched.c.changes, declared)
-    return Statement(select(written).add_cte(event), scope=TENANT)
-
-
-def _create_comment() -> Statement:
-    given = {name: bindparam(name, type_=comments.c[name].type) for name in ("body", "internal")}
-    written = (
-        insert(comments)
-        .values(
-            {
-                "tenant_id": parameter(tickets.c.tenant_id),
-                "ticket_id": parameter(tickets.c.id),
-                "id": bindparam("comment_id", type_=Text),
-                "author_id": bindparam("actor", type_=Text),
-                **given,
-            }
-        )
-        .returning(comments)
-        .cte("written")
-    )
-    is_response = bindparam("is_response", type_=Boolean)
-    return _comment(
-        written,
-        "ticket.commented",
-        null(),
-        func.json_build_object(text("'id'"), written.c.id, text("'internal'"), written.c.internal),
-        first_response_at=case(
-            (and_(is_response, tickets.c.first_response_at.is_(None)), func.now()), else_=tickets.c.first_response_at
-        ),
-    )
-
-
-def _update_comment() -> Statement:
-    old = bindparam("old_body", type_=Text)
-    written = (
-        update(comments)
-        .where(*_COMMENT)
-        .values(body=bindparam("body", type_=Text), updated_at=events.next_instant(comments.c.created_at))
-        .returning(comments)
-        .cte("written")
-    )
-    return _comment(
-        written,
-        "ticket.comment_edited",
-        func.json_build_object(text("'id'"), written.c.id, text("'body'"), old),
-        func.json_build_object(text("'id'"), written.c.id, text("'body'"), written.c.body),
-    )
-
-
-CREATE_COMMENT, UPDATE_COMMENT = _create_comment(), _update_comment()
-
-
-@lru_cache(maxsize=16)
-def list_comments(by: frozenset[str], *, internal: bool, after: bool) -> Statement:
-    """`rows` comments of a ticket, oldest first; one row without a comment when there is none, none without the ticket.
-
-    `internal`: those for agents too.
-    """
-    page = select(comments).where(comments.c.tenant_id == tickets.c.tenant_id, comments.c.ticket_id == tickets.c.id)
-    if not internal:
-        page = page.where(not_(comments.c.internal))
-    if after:
-        last = tuple_(
-            bindparam("after_created_at", type_=comments.c.created_at.type), bindparam("after_id", type_=Text)
-        )
-        page = page.where(tuple_(comments.c.created_at, comments.c.id) > last)
-    page_ = page.order_by(comments.c.created_at, comments.c.id).limit(bindparam("rows", type_=Integer)).lateral("page")
-    return Statement(
-        select(page_)
-        .select_from(tickets.outerjoin(page_, true()))
-        .where(*found_by(by))
-        .order_by(page_.c.created_at, page_.c.id),
-        scope=scope_of(by),
-    )
-
+DELETE, RESTORE = _set_deleted(deleted=True), _set_deleted(deleted=False)
 
 _history = tables.events
 
 
 @lru_cache(maxsize=16)
 def list_events(by: frozenset[str], *, internal: bool) -> Statement:
-    """`rows` events of a ticket after a version; one row without an event when there is none, none without it."""
+    """`rows` events of a ticket after a version: one empty row for a ticket without any, no row without the ticket."""
     page = (
         select(_history)
         .where(
@@ -377,22 +279,22 @@ def list_events(by: frozenset[str], *, internal: bool) -> Statement:
         .limit(bindparam("rows", type_=Integer))
         .lateral("page")
     )
-    found = found_by(by, with_deleted=True)
+    ticket = found_by(by, with_deleted=True)
     return Statement(
-        select(page).select_from(tickets.outerjoin(page, true())).where(*found).order_by(page.c.version),
+        select(page).select_from(tickets.outerjoin(page, true())).where(*ticket).order_by(page.c.version),
         scope=scope_of(by),
     )
 
 
 @lru_cache(maxsize=4)
 def events_after(*, of_app: bool, internal: bool) -> Statement:
-    """Events after a position, each with the `horizon`; one row without an event when there is none."""
-    wanted = and_(
+    """Events after a position, each with the `horizon`; one empty row with the horizon when there are none."""
+    visible = and_(
         *mine(_history),
         *((_history.c.app_id == parameter(_history.c.app_id),) if of_app else ()),
         *(() if internal else (not_(_history.c.internal),)),
     )
-    new = events.after_position(_history, wanted).subquery("new_events")
+    new = events.after_position(_history, visible).subquery("new_events")
     horizon = select(cast(cast(events.HORIZON, Text), Numeric).label("horizon")).subquery("now")
     return Statement(
         select(new, horizon.c.horizon)
@@ -403,6 +305,6 @@ def events_after(*, of_app: bool, internal: bool) -> Statement:
 
 
 def _changed(name: str, named_as: str | None = None) -> ColumnElement[object]:
-    """A column's new value where `changed` names it: one statement for every set of members."""
+    """A column's new value where `changed` names the member, else its old one: one statement for any set of members."""
     named = literal_column(f"'{named_as or name}'", Text) == any_(bindparam("changed", type_=ARRAY(Text)))
     return case((named, bindparam(f"new_{name}", type_=tickets.c[name].type)), else_=tickets.c[name])

@@ -6,7 +6,7 @@ from tickets.helpdesk.rest.v1 import rest_pb2, rest_pb2_grpc
 from tickets.helpdesk.v1 import service_pb2, service_pb2_grpc
 
 from service.background import Periodic
-from service.helpdesk import operations, tables
+from service.helpdesk import comments, operations, tables
 from service.helpdesk.sla import notifier
 from service.helpdesk.sla import operations as sla
 from service.operation import Dependencies
@@ -40,19 +40,17 @@ class TicketService(Servicer, service_pb2_grpc.TicketServiceServicer):
         operations.restore_ticket, service_pb2.RestoreTicketRequest, service_pb2.RestoreTicketResponse, wrap="ticket"
     )
     CreateComment = rpc.unary(
-        operations.create_comment, service_pb2.CreateCommentRequest, service_pb2.CreateCommentResponse, wrap="comment"
+        comments.create_comment, service_pb2.CreateCommentRequest, service_pb2.CreateCommentResponse, wrap="comment"
     )
     UpdateComment = rpc.unary(
-        operations.update_comment, service_pb2.UpdateCommentRequest, service_pb2.UpdateCommentResponse, wrap="comment"
+        comments.update_comment, service_pb2.UpdateCommentRequest, service_pb2.UpdateCommentResponse, wrap="comment"
     )
-    ListComments = rpc.unary(
-        operations.list_comments, service_pb2.ListCommentsRequest, service_pb2.ListCommentsResponse
-    )
+    ListComments = rpc.unary(comments.list_comments, service_pb2.ListCommentsRequest, service_pb2.ListCommentsResponse)
     ListTicketEvents = rpc.unary(
         operations.list_ticket_events, service_pb2.ListTicketEventsRequest, service_pb2.ListTicketEventsResponse
     )
     GetTicketSla = rpc.unary(
-        operations.get_ticket_sla, service_pb2.GetTicketSlaRequest, service_pb2.GetTicketSlaResponse, wrap="sla"
+        sla.get_ticket_sla, service_pb2.GetTicketSlaRequest, service_pb2.GetTicketSlaResponse, wrap="sla"
     )
     ListSlaPolicies = rpc.unary(
         sla.list_sla_policies, service_pb2.ListSlaPoliciesRequest, service_pb2.ListSlaPoliciesResponse
@@ -93,11 +91,11 @@ class TicketRest(Servicer, rest_pb2_grpc.TicketRestServicer):
     CloseTicket = rest.unary(operations.close_ticket)
     DeleteTicket = rest.unary(operations.delete_ticket)
     RestoreTicket = rest.unary(operations.restore_ticket)
-    CreateComment = rest.unary(operations.create_comment, status=201)
-    UpdateComment = rest.unary(operations.update_comment)
-    ListComments = rest.unary(operations.list_comments)
+    CreateComment = rest.unary(comments.create_comment, status=201)
+    UpdateComment = rest.unary(comments.update_comment)
+    ListComments = rest.unary(comments.list_comments)
     ListTicketEvents = rest.unary(operations.list_ticket_events)
-    GetTicketSla = rest.unary(operations.get_ticket_sla)
+    GetTicketSla = rest.unary(sla.get_ticket_sla)
     ListSlaPolicies = rest.unary(sla.list_sla_policies)
     GetSlaPolicy = rest.unary(sla.get_sla_policy)
     CreateSlaPolicy = rest.unary(sla.create_sla_policy, status=201)

@@ -1,4 +1,4 @@
-"""Where helpdesk tickets are kept."""
+"""The tables of helpdesk tickets and their SLA."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
@@ -36,12 +36,12 @@ from service.storage.scope import scoped_by
 tickets = Table(
     "helpdesk_tickets",
     METADATA,
-    # The scope. No foreign key: a token that is signed for a tenant says that there is one.
+    # The scope. No foreign key: a token signed for a tenant shows that the tenant exists.
     Column("tenant_id", Text, nullable=False),
     Column("id", Text, nullable=False),
     # The application that created it; null when a person did.
     Column("app_id", Text),
-    # Of `TKT-0001` the 1.
+    # The 1 of `TKT-0001`.
     Column("number", BigInteger, nullable=False),
     Column("title", Text, nullable=False),
     Column("description", Text),
@@ -49,27 +49,27 @@ tickets = Table(
     Column("status", Text, nullable=False),
     Column("priority", Text, nullable=False),
     Column("category", Text),
-    # Persons, groups, assets, vulnerabilities: ids of other systems.
+    # People, groups, assets and vulnerabilities are ids of other systems.
     Column("submitted_by_id", Text, nullable=False),
     Column("assigned_to_id", Text),
     Column("team_id", Text),
     Column("sla_policy", Text),
-    # Whether that, or that there is none, was said by a caller: then no other is looked for.
+    # Whether a caller set it, to a policy or to null: then no policy is matched by priority and type.
     Column("sla_policy_given", Boolean, nullable=False, server_default=false()),
     Column("related_asset_id", Text),
     Column("related_vulnerability_id", Text),
     Column("first_response_at", DateTime(timezone=True)),
     Column("resolved_at", DateTime(timezone=True)),
     Column("due_at", DateTime(timezone=True)),
-    # Whether that, or that there is none, was said by a caller.
+    # Whether a caller set it, to an instant or to null.
     Column("due_at_given", Boolean, nullable=False, server_default=false()),
     Column("first_response_due_at", DateTime(timezone=True)),
-    # Since when it is pending; the pauses before this one are in `pauses`.
+    # Since when the ticket is pending; earlier pauses are in `pauses`.
     Column("paused_at", DateTime(timezone=True)),
-    # Which of its SLA's events were told (targets.py), and when the next one may have to be.
+    # Which events of its SLA were emitted (targets.py, SlaEvent), and when the notifier looks at it next.
     Column("sla_emitted", ARRAY(Text), nullable=False, server_default=text("'{}'")),
     Column("sla_look_at", DateTime(timezone=True)),
-    # json and not jsonb: kept as it came.
+    # json and not jsonb: stored as it was sent.
     Column("tags", JSON, nullable=False),
     # For searches: `#` and each string of the array, or each name of the object (views.py).
     Column("tag_terms", ARRAY(Text), nullable=False, server_default=text("'{}'")),
@@ -82,7 +82,7 @@ tickets = Table(
     Column("is_deleted", Boolean, nullable=False, server_default=false()),
     Column("deleted_at", DateTime(timezone=True)),
     Column("deleted_by", Text),
-    # Counts changes from 1; the version of its newest event.
+    # Counts changes from 1; the version of the newest event.
     Column("version", Integer, nullable=False, server_default="1"),
     last_transaction(),
     PrimaryKeyConstraint("tenant_id", "id"),
@@ -94,10 +94,10 @@ tickets = Table(
     info=scoped_by("tenant_id", narrower=["app_id"]),
 )
 
-# What lists are sorted by, each with the id behind it.
+# The orders of lists, each with the id as the tie-break.
 NEVER = text("'9999-12-31 23:59:59.999999+00'::timestamptz")
 DUE = func.coalesce(tickets.c.due_at, NEVER, type_=DateTime(timezone=True))
-# Constants and not parameters, or no index would be known to have it.
+# Constants and not parameters: otherwise PostgreSQL would not see that an index has the expression.
 _PRIORITIES = array([text(f"'{word}'::text") for word in get_args(Priority)])
 RANK: ColumnElement[int] = func.array_position(_PRIORITIES, tickets.c.priority, type_=Integer)
 _newest_first = (tickets.c.created_at.desc(), tickets.c.id.desc())
@@ -126,7 +126,8 @@ Index(
 )
 
 SEARCH = text("'simple'::regconfig")
-# The words of a ticket, its tags, and its tenant as if it were one: else a search would go through every tenant's.
+# The words of a ticket, its tags, and its tenant as one more term: otherwise a search would go through every tenant's
+# tickets.
 INDEX_TERMS = (
     func.to_tsvector(
         SEARCH,
@@ -145,7 +146,7 @@ comments = Table(
     Column("ticket_id", Text, nullable=False),
     Column("id", Text, nullable=False),
     Column("body", Text, nullable=False),
-    # For agents alone.
+    # Visible to agents only.
     Column("internal", Boolean, nullable=False),
     Column("author_id", Text, nullable=False),
     created_at(),
@@ -157,7 +158,7 @@ comments = Table(
 )
 Index("helpdesk_comments_oldest_idx", comments.c.tenant_id, comments.c.ticket_id, comments.c.created_at, comments.c.id)
 
-# The times that a ticket was pending, once they are over.
+# The times that a ticket was pending, once they have ended.
 pauses = Table(
     "helpdesk_pauses",
     METADATA,
@@ -195,7 +196,7 @@ policies = Table(
     info=scoped_by("tenant_id"),
 )
 
-# Which policy is active for a priority and a type: one at most.
+# The active policy of a priority and a type: at most one.
 active_policies = Table(
     "helpdesk_active_sla_policies",
     METADATA,
@@ -207,13 +208,13 @@ active_policies = Table(
         "tenant_id",
         "priority",
         "type",
-        info={"error": ("already_exists", "There is an active SLA policy for this priority and type already")},
+        info={"error": ("already_exists", "An active SLA policy for this priority and type already exists")},
     ),
     ForeignKeyConstraint(["tenant_id", "policy_id"], ["helpdesk_sla_policies.tenant_id", "helpdesk_sla_policies.id"]),
     info=scoped_by("tenant_id"),
 )
 
-# When a tenant does business; one that has no row has the calendar of commands.py.
+# The business hours of tenants; a tenant without a row has the default calendar of commands.py.
 calendars = Table(
     "helpdesk_calendars",
     METADATA,
@@ -231,7 +232,7 @@ events = event_table(
     "helpdesk_events",
     Column("tenant_id", Text, nullable=False),
     ticket_id=Column("ticket_id", Text, nullable=False),
-    # The ticket's application, and whether it is about what agents alone may see.
+    # The ticket's application, and whether the event is about an internal comment, which only agents see.
     own=(Column("app_id", Text), Column("internal", Boolean, nullable=False, server_default=false())),
     narrower=["app_id"],
 )

@@ -1,74 +1,115 @@
-"""Row → documented JSON of a helpdesk ticket and of its SLA (contracts/helpdesk.md)."""
+"""Row → documented JSON of a helpdesk ticket, its comments and its events (contracts/helpdesk.md)."""
 
-from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any, get_args
+from typing import NotRequired, TypedDict, cast
 
 from service import jsontext
-from service.helpdesk.sla.clock import Span, Standing
-from service.helpdesk.sla.targets import Promise, Target, Terms
+from service.helpdesk.commands import Priority, SourceType, Status, Type
 from service.jsontext import JsonText
-from service.operation import View
 from service.storage.statement import Row
 
 _SCHEMA_VERSION = 1
-_TAG_LENGTH = 500
-
-# Those that stand in the row as they are shown.
-_MEMBERS = (
-    "id",
-    "tenant_id",
-    "created_at",
-    "updated_at",
-    "created_by",
-    "updated_by",
-    "source",
-    "source_type",
-    "is_deleted",
-    "deleted_at",
-    "deleted_by",
-    "title",
-    "description",
-    "type",
-    "status",
-    "priority",
-    "category",
-    "submitted_by_id",
-    "assigned_to_id",
-    "team_id",
-    "sla_policy",
-    "first_response_at",
-    "resolved_at",
-    "due_at",
-    "related_asset_id",
-    "related_vulnerability_id",
-    "tags",
-)
-_COMMENT_MEMBERS = ("id", "ticket_id", "body", "internal", "author_id", "created_at", "updated_at")
-_POLICY_MEMBERS = (
-    "id",
-    "tenant_id",
-    "name",
-    "description",
-    "applies_to",
-    "priority",
-    "first_response_minutes",
-    "resolution_minutes",
-    "business_hours_only",
-    "status",
-    "created_at",
-    "created_by",
-    "updated_at",
-    "updated_by",
-)
-# Of the intervals of a target, the last so many are told.
-_SPANS = 1000
-_EVENT_MEMBERS = ("tenant_id", "ticket_id", "version", "type", "changes", "actor", "request_id", "created_at")
+_MAX_TAG_LENGTH = 500
 
 
-def ticket(row: Row) -> View:
-    """The ticket: every member always there, but `app_id`, which a person's ticket has none of."""
-    view: dict[str, Any] = {name: row[name] for name in _MEMBERS}
+class Ticket(TypedDict):
+    """A ticket. Every member is always there but `app_id`, which a ticket created by a person does not have."""
+
+    id: str
+    tenant_id: str
+    app_id: NotRequired[str]
+    created_at: datetime
+    updated_at: datetime
+    created_by: str
+    updated_by: str
+    source: str
+    source_type: SourceType
+    is_deleted: bool
+    deleted_at: datetime | None
+    deleted_by: str | None
+    schema_version: int
+    number: str
+    title: str
+    description: str | None
+    type: Type
+    status: Status
+    priority: Priority
+    category: str | None
+    submitted_by_id: str
+    assigned_to_id: str | None
+    team_id: str | None
+    sla_policy: str | None
+    first_response_at: datetime | None
+    resolved_at: datetime | None
+    due_at: datetime | None
+    related_asset_id: str | None
+    related_vulnerability_id: str | None
+    tags: JsonText
+
+
+class TicketPage(TypedDict):
+    """One page of a list of tickets."""
+
+    tickets: list[Ticket]
+    next_cursor: str | None
+
+
+class Comment(TypedDict):
+    """A comment; `updated_at` is null until it is edited."""
+
+    id: str
+    ticket_id: str
+    body: str
+    internal: bool
+    author_id: str
+    created_at: datetime
+    updated_at: datetime | None
+
+
+class CommentPage(TypedDict):
+    """One page of a ticket's comments."""
+
+    comments: list[Comment]
+    next_cursor: str | None
+
+
+class TicketEvent(TypedDict):
+    """One change of a ticket."""
+
+    tenant_id: str
+    ticket_id: str
+    version: int
+    type: str
+    changes: JsonText
+    actor: str
+    request_id: str
+    created_at: datetime
+
+
+class TicketEventPage(TypedDict):
+    """One page of a ticket's history."""
+
+    events: list[TicketEvent]
+    next_cursor: str | None
+
+
+class WatchMessage(TypedDict):
+    """One message of a watch: an event, or a heartbeat without one, and the cursor after it."""
+
+    event: TicketEvent | None
+    cursor: str
+
+
+# Members of a ticket that are not its columns as they are.
+_COMPUTED = ("app_id", "number", "schema_version")
+_TICKET_COLUMNS = tuple(name for name in Ticket.__annotations__ if name not in _COMPUTED)
+_COMMENT_COLUMNS = tuple(Comment.__annotations__)
+_EVENT_COLUMNS = tuple(TicketEvent.__annotations__)
+
+
+def ticket(row: Row) -> Ticket:
+    """The ticket of a row."""
+    view = cast(Ticket, {name: row[name] for name in _TICKET_COLUMNS})
     view["schema_version"] = _SCHEMA_VERSION
     view["number"] = f"TKT-{row['number']:04d}"
     if row["app_id"] is not None:
@@ -77,79 +118,23 @@ def ticket(row: Row) -> View:
 
 
 def etag(row: Row) -> str:
-    """What says later whether a ticket has changed."""
+    """The ETag of a ticket: its version."""
     return f'"{row["version"]}"'
 
 
-def comment(row: Row) -> View:
-    """A comment; `updated_at` is null until it is edited."""
-    return {name: row[name] for name in _COMMENT_MEMBERS}
+def comment(row: Row) -> Comment:
+    """The comment of a row."""
+    return cast(Comment, {name: row[name] for name in _COMMENT_COLUMNS})
 
 
-def event(row: Row) -> View:
-    """One change of a ticket."""
-    return {name: row[name] for name in _EVENT_MEMBERS}
-
-
-def policy(row: Row, prefix: str = "") -> View:
-    """An SLA policy; its columns may have a prefix."""
-    return {name: row[f"{prefix}{name}"] for name in _POLICY_MEMBERS}
-
-
-def calendar(row: Row) -> View:
-    """A tenant's calendar; nobody has updated the one that every tenant begins with."""
-    return {
-        "tenant_id": row["tenant_id"],
-        "time_zone": row["time_zone"],
-        "hours": jsontext.parse(row["hours"].text.encode()),
-        "holidays": [day.isoformat() for day in row["holidays"]],
-        "updated_at": row["updated_at"],
-        "updated_by": row["updated_by"],
-    }
-
-
-def ticket_sla(row: Row, standings: Mapping[Target, tuple[Promise, Standing]], terms: Terms) -> View:
-    """How a ticket's SLA stands now; null for the targets that it has not."""
-    view: dict[str, Any] = {
-        "ticket_id": row["id"],
-        "policy": None if row["policy_id"] is None else policy(row, "policy_"),
-        "time_zone": None if terms.clock is None else terms.clock.time_zone,
-        "is_paused": row["paused_at"] is not None,
-        "as_of": terms.now,
-    }
-    for name in _TARGETS:
-        view[name] = _target(*standings[name], row["paused_at"]) if name in standings else None
-    return view
-
-
-_TARGETS: tuple[Target, ...] = get_args(Target)
-
-
-def _target(promise: Promise, standing: Standing, paused_at: datetime | None) -> View:
-    return {
-        "target_minutes": promise.minutes,
-        "due_at": promise.due_at,
-        "met_at": promise.met_at,
-        "is_breached": standing.breached_at is not None,
-        "breached_at": standing.breached_at,
-        "elapsed_seconds": int(standing.elapsed.total_seconds()),
-        "remaining_seconds": None if standing.left is None else int(standing.left.total_seconds()),
-        "counted": _intervals(standing.counted),
-        "paused": _intervals(standing.paused, None if promise.met_at else paused_at),
-    }
-
-
-def _intervals(spans: Iterable[Span], open_since: datetime | None = None) -> list[dict[str, Any]]:
-    """The intervals, oldest first; that of a pause that lasts has no end."""
-    return [
-        {"start": start, "end": None if open_since is not None and end > open_since else end}
-        for start, end in list(spans)[-_SPANS:]
-    ]
+def event(row: Row) -> TicketEvent:
+    """The event of a row."""
+    return cast(TicketEvent, {name: row[name] for name in _EVENT_COLUMNS})
 
 
 def tag_terms(tags: JsonText) -> list[str]:
-    """What a ticket's tags are found by: each string of the array, or each name of the object.
+    """The index terms of a ticket's tags: each string of the array, or each name of the object.
 
-    Cut where PostgreSQL takes no longer word; the `#` keeps them apart from the words of texts.
+    Cut to a length that PostgreSQL accepts; the `#` keeps them apart from the words of texts.
     """
-    return [f"#{tag[:_TAG_LENGTH]}" for tag in jsontext.parse(tags.text.encode())]
+    return [f"#{tag[:_MAX_TAG_LENGTH]}" for tag in jsontext.parse(tags.text.encode())]

@@ -1,11 +1,10 @@
-"""Tenants of the helpdesk that promise service levels, and time that passes for their tickets."""
+"""Tenants of the helpdesk with SLA policies, and time that passes for their tickets."""
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
-from uuid import uuid4
 
 import psycopg
 
@@ -13,10 +12,10 @@ from service.directory import METADATA
 from service.helpdesk.sla import notifier
 from service.settings import Settings
 from service.storage.database import Database
-from support.helpdesk import Door, create, update
+from support.helpdesk import Transport, create, new_tenant_id, update
 from support.system import Credential, World
 
-# What each tenant here promises, by names of ours. None is for priority `medium`.
+# The SLA policies of each tenant here, by names that the tests use. None is for priority `medium`.
 POLICIES: Mapping[str, Mapping[str, Any]] = {
     "urgent": {"priority": "urgent", "first_response_minutes": 20, "resolution_minutes": 240},
     "high": {"priority": "high", "applies_to": ["incident", "problem"], "resolution_minutes": 60},
@@ -24,15 +23,15 @@ POLICIES: Mapping[str, Mapping[str, Any]] = {
     "office": {"priority": "low", "resolution_minutes": 60, "business_hours_only": True, "applies_to": ["change"]},
     "old": {"priority": "low", "resolution_minutes": 60, "status": "inactive"},
 }
-# Time passes when every stamp of a ticket moves back.
+# Time passes for a ticket when every stamp of it moves back.
 STAMPS = "created_at updated_at paused_at due_at first_response_due_at resolved_at first_response_at sla_look_at"
 
-# Minutes pass (`unseen`: before anybody may tell); or a word for what happens; or a change by PATCH, with names of
-# policies, and a `due_at` in minutes since the ticket's creation.
+# Minutes that pass (`unseen`: before the notifier may look at the ticket); or a word for what happens; or a change by
+# PATCH, with names of policies, and a `due_at` in minutes since the ticket's creation.
 Step = int | dict[str, Any] | str
 Rows = Callable[..., list[tuple[Any, ...]]]
-# A tenant, and what it has of the policies above.
-Founded = tuple[str, Mapping[str, Any]]
+# A tenant's id, and its policies by the names above.
+TenantPolicies = tuple[str, Mapping[str, Any]]
 
 URGENT, HIGH = {"priority": "urgent"}, {"priority": "high"}
 # 2026-03-06 is a Friday.
@@ -45,10 +44,10 @@ def instant(text: str) -> datetime:
 
 
 @dataclass
-class Desk:
-    """A tenant with the policies above."""
+class SlaTenant:
+    """A tenant with the policies above, at one transport."""
 
-    transport: Door
+    transport: Transport
     world: World
     database: Database
     rows: Rows
@@ -65,17 +64,17 @@ class Desk:
 
     async def create(self, **members: Any) -> Any:
         [(now,)] = self.rows("SELECT now()")
-        return await create(self.transport, self.person, **self._written(members, now))
+        return await create(self.transport, self.person, **self._body(members, now))
 
     async def change(self, ticket: Any, **changes: Any) -> Any:
-        written = self._written(changes, self.stamp(ticket, "created_at"))
-        return (await update(self.transport, self.agent, ticket, **written)).succeeded()
+        body = self._body(changes, self.stamp(ticket, "created_at"))
+        return (await update(self.transport, self.agent, ticket, **body)).succeeded()
 
     def stamp(self, ticket: Any, name: str) -> Any:
         [(stamp,)] = self.rows(f"SELECT {name} FROM helpdesk_tickets WHERE id = %s", ticket["id"])
         return stamp
 
-    def passes(self, ticket: Any, *, stamps: str = STAMPS, **time: float) -> None:
+    def pass_time(self, ticket: Any, *, stamps: str = STAMPS, **time: float) -> None:
         by = f"interval '{timedelta(**time).total_seconds()} seconds'"
         pauses, moves = (
             ", ".join(f"{name} = {name} - {by}" for name in names.split()) for names in ("started_at ended_at", stamps)
@@ -83,36 +82,36 @@ class Desk:
         first = f"WITH pauses AS (UPDATE helpdesk_pauses SET {pauses} WHERE ticket_id = %s)"
         self.rows(f"{first} UPDATE helpdesk_tickets SET {moves} WHERE id = %s", ticket["id"], ticket["id"])
 
-    async def tell(self, ticket: Any) -> None:
-        """What the service does every few seconds. If it is at that right now, it is waited for."""
+    async def emit(self, ticket: Any) -> None:
+        """What the service does every few seconds. If it does it right now, wait for it."""
         await notifier.emit_due_events(self.database)
         self.rows("SELECT 1 FROM helpdesk_tickets WHERE id = %s FOR UPDATE", ticket["id"])
 
     async def play(self, ticket: Any, steps: Sequence[Step]) -> None:
         for step in steps:
             if isinstance(step, int):
-                self.passes(ticket, minutes=step)
+                self.pass_time(ticket, minutes=step)
             elif isinstance(step, dict):
                 await self.change(ticket, **step)
             elif step.startswith("unseen "):
                 stamps = STAMPS.removesuffix(" sla_look_at")
-                self.passes(ticket, stamps=stamps, minutes=int(step.removeprefix("unseen ")))
-            elif step == "tell":
-                await self.tell(ticket)
+                self.pass_time(ticket, stamps=stamps, minutes=int(step.removeprefix("unseen ")))
+            elif step == "emit":
+                await self.emit(ticket)
             else:
                 operation, body = ("comment", {"body": "Hello"}) if step == "respond" else (step, None)
                 call = self.transport.call(f"helpdesk.{operation}", self.agent, path={"id": ticket["id"]}, body=body)
                 (await call).succeeded(201 if step == "respond" else 200)
 
-    async def promise(self, policy: str, **changes: Any) -> None:
+    async def change_policy(self, policy: str, **changes: Any) -> None:
         path = {"id": self.policies[policy]["id"]}
         (await self.transport.call("helpdesk.update_policy", self.agent, path=path, body=changes)).succeeded()
 
     async def sla(self, ticket: Any) -> Any:
         return (await self.transport.call("helpdesk.sla", self.person, path={"id": ticket["id"]})).succeeded()
 
-    async def told(self, ticket: Any) -> list[Any]:
-        """The SLA's part of the history."""
+    async def emitted(self, ticket: Any) -> list[Any]:
+        """The events of a ticket's history that its SLA emitted."""
         reply = await self.transport.call(
             "helpdesk.events", self.person, path={"id": ticket["id"]}, query={"limit": 100}
         )
@@ -120,28 +119,28 @@ class Desk:
         assert [event["version"] for event in events] == list(range(1, len(events) + 1))
         return [event for event in events if event["actor"] == "system"]
 
-    def _written(self, members: Mapping[str, Any], created_at: datetime) -> dict[str, Any]:
-        written = dict(members)
-        if written.get("sla_policy") in self.policies:
-            written["sla_policy"] = self.policies[written["sla_policy"]]["id"]
-        if isinstance(written.get("due_at"), int):
-            written["due_at"] = (created_at + timedelta(minutes=written["due_at"])).isoformat()
-        return written
-
     def minutes(self, ticket: Any, text: str | None) -> int | None:
-        """From its creation, to the nearest minute: calls take a moment, too."""
+        """An instant in minutes since the ticket's creation, rounded: calls take a moment, too."""
         if text is None:
             return None
         since: timedelta = instant(text) - self.stamp(ticket, "created_at")
         return round(since.total_seconds() / 60)
 
-    def name(self, policy_id: str | None) -> str | None:
+    def policy_name(self, policy_id: str | None) -> str | None:
         return None if policy_id is None else next(n for n, made in self.policies.items() if made["id"] == policy_id)
 
+    def _body(self, members: Mapping[str, Any], created_at: datetime) -> dict[str, Any]:
+        body = dict(members)
+        if body.get("sla_policy") in self.policies:
+            body["sla_policy"] = self.policies[body["sla_policy"]]["id"]
+        if isinstance(body.get("due_at"), int):
+            body["due_at"] = (created_at + timedelta(minutes=body["due_at"])).isoformat()
+        return body
 
-async def founded(transport: Door, world: World) -> Founded:
-    """A tenant with the policies."""
-    tenant_id = f"ten_{uuid4().hex}"
+
+async def create_tenant(transport: Transport, world: World) -> TenantPolicies:
+    """A new tenant with the policies above."""
+    tenant_id = new_tenant_id()
     agent = world.person("agent", tenant_id=tenant_id)
     bodies = {name: {"name": name, **members} for name, members in POLICIES.items()}
     calls = {name: await transport.call("helpdesk.create_policy", agent, body=body) for name, body in bodies.items()}
@@ -149,19 +148,19 @@ async def founded(transport: Door, world: World) -> Founded:
 
 
 @dataclass
-class Tools:
-    """What looks into the tickets of all tenants here."""
+class SlaLab:
+    """Looks into the tickets of all tenants, and runs the notifier."""
 
     world: World
     database: Database
     rows: Rows
 
-    def desk(self, transport: Door, tenant: Founded) -> Desk:
-        return Desk(transport, self.world, self.database, self.rows, *tenant)
+    def tenant(self, transport: Transport, tenant: TenantPolicies) -> SlaTenant:
+        return SlaTenant(transport, self.world, self.database, self.rows, *tenant)
 
 
 @asynccontextmanager
-async def tools_of(world: World) -> AsyncIterator[Tools]:
+async def open_sla_lab(world: World) -> AsyncIterator[SlaLab]:
     database = Database(Settings(database_url=world.database_url, pool_size=1), METADATA)
     await database.open()
     with psycopg.connect(world.database_url, autocommit=True) as connection:
@@ -170,5 +169,5 @@ async def tools_of(world: World) -> AsyncIterator[Tools]:
             cursor = connection.execute(sql, parameters)
             return cursor.fetchall() if cursor.description else []
 
-        yield Tools(world, database, rows)
+        yield SlaLab(world, database, rows)
     await database.close()

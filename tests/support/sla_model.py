@@ -1,4 +1,4 @@
-"""A slow model of the helpdesk's SLA: it counts minute by minute, and knows neither sla.py nor targets.py."""
+"""A slow model of the helpdesk's SLA: it counts minute by minute, and shares no code with service/helpdesk/sla."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 # A Thursday, so that weekends are near. Instants of the model are minutes since then.
 EPOCH = datetime(2026, 3, 5, 8, 0, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
-# Further than any due instant here, but one that never comes.
+# After any due instant here, but for one that never comes.
 END = 30 * 24 * 60
 
 
@@ -18,7 +18,7 @@ def instant(minute: int | None) -> datetime | None:
     return None if minute is None else EPOCH + minute * MINUTE
 
 
-# Time zone, hours of weekdays, holidays.
+# A time zone, hours of weekdays, holidays.
 Week = tuple[str, tuple[tuple[int, str, str], ...], tuple[str, ...]]
 WEEKS: Sequence[Week] = (
     ("UTC", tuple((day, "09:00", "17:00") for day in range(5)), ()),
@@ -31,14 +31,14 @@ WEEKS: Sequence[Week] = (
 
 @cache
 def opening(week: Week) -> bytes:
-    """For every minute whether the calendar is open."""
+    """Whether the calendar is open, for every minute."""
     zone, hours, holidays = ZoneInfo(week[0]), week[1], week[2]
 
     def is_open(minute: int) -> bool:
-        wall = (EPOCH + minute * MINUTE).astimezone(zone)
-        clock = wall.strftime("%H:%M")
-        within = any(day == wall.weekday() and start <= clock < end for day, start, end in hours)
-        return within and wall.date().isoformat() not in holidays
+        local = (EPOCH + minute * MINUTE).astimezone(zone)
+        clock = local.strftime("%H:%M")
+        within = any(day == local.weekday() and start <= clock < end for day, start, end in hours)
+        return within and local.date().isoformat() not in holidays
 
     return bytes(is_open(minute) for minute in range(END))
 
@@ -48,7 +48,7 @@ ALWAYS = bytes([1]) * END
 
 @dataclass
 class Policy:
-    """What a policy says now."""
+    """A policy, now."""
 
     id: str
     priority: str
@@ -91,14 +91,14 @@ class Ticket:
     pauses: list[tuple[int, int]] = field(default_factory=list)
     paused: int | None = None
     deleted: bool = False
-    told: set[tuple[str, str]] = field(default_factory=set)
+    emitted: set[tuple[str, str]] = field(default_factory=set)
     history: list[tuple[str, str | None]] = field(default_factory=lambda: [("ticket.created", None)])
 
     def opening(self, week: Week) -> bytes:
         return opening(week) if self.policy is not None and self.policy.business_hours_only else ALWAYS
 
     def counts(self, minutes: int | None, week: Week) -> int | None:
-        """The minute at which so many have counted, with the pauses that are over."""
+        """The minute at which so many have counted, with the pauses that have ended."""
         if minutes is None:
             return None
         is_open, left = self.opening(week), minutes
@@ -110,9 +110,9 @@ class Ticket:
                     return minute + 1
         return None
 
-    def settle(self, week: Week, *, anew: bool = False) -> None:
-        """Work out what is due; of a response that was given only when it is matched anew."""
-        if anew or self.response is None:
+    def settle(self, week: Week, *, new_policy: bool = False) -> None:
+        """Set the due instants; that of a first response that was given only for a new policy."""
+        if new_policy or self.response is None:
             self.first_due = None if self.policy is None else self.counts(self.policy.first_response_minutes, week)
         if not self.due_given:
             self.due = None if self.policy is None else self.counts(self.policy.resolution_minutes, week)
@@ -130,7 +130,7 @@ class Ticket:
         return targets
 
     def events(self, week: Week) -> dict[tuple[str, str], int]:
-        """The events of its targets with their minutes, as far as these are known."""
+        """The events of its targets with their minutes, where these are known."""
         found: dict[tuple[str, str], int] = {}
         for name, target in self.targets(week).items():
             if target.due is None:
@@ -147,28 +147,28 @@ class Ticket:
             }
         return found
 
-    def forget(self, week: Week, now: int) -> None:
-        """What was told and lies ahead again is as good as untold."""
+    def drop_stale(self, week: Week, now: int) -> None:
+        """An event that was emitted and moved into the future may be emitted again."""
         events = self.events(week)
-        self.told = {event for event in self.told if event in events and events[event] <= now}
+        self.emitted = {event for event in self.emitted if event in events and events[event] <= now}
 
-    def tell(self, week: Week, now: int) -> list[tuple[str, str]]:
-        """Which of its events are told, in their order."""
+    def due_events(self, week: Week, now: int) -> list[tuple[str, str]]:
+        """Which of its events the notifier emits now, in order."""
         if self.resolved is None:
             due = self.due
             self.settle(week)
             if self.due != due:
                 self.history.append(("ticket.updated", "system"))
-            self.forget(week, now)
+            self.drop_stale(week, now)
         events, targets = self.events(week), self.targets(week)
-        telling = []
+        due_events = []
         for name, kind in events:
             met = targets[name].met
-            # Nobody is warned of what is done.
+            # A target that was met emits no warning, and a breach only where it was met late.
             if met is None or (kind == "breached" and events[name, kind] < met):
-                telling.append((name, kind))
-        telling = [event for event in telling if event not in self.told and events[event] < now]
-        return sorted(telling, key=lambda event: events[event])
+                due_events.append((name, kind))
+        due_events = [event for event in due_events if event not in self.emitted and events[event] < now]
+        return sorted(due_events, key=lambda event: events[event])
 
 
 def standing(ticket: Ticket, target: Target, now: int) -> dict[str, Any]:
@@ -183,7 +183,9 @@ def standing(ticket: Ticket, target: Target, now: int) -> dict[str, Any]:
     still = min((start for start, end in pauses if end > until), default=until)
     due = target.due
     is_breached = due is not None and due < until and due <= still
-    ahead = None if due is None else sum(target.opening[minute] for minute in range(max(still, ticket.created), due))
+    remaining = (
+        None if due is None else sum(target.opening[minute] for minute in range(max(still, ticket.created), due))
+    )
     return {
         "target_minutes": target.minutes,
         "due_at": instant(due),
@@ -191,7 +193,7 @@ def standing(ticket: Ticket, target: Target, now: int) -> dict[str, Any]:
         "is_breached": is_breached,
         "breached_at": instant(due) if is_breached else None,
         "elapsed_seconds": 60 * len(counted),
-        "remaining_seconds": None if ahead is None else 60 * ahead,
+        "remaining_seconds": None if remaining is None else 60 * remaining,
         "counted": runs(counted),
         "paused": [
             {"start": instant(start), "end": None if end == END and target.met is None else instant(min(end, until))}
@@ -201,7 +203,7 @@ def standing(ticket: Ticket, target: Target, now: int) -> dict[str, Any]:
 
 
 def runs(minutes: Sequence[int]) -> list[dict[str, datetime | None]]:
-    """Spans of minutes that follow each other."""
+    """The spans of consecutive minutes."""
     there = set(minutes)
     starts = (minute for minute in minutes if minute - 1 not in there)
     ends = (minute + 1 for minute in minutes if minute + 1 not in there)

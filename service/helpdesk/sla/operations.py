@@ -1,37 +1,45 @@
-"""The use cases of service levels: policies, the calendar, what a ticket's SLA says, and telling when it is due."""
+"""The use cases of service levels: SLA policies, the calendar, and how a ticket's SLA stands."""
 
 import re
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 from pydantic import TypeAdapter
 from ulid import ULID
 
 from service import idempotency, jsontext, paging
 from service.errors import TicketError
-from service.helpdesk import views
+from service.helpdesk import lookup
 from service.helpdesk.commands import (
     CreateSlaPolicy,
     GetCalendar,
     GetSlaPolicy,
+    GetTicketSla,
     ListSlaPolicies,
     Type,
     UpdateCalendar,
     UpdateSlaPolicy,
 )
-from service.helpdesk.sla import queries
-from service.helpdesk.sla.ticket_clock import DEFAULT_COLUMNS, columns
-from service.operation import Call, View, operation
+from service.helpdesk.sla import queries, targets, views
+from service.helpdesk.sla.terms import DEFAULT_CALENDAR_COLUMNS, calendar_columns, terms_of
+from service.operation import Call, operation
 from service.storage.database import Connection
 from service.storage.statement import Row
 
 _BY_ID: TypeAdapter[tuple[str]] = TypeAdapter(tuple[str])
 _ID = re.compile(r"sla_[0-9A-HJKMNP-TV-Z]{26}")
-# What a policy's tickets go by.
-_PROMISES = ("first_response_minutes", "resolution_minutes", "business_hours_only")
+
+
+@operation(GetTicketSla, one_statement=True)
+async def get_ticket_sla(connection: Connection, call: Call, command: GetTicketSla) -> views.TicketSla:
+    """Explain how a ticket's SLA stands."""
+    key = lookup.ticket_key(call, command.path.id)
+    ticket = lookup.found(await connection.one(queries.get_ticket_and_terms(frozenset(key)), key))
+    terms = terms_of(ticket)
+    return views.ticket_sla(ticket, targets.standings(ticket, terms), terms)
 
 
 @operation(ListSlaPolicies, one_statement=True)
-async def list_sla_policies(connection: Connection, call: Call, command: ListSlaPolicies) -> View:
+async def list_sla_policies(connection: Connection, call: Call, command: ListSlaPolicies) -> views.SlaPolicyPage:
     """A page of the tenant's SLA policies, newest first."""
     query, tenant = command.query, _tenant(call)
     given = {} if query.status is None else {"status": query.status}
@@ -46,88 +54,88 @@ async def list_sla_policies(connection: Connection, call: Call, command: ListSla
 
 
 @operation(GetSlaPolicy, one_statement=True)
-async def get_sla_policy(connection: Connection, call: Call, command: GetSlaPolicy) -> View:
+async def get_sla_policy(connection: Connection, call: Call, command: GetSlaPolicy) -> views.SlaPolicy:
     """Read one SLA policy."""
-    return views.policy(_found(await connection.one(queries.GET_POLICY, _policy_named(call, command.path.id))))
+    return views.policy(_found(await connection.one(queries.GET_POLICY, _policy_key(call, command.path.id))))
 
 
 @operation(CreateSlaPolicy)
-async def create_sla_policy(connection: Connection, call: Call, command: CreateSlaPolicy) -> View:
+async def create_sla_policy(connection: Connection, call: Call, command: CreateSlaPolicy) -> views.SlaPolicy:
     """Create an SLA policy, once for each idempotency key."""
 
-    async def act(connection: Connection) -> View:
-        named = {**_tenant(call), "id": f"sla_{ULID()}"}
-        values = {**vars(command.body), **named, "actor": call.caller.subject}
+    async def run(connection: Connection) -> views.SlaPolicy:
+        key = {**_tenant(call), "id": f"sla_{ULID()}"}
+        values = {**vars(command.body), **key, "actor": call.caller.subject}
         policy = _found(await connection.one(queries.CREATE_POLICY, values))
         await _activate(connection, policy)
         return views.policy(policy)
 
     scope = f"helpdesk SLA policies:{jsontext.dump([call.caller.tenant_id, call.caller.subject]).decode()}"
-    return await idempotency.replay_or_run(connection, call, scope, [], act)
+    return cast(views.SlaPolicy, await idempotency.replay_or_run(connection, call, scope, [], run))
 
 
 @operation(UpdateSlaPolicy)
-async def update_sla_policy(connection: Connection, call: Call, command: UpdateSlaPolicy) -> View:
-    """Change an SLA policy; the clocks of its tickets are set anew."""
-    named = _policy_named(call, command.path.id)
-    before = _found(await connection.one(queries.LOCK_POLICY, named))
+async def update_sla_policy(connection: Connection, call: Call, command: UpdateSlaPolicy) -> views.SlaPolicy:
+    """Change an SLA policy; with other targets the clocks of its unresolved tickets are set again."""
+    key = _policy_key(call, command.path.id)
+    before = _found(await connection.one(queries.LOCK_POLICY, key))
     changes = {name: getattr(command.body, name) for name in command.body.model_fields_set}
-    values = {**before, **changes, **named, "actor": call.caller.subject}
+    values = {**before, **changes, **key, "actor": call.caller.subject}
     policy = _found(await connection.one(queries.UPDATE_POLICY, values))
-    await connection.all(queries.DEACTIVATE, named)
+    await connection.all(queries.DEACTIVATE, key)
     await _activate(connection, policy)
-    if any(policy[name] != before[name] for name in _PROMISES):
-        await connection.all(queries.LOOK_AGAIN_AT_POLICY, named)
+    if any(policy[name] != before[name] for name in targets.Policy._fields):
+        await connection.all(queries.RESCHEDULE_POLICY, key)
     return views.policy(policy)
 
 
 @operation(GetCalendar, one_statement=True)
-async def get_calendar(connection: Connection, call: Call, command: GetCalendar) -> View:
+async def get_calendar(connection: Connection, call: Call, command: GetCalendar) -> views.Calendar:
     """Read the tenant's calendar."""
     row = await connection.one(queries.GET_CALENDAR, _tenant(call))
     if row is None:
-        row = {**_tenant(call), **DEFAULT_COLUMNS, "updated_at": None, "updated_by": None}
+        row = {**_tenant(call), **DEFAULT_CALENDAR_COLUMNS, "updated_at": None, "updated_by": None}
     return views.calendar(row)
 
 
 @operation(UpdateCalendar)
-async def update_calendar(connection: Connection, call: Call, command: UpdateCalendar) -> View:
-    """Change the tenant's calendar; the clocks of tickets that go by business hours are set anew."""
+async def update_calendar(connection: Connection, call: Call, command: UpdateCalendar) -> views.Calendar:
+    """Change the tenant's calendar; the clocks of unresolved tickets that count business hours are set again."""
     values = {
         **_tenant(call),
-        **columns(command.body),
+        **calendar_columns(command.body),
         "changed": list(command.body.model_fields_set),
         "actor": call.caller.subject,
     }
     (calendar,) = await connection.all(queries.SET_CALENDAR, values)
-    await connection.all(queries.LOOK_AGAIN_AT_BUSINESS_HOURS, _tenant(call), commit=True)
+    await connection.all(queries.RESCHEDULE_BUSINESS_HOURS, _tenant(call), commit=True)
     return views.calendar(calendar)
 
 
 async def _activate(connection: Connection, policy: Row) -> None:
-    """Make a policy the one for its priority and its types, if it is active."""
+    """Make an active policy the one for its priority and its types; nothing for an inactive one."""
     if policy["status"] == "active":
-        # In one order, so that those who want the same types wait for each other and nobody for ever.
+        # Sorted, so that concurrent requests for the same types wait for each other without a deadlock.
         types = policy["applies_to"] or get_args(Type)
-        named = {name: policy[name] for name in ("tenant_id", "id")}
-        await connection.all(queries.ACTIVATE, {**named, "types": sorted(types)})
+        key = {name: policy[name] for name in ("tenant_id", "id")}
+        await connection.all(queries.ACTIVATE, {**key, "types": sorted(types)})
 
 
 def _tenant(call: Call) -> dict[str, Any]:
     return {"tenant_id": call.caller.tenant_id}
 
 
-def _policy_named(call: Call, policy_id: str) -> dict[str, Any]:
+def _policy_key(call: Call, policy_id: str) -> dict[str, Any]:
     if not _ID.fullmatch(policy_id):
-        raise _no_policy()
+        raise _policy_not_found()
     return {**_tenant(call), "id": policy_id}
 
 
 def _found(policy: Row | None) -> Row:
     if policy is None:
-        raise _no_policy()
+        raise _policy_not_found()
     return policy
 
 
-def _no_policy() -> TicketError:
+def _policy_not_found() -> TicketError:
     return TicketError("not_found", "SLA policy not found")

@@ -1,4 +1,4 @@
-"""Every SQL statement of service levels: what callers ask within one tenant, and what goes on in the background."""
+"""Every SQL statement of service levels: those of callers within one tenant, and those of the notifier for all."""
 
 from functools import lru_cache
 from typing import Any
@@ -34,21 +34,21 @@ from service.storage.scope import EVERYONE
 from service.storage.statement import Statement, bound, mine, parameter
 
 tickets, policies, calendars = tables.tickets, tables.policies, tables.calendars
-_POLICY = tuple(column.name for column in policies.c)
-_CALENDAR = ("time_zone", "hours", "holidays")
+_POLICY_COLUMNS = tuple(column.name for column in policies.c)
+_CALENDAR_COLUMNS = ("time_zone", "hours", "holidays")
 
 
 def _terms(tenant_id: ColumnElement[Any], ticket_id: ColumnElement[Any]) -> tuple[ColumnElement[Any], ...]:
-    """What a ticket's clock goes by: now, its policy, its tenant's calendar, its pauses (targets.py, Terms)."""
+    """The columns of a ticket's terms: now, its policy, its tenant's calendar, its pauses (targets.py, Terms)."""
     pauses = tables.pauses
-    mine = (pauses.c.tenant_id == tenant_id, pauses.c.ticket_id == ticket_id)
+    of_ticket = (pauses.c.tenant_id == tenant_id, pauses.c.ticket_id == ticket_id)
     return (
         func.now().label("now"),
-        *(policies.c[name].label(f"policy_{name}") for name in _POLICY),
-        *(calendars.c[name] for name in _CALENDAR),
+        *(policies.c[name].label(f"policy_{name}") for name in _POLICY_COLUMNS),
+        *(calendars.c[name] for name in _CALENDAR_COLUMNS),
         *(
             select(func.array_agg(aggregate_order_by(column, pauses.c.started_at)))
-            .where(*mine)
+            .where(*of_ticket)
             .scalar_subquery()
             .label(name)
             for name, column in (("paused_from", pauses.c.started_at), ("paused_until", pauses.c.ended_at))
@@ -59,7 +59,7 @@ def _terms(tenant_id: ColumnElement[Any], ticket_id: ColumnElement[Any]) -> tupl
 def _sla_terms() -> Statement:
     """The terms of a ticket with a policy, or with the active one for a priority and a type where `policy_id` is null.
 
-    Always one row; its `policy_id` is null without a policy. As no policy has the id "", that one asks for none.
+    Always one row; its `policy_id` is null without a policy. No policy has the id "", so that id stands for none.
     """
     tenant_id, active = parameter(tickets.c.tenant_id), tables.active_policies
     match = select(active.c.policy_id).where(
@@ -78,8 +78,8 @@ SLA_TERMS = _sla_terms()
 
 
 def _with_terms() -> Select[Any]:
-    mine = and_(policies.c.tenant_id == tickets.c.tenant_id, policies.c.id == tickets.c.sla_policy)
-    joined = tickets.outerjoin(policies, mine).outerjoin(calendars, calendars.c.tenant_id == tickets.c.tenant_id)
+    of_ticket = and_(policies.c.tenant_id == tickets.c.tenant_id, policies.c.id == tickets.c.sla_policy)
+    joined = tickets.outerjoin(policies, of_ticket).outerjoin(calendars, calendars.c.tenant_id == tickets.c.tenant_id)
     return select(tickets, *_terms(tickets.c.tenant_id, tickets.c.id)).select_from(joined)
 
 
@@ -89,24 +89,27 @@ def get_ticket_and_terms(by: frozenset[str]) -> Statement:
     return Statement(_with_terms().where(*queries.found_by(by)), scope=queries.scope_of(by))
 
 
-# Of all tenants: tickets whose SLA may have something to tell, locked; nobody else is at work on them. (Their terms are
-# read once they are: a pause may have been written while this statement waited.)
+# Of all tenants: tickets whose SLA may have an event to emit, locked, and skipped by other processes. (Their terms are
+# read once they are locked: a pause may have been written while this statement waited.)
 DUE_TICKETS = Statement(
     select(tickets)
     .where(tickets.c.sla_look_at < func.now(), not_(tickets.c.is_deleted))
     .order_by(tickets.c.sla_look_at)
     .limit(bindparam("rows", type_=Integer))
     .with_for_update(skip_locked=True),
-    scope=EVERYONE("the background keeps the clocks of all tenants"),
+    scope=EVERYONE("the notifier emits the events of all tenants"),
 )
 
 
-def _tell(**more: ColumnElement[Any]) -> Statement:
-    """The statement that appends an event of a locked ticket's SLA, with what `more` it changes."""
+def _emit(**more: ColumnElement[Any]) -> Statement:
+    """The statement that appends an event of a locked ticket's SLA and stores its schedule.
+
+    `more` are further columns of the ticket to set.
+    """
     ticket = (
         update(tickets)
-        .where(*queries.ONE)
-        .values({**bound(tickets, *_LOOK), **more, **events.next_version(tickets)})
+        .where(*queries.LOCKED_TICKET)
+        .values({**bound(tickets, *_SCHEDULE), **more, **events.next_version(tickets)})
         .returning(tickets)
         .cte("ticket")
     )
@@ -115,31 +118,29 @@ def _tell(**more: ColumnElement[Any]) -> Statement:
     return Statement(select(ticket.c.id).add_cte(event), scope=TENANT)
 
 
-_LOOK = ("first_response_due_at", "sla_emitted", "sla_look_at")
-TELL = _tell()
-SET_DUE = _tell(
+_SCHEDULE = ("first_response_due_at", "sla_emitted", "sla_look_at")
+EMIT = _emit()
+MOVE_DUE = _emit(
     due_at=parameter(tickets.c.due_at),
     updated_at=events.next_instant(tickets.c.updated_at),
     updated_by=bindparam("actor", type_=Text),
 )
-# Nothing that anyone is told.
-SET_LOOK = Statement(
-    update(tickets).where(*queries.ONE).values(bound(tickets, *_LOOK)).returning(tickets.c.id),
+# Without an event: nothing that a caller sees has changed.
+SET_SCHEDULE = Statement(
+    update(tickets).where(*queries.LOCKED_TICKET).values(bound(tickets, *_SCHEDULE)).returning(tickets.c.id),
     scope=TENANT,
 )
 
-_POLICY_GIVEN = tuple(PolicyMembers.model_fields)
-_policy = (
+_POLICY_MEMBERS = tuple(PolicyMembers.model_fields)
+_ONE_POLICY = (
     *mine(policies),
     policies.c.id == bindparam("id", type_=Text),
 )
-
-
 CREATE_POLICY = Statement(
     insert(policies)
     .values(
         {
-            **bound(policies, "tenant_id", "id", *_POLICY_GIVEN),
+            **bound(policies, "tenant_id", "id", *_POLICY_MEMBERS),
             "created_by": bindparam("actor", type_=Text),
             "updated_by": bindparam("actor", type_=Text),
         }
@@ -147,14 +148,14 @@ CREATE_POLICY = Statement(
     .returning(policies),
     scope=TENANT,
 )
-GET_POLICY = Statement(select(policies).where(*_policy), scope=TENANT)
-LOCK_POLICY = Statement(select(policies).where(*_policy).with_for_update(), scope=TENANT)
+GET_POLICY = Statement(select(policies).where(*_ONE_POLICY), scope=TENANT)
+LOCK_POLICY = Statement(select(policies).where(*_ONE_POLICY).with_for_update(), scope=TENANT)
 UPDATE_POLICY = Statement(
     update(policies)
-    .where(*_policy)
+    .where(*_ONE_POLICY)
     .values(
         {
-            **bound(policies, *_POLICY_GIVEN),
+            **bound(policies, *_POLICY_MEMBERS),
             "updated_at": events.next_instant(policies.c.updated_at),
             "updated_by": bindparam("actor", type_=Text),
         }
@@ -177,14 +178,14 @@ def list_policies(*, of_status: bool, after: bool) -> Statement:
 
 
 _active = tables.active_policies
-# It answers for every priority and type that it names, or none when it is not active any more.
+# Fails with `already_exists` when another policy is active for one of the types.
 ACTIVATE = Statement(
     insert(_active)
     .from_select(
         ["tenant_id", "priority", "type", "policy_id"],
         select(
             policies.c.tenant_id, policies.c.priority, func.unnest(bindparam("types", type_=ARRAY(Text))), policies.c.id
-        ).where(*_policy),
+        ).where(*_ONE_POLICY),
     )
     .returning(_active.c.type),
     scope=TENANT,
@@ -198,8 +199,8 @@ GET_CALENDAR = Statement(select(calendars).where(*mine(calendars)), scope=TENANT
 
 
 def _set_calendar() -> Statement:
-    """The statement that keeps what is said of the calendar, and of what is not, what there was, or the default."""
-    given = {name: bindparam(name, type_=calendars.c[name].type) for name in _CALENDAR}
+    """The statement that sets the members of a calendar named in `changed`; others stay, or get their defaults."""
+    given = bound(calendars, *_CALENDAR_COLUMNS)
     actor = bindparam("actor", type_=Text)
     first = upsert(calendars).values({"tenant_id": parameter(tickets.c.tenant_id), **given, "updated_by": actor})
     changes = {
@@ -210,7 +211,7 @@ def _set_calendar() -> Statement:
             ),
             else_=calendars.c[name],
         )
-        for name in _CALENDAR
+        for name in _CALENDAR_COLUMNS
     }
     stamps = {"updated_at": events.next_instant(calendars.c.updated_at), "updated_by": actor}
     return Statement(
@@ -222,8 +223,8 @@ def _set_calendar() -> Statement:
 SET_CALENDAR = _set_calendar()
 
 
-def _look_again(*of: ColumnElement[bool]) -> Statement:
-    """The statement that has the clocks of a tenant's unresolved tickets worked out again, soon."""
+def _reschedule(*of: ColumnElement[bool]) -> Statement:
+    """The statement that has the notifier set the clocks of a tenant's unresolved tickets again, soon."""
     return Statement(
         update(tickets)
         .where(
@@ -239,5 +240,5 @@ def _look_again(*of: ColumnElement[bool]) -> Statement:
     )
 
 
-LOOK_AGAIN_AT_POLICY = _look_again(policies.c.id == bindparam("id", type_=Text))
-LOOK_AGAIN_AT_BUSINESS_HOURS = _look_again(policies.c.business_hours_only)
+RESCHEDULE_POLICY = _reschedule(policies.c.id == bindparam("id", type_=Text))
+RESCHEDULE_BUSINESS_HOURS = _reschedule(policies.c.business_hours_only)

@@ -1,6 +1,6 @@
-"""What an SLA asks of a ticket: when its targets are due, which of its events are to be told and when. Pure.
+"""The targets of a ticket's SLA: when they are due, how they stand, and which events they emit and when. Pure.
 
-A ticket here is its row; of it count the stamps, the instants due, and what was told (tables.py).
+A ticket here is its row: its stamps, its due instants, and which events were emitted (tables.py).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,16 +11,17 @@ from typing import Any, Literal, NamedTuple
 from service.helpdesk.sla import clock as sla
 from service.helpdesk.sla.clock import Calendar, Pause, Standing
 
-Target = Literal["first_response", "resolution"]
+TargetName = Literal["first_response", "resolution"]
 
-# Of counted time: who has four hours or more is told an hour before, who has less when three quarters of it are over.
+# A target of four hours or more is due soon an hour of counted time before it is due; a shorter one once three quarters
+# of its time have counted.
 _SOON_MINUTES = 60
-_SOON_PART = 4
+_SOON_FRACTION = 4
 _FIRST_INSTANT = datetime.min.replace(tzinfo=UTC)
 
 
 class Policy(NamedTuple):
-    """What a policy promises; None where it promises nothing."""
+    """The targets of a policy, in minutes; None where it has no such target."""
 
     first_response_minutes: int | None
     resolution_minutes: int
@@ -29,7 +30,7 @@ class Policy(NamedTuple):
 
 @dataclass(frozen=True)
 class Terms:
-    """What decides beside the ticket itself; `pauses` are those that are over."""
+    """What a ticket's SLA depends on beside the ticket itself; `pauses` are those that have ended."""
 
     now: datetime
     policy: Policy | None
@@ -42,112 +43,111 @@ class Terms:
         return self.calendar if self.policy is not None and self.policy.business_hours_only else None
 
     def due(self, ticket: Mapping[str, Any], minutes: int | None) -> datetime | None:
-        """When so many minutes have counted since the ticket was created. In an open pause that stands still."""
+        """When so many minutes have counted since the ticket was created, as if an open pause were none."""
         return None if minutes is None else sla.due_at(ticket["created_at"], minutes, self.pauses, self.clock)
 
 
-class Told(NamedTuple):
-    """One event of a ticket's SLA: what of which target, the instant it tells of, and when the target is due."""
+class SlaEvent(NamedTuple):
+    """One event of a ticket's SLA: its target, what happens to it and at which instant, and when the target is due."""
 
-    target: Target
+    target: TargetName
     kind: Literal["due_soon", "breached"]
     at: datetime
     due_at: datetime
 
     @property
     def name(self) -> str:
-        """What is kept of it once it was told."""
+        """What `sla_emitted` of the ticket holds once it was emitted."""
         return f"{self.target}.{self.kind}"
 
 
-class Outlook(NamedTuple):
-    """Which events were told and still hold, by their names, and which are to be told, the first one first."""
+class Schedule(NamedTuple):
+    """The events of a ticket: the names of those emitted that still hold, and those to emit, earliest first."""
 
-    told: list[str]
-    ahead: list[Told]
+    emitted: list[str]
+    upcoming: list[SlaEvent]
 
 
-class Promise(NamedTuple):
-    """One target of a ticket; `minutes` is None where its instant was given, and no clock leads to it."""
+class Target(NamedTuple):
+    """One target of a ticket; `minutes` is None where a caller gave `due_at`: then no clock leads to it."""
 
-    target: Target
+    name: TargetName
     minutes: int | None
     due_at: datetime | None
     met_at: datetime | None
 
 
-def dues(ticket: Mapping[str, Any], terms: Terms, *, anew: bool) -> dict[str, datetime | None]:
-    """When the targets of a ticket are due; left out is a resolution that is due as it was said.
+def due_instants(ticket: Mapping[str, Any], terms: Terms, *, new_policy: bool) -> dict[str, datetime | None]:
+    """When the targets of a ticket are due; without a resolution whose `due_at` a caller gave.
 
-    Not `anew`, a response that was given is left out too: no pause or hours after it have a say.
+    Unless the ticket has a `new_policy`, also without a first response that was given: later pauses and hours do not
+    move it.
     """
     policy = terms.policy
-    found = {}
-    if anew or ticket["first_response_at"] is None:
-        found["first_response_due_at"] = terms.due(ticket, policy and policy.first_response_minutes)
+    instants = {}
+    if new_policy or ticket["first_response_at"] is None:
+        instants["first_response_due_at"] = terms.due(ticket, policy and policy.first_response_minutes)
     if not ticket["due_at_given"]:
-        found["due_at"] = terms.due(ticket, policy and policy.resolution_minutes)
-    return found
+        instants["due_at"] = terms.due(ticket, policy and policy.resolution_minutes)
+    return instants
 
 
-def outlook(ticket: Mapping[str, Any], terms: Terms) -> Outlook:
-    """What was told of a ticket and what is to be; nothing is told twice while it holds."""
-    told, ahead = [], []
-    for promise in _promises(ticket, terms):
-        for event in _events(ticket, terms, promise):
+def schedule(ticket: Mapping[str, Any], terms: Terms) -> Schedule:
+    """Which events of a ticket were emitted and which are to come; none is emitted twice while it holds."""
+    emitted, upcoming = [], []
+    for target in _targets(ticket, terms):
+        for event in _events(ticket, terms, target):
             if event.name in ticket["sla_emitted"] and event.at <= terms.now:
-                told.append(event.name)
-            # Nobody is warned of what is done.
-            elif promise.met_at is None or (event.kind == "breached" and event.at < promise.met_at):
-                ahead.append(event)
-    return Outlook(told, sorted(ahead, key=lambda event: event.at))
+                emitted.append(event.name)
+            # A target that was met emits no warning, and a breach only where it was met late.
+            elif target.met_at is None or (event.kind == "breached" and event.at < target.met_at):
+                upcoming.append(event)
+    return Schedule(emitted, sorted(upcoming, key=lambda event: event.at))
 
 
-def standings(ticket: Mapping[str, Any], terms: Terms) -> Mapping[Target, tuple[Promise, Standing]]:
+def standings(ticket: Mapping[str, Any], terms: Terms) -> Mapping[TargetName, tuple[Target, Standing]]:
     """The targets that a ticket has, and how they stand."""
-    found: dict[Target, tuple[Promise, Standing]] = {}
-    for promise in _promises(ticket, terms):
-        # Whoever gives an instant means the clock on the wall.
-        is_given = promise.minutes is None
+    found: dict[TargetName, tuple[Target, Standing]] = {}
+    for target in _targets(ticket, terms):
+        # A `due_at` that was given means wall time: no calendar, no pauses.
+        is_given = target.minutes is None
         pauses, clock = ([], None) if is_given else (_pauses(ticket, terms), terms.clock)
-        standing = sla.explain(
-            ticket["created_at"], promise.due_at, pauses, clock, met_at=promise.met_at, now=terms.now
-        )
-        found[promise.target] = promise, standing
+        standing = sla.explain(ticket["created_at"], target.due_at, pauses, clock, met_at=target.met_at, now=terms.now)
+        found[target.name] = target, standing
     return found
 
 
-def _promises(ticket: Mapping[str, Any], terms: Terms) -> Iterator[Promise]:
+def _targets(ticket: Mapping[str, Any], terms: Terms) -> Iterator[Target]:
     policy, resolved_at = terms.policy, ticket["resolved_at"]
     if policy is not None and policy.first_response_minutes is not None:
+        # A ticket that is resolved no longer waits for a first response.
         stamps = [stamp for stamp in (ticket["first_response_at"], resolved_at) if stamp is not None]
-        # Nobody waits for a response to what is resolved.
         met_at = min(stamps, default=None)
-        yield Promise("first_response", policy.first_response_minutes, ticket["first_response_due_at"], met_at)
+        yield Target("first_response", policy.first_response_minutes, ticket["first_response_due_at"], met_at)
     if ticket["due_at_given"]:
         if ticket["due_at"] is not None:
-            yield Promise("resolution", None, ticket["due_at"], resolved_at)
+            yield Target("resolution", None, ticket["due_at"], resolved_at)
     elif policy is not None:
-        yield Promise("resolution", policy.resolution_minutes, ticket["due_at"], resolved_at)
+        yield Target("resolution", policy.resolution_minutes, ticket["due_at"], resolved_at)
 
 
-def _events(ticket: Mapping[str, Any], terms: Terms, promise: Promise) -> Iterator[Told]:
+def _events(ticket: Mapping[str, Any], terms: Terms, target: Target) -> Iterator[SlaEvent]:
     """The events of a target whose instants are known."""
-    due_at = promise.due_at
+    due_at = target.due_at
     if due_at is None:
         return
-    if promise.minutes is None:
-        # The first instants that there are have none before them.
+    if target.minutes is None:
+        # The first instants that a datetime can hold have no hour before them.
         soon, paused_at = due_at - min(timedelta(minutes=_SOON_MINUTES), due_at - _FIRST_INSTANT), None
     else:
-        lead = min(_SOON_MINUTES, promise.minutes // _SOON_PART)
-        # The due instant is kept, so that a policy that changed meanwhile cannot put this one behind it.
-        soon = min(terms.due(ticket, max(promise.minutes - lead, 1)) or due_at, due_at)
+        lead = min(_SOON_MINUTES, target.minutes // _SOON_FRACTION)
+        # The due instant is stored: a policy that has changed since must not put the warning after it.
+        soon = min(terms.due(ticket, max(target.minutes - lead, 1)) or due_at, due_at)
         paused_at = ticket["paused_at"]
     if paused_at is None or soon <= paused_at:
-        yield Told(promise.target, "due_soon", soon, due_at)
+        yield SlaEvent(target.name, "due_soon", soon, due_at)
     if paused_at is None or due_at <= paused_at:
-        yield Told(promise.target, "breached", due_at, due_at)
+        yield SlaEvent(target.name, "breached", due_at, due_at)
 
 
 def _pauses(ticket: Mapping[str, Any], terms: Terms) -> list[Pause]:

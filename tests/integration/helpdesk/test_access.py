@@ -1,16 +1,15 @@
-"""contracts/helpdesk.md at both transports: who may do what, whose tickets are seen, and by which names."""
+"""contracts/helpdesk.md at both transports: who may do what, which tickets a caller sees, and how they are named."""
 
 import asyncio
 from itertools import product
 from typing import Any
-from uuid import uuid4
 
 import pytest
-from support.helpdesk import TICKET, Door, create, numbers
+from support.helpdesk import TICKET, Transport, create, new_tenant_id, numbers
 from support.system import Credential, World
 from support.transports import Grpc, Reply, Rest
 
-# One request of each operation, and the scopes of which one is needed.
+# One request of each operation, and the scopes, any one of which it needs.
 OPERATIONS: dict[str, tuple[Any, set[str]]] = {
     "helpdesk.list": (None, {"read", "agent"}),
     "helpdesk.get": (None, {"read", "agent"}),
@@ -22,11 +21,7 @@ ON_ONE_TICKET = ("helpdesk.get", "helpdesk.update", "helpdesk.close")
 ALL = ("read", "write", "agent")
 
 
-def tenant() -> str:
-    return f"ten_{uuid4().hex}"
-
-
-async def call(transport: Door, operation: str, person: Credential, id_or_number: str) -> Reply:
+async def call(transport: Transport, operation: str, person: Credential, id_or_number: str) -> Reply:
     path = {"id": id_or_number} if operation in ON_ONE_TICKET else None
     return await transport.call(operation, person, path=path, body=OPERATIONS[operation][0])
 
@@ -36,8 +31,10 @@ async def call(transport: Door, operation: str, person: Credential, id_or_number
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 @pytest.mark.parametrize("scope", ["helpdesk:read", "helpdesk:write", "helpdesk:agent", "tickets:read", "", None])
-async def test_each_operation_needs_its_scope(transport: Door, world: World, operation: str, scope: str | None) -> None:
-    tenant_id = tenant()
+async def test_each_operation_needs_its_scope(
+    transport: Transport, world: World, operation: str, scope: str | None
+) -> None:
+    tenant_id = new_tenant_id()
     made = await create(transport, world.person("write", tenant_id=tenant_id))
     credential = world.issuer.bearer("per_1", tenant_id=tenant_id, scope=scope)
     reply = await call(transport, operation, credential, made["id"])
@@ -50,7 +47,7 @@ async def test_each_operation_needs_its_scope(transport: Door, world: World, ope
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
-async def test_a_token_needs_a_tenant(transport: Door, world: World, operation: str) -> None:
+async def test_a_token_needs_a_tenant(transport: Transport, world: World, operation: str) -> None:
     scope = " ".join(f"helpdesk:{name}" for name in ALL)
     for tenant_id in (None, "", 17):
         credential = world.issuer.bearer("per_1", tenant_id=tenant_id, scope=scope)
@@ -66,16 +63,16 @@ async def test_a_token_needs_a_tenant(transport: Door, world: World, operation: 
         ("per_submitter", ("read", "write"), True),
         ("per_other", ("read", "write"), False),
         ("per_assigned", ("read", "write"), False),
-        # Who created it for someone else has not submitted it.
+        # Creating a ticket for someone else does not make its creator the submitter.
         ("per_creator", ("read", "write"), False),
         ("per_other", ("agent",), True),
         ("per_creator", ("write", "agent"), True),
     ],
 )
-async def test_writers_change_what_they_submitted_and_agents_change_all(
-    transport: Door, world: World, operation: str, sub: str, scopes: tuple[str, ...], allowed: bool
+async def test_writers_change_their_own_tickets_and_agents_all(
+    transport: Transport, world: World, operation: str, sub: str, scopes: tuple[str, ...], allowed: bool
 ) -> None:
-    tenant_id = tenant()
+    tenant_id = new_tenant_id()
     creator = world.person(*ALL, tenant_id=tenant_id, sub="per_creator")
     made = await create(transport, creator, submitted_by_id="per_submitter", assigned_to_id="per_assigned")
     assert (made["created_by"], made["submitted_by_id"]) == ("per_creator", "per_submitter")
@@ -89,8 +86,8 @@ async def test_writers_change_what_they_submitted_and_agents_change_all(
         assert now == made
 
 
-async def test_readers_see_what_others_submitted(transport: Door, world: World) -> None:
-    tenant_id = tenant()
+async def test_readers_see_tickets_of_others(transport: Transport, world: World) -> None:
+    tenant_id = new_tenant_id()
     made = await create(transport, world.person("write", tenant_id=tenant_id))
     reader = world.person("read", tenant_id=tenant_id, sub="per_2")
     assert (await call(transport, "helpdesk.get", reader, made["id"])).succeeded() == made
@@ -100,22 +97,22 @@ async def test_readers_see_what_others_submitted(transport: Door, world: World) 
 # Tenants, applications, deleted tickets
 
 
-async def test_an_application_is_stamped_on_what_it_creates(transport: Door, world: World) -> None:
-    tenant_id = tenant()
+async def test_a_ticket_created_by_an_application_has_its_app_id(transport: Transport, world: World) -> None:
+    tenant_id = new_tenant_id()
     application = world.person("write", tenant_id=tenant_id, app_id="app_1")
     made = await create(transport, application)
     assert (made["app_id"], made["tenant_id"]) == ("app_1", tenant_id)
     person = world.person(*ALL, tenant_id=tenant_id)
     assert (await call(transport, "helpdesk.get", person, made["id"])).succeeded() == made
-    # Who changes it does not take it over.
+    # A change by a person does not take it from its application.
     assert (await call(transport, "helpdesk.update", person, made["id"])).succeeded()["app_id"] == "app_1"
     own = await create(transport, person)
     assert own.get("app_id") is None
     assert ("app_id" in own) == (transport.name == "grpc")
 
 
-async def test_a_person_sees_the_whole_tenant_and_an_application_its_own(transport: Door, world: World) -> None:
-    tenant_id = tenant()
+async def test_a_person_sees_the_whole_tenant_and_an_application_its_own(transport: Transport, world: World) -> None:
+    tenant_id = new_tenant_id()
     person = world.person(*ALL, tenant_id=tenant_id)
     one, two = (world.person(*ALL, tenant_id=tenant_id, app_id=app_id) for app_id in ("app_1", "app_2"))
     for credential in (person, one, two, one):
@@ -131,10 +128,10 @@ async def test_a_person_sees_the_whole_tenant_and_an_application_its_own(transpo
 
 @pytest.mark.parametrize("operation", ON_ONE_TICKET)
 @pytest.mark.parametrize("name", ["id", "number"])
-async def test_what_is_not_there_or_not_yours_is_not_found_alike(
-    transport: Door, world: World, operation: str, name: str
+async def test_missing_and_invisible_tickets_are_not_found_alike(
+    transport: Transport, world: World, operation: str, name: str
 ) -> None:
-    tenant_id = tenant()
+    tenant_id = new_tenant_id()
     person = world.person(*ALL, tenant_id=tenant_id)
     application = world.person(*ALL, tenant_id=tenant_id, app_id="app_1")
     missing = await call(transport, operation, person, "tkt_01ARZ3NDEKTSV4RRFFQ69G5FAV")
@@ -147,7 +144,7 @@ async def test_what_is_not_there_or_not_yours_is_not_found_alike(
     not_seen = [
         (person, deleted),
         (world.person(*ALL), of_person),
-        # Not even that it is someone else's is told.
+        # The answer does not reveal that it belongs to someone else.
         (world.person("read", "write", sub="per_2"), of_person),
         (world.person(*ALL, app_id="app_1"), of_application),
         (world.person(*ALL, tenant_id=tenant_id, app_id="app_2"), of_application),
@@ -182,7 +179,7 @@ CLAIMS = {
 
 
 async def test_stamps_in_a_body_are_ignored(rest: Rest, world: World) -> None:
-    tenant_id = tenant()
+    tenant_id = new_tenant_id()
     person = world.person(*ALL, tenant_id=tenant_id)
     plain, made = await create(rest, person), await create(rest, person, **CLAIMS)
     own = {"id": made["id"], "number": "TKT-0002", "created_at": made["created_at"], "updated_at": made["updated_at"]}
@@ -204,8 +201,8 @@ async def test_stamps_in_a_body_are_ignored(rest: Rest, world: World) -> None:
     assert (await create(rest, application, **CLAIMS))["app_id"] == "app_1"
 
 
-async def test_the_query_names_neither_tenant_nor_ticket(rest: Rest, world: World) -> None:
-    tenant_id = tenant()
+async def test_query_variables_cannot_name_a_tenant_or_a_ticket(rest: Rest, world: World) -> None:
+    tenant_id = new_tenant_id()
     person, stranger = world.person(*ALL, tenant_id=tenant_id), world.person(*ALL)
     made, other = await create(rest, person), await create(rest, person)
     query = {"tenant_id": tenant_id, "app_id": "app_1", "id": other["id"], "include": "all"}
@@ -217,14 +214,14 @@ async def test_the_query_names_neither_tenant_nor_ticket(rest: Rest, world: Worl
 # Numbers
 
 
-async def test_numbers_count_up_per_tenant(transport: Door, world: World) -> None:
+async def test_numbers_count_up_per_tenant(transport: Transport, world: World) -> None:
     one, two = world.person(*ALL), world.person(*ALL)
     made = [(await create(transport, person))["number"] for person in (one, two, one, one, two)]
     assert made == ["TKT-0001", "TKT-0001", "TKT-0002", "TKT-0003", "TKT-0002"]
 
 
-async def test_numbers_are_unique_and_without_gaps_whoever_asks_at_once(transport: Door, world: World) -> None:
-    tenant_id = tenant()
+async def test_numbers_are_unique_and_without_gaps_under_concurrency(transport: Transport, world: World) -> None:
+    tenant_id = new_tenant_id()
     people = [world.person("write", tenant_id=tenant_id, sub=f"per_{n}") for n in range(3)]
     bodies: list[Any] = [TICKET, {"title": ""}, TICKET, {**TICKET, "tags": 1}]
     requests = [transport.call("helpdesk.create", who, body=body) for who, body in product(people * 4, bodies)]
@@ -233,7 +230,7 @@ async def test_numbers_are_unique_and_without_gaps_whoever_asks_at_once(transpor
     assert made == [f"TKT-{n:04d}" for n in range(1, 25)]
 
 
-async def test_a_ticket_is_found_by_its_number(transport: Door, world: World) -> None:
+async def test_a_ticket_is_found_by_its_number(transport: Transport, world: World) -> None:
     person = world.person(*ALL)
     made = await create(transport, person)
     assert (await call(transport, "helpdesk.get", person, "TKT-0001")).succeeded() == made
@@ -243,8 +240,8 @@ async def test_a_ticket_is_found_by_its_number(transport: Door, world: World) ->
     assert (closed["id"], closed["status"]) == (made["id"], "closed")
 
 
-async def test_a_number_has_four_digits_or_more(transport: Door, world: World) -> None:
-    tenant_id = tenant()
+async def test_a_number_has_four_digits_or_more(transport: Transport, world: World) -> None:
+    tenant_id = new_tenant_id()
     person = world.person(*ALL, tenant_id=tenant_id)
     await create(transport, person)
     for last, number in ((9_998, "TKT-9999"), (9_999, "TKT-10000"), (10**17, "TKT-100000000000000001")):
@@ -294,8 +291,8 @@ async def test_a_number_has_four_digits_or_more(transport: Door, world: World) -
     ],
     ids=lambda form: form[:32],
 )
-async def test_what_is_neither_an_id_nor_a_number_is_not_found(
-    transport: Door, world: World, operation: str, form: str
+async def test_text_that_is_neither_an_id_nor_a_number_is_not_found(
+    transport: Transport, world: World, operation: str, form: str
 ) -> None:
     person = world.person(*ALL)
     await create(transport, person)
@@ -303,7 +300,7 @@ async def test_what_is_neither_an_id_nor_a_number_is_not_found(
 
 
 @pytest.mark.parametrize("form", ["", "TKT-0001\n", "TKT-0001\0", "\0", "../TKT-0001", "TKT-0001/close", "."])
-async def test_odd_forms_that_no_path_can_hold_are_not_found(rpc: Grpc, world: World, form: str) -> None:
+async def test_references_that_no_path_can_hold_are_not_found(rpc: Grpc, world: World, form: str) -> None:
     person = world.person(*ALL)
     await create(rpc, person)
     for operation in ON_ONE_TICKET:

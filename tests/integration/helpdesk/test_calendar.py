@@ -4,19 +4,18 @@ import asyncio
 from typing import Any
 
 import pytest
-from support.helpdesk import Door
-from support.helpdesk_calls import tenant
+from support.helpdesk import Transport, new_tenant_id
 from support.system import Credential, World
 from support.transports import Grpc, Reply, Rest
 
 WEEK = ["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
 
 
-async def calendar(transport: Door, agent: Credential) -> Any:
+async def calendar(transport: Transport, agent: Credential) -> Any:
     return (await transport.call("helpdesk.calendar", agent)).succeeded()
 
 
-async def set_calendar(transport: Door, agent: Credential, **changes: Any) -> Reply:
+async def set_calendar(transport: Transport, agent: Credential, **changes: Any) -> Reply:
     return await transport.call("helpdesk.update_calendar", agent, body=changes)
 
 
@@ -32,8 +31,8 @@ BUSY = {
 }
 
 
-async def test_a_calendar_begins_with_office_hours(transport: Door, world: World) -> None:
-    tenant_id = tenant()
+async def test_the_default_calendar_has_office_hours(transport: Transport, world: World) -> None:
+    tenant_id = new_tenant_id()
     assert await calendar(transport, world.person("agent", tenant_id=tenant_id)) == {
         "tenant_id": tenant_id,
         "time_zone": "UTC",
@@ -44,8 +43,10 @@ async def test_a_calendar_begins_with_office_hours(transport: Door, world: World
     }
 
 
-async def test_a_calendar_is_kept_and_read_at_both_doors(transport: Door, rest: Rest, rpc: Grpc, world: World) -> None:
-    tenant_id = tenant()
+async def test_a_calendar_is_stored_and_read_at_both_transports(
+    transport: Transport, rest: Rest, rpc: Grpc, world: World
+) -> None:
+    tenant_id = new_tenant_id()
     agent = world.person("agent", tenant_id=tenant_id, sub="per_7")
     made = (await set_calendar(transport, agent, **BUSY)).succeeded()
     stamps = {"tenant_id": tenant_id, "updated_by": "per_7"}
@@ -53,11 +54,11 @@ async def test_a_calendar_is_kept_and_read_at_both_doors(transport: Door, rest: 
     assert made["updated_at"] is not None
     for reader in (rest, rpc):
         assert await calendar(reader, world.person("agent", tenant_id=tenant_id)) == made
-        # It is this tenant's alone.
+        # Other tenants' calendars are unaffected.
         assert (await calendar(reader, world.person("agent")))["updated_at"] is None
 
 
-@pytest.mark.parametrize("begun", [False, True], ids=["the default", "a calendar"])
+@pytest.mark.parametrize("is_set", [False, True], ids=["the default", "a calendar"])
 @pytest.mark.parametrize(
     ("changes", "kept"),
     [
@@ -67,18 +68,18 @@ async def test_a_calendar_is_kept_and_read_at_both_doors(transport: Door, rest: 
         ({"hours": [hours(weekday, "00:00", "24:00") for weekday in WEEK]}, {}),
         ({"hours": [hours("friday", "23:58", "23:59")] * 100}, {}),
         ({"holidays": []}, {}),
-        # Each once, in order.
+        # Without duplicates, in order.
         ({"holidays": ["2031-01-01", "2028-02-29", "2031-01-01"]}, {"holidays": ["2028-02-29", "2031-01-01"]}),
         ({"holidays": ["9999-12-31", "0001-01-01"]}, {"holidays": ["0001-01-01", "9999-12-31"]}),
     ],
     ids=lambda value: str(value)[:40],
 )
-async def test_a_patch_of_a_calendar_changes_what_it_names_and_nothing_else(
-    transport: Door, world: World, begun: bool, changes: Any, kept: Any
+async def test_a_patch_of_a_calendar_changes_only_the_members_given(
+    transport: Transport, world: World, is_set: bool, changes: Any, kept: Any
 ) -> None:
-    tenant_id = tenant()
+    tenant_id = new_tenant_id()
     agent = world.person("agent", tenant_id=tenant_id)
-    made = (await set_calendar(transport, agent, **BUSY)).succeeded() if begun else await calendar(transport, agent)
+    made = (await set_calendar(transport, agent, **BUSY)).succeeded() if is_set else await calendar(transport, agent)
     changed = (
         await set_calendar(transport, world.person("agent", tenant_id=tenant_id, sub="per_2"), **changes)
     ).succeeded()
@@ -111,8 +112,8 @@ async def test_a_patch_of_a_calendar_changes_what_it_names_and_nothing_else(
     ],
     ids=lambda value: str(value)[:40],
 )
-async def test_broken_bounds_of_a_calendar_are_told_by_path(
-    transport: Door, world: World, changes: Any, path: str
+async def test_broken_bounds_of_a_calendar_are_reported_by_path(
+    transport: Transport, world: World, changes: Any, path: str
 ) -> None:
     agent = world.person("agent")
     made = (await set_calendar(transport, agent, **BUSY)).succeeded()
@@ -121,7 +122,7 @@ async def test_broken_bounds_of_a_calendar_are_told_by_path(
     assert await calendar(transport, agent) == made
 
 
-async def test_changes_of_a_calendar_at_the_same_moment_are_all_kept(transport: Door, world: World) -> None:
+async def test_concurrent_changes_of_a_calendar_are_all_kept(transport: Transport, world: World) -> None:
     agent = world.person("agent")
     for reply in await asyncio.gather(*(set_calendar(transport, agent, **{name: BUSY[name]}) for name in BUSY)):
         reply.succeeded()

@@ -4,12 +4,12 @@ import asyncio
 from typing import Any
 
 import pytest
-from support.helpdesk import TICKET, Door, close, create, update
-from support.helpdesk_calls import ALL, edit, events, page, said, tenant
+from support.helpdesk import TICKET, Transport, close, create, new_tenant_id, update
+from support.helpdesk_calls import ALL, edit, events, page, write_comment
 from support.system import Credential, World
 
 
-async def walk(transport: Door, person: Credential, ticket: Any, member: str, limit: int) -> list[list[Any]]:
+async def walk(transport: Transport, person: Credential, ticket: Any, member: str, limit: int) -> list[list[Any]]:
     """The pages of a ticket's comments or events, to the last."""
     pages, query = list[list[Any]](), {"limit": limit}
     while query.get("cursor", "") is not None:
@@ -21,11 +21,11 @@ async def walk(transport: Door, person: Credential, ticket: Any, member: str, li
 
 @pytest.mark.parametrize(("limit", "sizes"), [(1, [1] * 5), (2, [2, 2, 1]), (5, [5]), (100, [5])])
 async def test_comments_and_events_come_in_pages_oldest_first(
-    transport: Door, world: World, limit: int, sizes: list[int]
+    transport: Transport, world: World, limit: int, sizes: list[int]
 ) -> None:
     person = world.person(*ALL)
     made = await create(transport, person)
-    written = [await said(transport, person, made, body=f"{n}", internal=n % 2 == 1) for n in range(5)]
+    written = [await write_comment(transport, person, made, body=f"{n}", internal=n % 2 == 1) for n in range(5)]
     pages = await walk(transport, person, made, "comments", limit)
     assert [len(found) for found in pages] == sizes
     assert [comment for found in pages for comment in found] == written
@@ -34,23 +34,23 @@ async def test_comments_and_events_come_in_pages_oldest_first(
     assert history == await events(transport, person, made)
 
 
-async def test_comments_of_one_instant_are_each_listed_once(transport: Door, world: World) -> None:
+async def test_comments_of_one_instant_are_each_listed_once(transport: Transport, world: World) -> None:
     person = world.person(*ALL)
     made = await create(transport, person)
-    written = [await said(transport, person, made) for _ in range(5)]
+    written = [await write_comment(transport, person, made) for _ in range(5)]
     instant = written[0]["created_at"]
     world.run("UPDATE helpdesk_comments SET created_at = %s WHERE ticket_id = %s", instant, made["id"])
     found = [comment["id"] for comments in await walk(transport, person, made, "comments", 2) for comment in comments]
     assert found == sorted(comment["id"] for comment in written)
 
 
-async def test_pages_are_full_and_end_truly_where_others_see_more(transport: Door, world: World) -> None:
-    tenant_id = tenant()
+async def test_pages_without_internal_comments_are_full_and_end_correctly(transport: Transport, world: World) -> None:
+    tenant_id = new_tenant_id()
     submitter = world.person("read", "write", tenant_id=tenant_id)
     agent = world.person("agent", tenant_id=tenant_id, sub="per_agent")
     made = await create(transport, submitter)
     for internal in (True, False, True, True, False, False, True):
-        await said(transport, agent, made, internal=internal)
+        await write_comment(transport, agent, made, internal=internal)
     pages = await walk(transport, submitter, made, "comments", 2)
     assert [[comment["internal"] for comment in found] for found in pages] == [[False, False], [False]]
     pages = await walk(transport, submitter, made, "events", 2)
@@ -58,14 +58,14 @@ async def test_pages_are_full_and_end_truly_where_others_see_more(transport: Doo
     assert [len(found) for found in await walk(transport, agent, made, "comments", 3)] == [3, 3, 1]
 
 
-async def test_a_page_has_20_unless_told_and_100_at_most(transport: Door, world: World) -> None:
+async def test_a_page_has_20_by_default_and_at_most_100(transport: Transport, world: World) -> None:
     person = world.person(*ALL)
     made = await create(transport, person)
     for member in ("comments", "events"):
         for limit in (0, -1, 101):
             reply = await page(transport, person, made, member, limit=limit)
             reply.failed("validation_error", paths=["limit"])
-    await asyncio.gather(*(said(transport, person, made) for _ in range(21)))
+    await asyncio.gather(*(write_comment(transport, person, made) for _ in range(21)))
     for member, more in (("comments", 1), ("events", 2)):
         first = (await page(transport, person, made, member)).succeeded()
         assert len(first[member]) == 20
@@ -74,20 +74,22 @@ async def test_a_page_has_20_unless_told_and_100_at_most(transport: Door, world:
 
 
 @pytest.mark.parametrize("member", ["comments", "events"])
-async def test_a_cursor_is_good_for_its_ticket_and_its_readers(transport: Door, world: World, member: str) -> None:
-    tenant_id = tenant()
+async def test_a_cursor_is_valid_only_for_its_ticket_and_its_readers(
+    transport: Transport, world: World, member: str
+) -> None:
+    tenant_id = new_tenant_id()
     agent = world.person(*ALL, tenant_id=tenant_id)
     made, other = [await create(transport, agent) for _ in range(2)]
     for ticket in (made, other):
         for _ in range(2):
-            await said(transport, agent, ticket)
+            await write_comment(transport, agent, ticket)
     cursor = (await page(transport, agent, made, member, limit=1)).succeeded()["next_cursor"]
     colleague = world.person("agent", tenant_id=tenant_id, sub="per_2")
     assert (await page(transport, colleague, made, member, cursor=cursor)).succeeded()[member]
     reader = world.person("read", tenant_id=tenant_id)
     for person, ticket, wrong in (
         (agent, other, cursor),
-        # They see another list.
+        # Readers who are not agents see another list.
         (reader, made, cursor),
         (agent, made, "x"),
         (agent, made, ""),
@@ -96,11 +98,11 @@ async def test_a_cursor_is_good_for_its_ticket_and_its_readers(transport: Door, 
         (await page(transport, person, ticket, member, cursor=wrong)).failed("validation_error", paths=["cursor"])
 
 
-async def test_a_history_tells_every_kind_of_change(transport: Door, world: World) -> None:
+async def test_a_history_has_every_kind_of_change(transport: Transport, world: World) -> None:
     person = world.person(*ALL)
     made = await create(transport, person)
     path = {"id": made["id"]}
-    comment = await said(transport, person, made)
+    comment = await write_comment(transport, person, made)
     (await edit(transport, person, comment)).succeeded()
     (await update(transport, person, made, title="New", tags=["vpn"])).succeeded()
     (await close(transport, person, made, {"resolution_note": "Done"})).succeeded()

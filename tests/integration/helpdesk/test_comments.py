@@ -1,12 +1,22 @@
-"""contracts/helpdesk.md at both transports: comments, first responses, edits, and who may make which."""
+"""contracts/helpdesk.md at both transports: comments, first responses, edits, and who may write them."""
 
 import asyncio
 import re
 from typing import Any
 
 import pytest
-from support.helpdesk import Door, close, create, get, update
-from support.helpdesk_calls import ALL, MISSING, MISSING_COMMENT, comments, edit, events, page, said, say, tenant
+from support.helpdesk import Transport, close, create, get, new_tenant_id, update
+from support.helpdesk_calls import (
+    ALL,
+    MISSING,
+    MISSING_COMMENT,
+    comments,
+    edit,
+    events,
+    page,
+    post_comment,
+    write_comment,
+)
 from support.system import World
 from support.transports import Rest, rest_reply
 from support.watches import HELPDESK
@@ -14,10 +24,10 @@ from support.watches import HELPDESK
 # Comments
 
 
-async def test_a_comment_is_told_whole(transport: Door, world: World) -> None:
+async def test_a_comment_has_every_documented_member(transport: Transport, world: World) -> None:
     person = world.person("read", "write", sub="per_7", app_id="app_1")
     made = await create(transport, person)
-    comment = await said(transport, person, made, body="**Zoë** said: \U0001f600\n")
+    comment = await write_comment(transport, person, made, body="**Zoë** said: \U0001f600\n")
     assert re.fullmatch(r"cmt_[0-9A-HJKMNP-TV-Z]{26}", comment["id"])
     assert comment == {
         "id": comment["id"],
@@ -30,23 +40,23 @@ async def test_a_comment_is_told_whole(transport: Door, world: World) -> None:
     }
     assert comment["created_at"] > made["created_at"]
     assert await comments(transport, person, made) == [comment]
-    other = (await say(transport, person, {"id": made["number"]}, body="By number")).succeeded(201)
+    other = (await post_comment(transport, person, {"id": made["number"]}, body="By number")).succeeded(201)
     assert other["ticket_id"] == made["id"]
     assert await comments(transport, person, {"id": made["number"]}) == [comment, other]
 
 
-async def test_a_comment_is_a_change_of_the_ticket_and_of_nothing_else_in_it(transport: Door, world: World) -> None:
-    tenant_id = tenant()
+async def test_a_comment_changes_only_the_stamps_of_the_ticket(transport: Transport, world: World) -> None:
+    tenant_id = new_tenant_id()
     person = world.person("read", "write", tenant_id=tenant_id)
     agent = world.person("agent", tenant_id=tenant_id, sub="per_agent")
     made = await create(transport, person, status="closed", tags={"a": 1})
-    comment = await said(transport, agent, made, internal=True)
+    comment = await write_comment(transport, agent, made, internal=True)
     now = await get(transport, person, made)
     assert now == {**made, "updated_at": comment["created_at"], "updated_by": "per_agent"}
     [_, event] = await events(transport, agent, made)
-    told = {"comment": {"from": None, "to": {"id": comment["id"], "internal": True}}}
+    changes = {"comment": {"from": None, "to": {"id": comment["id"], "internal": True}}}
     assert (event["type"], event["version"], event["actor"]) == ("ticket.commented", 2, "per_agent")
-    assert event["changes"] == told
+    assert event["changes"] == changes
     assert event["request_id"]
 
 
@@ -59,11 +69,13 @@ async def test_a_comment_is_a_change_of_the_ticket_and_of_nothing_else_in_it(tra
     ],
     ids=["empty", "nul", "long"],
 )
-async def test_comments_out_of_bounds_are_refused(transport: Door, world: World, body: Any, paths: list[str]) -> None:
+async def test_comments_out_of_bounds_are_rejected(
+    transport: Transport, world: World, body: Any, paths: list[str]
+) -> None:
     person = world.person(*ALL)
     made = await create(transport, person)
-    comment = await said(transport, person, made)
-    (await say(transport, person, made, **body)).failed("validation_error", paths=paths)
+    comment = await write_comment(transport, person, made)
+    (await post_comment(transport, person, made, **body)).failed("validation_error", paths=paths)
     (await edit(transport, person, comment, **body)).failed("validation_error", paths=paths)
     assert await comments(transport, person, made) == [comment]
     assert len(await events(transport, person, made)) == 2
@@ -84,7 +96,7 @@ async def test_comments_out_of_bounds_are_refused(transport: Door, world: World,
         (b"\xff", ["body"]),
     ],
 )
-async def test_bodies_that_are_no_comment_are_refused(rest: Rest, world: World, content: bytes, paths: Any) -> None:
+async def test_invalid_comment_bodies_are_rejected(rest: Rest, world: World, content: bytes, paths: Any) -> None:
     person = world.person(*ALL)
     made = await create(rest, person)
     headers = {**person, "content-type": "application/json"}
@@ -93,10 +105,10 @@ async def test_bodies_that_are_no_comment_are_refused(rest: Rest, world: World, 
     assert await comments(rest, person, made) == []
 
 
-async def test_the_longest_comment_is_kept(transport: Door, world: World) -> None:
+async def test_the_longest_comment_is_stored(transport: Transport, world: World) -> None:
     person = world.person(*ALL)
     made = await create(transport, person)
-    comment = await said(transport, person, made, body="é" * 65_536)
+    comment = await write_comment(transport, person, made, body="é" * 65_536)
     changed = (await edit(transport, person, comment, "ü" * 65_536)).succeeded()
     assert (await comments(transport, person, made)) == [changed]
     assert changed["body"] == "ü" * 65_536
@@ -118,12 +130,12 @@ async def test_the_longest_comment_is_kept(transport: Door, world: World) -> Non
     ],
 )
 async def test_who_may_comment(
-    transport: Door, world: World, sub: str, scopes: tuple[str, ...], internal: bool, reason: str | None
+    transport: Transport, world: World, sub: str, scopes: tuple[str, ...], internal: bool, reason: str | None
 ) -> None:
-    tenant_id = tenant()
+    tenant_id = new_tenant_id()
     creator = world.person(*ALL, tenant_id=tenant_id, sub="per_creator")
     made = await create(transport, creator, submitted_by_id="per_submitter", assigned_to_id="per_assigned")
-    reply = await say(transport, world.person(*scopes, tenant_id=tenant_id, sub=sub), made, internal=internal)
+    reply = await post_comment(transport, world.person(*scopes, tenant_id=tenant_id, sub=sub), made, internal=internal)
     if reason is None:
         assert await comments(transport, creator, made) == [reply.succeeded(201)]
         assert (reply.body["internal"], reply.body["author_id"]) == (internal, sub)
@@ -136,43 +148,44 @@ async def test_who_may_comment(
 # The first response
 
 
-async def test_the_first_public_word_of_an_agent_who_did_not_submit_is_the_first_response(
-    transport: Door, world: World
+async def test_the_first_public_comment_of_an_agent_who_is_not_the_submitter_is_the_first_response(
+    transport: Transport, world: World
 ) -> None:
-    tenant_id = tenant()
+    tenant_id = new_tenant_id()
     submitter = world.person(*ALL, tenant_id=tenant_id, sub="per_submitter")
     plain = world.person("write", tenant_id=tenant_id, sub="per_submitter")
     agents = [world.person("agent", tenant_id=tenant_id, sub=sub) for sub in ("per_a", "per_b")]
     made = await create(transport, plain)
     for person, internal in ((plain, False), (submitter, False), (submitter, True), (agents[0], True)):
-        await said(transport, person, made, internal=internal)
+        await write_comment(transport, person, made, internal=internal)
         assert (await get(transport, submitter, made))["first_response_at"] is None
-    # What is no comment is no response.
+    # A change is not a response.
     (await update(transport, agents[0], made, status="in_progress")).succeeded()
     assert (await get(transport, submitter, made))["first_response_at"] is None
-    first = await said(transport, agents[0], made)
+    first = await write_comment(transport, agents[0], made)
     assert (await get(transport, submitter, made))["first_response_at"] == first["created_at"]
     for person in (*agents, plain):
-        await said(transport, person, made)
+        await write_comment(transport, person, made)
     (await edit(transport, agents[0], first)).succeeded()
     (await close(transport, agents[0], made)).succeeded()
     assert (await get(transport, submitter, made))["first_response_at"] == first["created_at"]
 
 
-async def test_an_application_with_the_agents_scope_responds_too(transport: Door, world: World) -> None:
-    tenant_id = tenant()
+async def test_an_application_with_the_agent_scope_responds_too(transport: Transport, world: World) -> None:
+    tenant_id = new_tenant_id()
     application = world.person("write", "agent", tenant_id=tenant_id, app_id="app_1", sub="app_1")
     made = await create(transport, application, submitted_by_id="per_1")
-    comment = await said(transport, application, made)
+    comment = await write_comment(transport, application, made)
     assert (await get(transport, application, made))["first_response_at"] == comment["created_at"]
 
 
-async def test_of_many_first_responses_one_counts(transport: Door, world: World) -> None:
-    tenant_id = tenant()
+async def test_of_concurrent_first_responses_one_counts(transport: Transport, world: World) -> None:
+    tenant_id = new_tenant_id()
     made = await create(transport, world.person("write", tenant_id=tenant_id))
     agents = [world.person("agent", tenant_id=tenant_id, sub=f"per_a{n}") for n in range(8)]
     instants = [
-        comment["created_at"] for comment in await asyncio.gather(*(said(transport, agent, made) for agent in agents))
+        comment["created_at"]
+        for comment in await asyncio.gather(*(write_comment(transport, agent, made) for agent in agents))
     ]
     assert (await get(transport, agents[0], made))["first_response_at"] in instants
     assert [event["version"] for event in await events(transport, agents[0], made)] == list(range(1, 10))
@@ -181,19 +194,19 @@ async def test_of_many_first_responses_one_counts(transport: Door, world: World)
 # Editing
 
 
-async def test_an_edit_changes_the_body_and_is_told_in_the_history(transport: Door, world: World) -> None:
+async def test_an_edit_changes_the_body_and_is_in_the_history(transport: Transport, world: World) -> None:
     person = world.person(*ALL)
     made = await create(transport, person)
-    other, comment = [await said(transport, person, made) for _ in range(2)]
+    other, comment = [await write_comment(transport, person, made) for _ in range(2)]
     changed = (await edit(transport, person, comment)).succeeded()
     assert changed["updated_at"] > comment["created_at"]
     assert changed == {**comment, "body": "y", "updated_at": changed["updated_at"]}
     assert await comments(transport, person, made) == [other, changed]
     assert (await get(transport, person, made))["updated_at"] == changed["updated_at"]
     event = (await events(transport, person, made))[-1]
-    told = {"from": {"id": comment["id"], "body": "x"}, "to": {"id": comment["id"], "body": "y"}}
-    assert (event["type"], event["version"], event["changes"]) == ("ticket.comment_edited", 4, {"comment": told})
-    # As it is already, nothing is changed.
+    change = {"from": {"id": comment["id"], "body": "x"}, "to": {"id": comment["id"], "body": "y"}}
+    assert (event["type"], event["version"], event["changes"]) == ("ticket.comment_edited", 4, {"comment": change})
+    # The same body changes nothing.
     assert (await edit(transport, person, comment)).succeeded() == changed
     assert len(await events(transport, person, made)) == 4
     again = (await edit(transport, person, comment, "z")).succeeded()
@@ -203,26 +216,29 @@ async def test_an_edit_changes_the_body_and_is_told_in_the_history(transport: Do
     assert by_number.succeeded()["ticket_id"] == made["id"]
 
 
-async def test_only_its_author_edits_a_comment(transport: Door, world: World) -> None:
-    tenant_id = tenant()
+async def test_only_the_author_edits_a_comment(transport: Transport, world: World) -> None:
+    tenant_id = new_tenant_id()
     submitter = world.person("read", "write", tenant_id=tenant_id)
     agents = [world.person("agent", tenant_id=tenant_id, sub=sub) for sub in ("per_a", "per_b")]
     made = await create(transport, submitter)
-    of_submitter, of_agent = await said(transport, submitter, made), await said(transport, agents[0], made)
+    of_submitter, of_agent = (
+        await write_comment(transport, submitter, made),
+        await write_comment(transport, agents[0], made),
+    )
     for person, comment in ((submitter, of_agent), (agents[1], of_agent), (agents[0], of_submitter)):
         (await edit(transport, person, comment)).failed("forbidden")
     (await edit(transport, world.person("read", tenant_id=tenant_id), of_submitter)).failed("missing_scope")
     assert await comments(transport, agents[0], made) == [of_submitter, of_agent]
-    # Who wrote it may edit it when they are no agent any more.
+    # The author may edit it even when no longer an agent.
     (await edit(transport, world.person("write", tenant_id=tenant_id, sub="per_a"), of_agent)).succeeded()
 
 
-async def test_an_internal_comment_is_there_for_agents_alone(transport: Door, world: World) -> None:
-    tenant_id = tenant()
+async def test_only_agents_find_an_internal_comment(transport: Transport, world: World) -> None:
+    tenant_id = new_tenant_id()
     submitter = world.person("read", "write", tenant_id=tenant_id)
     agents = [world.person("agent", tenant_id=tenant_id, sub=sub) for sub in ("per_a", "per_b")]
     made = await create(transport, submitter)
-    comment = await said(transport, agents[0], made, internal=True)
+    comment = await write_comment(transport, agents[0], made, internal=True)
     missing = await edit(transport, submitter, {**comment, "id": MISSING_COMMENT})
     missing.failed("not_found")
     for person in (submitter, world.person("write", tenant_id=tenant_id, sub="per_a")):
@@ -234,10 +250,10 @@ async def test_an_internal_comment_is_there_for_agents_alone(transport: Door, wo
     assert await comments(transport, submitter, made) == []
 
 
-async def test_a_comment_is_found_under_its_own_ticket(transport: Door, world: World) -> None:
+async def test_a_comment_is_found_under_its_own_ticket(transport: Transport, world: World) -> None:
     person = world.person(*ALL)
     one, two = [await create(transport, person) for _ in range(2)]
-    comment = await said(transport, person, one)
+    comment = await write_comment(transport, person, one)
     for ticket_id, comment_id in (
         (two["id"], comment["id"]),
         (one["id"], MISSING_COMMENT),
@@ -254,17 +270,17 @@ async def test_a_comment_is_found_under_its_own_ticket(transport: Door, world: W
 
 
 @pytest.mark.parametrize("scope", ["read", "write", "agent", ""])
-async def test_each_operation_needs_its_scope(transport: Door, world: World, scope: str) -> None:
-    tenant_id = tenant()
+async def test_each_operation_needs_its_scope(transport: Transport, world: World, scope: str) -> None:
+    tenant_id = new_tenant_id()
     author = world.person(*ALL, tenant_id=tenant_id)
     made = await create(transport, author)
-    comment = await said(transport, author, made)
+    comment = await write_comment(transport, author, made)
     scopes = (scope,) if scope else ()
     person, path = world.person(*scopes, tenant_id=tenant_id), {"id": made["id"]}
     replies = {
         "read": [await page(transport, person, made, member) for member in ("comments", "events")],
         "write": [
-            await say(transport, person, made),
+            await post_comment(transport, person, made),
             await edit(transport, person, comment),
             await transport.call("helpdesk.delete", person, path=path),
             await transport.call("helpdesk.restore", person, path=path),

@@ -4,8 +4,8 @@ import asyncio
 from typing import Any
 
 import pytest
-from support.helpdesk import Door, create, get, numbers, update
-from support.helpdesk_calls import ALL, MISSING, delete, restore, tenant, whole
+from support.helpdesk import Transport, create, get, new_tenant_id, numbers, update
+from support.helpdesk_calls import ALL, MISSING, delete, get_with_deleted, restore
 from support.helpdesk_calls import events as history
 from support.system import World
 from support.transports import Rest
@@ -13,8 +13,8 @@ from support.transports import Rest
 MARKED = ("is_deleted", "deleted_at", "deleted_by", "updated_at", "updated_by")
 
 
-async def test_a_deleted_ticket_is_marked_so_and_else_as_it_was(transport: Door, world: World) -> None:
-    tenant_id = tenant()
+async def test_deleting_a_ticket_changes_only_its_stamps(transport: Transport, world: World) -> None:
+    tenant_id = new_tenant_id()
     submitter = world.person("read", "write", tenant_id=tenant_id)
     agent = world.person("agent", tenant_id=tenant_id, sub="per_agent")
     made = await create(transport, submitter, status="resolved", tags={"a": 1}, due_at="2030-01-01T00:00:00Z")
@@ -22,11 +22,11 @@ async def test_a_deleted_ticket_is_marked_so_and_else_as_it_was(transport: Door,
     assert deleted["deleted_at"] == deleted["updated_at"] > made["updated_at"]
     assert (deleted["is_deleted"], deleted["deleted_by"], deleted["updated_by"]) == (True, "per_agent", "per_agent")
     assert deleted == {**made, **{name: deleted[name] for name in MARKED}}
-    assert await whole(transport, submitter, made) == deleted
+    assert await get_with_deleted(transport, submitter, made) == deleted
 
 
 @pytest.mark.parametrize("name", ["id", "number"])
-async def test_a_deleted_ticket_is_not_found_unless_asked_for(transport: Door, world: World, name: str) -> None:
+async def test_a_deleted_ticket_is_not_found_unless_asked_for(transport: Transport, world: World, name: str) -> None:
     person = world.person(*ALL)
     kept, made = [await create(transport, person) for _ in range(2)]
     deleted = (await delete(transport, person, made)).succeeded()
@@ -42,12 +42,14 @@ async def test_a_deleted_ticket_is_not_found_unless_asked_for(transport: Door, w
     assert await numbers(transport, person) == [kept["number"]]
     listed = (await transport.call("helpdesk.list", person, query=asked)).succeeded()["tickets"]
     assert listed == [deleted, kept]
-    # Its history stays to be read.
+    # Its history can still be read.
     events = (await transport.call("helpdesk.events", person, path=path)).succeeded()["events"]
     assert [event["type"] for event in events] == ["ticket.created", "ticket.deleted"]
 
 
-async def test_its_comments_come_back_with_it_and_no_number_is_given_twice(transport: Door, world: World) -> None:
+async def test_comments_come_back_with_their_ticket_and_its_number_is_not_reused(
+    transport: Transport, world: World
+) -> None:
     person = world.person(*ALL)
     made = await create(transport, person)
     path = {"id": made["id"]}
@@ -60,8 +62,8 @@ async def test_its_comments_come_back_with_it_and_no_number_is_given_twice(trans
     assert (await transport.call("helpdesk.comments", person, path=path)).succeeded()["comments"] == [comment]
 
 
-async def test_a_restored_ticket_is_as_it_was(transport: Door, world: World) -> None:
-    tenant_id = tenant()
+async def test_a_restored_ticket_is_as_before(transport: Transport, world: World) -> None:
+    tenant_id = new_tenant_id()
     person = world.person("read", "write", tenant_id=tenant_id)
     agent = world.person("agent", tenant_id=tenant_id, sub="per_agent")
     made = await create(transport, person, status="pending", category="Network", tags=["vpn"])
@@ -86,7 +88,7 @@ async def test_a_restored_ticket_is_as_it_was(transport: Door, world: World) -> 
     ]
 
 
-async def test_by_its_number_it_is_deleted_and_restored_too(transport: Door, world: World) -> None:
+async def test_a_ticket_is_deleted_and_restored_by_its_number(transport: Transport, world: World) -> None:
     person = world.person(*ALL)
     made = await create(transport, person)
     by_number = {"id": made["number"]}
@@ -97,8 +99,8 @@ async def test_by_its_number_it_is_deleted_and_restored_too(transport: Door, wor
             (await act(transport, person, {"id": name})).failed("not_found", "Ticket not found")
 
 
-async def test_twice_is_once(transport: Door, world: World) -> None:
-    tenant_id = tenant()
+async def test_deleting_or_restoring_twice_changes_nothing_more(transport: Transport, world: World) -> None:
+    tenant_id = new_tenant_id()
     person, other = (world.person(*ALL, tenant_id=tenant_id, sub=sub) for sub in ("per_1", "per_2"))
     made = await create(transport, person)
     tags = []
@@ -112,7 +114,7 @@ async def test_twice_is_once(transport: Door, world: World) -> None:
 
 
 @pytest.mark.parametrize("act", [delete, restore])
-async def test_many_at_the_same_moment_are_one(transport: Door, world: World, act: Any) -> None:
+async def test_concurrent_deletes_or_restores_are_one(transport: Transport, world: World, act: Any) -> None:
     person = world.person(*ALL)
     made = await create(transport, person)
     if act is restore:
@@ -133,30 +135,32 @@ async def test_many_at_the_same_moment_are_one(transport: Door, world: World, ac
         ("per_submitter", ("read",), "missing_scope"),
         ("per_other", ("read", "write"), "forbidden"),
         ("per_assigned", ("read", "write"), "forbidden"),
-        # Who created it for someone else has not submitted it.
+        # Creating a ticket for someone else does not make its creator the submitter.
         ("per_creator", ("read", "write"), "forbidden"),
     ],
 )
 async def test_who_may_delete_and_restore(
-    transport: Door, world: World, act: Any, sub: str, scopes: tuple[str, ...], reason: str | None
+    transport: Transport, world: World, act: Any, sub: str, scopes: tuple[str, ...], reason: str | None
 ) -> None:
-    tenant_id = tenant()
+    tenant_id = new_tenant_id()
     creator = world.person(*ALL, tenant_id=tenant_id, sub="per_creator")
     made = await create(transport, creator, submitted_by_id="per_submitter", assigned_to_id="per_assigned")
     if act is restore:
         (await delete(transport, creator, made)).succeeded()
-    before = await whole(transport, creator, made)
+    before = await get_with_deleted(transport, creator, made)
     reply = await act(transport, world.person(*scopes, tenant_id=tenant_id, sub=sub), made)
     if reason is None:
         assert reply.succeeded()["is_deleted"] is (act is delete)
-        assert await whole(transport, creator, made) == reply.body
+        assert await get_with_deleted(transport, creator, made) == reply.body
     else:
         reply.failed(reason)
-        assert await whole(transport, creator, made) == before
+        assert await get_with_deleted(transport, creator, made) == before
 
 
-async def test_a_deleted_ticket_is_seen_by_its_tenant_and_application_alone(transport: Door, world: World) -> None:
-    tenant_id = tenant()
+async def test_a_deleted_ticket_is_visible_only_to_its_tenant_and_application(
+    transport: Transport, world: World
+) -> None:
+    tenant_id = new_tenant_id()
     person = world.person(*ALL, tenant_id=tenant_id)
     application = world.person(*ALL, tenant_id=tenant_id, app_id="app_1")
     of_person, of_application = await create(transport, person), await create(transport, application)

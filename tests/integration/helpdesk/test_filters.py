@@ -2,16 +2,15 @@
 
 from collections.abc import Mapping
 from typing import Any
-from uuid import uuid4
 
 import grpc
 import pytest
-from support.helpdesk import URL, Door, create
+from support.helpdesk import URL, Transport, create, new_tenant_id
 from support.helpdesk_lists import letters, listed, page
 from support.system import Credential, World
 from support.transports import Grpc, Rest
 
-# Each different from the others in something. Of g nothing is said, and f is deleted.
+# Each differs from the others in something; g has only a title, and f is deleted.
 TICKETS: Mapping[str, Mapping[str, Any]] = {
     "a": {
         "title": "a Login loops",
@@ -69,8 +68,8 @@ TICKETS: Mapping[str, Mapping[str, Any]] = {
 
 @pytest.fixture(scope="module")
 async def reader(world: World, channel: grpc.aio.Channel) -> Credential:
-    """Someone who reads the tickets a to g: created a day after each other, and changed in the opposite order."""
-    tenant_id = f"ten_{uuid4().hex}"
+    """A reader of the tickets a to g, which were created a day apart and changed in the opposite order."""
+    tenant_id = new_tenant_id()
     person = world.person("read", "write", "agent", tenant_id=tenant_id)
     for day, members in enumerate(TICKETS.values(), 1):
         made = await create(Grpc(channel), person, **members)
@@ -82,7 +81,7 @@ async def reader(world: World, channel: grpc.aio.Channel) -> Credential:
     sixth = {"id": "TKT-0006"}
     deleted = (await Grpc(channel).call("helpdesk.delete", person, path=sixth)).succeeded()
     assert deleted["title"] == "f Login"
-    # What is of no concern to the reader is like it in everything.
+    # Another tenant has tickets with the same members.
     stranger = world.person("write")
     for members in TICKETS.values():
         await create(Grpc(channel), stranger, **members)
@@ -120,7 +119,7 @@ FILTERS: list[tuple[dict[str, Any], str]] = [
     ({"assigned_to_id": "per_z"}, ""),
     ({"team_id": "grp_1"}, "ac"),
     ({"team_id": "grp_2,grp_3"}, "b"),
-    # A word of the assignees alone.
+    # `none` is special for assignees only.
     ({"team_id": "none"}, ""),
     ({"submitted_by_id": "per_x"}, "a"),
     ({"submitted_by_id": "per_x,per_y"}, "abc"),
@@ -133,13 +132,13 @@ FILTERS: list[tuple[dict[str, Any], str]] = [
     ({"tag": "it's \\ :* & 'é'"}, "a"),
     ({"tag": "x" * 255}, "c"),
     ({"tag": "x" * 254}, ""),
-    # A name of the object, and not what it has.
+    # A name of the object, not a value.
     ({"tag": "Bern"}, "d"),
     ({"tag": "site"}, "b"),
     ({"tag": "floor"}, ""),
-    # A comma is a part of it.
+    # A comma is part of a tag.
     ({"tag": "vpn,VPN"}, ""),
-    # What is in a text is no tag, and what is a tag is in no text.
+    # Words of texts are not tags, and tags are not words of texts.
     ({"tag": "login"}, ""),
     ({"q": "vpn"}, ""),
     ({"tag": "' | '#vpn"}, ""),
@@ -203,15 +202,15 @@ FILTERS: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-def typed(transport: Door, query: Mapping[str, Any]) -> dict[str, Any]:
-    """A query as the transport takes it: a flag is no text in a typed message."""
+def typed(transport: Transport, query: Mapping[str, Any]) -> dict[str, Any]:
+    """A query as the transport takes it: a typed message has a bool where a URL has text."""
     flags = {"true": True, "false": False} if transport.name == "grpc" else {}
     return {name: flags.get(value, value) for name, value in query.items()}
 
 
 @pytest.mark.parametrize(("query", "expected"), FILTERS, ids=str)
-async def test_filters_leave_what_they_say(
-    transport: Door, reader: Credential, query: dict[str, Any], expected: str
+async def test_each_filter_lists_the_tickets_that_match(
+    transport: Transport, reader: Credential, query: dict[str, Any], expected: str
 ) -> None:
     assert await letters(transport, reader, **typed(transport, query)) == expected[::-1]
 
@@ -226,32 +225,32 @@ async def test_filters_leave_what_they_say(
         ("-priority", "dcgeba"),
     ],
 )
-async def test_sorts(transport: Door, reader: Credential, sort: str, expected: str) -> None:
+async def test_sorts(transport: Transport, reader: Credential, sort: str, expected: str) -> None:
     assert await letters(transport, reader, sort=sort) == expected
     some = await letters(transport, reader, sort=sort, assigned_to_id="none,per_a")
     assert some == expected.replace("b", "")
 
 
-async def test_of_deleted_tickets_everything_is_told(transport: Door, reader: Credential) -> None:
+async def test_a_listed_deleted_ticket_has_its_deletion_stamps(transport: Transport, reader: Credential) -> None:
     [ticket] = await listed(transport, reader, include_deleted=True, q="TKT-0006")
     assert (ticket["is_deleted"], ticket["deleted_by"]) == (True, "per_1")
     assert ticket["deleted_at"]
 
 
-async def test_a_category_with_a_comma_can_be_named_in_a_message(rpc: Grpc, world: World) -> None:
+async def test_a_typed_message_can_name_a_category_with_a_comma(rpc: Grpc, world: World) -> None:
     person = world.person("read", "write")
     for category in ("a,b", "a", "b"):
         await create(rpc, person, title=category, category=category)
     assert [ticket["category"] for ticket in await listed(rpc, person, category=["a,b"])] == ["a,b"]
 
 
-async def test_a_variable_given_twice_counts_as_given_last(rest: Rest, reader: Credential) -> None:
+async def test_the_last_value_of_a_repeated_variable_counts(rest: Rest, reader: Credential) -> None:
     url = f"{URL}?status=open&status=pending&sort=created_at&sort=-created_at"
     answer = await rest.client.get(url, headers=dict(reader))
     assert [ticket["title"][0] for ticket in answer.json()["tickets"]] == ["c"]
 
 
-async def test_what_is_found_follows_what_is_changed(transport: Door, world: World) -> None:
+async def test_filters_follow_changes(transport: Transport, world: World) -> None:
     person = world.person("read", "write")
     made = await create(transport, person, title="a Login", tags=["vpn"])
     other = await create(transport, person, title="b", description="Nothing")
@@ -271,7 +270,7 @@ async def test_what_is_found_follows_what_is_changed(transport: Door, world: Wor
         for query in some:
             assert (query, await letters(transport, person, **query)) == (query, found)
     assert await letters(transport, person, updated_since=changed["updated_at"]) == "b"
-    # Said as nothing at all, it has no tags.
+    # An empty list clears the tags.
     await change(made, tags=[])
     assert await letters(transport, person, tag="lan") == ""
 
@@ -313,8 +312,8 @@ async def test_what_is_found_follows_what_is_changed(transport: Door, world: Wor
     ],
     ids=str,
 )
-async def test_queries_out_of_bounds_are_refused(
-    transport: Door, reader: Credential, query: dict[str, Any], path: str
+async def test_queries_out_of_bounds_are_rejected(
+    transport: Transport, reader: Credential, query: dict[str, Any], path: str
 ) -> None:
     (await page(transport, reader, **query)).failed("validation_error", paths=[path])
 
@@ -333,17 +332,17 @@ async def test_queries_out_of_bounds_are_refused(
     ],
     ids=str,
 )
-async def test_words_that_mean_nothing_are_refused(rest: Rest, reader: Credential, query: Any, path: str) -> None:
+async def test_invalid_query_values_are_rejected(rest: Rest, reader: Credential, query: Any, path: str) -> None:
     (await page(rest, reader, **query)).failed("validation_error", paths=[path])
 
 
 @pytest.mark.parametrize("name", ["category", "assigned_to_id", "team_id", "submitted_by_id", "tag", "q"])
-async def test_nul_is_refused(rpc: Grpc, reader: Credential, name: str) -> None:
+async def test_nul_is_rejected(rpc: Grpc, reader: Credential, name: str) -> None:
     issues = (await page(rpc, reader, **{name: "a\0b"})).failed("validation_error")["issues"]
     assert issues[0]["path"].split(".")[0] == name
 
 
-async def test_fifty_of_each_and_the_longest_are_taken(transport: Door, reader: Credential) -> None:
+async def test_fifty_values_and_the_longest_texts_are_accepted(transport: Transport, reader: Credential) -> None:
     fifty = ",".join(f"{n:064d}" for n in range(50))
     for name in ("assigned_to_id", "team_id", "submitted_by_id"):
         assert await letters(transport, reader, **{name: fifty}) == ""

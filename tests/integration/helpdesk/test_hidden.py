@@ -1,23 +1,23 @@
-"""contracts/helpdesk.md at both transports: what is internal is for agents, a ticket is for its tenant."""
+"""contracts/helpdesk.md at both transports: only agents see what is internal, only its tenant sees a ticket."""
 
 from itertools import product
 from typing import Any
 
 import pytest
-from support.helpdesk import Door, close, create, get, update
-from support.helpdesk_calls import ALL, MISSING, comments, edit, events, said, tenant
+from support.helpdesk import Transport, close, create, get, new_tenant_id, update
+from support.helpdesk_calls import ALL, MISSING, comments, edit, events, write_comment
 from support.system import Credential, World
 from support.watches import HELPDESK
 
 
-async def test_what_is_internal_is_told_to_agents_alone(transport: Door, world: World) -> None:
-    tenant_id = tenant()
+async def test_only_agents_see_internal_comments(transport: Transport, world: World) -> None:
+    tenant_id = new_tenant_id()
     submitter = world.person("read", "write", tenant_id=tenant_id)
     agent = world.person("agent", tenant_id=tenant_id, sub="per_agent")
     cursors = [(person, await HELPDESK.begun(transport, person)) for person in (submitter, agent)]
     made = await create(transport, submitter)
-    public = await said(transport, agent, made, body="public")
-    secret = await said(transport, agent, made, body="secret", internal=True)
+    public = await write_comment(transport, agent, made, body="public")
+    secret = await write_comment(transport, agent, made, body="secret", internal=True)
     (await edit(transport, agent, secret, "more secret")).succeeded()
     (await edit(transport, agent, public, "more public")).succeeded()
     last = await create(transport, submitter)
@@ -31,7 +31,7 @@ async def test_what_is_internal_is_told_to_agents_alone(transport: Door, world: 
         assert watched == history
         assert ("secret" in str([listed, history, watched])) == (person is agent)
         assert (secret["id"] in str([listed, history, watched])) == (person is agent)
-    # What an agent went on from would show others where something is hidden.
+    # The cursor of an agent's watch would reveal to others where internal events are.
     for person, (_, cursor) in zip((agent, submitter), cursors, strict=True):
         await HELPDESK.refused(transport, person, "validation_error", cursor)
 
@@ -49,8 +49,8 @@ ON_ONE_TICKET: dict[str, Any] = {
 }
 
 
-async def all_are_missing(transport: Door, stranger: Credential, names: list[str], comment_id: str) -> None:
-    """Check that every operation answers as if there were no such tickets, whatever is said with it."""
+async def all_are_missing(transport: Transport, stranger: Credential, names: list[str], comment_id: str) -> None:
+    """Check that every operation answers as if there were no such tickets, whatever else the request has."""
     for operation, body in ON_ONE_TICKET.items():
         more = {"comment_id": comment_id} if operation == "helpdesk.edit" else {}
         query = {"include_deleted": True} if operation == "helpdesk.get" else None
@@ -62,8 +62,8 @@ async def all_are_missing(transport: Door, stranger: Credential, names: list[str
             assert (reply.status, reply.failed("not_found")) == (missing.status, missing.body)
 
 
-async def only_one_is_listed(transport: Door, stranger: Credential, ticket: Any, number: str) -> None:
-    """Check that no list has more than their own ticket, and none by what is said of others'."""
+async def only_one_is_listed(transport: Transport, stranger: Credential, ticket: Any, number: str) -> None:
+    """Check that lists have only the caller's own ticket, and not even that under filters for others' tickets."""
     others: list[dict[str, Any]] = [{"q": "hidden"}, {"tag": "hidden"}, {"q": number}, {"status": "pending,closed"}]
     for query, sort in product([{}, *others], ("-created_at", "created_at", "-updated_at", "due_at", "-priority")):
         given = {**query, "sort": sort, "include_deleted": True}
@@ -72,26 +72,26 @@ async def only_one_is_listed(transport: Door, stranger: Credential, ticket: Any,
 
 
 @pytest.mark.parametrize("app_id", [None, "app_1"])
-async def test_nothing_of_another_tenants_or_applications_ticket_is_seen(
-    transport: Door, world: World, app_id: str | None
+async def test_another_tenants_or_applications_ticket_is_invisible(
+    transport: Transport, world: World, app_id: str | None
 ) -> None:
-    tenant_id = tenant()
+    tenant_id = new_tenant_id()
     person = world.person(*ALL, tenant_id=tenant_id)
     owner = world.person(*ALL, tenant_id=tenant_id, app_id=app_id)
     strangers = [
         world.person(*ALL),
         world.person(*ALL, app_id="app_1"),
-        # Not what they do decides, but whose it is.
+        # Fewer scopes in another tenant make no difference.
         world.person("read", "write"),
         world.person(*ALL, tenant_id=tenant_id, app_id="app_2"),
         *([world.person(*ALL, tenant_id=tenant_id, app_id="app_1")] if app_id is None else []),
     ]
-    # Of each tenant the first number is everyone's.
+    # Each tenant's numbers begin with the same one.
     first = [await create(transport, stranger) for stranger in strangers]
-    own = [await said(transport, stranger, ticket) for stranger, ticket in zip(strangers, first, strict=True)]
+    own = [await write_comment(transport, stranger, ticket) for stranger, ticket in zip(strangers, first, strict=True)]
     for _ in range(3):
         made = await create(transport, owner, title="Hidden", tags=["hidden"])
-    comment = await said(transport, owner, made, body="Hidden", internal=True)
+    comment = await write_comment(transport, owner, made, body="Hidden", internal=True)
     deleted = await create(transport, owner, title="Hidden")
     (await transport.call("helpdesk.delete", owner, path={"id": deleted["id"]})).succeeded()
     before = await get(transport, owner, made)
@@ -101,13 +101,13 @@ async def test_nothing_of_another_tenants_or_applications_ticket_is_seen(
     hidden = [made["id"], deleted["id"], made["number"], deleted["number"]]
     for stranger, ticket, mine in zip(strangers, first, own, strict=True):
         await all_are_missing(transport, stranger, hidden, comment["id"])
-        # Neither under a ticket of their own.
+        # Nor is the comment found under a ticket of their own.
         reply = await edit(transport, stranger, {"ticket_id": ticket["id"], "id": comment["id"]})
         reply.failed("not_found", "Comment not found")
         assert await comments(transport, stranger, ticket) == [mine]
 
-    # While they watch, there is something to be told.
-    await said(transport, owner, made)
+    # Changes that they must not see in their watches.
+    await write_comment(transport, owner, made)
     (await update(transport, owner, made, status="pending")).succeeded()
     (await transport.call("helpdesk.restore", owner, path={"id": deleted["id"]})).succeeded()
     (await close(transport, owner, deleted)).succeeded()

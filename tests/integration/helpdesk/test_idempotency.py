@@ -1,23 +1,22 @@
-"""contracts/helpdesk.md and errors.md at both transports: what has an idempotency key is made once."""
+"""contracts/helpdesk.md and errors.md at both transports: an idempotency key creates once."""
 
 import asyncio
 from typing import Any
-from uuid import uuid4
 
 import pytest
-from support.helpdesk import TICKET, Door, numbers
+from support.helpdesk import TICKET, Transport, new_tenant_id, numbers
 from support.system import Credential, World
 from support.transports import Grpc, Reply, Rest
 
 MISMATCH = "Idempotency key reused with a different payload"
 
 
-async def create(transport: Door, person: Credential, key: str, **members: Any) -> Reply:
+async def create(transport: Transport, person: Credential, key: str, **members: Any) -> Reply:
     body = {**TICKET, **members}
     return await transport.call("helpdesk.create", person, body=body, headers={"idempotency-key": key})
 
 
-async def test_the_same_key_and_body_give_the_first_answer_again(transport: Door, world: World) -> None:
+async def test_the_same_key_and_body_give_the_first_answer_again(transport: Transport, world: World) -> None:
     person = world.person("read", "write")
     members = {
         "description": None if transport.name == "rest" else "x",
@@ -59,24 +58,24 @@ async def test_a_replay_is_the_first_answer_to_the_byte(rest: Rest, world: World
     ],
     ids=str,
 )
-async def test_the_same_key_with_another_body_is_refused(transport: Door, world: World, other: Any) -> None:
+async def test_the_same_key_with_another_body_is_rejected(transport: Transport, world: World, other: Any) -> None:
     person = world.person("read", "write")
     first = (await create(transport, person, "key")).succeeded(201)
     (await create(transport, person, "key", **other)).failed("idempotency_mismatch", MISMATCH)
     assert (await create(transport, person, "key")).succeeded(201) == first
-    # What was refused took no number.
+    # The rejected request took no number.
     (await create(transport, person, "next")).succeeded(201)
     assert await numbers(transport, person) == ["TKT-0002", "TKT-0001"]
 
 
-async def test_tags_that_no_double_tells_apart_are_different(transport: Door, world: World) -> None:
+async def test_tags_that_differ_beyond_a_double_are_different(transport: Transport, world: World) -> None:
     person = world.person("write")
     (await create(transport, person, "key", tags={"n": 9007199254740993})).succeeded(201)
     (await create(transport, person, "key", tags={"n": 9007199254740992})).failed("idempotency_mismatch", MISMATCH)
 
 
-async def test_keys_belong_to_the_person_in_their_tenant_and_application(transport: Door, world: World) -> None:
-    tenant_id = f"ten_{uuid4().hex}"
+async def test_keys_belong_to_the_person_in_their_tenant_and_application(transport: Transport, world: World) -> None:
+    tenant_id = new_tenant_id()
     callers = [
         world.person("write", tenant_id=tenant_id),
         world.person("write", tenant_id=tenant_id, sub="per_2"),
@@ -88,12 +87,14 @@ async def test_keys_belong_to_the_person_in_their_tenant_and_application(transpo
     assert len({ticket["id"] for ticket in made}) == len(callers)
     again = [(await create(transport, credential, "shared")).succeeded(201) for credential in callers]
     assert again == made
-    # Another token of the same person: who it is counts, not the token.
+    # Another token of the same person: the person counts, not the token.
     token = world.person("write", "agent", tenant_id=tenant_id)
     assert (await create(transport, token, "shared")).succeeded(201) == made[0]
 
 
-async def test_without_a_key_or_with_another_a_ticket_is_made_each_time(transport: Door, world: World) -> None:
+async def test_without_a_key_or_with_another_one_each_request_creates_a_ticket(
+    transport: Transport, world: World
+) -> None:
     person = world.person("read", "write")
     for _ in range(2):
         (await transport.call("helpdesk.create", person, body=TICKET)).succeeded(201)
@@ -103,7 +104,7 @@ async def test_without_a_key_or_with_another_a_ticket_is_made_each_time(transpor
     assert len(await numbers(transport, person)) == 5
 
 
-async def test_a_failed_request_frees_its_key(transport: Door, world: World) -> None:
+async def test_a_failed_request_frees_its_key(transport: Transport, world: World) -> None:
     person = world.person("write")
     (await create(transport, person, "once more", title="")).failed("validation_error", paths=["title"])
     reply = await create(transport, person, "once more")
@@ -111,18 +112,18 @@ async def test_a_failed_request_frees_its_key(transport: Door, world: World) -> 
     assert "idempotent-replayed" not in reply.headers
 
 
-async def test_many_at_the_same_moment_make_one_ticket(transport: Door, world: World) -> None:
-    tenant_id = f"ten_{uuid4().hex}"
+async def test_concurrent_requests_with_one_key_create_one_ticket(transport: Transport, world: World) -> None:
+    tenant_id = new_tenant_id()
     person = world.person("read", "write", tenant_id=tenant_id)
     replies = await asyncio.gather(*(create(transport, person, "race") for _ in range(24)))
     assert len({str(reply.succeeded(201)) for reply in replies}) == 1
     assert sum("idempotent-replayed" not in reply.headers for reply in replies) == 1
     assert world.rows("SELECT count(*) FROM helpdesk_events WHERE tenant_id = %s", tenant_id) == [(1,)]
-    # Those that came second took no number.
+    # The replayed requests took no number.
     assert (await create(transport, person, "next")).succeeded(201)["number"] == "TKT-0002"
 
 
-async def test_of_two_bodies_at_the_same_moment_one_is_kept(transport: Door, world: World) -> None:
+async def test_of_two_concurrent_bodies_one_is_kept(transport: Transport, world: World) -> None:
     person = world.person("read", "write")
     replies = await asyncio.gather(*(create(transport, person, "race", title=f"t{n % 2}") for n in range(16)))
     [kept] = (await transport.call("helpdesk.list", person)).succeeded()["tickets"]
@@ -133,8 +134,8 @@ async def test_of_two_bodies_at_the_same_moment_one_is_kept(transport: Door, wor
             reply.failed("idempotency_mismatch", MISMATCH)
 
 
-async def test_a_key_is_free_again_after_an_hour(transport: Door, world: World) -> None:
-    tenant_id = f"ten_{uuid4().hex}"
+async def test_a_key_is_free_again_after_an_hour(transport: Transport, world: World) -> None:
+    tenant_id = new_tenant_id()
     person = world.person("write", tenant_id=tenant_id)
     first = (await create(transport, person, "old")).succeeded(201)
     age = "UPDATE idempotency_keys SET expires_at = expires_at - interval '{}' WHERE scope LIKE %s"
@@ -146,14 +147,14 @@ async def test_a_key_is_free_again_after_an_hour(transport: Door, world: World) 
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256])
-async def test_a_key_has_1_to_255_characters(transport: Door, world: World, key: str) -> None:
+async def test_a_key_has_1_to_255_characters(transport: Transport, world: World, key: str) -> None:
     person = world.person("read", "write")
     (await create(transport, person, key)).failed("validation_error", paths=["idempotency-key"])
     assert await numbers(transport, person) == []
     (await create(transport, person, "~" * 255)).succeeded(201)
 
 
-async def test_one_key_holds_across_both_doors(rest: Rest, rpc: Grpc, world: World) -> None:
+async def test_one_key_holds_across_both_transports(rest: Rest, rpc: Grpc, world: World) -> None:
     person = world.person("write")
     tags = {"n": 12345678901234567890123}
     members = {"priority": "low", "source_type": "server", "due_at": "2030-01-01T00:00:00Z", "tags": tags}
@@ -163,7 +164,7 @@ async def test_one_key_holds_across_both_doors(rest: Rest, rpc: Grpc, world: Wor
     assert second.headers["idempotent-replayed"] == "true"
 
 
-async def test_a_change_has_no_use_for_a_key(transport: Door, world: World) -> None:
+async def test_an_update_ignores_the_key(transport: Transport, world: World) -> None:
     person = world.person("write")
     made = (await create(transport, person, "key")).succeeded(201)
     headers = {"idempotency-key": "key"}
@@ -176,21 +177,21 @@ async def test_a_change_has_no_use_for_a_key(transport: Door, world: World) -> N
 # SLA policies
 
 
-async def create_policy(transport: Door, agent: Credential, key: str, **members: Any) -> Reply:
+async def create_policy(transport: Transport, agent: Credential, key: str, **members: Any) -> Reply:
     body = {"name": "Urgent", "priority": "urgent", "resolution_minutes": 60, **members}
     return await transport.call("helpdesk.create_policy", agent, body=body, headers={"idempotency-key": key})
 
 
-async def change_policy(transport: Door, agent: Credential, policy: Any, **changes: Any) -> None:
+async def change_policy(transport: Transport, agent: Credential, policy: Any, **changes: Any) -> None:
     (await transport.call("helpdesk.update_policy", agent, path={"id": policy["id"]}, body=changes)).succeeded()
 
 
-async def count_policies(transport: Door, agent: Credential) -> int:
+async def count_policies(transport: Transport, agent: Credential) -> int:
     return len((await transport.call("helpdesk.policies", agent)).succeeded()["sla_policies"])
 
 
-async def test_a_policy_is_made_once_for_a_key(transport: Door, world: World) -> None:
-    tenant_id = f"ten_{uuid4().hex}"
+async def test_a_key_creates_one_policy(transport: Transport, world: World) -> None:
+    tenant_id = new_tenant_id()
     agent = world.person("agent", tenant_id=tenant_id)
     first = await create_policy(transport, agent, "key", applies_to=["change"], status="inactive")
     assert "idempotent-replayed" not in first.headers
@@ -199,21 +200,21 @@ async def test_a_policy_is_made_once_for_a_key(transport: Door, world: World) ->
     assert again.succeeded(201) == first.body
     assert again.headers["idempotent-replayed"] == "true"
     (await create_policy(transport, agent, "key")).failed("idempotency_mismatch")
-    # Keys of someone else, and for a ticket, are others.
+    # Keys of another person, and keys of tickets, are separate.
     colleague = world.person("agent", tenant_id=tenant_id, sub="per_2")
     (await create_policy(transport, colleague, "key", applies_to=["change"], status="inactive")).succeeded(201)
     (await transport.call("helpdesk.create", agent, body=TICKET, headers={"idempotency-key": "key"})).succeeded(201)
     assert await count_policies(transport, agent) == 2
 
 
-async def test_many_with_one_key_at_the_same_moment_make_one_policy(transport: Door, world: World) -> None:
+async def test_concurrent_requests_with_one_key_create_one_policy(transport: Transport, world: World) -> None:
     agent = world.person("agent")
     replies = await asyncio.gather(*(create_policy(transport, agent, "race") for _ in range(6)))
     assert len({str(reply.succeeded(201)) for reply in replies}) == 1
     assert await count_policies(transport, agent) == 1
 
 
-async def test_a_failure_frees_the_key_of_a_policy(transport: Door, world: World) -> None:
+async def test_a_failure_frees_the_key_of_a_policy(transport: Transport, world: World) -> None:
     agent = world.person("agent")
     other = (await create_policy(transport, agent, "other")).succeeded(201)
     (await create_policy(transport, agent, "key", name="")).failed("validation_error")
@@ -224,8 +225,8 @@ async def test_a_failure_frees_the_key_of_a_policy(transport: Door, world: World
     assert "idempotent-replayed" not in reply.headers
 
 
-async def test_a_ticket_whose_policy_went_meanwhile_is_answered_as_it_was(transport: Door, world: World) -> None:
-    tenant_id = f"ten_{uuid4().hex}"
+async def test_a_replay_does_not_check_the_policy_again(transport: Transport, world: World) -> None:
+    tenant_id = new_tenant_id()
     person, agent = world.person("read", "write", tenant_id=tenant_id), world.person("agent", tenant_id=tenant_id)
     policy = (await create_policy(transport, agent, "policy")).succeeded(201)
     first = (await create(transport, person, "key", sla_policy=policy["id"])).succeeded(201)

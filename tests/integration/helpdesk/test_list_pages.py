@@ -1,10 +1,9 @@
-"""contracts/helpdesk.md at both transports: pages of the list in every order, and cursors that are good for them."""
+"""contracts/helpdesk.md at both transports: pages of the list in every order, and which cursors are valid."""
 
 from typing import Any
-from uuid import uuid4
 
 import pytest
-from support.helpdesk import Door, create
+from support.helpdesk import Transport, create, new_tenant_id
 from support.helpdesk_lists import SORTS, cursor_of, letters, listed, page
 from support.system import World
 
@@ -16,8 +15,8 @@ RANKS = ("low", "medium", "high", "urgent")
 
 @pytest.fixture(scope="module")
 def crowd(world: World) -> str:
-    """A tenant of 40 tickets, half of them of an application; many are alike in all that lists are sorted by."""
-    tenant_id = f"ten_{uuid4().hex}"
+    """A tenant with 40 tickets, half of them of an application; many are equal in every sort key."""
+    tenant_id = new_tenant_id()
     world.run(
         "INSERT INTO helpdesk_tickets (tenant_id, id, app_id, number, title, type, status, priority, submitted_by_id,"
         " tags, tag_terms, source, source_type, created_by, updated_by, created_at, updated_at, due_at, is_deleted)"
@@ -33,12 +32,12 @@ def crowd(world: World) -> str:
     return tenant_id
 
 
-def place(ticket: Any, sort: str) -> tuple[Any, str]:
+def sort_key(ticket: Any, sort: str) -> tuple[Any, str]:
     """What a ticket is sorted by; the id among equals."""
     name = sort.removeprefix("-")
     if name == "priority":
         return RANKS.index(ticket[name]), ticket["id"]
-    # Microseconds are written only where there are some, and those without come last.
+    # Microseconds are written only where there are some; tickets without a stamp come last.
     stamp = ticket[name]
     return (f"{stamp.removesuffix('Z'):.<27}" if stamp else "~"), ticket["id"]
 
@@ -56,7 +55,7 @@ def place(ticket: Any, sort: str) -> tuple[Any, str]:
 )
 @pytest.mark.parametrize("sort", SORTS)
 async def test_pages_in_every_order_have_each_ticket_once(
-    transport: Door, world: World, crowd: str, sort: str, query: dict[str, Any], size: int
+    transport: Transport, world: World, crowd: str, sort: str, query: dict[str, Any], size: int
 ) -> None:
     for app in ({}, {"app_id": "app_1"}):
         person = world.person("read", tenant_id=crowd, **app)
@@ -66,8 +65,8 @@ async def test_pages_in_every_order_have_each_ticket_once(
             assert len(whole) == size
         else:
             assert {ticket["app_id"] for ticket in whole} == {"app_1"}
-        assert whole == sorted(whole, key=lambda ticket: place(ticket, sort), reverse=sort.startswith("-"))
-        # One by one, each tie is at the end of a page once.
+        assert whole == sorted(whole, key=lambda ticket: sort_key(ticket, sort), reverse=sort.startswith("-"))
+        # With one ticket a page, each tie is at the end of a page once.
         limit = 7 if query else 1
         walked: list[Any] = []
         cursor: dict[str, Any] = {}
@@ -79,7 +78,7 @@ async def test_pages_in_every_order_have_each_ticket_once(
         assert walked == whole
 
 
-async def test_a_ticket_moves_only_in_the_orders_that_its_change_touches(transport: Door, world: World) -> None:
+async def test_a_ticket_moves_only_in_the_orders_that_its_change_touches(transport: Transport, world: World) -> None:
     person = world.person("read", "write")
     made = [await create(transport, person, title=letter) for letter in "abcd"]
     cursors = {sort: await cursor_of(transport, person, sort=sort) for sort in SORTS}
@@ -95,7 +94,7 @@ async def test_a_ticket_moves_only_in_the_orders_that_its_change_touches(transpo
     }
 
 
-async def test_tickets_without_a_due_instant_come_behind_every_one_that_has_one(transport: Door, world: World) -> None:
+async def test_tickets_without_a_due_instant_come_after_all_others(transport: Transport, world: World) -> None:
     person = world.person("read", "write")
     for title, due in (("a", None), ("b", "9999-12-30T23:59:59Z"), ("c", "9999-12-31T23:59:59Z"), ("d", None)):
         await create(transport, person, title=title, **({"due_at": due} if due else {}))
@@ -137,8 +136,8 @@ OTHERS: list[dict[str, Any]] = [
     [{}, {"sort": "due_at"}, {"assigned_to_id": "none"}, {"q": "x"}, {"include_deleted": True}],
     ids=str,
 )
-async def test_a_cursor_is_good_for_its_filters_and_its_sort(
-    transport: Door, world: World, query: dict[str, Any]
+async def test_a_cursor_is_valid_only_for_its_filters_and_its_sort(
+    transport: Transport, world: World, query: dict[str, Any]
 ) -> None:
     person = world.person("read", "write")
     for title in ("a x", "b x", "c x"):
@@ -150,15 +149,17 @@ async def test_a_cursor_is_good_for_its_filters_and_its_sort(
             assert len(reply.succeeded()["tickets"]) == 2
         else:
             reply.failed("validation_error", paths=["cursor"])
-    # How much is wanted may change, and what is said in vain.
+    # The limit may change.
     assert len(await listed(transport, person, **query, cursor=cursor, limit=1)) == 1
 
 
 @pytest.mark.parametrize(
     "query", [{"sort": "due_at"}, {"sort": "-priority"}, {"status": "open"}, {"tag": "x"}], ids=str
 )
-async def test_a_cursor_is_good_for_its_tenant_and_application(transport: Door, world: World, query: Any) -> None:
-    tenant_id = f"ten_{uuid4().hex}"
+async def test_a_cursor_is_valid_only_for_its_tenant_and_application(
+    transport: Transport, world: World, query: Any
+) -> None:
+    tenant_id = new_tenant_id()
     readers = [
         world.person("read", "write", tenant_id=tenant_id),
         world.person("read", "write", tenant_id=tenant_id, app_id="app_1"),
@@ -179,7 +180,7 @@ async def test_a_cursor_is_good_for_its_tenant_and_application(transport: Door, 
                 reply.failed("validation_error", paths=["cursor"])
 
 
-async def test_cursors_of_the_helpdesks_other_lists_are_refused(transport: Door, world: World) -> None:
+async def test_cursors_of_other_helpdesk_lists_are_rejected(transport: Transport, world: World) -> None:
     person = world.person("read", "write")
     made = await create(transport, person)
     await create(transport, person)

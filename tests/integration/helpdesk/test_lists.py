@@ -2,19 +2,18 @@
 
 from collections.abc import AsyncIterator
 from typing import Any
-from uuid import uuid4
 
 import pytest
-from support.helpdesk import Door, create
+from support.helpdesk import Transport, create, new_tenant_id
 from support.system import Credential, World
 from support.transports import Grpc, Reply, Rest
 
 
-async def page(transport: Door, person: Credential, **query: Any) -> Reply:
+async def page(transport: Transport, person: Credential, **query: Any) -> Reply:
     return await transport.call("helpdesk.list", person, query=query)
 
 
-async def pages(transport: Door, person: Credential, limit: int) -> AsyncIterator[Any]:
+async def pages(transport: Transport, person: Credential, limit: int) -> AsyncIterator[Any]:
     """The tickets of each page, to the last."""
     query: dict[str, Any] = {"limit": limit}
     for _ in range(10):
@@ -27,14 +26,14 @@ async def pages(transport: Door, person: Credential, limit: int) -> AsyncIterato
     raise AssertionError("No list here has so many pages")
 
 
-async def cursor_of(transport: Door, person: Credential, **query: Any) -> str:
+async def cursor_of(transport: Transport, person: Credential, **query: Any) -> str:
     """A cursor into a list that has at least two tickets."""
     cursor = (await page(transport, person, limit=1, **query)).succeeded()["next_cursor"]
     assert isinstance(cursor, str)
     return cursor
 
 
-async def test_a_list_is_newest_first_and_tells_tickets_whole(transport: Door, world: World) -> None:
+async def test_a_list_is_newest_first_and_has_whole_tickets(transport: Transport, world: World) -> None:
     person = world.person("read", "write", app_id="app_1")
     assert (await page(transport, person)).succeeded() == {"tickets": [], "next_cursor": None}
     made = [await create(transport, person, tags={"n": n}, due_at="2030-01-01T00:00:00Z") for n in range(3)]
@@ -53,7 +52,9 @@ async def test_a_ticket_without_an_application_has_no_such_key_in_a_list(rest: R
 @pytest.mark.parametrize(
     ("limit", "sizes"), [(1, [1, 1, 1, 1, 1]), (2, [2, 2, 1]), (4, [4, 1]), (5, [5]), (6, [5]), (100, [5])]
 )
-async def test_pages_follow_each_other_to_the_end(transport: Door, world: World, limit: int, sizes: list[int]) -> None:
+async def test_pages_follow_each_other_to_the_end(
+    transport: Transport, world: World, limit: int, sizes: list[int]
+) -> None:
     person = world.person("read", "write")
     made = [await create(transport, person) for _ in range(5)]
     walked = [tickets async for tickets in pages(transport, person, limit)]
@@ -61,8 +62,8 @@ async def test_pages_follow_each_other_to_the_end(transport: Door, world: World,
     assert [ticket for tickets in walked for ticket in tickets] == made[::-1]
 
 
-async def test_a_page_has_20_tickets_unless_told_and_100_at_most(transport: Door, world: World) -> None:
-    tenant_id = f"ten_{uuid4().hex}"
+async def test_a_page_has_20_tickets_by_default_and_at_most_100(transport: Transport, world: World) -> None:
+    tenant_id = new_tenant_id()
     person = world.person("read", "write", tenant_id=tenant_id)
     await create(transport, person)
     world.run(
@@ -80,7 +81,7 @@ async def test_a_page_has_20_tickets_unless_told_and_100_at_most(transport: Door
 
 
 @pytest.mark.parametrize("limit", [0, -1, 101, 2**31 - 1])
-async def test_limits_out_of_range_are_refused(transport: Door, world: World, limit: int) -> None:
+async def test_limits_out_of_range_are_rejected(transport: Transport, world: World, limit: int) -> None:
     (await page(transport, world.person("read"), limit=limit)).failed("validation_error", paths=["limit"])
 
 
@@ -89,7 +90,7 @@ async def test_a_limit_is_a_whole_number(rest: Rest, world: World, limit: str) -
     (await page(rest, world.person("read"), limit=limit)).failed("validation_error", paths=["limit"])
 
 
-async def test_every_problem_of_a_query_is_told(transport: Door, world: World) -> None:
+async def test_every_problem_of_a_query_is_reported(transport: Transport, world: World) -> None:
     reply = await page(transport, world.person("read"), limit=0, cursor="x")
     assert "limit" in [issue["path"] for issue in reply.failed("validation_error")["issues"]]
 
@@ -97,7 +98,7 @@ async def test_every_problem_of_a_query_is_told(transport: Door, world: World) -
 # Cursors
 
 
-async def test_pages_stay_as_they_were_while_new_tickets_come(transport: Door, world: World) -> None:
+async def test_pages_are_stable_while_tickets_are_created(transport: Transport, world: World) -> None:
     person = world.person("read", "write")
     made = [await create(transport, person) for _ in range(5)]
     walked = []
@@ -107,7 +108,7 @@ async def test_pages_stay_as_they_were_while_new_tickets_come(transport: Door, w
     assert walked == made[::-1]
 
 
-async def test_a_page_goes_on_where_the_last_ticket_was_deleted_or_changed(transport: Door, world: World) -> None:
+async def test_a_cursor_survives_the_deletion_or_change_of_its_ticket(transport: Transport, world: World) -> None:
     person = world.person("read", "write")
     made = [await create(transport, person) for _ in range(5)]
     walk = pages(transport, person, 2)
@@ -118,8 +119,8 @@ async def test_a_page_goes_on_where_the_last_ticket_was_deleted_or_changed(trans
     assert [tickets async for tickets in walk] == []
 
 
-async def test_tickets_of_one_instant_are_each_listed_once(transport: Door, world: World) -> None:
-    tenant_id = f"ten_{uuid4().hex}"
+async def test_tickets_of_one_instant_are_each_listed_once(transport: Transport, world: World) -> None:
+    tenant_id = new_tenant_id()
     person = world.person("read", "write", tenant_id=tenant_id)
     made = [await create(transport, person) for _ in range(5)]
     world.run("UPDATE helpdesk_tickets SET created_at = %s WHERE tenant_id = %s", made[0]["created_at"], tenant_id)
@@ -127,8 +128,8 @@ async def test_tickets_of_one_instant_are_each_listed_once(transport: Door, worl
     assert walked == sorted((ticket["id"] for ticket in made), reverse=True)
 
 
-async def test_a_cursor_survives_a_walk_of_one_application(transport: Door, world: World) -> None:
-    tenant_id = f"ten_{uuid4().hex}"
+async def test_an_application_pages_through_its_own_tickets(transport: Transport, world: World) -> None:
+    tenant_id = new_tenant_id()
     one, two = (world.person("read", "write", tenant_id=tenant_id, app_id=app_id) for app_id in ("app_1", "app_2"))
     made = [await create(transport, credential) for credential in (one, two, one, two, one)]
     walked = [ticket async for tickets in pages(transport, one, 1) for ticket in tickets]
@@ -136,7 +137,7 @@ async def test_a_cursor_survives_a_walk_of_one_application(transport: Door, worl
 
 
 @pytest.mark.parametrize(
-    "spoil",
+    "tamper",
     [
         lambda cursor: "",
         lambda cursor: "x",
@@ -156,27 +157,27 @@ async def test_a_cursor_survives_a_walk_of_one_application(transport: Door, worl
         lambda cursor: cursor * 2,
     ],
 )
-async def test_a_tampered_cursor_is_refused(transport: Door, world: World, spoil: Any) -> None:
+async def test_a_tampered_cursor_is_rejected(transport: Transport, world: World, tamper: Any) -> None:
     person = world.person("read", "write")
     for _ in range(2):
         await create(transport, person)
-    reply = await page(transport, person, cursor=spoil(await cursor_of(transport, person)))
+    reply = await page(transport, person, cursor=tamper(await cursor_of(transport, person)))
     reply.failed("validation_error", paths=["cursor"])
 
 
-async def test_every_single_changed_character_spoils_a_cursor(rpc: Grpc, world: World) -> None:
+async def test_every_changed_character_invalidates_a_cursor(rpc: Grpc, world: World) -> None:
     person = world.person("read", "write")
     for _ in range(2):
         await create(rpc, person)
     cursor = await cursor_of(rpc, person)
-    for place, character in enumerate(cursor):
-        spoilt = cursor[:place] + ("B" if character == "A" else "A") + cursor[place + 1 :]
-        (await page(rpc, person, cursor=spoilt)).failed("validation_error", paths=["cursor"])
+    for position, character in enumerate(cursor):
+        tampered = cursor[:position] + ("B" if character == "A" else "A") + cursor[position + 1 :]
+        (await page(rpc, person, cursor=tampered)).failed("validation_error", paths=["cursor"])
     (await page(rpc, person, cursor="\0")).failed("validation_error", paths=["cursor"])
 
 
-async def test_a_cursor_is_good_for_its_own_list_alone(transport: Door, world: World) -> None:
-    tenant_id = f"ten_{uuid4().hex}"
+async def test_a_cursor_is_valid_only_for_its_own_list(transport: Transport, world: World) -> None:
+    tenant_id = new_tenant_id()
     person = world.person("read", "write", tenant_id=tenant_id)
     one, two = (world.person("read", "write", tenant_id=tenant_id, app_id=app_id) for app_id in ("app_1", "app_2"))
     stranger = world.person("read", "write")
@@ -194,10 +195,8 @@ async def test_a_cursor_is_good_for_its_own_list_alone(transport: Door, world: W
                 reply.failed("validation_error", paths=["cursor"])
 
 
-async def test_a_cursor_of_the_tenant_is_good_for_everyone_who_sees_the_same_list(
-    transport: Door, world: World
-) -> None:
-    tenant_id = f"ten_{uuid4().hex}"
+async def test_a_cursor_is_valid_for_everyone_who_sees_the_same_list(transport: Transport, world: World) -> None:
+    tenant_id = new_tenant_id()
     person = world.person("read", "write", tenant_id=tenant_id)
     made = [await create(transport, person) for _ in range(2)]
     colleague = world.person("agent", tenant_id=tenant_id, sub="per_2")
@@ -205,7 +204,7 @@ async def test_a_cursor_of_the_tenant_is_good_for_everyone_who_sees_the_same_lis
     assert answer == {"tickets": [made[0]], "next_cursor": None}
 
 
-async def test_a_cursor_of_another_api_is_refused(transport: Door, world: World) -> None:
+async def test_a_cursor_of_another_api_is_rejected(transport: Transport, world: World) -> None:
     project_id = await world.project()
     member = await world.member(project_id)
     body = {"title": "x", "description": "x", "request_type": "bug", "roles": ["backend"]}

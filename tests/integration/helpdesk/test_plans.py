@@ -14,8 +14,8 @@ from service.helpdesk.commands import TicketQuery
 from service.search import tsquery
 
 ROWS = 100_000
-# The most pages of the database that a page of 20 tickets may read: about one for each row, and the index.
-MOST_READ = 250
+# How many pages of the database a page of 20 tickets may read: about one for each row, and the index.
+MAX_BLOCKS = 250
 KEYS = {
     "-created_at": "created_at",
     "created_at": "created_at",
@@ -66,7 +66,7 @@ def large(world: World) -> Iterator[psycopg.Connection[Any]]:
         connection.execute("SELECT gin_clean_pending_list('helpdesk_tickets_terms_idx')")
         connection.execute("ANALYZE helpdesk_tickets")
         yield connection
-        # Nobody else ever sees them.
+        # Other connections never see them.
         connection.rollback()
 
 
@@ -74,18 +74,18 @@ def plan(
     connection: psycopg.Connection[Any],
     scope: Mapping[str, Any],
     query: Mapping[str, Any],
-    place: tuple[Any, str] | None = None,
+    position: tuple[Any, str] | None = None,
     mode: str = "force_custom_plan",
 ) -> str:
-    """The plan of a list's statement as it runs: behind a place, or from the first ticket on."""
+    """The plan of a list's statement as it runs: after a position, or from the first ticket on."""
     wanted = TicketQuery.model_validate(query)
     filters = operations._filters(wanted)
     statement = queries.list_tickets(
-        frozenset(scope), frozenset(filters), wanted.sort, after=place is not None, with_deleted=False
+        frozenset(scope), frozenset(filters), wanted.sort, after=position is not None, with_deleted=False
     )
     given = {**scope, **filters, "rows": 21, "terms": tsquery(wanted.q or "")}
-    if place is not None:
-        given["after_key"], given["after_id"] = place
+    if position is not None:
+        given["after_key"], given["after_id"] = position
     values = [given[name] if name in given else statement._constants[name] for name in statement.names]
     connection.execute(b"SET plan_cache_mode = " + mode.encode())
     connection.execute(b"PREPARE list AS " + statement.sql)
@@ -104,7 +104,7 @@ def blocks(plan: str) -> int:
 
 
 def deep(connection: psycopg.Connection[Any], scope: Mapping[str, Any], sort: str) -> tuple[Any, str]:
-    """The place in the middle of a list."""
+    """The position in the middle of a list."""
     direction = "DESC" if sort.startswith("-") else "ASC"
     where = " AND ".join(f"{name} = %s" for name in scope)
     [found] = connection.execute(
@@ -122,15 +122,15 @@ IDS = ["tenant", "application"]
 @pytest.mark.parametrize("scope", SCOPES, ids=IDS)
 @pytest.mark.parametrize("sort", SORTS)
 @pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
-def test_every_order_is_an_indexs_at_any_depth(
+def test_every_order_is_served_by_an_index_at_any_depth(
     large: psycopg.Connection[Any], scope: dict[str, Any], sort: str, mode: str
 ) -> None:
     # Without filters a statement is prepared: after a few times it has one plan for every tenant.
-    for place in (None, deep(large, scope, sort)):
-        found = plan(large, scope, {"sort": sort}, place, mode)
+    for position in (None, deep(large, scope, sort)):
+        found = plan(large, scope, {"sort": sort}, position, mode)
         assert "Seq Scan on helpdesk_tickets" not in found
         assert "Sort Key" not in found, found
-        assert blocks(found) <= MOST_READ, found
+        assert blocks(found) <= MAX_BLOCKS, found
 
 
 @pytest.mark.parametrize("scope", SCOPES, ids=IDS)
@@ -138,7 +138,7 @@ def test_every_order_is_an_indexs_at_any_depth(
 def test_every_common_filter_is_served_by_an_index(
     large: psycopg.Connection[Any], scope: dict[str, Any], query: dict[str, Any]
 ) -> None:
-    for place in (None, deep(large, scope, "-created_at")):
-        found = plan(large, scope, query, place)
+    for position in (None, deep(large, scope, "-created_at")):
+        found = plan(large, scope, query, position)
         assert "Seq Scan on helpdesk_tickets" not in found, found
-        assert blocks(found) <= MOST_READ, found
+        assert blocks(found) <= MAX_BLOCKS, found

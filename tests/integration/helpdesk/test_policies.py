@@ -6,8 +6,7 @@ from typing import Any
 
 import grpc
 import pytest
-from support.helpdesk import TICKET, Door, create, get, numbers, update
-from support.helpdesk_calls import tenant
+from support.helpdesk import TICKET, Transport, create, get, new_tenant_id, numbers, update
 from support.system import Credential, World
 from support.transports import Grpc, Reply, Rest
 
@@ -31,7 +30,7 @@ DEFAULTS: dict[str, Any] = {
 }
 STAMPS = {"id", "tenant_id", "created_at", "created_by", "updated_at", "updated_by"}
 TYPES = ["incident", "service_request", "change", "problem"]
-# Of members that both a new policy and a change may have.
+# Of members that a new policy and a change share.
 BROKEN: list[tuple[dict[str, Any], str]] = [
     *(({"name": value}, "name") for value in ("", "x" * 256, "a\0b")),
     *(({"description": value}, "description") for value in ("x" * 65_537, "\0")),
@@ -45,45 +44,45 @@ POLICIES = ("helpdesk.policies", "helpdesk.policy", "helpdesk.create_policy", "h
 CALENDAR = ("helpdesk.calendar", "helpdesk.update_calendar")
 
 
-async def make(transport: Door, agent: Credential, **members: Any) -> Any:
+async def make(transport: Transport, agent: Credential, **members: Any) -> Any:
     return (await attempt(transport, agent, **members)).succeeded(201)
 
 
-async def attempt(transport: Door, agent: Credential, **members: Any) -> Reply:
+async def attempt(transport: Transport, agent: Credential, **members: Any) -> Reply:
     return await transport.call("helpdesk.create_policy", agent, body={**NEW, **members})
 
 
-async def read(transport: Door, agent: Credential, policy: Any) -> Any:
+async def read(transport: Transport, agent: Credential, policy: Any) -> Any:
     return (await transport.call("helpdesk.policy", agent, path={"id": policy["id"]})).succeeded()
 
 
-async def change(transport: Door, agent: Credential, policy: Any, **changes: Any) -> Reply:
+async def change(transport: Transport, agent: Credential, policy: Any, **changes: Any) -> Reply:
     return await transport.call("helpdesk.update_policy", agent, path={"id": policy["id"]}, body=changes)
 
 
-async def page(transport: Door, agent: Credential, **query: Any) -> Reply:
+async def page(transport: Transport, agent: Credential, **query: Any) -> Reply:
     return await transport.call("helpdesk.policies", agent, query=query)
 
 
-async def listed(transport: Door, agent: Credential, **query: Any) -> Any:
+async def listed(transport: Transport, agent: Credential, **query: Any) -> Any:
     return (await page(transport, agent, **query)).succeeded()["sla_policies"]
 
 
 def is_taken(reply: Reply) -> bool:
-    """Whether there is an active policy for that already; otherwise it succeeded."""
+    """Whether it failed because another policy is already active; otherwise it succeeded."""
     if reply.status in (200, 201, grpc.StatusCode.OK):
         return False
     assert reply.status == (409 if reply.transport == "rest" else grpc.StatusCode.ALREADY_EXISTS), reply
     assert reply.body["code"] == "already_exists"
-    assert reply.message() == "There is an active SLA policy for this priority and type already"
+    assert reply.message() == "An active SLA policy for this priority and type already exists"
     return True
 
 
 # The policy
 
 
-async def test_a_policy_is_created_with_defaults(transport: Door, world: World) -> None:
-    tenant_id = tenant()
+async def test_a_policy_is_created_with_defaults(transport: Transport, world: World) -> None:
+    tenant_id = new_tenant_id()
     made = await make(transport, world.person("agent", tenant_id=tenant_id, sub="per_7"))
     assert set(made) == {*NEW, *DEFAULTS, *STAMPS}
     assert {name: made[name] for name in (*NEW, *DEFAULTS)} == {**NEW, **DEFAULTS}
@@ -93,8 +92,8 @@ async def test_a_policy_is_created_with_defaults(transport: Door, world: World) 
     assert made["updated_at"] == made["created_at"]
 
 
-async def test_every_member_of_a_policy_is_kept_and_read_at_both_doors(
-    transport: Door, rest: Rest, rpc: Grpc, world: World
+async def test_every_member_of_a_policy_is_stored_and_read_at_both_transports(
+    transport: Transport, rest: Rest, rpc: Grpc, world: World
 ) -> None:
     agent = world.person("agent")
     made = await make(transport, agent, **EVERYTHING)
@@ -121,10 +120,10 @@ async def test_every_member_of_a_policy_is_kept_and_read_at_both_doors(
     ],
     ids=str,
 )
-async def test_a_patch_of_a_policy_changes_what_it_names_and_nothing_else(
-    transport: Door, world: World, changes: Any
+async def test_a_patch_of_a_policy_changes_only_the_members_given(
+    transport: Transport, world: World, changes: Any
 ) -> None:
-    tenant_id = tenant()
+    tenant_id = new_tenant_id()
     agent = world.person("agent", tenant_id=tenant_id, sub="per_1")
     made = await make(transport, agent, **EVERYTHING)
     changed = (
@@ -136,7 +135,7 @@ async def test_a_patch_of_a_policy_changes_what_it_names_and_nothing_else(
 
 
 @pytest.mark.parametrize("minutes", [1, 525_600])
-async def test_bounds_of_a_policy_hold_at_their_edges(transport: Door, world: World, minutes: int) -> None:
+async def test_bounds_of_a_policy_hold_at_their_edges(transport: Transport, world: World, minutes: int) -> None:
     edges = {"name": "é" * 255, "description": "x" * 65_536, "applies_to": TYPES, "resolution_minutes": minutes}
     made = await make(transport, world.person("agent"), first_response_minutes=minutes, **edges)
     assert {name: made[name] for name in edges} == edges
@@ -144,8 +143,8 @@ async def test_bounds_of_a_policy_hold_at_their_edges(transport: Door, world: Wo
 
 
 @pytest.mark.parametrize(("changed", "path"), BROKEN, ids=lambda value: str(value)[:40])
-async def test_broken_bounds_of_a_policy_are_told_by_path(
-    transport: Door, world: World, changed: Any, path: str
+async def test_broken_bounds_of_a_policy_are_reported_by_path(
+    transport: Transport, world: World, changed: Any, path: str
 ) -> None:
     agent = world.person("agent")
     (await attempt(transport, agent, **changed)).failed("validation_error", paths=[path])
@@ -155,7 +154,9 @@ async def test_broken_bounds_of_a_policy_are_told_by_path(
 
 
 @pytest.mark.parametrize("member", ["name", "priority", "resolution_minutes", "business_hours_only", "status"])
-async def test_what_cannot_be_cleared_of_a_policy_says_so(transport: Door, world: World, member: str) -> None:
+async def test_clearing_a_required_member_of_a_policy_is_rejected(
+    transport: Transport, world: World, member: str
+) -> None:
     agent = world.person("agent")
     made = await make(transport, agent)
     reply = await change(transport, agent, made, **{member: None, "description": "x"})
@@ -163,18 +164,18 @@ async def test_what_cannot_be_cleared_of_a_policy_says_so(transport: Door, world
     assert await read(transport, agent, made) == made
 
 
-async def test_types_are_not_told_one_by_one_where_there_are_too_many(transport: Door, world: World) -> None:
+async def test_too_many_types_are_one_problem(transport: Transport, world: World) -> None:
     reply = await attempt(transport, world.person("agent"), applies_to=["other"] * 20)
     reply.failed("validation_error", paths=["applies_to"])
 
 
-async def test_a_policy_needs_a_name_a_priority_and_a_resolution(transport: Door, world: World) -> None:
+async def test_a_policy_needs_a_name_a_priority_and_a_resolution(transport: Transport, world: World) -> None:
     reply = await transport.call("helpdesk.create_policy", world.person("agent"), body={"description": "x"})
     assert {issue["path"] for issue in reply.failed("validation_error")["issues"]} == set(NEW)
 
 
 @pytest.mark.parametrize("name", ["sla_" + "0" * 26, "sla_", "x" * 300, "TKT-0001", "Zoë"], ids=lambda name: name[:9])
-async def test_a_policy_that_is_not_there_is_not_found(transport: Door, world: World, name: str) -> None:
+async def test_a_missing_policy_is_not_found(transport: Transport, world: World, name: str) -> None:
     agent = world.person("agent")
     for operation in ("helpdesk.policy", "helpdesk.update_policy"):
         body = {"name": "New"} if operation == "helpdesk.update_policy" else None
@@ -183,7 +184,7 @@ async def test_a_policy_that_is_not_there_is_not_found(transport: Door, world: W
         )
 
 
-async def test_an_id_with_a_nul_is_no_policys(rpc: Grpc, world: World) -> None:
+async def test_an_id_with_a_nul_is_not_found(rpc: Grpc, world: World) -> None:
     (await rpc.call("helpdesk.policy", world.person("agent"), path={"id": "sla_\0"})).failed("not_found")
 
 
@@ -206,14 +207,14 @@ async def test_an_id_with_a_nul_is_no_policys(rpc: Grpc, world: World) -> None:
     ids=str,
 )
 async def test_a_priority_and_a_type_have_one_active_policy_at_most(
-    transport: Door, world: World, first: Any, second: Any, taken: bool
+    transport: Transport, world: World, first: Any, second: Any, taken: bool
 ) -> None:
     agent = world.person("agent")
     made = await make(transport, agent, **first)
     reply = await attempt(transport, agent, **second)
     assert is_taken(reply) == taken
     assert await listed(transport, agent) == ([made] if taken else [reply.body, made])
-    # Another tenant's are none of its business.
+    # Another tenant is unaffected.
     await make(transport, world.person("agent"), **second)
 
 
@@ -227,18 +228,20 @@ async def test_a_priority_and_a_type_have_one_active_policy_at_most(
     ],
     ids=str,
 )
-async def test_a_patch_to_what_is_taken_changes_nothing(transport: Door, world: World, own: Any, changes: Any) -> None:
+async def test_a_patch_to_a_taken_priority_or_type_changes_nothing(
+    transport: Transport, world: World, own: Any, changes: Any
+) -> None:
     agent = world.person("agent")
     other = await make(transport, agent, applies_to=["incident"])
     made = await make(transport, agent, **own)
     assert is_taken(await change(transport, agent, made, name="New", first_response_minutes=1, **changes))
     assert await listed(transport, agent) == [made, other]
-    # It keeps the place that it had, if it had one.
+    # It stays active for what it was active for, if it was.
     assert is_taken(await attempt(transport, agent, **own)) == (made["status"] == "active")
 
 
 @pytest.mark.parametrize(
-    ("moved", "place"),
+    ("moved", "taken"),
     [
         ({"priority": "low"}, {"priority": "low"}),
         ({"applies_to": ["change"]}, {"applies_to": ["change", "problem"]}),
@@ -246,24 +249,24 @@ async def test_a_patch_to_what_is_taken_changes_nothing(transport: Door, world: 
     ],
     ids=str,
 )
-async def test_a_policy_that_moves_frees_its_place_and_takes_another(
-    transport: Door, world: World, moved: Any, place: Any
+async def test_a_policy_that_changes_frees_its_priority_and_types(
+    transport: Transport, world: World, moved: Any, taken: Any
 ) -> None:
     agent = world.person("agent")
     made = await make(transport, agent, applies_to=["incident"])
     (await change(transport, agent, made, **moved)).succeeded()
     await make(transport, agent, applies_to=["incident"])
-    if place is not None:
-        assert is_taken(await attempt(transport, agent, **place))
+    if taken is not None:
+        assert is_taken(await attempt(transport, agent, **taken))
     else:
         assert is_taken(await change(transport, agent, made, status="active"))
 
 
-async def test_of_many_at_the_same_moment_one_becomes_active(transport: Door, world: World) -> None:
+async def test_of_concurrent_policies_one_becomes_active(transport: Transport, world: World) -> None:
     agent = world.person("agent")
     created = await asyncio.gather(*(attempt(transport, agent) for _ in range(6)))
     assert sorted(map(is_taken, created)) == [False] + [True] * 5
-    # The others were not made inactive: they were not made.
+    # The others were not created as inactive: they were not created.
     assert len(await listed(transport, agent)) == 1
     waiting = [await make(transport, agent, priority="low", status="inactive") for _ in range(6)]
     changed = await asyncio.gather(*(change(transport, agent, one, status="active") for one in waiting))
@@ -274,7 +277,7 @@ async def test_of_many_at_the_same_moment_one_becomes_active(transport: Door, wo
 # Lists
 
 
-async def test_policies_are_listed_newest_first_by_page_and_by_status(transport: Door, world: World) -> None:
+async def test_policies_are_listed_newest_first_by_page_and_by_status(transport: Transport, world: World) -> None:
     agent = world.person("agent")
     assert (await page(transport, agent)).succeeded() == {"sla_policies": [], "next_cursor": None}
     made = [await make(transport, agent, status="inactive") for _ in range(4)]
@@ -296,11 +299,11 @@ async def test_policies_are_listed_newest_first_by_page_and_by_status(transport:
 @pytest.mark.parametrize(
     ("query", "path"), [({"limit": 0}, "limit"), ({"limit": 101}, "limit"), ({"status": "other"}, "status")], ids=str
 )
-async def test_a_list_of_policies_has_bounds(transport: Door, world: World, query: Any, path: str) -> None:
+async def test_a_list_of_policies_has_bounds(transport: Transport, world: World, query: Any, path: str) -> None:
     (await page(transport, world.person("agent"), **query)).failed("validation_error", paths=[path])
 
 
-async def test_a_cursor_is_good_for_its_own_list_of_policies_alone(transport: Door, world: World) -> None:
+async def test_a_cursor_is_valid_only_for_its_own_list_of_policies(transport: Transport, world: World) -> None:
     agent, stranger = world.person("agent"), world.person("agent")
     for person in (agent, stranger):
         for _ in range(2):
@@ -319,12 +322,12 @@ async def test_a_cursor_is_good_for_its_own_list_of_policies_alone(transport: Do
         reply.failed("validation_error", paths=["cursor"])
 
 
-# Who may
+# Scopes
 
 
 @pytest.mark.parametrize("operation", [*POLICIES, *CALENDAR])
-async def test_service_levels_are_for_agents_alone(transport: Door, world: World, operation: str) -> None:
-    tenant_id = tenant()
+async def test_only_agents_manage_service_levels(transport: Transport, world: World, operation: str) -> None:
+    tenant_id = new_tenant_id()
     agent = world.person("agent", tenant_id=tenant_id, app_id="app_1")
     made = await make(transport, world.person("agent", tenant_id=tenant_id))
     path = {"id": made["id"]} if operation in ("helpdesk.policy", "helpdesk.update_policy") else None
@@ -337,7 +340,7 @@ async def test_service_levels_are_for_agents_alone(transport: Door, world: World
     reply.succeeded(201 if operation == "helpdesk.create_policy" else 200)
 
 
-async def test_another_tenants_policies_are_not_there(transport: Door, world: World) -> None:
+async def test_another_tenants_policies_are_not_found(transport: Transport, world: World) -> None:
     agent, stranger = world.person("agent"), world.person("agent")
     made = await make(transport, agent)
     (await transport.call("helpdesk.policy", stranger, path={"id": made["id"]})).failed("not_found")
@@ -350,8 +353,8 @@ async def test_another_tenants_policies_are_not_there(transport: Door, world: Wo
 
 
 @pytest.mark.parametrize("kind", ["unknown", "inactive", "of another tenant"])
-async def test_a_ticket_names_an_active_policy_of_its_tenant(transport: Door, world: World, kind: str) -> None:
-    tenant_id = tenant()
+async def test_a_ticket_names_an_active_policy_of_its_tenant(transport: Transport, world: World, kind: str) -> None:
+    tenant_id = new_tenant_id()
     person, agent = world.person("read", "write", tenant_id=tenant_id), world.person("agent", tenant_id=tenant_id)
     other = world.person("agent") if kind == "of another tenant" else agent
     policy = await make(transport, other, status="inactive" if kind == "inactive" else "active")
@@ -365,7 +368,7 @@ async def test_a_ticket_names_an_active_policy_of_its_tenant(transport: Door, wo
     assert await get(transport, person, made) == made
 
 
-async def test_a_ticket_keeps_a_policy_that_is_inactive_now(transport: Door, world: World) -> None:
+async def test_a_ticket_keeps_a_policy_that_has_become_inactive(transport: Transport, world: World) -> None:
     agent = world.person("agent")
     policy = await make(transport, agent)
     made = await create(transport, agent, sla_policy=policy["id"])
@@ -374,7 +377,7 @@ async def test_a_ticket_keeps_a_policy_that_is_inactive_now(transport: Door, wor
     assert changed == {**made, "title": "New", "updated_at": changed["updated_at"]}
 
 
-async def test_a_mask_clears_lists_of_levels(rpc: Grpc, world: World) -> None:
+async def test_a_mask_clears_lists(rpc: Grpc, world: World) -> None:
     """A typed list has no null: named in the mask and not set is empty."""
     agent = world.person("agent")
     cleared = (await rpc.call("helpdesk.update_calendar", agent, body={"hours": None, "holidays": None})).succeeded()

@@ -1,4 +1,4 @@
-"""contracts/helpdesk.md, SLA: whatever happens, clocks run and events are told as a slow model says."""
+"""contracts/helpdesk.md, SLA: whatever happens, clocks run and events are emitted as in a slow model."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -17,14 +17,15 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from support.sla_clock import Desk, desk_with_a_clock
+from support.helpdesk import new_tenant_id
+from support.sla_clock import ClockDatabase, database_with_clock
 from support.sla_model import ALWAYS, END, WEEKS, Policy, Ticket, Week, instant, standing
 
 from service.access.policy import Caller
 from service.errors import TicketError
-from service.helpdesk import operations
+from service.helpdesk import comments, operations
 from service.helpdesk.sla import notifier
-from service.helpdesk.sla import operations as levels
+from service.helpdesk.sla import operations as sla
 from service.local.postgres import EmbeddedPostgres
 from service.operation import Call
 
@@ -47,13 +48,13 @@ changes = st.fixed_dictionaries(
     },
 )
 minutes = st.sampled_from([1, 2, 7, 15, 60, 200, 240, 500])
-# Often one change alone; a single one says most about what it does.
+# Often only one change, which best shows the effect of each.
 one_change = st.one_of(
     st.fixed_dictionaries({"priority": priorities}),
     st.fixed_dictionaries({"type": types}),
     st.fixed_dictionaries({"due_at": st.none() | dues}),
 )
-# After a change: when somebody looks at what is to be told; 0: not yet.
+# Minutes after a change at which the notifier runs; 0: it does not.
 then = st.sampled_from([0, 0, 1, 45, 200, 400])
 # Mostly the first one.
 which = st.sampled_from([0, 0, 0, 1])
@@ -62,25 +63,25 @@ which = st.sampled_from([0, 0, 0, 1])
 class Machine(RuleBasedStateMachine):
     """One tenant with four policies, and up to two tickets of it."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, database: ClockDatabase) -> None:
         super().__init__()
-        self.desk = desk
+        self.database = database
 
     def run(self, operation: Any, **sections: Any) -> Any:
         call = Call(("tickets.helpdesk.v1", "Test"), f"req-{uuid4()}", None, self.caller)
-        return self.desk.wait(operation(SimpleNamespace(database=self.desk.database), call, sections))
+        return self.database.run(operation(SimpleNamespace(database=self.database.database), call, sections))
 
     def tick(self, minutes: int = 1) -> None:
-        # Late in its life it is hurried no more: what is due must come before the END.
+        # Later on only in small steps: every due instant must come before the END.
         self.now += minutes if self.now < END // 2 else 1
-        self.desk.set_clock(self.now)
+        self.database.set_clock(self.now)
 
     @initialize(changes=changes)
     def begin(self, changes: Mapping[str, Any]) -> None:
         self.now, self.week, self.tickets = 0, WEEKS[0], list[Ticket]()
-        self.desk.begin()
-        self.caller = Caller(AGENT.subject, AGENT.scopes, tenant_id=f"ten_{uuid4().hex}")
-        self.desk.set_clock(0)
+        self.database.forget_tickets()
+        self.caller = Caller(AGENT.subject, AGENT.scopes, tenant_id=new_tenant_id())
+        self.database.set_clock(0)
         self.policies = [
             self.policy("high", [], 30, 240, business=False),
             self.policy("urgent", ["incident"], 15, 60, business=True),
@@ -92,7 +93,7 @@ class Machine(RuleBasedStateMachine):
     def policy(self, priority: str, types: Sequence[str], first: int | None, minutes: int, *, business: bool) -> Policy:
         members = {"first_response_minutes": first, "resolution_minutes": minutes, "business_hours_only": business}
         body = {"name": "P", "priority": priority, "applies_to": types, **members}
-        made = self.run(levels.create_sla_policy, header={}, body=body)
+        made = self.run(sla.create_sla_policy, header={}, body=body)
         return Policy(made["id"], priority, types, first, minutes, business)
 
     def match(self, ticket: Ticket) -> Policy | None:
@@ -105,8 +106,8 @@ class Machine(RuleBasedStateMachine):
                 return policy
         return None
 
-    def written(self, changes: Mapping[str, Any]) -> dict[str, Any]:
-        """As a body has it."""
+    def body_of(self, changes: Mapping[str, Any]) -> dict[str, Any]:
+        """The changes as the body of a request."""
         body = dict(changes)
         if body.get("sla_policy") is not None:
             body["sla_policy"] = self.policies[body["sla_policy"]].id
@@ -125,7 +126,7 @@ class Machine(RuleBasedStateMachine):
 
     def create_ticket(self, changes: Mapping[str, Any]) -> None:
         self.tick()
-        body = {"title": "T", **self.written({name: value for name, value in changes.items() if value is not None})}
+        body = {"title": "T", **self.body_of({name: value for name, value in changes.items() if value is not None})}
         if self.refuses(changes):
             with pytest.raises(TicketError, match="not valid"):
                 self.run(operations.create_ticket, header={}, body=body)
@@ -150,12 +151,12 @@ class Machine(RuleBasedStateMachine):
     @rule(which=which, status=statuses, then=then)
     def move(self, which: int, status: str, then: int) -> None:
         self.patch(which, {"status": status})
-        self.tell_all(then)
+        self.emit_all(then)
 
     @rule(which=which, changes=one_change | changes, then=then)
     def change(self, which: int, changes: Mapping[str, Any], then: int) -> None:
         self.patch(which, changes)
-        self.tell_all(then)
+        self.emit_all(then)
 
     def patch(self, which: int, changes: Mapping[str, Any]) -> None:
         ticket = self.some(which)
@@ -164,44 +165,44 @@ class Machine(RuleBasedStateMachine):
         self.tick()
         due = None if changes.get("due_at") is None else self.now + changes["due_at"]
         policy = None if changes.get("sla_policy") is None else self.policies[changes["sla_policy"]]
-        # To say once more what is so is no change. (With others in one PATCH: integration/helpdesk/test_sla.py.)
+        # Repeating the current value is no change. (Together with others in one PATCH: test_sla.py.)
         same = {
             name
             for name, is_same in (("due_at", due == ticket.due), ("sla_policy", policy is ticket.policy))
             if is_same
         }
         changes = {name: value for name, value in changes.items() if name not in same}
-        path, body = {"id": ticket.id}, self.written(changes)
+        path, body = {"id": ticket.id}, self.body_of(changes)
         if self.refuses(changes, ticket.policy):
             with pytest.raises(TicketError, match="not valid"):
                 self.run(operations.update_ticket, path=path, header={}, body=body)
             return
         self.run(operations.update_ticket, path=path, header={}, body=body)
-        self.follow(ticket, changes, policy, due)
+        self.apply(ticket, changes, policy, due)
 
-    def follow(
+    def apply(
         self, ticket: Ticket, changes: Mapping[str, Any], policy: Policy | None = None, due: int | None = None
     ) -> None:
-        """What a change makes of a ticket."""
-        is_anew = any(name in changes and changes[name] != getattr(ticket, name) for name in ("priority", "type"))
-        is_anew |= "sla_policy" in changes
+        """Apply a change to the model's ticket."""
+        new_policy = any(name in changes and changes[name] != getattr(ticket, name) for name in ("priority", "type"))
+        new_policy |= "sla_policy" in changes
         was, becomes = ticket.status, changes.get("status", ticket.status)
         ticket.history.append((self.kind(was, becomes), None))
         ticket.status = becomes
         ticket.priority, ticket.type = changes.get("priority", ticket.priority), changes.get("type", ticket.type)
         had_policy = ticket.policy is not None
-        is_resumed, is_resolved_anew = was == "pending" != becomes, self.stamp(ticket, was, becomes)
+        is_resumed, is_resolved_again = was == "pending" != becomes, self.stamp(ticket, was, becomes)
         if "sla_policy" in changes:
             ticket.policy, ticket.policy_given = policy, True
-        elif is_anew and not ticket.policy_given:
+        elif new_policy and not ticket.policy_given:
             ticket.policy = self.match(ticket)
         if "due_at" in changes:
             ticket.due, ticket.due_given = due, True
-        elif is_anew and (ticket.policy is not None or had_policy):
+        elif new_policy and (ticket.policy is not None or had_policy):
             ticket.due_given = False
-        if is_anew or is_resumed or is_resolved_anew or "due_at" in changes:
-            ticket.settle(self.week, anew=is_anew)
-            ticket.forget(self.week, self.now)
+        if new_policy or is_resumed or is_resolved_again or "due_at" in changes:
+            ticket.settle(self.week, new_policy=new_policy)
+            ticket.drop_stale(self.week, self.now)
 
     def kind(self, was: str, becomes: str) -> str:
         if "closed" in (was, becomes) and was != becomes:
@@ -209,7 +210,7 @@ class Machine(RuleBasedStateMachine):
         return "ticket.updated"
 
     def stamp(self, ticket: Ticket, was: str, becomes: str) -> bool:
-        """Its stamps; whether it is reopened, or resolved once more."""
+        """Set its stamps; returns whether it is reopened or resolved again."""
         if was == becomes:
             return False
         was_resolved = ticket.resolved
@@ -230,7 +231,7 @@ class Machine(RuleBasedStateMachine):
         self.tick()
         self.run(operations.close_ticket, path={"id": ticket.id}, header={}, body={})
         if ticket.status != "closed":
-            self.follow(ticket, {"status": "closed"})
+            self.apply(ticket, {"status": "closed"})
 
     @rule(which=which, is_agent=st.booleans(), internal=st.booleans())
     def comment(self, which: int, is_agent: bool, internal: bool) -> None:
@@ -238,11 +239,11 @@ class Machine(RuleBasedStateMachine):
         if ticket is None:
             return
         self.tick()
-        # The submitter of all tickets is the agent of all else.
+        # The agent who makes all other changes is the submitter of all tickets.
         caller, body = self.caller, {"body": "Hello", "internal": internal}
         with suppress(TicketError):
             self.caller = Caller("per_other" if is_agent else caller.subject, caller.scopes, tenant_id=caller.tenant_id)
-            self.run(operations.create_comment, path={"id": ticket.id}, header={}, body=body)
+            self.run(comments.create_comment, path={"id": ticket.id}, header={}, body=body)
             ticket.history.append(("ticket.commented", None))
         self.caller = caller
         if is_agent and not internal and ticket.response is None:
@@ -259,7 +260,7 @@ class Machine(RuleBasedStateMachine):
             self.run(operations.delete_ticket, path=path, header={}, query={})
         ticket.deleted = not ticket.deleted
         ticket.history.append(("ticket.deleted" if ticket.deleted else "ticket.restored", None))
-        self.tell_all(then)
+        self.emit_all(then)
 
     @rule(
         number=st.integers(0, 3),
@@ -277,44 +278,44 @@ class Machine(RuleBasedStateMachine):
     def change_policy(self, number: int, members: dict[str, Any], then: int) -> None:
         self.tick()
         policy = self.policies[number]
-        self.run(levels.update_sla_policy, path={"id": policy.id}, body=members)
+        self.run(sla.update_sla_policy, path={"id": policy.id}, body=members)
         for name, value in members.items():
             if name == "status":
                 policy.is_active = value == "active"
             else:
                 setattr(policy, name, value)
-        self.tell_all(then)
+        self.emit_all(then)
 
     @rule(week=st.sampled_from(WEEKS), then=then)
     def change_calendar(self, week: Week, then: int) -> None:
         self.tick()
         hours = [{"weekday": DAYS[day], "start": start, "end": end} for day, start, end in week[1]]
         body = {"time_zone": week[0], "hours": hours, "holidays": list(week[2])}
-        self.run(levels.update_calendar, body=body)
+        self.run(sla.update_calendar, body=body)
         self.week = week
-        self.tell_all(then)
+        self.emit_all(then)
 
-    @rule(minutes=st.sampled_from([1, 14, 60, 200, 900]), telling=st.booleans())
-    def wait(self, minutes: int, telling: bool) -> None:
-        if telling:
-            self.tell_all(minutes)
+    @rule(minutes=st.sampled_from([1, 14, 60, 200, 900]), emitting=st.booleans())
+    def wait(self, minutes: int, emitting: bool) -> None:
+        if emitting:
+            self.emit_all(minutes)
         else:
             self.tick(minutes)
 
-    def tell_all(self, minutes: int) -> None:
-        """After so many minutes, if any."""
+    def emit_all(self, minutes: int) -> None:
+        """Run the notifier, and the model, after so many minutes; 0: do not."""
         if minutes == 0:
             return
         self.tick(minutes)
         for ticket in self.tickets:
             if not ticket.deleted:
-                told = ticket.tell(self.week, self.now)
-                ticket.told |= set(told)
-                ticket.history += [(f"sla.{kind}", target) for target, kind in told]
-        self.desk.wait(notifier.emit_due_events(self.desk.database))
+                due = ticket.due_events(self.week, self.now)
+                ticket.emitted |= set(due)
+                ticket.history += [(f"sla.{kind}", target) for target, kind in due]
+        self.database.run(notifier.emit_due_events(self.database.database))
 
     @invariant()
-    def is_as_the_model_says(self) -> None:
+    def matches_the_model(self) -> None:
         for ticket in self.tickets:
             self.check(ticket)
 
@@ -329,16 +330,16 @@ class Machine(RuleBasedStateMachine):
             "first_response_at": instant(ticket.response),
         }
         assert {name: seen[name] for name in members} == members
-        assert self.desk.pauses(ticket.id) == [(instant(start), instant(end)) for start, end in ticket.pauses]
-        assert self.desk.events(ticket.id) == ticket.history
+        assert self.database.pauses(ticket.id) == [(instant(start), instant(end)) for start, end in ticket.pauses]
+        assert self.database.events(ticket.id) == ticket.history
         if ticket.resolved is not None:
-            # Whether a warning before that still holds shows when it is reopened, if its terms are others by then.
+            # Whether an earlier warning still holds is decided when it is reopened, if its terms have changed by then.
             soon = {(name, "due_soon") for name in ("first_response", "resolution")}
-            told = {(name, kind) for name, kind in soon if self.desk.was_told(ticket.id, f"{name}.{kind}")}
-            ticket.told = (ticket.told - soon) | told
+            emitted = {(name, kind) for name, kind in soon if self.database.was_emitted(ticket.id, f"{name}.{kind}")}
+            ticket.emitted = (ticket.emitted - soon) | emitted
         targets = ticket.targets(self.week)
         if not ticket.deleted:
-            shown = self.run(operations.get_ticket_sla, path={"id": ticket.id})
+            shown = self.run(sla.get_ticket_sla, path={"id": ticket.id})
             assert (shown["is_paused"], shown["as_of"]) == (ticket.status == "pending", instant(self.now))
             assert (shown["time_zone"] is not None) == (ticket.opening(self.week) is not ALWAYS)
             for name in ("first_response", "resolution"):
@@ -347,15 +348,15 @@ class Machine(RuleBasedStateMachine):
 
 
 @pytest.fixture(scope="module")
-def desk(postgres: EmbeddedPostgres) -> Iterator[Desk]:
-    with desk_with_a_clock(postgres, "sla_machine") as desk:
-        yield desk
+def database(postgres: EmbeddedPostgres) -> Iterator[ClockDatabase]:
+    with database_with_clock(postgres, "sla_machine") as database:
+        yield database
 
 
-def run(desk: Desk, examples: int, steps: int) -> None:
+def run(database: ClockDatabase, examples: int, steps: int) -> None:
     class Ours(Machine):
         def __init__(self) -> None:
-            super().__init__(desk)
+            super().__init__(database)
 
     profile = settings(
         max_examples=examples, stateful_step_count=steps, deadline=None, suppress_health_check=list(HealthCheck)
@@ -363,10 +364,10 @@ def run(desk: Desk, examples: int, steps: int) -> None:
     run_state_machine_as_test(Ours, settings=profile)
 
 
-def test_clocks_run_as_a_slow_model_says(desk: Desk) -> None:
-    run(desk, examples=40, steps=30)
+def test_clocks_run_as_in_a_slow_model(database: ClockDatabase) -> None:
+    run(database, examples=40, steps=30)
 
 
 @pytest.mark.long
-def test_clocks_run_as_a_slow_model_says_many_times(desk: Desk) -> None:
-    run(desk, examples=1000, steps=30)
+def test_clocks_run_as_in_a_slow_model_many_times(database: ClockDatabase) -> None:
+    run(database, examples=1000, steps=30)

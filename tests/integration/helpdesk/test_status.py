@@ -1,11 +1,10 @@
-"""contracts/helpdesk.md at both transports: how a ticket moves, is closed, and what its history tells."""
+"""contracts/helpdesk.md at both transports: how a ticket's status changes, how it is closed, and its history."""
 
 import asyncio
 from typing import Any
-from uuid import uuid4
 
 import pytest
-from support.helpdesk import URL, Door, close, create, get, update
+from support.helpdesk import URL, Transport, close, create, get, new_tenant_id, update
 from support.system import World
 from support.transports import Rest, rest_reply
 
@@ -32,7 +31,9 @@ def events(world: World, ticket: Any, columns: str) -> list[tuple[Any, ...]]:
 
 
 @pytest.mark.parametrize("status", [*UNRESOLVED, "resolved", "closed"])
-async def test_a_ticket_created_as_resolved_or_closed_is_stamped_so(transport: Door, world: World, status: str) -> None:
+async def test_a_ticket_created_as_resolved_or_closed_has_resolved_at(
+    transport: Transport, world: World, status: str
+) -> None:
     made = await create(transport, world.person("write"), status=status)
     assert made["status"] == status
     assert made["resolved_at"] == (None if status in UNRESOLVED else made["created_at"])
@@ -45,8 +46,8 @@ def test_every_move_between_two_statuses_is_in_the_table() -> None:
 
 
 @pytest.mark.parametrize(("was", "becomes", "effect"), MOVES)
-async def test_any_status_may_follow_any_other_and_moves_resolved_at(
-    transport: Door, world: World, was: str, becomes: str, effect: str | None
+async def test_any_status_may_follow_any_other_and_decides_resolved_at(
+    transport: Transport, world: World, was: str, becomes: str, effect: str | None
 ) -> None:
     person = world.person("read", "write")
     made = await create(transport, person, status=was)
@@ -54,7 +55,7 @@ async def test_any_status_may_follow_any_other_and_moves_resolved_at(
     expected = {"stamped": moved["updated_at"], "kept": made["resolved_at"], None: None}[effect]
     assert (moved["status"], moved["resolved_at"]) == (becomes, expected)
     assert await get(transport, person, made) == moved
-    # A change that says nothing of the status leaves the stamp alone.
+    # A change without a status keeps the stamp.
     assert (await update(transport, person, made, title="Other")).succeeded()["resolved_at"] == expected
 
 
@@ -63,7 +64,7 @@ async def test_any_status_may_follow_any_other_and_moves_resolved_at(
 
 @pytest.mark.parametrize("was", [*UNRESOLVED, "resolved"])
 @pytest.mark.parametrize("body", [None, {}, {"resolution_note": None}, {"resolution_note": "Rebooted"}], ids=str)
-async def test_a_close_closes_and_changes_nothing_else(transport: Door, world: World, was: str, body: Any) -> None:
+async def test_a_close_closes_and_changes_nothing_else(transport: Transport, world: World, was: str, body: Any) -> None:
     person = world.person("read", "write", sub="per_7")
     made = await create(transport, person, status=was, category="Network", tags={"a": 1})
     closed = (await close(transport, person, made, body)).succeeded()
@@ -78,8 +79,8 @@ async def test_a_close_closes_and_changes_nothing_else(transport: Door, world: W
     assert events(world, made, "version, type, changes")[1:] == [(2, "ticket.closed", changes)]
 
 
-async def test_closing_a_closed_ticket_changes_nothing_and_answers_the_same(transport: Door, world: World) -> None:
-    tenant_id = f"ten_{uuid4().hex}"
+async def test_closing_a_closed_ticket_changes_nothing_and_answers_the_same(transport: Transport, world: World) -> None:
+    tenant_id = new_tenant_id()
     person, agent = (world.person("write", "agent", tenant_id=tenant_id, sub=sub) for sub in ("per_1", "per_2"))
     made = await create(transport, person)
     closed = (await close(transport, person, made)).succeeded()
@@ -91,7 +92,7 @@ async def test_closing_a_closed_ticket_changes_nothing_and_answers_the_same(tran
     assert (await close(transport, person, patched)).succeeded() == patched
 
 
-async def test_many_closes_at_the_same_moment_are_one(transport: Door, world: World) -> None:
+async def test_concurrent_closes_are_one(transport: Transport, world: World) -> None:
     person = world.person("write")
     made = await create(transport, person)
     bodies = [{"resolution_note": f"n{n}"} for n in range(12)]
@@ -100,7 +101,7 @@ async def test_many_closes_at_the_same_moment_are_one(transport: Door, world: Wo
     assert events(world, made, "version, type") == [(1, "ticket.created"), (2, "ticket.closed")]
 
 
-async def test_a_resolution_note_holds_5000_characters(transport: Door, world: World) -> None:
+async def test_a_resolution_note_holds_5000_characters(transport: Transport, world: World) -> None:
     person = world.person("read", "write")
     made = await create(transport, person)
     for note in ("é" * 5_001, "a\0b"):
@@ -142,8 +143,8 @@ async def test_a_close_needs_no_body(rest: Rest, world: World, text: bytes) -> N
 # History
 
 
-async def test_each_write_leaves_one_event(transport: Door, world: World) -> None:
-    tenant_id = f"ten_{uuid4().hex}"
+async def test_each_write_leaves_one_event(transport: Transport, world: World) -> None:
+    tenant_id = new_tenant_id()
     person = world.person("write", tenant_id=tenant_id, sub="per_1")
     agent = world.person("agent", tenant_id=tenant_id, sub="per_2")
     made = await create(transport, person, team_id="grp_1")
@@ -179,7 +180,7 @@ async def test_each_write_leaves_one_event(transport: Door, world: World) -> Non
     ]
 
 
-async def test_an_event_has_the_id_of_its_request(transport: Door, world: World) -> None:
+async def test_an_event_has_the_id_of_its_request(transport: Transport, world: World) -> None:
     person = world.person("write")
     first = await transport.call("helpdesk.create", person, body={"title": "x"}, headers={"x-request-id": "r-1"})
     made = first.succeeded(201)
@@ -190,8 +191,8 @@ async def test_an_event_has_the_id_of_its_request(transport: Door, world: World)
     assert events(world, made, "request_id") == [(request_id,) for request_id in ids]
 
 
-async def test_what_was_refused_leaves_no_event(transport: Door, world: World) -> None:
-    tenant_id = f"ten_{uuid4().hex}"
+async def test_a_rejected_write_leaves_no_event(transport: Transport, world: World) -> None:
+    tenant_id = new_tenant_id()
     person, other = (world.person("write", tenant_id=tenant_id, sub=sub) for sub in ("per_1", "per_2"))
     made = await create(transport, person)
     (await update(transport, other, made, title="x")).failed("forbidden")
@@ -200,12 +201,12 @@ async def test_what_was_refused_leaves_no_event(transport: Door, world: World) -
     assert events(world, made, "type") == [("ticket.created",)]
 
 
-async def test_concurrent_patches_lose_nothing(transport: Door, world: World) -> None:
+async def test_concurrent_patches_lose_nothing(transport: Transport, world: World) -> None:
     person = world.person("write")
     made = await create(transport, person)
     replies = await asyncio.gather(*(update(transport, person, made, title=f"t{n}") for n in range(20)))
     answers = sorted((reply.succeeded() for reply in replies), key=lambda ticket: str(ticket["updated_at"]))
     assert len({ticket["updated_at"] for ticket in answers}) == 20
-    told = [changes["title"] for (changes,) in events(world, made, "changes")[1:]]
-    assert [change["to"] for change in told] == [ticket["title"] for ticket in answers]
-    assert [change["from"] for change in told] == [made["title"], *(change["to"] for change in told[:-1])]
+    titles = [changes["title"] for (changes,) in events(world, made, "changes")[1:]]
+    assert [change["to"] for change in titles] == [ticket["title"] for ticket in answers]
+    assert [change["from"] for change in titles] == [made["title"], *(change["to"] for change in titles[:-1])]

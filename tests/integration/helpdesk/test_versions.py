@@ -1,12 +1,12 @@
-"""contracts/helpdesk.md at both transports: ETags, and writes that must not overwrite another."""
+"""contracts/helpdesk.md at both transports: ETags and conditional writes."""
 
 import asyncio
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from support.helpdesk import TICKET, URL, Door, close, create, get, update
-from support.helpdesk_calls import ALL, MISSING, delete, etag, restore, tenant, whole
+from support.helpdesk import TICKET, URL, Transport, close, create, get, new_tenant_id, update
+from support.helpdesk_calls import ALL, MISSING, delete, etag, get_with_deleted, restore
 from support.helpdesk_calls import events as history
 from support.system import Credential, World
 from support.transports import METHODS, Grpc, Reply, Rest, rest_reply
@@ -15,7 +15,7 @@ from tickets.helpdesk.v1 import service_pb2
 # ETags
 
 
-async def test_every_answer_that_is_one_ticket_says_its_etag(transport: Door, world: World) -> None:
+async def test_every_answer_that_is_one_ticket_has_its_etag(transport: Transport, world: World) -> None:
     person, tags = world.person(*ALL), list[str]()
     first = await transport.call("helpdesk.create", person, body=TICKET)
     made = first.succeeded(201)
@@ -47,12 +47,12 @@ async def test_every_answer_that_is_one_ticket_says_its_etag(transport: Door, wo
     assert [reply.headers.get("etag") for reply in others] == [None] * 5
 
 
-async def test_an_answer_with_an_etag_says_what_the_last_write_said(transport: Door, world: World) -> None:
+async def test_a_read_has_the_etag_of_the_last_write(transport: Transport, world: World) -> None:
     person = world.person(*ALL)
     made = await create(transport, person)
     for act in (close, delete, restore):
-        said = (await act(transport, person, made)).headers["etag"]
-        assert await etag(transport, person, made) == said
+        tag = (await act(transport, person, made)).headers["etag"]
+        assert await etag(transport, person, made) == tag
 
 
 async def test_tickets_in_lists_have_no_etag(rpc: Grpc, world: World) -> None:
@@ -68,7 +68,7 @@ async def test_tickets_in_lists_have_no_etag(rpc: Grpc, world: World) -> None:
 
 
 @pytest.mark.parametrize("operation", ["helpdesk.create", "helpdesk.close"])
-async def test_a_replayed_answer_says_the_etag_of_the_first(transport: Door, world: World, operation: str) -> None:
+async def test_a_replayed_answer_has_the_etag_of_the_first(transport: Transport, world: World, operation: str) -> None:
     person = world.person(*ALL)
     made = await create(transport, person)
     path, body = (None, TICKET) if operation == "helpdesk.create" else ({"id": made["id"]}, None)
@@ -83,7 +83,7 @@ async def test_a_replayed_answer_says_the_etag_of_the_first(transport: Door, wor
 
 # If-Match
 
-# What becomes of a write under it; `{}` is the ticket's tag as it is now.
+# Conditions, and whether they are met; `{}` is the ticket's current ETag.
 CONDITIONS = [
     ("{}", True),
     ("*", True),
@@ -106,16 +106,16 @@ WRITES: Mapping[str, Mapping[str, Any]] = {
 
 
 async def write(
-    transport: Door, operation: str, person: Credential, ticket: Any, *, member: str | None = None, **headers: str
+    transport: Transport, operation: str, person: Credential, ticket: Any, *, member: str | None = None, **headers: str
 ) -> Reply:
-    """A write under a condition that is said as a member of the body (a delete: the query), in a header, or both."""
-    said = {} if member is None else {"etag": member}
-    query, body = (said, None) if operation == "helpdesk.delete" else ({}, {**WRITES[operation], **said})
+    """A write with a condition in the body (a delete: in the query), in a header, or in both."""
+    given = {} if member is None else {"etag": member}
+    query, body = (given, None) if operation == "helpdesk.delete" else ({}, {**WRITES[operation], **given})
     return await transport.call(operation, person, path={"id": ticket["id"]}, query=query, body=body, headers=headers)
 
 
-async def written_to(transport: Door, person: Credential, operation: str) -> Any:
-    """A ticket to which this can be done, and which is no more as it was made."""
+async def written_to(transport: Transport, person: Credential, operation: str) -> Any:
+    """A ticket that the operation can change, and that has changed since it was created."""
     made = await create(transport, person)
     changed = (await update(transport, person, made, category="x")).succeeded()
     return (await delete(transport, person, made)).succeeded() if operation == "helpdesk.restore" else changed
@@ -124,34 +124,34 @@ async def written_to(transport: Door, person: Credential, operation: str) -> Any
 @pytest.mark.parametrize("operation", WRITES)
 @pytest.mark.parametrize("form", ["header", "member"])
 @pytest.mark.parametrize(("condition", "is_met"), CONDITIONS)
-async def test_a_write_counts_while_the_ticket_is_as_it_was(
-    transport: Door, world: World, operation: str, form: str, condition: str, is_met: bool
+async def test_a_write_succeeds_only_while_its_condition_is_met(
+    transport: Transport, world: World, operation: str, form: str, condition: str, is_met: bool
 ) -> None:
     person = world.person(*ALL)
     ticket = await written_to(transport, person, operation)
     tag, events = await etag(transport, person, ticket), await history(transport, person, ticket)
-    said = condition.format(tag)
+    sent = condition.format(tag)
     if form == "header":
-        reply = await write(transport, operation, person, ticket, **{"if-match": said})
+        reply = await write(transport, operation, person, ticket, **{"if-match": sent})
     else:
-        reply = await write(transport, operation, person, ticket, member=said)
+        reply = await write(transport, operation, person, ticket, member=sent)
     if is_met:
         changed = reply.succeeded()
-        assert await whole(transport, person, ticket) == changed != ticket
+        assert await get_with_deleted(transport, person, ticket) == changed != ticket
         assert await etag(transport, person, ticket) == reply.headers["etag"] != tag
         assert len(await history(transport, person, ticket)) == len(events) + 1
-        # What was met is not met any more.
-        if operation == "helpdesk.update" and said != "*":
-            (await write(transport, operation, person, ticket, member=said)).failed("stale")
+        # The condition is no longer met.
+        if operation == "helpdesk.update" and sent != "*":
+            (await write(transport, operation, person, ticket, member=sent)).failed("stale")
     else:
         reply.failed("stale")
-        assert await whole(transport, person, ticket) == ticket
+        assert await get_with_deleted(transport, person, ticket) == ticket
         assert await etag(transport, person, ticket) == tag
         assert await history(transport, person, ticket) == events
 
 
 @pytest.mark.parametrize("operation", WRITES)
-async def test_spaces_stand_between_tags_as_they_like(transport: Door, world: World, operation: str) -> None:
+async def test_spaces_between_tags_are_ignored(transport: Transport, world: World, operation: str) -> None:
     person = world.person(*ALL)
     ticket = await written_to(transport, person, operation)
     condition = f'"x" ,  {await etag(transport, person, ticket)} , "y"'
@@ -159,7 +159,7 @@ async def test_spaces_stand_between_tags_as_they_like(transport: Door, world: Wo
 
 
 @pytest.mark.parametrize("operation", WRITES)
-async def test_a_tag_of_an_earlier_version_is_stale(transport: Door, world: World, operation: str) -> None:
+async def test_a_tag_of_an_earlier_version_is_stale(transport: Transport, world: World, operation: str) -> None:
     person = world.person(*ALL)
     made = await create(transport, person)
     tag = await etag(transport, person, made)
@@ -173,7 +173,7 @@ async def test_a_tag_of_an_earlier_version_is_stale(transport: Door, world: Worl
 
 
 @pytest.mark.parametrize("operation", WRITES)
-async def test_two_conditions_are_both_to_be_met(transport: Door, world: World, operation: str) -> None:
+async def test_two_conditions_must_both_be_met(transport: Transport, world: World, operation: str) -> None:
     person = world.person(*ALL)
     ticket = await written_to(transport, person, operation)
     tag = await etag(transport, person, ticket)
@@ -193,7 +193,7 @@ async def test_a_list_of_tags_may_stand_in_several_headers(rest: Rest, world: Wo
         rest_reply("helpdesk", answer).succeeded()
 
 
-async def test_nothing_said_is_no_condition(rest: Rest, world: World) -> None:
+async def test_without_an_etag_there_is_no_condition(rest: Rest, world: World) -> None:
     person = world.person(*ALL)
     for operation in WRITES:
         ticket = await written_to(rest, person, operation)
@@ -201,8 +201,8 @@ async def test_nothing_said_is_no_condition(rest: Rest, world: World) -> None:
         (await rest.call(operation, person, path={"id": ticket["id"]}, body=body)).succeeded()
 
 
-async def test_the_same_request_again_after_its_answer_was_lost(transport: Door, world: World) -> None:
-    # Closing a closed ticket, and so on, changes nothing and answers the same: under its old condition too.
+async def test_a_retry_after_a_lost_answer_succeeds(transport: Transport, world: World) -> None:
+    # Closing a closed ticket, and so on, changes nothing and succeeds, with its old condition too.
     person = world.person(*ALL)
     for operation in ("helpdesk.close", "helpdesk.delete", "helpdesk.restore"):
         ticket = await written_to(transport, person, operation)
@@ -213,7 +213,7 @@ async def test_the_same_request_again_after_its_answer_was_lost(transport: Door,
         assert again.headers["etag"] == first.headers["etag"]
 
 
-async def test_of_many_writers_who_saw_the_same_one_wins(transport: Door, world: World) -> None:
+async def test_of_concurrent_writes_with_one_etag_one_succeeds(transport: Transport, world: World) -> None:
     person = world.person(*ALL)
     made = await create(transport, person)
     tag = await etag(transport, person, made)
@@ -232,7 +232,7 @@ async def test_of_many_writers_who_saw_the_same_one_wins(transport: Door, world:
     assert len(await history(transport, person, made)) == 2
 
 
-async def test_a_tag_of_one_door_is_good_at_the_other(rest: Rest, rpc: Grpc, world: World) -> None:
+async def test_an_etag_of_one_transport_is_valid_at_the_other(rest: Rest, rpc: Grpc, world: World) -> None:
     person = world.person(*ALL)
     made = await create(rest, person)
     for here, there in ((rest, rpc), (rpc, rest)):
@@ -243,10 +243,10 @@ async def test_a_tag_of_one_door_is_good_at_the_other(rest: Rest, rpc: Grpc, wor
 
 
 @pytest.mark.parametrize("operation", WRITES)
-async def test_who_may_not_write_is_told_so_and_not_that_it_is_stale(
-    transport: Door, world: World, operation: str
+async def test_missing_rights_are_reported_before_stale_conditions(
+    transport: Transport, world: World, operation: str
 ) -> None:
-    tenant_id = tenant()
+    tenant_id = new_tenant_id()
     person = world.person(*ALL, tenant_id=tenant_id)
     ticket = await written_to(transport, person, operation)
     for credential, reason in (
@@ -259,18 +259,18 @@ async def test_who_may_not_write_is_told_so_and_not_that_it_is_stale(
             (await write(transport, operation, credential, ticket, **{"if-match": condition})).failed(reason)
             (await write(transport, operation, credential, ticket, member=condition)).failed(reason)
     (await write(transport, operation, person, {"id": MISSING}, **{"if-match": "*"})).failed("not_found")
-    assert await whole(transport, person, ticket) == ticket
+    assert await get_with_deleted(transport, person, ticket) == ticket
 
 
 @pytest.mark.parametrize("operation", WRITES)
-async def test_conditions_have_bounds(transport: Door, world: World, operation: str) -> None:
+async def test_conditions_have_bounds(transport: Transport, world: World, operation: str) -> None:
     person = world.person(*ALL)
     ticket = await written_to(transport, person, operation)
     reply = await write(transport, operation, person, ticket, member="x" * 65)
     reply.failed("validation_error", paths=["etag"])
     reply = await write(transport, operation, person, ticket, **{"if-match": "x" * 1001})
     reply.failed("validation_error", paths=["if-match"])
-    assert await whole(transport, person, ticket) == ticket
+    assert await get_with_deleted(transport, person, ticket) == ticket
 
 
 @pytest.mark.parametrize("value", [17, True, ["x"], {}])
@@ -282,7 +282,7 @@ async def test_an_etag_is_text(rest: Rest, world: World, operation: str, value: 
     reply.failed("validation_error", paths=["etag"])
 
 
-async def test_with_a_mask_the_condition_counts_unnamed(rpc: Grpc, world: World) -> None:
+async def test_a_mask_need_not_name_the_condition(rpc: Grpc, world: World) -> None:
     person = world.person(*ALL)
     made = await create(rpc, person, category="x")
 

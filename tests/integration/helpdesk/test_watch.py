@@ -1,13 +1,13 @@
 """contracts/helpdesk.md at both transports: watches of a tenant and of an application, and their cursors."""
 
-from support.helpdesk import Door, create
-from support.helpdesk_calls import ALL, events, page, said, tenant
+from support.helpdesk import Transport, create, new_tenant_id
+from support.helpdesk_calls import ALL, events, page, write_comment
 from support.system import World
 from support.watches import HELPDESK, next_event, next_of
 
 
-async def test_a_watch_tells_what_happens_as_it_happens(transport: Door, world: World) -> None:
-    tenant_id = tenant()
+async def test_a_watch_streams_events_as_they_happen(transport: Transport, world: World) -> None:
+    tenant_id = new_tenant_id()
     submitter = world.person("read", "write", tenant_id=tenant_id)
     agent = world.person("agent", tenant_id=tenant_id, sub="per_agent")
     before = await create(transport, submitter)
@@ -17,7 +17,7 @@ async def test_a_watch_tells_what_happens_as_it_happens(transport: Door, world: 
             first = await next_of(stream)
             assert first["event"] is None
             assert first["cursor"]
-        comment = await said(transport, agent, before, internal=True)
+        comment = await write_comment(transport, agent, before, internal=True)
         event = await next_event(of_agent)
         assert event["changes"]["comment"]["to"]["id"] == comment["id"]
         assert [event] == (await events(transport, agent, before))[1:]
@@ -27,7 +27,7 @@ async def test_a_watch_tells_what_happens_as_it_happens(transport: Door, world: 
             assert [event] == await events(transport, submitter, made)
 
 
-async def test_a_resumed_watch_goes_on_behind_its_cursor(transport: Door, world: World) -> None:
+async def test_a_resumed_watch_continues_after_its_cursor(transport: Transport, world: World) -> None:
     person = world.person(*ALL)
     cursors = [await HELPDESK.begun(transport, person)]
     made = [await create(transport, person) for _ in range(4)]
@@ -43,8 +43,10 @@ async def test_a_resumed_watch_goes_on_behind_its_cursor(transport: Door, world:
         await HELPDESK.refused(transport, person, "validation_error", cursor)
 
 
-async def test_a_cursor_of_a_watch_is_good_for_its_tenant_and_application(transport: Door, world: World) -> None:
-    tenant_id = tenant()
+async def test_a_cursor_of_a_watch_is_valid_only_for_its_tenant_and_application(
+    transport: Transport, world: World
+) -> None:
+    tenant_id = new_tenant_id()
     watchers = [
         world.person(*ALL, tenant_id=tenant_id),
         world.person(*ALL, tenant_id=tenant_id, app_id="app_1"),
@@ -59,7 +61,7 @@ async def test_a_cursor_of_a_watch_is_good_for_its_tenant_and_application(transp
                 await HELPDESK.refused(transport, person, "validation_error", cursor)
     made = await create(transport, watchers[0])
     for _ in range(2):
-        await said(transport, watchers[0], made)
+        await write_comment(transport, watchers[0], made)
     others = [
         (await page(transport, watchers[0], made, member, limit=1)).succeeded() for member in ("comments", "events")
     ]
@@ -70,15 +72,15 @@ async def test_a_cursor_of_a_watch_is_good_for_its_tenant_and_application(transp
     (await page(transport, watchers[0], made, "events", cursor=cursors[0])).failed("validation_error", paths=["cursor"])
 
 
-async def test_a_person_watches_the_tenant_and_an_application_its_own(transport: Door, world: World) -> None:
-    tenant_id = tenant()
+async def test_a_person_watches_the_tenant_and_an_application_its_own(transport: Transport, world: World) -> None:
+    tenant_id = new_tenant_id()
     person = world.person(*ALL, tenant_id=tenant_id)
     one, two = (world.person(*ALL, tenant_id=tenant_id, app_id=app_id) for app_id in ("app_1", "app_2"))
     watchers = [(who, await HELPDESK.begun(transport, who)) for who in (person, one, two)]
     made = [await create(transport, who) for who in (one, two, person)]
     for ticket in made:
-        # Who changes it does not take it over.
-        await said(transport, person, ticket)
+        # A change by a person does not take it from its application.
+        await write_comment(transport, person, ticket)
     last = {who["authorization"]: await create(transport, who) for who in (one, two, person)}
     ends = [ticket["id"] for ticket in last.values()]
     for who, cursor in watchers:

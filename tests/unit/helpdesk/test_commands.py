@@ -1,4 +1,4 @@
-"""contracts/helpdesk.md, SLA: what JSON can say of policies and the calendar and a typed message cannot."""
+"""contracts/helpdesk.md, SLA: values of policies and the calendar that JSON can express and a typed message cannot."""
 
 from typing import Any
 

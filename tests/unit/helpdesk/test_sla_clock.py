@@ -229,12 +229,12 @@ CASES: Mapping[str, Case] = {
         calendar("America/Boa_Vista", "09:00-10:00", [2]),
     ),
     # Samoa went from Thursday 2011-12-29 to Saturday.
-    "a day that never was": Case(
+    "a day that did not exist": Case(
         "2011-12-29 12:00/2011-12-31 12:00",
         ["2011-12-29 19:00/2011-12-30 03:00", "2011-12-30 19:00/2011-12-31 03:00"],
         calendar("Pacific/Apia", "09:00-17:00"),
     ),
-    "hours of a day that never was": Case(
+    "hours of a day that did not exist": Case(
         "2011-12-25 00:00/2012-01-07 00:00",
         ["2012-01-05 19:00/2012-01-06 03:00"],
         calendar("Pacific/Apia", "09:00-17:00", [4]),
@@ -252,7 +252,7 @@ def test_what_counts(case: Case) -> None:
     "hours", [{7: [(0, 60)]}, {-1: [(0, 60)]}, {0: [(60, 60)]}, {0: [(120, 60)]}, {0: [(0, 1441)]}, {0: [(-1, 60)]}]
 )
 def test_there_are_seven_weekdays_of_24_hours(hours: Mapping[int, Sequence[tuple[int, int]]]) -> None:
-    with pytest.raises(ValueError, match=r"^No "):
+    with pytest.raises(ValueError, match=r"^Not "):
         Calendar("UTC", hours)
 
 
@@ -302,7 +302,7 @@ DUES: Mapping[str, Due] = {
         "2026-03-29 00:00", 60, "2026-03-29 02:00", calendar(BERLIN, "02:30-12:00")
     ),
     "over a fold": Due("2026-10-24 22:00", 240, "2026-10-25 02:00", calendar(BERLIN, "00:00-03:00")),
-    "over a day that never was": Due(
+    "over a day that did not exist": Due(
         "2011-12-30 02:00", 120, "2011-12-30 20:00", calendar("Pacific/Apia", "09:00-17:00")
     ),
     "years of one hour a week": Due("2026-01-01 00:00", 60 * 200, "2029-10-29 09:00", WEEKLY),
@@ -322,61 +322,63 @@ def test_when_a_target_is_due(due: Due) -> None:
 
 
 @dataclass(frozen=True)
-class Told:
-    """How a target of two hours from Monday 2026-03-02 16:00 stands. It is due as if an open pause were none."""
+class StandingCase:
+    """How a target of two hours from Monday 2026-03-02 16:00 stands. It is due as if there were no open pause."""
 
     now: str
     elapsed: int
-    left: int
+    remaining: int
     due: str | None
     breached: bool = False
     met: str | None = None
     pauses: Sequence[str] = ()
 
 
-TOLD: Mapping[str, Told] = {
-    "at once": Told("2026-03-02 16:00", 0, 120, "2026-03-03 10:00"),
-    "under way": Told("2026-03-02 16:20", 20, 100, "2026-03-03 10:00"),
-    "at night": Told("2026-03-02 23:00", 60, 60, "2026-03-03 10:00"),
-    "at the due instant": Told("2026-03-03 10:00", 120, 0, "2026-03-03 10:00"),
-    "breached": Told("2026-03-03 10:00:01", 120, 0, "2026-03-03 10:00", breached=True),
-    "breached long ago": Told("2026-03-04 10:00", 600, 0, "2026-03-03 10:00", breached=True),
-    "met": Told("2026-03-09 10:00", 90, 30, "2026-03-03 10:00", met="2026-03-03 09:30"),
-    "met at the due instant": Told("2026-03-09 10:00", 120, 0, "2026-03-03 10:00", met="2026-03-03 10:00"),
-    "met late": Told("2026-03-09 10:00", 150, 0, "2026-03-03 10:00", breached=True, met="2026-03-03 10:30"),
-    "in an open pause": Told("2026-03-06 10:00", 30, 90, "2026-03-03 10:00", pauses=["2026-03-02 16:30/"]),
-    "after a pause": Told("2026-03-03 10:00", 75, 45, "2026-03-03 10:45", pauses=["2026-03-02 16:30/2026-03-03 09:15"]),
-    "breached before an open pause": Told(
+STANDINGS: Mapping[str, StandingCase] = {
+    "at once": StandingCase("2026-03-02 16:00", 0, 120, "2026-03-03 10:00"),
+    "under way": StandingCase("2026-03-02 16:20", 20, 100, "2026-03-03 10:00"),
+    "at night": StandingCase("2026-03-02 23:00", 60, 60, "2026-03-03 10:00"),
+    "at the due instant": StandingCase("2026-03-03 10:00", 120, 0, "2026-03-03 10:00"),
+    "breached": StandingCase("2026-03-03 10:00:01", 120, 0, "2026-03-03 10:00", breached=True),
+    "breached long ago": StandingCase("2026-03-04 10:00", 600, 0, "2026-03-03 10:00", breached=True),
+    "met": StandingCase("2026-03-09 10:00", 90, 30, "2026-03-03 10:00", met="2026-03-03 09:30"),
+    "met at the due instant": StandingCase("2026-03-09 10:00", 120, 0, "2026-03-03 10:00", met="2026-03-03 10:00"),
+    "met late": StandingCase("2026-03-09 10:00", 150, 0, "2026-03-03 10:00", breached=True, met="2026-03-03 10:30"),
+    "in an open pause": StandingCase("2026-03-06 10:00", 30, 90, "2026-03-03 10:00", pauses=["2026-03-02 16:30/"]),
+    "after a pause": StandingCase(
+        "2026-03-03 10:00", 75, 45, "2026-03-03 10:45", pauses=["2026-03-02 16:30/2026-03-03 09:15"]
+    ),
+    "breached before an open pause": StandingCase(
         "2026-03-06 10:00", 180, 0, "2026-03-03 10:00", breached=True, pauses=["2026-03-03 11:00/"]
     ),
-    "met in an open pause": Told(
+    "met in an open pause": StandingCase(
         "2026-03-06 10:00", 30, 90, "2026-03-03 10:00", met="2026-03-03 09:30", pauses=["2026-03-02 16:30/"]
     ),
-    "met before a pause, which says nothing any more": Told(
+    "met before a pause, which no longer matters": StandingCase(
         "2026-03-06 10:00", 30, 90, "2026-03-03 10:00", met="2026-03-02 16:30", pauses=["2026-03-02 16:30/"]
     ),
 }
 
 
-@pytest.mark.parametrize("told", TOLD.values(), ids=TOLD)
-def test_how_a_target_stands(told: Told) -> None:
-    start, met_at = instant("2026-03-02 16:00"), None if told.met is None else instant(told.met)
-    stops, due = pauses(*told.pauses), None if told.due is None else instant(told.due)
+@pytest.mark.parametrize("case", STANDINGS.values(), ids=STANDINGS)
+def test_how_a_target_stands(case: StandingCase) -> None:
+    start, met_at = instant("2026-03-02 16:00"), None if case.met is None else instant(case.met)
+    stops, due = pauses(*case.pauses), None if case.due is None else instant(case.due)
     assert due_at(start, 120, [stop for stop in stops if stop.end is not None], OFFICE) == due
-    standing = explain(start, due, stops, OFFICE, met_at=met_at, now=instant(told.now))
-    assert standing.breached_at == (due if told.breached else None)
-    assert standing.left is not None
-    assert (standing.elapsed // MINUTE, standing.left // MINUTE) == (told.elapsed, told.left)
+    standing = explain(start, due, stops, OFFICE, met_at=met_at, now=instant(case.now))
+    assert standing.breached_at == (due if case.breached else None)
+    assert standing.remaining is not None
+    assert (standing.elapsed // MINUTE, standing.remaining // MINUTE) == (case.elapsed, case.remaining)
 
 
-def test_what_is_never_due_has_no_time_left_and_is_never_breached() -> None:
+def test_a_target_that_is_never_due_has_no_remaining_time_and_is_never_breached() -> None:
     start, never = instant("2026-03-02 16:00"), Calendar("UTC", {})
     assert due_at(start, 1, (), never) is None
     standing = explain(start, None, (), never, met_at=None, now=instant("2040-01-01 00:00"))
-    assert (standing.counted, standing.left, standing.breached_at) == ([], None, None)
+    assert (standing.counted, standing.remaining, standing.breached_at) == ([], None, None)
 
 
-def test_what_counted_and_what_was_paused_is_told_in_order_and_once() -> None:
+def test_counted_and_paused_spans_are_in_order_and_merged() -> None:
     stops = pauses("2026-03-03 12:00/", "2026-03-02 16:30/18:00", "2026-03-02 17:00/2026-03-03 10:00")
     due = instant("2026-03-03 14:30")
     assert explain(
@@ -385,6 +387,6 @@ def test_what_counted_and_what_was_paused_is_told_in_order_and_once() -> None:
         counted=spans("2026-03-02 16:00/16:30", "2026-03-03 10:00/12:00"),
         paused=spans("2026-03-02 16:30/2026-03-03 10:00", "2026-03-03 12:00/13:00"),
         elapsed=timedelta(hours=2, minutes=30),
-        left=timedelta(hours=2, minutes=30),
+        remaining=timedelta(hours=2, minutes=30),
         breached_at=None,
     )

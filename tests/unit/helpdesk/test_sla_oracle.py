@@ -1,4 +1,4 @@
-"""contracts/helpdesk.md, SLA: which time counts, against an oracle that asks of every minute what the wall shows."""
+"""contracts/helpdesk.md, SLA: which time counts, against an oracle that checks the local time of every minute."""
 
 import re
 from array import array
@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from service.helpdesk.sla.clock import HORIZON, Calendar, Pause, Span, counted, due_at, explain
 
 MINUTE = timedelta(minutes=1)
-# Days around which the clocks of a zone do something, or nothing.
+# Days around which the offset of a zone changes, or does not.
 PLACES = [
     ("UTC", "2028-02-29"),
     ("Africa/Casablanca", "2026-02-15"),
@@ -53,7 +53,7 @@ PLACES = [
     ("Pacific/Kwajalein", "1993-08-21"),
 ]
 DAY = 24 * 60
-# Histories lie between so many days before the day of a place and so many after.
+# Histories are within so many days before and after the day of a place.
 BEFORE, AFTER = 2, 9
 
 
@@ -63,7 +63,7 @@ def midnight(day: str) -> datetime:
 
 @dataclass(frozen=True)
 class History:
-    """A target and what came in between. Times are in minutes since the first at which a place is known."""
+    """A target and its pauses. Times are in minutes since `first`."""
 
     zone: str
     day: str
@@ -214,17 +214,17 @@ def check(history: History) -> None:
     assert standing.elapsed == sum(minutes[:length]) * MINUTE, history
     assert standing.breached_at == (reached if is_breached else None), history
     if due is not None:
-        assert standing.left == max(history.minutes - sum(minutes[:length]), 0) * MINUTE, history
+        assert standing.remaining == max(history.minutes - sum(minutes[:length]), 0) * MINUTE, history
 
 
 @settings(max_examples=500, deadline=None)
 @hypothesis.given(random=st.randoms(use_true_random=False))
-def test_every_minute_counts_if_the_wall_says_so(random: Random) -> None:
+def test_every_minute_counts_if_its_local_time_is_open(random: Random) -> None:
     check(some_history(random))
 
 
 @pytest.mark.long
-def test_every_minute_of_100_000_histories_counts_if_the_wall_says_so() -> None:
+def test_every_minute_of_100_000_histories_counts_if_its_local_time_is_open() -> None:
     for number in range(100_000):
         check(some_history(Random(number)))  # noqa: S311 - the same histories in every run
 
@@ -235,7 +235,7 @@ def test_every_minute_of_100_000_histories_counts_if_the_wall_says_so() -> None:
     start=st.datetimes(datetime(1971, 1, 1), datetime(2099, 1, 1)),  # noqa: DTZ001  (hypothesis takes no others)
     minutes=st.integers(1, 100_000),
 )
-def test_what_counts_until_a_due_instant_is_the_target(random: Random, start: datetime, minutes: int) -> None:
+def test_the_time_counted_until_a_due_instant_is_the_target(random: Random, start: datetime, minutes: int) -> None:
     """Years ahead too, and from any microsecond on."""
     at = start.replace(tzinfo=UTC)
     zone, _ = random.choice(PLACES)

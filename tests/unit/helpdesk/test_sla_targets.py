@@ -1,4 +1,4 @@
-"""contracts/helpdesk.md, SLA: what a policy makes due, which events are told and when, and what is shown."""
+"""contracts/helpdesk.md, SLA: when targets are due, which events are emitted and when, and how targets stand."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from service.helpdesk.sla.clock import Calendar, Pause
-from service.helpdesk.sla.targets import Policy, Terms, dues, outlook, standings
+from service.helpdesk.sla.targets import Policy, Terms, due_instants, schedule, standings
 
 # A Monday; every instant here is minutes since then.
 START = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
@@ -36,11 +36,15 @@ def ticket(**members: Any) -> dict[str, Any]:
 DUES: Mapping[str, tuple[dict[str, Any], Terms, dict[str, int | None]]] = {
     "no policy": ({}, terms(None), {"first_response_due_at": None, "due_at": None}),
     "both": ({}, terms(), {"first_response_due_at": 20, "due_at": 240}),
-    "no response is promised": ({}, terms(Policy(None, 1, False)), {"first_response_due_at": None, "due_at": 1}),
+    "no target for the first response": (
+        {},
+        terms(Policy(None, 1, False)),
+        {"first_response_due_at": None, "due_at": 1},
+    ),
     "a response was given": ({"first_response_at": 5}, terms(), {"due_at": 240}),
     "a given instant stays": ({"due_at_given": True}, terms(), {"first_response_due_at": 20}),
-    "one without a policy too": ({"due_at_given": True}, terms(None), {"first_response_due_at": None}),
-    "pauses that are over": ({}, terms(pauses=[(5, 10), (100, 200)]), {"first_response_due_at": 25, "due_at": 345}),
+    "also without a policy": ({"due_at_given": True}, terms(None), {"first_response_due_at": None}),
+    "pauses that have ended": ({}, terms(pauses=[(5, 10), (100, 200)]), {"first_response_due_at": 25, "due_at": 345}),
     "an open one does not count yet": ({"paused_at": 5}, terms(), {"first_response_due_at": 20, "due_at": 240}),
     "business hours": (
         {},
@@ -56,26 +60,28 @@ DUES: Mapping[str, tuple[dict[str, Any], Terms, dict[str, int | None]]] = {
 
 
 @pytest.mark.parametrize("case", DUES)
-def test_what_is_due_when(case: str) -> None:
+def test_when_targets_are_due(case: str) -> None:
     members, under, expected = DUES[case]
-    assert dues(ticket(**members), under, anew=False) == {name: at(minute) for name, minute in expected.items()}
+    assert due_instants(ticket(**members), under, new_policy=False) == {
+        name: at(minute) for name, minute in expected.items()
+    }
 
 
-# Policy minutes of a resolution, and when it is due soon.
+# Minutes of a resolution, and when it is due soon.
 SOONS = [(1, 1), (2, 2), (3, 3), (4, 3), (15, 12), (60, 45), (239, 180), (240, 180), (241, 181), (1000, 940)]
 
 
 @pytest.mark.parametrize(("minutes", "soon"), SOONS)
 def test_due_soon_is_an_hour_before_or_when_three_quarters_are_over(minutes: int, soon: int) -> None:
-    news = outlook(ticket(due_at=minutes), terms(Policy(None, minutes, business_hours_only=False))).ahead
-    assert [(event.name, event.at) for event in news] == [
+    events = schedule(ticket(due_at=minutes), terms(Policy(None, minutes, business_hours_only=False))).upcoming
+    assert [(event.name, event.at) for event in events] == [
         ("resolution.due_soon", at(soon)),
         ("resolution.breached", at(minutes)),
     ]
 
 
 @pytest.mark.parametrize(
-    ("members", "under", "told", "ahead"),
+    ("members", "under", "emitted", "upcoming"),
     [
         pytest.param({}, terms(None), [], [], id="no policy"),
         pytest.param(
@@ -90,14 +96,14 @@ def test_due_soon_is_an_hour_before_or_when_three_quarters_are_over(minutes: int
             terms(),
             [],
             SOON_AND_LATE,
-            id="what was met in time is not told",
+            id="met in time: no event",
         ),
         pytest.param(
             {"due_at": 240, "first_response_due_at": 20, "first_response_at": 21},
             terms(),
             [],
             ["first_response.breached@20", *SOON_AND_LATE],
-            id="what was met late is, without a warning",
+            id="met late: breached, without a warning",
         ),
         pytest.param(
             {"due_at": 240, "first_response_due_at": 20, "first_response_at": 20},
@@ -118,51 +124,51 @@ def test_due_soon_is_an_hour_before_or_when_three_quarters_are_over(minutes: int
             terms(Policy(None, 240, False), now=200),
             ["resolution.due_soon"],
             [],
-            id="what was told stays told when it is met",
+            id="emitted stays emitted when it is met",
         ),
         pytest.param(
             {"due_at": 240, "sla_emitted": ["resolution.due_soon"]},
             terms(Policy(None, 240, False), now=200),
             ["resolution.due_soon"],
             ["resolution.breached@240"],
-            id="what was told is not told twice",
+            id="emitted is not emitted twice",
         ),
         pytest.param(
             {"due_at": 240, "sla_emitted": ["resolution.due_soon", "resolution.breached"]},
             terms(Policy(None, 240, False), now=100),
             [],
             SOON_AND_LATE,
-            id="but when it lies ahead again",
+            id="unless it moved into the future",
         ),
         pytest.param(
             {"due_at": 240, "paused_at": 200},
             terms(Policy(None, 240, False), now=300),
             [],
             ["resolution.due_soon@180"],
-            id="an open pause hides what comes behind it",
+            id="an open pause hides what comes after it",
         ),
         pytest.param(
             {"due_at": 240, "paused_at": 240},
             terms(Policy(None, 240, False), now=300),
             [],
             SOON_AND_LATE,
-            id="and not what is due as it begins",
+            id="but not what is due as it begins",
         ),
         pytest.param(
             {"due_at": 250},
             terms(Policy(None, 240, False), pauses=[(170, 180)]),
             [],
             ["resolution.due_soon@190", "resolution.breached@250"],
-            id="pauses that are over move both",
+            id="pauses that have ended move both",
         ),
         pytest.param(
             {"due_at": 100, "due_at_given": True, "paused_at": 10},
             terms(Policy(None, 240, False), pauses=[(1, 5)]),
             [],
             ["resolution.due_soon@40", "resolution.breached@100"],
-            id="a given instant goes by the clock on the wall",
+            id="a given instant is wall time",
         ),
-        pytest.param({"due_at_given": True}, terms(Policy(None, 240, False)), [], [], id="given is that there is none"),
+        pytest.param({"due_at_given": True}, terms(Policy(None, 240, False)), [], [], id="given as null"),
         pytest.param(
             {"due_at": 24 * 60 + 1},
             terms(Policy(None, 481, business_hours_only=True)),
@@ -172,13 +178,13 @@ def test_due_soon_is_an_hour_before_or_when_three_quarters_are_over(minutes: int
         ),
     ],
 )
-def test_what_is_told_and_what_is_to_be(
-    members: dict[str, Any], under: Terms, told: list[str], ahead: list[str]
+def test_which_events_were_emitted_and_are_upcoming(
+    members: dict[str, Any], under: Terms, emitted: list[str], upcoming: list[str]
 ) -> None:
-    news = outlook(ticket(**members), under)
-    minutes = [int((event.at - START).total_seconds()) // 60 for event in news.ahead]
-    assert news.told == told
-    assert [f"{event.name}@{minute}" for event, minute in zip(news.ahead, minutes, strict=True)] == ahead
+    found = schedule(ticket(**members), under)
+    minutes = [int((event.at - START).total_seconds()) // 60 for event in found.upcoming]
+    assert found.emitted == emitted
+    assert [f"{event.name}@{minute}" for event, minute in zip(found.upcoming, minutes, strict=True)] == upcoming
 
 
 @pytest.mark.parametrize(
@@ -204,22 +210,22 @@ def test_what_is_told_and_what_is_to_be(
     ids=[
         "no policy",
         "one target",
-        "a resolution ends the wait for a response",
+        "a resolution meets the first response too",
         "a response comes first",
         "a given instant has no minutes",
         "nor with a policy",
-        "none is given",
+        "given as null",
         "never due",
     ],
 )
 def test_which_targets_a_ticket_has(members: dict[str, Any], policy: Policy | None, expected: dict[str, Any]) -> None:
     found = standings(ticket(**members), terms(policy, now=300))
-    assert {name: promise[1:] for name, (promise, _) in found.items()} == {
+    assert {name: target[1:] for name, (target, _) in found.items()} == {
         name: (minutes, at(due), at(met)) for name, (minutes, due, met) in expected.items()
     }
 
 
-def test_the_open_pause_and_those_that_are_over_are_in_the_standing_and_no_pause_where_it_was_given() -> None:
+def test_standings_have_open_and_ended_pauses_but_none_for_a_given_instant() -> None:
     under = terms(Policy(20, 240, False), now=300, pauses=[(10, 30)])
     row = ticket(due_at=200, due_at_given=True, first_response_due_at=40, paused_at=35)
     found = {name: standing for name, (_, standing) in standings(row, under).items()}

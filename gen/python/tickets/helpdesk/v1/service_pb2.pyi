@@ -52,22 +52,24 @@ class ListTicketsRequest(_message.Message):
     tag: _builtins.str
     """Tickets with this tag: a string of the array, or a name of the object. 1–255 characters."""
     q: _builtins.str
-    """Tickets with all of these words, or words that begin so, in title and description; or the ticket with this number
-    (`TKT-0001`). 1–200 characters.
+    """Tickets with all of these words, or words that begin with them, in title and description; or the ticket with this
+    number (`TKT-0001`). 1–200 characters.
     """
     overdue: _builtins.bool
-    """True: only tickets whose `due_at` is past, that are neither resolved nor closed, and whose clock does not stand still
-    since before an instant that the SLA policy gave.
+    """True: only tickets whose `due_at` is past and that are neither resolved nor closed. A `due_at` from the SLA policy
+    is not past while the ticket is pending since before it.
     """
     include_deleted: _builtins.bool
-    """True: deleted ones too."""
+    """True: include deleted ones."""
     sort: _builtins.str
     """`-created_at` (newest first, the default), `created_at`, `-updated_at`, `due_at` (those without last) or
     `-priority` (urgent first).
     """
     @_builtins.property
     def status(self) -> _containers.RepeatedScalarFieldContainer[_ticket_pb2.Status.ValueType]:
-        """Tickets with any of these statuses; whatever theirs when empty. So with all that are repeated, at most 50 each."""
+        """Tickets with any of these statuses; with any status when empty. So with all repeated fields, at most 50 values
+        each.
+        """
 
     @_builtins.property
     def type(self) -> _containers.RepeatedScalarFieldContainer[_ticket_pb2.Type.ValueType]:
@@ -79,11 +81,11 @@ class ListTicketsRequest(_message.Message):
 
     @_builtins.property
     def category(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Tickets of any of these categories, as they were written."""
+        """Tickets of any of these categories, in exactly this spelling."""
 
     @_builtins.property
     def assigned_to_id(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Tickets assigned to any of these; `none`: to nobody."""
+        """Tickets assigned to any of these; `none`: unassigned ones."""
 
     @_builtins.property
     def team_id(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -194,7 +196,7 @@ class GetTicketRequest(_message.Message):
     id: _builtins.str
     """Required: its id (`tkt_…`) or its number (`TKT-0001`)."""
     include_deleted: _builtins.bool
-    """True: even if it is deleted."""
+    """True: also a deleted one."""
     def __init__(
         self,
         *,
@@ -268,13 +270,15 @@ class CreateTicketRequest(_message.Message):
     category: _builtins.str
     """At most 255 characters; none when absent."""
     submitted_by_id: _builtins.str
-    """Whom it is raised for; the caller when absent. After that only they and agents may change or close it."""
+    """Whom it is raised for; the caller when absent. Only they and agents can then change or close it."""
     assigned_to_id: _builtins.str
     """Unassigned when absent."""
     team_id: _builtins.str
     """No queue when absent."""
     sla_policy: _builtins.str
-    """The id of an active SLA policy of the tenant; when absent the active one for the ticket's priority and type, or none."""
+    """The id of an active SLA policy of the tenant; when absent the active one for the ticket's priority and type, or
+    none.
+    """
     related_asset_id: _builtins.str
     """None when absent."""
     related_vulnerability_id: _builtins.str
@@ -287,7 +291,7 @@ class CreateTicketRequest(_message.Message):
     """Api when absent."""
     @_builtins.property
     def due_at(self) -> _timestamp_pb2.Timestamp:
-        """When it has to be resolved; worked out from the SLA policy when absent."""
+        """When its resolution is due; computed from the SLA policy when absent."""
 
     def __init__(
         self,
@@ -450,7 +454,7 @@ class UpdateTicketRequest(_message.Message):
     source_type: _ticket_pb2.SourceType.ValueType
     """What kind of thing sent it."""
     etag: _builtins.str
-    """The ticket's `etag` as the caller knows it: nothing is changed if it is another by now. Not for `update_mask`."""
+    """The ticket's `etag` as the caller knows it: nothing is changed if it is another by now. Not named in `update_mask`."""
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
         """Members to change, any of those below. Can be cleared: `description`, `category`, `assigned_to_id`, `team_id`,
@@ -736,7 +740,7 @@ Global___RestoreTicketResponse: _TypeAlias = RestoreTicketResponse  # noqa: Y015
 
 @_typing.final
 class CreateCommentRequest(_message.Message):
-    """What to say about which ticket."""
+    """The comment to write."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -748,7 +752,7 @@ class CreateCommentRequest(_message.Message):
     body: _builtins.str
     """Required, Markdown, 1–65,536 characters."""
     internal: _builtins.bool
-    """True: for agents alone, and by agents alone. False when absent."""
+    """True: visible to agents only, and written by agents only. False when absent."""
     def __init__(
         self,
         *,
@@ -980,13 +984,13 @@ Global___ListTicketEventsResponse: _TypeAlias = ListTicketEventsResponse  # noqa
 
 @_typing.final
 class WatchTicketsRequest(_message.Message):
-    """From where on to watch."""
+    """Where to begin to watch."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     CURSOR_FIELD_NUMBER: _builtins.int
     cursor: _builtins.str
-    """`cursor` of the last message of an earlier watch, to go on behind it; what happens from now on when absent."""
+    """`cursor` of the last message of an earlier watch, to continue after it; from now on when absent."""
     def __init__(
         self,
         *,
@@ -1004,17 +1008,17 @@ Global___WatchTicketsRequest: _TypeAlias = WatchTicketsRequest  # noqa: Y015
 
 @_typing.final
 class WatchTicketsResponse(_message.Message):
-    """One event, or a sign of life."""
+    """One event, or a heartbeat."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     EVENT_FIELD_NUMBER: _builtins.int
     CURSOR_FIELD_NUMBER: _builtins.int
     cursor: _builtins.str
-    """Where to resume: behind everything told so far."""
+    """Where to resume: after everything streamed so far."""
     @_builtins.property
     def event(self) -> _ticket_pb2.TicketEvent:
-        """Absent in a sign of life."""
+        """Absent in a heartbeat."""
 
     def __init__(
         self,
@@ -1214,7 +1218,7 @@ class CreateSlaPolicyRequest(_message.Message):
     priority: _ticket_pb2.Priority.ValueType
     """Required: the priority it is for."""
     first_response_minutes: _builtins.int
-    """1–525,600; no promise of a first response when absent."""
+    """1–525,600; no target for the first response when absent."""
     resolution_minutes: _builtins.int
     """Required, 1–525,600."""
     business_hours_only: _builtins.bool
@@ -1317,11 +1321,11 @@ class UpdateSlaPolicyRequest(_message.Message):
     business_hours_only: _builtins.bool
     """True: only time within the calendar's hours counts."""
     status: _sla_pb2.PolicyStatus.ValueType
-    """Whether it is for tickets to come."""
+    """Whether it applies to new tickets."""
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
         """Members to change, any of those below. Can be cleared: `description`, `first_response_minutes`, and `applies_to`,
-        which is all types then.
+        which then means all types.
         """
 
     @_builtins.property

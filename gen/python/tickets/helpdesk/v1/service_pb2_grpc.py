@@ -29,12 +29,13 @@ class TicketServiceStub(object):
     """Helpdesk tickets of the caller's tenant.
 
     Credentials: metadata `authorization: Bearer <JWT>` with `tenant_id`, perhaps `app_id`, and a `scope` of
-    `helpdesk:read` (all that reads), `helpdesk:write` (create; change, close, delete, restore and comment on what the
-    caller submitted) and `helpdesk:agent` (all of that on every ticket of the tenant, and internal comments). A token with
-    `app_id` sees that application's tickets only. SLA policies and the calendar are the tenant's, for `helpdesk:agent`.
+    `helpdesk:read` (every method that reads), `helpdesk:write` (create; change, close, delete, restore and comment on
+    tickets that the caller submitted) and `helpdesk:agent` (all of that on every ticket of the tenant, and internal
+    comments). A token with `app_id` sees only that application's tickets. SLA policies and the calendar belong to the
+    tenant and need `helpdesk:agent`.
 
     Every method can fail with UNAUTHENTICATED, PERMISSION_DENIED, RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and
-    INTERNAL; see `tickets.errors.v1.Error`. Metadata `x-request-id` is taken over when it is sent, and is in the trailing
+    INTERNAL; see `tickets.errors.v1.Error`. Metadata `x-request-id` is used when it is sent, and is in the trailing
     metadata of every answer.
     """
 
@@ -145,26 +146,27 @@ class TicketServiceServicer(object):
     """Helpdesk tickets of the caller's tenant.
 
     Credentials: metadata `authorization: Bearer <JWT>` with `tenant_id`, perhaps `app_id`, and a `scope` of
-    `helpdesk:read` (all that reads), `helpdesk:write` (create; change, close, delete, restore and comment on what the
-    caller submitted) and `helpdesk:agent` (all of that on every ticket of the tenant, and internal comments). A token with
-    `app_id` sees that application's tickets only. SLA policies and the calendar are the tenant's, for `helpdesk:agent`.
+    `helpdesk:read` (every method that reads), `helpdesk:write` (create; change, close, delete, restore and comment on
+    tickets that the caller submitted) and `helpdesk:agent` (all of that on every ticket of the tenant, and internal
+    comments). A token with `app_id` sees only that application's tickets. SLA policies and the calendar belong to the
+    tenant and need `helpdesk:agent`.
 
     Every method can fail with UNAUTHENTICATED, PERMISSION_DENIED, RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and
-    INTERNAL; see `tickets.errors.v1.Error`. Metadata `x-request-id` is taken over when it is sent, and is in the trailing
+    INTERNAL; see `tickets.errors.v1.Error`. Metadata `x-request-id` is used when it is sent, and is in the trailing
     metadata of every answer.
     """
 
     def ListTickets(self, request, context):
-        """Lists the tickets that the caller may see, in pages that cost the same at any depth. A ticket that changes
-        meanwhile moves in the orders that its change touches, and in no other. INVALID_ARGUMENT: a bound is broken, or `cursor`
-        is not from this list.
+        """Lists the tickets that the caller sees, in pages that cost the same at any depth. A ticket that changes meanwhile
+        moves only in the orders that its change affects. INVALID_ARGUMENT: a bound is broken, or `cursor` is not from this
+        list.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetTicket(self, request, context):
-        """Reads one ticket. NOT_FOUND: the caller sees no such ticket, or it is deleted and that was not asked for.
+        """Reads one ticket. NOT_FOUND: the caller sees no such ticket, or it is deleted and `include_deleted` is not set.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -183,34 +185,33 @@ class TicketServiceServicer(object):
     def UpdateTicket(self, request, context):
         """Changes some members of a ticket; what is left out stays.
 
-        NOT_FOUND: the caller sees no such ticket. PERMISSION_DENIED: it was submitted by someone else and the caller is no
-        agent. INVALID_ARGUMENT: a bound is broken, or `update_mask` names an unknown or fixed member. ABORTED, reason
-        `stale`: `etag` is not the ticket's any more.
+        NOT_FOUND: the caller sees no such ticket. PERMISSION_DENIED: it was submitted by someone else and the caller is
+        not an agent. INVALID_ARGUMENT: a bound is broken, or `update_mask` names a member that is unknown or cannot be
+        changed. ABORTED, reason `stale`: the ticket has another `etag` by now.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CloseTicket(self, request, context):
-        """Closes a ticket. Closing a closed one changes nothing and answers the same, whatever `etag` says. Metadata `idempotency-key` as for
-        CreateTicket; NOT_FOUND, PERMISSION_DENIED and ABORTED as for UpdateTicket.
+        """Closes a ticket. Closing a closed one changes nothing and answers the same, whatever the `etag`. Metadata
+        `idempotency-key` as for CreateTicket; NOT_FOUND, PERMISSION_DENIED and ABORTED as for UpdateTicket.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteTicket(self, request, context):
-        """Deletes a ticket, softly: it is in no list and not found unless asked for. Deleting a deleted one changes nothing,
-        whatever `etag` says.
-        NOT_FOUND, PERMISSION_DENIED and ABORTED as for UpdateTicket.
+        """Deletes a ticket, softly: it is listed and found only with `include_deleted`. Deleting a deleted one changes
+        nothing, whatever the `etag`. NOT_FOUND, PERMISSION_DENIED and ABORTED as for UpdateTicket.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RestoreTicket(self, request, context):
-        """Restores a deleted ticket. Restoring one that is not deleted changes nothing, whatever `etag` says. NOT_FOUND, PERMISSION_DENIED and
-        ABORTED as for UpdateTicket.
+        """Restores a deleted ticket. Restoring one that is not deleted changes nothing, whatever the `etag`. NOT_FOUND,
+        PERMISSION_DENIED and ABORTED as for UpdateTicket.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -220,8 +221,8 @@ class TicketServiceServicer(object):
         """Comments on a ticket. The first public comment of an agent who did not submit the ticket is its first response.
         Metadata `idempotency-key` as for CreateTicket.
 
-        NOT_FOUND: the caller sees no such ticket. PERMISSION_DENIED: it was submitted by someone else and the caller is no
-        agent; or the comment is internal and the caller is none. INVALID_ARGUMENT: a bound is broken.
+        NOT_FOUND: the caller sees no such ticket. PERMISSION_DENIED: the caller is not an agent, and the ticket was
+        submitted by someone else or the comment is internal. INVALID_ARGUMENT: a bound is broken.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -236,31 +237,31 @@ class TicketServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListComments(self, request, context):
-        """Lists a ticket's comments, oldest first, in pages; internal ones for agents. NOT_FOUND: the caller sees no such
-        ticket. INVALID_ARGUMENT: a bound is broken, or `cursor` is not from this list.
+        """Lists a ticket's comments, oldest first, in pages; only agents see internal ones. NOT_FOUND: the caller sees no
+        such ticket. INVALID_ARGUMENT: a bound is broken, or `cursor` is not from this list.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListTicketEvents(self, request, context):
-        """Lists a ticket's history, oldest first, in pages; that of a deleted ticket too. Errors as for ListComments.
+        """Lists a ticket's history, oldest first, in pages; also that of a deleted ticket. Errors as for ListComments.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetTicketSla(self, request, context):
-        """Explains how a ticket's SLA stands right now: its policy, what time counted, what was paused, what is left. NOT_FOUND:
-        the caller sees no such ticket.
+        """Explains how a ticket's SLA stands now: its policy, the time that counted, its pauses, the time that remains.
+        NOT_FOUND: the caller sees no such ticket.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListSlaPolicies(self, request, context):
-        """Lists the tenant's SLA policies, newest first, in pages. INVALID_ARGUMENT: a bound is broken, or `cursor` is not from
-        this list.
+        """Lists the tenant's SLA policies, newest first, in pages. INVALID_ARGUMENT: a bound is broken, or `cursor` is not
+        from this list.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -274,10 +275,10 @@ class TicketServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def CreateSlaPolicy(self, request, context):
-        """Creates an SLA policy. Tickets that are created, or whose priority or type changes, from now on go by it; those that
-        are there do not. Metadata `idempotency-key` as for CreateTicket.
+        """Creates an SLA policy. It applies to tickets that are created, or whose priority or type changes, from now on, and
+        not to other existing ones. Metadata `idempotency-key` as for CreateTicket.
 
-        ALREADY_EXISTS, reason `already_exists`: there is an active policy for its priority and one of its types already.
+        ALREADY_EXISTS, reason `already_exists`: an active policy for its priority and one of its types already exists.
         INVALID_ARGUMENT: a bound is broken.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -285,9 +286,9 @@ class TicketServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def UpdateSlaPolicy(self, request, context):
-        """Changes some members of an SLA policy; what is left out stays. Other minutes or hours set the clocks of its
-        unresolved tickets anew within seconds, but for instants that were given. An inactive policy is kept for the tickets
-        that have it, and for no other.
+        """Changes some members of an SLA policy; what is left out stays. Other minutes or hours move the due instants
+        of its unresolved tickets within seconds, except those that callers set. An inactive policy stays with the tickets
+        that have it, and gets no new ones.
 
         NOT_FOUND: the tenant has no such policy. ALREADY_EXISTS and INVALID_ARGUMENT as for CreateSlaPolicy.
         """
@@ -303,21 +304,21 @@ class TicketServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def UpdateCalendar(self, request, context):
-        """Changes the tenant's calendar; what is left out stays. Sets the clocks of unresolved tickets that go by business hours
-        anew within seconds. INVALID_ARGUMENT: a bound is broken.
+        """Changes the tenant's calendar; what is left out stays. Moves the due instants of unresolved tickets that count
+        business hours within seconds. INVALID_ARGUMENT: a bound is broken.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchTickets(self, request, context):
-        """Tells every change of the tickets that the caller may see as it happens, until the caller leaves. The first message
-        comes at once and says where the watch begins; after it, a message without an event says every few seconds that all
-        is well. Every event is told, those of a ticket in order of version. Resumed from a cursor, it goes on right behind
-        it.
+        """Streams every event of the tickets that the caller sees as it happens, until the caller leaves. The first message
+        comes at once and has the cursor at which the watch begins; after it, a message without an event comes every few
+        seconds as a heartbeat. No event is left out; those of a ticket are in order of version. A watch resumed from a
+        cursor continues right after it.
 
-        UNAUTHENTICATED: the token has expired. UNAVAILABLE: the server is shutting down, or its database is away: resume
-        elsewhere or later. INVALID_ARGUMENT: `cursor` is not from such a watch.
+        UNAUTHENTICATED: the token has expired. UNAVAILABLE: the server is shutting down, or its database is unavailable:
+        resume elsewhere or later. INVALID_ARGUMENT: `cursor` is not from such a watch.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -433,12 +434,13 @@ class TicketService(object):
     """Helpdesk tickets of the caller's tenant.
 
     Credentials: metadata `authorization: Bearer <JWT>` with `tenant_id`, perhaps `app_id`, and a `scope` of
-    `helpdesk:read` (all that reads), `helpdesk:write` (create; change, close, delete, restore and comment on what the
-    caller submitted) and `helpdesk:agent` (all of that on every ticket of the tenant, and internal comments). A token with
-    `app_id` sees that application's tickets only. SLA policies and the calendar are the tenant's, for `helpdesk:agent`.
+    `helpdesk:read` (every method that reads), `helpdesk:write` (create; change, close, delete, restore and comment on
+    tickets that the caller submitted) and `helpdesk:agent` (all of that on every ticket of the tenant, and internal
+    comments). A token with `app_id` sees only that application's tickets. SLA policies and the calendar belong to the
+    tenant and need `helpdesk:agent`.
 
     Every method can fail with UNAUTHENTICATED, PERMISSION_DENIED, RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and
-    INTERNAL; see `tickets.errors.v1.Error`. Metadata `x-request-id` is taken over when it is sent, and is in the trailing
+    INTERNAL; see `tickets.errors.v1.Error`. Metadata `x-request-id` is used when it is sent, and is in the trailing
     metadata of every answer.
     """
 

@@ -30,12 +30,13 @@ class TicketServiceStub:
     """Helpdesk tickets of the caller's tenant.
 
     Credentials: metadata `authorization: Bearer <JWT>` with `tenant_id`, perhaps `app_id`, and a `scope` of
-    `helpdesk:read` (all that reads), `helpdesk:write` (create; change, close, delete, restore and comment on what the
-    caller submitted) and `helpdesk:agent` (all of that on every ticket of the tenant, and internal comments). A token with
-    `app_id` sees that application's tickets only. SLA policies and the calendar are the tenant's, for `helpdesk:agent`.
+    `helpdesk:read` (every method that reads), `helpdesk:write` (create; change, close, delete, restore and comment on
+    tickets that the caller submitted) and `helpdesk:agent` (all of that on every ticket of the tenant, and internal
+    comments). A token with `app_id` sees only that application's tickets. SLA policies and the calendar belong to the
+    tenant and need `helpdesk:agent`.
 
     Every method can fail with UNAUTHENTICATED, PERMISSION_DENIED, RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and
-    INTERNAL; see `tickets.errors.v1.Error`. Metadata `x-request-id` is taken over when it is sent, and is in the trailing
+    INTERNAL; see `tickets.errors.v1.Error`. Metadata `x-request-id` is used when it is sent, and is in the trailing
     metadata of every answer.
     """
 
@@ -44,12 +45,12 @@ class TicketServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> TicketServiceAsyncStub: ...
     ListTickets: _grpc.UnaryUnaryMultiCallable[_service_pb2.ListTicketsRequest, _service_pb2.ListTicketsResponse]
-    """Lists the tickets that the caller may see, in pages that cost the same at any depth. A ticket that changes
-    meanwhile moves in the orders that its change touches, and in no other. INVALID_ARGUMENT: a bound is broken, or `cursor`
-    is not from this list.
+    """Lists the tickets that the caller sees, in pages that cost the same at any depth. A ticket that changes meanwhile
+    moves only in the orders that its change affects. INVALID_ARGUMENT: a bound is broken, or `cursor` is not from this
+    list.
     """
     GetTicket: _grpc.UnaryUnaryMultiCallable[_service_pb2.GetTicketRequest, _service_pb2.GetTicketResponse]
-    """Reads one ticket. NOT_FOUND: the caller sees no such ticket, or it is deleted and that was not asked for."""
+    """Reads one ticket. NOT_FOUND: the caller sees no such ticket, or it is deleted and `include_deleted` is not set."""
     CreateTicket: _grpc.UnaryUnaryMultiCallable[_service_pb2.CreateTicketRequest, _service_pb2.CreateTicketResponse]
     """Raises a ticket. Metadata `idempotency-key` (1–255 printable characters) makes it safe to repeat: for an hour the
     same key with the same request gets the first answer again, with trailing metadata `idempotent-replayed: true`.
@@ -59,78 +60,77 @@ class TicketServiceStub:
     UpdateTicket: _grpc.UnaryUnaryMultiCallable[_service_pb2.UpdateTicketRequest, _service_pb2.UpdateTicketResponse]
     """Changes some members of a ticket; what is left out stays.
 
-    NOT_FOUND: the caller sees no such ticket. PERMISSION_DENIED: it was submitted by someone else and the caller is no
-    agent. INVALID_ARGUMENT: a bound is broken, or `update_mask` names an unknown or fixed member. ABORTED, reason
-    `stale`: `etag` is not the ticket's any more.
+    NOT_FOUND: the caller sees no such ticket. PERMISSION_DENIED: it was submitted by someone else and the caller is
+    not an agent. INVALID_ARGUMENT: a bound is broken, or `update_mask` names a member that is unknown or cannot be
+    changed. ABORTED, reason `stale`: the ticket has another `etag` by now.
     """
     CloseTicket: _grpc.UnaryUnaryMultiCallable[_service_pb2.CloseTicketRequest, _service_pb2.CloseTicketResponse]
-    """Closes a ticket. Closing a closed one changes nothing and answers the same, whatever `etag` says. Metadata `idempotency-key` as for
-    CreateTicket; NOT_FOUND, PERMISSION_DENIED and ABORTED as for UpdateTicket.
+    """Closes a ticket. Closing a closed one changes nothing and answers the same, whatever the `etag`. Metadata
+    `idempotency-key` as for CreateTicket; NOT_FOUND, PERMISSION_DENIED and ABORTED as for UpdateTicket.
     """
     DeleteTicket: _grpc.UnaryUnaryMultiCallable[_service_pb2.DeleteTicketRequest, _service_pb2.DeleteTicketResponse]
-    """Deletes a ticket, softly: it is in no list and not found unless asked for. Deleting a deleted one changes nothing,
-    whatever `etag` says.
-    NOT_FOUND, PERMISSION_DENIED and ABORTED as for UpdateTicket.
+    """Deletes a ticket, softly: it is listed and found only with `include_deleted`. Deleting a deleted one changes
+    nothing, whatever the `etag`. NOT_FOUND, PERMISSION_DENIED and ABORTED as for UpdateTicket.
     """
     RestoreTicket: _grpc.UnaryUnaryMultiCallable[_service_pb2.RestoreTicketRequest, _service_pb2.RestoreTicketResponse]
-    """Restores a deleted ticket. Restoring one that is not deleted changes nothing, whatever `etag` says. NOT_FOUND, PERMISSION_DENIED and
-    ABORTED as for UpdateTicket.
+    """Restores a deleted ticket. Restoring one that is not deleted changes nothing, whatever the `etag`. NOT_FOUND,
+    PERMISSION_DENIED and ABORTED as for UpdateTicket.
     """
     CreateComment: _grpc.UnaryUnaryMultiCallable[_service_pb2.CreateCommentRequest, _service_pb2.CreateCommentResponse]
     """Comments on a ticket. The first public comment of an agent who did not submit the ticket is its first response.
     Metadata `idempotency-key` as for CreateTicket.
 
-    NOT_FOUND: the caller sees no such ticket. PERMISSION_DENIED: it was submitted by someone else and the caller is no
-    agent; or the comment is internal and the caller is none. INVALID_ARGUMENT: a bound is broken.
+    NOT_FOUND: the caller sees no such ticket. PERMISSION_DENIED: the caller is not an agent, and the ticket was
+    submitted by someone else or the comment is internal. INVALID_ARGUMENT: a bound is broken.
     """
     UpdateComment: _grpc.UnaryUnaryMultiCallable[_service_pb2.UpdateCommentRequest, _service_pb2.UpdateCommentResponse]
     """Edits a comment of the caller's own. NOT_FOUND: the caller sees no such ticket or comment. PERMISSION_DENIED:
     someone else wrote it. INVALID_ARGUMENT: a bound is broken.
     """
     ListComments: _grpc.UnaryUnaryMultiCallable[_service_pb2.ListCommentsRequest, _service_pb2.ListCommentsResponse]
-    """Lists a ticket's comments, oldest first, in pages; internal ones for agents. NOT_FOUND: the caller sees no such
-    ticket. INVALID_ARGUMENT: a bound is broken, or `cursor` is not from this list.
+    """Lists a ticket's comments, oldest first, in pages; only agents see internal ones. NOT_FOUND: the caller sees no
+    such ticket. INVALID_ARGUMENT: a bound is broken, or `cursor` is not from this list.
     """
     ListTicketEvents: _grpc.UnaryUnaryMultiCallable[_service_pb2.ListTicketEventsRequest, _service_pb2.ListTicketEventsResponse]
-    """Lists a ticket's history, oldest first, in pages; that of a deleted ticket too. Errors as for ListComments."""
+    """Lists a ticket's history, oldest first, in pages; also that of a deleted ticket. Errors as for ListComments."""
     GetTicketSla: _grpc.UnaryUnaryMultiCallable[_service_pb2.GetTicketSlaRequest, _service_pb2.GetTicketSlaResponse]
-    """Explains how a ticket's SLA stands right now: its policy, what time counted, what was paused, what is left. NOT_FOUND:
-    the caller sees no such ticket.
+    """Explains how a ticket's SLA stands now: its policy, the time that counted, its pauses, the time that remains.
+    NOT_FOUND: the caller sees no such ticket.
     """
     ListSlaPolicies: _grpc.UnaryUnaryMultiCallable[_service_pb2.ListSlaPoliciesRequest, _service_pb2.ListSlaPoliciesResponse]
-    """Lists the tenant's SLA policies, newest first, in pages. INVALID_ARGUMENT: a bound is broken, or `cursor` is not from
-    this list.
+    """Lists the tenant's SLA policies, newest first, in pages. INVALID_ARGUMENT: a bound is broken, or `cursor` is not
+    from this list.
     """
     GetSlaPolicy: _grpc.UnaryUnaryMultiCallable[_service_pb2.GetSlaPolicyRequest, _service_pb2.GetSlaPolicyResponse]
     """Reads one SLA policy. NOT_FOUND: the tenant has no such policy."""
     CreateSlaPolicy: _grpc.UnaryUnaryMultiCallable[_service_pb2.CreateSlaPolicyRequest, _service_pb2.CreateSlaPolicyResponse]
-    """Creates an SLA policy. Tickets that are created, or whose priority or type changes, from now on go by it; those that
-    are there do not. Metadata `idempotency-key` as for CreateTicket.
+    """Creates an SLA policy. It applies to tickets that are created, or whose priority or type changes, from now on, and
+    not to other existing ones. Metadata `idempotency-key` as for CreateTicket.
 
-    ALREADY_EXISTS, reason `already_exists`: there is an active policy for its priority and one of its types already.
+    ALREADY_EXISTS, reason `already_exists`: an active policy for its priority and one of its types already exists.
     INVALID_ARGUMENT: a bound is broken.
     """
     UpdateSlaPolicy: _grpc.UnaryUnaryMultiCallable[_service_pb2.UpdateSlaPolicyRequest, _service_pb2.UpdateSlaPolicyResponse]
-    """Changes some members of an SLA policy; what is left out stays. Other minutes or hours set the clocks of its
-    unresolved tickets anew within seconds, but for instants that were given. An inactive policy is kept for the tickets
-    that have it, and for no other.
+    """Changes some members of an SLA policy; what is left out stays. Other minutes or hours move the due instants
+    of its unresolved tickets within seconds, except those that callers set. An inactive policy stays with the tickets
+    that have it, and gets no new ones.
 
     NOT_FOUND: the tenant has no such policy. ALREADY_EXISTS and INVALID_ARGUMENT as for CreateSlaPolicy.
     """
     GetCalendar: _grpc.UnaryUnaryMultiCallable[_service_pb2.GetCalendarRequest, _service_pb2.GetCalendarResponse]
     """Reads the tenant's calendar: Monday to Friday 09:00–17:00 in UTC without holidays until one is set."""
     UpdateCalendar: _grpc.UnaryUnaryMultiCallable[_service_pb2.UpdateCalendarRequest, _service_pb2.UpdateCalendarResponse]
-    """Changes the tenant's calendar; what is left out stays. Sets the clocks of unresolved tickets that go by business hours
-    anew within seconds. INVALID_ARGUMENT: a bound is broken.
+    """Changes the tenant's calendar; what is left out stays. Moves the due instants of unresolved tickets that count
+    business hours within seconds. INVALID_ARGUMENT: a bound is broken.
     """
     WatchTickets: _grpc.UnaryStreamMultiCallable[_service_pb2.WatchTicketsRequest, _service_pb2.WatchTicketsResponse]
-    """Tells every change of the tickets that the caller may see as it happens, until the caller leaves. The first message
-    comes at once and says where the watch begins; after it, a message without an event says every few seconds that all
-    is well. Every event is told, those of a ticket in order of version. Resumed from a cursor, it goes on right behind
-    it.
+    """Streams every event of the tickets that the caller sees as it happens, until the caller leaves. The first message
+    comes at once and has the cursor at which the watch begins; after it, a message without an event comes every few
+    seconds as a heartbeat. No event is left out; those of a ticket are in order of version. A watch resumed from a
+    cursor continues right after it.
 
-    UNAUTHENTICATED: the token has expired. UNAVAILABLE: the server is shutting down, or its database is away: resume
-    elsewhere or later. INVALID_ARGUMENT: `cursor` is not from such a watch.
+    UNAUTHENTICATED: the token has expired. UNAVAILABLE: the server is shutting down, or its database is unavailable:
+    resume elsewhere or later. INVALID_ARGUMENT: `cursor` is not from such a watch.
     """
 
 @_typing.type_check_only
@@ -138,23 +138,24 @@ class TicketServiceAsyncStub(TicketServiceStub):
     """Helpdesk tickets of the caller's tenant.
 
     Credentials: metadata `authorization: Bearer <JWT>` with `tenant_id`, perhaps `app_id`, and a `scope` of
-    `helpdesk:read` (all that reads), `helpdesk:write` (create; change, close, delete, restore and comment on what the
-    caller submitted) and `helpdesk:agent` (all of that on every ticket of the tenant, and internal comments). A token with
-    `app_id` sees that application's tickets only. SLA policies and the calendar are the tenant's, for `helpdesk:agent`.
+    `helpdesk:read` (every method that reads), `helpdesk:write` (create; change, close, delete, restore and comment on
+    tickets that the caller submitted) and `helpdesk:agent` (all of that on every ticket of the tenant, and internal
+    comments). A token with `app_id` sees only that application's tickets. SLA policies and the calendar belong to the
+    tenant and need `helpdesk:agent`.
 
     Every method can fail with UNAUTHENTICATED, PERMISSION_DENIED, RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and
-    INTERNAL; see `tickets.errors.v1.Error`. Metadata `x-request-id` is taken over when it is sent, and is in the trailing
+    INTERNAL; see `tickets.errors.v1.Error`. Metadata `x-request-id` is used when it is sent, and is in the trailing
     metadata of every answer.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListTickets: _aio.UnaryUnaryMultiCallable[_service_pb2.ListTicketsRequest, _service_pb2.ListTicketsResponse]  # type: ignore[assignment]
-    """Lists the tickets that the caller may see, in pages that cost the same at any depth. A ticket that changes
-    meanwhile moves in the orders that its change touches, and in no other. INVALID_ARGUMENT: a bound is broken, or `cursor`
-    is not from this list.
+    """Lists the tickets that the caller sees, in pages that cost the same at any depth. A ticket that changes meanwhile
+    moves only in the orders that its change affects. INVALID_ARGUMENT: a bound is broken, or `cursor` is not from this
+    list.
     """
     GetTicket: _aio.UnaryUnaryMultiCallable[_service_pb2.GetTicketRequest, _service_pb2.GetTicketResponse]  # type: ignore[assignment]
-    """Reads one ticket. NOT_FOUND: the caller sees no such ticket, or it is deleted and that was not asked for."""
+    """Reads one ticket. NOT_FOUND: the caller sees no such ticket, or it is deleted and `include_deleted` is not set."""
     CreateTicket: _aio.UnaryUnaryMultiCallable[_service_pb2.CreateTicketRequest, _service_pb2.CreateTicketResponse]  # type: ignore[assignment]
     """Raises a ticket. Metadata `idempotency-key` (1–255 printable characters) makes it safe to repeat: for an hour the
     same key with the same request gets the first answer again, with trailing metadata `idempotent-replayed: true`.
@@ -164,90 +165,90 @@ class TicketServiceAsyncStub(TicketServiceStub):
     UpdateTicket: _aio.UnaryUnaryMultiCallable[_service_pb2.UpdateTicketRequest, _service_pb2.UpdateTicketResponse]  # type: ignore[assignment]
     """Changes some members of a ticket; what is left out stays.
 
-    NOT_FOUND: the caller sees no such ticket. PERMISSION_DENIED: it was submitted by someone else and the caller is no
-    agent. INVALID_ARGUMENT: a bound is broken, or `update_mask` names an unknown or fixed member. ABORTED, reason
-    `stale`: `etag` is not the ticket's any more.
+    NOT_FOUND: the caller sees no such ticket. PERMISSION_DENIED: it was submitted by someone else and the caller is
+    not an agent. INVALID_ARGUMENT: a bound is broken, or `update_mask` names a member that is unknown or cannot be
+    changed. ABORTED, reason `stale`: the ticket has another `etag` by now.
     """
     CloseTicket: _aio.UnaryUnaryMultiCallable[_service_pb2.CloseTicketRequest, _service_pb2.CloseTicketResponse]  # type: ignore[assignment]
-    """Closes a ticket. Closing a closed one changes nothing and answers the same, whatever `etag` says. Metadata `idempotency-key` as for
-    CreateTicket; NOT_FOUND, PERMISSION_DENIED and ABORTED as for UpdateTicket.
+    """Closes a ticket. Closing a closed one changes nothing and answers the same, whatever the `etag`. Metadata
+    `idempotency-key` as for CreateTicket; NOT_FOUND, PERMISSION_DENIED and ABORTED as for UpdateTicket.
     """
     DeleteTicket: _aio.UnaryUnaryMultiCallable[_service_pb2.DeleteTicketRequest, _service_pb2.DeleteTicketResponse]  # type: ignore[assignment]
-    """Deletes a ticket, softly: it is in no list and not found unless asked for. Deleting a deleted one changes nothing,
-    whatever `etag` says.
-    NOT_FOUND, PERMISSION_DENIED and ABORTED as for UpdateTicket.
+    """Deletes a ticket, softly: it is listed and found only with `include_deleted`. Deleting a deleted one changes
+    nothing, whatever the `etag`. NOT_FOUND, PERMISSION_DENIED and ABORTED as for UpdateTicket.
     """
     RestoreTicket: _aio.UnaryUnaryMultiCallable[_service_pb2.RestoreTicketRequest, _service_pb2.RestoreTicketResponse]  # type: ignore[assignment]
-    """Restores a deleted ticket. Restoring one that is not deleted changes nothing, whatever `etag` says. NOT_FOUND, PERMISSION_DENIED and
-    ABORTED as for UpdateTicket.
+    """Restores a deleted ticket. Restoring one that is not deleted changes nothing, whatever the `etag`. NOT_FOUND,
+    PERMISSION_DENIED and ABORTED as for UpdateTicket.
     """
     CreateComment: _aio.UnaryUnaryMultiCallable[_service_pb2.CreateCommentRequest, _service_pb2.CreateCommentResponse]  # type: ignore[assignment]
     """Comments on a ticket. The first public comment of an agent who did not submit the ticket is its first response.
     Metadata `idempotency-key` as for CreateTicket.
 
-    NOT_FOUND: the caller sees no such ticket. PERMISSION_DENIED: it was submitted by someone else and the caller is no
-    agent; or the comment is internal and the caller is none. INVALID_ARGUMENT: a bound is broken.
+    NOT_FOUND: the caller sees no such ticket. PERMISSION_DENIED: the caller is not an agent, and the ticket was
+    submitted by someone else or the comment is internal. INVALID_ARGUMENT: a bound is broken.
     """
     UpdateComment: _aio.UnaryUnaryMultiCallable[_service_pb2.UpdateCommentRequest, _service_pb2.UpdateCommentResponse]  # type: ignore[assignment]
     """Edits a comment of the caller's own. NOT_FOUND: the caller sees no such ticket or comment. PERMISSION_DENIED:
     someone else wrote it. INVALID_ARGUMENT: a bound is broken.
     """
     ListComments: _aio.UnaryUnaryMultiCallable[_service_pb2.ListCommentsRequest, _service_pb2.ListCommentsResponse]  # type: ignore[assignment]
-    """Lists a ticket's comments, oldest first, in pages; internal ones for agents. NOT_FOUND: the caller sees no such
-    ticket. INVALID_ARGUMENT: a bound is broken, or `cursor` is not from this list.
+    """Lists a ticket's comments, oldest first, in pages; only agents see internal ones. NOT_FOUND: the caller sees no
+    such ticket. INVALID_ARGUMENT: a bound is broken, or `cursor` is not from this list.
     """
     ListTicketEvents: _aio.UnaryUnaryMultiCallable[_service_pb2.ListTicketEventsRequest, _service_pb2.ListTicketEventsResponse]  # type: ignore[assignment]
-    """Lists a ticket's history, oldest first, in pages; that of a deleted ticket too. Errors as for ListComments."""
+    """Lists a ticket's history, oldest first, in pages; also that of a deleted ticket. Errors as for ListComments."""
     GetTicketSla: _aio.UnaryUnaryMultiCallable[_service_pb2.GetTicketSlaRequest, _service_pb2.GetTicketSlaResponse]  # type: ignore[assignment]
-    """Explains how a ticket's SLA stands right now: its policy, what time counted, what was paused, what is left. NOT_FOUND:
-    the caller sees no such ticket.
+    """Explains how a ticket's SLA stands now: its policy, the time that counted, its pauses, the time that remains.
+    NOT_FOUND: the caller sees no such ticket.
     """
     ListSlaPolicies: _aio.UnaryUnaryMultiCallable[_service_pb2.ListSlaPoliciesRequest, _service_pb2.ListSlaPoliciesResponse]  # type: ignore[assignment]
-    """Lists the tenant's SLA policies, newest first, in pages. INVALID_ARGUMENT: a bound is broken, or `cursor` is not from
-    this list.
+    """Lists the tenant's SLA policies, newest first, in pages. INVALID_ARGUMENT: a bound is broken, or `cursor` is not
+    from this list.
     """
     GetSlaPolicy: _aio.UnaryUnaryMultiCallable[_service_pb2.GetSlaPolicyRequest, _service_pb2.GetSlaPolicyResponse]  # type: ignore[assignment]
     """Reads one SLA policy. NOT_FOUND: the tenant has no such policy."""
     CreateSlaPolicy: _aio.UnaryUnaryMultiCallable[_service_pb2.CreateSlaPolicyRequest, _service_pb2.CreateSlaPolicyResponse]  # type: ignore[assignment]
-    """Creates an SLA policy. Tickets that are created, or whose priority or type changes, from now on go by it; those that
-    are there do not. Metadata `idempotency-key` as for CreateTicket.
+    """Creates an SLA policy. It applies to tickets that are created, or whose priority or type changes, from now on, and
+    not to other existing ones. Metadata `idempotency-key` as for CreateTicket.
 
-    ALREADY_EXISTS, reason `already_exists`: there is an active policy for its priority and one of its types already.
+    ALREADY_EXISTS, reason `already_exists`: an active policy for its priority and one of its types already exists.
     INVALID_ARGUMENT: a bound is broken.
     """
     UpdateSlaPolicy: _aio.UnaryUnaryMultiCallable[_service_pb2.UpdateSlaPolicyRequest, _service_pb2.UpdateSlaPolicyResponse]  # type: ignore[assignment]
-    """Changes some members of an SLA policy; what is left out stays. Other minutes or hours set the clocks of its
-    unresolved tickets anew within seconds, but for instants that were given. An inactive policy is kept for the tickets
-    that have it, and for no other.
+    """Changes some members of an SLA policy; what is left out stays. Other minutes or hours move the due instants
+    of its unresolved tickets within seconds, except those that callers set. An inactive policy stays with the tickets
+    that have it, and gets no new ones.
 
     NOT_FOUND: the tenant has no such policy. ALREADY_EXISTS and INVALID_ARGUMENT as for CreateSlaPolicy.
     """
     GetCalendar: _aio.UnaryUnaryMultiCallable[_service_pb2.GetCalendarRequest, _service_pb2.GetCalendarResponse]  # type: ignore[assignment]
     """Reads the tenant's calendar: Monday to Friday 09:00–17:00 in UTC without holidays until one is set."""
     UpdateCalendar: _aio.UnaryUnaryMultiCallable[_service_pb2.UpdateCalendarRequest, _service_pb2.UpdateCalendarResponse]  # type: ignore[assignment]
-    """Changes the tenant's calendar; what is left out stays. Sets the clocks of unresolved tickets that go by business hours
-    anew within seconds. INVALID_ARGUMENT: a bound is broken.
+    """Changes the tenant's calendar; what is left out stays. Moves the due instants of unresolved tickets that count
+    business hours within seconds. INVALID_ARGUMENT: a bound is broken.
     """
     WatchTickets: _aio.UnaryStreamMultiCallable[_service_pb2.WatchTicketsRequest, _service_pb2.WatchTicketsResponse]  # type: ignore[assignment]
-    """Tells every change of the tickets that the caller may see as it happens, until the caller leaves. The first message
-    comes at once and says where the watch begins; after it, a message without an event says every few seconds that all
-    is well. Every event is told, those of a ticket in order of version. Resumed from a cursor, it goes on right behind
-    it.
+    """Streams every event of the tickets that the caller sees as it happens, until the caller leaves. The first message
+    comes at once and has the cursor at which the watch begins; after it, a message without an event comes every few
+    seconds as a heartbeat. No event is left out; those of a ticket are in order of version. A watch resumed from a
+    cursor continues right after it.
 
-    UNAUTHENTICATED: the token has expired. UNAVAILABLE: the server is shutting down, or its database is away: resume
-    elsewhere or later. INVALID_ARGUMENT: `cursor` is not from such a watch.
+    UNAUTHENTICATED: the token has expired. UNAVAILABLE: the server is shutting down, or its database is unavailable:
+    resume elsewhere or later. INVALID_ARGUMENT: `cursor` is not from such a watch.
     """
 
 class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
     """Helpdesk tickets of the caller's tenant.
 
     Credentials: metadata `authorization: Bearer <JWT>` with `tenant_id`, perhaps `app_id`, and a `scope` of
-    `helpdesk:read` (all that reads), `helpdesk:write` (create; change, close, delete, restore and comment on what the
-    caller submitted) and `helpdesk:agent` (all of that on every ticket of the tenant, and internal comments). A token with
-    `app_id` sees that application's tickets only. SLA policies and the calendar are the tenant's, for `helpdesk:agent`.
+    `helpdesk:read` (every method that reads), `helpdesk:write` (create; change, close, delete, restore and comment on
+    tickets that the caller submitted) and `helpdesk:agent` (all of that on every ticket of the tenant, and internal
+    comments). A token with `app_id` sees only that application's tickets. SLA policies and the calendar belong to the
+    tenant and need `helpdesk:agent`.
 
     Every method can fail with UNAUTHENTICATED, PERMISSION_DENIED, RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and
-    INTERNAL; see `tickets.errors.v1.Error`. Metadata `x-request-id` is taken over when it is sent, and is in the trailing
+    INTERNAL; see `tickets.errors.v1.Error`. Metadata `x-request-id` is used when it is sent, and is in the trailing
     metadata of every answer.
     """
 
@@ -257,9 +258,9 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _service_pb2.ListTicketsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_service_pb2.ListTicketsResponse, _abc.Awaitable[_service_pb2.ListTicketsResponse]]:
-        """Lists the tickets that the caller may see, in pages that cost the same at any depth. A ticket that changes
-        meanwhile moves in the orders that its change touches, and in no other. INVALID_ARGUMENT: a bound is broken, or `cursor`
-        is not from this list.
+        """Lists the tickets that the caller sees, in pages that cost the same at any depth. A ticket that changes meanwhile
+        moves only in the orders that its change affects. INVALID_ARGUMENT: a bound is broken, or `cursor` is not from this
+        list.
         """
 
     @_abc_1.abstractmethod
@@ -268,7 +269,7 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _service_pb2.GetTicketRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_service_pb2.GetTicketResponse, _abc.Awaitable[_service_pb2.GetTicketResponse]]:
-        """Reads one ticket. NOT_FOUND: the caller sees no such ticket, or it is deleted and that was not asked for."""
+        """Reads one ticket. NOT_FOUND: the caller sees no such ticket, or it is deleted and `include_deleted` is not set."""
 
     @_abc_1.abstractmethod
     def CreateTicket(
@@ -290,9 +291,9 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_service_pb2.UpdateTicketResponse, _abc.Awaitable[_service_pb2.UpdateTicketResponse]]:
         """Changes some members of a ticket; what is left out stays.
 
-        NOT_FOUND: the caller sees no such ticket. PERMISSION_DENIED: it was submitted by someone else and the caller is no
-        agent. INVALID_ARGUMENT: a bound is broken, or `update_mask` names an unknown or fixed member. ABORTED, reason
-        `stale`: `etag` is not the ticket's any more.
+        NOT_FOUND: the caller sees no such ticket. PERMISSION_DENIED: it was submitted by someone else and the caller is
+        not an agent. INVALID_ARGUMENT: a bound is broken, or `update_mask` names a member that is unknown or cannot be
+        changed. ABORTED, reason `stale`: the ticket has another `etag` by now.
         """
 
     @_abc_1.abstractmethod
@@ -301,8 +302,8 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _service_pb2.CloseTicketRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_service_pb2.CloseTicketResponse, _abc.Awaitable[_service_pb2.CloseTicketResponse]]:
-        """Closes a ticket. Closing a closed one changes nothing and answers the same, whatever `etag` says. Metadata `idempotency-key` as for
-        CreateTicket; NOT_FOUND, PERMISSION_DENIED and ABORTED as for UpdateTicket.
+        """Closes a ticket. Closing a closed one changes nothing and answers the same, whatever the `etag`. Metadata
+        `idempotency-key` as for CreateTicket; NOT_FOUND, PERMISSION_DENIED and ABORTED as for UpdateTicket.
         """
 
     @_abc_1.abstractmethod
@@ -311,9 +312,8 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _service_pb2.DeleteTicketRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_service_pb2.DeleteTicketResponse, _abc.Awaitable[_service_pb2.DeleteTicketResponse]]:
-        """Deletes a ticket, softly: it is in no list and not found unless asked for. Deleting a deleted one changes nothing,
-        whatever `etag` says.
-        NOT_FOUND, PERMISSION_DENIED and ABORTED as for UpdateTicket.
+        """Deletes a ticket, softly: it is listed and found only with `include_deleted`. Deleting a deleted one changes
+        nothing, whatever the `etag`. NOT_FOUND, PERMISSION_DENIED and ABORTED as for UpdateTicket.
         """
 
     @_abc_1.abstractmethod
@@ -322,8 +322,8 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _service_pb2.RestoreTicketRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_service_pb2.RestoreTicketResponse, _abc.Awaitable[_service_pb2.RestoreTicketResponse]]:
-        """Restores a deleted ticket. Restoring one that is not deleted changes nothing, whatever `etag` says. NOT_FOUND, PERMISSION_DENIED and
-        ABORTED as for UpdateTicket.
+        """Restores a deleted ticket. Restoring one that is not deleted changes nothing, whatever the `etag`. NOT_FOUND,
+        PERMISSION_DENIED and ABORTED as for UpdateTicket.
         """
 
     @_abc_1.abstractmethod
@@ -335,8 +335,8 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
         """Comments on a ticket. The first public comment of an agent who did not submit the ticket is its first response.
         Metadata `idempotency-key` as for CreateTicket.
 
-        NOT_FOUND: the caller sees no such ticket. PERMISSION_DENIED: it was submitted by someone else and the caller is no
-        agent; or the comment is internal and the caller is none. INVALID_ARGUMENT: a bound is broken.
+        NOT_FOUND: the caller sees no such ticket. PERMISSION_DENIED: the caller is not an agent, and the ticket was
+        submitted by someone else or the comment is internal. INVALID_ARGUMENT: a bound is broken.
         """
 
     @_abc_1.abstractmethod
@@ -355,8 +355,8 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _service_pb2.ListCommentsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_service_pb2.ListCommentsResponse, _abc.Awaitable[_service_pb2.ListCommentsResponse]]:
-        """Lists a ticket's comments, oldest first, in pages; internal ones for agents. NOT_FOUND: the caller sees no such
-        ticket. INVALID_ARGUMENT: a bound is broken, or `cursor` is not from this list.
+        """Lists a ticket's comments, oldest first, in pages; only agents see internal ones. NOT_FOUND: the caller sees no
+        such ticket. INVALID_ARGUMENT: a bound is broken, or `cursor` is not from this list.
         """
 
     @_abc_1.abstractmethod
@@ -365,7 +365,7 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _service_pb2.ListTicketEventsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_service_pb2.ListTicketEventsResponse, _abc.Awaitable[_service_pb2.ListTicketEventsResponse]]:
-        """Lists a ticket's history, oldest first, in pages; that of a deleted ticket too. Errors as for ListComments."""
+        """Lists a ticket's history, oldest first, in pages; also that of a deleted ticket. Errors as for ListComments."""
 
     @_abc_1.abstractmethod
     def GetTicketSla(
@@ -373,8 +373,8 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _service_pb2.GetTicketSlaRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_service_pb2.GetTicketSlaResponse, _abc.Awaitable[_service_pb2.GetTicketSlaResponse]]:
-        """Explains how a ticket's SLA stands right now: its policy, what time counted, what was paused, what is left. NOT_FOUND:
-        the caller sees no such ticket.
+        """Explains how a ticket's SLA stands now: its policy, the time that counted, its pauses, the time that remains.
+        NOT_FOUND: the caller sees no such ticket.
         """
 
     @_abc_1.abstractmethod
@@ -383,8 +383,8 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _service_pb2.ListSlaPoliciesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_service_pb2.ListSlaPoliciesResponse, _abc.Awaitable[_service_pb2.ListSlaPoliciesResponse]]:
-        """Lists the tenant's SLA policies, newest first, in pages. INVALID_ARGUMENT: a bound is broken, or `cursor` is not from
-        this list.
+        """Lists the tenant's SLA policies, newest first, in pages. INVALID_ARGUMENT: a bound is broken, or `cursor` is not
+        from this list.
         """
 
     @_abc_1.abstractmethod
@@ -401,10 +401,10 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _service_pb2.CreateSlaPolicyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_service_pb2.CreateSlaPolicyResponse, _abc.Awaitable[_service_pb2.CreateSlaPolicyResponse]]:
-        """Creates an SLA policy. Tickets that are created, or whose priority or type changes, from now on go by it; those that
-        are there do not. Metadata `idempotency-key` as for CreateTicket.
+        """Creates an SLA policy. It applies to tickets that are created, or whose priority or type changes, from now on, and
+        not to other existing ones. Metadata `idempotency-key` as for CreateTicket.
 
-        ALREADY_EXISTS, reason `already_exists`: there is an active policy for its priority and one of its types already.
+        ALREADY_EXISTS, reason `already_exists`: an active policy for its priority and one of its types already exists.
         INVALID_ARGUMENT: a bound is broken.
         """
 
@@ -414,9 +414,9 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _service_pb2.UpdateSlaPolicyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_service_pb2.UpdateSlaPolicyResponse, _abc.Awaitable[_service_pb2.UpdateSlaPolicyResponse]]:
-        """Changes some members of an SLA policy; what is left out stays. Other minutes or hours set the clocks of its
-        unresolved tickets anew within seconds, but for instants that were given. An inactive policy is kept for the tickets
-        that have it, and for no other.
+        """Changes some members of an SLA policy; what is left out stays. Other minutes or hours move the due instants
+        of its unresolved tickets within seconds, except those that callers set. An inactive policy stays with the tickets
+        that have it, and gets no new ones.
 
         NOT_FOUND: the tenant has no such policy. ALREADY_EXISTS and INVALID_ARGUMENT as for CreateSlaPolicy.
         """
@@ -435,8 +435,8 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _service_pb2.UpdateCalendarRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_service_pb2.UpdateCalendarResponse, _abc.Awaitable[_service_pb2.UpdateCalendarResponse]]:
-        """Changes the tenant's calendar; what is left out stays. Sets the clocks of unresolved tickets that go by business hours
-        anew within seconds. INVALID_ARGUMENT: a bound is broken.
+        """Changes the tenant's calendar; what is left out stays. Moves the due instants of unresolved tickets that count
+        business hours within seconds. INVALID_ARGUMENT: a bound is broken.
         """
 
     @_abc_1.abstractmethod
@@ -445,13 +445,13 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _service_pb2.WatchTicketsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_service_pb2.WatchTicketsResponse], _abc.AsyncIterator[_service_pb2.WatchTicketsResponse]]:
-        """Tells every change of the tickets that the caller may see as it happens, until the caller leaves. The first message
-        comes at once and says where the watch begins; after it, a message without an event says every few seconds that all
-        is well. Every event is told, those of a ticket in order of version. Resumed from a cursor, it goes on right behind
-        it.
+        """Streams every event of the tickets that the caller sees as it happens, until the caller leaves. The first message
+        comes at once and has the cursor at which the watch begins; after it, a message without an event comes every few
+        seconds as a heartbeat. No event is left out; those of a ticket are in order of version. A watch resumed from a
+        cursor continues right after it.
 
-        UNAUTHENTICATED: the token has expired. UNAVAILABLE: the server is shutting down, or its database is away: resume
-        elsewhere or later. INVALID_ARGUMENT: `cursor` is not from such a watch.
+        UNAUTHENTICATED: the token has expired. UNAVAILABLE: the server is shutting down, or its database is unavailable:
+        resume elsewhere or later. INVALID_ARGUMENT: `cursor` is not from such a watch.
         """
 
 def add_TicketServiceServicer_to_server(servicer: TicketServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

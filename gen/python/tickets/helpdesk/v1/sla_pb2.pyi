@@ -28,21 +28,21 @@ class _PolicyStatus:
 class _PolicyStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PolicyStatus.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     POLICY_STATUS_UNSPECIFIED: _PolicyStatus.ValueType  # 0
-    """Not said: active for a new policy, any in a list."""
+    """Unspecified: active for a new policy, any in a list."""
     POLICY_STATUS_ACTIVE: _PolicyStatus.ValueType  # 1
-    """It is."""
+    """It does."""
     POLICY_STATUS_INACTIVE: _PolicyStatus.ValueType  # 2
-    """It is kept for the tickets that have it."""
+    """It does not; tickets that have it keep it."""
 
 class PolicyStatus(_PolicyStatus, metaclass=_PolicyStatusEnumTypeWrapper):
-    """Whether an SLA policy is for tickets to come."""
+    """Whether an SLA policy applies to new tickets."""
 
 POLICY_STATUS_UNSPECIFIED: PolicyStatus.ValueType  # 0
-"""Not said: active for a new policy, any in a list."""
+"""Unspecified: active for a new policy, any in a list."""
 POLICY_STATUS_ACTIVE: PolicyStatus.ValueType  # 1
-"""It is."""
+"""It does."""
 POLICY_STATUS_INACTIVE: PolicyStatus.ValueType  # 2
-"""It is kept for the tickets that have it."""
+"""It does not; tickets that have it keep it."""
 Global___PolicyStatus: _TypeAlias = PolicyStatus  # noqa: Y015
 
 class _Weekday:
@@ -52,7 +52,7 @@ class _Weekday:
 class _WeekdayEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Weekday.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     WEEKDAY_UNSPECIFIED: _Weekday.ValueType  # 0
-    """Not said."""
+    """Unspecified."""
     WEEKDAY_MONDAY: _Weekday.ValueType  # 1
     """The first."""
     WEEKDAY_TUESDAY: _Weekday.ValueType  # 2
@@ -72,7 +72,7 @@ class Weekday(_Weekday, metaclass=_WeekdayEnumTypeWrapper):
     """A day of the week."""
 
 WEEKDAY_UNSPECIFIED: Weekday.ValueType  # 0
-"""Not said."""
+"""Unspecified."""
 WEEKDAY_MONDAY: Weekday.ValueType  # 1
 """The first."""
 WEEKDAY_TUESDAY: Weekday.ValueType  # 2
@@ -91,7 +91,7 @@ Global___Weekday: _TypeAlias = Weekday  # noqa: Y015
 
 @_typing.final
 class SlaPolicy(_message.Message):
-    """What a tenant promises for tickets of one priority."""
+    """The targets of a tenant for tickets of one priority."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -120,13 +120,13 @@ class SlaPolicy(_message.Message):
     priority: _ticket_pb2.Priority.ValueType
     """The priority it is for. A priority and a type have at most one active policy."""
     first_response_minutes: _builtins.int
-    """Minutes to an agent's first public comment, 1–525,600. Absent when that is not promised."""
+    """Minutes to an agent's first public comment, 1–525,600. Absent when there is no such target."""
     resolution_minutes: _builtins.int
     """Minutes to the resolution, 1–525,600."""
     business_hours_only: _builtins.bool
     """True: only time within the calendar's hours counts."""
     status: Global___PolicyStatus.ValueType
-    """Whether it is for tickets to come."""
+    """Whether it applies to new tickets."""
     created_by: _builtins.str
     """The `sub` of the token that created it."""
     updated_by: _builtins.str
@@ -178,7 +178,7 @@ Global___SlaPolicy: _TypeAlias = SlaPolicy  # noqa: Y015
 
 @_typing.final
 class Calendar(_message.Message):
-    """When a tenant does business."""
+    """The business hours of a tenant."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -193,10 +193,10 @@ class Calendar(_message.Message):
     time_zone: _builtins.str
     """An IANA time zone, such as `Europe/Berlin`."""
     updated_by: _builtins.str
-    """The `sub` of the token that last changed it. Absent until somebody does."""
+    """The `sub` of the token that last changed it. Absent for the default calendar."""
     @_builtins.property
     def hours(self) -> _containers.RepeatedCompositeFieldContainer[Global___BusinessHours]:
-        """Any number for a weekday, at most 100 in all, on the wall of that zone; they may touch or overlap."""
+        """Any number for a weekday, at most 100 in total, in local time of that zone; they may touch or overlap."""
 
     @_builtins.property
     def holidays(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -204,7 +204,7 @@ class Calendar(_message.Message):
 
     @_builtins.property
     def updated_at(self) -> _timestamp_pb2.Timestamp:
-        """When it last changed. Absent until somebody sets it."""
+        """When it last changed. Absent for the default calendar."""
 
     def __init__(
         self,
@@ -240,7 +240,7 @@ class BusinessHours(_message.Message):
     start: _builtins.str
     """Such as `09:00`."""
     end: _builtins.str
-    """Such as `17:30`, after the start; `24:00` is the end of the day. Hours through midnight are those of two weekdays."""
+    """Such as `17:30`, after the start; `24:00` is the end of the day. Hours through midnight are given on both weekdays."""
     def __init__(
         self,
         *,
@@ -277,19 +277,19 @@ class TicketSla(_message.Message):
     """True while the ticket is pending: the clock stands still."""
     @_builtins.property
     def policy(self) -> Global___SlaPolicy:
-        """The policy it goes by. Absent with no SLA."""
+        """Its policy. Absent with no SLA."""
 
     @_builtins.property
     def as_of(self) -> _timestamp_pb2.Timestamp:
-        """The instant that all of this is said of."""
+        """The instant for which all of this holds."""
 
     @_builtins.property
     def first_response(self) -> Global___SlaTarget:
-        """The first response. Absent when none is promised."""
+        """The first response. Absent when there is no such target."""
 
     @_builtins.property
     def resolution(self) -> Global___SlaTarget:
-        """The resolution. Absent when it is due at no time."""
+        """The resolution. Absent when there is no such target."""
 
     def __init__(
         self,
@@ -328,26 +328,26 @@ class SlaTarget(_message.Message):
     COUNTED_FIELD_NUMBER: _builtins.int
     PAUSED_FIELD_NUMBER: _builtins.int
     target_minutes: _builtins.int
-    """The policy's minutes. Absent when the instant was given: then every minute counts."""
+    """The policy's minutes. Absent when a caller set `due_at`: then every minute counts."""
     is_breached: _builtins.bool
-    """True: it was met too late, or is overdue."""
+    """True: it was met late, or is overdue."""
     elapsed_seconds: _builtins.int
-    """Seconds that counted."""
+    """Seconds that have counted."""
     remaining_seconds: _builtins.int
     """Seconds that are left, 0 once it is due. Absent without `due_at`."""
     @_builtins.property
     def due_at(self) -> _timestamp_pb2.Timestamp:
         """When it is due. While the clock stands still, as it was when the pause began. Absent when that is more than five
-        years ahead.
+        years after the creation.
         """
 
     @_builtins.property
     def met_at(self) -> _timestamp_pb2.Timestamp:
-        """When it was met. Absent until then. A resolution ends the wait for a first response."""
+        """When it was met. Absent until then. A resolution meets the first response too."""
 
     @_builtins.property
     def breached_at(self) -> _timestamp_pb2.Timestamp:
-        """The instant from which on it was. Absent unless it was."""
+        """When it was breached. Absent unless it was."""
 
     @_builtins.property
     def counted(self) -> _containers.RepeatedCompositeFieldContainer[Global___Interval]:
@@ -399,7 +399,7 @@ class Interval(_message.Message):
 
     @_builtins.property
     def end(self) -> _timestamp_pb2.Timestamp:
-        """Absent while it lasts."""
+        """Absent while the pause lasts."""
 
     def __init__(
         self,

@@ -25,11 +25,11 @@ class _Type:
 class _TypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Type.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     TYPE_UNSPECIFIED: _Type.ValueType  # 0
-    """Not said: an incident."""
+    """Unspecified: an incident."""
     TYPE_INCIDENT: _Type.ValueType  # 1
     """Something does not work."""
     TYPE_SERVICE_REQUEST: _Type.ValueType  # 2
-    """Something is wanted."""
+    """Something is requested."""
     TYPE_CHANGE: _Type.ValueType  # 3
     """Something is to be changed."""
     TYPE_PROBLEM: _Type.ValueType  # 4
@@ -39,11 +39,11 @@ class Type(_Type, metaclass=_TypeEnumTypeWrapper):
     """What kind of ticket it is."""
 
 TYPE_UNSPECIFIED: Type.ValueType  # 0
-"""Not said: an incident."""
+"""Unspecified: an incident."""
 TYPE_INCIDENT: Type.ValueType  # 1
 """Something does not work."""
 TYPE_SERVICE_REQUEST: Type.ValueType  # 2
-"""Something is wanted."""
+"""Something is requested."""
 TYPE_CHANGE: Type.ValueType  # 3
 """Something is to be changed."""
 TYPE_PROBLEM: Type.ValueType  # 4
@@ -57,7 +57,7 @@ class _Status:
 class _StatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Status.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     STATUS_UNSPECIFIED: _Status.ValueType  # 0
-    """Not said."""
+    """Unspecified."""
     STATUS_OPEN: _Status.ValueType  # 1
     """New, or reopened."""
     STATUS_IN_PROGRESS: _Status.ValueType  # 2
@@ -65,15 +65,15 @@ class _StatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Status.ValueTy
     STATUS_PENDING: _Status.ValueType  # 3
     """Waiting for the submitter or someone else."""
     STATUS_RESOLVED: _Status.ValueType  # 4
-    """Answered."""
+    """Solved; it may still be reopened."""
     STATUS_CLOSED: _Status.ValueType  # 5
-    """Done with."""
+    """Finished."""
 
 class Status(_Status, metaclass=_StatusEnumTypeWrapper):
-    """Where a ticket stands."""
+    """The status of a ticket."""
 
 STATUS_UNSPECIFIED: Status.ValueType  # 0
-"""Not said."""
+"""Unspecified."""
 STATUS_OPEN: Status.ValueType  # 1
 """New, or reopened."""
 STATUS_IN_PROGRESS: Status.ValueType  # 2
@@ -81,9 +81,9 @@ STATUS_IN_PROGRESS: Status.ValueType  # 2
 STATUS_PENDING: Status.ValueType  # 3
 """Waiting for the submitter or someone else."""
 STATUS_RESOLVED: Status.ValueType  # 4
-"""Answered."""
+"""Solved; it may still be reopened."""
 STATUS_CLOSED: Status.ValueType  # 5
-"""Done with."""
+"""Finished."""
 Global___Status: _TypeAlias = Status  # noqa: Y015
 
 class _Priority:
@@ -93,7 +93,7 @@ class _Priority:
 class _PriorityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Priority.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     PRIORITY_UNSPECIFIED: _Priority.ValueType  # 0
-    """Not said: medium."""
+    """Unspecified: medium."""
     PRIORITY_LOW: _Priority.ValueType  # 1
     """Can wait."""
     PRIORITY_MEDIUM: _Priority.ValueType  # 2
@@ -107,7 +107,7 @@ class Priority(_Priority, metaclass=_PriorityEnumTypeWrapper):
     """How much a ticket matters."""
 
 PRIORITY_UNSPECIFIED: Priority.ValueType  # 0
-"""Not said: medium."""
+"""Unspecified: medium."""
 PRIORITY_LOW: Priority.ValueType  # 1
 """Can wait."""
 PRIORITY_MEDIUM: Priority.ValueType  # 2
@@ -125,7 +125,7 @@ class _SourceType:
 class _SourceTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SourceType.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     SOURCE_TYPE_UNSPECIFIED: _SourceType.ValueType  # 0
-    """Not said: api."""
+    """Unspecified: api."""
     SOURCE_TYPE_FRONTEND: _SourceType.ValueType  # 1
     """A user interface."""
     SOURCE_TYPE_BACKEND: _SourceType.ValueType  # 2
@@ -141,7 +141,7 @@ class SourceType(_SourceType, metaclass=_SourceTypeEnumTypeWrapper):
     """What kind of thing sent a ticket."""
 
 SOURCE_TYPE_UNSPECIFIED: SourceType.ValueType  # 0
-"""Not said: api."""
+"""Unspecified: api."""
 SOURCE_TYPE_FRONTEND: SourceType.ValueType  # 1
 """A user interface."""
 SOURCE_TYPE_BACKEND: SourceType.ValueType  # 2
@@ -206,9 +206,9 @@ class Ticket(_message.Message):
     source_type: Global___SourceType.ValueType
     """What kind of thing sent it."""
     is_deleted: _builtins.bool
-    """True once it was deleted. Such tickets are in no list unless asked for."""
+    """True once it is deleted. Deleted tickets are in lists only when asked for."""
     deleted_by: _builtins.str
-    """The `sub` of the token that deleted it. Absent unless it was."""
+    """The `sub` of the token that deleted it. Absent unless it is."""
     schema_version: _builtins.int
     """The version of this shape: 1."""
     number: _builtins.str
@@ -220,7 +220,7 @@ class Ticket(_message.Message):
     type: Global___Type.ValueType
     """What kind of ticket it is."""
     status: Global___Status.ValueType
-    """Where it stands. Any status may follow any other."""
+    """Its status. Any status may follow any other."""
     priority: Global___Priority.ValueType
     """How much it matters."""
     category: _builtins.str
@@ -234,16 +234,16 @@ class Ticket(_message.Message):
     sla_policy: _builtins.str
     """The SLA policy's id. Absent with no SLA."""
     related_asset_id: _builtins.str
-    """An asset of another system. Absent when none is concerned."""
+    """The asset it is about: an id of another system. Absent when there is none."""
     related_vulnerability_id: _builtins.str
-    """A vulnerability of another system. Absent when none is concerned."""
+    """The vulnerability it is about: an id of another system. Absent when there is none."""
     tags_json: _builtins.str
     """Free-form tags: the text of a JSON array of strings or of a JSON object; `[]` by default. Text, because a Struct
     would turn every number into a double.
     """
     etag: _builtins.str
-    """What says whether it has changed since: goes back with a write that must not overwrite another. In answers that are
-    one ticket; absent in lists.
+    """Identifies this version of the ticket: sent back with a write that must not overwrite another. Set in answers that
+    are one ticket; absent in lists.
     """
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
@@ -255,7 +255,7 @@ class Ticket(_message.Message):
 
     @_builtins.property
     def deleted_at(self) -> _timestamp_pb2.Timestamp:
-        """When it was deleted. Absent unless it was."""
+        """When it was deleted. Absent unless it is."""
 
     @_builtins.property
     def first_response_at(self) -> _timestamp_pb2.Timestamp:
@@ -267,8 +267,8 @@ class Ticket(_message.Message):
 
     @_builtins.property
     def due_at(self) -> _timestamp_pb2.Timestamp:
-        """When it has to be resolved: said by a caller, or worked out from the SLA policy; while it is pending, as it was when
-        that began. Absent with no SLA.
+        """When its resolution is due: set by a caller, or computed from the SLA policy; while the ticket is pending, as it
+        was when that began. Absent with no SLA.
         """
 
     def __init__(
@@ -355,7 +355,7 @@ Global___Ticket: _TypeAlias = Ticket  # noqa: Y015
 
 @_typing.final
 class Comment(_message.Message):
-    """What somebody said about a ticket."""
+    """A comment on a ticket."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -373,7 +373,7 @@ class Comment(_message.Message):
     body: _builtins.str
     """Markdown, 1–65,536 characters."""
     internal: _builtins.bool
-    """True: for agents alone."""
+    """True: visible to agents only."""
     author_id: _builtins.str
     """The `sub` of the token that wrote it."""
     @_builtins.property
@@ -405,7 +405,7 @@ Global___Comment: _TypeAlias = Comment  # noqa: Y015
 
 @_typing.final
 class TicketEvent(_message.Message):
-    """One change of a ticket, as it was written: every write leaves one."""
+    """One change of a ticket. Every write appends one."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -422,20 +422,20 @@ class TicketEvent(_message.Message):
     ticket_id: _builtins.str
     """The ticket's id."""
     version: _builtins.int
-    """Counts the ticket's changes from 1, its creation. Who is no agent does not see those about internal comments."""
+    """Counts the ticket's changes from 1, its creation. Only agents see those about internal comments."""
     type: _builtins.str
     """`ticket.created`, `ticket.updated`, `ticket.closed`, `ticket.reopened`, `ticket.deleted`, `ticket.restored`,
     `ticket.commented`, `ticket.comment_edited`, `sla.due_soon` or `sla.breached`; later versions may have more.
     """
     changes_json: _builtins.str
     """The text of a JSON object: for each changed member `{"from": …, "to": …}`; `{}` for a creation, whose values are
-    the ticket's own. `resolution_note` and `comment` are here too, and in the SLA's events `sla`, to an object of
-    `target` (`first_response` or `resolution`) and `due_at`.
+    the ticket's own. `resolution_note` and `comment` are here too; the SLA's events have `sla`, whose `to` is an
+    object with `target` (`first_response` or `resolution`) and `due_at`.
     """
     actor: _builtins.str
-    """The `sub` of the token that made the change; `system` where the SLA did."""
+    """The `sub` of the token that made the change; `system` for changes by the SLA."""
     request_id: _builtins.str
-    """The request that made the change; of the SLA an id of its own."""
+    """The id of the request that made the change; changes by the SLA have ids of their own."""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
         """When it was written."""

@@ -52,7 +52,7 @@ class TicketRestListTicketsRequest(_message.Message):
 
     @_builtins.property
     def status(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Query `status`: any of, with commas between; so with the six that follow."""
+        """Query `status`: any of several values, comma separated; so with the six that follow."""
 
     @_builtins.property
     def type(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -176,7 +176,7 @@ class TicketRestCreateTicketRequest(_message.Message):
     BODY_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def body(self) -> _httpbody_pb2.HttpBody:
-        """The request's body as it came."""
+        """The request's body as it was sent."""
 
     def __init__(
         self,
@@ -203,7 +203,7 @@ class TicketRestUpdateTicketRequest(_message.Message):
     """From the path: id or number."""
     @_builtins.property
     def body(self) -> _httpbody_pb2.HttpBody:
-        """The request's body as it came."""
+        """The request's body as it was sent."""
 
     def __init__(
         self,
@@ -231,7 +231,7 @@ class TicketRestCloseTicketRequest(_message.Message):
     """From the path: id or number."""
     @_builtins.property
     def body(self) -> _httpbody_pb2.HttpBody:
-        """The request's body as it came; may be empty."""
+        """The request's body as it was sent; may be empty."""
 
     def __init__(
         self,
@@ -287,7 +287,7 @@ class TicketRestRestoreTicketRequest(_message.Message):
     """From the path: id or number."""
     @_builtins.property
     def body(self) -> _httpbody_pb2.HttpBody:
-        """The request's body as it came; may be empty."""
+        """The request's body as it was sent; may be empty."""
 
     def __init__(
         self,
@@ -315,7 +315,7 @@ class TicketRestCreateCommentRequest(_message.Message):
     """From the path: the ticket's id or number."""
     @_builtins.property
     def body(self) -> _httpbody_pb2.HttpBody:
-        """The request's body as it came."""
+        """The request's body as it was sent."""
 
     def __init__(
         self,
@@ -346,7 +346,7 @@ class TicketRestUpdateCommentRequest(_message.Message):
     """From the path."""
     @_builtins.property
     def body(self) -> _httpbody_pb2.HttpBody:
-        """The request's body as it came."""
+        """The request's body as it was sent."""
 
     def __init__(
         self,
@@ -544,7 +544,7 @@ class TicketRestCreateSlaPolicyRequest(_message.Message):
     BODY_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def body(self) -> _httpbody_pb2.HttpBody:
-        """The request's body as it came."""
+        """The request's body as it was sent."""
 
     def __init__(
         self,
@@ -571,7 +571,7 @@ class TicketRestUpdateSlaPolicyRequest(_message.Message):
     """From the path."""
     @_builtins.property
     def body(self) -> _httpbody_pb2.HttpBody:
-        """The request's body as it came."""
+        """The request's body as it was sent."""
 
     def __init__(
         self,
@@ -613,7 +613,7 @@ class TicketRestUpdateCalendarRequest(_message.Message):
     BODY_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def body(self) -> _httpbody_pb2.HttpBody:
-        """The request's body as it came."""
+        """The request's body as it was sent."""
 
     def __init__(
         self,

@@ -27,14 +27,14 @@ if _version_not_supported:
 
 
 class TicketRestStub(object):
-    """The documented REST face of helpdesk tickets, for transcoders that follow `google.api.http`. gRPC callers want
+    """The documented REST API of helpdesk tickets, for transcoders that follow `google.api.http`. gRPC callers use
     `TicketService`.
 
-    Requests carry path and query variables as the strings that came, and the body untouched. A query variable that is
-    given more than once counts as it was given last.
+    Requests carry path and query variables as the strings that were sent, and the body as it is. Of a query variable
+    that is given more than once the last value counts.
 
-    Responses are the documented JSON bytes; the HTTP status travels in initial metadata `x-http-status` (200 when that is missing).
-    Failures are responses too: `{"error", "code", …}` with their status.
+    Responses are the documented JSON bytes; the HTTP status travels in initial metadata `x-http-status` (200 when that
+    is missing). Failures are responses too: `{"error", "code", …}` with their status.
     """
 
     def __init__(self, channel):
@@ -141,14 +141,14 @@ class TicketRestStub(object):
 
 
 class TicketRestServicer(object):
-    """The documented REST face of helpdesk tickets, for transcoders that follow `google.api.http`. gRPC callers want
+    """The documented REST API of helpdesk tickets, for transcoders that follow `google.api.http`. gRPC callers use
     `TicketService`.
 
-    Requests carry path and query variables as the strings that came, and the body untouched. A query variable that is
-    given more than once counts as it was given last.
+    Requests carry path and query variables as the strings that were sent, and the body as it is. Of a query variable
+    that is given more than once the last value counts.
 
-    Responses are the documented JSON bytes; the HTTP status travels in initial metadata `x-http-status` (200 when that is missing).
-    Failures are responses too: `{"error", "code", …}` with their status.
+    Responses are the documented JSON bytes; the HTTP status travels in initial metadata `x-http-status` (200 when that
+    is missing). Failures are responses too: `{"error", "code", …}` with their status.
     """
 
     def ListTickets(self, request, context):
@@ -279,8 +279,8 @@ class TicketRestServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def WatchTickets(self, request, context):
-        """200 and one JSON object a line (`application/x-ndjson`), `{"event": …, "cursor"}`, as it happens; 400, 401, 403. A
-        watch that fails later ends with a line `{"error", "code", …}`.
+        """200 and one JSON object a line (`application/x-ndjson`), `{"event": …, "cursor"}`, as events happen; 400, 401 and
+        403. A watch that fails later ends with a line `{"error", "code", …}`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -393,14 +393,14 @@ def add_TicketRestServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class TicketRest(object):
-    """The documented REST face of helpdesk tickets, for transcoders that follow `google.api.http`. gRPC callers want
+    """The documented REST API of helpdesk tickets, for transcoders that follow `google.api.http`. gRPC callers use
     `TicketService`.
 
-    Requests carry path and query variables as the strings that came, and the body untouched. A query variable that is
-    given more than once counts as it was given last.
+    Requests carry path and query variables as the strings that were sent, and the body as it is. Of a query variable
+    that is given more than once the last value counts.
 
-    Responses are the documented JSON bytes; the HTTP status travels in initial metadata `x-http-status` (200 when that is missing).
-    Failures are responses too: `{"error", "code", …}` with their status.
+    Responses are the documented JSON bytes; the HTTP status travels in initial metadata `x-http-status` (200 when that
+    is missing). Failures are responses too: `{"error", "code", …}` with their status.
     """
 
     @staticmethod

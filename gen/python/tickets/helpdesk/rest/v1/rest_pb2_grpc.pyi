@@ -28,14 +28,14 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class TicketRestStub:
-    """The documented REST face of helpdesk tickets, for transcoders that follow `google.api.http`. gRPC callers want
+    """The documented REST API of helpdesk tickets, for transcoders that follow `google.api.http`. gRPC callers use
     `TicketService`.
 
-    Requests carry path and query variables as the strings that came, and the body untouched. A query variable that is
-    given more than once counts as it was given last.
+    Requests carry path and query variables as the strings that were sent, and the body as it is. Of a query variable
+    that is given more than once the last value counts.
 
-    Responses are the documented JSON bytes; the HTTP status travels in initial metadata `x-http-status` (200 when that is missing).
-    Failures are responses too: `{"error", "code", …}` with their status.
+    Responses are the documented JSON bytes; the HTTP status travels in initial metadata `x-http-status` (200 when that
+    is missing). Failures are responses too: `{"error", "code", …}` with their status.
     """
 
     @_typing.overload
@@ -81,20 +81,20 @@ class TicketRestStub:
     UpdateCalendar: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestUpdateCalendarRequest, _httpbody_pb2.HttpBody]
     """200 and the calendar; 400, 401 and 403."""
     WatchTickets: _grpc.UnaryStreamMultiCallable[_rest_pb2.TicketRestWatchTicketsRequest, _httpbody_pb2.HttpBody]
-    """200 and one JSON object a line (`application/x-ndjson`), `{"event": …, "cursor"}`, as it happens; 400, 401, 403. A
-    watch that fails later ends with a line `{"error", "code", …}`.
+    """200 and one JSON object a line (`application/x-ndjson`), `{"event": …, "cursor"}`, as events happen; 400, 401 and
+    403. A watch that fails later ends with a line `{"error", "code", …}`.
     """
 
 @_typing.type_check_only
 class TicketRestAsyncStub(TicketRestStub):
-    """The documented REST face of helpdesk tickets, for transcoders that follow `google.api.http`. gRPC callers want
+    """The documented REST API of helpdesk tickets, for transcoders that follow `google.api.http`. gRPC callers use
     `TicketService`.
 
-    Requests carry path and query variables as the strings that came, and the body untouched. A query variable that is
-    given more than once counts as it was given last.
+    Requests carry path and query variables as the strings that were sent, and the body as it is. Of a query variable
+    that is given more than once the last value counts.
 
-    Responses are the documented JSON bytes; the HTTP status travels in initial metadata `x-http-status` (200 when that is missing).
-    Failures are responses too: `{"error", "code", …}` with their status.
+    Responses are the documented JSON bytes; the HTTP status travels in initial metadata `x-http-status` (200 when that
+    is missing). Failures are responses too: `{"error", "code", …}` with their status.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -137,19 +137,19 @@ class TicketRestAsyncStub(TicketRestStub):
     UpdateCalendar: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestUpdateCalendarRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """200 and the calendar; 400, 401 and 403."""
     WatchTickets: _aio.UnaryStreamMultiCallable[_rest_pb2.TicketRestWatchTicketsRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """200 and one JSON object a line (`application/x-ndjson`), `{"event": …, "cursor"}`, as it happens; 400, 401, 403. A
-    watch that fails later ends with a line `{"error", "code", …}`.
+    """200 and one JSON object a line (`application/x-ndjson`), `{"event": …, "cursor"}`, as events happen; 400, 401 and
+    403. A watch that fails later ends with a line `{"error", "code", …}`.
     """
 
 class TicketRestServicer(metaclass=_abc_1.ABCMeta):
-    """The documented REST face of helpdesk tickets, for transcoders that follow `google.api.http`. gRPC callers want
+    """The documented REST API of helpdesk tickets, for transcoders that follow `google.api.http`. gRPC callers use
     `TicketService`.
 
-    Requests carry path and query variables as the strings that came, and the body untouched. A query variable that is
-    given more than once counts as it was given last.
+    Requests carry path and query variables as the strings that were sent, and the body as it is. Of a query variable
+    that is given more than once the last value counts.
 
-    Responses are the documented JSON bytes; the HTTP status travels in initial metadata `x-http-status` (200 when that is missing).
-    Failures are responses too: `{"error", "code", …}` with their status.
+    Responses are the documented JSON bytes; the HTTP status travels in initial metadata `x-http-status` (200 when that
+    is missing). Failures are responses too: `{"error", "code", …}` with their status.
     """
 
     @_abc_1.abstractmethod
@@ -304,8 +304,8 @@ class TicketRestServicer(metaclass=_abc_1.ABCMeta):
         request: _rest_pb2.TicketRestWatchTicketsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
-        """200 and one JSON object a line (`application/x-ndjson`), `{"event": …, "cursor"}`, as it happens; 400, 401, 403. A
-        watch that fails later ends with a line `{"error", "code", …}`.
+        """200 and one JSON object a line (`application/x-ndjson`), `{"event": …, "cursor"}`, as events happen; 400, 401 and
+        403. A watch that fails later ends with a line `{"error", "code", …}`.
         """
 
 def add_TicketRestServicer_to_server(servicer: TicketRestServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

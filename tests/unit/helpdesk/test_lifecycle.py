@@ -5,9 +5,9 @@ from typing import get_args
 import pytest
 
 from service.helpdesk.commands import Status
-from service.helpdesk.operations import resolution
+from service.helpdesk.lifecycle import resolution
 
-# To open, in_progress, pending, resolved, closed; from None: a ticket that is being created.
+# The columns are moves to open, in_progress, pending, resolved, closed. From None: a ticket that is being created.
 RULES: dict[Status | None, tuple[str, str, str, str, str]] = {
     None: ("clear", "clear", "clear", "stamp", "stamp"),
     "open": ("keep", "clear", "clear", "stamp", "stamp"),
@@ -30,5 +30,5 @@ def test_the_table_is_complete() -> None:
         for becomes, effect in zip(("open", "in_progress", "pending", "resolved", "closed"), effects, strict=True)
     ],
 )
-def test_a_move_between_statuses_decides_over_resolved_at(was: Status | None, becomes: Status, effect: str) -> None:
+def test_a_move_between_statuses_decides_resolved_at(was: Status | None, becomes: Status, effect: str) -> None:
     assert resolution(was, becomes) == effect
