@@ -5,10 +5,9 @@ from typing import Annotated
 import typer
 import uvloop
 
-from service.cli.console import DATA_DIR, DataDir, fail, print_json, run, settings_of
+from service.cli.console import DATA_DIR, DataDir, fail, load_settings, print_json, run, settings_of
 from service.cli.operators import operators
 from service.local.demo import DevelopmentKey
-from service.settings import Settings
 from service.transport import logs
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -24,9 +23,10 @@ def up(
     no_demo: Annotated[bool, typer.Option("--no-demo", help="Make no demo data.")] = False,
 ) -> None:
     """Run everything on this machine: PostgreSQL (or TICKETS_DATABASE_URL), the service, Envoy."""
-    from service.local.up import Plan, up  # noqa: PLC0415 - the extra `local` may be absent everywhere else
+    from service.local.up import UpOptions, up  # noqa: PLC0415 - the extra `local` may be absent everywhere else
 
-    run(up(Plan(data_dir, http_port, grpc_port, workers, not no_demo)))
+    load_settings()  # what is wrong in the environment is reported before anything starts
+    run(up(UpOptions(data_dir, http_port, grpc_port, workers, not no_demo)))
 
 
 @app.command()
@@ -34,7 +34,7 @@ def serve() -> None:
     """Run one process of the service, configured by TICKETS_* alone."""
     from service.server import serve  # noqa: PLC0415 - the other commands need no gRPC
 
-    settings = Settings()
+    settings = load_settings()
     logs.configure(settings.log_level)
     uvloop.run(serve(settings))
 
@@ -52,7 +52,7 @@ def migrate(data_dir: DataDir = DATA_DIR) -> None:
 
 @app.command()
 def token(
-    sub: Annotated[str, typer.Option(help="Who: the claim `sub`.")],
+    sub: Annotated[str, typer.Option(help="The user: the claim `sub`.")],
     tenant: Annotated[str | None, typer.Option(help="The claim `tenant_id`.")] = None,
     scope: Annotated[str | None, typer.Option(help="The claim `scope`, space separated.")] = None,
     app_id: Annotated[str | None, typer.Option(help="The claim `app_id`.")] = None,
@@ -72,7 +72,7 @@ def token(
 
 def main() -> None:
     """Run the command."""
-    app()
+    app(prog_name="tickets")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from service.local.processes import free_port
 
 @pytest.fixture(autouse=True)
 def _own_log() -> Iterator[None]:
-    """What a command configures that runs within the tests ends with its test, as the stream does that it writes to."""
+    """Undo the logging that a command has configured within a test: the stream it writes to ends with the test."""
     yield
     structlog.reset_defaults()
 
@@ -32,7 +32,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def postgres(directory: Path) -> Iterator[EmbeddedPostgres]:
-    # What a crash of the machine would lose does not matter here.
+    # Without fsync: the data need not survive a crash of the machine.
     with EmbeddedPostgres(directory / "postgres", settings={"fsync": "off"}) as server:
         yield server
 
@@ -83,7 +83,7 @@ async def world(database_url: str, issuer: Issuer) -> AsyncIterator[World]:
 
 @pytest.fixture(params=["rest", "grpc"])
 def transport(request: pytest.FixtureRequest, client: httpx.AsyncClient, channel: grpc.aio.Channel) -> Rest | Grpc:
-    """Each of the two transports in turn: what a test that takes it shows holds at both."""
+    """REST, then gRPC: a test that takes this fixture runs once over each."""
     return Rest(client) if request.param == "rest" else Grpc(channel)
 
 
@@ -105,7 +105,7 @@ def apart_url(database_url: str) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 async def apart(apart_url: str, issuer: Issuer) -> AsyncIterator[World]:
-    """A world that no transport leads to: what is delivered there is when a test says so."""
+    """A world without a running service: deliveries happen only when a test makes them."""
     world = World(apart_url, issuer)
     yield world
     await world.close()
@@ -113,7 +113,7 @@ async def apart(apart_url: str, issuer: Issuer) -> AsyncIterator[World]:
 
 @pytest.fixture(scope="module")
 def machine(apart_url: str) -> Machine:
-    # No service runs on it, so that nothing is sent but by the test.
+    # No service runs on its database, so only the test sends anything.
     return Machine(apart_url)
 
 

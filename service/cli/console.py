@@ -8,38 +8,45 @@ from typing import Annotated, Any, NoReturn
 
 import psycopg
 import typer
+from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
 from service import jsontext
 from service.errors import TicketError
-from service.local.demo import encryption_key
+from service.local.demo import DATABASE_URL_FILE, encryption_key
 from service.operation import View
 from service.settings import Settings
 
 DataDir = Annotated[Path, typer.Option("--data-dir", help="Where `tickets up` keeps its data.")]
-
-
 DATA_DIR = Path(".tickets")
 
 
+def load_settings(**given: Any) -> Settings:
+    """The environment's settings under those that are given. Wrong ones end the process with one line."""
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        prefix = Settings.model_config["env_prefix"]
+        fail("; ".join(f"{prefix}{issue['loc'][0]}".upper() + f": {issue['msg']}" for issue in error.errors()))
+
+
 def settings_of(data_dir: Path) -> Settings:
-    """The environment's settings; the database and the key of `tickets up` when the environment names none."""
-    settings, url = Settings(pool_size=1), data_dir / "database-url"
-    given: dict[str, Any] = {}
-    if "database_url" not in settings.model_fields_set and url.exists():
-        given["database_url"] = url.read_text()
-        if "encryption_keys" not in settings.model_fields_set:
-            given["encryption_keys"] = encryption_key(data_dir)
-    return Settings(pool_size=1, **given)
+    """The settings of a command: the database and the key of `tickets up` when the environment names none."""
+    settings, url_file = load_settings(pool_size=1), data_dir / DATABASE_URL_FILE
+    if "database_url" in settings.model_fields_set or not url_file.exists():
+        return settings
+    given = {"database_url": url_file.read_text()}
+    if "encryption_keys" not in settings.model_fields_set:
+        given["encryption_keys"] = encryption_key(data_dir)
+    return load_settings(pool_size=1, **given)
 
 
 def run(work: Coroutine[Any, Any, Any]) -> Any:
-    """What work returns; a failure of a known kind ends the process with one line."""
+    """Return the result of work. An expected failure ends the process with one line."""
     try:
         return asyncio.run(work)
     except TicketError as error:
-        words = "; ".join(f"{issue.path}: {issue.message}" for issue in error.issues)
-        fail(words or error.message)
+        fail("; ".join(f"{issue.path}: {issue.message}" for issue in error.issues) or error.message)
     except psycopg.errors.UndefinedTable:
         fail("the database has no tables yet: run `tickets migrate` first")
     except (psycopg.Error, SQLAlchemyError) as error:
@@ -54,7 +61,7 @@ def print_json(value: View) -> None:
     sys.stdout.write(jsontext.dump(value).decode() + "\n")
 
 
-def fail(words: str) -> NoReturn:
+def fail(message: str) -> NoReturn:
     """Write one line to standard error and exit with code 1."""
-    sys.stderr.write(words + "\n")
+    sys.stderr.write(message + "\n")
     raise SystemExit(1)

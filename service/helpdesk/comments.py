@@ -1,7 +1,7 @@
 """The use cases of a ticket's comments: write, edit and list them."""
 
 import re
-from typing import Any, cast
+from typing import Any
 
 from pydantic import TypeAdapter
 from ulid import ULID
@@ -40,8 +40,7 @@ async def create_comment(connection: Connection, call: Call, command: CreateComm
         comment = await connection.one(comment_queries.CREATE_COMMENT, parameters, commit=True)
         return views.comment(lookup.found(comment))
 
-    answer = await idempotency.replay_or_run(connection, call, lookup.key_scope(call), [command.path.id], run)
-    return cast(views.Comment, answer)
+    return await idempotency.replay_or_run(connection, call, lookup.key_scope(call), [command.path.id], run)
 
 
 @operation(UpdateComment)

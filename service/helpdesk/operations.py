@@ -1,7 +1,7 @@
 """The use cases of helpdesk tickets and their history. Comments are in comments.py, service levels in sla/."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Annotated, Any, cast, get_args
+from typing import Annotated, Any, get_args
 
 from pydantic import Field, TypeAdapter
 from ulid import ULID
@@ -145,8 +145,7 @@ async def close_ticket(connection: Connection, call: Call, command: CloseTicket)
             ticket = await _change(connection, call, ticket, {"status": "closed"}, command.body.resolution_note)
         return _answer(call, ticket)
 
-    answer = await idempotency.replay_or_run(connection, call, lookup.key_scope(call), [command.path.id], run)
-    return cast(views.Ticket, answer)
+    return await idempotency.replay_or_run(connection, call, lookup.key_scope(call), [command.path.id], run)
 
 
 @operation(DeleteTicket)

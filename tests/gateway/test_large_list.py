@@ -1,4 +1,4 @@
-"""contracts/handoff.md: a complete list of 100,000 tickets, which nobody holds whole on the way."""
+"""contracts/handoff.md: a complete list of 100,000 tickets, which no process on the way holds whole."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -19,7 +19,7 @@ MIB = 2**20
 
 @pytest.mark.long
 @pytest.mark.parametrize("pause", [0.0, 0.002], ids=["fast reader", "slow reader"])
-async def test_a_list_of_100_000_is_complete_and_in_nobodys_memory(
+async def test_a_list_of_100_000_is_complete_and_never_whole_in_memory(
     directory: Path, database_url: str, issuer: Issuer, world: World, pause: float
 ) -> None:
     project_id = await world.project()

@@ -14,7 +14,10 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+from typer.testing import CliRunner
 
+from service.__main__ import app
+from service.local.claims import claim_port
 from service.local.processes import free_port, wait_for
 
 ROOT = Path(__file__).parents[2]
@@ -36,7 +39,7 @@ class Up:
         return credentials
 
     def here(self, text: str) -> str:
-        """A documented command, for this instance's ports and data."""
+        """A documented command with this instance's ports and data folder."""
         for documented, actual in (
             ("127.0.0.1:8080", f"127.0.0.1:{self.http_port}"),
             ("127.0.0.1:50051", f"127.0.0.1:{self.grpc_port}"),
@@ -143,7 +146,7 @@ def json_values(text: str) -> list[Any]:
 
 
 def shape(value: Any) -> Any:
-    """The form of a JSON value: members and types, whatever the values; a list is as its first item."""
+    """The form of a JSON value: names and types, whatever the values. A list has the form of its first item."""
     if isinstance(value, dict):
         return {name: shape(part) for name, part in value.items()}
     if isinstance(value, list):
@@ -183,8 +186,21 @@ def test_native_grpc_passes_through_the_gateway_too(up: Up) -> None:
     assert int(json.loads(listed)["total"]) >= 1
 
 
+def workers_of(up: Up) -> list[psutil.Process]:
+    return [child for child in psutil.Process(up.process.pid).children() if "serve" in child.cmdline()]
+
+
+def test_each_process_has_a_private_socket_and_they_share_one_port(up: Up) -> None:
+    addresses = [worker.environ()["TICKETS_GRPC_LISTEN"].split(",") for worker in workers_of(up)]
+    assert [shared for shared, _ in addresses] == [f"127.0.0.1:{up.grpc_port}"] * 2
+    sockets = {Path(own.removeprefix("unix:")) for _, own in addresses}
+    assert sockets == {up.data_dir / "sockets" / "worker-1", up.data_dir / "sockets" / "worker-2"}
+    assert all(stat.S_ISSOCK(path.stat().st_mode) for path in sockets)
+    assert stat.S_IMODE((up.data_dir / "sockets").stat().st_mode) == 0o700
+
+
 def test_a_process_that_dies_is_replaced(up: Up) -> None:
-    workers = [child for child in psutil.Process(up.process.pid).children() if "serve" in child.cmdline()]
+    workers = workers_of(up)
     assert len(workers) == 2
     workers[0].kill()
     headers = {"x-api-key": up.credentials()["itsm_api_key"]}
@@ -192,10 +208,67 @@ def test_a_process_that_dies_is_replaced(up: Up) -> None:
     def replaced() -> bool:
         # Meanwhile the other process answers.
         assert httpx.get(f"http://127.0.0.1:{up.http_port}/api/v1/tickets", headers=headers).status_code == 200
-        now = [child for child in psutil.Process(up.process.pid).children() if "serve" in child.cmdline()]
+        now = workers_of(up)
         return len(now) == 2 and workers[0] not in now
 
     wait_for(replaced, what="another process", timeout=30, interval=0.2)
+    assert re.search(r"^service process exited with -9(: .*)?; starting another$", up.output.read_text(), re.MULTILINE)
+
+
+# What it refuses: one line on stderr, exit code 1, and nothing left running.
+
+
+def refusal(data_dir: Path, *options: str, **environment: str) -> str:
+    """The line with which a `tickets up` in this process ends at once."""
+    arguments = ["up", "--data-dir", str(data_dir), "--no-demo", *options]
+    done = CliRunner().invoke(app, arguments, env=environment)
+    assert (done.exit_code, done.stdout) == (1, ""), done.output
+    assert done.stderr.endswith("\n")
+    assert done.stderr.count("\n") == 1
+    return done.stderr[:-1]
+
+
+def free_ports() -> list[str]:
+    return ["--http-port", str(free_port()), "--grpc-port", str(free_port())]
+
+
+@pytest.mark.parametrize("option", ["--http-port", "--grpc-port"])
+def test_a_port_that_is_in_use_is_refused(up: Up, tmp_path: Path, option: str) -> None:
+    port = str(up.http_port if option == "--http-port" else up.grpc_port)
+    assert refusal(tmp_path / "data", *free_ports(), option, port) == f"port {port} is in use"
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_port_of_an_instance_that_is_still_starting_is_refused(tmp_path: Path) -> None:
+    # Nothing listens on it yet, so it could be bound, and later shared.
+    with claim_port("127.0.0.1", port := free_port()):
+        assert refusal(tmp_path / "data", "--grpc-port", str(port)) == f"port {port} is in use"
+
+
+def test_a_data_folder_that_is_in_use_is_refused(up: Up) -> None:
+    assert refusal(up.data_dir, *free_ports()) == f"{up.data_dir} is in use by another process"
+
+
+def test_a_process_that_dies_at_once_is_reported(up: Up, tmp_path: Path) -> None:
+    line = refusal(
+        tmp_path / "data",
+        *free_ports(),
+        TICKETS_DATABASE_URL=(up.data_dir / "database-url").read_text(),
+        TICKETS_ENCRYPTION_KEYS="no key",
+    )
+    assert line.startswith("service process exited with 1: ValueError: TICKETS_ENCRYPTION_KEYS ")
+
+
+def test_wrong_settings_are_refused_before_anything_starts(tmp_path: Path) -> None:
+    line = refusal(tmp_path / "data", *free_ports(), TICKETS_POOL_SIZE="0", TICKETS_RATE_LIMIT_READS="many")
+    assert line == (
+        "TICKETS_POOL_SIZE: Input should be greater than or equal to 1; "
+        "TICKETS_RATE_LIMIT_READS: String should match pattern '^[1-9]\\d*/[1-9]\\d*$'"
+    )
+    assert not (tmp_path / "data").exists()
+
+
+# How it ends, and what is there when it starts again.
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
@@ -213,19 +286,12 @@ def test_it_stops_its_children_and_starts_again_on_its_data(up: Up, number: int)
     assert httpx.get(url, headers={"x-api-key": after["itsm_api_key"]}).json()["total"] >= 1
 
 
-def test_a_port_that_is_taken_is_told(up: Up, tmp_path: Path) -> None:
-    command = [str(TICKETS), "up", "--data-dir", str(tmp_path / "data"), "--http-port", str(up.http_port)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"port {up.http_port} is in use\n")
-
-
-def test_nothing_outlives_a_killed_parent(tmp_path: Path) -> None:
-    up = start(tmp_path / "data", "--no-demo")
+def test_nothing_outlives_a_killed_parent(up: Up) -> None:
     children = psutil.Process(up.process.pid).children(recursive=True)
     assert children
     up.process.kill()
     up.process.wait()
     _, alive = psutil.wait_procs(children, timeout=30)
     assert alive == []
-    again = start(tmp_path / "data", "--no-demo")
+    again = start(up.data_dir, "--no-demo")
     assert again.stop() == 0

@@ -1,10 +1,9 @@
-"""The running system under test, and the people, programs and places that tests make in it."""
+"""The system under test as it runs, and the users, programs and projects that tests create in it."""
 
 import asyncio
 import os
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,7 +22,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from service.admin import operations as admin
 from service.admin.direct import as_operator
 from service.directory import METADATA
-from service.local.processes import free_port, wait_for
+from service.local.processes import free_port, service_command, wait_for
 from service.operation import Dependencies, Operation
 from service.settings import Settings
 from service.storage.database import Database
@@ -34,12 +33,12 @@ AUDIENCE = "tickets-test"
 
 Credential = Mapping[str, str]
 
-# Of no use anywhere else.
+# For these tests alone.
 ENCRYPTION_KEY = "S0KuR0BlsTtXNoFqSJGvYzTFBmQOBBhHPNUgDPPrV6M="
 
 
 class Issuer:
-    """Who signs tokens: one RSA and one EC key, and the JWKS that holds both."""
+    """The issuer of tokens: one RSA and one EC key, and a JWKS with both."""
 
     def __init__(self, directory: Path) -> None:
         self.rsa = rsa.generate_private_key(65537, 2048)
@@ -51,15 +50,15 @@ class Issuer:
         self.jwks.write_bytes(orjson.dumps({"keys": self.keys}))
 
     def token(self, sub: str, *, algorithm: str = "ES256", **claims: Any) -> str:
-        """A token as the issuer signs it; claims given as None are left out."""
+        """A signed token. Claims that are None are left out."""
         now = int(time.time())
-        given = {"sub": sub, "iss": ISSUER, "aud": AUDIENCE, "iat": now, "exp": now + 3600, **claims}
-        payload = {name: value for name, value in given.items() if value is not None}
+        all_claims = {"sub": sub, "iss": ISSUER, "aud": AUDIENCE, "iat": now, "exp": now + 3600, **claims}
+        payload = {name: value for name, value in all_claims.items() if value is not None}
         key, kid = (self.rsa, "rsa") if algorithm == "RS256" else (self.ec, "ec")
         return jwt.encode(payload, key, algorithm, headers={"kid": kid})
 
     def bearer(self, sub: str, **claims: Any) -> Credential:
-        """The header of such a token."""
+        """The header with such a token."""
         return {"authorization": f"Bearer {self.token(sub, **claims)}"}
 
 
@@ -72,7 +71,7 @@ class Service:
     process: subprocess.Popen[bytes]
 
     def lines(self) -> list[dict[str, Any]]:
-        """What it has logged so far."""
+        """The JSON lines that it has logged so far."""
         return [orjson.loads(line) for line in self.log.read_bytes().splitlines() if line.startswith(b"{")]
 
 
@@ -89,7 +88,7 @@ def run_service(directory: Path, database_url: str, issuer: Issuer, **settings: 
         "rate_limit_reads": "100000/100000",
         "rate_limit_writes": "100000/100000",
         "drain_notice_seconds": 0,
-        # A busy test machine is no overload.
+        # A busy test machine must not count as overload.
         "max_queue_seconds": 10,
         "encryption_keys": ENCRYPTION_KEY,
         "allow_private_targets": True,
@@ -101,7 +100,7 @@ def run_service(directory: Path, database_url: str, issuer: Issuer, **settings: 
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TICKETS_")}
     environment |= {f"TICKETS_{name.upper()}": str(value) for name, value in given.items()}
     with log.open("wb") as output:
-        process = subprocess.Popen([sys.executable, "-m", "service", "serve"], env=environment, stderr=output)
+        process = subprocess.Popen(service_command("serve"), env=environment, stderr=output)
     try:
         wait_for(lambda: _listens(target, process), what=f"the service to listen (see {log})", timeout=30)
         yield Service(target, log, process)
@@ -112,14 +111,14 @@ def run_service(directory: Path, database_url: str, issuer: Issuer, **settings: 
 
 def _listens(target: str, process: subprocess.Popen[bytes]) -> bool:
     if process.poll() is not None:
-        raise RuntimeError(f"the service ended with {process.returncode}")
+        raise RuntimeError(f"the service exited with {process.returncode}")
     host, _, port = target.rpartition(":")
     with socket.socket() as probe:
         return probe.connect_ex((host, int(port))) == 0
 
 
 def health(target: str) -> int:
-    """What a service says of its health."""
+    """The health status that a service reports."""
     with grpc.insecure_channel(target) as channel:
         status: int = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest()).status
         return status
@@ -127,7 +126,7 @@ def health(target: str) -> int:
 
 @dataclass(frozen=True)
 class Program:
-    """A program of a customer account: its API key."""
+    """A program of a customer account, with its API key."""
 
     account_id: str
     key_id: str
@@ -135,12 +134,12 @@ class Program:
 
     @property
     def credential(self) -> Credential:
-        """The header of its key."""
+        """The header with its key."""
         return {"x-api-key": self.key}
 
 
 class World:
-    """Makes what a test needs, each time anew, so that no test sees another's tickets."""
+    """Creates what a test needs, new in each test, so that no test sees another's tickets."""
 
     def __init__(self, database_url: str, issuer: Issuer) -> None:
         self.database_url = database_url
@@ -160,49 +159,51 @@ class World:
         return await as_operator(dependencies, operation, body)
 
     async def close(self) -> None:
-        """Give back the connection that operations ran on."""
+        """Close the connection that operations ran on."""
         if self._database is not None:
             await self._database.close()
 
     async def program(
         self, *, scopes: tuple[str, ...] = ("tickets:read", "tickets:write"), account_id: str | None = None, **key: Any
     ) -> Program:
-        """A program with an API key, of an account of its own unless one is named."""
+        """Create a program with an API key, in a new account unless one is named."""
         if account_id is None:
             account_id = str((await self.operate(admin.create_account, name="An account"))["account"]["id"])
         made = await self.operate(admin.create_api_key, account_id=account_id, scopes=list(scopes), **key)
         return Program(account_id, str(made["api_key"]["id"]), made["key"])
 
     async def project(self, **project: Any) -> str:
-        """A project; returns its id."""
+        """Create a project; returns its id."""
         given = {"name": "Shop", "slug": f"shop-{uuid4().hex[:12]}", **project}
         return str((await self.operate(admin.create_project, **given))["project"]["id"])
 
     async def member(
         self, project_id: str, role: str = "member", user_id: str | None = None, **claims: Any
     ) -> Credential:
-        """A user who is a member of the project; returns the credential."""
+        """Add a user to the project, a new one unless named; returns the credential."""
         user_id = user_id or str(uuid4())
         await self.operate(admin.add_member, project_id=project_id, user_id=user_id, role=role)
         return self.issuer.bearer(user_id, **claims)
 
     def person(self, *scopes: str, tenant_id: str | None = None, sub: str = "per_1", **claims: Any) -> Credential:
-        """Someone of a tenant (a new one unless named) with these helpdesk scopes, such as `read`, `write`, `agent`."""
+        """A user of a tenant (a new one unless named) with these helpdesk scopes, such as `read`, `write`, `agent`."""
         scope = " ".join(f"helpdesk:{name}" for name in scopes)
         return self.issuer.bearer(sub, tenant_id=tenant_id or f"ten_{uuid4().hex}", scope=scope, **claims)
 
     async def settled(self) -> None:
-        """Return when every transaction so far has ended: a watch that begins then tells nothing of before."""
+        """Return when every transaction so far has ended: a watch that begins then emits no event from before."""
         [(now,)] = self.rows("SELECT pg_current_xact_id()::text::bigint")
         ended = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint > %s"
-        await asyncio.to_thread(wait_for, lambda: self.rows(ended, now) == [(True,)], what="the others", timeout=20)
+        await asyncio.to_thread(
+            wait_for, lambda: self.rows(ended, now) == [(True,)], what="earlier transactions to end", timeout=20
+        )
 
     def rows(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
-        """Look into the database itself."""
+        """Query the database directly."""
         with psycopg.connect(self.database_url) as connection:
             return connection.execute(sql, parameters).fetchall()
 
     def run(self, sql: str, *parameters: Any) -> None:
-        """Change the database itself, to bring about what time or an accident would."""
+        """Change the database directly, to simulate what time or an accident would do."""
         with psycopg.connect(self.database_url) as connection:
             connection.execute(sql, parameters)
