@@ -2,6 +2,9 @@
 
 PYTHON ?= python3.11
 BIN := .venv/bin
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
+# The client and the service as they stand here, without a download.
+EDITABLE := --no-deps --no-build-isolation --editable service/client --editable .
 GEN := gen
 READY := .venv/ready
 PROTOS := $(shell cd protos && find tickets -name '*.proto' | sort)
@@ -18,7 +21,7 @@ test-long: $(READY) ## what takes minutes and stays out of CI
 	$(BIN)/pytest -m long
 
 bench: $(READY) ## against what a user would build instead, in under ten minutes; needs wrk
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --editable '.[bench]'
+	$(BIN)/python $(PIP_INSTALL) --no-build-isolation --editable '.[bench]'
 	$(BIN)/python -m tests.benchmarks.bench
 
 check: .venv/ready
@@ -36,16 +39,18 @@ gen: $(READY) ## protos → gen/, never edited by hand
 		--python_out=$(GEN)/python --grpc_python_out=$(GEN)/python \
 		--mypy_out=quiet:$(GEN)/python --mypy_grpc_out=quiet:$(GEN)/python \
 		--include_imports --descriptor_set_out=$(GEN)/tickets.binpb $(PROTOS)
+	for stubs in $(GEN)/python/tickets/*/; do touch "$$stubs/py.typed"; done
 
-.venv/ready: pyproject.toml deploy/requirements.lock
+.venv/ready: pyproject.toml service/client/pyproject.toml deploy/requirements.lock
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r deploy/requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	$(BIN)/python $(PIP_INSTALL) --require-hashes -r deploy/requirements.lock
+	$(BIN)/python $(PIP_INSTALL) $(EDITABLE)
 	touch $@
 
-lock: ## deploy/requirements.lock from pyproject.toml
+lock: ## deploy/requirements.lock from the two pyproject.toml and deploy/constraints.txt
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra local --extra dev --generate-hashes --no-header --no-annotate \
-		--no-emit-index-url --output-file deploy/requirements.lock pyproject.toml
+		--no-emit-index-url --no-emit-package tickets-client --constraint deploy/constraints.txt \
+		--output-file deploy/requirements.lock pyproject.toml
 
 clean:
 	rm -rf .venv .tickets
