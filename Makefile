@@ -54,3 +54,7 @@ lock: ## deploy/requirements.lock from the two pyproject.toml and deploy/constra
 
 clean:
 	rm -rf .venv .tickets
+migration: $(READY) ## make migration m="What changes": the next one, with what the tables have and the schema has not
+	$(BIN)/python -m service.migrations "$(m)"
+	$(BIN)/ruff check --quiet --fix-only service/migrations/versions && $(BIN)/ruff format --quiet service/migrations/versions
+
