@@ -1,12 +1,25 @@
-# Everything a change must pass is `make test`. Every target makes what it needs, starting from a bare Python 3.11.
+# Everything a change must pass is `make test`. Every target makes what it needs, starting from a bare Python.
 
-PYTHON ?= python3.11
+# The first of these that runs, is new enough, and can make an environment. Another one: `make up PYTHON=…`.
+PYTHONS := python3.11 python3.12 python3.13 python3.14 python3
+SUITS := -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))'
+PYTHON ?= $(shell for name in $(PYTHONS); do "$$name" $(SUITS) 2>/dev/null && echo "$$name" && break; done)
+define need_python
+	@"$(or $(PYTHON),none)" $(SUITS) 2>/dev/null || { echo "This needs Python 3.11 or newer, with venv and ensurepip:" \
+		"$(if $(PYTHON),$(PYTHON) is not that,none of $(PYTHONS) is that). Name another one with PYTHON=…" >&2; exit 1; }
+endef
+
 BIN := .venv/bin
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
+NEWEST_INSTALL := $(BIN)/uv pip install --quiet --compile-bytecode --python .venv-newest
+# The client and the service as they stand here, without a download.
+EDITABLE := --no-deps --no-build-isolation --editable service/client --editable .
 GEN := gen
 READY := .venv/ready
 PROTOS := $(shell cd protos && find tickets -name '*.proto' | sort)
+PROTO_DIR := protos
 
-.PHONY: up test test-long bench check gen lock clean
+.PHONY: up test test-long test-newest bench check breaking baseline gen migration lock clean
 
 up: .venv/ready ## everything on this machine, with demo data
 	$(BIN)/tickets up
@@ -17,17 +30,37 @@ test: check ## lint, format, types, protos, and the whole test suite
 test-long: $(READY) ## what takes minutes and stays out of CI
 	$(BIN)/pytest -m long
 
-bench: $(READY) ## against what a user would build instead, in under ten minutes; needs wrk
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --editable '.[bench]'
-	$(BIN)/python -m tests.benchmarks.bench
+# What depends on gRPC and protobuf most: the client, the service over both transports, and `tickets up`.
+NEWEST_TESTS := tests/gateway $(patsubst %,tests/integration/%,client service admin itsm handoff/test_tickets.py \
+	handoff/test_watch.py helpdesk/test_tickets.py)
 
-check: .venv/ready
+# In an environment of its own, made anew each time: by uv, which takes seconds.
+test-newest: .venv/ready ## on the newest gRPC and protobuf, which deploy/requirements.lock holds back
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-newest
+	$(NEWEST_INSTALL) --require-hashes -r deploy/requirements.lock
+	$(BIN)/uv pip uninstall --quiet --python .venv-newest grpcio-tools
+	$(NEWEST_INSTALL) --upgrade grpcio grpcio-health-checking grpcio-reflection protobuf googleapis-common-protos
+	$(NEWEST_INSTALL) $(EDITABLE)
+	$(BIN)/uv pip list --python .venv-newest 2>/dev/null | grep -E '^(grpc|proto|google)'
+	.venv-newest/bin/pytest -n 2 --dist loadfile $(NEWEST_TESTS)
+
+# Its options go through ARGS, as `make` takes those on its own line for itself: make bench ARGS=--quick
+bench: $(READY) ## against what a user would build instead, in under ten minutes; needs wrk
+	$(BIN)/python $(PIP_INSTALL) --no-build-isolation --editable '.[bench]'
+	$(BIN)/python -m tests.benchmarks.bench $(ARGS)
+
+check: .venv/ready breaking
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	cd protos && ../$(BIN)/buf lint
 	cd protos && ../$(BIN)/buf format --diff --exit-code >/dev/null
-	cd protos && ../$(BIN)/buf breaking --against '../.git#ref=HEAD,subdir=protos'
+
+breaking: $(READY) ## the protos against protos/baseline.binpb
+	cd $(PROTO_DIR) && $(abspath $(BIN))/buf build --output - | $(abspath $(BIN))/buf breaking - --config buf.yaml --against baseline.binpb
+
+baseline: $(READY) ## the protos as they are become what `make check` compares with: for a break that is meant, or a release
+	cd protos && ../$(BIN)/buf build --exclude-source-info --output baseline.binpb
 
 gen: $(READY) ## protos → gen/, never edited by hand
 	rm -rf $(GEN) && mkdir -p $(GEN)/python
@@ -36,16 +69,23 @@ gen: $(READY) ## protos → gen/, never edited by hand
 		--python_out=$(GEN)/python --grpc_python_out=$(GEN)/python \
 		--mypy_out=quiet:$(GEN)/python --mypy_grpc_out=quiet:$(GEN)/python \
 		--include_imports --descriptor_set_out=$(GEN)/tickets.binpb $(PROTOS)
+	for stubs in $(GEN)/python/tickets/*/; do touch "$$stubs/py.typed"; done
 
-.venv/ready: pyproject.toml deploy/requirements.lock
+migration: $(READY) ## make migration m="What changes": the next one, with what the tables have and the schema has not
+	$(BIN)/python -m service.migrations "$(m)"
+	$(BIN)/ruff check --quiet --fix-only service/migrations/versions && $(BIN)/ruff format --quiet service/migrations/versions
+
+.venv/ready: pyproject.toml service/client/pyproject.toml deploy/requirements.lock
+	$(call need_python)
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r deploy/requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	$(BIN)/python $(PIP_INSTALL) --require-hashes -r deploy/requirements.lock
+	$(BIN)/python $(PIP_INSTALL) $(EDITABLE)
 	touch $@
 
-lock: ## deploy/requirements.lock from pyproject.toml
+lock: ## deploy/requirements.lock from the two pyproject.toml and deploy/constraints.txt
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra local --extra dev --generate-hashes --no-header --no-annotate \
-		--no-emit-index-url --output-file deploy/requirements.lock pyproject.toml
+		--no-emit-index-url --no-emit-package tickets-client --constraint deploy/constraints.txt \
+		--output-file deploy/requirements.lock pyproject.toml
 
 clean:
-	rm -rf .venv .tickets
+	rm -rf .venv .venv-newest .tickets

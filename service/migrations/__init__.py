@@ -1,7 +1,6 @@
 """The database's schema, step by step (Alembic). Tables are declared in the dialects; a test compares the two.
 
-A new step, on a database that is at the newest one: `with engine.begin() as connection:
-alembic.command.revision(config(connection), "what changes", autogenerate=True, rev_id="0002")`, and read what it wrote.
+A new step is written by `make migration m="What changes"`: read what it wrote before it is committed.
 """
 
 from pathlib import Path
@@ -10,7 +9,8 @@ import psycopg
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Connection, create_engine, text
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, create_engine, text
 
 # Any number, the same in every release: one process migrates at a time.
 _LOCK = 7_303_014
@@ -18,8 +18,7 @@ _LOCK = 7_303_014
 
 def upgrade(database_url: str) -> str:
     """Bring a database to the newest schema; returns its revision. Safe to run from many places at once."""
-    # libpq reads the URL, as it does for the service: SQLAlchemy knows fewer forms.
-    engine = create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(database_url))
+    engine = _engine(database_url)
     try:
         with engine.begin() as connection:
             connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
@@ -29,10 +28,37 @@ def upgrade(database_url: str) -> str:
         engine.dispose()
 
 
-def config(connection: Connection) -> Config:
-    """Alembic's configuration, on a connection that is open."""
+def revise(database_url: str, message: str, versions: Path | None = None) -> Path:
+    """Write the next revision: what turns the schema of an upgraded database into the tables that are declared.
+
+    Returns the file, in `versions` or among the others. It is numbered after the newest, and empty where nothing
+    differs.
+    """
+    engine = _engine(database_url)
+    try:
+        with engine.begin() as connection:
+            made = config(connection, versions)
+            newest = ScriptDirectory.from_config(made).get_current_head() or "0"
+            number = f"{int(newest) + 1:04}"
+            command.revision(made, message, autogenerate=True, rev_id=number)
+            revision = ScriptDirectory.from_config(made).get_revision(number)
+            return Path(revision.path)
+    finally:
+        engine.dispose()
+
+
+def config(connection: Connection, versions: Path | None = None) -> Config:
+    """Alembic's configuration, on a connection that is open; `versions` is a folder of revisions to use instead."""
     made = Config()
-    made.set_main_option("script_location", str(Path(__file__).parent))
+    here = Path(__file__).parent
+    made.set_main_option("script_location", str(here))
+    made.set_main_option("version_locations", str(versions or here / "versions"))
+    made.set_main_option("path_separator", "newline")
     made.set_main_option("file_template", "%%(rev)s_%%(slug)s")
     made.attributes["connection"] = connection
     return made
+
+
+def _engine(database_url: str) -> Engine:
+    # libpq reads the URL, as it does for the service: SQLAlchemy knows fewer forms.
+    return create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(database_url))

@@ -1,4 +1,4 @@
-"""Both clients of service.client, called in one form."""
+"""Both clients of tickets.client, called in one form."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -8,16 +8,17 @@ from functools import partial
 from operator import attrgetter
 from typing import Any
 
-from service.client import AsyncTicketsClient, TicketsClient, handoff, helpdesk, itsm
+from tickets.client import AsyncTicketsClient, TicketsClient, handoff, helpdesk, itsm
+
 from support.system import Credential
 
-PATIENCE = 20.0
+TIMEOUT_SECONDS = 20.0
 NEW = {"title": "Login loops", "description": "Since nine.", "request_type": "bug"}
 P = "00000000-0000-0000-0000-000000000001"
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
-# What stands behind the last of several answers.
+# What `next` returns after the last item.
 END = object()
-# By what the names of their methods begin with.
+# By the prefix of their methods' names.
 RESOURCES: dict[str, Any] = {
     "helpdesk": helpdesk.Tickets,
     "helpdesk.sla_policies": helpdesk.SlaPolicies,
@@ -43,35 +44,35 @@ class Client:
         api, *resource, method = name.split(".")
         return attrgetter(".".join((api, *(resource or ["tickets"]), method)))(self.client)
 
-    async def one(self, name: str, /, *args: Any, **members: Any) -> Any:
-        """The answer of a method."""
-        async with asyncio.timeout(PATIENCE):
+    async def call(self, name: str, /, *args: Any, **members: Any) -> Any:
+        """The result of a method."""
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             return await self._run(partial(self.method(name), *args, **members))
 
-    async def many(self, name: str, /, *args: Any, **members: Any) -> list[Any]:
-        """All answers of a method."""
-        answers, items = self.method(name)(*args, **members), []
-        while (item := await self.next(answers)) is not END:
+    async def collect(self, name: str, /, *args: Any, **members: Any) -> list[Any]:
+        """All results of a method."""
+        results, items = self.method(name)(*args, **members), []
+        while (item := await self.next(results)) is not END:
             items.append(item)
         return items
 
-    async def next(self, answers: Any) -> Any:
-        """The next answer."""
-        async with asyncio.timeout(PATIENCE):
+    async def next(self, results: Any) -> Any:
+        """The next result, or END."""
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             step: Any = next if isinstance(self.client, TicketsClient) else anext
-            return await self._run(partial(step, answers, END))
+            return await self._run(partial(step, results, END))
 
-    async def close(self, answers: Any) -> None:
-        """Take no more answers."""
-        await self._run(answers.close if isinstance(self.client, TicketsClient) else answers.aclose)
+    async def close(self, results: Any) -> None:
+        """Stop."""
+        await self._run(results.close if isinstance(self.client, TicketsClient) else results.aclose)
 
     async def _run(self, step: Callable[[], Any]) -> Any:
         return await (asyncio.to_thread(step) if isinstance(self.client, TicketsClient) else step())
 
 
 @asynccontextmanager
-async def making(kind: Kind) -> AsyncIterator[Clients]:
-    """Makes clients of one kind; they are closed in the end."""
+async def open_clients(kind: Kind) -> AsyncIterator[Clients]:
+    """Makes clients of one kind, and closes them."""
     async with AsyncExitStack() as stack:
 
         def make(target: str, **options: Any) -> Client:

@@ -12,12 +12,12 @@ import pytest
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc import StatusCode
+from tickets.client.transport import Asynchronous, Blocking
 from tickets.errors.v1 import error_pb2
 from tickets.handoff.v1 import service_pb2 as handoff_pb2
 from tickets.helpdesk.v1 import service_pb2 as helpdesk_pb2
 from tickets.itsm.v1 import service_pb2 as itsm_pb2
 
-from service.client.wire import Asynchronous, Blocking
 from support.clients import NEW, Client, P
 
 
@@ -172,4 +172,4 @@ LISTS = ("list", "list_project", "events", "comments", "deliveries")
 async def make(client: Client, name: str) -> Any:
     """One of the CALLS, to its end."""
     args, members, _, _ = CALLS[name]
-    return await (client.many if name.endswith(LISTS) else client.one)(name, *args, **members)
+    return await (client.collect if name.endswith(LISTS) else client.call)(name, *args, **members)

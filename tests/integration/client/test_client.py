@@ -1,4 +1,4 @@
-"""service.client, what both of its clients promise of every API: pages, failures, credentials, channels and types."""
+"""tickets.client, both clients and all APIs: pages, failures, credentials, channels and types."""
 
 import asyncio
 import subprocess
@@ -10,11 +10,10 @@ from uuid import uuid4
 import grpc
 import pytest
 from grpc import StatusCode
-from support.clients import KINDS, NEW, NOW, PATIENCE, RESOURCES, Client, Clients, P, making, token
+from support.clients import KINDS, NEW, NOW, RESOURCES, TIMEOUT_SECONDS, Client, Clients, P, open_clients, token
 from support.handoff import new_project
 from support.system import Program, Service, World
-
-from service.client import (
+from tickets.client import (
     AsyncTicketsClient,
     ConflictError,
     NotFoundError,
@@ -28,12 +27,13 @@ from service.client import (
     helpdesk,
     itsm,
 )
+
 from service.local.processes import wait_for
 
 
 @pytest.fixture(params=KINDS)
 async def clients(request: pytest.FixtureRequest) -> AsyncIterator[Clients]:
-    async with making(request.param) as clients:
+    async with open_clients(request.param) as clients:
         yield clients
 
 
@@ -43,31 +43,31 @@ async def test_lists_go_over_all_pages(clients: Clients, service: Service, world
     board, desk = clients(service.target, token=token(who)), clients(service.target, token=token(person))
     itsm_client = clients(service.target, api_key=program.key)
     for n in range(5):
-        await board.one("handoff.create", project_id, **NEW)
-        await desk.one("helpdesk.create", title="VPN")
-        await itsm_client.one("itsm.create", subject=str(n), description="d")
+        await board.call("handoff.create", project_id, **NEW)
+        await desk.call("helpdesk.create", title="VPN")
+        await itsm_client.call("itsm.create", subject=str(n), description="d")
     for size in (2, 5, 100):
-        numbers = [ticket.number for ticket in await desk.many("helpdesk.list", page_size=size)]
+        numbers = [ticket.number for ticket in await desk.collect("helpdesk.list", page_size=size)]
         assert numbers == ["TKT-0005", "TKT-0004", "TKT-0003", "TKT-0002", "TKT-0001"]
-        subjects = [ticket.subject for ticket in await itsm_client.many("itsm.list", page_size=size)]
+        subjects = [ticket.subject for ticket in await itsm_client.collect("itsm.list", page_size=size)]
         assert subjects == ["4", "3", "2", "1", "0"]
         for listed in (
-            await board.many("handoff.list", page_size=size),
-            await board.many("handoff.list_project", project_id, page_size=size),
+            await board.collect("handoff.list", page_size=size),
+            await board.collect("handoff.list_project", project_id, page_size=size),
         ):
             assert [ticket.number for ticket in listed] == [5, 4, 3, 2, 1]
 
 
 async def test_failures_are_exceptions_by_reason(clients: Clients, service: Service, world: World) -> None:
     client, key = clients(service.target, token=token(world.person("read", "write"))), str(uuid4())
-    made = await client.one("helpdesk.create", title="A", submitted_by_id="per_another", idempotency_key=key)
-    assert await client.one("helpdesk.get", made.id) == made
+    made = await client.call("helpdesk.create", title="A", submitted_by_id="per_another", idempotency_key=key)
+    assert await client.call("helpdesk.get", made.id) == made
 
     failed = dict[str | None, str]()
 
     async def fails(kind: type[TicketsError], reason: str, method: str, *args: str, **members: str) -> TicketsError:
         with pytest.raises(kind) as failure:
-            await client.one(method, *args, **members)
+            await client.call(method, *args, **members)
         error = failure.value
         assert (type(error), error.reason, bool(error.message)) == (kind, reason, True)
         failed[error.request_id] = reason
@@ -85,7 +85,7 @@ async def test_failures_are_exceptions_by_reason(clients: Clients, service: Serv
         return {line["request_id"]: line["outcome"] for line in lines}
 
     await asyncio.to_thread(
-        wait_for, lambda: logged() == failed, what="the log to have every failure", timeout=PATIENCE
+        wait_for, lambda: logged() == failed, what="the log to have every failure", timeout=TIMEOUT_SECONDS
     )
 
 
@@ -99,39 +99,39 @@ async def test_credentials(clients: Clients, service: Service, world: World) -> 
     ):
         client = clients(service.target, **options)
         with pytest.raises(kind) as failure:
-            await client.one("itsm.create", subject="s", description="d")
+            await client.call("itsm.create", subject="s", description="d")
         assert failure.value.reason == reason or options == {"api_key": "x"}
     fresh = iter([program.key, "x"])
     client = clients(service.target, api_key=lambda: next(fresh), token="not for this")
-    assert await client.many("itsm.list") == []
+    assert await client.collect("itsm.list") == []
     with pytest.raises(UnauthenticatedError):
-        await client.many("itsm.list")
+        await client.collect("itsm.list")
 
 
-async def test_a_coroutine_may_give_the_token(service: Service, world: World) -> None:
-    async def give() -> str:
+async def test_the_token_may_come_from_a_coroutine(service: Service, world: World) -> None:
+    async def fetch() -> str:
         return token(world.person("read"))
 
-    async with AsyncTicketsClient(service.target, token=give) as client:
+    async with AsyncTicketsClient(service.target, token=fetch) as client:
         assert [ticket async for ticket in client.helpdesk.tickets.list()] == []
 
 
-async def test_a_channel_that_was_given_stays_open(service: Service, world: World) -> None:
+async def test_a_channel_of_the_callers_stays_open(service: Service, world: World) -> None:
     person = token(world.person("read"))
     with grpc.insecure_channel(service.target) as channel:
         for _ in range(2):
             with TicketsClient(channel, token=person) as client:
-                assert await Client(client).many("helpdesk.list") == []
+                assert await Client(client).collect("helpdesk.list") == []
     async with grpc.aio.insecure_channel(service.target) as aio_channel:
         for _ in range(2):
             async with AsyncTicketsClient(aio_channel, token=person) as aio_client:
-                assert await Client(aio_client).many("helpdesk.list") == []
+                assert await Client(aio_client).collect("helpdesk.list") == []
 
 
 # What needs no server
 
 
-def test_the_wait_is_anything_up_to_a_doubling_limit() -> None:
+def test_backoff_doubles_and_has_full_jitter() -> None:
     failed = TicketsError("unavailable", "", status=StatusCode.UNAVAILABLE, retry_after=2.0)
     for attempt, most in ((1, 0.1), (2, 0.2), (7, 5.0), (10_000, 5.0)):
         waits = [Retries().wait(failed, attempt) - 2 for _ in range(200)]
@@ -139,7 +139,7 @@ def test_the_wait_is_anything_up_to_a_doubling_limit() -> None:
         assert max(waits) - min(waits) > most / 2
 
 
-def test_what_no_request_can_hold_is_told_without_one() -> None:
+def test_members_that_no_request_can_hold_raise_before_any_call() -> None:
     with TicketsClient("127.0.0.1:1") as client:
         tickets: Any = client.helpdesk.tickets
         with pytest.raises(
@@ -159,13 +159,13 @@ def test_what_no_request_can_hold_is_told_without_one() -> None:
             calendar.update(hours=[{"day": "monday"}])
 
 
-def test_the_client_needs_nothing_of_the_server() -> None:
+def test_the_client_imports_nothing_of_the_server() -> None:
+    # tests/packaging runs it where nothing else is installed.
     script = """
-import sys, service.client
-ours = {name for name in sys.modules if name.startswith("service")} - {"service"}
-assert all(name.startswith("service.client") for name in ours), ours
-strangers = {name.partition(".")[0] for name in sys.modules} & {"sqlalchemy", "psycopg", "pydantic", "orjson", "httpx"}
-assert not strangers, strangers
+import sys, tickets.client
+imported = {name.partition(".")[0] for name in sys.modules}
+server = imported & {"service", "sqlalchemy", "psycopg", "pydantic", "orjson", "httpx"}
+assert not server, server
 """
     subprocess.run([sys.executable, "-c", script], check=True)
 
@@ -209,8 +209,12 @@ if TYPE_CHECKING:
     async def asynchronous_calls_are_typed(client: AsyncTicketsClient) -> None:
         assert_type(await client.helpdesk.tickets.get("TKT-0001"), helpdesk.Ticket)
         assert_type([ticket.stage async for ticket in client.handoff.tickets.list()], list[handoff.Stage])
-        assert_type([told.event async for told in client.handoff.tickets.watch(P)], list[handoff.TicketEvent | None])
-        assert_type([told async for told in client.helpdesk.tickets.watch(cursor=None)], list[helpdesk.Watched])
+        assert_type(
+            [response.event async for response in client.handoff.tickets.watch(P)], list[handoff.TicketEvent | None]
+        )
+        assert_type(
+            [response async for response in client.helpdesk.tickets.watch(cursor=None)], list[helpdesk.WatchResponse]
+        )
         assert_type([event async for event in client.itsm.tickets.events(P)], list[itsm.TicketEvent])
         client.itsm.tickets.list(metadata={"floor": 3})  # type: ignore[dict-item]
         await client.helpdesk.tickets.get(1)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""service.client against a server that answers as it is told to: what is asked of it, and when."""
+"""tickets.client against a scripted server: which requests it gets, and when."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -6,20 +6,19 @@ from typing import Any
 import grpc
 import pytest
 from google.protobuf.message import Message
-from support.clients import END, KINDS, Client, Clients, P, making
+from support.clients import END, KINDS, Client, Clients, P, open_clients
 from support.scripted_server import UNAVAILABLE, Server, make, serving, without_sleep
+from tickets.client import Retries, UnavailableError
 from tickets.handoff.v1 import service_pb2 as handoff_pb2
 from tickets.handoff.v1 import ticket_pb2 as handoff_ticket_pb2
 from tickets.helpdesk.v1 import service_pb2 as helpdesk_pb2
 from tickets.helpdesk.v1 import ticket_pb2 as helpdesk_ticket_pb2
 from tickets.itsm.v1 import service_pb2 as itsm_pb2
 
-from service.client import Retries, UnavailableError
-
 
 @pytest.fixture(params=KINDS)
 async def clients(request: pytest.FixtureRequest) -> AsyncIterator[Clients]:
-    async with making(request.param) as clients:
+    async with open_clients(request.param) as clients:
         yield clients
 
 
@@ -30,13 +29,13 @@ async def server() -> AsyncIterator[Server]:
 
 
 @pytest.fixture
-def naps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+def sleeps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The seconds that clients would have slept."""
     return without_sleep(monkeypatch)
 
 
 @pytest.fixture
-def client(clients: Clients, server: Server, naps: list[float]) -> Client:
+def client(clients: Clients, server: Server, sleeps: list[float]) -> Client:
     return clients(server.target, token="t", api_key="k", retries=Retries(jitter=lambda most: most))
 
 
@@ -48,7 +47,7 @@ async def test_metadata(clients: Clients, server: Server) -> None:
     assert str(metadata["user-agent"]).startswith("mine/1.0")
 
 
-async def test_secure_channels(clients: Clients, server: Server, naps: list[float]) -> None:
+async def test_secure_channels(clients: Clients, server: Server, sleeps: list[float]) -> None:
     server.scripts += [[itsm_pb2.GetTicketResponse()]]
     await make(clients(server.secure_target, secure=grpc.local_channel_credentials()), "itsm.get")
     with pytest.raises(UnavailableError):  # TLS, to a server that has none
@@ -56,7 +55,7 @@ async def test_secure_channels(clients: Clients, server: Server, naps: list[floa
     assert len(server.seen) == 1
 
 
-async def test_a_page_is_read_when_it_is_needed(client: Client, server: Server, naps: list[float]) -> None:
+async def test_a_page_is_read_when_it_is_needed(client: Client, server: Server, sleeps: list[float]) -> None:
     pages = [
         handoff_pb2.ListTicketsResponse(tickets=[handoff_ticket_pb2.Ticket(number=n)] * 2, next_cursor=cursor)
         for n, cursor in ((1, "a"), (2, "b"), (3, ""))
@@ -77,7 +76,7 @@ async def test_a_page_is_read_when_it_is_needed(client: Client, server: Server, 
 async def test_a_filter_is_one_word_or_several(client: Client, server: Server) -> None:
     server.scripts += [[helpdesk_pb2.ListTicketsResponse()]]
     several: dict[str, Any] = {"priority": ("low", "high"), "team_id": ["a", "b"], "type": []}
-    await client.many("helpdesk.list", status="in_progress", category="net", tag=None, **several)
+    await client.collect("helpdesk.list", status="in_progress", category="net", tag=None, **several)
     assert helpdesk_pb2.ListTicketsRequest.FromString(server.seen[0].request) == helpdesk_pb2.ListTicketsRequest(
         limit=100,
         status=[helpdesk_ticket_pb2.STATUS_IN_PROGRESS],
@@ -89,7 +88,7 @@ async def test_a_filter_is_one_word_or_several(client: Client, server: Server) -
 
 async def test_a_condition_is_no_change(client: Client, server: Server) -> None:
     server.scripts += [[helpdesk_pb2.UpdateTicketResponse()]]
-    await client.one("helpdesk.update", "1", etag='"3"', title="A", category=None)
+    await client.call("helpdesk.update", "1", etag='"3"', title="A", category=None)
     sent = helpdesk_pb2.UpdateTicketRequest.FromString(server.seen[0].request)
     assert (sent.etag, list(sent.update_mask.paths)) == ('"3"', ["title", "category"])
 
@@ -100,9 +99,9 @@ async def test_a_list_by_offset_ends_at_the_total(client: Client, server: Server
         return [itsm_pb2.ListTicketsResponse(tickets=tickets, total=total)]  # type: ignore[arg-type]  # messages as dicts
 
     server.scripts += [page("e", "d", total=4), page("d", "c", total=5), page("b", total=5)]
-    assert [ticket.id for ticket in await client.many("itsm.list", page_size=2)] == list("edcb")
+    assert [ticket.id for ticket in await client.collect("itsm.list", page_size=2)] == list("edcb")
     offsets = [itsm_pb2.ListTicketsRequest.FromString(seen.request).offset for seen in server.seen]
     assert offsets == [0, 2, 4]
     # The total may say more than there is.
     server.scripts += [page("e", total=4), page(total=4)]
-    assert len(await client.many("itsm.list")) == 1
+    assert len(await client.collect("itsm.list")) == 1

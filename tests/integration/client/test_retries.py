@@ -1,4 +1,4 @@
-"""service.client against a server that fails as it is told to: what is repeated, when, and what is told in the end."""
+"""tickets.client against a scripted server: which failures are retried, when, and what is raised in the end."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -8,13 +8,9 @@ import grpc
 import pytest
 from google.protobuf.message import Message
 from grpc import StatusCode
-from support.clients import KINDS, PATIENCE, RESOURCES, Client, Clients, P, making
+from support.clients import KINDS, RESOURCES, TIMEOUT_SECONDS, Client, Clients, P, open_clients
 from support.scripted_server import CALLS, LIMITED, UNARY, UNAVAILABLE, Refusal, Server, make, serving, without_sleep
-from tickets.handoff.v1 import service_pb2 as handoff_pb2
-from tickets.handoff.v1 import ticket_pb2 as handoff_ticket_pb2
-from tickets.itsm.v1 import service_pb2 as itsm_pb2
-
-from service.client import (
+from tickets.client import (
     ConflictError,
     DeadlineExceededError,
     NotFoundError,
@@ -26,11 +22,14 @@ from service.client import (
     UnavailableError,
     ValidationError,
 )
+from tickets.handoff.v1 import service_pb2 as handoff_pb2
+from tickets.handoff.v1 import ticket_pb2 as handoff_ticket_pb2
+from tickets.itsm.v1 import service_pb2 as itsm_pb2
 
 
 @pytest.fixture(params=KINDS)
 async def clients(request: pytest.FixtureRequest) -> AsyncIterator[Clients]:
-    async with making(request.param) as clients:
+    async with open_clients(request.param) as clients:
         yield clients
 
 
@@ -41,36 +40,36 @@ async def server() -> AsyncIterator[Server]:
 
 
 @pytest.fixture
-def naps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+def sleeps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The seconds that clients would have slept."""
     return without_sleep(monkeypatch)
 
 
 @pytest.fixture
-def client(clients: Clients, server: Server, naps: list[float]) -> Client:
+def client(clients: Clients, server: Server, sleeps: list[float]) -> Client:
     return clients(server.target, token="t", api_key="k", retries=Retries(jitter=lambda most: most))
 
 
 def test_every_method_is_in_the_table() -> None:
     offered = {f"{prefix}.{name}" for prefix, kind in RESOURCES.items() for name in vars(kind) if name[0].islower()}
     assert offered == set(CALLS)
-    answers = {answer.DESCRIPTOR.full_name for _, _, answer, _ in CALLS.values()}
-    assert answers == {
+    responses = {response.DESCRIPTOR.full_name for _, _, response, _ in CALLS.values()}
+    assert responses == {
         method.response.DESCRIPTOR.full_name for kind in RESOURCES.values() for method in kind.METHODS.values()
     }
 
 
 @pytest.mark.parametrize("name", UNARY)
-async def test_only_what_is_safe_is_repeated(client: Client, server: Server, naps: list[float], name: str) -> None:
-    _, _, answer, safe = CALLS[name]
-    server.scripts += [[UNAVAILABLE], [Refusal(StatusCode.DEADLINE_EXCEEDED)], [answer]]
+async def test_only_safe_calls_are_retried(client: Client, server: Server, sleeps: list[float], name: str) -> None:
+    _, _, response, safe = CALLS[name]
+    server.scripts += [[UNAVAILABLE], [Refusal(StatusCode.DEADLINE_EXCEEDED)], [response]]
     if safe:
         await make(client, name)
-        assert naps == [0.1, 0.2]
+        assert sleeps == [0.1, 0.2]
     else:
         with pytest.raises(UnavailableError):
             await make(client, name)
-        assert naps == []
+        assert sleeps == []
     [key, *others] = server.keys()
     assert (key is not None) == (safe == "key")
     assert others == ([key, key] if safe else [])
@@ -78,12 +77,10 @@ async def test_only_what_is_safe_is_repeated(client: Client, server: Server, nap
 
 
 @pytest.mark.parametrize("name", UNARY)
-async def test_what_was_refused_before_it_began_is_repeated(
-    client: Client, server: Server, naps: list[float], name: str
-) -> None:
+async def test_rate_limited_calls_are_retried(client: Client, server: Server, sleeps: list[float], name: str) -> None:
     server.scripts += [[LIMITED], [CALLS[name][2]]]
     await make(client, name)
-    assert naps == [3.1]
+    assert sleeps == [3.1]
     assert len(server.seen) == 2
 
 
@@ -91,45 +88,45 @@ async def test_every_write_has_a_key_of_its_own_or_the_callers(client: Client, s
     server.scripts += [[itsm_pb2.CreateTicketResponse()]] * 3
     await make(client, "itsm.create")
     await make(client, "itsm.create")
-    await client.one("itsm.create", subject="A", description="B", idempotency_key="mine")
+    await client.call("itsm.create", subject="A", description="B", idempotency_key="mine")
     first, second, third = server.keys()
     assert len({first, second, third}) == 3
     assert third == "mine"
 
 
-async def test_the_service_says_how_long_to_wait(client: Client, server: Server, naps: list[float]) -> None:
+async def test_retries_wait_as_long_as_the_service_asks(client: Client, server: Server, sleeps: list[float]) -> None:
     server.scripts += [
         [Refusal(StatusCode.UNAVAILABLE, "unavailable", 1.5)],
         [Refusal(StatusCode.UNAVAILABLE, retry_after=0.25)],
         [itsm_pb2.GetTicketResponse()],
     ]
     await make(client, "itsm.get")
-    assert naps == [1.6, 0.45]
+    assert sleeps == [1.6, 0.45]
 
 
-async def test_attempts_end(client: Client, server: Server, naps: list[float]) -> None:
+async def test_attempts_end(client: Client, server: Server, sleeps: list[float]) -> None:
     server.scripts += [[UNAVAILABLE]] * 9
     with pytest.raises(UnavailableError):
         await make(client, "itsm.get")
     assert len(server.seen) == 4
-    assert naps == [0.1, 0.2, 0.4]
+    assert sleeps == [0.1, 0.2, 0.4]
 
 
 @pytest.mark.parametrize("refusal", [LIMITED, Refusal(StatusCode.UNAVAILABLE, "unavailable", 2)])
 async def test_a_wait_beyond_the_deadline_is_not_begun(
-    client: Client, server: Server, naps: list[float], refusal: Refusal
+    client: Client, server: Server, sleeps: list[float], refusal: Refusal
 ) -> None:
     server.scripts += [[refusal]]
     with pytest.raises(RateLimitedError if refusal is LIMITED else UnavailableError) as failure:
-        await client.one("itsm.get", P, timeout=2)
-    assert (failure.value.retry_after, naps, len(server.seen)) == (refusal.retry_after, [], 1)
+        await client.call("itsm.get", P, timeout=2)
+    assert (failure.value.retry_after, sleeps, len(server.seen)) == (refusal.retry_after, [], 1)
 
 
 async def test_all_attempts_share_one_deadline(clients: Clients, server: Server) -> None:
     client = clients(server.target, timeout=30, retries=Retries(jitter=lambda _: 0.3))
     server.scripts += [[UNAVAILABLE], [UNAVAILABLE], [itsm_pb2.GetTicketResponse()], [itsm_pb2.GetTicketResponse()]]
-    await client.one("itsm.get", P, timeout=4)
-    await client.one("itsm.get", P)
+    await client.call("itsm.get", P, timeout=4)
+    await client.call("itsm.get", P)
     first, second, third, other = (seen.seconds_left for seen in server.seen)
     # On the wire a timeout is rounded up to a hundredth.
     assert 3 < first < 4.1
@@ -138,12 +135,12 @@ async def test_all_attempts_share_one_deadline(clients: Clients, server: Server)
     assert 29 < other < 30.1
 
 
-async def test_a_call_that_is_not_answered_ends(client: Client, server: Server, naps: list[float]) -> None:
+async def test_a_call_without_a_response_ends(client: Client, server: Server, sleeps: list[float]) -> None:
     server.scripts += [[None]]
     with pytest.raises(DeadlineExceededError) as failure:
-        await client.one("itsm.get", P, timeout=0.2)
+        await client.call("itsm.get", P, timeout=0.2)
     assert (failure.value.status, failure.value.reason) == (StatusCode.DEADLINE_EXCEEDED, "deadline_exceeded")
-    assert (len(server.seen), naps) == (1, [])
+    assert (len(server.seen), sleeps) == (1, [])
 
 
 @pytest.mark.parametrize(
@@ -159,7 +156,7 @@ async def test_a_call_that_is_not_answered_ends(client: Client, server: Server, 
         (Refusal(StatusCode.UNIMPLEMENTED), TicketsError, "unimplemented"),
     ],
 )
-async def test_failures_of_every_kind_are_told_at_once(
+async def test_other_failures_are_raised_at_once(
     client: Client, server: Server, refusal: Refusal, kind: type[TicketsError], reason: str
 ) -> None:
     server.scripts += [[refusal]]
@@ -171,13 +168,13 @@ async def test_failures_of_every_kind_are_told_at_once(
     assert isinstance(error.__cause__, grpc.RpcError)
 
 
-async def test_nobody_listens(clients: Clients, naps: list[float]) -> None:
+async def test_a_server_that_does_not_listen(clients: Clients, sleeps: list[float]) -> None:
     with pytest.raises(UnavailableError) as failure:
         await make(clients("127.0.0.1:1"), "itsm.get")
-    assert (failure.value.reason, len(naps)) == ("unavailable", 3)
+    assert (failure.value.reason, len(sleeps)) == ("unavailable", 3)
 
 
-async def test_details_that_nobody_can_read_are_left_alone(client: Client, server: Server) -> None:
+async def test_unreadable_details_are_ignored(client: Client, server: Server) -> None:
     broken = Refusal(StatusCode.NOT_FOUND)
     object.__setattr__(broken, "trailing", lambda: (("grpc-status-details-bin", b"\xff\xff"),))
     server.scripts += [[broken]]
@@ -188,20 +185,20 @@ async def test_details_that_nobody_can_read_are_left_alone(client: Client, serve
 # Watches
 
 
-def told(cursor: str, version: int | None = None) -> Message:
+def response(cursor: str, version: int | None = None) -> Message:
     event = None if version is None else handoff_ticket_pb2.TicketEvent(version=version, changes_json="{}")
     return handoff_pb2.WatchTicketsResponse(event=event, cursor=cursor)
 
 
-async def test_a_watch_goes_on_behind_its_last_cursor(client: Client, server: Server, naps: list[float]) -> None:
+async def test_a_watch_resumes_after_its_last_cursor(client: Client, server: Server, sleeps: list[float]) -> None:
     server.scripts += [
         [UNAVAILABLE],
-        [told("a"), told("b", 1), Refusal(StatusCode.UNAVAILABLE, "unavailable", 1)],
+        [response("a"), response("b", 1), Refusal(StatusCode.UNAVAILABLE, "unavailable", 1)],
         [UNAVAILABLE],
         [LIMITED],
-        [told("c", 2)],  # and a proxy ends it
-        [told("d", 3), Refusal(StatusCode.UNAUTHENTICATED, "token_expired")],
-        [told("e", 4), Refusal(StatusCode.PERMISSION_DENIED, "forbidden")],
+        [response("c", 2)],  # and a proxy ends it
+        [response("d", 3), Refusal(StatusCode.UNAUTHENTICATED, "token_expired")],
+        [response("e", 4), Refusal(StatusCode.PERMISSION_DENIED, "forbidden")],
     ]
     watch = client.client.handoff.tickets.watch(P)
     seen = [await client.next(watch) for _ in range(5)]
@@ -212,16 +209,16 @@ async def test_a_watch_goes_on_behind_its_last_cursor(client: Client, server: Se
         await client.next(watch)
     cursors = [handoff_pb2.WatchTicketsRequest.FromString(call.request).cursor for call in server.seen]
     assert cursors == ["", "", "b", "b", "b", "c", "d"]
-    assert naps == [0.1, 1.1, 0.2, 3.4, 0.1, 0.1]
+    assert sleeps == [0.1, 1.1, 0.2, 3.4, 0.1, 0.1]
 
 
-async def test_a_watch_gives_up_in_the_end(client: Client, server: Server, naps: list[float]) -> None:
-    server.scripts += [[told("a"), UNAVAILABLE], [UNAVAILABLE], [Refusal(StatusCode.UNAVAILABLE, retry_after=60)]]
+async def test_a_watch_gives_up_after_its_patience(client: Client, server: Server, sleeps: list[float]) -> None:
+    server.scripts += [[response("a"), UNAVAILABLE], [UNAVAILABLE], [Refusal(StatusCode.UNAVAILABLE, retry_after=60)]]
     watch = client.client.handoff.tickets.watch(P, patience=60)
     await client.next(watch)
     with pytest.raises(UnavailableError):
         await client.next(watch)
-    assert naps == [0.1, 0.2]
+    assert sleeps == [0.1, 0.2]
     server.scripts += [[Refusal(StatusCode.UNAUTHENTICATED, "token_expired")]] * 2
     with pytest.raises(UnauthenticatedError):
         await client.next(client.client.handoff.tickets.watch(P))
@@ -230,18 +227,18 @@ async def test_a_watch_gives_up_in_the_end(client: Client, server: Server, naps:
 async def test_a_watch_that_is_closed_ends_its_call(client: Client, server: Server) -> None:
     left = asyncio.Event()
 
-    class Told(Server):
+    class Endless(Server):
         def service(self, details: Any) -> Any:
             async def answer(request: bytes, context: Any) -> AsyncIterator[bytes]:
                 context.add_done_callback(lambda _: left.set())
-                yield told("a").SerializeToString()
+                yield response("a").SerializeToString()
                 await asyncio.Event().wait()
 
             return grpc.unary_stream_rpc_method_handler(answer)
 
-    server.service = Told().service  # type: ignore[assignment, method-assign]  # another
+    server.service = Endless().service  # type: ignore[assignment, method-assign]  # another
     watch = client.client.handoff.tickets.watch(P)
     await client.next(watch)
     await client.close(watch)
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(TIMEOUT_SECONDS):
         await left.wait()

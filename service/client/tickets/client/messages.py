@@ -32,7 +32,7 @@ class Method:
     path: str
     request: Callable[..., Message]
     response: type[Message]
-    # It changes nothing.
+    # It changes nothing, so retrying it is safe.
     is_read: bool
 
 
@@ -51,17 +51,17 @@ def methods(module: Any) -> Mapping[str, Method]:
 
 
 def result(message: type[Message]) -> Callable[[type[T]], type[T]]:
-    """Make a dataclass what callers see of a message: it has the message's members, no more and no less.
+    """Register a dataclass as the result that callers get for a message: both have the same members.
 
-    Those of messages within it come first.
+    Register the results of nested messages first.
     """
     readers = {_name(field): _reader(field) for field in message.DESCRIPTOR.fields}
 
     def register(kind: type[T]) -> type[T]:
         # (That it is a dataclass, no type of `type[T]` can say.)
-        strangers = readers.keys() ^ {field.name for field in fields(kind)}  # type: ignore[arg-type]
-        if strangers:
-            raise TypeError(f"{kind.__qualname__} and {message.DESCRIPTOR.full_name} differ in {sorted(strangers)}")
+        differing = readers.keys() ^ {field.name for field in fields(kind)}  # type: ignore[arg-type]
+        if differing:
+            raise TypeError(f"{kind.__qualname__} and {message.DESCRIPTOR.full_name} differ in {sorted(differing)}")
         _RESULTS[message.DESCRIPTOR.full_name] = lambda sent: kind(
             **{name: read(sent) for name, read in readers.items()}
         )
@@ -71,7 +71,7 @@ def result(message: type[Message]) -> Callable[[type[T]], type[T]]:
 
 
 def read(kind: type[T], message: Message) -> T:
-    """The result of a message. `kind` is the dataclass registered for it, and only tells mypy."""
+    """The result of a message. `kind` is the dataclass registered for it, and is there for type checkers only."""
     made: T = _RESULTS[message.DESCRIPTOR.full_name](message)
     return made
 
@@ -81,8 +81,8 @@ def write(
 ) -> Message:
     """A request of these members; None is left out. In `changes` None is null: `update_mask` names every one of them.
 
-    One word stands for a sequence of it, and a result for the message that it was. Raises TypeError for an unknown
-    member, ValueError for a word that is in no vocabulary.
+    One word stands for a sequence of it, and a result for the message that it was read from. Raises TypeError for an
+    unknown member, ValueError for a word that is in no vocabulary.
     """
     message: Any = make()
     _fill(message, {**members, **(changes or {})})
@@ -122,7 +122,7 @@ def _reader(field: Field) -> Callable[[Any], Any]:
 def _value_reader(field: Field) -> Callable[[Any], Any]:
     if field.enum_type is not None:
         words = _words(field)
-        # A number of a later version of the vocabulary has no word here.
+        # A number of a later version of the vocabulary has no word in this one.
         return lambda number: words.get(number, str(number))
     if _is_timestamp(field):
         return lambda stamp: stamp.ToDatetime(tzinfo=UTC)
@@ -139,8 +139,8 @@ def _value_reader(field: Field) -> Callable[[Any], Any]:
 def _fill(message: Any, members: Any) -> None:
     descriptor = message.DESCRIPTOR
     known = _members(descriptor)
-    given = members if isinstance(members, Mapping) else asdict(members)
-    for name, value in given.items():
+    values = members if isinstance(members, Mapping) else asdict(members)
+    for name, value in values.items():
         if name not in known:
             raise TypeError(f"{descriptor.full_name} has no member {name!r}")
         if value is not None:
@@ -200,4 +200,4 @@ def _mask(descriptor: Descriptor, changes: Mapping[str, Any]) -> Iterable[str]:
         field = known[name]
         yield field.name
         if field.message_type is not None and isinstance(value, Mapping):
-            yield from (f"{field.name}.{inner}" for inner, given in value.items() if given is None)
+            yield from (f"{field.name}.{inner}" for inner, item in value.items() if item is None)

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, Required, TypeAlias, TypedDict, Unpack
 
+from tickets.client.api import PAGE_SIZE, Api, Stream, Unary, key_or_new, stream, unary
+from tickets.client.messages import methods, result
+from tickets.client.session import TransportT
 from tickets.helpdesk.v1 import service_pb2, sla_pb2
-
-from service.client.api import PAGE_SIZE, Answer, Answers, Api, fresh, many, one
-from service.client.link import W
-from service.client.messages import methods, result
 
 Type: TypeAlias = Literal["incident", "service_request", "change", "problem"]
 Priority: TypeAlias = Literal["low", "medium", "high", "urgent"]
@@ -152,56 +151,54 @@ class CalendarChanges(TypedDict, total=False):
 _METHODS = methods(service_pb2)
 
 
-class SlaPolicies(Api[W]):
+class SlaPolicies(Api[TransportT]):
     """The tenant's SLA policies, for agents."""
 
     METHODS = _METHODS
 
-    @many
+    @stream
     def list(
         self, *, status: PolicyStatus | None = None, page_size: int = PAGE_SIZE, timeout: float | None = None
-    ) -> Answers[SlaPolicy]:
+    ) -> Stream[SlaPolicy]:
         """The policies, all or those with a status, newest first; `timeout` is that of each page."""
-        return self._list(SlaPolicy, "ListSlaPolicies", {"status": status}, page_size, timeout, of="sla_policies")
+        return self._list(SlaPolicy, "ListSlaPolicies", {"status": status}, page_size, timeout, field="sla_policies")
 
-    @one
-    def get(self, id: str, *, timeout: float | None = None) -> Answer[SlaPolicy]:
+    @unary
+    def get(self, id: str, *, timeout: float | None = None) -> Unary[SlaPolicy]:
         """One policy. Raises NotFoundError."""
-        return self._ask(SlaPolicy, "GetSlaPolicy", {"id": id}, timeout, of="sla_policy")
+        return self._call(SlaPolicy, "GetSlaPolicy", {"id": id}, timeout, field="sla_policy")
 
-    @one
+    @unary
     def create(
         self, *, idempotency_key: str | None = None, timeout: float | None = None, **policy: Unpack[NewSlaPolicy]
-    ) -> Answer[SlaPolicy]:
+    ) -> Unary[SlaPolicy]:
         """Create a policy. Raises ValidationError, ConflictError (`already_exists`)."""
-        key = fresh(idempotency_key)
-        return self._ask(SlaPolicy, "CreateSlaPolicy", policy, timeout, key=key, of="sla_policy")
+        key = key_or_new(idempotency_key)
+        return self._call(SlaPolicy, "CreateSlaPolicy", policy, timeout, key=key, field="sla_policy")
 
-    @one
-    def update(
-        self, id: str, *, timeout: float | None = None, **changes: Unpack[SlaPolicyChanges]
-    ) -> Answer[SlaPolicy]:
+    @unary
+    def update(self, id: str, *, timeout: float | None = None, **changes: Unpack[SlaPolicyChanges]) -> Unary[SlaPolicy]:
         """Change some members of a policy; the clocks of its unresolved tickets follow within seconds.
 
         Raises NotFoundError, ValidationError, ConflictError (`already_exists`).
         """
-        return self._ask(SlaPolicy, "UpdateSlaPolicy", {"id": id}, timeout, changes=changes, of="sla_policy")
+        return self._call(SlaPolicy, "UpdateSlaPolicy", {"id": id}, timeout, changes=changes, field="sla_policy")
 
 
-class TenantCalendar(Api[W]):
+class TenantCalendar(Api[TransportT]):
     """The tenant's one calendar, for agents."""
 
     METHODS = _METHODS
 
-    @one
-    def get(self, *, timeout: float | None = None) -> Answer[Calendar]:
+    @unary
+    def get(self, *, timeout: float | None = None) -> Unary[Calendar]:
         """The calendar; there is one before anybody sets it."""
-        return self._ask(Calendar, "GetCalendar", {}, timeout, of="calendar")
+        return self._call(Calendar, "GetCalendar", {}, timeout, field="calendar")
 
-    @one
-    def update(self, *, timeout: float | None = None, **changes: Unpack[CalendarChanges]) -> Answer[Calendar]:
+    @unary
+    def update(self, *, timeout: float | None = None, **changes: Unpack[CalendarChanges]) -> Unary[Calendar]:
         """Change some members of the calendar; the clocks that go by it follow within seconds.
 
         Raises ValidationError.
         """
-        return self._ask(Calendar, "UpdateCalendar", {}, timeout, changes=changes, of="calendar")
+        return self._call(Calendar, "UpdateCalendar", {}, timeout, changes=changes, field="calendar")

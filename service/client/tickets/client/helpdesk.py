@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, Required, TypeAlias, TypedDict, TypeVar, Unpack
 
-from tickets.helpdesk.v1 import service_pb2, ticket_pb2
-
-from service.client.api import PAGE_SIZE, Answer, Answers, Api, fresh, many, one
-from service.client.link import W
-from service.client.messages import methods, result
-from service.client.sla import (
+from tickets.client.api import PAGE_SIZE, Api, Stream, Unary, key_or_new, stream, unary
+from tickets.client.messages import methods, result
+from tickets.client.session import TransportT
+from tickets.client.sla import (
     BusinessHours,
     Calendar,
     CalendarChanges,
@@ -30,6 +28,7 @@ from service.client.sla import (
     Type,
     Weekday,
 )
+from tickets.helpdesk.v1 import service_pb2, ticket_pb2
 
 # All that callers may name of the helpdesk API, whichever module has it.
 __all__ = [
@@ -60,7 +59,7 @@ __all__ = [
     "TicketSla",
     "Tickets",
     "Type",
-    "Watched",
+    "WatchResponse",
     "Weekday",
 ]
 
@@ -118,7 +117,7 @@ class Ticket:
 @result(ticket_pb2.Comment)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comment:
-    """What somebody said about a ticket; an `internal` one is for agents alone."""
+    """A comment on a ticket; only agents see an `internal` one."""
 
     id: str
     ticket_id: str
@@ -146,8 +145,8 @@ class TicketEvent:
 
 @result(service_pb2.WatchTicketsResponse)
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Watched:
-    """What a watch tells: an event, or None as a sign of life, and the cursor to go on behind it."""
+class WatchResponse:
+    """One response of a watch: an event, or None as a keep-alive, and the cursor to resume after it."""
 
     event: TicketEvent | None
     cursor: str
@@ -206,7 +205,7 @@ class TicketFilter(TypedDict, total=False):
     sort: Sort | None
 
 
-class Tickets(Api[W]):
+class Tickets(Api[TransportT]):
     """Helpdesk tickets, each by its id or its number.
 
     With `etag` a ticket must be as it was when it had that one; None, as in lists, is no condition.
@@ -214,37 +213,37 @@ class Tickets(Api[W]):
 
     METHODS = methods(service_pb2)
 
-    @many
+    @stream
     def list(
         self, *, page_size: int = PAGE_SIZE, timeout: float | None = None, **filters: Unpack[TicketFilter]
-    ) -> Answers[Ticket]:
+    ) -> Stream[Ticket]:
         """The tickets that the caller may see, newest first unless sorted; `timeout` is that of each page.
 
         Raises ValidationError.
         """
         return self._list(Ticket, "ListTickets", filters, page_size, timeout)
 
-    @one
-    def get(self, id: str, *, include_deleted: bool = False, timeout: float | None = None) -> Answer[Ticket]:
-        """One ticket. Raises NotFoundError, also for a deleted one unless that is asked for."""
-        return self._ask(Ticket, "GetTicket", {"id": id, "include_deleted": include_deleted}, timeout)
+    @unary
+    def get(self, id: str, *, include_deleted: bool = False, timeout: float | None = None) -> Unary[Ticket]:
+        """One ticket. Raises NotFoundError, also for a deleted one without `include_deleted`."""
+        return self._call(Ticket, "GetTicket", {"id": id, "include_deleted": include_deleted}, timeout)
 
-    @one
+    @unary
     def create(
         self, *, idempotency_key: str | None = None, timeout: float | None = None, **ticket: Unpack[NewTicket]
-    ) -> Answer[Ticket]:
-        """Raise a ticket. Raises ValidationError."""
-        key = fresh(idempotency_key)
-        return self._ask(Ticket, "CreateTicket", ticket, timeout, key=key)
+    ) -> Unary[Ticket]:
+        """Create a ticket. Raises ValidationError."""
+        key = key_or_new(idempotency_key)
+        return self._call(Ticket, "CreateTicket", ticket, timeout, key=key)
 
-    @one
+    @unary
     def update(
         self, id: str, *, etag: str | None = None, timeout: float | None = None, **changes: Unpack[TicketChanges]
-    ) -> Answer[Ticket]:
+    ) -> Unary[Ticket]:
         """Change some members of a ticket. Raises NotFoundError, PermissionDeniedError, ValidationError, StaleError."""
-        return self._ask(Ticket, "UpdateTicket", {"id": id, "etag": etag}, timeout, changes=changes)
+        return self._call(Ticket, "UpdateTicket", {"id": id, "etag": etag}, timeout, changes=changes)
 
-    @one
+    @unary
     def close(
         self,
         id: str,
@@ -253,31 +252,31 @@ class Tickets(Api[W]):
         etag: str | None = None,
         idempotency_key: str | None = None,
         timeout: float | None = None,
-    ) -> Answer[Ticket]:
+    ) -> Unary[Ticket]:
         """Close a ticket; a closed one stays as it is.
 
         Raises NotFoundError, PermissionDeniedError, ValidationError, StaleError.
         """
-        members, key = {"id": id, "resolution_note": resolution_note, "etag": etag}, fresh(idempotency_key)
-        return self._ask(Ticket, "CloseTicket", members, timeout, key=key)
+        members, key = {"id": id, "resolution_note": resolution_note, "etag": etag}, key_or_new(idempotency_key)
+        return self._call(Ticket, "CloseTicket", members, timeout, key=key)
 
-    @one
-    def delete(self, id: str, *, etag: str | None = None, timeout: float | None = None) -> Answer[Ticket]:
+    @unary
+    def delete(self, id: str, *, etag: str | None = None, timeout: float | None = None) -> Unary[Ticket]:
         """Delete a ticket, softly; a deleted one stays as it is.
 
         Raises NotFoundError, PermissionDeniedError, StaleError.
         """
-        return self._ask(Ticket, "DeleteTicket", {"id": id, "etag": etag}, timeout)
+        return self._call(Ticket, "DeleteTicket", {"id": id, "etag": etag}, timeout)
 
-    @one
-    def restore(self, id: str, *, etag: str | None = None, timeout: float | None = None) -> Answer[Ticket]:
+    @unary
+    def restore(self, id: str, *, etag: str | None = None, timeout: float | None = None) -> Unary[Ticket]:
         """Restore a deleted ticket; one that is not deleted stays as it is.
 
         Raises NotFoundError, PermissionDeniedError, StaleError.
         """
-        return self._ask(Ticket, "RestoreTicket", {"id": id, "etag": etag}, timeout)
+        return self._call(Ticket, "RestoreTicket", {"id": id, "etag": etag}, timeout)
 
-    @one
+    @unary
     def comment(
         self,
         id: str,
@@ -286,44 +285,44 @@ class Tickets(Api[W]):
         internal: bool = False,
         idempotency_key: str | None = None,
         timeout: float | None = None,
-    ) -> Answer[Comment]:
+    ) -> Unary[Comment]:
         """Comment on a ticket; internally for agents, by agents.
 
         Raises NotFoundError, PermissionDeniedError, ValidationError.
         """
-        members, key = {"id": id, "body": body, "internal": internal}, fresh(idempotency_key)
-        return self._ask(Comment, "CreateComment", members, timeout, key=key, of="comment")
+        members, key = {"id": id, "body": body, "internal": internal}, key_or_new(idempotency_key)
+        return self._call(Comment, "CreateComment", members, timeout, key=key, field="comment")
 
-    @one
-    def edit_comment(self, id: str, comment_id: str, body: str, *, timeout: float | None = None) -> Answer[Comment]:
+    @unary
+    def edit_comment(self, id: str, comment_id: str, body: str, *, timeout: float | None = None) -> Unary[Comment]:
         """Edit a comment of the caller's own. Raises NotFoundError, PermissionDeniedError, ValidationError."""
         members = {"id": id, "comment_id": comment_id, "body": body}
-        return self._ask(Comment, "UpdateComment", members, timeout, of="comment")
+        return self._call(Comment, "UpdateComment", members, timeout, field="comment")
 
-    @many
-    def comments(self, id: str, *, page_size: int = PAGE_SIZE, timeout: float | None = None) -> Answers[Comment]:
+    @stream
+    def comments(self, id: str, *, page_size: int = PAGE_SIZE, timeout: float | None = None) -> Stream[Comment]:
         """A ticket's comments, oldest first; `timeout` is that of each page. Raises NotFoundError."""
-        return self._list(Comment, "ListComments", {"id": id}, page_size, timeout, of="comments")
+        return self._list(Comment, "ListComments", {"id": id}, page_size, timeout, field="comments")
 
-    @many
-    def events(self, id: str, *, page_size: int = PAGE_SIZE, timeout: float | None = None) -> Answers[TicketEvent]:
+    @stream
+    def events(self, id: str, *, page_size: int = PAGE_SIZE, timeout: float | None = None) -> Stream[TicketEvent]:
         """A ticket's history, oldest first, that of a deleted one too; `timeout` is that of each page.
 
         Raises NotFoundError.
         """
-        return self._list(TicketEvent, "ListTicketEvents", {"id": id}, page_size, timeout, of="events")
+        return self._list(TicketEvent, "ListTicketEvents", {"id": id}, page_size, timeout, field="events")
 
-    @one
-    def sla(self, id: str, *, timeout: float | None = None) -> Answer[TicketSla]:
+    @unary
+    def sla(self, id: str, *, timeout: float | None = None) -> Unary[TicketSla]:
         """How a ticket's SLA stands right now: what time counted, was paused and is left. Raises NotFoundError."""
-        return self._ask(TicketSla, "GetTicketSla", {"id": id}, timeout, of="sla")
+        return self._call(TicketSla, "GetTicketSla", {"id": id}, timeout, field="sla")
 
-    @many
-    def watch(self, *, cursor: str | None = None, patience: float = 60.0) -> Answers[Watched]:
-        """Every change of the tickets that the caller may see as it happens, from now on or behind a cursor.
+    @stream
+    def watch(self, *, cursor: str | None = None, patience: float = 60.0) -> Stream[WatchResponse]:
+        """Every change of the tickets that the caller may see as it happens, from now on or after a cursor.
 
-        It tells until it is closed. The first answer comes at once and says where the watch begins. When the service
-        goes away the watch goes on behind the last answer; it raises UnavailableError when that fails for `patience`
+        It lasts until it is closed. The first response comes at once and says where the watch begins. When the service
+        goes away the watch resumes after the last response; it raises UnavailableError when it cannot within `patience`
         seconds.
         """
-        return self._watch(Watched, {"cursor": cursor}, patience)
+        return self._watch(WatchResponse, {"cursor": cursor}, patience)

@@ -1,7 +1,7 @@
-"""How calls travel: over gRPC's blocking channel or over its asynchronous one.
+"""Two transports: over gRPC's blocking channel and over its asynchronous one.
 
-All else is written once, as coroutines over a wire. Nothing a blocking wire does ever waits for an event loop, so its
-coroutines run to their end at the first step, and the caller gets the value instead of an awaitable.
+Everything else is written once, as coroutines over a transport. Nothing that a blocking transport does waits for an
+event loop, so its coroutines finish at the first step, and the caller gets the value instead of an awaitable.
 """
 
 import asyncio
@@ -11,29 +11,28 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 
 import grpc
 from google.protobuf.message import Message
-
-from service.client.messages import Method
+from tickets.client.messages import Method
 
 T = TypeVar("T")
 Metadata: TypeAlias = Sequence[tuple[str, str]]
 
 
-class Wire(Protocol):
-    """One of the two."""
+class Transport(Protocol):
+    """What both transports do."""
 
     async def unary(self, method: Method, message: Message, metadata: Metadata, seconds: float) -> Any:
-        """One call that takes so many seconds at most. Raises grpc.RpcError."""
+        """Make a call with one response, in so many seconds at most. Raises grpc.RpcError."""
 
     def stream(self, method: Method, message: Message, metadata: Metadata) -> AsyncGenerator[Any, None]:
-        """One call that answers with many messages, and is cancelled when it is closed. Raises grpc.RpcError."""
+        """Make a call with a stream of responses; closing the stream cancels the call. Raises grpc.RpcError."""
 
     async def sleep(self, seconds: float) -> None:
         """Wait."""
 
-    def one(self, answer: Coroutine[Any, Any, T]) -> Any:
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> Any:
         """What the caller gets for a coroutine."""
 
-    def each(self, answers: AsyncGenerator[T, None]) -> Any:
+    def iterate(self, generator: AsyncGenerator[T, None]) -> Any:
         """What the caller gets for an asynchronous generator."""
 
 
@@ -44,43 +43,43 @@ class Blocking:
         self._channel = channel
 
     async def unary(self, method: Method, message: Message, metadata: Metadata, seconds: float) -> Any:
-        """As Wire."""
+        """As Transport."""
         return _stub(self._channel.unary_unary, method)(message, metadata=metadata, timeout=seconds)
 
     async def stream(self, method: Method, message: Message, metadata: Metadata) -> AsyncGenerator[Any, None]:
-        """As Wire."""
+        """As Transport."""
         call = _stub(self._channel.unary_stream, method)(message, metadata=metadata)
         try:
-            for answer in call:
-                yield answer
+            for response in call:
+                yield response
         finally:
             call.cancel()
 
     async def sleep(self, seconds: float) -> None:
-        """As Wire."""
+        """As Transport."""
         time.sleep(seconds)  # noqa: ASYNC251 - there is no event loop
 
-    def one(self, answer: Coroutine[Any, Any, T]) -> T:
-        """Run it to its end."""
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run it to its end, and return its value."""
         try:
-            answer.send(None)
+            coroutine.send(None)
         except StopIteration as done:
             value: T = done.value
             return value
-        answer.close()
-        raise RuntimeError("a blocking wire never waits")
+        coroutine.close()
+        raise RuntimeError("a blocking transport never waits")
 
-    def each(self, answers: AsyncGenerator[T, None]) -> Generator[T, None, None]:
-        """Run it from answer to answer."""
+    def iterate(self, generator: AsyncGenerator[T, None]) -> Generator[T, None, None]:
+        """Run it from item to item."""
         try:
             while True:
                 try:
-                    answer = self.one(_next(answers))
+                    item = self.run(_next(generator))
                 except StopAsyncIteration:
                     return
-                yield answer
+                yield item
         finally:
-            self.one(_close(answers))
+            self.run(_close(generator))
 
 
 class Asynchronous:
@@ -90,29 +89,29 @@ class Asynchronous:
         self._channel = channel
 
     async def unary(self, method: Method, message: Message, metadata: Metadata, seconds: float) -> Any:
-        """As Wire."""
+        """As Transport."""
         return await _stub(self._channel.unary_unary, method)(message, metadata=metadata, timeout=seconds)
 
     async def stream(self, method: Method, message: Message, metadata: Metadata) -> AsyncGenerator[Any, None]:
-        """As Wire."""
+        """As Transport."""
         call = _stub(self._channel.unary_stream, method)(message, metadata=metadata)
         try:
-            async for answer in call:
-                yield answer
+            async for response in call:
+                yield response
         finally:
             call.cancel()
 
     async def sleep(self, seconds: float) -> None:
-        """As Wire."""
+        """As Transport."""
         await asyncio.sleep(seconds)
 
-    def one(self, answer: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:
-        """Itself."""
-        return answer
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:
+        """Return it as it is."""
+        return coroutine
 
-    def each(self, answers: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
-        """Itself."""
-        return answers
+    def iterate(self, generator: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
+        """Return it as it is."""
+        return generator
 
 
 def _stub(make: Callable[..., Any], method: Method) -> Any:
@@ -123,9 +122,9 @@ def _stub(make: Callable[..., Any], method: Method) -> Any:
     )
 
 
-async def _next(answers: AsyncGenerator[T, None]) -> T:
-    return await anext(answers)
+async def _next(generator: AsyncGenerator[T, None]) -> T:
+    return await anext(generator)
 
 
-async def _close(answers: AsyncGenerator[T, None]) -> None:
-    await answers.aclose()
+async def _close(generator: AsyncGenerator[T, None]) -> None:
+    await generator.aclose()

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, Required, TypeAlias, TypedDict, Unpack
 
+from tickets.client.api import PAGE_SIZE, Api, Stream, Unary, key_or_new, stream, unary
+from tickets.client.messages import methods, result
+from tickets.client.session import TransportT
 from tickets.handoff.v1 import service_pb2, ticket_pb2
-
-from service.client.api import PAGE_SIZE, Answer, Answers, Api, fresh, many, one
-from service.client.link import W
-from service.client.messages import methods, result
 
 RequestType: TypeAlias = Literal["bug", "feature_request", "clarification_needed", "decision_needed"]
 Status: TypeAlias = Literal["open", "closed"]
@@ -112,8 +111,8 @@ class TicketEvent:
 
 @result(service_pb2.WatchTicketsResponse)
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Watched:
-    """What a watch tells: an event, or None as a sign of life, and the cursor to go on behind it."""
+class WatchResponse:
+    """One response of a watch: an event, or None as a keep-alive, and the cursor to resume after it."""
 
     event: TicketEvent | None
     cursor: str
@@ -122,7 +121,7 @@ class Watched:
 @result(service_pb2.BulkError)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BulkError:
-    """Why one ticket was left as it was: `code` is stable, `error` is for people, `id` is as it was named."""
+    """Why one ticket was not updated: `code` is stable, `error` is for people, `id` is as in the request."""
 
     id: str
     error: str
@@ -132,14 +131,14 @@ class BulkError:
 @result(service_pb2.BulkUpdateTicketsResponse)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BulkResult:
-    """How many tickets are now as asked, and those that are not."""
+    """How many tickets were updated, and why the others were not."""
 
     updated: int
     errors: tuple[BulkError, ...]
 
 
 class Declared(TypedDict, total=False):
-    """Who the caller says that they are, for the events."""
+    """Who the caller declares to be, for the events."""
 
     actor_role: str | None
     actor_id: str | None
@@ -164,7 +163,7 @@ class NewTicket(_Members, total=False):
 
 
 class RoleChange(TypedDict, total=False):
-    """What becomes of one role; what is left out stays, and None clears."""
+    """The changes of one role; what is left out stays, and None clears."""
 
     role: Required[RoleName]
     status: Required[RoleStatus]
@@ -196,7 +195,7 @@ class TicketChanges(_Members, total=False):
 
 
 class BulkOptions(Declared, total=False):
-    """What some bulk changes need."""
+    """Further members of a bulk update, by action."""
 
     stage: Stage | None
     skip_pending_roles: bool
@@ -230,19 +229,19 @@ class ProjectFilter(_Filter, total=False):
     q: str | None
 
 
-class Tickets(Api[W]):
+class Tickets(Api[TransportT]):
     """Handoff tickets."""
 
     METHODS = methods(service_pb2)
 
-    @many
+    @stream
     def list(
         self, *, page_size: int = PAGE_SIZE, timeout: float | None = None, **filters: Unpack[TicketFilter]
-    ) -> Answers[Ticket]:
+    ) -> Stream[Ticket]:
         """The tickets of all the caller's projects, newest first; `timeout` is that of each page."""
         return self._list(Ticket, "ListTickets", filters, page_size, timeout)
 
-    @many
+    @stream
     def list_project(
         self,
         project_id: str,
@@ -250,18 +249,18 @@ class Tickets(Api[W]):
         page_size: int = PAGE_SIZE,
         timeout: float | None = None,
         **filters: Unpack[ProjectFilter],
-    ) -> Answers[Ticket]:
+    ) -> Stream[Ticket]:
         """The tickets of one project, newest first; `timeout` is that of each page. Raises PermissionDeniedError."""
         members = {"project_id": project_id, **filters}
         return self._list(Ticket, "ListProjectTickets", members, page_size, timeout)
 
-    @one
-    def get(self, project_id: str, ticket_id: str, *, timeout: float | None = None) -> Answer[Ticket]:
+    @unary
+    def get(self, project_id: str, ticket_id: str, *, timeout: float | None = None) -> Unary[Ticket]:
         """One ticket. Raises PermissionDeniedError, NotFoundError."""
         members = {"project_id": project_id, "ticket_id": ticket_id}
-        return self._ask(Ticket, "GetTicket", members, timeout)
+        return self._call(Ticket, "GetTicket", members, timeout)
 
-    @one
+    @unary
     def create(
         self,
         project_id: str,
@@ -269,12 +268,12 @@ class Tickets(Api[W]):
         idempotency_key: str | None = None,
         timeout: float | None = None,
         **ticket: Unpack[NewTicket],
-    ) -> Answer[Ticket]:
-        """File a ticket in a project. Raises PermissionDeniedError, ValidationError."""
-        members, key = {"project_id": project_id, **ticket}, fresh(idempotency_key)
-        return self._ask(Ticket, "CreateTicket", members, timeout, key=key)
+    ) -> Unary[Ticket]:
+        """Create a ticket in a project. Raises PermissionDeniedError, ValidationError."""
+        members, key = {"project_id": project_id, **ticket}, key_or_new(idempotency_key)
+        return self._call(Ticket, "CreateTicket", members, timeout, key=key)
 
-    @one
+    @unary
     def update(
         self,
         project_id: str,
@@ -283,16 +282,16 @@ class Tickets(Api[W]):
         idempotency_key: str | None = None,
         timeout: float | None = None,
         **changes: Unpack[TicketChanges],
-    ) -> Answer[Ticket]:
+    ) -> Unary[Ticket]:
         """Change some members of a ticket.
 
         Raises PermissionDeniedError, NotFoundError, ValidationError, ConflictError (`roles_incomplete`,
         `invalid_transition`), StaleError.
         """
-        members, key = {"project_id": project_id, "ticket_id": ticket_id}, fresh(idempotency_key)
-        return self._ask(Ticket, "UpdateTicket", members, timeout, changes=changes, key=key)
+        members, key = {"project_id": project_id, "ticket_id": ticket_id}, key_or_new(idempotency_key)
+        return self._call(Ticket, "UpdateTicket", members, timeout, changes=changes, key=key)
 
-    @one
+    @unary
     def bulk(
         self,
         project_id: str,
@@ -302,13 +301,13 @@ class Tickets(Api[W]):
         idempotency_key: str | None = None,
         timeout: float | None = None,
         **options: Unpack[BulkOptions],
-    ) -> Answer[BulkResult]:
+    ) -> Unary[BulkResult]:
         """Move or close up to a hundred tickets, each on its own. Raises PermissionDeniedError, ValidationError."""
         members = {"project_id": project_id, "action": action, "ticket_ids": ticket_ids, **options}
-        key = fresh(idempotency_key)
-        return self._ask(BulkResult, "BulkUpdateTickets", members, timeout, key=key)
+        key = key_or_new(idempotency_key)
+        return self._call(BulkResult, "BulkUpdateTickets", members, timeout, key=key)
 
-    @one
+    @unary
     def report_deployment(
         self,
         project_id: str,
@@ -320,8 +319,8 @@ class Tickets(Api[W]):
         idempotency_key: str | None = None,
         timeout: float | None = None,
         **declared: Unpack[Declared],
-    ) -> Answer[Ticket]:
-        """Tell what became of a ticket's commit, now or at an instant. Raises PermissionDeniedError, NotFoundError."""
+    ) -> Unary[Ticket]:
+        """Report the outcome of a ticket's commit, now or `at` a time. Raises PermissionDeniedError, NotFoundError."""
         members = {
             "project_id": project_id,
             "ticket_id": ticket_id,
@@ -330,25 +329,25 @@ class Tickets(Api[W]):
             "at": at,
             **declared,
         }
-        key = fresh(idempotency_key)
-        return self._ask(Ticket, "ReportDeployment", members, timeout, key=key)
+        key = key_or_new(idempotency_key)
+        return self._call(Ticket, "ReportDeployment", members, timeout, key=key)
 
-    @many
+    @stream
     def events(
         self, project_id: str, ticket_id: str, *, page_size: int = PAGE_SIZE, timeout: float | None = None
-    ) -> Answers[TicketEvent]:
+    ) -> Stream[TicketEvent]:
         """A ticket's history, oldest first; `timeout` is that of each page.
 
         Raises PermissionDeniedError, NotFoundError.
         """
         members = {"project_id": project_id, "ticket_id": ticket_id}
-        return self._list(TicketEvent, "ListTicketEvents", members, page_size, timeout, of="events")
+        return self._list(TicketEvent, "ListTicketEvents", members, page_size, timeout, field="events")
 
-    @many
-    def watch(self, project_id: str, *, cursor: str | None = None, patience: float = 60.0) -> Answers[Watched]:
-        """Every change of a project's tickets as it happens, from now on or behind a cursor, until it is closed.
+    @stream
+    def watch(self, project_id: str, *, cursor: str | None = None, patience: float = 60.0) -> Stream[WatchResponse]:
+        """Every change of a project's tickets as it happens, from now on or after a cursor, until it is closed.
 
-        The first answer comes at once and says where the watch begins. When the service goes away the watch goes on
-        behind the last answer; it raises UnavailableError when that fails for `patience` seconds.
+        The first response comes at once and says where the watch begins. When the service goes away the watch resumes
+        after the last response; it raises UnavailableError when it cannot within `patience` seconds.
         """
-        return self._watch(Watched, {"project_id": project_id, "cursor": cursor}, patience)
+        return self._watch(WatchResponse, {"project_id": project_id, "cursor": cursor}, patience)

@@ -1,6 +1,8 @@
-"""The client: typed calls of all three APIs, blocking and asynchronous. It imports nothing of the server.
+"""A client for the three ticket APIs over gRPC: every method typed, blocking and asynchronous.
 
 ```python
+from tickets.client import TicketsClient
+
 with TicketsClient("127.0.0.1:50051", token=token) as client:
     ticket = client.helpdesk.tickets.create(title="VPN is down", priority="high")
     for ticket in client.helpdesk.tickets.list():
@@ -8,8 +10,8 @@ with TicketsClient("127.0.0.1:50051", token=token) as client:
 ```
 """
 
-from service.client.client import AsyncTicketsClient, TicketsClient
-from service.client.errors import (
+from tickets.client.client import AsyncTicketsClient, TicketsClient
+from tickets.client.errors import (
     ConflictError,
     DeadlineExceededError,
     Issue,
@@ -22,7 +24,7 @@ from service.client.errors import (
     UnavailableError,
     ValidationError,
 )
-from service.client.link import Retries
+from tickets.client.session import Retries
 
 __all__ = [
     "AsyncTicketsClient",

@@ -5,11 +5,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, Required, TypeAlias, TypedDict, Unpack
 
+from tickets.client.api import PAGE_SIZE, Api, Stream, Unary, key_or_new, stream, unary
+from tickets.client.messages import methods, result
+from tickets.client.session import Request, TransportT
 from tickets.itsm.v1 import service_pb2, ticket_pb2, webhook_pb2
-
-from service.client.api import PAGE_SIZE, Answer, Answers, Api, fresh, many, one
-from service.client.link import Request, W
-from service.client.messages import methods, result, write
 
 Status: TypeAlias = Literal["open", "pending", "resolved", "closed"]
 Priority: TypeAlias = Literal["low", "medium", "high", "urgent"]
@@ -54,8 +53,8 @@ class TicketEvent:
 
 @result(service_pb2.WatchTicketsResponse)
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Watched:
-    """What a watch tells: an event, or None as a sign of life, and the cursor to go on behind it."""
+class WatchResponse:
+    """One response of a watch: an event, or None as a keep-alive, and the cursor to resume after it."""
 
     event: TicketEvent | None
     cursor: str
@@ -64,7 +63,7 @@ class Watched:
 @result(webhook_pb2.Webhook)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Webhook:
-    """An address that is told of events; protos/tickets/itsm/v1/webhook.proto."""
+    """An address that events are sent to; protos/tickets/itsm/v1/webhook.proto."""
 
     id: str
     url: str
@@ -74,7 +73,7 @@ class Webhook:
     failing_since: datetime | None
     created_at: datetime
     updated_at: datetime
-    # Only where it was just made, and in no repr.
+    # Only in the response that made it, and in no repr.
     secret: str | None = field(repr=False)
 
 
@@ -136,121 +135,117 @@ class TicketFilter(TypedDict, total=False):
     end_date: datetime | None
 
 
-class Tickets(Api[W]):
+class Tickets(Api[TransportT]):
     """ITSM tickets."""
 
     METHODS = _METHODS
 
-    @one
+    @unary
     def create(
         self, *, idempotency_key: str | None = None, timeout: float | None = None, **ticket: Unpack[NewTicket]
-    ) -> Answer[Ticket]:
+    ) -> Unary[Ticket]:
         """Create a ticket. Raises ValidationError."""
-        key = fresh(idempotency_key)
-        return self._ask(Ticket, "CreateTicket", ticket, timeout, key=key)
+        key = key_or_new(idempotency_key)
+        return self._call(Ticket, "CreateTicket", ticket, timeout, key=key)
 
-    @one
-    def get(self, ticket_id: str, *, timeout: float | None = None) -> Answer[Ticket]:
+    @unary
+    def get(self, ticket_id: str, *, timeout: float | None = None) -> Unary[Ticket]:
         """One ticket. Raises NotFoundError; ValidationError when `ticket_id` is no UUID."""
-        return self._ask(Ticket, "GetTicket", {"ticket_id": ticket_id}, timeout)
+        return self._call(Ticket, "GetTicket", {"ticket_id": ticket_id}, timeout)
 
-    @many
+    @stream
     def list(
         self, *, page_size: int = PAGE_SIZE, timeout: float | None = None, **filters: Unpack[TicketFilter]
-    ) -> Answers[Ticket]:
+    ) -> Stream[Ticket]:
         """The account's tickets, newest first, each once; `timeout` is that of each page.
 
         Tickets that leave the filter while pages are read can hide others from them.
         """
-        return _each_once(self._list(Ticket, "ListTickets", filters, page_size, timeout))
+        return _without_duplicates(self._list(Ticket, "ListTickets", filters, page_size, timeout))
 
-    @one
+    @unary
     def update(
         self, ticket_id: str, *, timeout: float | None = None, **changes: Unpack[TicketChanges]
-    ) -> Answer[Ticket]:
+    ) -> Unary[Ticket]:
         """Change some members of a ticket. Raises NotFoundError, ValidationError."""
         members = {"ticket_id": ticket_id}
-        return self._ask(Ticket, "UpdateTicket", members, timeout, changes=changes)
+        return self._call(Ticket, "UpdateTicket", members, timeout, changes=changes)
 
-    @many
+    @stream
     def events(
         self, ticket_id: str, *, page_size: int = PAGE_SIZE, timeout: float | None = None
-    ) -> Answers[TicketEvent]:
+    ) -> Stream[TicketEvent]:
         """A ticket's history, oldest first; `timeout` is that of each page. Raises NotFoundError, ValidationError."""
-        return self._list(TicketEvent, "ListTicketEvents", {"ticket_id": ticket_id}, page_size, timeout, of="events")
+        return self._list(TicketEvent, "ListTicketEvents", {"ticket_id": ticket_id}, page_size, timeout, field="events")
 
-    @many
-    def watch(self, *, cursor: str | None = None, patience: float = 60.0) -> Answers[Watched]:
-        """Every change of the account's tickets as it happens, from now on or behind a cursor.
+    @stream
+    def watch(self, *, cursor: str | None = None, patience: float = 60.0) -> Stream[WatchResponse]:
+        """Every change of the account's tickets as it happens, from now on or after a cursor.
 
-        It tells until it is closed. The first answer comes at once and says where the watch begins. When the service
-        goes away the watch goes on behind the last answer; it raises UnavailableError when that fails for `patience`
+        It lasts until it is closed. The first response comes at once and says where the watch begins. When the service
+        goes away the watch resumes after the last response; it raises UnavailableError when it cannot within `patience`
         seconds, and UnauthenticatedError when the key is revoked.
         """
-        return self._watch(Watched, {"cursor": cursor}, patience)
+        return self._watch(WatchResponse, {"cursor": cursor}, patience)
 
 
-class Webhooks(Api[W]):
+class Webhooks(Api[TransportT]):
     """Webhooks of ITSM tickets."""
 
     METHODS = _METHODS
 
-    @one
-    def create(self, *, url: str, events: Sequence[EventType], timeout: float | None = None) -> Answer[Webhook]:
-        """Register a webhook; only this answer has its secret. Raises ValidationError, ConflictError."""
-        return self._ask(Webhook, "CreateWebhook", {"url": url, "events": events}, timeout, of="webhook")
+    @unary
+    def create(self, *, url: str, events: Sequence[EventType], timeout: float | None = None) -> Unary[Webhook]:
+        """Register a webhook; only this response has its secret. Raises ValidationError, ConflictError."""
+        return self._call(Webhook, "CreateWebhook", {"url": url, "events": events}, timeout, field="webhook")
 
-    @many
-    def list(self, *, timeout: float | None = None) -> Answers[Webhook]:
+    @stream
+    def list(self, *, timeout: float | None = None) -> Stream[Webhook]:
         """The account's webhooks, oldest first."""
         return self._items(Webhook, self._request("ListWebhooks", {}, timeout), "webhooks")
 
-    @one
+    @unary
     def update(
         self, webhook_id: str, *, timeout: float | None = None, **changes: Unpack[WebhookChanges]
-    ) -> Answer[Webhook]:
-        """Change some members of a webhook; switched on again, it goes on where it stopped.
+    ) -> Unary[Webhook]:
+        """Change some members of a webhook; switched on again, it resumes where it stopped.
 
         Raises NotFoundError, ValidationError.
         """
         members = {"webhook_id": webhook_id}
-        return self._ask(Webhook, "UpdateWebhook", members, timeout, changes=changes, of="webhook")
+        return self._call(Webhook, "UpdateWebhook", members, timeout, changes=changes, field="webhook")
 
-    @one
-    def delete(self, webhook_id: str, *, timeout: float | None = None) -> Answer[None]:
+    @unary
+    def delete(self, webhook_id: str, *, timeout: float | None = None) -> Unary[None]:
         """Delete a webhook with its queue and its log. Raises NotFoundError."""
-        return self._nothing(self._request("DeleteWebhook", {"webhook_id": webhook_id}, timeout))
+        return self._no_result(self._request("DeleteWebhook", {"webhook_id": webhook_id}, timeout))
 
-    @one
-    def rotate_secret(self, webhook_id: str, *, timeout: float | None = None) -> Answer[Webhook]:
-        """Give a webhook a new secret, which only this answer has. Raises NotFoundError."""
-        return self._ask(Webhook, "RotateWebhookSecret", {"webhook_id": webhook_id}, timeout, of="webhook")
+    @unary
+    def rotate_secret(self, webhook_id: str, *, timeout: float | None = None) -> Unary[Webhook]:
+        """Give a webhook a new secret, which only this response has. Raises NotFoundError."""
+        return self._call(Webhook, "RotateWebhookSecret", {"webhook_id": webhook_id}, timeout, field="webhook")
 
-    @many
-    def deliveries(self, webhook_id: str, *, timeout: float | None = None) -> Answers[WebhookDelivery]:
+    @stream
+    def deliveries(self, webhook_id: str, *, timeout: float | None = None) -> Stream[WebhookDelivery]:
         """The last attempts to deliver, newest first. Raises NotFoundError."""
         request = self._request("ListWebhookDeliveries", {"webhook_id": webhook_id}, timeout)
         return self._items(WebhookDelivery, request, "deliveries")
 
-    @one
-    def replay(self, webhook_id: str, delivery_id: str, *, timeout: float | None = None) -> Answer[WebhookDelivery]:
-        """Have the message of an attempt sent once more. Raises NotFoundError."""
+    @unary
+    def replay(self, webhook_id: str, delivery_id: str, *, timeout: float | None = None) -> Unary[WebhookDelivery]:
+        """Send the message of an attempt once more. Raises NotFoundError."""
         members = {"webhook_id": webhook_id, "delivery_id": delivery_id}
-        return self._ask(WebhookDelivery, "ReplayWebhookDelivery", members, timeout, of="delivery")
+        return self._call(WebhookDelivery, "ReplayWebhookDelivery", members, timeout, field="delivery")
 
-    async def _nothing(self, request: Request) -> None:
-        await self._link.answer(request)
-
-    def _request(self, method: str, members: Mapping[str, object], seconds: float | None) -> Request:
-        asked = self.METHODS[method]
-        return Request(asked, write(asked.request, members), seconds)
+    async def _no_result(self, request: Request) -> None:
+        await self._session.call(request)
 
 
-async def _each_once(newest_first: Answers[Ticket]) -> Answers[Ticket]:
-    """Leave out what was told already: tickets created meanwhile push others onto the next page again."""
+async def _without_duplicates(newest_first: Stream[Ticket]) -> Stream[Ticket]:
+    """Skip tickets that were listed already: those created meanwhile push others onto the next page again."""
     last = None
     async for ticket in newest_first:
-        place = (ticket.created_at, ticket.id)
-        if last is None or place < last:
-            last = place
+        position = (ticket.created_at, ticket.id)
+        if last is None or position < last:
+            last = position
             yield ticket

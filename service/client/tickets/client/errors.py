@@ -1,4 +1,4 @@
-"""What calls raise: one exception for each kind of failure that callers tell apart."""
+"""What calls raise: one exception class for each kind of failure that callers handle differently."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -71,7 +71,7 @@ class StaleError(ConflictError):
 
 
 class RateLimitedError(TicketsError):
-    """The caller is too fast: come back in `retry_after` seconds."""
+    """The caller is too fast: retry in `retry_after` seconds."""
 
 
 class UnavailableError(TicketsError):
@@ -103,14 +103,14 @@ def failure(error: grpc.RpcError) -> TicketsError:
     status: grpc.StatusCode = call.code()
     # gRPC's pairs are no tuples.
     trailing: dict[str, Any] = {name: value for name, value in call.trailing_metadata() or ()}  # noqa: C416
-    said, retry_after = _details(trailing.get("grpc-status-details-bin", b""))
+    detail, retry_after = _details(trailing.get("grpc-status-details-bin", b""))
     word = status.name.lower()
-    reason = said.code or word
+    reason = detail.code or word
     made = _KINDS.get(reason, _KINDS.get(word, TicketsError))(
         reason,
-        said.message or call.details() or word,
+        detail.message or call.details() or word,
         status=status,
-        issues=tuple(Issue(issue.path, issue.message) for issue in said.issues),
+        issues=tuple(Issue(issue.path, issue.message) for issue in detail.issues),
         retry_after=retry_after,
         request_id=trailing.get("x-request-id"),
     )
@@ -119,17 +119,17 @@ def failure(error: grpc.RpcError) -> TicketsError:
 
 
 def _details(raw: bytes) -> tuple[error_pb2.Error, float | None]:
-    """What the service said (empty when nothing), and the seconds to wait."""
-    said, retry = error_pb2.Error(), error_details_pb2.RetryInfo()
+    """The service's own error (empty when there is none), and the seconds to wait."""
+    error, retry = error_pb2.Error(), error_details_pb2.RetryInfo()
     try:
         for packed in status_pb2.Status.FromString(raw).details:
-            for detail in (said, retry):
+            for detail in (error, retry):
                 _unpack(packed, detail)
     except DecodeError:
-        pass  # a proxy's own; the status says enough
+        pass  # not in the service's form, such as a proxy's; the status is enough
     if retry.HasField("retry_delay"):
-        return said, retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9
-    return said, float(said.retry_after) if said.HasField("retry_after") else None
+        return error, retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9
+    return error, float(error.retry_after) if error.HasField("retry_after") else None
 
 
 def _unpack(packed: Any, detail: Message) -> None:

@@ -1,15 +1,12 @@
-"""The two clients: the same calls, blocking and asynchronous."""
+"""The two clients: the same methods, blocking and asynchronous."""
 
 from dataclasses import dataclass
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, Self
 
 import grpc
-
-from service.client import handoff, helpdesk, itsm, sla
-from service.client.link import AsyncCredential, Credential, Link, Retries, W
-from service.client.wire import Asynchronous, Blocking
-
-T = TypeVar("T")
+from tickets.client import handoff, helpdesk, itsm, sla
+from tickets.client.session import AsyncCredential, Credential, Retries, Session, TransportT
+from tickets.client.transport import Asynchronous, Blocking
 
 _TIMEOUT_SECONDS = 10.0
 _RETRIES = Retries()
@@ -17,49 +14,49 @@ _USER_AGENT = "tickets-client"
 _OPTIONS = (
     # A page of large tickets is larger than gRPC's four megabytes.
     ("grpc.max_receive_message_length", -1),
-    # While a channel waits to connect again every attempt fails at once; so it waits no longer than attempts do.
+    # Every attempt fails at once while a channel waits to reconnect, so it waits no longer than attempts do.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 5000),
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Resources(Generic[T]):
-    """What one API has."""
+class Handoff(Generic[TransportT]):
+    """The resources of the handoff API."""
 
-    tickets: T
-
-
-@dataclass(frozen=True, slots=True)
-class Helpdesk(Generic[W]):
-    """What the helpdesk API has."""
-
-    tickets: helpdesk.Tickets[W]
-    sla_policies: sla.SlaPolicies[W]
-    calendar: sla.TenantCalendar[W]
+    tickets: handoff.Tickets[TransportT]
 
 
 @dataclass(frozen=True, slots=True)
-class Itsm(Generic[W]):
-    """What the ITSM API has."""
+class Helpdesk(Generic[TransportT]):
+    """The resources of the helpdesk API."""
 
-    tickets: itsm.Tickets[W]
-    webhooks: itsm.Webhooks[W]
+    tickets: helpdesk.Tickets[TransportT]
+    sla_policies: sla.SlaPolicies[TransportT]
+    calendar: sla.TenantCalendar[TransportT]
 
 
-class _Client(Generic[W]):
-    def __init__(self, link: Link[W]) -> None:
-        self.helpdesk = Helpdesk(helpdesk.Tickets(link), sla.SlaPolicies(link), sla.TenantCalendar(link))
-        self.handoff = Resources(handoff.Tickets(link))
-        self.itsm = Itsm(itsm.Tickets(link), itsm.Webhooks(link))
+@dataclass(frozen=True, slots=True)
+class Itsm(Generic[TransportT]):
+    """The resources of the ITSM API."""
+
+    tickets: itsm.Tickets[TransportT]
+    webhooks: itsm.Webhooks[TransportT]
+
+
+class _Client(Generic[TransportT]):
+    def __init__(self, session: Session[TransportT]) -> None:
+        self.helpdesk = Helpdesk(helpdesk.Tickets(session), sla.SlaPolicies(session), sla.TenantCalendar(session))
+        self.handoff = Handoff(handoff.Tickets(session))
+        self.itsm = Itsm(itsm.Tickets(session), itsm.Webhooks(session))
 
 
 class TicketsClient(_Client[Blocking]):
-    """Calls that return their answers. Threads may share a client.
+    """The blocking client. Threads may share one.
 
-    `target` is an address, or a channel that stays the caller's to close; `secure` and `user_agent` are for an address.
+    `target` is an address, or a channel, which the caller closes; `secure` and `user_agent` are for an address.
     Helpdesk and handoff calls need the `token`, a JWT, and ITSM calls the `api_key`; either may be a function that
-    gives a fresh one. `timeout` is in seconds, for each call that brings none, all its attempts together.
+    returns a fresh one. `timeout` is in seconds, for all attempts of a call that has no timeout of its own.
     """
 
     def __init__(
@@ -75,10 +72,10 @@ class TicketsClient(_Client[Blocking]):
     ) -> None:
         self._is_owner = isinstance(target, str)
         self._channel: grpc.Channel = _open(grpc, target, secure, user_agent) if isinstance(target, str) else target
-        super().__init__(Link(Blocking(self._channel), token, api_key, timeout, retries))
+        super().__init__(Session(Blocking(self._channel), token, api_key, timeout, retries))
 
     def close(self) -> None:
-        """Close the client's own channel; calls under way are cancelled."""
+        """Close the client's own channel; calls in flight are cancelled."""
         if self._is_owner:
             self._channel.close()
 
@@ -90,9 +87,9 @@ class TicketsClient(_Client[Blocking]):
 
 
 class AsyncTicketsClient(_Client[Asynchronous]):
-    """The same calls as coroutines and asynchronous generators. It is used in the event loop that it is made in.
+    """The asynchronous client: methods are coroutines and asynchronous generators, in the event loop it is made in.
 
-    Everything is as with TicketsClient; what gives a fresh token or key may be a coroutine function.
+    Everything else is as in TicketsClient; the function that returns a fresh token or key may be a coroutine function.
     """
 
     def __init__(
@@ -110,10 +107,10 @@ class AsyncTicketsClient(_Client[Asynchronous]):
         self._channel: grpc.aio.Channel = (
             _open(grpc.aio, target, secure, user_agent) if isinstance(target, str) else target
         )
-        super().__init__(Link(Asynchronous(self._channel), token, api_key, timeout, retries))
+        super().__init__(Session(Asynchronous(self._channel), token, api_key, timeout, retries))
 
     async def close(self) -> None:
-        """Close the client's own channel; calls under way are cancelled."""
+        """Close the client's own channel; calls in flight are cancelled."""
         if self._is_owner:
             await self._channel.close()
 
@@ -125,7 +122,7 @@ class AsyncTicketsClient(_Client[Asynchronous]):
 
 
 def _open(grpc_: Any, target: str, secure: bool | grpc.ChannelCredentials, user_agent: str) -> Any:
-    """A channel of one kind: `grpc` and `grpc.aio` open theirs alike."""
+    """A channel of `grpc` or of `grpc.aio`: both open theirs alike."""
     options = (*_OPTIONS, ("grpc.primary_user_agent", user_agent))
     if secure is False:
         return grpc_.insecure_channel(target, options)

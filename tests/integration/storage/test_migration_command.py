@@ -1,0 +1,40 @@
+"""`make migration`: the next revision is what the declared tables have and the schema has not."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import psycopg
+import pytest
+from support.provider_lab import own_database
+
+from service import migrations
+
+VERSIONS = Path(migrations.__file__).parent / "versions"
+
+
+def test_the_next_revision_is_numbered_and_makes_the_schema_what_the_tables_are(
+    database_url: str, tmp_path: Path
+) -> None:
+    versions = tmp_path / "versions"
+    shutil.copytree(VERSIONS, versions, ignore=shutil.ignore_patterns("__pycache__"))
+    newest = max(path.name[:4] for path in versions.glob("*.py"))
+    with own_database(database_url) as url:
+        with psycopg.connect(url) as connection:
+            connection.execute("ALTER TABLE itsm_tickets DROP COLUMN requester_email")
+        path = migrations.revise(url, "An address to reply to", versions)
+    assert path == versions / f"{int(newest) + 1:04}_an_address_to_reply_to.py"
+    text = path.read_text()
+    assert f"down_revision = '{newest}'" in text
+    upgrade, downgrade = text.split("def downgrade")
+    assert re.findall(r"op\.(\w+)\('(\w+)'", upgrade) == [("add_column", "itsm_tickets")]
+    assert re.findall(r"op\.(\w+)\('(\w+)', '(\w+)'", downgrade) == [("drop_column", "itsm_tickets", "requester_email")]
+
+
+@pytest.mark.parametrize("words", [[], [" "]])
+def test_it_needs_to_know_what_changes(words: list[str]) -> None:
+    command = [sys.executable, "-m", "service.migrations", *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, 'Say what changes: make migration m="What changes"\n')
