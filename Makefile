@@ -72,7 +72,7 @@ gen: $(READY) ## protos → gen/, never edited by hand
 	for stubs in $(GEN)/python/tickets/*/; do touch "$$stubs/py.typed"; done
 
 migration: $(READY) ## make migration m="What changes": the next one, with what the tables have and the schema has not
-	$(BIN)/python -m service.migrations "$(m)"
+	$(BIN)/python -m service.local.migration "$(m)"
 	$(BIN)/ruff check --quiet --fix-only service/migrations/versions && $(BIN)/ruff format --quiet service/migrations/versions
 
 .venv/ready: pyproject.toml service/client/pyproject.toml deploy/requirements.lock

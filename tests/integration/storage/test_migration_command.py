@@ -35,6 +35,6 @@ def test_the_next_revision_is_numbered_and_makes_the_schema_what_the_tables_are(
 
 @pytest.mark.parametrize("words", [[], [" "]])
 def test_it_needs_to_know_what_changes(words: list[str]) -> None:
-    command = [sys.executable, "-m", "service.migrations", *words]
+    command = [sys.executable, "-m", "service.local.migration", *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (1, 'Say what changes: make migration m="What changes"\n')
