@@ -53,12 +53,12 @@ _REQUIRED = ("subject", "description", "email", "status", "priority")
 
 
 class Freshservice(Server):
-    """A desk. `tickets` is all that it has."""
+    """A desk, with all of its tickets."""
 
     def __init__(self) -> None:
         super().__init__(self._take)
         self.tickets: list[dict[str, Any]] = []
-        # A search knows a ticket only minutes later; the list knows it at once.
+        # A search finds a ticket only minutes later; the list has it at once.
         self.is_indexed = True
 
     def _take(self, request: Request) -> Response:
@@ -108,14 +108,14 @@ class Freshservice(Server):
         if asked is None or "include" in request.query:
             words = [{"field": "query", "message": "Given query is invalid", "code": "invalid_value"}]
             return Response(400, {"description": "Validation failed", "errors": words})
-        # As a search may: what begins so.
+        # As loose as a search may be: tags with the same beginning.
         found = [one for one in self.tickets if any(tag.startswith(asked[1][:8]) for tag in one["tags"])]
         shown = [_shown(request, ticket) for ticket in found] if self.is_indexed else []
         return Response(200, {"tickets": shown, "total": len(shown)})
 
 
 def _shown(request: Request, ticket: Mapping[str, Any]) -> dict[str, Any]:
-    """A ticket without what is told only to who asks to include it."""
+    """A ticket without the members that are shown only on request."""
     hidden = {"email"} if request.query.get("include") == "tags" else {"email", "tags"}
     return {name: value for name, value in ticket.items() if name not in hidden}
 

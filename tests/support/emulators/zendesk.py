@@ -48,7 +48,7 @@ _MEMBERS: Mapping[str, Check] = {
 
 
 class Zendesk(Server):
-    """A desk. `tickets` is all that it has."""
+    """A desk, with all of its tickets."""
 
     def __init__(self) -> None:
         super().__init__(self._take)
@@ -108,7 +108,7 @@ class Zendesk(Server):
         return Response(200, {"ticket": _shown(ticket)})
 
     def _list(self, request: Request) -> Response:
-        # As loosely as a list may: letters of any case, several with commas between.
+        # As loose as a list may be: letters of any case, several ids separated by commas.
         wanted = request.query.get("external_id", "").lower().split(",")
         found = [_shown(one) for one in self.tickets if (one["external_id"] or "").lower() in wanted]
         return Response(200, {"tickets": found, "count": len(found), "next_page": None, "previous_page": None})
