@@ -171,7 +171,7 @@ class ListWebhooks(Command):
 
 
 class WebhookNamed(Command):
-    """What is asked of one webhook: DELETE, POST …/rotate-secret, GET …/deliveries."""
+    """DELETE of one webhook, POST …/rotate-secret, GET …/deliveries."""
 
     path: WebhookPath
 

@@ -88,7 +88,7 @@ class Freshservice:
 
 
 def _tag(key: str) -> str:
-    # Freshworks' tags are at most 32 characters long, a UUID is longer; and a search may take it for five words.
+    # Tags have at most 32 characters and a UUID has more; and a search may split it into five words.
     return hashlib.sha256(key.encode()).hexdigest()[:32]
 
 

@@ -35,8 +35,8 @@ def _refused(status: int, *messages: str, **fields: str) -> RefusedError:
 
 
 def _refused_by_desk(status: int, message: str) -> RefusedError:
-    words = {"errorMessage": message, "i18nErrorMessage": {"i18nKey": "sd.error", "parameters": []}}
-    return RefusedError(Response(status, words))
+    body = {"errorMessage": message, "i18nErrorMessage": {"i18nKey": "sd.error", "parameters": []}}
+    return RefusedError(Response(status, body))
 
 
 class Jira(Server):
@@ -184,8 +184,8 @@ def _checked(fields: Any) -> dict[str, Any]:
     if not isinstance(fields, dict):
         raise _refused(400, fields="must be an object")
     for name in set(fields) - {"summary", "description", "priority", "reporter", REFERENCE_FIELD}:
-        words = f"Field '{name}' cannot be set. It is not on the appropriate screen, or unknown."
-        raise _refused(400, **{name: words})
+        message = f"Field '{name}' cannot be set. It is not on the appropriate screen, or unknown."
+        raise _refused(400, **{name: message})
     summary = fields.get("summary", "-")
     if not summary.strip():
         raise _refused(400, summary="You must specify a summary of the issue.")
@@ -194,8 +194,8 @@ def _checked(fields: Any) -> dict[str, Any]:
     if len(summary) > 255:
         raise _refused(400, summary="Summary must be less than 255 characters.")
     if len(fields.get("description", "")) > 32767:
-        words = "The entered text is too long. It exceeds the allowed limit of 32,767 characters."
-        raise _refused(400, description=words)
+        message = "The entered text is too long. It exceeds the allowed limit of 32,767 characters."
+        raise _refused(400, description=message)
     if "priority" in fields and fields["priority"] not in [{"name": name} for name in PRIORITIES]:
         raise _refused(400, priority="The priority selected is invalid.")
     return fields

@@ -119,8 +119,8 @@ class ServiceNow(Server):
         incident = {**old, **{name: text[: _LENGTHS.get(name, len(text))] for name, text in body.items()}}
         demanded = ("short_description", *_DEMANDED.get(incident["state"], ()))
         if missing := [name for name in demanded if not incident.get(name)]:
-            words = f"Data Policy Exception: \n\tThe following fields are mandatory: {', '.join(missing)}"
-            raise _refused(403, "Operation Failed", words)
+            message = f"Data Policy Exception: \n\tThe following fields are mandatory: {', '.join(missing)}"
+            raise _refused(403, "Operation Failed", message)
         if incident.get("caller_id") and incident["caller_id"] not in [one["sys_id"] for one in self.users]:
             raise _refused(400, "Invalid reference", "caller_id")
         return incident | {"priority": _MATRIX[incident["impact"] + incident["urgency"]]}

@@ -1,4 +1,4 @@
-"""What a call to a provider comes to, and what its end tells the breaker."""
+"""The outcome of a call to a provider, and what it means to the breaker."""
 
 import asyncio
 import math
