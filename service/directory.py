@@ -1,4 +1,4 @@
-"""Who exists: accounts and their API keys, projects and their members, tenants. Every dialect leans on these tables."""
+"""Accounts with their API keys, projects with their members, and tenants: the tables that every dialect shares."""
 
 from typing import Literal, get_args
 
@@ -22,6 +22,14 @@ from sqlalchemy import (
     text,
 )
 
+from service.storage.scope import Scope, scoped_by
+
+# What the caller's own values are: of an API key, of a user in the projects they are a member of, of a tenant's token.
+ACCOUNT = Scope("account_id", "live", "key_id")
+MEMBER = Scope("user_id")
+TENANT = Scope("tenant_id")
+TENANT_AND_APP = Scope("tenant_id", "app_id")
+
 MemberRole = Literal["viewer", "member", "triager", "owner"]
 RoleName = Literal["frontend", "backend", "design", "devops", "qa", "test", "other"]
 KeyScope = Literal["tickets:read", "tickets:write", "webhooks:manage"]
@@ -38,19 +46,19 @@ METADATA = MetaData(
 
 
 def one_of(column: str, vocabulary: object) -> CheckConstraint:
-    """The constraint that a column holds a word of a vocabulary, given as its Literal."""
-    words = ", ".join(f"'{word}'" for word in get_args(vocabulary))
-    return CheckConstraint(f"{column} IN ({words})", name=column)
+    """The constraint that a column holds a value of a vocabulary, given as its Literal."""
+    values = ", ".join(f"'{value}'" for value in get_args(vocabulary))
+    return CheckConstraint(f"{column} IN ({values})", name=column)
 
 
 def all_of(column: str, vocabulary: object) -> CheckConstraint:
-    """The constraint that an array column holds nothing but words of a vocabulary, given as its Literal."""
-    words = ", ".join(f"'{word}'::text" for word in get_args(vocabulary))
-    return CheckConstraint(f"{column} <@ ARRAY[{words}]", name=column)
+    """The constraint that an array column holds only values of a vocabulary, given as its Literal."""
+    values = ", ".join(f"'{value}'::text" for value in get_args(vocabulary))
+    return CheckConstraint(f"{column} <@ ARRAY[{values}]", name=column)
 
 
 def created_at() -> Column[object]:
-    """When the row was written: the database's clock, microseconds."""
+    """When the row was written, by the database's clock, in microseconds."""
     return Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now())
 
 
@@ -60,6 +68,7 @@ accounts = Table(
     Column("id", Uuid, primary_key=True, server_default=func.gen_random_uuid()),
     Column("name", Text, nullable=False),
     created_at(),
+    info=scoped_by(id="account_id"),
 )
 
 NO_ACCOUNT = {"error": ("not_found", "Account not found")}
@@ -69,7 +78,7 @@ api_keys = Table(
     METADATA,
     Column("id", Uuid, primary_key=True, server_default=func.gen_random_uuid()),
     Column("account_id", Uuid, nullable=False),
-    # SHA-256 of the key: the key itself is stored nowhere.
+    # SHA-256 of the key, which itself is not stored.
     Column("key_hash", LargeBinary, nullable=False),
     Column("live", Boolean, nullable=False),
     Column("scopes", ARRAY(Text), nullable=False),
@@ -79,8 +88,9 @@ api_keys = Table(
     UniqueConstraint("key_hash"),
     ForeignKeyConstraint(["account_id"], ["accounts.id"], info=NO_ACCOUNT),
     all_of("scopes", KeyScope),
+    info=scoped_by(id="key_id", gives={"account_id": "account_id", "live": "live"}),
 )
-# Of a key that is good.
+# Whether a key is valid: neither revoked nor expired.
 KEY_HOLDS = and_(
     api_keys.c.revoked_at.is_(None), or_(api_keys.c.expires_at.is_(None), api_keys.c.expires_at > func.now())
 )
@@ -94,13 +104,14 @@ projects = Table(
     Column("slug", Text, nullable=False),
     Column("backend_repo", Text),
     Column("frontend_repo", Text),
-    # `owner/name`: where the issues are that mirror tickets.
+    # `owner/name`, the repository whose issues mirror tickets.
     Column("github_repo", Text),
     Column("default_roles", ARRAY(Text), nullable=False, server_default=text("ARRAY['backend']")),
     created_at(),
-    UniqueConstraint("slug", info={"error": ("already_exists", "A project with this slug exists already")}),
+    UniqueConstraint("slug", info={"error": ("already_exists", "A project with this slug already exists")}),
     ForeignKeyConstraint(["account_id"], ["accounts.id"], info=NO_ACCOUNT),
     all_of("default_roles", RoleName),
+    info=scoped_by(id="project_id"),
 )
 
 project_members = Table(
@@ -113,6 +124,7 @@ project_members = Table(
     PrimaryKeyConstraint("user_id", "project_id"),
     ForeignKeyConstraint(["project_id"], ["projects.id"], info={"error": ("not_found", "Project not found")}),
     one_of("role", MemberRole),
+    info=scoped_by("user_id", gives={"project_id": "project_id"}),
 )
 
 tenants = Table(
@@ -121,5 +133,6 @@ tenants = Table(
     Column("id", Text),
     Column("name", Text, nullable=False),
     created_at(),
-    PrimaryKeyConstraint("id", info={"error": ("already_exists", "A tenant with this id exists already")}),
+    PrimaryKeyConstraint("id", info={"error": ("already_exists", "A tenant with this id already exists")}),
+    info=scoped_by(id="tenant_id"),
 )

@@ -50,6 +50,7 @@ from sqlalchemy import (
 from service.directory import METADATA
 from service.operation import Call
 from service.storage.database import Xid8
+from service.storage.scope import scoped_by
 
 _NOTHING = cast(literal("{}", Text), JSON)
 _THIS_TRANSACTION = text("pg_current_xact_id()")
@@ -77,10 +78,16 @@ def next_version(tickets: FromClause) -> dict[str, ColumnElement[Any]]:
     }
 
 
-def event_table(name: str, *scope: Column[Any], ticket_id: Column[Any], own: Sequence[Column[Any]] = ()) -> Table:
+def event_table(
+    name: str,
+    *scope: Column[Any],
+    ticket_id: Column[Any],
+    own: Sequence[Column[Any]] = (),
+    narrower: Sequence[str] = (),
+) -> Table:
     """The events of one dialect's tickets, keyed by the dialect's scope columns first.
 
-    `own` are columns that no other dialect has.
+    `own` are columns that no other dialect has, `narrower` those of them that a scope may have too.
     """
     names = [column.name for column in scope]
     return Table(
@@ -104,6 +111,7 @@ def event_table(name: str, *scope: Column[Any], ticket_id: Column[Any], own: Seq
         Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
         PrimaryKeyConstraint(*names, "transaction_id", "id"),
         Index(None, *names, ticket_id.name, "version", unique=True),
+        info=scoped_by(*names, narrower=narrower),
     )
 
 

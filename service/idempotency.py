@@ -41,7 +41,8 @@ from service.directory import METADATA
 from service.errors import TicketError
 from service.operation import Call, View
 from service.storage.database import Connection, ConstraintViolationError
-from service.storage.statement import Row, Statement, some_rows
+from service.storage.scope import EVERYONE, Scope, scoped_by
+from service.storage.statement import Row, Statement, mine, some_rows
 
 _ATTEMPTS = 3
 
@@ -57,12 +58,12 @@ idempotency_keys = Table(
     Column("expires_at", DateTime(timezone=True), nullable=False, server_default=text("now() + interval '1 hour'")),
     PrimaryKeyConstraint("scope", "key"),
     Index(None, "expires_at"),
+    info=scoped_by(scope="idempotency_scope"),
 )
 
-_KEY = (
-    idempotency_keys.c.scope == bindparam("idempotency_scope", type_=Text),
-    idempotency_keys.c.key == bindparam("idempotency_key", type_=Text),
-)
+# Whose key it is; every scope has that.
+_KEYS = Scope()
+_KEY = mine(idempotency_keys, key=bindparam("idempotency_key", type_=Text))
 
 
 class Creation(NamedTuple):
@@ -73,7 +74,7 @@ class Creation(NamedTuple):
     replay: Statement
 
 
-def creation(created: CTE, *others: CTE) -> Creation:
+def creation(created: CTE, *others: CTE, scope: Scope) -> Creation:
     """The statements that create what `created` returns, together with the `others` it depends on."""
     answer: Select[Any] = select(created)
     store_key = (
@@ -103,7 +104,9 @@ def creation(created: CTE, *others: CTE) -> Creation:
         .add_cte(expire)
     )
     return Creation(
-        Statement(answer.add_cte(*others)), Statement(answer.add_cte(*others, store_key)), Statement(replay)
+        Statement(answer.add_cte(*others), scope=scope),
+        Statement(answer.add_cte(*others, store_key), scope=scope),
+        Statement(replay, scope=scope),
     )
 
 
@@ -123,20 +126,25 @@ _CLAIM = Statement(
             "expires_at": _claim.excluded.expires_at,
         },
         where=idempotency_keys.c.expires_at <= func.now(),
-    ).returning(literal_column("1").label("one"))
+    ).returning(literal_column("1").label("one")),
+    scope=_KEYS,
 )
-_STORED_ANSWER = Statement(select(idempotency_keys.c.request_hash, idempotency_keys.c.response).where(*_KEY))
+_STORED_ANSWER = Statement(
+    select(idempotency_keys.c.request_hash, idempotency_keys.c.response).where(*_KEY), scope=_KEYS
+)
 _STORE_ANSWER = Statement(
     update(idempotency_keys)
     .where(*_KEY)
     .values(response=bindparam("response", type_=JSON))
-    .returning(literal_column("1").label("one"))
+    .returning(literal_column("1").label("one")),
+    scope=_KEYS,
 )
 
 _PURGE = Statement(
     delete(idempotency_keys)
     .where(some_rows(idempotency_keys, 10_000, "expires_at <= now()"))
-    .returning(literal_column("1").label("one"))
+    .returning(literal_column("1").label("one")),
+    scope=EVERYONE("the background forgets everybody's old keys"),
 )
 
 

@@ -8,6 +8,7 @@ from sqlalchemy import CTE, BigInteger, Column, FromClause, Table, Text, literal
 from sqlalchemy.dialects.postgresql import insert
 
 from service.directory import METADATA
+from service.storage.scope import shared
 
 # One row per scope, such as `helpdesk:{tenant}`. Its lock, held to the commit, is what puts numbers in commit order.
 counters = Table(
@@ -15,6 +16,7 @@ counters = Table(
     METADATA,
     Column("scope", Text, primary_key=True),
     Column("last_number", BigInteger, nullable=False),
+    info=shared("the next number is taken of a row, and nothing else is read of it"),
 )
 
 

@@ -1,7 +1,7 @@
 """HTTP to addresses that callers chose: never to this host, its network or its cloud's metadata.
 
-A name is resolved here, every address it has is looked at, and the connection goes to the very address that was looked
-at, so that a name cannot answer otherwise a moment later. No redirect is followed and no proxy is asked.
+A name is resolved here, all of its addresses are checked, and the connection goes to the very address that was checked,
+so that the name cannot resolve to another a moment later. No redirect is followed and no proxy is used.
 """
 
 import asyncio
@@ -22,32 +22,32 @@ from service.settings import Settings
 
 _RESOLVE_SECONDS = 3.0
 _CHECK_SECONDS = 4.0
-# To one of a host's addresses.
+# For each of a host's addresses.
 _CONNECT_SECONDS = 5.0
-# What an answer says beside its status is read only so that its connection can be used again.
+# The body of an answer is read only so that its connection can be used again.
 _MAX_BYTES = 64 * 1024
 _DRAIN_SECONDS = 1.0
 _IDLE_SECONDS = 15.0
-# Of all that comes behind a request: heads without end would keep the process busy.
-_MOST_READ = 2 * _MAX_BYTES
+# Of all that comes after a request: headers without end would keep the process busy.
+_MAX_READ = 2 * _MAX_BYTES
 _READ_AT_ONCE = 16 * 1024
 
 _PORTS = {"http": 80, "https": 443}
 _USER_AGENT = b"tickets-webhooks"
-# Public by number and yet not for callers: the IETF's own with Oracle's metadata, relays from 6to4, Azure's host.
+# Public by number and still refused: the IETF's own, where Oracle's metadata is, relays from 6to4, Azure's host.
 _REFUSED_V4 = tuple(map(ip_network, ("192.0.0.0/24", "192.88.99.0/24", "168.63.129.16/32")))
-# All that is routed; what stands for IPv4 (mapped, NAT64) lies outside of it.
+# All that is routed; addresses that stand for IPv4 (mapped, NAT64) are outside of it.
 _ROUTED_V6 = ip_network("2000::/3")
-# And within it Teredo and other assignments of the IETF, 6to4, documentation.
+# Refused within it: Teredo and other assignments of the IETF, 6to4, documentation.
 _REFUSED_V6 = tuple(map(ip_network, ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")))
 
 
 class UnreachableError(Exception):
-    """There is no answer: why, in words for whoever chose the address."""
+    """There is no answer; the message says why, to the caller who chose the address."""
 
 
 class RefusedError(UnreachableError):
-    """The address is none that may be called."""
+    """The address must not be called."""
 
 
 class Answer(NamedTuple):
@@ -64,7 +64,7 @@ class Outbound:
         self._allows_private = settings.allow_private_targets
         self._backend = _Backend(allows_private=settings.allow_private_targets)
         self._pool = httpcore.AsyncConnectionPool(
-            # What the environment says is for operators' own addresses, not for callers'.
+            # The environment's certificates are for operators' own addresses, not for callers'.
             ssl_context=create_ssl_context(trust_env=False),
             max_connections=None,
             max_keepalive_connections=20,
@@ -73,20 +73,20 @@ class Outbound:
         )
 
     async def close(self) -> None:
-        """Give back the connections."""
+        """Close the connections."""
         await self._pool.aclose()
         await self._backend.close()
 
     async def check(self, url: str) -> None:
-        """Raise UnreachableError for an address that would be refused, or that does not exist, as of now."""
-        host, port = self._place(url)
+        """Raise UnreachableError for an address that would be refused now, or that does not exist."""
+        host, port = self._host_and_port(url)
         if not self._allows_private:
             async with _within(_CHECK_SECONDS):
                 await self._backend.addresses(host, port)
 
     async def post(self, url: str, headers: Mapping[str, str], body: bytes, seconds: float) -> Answer:
-        """Post a JSON body; the answer is there once its headers are. Raises UnreachableError."""
-        self._place(url)
+        """Post a JSON body and return once the answer's headers are there. Raises UnreachableError."""
+        self._host_and_port(url)
         # With the brackets of an IPv6 address.
         sent = [(b"host", urlsplit(url).netloc.encode()), (b"user-agent", _USER_AGENT)]
         sent += [(b"content-type", b"application/json")]
@@ -96,21 +96,21 @@ class Outbound:
                 stream = self._pool.stream("POST", url, headers=sent, content=body)
                 response = await stack.enter_async_context(stream)
             given = {name.lower(): value for name, value in response.headers}
-            # However the rest comes, it has answered.
+            # Whatever becomes of the body, the receiver has answered.
             with suppress(TimeoutError, httpcore.NetworkError, httpcore.ProtocolError, ssl.SSLError):
                 await _drain(response)
             return Answer(response.status, given.get(b"retry-after", b"").decode("latin-1") or None)
 
-    def _place(self, url: str) -> tuple[str, int]:
+    def _host_and_port(self, url: str) -> tuple[str, int]:
         try:
             parts = urlsplit(url)
             scheme, host, port = parts.scheme, parts.hostname, parts.port
         except ValueError:
-            raise RefusedError("it is no web address") from None
+            raise RefusedError("it is not a web address") from None
         if scheme not in _PORTS or not host:
-            raise RefusedError("it is no web address")
+            raise RefusedError("it is not a web address")
         if scheme != "https" and not self._allows_private:
-            raise RefusedError("it is no https address")
+            raise RefusedError("it is not an https address")
         return host, port or _PORTS[scheme]
 
 
@@ -125,7 +125,7 @@ async def _drain(response: httpcore.Response) -> None:
 
 @asynccontextmanager
 async def _within(seconds: float) -> AsyncIterator[None]:
-    """Everything that keeps an answer from coming, as UnreachableError."""
+    """Raise UnreachableError for everything that keeps an answer from coming."""
     try:
         async with asyncio.timeout(seconds):
             yield
@@ -134,11 +134,11 @@ async def _within(seconds: float) -> AsyncIterator[None]:
     except (httpcore.ConnectError, httpcore.ConnectTimeout, ssl.SSLError) as error:
         raise UnreachableError(f"no connection: {error}"[:200]) from error
     except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException) as error:
-        raise UnreachableError("the connection broke off") from error
+        raise UnreachableError("the connection was lost") from error
 
 
 def is_public(address: IPv4Address | IPv6Address) -> bool:
-    """Whether an address is somewhere on the Internet, and not a way round to where it is not."""
+    """Whether an address is on the public Internet, and no detour to an address that is not."""
     if not address.is_global or address.is_multicast or address.is_reserved:
         return False
     if isinstance(address, IPv4Address):
@@ -147,7 +147,7 @@ def is_public(address: IPv4Address | IPv6Address) -> bool:
 
 
 class _Bounded(httpcore.AsyncNetworkStream):
-    """A connection that breaks off when too much comes behind what was sent last."""
+    """A connection that fails when too much comes after what was sent last."""
 
     def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
         self._stream = stream
@@ -155,11 +155,11 @@ class _Bounded(httpcore.AsyncNetworkStream):
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109 - as the interface has it
         """Read some."""
-        came = await self._stream.read(min(max_bytes, _READ_AT_ONCE), timeout)
-        self._read += len(came)
-        if self._read > _MOST_READ:
+        data = await self._stream.read(min(max_bytes, _READ_AT_ONCE), timeout)
+        self._read += len(data)
+        if self._read > _MAX_READ:
             raise httpcore.ReadError("its answer is too long")
-        return came
+        return data
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109 - as the interface has it
         """Write all of it."""
@@ -185,27 +185,27 @@ class _Bounded(httpcore.AsyncNetworkStream):
 
 
 class _Backend(httpcore.AsyncNetworkBackend):
-    """Connects to what it has resolved and looked at itself."""
+    """Connects to addresses that it has resolved and checked itself."""
 
     def __init__(self, *, allows_private: bool) -> None:
         self._allows_private = allows_private
         self._network = httpcore.AnyIOBackend()
-        # The system's own would hold a thread for each name whose servers hang.
+        # The system's resolver would hold a thread for each name whose servers do not answer.
         self._resolver = aiodns.DNSResolver()
 
     async def close(self) -> None:
-        """Look up nothing more."""
+        """Stop looking up names."""
         await self._resolver.close()
 
     async def addresses(self, host: str, port: int) -> list[str]:
-        """The addresses of a host. Raises UnreachableError: there is none, or one of them is not for callers."""
+        """The addresses of a host. Raises UnreachableError: there is none, or one of them is refused."""
         try:
             async with asyncio.timeout(_RESOLVE_SECONDS):
                 found = await _resolve(self._resolver, host, port)
         except (DNSError, UnicodeError, TimeoutError):
             raise UnreachableError("its host has no address") from None
         if not self._allows_private and not all(is_public(ip_address(address)) for address in found):
-            # Which one it is, is nobody's business.
+            # Without the address: a caller must not learn what names of this network resolve to.
             raise RefusedError("its host is not on the public Internet")
         return found
 
@@ -217,7 +217,7 @@ class _Backend(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        """A connection to the first address that takes it; the caller's TLS is still to the name."""
+        """A connection to the first address that accepts it; TLS still verifies the name."""
         failure: Exception = UnreachableError("its host has no address")
         for address in await self.addresses(host, port):
             try:
@@ -229,7 +229,7 @@ class _Backend(httpcore.AsyncNetworkBackend):
 
     async def connect_unix_socket(self, *_: Any, **__: Any) -> httpcore.AsyncNetworkStream:
         """Never."""
-        raise RefusedError("it is no web address")
+        raise RefusedError("it is not a web address")
 
     async def sleep(self, seconds: float) -> None:
         """Wait."""
@@ -238,7 +238,7 @@ class _Backend(httpcore.AsyncNetworkBackend):
 
 async def _resolve(resolver: aiodns.DNSResolver, host: str, port: int) -> list[str]:
     with suppress(OSError):
-        # A number is no name, however it is written (short, octal, hexadecimal).
+        # A number needs no resolver, however it is written (short, octal, hexadecimal).
         return [socket.inet_ntoa(socket.inet_aton(host))]
     found = await resolver.getaddrinfo(host, port=port, type=socket.SOCK_STREAM)
     # Each once, in the resolver's order.

@@ -50,7 +50,8 @@ class Settings(BaseSettings):
     allow_private_targets: Annotated[
         bool,
         Field(
-            description="Allow plain http for webhooks and providers, and webhooks at private addresses: for development."
+            description="Allow plain http for webhooks and providers, and private addresses for webhooks: only for"
+            " development."
         ),
     ] = False
     delivery_pause_seconds: Annotated[

@@ -21,6 +21,7 @@ from service.errors import TicketError
 from service.fields import Command
 from service.operation import Call, Dependencies, View, validated, view_of
 from service.storage.database import Database
+from service.storage.scope import EVERYONE
 from service.storage.statement import Row, Statement
 
 _POLL_SECONDS = 0.25
@@ -63,7 +64,12 @@ class EventFeed:
     def __init__(self, database: Database, table: Table, max_watches: int) -> None:
         """`max_watches` is how many may watch at once."""
         self.database = database
-        self._scopes_with_events = Statement(events.scopes_with_events(table))
+        self._scopes_with_events = Statement(
+            events.scopes_with_events(table),
+            scope=EVERYONE(
+                "each process looks for the events of all its watchers at once, and finds only where there are some"
+            ),
+        )
         self._max_watches = max_watches
         self._subscriptions: dict[Any, set[asyncio.Event]] = {}
         self._horizon: int | None = None

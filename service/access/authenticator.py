@@ -16,6 +16,7 @@ from service.errors import TicketError
 from service.providers.tables import links
 from service.settings import Settings
 from service.storage.database import Database
+from service.storage.scope import EVERYONE
 from service.storage.statement import Statement
 
 _ALGORITHMS = ("RS256", "ES256")
@@ -38,7 +39,8 @@ _FIND_KEY = Statement(
     ).where(
         api_keys.c.key_hash == bindparam("key_hash", type_=LargeBinary),
         KEY_HOLDS,
-    )
+    ),
+    scope=EVERYONE("who calls is not known before the key is found, and its hash is what only its owner can have made"),
 )
 
 

@@ -1,1 +1,1 @@
-"""What operators do: accounts, API keys, projects, members, tenants."""
+"""The operations of operators: accounts, API keys, projects, members, tenants, links to providers."""

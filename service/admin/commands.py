@@ -1,4 +1,4 @@
-"""What operators may ask for: every bound and default."""
+"""The commands of operators: every bound and default of their input."""
 
 from typing import Annotated
 
@@ -15,23 +15,23 @@ from service.providers.tables import DeliveryState
 Name = Annotated[str, StringConstraints(min_length=1, max_length=255), without_nul]
 Slug = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?$")]
 _OWNER, _REPO = "[A-Za-z0-9][A-Za-z0-9-]{0,38}", "[A-Za-z0-9_-][A-Za-z0-9._-]{0,98}"
-# A name of dots alone would be no name in the address of an issue.
+# Not only dots: such a name would be a relative path in the URL of an issue.
 GithubRepo = Annotated[str, Field(pattern=rf"^{_OWNER}/(\.?{_REPO}|[A-Za-z0-9_-][A-Za-z0-9._-]{{99}})$")]
 
 
 def _reachable(url: str) -> str:
-    """The address, if there can be a connection to it."""
+    """The URL, if it has a host and a port that can be connected to."""
     try:
         parts = httpx.URL(url)
         can_be_called = bool(parts.host) and 0 < (parts.port or 1) < 65536
-    except (httpx.InvalidURL, ValueError):  # an international name that is none is a ValueError
+    except (httpx.InvalidURL, ValueError):  # a bad international name is a ValueError
         can_be_called = False
     if not can_be_called:
-        raise PydanticCustomError("url_parsing", "Input should be an address that can be called")
+        raise PydanticCustomError("url_parsing", "Input should be a URL with a valid host and port")
     return url
 
 
-# Without user, path, query or fragment: what follows is the vendor's.
+# Without user, path, query or fragment: each vendor's code appends its own paths.
 ProviderUrl = Annotated[
     str, Field(max_length=255, pattern=r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?/?$"), AfterValidator(_reachable)
 ]
@@ -54,13 +54,13 @@ class NewApiKey(Section):
 
 
 class ApiKeyId(Section):
-    """An API key that exists."""
+    """Which API key."""
 
     api_key_id: Uuid
 
 
 class NewProject(Section):
-    """A project; without an account it gets one of its own name."""
+    """A project. Without an account one is created with the project's name."""
 
     name: Name
     slug: Slug
@@ -72,13 +72,13 @@ class NewProject(Section):
 
 
 class ProjectId(Section):
-    """A project that exists."""
+    """Which project."""
 
     project_id: Uuid
 
 
 class ProjectChanges(Section):
-    """What changes of a project; null clears what may be None."""
+    """The changes of a project; null clears the members that may be None."""
 
     name: Name = ""
     backend_repo: Name | None = None
@@ -96,7 +96,7 @@ class NewMember(Section):
 
 
 class MemberId(Section):
-    """A membership that may exist."""
+    """Which membership."""
 
     project_id: Uuid
     user_id: Uuid
@@ -120,13 +120,13 @@ class NewLink(Section):
 
 
 class AccountId(Section):
-    """An account that may have a link."""
+    """Which account."""
 
     account_id: Uuid
 
 
 class DeliveryFilter(Section):
-    """Which deliveries are listed."""
+    """Which deliveries to list."""
 
     account_id: Uuid | None = None
     state: DeliveryState | None = None
@@ -135,7 +135,7 @@ class DeliveryFilter(Section):
 
 
 class DeliveryId(Section):
-    """A delivery that may be there."""
+    """Which delivery."""
 
     delivery_id: Uuid
 

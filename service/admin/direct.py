@@ -1,4 +1,4 @@
-"""Operators' operations, run straight on the database: what the command and the demo data do."""
+"""Operators' operations run directly on the database, for the `tickets admin` command and the demo data."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +13,7 @@ from service.vault import Vault
 
 
 async def run_as_operator(settings: Settings, operation: Operation[Any], body: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Run an operator's operation straight on the database. Raises TicketError."""
+    """Run an operator's operation on a database of these settings. Raises TicketError."""
     database = Database(settings, METADATA)
     await database.open()
     try:
@@ -27,6 +27,6 @@ async def run_as_operator(settings: Settings, operation: Operation[Any], body: M
 async def as_operator(
     dependencies: Dependencies, operation: Operation[Any], body: Mapping[str, Any]
 ) -> Mapping[str, Any]:
-    """The same on a database that is open."""
+    """Run an operator's operation on a database that is open. Raises TicketError."""
     call = Call(("tickets.admin.v1", "command"), str(uuid4()), None, Caller("tickets admin", frozenset()))
     return await operation(dependencies, call, {"path": body, "query": body, "body": body})

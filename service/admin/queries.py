@@ -1,4 +1,4 @@
-"""Every SQL statement of the operators. They stand above all scopes, so none of these has one."""
+"""Every SQL statement of the operators, who see all accounts and projects."""
 
 from functools import lru_cache
 
@@ -7,27 +7,32 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 
 from service.directory import accounts, api_keys, project_members, projects, tenants
 from service.providers.tables import deliveries, links
-from service.storage.statement import Statement, bound
+from service.storage.scope import EVERYONE
+from service.storage.statement import Statement, bound, mine
 
+_OPERATORS = EVERYONE("operators stand above all scopes")
 _SETTINGS = ("backend_repo", "frontend_repo", "github_repo", "default_roles")
 
-CREATE_ACCOUNT = Statement(insert(accounts).values(bound(accounts, "name")).returning(accounts))
+CREATE_ACCOUNT = Statement(insert(accounts).values(bound(accounts, "name")).returning(accounts), scope=_OPERATORS)
 
 CREATE_API_KEY = Statement(
     insert(api_keys)
     .values(bound(api_keys, "account_id", "key_hash", "live", "scopes", "expires_at"))
-    .returning(api_keys)
+    .returning(api_keys),
+    scope=_OPERATORS,
 )
 
 REVOKE_API_KEY = Statement(
     update(api_keys)
     .where(api_keys.c.id == bindparam("api_key_id", type_=api_keys.c.id.type))
     .values(revoked_at=func.coalesce(api_keys.c.revoked_at, func.now()))
-    .returning(api_keys)
+    .returning(api_keys),
+    scope=_OPERATORS,
 )
 
 CREATE_PROJECT = Statement(
-    insert(projects).values(bound(projects, "account_id", "name", "slug", *_SETTINGS)).returning(projects)
+    insert(projects).values(bound(projects, "account_id", "name", "slug", *_SETTINGS)).returning(projects),
+    scope=_OPERATORS,
 )
 
 _new_account = insert(accounts).values(bound(accounts, "name")).returning(accounts.c.id).cte("account")
@@ -39,19 +44,21 @@ CREATE_PROJECT_WITH_ACCOUNT = Statement(
             "account_id": select(_new_account.c.id).scalar_subquery(),
         }
     )
-    .returning(projects)
+    .returning(projects),
+    scope=_OPERATORS,
 )
 
 
 @lru_cache(maxsize=32)
 def update_project(changed: frozenset[str]) -> Statement:
-    """The statement that changes these settings of a project."""
+    """Changes these settings of a project."""
     return Statement(
         update(projects)
         .where(projects.c.id == bindparam("project_id", type_=projects.c.id.type))
-        # An update must set something.
+        # The name as it is, because an UPDATE must set something.
         .values({"name": projects.c.name, **bound(projects, *sorted(changed))})
-        .returning(projects)
+        .returning(projects),
+        scope=_OPERATORS,
     )
 
 
@@ -60,17 +67,19 @@ REMOVE_MEMBER = Statement(
     .where(
         *(project_members.c[name] == value for name, value in bound(project_members, "project_id", "user_id").items())
     )
-    .returning(project_members.c.user_id)
+    .returning(project_members.c.user_id),
+    scope=_OPERATORS,
 )
 
 _member = upsert(project_members).values(bound(project_members, "project_id", "user_id", "role"))
 ADD_MEMBER = Statement(
     _member.on_conflict_do_update(
         index_elements=["user_id", "project_id"], set_={"role": _member.excluded.role}
-    ).returning(project_members)
+    ).returning(project_members),
+    scope=_OPERATORS,
 )
 
-CREATE_TENANT = Statement(insert(tenants).values(bound(tenants, "id", "name")).returning(tenants))
+CREATE_TENANT = Statement(insert(tenants).values(bound(tenants, "id", "name")).returning(tenants), scope=_OPERATORS)
 
 _link = upsert(links).values(bound(links, "account_id", "provider", "url", "credential", "options"))
 LINK_PROVIDER = Statement(
@@ -78,21 +87,23 @@ LINK_PROVIDER = Statement(
         index_elements=["account_id"],
         set_={name: _link.excluded[name] for name in ("provider", "url", "credential", "options")}
         | {"updated_at": func.now()},
-    ).returning(links)
+    ).returning(links),
+    scope=_OPERATORS,
 )
 UNLINK_PROVIDER = Statement(
-    delete(links).where(links.c.account_id == bound(links, "account_id")["account_id"]).returning(links.c.account_id)
+    delete(links).where(*mine(links)).returning(links.c.account_id),
+    scope=_OPERATORS,
 )
 
 
 @lru_cache(maxsize=8)
 def list_deliveries(by: frozenset[str], *, after: bool) -> Statement:
-    """`rows` deliveries of all accounts that have the values given for the columns `by`, the oldest first."""
+    """The first `rows` deliveries of all accounts whose columns `by` have the values given, the oldest first."""
     conditions = [deliveries.c[name] == value for name, value in bound(deliveries, *sorted(by)).items()]
     if after:
         conditions.append(deliveries.c.id > bindparam("after_id", type_=deliveries.c.id.type))
     page = select(deliveries).where(*conditions).order_by(deliveries.c.id)
-    return Statement(page.limit(bindparam("rows", type_=Integer)))
+    return Statement(page.limit(bindparam("rows", type_=Integer)), scope=_OPERATORS)
 
 
 REQUEUE_DELIVERY = Statement(
@@ -104,5 +115,6 @@ REQUEUE_DELIVERY = Statement(
         next_attempt_at=func.now(),
         is_requeued=or_(deliveries.c.is_requeued, deliveries.c.state == "dead"),
     )
-    .returning(deliveries)
+    .returning(deliveries),
+    scope=_OPERATORS,
 )

@@ -1,4 +1,4 @@
-"""tickets admin: what operators do."""
+"""tickets admin: the operations of operators."""
 
 import sys
 from pathlib import Path
@@ -13,7 +13,7 @@ from service.cli.console import DATA_DIR, DataDir, fail, print_json, run, settin
 from service.operation import Operation
 from service.transport import logs
 
-operators = typer.Typer(no_args_is_help=True, help="What operators do. Each command prints one JSON object.")
+operators = typer.Typer(no_args_is_help=True, help="Operations of operators. Each command prints one JSON object.")
 
 
 @operators.command()
@@ -25,12 +25,12 @@ def create_account(name: Annotated[str, typer.Option()] = "Account", data_dir: D
 @operators.command()
 def create_api_key(
     account: Annotated[str, typer.Option(help="The account's id.")],
-    scopes: Annotated[str, typer.Option(help="Comma separated, such as `tickets:read,tickets:write`.")],
-    test: Annotated[bool, typer.Option("--test", help="A test key: separate data.")] = False,
-    expires: Annotated[str | None, typer.Option(help="RFC 3339; never when absent.")] = None,
+    scopes: Annotated[str, typer.Option(help="Comma-separated, such as `tickets:read,tickets:write`.")],
+    test: Annotated[bool, typer.Option("--test", help="A test key, with separate data.")] = False,
+    expires: Annotated[str | None, typer.Option(help="RFC 3339; the key never expires when absent.")] = None,
     data_dir: DataDir = DATA_DIR,
 ) -> None:
-    """Create an API key. It is shown this once."""
+    """Create an API key. It is shown only once."""
     _operate(data_dir, admin.create_api_key, account_id=account, scopes=_split(scopes), test=test, expires_at=expires)
 
 
@@ -45,12 +45,12 @@ def revoke_api_key(
 @operators.command()
 def create_project(
     name: Annotated[str, typer.Option()],
-    slug: Annotated[str, typer.Option(help="Lower-case letters, digits, hyphens; unique.")],
+    slug: Annotated[str, typer.Option(help="Lower-case letters, digits and hyphens; unique.")],
     account: Annotated[str | None, typer.Option(help="The account's id; a new account when absent.")] = None,
     backend_repo: Annotated[str | None, typer.Option()] = None,
     frontend_repo: Annotated[str | None, typer.Option()] = None,
     github_repo: Annotated[str | None, typer.Option(help="owner/name.")] = None,
-    default_roles: Annotated[str, typer.Option(help="Comma separated.")] = "backend",
+    default_roles: Annotated[str, typer.Option(help="Comma-separated.")] = "backend",
     data_dir: DataDir = DATA_DIR,
 ) -> None:
     """Create a project for handoff tickets."""
@@ -71,13 +71,13 @@ def create_project(
 def update_project(
     project: Annotated[str, typer.Option(help="The project's id.")],
     name: Annotated[str | None, typer.Option()] = None,
-    backend_repo: Annotated[str | None, typer.Option(help="Empty: it has none.")] = None,
-    frontend_repo: Annotated[str | None, typer.Option(help="Empty: it has none.")] = None,
-    github_repo: Annotated[str | None, typer.Option(help="owner/name; empty: it has none.")] = None,
-    default_roles: Annotated[str | None, typer.Option(help="Comma separated.")] = None,
+    backend_repo: Annotated[str | None, typer.Option(help="Empty clears it.")] = None,
+    frontend_repo: Annotated[str | None, typer.Option(help="Empty clears it.")] = None,
+    github_repo: Annotated[str | None, typer.Option(help="owner/name; empty clears it.")] = None,
+    default_roles: Annotated[str | None, typer.Option(help="Comma-separated.")] = None,
     data_dir: DataDir = DATA_DIR,
 ) -> None:
-    """Change a project's settings: those that are given."""
+    """Change the given settings of a project."""
     repos = {"backend_repo": backend_repo, "frontend_repo": frontend_repo, "github_repo": github_repo}
     given: dict[str, Any] = {option: repo or None for option, repo in repos.items() if repo is not None}
     if name is not None:
@@ -113,14 +113,14 @@ def link_provider(
     account: Annotated[str, typer.Option(help="The account's id.")],
     provider: Annotated[str, typer.Option(help="freshservice, zendesk, servicenow or jira.")],
     url: Annotated[str, typer.Option(help="Such as https://example.freshservice.com.")],
-    options: Annotated[str, typer.Option(help="JSON: what the vendor needs to know beside.")] = "{}",
+    options: Annotated[str, typer.Option(help="A JSON object with the vendor's own options.")] = "{}",
     data_dir: DataDir = DATA_DIR,
 ) -> None:
     """Link an account to its external ITSM provider. The credential is read from standard input."""
     try:
         given = jsontext.parse(options.encode())
     except ValueError:
-        fail("--options is no JSON")
+        fail("--options is not valid JSON")
     credential = sys.stdin.readline().strip()
     _operate(
         data_dir,
@@ -143,18 +143,18 @@ def unlink_provider(
 
 @operators.command()
 def deliveries(
-    account: Annotated[str | None, typer.Option(help="Those of one account.")] = None,
+    account: Annotated[str | None, typer.Option(help="Only this account's.")] = None,
     state: Annotated[str | None, typer.Option(help="queued or dead.")] = None,
-    requeue: Annotated[str | None, typer.Option(help="The id of one that shall be tried again now.")] = None,
-    cursor: Annotated[str | None, typer.Option(help="next_cursor of the page before.")] = None,
+    requeue: Annotated[str | None, typer.Option(help="The id of a delivery to retry now.")] = None,
+    cursor: Annotated[str | None, typer.Option(help="next_cursor of the previous page.")] = None,
     data_dir: DataDir = DATA_DIR,
 ) -> None:
-    """List what is on its way to providers, or have one of them tried again."""
+    """List the deliveries to providers, or have one of them retried."""
     if requeue is not None:
         _operate(data_dir, admin.requeue_delivery, delivery_id=requeue)
         return
     given = {"account_id": account, "state": state, "cursor": cursor}
-    _operate(data_dir, admin.list_deliveries, limit=100, **{name: word for name, word in given.items() if word})
+    _operate(data_dir, admin.list_deliveries, limit=100, **{name: text for name, text in given.items() if text})
 
 
 @operators.command()
@@ -168,10 +168,10 @@ def create_tenant(
 
 
 def _operate(data_dir: Path, operation: Operation[Any], **body: Any) -> None:
-    # What the pool would say of every attempt to connect, the command says once.
+    # The command reports a failure to connect once; the pool would warn at each attempt.
     logs.configure("error")
     view = run(run_as_operator(settings_of(data_dir), operation, body))
-    # {"account": {…}} prints as the account; what stands beside it (a new key) goes with it.
+    # {"account": {…}} prints as the account, with the members beside it (a new key) added.
     resource: Any = next(iter(view.values()), {})
     if isinstance(resource, list):
         print_json(view)
@@ -179,5 +179,5 @@ def _operate(data_dir: Path, operation: Operation[Any], **body: Any) -> None:
     print_json({**resource, **{name: value for name, value in view.items() if value is not resource}})
 
 
-def _split(words: str) -> list[str]:
-    return [word.strip() for word in words.split(",") if word.strip()]
+def _split(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]

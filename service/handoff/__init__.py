@@ -1,1 +1,1 @@
-"""Handoff tickets: work that the roles of a project's team hand to each other (contracts/handoff.md)."""
+"""Handoff tickets: work that the roles of a project's team pass to each other (contracts/handoff.md)."""

@@ -1,30 +1,28 @@
-"""The use cases that change a handoff ticket, and who may change what."""
+"""The use cases that change handoff tickets."""
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, NamedTuple, TypeVar, cast
 from uuid import UUID
 
 from service import events, idempotency, jsontext
 from service.errors import TicketError, invalid
-from service.handoff import lifecycle as life
-from service.handoff import lookup, queries, views
+from service.handoff import change_queries, lifecycle, lookup, queries, rights, views
 from service.handoff.commands import BulkUpdateTickets, Declared, ReportDeployment, UpdateTicket
-from service.jsontext import JsonText
 from service.operation import Call, View, operation
 from service.storage.database import Connection
 from service.storage.statement import Row
 
-_DEPLOY = "handoff:deploy"
-_CLOCKS_DIFFER = timedelta(minutes=5)
-# What a PATCH may change, beside what anybody may who works.
-_BY_TRIAGE = {"milestone_id", "roles", "github_issue_number"}
-_BY_AUTHOR = set(life.PLAIN) - _BY_TRIAGE
+# How far a caller's clock may be ahead of ours.
+_MAX_CLOCK_SKEW = timedelta(minutes=5)
+
+A = TypeVar("A", bound=View)
 
 
 @operation(UpdateTicket)
-async def update_ticket(connection: Connection, call: Call, command: UpdateTicket) -> View:
-    """Change a ticket: its texts, its place on the board, its roles, its milestone."""
+async def update_ticket(connection: Connection, call: Call, command: UpdateTicket) -> views.TicketAnswer:
+    """Change a ticket: its texts, its stage, its roles, its milestone."""
     path, body = command.path, command.body
     given = {name: getattr(body, name) for name in body.model_fields_set}
     if body.role_status is not None:
@@ -32,9 +30,10 @@ async def update_ticket(connection: Connection, call: Call, command: UpdateTicke
         if body.role_status.assignee_user_id is not None:
             given["role_status"]["assignee_user_id"] = str(body.role_status.assignee_user_id)
 
-    async def act(connection: Connection) -> View:
+    async def act(connection: Connection) -> views.TicketAnswer:
         ticket = await _locked(connection, call, path.project_id, path.ticket_id)
-        _require_rights(call, ticket, given.keys())
+        is_author = ticket["reported_by_user_id"] == lookup.user_id(call)
+        rights.require_right_to_change(given.keys(), ticket["member_role"], is_author=is_author)
         if "updated_at" in given and given["updated_at"] != ticket["updated_at"]:
             raise TicketError("stale")
         change = _changed(ticket, given)
@@ -47,29 +46,29 @@ async def update_ticket(connection: Connection, call: Call, command: UpdateTicke
 
 
 @operation(BulkUpdateTickets)
-async def bulk_update_tickets(connection: Connection, call: Call, command: BulkUpdateTickets) -> View:
-    """Move or close tickets, each on its own: those that cannot be are told."""
+async def bulk_update_tickets(connection: Connection, call: Call, command: BulkUpdateTickets) -> views.BulkAnswer:
+    """Move or close tickets, each on its own, and report those that could not be."""
     project_id, body = command.path.project_id, command.body
     if (body.action == "move") != (body.stage is not None):
-        raise invalid("body", "stage", "A move needs a stage, and a close has none", "missing", body.stage)
+        raise invalid("body", "stage", "A move requires a stage, a close takes none", "missing", body.stage)
     stage = body.stage or "live"
     given: dict[str, Any] = {"stage": stage, "work_started_note": body.work_started_note}
     if stage == "live":
         given |= {name: getattr(body, name) for name in ("resolution_note", "resolution_type", "skip_pending_roles")}
     elif stage == "in_progress" and body.work_started_note is None:
-        raise invalid("body", "work_started_note", "Moving to in_progress needs a note", "missing")
+        raise lifecycle.note_required()
 
-    async def act(connection: Connection) -> View:
+    async def act(connection: Connection) -> views.BulkAnswer:
         find = await _locked_tickets(connection, call, project_id, body.ticket_ids)
-        # By id: one that is named twice is changed once.
-        changes, errors = dict[UUID, _Change](), list[View]()
-        for name in dict.fromkeys(body.ticket_ids):
+        # By id: a ticket that is named twice is changed once.
+        changes, errors = dict[UUID, _Change](), list[views.BulkError]()
+        for ticket_id in dict.fromkeys(body.ticket_ids):
             try:
-                ticket = find(name)
-                # What is closed keeps its resolution.
+                ticket = find(ticket_id)
+                # A ticket that is closed already keeps its resolution.
                 change = _changed(ticket, {"stage": "live"} if ticket["stage"] == stage == "live" else given)
             except TicketError as error:
-                errors.append({"id": name, "error": error.message, "code": error.reason})
+                errors.append({"id": ticket_id, "error": error.message, "code": error.reason})
             else:
                 changes[change.before["id"]] = change
         await _write(connection, call, project_id, body, list(changes.values()))
@@ -79,15 +78,16 @@ async def bulk_update_tickets(connection: Connection, call: Call, command: BulkU
 
 
 @operation(ReportDeployment)
-async def report_deployment(connection: Connection, call: Call, command: ReportDeployment) -> View:
-    """Tell what became of a ticket's commit, once for each commit and outcome."""
+async def report_deployment(connection: Connection, call: Call, command: ReportDeployment) -> views.TicketAnswer:
+    """Record what became of a ticket's commit, once for each commit and outcome."""
     path, body = command.path, command.body
+    require = partial(rights.require_deployer, scopes=call.caller.scopes)
 
-    async def act(connection: Connection) -> View:
+    async def act(connection: Connection) -> views.TicketAnswer:
         ticket = await _locked(connection, call, path.project_id, path.ticket_id)
-        _require_deployer(call, ticket)
+        require(ticket["member_role"])
         happened_at = body.at or ticket["at"]
-        if happened_at > ticket["at"] + _CLOCKS_DIFFER:
+        if happened_at > ticket["at"] + _MAX_CLOCK_SKEW:
             raise invalid("body", "at", "Input should not be in the future", value=body.at)
         report = {
             "user_id": lookup.user_id(call),
@@ -97,25 +97,15 @@ async def report_deployment(connection: Connection, call: Call, command: ReportD
             "outcome": body.outcome,
             "happened_at": happened_at,
         }
-        if await connection.one(queries.REPORT, report) is None:
+        if await connection.one(change_queries.REPORT, report) is None:
             return {"ticket": views.ticket(ticket)}
-        after = life.deployed(ticket, body.merge_sha, body.outcome, happened_at, ticket["at"])
-        change = _Change(ticket, after, life.told(ticket, after))
-        # With it the report would be undone.
+        after = lifecycle.deployed(ticket, body.merge_sha, body.outcome, happened_at, ticket["at"])
+        change = _Change(ticket, after, lifecycle.diff(ticket, after))
+        # Not committed here: a failure of the write must undo the report as well.
         await _write(connection, call, path.project_id, body, [change], commit=False)
         return {"ticket": views.ticket(after)}
 
-    return await _once(connection, call, path.project_id, [path.ticket_id], act, _require_deployer)
-
-
-def _require_worker(call: Call, member: Row) -> None:
-    if member["member_role"] not in queries.WORKERS:
-        raise TicketError("forbidden", "You may not change tickets of this project")
-
-
-def _require_deployer(call: Call, member: Row) -> None:
-    if member["member_role"] not in views.TRIAGE and _DEPLOY not in call.caller.scopes:
-        raise TicketError("forbidden", f"Only triagers, owners and tokens with scope {_DEPLOY} report deployments")
+    return await _once(connection, call, path.project_id, [path.ticket_id], act, require)
 
 
 async def _once(
@@ -123,33 +113,38 @@ async def _once(
     call: Call,
     project_id: UUID,
     subject: Sequence[str],
-    act: Callable[[Connection], Awaitable[View]],
-    require: Callable[[Call, Row], None] = _require_worker,
-) -> View:
-    """What the act answers, once for each idempotency key, to who may still act."""
+    act: Callable[[Connection], Awaitable[A]],
+    require: Callable[[str], None] = rights.require_worker,
+) -> A:
+    """The answer of `act`, once for each idempotency key.
+
+    `require` checks the member's role before a stored answer is given: the caller may have lost the right to it.
+    """
 
     async def admit(connection: Connection) -> None:
         member = {"user_id": lookup.user_id(call), "project_id": project_id}
         row = await connection.one(queries.MEMBERSHIP, member)
         if row is None:
-            raise lookup.no_project()
-        require(call, row)
+            raise rights.not_a_member()
+        require(row["member_role"])
 
-    return await idempotency.replay_or_run(connection, call, lookup.key_scope(call, project_id), subject, act, admit)
+    answer = await idempotency.replay_or_run(connection, call, lookup.key_scope(call, project_id), subject, act, admit)
+    # A stored answer is the same JSON; its ids and instants are text.
+    return cast(A, answer)
 
 
 class _Change(NamedTuple):
-    """A locked ticket as it was and as it becomes, and what its event tells."""
+    """A locked ticket before and after a change, and the `changes` of its event."""
 
     before: Row
     after: Row
-    told: View
+    diff: Row
 
 
 def _changed(ticket: Row, given: Mapping[str, Any]) -> _Change:
-    """What a change makes of a ticket. Raises TicketError as `life.changed`."""
-    after = life.changed(ticket, given, ticket["at"])
-    return _Change(ticket, after, life.told(ticket, after, given.get("work_started_note")))
+    """A ticket and what a change makes of it. Raises TicketError as `lifecycle.changed`."""
+    after = lifecycle.changed(ticket, given, ticket["at"])
+    return _Change(ticket, after, lifecycle.diff(ticket, after, given.get("work_started_note")))
 
 
 async def _write(
@@ -162,97 +157,78 @@ async def _write(
     *,
     commit: bool = True,
 ) -> None:
-    """Write the changes and their events, and commit if it is the `last` write.
+    """Write the changes with their events; `commit` ends the transaction with them.
 
-    What changes nothing is not written and leaves no event.
+    A change that leaves its ticket as it was is not written and has no event.
     """
-    tickets, roles, removed = [], list[View](), list[str]()
-    for before, after, told in changes:
+    tickets, roles, removed = [], list[Row](), list[str]()
+    for before, after, diff in changes:
         if before == after:
             continue
-        new = {name: after[name] for name in queries.CHANGEABLE if name in before and after[name] != before[name]}
-        event = {"kind": life.kind(before, after), "changes": told, "agent_origin": agent_origin}
-        tickets.append({"id": after["id"], "changed": list(new), **new, **event})
-        was = list(enumerate(before["roles"]))
+        names = [name for name in change_queries.CHANGEABLE if name in before and after[name] != before[name]]
+        new = {name: after[name] for name in names}
+        event = {"kind": lifecycle.event_type(before, after), "changes": diff, "agent_origin": agent_origin}
+        tickets.append({"id": after["id"], "changed": names, **new, **event})
+        roles_before = list(enumerate(before["roles"]))
         roles += [
             {**role, "ticket_id": after["id"], "position": position + 1}
             for position, role in enumerate(after["roles"])
-            if (position, role) not in was
+            if (position, role) not in roles_before
         ]
-        stay = {role["id"] for role in after["roles"]}
-        removed += [role["id"] for role in before["roles"] if role["id"] not in stay]
+        kept = {role["id"] for role in after["roles"]}
+        removed += [role["id"] for role in before["roles"] if role["id"] not in kept]
     if not tickets:
         return
     parameters = {
         "user_id": lookup.user_id(call),
         "project_id": project_id,
-        "tickets": _json(tickets),
-        "roles": _json(roles),
+        "tickets": jsontext.text(tickets),
+        "roles": jsontext.text(roles),
         "removed_roles": removed,
         "actor_role": declared.actor_role or call.caller.actor_role,
         "actor_id": declared.actor_id,
         **events.actor_of(call),
     }
-    if len(await connection.all(queries.WRITE, parameters, commit=commit)) < len(tickets):
-        raise lookup.no_project()  # the membership ended meanwhile, and nothing was written
-
-
-def _json(value: Any) -> JsonText:
-    return jsontext.text(value)
+    if len(await connection.all(change_queries.WRITE, parameters, commit=commit)) < len(tickets):
+        raise rights.not_a_member()  # the membership ended meanwhile, and nothing was written
 
 
 async def _locked(connection: Connection, call: Call, project_id: UUID, ticket_id: str) -> Row:
-    """The ticket as it is until the transaction ends. Raises TicketError `forbidden`, `not_found`."""
-    named = lookup.which(ticket_id)
-    parameters = {"user_id": lookup.user_id(call), "project_id": project_id, named.by: named.key}
-    rows = await connection.all(queries.read_tickets(named.by), parameters, lock=queries.lock_tickets(named.by))
-    return lookup.found(rows, named)
+    """The ticket, locked until the transaction ends. Raises TicketError `forbidden`, `not_found`."""
+    ref = lookup.parse_ticket_ref(ticket_id)
+    parameters = lookup.parameters(call, project_id, ref)
+    lock = change_queries.lock_tickets(ref.by)
+    return lookup.one_ticket(await connection.all(queries.read_tickets(ref.by), parameters, lock=lock), ref)
 
 
 async def _locked_tickets(
-    connection: Connection, call: Call, project_id: UUID, names: Iterable[str]
+    connection: Connection, call: Call, project_id: UUID, ticket_ids: Iterable[str]
 ) -> Callable[[str], Row]:
-    """The same for many, found by the name that the request has for each.
+    """The same for many: a function that finds each by the text that the request has for it.
 
-    Raises TicketError `forbidden`; what it returns raises `not_found`.
+    Raises TicketError `forbidden`; the function raises `not_found`.
     """
-    named = {name: lookup.which(name) for name in names}
-    keys: Mapping[str, list[Any]] = {by: [one.key for one in named.values() if one.by == by] for by in ("id", "number")}
+    refs = {ticket_id: lookup.parse_ticket_ref(ticket_id) for ticket_id in ticket_ids}
     parameters = {
         "user_id": lookup.user_id(call),
         "project_id": project_id,
-        "ids": keys["id"],
-        "numbers": keys["number"],
+        "ids": [ref.key for ref in refs.values() if ref.by == "id"],
+        "numbers": [ref.key for ref in refs.values() if ref.by == "number"],
     }
-    rows = await connection.all(queries.read_tickets("any"), parameters, lock=queries.lock_tickets("any"))
+    lock = change_queries.lock_tickets("any")
+    rows = await connection.all(queries.read_tickets("any"), parameters, lock=lock)
     if not rows:
-        raise lookup.no_project()
-    _require_worker(call, rows[0])
+        raise rights.not_a_member()
+    rights.require_worker(rows[0]["member_role"])
     tickets = [row | {"roles": views.roles(row)} for row in rows if row["id"] is not None]
     by_key: dict[Any, Row] = {ticket["id"]: ticket for ticket in tickets}
     by_key |= {ticket["number"]: ticket for ticket in tickets}
 
-    def find(name: str) -> Row:
-        one = named[name]
-        ticket = by_key.get(one.key)
-        if ticket is None or one.slug not in (None, ticket["project_slug"]):
-            raise lookup.no_ticket()
+    def find(ticket_id: str) -> Row:
+        ref = refs[ticket_id]
+        ticket = by_key.get(ref.key)
+        if ticket is None or not ref.fits(ticket["project_slug"]):
+            raise lookup.ticket_not_found()
         return ticket
 
     return find
-
-
-def _require_rights(call: Call, ticket: Row, names: Iterable[str]) -> None:
-    """Check that the caller may change these members of a ticket. Raises TicketError `forbidden`."""
-    _require_worker(call, ticket)
-    if ticket["member_role"] in views.TRIAGE:
-        return
-    names = set(names)
-    if names & _BY_TRIAGE:
-        raise TicketError("forbidden", f"Only triagers and owners change {_words(names & _BY_TRIAGE)}")
-    if names & _BY_AUTHOR and ticket["reported_by_user_id"] != lookup.user_id(call):
-        raise TicketError("forbidden", f"Only its author, triagers and owners change {_words(names & _BY_AUTHOR)}")
-
-
-def _words(names: Iterable[str]) -> str:
-    return ", ".join(sorted(names))

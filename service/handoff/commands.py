@@ -1,4 +1,4 @@
-"""What comes in to the handoff API: every bound, vocabulary and default (contracts/handoff.md)."""
+"""The commands of the handoff API: every bound, vocabulary and default of its input (contracts/handoff.md)."""
 
 from typing import Annotated, Literal
 from uuid import UUID
@@ -33,12 +33,12 @@ ResolutionType = Literal["completed", "already_done", "duplicate", "wont_fix", "
 Title = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=140), without_nul]
 Description = Annotated[str, StringConstraints(min_length=1, max_length=20_000), without_nul]
 Note = Annotated[str, StringConstraints(max_length=5_000), without_nul]
-# What work on a ticket or a role starts with.
+# The note that starting work on a ticket or a role requires.
 StartNote = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=5_000), without_nul]
 Provenance = Annotated[str, StringConstraints(max_length=64), without_nul]
 ActorId = Annotated[str, StringConstraints(max_length=128), without_nul]
 Roles = Annotated[list[RoleName], Field(max_length=7), distinct]
-# UUID, number or `ticket_ref`; what is none of them is no ticket.
+# A UUID, a number or a `ticket_ref`; any other text refers to no ticket.
 TicketId = str
 
 
@@ -60,7 +60,7 @@ class NewTicket(Section):
     title: Title
     description: Description
     request_type: RequestType
-    # Empty: the project's default roles, save for bots, who must name some (operations.py).
+    # Empty: the project's default roles, except for bots, which must name some (operations.py).
     roles: Roles = Field([])
     priority: Priority = "medium"
     blocking: bool = False
@@ -74,7 +74,7 @@ class NewTicket(Section):
 
 
 class Page(Section):
-    """The part of a list that is wanted."""
+    """Which page of a list."""
 
     limit: Annotated[Number, Field(ge=1, le=1000)] = 100
     cursor: str | None = None
@@ -108,14 +108,14 @@ class ProjectTicketsQuery(TicketFilters):
 
 
 class Declared(Section):
-    """Who a caller says that they are, for the events of what they change."""
+    """The provenance that a caller declares, for the events of the changes."""
 
     actor_role: Provenance | None = None
     actor_id: ActorId | None = None
 
 
 class RoleChange(Section):
-    """What becomes of one role."""
+    """The change of one role."""
 
     role: RoleName
     status: RoleStatus
@@ -127,7 +127,7 @@ class RoleChange(Section):
 
 
 class TicketChanges(Declared):
-    """The body of a PATCH. Null clears what may be empty; every other member is not null."""
+    """The body of a PATCH. Null clears the members that may be None; no other may be null."""
 
     title: Title = ""
     description: Description = ""
@@ -146,7 +146,7 @@ class TicketChanges(Declared):
     milestone_id: Uuid | None = None
     roles: Roles = Field([])
     github_issue_number: Annotated[int, Field(ge=1, lt=2**63)] | None = None
-    # The ticket's own, as the caller knows it.
+    # The ticket's `updated_at` as the caller last read it.
     updated_at: Instant | None = None
 
 

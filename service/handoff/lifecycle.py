@@ -1,4 +1,4 @@
-"""How a handoff ticket lives: what a change makes of its stage, its stamps and its roles.
+"""The lifecycle of a handoff ticket: how a change moves its stage, its stamps and its roles.
 
 The rules of contracts/handoff.md, "Life of a ticket". Pure: a ticket, a change and an instant in, the changed ticket
 out. A ticket here is a row with its roles in the documented form.
@@ -20,7 +20,7 @@ _MOVES: Mapping[str, Sequence[str]] = {
     "done": ("in_progress", "pending"),
     "skipped": ("in_progress", "pending"),
 }
-# What is changed by being given.
+# The members that take the value given and decide over nothing else.
 PLAIN = (
     "title",
     "description",
@@ -34,12 +34,12 @@ PLAIN = (
     "github_issue_number",
 )
 _RESOLUTION = ("resolution_note", "resolution_type")
-# What an event tells of a ticket and of a role.
-TOLD = (*PLAIN, "stage", "status", *_RESOLUTION, "merge_sha", "deployed_at", "deploy_failed_at")
+# The members of a ticket whose changes are in its events.
+EVENT_MEMBERS = (*PLAIN, "stage", "status", *_RESOLUTION, "merge_sha", "deployed_at", "deploy_failed_at")
 _ROLE_GIVEN = ("assignee_note", "assignee_user_id", "blocking_reason")
 _ROLE_STAMPS = dict.fromkeys(("started_at", "completed_at", "work_started_note", "agent_origin"))
-# What an event tells of a role, as it is in one that is new.
-_ROLE_TOLD = {"status": "pending", **dict.fromkeys(("work_started_note", "agent_origin", *_ROLE_GIVEN))}
+# The members of a role whose changes are in events, with their values in a new role.
+_ROLE_EVENT_MEMBERS = {"status": "pending", **dict.fromkeys(("work_started_note", "agent_origin", *_ROLE_GIVEN))}
 
 
 def changed(ticket: Row, given: Mapping[str, Any], at: datetime) -> Row:
@@ -50,7 +50,7 @@ def changed(ticket: Row, given: Mapping[str, Any], at: datetime) -> Row:
     roles = _with_roles(ticket, given["roles"], at) if "roles" in given else ticket["roles"]
     if given.get("role_status") is not None:
         roles = _with_role_changed(roles, given["role_status"], at)
-    stage = _stage_asked(ticket, given)
+    stage = _requested_stage(ticket, given)
     if stage == "live" and given.get("skip_pending_roles"):
         roles = [_moved(role, {"status": "skipped"}, at) if role["status"] == "pending" else role for role in roles]
     if stage is None:
@@ -64,62 +64,70 @@ def changed(ticket: Row, given: Mapping[str, Any], at: datetime) -> Row:
 
 
 def deployed(ticket: Row, merge_sha: str, outcome: str, happened_at: datetime, at: datetime) -> Row:
-    """The ticket after a deployment report. What happened before a stamp does not change that stamp."""
+    """The ticket after a deployment report. An outcome older than a stamp leaves that stamp as it is."""
     failed_at, deployed_at = ticket["deploy_failed_at"], ticket["deployed_at"]
-    is_news = all(stamp is None or stamp <= happened_at for stamp in (failed_at, deployed_at))
-    after = ticket | {"merge_sha": merge_sha if is_news else ticket["merge_sha"]}
+    is_newest = all(stamp is None or stamp <= happened_at for stamp in (failed_at, deployed_at))
+    after = ticket | {"merge_sha": merge_sha if is_newest else ticket["merge_sha"]}
     if outcome == "deployed" and (deployed_at is None or deployed_at <= happened_at):
         after["deployed_at"] = happened_at
     if outcome == "deployed" and failed_at is not None and failed_at <= happened_at:
         after["deploy_failed_at"] = None
-    if outcome == "failed" and is_news:
+    if outcome == "failed" and is_newest:
         after["deploy_failed_at"] = happened_at
     return after if after == ticket else after | {"updated_at": at}
 
 
-def told(before: Row, after: Row, work_started_note: str | None = None) -> Row:
-    """What an event tells of a change: `{"stage": {"from": …, "to": …}, "roles.backend.status": …}`."""
-    changes = {name: (before[name], after[name]) for name in TOLD if name in before and before[name] != after[name]}
+def diff(before: Row, after: Row, work_started_note: str | None = None) -> Row:
+    """The `changes` of an event: `{"stage": {"from": …, "to": …}, "roles.backend.status": …}`."""
+    pairs = {name: (before[name], after[name]) for name in EVENT_MEMBERS if name in before}
+    changes = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
     if work_started_note is not None and after["stage"] == "in_progress" != before["stage"]:
         changes["work_started_note"] = (None, work_started_note)
-    was = {role["role"]: role for role in before["roles"]}
+    roles_before = {role["role"]: role for role in before["roles"]}
     names = [role["role"] for role in after["roles"]]
-    if list(was) != names:
-        changes["roles"] = (list(was), names)
+    if list(roles_before) != names:
+        changes["roles"] = (list(roles_before), names)
     for role in after["roles"]:
-        old = was.get(role["role"], _ROLE_TOLD)
+        old = roles_before.get(role["role"], _ROLE_EVENT_MEMBERS)
         changes |= {
-            f"roles.{role['role']}.{name}": (old[name], role[name]) for name in _ROLE_TOLD if old[name] != role[name]
+            f"roles.{role['role']}.{name}": (old[name], role[name])
+            for name in _ROLE_EVENT_MEMBERS
+            if old[name] != role[name]
         }
     return {name: {"from": old, "to": new} for name, (old, new) in changes.items()}
 
 
-def kind(before: Row, after: Row) -> str:
+def event_type(before: Row, after: Row) -> str:
     """The type of the event of a change."""
     if before["status"] == after["status"]:
         return "ticket.updated"
     return "ticket.closed" if after["status"] == "closed" else "ticket.reopened"
 
 
-def _stage_asked(ticket: Row, given: Mapping[str, Any]) -> str | None:
-    """The stage that a change names, itself or by the status. Raises TicketError `validation_error`."""
+def _requested_stage(ticket: Row, given: Mapping[str, Any]) -> str | None:
+    """The stage that a change asks for, by itself or by the status. Raises TicketError `validation_error`."""
     stage, status = given.get("stage"), given.get("status")
     if stage is None and status == "closed":
         stage = "live"
     elif stage is None and status == "open" and ticket["status"] == "closed":
         stage = "backlog"
     if stage is not None and status is not None and (stage == "live") != (status == "closed"):
-        raise invalid("body", "status", "A ticket is closed when its stage is live, and only then", value=status)
+        raise invalid("body", "status", "A ticket is closed exactly when its stage is live", value=status)
     if stage == "in_progress" != ticket["stage"] and given.get("work_started_note") is None:
-        raise invalid("body", "work_started_note", "Moving to in_progress needs a note", "missing")
+        raise note_required()
     return stage
 
 
+def note_required() -> TicketError:
+    """The failure of a move to `in_progress` without a note."""
+    return invalid("body", "work_started_note", "Moving to in_progress requires a work_started_note", "missing")
+
+
 def _stage_by_roles(ticket: Row, roles: Sequence[Row]) -> str:
-    """The stage that a ticket's roles lead it to when nobody names one."""
+    """The stage that a ticket's roles lead it to when the change names none."""
     stage: str = ticket["stage"]
-    was = {role["role"]: role["status"] for role in ticket["roles"]}
-    moved_to = {role["status"] for role in roles if role["status"] != was.get(role["role"], "pending")}
+    statuses_before = {role["role"]: role["status"] for role in ticket["roles"]}
+    moved_to = {role["status"] for role in roles if role["status"] != statuses_before.get(role["role"], "pending")}
     is_finished = all(role["status"] in FINISHED for role in roles)
     is_under_way = any(role["status"] == "in_progress" for role in roles)
     if stage == "live":
@@ -138,32 +146,31 @@ def _require_finished(roles: Sequence[Row]) -> None:
 
 
 def _resolution(ticket: Row, status: str, given: Mapping[str, Any], at: datetime) -> dict[str, Any]:
-    """The members that tell how a ticket ended."""
+    """The members of a ticket's resolution that a change sets."""
     if status == "open":
         for name in _RESOLUTION:
             if given.get(name) is not None:
-                raise invalid("body", name, "Only a ticket that is closed has a resolution", value=given[name])
+                raise invalid("body", name, "Only a closed ticket has a resolution", value=given[name])
         return {"resolved_at": None, "resolution_type": None, "resolution_note": None}
-    told = {name: given[name] for name in _RESOLUTION if name in given}
+    resolution = {name: given[name] for name in _RESOLUTION if name in given}
     if ticket["status"] == "closed":
-        return told
-    return {"resolved_at": at, "resolution_type": "completed", "resolution_note": None, **told}
+        return resolution
+    return {"resolved_at": at, "resolution_type": "completed", "resolution_note": None, **resolution}
 
 
 def _with_roles(ticket: Row, names: Sequence[str], at: datetime) -> list[Row]:
-    """The roles of these names, in this order. One that stays keeps its state."""
-    there = {role["role"]: role for role in ticket["roles"]}
-    return [there.get(name) or _new_role(ticket, name, at) for name in names]
+    """The roles of these names, in this order. A role that the ticket already has keeps its state."""
+    current = {role["role"]: role for role in ticket["roles"]}
+    return [current.get(name) or _new_role(ticket, name, at) for name in names]
 
 
 def _new_role(ticket: Row, name: str, at: datetime) -> Row:
-    nothing_yet = dict.fromkeys((*_ROLE_GIVEN, *_ROLE_STAMPS))
     return {
         "id": str(uuid4()),
         "handoff_request_id": str(ticket["id"]),
         "role": name,
         "status": "pending",
-        **nothing_yet,
+        **dict.fromkeys((*_ROLE_GIVEN, *_ROLE_STAMPS)),
         "created_at": at,
         "updated_at": at,
     }
@@ -176,20 +183,21 @@ def _with_role_changed(roles: Sequence[Row], change: Mapping[str, Any], at: date
 
 
 def _moved(role: Row, change: Mapping[str, Any], at: datetime) -> Row:
-    was, becomes = role["status"], change["status"]
-    if becomes != was and becomes not in _MOVES[was]:
-        raise TicketError("invalid_transition", f"A role that is {was} cannot become {becomes}")
-    after = role | {name: change[name] for name in _ROLE_GIVEN if name in change} | {"status": becomes}
+    old, new = role["status"], change["status"]
+    if new != old and new not in _MOVES[old]:
+        raise TicketError("invalid_transition", f"A role that is {old} cannot become {new}")
+    after = role | {name: change[name] for name in _ROLE_GIVEN if name in change} | {"status": new}
     note = change.get("work_started_note")
-    if becomes == "pending" != was:
+    if new == "pending" != old:
         after |= _ROLE_STAMPS
-    elif becomes == "in_progress":
+    elif new == "in_progress":
         if role["started_at"] is None and note is None:
-            raise invalid("body", "role_status.work_started_note", "Starting work on a role needs a note", "missing")
+            message = "Starting work on a role requires a work_started_note"
+            raise invalid("body", "role_status.work_started_note", message, "missing")
         after["started_at"] = role["started_at"] or at
         after["work_started_note"] = note or role["work_started_note"]
         after["agent_origin"] = change.get("agent_origin", role["agent_origin"])
         after["completed_at"] = None
-    elif becomes == "done" != was:
+    elif new == "done" != old:
         after["completed_at"] = at
     return after if after == role else after | {"updated_at": at}

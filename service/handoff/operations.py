@@ -1,4 +1,4 @@
-"""The use cases of the handoff API, save those that change a ticket (changes.py)."""
+"""The use cases of the handoff API except the changes of tickets (changes.py)."""
 
 import re
 from collections.abc import AsyncIterator, Sequence
@@ -7,9 +7,9 @@ from typing import Annotated, Any
 from pydantic import Field, TypeAdapter
 
 from service import events, idempotency, jsontext, paging, watch
-from service.errors import TicketError, invalid
+from service.errors import invalid
 from service.fields import Instant, Uuid
-from service.handoff import lookup, queries, views
+from service.handoff import list_queries, lookup, queries, rights, views
 from service.handoff.commands import (
     CreateTicket,
     GetTicket,
@@ -20,24 +20,24 @@ from service.handoff.commands import (
     TicketFilters,
     WatchTickets,
 )
-from service.operation import Call, View, operation
+from service.operation import Call, operation
 from service.search import tsquery
 from service.storage.database import Connection
 from service.storage.statement import Row
 
-# The keys of the lists' orders.
-_PLACE: TypeAdapter[tuple[Any, Any]] = TypeAdapter(tuple[Instant, Uuid])
+# The keys that lists are ordered by.
+_POSITION: TypeAdapter[tuple[Any, Any]] = TypeAdapter(tuple[Instant, Uuid])
 _VERSION: TypeAdapter[tuple[int]] = TypeAdapter(tuple[Annotated[int, Field(ge=0, lt=2**31)]])
 
 _BOT_ROLE = "mcp_bot"
 _BOT_SOURCE = "mcp"
 
-# Eighteen digits are the most that any bigint can have.
+# A number of up to eighteen digits fits a bigint.
 _SEARCHED_NUMBER = re.compile(r"(?:#|HO-)?([1-9][0-9]{0,17})(?:-[a-z0-9-]+)?", re.IGNORECASE)
 
 
 @operation(ListTickets, one_statement=True)
-async def list_tickets(connection: Connection, call: Call, command: ListTickets) -> View:
+async def list_tickets(connection: Connection, call: Call, command: ListTickets) -> views.TicketPage:
     """A page of the tickets of all the caller's projects, newest first."""
     query = command.query
     filters = {} if query.project_id is None else {"project_id": query.project_id}
@@ -45,7 +45,7 @@ async def list_tickets(connection: Connection, call: Call, command: ListTickets)
 
 
 @operation(ListProjectTickets, one_statement=True)
-async def list_project_tickets(connection: Connection, call: Call, command: ListProjectTickets) -> View:
+async def list_project_tickets(connection: Connection, call: Call, command: ListProjectTickets) -> views.TicketPage:
     """A page of the tickets of one project, newest first."""
     query = command.query
     filters: dict[str, Any] = {"project_id": command.path.project_id}
@@ -62,7 +62,7 @@ async def list_project_tickets(connection: Connection, call: Call, command: List
 
 async def _list(
     connection: Connection, call: Call, query: TicketFilters, filters: dict[str, Any], *, of_project: bool
-) -> View:
+) -> views.TicketPage:
     user_id = lookup.user_id(call)
     names = ("status", "stage", "priority", "request_type", "role", "updated_since")
     filters |= {name: value for name in names if (value := getattr(query, name)) is not None}
@@ -73,18 +73,18 @@ async def _list(
     if (q := filters.get("terms", filters.get("terms_or_number"))) is not None:
         parameters["terms"] = tsquery(q)
     if query.cursor is not None:
-        parameters["after_created_at"], parameters["after_id"] = paging.decode(query.cursor, binding, _PLACE)
+        parameters["after_created_at"], parameters["after_id"] = paging.decode(query.cursor, binding, _POSITION)
     names_of_filters = frozenset(filters) - {"number"}
-    statement = queries.list_tickets(
+    statement = list_queries.list_tickets(
         names_of_filters - {"project_id"} if of_project else names_of_filters,
         after=query.cursor is not None,
         of_project=of_project,
     )
     rows = await connection.all(statement, parameters)
     if of_project and not rows:
-        raise lookup.no_project()
-    there = [row for row in rows if row["id"] is not None]
-    page, next_cursor = paging.cut(there, query.limit, binding, "created_at", "id", more=_is_cut(there))
+        raise rights.not_a_member()
+    found = [row for row in rows if row["id"] is not None]
+    page, next_cursor = paging.cut(found, query.limit, binding, "created_at", "id", more=_is_cut(found))
     return {
         "tickets": [views.listed_ticket(row, slim=query.slim) for row in page],
         "next_cursor": next_cursor,
@@ -97,22 +97,22 @@ def _is_cut(rows: Sequence[Row]) -> bool:
 
 
 @operation(GetTicket, one_statement=True)
-async def get_ticket(connection: Connection, call: Call, command: GetTicket) -> View:
+async def get_ticket(connection: Connection, call: Call, command: GetTicket) -> views.TicketAnswer:
     """Read one ticket."""
-    named = lookup.which(command.path.ticket_id)
-    parameters = {"user_id": lookup.user_id(call), "project_id": command.path.project_id, named.by: named.key}
-    rows = await connection.all(queries.read_tickets(named.by), parameters)
-    return {"ticket": views.ticket(lookup.found(rows, named))}
+    ref = lookup.parse_ticket_ref(command.path.ticket_id)
+    parameters = lookup.parameters(call, command.path.project_id, ref)
+    rows = await connection.all(queries.read_tickets(ref.by), parameters)
+    return {"ticket": views.ticket(lookup.one_ticket(rows, ref))}
 
 
 @operation(CreateTicket, one_statement=True)
-async def create_ticket(connection: Connection, call: Call, command: CreateTicket) -> View:
+async def create_ticket(connection: Connection, call: Call, command: CreateTicket) -> views.TicketAnswer:
     """File a ticket in a project, once for each idempotency key."""
     _require_roles_of_bots(call, command.body)
     user_id, project_id = lookup.user_id(call), command.path.project_id
     defaults = {
         "actor_id": command.body.actor_id or call.caller.subject,
-        # None: the project's own.
+        # None: the project's default roles.
         "roles": command.body.roles or None,
     }
     row = await idempotency.create_once(
@@ -123,7 +123,7 @@ async def create_ticket(connection: Connection, call: Call, command: CreateTicke
         {"user_id": user_id, "project_id": project_id, **events.actor_of(call), **vars(command.body), **defaults},
     )
     if row is None:
-        raise TicketError("forbidden", "You may not create tickets in this project")
+        raise rights.not_a_creator()
     return {"ticket": views.ticket(row | {"roles": views.roles(row)})}
 
 
@@ -134,31 +134,26 @@ def _require_roles_of_bots(call: Call, body: NewTicket) -> None:
 
 
 @operation(ListTicketEvents, one_statement=True)
-async def list_ticket_events(connection: Connection, call: Call, command: ListTicketEvents) -> View:
+async def list_ticket_events(connection: Connection, call: Call, command: ListTicketEvents) -> views.EventPage:
     """A page of a ticket's history, oldest first."""
     path, query = command.path, command.query
-    named = lookup.which(path.ticket_id)
+    ref = lookup.parse_ticket_ref(path.ticket_id)
     binding = f"handoff events {path.project_id} {path.ticket_id}"
     (after,) = (0,) if query.cursor is None else paging.decode(query.cursor, binding, _VERSION)
-    parameters = {
-        "user_id": lookup.user_id(call),
-        "project_id": path.project_id,
-        named.by: named.key,
-        "after_version": after,
-        "limit": query.limit + 1,
-    }
-    rows = await connection.all(queries.list_events(named.by), parameters)
+    position = {"after_version": after, "limit": query.limit + 1}
+    parameters = lookup.parameters(call, path.project_id, ref) | position
+    rows = await connection.all(queries.list_events(ref.by), parameters)
     if not rows:
-        raise lookup.no_project()
-    if rows[0]["found"] is None or named.slug not in (None, rows[0]["project_slug"]):
-        raise lookup.no_ticket()
-    there = [row for row in rows if row["id"] is not None]
-    page, next_cursor = paging.cut(there, query.limit, binding, "version", more=_is_cut(there))
+        raise rights.not_a_member()
+    if rows[0]["found"] is None or not ref.fits(rows[0]["project_slug"]):
+        raise lookup.ticket_not_found()
+    found = [row for row in rows if row["id"] is not None]
+    page, next_cursor = paging.cut(found, query.limit, binding, "version", more=_is_cut(found))
     return {"events": [views.event(row) for row in page], "next_cursor": next_cursor}
 
 
 @watch.watch(WatchTickets)
-async def watch_tickets(feed: watch.EventFeed, call: Call, command: WatchTickets) -> AsyncIterator[View]:
+async def watch_tickets(feed: watch.EventFeed, call: Call, command: WatchTickets) -> AsyncIterator[views.WatchMessage]:
     """Every change of a project's tickets as it happens."""
     project_id = command.path.project_id
     binding = f"handoff watch {project_id}"
@@ -175,7 +170,7 @@ async def watch_tickets(feed: watch.EventFeed, call: Call, command: WatchTickets
             },
         )
         if not found:
-            raise lookup.no_project()
+            raise rights.not_a_member()
         return [row for row in found if row["id"] is not None], int(found[0]["horizon"])
 
     async for row, reached in watch.follow(feed, project_id, call, read, position):

@@ -2,7 +2,8 @@
 
 from contextlib import AsyncExitStack
 
-from tickets.handoff.v1 import rest_pb2, rest_pb2_grpc, service_pb2, service_pb2_grpc
+from tickets.handoff.rest.v1 import rest_pb2, rest_pb2_grpc
+from tickets.handoff.v1 import service_pb2, service_pb2_grpc
 
 from service.handoff import changes, operations, tables
 from service.operation import Dependencies
@@ -38,7 +39,7 @@ class TicketService(Servicer, service_pb2_grpc.TicketServiceServicer):
 
 
 class TicketRest(Servicer, rest_pb2_grpc.TicketRestServicer):
-    """The documented REST face."""
+    """The documented REST service."""
 
     ListTickets = rest.complete_list(operations.list_tickets, "tickets")
     CreateTicket = rest.unary(operations.create_ticket, status=201)

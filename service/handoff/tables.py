@@ -1,4 +1,4 @@
-"""Where handoff tickets and their roles are kept."""
+"""The tables of handoff tickets, their roles, deployments and events."""
 
 from sqlalchemy import (
     JSON,
@@ -25,11 +25,12 @@ from sqlalchemy.dialects.postgresql import TSVECTOR, array
 from service.directory import METADATA, RoleName, created_at, one_of
 from service.events import event_table, last_transaction
 from service.handoff.commands import Outcome, Priority, RequestType, ResolutionType, RoleStatus, Stage, Status
+from service.storage.scope import scoped_by
 
 tickets = Table(
     "handoff_tickets",
     METADATA,
-    # The scope: a caller sees the tickets of the projects they are a member of.
+    # The scope: callers see the tickets of the projects that they are members of.
     Column("project_id", Uuid, nullable=False),
     Column("id", Uuid, nullable=False, server_default=func.gen_random_uuid()),
     Column("number", BigInteger, nullable=False),
@@ -42,7 +43,7 @@ tickets = Table(
     Column("stage", Text, nullable=False, server_default="backlog"),
     Column("priority", Text, nullable=False),
     Column("blocking", Boolean, nullable=False),
-    # json and not jsonb: kept as it came.
+    # json and not jsonb, which would not store the text as it came.
     Column("evidence", JSON),
     Column("suggested_resolution", Text),
     Column("implementation_notes", Text),
@@ -53,14 +54,14 @@ tickets = Table(
     Column("deployed_at", DateTime(timezone=True)),
     Column("deploy_failed_at", DateTime(timezone=True)),
     Column("github_issue_number", BigInteger),
-    # Who was authenticated, and what they declared themselves to be.
+    # The authenticated user, and the provenance that the caller declared.
     Column("reported_by_user_id", Uuid),
     Column("actor_role", Text, nullable=False),
     Column("actor_id", Text, nullable=False),
     created_at(),
     # Null until the first change.
     Column("updated_at", DateTime(timezone=True)),
-    # Counts changes from 1; the version of its newest event.
+    # The version of the newest event: 1 for the creation, and one more with each change.
     Column("version", Integer, nullable=False, server_default="1"),
     last_transaction(),
     PrimaryKeyConstraint("project_id", "id"),
@@ -72,11 +73,12 @@ tickets = Table(
     one_of("priority", Priority),
     one_of("resolution_type", ResolutionType),
     CheckConstraint("(status = 'closed') = (stage = 'live')", name="closed_is_live"),
+    info=scoped_by("project_id"),
 )
 
 _newest_first = (tickets.c.created_at.desc(), tickets.c.id.desc())
 Index("handoff_tickets_newest_idx", tickets.c.project_id, *_newest_first)
-# Of what a project has, most is closed.
+# A small index: most of a project's tickets are closed.
 Index("handoff_tickets_open_idx", tickets.c.project_id, *_newest_first, postgresql_where=tickets.c.status == "open")
 Index(
     "handoff_tickets_milestone_idx",
@@ -89,8 +91,8 @@ CHANGED_AT = func.coalesce(tickets.c.updated_at, tickets.c.created_at)
 Index("handoff_tickets_changed_idx", tickets.c.project_id, CHANGED_AT)
 
 SEARCH = text("'simple'::regconfig")
-# The words of a ticket, and its project as if it were one (with a space, which no word has): else a search would go
-# through every project's words.
+# The terms of a ticket, and its project's id as one more, after a space, which no term contains: without it a search
+# would read the terms of every project.
 INDEX_TERMS = func.to_tsvector(
     SEARCH, tickets.c.title.op("||")(text("' '")).op("||")(tickets.c.description), type_=TSVECTOR
 ).op("||")(func.array_to_tsvector(array([literal_column("' '") + cast(tickets.c.project_id, Text)]), type_=TSVECTOR))
@@ -102,7 +104,7 @@ roles = Table(
     Column("project_id", Uuid, nullable=False),
     Column("ticket_id", Uuid, nullable=False),
     Column("id", Uuid, nullable=False, server_default=func.gen_random_uuid()),
-    # The order in which they were named.
+    # The order in which the roles were named.
     Column("position", Integer, nullable=False),
     Column("role", Text, nullable=False),
     Column("status", Text, nullable=False, server_default="pending"),
@@ -120,6 +122,7 @@ roles = Table(
     ForeignKeyConstraint(["project_id", "ticket_id"], ["handoff_tickets.project_id", "handoff_tickets.id"]),
     one_of("role", RoleName),
     one_of("status", RoleStatus),
+    info=scoped_by("project_id"),
 )
 
 Index(
@@ -129,7 +132,7 @@ Index(
     postgresql_where=roles.c.assignee_user_id.is_not(None),
 )
 
-# Reports that were taken: the same commit and outcome again is no news.
+# The reports received: the same commit and outcome again changes nothing.
 deployments = Table(
     "handoff_deployments",
     METADATA,
@@ -142,12 +145,13 @@ deployments = Table(
     PrimaryKeyConstraint("project_id", "ticket_id", "merge_sha", "outcome"),
     ForeignKeyConstraint(["project_id", "ticket_id"], ["handoff_tickets.project_id", "handoff_tickets.id"]),
     one_of("outcome", Outcome),
+    info=scoped_by("project_id"),
 )
 
 events = event_table(
     "handoff_events",
     Column("project_id", Uuid, nullable=False),
     ticket_id=Column("ticket_id", Uuid, nullable=False),
-    # What the caller declared, and the agent that started work on a role.
+    # The provenance that the caller declared, and the agent that started work on a role.
     own=(Column("actor_role", Text), Column("actor_id", Text), Column("agent_origin", Text)),
 )

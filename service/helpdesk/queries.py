@@ -35,9 +35,11 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import TSQUERY
 
 from service import events, idempotency, numbering
+from service.directory import TENANT, TENANT_AND_APP
 from service.helpdesk import tables
 from service.helpdesk.commands import NewTicket, TicketMembers
-from service.storage.statement import Statement
+from service.storage.scope import Scope
+from service.storage.statement import Statement, bound, mine, parameter
 
 tickets = tables.tickets
 
@@ -48,45 +50,45 @@ CHANGEABLE = tuple(TicketMembers.model_fields)
 SLA = ("sla_policy_given", "due_at_given", "first_response_due_at", "paused_at", "sla_emitted", "sla_look_at")
 
 
-def bound(name: str) -> ColumnElement[object]:
-    """The value given for a column of tickets."""
-    return bindparam(name, type_=tickets.c[name].type)
-
-
 def _lexeme(text: ColumnElement[str]) -> ColumnElement[Any]:
     """The query for one word as it stands."""
     quoted = func.replace(func.replace(text, literal_column(r"'\'"), literal_column(r"'\\'")), _QUOTE, _QUOTE + _QUOTE)
     return cast(_QUOTE + quoted + _QUOTE, TSQUERY)
 
 
-def mine(by: frozenset[str], *, with_deleted: bool = False) -> tuple[ColumnElement[bool], ...]:
+def found_by(by: frozenset[str], *, with_deleted: bool = False) -> tuple[ColumnElement[bool], ...]:
     """The conditions of tickets of the tenant that are not deleted, and have the values given for the columns `by`."""
     return (
-        tickets.c.tenant_id == bound("tenant_id"),
+        *mine(tickets),
         *(() if with_deleted else (not_(tickets.c.is_deleted),)),
-        *(tickets.c[name] == bound(name) for name in sorted(by - {"tenant_id"})),
+        *(tickets.c[name] == parameter(tickets.c[name]) for name in sorted(by - {"tenant_id"})),
     )
 
 
+def scope_of(by: frozenset[str]) -> Scope:
+    """The scope of what finds tickets by these columns: within one application where the token is."""
+    return TENANT_AND_APP if "app_id" in by else TENANT
+
+
 # One ticket, once it is locked: whether the caller may see it was decided then.
-ONE = (tickets.c.tenant_id == bound("tenant_id"), tickets.c.id == bound("id"))
+ONE = mine(tickets, id=parameter(tickets.c.id))
 
 
 @lru_cache(maxsize=16)
 def get_ticket(by: frozenset[str], *, with_deleted: bool = False) -> Statement:
     """The ticket that has the values given for the columns `by`: the caller's scope, and `id` or `number`."""
-    return Statement(_ticket(by, with_deleted))
+    return Statement(_ticket(by, with_deleted), scope=scope_of(by))
 
 
 @lru_cache(maxsize=16)
 def lock_ticket(by: frozenset[str], *, with_deleted: bool = False) -> Statement:
     """The same, and nobody else changes it before the transaction ends; `stamp` is the instant of a change in it."""
     stamp = events.next_instant(tickets.c.updated_at).label("stamp")
-    return Statement(_ticket(by, with_deleted).add_columns(stamp).with_for_update())
+    return Statement(_ticket(by, with_deleted).add_columns(stamp).with_for_update(), scope=scope_of(by))
 
 
 def _ticket(by: frozenset[str], with_deleted: bool) -> Select[tuple[object, ...]]:
-    return select(tickets).where(*mine(by, with_deleted=with_deleted))
+    return select(tickets).where(*found_by(by, with_deleted=with_deleted))
 
 
 class _Order(NamedTuple):
@@ -110,13 +112,13 @@ def _any_of(name: str) -> Mapping[str, ColumnElement[bool]]:
     """One value is told from several: only then does an index keep the order."""
     column = tickets.c[name]
     return {
-        name: column == bound(name),
+        name: column == parameter(column),
         f"any_{name}": column == any_(bindparam(f"any_{name}", type_=ARRAY(Text))),
     }
 
 
 _terms = func.to_tsquery(tables.SEARCH, bindparam("terms", type_=Text), type_=TSQUERY)
-_in_tenant = _lexeme(literal_column("'@'") + bound("tenant_id"))
+_in_tenant = _lexeme(literal_column("'@'") + parameter(tickets.c.tenant_id))
 _has_terms = and_(func.numnode(_terms) > 0, tables.INDEX_TERMS.op("@@")(_terms.op("&&")(_in_tenant)))
 _tag = _lexeme(literal_column("'#'") + bindparam("tag", type_=Text))
 
@@ -157,33 +159,33 @@ def list_tickets(
     order = _ORDERS[sort]
     position = tuple_(order.key, tickets.c.id)
     last = tuple_(bindparam("after_key", type_=order.key.type), bindparam("after_id", type_=tickets.c.id.type))
-    conditions = [*mine(by, with_deleted=with_deleted), *(_FILTERS[name] for name in sorted(filters))]
+    conditions = [*found_by(by, with_deleted=with_deleted), *(_FILTERS[name] for name in sorted(filters))]
     if after:
         conditions.append(position < last if order.descending else position > last)
     ordered = (part.desc() if order.descending else part.asc() for part in (order.key, tickets.c.id))
     rows = select(tickets, order.key.label("sort_key")).where(*conditions).order_by(*ordered)
     # With filters the plan depends on what is asked for.
-    return Statement(rows.limit(bindparam("rows", type_=Integer)), prepared=not filters)
+    return Statement(rows.limit(bindparam("rows", type_=Integer)), scope=scope_of(by), prepared=not filters)
 
 
 def _create() -> idempotency.Creation:
-    given = {
-        name: bound(name)
-        for name in ("tenant_id", "id", "app_id", "tag_terms", "created_at", *SLA, *NewTicket.model_fields)
-    }
+    names = ("tenant_id", "id", "app_id", "tag_terms", "created_at", *SLA, *NewTicket.model_fields)
+    given = bound(tickets, *names)
     actor = bindparam("actor", type_=Text)
-    scope = select((literal("helpdesk:", Text) + bound("tenant_id")).label("scope")).cte("scope")
+    scope = select((literal("helpdesk:", Text) + parameter(tickets.c.tenant_id)).label("scope")).cte("scope")
     counter = numbering.next_number(scope)
     stamped = {
         "number": select(counter.c.number).scalar_subquery(),
         "created_by": actor,
-        "updated_at": bound("created_at"),
+        "updated_at": parameter(tickets.c.created_at),
         "updated_by": actor,
-        "resolved_at": bound("resolved_at"),
+        "resolved_at": parameter(tickets.c.resolved_at),
     }
     ticket = insert(tickets).values({**given, **stamped}).returning(tickets).cte("ticket")
     declared = {"app_id": ticket.c.app_id}
-    return idempotency.creation(ticket, events.append(tables.events, ticket, "ticket.created", own=declared))
+    return idempotency.creation(
+        ticket, events.append(tables.events, ticket, "ticket.created", own=declared), scope=TENANT
+    )
 
 
 CREATE = _create()
@@ -196,15 +198,15 @@ def update_ticket(by: frozenset[str]) -> Statement:
     The row must be locked: then the row seen here is the row that is changed, and the event tells the truth.
     """
     # Not a column: a note is kept in the event alone.
-    before = select(tickets, cast(null(), Text).label("resolution_note")).where(*mine(by)).cte("before")
+    before = select(tickets, cast(null(), Text).label("resolution_note")).where(*found_by(by)).cte("before")
     stamped = {
-        "resolved_at": bound("resolved_at"),
-        **{name: bound(name) for name in SLA},
+        "resolved_at": parameter(tickets.c.resolved_at),
+        **bound(tickets, *SLA),
         **_touched(),
     }
     after = (
         update(tickets)
-        .where(*mine(by))
+        .where(*found_by(by))
         .values({name: _changed(name) for name in CHANGEABLE} | {"tag_terms": _changed("tag_terms", "tags")} | stamped)
         .returning(tickets, bindparam("resolution_note", type_=Text).label("resolution_note"))
         .cte("after")
@@ -226,7 +228,7 @@ def update_ticket(by: frozenset[str]) -> Statement:
         )
         .cte("pause")
     )
-    return Statement(select(after).add_cte(event, pause))
+    return Statement(select(after).add_cte(event, pause), scope=scope_of(by))
 
 
 def _touched() -> dict[str, ColumnElement[Any]]:
@@ -254,18 +256,18 @@ def _mark(*, deleted: bool) -> Statement:
     )
     kind = "ticket.deleted" if deleted else "ticket.restored"
     event = events.append(tables.events, after, kind, told, {"app_id": after.c.app_id})
-    return Statement(select(after).add_cte(event))
+    return Statement(select(after).add_cte(event), scope=TENANT)
 
 
 DELETE, RESTORE = _mark(deleted=True), _mark(deleted=False)
 
 comments = tables.comments
 _COMMENT = (
-    comments.c.tenant_id == bound("tenant_id"),
-    comments.c.ticket_id == bound("id"),
+    *mine(comments),
+    comments.c.ticket_id == parameter(tickets.c.id),
     comments.c.id == bindparam("comment_id", type_=Text),
 )
-GET_COMMENT = Statement(select(comments).where(*_COMMENT))
+GET_COMMENT = Statement(select(comments).where(*_COMMENT), scope=TENANT)
 
 
 def _comment(written: CTE, kind: str, before: ColumnElement[Any], after: ColumnElement[Any], **more: Any) -> Statement:
@@ -281,7 +283,7 @@ def _comment(written: CTE, kind: str, before: ColumnElement[Any], after: ColumnE
     touched = told.select_from(ticket.join(written, ticket.c.id == written.c.ticket_id)).cte("touched")
     declared = {"app_id": touched.c.app_id, "internal": touched.c.internal}
     event = events.append(tables.events, touched, kind, touched.c.changes, declared)
-    return Statement(select(written).add_cte(event))
+    return Statement(select(written).add_cte(event), scope=TENANT)
 
 
 def _create_comment() -> Statement:
@@ -290,8 +292,8 @@ def _create_comment() -> Statement:
         insert(comments)
         .values(
             {
-                "tenant_id": bound("tenant_id"),
-                "ticket_id": bound("id"),
+                "tenant_id": parameter(tickets.c.tenant_id),
+                "ticket_id": parameter(tickets.c.id),
                 "id": bindparam("comment_id", type_=Text),
                 "author_id": bindparam("actor", type_=Text),
                 **given,
@@ -350,8 +352,9 @@ def list_comments(by: frozenset[str], *, internal: bool, after: bool) -> Stateme
     return Statement(
         select(page_)
         .select_from(tickets.outerjoin(page_, true()))
-        .where(*mine(by))
-        .order_by(page_.c.created_at, page_.c.id)
+        .where(*found_by(by))
+        .order_by(page_.c.created_at, page_.c.id),
+        scope=scope_of(by),
     )
 
 
@@ -367,30 +370,35 @@ def list_events(by: frozenset[str], *, internal: bool) -> Statement:
             _history.c.tenant_id == tickets.c.tenant_id,
             _history.c.ticket_id == tickets.c.id,
             _history.c.version > bindparam("after_version", type_=Integer),
+            *((_history.c.app_id == tickets.c.app_id,) if "app_id" in by else ()),
             *(() if internal else (not_(_history.c.internal),)),
         )
         .order_by(_history.c.version)
         .limit(bindparam("rows", type_=Integer))
         .lateral("page")
     )
-    found = mine(by, with_deleted=True)
-    return Statement(select(page).select_from(tickets.outerjoin(page, true())).where(*found).order_by(page.c.version))
+    found = found_by(by, with_deleted=True)
+    return Statement(
+        select(page).select_from(tickets.outerjoin(page, true())).where(*found).order_by(page.c.version),
+        scope=scope_of(by),
+    )
 
 
 @lru_cache(maxsize=4)
 def events_after(*, of_app: bool, internal: bool) -> Statement:
     """Events after a position, each with the `horizon`; one row without an event when there is none."""
-    mine = and_(
-        _history.c.tenant_id == bound("tenant_id"),
-        *((_history.c.app_id == bound("app_id"),) if of_app else ()),
+    wanted = and_(
+        *mine(_history),
+        *((_history.c.app_id == parameter(_history.c.app_id),) if of_app else ()),
         *(() if internal else (not_(_history.c.internal),)),
     )
-    new = events.after_position(_history, mine).subquery("new_events")
+    new = events.after_position(_history, wanted).subquery("new_events")
     horizon = select(cast(cast(events.HORIZON, Text), Numeric).label("horizon")).subquery("now")
     return Statement(
         select(new, horizon.c.horizon)
         .select_from(horizon.outerjoin(new, true()))
-        .order_by(new.c.transaction_id, new.c.id)
+        .order_by(new.c.transaction_id, new.c.id),
+        scope=TENANT_AND_APP if of_app else TENANT,
     )
 
 

@@ -2,7 +2,8 @@
 
 from contextlib import AsyncExitStack
 
-from tickets.helpdesk.v1 import rest_pb2, rest_pb2_grpc, service_pb2, service_pb2_grpc
+from tickets.helpdesk.rest.v1 import rest_pb2, rest_pb2_grpc
+from tickets.helpdesk.v1 import service_pb2, service_pb2_grpc
 
 from service.background import Periodic
 from service.helpdesk import operations, tables

@@ -31,6 +31,7 @@ from sqlalchemy.dialects.postgresql import TSVECTOR, array
 from service.directory import METADATA, all_of, created_at, one_of
 from service.events import event_table, last_transaction
 from service.helpdesk.commands import PolicyStatus, Priority, SourceType, Status, Type
+from service.storage.scope import scoped_by
 
 tickets = Table(
     "helpdesk_tickets",
@@ -90,6 +91,7 @@ tickets = Table(
     one_of("status", Status),
     one_of("priority", Priority),
     one_of("source_type", SourceType),
+    info=scoped_by("tenant_id", narrower=["app_id"]),
 )
 
 # What lists are sorted by, each with the id behind it.
@@ -151,6 +153,7 @@ comments = Table(
     Column("updated_at", DateTime(timezone=True)),
     PrimaryKeyConstraint("tenant_id", "ticket_id", "id"),
     ForeignKeyConstraint(["tenant_id", "ticket_id"], ["helpdesk_tickets.tenant_id", "helpdesk_tickets.id"]),
+    info=scoped_by("tenant_id"),
 )
 Index("helpdesk_comments_oldest_idx", comments.c.tenant_id, comments.c.ticket_id, comments.c.created_at, comments.c.id)
 
@@ -164,6 +167,7 @@ pauses = Table(
     Column("ended_at", DateTime(timezone=True), nullable=False),
     PrimaryKeyConstraint("tenant_id", "ticket_id", "started_at"),
     ForeignKeyConstraint(["tenant_id", "ticket_id"], ["helpdesk_tickets.tenant_id", "helpdesk_tickets.id"]),
+    info=scoped_by("tenant_id"),
 )
 
 policies = Table(
@@ -188,6 +192,7 @@ policies = Table(
     all_of("applies_to", Type),
     one_of("priority", Priority),
     one_of("status", PolicyStatus),
+    info=scoped_by("tenant_id"),
 )
 
 # Which policy is active for a priority and a type: one at most.
@@ -205,6 +210,7 @@ active_policies = Table(
         info={"error": ("already_exists", "There is an active SLA policy for this priority and type already")},
     ),
     ForeignKeyConstraint(["tenant_id", "policy_id"], ["helpdesk_sla_policies.tenant_id", "helpdesk_sla_policies.id"]),
+    info=scoped_by("tenant_id"),
 )
 
 # When a tenant does business; one that has no row has the calendar of commands.py.
@@ -218,6 +224,7 @@ calendars = Table(
     Column("holidays", ARRAY(Date), nullable=False),
     Column("updated_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
     Column("updated_by", Text, nullable=False),
+    info=scoped_by("tenant_id"),
 )
 
 events = event_table(
@@ -226,4 +233,5 @@ events = event_table(
     ticket_id=Column("ticket_id", Text, nullable=False),
     # The ticket's application, and whether it is about what agents alone may see.
     own=(Column("app_id", Text), Column("internal", Boolean, nullable=False, server_default=false())),
+    narrower=["app_id"],
 )

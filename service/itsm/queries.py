@@ -8,7 +8,6 @@ from sqlalchemy import (
     CTE,
     JSON,
     BigInteger,
-    Boolean,
     ColumnElement,
     CompoundSelect,
     FromClause,
@@ -16,7 +15,6 @@ from sqlalchemy import (
     Numeric,
     Select,
     SmallInteger,
-    Table,
     Text,
     Uuid,
     and_,
@@ -36,11 +34,12 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from service import events, idempotency
-from service.directory import KEY_HOLDS, api_keys
+from service.directory import ACCOUNT, KEY_HOLDS, api_keys
 from service.itsm import tables
 from service.itsm.commands import NewTicket
 from service.providers import tables as providers
-from service.storage.statement import Statement, bound, some_rows
+from service.storage.scope import EVERYONE
+from service.storage.statement import Statement, bound, mine, some_rows
 
 tickets = tables.tickets
 deliveries, links = providers.deliveries, providers.links
@@ -48,17 +47,10 @@ deliveries, links = providers.deliveries, providers.links
 SHOWN = tuple(column for column in tickets.c if column.name != "metadata_terms")
 
 
-def _mine(table: Table) -> tuple[ColumnElement[bool], ...]:
-    return (
-        table.c.account_id == bindparam("account_id", type_=Uuid),
-        table.c.live == bindparam("live", type_=Boolean),
-    )
-
-
-MINE = _mine(tickets)
+MINE = mine(tickets)
 ONE = (*MINE, tickets.c.id == bindparam("ticket_id", type_=Uuid))
 
-GET = Statement(select(*SHOWN).where(*ONE))
+GET = Statement(select(*SHOWN).where(*ONE), scope=ACCOUNT)
 
 
 NEW = ("account_id", "live", "id", "metadata_terms", *NewTicket.model_fields)
@@ -71,7 +63,7 @@ def _create() -> idempotency.Creation:
 def creation(ticket: CTE) -> idempotency.Creation:
     """The statements that create what `ticket` returns, with its event and its change of the totals."""
     one_more = _change_totals(_total_change(ticket, ticket.c.status, +1))
-    return idempotency.creation(ticket, events.append(tables.events, ticket, "ticket.created"), one_more)
+    return idempotency.creation(ticket, events.append(tables.events, ticket, "ticket.created"), one_more, scope=ACCOUNT)
 
 
 def _total_change(ticket: FromClause, status: ColumnElement[str], change: int) -> Select[Any]:
@@ -128,7 +120,7 @@ def update_ticket(changed: frozenset[str], *, mirrored: bool = False) -> Stateme
     if mirrored:
         delivery = _mirror(after)
         changed_ticket = changed_ticket.add_columns(exists(select(delivery.c.id)).label("is_mirrored"))
-    return Statement(changed_ticket.add_cte(*others))
+    return Statement(changed_ticket.add_cte(*others), scope=ACCOUNT)
 
 
 def of_change(written: CTE) -> dict[str, ColumnElement[Any]]:
@@ -184,6 +176,7 @@ def list_tickets(filters: frozenset[str]) -> Statement:
         select(counted.c.total, page)
         .select_from(counted.outerjoin(page, true()))
         .order_by(page.c.created_at.desc(), page.c.id.desc()),
+        scope=ACCOUNT,
         # Some terms are common and some are rare: the plan depends on them.
         prepared="metadata_terms" not in filters,
     )
@@ -193,7 +186,7 @@ def _total(filters: frozenset[str]) -> Select[Any]:
     """How many tickets there are, of all or of one status, without counting them."""
     parts = [
         select(func.coalesce(func.sum(number), 0))
-        .where(*_mine(number.table), *([number.table.c.status == bindparam("status", type_=Text)] if filters else []))
+        .where(*mine(number.table), *([number.table.c.status == bindparam("status", type_=Text)] if filters else []))
         .scalar_subquery()
         for number in (tables.totals.c.total, tables.total_changes.c.change)
     ]
@@ -217,19 +210,22 @@ def _list_events() -> Statement:
         .limit(bindparam("rows", type_=Integer))
         .lateral("page")
     )
-    return Statement(select(page).select_from(tickets.outerjoin(page, true())).where(*ONE).order_by(page.c.version))
+    return Statement(
+        select(page).select_from(tickets.outerjoin(page, true())).where(*ONE).order_by(page.c.version), scope=ACCOUNT
+    )
 
 
 LIST_EVENTS = _list_events()
 
-_new_events = events.after_position(_history, and_(*_mine(_history))).subquery("new_events")
+_new_events = events.after_position(_history, and_(*mine(_history))).subquery("new_events")
 # Events after a position, each with the `horizon`; one row without an event when there is none,
 # none when the key is no longer valid.
 EVENTS_AFTER = Statement(
     select(_new_events, cast(cast(events.HORIZON, Text), Numeric).label("horizon"))
     .select_from(api_keys.outerjoin(_new_events, true()))
     .where(api_keys.c.id == bindparam("key_id", type_=Uuid), KEY_HOLDS)
-    .order_by(_new_events.c.transaction_id, _new_events.c.id)
+    .order_by(_new_events.c.transaction_id, _new_events.c.id),
+    scope=ACCOUNT,
 )
 
 
@@ -247,7 +243,8 @@ def _merge_totals() -> Statement:
     return Statement(
         into.on_conflict_do_update(
             index_elements=["account_id", "live", "status"], set_={"total": totals.c.total + into.excluded.total}
-        ).returning(totals.c.total)
+        ).returning(totals.c.total),
+        scope=EVERYONE("the background merges the totals of all accounts"),
     )
 
 

@@ -2,7 +2,8 @@
 
 from contextlib import AsyncExitStack
 
-from tickets.itsm.v1 import rest_pb2, rest_pb2_grpc, service_pb2, service_pb2_grpc
+from tickets.itsm.rest.v1 import rest_pb2, rest_pb2_grpc
+from tickets.itsm.v1 import service_pb2, service_pb2_grpc
 
 from service.background import Periodic
 from service.itsm import operations, tables, webhooks
@@ -13,8 +14,8 @@ from service.outbound import Outbound
 from service.transport import rest, rpc
 from service.transport.dialect import Dialect, Service, Servicer, Started
 from service.watch import EventFeed
-from service.webhooks.fan_out import fan_out
-from service.webhooks.sender import Sending
+from service.webhooks.fan_out import FanOut
+from service.webhooks.sender import Sender
 
 
 class TicketService(Servicer, service_pb2_grpc.TicketServiceServicer):
@@ -95,8 +96,8 @@ def _start(shared: Dependencies, stack: AsyncExitStack) -> Started:
         Periodic(0.5, operations.merge_totals),
         Periodic(1.0, deliveries.work),
         Periodic(30.0, deliveries.postpone),
-        Periodic(0.5, fan_out),
-        Periodic(0.5, Sending(settings, vault, outbound).work),
+        Periodic(0.5, FanOut(webhooks.SOURCE).queue_messages),
+        Periodic(0.5, Sender(webhooks.SOURCE, settings, vault, outbound).send_due),
     ]
     return Started(dependencies, feed, periodic)
 

@@ -7,24 +7,22 @@ from sqlalchemy import (
     Boolean,
     Column,
     DateTime,
-    ForeignKeyConstraint,
     Identity,
     Index,
     Integer,
-    LargeBinary,
     PrimaryKeyConstraint,
     SmallInteger,
     Table,
     Text,
     Uuid,
     func,
-    true,
 )
 
-from service.directory import METADATA, all_of, created_at, one_of
+from service.directory import METADATA, created_at, one_of
 from service.events import event_table, last_transaction
 from service.itsm.commands import EventType, Priority, Status
-from service.storage.database import Xid8
+from service.storage.scope import scoped_by
+from service.webhooks.tables import webhook_tables
 
 tickets = Table(
     "itsm_tickets",
@@ -54,6 +52,7 @@ tickets = Table(
     PrimaryKeyConstraint("account_id", "live", "id"),
     one_of("status", Status),
     one_of("priority", Priority),
+    info=scoped_by("account_id", "live", gives={"id": "ticket_id"}),
 )
 
 _newest_first = (tickets.c.created_at.desc(), tickets.c.id.desc())
@@ -83,6 +82,7 @@ totals = Table(
     Column("total", BigInteger, nullable=False),
     PrimaryKeyConstraint("account_id", "live", "status"),
     one_of("status", Status),
+    info=scoped_by("account_id", "live"),
 )
 
 total_changes = Table(
@@ -94,6 +94,7 @@ total_changes = Table(
     Column("status", Text, nullable=False),
     Column("change", SmallInteger, nullable=False),
     PrimaryKeyConstraint("account_id", "live", "id"),
+    info=scoped_by("account_id", "live"),
 )
 
 events = event_table(
@@ -106,99 +107,4 @@ events = event_table(
     own=(Column("members", ARRAY(Text)), Column("updated_at", DateTime(timezone=True))),
 )
 
-webhooks = Table(
-    "itsm_webhooks",
-    METADATA,
-    Column("account_id", Uuid, nullable=False),
-    Column("live", Boolean, nullable=False),
-    Column("id", Text, nullable=False),
-    Column("url", Text, nullable=False),
-    Column("events", ARRAY(Text), nullable=False),
-    # Encrypted (vault.py). The one before is good until an instant.
-    Column("secret", LargeBinary, nullable=False),
-    Column("previous_secret", LargeBinary),
-    Column("previous_secret_until", DateTime(timezone=True)),
-    Column("is_active", Boolean, nullable=False, server_default=true()),
-    # Why it was switched off; null where its account did it.
-    Column("disabled_reason", Text),
-    # Since when no attempt has succeeded.
-    Column("failing_since", DateTime(timezone=True)),
-    # Behind which event it is: those behind that are no messages yet.
-    Column("transaction_id", Xid8, nullable=False),
-    Column("event_id", BigInteger, nullable=False),
-    created_at(),
-    Column("updated_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
-    PrimaryKeyConstraint("account_id", "live", "id"),
-    all_of("events", EventType),
-)
-
-
-def _of_webhook() -> tuple[Column[object], ...]:
-    return (
-        Column("account_id", Uuid, nullable=False),
-        Column("live", Boolean, nullable=False),
-        Column("webhook_id", Text, nullable=False),
-    )
-
-
-def _message() -> tuple[Column[object], ...]:
-    """What is sent, and of which change of which ticket it tells."""
-    return (
-        Column("ticket_id", Uuid, nullable=False),
-        Column("version", Integer, nullable=False),
-        Column("type", Text, nullable=False),
-        # `evt_…`, the same for each attempt and each webhook.
-        Column("event_id", Text, nullable=False),
-        # As it is signed.
-        Column("body", Text, nullable=False),
-    )
-
-
-# Whose message it is, and its own columns.
-OF_WEBHOOK = ("account_id", "live", "webhook_id")
-MESSAGE = ("ticket_id", "version", "type", "event_id", "body")
-
-
-def _with_webhook() -> ForeignKeyConstraint:
-    whole = ["itsm_webhooks.account_id", "itsm_webhooks.live", "itsm_webhooks.id"]
-    return ForeignKeyConstraint(["account_id", "live", "webhook_id"], whole, ondelete="CASCADE")
-
-
-# What a webhook has to be told yet.
-messages = Table(
-    "itsm_webhook_messages",
-    METADATA,
-    *_of_webhook(),
-    *_message(),
-    Column("attempts", Integer, nullable=False, server_default="0"),
-    # Nothing while its webhook is switched off.
-    Column("next_attempt_at", DateTime(timezone=True), server_default=func.now()),
-    # Who is at it, and until when nobody else is.
-    Column("lease", Uuid),
-    Column("leased_until", DateTime(timezone=True)),
-    PrimaryKeyConstraint("account_id", "live", "webhook_id", "ticket_id", "version"),
-    _with_webhook(),
-)
-Index(None, messages.c.next_attempt_at)
-Index(
-    "itsm_webhook_messages_leased_idx", messages.c.leased_until, postgresql_where=messages.c.leased_until.is_not(None)
-)
-
-# The log: the last attempts of each webhook.
-attempts = Table(
-    "itsm_webhook_attempts",
-    METADATA,
-    *_of_webhook(),
-    # `dlv_` and a ULID, so that they sort by their time.
-    Column("id", Text, nullable=False),
-    *_message(),
-    # Which attempt of the message it was, from 1.
-    Column("attempt", Integer, nullable=False),
-    Column("attempted_at", DateTime(timezone=True), nullable=False),
-    Column("duration_ms", Integer, nullable=False),
-    Column("succeeded", Boolean, nullable=False),
-    Column("status_code", Integer),
-    Column("error", Text),
-    PrimaryKeyConstraint("account_id", "live", "webhook_id", "id"),
-    _with_webhook(),
-)
+WEBHOOKS = webhook_tables("itsm", events, EventType)

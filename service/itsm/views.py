@@ -1,12 +1,11 @@
 """Row → documented JSON of an ITSM ticket and its events (contracts/itsm.md, Ticket): no member is ever absent."""
 
 from datetime import datetime
-from typing import TypedDict, cast
+from typing import NotRequired, TypedDict, cast
 from uuid import UUID
 
 from service.itsm.commands import EventType, Priority, Status
 from service.jsontext import JsonText
-from service.operation import View
 from service.storage.statement import Row
 
 
@@ -77,41 +76,6 @@ def event(row: Row) -> TicketEvent:
     return cast(TicketEvent, {name: row[name] for name in _EVENT_MEMBERS})
 
 
-_WEBHOOK = (
-    "id",
-    "url",
-    "events",
-    "is_active",
-    "disabled_reason",
-    "failing_since",
-    "created_at",
-    "updated_at",
-)
-_DELIVERY = (
-    "id",
-    "event_id",
-    "type",
-    "ticket_id",
-    "attempt",
-    "attempted_at",
-    "duration_ms",
-    "succeeded",
-    "status_code",
-    "error",
-)
-
-
-def webhook(row: Row, secret: str | None = None) -> View:
-    """The webhook; its secret only where it was just made."""
-    view = {name: row[name] for name in _WEBHOOK}
-    return view if secret is None else {**view, "secret": secret}
-
-
-def delivery(row: Row) -> View:
-    """One attempt to deliver a message."""
-    return {name: row[name] for name in _DELIVERY}
-
-
 def ticket_as_of(row: Row, event: Row) -> Ticket:
     """The ticket of a row whose members are those as of an event.
 
@@ -119,5 +83,67 @@ def ticket_as_of(row: Row, event: Row) -> Ticket:
     """
     view = ticket(row)
     if event["version"] < row["version"]:
-        view["updated_at"] = row["created_at"] if event["version"] == 1 else event["updated_at"] or event["told_at"]
+        view["updated_at"] = row["created_at"] if event["version"] == 1 else event["updated_at"] or event["occurred_at"]
     return view
+
+
+class Webhook(TypedDict):
+    """A webhook; `secret` only in the answers that make one."""
+
+    id: str
+    url: str
+    events: list[EventType]
+    is_active: bool
+    disabled_reason: str | None
+    failing_since: datetime | None
+    created_at: datetime
+    updated_at: datetime
+    secret: NotRequired[str]
+
+
+class WebhookDelivery(TypedDict):
+    """One attempt to deliver a message."""
+
+    id: str
+    event_id: str
+    type: EventType
+    ticket_id: UUID
+    attempt: int
+    attempted_at: datetime
+    duration_ms: int
+    succeeded: bool
+    status_code: int | None
+    error: str | None
+
+
+class WebhookList(TypedDict):
+    """All webhooks of an account."""
+
+    webhooks: list[Webhook]
+
+
+class WebhookDeliveryList(TypedDict):
+    """The log of a webhook."""
+
+    deliveries: list[WebhookDelivery]
+
+
+class WebhookDeletion(TypedDict):
+    """Nothing: the webhook is deleted."""
+
+
+_WEBHOOK = tuple(name for name in Webhook.__annotations__ if name in Webhook.__required_keys__)
+_DELIVERY = tuple(WebhookDelivery.__annotations__)
+
+
+def webhook(row: Row, secret: str | None = None) -> Webhook:
+    """The webhook, with its secret where that was just made."""
+    view = cast(Webhook, {name: row[name] for name in _WEBHOOK})
+    if secret is not None:
+        view["secret"] = secret
+    return view
+
+
+def webhook_delivery(row: Row) -> WebhookDelivery:
+    """One attempt to deliver a message."""
+    return cast(WebhookDelivery, {name: row[name] for name in _DELIVERY})

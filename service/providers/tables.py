@@ -22,6 +22,7 @@ from sqlalchemy import (
 
 from service.directory import METADATA, NO_ACCOUNT, created_at, one_of
 from service.providers.port import ProviderName
+from service.storage.scope import scoped_by
 
 DeliveryKind = Literal["create", "update"]
 DeliveryState = Literal["queued", "dead"]
@@ -40,6 +41,7 @@ links = Table(
     Column("updated_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
     ForeignKeyConstraint(["account_id"], ["accounts.id"], info=NO_ACCOUNT),
     one_of("provider", ProviderName),
+    info=scoped_by("account_id"),
 )
 
 # What an account's provider has not confirmed yet.
@@ -77,6 +79,11 @@ deliveries = Table(
     created_at(),
     one_of("kind", DeliveryKind),
     one_of("state", DeliveryState),
+    # Test keys have no provider. Its own id, its ticket's, and its idempotency key's scope are nobody else's either.
+    info=scoped_by(
+        "account_id",
+        or_by={"id": "delivery_id", "ticket_id": "ticket_id", "idempotency_scope": "idempotency_scope"},
+    ),
 )
 KEY_INDEX = Index(
     "provider_deliveries_key_idx",

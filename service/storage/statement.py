@@ -29,6 +29,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
 from service.storage.pool import PooledConnection
+from service.storage.scope import Scope, UnscopedError, separation, source_of
+from service.storage.scope_check import check
 
 Row = dict[str, Any]
 
@@ -39,13 +41,22 @@ _names = itertools.count()
 class Statement:
     """One SQL statement. Its parameters have the names of its bindparams, its rows those of its columns."""
 
-    def __init__(self, clause: Select[Any] | Insert | Update | Delete, *, prepared: bool = True) -> None:
-        """Not `prepared`, it is planned each time for the values given: for lists whose filters decide the plan."""
+    def __init__(self, clause: Select[Any] | Insert | Update | Delete, *, scope: Scope, prepared: bool = True) -> None:
+        """Not `prepared`, it is planned each time for the values given: for lists whose filters decide the plan.
+
+        Raises UnscopedError when it can touch rows outside the scope.
+        """
         compiled = clause.compile(dialect=_DIALECT)
+        check(clause, scope, compiled.string)
+        self._constants = {name: value for name, value in compiled.params.items() if value is not None}
+        if not scope.parameters.isdisjoint(self._constants):
+            raise UnscopedError("A parameter of the scope has a value where the caller gives none")
+        if "POSTCOMPILE" in compiled.string:
+            raise ValueError("SQLAlchemy would fill in a part of the statement only as it runs it")
+        self.scope = scope
         self.sql = compiled.string.encode()
         self.names = tuple(str(name) for name in compiled.positiontup or ())
         self.columns = tuple(map(str, clause.exported_columns.keys()))
-        self._constants = {name: value for name, value in compiled.params.items() if value is not None}
         self._formats = [PyFormat.TEXT] * len(self.names)
         self._name = b"tickets_%d" % next(_names) if prepared else b""
 
@@ -106,9 +117,22 @@ class Statement:
         return texts
 
 
+def parameter(column: ColumnElement[Any]) -> ColumnElement[Any]:
+    """The parameter for a column, by its name."""
+    return bindparam(column.key, type_=column.type)
+
+
 def bound(table: FromClause, *names: str) -> dict[str, ColumnElement[Any]]:
     """The parameters for columns of a table, by their names."""
-    return {name: bindparam(name, type_=table.c[name].type) for name in names}
+    return {name: parameter(table.c[name]) for name in names}
+
+
+def mine(table: FromClause, **more: ColumnElement[Any]) -> tuple[ColumnElement[bool], ...]:
+    """The conditions of rows that are the caller's, by what the table declares, and that have `more` values."""
+    scope = {
+        name: bindparam(kind, type_=table.c[name].type) for name, kind in separation(source_of(table)).scope.items()
+    }
+    return tuple(table.c[name] == value for name, value in {**scope, **more}.items())
 
 
 def in_seconds(name: str) -> ColumnElement[Any]:

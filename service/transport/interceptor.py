@@ -97,7 +97,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     def _wrap(self, path: str, handler: Any) -> Handler:
         service, _, name = path.removeprefix("/").rpartition("/")
-        key = (service.rpartition(".")[0], name)
+        # A REST service shares the policies of its typed sister.
+        key = (service.rpartition(".")[0].replace(".rest.", "."), name)
         policy = POLICIES.get(key)
         if policy is not None and policy.who == "none":
             served: Handler = handler

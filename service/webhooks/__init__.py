@@ -1,1 +1,1 @@
-"""Webhooks: subscribers are told of events by signed messages, at least once and in order per ticket."""
+"""Webhooks of any dialect: receivers are notified of events by signed messages, at least once, in order per ticket."""

@@ -1,98 +1,110 @@
-"""Makes messages of events, in the background."""
+"""Fan-out: events become messages, one for each webhook that subscribes to them, in the background."""
 
 import hashlib
 from collections.abc import Sequence
+from typing import Any
 
 import structlog
 from ulid import ULID
 
 from service import jsontext
-from service.itsm import views
-from service.itsm.tables import MESSAGE
 from service.operation import View
 from service.storage.database import Connection, Database
 from service.storage.statement import Row
-from service.webhooks import fan_out_queries as news_queries
+from service.webhooks import fan_out_queries
+from service.webhooks.source import Source
+from service.webhooks.tables import MESSAGE
 
 # Events of one webhook that become messages in one transaction; each may have half a megabyte.
-_ROWS = 25
-
-
-# The queue of a webhook that does not get on ends about here; the rest waits where it is, in the events. (Whoever looks
-# for what is due looks at all that wait.)
-_QUEUE = 200
-
+_EVENTS_AT_ONCE = 25
+# The queue of a webhook that is slow or fails ends about here; the rest waits in the events. (Each look for messages
+# that are due reads all that are queued.)
+_MAX_QUEUE = 200
 
 _log = structlog.get_logger()
 
 
-async def fan_out(database: Database) -> None:
-    """Make messages of what happened, for the webhooks of all accounts; run in the background, in every process.
+class FanOut:
+    """The fan-out of one source."""
 
-    A webhook's place moves in the transaction that queues its messages, so none is queued twice and none is left out.
-    """
-    failed: list[str] = []
-    while waiting := await database.all(news_queries.WAITING, {"failed": failed, "room": _QUEUE}):
-        told = 0
-        # Each some, so that who is far behind holds up no other.
-        for one in waiting:
-            try:
-                told += await _tell_some(database, one)
-            except Exception as error:
-                # As broad as the work it repeats: one webhook must not hold up all others.
-                _log.warning("webhooks", webhook=one["id"], exc_info=error)
-                failed.append(one["id"])
-        if not told:
-            return  # others are at them
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._queries = fan_out_queries.for_source(source)
 
+    async def queue_messages(self, database: Database) -> None:
+        """Queue messages of new events for the webhooks of all scopes; run in the background, in every process.
 
-async def _tell_some(database: Database, waiting: Row) -> bool:
-    """Queue some of what a webhook has to be told; False if it no longer waits, or somebody else is at it."""
-    named = {"account_id": waiting["account_id"], "live": waiting["live"], "webhook_id": waiting["id"]}
-    async with database.transaction() as connection:
-        webhook = await connection.one(news_queries.TAKE, {**named, "room": _QUEUE})
-        if webhook is None:
-            return False
-        await _tell(connection, webhook)
-    return True
+        A webhook's position moves in the transaction that queues its messages, so none is queued twice or left out.
+        """
+        failed: list[str] = []
+        limits = {"failed": failed, "max_queue": _MAX_QUEUE}
+        while waiting := await database.all(self._queries.waiting_webhooks, limits):
+            is_progress = False
+            # A few events of each, so that one that is far behind delays no other.
+            for webhook in waiting:
+                try:
+                    is_progress |= await self._queue_if_waiting(database, webhook)
+                except Exception as error:
+                    # As broad as the work it repeats: one webhook must not stop all others.
+                    _log.warning("webhooks", webhook=webhook["id"], exc_info=error)
+                    failed.append(webhook["id"])
+            if not is_progress:
+                return  # other processes have them
 
+    async def _queue_if_waiting(self, database: Database, waiting: Row) -> bool:
+        """Queue messages of a webhook's next events; False if it no longer waits, or another process has it."""
+        key = {**self._scope(waiting), "webhook_id": waiting["id"]}
+        async with database.transaction() as connection:
+            limits = {"max_queue": _MAX_QUEUE}
+            webhook = await connection.one(self._queries.lock_waiting_webhook, key | limits)
+            if webhook is None:
+                return False
+            await self._queue_next(connection, webhook)
+        return True
 
-async def _tell(connection: Connection, webhook: Row) -> None:
-    """Queue what a webhook has to be told of the next events, and move its place behind them."""
-    scope = {name: webhook[name] for name in ("account_id", "live")}
-    place = {"after_transaction": str(webhook["transaction_id"]), "after_id": webhook["event_id"]}
-    news = await connection.all(news_queries.NEWS, {**scope, **place, "since": webhook["created_at"], "rows": _ROWS})
-    told: list[Row] = []
-    if news:
-        told = [message for message in await _messages(connection, scope, news) if message["type"] in webhook["events"]]
-        place = {"after_transaction": str(news[-1]["transaction_id"]), "after_id": news[-1]["id"]}
-    else:
-        # What there was is older than the webhook.
-        place = {"after_transaction": str(webhook["horizon"]), "after_id": 0}
-    columns = {f"{name}s": [message[name] for message in told] for name in MESSAGE}
-    await connection.one(news_queries.WRITE, {**scope, **place, **columns, "webhook_id": webhook["id"]}, commit=True)
+    async def _queue_next(self, connection: Connection, webhook: Row) -> None:
+        """Queue messages of a webhook's next events, and move its position after them."""
+        scope = self._scope(webhook)
+        position = {"after_transaction": str(webhook["transaction_id"]), "after_id": webhook["event_id"]}
+        limits = {"since": webhook["created_at"], "rows": _EVENTS_AT_ONCE}
+        events = await connection.all(self._queries.next_events, scope | position | limits)
+        messages: list[Row] = []
+        if events:
+            messages = [
+                one for one in await self._messages(connection, scope, events) if one["type"] in webhook["events"]
+            ]
+            position = {"after_transaction": str(events[-1]["transaction_id"]), "after_id": events[-1]["id"]}
+        else:
+            # Those there were are older than the webhook.
+            position = {"after_transaction": str(webhook["horizon"]), "after_id": 0}
+        columns = {f"{name}s": [message[name] for message in messages] for name in MESSAGE}
+        key = {**scope, "webhook_id": webhook["id"]}
+        await connection.one(self._queries.queue, key | position | columns, commit=True)
 
+    async def _messages(self, connection: Connection, scope: Row, events: Sequence[Row]) -> list[Row]:
+        """The messages of events, each with its ticket as of then: the newest state is undone, event by event."""
+        last = {event["ticket_id"]: event["version"] for event in events}
+        given = {**scope, "ticket_ids": list(last), "versions": list(last.values())}
+        rows = await connection.all(self._queries.tickets_as_of, given)
+        tickets = {row["id"]: self._undo(row, row) for row in rows}
+        messages = []
+        for event in reversed(events):
+            ticket = tickets[event["ticket_id"]]
+            messages.append(_message(event, self._source.show(ticket, event)))
+            tickets[event["ticket_id"]] = self._undo(ticket, event)
+        return messages[::-1]
 
-async def _messages(connection: Connection, scope: Row, news: Sequence[Row]) -> list[Row]:
-    """The messages that tell of events, each with its ticket as of then: the newest is undone, event by event."""
-    last = {event["ticket_id"]: event["version"] for event in news}
-    wanted = {**scope, "ticket_ids": list(last), "versions": list(last.values())}
-    tickets = {row["id"]: _undone(row, row) for row in await connection.all(news_queries.TICKETS_AS_OF, wanted)}
-    messages = []
-    for event in reversed(news):
-        ticket = tickets[event["ticket_id"]]
-        messages.append(_message(event, views.ticket_as_of(ticket, event)))
-        tickets[event["ticket_id"]] = _undone(ticket, event)
-    return messages[::-1]
+    def _undo(self, ticket: Row, changed: Row) -> Row:
+        """A ticket before what was changed."""
+        before = dict(zip(changed["names"] or (), changed["befores"] or (), strict=True))
+        return self._source.undo(ticket, before)
 
-
-def _undone(ticket: Row, changed: Row) -> Row:
-    """A ticket before what was changed."""
-    return {**ticket, **dict(zip(changed["names"] or (), changed["befores"] or (), strict=True))}
+    def _scope(self, row: Row) -> dict[str, Any]:
+        return {name: row[name] for name in self._source.scope}
 
 
 def _message(event: Row, ticket: View) -> Row:
-    body = {"id": _event_id(event), "type": event["type"], "timestamp": event["told_at"], "data": ticket}
+    body = {"id": _event_id(event), "type": event["type"], "timestamp": event["occurred_at"], "data": ticket}
     return {
         **{name: event[name] for name in ("ticket_id", "version", "type")},
         "event_id": body["id"],
@@ -101,7 +113,7 @@ def _message(event: Row, ticket: View) -> Row:
 
 
 def _event_id(event: Row) -> str:
-    """What receivers know a message by: the same whenever and for whomever it is made, and sorted by its time."""
-    milliseconds = int(event["told_at"].timestamp() * 1000)
+    """What receivers know a message by: the same for each webhook and whenever it is made, and sorted by time."""
+    milliseconds = int(event["occurred_at"].timestamp() * 1000)
     rest = hashlib.sha256(f"{event['ticket_id']}:{event['version']}".encode()).digest()[:10]
     return f"evt_{ULID(milliseconds.to_bytes(6) + rest)}"

@@ -1,12 +1,14 @@
-"""The SQL statements by which what happened becomes messages for webhooks."""
+"""The SQL statements by which events become messages."""
+
+from functools import cache
 
 from sqlalchemy import (
     ARRAY,
     JSON,
     BigInteger,
+    ColumnElement,
     Integer,
     Text,
-    Uuid,
     all_,
     and_,
     bindparam,
@@ -25,51 +27,78 @@ from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from service import events
-from service.itsm import tables
 from service.storage.database import Xid8
+from service.storage.scope import EVERYONE
 from service.storage.statement import Statement, bound
-from service.webhooks.queries import ITS_MESSAGES, ONE, messages, mine, webhooks
+from service.webhooks.source import Source
+from service.webhooks.tables import MESSAGE
 
-history, tickets = tables.events, tables.tickets
 _WAITING_AT_ONCE = 500
 
-_place = tuple_(webhooks.c.transaction_id, webhooks.c.event_id)
-_has_news = exists().where(
-    history.c.account_id == webhooks.c.account_id,
-    history.c.live == webhooks.c.live,
-    tuple_(history.c.transaction_id, history.c.id) > _place,
-    history.c.transaction_id < events.HORIZON,
-)
+
+class FanOutQueries:
+    """The statements of one source."""
+
+    def __init__(self, source: Source) -> None:
+        self.waiting_webhooks = _waiting_webhooks(source)
+        self.lock_waiting_webhook = _lock_waiting_webhook(source)
+        self.next_events = _next_events(source)
+        self.tickets_as_of = _tickets_as_of(source)
+        self.queue = _queue(source)
 
 
-_room = bindparam("room", type_=Integer)
-_queue = select(literal(1)).where(ITS_MESSAGES).correlate(webhooks).limit(_room).subquery("queue")
-# It has not been told of everything, and has room in its queue.
-_waits = and_(
-    webhooks.c.is_active,
-    _has_news,
-    select(func.count()).select_from(_queue).scalar_subquery() < _room,
-)
-# Of all accounts: webhooks that wait, those first that are furthest behind.
-WAITING = Statement(
-    select(*(webhooks.c[name] for name in ("account_id", "live", "id")))
-    .where(webhooks.c.id != all_(bindparam("failed", type_=ARRAY(Text))), _waits)
-    .order_by(webhooks.c.transaction_id, webhooks.c.event_id)
-    .limit(_WAITING_AT_ONCE)
-)
-# One of them for a transaction, if it still waits and nobody else has it.
-TAKE = Statement(
-    select(webhooks, events.HORIZON.label("horizon"))
-    .where(*ONE, _waits)
-    .with_for_update(skip_locked=True, key_share=True)
-)
+@cache
+def for_source(source: Source) -> FanOutQueries:
+    """The statements of a source, built once."""
+    return FanOutQueries(source)
 
 
-def _news() -> Statement:
-    """The events behind a webhook's place, each with what was before: `names` of members, and their values."""
-    # Not what was written before the webhook was there.
-    since = and_(*mine(history), history.c.created_at >= bindparam("since", type_=history.c.created_at.type))
-    new = events.after_position(history, since).subquery("new")
+def _is_waiting(source: Source) -> ColumnElement[bool]:
+    """Whether a webhook has events that are no messages yet, and space in its queue."""
+    webhooks, history = source.tables.webhooks, source.events
+    has_events = exists().where(
+        *(history.c[name] == webhooks.c[name] for name in source.scope),
+        tuple_(history.c.transaction_id, history.c.id) > tuple_(webhooks.c.transaction_id, webhooks.c.event_id),
+        history.c.transaction_id < events.HORIZON,
+    )
+    max_queue = bindparam("max_queue", type_=Integer)
+    its_messages = and_(*source.its_messages())
+    queue = select(literal(1)).where(its_messages).correlate(webhooks).limit(max_queue).subquery("queue")
+    return and_(
+        webhooks.c.is_active,
+        has_events,
+        select(func.count()).select_from(queue).scalar_subquery() < max_queue,
+    )
+
+
+def _waiting_webhooks(source: Source) -> Statement:
+    """The statement that finds webhooks that wait, of all scopes but the `failed`, those furthest behind first."""
+    webhooks = source.tables.webhooks
+    return Statement(
+        select(*(webhooks.c[name] for name in (*source.scope, "id")))
+        .where(webhooks.c.id != all_(bindparam("failed", type_=ARRAY(Text))), _is_waiting(source))
+        .order_by(webhooks.c.transaction_id, webhooks.c.event_id)
+        .limit(_WAITING_AT_ONCE),
+        scope=EVERYONE("the background makes messages for the webhooks of all owners"),
+    )
+
+
+def _lock_waiting_webhook(source: Source) -> Statement:
+    """The statement that takes one of them for a transaction, if it still waits and no other transaction has it."""
+    return Statement(
+        select(source.tables.webhooks, events.HORIZON.label("horizon"))
+        .where(*source.one_webhook, _is_waiting(source))
+        .with_for_update(skip_locked=True, key_share=True),
+        scope=source.statement_scope,
+    )
+
+
+def _next_events(source: Source) -> Statement:
+    """The events after a webhook's position, each with what was before: `names` of members, and their values."""
+    history = source.events
+    # Not what was written before the webhook was created.
+    since = history.c.created_at >= bindparam("since", type_=history.c.created_at.type)
+    new = events.after_position(history, and_(*source.in_scope(history), since)).subquery("new")
     pair = func.json_each(new.c.changes).table_valued(column("key", Text), column("value", JSON))
     pair = pair.render_derived(name="pair")
     before = literal_column("pair.value -> 'from'", JSON)
@@ -80,33 +109,37 @@ def _news() -> Statement:
             new.c.ticket_id,
             new.c.version,
             new.c.type,
-            new.c.created_at.label("told_at"),
-            new.c.updated_at,
+            new.c.created_at.label("occurred_at"),
+            *(new.c[name] for name in source.event_columns),
             select(func.array_agg(pair.c.key, type_=ARRAY(Text))).scalar_subquery().label("names"),
             select(func.array_agg(before, type_=ARRAY(JSON))).select_from(pair).scalar_subquery().label("befores"),
-        ).order_by(new.c.transaction_id, new.c.id)
+        ).order_by(new.c.transaction_id, new.c.id),
+        scope=source.statement_scope,
     )
 
 
-def _tickets_as_of() -> Statement:
-    """Tickets, each with what undoes the changes behind a version of it: `names` of members, and their values then.
+def _tickets_as_of(source: Source) -> Statement:
+    """Tickets, each with what undoes the changes after a version of it: `names` of members, and their values then.
 
-    Of each member the first later change tells what it was. Only those changes are read, which may be large.
+    The first later change of a member says what it was. Only those changes are read, because they may be large.
     """
-    arrays = (bindparam("ticket_ids", type_=ARRAY(Uuid)), bindparam("versions", type_=ARRAY(Integer)))
-    given = func.unnest(*arrays).table_valued(column("ticket_id", Uuid), column("version", Integer))
+    history, tickets = source.events, source.tickets
+    ticket_id = history.c.ticket_id.type
+    arrays = (bindparam("ticket_ids", type_=ARRAY(ticket_id)), bindparam("versions", type_=ARRAY(Integer)))
+    given = func.unnest(*arrays).table_valued(column("ticket_id", ticket_id), column("version", Integer))
     given = given.render_derived(name="given")
     later = history.alias("later")
-    # A process of an older version wrote no names.
-    names = select(func.json_object_keys(later.c.changes)).correlate(later).scalar_subquery()
-    old = func.array(names, type_=ARRAY(Text))
-    name = func.unnest(func.coalesce(later.c.members, old)).table_valued(column("name", Text))
-    name = name.render_derived(name="name")
+    keys = select(func.json_object_keys(later.c.changes)).correlate(later).scalar_subquery()
+    names: ColumnElement[list[str]] = func.array(keys, type_=ARRAY(Text))
+    if "members" in later.c:
+        # The same names, read without the changes; null where a process of an older version wrote the event.
+        names = func.coalesce(later.c.members, names)
+    name = func.unnest(names).table_valued(column("name", Text)).render_derived(name="name")
     first = (
         select(name.c.name, later.c.changes)
         .ext(distinct_on(name.c.name))
         .select_from(later.join(name, true()))
-        .where(*mine(later), later.c.ticket_id == given.c.ticket_id, later.c.version > given.c.version)
+        .where(*source.in_scope(later), later.c.ticket_id == given.c.ticket_id, later.c.version > given.c.version)
         .order_by(name.c.name, later.c.version)
         .correlate(given)
         .subquery("first")
@@ -120,37 +153,32 @@ def _tickets_as_of() -> Statement:
         .select_from(first)
         .lateral("undo")
     )
-    members = [c for c in tickets.c if c.name not in ("metadata_terms", "transaction_id")]
+    is_given = and_(*source.in_scope(tickets), tickets.c.id == given.c.ticket_id)
     return Statement(
-        select(*members, undo.c.names, undo.c.befores).select_from(
-            given.join(tickets, and_(*mine(tickets), tickets.c.id == given.c.ticket_id)).join(undo, true())
-        )
+        select(*(tickets.c[name] for name in source.ticket_columns), undo.c.names, undo.c.befores).select_from(
+            given.join(tickets, is_given).join(undo, true())
+        ),
+        scope=source.statement_scope,
     )
 
 
-NEWS = _news()
-TICKETS_AS_OF = _tickets_as_of()
-
-
-def _write() -> Statement:
-    """The statement that queues messages, given as arrays, and moves the webhook's place behind their events."""
-    names = tables.MESSAGE
-    arrays = [bindparam(f"{name}s", type_=ARRAY(messages.c[name].type)) for name in names]
-    given = func.unnest(*arrays).table_valued(*(column(name, messages.c[name].type) for name in names))
+def _queue(source: Source) -> Statement:
+    """The statement that queues messages, given as arrays, and moves the webhook's position after their events."""
+    webhooks, messages, _ = source.tables
+    arrays = [bindparam(f"{name}s", type_=ARRAY(messages.c[name].type)) for name in MESSAGE]
+    given = func.unnest(*arrays).table_valued(*(column(name, messages.c[name].type) for name in MESSAGE))
     given = given.render_derived(name="given")
-    of = bound(messages, "account_id", "live", "webhook_id")
-    # Whoever has it already (a replay of it is under way) is told of it all the same.
-    queued = upsert(messages).from_select([*of, *names], select(*of.values(), *given.c)).on_conflict_do_nothing()
+    key = bound(messages, *source.webhook_key)
+    # A message that is queued already, for a replay, is sent all the same.
+    queued = upsert(messages).from_select([*key, *MESSAGE], select(*key.values(), *given.c)).on_conflict_do_nothing()
     return Statement(
         update(webhooks)
-        .where(*ONE)
+        .where(*source.one_webhook)
         .values(
             transaction_id=cast(bindparam("after_transaction", type_=Text), Xid8),
             event_id=bindparam("after_id", type_=BigInteger),
         )
         .returning(webhooks.c.id)
-        .add_cte(queued.returning(messages.c.version).cte("queued"))
+        .add_cte(queued.returning(messages.c.version).cte("queued")),
+        scope=source.statement_scope,
     )
-
-
-WRITE = _write()

@@ -9,178 +9,38 @@ import contextlib
 import json
 import math
 import resource
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import psycopg
 import typer
 from psycopg.rows import dict_row
-from tests.system import AUDIENCE, ISSUER, Issuer
 from tickets.helpdesk.v1 import service_pb2 as helpdesk_pb2
 
 from service import jsontext, paging
 from service.settings import Settings
 
-from . import cpu, grpc_load, loads, stack
+from . import grpc_load, loads, stack
 from .about import OURS, about
-from .loads import Generators, Load, LoadError
+from .growth_ground import CALLERS, HELPDESK_TICKETS, MIB, QUICK, TENANT, WORKERS, Found, Ground, Plan, Target, say
+from .loads import LoadError
 from .operations import OPERATIONS
 from .results import Measurement, Spread, Summary, summarize
-from .rounds import Taker, take_turns
+from .rounds import take_turns
 
-_WORKERS = 2
-_CALLERS = 16
 _PAGE = 20
 _MIXED = ("get", "list", "create", "patch", "idempotent")
 # Calls of one operation before the next has its turn.
 _STRETCH = 1_000
 _NO_END_SECONDS = 600
-_MIB = 1024 * 1024
 
-_TENANT = "ten_benchmark"
-_HELPDESK_TICKETS = """
-INSERT INTO helpdesk_tickets
-    (tenant_id, id, number, title, description, type, status, priority, submitted_by_id, tags, source, source_type,
-    created_at, created_by, updated_at, updated_by)
-SELECT %(tenant)s, 'tkt_' || lpad(n::text, 26, '0'), n, 'Laptop ' || n || ' does not wake up',
-    repeat('It stays dark after lunch. ', 6), 'incident', 'open', 'medium', 'per_' || n %% 1000, '["hardware"]', 'edm',
-    'api', at, 'seed', at, 'seed'
-FROM generate_series(1, %(tickets)s) AS n,
-    LATERAL (SELECT timestamptz '2026-01-01T00:00:00Z' + (n - %(tickets)s) * interval '1 second' AS at)
-"""
 _PLACE = """
 SELECT created_at, id FROM helpdesk_tickets WHERE tenant_id = %s ORDER BY created_at DESC, id DESC OFFSET %s LIMIT 2
 """
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How much of everything."""
-
-    # Tickets of an account, the least first.
-    sizes: tuple[int, ...] = (10_000, 100_000, 1_000_000)
-    # Tickets of the account where size is not the question.
-    tickets: int = 100_000
-    callers: tuple[int, ...] = (1, 16, 64, 256)
-    # Tickets of a tenant, and how many stand behind the deep page.
-    depth: int = 1_000_000
-    behind: int = 100
-    crowd: int = 1_024
-    # Calls after which memory is looked at; it should be flat from the second on.
-    calls: tuple[int, ...] = (1_000, 10_000, 50_000, 100_000)
-    rounds: int = 3
-    seconds: int = 2
-    # Of a turn in `callers`, which has many.
-    callers_seconds: int = 1
-    # Before a turn with many callers, for connections to be made; with a crowd, for the first to be sent away too.
-    warm_up: float = 0.3
-    crowd_warm_up: float = 1.5
-
-
-_QUICK = replace(
-    Plan(),
-    sizes=(1_000, 10_000),
-    tickets=10_000,
-    callers=(1, 16, 64),
-    depth=10_000,
-    calls=(500, 1_000, 2_000),
-    rounds=1,
-    seconds=1,
-    crowd_warm_up=0.5,
-)
-
-
-@dataclass(frozen=True)
-class Target:
-    """What a figure ought to be."""
-
-    words: str
-    value: float
-    bound: float
-    at_least: bool = False
-
-    def text(self) -> str:
-        """For the terminal."""
-        reached = self.value >= self.bound if self.at_least else self.value <= self.bound
-        bound = f"{'at least' if self.at_least else 'at most'} {self.bound:g}"
-        return f"{self.words}: {self.value:.2f}, {bound}: {'yes' if reached else 'NO'}"
-
-
-@dataclass(frozen=True)
-class Found:
-    """What one section found: a table, and for the result file all of it."""
-
-    table: list[list[str]]
-    targets: list[Target]
-    figures: Mapping[str, Any]
-    failures: list[str]
-
-
-class Ground:
-    """A PostgreSQL with what sections need in it; each starts a service of its own beside it."""
-
-    def __init__(self, directory: Path, running: contextlib.ExitStack) -> None:
-        self.directory = directory
-        self.database = running.enter_context(stack.postgres(directory))
-        self.postmaster = stack.postmaster(self.database)
-        self.issuer = Issuer(directory)
-        self._accounts: dict[int, Generators] = {}
-
-    def account(self, tickets: int) -> Generators:
-        """Load for an account that began with so many tickets."""
-        if tickets not in self._accounts:
-            _say(f"seeding {tickets:,} tickets")
-            ids = self.directory / f"ids-{tickets}"
-            stack.write_ids(self.database.url, tickets, ids)
-            account = stack.seed(self.database.url, tickets)
-            self._accounts[tickets] = Generators(self.directory, account, ids)
-        return self._accounts[tickets]
-
-    @contextlib.contextmanager
-    def service(self, name: str, **more: str) -> Iterator[stack.Service]:
-        """The service, with nothing left to do in the database; `more` are settings."""
-        settings = {
-            "TICKETS_JWKS": str(self.issuer.jwks),
-            "TICKETS_JWT_ISSUER": ISSUER,
-            "TICKETS_JWT_AUDIENCE": AUDIENCE,
-            "TICKETS_DRAIN_NOTICE_SECONDS": "0",
-            **more,
-        }
-        stack.tidy(self.database.url)
-        with stack.service(self.directory, self.database.url, _WORKERS, name=name, settings=settings) as service:
-            yield service
-
-    def complaints(self, name: str) -> list[str]:
-        """What the service of this name logged beside calls and its coming and going: the first of it."""
-        path = self.directory / f"{name}.log"
-        lines = path.read_text().splitlines() if path.exists() else []
-        odd = [line for line in lines if '"level":"info"' not in line]
-        return [f"{len(odd)} such lines in the log: {odd[0][:2000]}"] if odd else []
-
-    def groups(self, service: stack.Service) -> cpu.Groups:
-        """Whose CPU a call uses."""
-        return {"app": service.local.processes, "postgres": [self.postmaster]}
-
-    def taker(
-        self,
-        name: str,
-        planned: grpc_load.Plan,
-        groups: cpu.Groups | None = None,
-        load: Callable[[Path, grpc_load.Plan], Load] = loads.grpc,
-        refused: grpc_load.Refused = "obey",
-    ) -> Taker:
-        """One whose turn is as planned, of any length. No groups with a warm-up, whose CPU would count."""
-        planned = replace(planned, refused=refused)
-        return Taker(name, lambda seconds: load(self.directory, replace(planned, seconds=seconds)), groups or {})
-
-    def settle(self) -> None:
-        """Wait for what writes leave behind."""
-        stack.settle(self.database.url)
 
 
 def main(
@@ -193,7 +53,7 @@ def main(
     strangers = [name for name in names if name not in _SECTIONS]
     if strangers:
         raise typer.BadParameter(f"{', '.join(strangers)}: known are {', '.join(_SECTIONS)}")
-    plan = _QUICK if quick else Plan()
+    plan = QUICK if quick else Plan()
     result: dict[str, Any] = {"about": about(OURS), "plan": asdict(plan), "sections": {}}
     started = time.monotonic()
     failures = []
@@ -201,7 +61,7 @@ def main(
     with tempfile.TemporaryDirectory(prefix="tickets-bench-") as directory, contextlib.ExitStack() as running:
         ground = Ground(Path(directory), running)
         for name in names:
-            _say(name)
+            say(name)
             began = time.monotonic()
             try:
                 found = _SECTIONS[name](ground, plan)
@@ -225,15 +85,15 @@ def _size(ground: Ground, plan: Plan) -> Found:
     measurements: list[Measurement] = []
     with ground.service("size") as service:
         for operation in (OPERATIONS[name] for name in ("get", "list", "create", "patch")):
-            _say(operation.title)
+            say(operation.title)
             stack.tidy(ground.database.url)
             takers = [
-                ground.taker(name, generators.grpc_plan(service.shared, operation, _CALLERS, 0), ground.groups(service))
+                ground.taker(name, generators.grpc_plan(service.shared, operation, CALLERS, 0), ground.groups(service))
                 for name, generators in accounts.items()
             ]
             settle = None if operation.verb == "GET" else ground.settle
             measurements += take_turns(
-                operation.title, _CALLERS, takers, rounds=plan.rounds, seconds=plan.seconds, settle=settle
+                operation.title, CALLERS, takers, rounds=plan.rounds, seconds=plan.seconds, settle=settle
             )
     summaries = summarize(measurements, least)
     ratio = _of(summaries, OPERATIONS["list"].title, most).cpu_ratio
@@ -246,7 +106,7 @@ def _callers(ground: Ground, plan: Plan) -> Found:
     measurements: list[Measurement] = []
     with ground.service("callers") as service:
         for operation in (OPERATIONS[name] for name in ("get", "list", "create")):
-            _say(operation.title)
+            say(operation.title)
             takers = [
                 ground.taker(
                     f"{callers} at once",
@@ -258,26 +118,26 @@ def _callers(ground: Ground, plan: Plan) -> Found:
             measurements += take_turns(
                 operation.title, 0, takers, rounds=plan.rounds, seconds=plan.callers_seconds, settle=settle
             )
-    return _found(measurements, summarize(measurements, f"{_CALLERS} at once"), [])
+    return _found(measurements, summarize(measurements, f"{CALLERS} at once"), [])
 
 
 def _depth(ground: Ground, plan: Plan) -> Found:
     """The first page of a tenant's helpdesk tickets, and one of the last."""
-    _say(f"seeding {plan.depth:,} helpdesk tickets")
+    say(f"seeding {plan.depth:,} helpdesk tickets")
     with psycopg.connect(ground.database.url) as connection:
-        connection.execute(_HELPDESK_TICKETS, {"tenant": _TENANT, "tickets": plan.depth})
+        connection.execute(HELPDESK_TICKETS, {"tenant": TENANT, "tickets": plan.depth})
     pages = {
         "first page": helpdesk_pb2.ListTicketsRequest(limit=_PAGE),
         "deep page": helpdesk_pb2.ListTicketsRequest(limit=_PAGE, cursor=_cursor(ground, plan.depth - plan.behind)),
     }
-    token = ground.issuer.token("per_benchmark", tenant_id=_TENANT, scope="helpdesk:read")
+    token = ground.issuer.token("per_benchmark", tenant_id=TENANT, scope="helpdesk:read")
     with ground.service("depth") as service:
         planned = grpc_load.Plan(
             target=service.shared,
             path="/tickets.helpdesk.v1.TicketService/ListTickets",
             metadata={"authorization": f"Bearer {token}"},
             bodies=[],
-            concurrency=_CALLERS,
+            concurrency=CALLERS,
             seconds=0,
         )
         takers = [
@@ -285,7 +145,7 @@ def _depth(ground: Ground, plan: Plan) -> Found:
             for name, page in pages.items()
         ]
         title = f"helpdesk LIST {_PAGE} of {plan.depth:,}"
-        measurements = list(take_turns(title, _CALLERS, takers, rounds=plan.rounds + 1, seconds=plan.seconds))
+        measurements = list(take_turns(title, CALLERS, takers, rounds=plan.rounds + 1, seconds=plan.seconds))
     summaries = summarize(measurements, "first page")
     deep = _of(summaries, title, "deep page")
     ratios = {"CPU": deep.cpu_ratio, "p50": deep.p50_ratio}
@@ -295,9 +155,9 @@ def _depth(ground: Ground, plan: Plan) -> Found:
 
 def _cursor(ground: Ground, rows: int) -> str:
     """The cursor behind so many rows, as the service makes it; it would refuse any other."""
-    binding = jsontext.dump(["helpdesk tickets", "-created_at", {"tenant_id": _TENANT}]).decode()
+    binding = jsontext.dump(["helpdesk tickets", "-created_at", {"tenant_id": TENANT}]).decode()
     with psycopg.connect(ground.database.url, row_factory=dict_row) as connection:
-        last_and_next = connection.execute(_PLACE, [_TENANT, rows - 1]).fetchall()
+        last_and_next = connection.execute(_PLACE, [TENANT, rows - 1]).fetchall()
     _, cursor = paging.cut(last_and_next, 1, binding, "created_at", "id")
     if cursor is None:
         raise LoadError(f"there are not more than {rows} helpdesk tickets")
@@ -307,9 +167,9 @@ def _cursor(ground: Ground, rows: int) -> str:
 def _overload(ground: Ground, plan: Plan) -> Found:
     """More callers than the service takes, who wait when they are told to, and who do not."""
     generators, operation = ground.account(plan.tickets), OPERATIONS["get"]
-    few, obeying = f"{_CALLERS} at once", f"{plan.crowd:,}, obeying"
+    few, obeying = f"{CALLERS} at once", f"{plan.crowd:,}, obeying"
     crowds: Mapping[str, tuple[int, grpc_load.Refused]] = {
-        few: (_CALLERS, "obey"),
+        few: (CALLERS, "obey"),
         "64 at once": (64, "obey"),
         obeying: (plan.crowd, "obey"),
         f"{plan.crowd:,}, insisting": (plan.crowd, "insist"),
@@ -324,7 +184,7 @@ def _overload(ground: Ground, plan: Plan) -> Found:
         by_rest = replace(by_grpc, target=url.removeprefix("http://"), path=operation.path)
         for door, load, planned in (("gRPC", loads.grpc, by_grpc), ("Envoy", loads.rest, by_rest)):
             title = f"{operation.title}, {door}"
-            _say(title)
+            say(title)
             takers = []
             for name, (callers, refused) in crowds.items():
                 warm_up = plan.crowd_warm_up if callers == plan.crowd else plan.warm_up
@@ -354,15 +214,15 @@ def _memory(ground: Ground, plan: Plan) -> Found:
             while done < calls:
                 stretch = min(_STRETCH, (calls - done) // len(_MIXED))
                 for operation in (OPERATIONS[name] for name in _MIXED):
-                    planned = generators.grpc_plan(service.shared, operation, _CALLERS, _NO_END_SECONDS)
+                    planned = generators.grpc_plan(service.shared, operation, CALLERS, _NO_END_SECONDS)
                     load = loads.grpc(ground.directory, replace(planned, requests=stretch, refused="obey"))
                     if load.failed:
                         raise LoadError(f"{load.failed} of {load.requests} requests failed: {load.first_failure}")
                     shed[-1] += load.shed
                 done += stretch * len(_MIXED)
             ground.settle()
-            sizes.append([round(process.memory_info().rss / _MIB, 1) for process in service.local.processes])
-    table = [["calls", *(f"worker {number} MiB" for number in range(1, _WORKERS + 1)), "shed"]]
+            sizes.append([round(process.memory_info().rss / MIB, 1) for process in service.local.processes])
+    table = [["calls", *(f"worker {number} MiB" for number in range(1, WORKERS + 1)), "shed"]]
     table += [
         [f"{calls:,}", *map(str, each), str(refused or "")]
         for calls, each, refused in zip(plan.calls, sizes, shed, strict=True)
@@ -426,10 +286,6 @@ def _allow_connections() -> None:
     """As many files as the system lets us have open: us, and those we start."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
-def _say(words: str) -> None:
-    sys.stderr.write(f"· {words}\n")
 
 
 if __name__ == "__main__":

@@ -232,7 +232,7 @@ UNKNOWN_PATHS = [
     ("handoff", "GET", "/api/projects"),
     ("handoff", "GET", "/"),
     ("handoff", "GET", "/api/ticketsx"),
-    ("itsm", "POST", "/tickets.itsm.v1.TicketRest/CreateTicket"),
+    ("itsm", "POST", "/tickets.itsm.rest.v1.TicketRest/CreateTicket"),
     ("itsm", "POST", "/tickets.itsm.v1.TicketService/CreateTicket"),
     ("handoff", "POST", "/grpc.health.v1.Health/Check"),
 ]

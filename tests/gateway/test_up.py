@@ -1,4 +1,4 @@
-"""`tickets up` as a user runs it: the lines it prints, the README's examples, a restart on its data, a clean stop."""
+"""`tickets up` as a user runs it: the lines it prints, the pages' examples, a restart on its data, a clean stop."""
 
 import json
 import re
@@ -106,21 +106,18 @@ def test_every_printed_line_works_as_it_stands(up: Up) -> None:
         assert {"error", "detail", "code"}.isdisjoint(answer), answer
 
 
-def test_the_readmes_examples_answer_as_pasted(up: Up) -> None:
-    section = (ROOT / "README.md").read_text().split("## Examples", 1)[1].split("## The APIs", 1)[0]
-    blocks = re.findall(r"```(sh|json)\n(.*?)```", section, re.DOTALL)
-    setup = up.here(blocks[0][1])
-    pairs = list(zip(blocks[1::2], blocks[2::2], strict=True))
-    assert pairs
-    for (kind, command), (answer_kind, pasted) in pairs:
-        assert (kind, answer_kind) == ("sh", "json")
-        answer = json.loads(shell(setup + up.here(command)))
-        assert shape(answer) == shape(json.loads(pasted)), command
+def test_the_examples_of_the_pages_answer_as_pasted(up: Up) -> None:
+    (setup, *front), more = (code_blocks(page, "sh|json") for page in ("README.md", "protos/README.md"))
+    for blocks in (front, more):
+        assert blocks
+        for (kind, command), (answer_kind, pasted) in zip(blocks[::2], blocks[1::2], strict=True):
+            assert (kind, answer_kind) == ("sh", "json")
+            answers = json_values(shell(up.here(setup[1]) + up.here(command)))
+            assert [shape(answer) for answer in answers] == [shape(answer) for answer in json_values(pasted)], command
 
 
-def test_the_readmes_programs_run(up: Up) -> None:
-    section = (ROOT / "README.md").read_text().split("## Client", 1)[1].split("\n## ", 1)[0]
-    programs = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+def test_the_programs_of_the_clients_page_run(up: Up) -> None:
+    programs = [program for _, program in code_blocks("service/client/README.md", "python")]
     assert len(programs) == 2
     for program in programs:
         done = subprocess.run(
@@ -128,6 +125,21 @@ def test_the_readmes_programs_run(up: Up) -> None:
         )
         assert done.returncode == 0, done.stderr
         assert done.stdout
+
+
+def code_blocks(page: str, languages: str) -> list[tuple[str, str]]:
+    """The code blocks of a page in these languages (`sh|json`), each with its language."""
+    return re.findall(rf"```({languages})\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+
+
+def json_values(text: str) -> list[Any]:
+    """The JSON values of a text, one after the other."""
+    decoder, values = json.JSONDecoder(), list[Any]()
+    while text := text.lstrip():
+        value, end = decoder.raw_decode(text)
+        values.append(value)
+        text = text[end:]
+    return values
 
 
 def shape(value: Any) -> Any:

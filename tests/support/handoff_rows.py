@@ -1,4 +1,4 @@
-"""Handoff tickets as rows, what changes make of them, and what events are to tell of that."""
+"""Handoff tickets as rows, for tests of their lifecycle: changes, refusals, and the changes in events."""
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
@@ -9,7 +9,7 @@ from uuid import NAMESPACE_OID, uuid5
 import pytest
 
 from service.errors import TicketError
-from service.handoff import lifecycle as life
+from service.handoff import lifecycle
 from service.handoff.commands import Outcome, ResolutionType, RoleStatus, Stage
 from service.storage.statement import Row
 
@@ -22,14 +22,23 @@ OUTCOMES: Sequence[str] = get_args(Outcome)
 THEN = datetime(2026, 2, 20, 14, 30, tzinfo=UTC)
 NOW = THEN + timedelta(hours=1)
 NO_RESOLUTION = {"resolved_at": None, "resolution_type": None, "resolution_note": None}
-# What a role has of the work on it.
+# The members of a role that work on it sets.
 STAMPS = ("started_at", "completed_at", "work_started_note", "agent_origin")
-# Not told: instants, and who is who.
-UNTOLD = {"id", "handoff_request_id", "role", "created_at", "updated_at", "started_at", "completed_at", "resolved_at"}
+# The members that events leave out: instants, ids and names.
+NOT_IN_EVENTS = {
+    "id",
+    "handoff_request_id",
+    "role",
+    "created_at",
+    "updated_at",
+    "started_at",
+    "completed_at",
+    "resolved_at",
+}
 
 
 def role(name: str = "backend", status: str = "pending", *, begun: bool = False, **more: Any) -> dict[str, Any]:
-    """A role as it is in this status; `begun`: a skipped one that was in progress before."""
+    """A role in this status; `begun`: a skipped role that was in progress before."""
     begun = begun or status in ("in_progress", "done")
     return {
         "id": str(uuid5(NAMESPACE_OID, name)),
@@ -50,7 +59,7 @@ def role(name: str = "backend", status: str = "pending", *, begun: bool = False,
 
 
 def ticket(*roles: Mapping[str, Any], stage: str = "backlog", **more: Any) -> Row:
-    """A ticket as it is in this stage."""
+    """A ticket in this stage."""
     is_closed = stage == "live"
     return {
         "id": "2c1d8a51-3f3c-4f0e-9a52-6d6f3b0d5a11",
@@ -81,13 +90,13 @@ def ticket(*roles: Mapping[str, Any], stage: str = "backlog", **more: Any) -> Ro
 
 
 def to(status: str, name: str = "backend", **more: Any) -> dict[str, Any]:
-    """The change that takes a role there, with a note where it starts."""
+    """The change of a role to this status, with a note when it starts."""
     note = {"work_started_note": "Mine."} if status == "in_progress" else {}
     return {"role_status": {"role": name, "status": status, **note, **more}}
 
 
 def changed(before: Row, **given: Any) -> Row:
-    return life.changed(before, given, NOW)
+    return lifecycle.changed(before, given, NOW)
 
 
 def resolution(of: Row) -> dict[str, Any]:
@@ -95,11 +104,11 @@ def resolution(of: Row) -> dict[str, Any]:
 
 
 def refusal(before: Row, given: Mapping[str, Any], reason: str, path: str | None = None) -> TicketError:
-    """The failure of a change; checks its reason, and the member that it names."""
-    was = deepcopy(before)
+    """The failure of a change; checks its reason and the member it names, and that the ticket stays as it was."""
+    copy = deepcopy(before)
     with pytest.raises(TicketError) as caught:
-        life.changed(before, given, NOW)
-    assert before == was
+        lifecycle.changed(before, given, NOW)
+    assert before == copy
     assert caught.value.reason == reason
     if path is not None:
         assert [issue.path for issue in caught.value.issues] == [path]
@@ -107,20 +116,20 @@ def refusal(before: Row, given: Mapping[str, Any], reason: str, path: str | None
 
 
 def differences(before: Row, after: Row) -> dict[str, Any]:
-    """What differs, member by member, with the members of the roles that were and are there."""
+    """The expected `changes` of an event: every member that differs, the members of roles included."""
     flat: list[dict[str, Any]] = []
     for one in (before, after):
-        members = {name: value for name, value in one.items() if name not in UNTOLD}
+        members = {name: value for name, value in one.items() if name not in NOT_IN_EVENTS}
         members["roles"] = [role["role"] for role in one["roles"]]
         members |= {
             f"roles.{role['role']}.{name}": value
             for role in one["roles"]
             for name, value in role.items()
-            if name not in UNTOLD
+            if name not in NOT_IN_EVENTS
         }
         flat.append(members)
-    was, now = flat
-    # A role that comes was as if it had been there and nothing had been done.
-    for name in now.keys() - was.keys():
-        was[name] = "pending" if name.endswith(".status") else None
-    return {name: {"from": was[name], "to": now[name]} for name in now if name in was and was[name] != now[name]}
+    old, new = flat
+    # A new role counts as one that was pending and empty before.
+    for name in new.keys() - old.keys():
+        old[name] = "pending" if name.endswith(".status") else None
+    return {name: {"from": old[name], "to": new[name]} for name in new if name in old and old[name] != new[name]}

@@ -1,4 +1,4 @@
-"""Watches of handoff tickets, those who write past the service meanwhile, and services that are watched."""
+"""Watches of handoff tickets, writers that bypass the service, and services to watch."""
 
 import asyncio
 import json
@@ -13,8 +13,6 @@ from uuid import uuid4
 import grpc
 import httpx
 import psycopg
-import pytest
-import structlog
 from grpc import StatusCode
 from tickets.handoff.v1 import service_pb2
 
@@ -23,34 +21,35 @@ from service.local.processes import free_port, wait_for
 from service.server import start
 from service.settings import Settings
 from service.watch import EventFeed
-from support.handoff import Door
+from support.handoff import Transport
 from support.system import AUDIENCE, ISSUER, Credential, Issuer, World
 from support.transports import Grpc, Reply, Rest, _documented, _grpc_failure, rest_reply
 
-PATIENCE = 10.0
-# What one read of a watcher takes at most (service.watch._ROWS).
+# Seconds that a test waits for a message.
+TIMEOUT = 10.0
+# The most rows of one read of a watch (service.watch._ROWS).
 BATCH = 200
 
-# An event by hand; the second with a transaction id that is not simply the transaction's own.
+# An event written directly; the second with a transaction id of its own choice.
 INSERT = "INSERT INTO handoff_events (project_id, ticket_id, version, type, changes, actor, request_id)"
 INSERT_WITH_ID = INSERT.replace(")", ", transaction_id)")
 
 Message = dict[str, Any]
-# A ticket's id and a version of it.
-Told = tuple[str, int]
+# An event's ticket and version.
+EventKey = tuple[str, int]
 
 
 class Watch:
-    """Somebody who watches a project: reads what is told as it comes, until the block ends."""
+    """A watch of a project, which reads messages as they come until the block ends."""
 
-    def __init__(self, transport: Door, who: Credential, project_id: str, cursor: str | None = None) -> None:
-        self._door, self._who, self._project_id = transport, who, project_id
+    def __init__(self, transport: Transport, who: Credential, project_id: str, cursor: str | None = None) -> None:
+        self._transport, self._who, self._project_id = transport, who, project_id
         self._query = {} if cursor is None else {"cursor": cursor}
-        self._came = asyncio.Queue[Message | Reply | Exception]()
+        self._received = asyncio.Queue[Message | Reply | Exception]()
 
     async def __aenter__(self) -> Self:
-        read = self._read_lines if isinstance(self._door, Rest) else self._read_messages
-        self._reader = asyncio.create_task(self._read(read(self._door)))
+        read = self._read_lines if isinstance(self._transport, Rest) else self._read_messages
+        self._reader = asyncio.create_task(self._read(read(self._transport)))
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: Any, at: TracebackType | None) -> None:
@@ -59,9 +58,9 @@ class Watch:
 
     async def message(self) -> Message:
         """The next message."""
-        came = await self._next()
-        assert isinstance(came, dict), f"{came.status}: {came.body}"
-        return came
+        received = await self._next()
+        assert isinstance(received, dict), f"{received.status}: {received.body}"
+        return received
 
     async def event(self) -> Message:
         """The next message that has an event."""
@@ -70,49 +69,49 @@ class Watch:
         return message
 
     async def until_quiet(self) -> list[Message]:
-        """Every message up to the next one without an event: what there was to tell."""
+        """Every message up to the next one without an event."""
         messages = [await self.message()]
         while messages[-1]["event"] is not None:
             messages.append(await self.message())
         return messages
 
     async def refused(self, reason: str, **details: Any) -> Reply:
-        """Check that it was refused at once for this reason."""
-        came = await self._next()
-        assert isinstance(came, Reply), came
-        came.failed(reason, **details)
-        return came
+        """Check that the watch is refused for this reason before its first message."""
+        received = await self._next()
+        assert isinstance(received, Reply), received
+        received.failed(reason, **details)
+        return received
 
-    async def broken_off(self, reason: str) -> tuple[list[Message], Reply]:
-        """Check that it ends for this reason after it had begun; returns what came before that too."""
-        came, messages = await self._next(), list[Message]()
-        while isinstance(came, dict):
-            messages.append(came)
-            came = await self._next()
-        if came.transport == "grpc":
-            came.failed(reason)
+    async def ended(self, reason: str) -> tuple[list[Message], Reply]:
+        """Check that the watch ends for this reason after it began; returns the messages before the end too."""
+        received, messages = await self._next(), list[Message]()
+        while isinstance(received, dict):
+            messages.append(received)
+            received = await self._next()
+        if received.transport == "grpc":
+            received.failed(reason)
         else:
-            assert (came.status, came.body["code"]) == (200, reason)
-            assert came.body["error"]
-        return messages, came
+            assert (received.status, received.body["code"]) == (200, reason)
+            assert received.body["error"]
+        return messages, received
 
     async def first(self) -> Message | Reply:
-        """The first message, or that it was refused."""
+        """The first message, or the reply of a watch that was refused."""
         return await self._next()
 
     async def _next(self) -> Message | Reply:
-        async with asyncio.timeout(PATIENCE):
-            came = await self._came.get()
-        if isinstance(came, Exception):
-            raise came
-        return came
+        async with asyncio.timeout(TIMEOUT):
+            received = await self._received.get()
+        if isinstance(received, Exception):
+            raise received
+        return received
 
     async def _read(self, messages: AsyncIterator[Message | Reply]) -> None:
         try:
             async for message in messages:
-                self._came.put_nowait(message)
+                self._received.put_nowait(message)
         except Exception as error:
-            self._came.put_nowait(error)
+            self._received.put_nowait(error)
 
     async def _read_messages(self, transport: Any) -> AsyncIterator[Message | Reply]:
         call = watch_call(transport.channel, self._who, project_id=self._project_id, **self._query)
@@ -146,7 +145,7 @@ class Watch:
 
 
 def watch_call(channel: grpc.aio.Channel, who: Credential, **request: Any) -> Any:
-    """The typed stream itself."""
+    """The stream of the typed service."""
     stream = channel.unary_stream(
         "/tickets.handoff.v1.TicketService/WatchTickets",
         request_serializer=service_pb2.WatchTicketsRequest.SerializeToString,
@@ -156,7 +155,7 @@ def watch_call(channel: grpc.aio.Channel, who: Credential, **request: Any) -> An
 
 
 class Writer:
-    """Somebody who writes past the service, in a transaction that stays open as long as they like."""
+    """Writes directly to the database, in a transaction that stays open until `commit`."""
 
     def __init__(self, connection: psycopg.AsyncConnection[Any]) -> None:
         self._connection = connection
@@ -168,18 +167,18 @@ class Writer:
         return row[0] if row else None
 
     async def take_id(self) -> int:
-        """The transaction's id, taken now if it had none."""
+        """The transaction's id, assigned now if it had none."""
         number: int = await self.run("SELECT pg_current_xact_id()::text::bigint")
         return number
 
-    async def create(self, project_id: str) -> Told:
-        """The event of a new ticket."""
+    async def create(self, project_id: str) -> EventKey:
+        """Write the event of a new ticket."""
         ticket_id = str(uuid4())
         await self.run(f"{INSERT} VALUES (%s, %s, 1, 'ticket.created', '{{}}', 'me', 'r')", project_id, ticket_id)
         return ticket_id, 1
 
-    async def change(self, ticket_id: str) -> Told:
-        """The next version of a ticket, and its event."""
+    async def change(self, ticket_id: str) -> EventKey:
+        """Write the next version of a ticket, and its event."""
         version = await self.run(
             f"""WITH ticket AS (
               UPDATE handoff_tickets
@@ -205,17 +204,17 @@ async def writer(world: World) -> AsyncIterator[Writer]:
 
 
 async def waits_for_a_lock(world: World, table: str) -> None:
-    """Return when a statement waits for its turn with a table."""
+    """Return when a statement waits for a lock of a table."""
     sql = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = %s::regclass"
     await until(lambda: world.rows(sql, table)[0][0] == 1, what="a statement to wait")
 
 
 async def until(check: Any, *, what: str) -> None:
-    await asyncio.to_thread(wait_for, check, what=what, timeout=PATIENCE)
+    await asyncio.to_thread(wait_for, check, what=what, timeout=TIMEOUT)
 
 
-def write_events(world: World, project_id: str, number: int, *, bytes_each: int = 0) -> list[Told]:
-    """So many events of a new ticket, in one transaction."""
+def write_events(world: World, project_id: str, number: int, *, bytes_each: int = 0) -> list[EventKey]:
+    """Write so many events of a new ticket in one transaction."""
     ticket_id, changes = str(uuid4()), json.dumps({"x": "x" * bytes_each})
     world.run(
         f"{INSERT} SELECT %s, %s, n, 'ticket.updated', %s, 'me', 'r' FROM generate_series(1, %s) n ORDER BY n",
@@ -224,19 +223,20 @@ def write_events(world: World, project_id: str, number: int, *, bytes_each: int 
     return [(ticket_id, version + 1) for version in range(number)]
 
 
-def written(world: World, project_id: str) -> list[Told]:
-    """Every event that there is."""
+def written(world: World, project_id: str) -> list[EventKey]:
+    """Every event of a project."""
     sql = "SELECT ticket_id::text, version FROM handoff_events WHERE project_id = %s ORDER BY ticket_id, version"
     return world.rows(sql, project_id)
 
 
-def told(messages: Iterable[Message]) -> list[Told]:
+def emitted(messages: Iterable[Message]) -> list[EventKey]:
+    """The events of these messages, in order."""
     events = (message["event"] for message in messages)
     return [(event["ticket_id"], event["version"]) for event in events if event is not None]
 
 
-def by_ticket(events: Iterable[Told]) -> dict[str, list[int]]:
-    """The versions of each ticket, in the order in which they were told."""
+def by_ticket(events: Iterable[EventKey]) -> dict[str, list[int]]:
+    """The versions of each ticket, in the order of the events."""
     versions = defaultdict[str, list[int]](list)
     for ticket_id, version in events:
         versions[ticket_id].append(version)
@@ -244,24 +244,24 @@ def by_ticket(events: Iterable[Told]) -> dict[str, list[int]]:
 
 
 @asynccontextmanager
-async def admitted(transport: Door, who: Credential, project_id: str) -> AsyncIterator[Watch]:
-    """A watch that is let in, as soon as there is room."""
-    async with asyncio.timeout(2 * PATIENCE):
+async def admitted(transport: Transport, who: Credential, project_id: str) -> AsyncIterator[Watch]:
+    """A watch that is retried until the service has room for it."""
+    async with asyncio.timeout(2 * TIMEOUT):
         while True:
             async with Watch(transport, who, project_id) as watch:
-                came = await watch.first()
-                if isinstance(came, dict):
+                received = await watch.first()
+                if isinstance(received, dict):
                     yield watch
                     return
-                came.failed("unavailable")
+                received.failed("unavailable")
 
 
 # Services
 
 
 @asynccontextmanager
-async def doors_of(target: str, directory: Path) -> AsyncIterator[Sequence[Door]]:
-    """Both transports of a service: an Envoy in front of it, and itself."""
+async def transports_of(target: str, directory: Path) -> AsyncIterator[Sequence[Transport]]:
+    """Both transports of a service: an Envoy in front of it, and the service itself."""
     envoy = Envoy(envoy_config(port=free_port(), endpoints=[target]), log_file=directory / f"envoy-{uuid4()}.log")
     async with grpc.aio.insecure_channel(target) as channel, httpx.AsyncClient(timeout=30) as client:
         envoy.start()
@@ -274,8 +274,10 @@ async def doors_of(target: str, directory: Path) -> AsyncIterator[Sequence[Door]
 
 
 @asynccontextmanager
-async def service_here(directory: Path, database_url: str, issuer: Issuer) -> AsyncIterator[tuple[str, EventFeed]]:
-    """A service within this process, which gives tokens no leeway: its address and its watches."""
+async def service_in_process(
+    directory: Path, database_url: str, issuer: Issuer
+) -> AsyncIterator[tuple[str, EventFeed]]:
+    """A service in this process that gives tokens no leeway: its address and its event feed."""
     target = f"127.0.0.1:{free_port()}"
     settings = Settings(
         database_url=database_url,
@@ -295,16 +297,3 @@ async def service_here(directory: Path, database_url: str, issuer: Issuer) -> As
         yield target, feed
         running.close_feeds()
         await running.server.stop(5)
-
-
-@asynccontextmanager
-async def lively(
-    directory: Path, database_url: str, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[Sequence[Door]]:
-    """The transports of a service within this process that gives a sign of life twice a second."""
-    monkeypatch.setattr("service.watch._HEARTBEAT_SECONDS", 0.5)
-    # A test before may have left its logger a file that is closed by now.
-    structlog.reset_defaults()
-    monkeypatch.setattr("service.transport.interceptor._log", structlog.get_logger())
-    async with service_here(directory, database_url, issuer) as (target, _), doors_of(target, directory) as transports:
-        yield transports

@@ -1,4 +1,4 @@
-"""Short forms of AdminService calls, and a project with all of its settings."""
+"""Short forms of AdminService calls, and a project with all settings."""
 
 import re
 from typing import Any
@@ -12,9 +12,9 @@ from support.transports import Grpc, Method, Reply
 SERVICE: Any = service_pb2.DESCRIPTOR.services_by_name["AdminService"]
 SCOPES = ["tickets:read", "tickets:write"]
 LIVE_KEY = re.compile(r"itsm_sk_live_[0-9A-Za-z]{38}")
-# Nothing of the kind exists.
+# The id of nothing.
 UNKNOWN = "7b0a3c9e-51d8-4a6e-8f0c-0b8f6f1f2a33"
-# A project's settings, and others.
+# Settings of a project, and other values of each.
 SETTINGS: dict[str, Any] = {
     "name": "Shop",
     "backend_repo": "acme/api",
@@ -32,7 +32,7 @@ OTHERS: dict[str, Any] = {
 
 
 def operator_of(world: World) -> Credential:
-    """The credential of an operator; no user's UUID is asked of one."""
+    """The credential of an operator, whose subject need not be a UUID."""
     return world.issuer.bearer("operator", scope="tickets:read tickets:admin")
 
 
@@ -46,7 +46,7 @@ async def made(rpc: Grpc, who: Credential, method: str, /, **request: Any) -> An
 
 
 async def set_up(rpc: Grpc, operator: Credential) -> dict[str, Any]:
-    """A project with all of SETTINGS."""
+    """A new project with all of SETTINGS."""
     made_: dict[str, Any] = await made(rpc, operator, "CreateProject", slug=f"shop-{uuid4().hex}", **SETTINGS)
     project: dict[str, Any] = made_["project"]
     return project

@@ -16,27 +16,7 @@ from tickets.handoff.v1 import service_pb2 as handoff_pb2
 from tickets.helpdesk.v1 import service_pb2 as helpdesk_pb2
 from tickets.itsm.v1 import service_pb2 as itsm_pb2
 
-# contracts/errors.md, written down a second time on purpose: gRPC status, handoff and helpdesk HTTP, ITSM HTTP.
-FAILURES: Mapping[str, tuple[str, int, int]] = {
-    "unauthenticated": ("UNAUTHENTICATED", 401, 401),
-    "token_expired": ("UNAUTHENTICATED", 401, 401),
-    "invalid_token": ("UNAUTHENTICATED", 401, 401),
-    "forbidden": ("PERMISSION_DENIED", 403, 403),
-    "missing_scope": ("PERMISSION_DENIED", 403, 403),
-    "not_found": ("NOT_FOUND", 404, 404),
-    "unknown_event": ("INVALID_ARGUMENT", 400, 400),
-    "already_exists": ("ALREADY_EXISTS", 409, 409),
-    "validation_error": ("INVALID_ARGUMENT", 400, 422),
-    "invalid_transition": ("ABORTED", 409, 409),
-    "roles_incomplete": ("ABORTED", 409, 409),
-    "stale": ("ABORTED", 412, 412),
-    "idempotency_mismatch": ("ALREADY_EXISTS", 409, 409),
-    "payload_too_large": ("INVALID_ARGUMENT", 413, 413),
-    "rate_limited": ("RESOURCE_EXHAUSTED", 429, 429),
-    "unavailable": ("UNAVAILABLE", 503, 503),
-    "deadline_exceeded": ("DEADLINE_EXCEEDED", 504, 504),
-    "internal": ("INTERNAL", 500, 500),
-}
+from service.errors import REASONS
 
 
 @dataclass(frozen=True)
@@ -143,17 +123,17 @@ class Reply:
 
     def failed(self, reason: str, message: str | None = None, *, paths: Sequence[str] | None = None) -> Any:
         """Check that it failed for this reason, in the documented shape; returns the body."""
-        code, http, itsm_http = FAILURES[reason]
+        expected = REASONS[reason]
         if self.transport == "grpc":
-            assert self.status == grpc.StatusCode[code], f"{self.status}: {self.body}"
+            assert self.status == expected.status, f"{self.status}: {self.body}"
             self._check_details(reason)
         elif self.api == "itsm":
-            assert self.status == itsm_http, f"{self.status}: {self.body}"
+            assert self.status == expected.itsm_http, f"{self.status}: {self.body}"
             assert set(self.body) == {"detail"}
         else:
-            # contracts/handoff.md has another status for it than contracts/errors.md.
-            expected = 409 if (self.api, reason) == ("handoff", "stale") else http
-            assert self.status == expected, f"{self.status}: {self.body}"
+            # contracts/handoff.md has another status for `stale` than contracts/errors.md.
+            http = (self.api == "handoff" and expected.handoff_http) or expected.http
+            assert self.status == http, f"{self.status}: {self.body}"
             assert self.body["code"] == reason
             assert self.body["error"]
         if message is not None:

@@ -1,4 +1,4 @@
-"""Webhooks without a process of the service: use cases on a database of their own, the background run by hand."""
+"""Webhooks without a process of the service: use cases on a database of their own, background work run by hand."""
 
 import asyncio
 import base64
@@ -23,8 +23,8 @@ from service.settings import Settings
 from service.storage.database import Database
 from service.vault import Vault
 from service.watch import EventFeed
-from service.webhooks import fan_out
-from service.webhooks.sender import Sending
+from service.webhooks.fan_out import FanOut
+from service.webhooks.sender import Sender
 from support.emulators.http import Request, Response, Server
 from support.system import ENCRYPTION_KEY
 
@@ -40,14 +40,15 @@ class Account:
 
 
 class Process:
-    """What a process of the service has, but its transports."""
+    """What a process of the service has, except its transports."""
 
     def __init__(self, settings: Settings) -> None:
         self.database = Database(settings, METADATA)
         self.vault = Vault(settings)
         self.outbound = Outbound(settings)
         self.deliveries = Deliveries(settings, self.database, self.vault)
-        self.sending = Sending(settings, self.vault, self.outbound)
+        self.fan_out = FanOut(webhooks.SOURCE)
+        self.sender = Sender(webhooks.SOURCE, settings, self.vault, self.outbound)
         self.dependencies = ItsmDependencies(
             settings=settings,
             database=self.database,
@@ -58,18 +59,18 @@ class Process:
         )
 
     async def do(self, account: Account, operation: Operation[Any], **given: Any) -> Any:
-        """Run a use case for an account: what is given stands for the path and for the body."""
+        """Run a use case for an account; ids among what is given are the path, the rest is the body."""
         caller = Caller("a key", frozenset(), account_id=account.id, live=account.live)
         call = Call(("tickets.itsm.v1", ""), "a request", None, caller)
         path = {name: given.pop(name) for name in ("ticket_id", "webhook_id", "delivery_id") if name in given}
         return await operation(self.dependencies, call, {"path": path, "body": given, "header": {}})
 
     async def register(self, account: Account, url: str, events: list[str] = EVENTS) -> Any:
-        """A webhook."""
+        """A new webhook."""
         return await self.do(account, webhooks.create_webhook, url=url, events=events)
 
     async def create(self, account: Account, **ticket: Any) -> Any:
-        """A ticket."""
+        """A new ticket."""
         return await self.do(account, operations.create_ticket, **{"subject": "VPN", "description": "Down", **ticket})
 
     async def update(self, account: Account, ticket: Any, **changes: Any) -> Any:
@@ -87,7 +88,7 @@ class Process:
 
 
 async def until(is_so: Callable[[], bool]) -> None:
-    """Wait until something is so; the test's own time limit is the other end."""
+    """Wait until a condition holds; the time limit is that of the test."""
     while not is_so():  # noqa: ASYNC110 - what happens in PostgreSQL or another server sets no event here
         await asyncio.sleep(0.01)
 
@@ -97,7 +98,7 @@ class Machine:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        # Nothing is tried again before the test says so.
+        # Nothing is retried before the test says so.
         self._settings = Settings(
             database_url=url, encryption_keys=ENCRYPTION_KEY, allow_private_targets=True, delivery_pause_seconds=1000
         )
@@ -115,31 +116,31 @@ class Machine:
             await process.database.close()
 
     def rows(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
-        """Look into the database, or bring about what time or an accident would."""
+        """Read the database, or change it as time or an accident would."""
         with psycopg.connect(self.url) as connection:
             cursor = connection.execute(sql, parameters)
             return cursor.fetchall() if cursor.description else []
 
     async def fan_out(self, process: Process) -> None:
-        """Have messages made of all that happened so far."""
-        told = "SELECT pg_snapshot_xmin(pg_current_snapshot()) > max(transaction_id) FROM itsm_events"
-        # A transaction elsewhere on this server may be under way.
-        await until(lambda: self.rows(told) != [(False,)])
-        await fan_out.fan_out(process.database)
+        """Queue messages of all that happened so far."""
+        is_readable = "SELECT pg_snapshot_xmin(pg_current_snapshot()) > max(transaction_id) FROM itsm_events"
+        # Transactions of other databases on this server hold the horizon back too.
+        await until(lambda: self.rows(is_readable) != [(False,)])
+        await process.fan_out.queue_messages(process.database)
 
-    async def tell(self, process: Process) -> None:
-        """Have all that happened so far sent, if it is due."""
+    async def send(self, process: Process) -> None:
+        """Queue messages of all that happened so far, and send those that are due."""
         await self.fan_out(process)
-        await process.sending.work(process.database)
+        await process.sender.send_due(process.database)
 
-    async def try_again(self, process: Process) -> None:
-        """Have what failed sent when its pause is over."""
+    async def retry(self, process: Process) -> None:
+        """Send what failed, as if its pause were over."""
         self.rows("UPDATE itsm_webhook_messages SET next_attempt_at = now() WHERE next_attempt_at IS NOT NULL")
-        await process.sending.work(process.database)
+        await process.sender.send_due(process.database)
 
 
 class Receiver(Server):
-    """Takes messages, and answers by what is planned for a path: 200 where nothing is."""
+    """Accepts messages with 200, unless other answers are planned for a path."""
 
     def __init__(self) -> None:
         super().__init__(self._planned)
@@ -149,17 +150,17 @@ class Receiver(Server):
         planned = self.planned.get(request.path)
         return planned.pop(0) if planned else Response(200)
 
-    def got(self, path: str) -> list[Request]:
+    def requests_to(self, path: str) -> list[Request]:
         """The requests to a path."""
         return [request for request in self.requests if request.path == path]
 
-    def told(self, path: str) -> list[tuple[str, str]]:
-        """Which changes it was told of: type and subject."""
-        return [(request.body["type"], request.body["data"]["subject"]) for request in self.got(path)]
+    def events(self, path: str) -> list[tuple[str, str]]:
+        """The events that a path received: type, and the ticket's subject."""
+        return [(request.body["type"], request.body["data"]["subject"]) for request in self.requests_to(path)]
 
 
 def signatures(request: Request, *secrets: str) -> str:
-    """What the header must be, by the words of the Standard Webhooks specification."""
+    """The header that the Standard Webhooks specification asks for."""
     content = f"{request.headers['webhook-id']}.{request.headers['webhook-timestamp']}.".encode() + request.raw
     keys = [base64.b64decode(secret.split("_")[1]) for secret in secrets]
     made = [base64.b64encode(hmac.new(key, content, hashlib.sha256).digest()).decode() for key in keys]

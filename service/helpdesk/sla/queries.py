@@ -1,6 +1,5 @@
 """Every SQL statement of service levels: what callers ask within one tenant, and what goes on in the background."""
 
-from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
@@ -28,9 +27,11 @@ from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from service import events
+from service.directory import TENANT
 from service.helpdesk import queries, tables
 from service.helpdesk.commands import PolicyMembers
-from service.storage.statement import Statement
+from service.storage.scope import EVERYONE
+from service.storage.statement import Statement, bound, mine, parameter
 
 tickets, policies, calendars = tables.tickets, tables.policies, tables.calendars
 _POLICY = tuple(column.name for column in policies.c)
@@ -60,17 +61,17 @@ def _sla_terms() -> Statement:
 
     Always one row; its `policy_id` is null without a policy. As no policy has the id "", that one asks for none.
     """
-    tenant_id, active = queries.bound("tenant_id"), tables.active_policies
+    tenant_id, active = parameter(tickets.c.tenant_id), tables.active_policies
     match = select(active.c.policy_id).where(
         active.c.tenant_id == tenant_id,
-        active.c.priority == queries.bound("priority"),
-        active.c.type == queries.bound("type"),
+        active.c.priority == parameter(tickets.c.priority),
+        active.c.type == parameter(tickets.c.type),
     )
     found = func.coalesce(bindparam("policy_id", type_=Text), match.scalar_subquery())
     one = select(tenant_id.label("tenant_id")).subquery("one")
     joined = one.outerjoin(policies, and_(policies.c.tenant_id == tenant_id, policies.c.id == found))
     joined = joined.outerjoin(calendars, calendars.c.tenant_id == tenant_id)
-    return Statement(select(*_terms(tenant_id, bindparam("ticket_id", type_=Text))).select_from(joined))
+    return Statement(select(*_terms(tenant_id, bindparam("ticket_id", type_=Text))).select_from(joined), scope=TENANT)
 
 
 SLA_TERMS = _sla_terms()
@@ -85,7 +86,7 @@ def _with_terms() -> Select[Any]:
 @lru_cache(maxsize=4)
 def get_ticket_and_terms(by: frozenset[str]) -> Statement:
     """A ticket as `get_ticket`, and the terms of its SLA."""
-    return Statement(_with_terms().where(*queries.mine(by)))
+    return Statement(_with_terms().where(*queries.found_by(by)), scope=queries.scope_of(by))
 
 
 # Of all tenants: tickets whose SLA may have something to tell, locked; nobody else is at work on them. (Their terms are
@@ -95,7 +96,8 @@ DUE_TICKETS = Statement(
     .where(tickets.c.sla_look_at < func.now(), not_(tickets.c.is_deleted))
     .order_by(tickets.c.sla_look_at)
     .limit(bindparam("rows", type_=Integer))
-    .with_for_update(skip_locked=True)
+    .with_for_update(skip_locked=True),
+    scope=EVERYONE("the background keeps the clocks of all tenants"),
 )
 
 
@@ -104,75 +106,74 @@ def _tell(**more: ColumnElement[Any]) -> Statement:
     ticket = (
         update(tickets)
         .where(*queries.ONE)
-        .values({**{name: queries.bound(name) for name in _LOOK}, **more, **events.next_version(tickets)})
+        .values({**bound(tickets, *_LOOK), **more, **events.next_version(tickets)})
         .returning(tickets)
         .cte("ticket")
     )
     changes = cast(bindparam("changes", type_=JSON), JSON)
     event = events.append(tables.events, ticket, bindparam("kind", type_=Text), changes, {"app_id": ticket.c.app_id})
-    return Statement(select(ticket.c.id).add_cte(event))
+    return Statement(select(ticket.c.id).add_cte(event), scope=TENANT)
 
 
 _LOOK = ("first_response_due_at", "sla_emitted", "sla_look_at")
 TELL = _tell()
 SET_DUE = _tell(
-    due_at=queries.bound("due_at"),
+    due_at=parameter(tickets.c.due_at),
     updated_at=events.next_instant(tickets.c.updated_at),
     updated_by=bindparam("actor", type_=Text),
 )
 # Nothing that anyone is told.
 SET_LOOK = Statement(
-    update(tickets).where(*queries.ONE).values({name: queries.bound(name) for name in _LOOK}).returning(tickets.c.id)
+    update(tickets).where(*queries.ONE).values(bound(tickets, *_LOOK)).returning(tickets.c.id),
+    scope=TENANT,
 )
 
 _POLICY_GIVEN = tuple(PolicyMembers.model_fields)
 _policy = (
-    policies.c.tenant_id == queries.bound("tenant_id"),
+    *mine(policies),
     policies.c.id == bindparam("id", type_=Text),
 )
-
-
-def _policy_values(names: Iterable[str]) -> dict[str, ColumnElement[Any]]:
-    return {name: bindparam(name, type_=policies.c[name].type) for name in names}
 
 
 CREATE_POLICY = Statement(
     insert(policies)
     .values(
         {
-            **_policy_values(("tenant_id", "id", *_POLICY_GIVEN)),
+            **bound(policies, "tenant_id", "id", *_POLICY_GIVEN),
             "created_by": bindparam("actor", type_=Text),
             "updated_by": bindparam("actor", type_=Text),
         }
     )
-    .returning(policies)
+    .returning(policies),
+    scope=TENANT,
 )
-GET_POLICY = Statement(select(policies).where(*_policy))
-LOCK_POLICY = Statement(select(policies).where(*_policy).with_for_update())
+GET_POLICY = Statement(select(policies).where(*_policy), scope=TENANT)
+LOCK_POLICY = Statement(select(policies).where(*_policy).with_for_update(), scope=TENANT)
 UPDATE_POLICY = Statement(
     update(policies)
     .where(*_policy)
     .values(
         {
-            **_policy_values(_POLICY_GIVEN),
+            **bound(policies, *_POLICY_GIVEN),
             "updated_at": events.next_instant(policies.c.updated_at),
             "updated_by": bindparam("actor", type_=Text),
         }
     )
-    .returning(policies)
+    .returning(policies),
+    scope=TENANT,
 )
 
 
 @lru_cache(maxsize=4)
 def list_policies(*, of_status: bool, after: bool) -> Statement:
     """`rows` policies of the tenant, newest first."""
-    conditions = [policies.c.tenant_id == queries.bound("tenant_id")]
+    conditions = list(mine(policies))
     if of_status:
         conditions.append(policies.c.status == bindparam("status", type_=Text))
     if after:
         conditions.append(policies.c.id < bindparam("after_id", type_=Text))
     page = select(policies).where(*conditions).order_by(policies.c.id.desc())
-    return Statement(page.limit(bindparam("rows", type_=Integer)))
+    return Statement(page.limit(bindparam("rows", type_=Integer)), scope=TENANT)
 
 
 _active = tables.active_policies
@@ -185,22 +186,22 @@ ACTIVATE = Statement(
             policies.c.tenant_id, policies.c.priority, func.unnest(bindparam("types", type_=ARRAY(Text))), policies.c.id
         ).where(*_policy),
     )
-    .returning(_active.c.type)
+    .returning(_active.c.type),
+    scope=TENANT,
 )
 DEACTIVATE = Statement(
-    delete(_active)
-    .where(_active.c.tenant_id == queries.bound("tenant_id"), _active.c.policy_id == bindparam("id", type_=Text))
-    .returning(_active.c.type)
+    delete(_active).where(*mine(_active), _active.c.policy_id == bindparam("id", type_=Text)).returning(_active.c.type),
+    scope=TENANT,
 )
 
-GET_CALENDAR = Statement(select(calendars).where(calendars.c.tenant_id == queries.bound("tenant_id")))
+GET_CALENDAR = Statement(select(calendars).where(*mine(calendars)), scope=TENANT)
 
 
 def _set_calendar() -> Statement:
     """The statement that keeps what is said of the calendar, and of what is not, what there was, or the default."""
     given = {name: bindparam(name, type_=calendars.c[name].type) for name in _CALENDAR}
     actor = bindparam("actor", type_=Text)
-    first = upsert(calendars).values({"tenant_id": queries.bound("tenant_id"), **given, "updated_by": actor})
+    first = upsert(calendars).values({"tenant_id": parameter(tickets.c.tenant_id), **given, "updated_by": actor})
     changes = {
         name: case(
             (
@@ -213,7 +214,8 @@ def _set_calendar() -> Statement:
     }
     stamps = {"updated_at": events.next_instant(calendars.c.updated_at), "updated_by": actor}
     return Statement(
-        first.on_conflict_do_update(index_elements=["tenant_id"], set_={**changes, **stamps}).returning(calendars)
+        first.on_conflict_do_update(index_elements=["tenant_id"], set_={**changes, **stamps}).returning(calendars),
+        scope=TENANT,
     )
 
 
@@ -225,14 +227,15 @@ def _look_again(*of: ColumnElement[bool]) -> Statement:
     return Statement(
         update(tickets)
         .where(
-            tickets.c.tenant_id == queries.bound("tenant_id"),
+            *mine(tickets),
             tickets.c.status == any_(literal_column("ARRAY['open', 'in_progress', 'pending']")),
             tickets.c.sla_policy == policies.c.id,
             policies.c.tenant_id == tickets.c.tenant_id,
             *of,
         )
         .values(sla_look_at=func.now())
-        .returning(tickets.c.id)
+        .returning(tickets.c.id),
+        scope=TENANT,
     )
 
 

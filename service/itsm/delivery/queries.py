@@ -37,10 +37,12 @@ from sqlalchemy import (
 )
 
 from service import events, idempotency
+from service.directory import ACCOUNT
 from service.itsm import tables
 from service.itsm.queries import MINE, NEW, ONE, SHOWN, creation, of_change, tickets
 from service.providers.port import MEMBERS
 from service.providers.tables import deliveries, links
+from service.storage.scope import EVERYONE
 from service.storage.statement import Statement, bound, in_seconds
 
 # How long a delivery may be due behind an earlier one of its ticket before it is postponed.
@@ -86,7 +88,8 @@ BEGIN_DELIVERY = Statement(
             "attempted_url": _url_of(bindparam("account_id", type_=Uuid)),
         }
     )
-    .returning(deliveries)
+    .returning(deliveries),
+    scope=ACCOUNT,
 )
 _OF_KEY = (
     deliveries.c.idempotency_scope == bindparam("idempotency_scope", type_=Text),
@@ -94,8 +97,10 @@ _OF_KEY = (
     not_(deliveries.c.has_ticket),
 )
 # The request under a key whose creation is being attempted.
-KEY_HOLDER = Statement(select(deliveries.c.request_hash).where(*_OF_KEY))
-TAKE_OVER = Statement(update(deliveries).where(*_OF_KEY, _unleased).values(_leased).returning(deliveries))
+KEY_HOLDER = Statement(select(deliveries.c.request_hash).where(*_OF_KEY), scope=ACCOUNT)
+TAKE_OVER = Statement(
+    update(deliveries).where(*_OF_KEY, _unleased).values(_leased).returning(deliveries), scope=ACCOUNT
+)
 
 _earlier = deliveries.alias("earlier")
 _is_next = not_(
@@ -115,7 +120,10 @@ _due_ids = (
     .with_for_update(skip_locked=True)
 )
 # Of all accounts: the deliveries that are due, leased.
-LEASE_DUE = Statement(update(deliveries).where(deliveries.c.id.in_(_due_ids)).values(_leased).returning(deliveries))
+LEASE_DUE = Statement(
+    update(deliveries).where(deliveries.c.id.in_(_due_ids)).values(_leased).returning(deliveries),
+    scope=EVERYONE("the background delivers for all accounts"),
+)
 # Of one account: the one that has been due for longest.
 _next_id = (
     select(deliveries.c.id)
@@ -125,7 +133,8 @@ _next_id = (
     .with_for_update(skip_locked=True)
 )
 LEASE_NEXT = Statement(
-    update(deliveries).where(deliveries.c.id == _next_id.scalar_subquery()).values(_leased).returning(deliveries)
+    update(deliveries).where(deliveries.c.id == _next_id.scalar_subquery()).values(_leased).returning(deliveries),
+    scope=ACCOUNT,
 )
 # One delivery, if it is due.
 LEASE = Statement(
@@ -136,7 +145,8 @@ LEASE = Statement(
         _due,
     )
     .values(_leased)
-    .returning(deliveries)
+    .returning(deliveries),
+    scope=ACCOUNT,
 )
 
 
@@ -161,7 +171,8 @@ def _postpone() -> Statement:
         update(deliveries)
         .where(deliveries.c.id.in_(blocked))
         .values(next_attempt_at=func.now() + func.make_interval(0, 0, 0, 0, 0, minutes))
-        .returning(deliveries.c.id)
+        .returning(deliveries.c.id),
+        scope=EVERYONE("the background delivers for all accounts"),
     )
 
 
@@ -192,7 +203,7 @@ def _wake(ended: CTE, *conditions: ColumnElement[bool]) -> CTE:
 
 _ended = delete(deliveries).where(*_UNDER_LEASE).returning(deliveries).cte("ended")
 _woken = _wake(_ended)
-DROP_DELIVERY = Statement(select(_ended.c.id).add_cte(_woken))
+DROP_DELIVERY = Statement(select(_ended.c.id).add_cte(_woken), scope=ACCOUNT)
 
 _failure = {
     **bound(deliveries, "in_doubt", "last_error", "state"),
@@ -212,7 +223,7 @@ def _fail() -> Statement:
     following = _after(failed).lateral("following")
     of_dead = select(following.c.id).select_from(failed.join(following, true())).where(is_dead, is_creation)
     dropped = delete(deliveries).where(deliveries.c.id.in_(of_dead)).returning(deliveries.c.id).cte("dropped")
-    return Statement(select(failed.c.id).add_cte(_wake(failed, is_dead, not_(is_creation)), dropped))
+    return Statement(select(failed.c.id).add_cte(_wake(failed, is_dead, not_(is_creation)), dropped), scope=ACCOUNT)
 
 
 FAIL_DELIVERY = _fail()
@@ -281,9 +292,9 @@ def _delivered() -> Statement:
         "request_id",
     ]
     sync = insert(deliveries).from_select(columns, requeued.select_from(after)).returning(deliveries.c.id).cte("sync")
-    return Statement(select(after).add_cte(event, _woken, sync))
+    return Statement(select(after).add_cte(event, _woken, sync), scope=ACCOUNT)
 
 
 DELIVERED = _delivered()
 
-LINK = Statement(select(links).where(links.c.account_id == bindparam("account_id", type_=Uuid)))
+LINK = Statement(select(links).where(links.c.account_id == bindparam("account_id", type_=Uuid)), scope=ACCOUNT)

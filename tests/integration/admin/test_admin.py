@@ -1,4 +1,4 @@
-"""What operators do over gRPC: accounts, keys and tenants, and what every method of AdminService refuses."""
+"""AdminService: accounts, keys and tenants, and the refusals of every method."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -7,11 +7,11 @@ from uuid import UUID, uuid4
 
 import grpc
 import pytest
-from support.operators import LIVE_KEY, SCOPES, SERVICE, UNKNOWN, call, made, operator_of
+from support.operators import LIVE_KEY, SCOPES, SERVICE, UNKNOWN, call, made
 from support.system import Credential, World
 from support.transports import Grpc
 
-# Requests that are right but for what they name.
+# Valid requests about resources that do not exist.
 REQUESTS: dict[str, dict[str, Any]] = {
     "CreateAccount": {"name": "Acme"},
     "CreateApiKey": {"account_id": UNKNOWN, "scopes": SCOPES},
@@ -31,19 +31,14 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "ListDeliveries": {},
     "RequeueDelivery": {"delivery_id": UNKNOWN},
 }
-# What is no `owner/name` of GitHub.
+# Texts that are not an `owner/name` of GitHub.
 NO_GITHUB_REPOS = (
     *("", "acme", "acme/", "/web", "acme/web/issues", "a b/web", "acme/w b", "acme/web\n", "acme/web?", "acme/é"),
     *("ac_me/web", "x" * 40 + "/web", "acme/" + "x" * 101, "https://github.com/acme/web"),
 )
 
 
-@pytest.fixture
-def operator(world: World) -> Credential:
-    return operator_of(world)
-
-
-async def test_every_method_is_tried_here() -> None:
+async def test_every_method_is_tested_here() -> None:
     assert set(REQUESTS) == {method.name for method in SERVICE.methods}
 
 
@@ -89,7 +84,7 @@ async def test_a_key_is_shown_once_and_works_until_it_is_revoked(rpc: Grpc, oper
     revoked = (await made(rpc, operator, "RevokeApiKey", api_key_id=second["api_key"]["id"]))["api_key"]
     assert revoked == {**second["api_key"], "revoked_at": revoked["revoked_at"]}
     assert revoked["revoked_at"]
-    # Revoking twice is revoking once, at the first moment.
+    # Revoking again keeps the first instant.
     again = await made(rpc, operator, "RevokeApiKey", api_key_id=second["api_key"]["id"])
     assert again["api_key"] == revoked
     (await rpc.call("itsm.list", {"x-api-key": second["key"]})).failed("invalid_token")
@@ -127,20 +122,20 @@ async def test_a_tenant_is_created(rpc: Grpc, operator: Credential, world: World
         ("RequeueDelivery", "Delivery not found"),
     ],
 )
-async def test_what_is_not_there_is_not_found(rpc: Grpc, operator: Credential, name: str, message: str) -> None:
+async def test_a_missing_resource_is_not_found(rpc: Grpc, operator: Credential, name: str, message: str) -> None:
     (await call(rpc, operator, name, **REQUESTS[name])).failed("not_found", message)
 
 
-async def test_what_is_taken_exists_already(rpc: Grpc, operator: Credential, world: World) -> None:
+async def test_a_name_that_is_taken_already_exists(rpc: Grpc, operator: Credential, world: World) -> None:
     slug, tenant_id, name = f"shop-{uuid4().hex}", uuid4().hex, f"Second {uuid4()}"
     await made(rpc, operator, "CreateProject", name="First", slug=slug)
     await made(rpc, operator, "CreateTenant", name="First", id=tenant_id)
     for method, request in (("CreateProject", {"slug": slug}), ("CreateTenant", {"id": tenant_id})):
         reply = await call(rpc, operator, method, name=name, **request)
         assert (reply.status, reply.body["code"]) == (grpc.StatusCode.ALREADY_EXISTS, "already_exists")
-        assert "exists already" in reply.message()
+        assert "already exists" in reply.message()
         assert "google.rpc.ErrorInfo" in reply.details
-    # Nothing is half done: the project that could not be made left no account either.
+    # The project that was not created left no account either.
     assert world.rows("SELECT 1 FROM accounts WHERE name = %s", name) == []
 
 
@@ -179,7 +174,7 @@ async def test_what_is_taken_exists_already(rpc: Grpc, operator: Credential, wor
         ("UpdateProject", {"frontend_repo": "x" * 256}, ["frontend_repo"]),
         ("UpdateProject", {"default_roles": ["backend", "chef"]}, ["default_roles.1"]),
         ("UpdateProject", {"default_roles": ["qa", "qa"]}, ["default_roles"]),
-        # What cannot be null is not cleared, and what does not change is not named.
+        # Members that cannot be null, and members that cannot change.
         ("UpdateProject", {"name": None, "update_mask": {"paths": ["name"]}}, ["name"]),
         ("UpdateProject", {"update_mask": {"paths": ["default_roles"]}}, ["default_roles"]),
         *(
@@ -206,7 +201,7 @@ async def test_what_is_taken_exists_already(rpc: Grpc, operator: Credential, wor
     ],
     ids=lambda value: str(value)[:60],
 )
-async def test_bad_input_is_told_by_path(
+async def test_bad_input_is_reported_by_path(
     rpc: Grpc, operator: Credential, name: str, changed: dict[str, Any], paths: list[str]
 ) -> None:
     (await call(rpc, operator, name, **{**REQUESTS[name], **changed})).failed("validation_error", paths=paths)

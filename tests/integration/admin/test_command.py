@@ -1,4 +1,4 @@
-"""The `tickets` command: it does what operators do, migrates, and signs tokens."""
+"""The `tickets` command: operators' operations, migrations, and signing tokens."""
 
 import asyncio
 import json
@@ -12,7 +12,7 @@ import jwt
 import psycopg
 import pytest
 from support.handoff import created
-from support.operators import LIVE_KEY, OTHERS, SCOPES, SETTINGS, UNKNOWN, operator_of, set_up
+from support.operators import LIVE_KEY, OTHERS, SCOPES, SETTINGS, UNKNOWN, set_up
 from support.system import Credential, World
 from support.transports import Grpc
 from typer.testing import CliRunner
@@ -21,33 +21,27 @@ from service.__main__ import app
 from service.local.demo import AUDIENCE, ISSUER, DevelopmentKey
 from service.local.processes import free_port
 
-
-@pytest.fixture
-def operator(world: World) -> Credential:
-    return operator_of(world)
-
-
-# Mostly within this process: a process of its own takes more than a second to begin
+# Mostly in this process: a new one takes more than a second to start
 
 
 def environment(database_url: str) -> dict[str, str | None]:
-    """The environment of a command; None where the one of this process has too much."""
+    """The environment of a command; None removes a variable of this process."""
     return {**{name: None for name in os.environ if name.startswith("TICKETS_")}, "TICKETS_DATABASE_URL": database_url}
 
 
 async def run(database_url: str, *arguments: str) -> tuple[int, str, str]:
-    """Run `tickets …` here; returns the exit code, and what it wrote to stdout and stderr."""
+    """Run `tickets …` in this process; returns the exit code, stdout and stderr."""
     runner = CliRunner(env=environment(database_url))
-    # In a thread, where it may have an event loop of its own.
+    # In a thread, where it can have its own event loop.
     result = await asyncio.to_thread(runner.invoke, app, arguments)
-    # Not in that thread: a StopIteration does not come out of it.
+    # Not in that thread, which cannot raise a StopIteration.
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise RuntimeError(arguments) from result.exception
     return result.exit_code, result.stdout, result.stderr
 
 
 async def run_process(database_url: str, directory: Path, *arguments: str) -> tuple[int, str, str]:
-    """Run `tickets …` as people do, in a directory."""
+    """Run `tickets …` as a process in a directory."""
     given = {**os.environ, **environment(database_url)}
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "service", *arguments),
@@ -71,15 +65,15 @@ def printed(answer: tuple[int, str, str]) -> Any:
     return value
 
 
-def told(answer: tuple[int, str, str]) -> str:
-    """The one line that a command tells on stderr when it fails."""
+def error_line(answer: tuple[int, str, str]) -> str:
+    """The one line that a command prints on stderr when it fails."""
     code, output, errors = answer
     assert (code, output) == (1, "")
     assert errors.count("\n") == 1
     return errors
 
 
-async def test_a_command_is_a_process_of_one_answer(database_url: str, tmp_path: Path) -> None:
+async def test_a_command_is_a_process_with_one_line_of_output(database_url: str, tmp_path: Path) -> None:
     name = f"Acme {uuid4()}"
     nowhere = f"postgresql://postgres@127.0.0.1:{free_port()}/tickets"
     made, failed = await asyncio.gather(
@@ -87,10 +81,10 @@ async def test_a_command_is_a_process_of_one_answer(database_url: str, tmp_path:
         run_process(nowhere, tmp_path, "migrate"),
     )
     assert printed(made)["name"] == name
-    assert told(failed).startswith("the database refused: ")
+    assert error_line(failed).startswith("the database refused: ")
 
 
-async def test_the_command_makes_everything(database_url: str, rpc: Grpc, world: World) -> None:
+async def test_the_command_creates_every_resource(database_url: str, rpc: Grpc, world: World) -> None:
     async def admin(*arguments: str) -> Any:
         return printed(await run(database_url, "admin", *arguments))
 
@@ -129,7 +123,7 @@ async def test_the_command_makes_everything(database_url: str, rpc: Grpc, world:
     }
     assert revoked["revoked_at"]
     assert "key" not in revoked
-    # What it made is good at the running service.
+    # What it created works at the running service.
     (await rpc.call("itsm.list", {"x-api-key": api_key["key"]})).succeeded()
     (await rpc.call("itsm.list", {"x-api-key": test_key["key"]})).failed("invalid_token")
     ticket = await created(rpc, world.issuer.bearer(user_id), project["id"])
@@ -148,7 +142,7 @@ async def test_the_command_changes_a_project(database_url: str, rpc: Grpc, opera
         project |= {name: value}
         assert await update(**{name: value if isinstance(value, str) else ", ".join(value)}) == project
     assert await update(**SETTINGS | {"default_roles": "qa,backend"}) == {**project, **SETTINGS}
-    # Empty is none.
+    # An empty option clears the setting.
     repos = ("backend_repo", "frontend_repo", "github_repo")
     assert await update(**dict.fromkeys(repos, "")) == {**project, **SETTINGS, **dict.fromkeys(repos)}
 
@@ -163,17 +157,17 @@ async def test_the_command_ends_a_membership(database_url: str, rpc: Grpc, world
         (await rpc.call("handoff.project", who, path={"project_id": project_id})).failed("forbidden")
 
 
-async def test_the_command_tells_errors_on_stderr(database_url: str, tmp_path: Path) -> None:
+async def test_the_command_prints_errors_on_stderr(database_url: str, tmp_path: Path) -> None:
     slug, nothing = f"shop-{uuid4().hex}", str(tmp_path)
     key, nowhere = ("admin", "create-api-key", "--account", UNKNOWN), f"postgresql://127.0.0.1:{free_port()}/tickets"
     printed(await run(database_url, "admin", "create-project", "--name", "Shop", "--slug", slug))
-    for words, url, arguments in (
+    for beginning, url, arguments in (
         ("Account not found\n", database_url, (*key, "--scopes", "tickets:read")),
         ("expires_at: ", database_url, (*key, "--scopes", "tickets:read", "--expires", "2020-01-01T00:00:00Z")),
         ("scopes.0: ", database_url, (*key, "--scopes", "everything")),
         ("API key not found\n", database_url, ("admin", "revoke-api-key", "--id", UNKNOWN)),
         (
-            "A project with this slug exists already\n",
+            "A project with this slug already exists\n",
             database_url,
             ("admin", "create-project", "--name", "Shop", "--slug", slug),
         ),
@@ -193,7 +187,7 @@ async def test_the_command_tells_errors_on_stderr(database_url: str, tmp_path: P
         ("the database refused: ", nowhere, ("migrate",)),
         ("the database refused: ", "nonsense", ("migrate",)),
     ):
-        assert told(await run(url, *arguments)).startswith(words)
+        assert error_line(await run(url, *arguments)).startswith(beginning)
 
 
 @pytest.fixture
@@ -208,7 +202,7 @@ def fresh_url(database_url: str) -> str:
 async def test_migrate_brings_an_empty_database_to_the_newest_schema(fresh_url: str) -> None:
     first = printed(await run(fresh_url, "migrate"))
     assert set(first) == {"revision"}
-    # Once more changes nothing, and the data stays.
+    # A second run changes nothing and keeps the data.
     account = printed(await run(fresh_url, "admin", "create-account", "--name", "Acme"))
     assert printed(await run(fresh_url, "migrate")) == first
     with psycopg.connect(fresh_url) as connection:
@@ -216,8 +210,8 @@ async def test_migrate_brings_an_empty_database_to_the_newest_schema(fresh_url: 
         assert connection.execute("SELECT id::text FROM accounts").fetchall() == [(account["id"],)]
 
 
-async def test_a_database_before_migrate_is_told_of(fresh_url: str) -> None:
-    told(await run(fresh_url, "admin", "create-account", "--name", "Too early"))
+async def test_a_database_without_tables_is_an_error_of_one_line(fresh_url: str) -> None:
+    error_line(await run(fresh_url, "admin", "create-account", "--name", "Too early"))
 
 
 async def test_token_signs_with_the_development_key(database_url: str, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What operators do over gRPC: projects with their settings, and memberships."""
+"""AdminService: projects with their settings, and memberships."""
 
 from typing import Any
 from uuid import uuid4
@@ -6,14 +6,9 @@ from uuid import uuid4
 import grpc
 import pytest
 from support.handoff import TICKET, created
-from support.operators import OTHERS, SETTINGS, UNKNOWN, made, operator_of, set_up
+from support.operators import OTHERS, SETTINGS, UNKNOWN, made, set_up
 from support.system import Credential, World
 from support.transports import METHODS, Grpc, Reply
-
-
-@pytest.fixture
-def operator(world: World) -> Credential:
-    return operator_of(world)
 
 
 async def test_a_project_is_created(rpc: Grpc, operator: Credential, world: World) -> None:
@@ -22,7 +17,7 @@ async def test_a_project_is_created(rpc: Grpc, operator: Credential, world: Worl
     more = {name: value for name, value in SETTINGS.items() if name != "name"}
     project = (await made(rpc, operator, "CreateProject", **given, **more))["project"]
     assert project == {**given, **more, "id": project["id"], "created_at": project["created_at"]}
-    # Without an account it gets one of its own name; without roles, backend.
+    # Without an account a new one has the project's name; without roles the default is backend.
     name = f"Shop {uuid4()}"
     alone = (await made(rpc, operator, "CreateProject", name=name, slug=f"shop-{uuid4().hex}"))["project"]
     repos = ("backend_repo", "frontend_repo", "github_repo")
@@ -65,7 +60,7 @@ async def test_a_mask_names_what_is_set_and_what_is_cleared(
     project = await set_up(rpc, operator)
     request = {"project_id": project["id"], "update_mask": {"paths": paths}, **given}
     assert (await made(rpc, operator, "UpdateProject", **request))["project"] == {**project, **expected}
-    # And so it stays.
+    # And it stays so.
     after = (await made(rpc, operator, "UpdateProject", project_id=project["id"]))["project"]
     assert after == {**project, **expected}
 
@@ -80,7 +75,7 @@ async def test_tickets_follow_the_settings_of_their_project(rpc: Grpc, operator:
     named = await created(rpc, who, project["id"], roles=["other"])
     roles = [[role["role"] for role in ticket["roles"]] for ticket in (before, after, named)]
     assert roles == [["qa", "backend"], ["design", "test"], ["other"]]
-    # What was filed before shows the new names, and keeps its roles.
+    # An older ticket shows the new names and keeps its roles.
     path = {"project_id": project["id"], "ticket_id": before["id"]}
     shown = (await rpc.call("handoff.get", who, path=path)).succeeded()["ticket"]
     assert shown == {**before, "project_name": "New", "backend_repo": "acme/new"}
@@ -126,7 +121,7 @@ async def test_a_membership_is_ended_for_one_user_in_one_project(rpc: Grpc, oper
     path = {"project_id": project_id, "ticket_id": ticket["id"]}
 
     async def replies() -> list[Reply]:
-        """What each operation in the project says to the user; none of these changes what it shows."""
+        """The user's replies of each operation in the project; none of them changes the ticket."""
         bodies: dict[str, dict[str, Any]] = {
             "create": TICKET,
             "update": {"title": "x"},
@@ -145,7 +140,7 @@ async def test_a_membership_is_ended_for_one_user_in_one_project(rpc: Grpc, oper
         ]
 
     assert {reply.status for reply in await replies()} == {grpc.StatusCode.OK}
-    # Ending it twice is ending it once.
+    # Ending it again changes nothing.
     for _ in range(2):
         assert await made(rpc, operator, "RemoveMember", project_id=project_id, user_id=user_id) == {}
         for reply in await replies():
@@ -155,10 +150,10 @@ async def test_a_membership_is_ended_for_one_user_in_one_project(rpc: Grpc, oper
         (elsewhere, "viewer")
     ]
     (await rpc.call("handoff.project", who, path={"project_id": elsewhere})).succeeded()
-    # What the user filed stays, for those who stay.
+    # The user's tickets stay in the project.
     found = (await rpc.call("handoff.get", colleague, path=path)).succeeded()["ticket"]
     assert found["reported_by_user_id"] == user_id
-    # One who is no member stays none, and may become one again.
+    # Ending no membership succeeds, and a former member can be added again.
     assert await made(rpc, operator, "RemoveMember", project_id=UNKNOWN, user_id=UNKNOWN) == {}
     await made(rpc, operator, "AddMember", project_id=project_id, user_id=user_id, role="viewer")
     assert (await rpc.call("handoff.get", who, path=path)).succeeded()["ticket"] == found

@@ -11,7 +11,7 @@ import grpc
 import pytest
 from grpc import StatusCode
 from support.clients import KINDS, NEW, NOW, PATIENCE, RESOURCES, Client, Clients, P, making, token
-from support.handoff import place
+from support.handoff import new_project
 from support.system import Program, Service, World
 
 from service.client import (
@@ -38,7 +38,7 @@ async def clients(request: pytest.FixtureRequest) -> AsyncIterator[Clients]:
 
 
 async def test_lists_go_over_all_pages(clients: Clients, service: Service, world: World) -> None:
-    project_id, who = await place(world)
+    project_id, who = await new_project(world)
     person, program = world.person("read", "write"), await world.program()
     board, desk = clients(service.target, token=token(who)), clients(service.target, token=token(person))
     itsm_client = clients(service.target, api_key=program.key)

@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import pytest
 from support.clients import KINDS, NEW, Clients, making, token
-from support.handoff import place
+from support.handoff import new_project
 from support.system import Service, World
 
 from service.client import ConflictError, StaleError, handoff
@@ -19,7 +19,7 @@ async def clients(request: pytest.FixtureRequest) -> AsyncIterator[Clients]:
 
 
 async def test_handoff(clients: Clients, service: Service, world: World) -> None:
-    project_id, who = await place(world, "triager")
+    project_id, who = await new_project(world, "triager")
     client = clients(service.target, token=token(who))
     made = await client.one(
         "handoff.create",
@@ -75,7 +75,7 @@ async def test_handoff(clients: Clients, service: Service, world: World) -> None
 async def test_a_watch_tells_what_happens_from_where_it_begins(
     clients: Clients, service: Service, world: World
 ) -> None:
-    project_id, who = await place(world)
+    project_id, who = await new_project(world)
     client = clients(service.target, token=token(who))
     watch = client.client.handoff.tickets.watch(project_id)
     begun = await client.next(watch)
@@ -91,7 +91,7 @@ async def test_a_watch_tells_what_happens_from_where_it_begins(
 
 
 async def test_stale_and_other_conflicts(clients: Clients, service: Service, world: World) -> None:
-    project_id, who = await place(world)
+    project_id, who = await new_project(world)
     client = clients(service.target, token=token(who))
     made = await client.one("handoff.create", project_id, **NEW)
     moved = await client.one("handoff.update", project_id, made.id, stage="up_next", updated_at=None)

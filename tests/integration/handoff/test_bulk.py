@@ -1,20 +1,20 @@
-"""contracts/handoff.md at both transports: many tickets at once, and reports of deployments."""
+"""contracts/handoff.md at both transports: bulk changes, and deployment reports."""
 
 import asyncio
 from typing import Any
 from uuid import uuid4
 
 import pytest
-from support.handoff import Door, changed, created, history, place, read, starts
+from support.handoff import Transport, changed, created, history, new_project, read, starts
 from support.system import Credential, World
 from support.transports import Reply
 
 
-async def bulk(transport: Door, who: Credential, project_id: str, headers: Any = None, **body: Any) -> Reply:
+async def bulk(transport: Transport, who: Credential, project_id: str, headers: Any = None, **body: Any) -> Reply:
     return await transport.call("handoff.bulk", who, path={"project_id": project_id}, body=body, headers=headers)
 
 
-async def report(transport: Door, who: Credential, ticket: Any, headers: Any = None, **body: Any) -> Reply:
+async def report(transport: Transport, who: Credential, ticket: Any, headers: Any = None, **body: Any) -> Reply:
     path = {"project_id": ticket["project_id"], "ticket_id": ticket["id"]}
     return await transport.call(
         "handoff.deploy", who, path=path, body={"merge_sha": "9fceb02", **body}, headers=headers
@@ -24,8 +24,8 @@ async def report(transport: Door, who: Credential, ticket: Any, headers: Any = N
 # Bulk
 
 
-async def test_tickets_are_moved_each_on_its_own(transport: Door, world: World) -> None:
-    project_id, who = await place(world)
+async def test_tickets_are_moved_one_by_one(transport: Transport, world: World) -> None:
+    project_id, who = await new_project(world)
     one, two, three = [await created(transport, who, project_id) for _ in range(3)]
     foreign = await created(transport, who := await world.member(project_id), project_id)
     names = [one["id"], str(two["number"]), three["ticket_ref"], one["ticket_ref"], str(uuid4()), "no ticket"]
@@ -40,8 +40,8 @@ async def test_tickets_are_moved_each_on_its_own(transport: Door, world: World) 
     assert await read(transport, who, foreign) == foreign
 
 
-async def test_a_bulk_close_tells_which_could_not_be_closed(transport: Door, world: World) -> None:
-    project_id, who = await place(world)
+async def test_a_bulk_close_reports_the_tickets_that_could_not_be_closed(transport: Transport, world: World) -> None:
+    project_id, who = await new_project(world)
     fresh, begun, through = [await created(transport, who, project_id, roles=["qa", "backend"]) for _ in range(3)]
     await changed(transport, who, begun, role_status=starts("qa"))
     for role in ("qa", "backend"):
@@ -64,8 +64,8 @@ async def test_a_bulk_close_tells_which_could_not_be_closed(transport: Door, wor
     assert (await read(transport, who, begun))["roles"][1]["status"] == "pending"
 
 
-async def test_what_is_closed_already_keeps_its_resolution(transport: Door, world: World) -> None:
-    project_id, who = await place(world)
+async def test_a_ticket_that_is_closed_already_keeps_its_resolution(transport: Transport, world: World) -> None:
+    project_id, who = await new_project(world)
     ticket = await created(transport, who, project_id)
     await changed(transport, who, ticket, role_status={"role": "backend", "status": "skipped"})
     closed = await changed(transport, who, ticket, resolution_type="duplicate", resolution_note="See 7.")
@@ -74,14 +74,14 @@ async def test_what_is_closed_already_keeps_its_resolution(transport: Door, worl
     assert await read(transport, who, ticket) == closed
 
 
-async def test_moving_to_in_progress_needs_a_note_for_all(transport: Door, world: World) -> None:
-    project_id, who = await place(world)
+async def test_moving_tickets_to_in_progress_requires_a_note(transport: Transport, world: World) -> None:
+    project_id, who = await new_project(world)
     ticket = await created(transport, who, project_id)
     move = {"action": "move", "stage": "in_progress", "ticket_ids": [ticket["id"]]}
     (await bulk(transport, who, project_id, **move)).failed("validation_error", paths=["work_started_note"])
     (await bulk(transport, who, project_id, **move, work_started_note="Sprint 4.")).succeeded()
-    told = (await history(transport, who, ticket))[-1]["changes"]
-    assert told["work_started_note"] == {"from": None, "to": "Sprint 4."}
+    changes = (await history(transport, who, ticket))[-1]["changes"]
+    assert changes["work_started_note"] == {"from": None, "to": "Sprint 4."}
 
 
 @pytest.mark.parametrize(
@@ -96,16 +96,18 @@ async def test_moving_to_in_progress_needs_a_note_for_all(transport: Door, world
     ],
 )
 async def test_a_bulk_change_that_breaks_a_bound_changes_nothing(
-    transport: Door, world: World, body: dict[str, Any], path: str
+    transport: Transport, world: World, body: dict[str, Any], path: str
 ) -> None:
-    project_id, who = await place(world)
+    project_id, who = await new_project(world)
     ticket = await created(transport, who, project_id)
     (await bulk(transport, who, project_id, **body)).failed("validation_error", paths=[path])
     assert await read(transport, who, ticket) == ticket
 
 
-async def test_a_hundred_tickets_are_closed_at_once_and_once_under_a_key(transport: Door, world: World) -> None:
-    project_id, who = await place(world)
+async def test_a_hundred_tickets_are_closed_together_and_only_once_under_a_key(
+    transport: Transport, world: World
+) -> None:
+    project_id, who = await new_project(world)
     tickets = await asyncio.gather(*(created(transport, who, project_id) for _ in range(100)))
     body = {"action": "close", "skip_pending_roles": True, "ticket_ids": [ticket["id"] for ticket in tickets]}
     key = {"idempotency-key": "sweep"}
@@ -119,8 +121,8 @@ async def test_a_hundred_tickets_are_closed_at_once_and_once_under_a_key(transpo
     assert len(await history(transport, who, tickets[50])) == 2
 
 
-async def test_bulk_changes_that_cross_do_not_block_each_other(transport: Door, world: World) -> None:
-    project_id, who = await place(world)
+async def test_bulk_changes_in_opposite_orders_do_not_deadlock(transport: Transport, world: World) -> None:
+    project_id, who = await new_project(world)
     ids = [(await created(transport, who, project_id))["id"] for _ in range(10)]
     for stage in ("up_next", "validation"):
         both = (
@@ -134,8 +136,8 @@ async def test_bulk_changes_that_cross_do_not_block_each_other(transport: Door, 
 # Deployments
 
 
-async def test_reports_stamp_and_a_later_success_clears_the_failure(transport: Door, world: World) -> None:
-    project_id, who = await place(world, "triager")
+async def test_reports_set_stamps_and_a_later_success_clears_the_failure(transport: Transport, world: World) -> None:
+    project_id, who = await new_project(world, "triager")
     ticket = await created(transport, who, project_id)
     at = "2026-02-20T14:30:00Z"
     merged = (await report(transport, who, ticket, outcome="merged")).succeeded()["ticket"]
@@ -154,8 +156,8 @@ async def test_reports_stamp_and_a_later_success_clears_the_failure(transport: D
     ]
 
 
-async def test_the_same_report_again_is_no_news(transport: Door, world: World) -> None:
-    project_id, who = await place(world, "owner")
+async def test_the_same_report_again_changes_nothing(transport: Transport, world: World) -> None:
+    project_id, who = await new_project(world, "owner")
     ticket = await created(transport, who, project_id)
     reports = [report(transport, who, ticket, outcome="deployed") for _ in range(6)]
     answers = [reply.succeeded() for reply in await asyncio.gather(*reports)]
@@ -179,9 +181,9 @@ async def test_the_same_report_again_is_no_news(transport: Door, world: World) -
     ],
 )
 async def test_a_report_that_breaks_a_bound_is_refused(
-    transport: Door, world: World, body: dict[str, str], path: str
+    transport: Transport, world: World, body: dict[str, str], path: str
 ) -> None:
-    project_id, who = await place(world, "owner")
+    project_id, who = await new_project(world, "owner")
     ticket = await created(transport, who, project_id)
     (await report(transport, who, ticket, **body)).failed("validation_error", paths=[path])
     assert await read(transport, who, ticket) == ticket

@@ -1,17 +1,16 @@
-"""contracts/handoff.md at both transports: changes at the same moment, and changes under an idempotency key."""
+"""contracts/handoff.md at both transports: concurrent changes, and changes under an idempotency key."""
 
 import asyncio
 from typing import Any
 from uuid import uuid4
 
-from support.handoff import Door, change, changed, created, history, read, starts
-from support.handoff_filed import filed
+from support.handoff import Transport, change, changed, created, filed, history, read, starts
 from support.system import World
 
-# Two at the same moment
+# Concurrent changes
 
 
-async def test_the_last_two_roles_done_at_the_same_moment_close_the_ticket_once(transport: Door, world: World) -> None:
+async def test_the_last_two_roles_done_concurrently_close_the_ticket_once(transport: Transport, world: World) -> None:
     who, one = await filed(transport, world)
     for _ in range(5):
         ticket = await created(transport, who, one["project_id"], roles=["qa", "backend"])
@@ -27,7 +26,7 @@ async def test_the_last_two_roles_done_at_the_same_moment_close_the_ticket_once(
         assert kinds.count("ticket.closed") == 1
 
 
-async def test_of_two_with_the_same_lock_one_is_stale(transport: Door, world: World) -> None:
+async def test_of_changes_with_the_same_updated_at_only_one_is_not_stale(transport: Transport, world: World) -> None:
     who, ticket = await filed(transport, world)
     for _ in range(5):
         replies = await asyncio.gather(
@@ -42,7 +41,7 @@ async def test_of_two_with_the_same_lock_one_is_stale(transport: Door, world: Wo
     assert await read(transport, who, ticket) == ticket
 
 
-async def test_a_role_started_by_many_at_once_starts_once(transport: Door, world: World) -> None:
+async def test_a_role_started_concurrently_starts_once(transport: Transport, world: World) -> None:
     who, ticket = await filed(transport, world, roles=["backend", "qa"])
     notes = [f"note {number}" for number in range(6)]
     replies = await asyncio.gather(
@@ -54,8 +53,8 @@ async def test_a_role_started_by_many_at_once_starts_once(transport: Door, world
     assert versions == list(range(1, len(versions) + 1))
 
 
-async def test_roles_replaced_while_one_of_them_is_done_leave_no_closed_ticket_with_work_to_do(
-    transport: Door, world: World
+async def test_replacing_roles_while_one_is_done_leaves_no_closed_ticket_with_open_roles(
+    transport: Transport, world: World
 ) -> None:
     who, one = await filed(transport, world)
     for _ in range(8):
@@ -73,7 +72,7 @@ async def test_roles_replaced_while_one_of_them_is_done_leave_no_closed_ticket_w
 # Idempotency
 
 
-async def test_a_change_under_a_key_is_made_once(transport: Door, world: World) -> None:
+async def test_a_change_under_a_key_is_made_once(transport: Transport, world: World) -> None:
     who, ticket = await filed(transport, world, evidence={"n": 1.10})
     key = {"idempotency-key": "k"}
     lock = {"updated_at": ticket["updated_at"]}
@@ -88,7 +87,7 @@ async def test_a_change_under_a_key_is_made_once(transport: Door, world: World) 
     assert (await read(transport, who, ticket))["title"] == "Newer"
 
 
-async def test_a_change_of_deep_evidence_is_replayed(transport: Door, world: World) -> None:
+async def test_a_change_of_deep_evidence_is_replayed(transport: Transport, world: World) -> None:
     who, ticket = await filed(transport, world)
     deep: Any = 1
     for _ in range(97):
@@ -98,7 +97,7 @@ async def test_a_change_of_deep_evidence_is_replayed(transport: Door, world: Wor
     assert (await change(transport, who, ticket, key, evidence=deep)).succeeded() == first
 
 
-async def test_a_change_that_failed_leaves_its_key_free(transport: Door, world: World) -> None:
+async def test_a_change_that_failed_leaves_its_key_free(transport: Transport, world: World) -> None:
     who, ticket = await filed(transport, world)
     key = {"idempotency-key": "k"}
     (await change(transport, who, ticket, key, status="closed")).failed("roles_incomplete")
@@ -106,7 +105,7 @@ async def test_a_change_that_failed_leaves_its_key_free(transport: Door, world: 
     (await change(transport, who, ticket, key, status="closed")).succeeded()
 
 
-async def test_the_same_key_at_the_same_moment_changes_once(transport: Door, world: World) -> None:
+async def test_concurrent_changes_under_one_key_change_once(transport: Transport, world: World) -> None:
     who, ticket = await filed(transport, world)
     key = {"idempotency-key": "k"}
     calls = [change(transport, who, ticket, key, title="New", updated_at=None) for _ in range(8)]

@@ -1,12 +1,11 @@
-"""contracts/handoff.md at both transports: one ticket read and changed, its life, its roles."""
+"""contracts/handoff.md at both transports: reading and changing one ticket, its lifecycle, its roles."""
 
 from collections.abc import Mapping
 from typing import Any
 from uuid import uuid4
 
 import pytest
-from support.handoff import MEMBERS, Door, change, changed, has_members, history, member_of, read, starts
-from support.handoff_filed import filed
+from support.handoff import MEMBERS, Transport, change, changed, filed, has_members, history, member_of, read, starts
 from support.system import World
 from support.transports import METHODS, Grpc
 from tickets.handoff.v1 import service_pb2
@@ -14,11 +13,11 @@ from tickets.handoff.v1 import service_pb2
 MILESTONE = "2c1d8a51-3f3c-4f0e-9a52-6d6f3b0d5a11"
 
 
-# Reading one
+# Reading
 
 
 @pytest.mark.parametrize("name", ["id", "number", "ticket_ref"])
-async def test_a_ticket_is_found_by_id_number_and_reference(transport: Door, world: World, name: str) -> None:
+async def test_a_ticket_is_found_by_id_number_and_reference(transport: Transport, world: World, name: str) -> None:
     who, ticket = await filed(transport, world)
     path = {"project_id": ticket["project_id"], "ticket_id": str(ticket[name])}
     found = (await transport.call("handoff.get", who, path=path)).succeeded()["ticket"]
@@ -27,7 +26,7 @@ async def test_a_ticket_is_found_by_id_number_and_reference(transport: Door, wor
 
 
 @pytest.mark.parametrize("ticket_id", ["2", "0", "01", "-1", "x", "HO-1-other", "ho-1", MILESTONE, "9" * 30, "é"])
-async def test_what_is_no_ticket_of_the_project_is_not_found(transport: Door, world: World, ticket_id: str) -> None:
+async def test_any_other_reference_is_not_found(transport: Transport, world: World, ticket_id: str) -> None:
     who, ticket = await filed(transport, world)
     other = await member_of(world, await world.project())
     for operation in ("get", "events", "update"):
@@ -56,12 +55,11 @@ EDITS: Mapping[str, Any] = {
 CLEARABLE = ("evidence", "suggested_resolution", "implementation_notes", "milestone_id", "github_issue_number")
 
 
-async def test_what_is_given_is_changed_and_nothing_else(transport: Door, world: World) -> None:
+async def test_only_the_given_members_change(transport: Transport, world: World) -> None:
     who, ticket = await filed(transport, world)
     for name, value in EDITS.items():
         after = await changed(transport, who, ticket, **{name: value})
-        told = value.strip() if isinstance(value, str) else value
-        assert after[name] == told
+        assert after[name] == (value.strip() if isinstance(value, str) else value)
         stamps = {"updated_at", name, "category", "severity", "suggested_backend_change"}
         assert {key: after[key] for key in after if key not in stamps} == {
             key: ticket[key] for key in ticket if key not in stamps
@@ -96,8 +94,8 @@ async def test_what_is_given_is_changed_and_nothing_else(transport: Door, world:
         ({"role_status": {"role": "backend", "status": "in_progress"}}, "role_status.work_started_note"),
     ],
 )
-async def test_what_breaks_a_bound_changes_nothing(
-    transport: Door, world: World, change_: dict[str, Any], path: str
+async def test_a_change_that_breaks_a_bound_changes_nothing(
+    transport: Transport, world: World, change_: dict[str, Any], path: str
 ) -> None:
     who, ticket = await filed(transport, world)
     (
@@ -118,7 +116,7 @@ async def test_a_mask_that_names_no_member_is_refused(rpc: Grpc, world: World, p
     assert await read(rpc, who, ticket) == ticket
 
 
-async def test_a_change_that_changes_nothing_leaves_no_trace(transport: Door, world: World) -> None:
+async def test_a_change_that_changes_nothing_leaves_no_trace(transport: Transport, world: World) -> None:
     who, ticket = await filed(transport, world)
     same = {"title": ticket["title"], "stage": "backlog", "status": "open", "roles": ["backend"], "evidence": None}
     assert await changed(transport, who, ticket, **same) == ticket
@@ -126,7 +124,7 @@ async def test_a_change_that_changes_nothing_leaves_no_trace(transport: Door, wo
     assert len(await history(transport, who, ticket)) == 1
 
 
-async def test_updated_at_is_an_optimistic_lock(transport: Door, world: World) -> None:
+async def test_updated_at_is_an_optimistic_lock(transport: Transport, world: World) -> None:
     who, ticket = await filed(transport, world)
     (await change(transport, who, ticket, title="a", updated_at="2026-02-20T14:30:00Z")).failed("stale")
     # Never changed: null.
@@ -137,10 +135,10 @@ async def test_updated_at_is_an_optimistic_lock(transport: Door, world: World) -
     assert await read(transport, who, ticket) == second
 
 
-# The life of a ticket
+# The lifecycle of a ticket
 
 
-async def test_a_ticket_moves_over_the_board_and_back(transport: Door, world: World) -> None:
+async def test_a_ticket_moves_through_the_stages_and_back(transport: Transport, world: World) -> None:
     who, ticket = await filed(transport, world)
     for stage in ("up_next", "in_progress", "validation", "backlog", "in_progress"):
         note = {"work_started_note": "Now."} if stage == "in_progress" else {}
@@ -152,7 +150,9 @@ async def test_a_ticket_moves_over_the_board_and_back(transport: Door, world: Wo
 
 
 @pytest.mark.parametrize("closing", [{"status": "closed"}, {"stage": "live"}])
-async def test_closing_stamps_and_leaving_live_clears(transport: Door, world: World, closing: dict[str, str]) -> None:
+async def test_closing_sets_the_resolution_and_leaving_live_clears_it(
+    transport: Transport, world: World, closing: dict[str, str]
+) -> None:
     who, ticket = await filed(transport, world)
     ticket = await changed(
         transport, who, ticket, role_status={"role": "backend", "status": "skipped"}, stage="validation"
@@ -171,8 +171,8 @@ async def test_closing_stamps_and_leaving_live_clears(transport: Door, world: Wo
     assert again["resolution_type"] == "completed"
 
 
-async def test_the_first_role_to_start_takes_the_ticket_along_and_the_last_one_closes_it(
-    transport: Door, world: World
+async def test_the_first_role_to_start_moves_the_ticket_and_the_last_to_finish_closes_it(
+    transport: Transport, world: World
 ) -> None:
     who, ticket = await filed(transport, world, roles=["qa", "backend"])
     user_id = str(uuid4())
@@ -194,7 +194,7 @@ async def test_the_first_role_to_start_takes_the_ticket_along_and_the_last_one_c
     assert (ticket["stage"], ticket["status"], ticket["resolved_at"]) == ("live", "closed", ticket["updated_at"])
     assert (ticket["resolution_type"], ticket["resolution_note"]) == ("completed", "Fine.")
     assert ticket["roles"][0]["completed_at"] is None
-    # A role that goes back takes the ticket along.
+    # A role that goes back reopens the ticket.
     ticket = await changed(transport, who, ticket, role_status={"role": "backend", "status": "pending"})
     assert (ticket["stage"], ticket["status"], ticket["resolved_at"]) == ("backlog", "open", None)
     stamps = ("started_at", "completed_at", "work_started_note", "agent_origin")
@@ -202,13 +202,13 @@ async def test_the_first_role_to_start_takes_the_ticket_along_and_the_last_one_c
     assert ticket["roles"][1]["assignee_user_id"] == user_id
 
 
-async def test_a_role_is_blocked_and_freed(transport: Door, world: World) -> None:
+async def test_a_role_is_blocked_and_unblocked(transport: Transport, world: World) -> None:
     who, ticket = await filed(transport, world)
     blocked = {"role": "backend", "status": "pending", "blocking_reason": "No access.", "assignee_note": "Mine."}
     ticket = await changed(transport, who, ticket, role_status=blocked)
     assert (ticket["roles"][0]["blocking_reason"], ticket["roles"][0]["assignee_note"]) == ("No access.", "Mine.")
-    freed = {"role": "backend", "status": "pending", "blocking_reason": None}
-    ticket = await changed(transport, who, ticket, role_status=freed)
+    unblocked = {"role": "backend", "status": "pending", "blocking_reason": None}
+    ticket = await changed(transport, who, ticket, role_status=unblocked)
     assert (ticket["roles"][0]["blocking_reason"], ticket["roles"][0]["assignee_note"]) == (None, "Mine.")
     assert ticket["roles"][0]["updated_at"] == ticket["updated_at"]
 
@@ -216,7 +216,9 @@ async def test_a_role_is_blocked_and_freed(transport: Door, world: World) -> Non
 @pytest.mark.parametrize(
     ("first", "then"), [((), "done"), (("skipped",), "done"), (("in_progress", "done"), "skipped")]
 )
-async def test_a_role_goes_no_other_way(transport: Door, world: World, first: tuple[str, ...], then: str) -> None:
+async def test_no_other_transition_of_a_role_is_allowed(
+    transport: Transport, world: World, first: tuple[str, ...], then: str
+) -> None:
     who, ticket = await filed(transport, world, roles=["backend", "qa"])
     for status in first:
         ticket = await changed(transport, who, ticket, role_status=starts() | {"status": status})
@@ -225,7 +227,7 @@ async def test_a_role_goes_no_other_way(transport: Door, world: World, first: tu
     assert await read(transport, who, ticket) == ticket
 
 
-async def test_closing_names_the_roles_that_are_not_through(transport: Door, world: World) -> None:
+async def test_a_refused_close_names_the_unfinished_roles(transport: Transport, world: World) -> None:
     who, ticket = await filed(transport, world, roles=["qa", "design", "backend"])
     ticket = await changed(transport, who, ticket, role_status=starts("design"))
     ticket = await changed(transport, who, ticket, role_status={"role": "design", "status": "done"})
@@ -233,7 +235,7 @@ async def test_closing_names_the_roles_that_are_not_through(transport: Door, wor
     reply.failed("roles_incomplete", "Roles that are neither done nor skipped: qa, backend")
 
 
-async def test_the_set_of_roles_is_replaced_and_those_that_stay_keep_their_state(transport: Door, world: World) -> None:
+async def test_replacing_the_roles_keeps_the_state_of_those_that_stay(transport: Transport, world: World) -> None:
     who, ticket = await filed(transport, world, roles=["qa", "backend"])
     ticket = await changed(transport, who, ticket, role_status=starts("backend"))
     qa, backend = ticket["roles"]

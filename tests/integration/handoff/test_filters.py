@@ -5,10 +5,10 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
-from support.handoff import Door, changed, created, listed, place, starts
+from support.handoff import Transport, changed, created, listed, new_project, starts
 from support.system import Credential, World
 
-from service.handoff import queries
+from service.handoff import list_queries
 
 MILESTONE = "0b7c1ad6-7c6e-4f3c-9d57-5a3a0f5c2a11"
 SHIPPING: dict[str, dict[str, str]] = {
@@ -18,29 +18,30 @@ SHIPPING: dict[str, dict[str, str]] = {
 }
 
 
-async def project_list(transport: Door, who: Credential, project_id: str, **query: Any) -> list[dict[str, Any]]:
+async def project_list(transport: Transport, who: Credential, project_id: str, **query: Any) -> list[dict[str, Any]]:
     reply = await transport.call("handoff.project", who, path={"project_id": project_id}, query=query)
     tickets: list[dict[str, Any]] = reply.succeeded()["tickets"]
     return tickets
 
 
-async def titles(transport: Door, who: Credential, project_id: str, **query: Any) -> str:
-    """The titles that a project's list holds, a letter each, in the order of the alphabet."""
+async def titles(transport: Transport, who: Credential, project_id: str, **query: Any) -> str:
+    """The first letters of the titles in a project's list, in alphabetical order."""
     return "".join(sorted(ticket["title"][0] for ticket in await project_list(transport, who, project_id, **query)))
 
 
 @pytest.fixture(scope="module")
-async def board(world: World) -> tuple[str, Credential, str]:
-    """A project with tickets a to f, each different from the others in something; its owner, and their id."""
+async def shared_project(world: World) -> tuple[str, Credential, str]:
+    """A project, its owner's credential and id, for `filled`."""
     user_id, project_id = str(uuid4()), await world.project()
     return project_id, await world.member(project_id, "owner", user_id), user_id
 
 
 @pytest.fixture
-async def filled(transport: Door, board: tuple[str, Credential, str]) -> tuple[str, Credential, str]:
-    project_id, who, user_id = board
+async def filled(transport: Transport, shared_project: tuple[str, Credential, str]) -> tuple[str, Credential, str]:
+    """The project with tickets a to g, each with something that no other has."""
+    project_id, who, user_id = shared_project
     if await project_list(transport, who, project_id):
-        return board
+        return shared_project
     a = await created(transport, who, project_id, title="a", priority="high", roles=["qa"])
     b = await created(transport, who, project_id, title="b", request_type="feature_request")
     c = await created(transport, who, project_id, title="c", priority="low")
@@ -52,7 +53,7 @@ async def filled(transport: Door, board: tuple[str, Credential, str]) -> tuple[s
         made = await created(transport, who, project_id, title=title)
         path = {"project_id": project_id, "ticket_id": made["id"]}
         await transport.call("handoff.deploy", who, path=path, body={"merge_sha": "9fceb02", **report})
-    return board
+    return shared_project
 
 
 @pytest.mark.parametrize(
@@ -80,8 +81,8 @@ async def filled(transport: Door, board: tuple[str, Credential, str]) -> tuple[s
     ],
     ids=str,
 )
-async def test_filters_leave_what_they_say(
-    transport: Door, filled: tuple[str, Credential, str], query: dict[str, str], expected: str
+async def test_filters_keep_the_matching_tickets(
+    transport: Transport, filled: tuple[str, Credential, str], query: dict[str, str], expected: str
 ) -> None:
     project_id, who, _ = filled
     assert await titles(transport, who, project_id, **query) == expected
@@ -91,8 +92,8 @@ async def test_filters_leave_what_they_say(
         assert await listed(transport, who, project_id=str(uuid4()), **query) == []
 
 
-async def test_tickets_changed_since_are_those_created_or_changed_then(transport: Door, world: World) -> None:
-    project_id, who = await place(world)
+async def test_updated_since_counts_creations_and_changes(transport: Transport, world: World) -> None:
+    project_id, who = await new_project(world)
     first = await created(transport, who, project_id, title="a")
     second = await created(transport, who, project_id, title="b")
     since = second["created_at"]
@@ -116,18 +117,18 @@ async def test_tickets_changed_since_are_those_created_or_changed_then(transport
     ],
     ids=str,
 )
-async def test_filters_that_say_nothing_are_refused(
-    transport: Door, world: World, operation: str, query: dict[str, Any], path: str
+async def test_invalid_filters_are_refused(
+    transport: Transport, world: World, operation: str, query: dict[str, Any], path: str
 ) -> None:
-    project_id, who = await place(world)
+    project_id, who = await new_project(world)
     reply = await transport.call(
         operation, who, path={"project_id": project_id} if "project" in operation else None, query=query
     )
     reply.failed("validation_error", paths=[path])
 
 
-async def test_a_cursor_is_good_for_its_filters_and_its_project(transport: Door, world: World) -> None:
-    project_id, who = await place(world)
+async def test_a_cursor_is_valid_only_for_its_filters_and_its_project(transport: Transport, world: World) -> None:
+    project_id, who = await new_project(world)
     for title in "abc":
         await created(transport, who, project_id, title=title, priority="high")
     path = {"project_id": project_id}
@@ -159,9 +160,9 @@ async def test_a_cursor_is_good_for_its_filters_and_its_project(transport: Door,
         ("!!!", ""),
     ],
 )
-async def test_search_finds_words_and_numbers(transport: Door, world: World, q: str, expected: str) -> None:
-    project_id, who = await place(world)
-    other, _ = await place(world)
+async def test_search_finds_words_and_numbers(transport: Transport, world: World, q: str, expected: str) -> None:
+    project_id, who = await new_project(world)
+    other, _ = await new_project(world)
     await world.member(other, user_id=str(uuid4()))
     await created(transport, who, project_id, title="a Login loops", description="Since nine.")
     await created(transport, who, project_id, title="b Zoë's", description="Since nine, too.")
@@ -169,15 +170,15 @@ async def test_search_finds_words_and_numbers(transport: Door, world: World, q: 
     assert await titles(transport, who, project_id, q=q) == expected
 
 
-async def test_search_finds_no_project_by_its_id(transport: Door, world: World) -> None:
-    project_id, who = await place(world)
+async def test_search_finds_no_project_by_its_id(transport: Transport, world: World) -> None:
+    project_id, who = await new_project(world)
     await created(transport, who, project_id, title="zzz", description="zzz")
     for q in (project_id, project_id[:1], project_id[:4], f"' {project_id}'"):
         assert await titles(transport, who, project_id, q=f"x{q}" if q.isdigit() else q) == ""
 
 
-async def test_a_page_of_large_tickets_is_cut_short_and_loses_none(transport: Door, world: World) -> None:
-    project_id, who = await place(world)
+async def test_a_page_of_large_tickets_is_cut_short_and_loses_none(transport: Transport, world: World) -> None:
+    project_id, who = await new_project(world)
     for _ in range(16):
         await created(transport, who, project_id, evidence={"text": "x" * 250_000})
     seen, query, path = list[int](), {"limit": 100}, {"project_id": project_id}
@@ -195,7 +196,7 @@ async def test_a_page_of_large_tickets_is_cut_short_and_loses_none(transport: Do
 
 
 def plan(world: World, statement: Any, **parameters: Any) -> str:
-    """The plan of a list's statement for these values, as it is made when the statement runs."""
+    """The plan that a list's statement runs with for these values."""
     with psycopg.connect(world.database_url, cursor_factory=psycopg.ClientCursor) as connection:
         connection.execute("SET plan_cache_mode = force_custom_plan")
         connection.execute(b"PREPARE list AS " + statement.sql)
@@ -214,8 +215,8 @@ async def large(world: World) -> tuple[UUID, UUID]:
             "INSERT INTO handoff_tickets (project_id, number, source, title, description, request_type, priority,"
             " blocking, actor_role, actor_id, created_at, status, stage) SELECT %s, n, 'portal', 'Title ' || n,"
             " 'word' || n %% 1000, 'bug', 'low', false, 'user', 'x', timestamptz '2026-01-01Z' + n * interval '1 s',"
-            " life.status, life.stage FROM generate_series(1, 20000) AS n"
-            " JOIN (VALUES (true, 'open', 'backlog'), (false, 'closed', 'live')) AS life (is_open, status, stage)"
+            " lifecycle.status, lifecycle.stage FROM generate_series(1, 20000) AS n"
+            " JOIN (VALUES (true, 'open', 'backlog'), (false, 'closed', 'live')) AS lifecycle (is_open, status, stage)"
             " ON is_open = (n %% 100 = 0)",
             project_id,
         )
@@ -250,7 +251,7 @@ def test_every_list_is_served_by_an_index(
     project_id, user_id = large
     given = {**filters, **({"assignee": user_id} if "assignee" in filters else {})}
     names = frozenset(filters) - {"number"} - ({"terms"} if "terms_or_number" in filters else set())
-    statement = queries.list_tickets(names, after=False, of_project=True)
+    statement = list_queries.list_tickets(names, after=False, of_project=True)
     found = plan(world, statement, project_id=project_id, user_id=user_id, limit=21, **given)
     assert f"handoff_{'roles' if index == 'assignee_idx' else 'tickets'}_{index}" in found, found
     assert "Seq Scan on handoff_tickets" not in found

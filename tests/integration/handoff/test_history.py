@@ -1,16 +1,15 @@
-"""contracts/handoff.md at both transports: the history of a ticket tells every write, in pages that lose none."""
+"""contracts/handoff.md at both transports: the history of a ticket, an event for every write, in complete pages."""
 
 from typing import Any
 from uuid import uuid4
 
-from support.handoff import Door, change, changed, created, history, starts
-from support.handoff_filed import filed
+from support.handoff import Transport, change, changed, created, filed, history, starts
 from support.system import World
 
 from service import paging
 
 
-async def test_every_write_leaves_one_event_that_tells_it(transport: Door, world: World) -> None:
+async def test_every_write_leaves_one_event_with_its_changes(transport: Transport, world: World) -> None:
     user_id, project_id = str(uuid4()), await world.project()
     who = await world.member(project_id, "owner", user_id)
     ticket = await created(transport, who, project_id, actor_role="lead", actor_id="Ada")
@@ -48,7 +47,7 @@ async def test_every_write_leaves_one_event_that_tells_it(transport: Door, world
     assert all(event["project_id"] == project_id and event["ticket_id"] == ticket["id"] for event in events)
 
 
-async def test_the_history_comes_in_pages(transport: Door, world: World) -> None:
+async def test_the_history_comes_in_pages(transport: Transport, world: World) -> None:
     who, ticket = await filed(transport, world)
     for number in range(4):
         await changed(transport, who, ticket, title=f"Title {number}")
@@ -68,7 +67,7 @@ async def test_the_history_comes_in_pages(transport: Door, world: World) -> None
         (await transport.call("handoff.events", who, path=path, query=query)).failed("validation_error")
 
 
-async def test_pages_of_large_items_are_cut_short_and_lose_none(transport: Door, world: World) -> None:
+async def test_pages_of_large_events_are_cut_short_and_lose_none(transport: Transport, world: World) -> None:
     who, ticket = await filed(transport, world)
     path = {"project_id": ticket["project_id"], "ticket_id": ticket["id"]}
     for number in range(18):
@@ -86,7 +85,7 @@ async def test_pages_of_large_items_are_cut_short_and_lose_none(transport: Door,
     assert max(sizes) < 10
 
 
-async def test_a_cursor_made_up_is_refused(transport: Door, world: World) -> None:
+async def test_a_forged_cursor_is_refused(transport: Transport, world: World) -> None:
     who, ticket = await filed(transport, world)
     path = {"project_id": ticket["project_id"], "ticket_id": ticket["id"]}
     for version in (2**31, 2**63, -1, "x", None):

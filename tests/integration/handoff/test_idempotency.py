@@ -1,15 +1,15 @@
-"""contracts/handoff.md and errors.md at both transports: a new ticket under an idempotency key is made once."""
+"""contracts/handoff.md and errors.md at both transports: a ticket is created once under an idempotency key."""
 
 import asyncio
 from uuid import uuid4
 
-from support.handoff import ALIASES, DOCUMENTED, Door, create, listed, member_of, place
+from support.handoff import ALIASES, DOCUMENTED, Transport, create, listed, member_of, new_project
 from support.system import World
 from support.transports import Grpc, Rest
 
 
-async def test_the_same_key_and_body_give_the_first_answer_again(transport: Door, world: World) -> None:
-    project_id, who = await place(world, "triager", backend_repo="acme/api")
+async def test_the_same_key_and_body_give_the_first_answer_again(transport: Transport, world: World) -> None:
+    project_id, who = await new_project(world, "triager", backend_repo="acme/api")
     headers = {"idempotency-key": "key 1"}
     given = {"evidence": {"a": 1, "b": [1.5]}, "roles": ["qa", "backend"]}
     first = await create(transport, who, project_id, headers, **given)
@@ -23,7 +23,7 @@ async def test_the_same_key_and_body_give_the_first_answer_again(transport: Door
     assert len(await listed(transport, who)) == 1
 
 
-async def test_keys_belong_to_the_user_and_the_project(transport: Door, world: World) -> None:
+async def test_keys_belong_to_the_user_and_the_project(transport: Transport, world: World) -> None:
     projects = [await world.project(), await world.project()]
     who = await member_of(world, *projects)
     colleague = await world.member(projects[0])
@@ -39,9 +39,9 @@ async def test_keys_belong_to_the_user_and_the_project(transport: Door, world: W
     assert [ticket["title"] for ticket in made] == ["a", "b", "c"]
 
 
-async def test_a_failed_request_frees_its_key(transport: Door, world: World) -> None:
+async def test_a_failed_request_frees_its_key(transport: Transport, world: World) -> None:
     user_id, project_id = str(uuid4()), await world.project()
-    who, headers = await world.member(project_id, "viewer", user_id), {"idempotency-key": "once more"}
+    who, headers = await world.member(project_id, "viewer", user_id), {"idempotency-key": "retried"}
     (await create(transport, who, project_id, headers)).failed("forbidden")
     await world.member(project_id, "member", user_id)
     (await create(transport, who, project_id, headers, title="")).failed("validation_error")
@@ -50,8 +50,8 @@ async def test_a_failed_request_frees_its_key(transport: Door, world: World) -> 
     assert "idempotent-replayed" not in reply.headers
 
 
-async def test_many_at_the_same_moment_make_one_ticket(transport: Door, world: World) -> None:
-    project_id, who = await place(world)
+async def test_concurrent_requests_under_one_key_create_one_ticket(transport: Transport, world: World) -> None:
+    project_id, who = await new_project(world)
     headers = {"idempotency-key": "race"}
     replies = await asyncio.gather(*(create(transport, who, project_id, headers) for _ in range(24)))
     assert len({str(reply.succeeded(201)) for reply in replies}) == 1
@@ -59,8 +59,8 @@ async def test_many_at_the_same_moment_make_one_ticket(transport: Door, world: W
     assert len(await listed(transport, who)) == 1
 
 
-async def test_one_key_holds_across_both_doors(rest: Rest, rpc: Grpc, world: World) -> None:
-    project_id, who = await place(world)
+async def test_a_key_is_the_same_at_both_transports(rest: Rest, rpc: Grpc, world: World) -> None:
+    project_id, who = await new_project(world)
     headers = {"idempotency-key": "both"}
     first = (await create(rest, who, project_id, headers, **DOCUMENTED)).succeeded(201)["ticket"]
     second = await create(rpc, who, project_id, headers, **DOCUMENTED)

@@ -5,12 +5,22 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from support.handoff import MEMBERS, NOTHING_YET, ROLE_NOTHING_YET, Door, created, has_members, listed, member_of, place
+from support.handoff import (
+    MEMBERS,
+    NOTHING_YET,
+    ROLE_NOTHING_YET,
+    Transport,
+    created,
+    has_members,
+    listed,
+    member_of,
+    new_project,
+)
 from support.system import World
 from support.transports import Grpc, Rest
 
 
-async def test_rows_of_a_list_carry_the_ticket_and_the_extras(transport: Door, world: World) -> None:
+async def test_rows_of_a_list_carry_the_ticket_and_the_extras(transport: Transport, world: World) -> None:
     user_id = str(uuid4())
     repos = {"backend_repo": "acme/api", "frontend_repo": "acme/web"}
     one, two = await world.project(name="One", **repos), await world.project(name="Two")
@@ -20,16 +30,16 @@ async def test_rows_of_a_list_carry_the_ticket_and_the_extras(transport: Door, w
         await created(transport, who, project_id, description=f"{project_id}\nMore.") for project_id in (one, two, one)
     ]
     rows = await listed(transport, who)
-    # Newest first, whatever the project; every row is the ticket as it was answered, and its summary.
+    # Newest first across projects; every row is the ticket of the creation's answer with its summary.
     assert rows == [{**ticket, "summary": ticket["project_id"]} for ticket in made[::-1]]
     assert all(has_members(transport, row, {*MEMBERS, "summary"}) for row in rows)
-    # Each row speaks for its own project, and for the caller's part in it.
+    # Each row has the data of its own project and of the caller's role in it.
     extras = [(row["project_name"], row["can_triage"], row["backend_repo"], row["frontend_repo"]) for row in rows]
     assert extras == [("One", True, *repos.values()), ("Two", False, None, None), ("One", True, *repos.values())]
 
 
-async def test_slim_rows_have_no_description(transport: Door, world: World) -> None:
-    project_id, who = await place(world)
+async def test_slim_rows_have_no_description(transport: Transport, world: World) -> None:
+    project_id, who = await new_project(world)
     await created(transport, who, project_id)
     [whole] = await listed(transport, who)
     [slim] = await listed(transport, who, slim=1 if transport.name == "rest" else True)
@@ -39,8 +49,8 @@ async def test_slim_rows_have_no_description(transport: Door, world: World) -> N
     assert await listed(transport, who, slim=0 if transport.name == "rest" else False) == [whole]
 
 
-async def test_what_has_come_to_be_since_is_shown(transport: Door, world: World) -> None:
-    project_id, who = await place(world)
+async def test_a_list_shows_later_changes(transport: Transport, world: World) -> None:
+    project_id, who = await new_project(world)
     made = await created(transport, who, project_id)
 
     def set_in(table: str, key: str, values: Mapping[str, Any]) -> None:
@@ -56,7 +66,7 @@ async def test_what_has_come_to_be_since_is_shown(transport: Door, world: World)
 
 
 def fill(world: World, project_id: str, count: int) -> list[str]:
-    """Put so many tickets without roles into a project, ten of each instant; returns their ids, newest first."""
+    """Insert so many tickets without roles into a project, ten at each instant; returns their ids, newest first."""
     rows = world.rows(
         "INSERT INTO handoff_tickets (project_id, number, source, title, description, request_type, priority, blocking,"
         " actor_role, actor_id, created_at) SELECT %s, n, 'portal', 'Title', 'Text', 'bug', 'low', false, 'user', 'x',"
@@ -69,7 +79,7 @@ def fill(world: World, project_id: str, count: int) -> list[str]:
 
 
 async def test_the_list_is_complete_however_many_there_are(rest: Rest, world: World) -> None:
-    project_id, who = await place(world, "viewer")
+    project_id, who = await new_project(world, "viewer")
     assert (await rest.call("handoff.list", who)).succeeded() == {"tickets": []}
     ids = fill(world, project_id, 600)
     path = {"project_id": project_id}
@@ -83,7 +93,7 @@ async def test_the_list_is_complete_however_many_there_are(rest: Rest, world: Wo
 
 
 @pytest.mark.parametrize("limit", [40, 124, 125, 249, 250, 1000])
-async def test_pages_hold_each_ticket_once_and_in_order(transport: Door, world: World, limit: int) -> None:
+async def test_pages_hold_each_ticket_once_and_in_order(transport: Transport, world: World, limit: int) -> None:
     projects = [await world.project(), await world.project()]
     who = await member_of(world, *projects)
     fill(world, projects[0], 200)
@@ -105,11 +115,11 @@ async def test_pages_hold_each_ticket_once_and_in_order(transport: Door, world: 
 
 
 async def test_a_page_without_limit_has_100(rest: Rest, rpc: Grpc, world: World) -> None:
-    project_id, who = await place(world)
+    project_id, who = await new_project(world)
     ids = fill(world, project_id, 210)
     first = (await rpc.call("handoff.list", who)).succeeded()
     assert [ticket["id"] for ticket in first["tickets"]] == ids[:100]
-    # A cursor alone asks for a page over REST too, and both transports take each other's.
+    # A cursor alone asks for a page over REST too, and each transport accepts the cursors of the other.
     for transport in (rest, rpc):
         second = (await transport.call("handoff.list", who, query={"cursor": first["next_cursor"]})).succeeded()
         assert [ticket["id"] for ticket in second["tickets"]] == ids[100:200]
@@ -117,7 +127,7 @@ async def test_a_page_without_limit_has_100(rest: Rest, rpc: Grpc, world: World)
         assert ([ticket["id"] for ticket in last["tickets"]], last["next_cursor"]) == (ids[200:], None)
 
 
-async def test_what_the_caller_may_no_longer_see_is_in_no_list(transport: Door, world: World) -> None:
+async def test_tickets_of_a_former_project_are_in_no_list(transport: Transport, world: World) -> None:
     projects = [await world.project(), await world.project()]
     who = await member_of(world, *projects)
     kept, *_ = [fill(world, project_id, 5) for project_id in projects]
@@ -139,18 +149,18 @@ async def test_what_the_caller_may_no_longer_see_is_in_no_list(transport: Door, 
     ],
     ids=str,
 )
-async def test_lists_out_of_range_are_refused(transport: Door, world: World, query: Any, paths: list[str]) -> None:
+async def test_invalid_pages_are_refused(transport: Transport, world: World, query: Any, paths: list[str]) -> None:
     who = await world.member(await world.project())
     (await transport.call("handoff.list", who, query=query)).failed("validation_error", paths=paths)
 
 
 @pytest.mark.parametrize(("name", "value"), [("slim", "maybe"), ("limit", "ten"), ("limit", ""), ("limit", "1.5")])
-async def test_a_query_that_says_nothing_is_refused(rest: Rest, world: World, name: str, value: str) -> None:
+async def test_a_query_of_the_wrong_type_is_refused(rest: Rest, world: World, name: str, value: str) -> None:
     who = await world.member(await world.project())
     (await rest.call("handoff.list", who, query={name: value})).failed("validation_error", paths=[name])
 
 
-async def test_a_cursor_is_good_for_the_list_that_made_it(transport: Door, world: World) -> None:
+async def test_a_cursor_is_valid_only_for_its_list(transport: Transport, world: World) -> None:
     project_id = await world.project()
     who, colleague = await world.member(project_id), await world.member(project_id)
     fill(world, project_id, 3)

@@ -1,4 +1,4 @@
-"""contracts/handoff.md : any sequence of changes leaves the ticket and the history that lifecycle.py says."""
+"""contracts/handoff.md: after any sequence of changes the ticket and its history are as lifecycle.py predicts."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -6,11 +6,11 @@ from typing import Any, get_args
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support.handoff import ALIASES, Door, change, created, history, place, read
+from support.handoff import ALIASES, Transport, change, created, history, new_project, read
 from support.system import World
 
 from service.errors import TicketError
-from service.handoff import lifecycle as life
+from service.handoff import lifecycle
 from service.handoff.commands import ResolutionType, Stage
 
 TIMES = {"created_at", "updated_at", "resolved_at", "deployed_at", "deploy_failed_at", "started_at", "completed_at"}
@@ -62,7 +62,7 @@ openings = st.builds(
     resolutions,
 )
 sets = st.fixed_dictionaries({"roles": role_sets})
-# What closes most tickets at once.
+# Closes most tickets in one change.
 closings = st.builds(
     lambda name, resolution: {"roles": [name], "role_status": {"role": name, "status": "skipped"}, **resolution},
     names,
@@ -82,12 +82,12 @@ bodies = st.one_of(
         lambda parts: {name: value for part in parts for name, value in part.items()}
     ),
 )
-# With the lock that holds, with one that does not, and without.
-holds = st.sampled_from([None, None, None, "held", "stale"])
+# The `updated_at` of a change: current, stale or none.
+locks = st.sampled_from([None, None, None, "current", "stale"])
 
 
 def row(ticket: Mapping[str, Any]) -> dict[str, Any]:
-    """A ticket as life.py knows it: its texts that are instants, as such."""
+    """A ticket as lifecycle.py expects it: instants as datetime."""
     parsed = {
         name: datetime.fromisoformat(value) if name in TIMES and value is not None else value
         for name, value in ticket.items()
@@ -98,46 +98,46 @@ def row(ticket: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def refusal(before: dict[str, Any], given: Mapping[str, Any]) -> TicketError | None:
-    """Why life.py refuses a change, if it does."""
+    """The failure with which lifecycle.py refuses a change, if it does."""
     try:
-        life.changed(before, given, LONG_AGO)
+        lifecycle.changed(before, given, LONG_AGO)
     except TicketError as error:
         return error
     return None
 
 
 def expected_row(before: dict[str, Any], given: Mapping[str, Any], answered: dict[str, Any]) -> dict[str, Any]:
-    """What life.py makes of a ticket, at the instant and with the ids of new roles that the answer has."""
-    after = life.changed(before, given, answered["updated_at"] or LONG_AGO)
+    """The ticket that lifecycle.py makes, with the instant and the ids of new roles from the answer."""
+    after = lifecycle.changed(before, given, answered["updated_at"] or LONG_AGO)
     ids = {role["role"]: role["id"] for role in answered["roles"]}
-    there = {role["id"] for role in before["roles"]}
+    known = {role["id"] for role in before["roles"]}
     for role in after["roles"]:
-        if role["id"] not in there:
+        if role["id"] not in known:
             role["id"] = ids[role["role"]]
-            assert role["id"] not in there
+            assert role["id"] not in known
     return after | {alias: after[name] for alias, name in ALIASES.items() if alias in after}
 
 
 @settings(
     max_examples=12,
     deadline=None,
-    # Each example has a ticket of its own; the fixtures hold nothing that one leaves to the next.
+    # Each example has its own project and ticket, so that the fixtures carry nothing from one to the next.
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-@given(roles=role_sets.filter(bool), steps=st.lists(st.tuples(bodies, holds), min_size=10, max_size=15))
-async def test_any_changes_leave_the_ticket_and_the_history_that_its_life_says(
-    transport: Door, world: World, roles: list[str], steps: list[tuple[dict[str, Any], str | None]]
+@given(roles=role_sets.filter(bool), steps=st.lists(st.tuples(bodies, locks), min_size=10, max_size=15))
+async def test_any_changes_leave_the_predicted_ticket_and_history(
+    transport: Transport, world: World, roles: list[str], steps: list[tuple[dict[str, Any], str | None]]
 ) -> None:
-    project_id, who = await place(world, "owner")
+    project_id, who = await new_project(world, "owner")
     ticket = await created(transport, who, project_id, roles=roles)
-    told: list[tuple[str, Any]] = [("ticket.created", {})]
+    events: list[tuple[str, Any]] = [("ticket.created", {})]
     for body, lock in steps:
-        locks: Mapping[str | None, dict[str, Any]] = {
+        updated_at: Mapping[str | None, dict[str, Any]] = {
             None: {},
-            "held": {"updated_at": ticket["updated_at"]},
+            "current": {"updated_at": ticket["updated_at"]},
             "stale": {"updated_at": LONG_AGO.isoformat()},
         }
-        reply = await change(transport, who, ticket, **body, **locks[lock])
+        reply = await change(transport, who, ticket, **body, **updated_at[lock])
         found = await read(transport, who, ticket)
         before, after = row(ticket), row(found)
         refused = TicketError("stale") if lock == "stale" else refusal(before, body)
@@ -150,8 +150,13 @@ async def test_any_changes_leave_the_ticket_and_the_history_that_its_life_says(
         assert after == expected
         if after != before:
             assert after["updated_at"] > (before["updated_at"] or before["created_at"])
-            told.append((life.kind(before, expected), life.told(before, expected, body.get("work_started_note"))))
+            events.append(
+                (
+                    lifecycle.event_type(before, expected),
+                    lifecycle.diff(before, expected, body.get("work_started_note")),
+                )
+            )
         ticket = found
-    events = await history(transport, who, ticket)
-    assert [event["version"] for event in events] == list(range(1, len(told) + 1))
-    assert [(event["type"], event["changes"]) for event in events] == told
+    found_events = await history(transport, who, ticket)
+    assert [event["version"] for event in found_events] == list(range(1, len(events) + 1))
+    assert [(event["type"], event["changes"]) for event in found_events] == events

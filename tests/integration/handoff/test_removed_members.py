@@ -1,4 +1,4 @@
-"""contracts/handoff.md, "Who may do what": who is removed amid a change has changed nothing."""
+"""contracts/handoff.md, "Who may do what": a member who is removed during a change changes nothing."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -12,8 +12,7 @@ from support.transports import Rest
 from service.access.policy import Caller
 from service.directory import METADATA
 from service.errors import TicketError
-from service.handoff import changes
-from service.handoff import lifecycle as life
+from service.handoff import changes, lifecycle
 from service.operation import Call
 from service.settings import Settings
 from service.storage.database import Database
@@ -28,19 +27,19 @@ from service.storage.database import Database
     ],
     ids=["update", "bulk", "deploy"],
 )
-async def test_who_is_removed_amid_a_change_has_changed_nothing(
+async def test_a_member_who_is_removed_during_a_change_changes_nothing(
     rest: Rest, world: World, monkeypatch: pytest.MonkeyPatch, operation: Any, rule: str, body: dict[str, Any]
 ) -> None:
     user_id, project_id = str(uuid4()), await world.project()
     who = await world.member(project_id, "owner", user_id)
     ticket = await created(rest, who, project_id, roles=["backend", "design"])
-    decide = getattr(life, rule)
+    decide = getattr(lifecycle, rule)
 
     def removed_meanwhile(*given: Any) -> Any:
         world.run("DELETE FROM project_members WHERE user_id = %s", user_id)
         return decide(*given)
 
-    monkeypatch.setattr(life, rule, removed_meanwhile)
+    monkeypatch.setattr(lifecycle, rule, removed_meanwhile)
     database = Database(Settings(database_url=world.database_url, pool_size=1), METADATA)
     await database.open()
     try:

@@ -1,4 +1,4 @@
-"""contracts/handoff.md at both transports: new tickets."""
+"""contracts/handoff.md at both transports: creating tickets."""
 
 import asyncio
 import json
@@ -16,13 +16,13 @@ from support.handoff import (
     ROLE_MEMBERS,
     ROLE_NOTHING_YET,
     TICKET,
-    Door,
+    Transport,
     create,
     created,
     has_members,
     listed,
     member_of,
-    place,
+    new_project,
 )
 from support.system import World
 from support.transports import Grpc, Rest
@@ -37,12 +37,12 @@ LONGEST = {
     "actor_id": 128,
     "source": 64,
 }
-# Compact JSON of so many bytes.
+# The largest evidence: 256 KiB of compact JSON.
 EVIDENCE = {"n": "x" * (256 * 1024 - len('{"n":""}'))}
 RFC_3339_UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z")
 
 
-async def test_a_ticket_is_created_with_the_documented_defaults(transport: Door, world: World) -> None:
+async def test_a_ticket_is_created_with_the_documented_defaults(transport: Transport, world: World) -> None:
     user_id, account_id, slug = str(uuid4()), (await world.program()).account_id, f"shop-{uuid4().hex}"
     project_id = await world.project(name="The shop", slug=slug, account_id=account_id)
     who = await world.member(project_id, user_id=user_id)
@@ -76,21 +76,21 @@ async def test_a_ticket_is_created_with_the_documented_defaults(transport: Door,
     assert declared == [("user", user_id)]
 
 
-async def test_the_documented_body_is_accepted_as_it_stands(transport: Door, world: World) -> None:
+async def test_the_documented_body_is_accepted_as_it_stands(transport: Transport, world: World) -> None:
     user_id, project_id = str(uuid4()), await world.project()
     who = await world.member(project_id, user_id=user_id)
     ticket = await created(transport, who, project_id, **DOCUMENTED)
     kept = set(DOCUMENTED) & MEMBERS - {"roles"}
     assert {name: ticket[name] for name in kept} == {name: DOCUMENTED[name] for name in kept}
     assert [role["role"] for role in ticket["roles"]] == ["frontend"]
-    # Declared is kept beside authenticated, and does not replace it.
+    # The declared provenance does not replace the authenticated user.
     assert ticket["reported_by_user_id"] == user_id
     declared = world.rows("SELECT actor_role, actor_id FROM handoff_tickets WHERE id = %s", ticket["id"])
     assert declared == [("example", "example")]
 
 
-async def test_old_names_say_the_same_as_new_ones(rest: Rest, world: World) -> None:
-    project_id, who = await place(world)
+async def test_old_names_have_the_values_of_the_new_ones(rest: Rest, world: World) -> None:
+    project_id, who = await new_project(world)
     given = {"request_type": "decision_needed", "priority": "high", "suggested_resolution": "Ask."}
     full, bare = await created(rest, who, project_id, **given), await created(rest, who, project_id)
     for ticket in (full, bare, *await listed(rest, who)):
@@ -99,8 +99,8 @@ async def test_old_names_say_the_same_as_new_ones(rest: Rest, world: World) -> N
     assert bare["suggested_backend_change"] is None
 
 
-async def test_roles_keep_their_order_and_default_to_the_projects(transport: Door, world: World) -> None:
-    project_id, who = await place(world, default_roles=["qa", "backend", "design"])
+async def test_roles_keep_their_order_and_default_to_those_of_the_project(transport: Transport, world: World) -> None:
+    project_id, who = await new_project(world, default_roles=["qa", "backend", "design"])
     every = ["test", "other", "qa", "frontend", "devops", "design", "backend"]
     for given, expected in ((None, ["qa", "backend", "design"]), ([], ["qa", "backend", "design"]), (every, every)):
         ticket = await created(transport, who, project_id, roles=given)
@@ -128,8 +128,10 @@ async def test_roles_keep_their_order_and_default_to_the_projects(transport: Doo
     ],
     ids=lambda value: str(value)[:60],
 )
-async def test_broken_bounds_are_told_by_path(transport: Door, world: World, changed: Any, paths: list[str]) -> None:
-    project_id, who = await place(world)
+async def test_broken_bounds_are_reported_by_path(
+    transport: Transport, world: World, changed: Any, paths: list[str]
+) -> None:
+    project_id, who = await new_project(world)
     body = (await create(transport, who, project_id, **changed)).failed("validation_error", paths=paths)
     if transport.name == "rest":
         assert set(body) == {"error", "code", "fieldErrors", "issues"}
@@ -150,12 +152,12 @@ async def test_broken_bounds_are_told_by_path(transport: Door, world: World, cha
     ids=str,
 )
 async def test_types_are_not_guessed(rest: Rest, world: World, changed: Any, path: str) -> None:
-    project_id, who = await place(world)
+    project_id, who = await new_project(world)
     (await create(rest, who, project_id, **changed)).failed("validation_error", paths=[path])
 
 
-async def test_bounds_hold_at_their_edges(transport: Door, world: World) -> None:
-    project_id, who = await place(world)
+async def test_bounds_hold_at_their_edges(transport: Transport, world: World) -> None:
+    project_id, who = await new_project(world)
     longest = {name: "é" * longest for name, longest in LONGEST.items()}
     ticket = await created(transport, who, project_id, **longest, evidence=EVIDENCE)
     [declared] = world.rows("SELECT actor_role, actor_id FROM handoff_tickets WHERE id = %s", ticket["id"])
@@ -165,8 +167,8 @@ async def test_bounds_hold_at_their_edges(transport: Door, world: World) -> None
     assert (await created(transport, who, project_id, title="x", description="y"))["title"] == "x"
 
 
-async def test_a_title_is_trimmed_before_it_is_measured(transport: Door, world: World) -> None:
-    project_id, who = await place(world)
+async def test_a_title_is_trimmed_before_it_is_measured(transport: Transport, world: World) -> None:
+    project_id, who = await new_project(world)
     ticket = await created(transport, who, project_id, title=" \t" + "x" * 140 + "\n ", description="  kept \n")
     assert (ticket["title"], ticket["description"]) == ("x" * 140, "  kept \n")
 
@@ -186,7 +188,7 @@ async def test_a_title_is_trimmed_before_it_is_measured(transport: Door, world: 
     ],
 )
 async def test_a_bot_must_name_roles(
-    transport: Door,
+    transport: Transport,
     world: World,
     source: str | None,
     actor_role: str | None,
@@ -210,11 +212,15 @@ async def test_a_bot_must_name_roles(
     ("role", "creates", "triages"),
     [("viewer", False, False), ("member", True, False), ("triager", True, True), ("owner", True, True)],
 )
-async def test_membership_decides(transport: Door, world: World, role: str, creates: bool, triages: bool) -> None:
+async def test_the_role_in_the_project_decides_who_creates_and_triages(
+    transport: Transport, world: World, role: str, creates: bool, triages: bool
+) -> None:
     project_id = await world.project()
     who, colleague = await world.member(project_id, role), await world.member(project_id)
-    there = await created(transport, colleague, project_id)
-    assert [(ticket["id"], ticket["can_triage"]) for ticket in await listed(transport, who)] == [(there["id"], triages)]
+    existing = await created(transport, colleague, project_id)
+    assert [(ticket["id"], ticket["can_triage"]) for ticket in await listed(transport, who)] == [
+        (existing["id"], triages)
+    ]
     reply = await create(transport, who, project_id)
     if creates:
         assert reply.succeeded(201)["ticket"]["can_triage"] is triages
@@ -223,7 +229,9 @@ async def test_membership_decides(transport: Door, world: World, role: str, crea
     assert len(await listed(transport, colleague)) == 1 + creates
 
 
-async def test_a_strangers_project_is_forbidden_like_one_that_does_not_exist(transport: Door, world: World) -> None:
+async def test_a_project_of_others_is_forbidden_like_one_that_does_not_exist(
+    transport: Transport, world: World
+) -> None:
     project_id = await world.project()
     who = await world.member(await world.project(), "owner")
     await created(transport, await world.member(project_id), project_id)
@@ -234,7 +242,7 @@ async def test_a_strangers_project_is_forbidden_like_one_that_does_not_exist(tra
     (await create(transport, who, "shop")).failed("validation_error", paths=["project_id"])
 
 
-async def test_numbers_count_up_per_project_without_gaps(transport: Door, world: World) -> None:
+async def test_numbers_count_up_per_project_without_gaps(transport: Transport, world: World) -> None:
     slugs = [f"p-{uuid4().hex}" for _ in range(2)]
     projects = [await world.project(slug=slug) for slug in slugs]
     who = await member_of(world, *projects)
@@ -245,7 +253,7 @@ async def test_numbers_count_up_per_project_without_gaps(transport: Door, world:
         for _ in range(15)
         for call in (
             create(transport, who, project_id),
-            # None of these may cost a number.
+            # None of these may use a number.
             create(transport, viewer, project_id),
             create(transport, who, project_id, title=""),
             create(transport, who, project_id, headers={"idempotency-key": "the same"}),
@@ -258,7 +266,7 @@ async def test_numbers_count_up_per_project_without_gaps(transport: Door, world:
         assert refs == {f"HO-{number}-{slug}": number for number in range(1, 17)}
 
 
-async def test_each_ticket_leaves_one_event(transport: Door, world: World) -> None:
+async def test_each_ticket_leaves_one_event(transport: Transport, world: World) -> None:
     user_id, project_id = str(uuid4()), await world.project()
     who = await world.member(project_id, user_id=user_id)
     headers = {"idempotency-key": "k", "x-request-id": "r-7"}
@@ -284,7 +292,7 @@ async def test_each_ticket_leaves_one_event(transport: Door, world: World) -> No
     ],
 )
 async def test_evidence_is_kept_exactly(rest: Rest, rpc: Grpc, world: World, evidence: str) -> None:
-    project_id, who = await place(world)
+    project_id, who = await new_project(world)
     body = json.dumps(TICKET)[:-1] + f', "evidence": {evidence}}}'
     for _ in range(2):  # the second answer is the stored one
         answer = await rest.client.post(

@@ -1,34 +1,23 @@
-"""WatchTickets at both transports: what is told, from which cursor on, to whom, and what shows that it is alive."""
+"""WatchTickets at both transports: which events are emitted, after which cursor, to whom, and heartbeats."""
 
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from uuid import uuid4
 
 import grpc
 import pytest
-from support.handoff import Door, changed, created, history, member_of, place
-from support.handoff_watch import BATCH, PATIENCE, Watch, lively, told, write_events, written
-from support.system import Issuer, World
+from support.handoff import Transport, changed, created, history, member_of, new_project
+from support.handoff_watch import BATCH, TIMEOUT, Watch, emitted, write_events, written
+from support.system import World
 from support.transports import Grpc, Rest
 
-
-@pytest.fixture
-async def lively_doors(
-    directory: Path, database_url: str, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[Sequence[Door]]:
-    """The transports of a service within this process that gives a sign of life twice a second."""
-    async with lively(directory, database_url, issuer, monkeypatch) as transports:
-        yield transports
+# Which events
 
 
-# What is told
-
-
-async def test_the_first_message_comes_at_once_and_then_each_change(transport: Door, world: World) -> None:
-    project_id, who = await place(world, "owner")
+async def test_the_first_message_comes_at_once_and_then_each_change(transport: Transport, world: World) -> None:
+    project_id, who = await new_project(world, "owner")
     await created(transport, who, project_id)
     await world.settled()
     async with Watch(transport, who, project_id) as watch:
@@ -46,8 +35,8 @@ async def test_the_first_message_comes_at_once_and_then_each_change(transport: D
     assert events == await history(transport, who, ticket)
 
 
-async def test_a_bulk_change_and_a_deployment_are_told_like_any_other(transport: Door, world: World) -> None:
-    project_id, who = await place(world, "owner")
+async def test_a_bulk_change_and_a_deployment_are_emitted_like_any_change(transport: Transport, world: World) -> None:
+    project_id, who = await new_project(world, "owner")
     one, two = [await created(transport, who, project_id) for _ in range(2)]
     await world.settled()
     async with Watch(transport, who, project_id) as watch:
@@ -64,7 +53,7 @@ async def test_a_bulk_change_and_a_deployment_are_told_like_any_other(transport:
         )[1:]
 
 
-async def test_only_the_watched_project_is_told(transport: Door, world: World) -> None:
+async def test_only_events_of_the_watched_project_are_emitted(transport: Transport, world: World) -> None:
     projects = [await world.project() for _ in range(2)]
     who = await member_of(world, *projects)
     async with Watch(transport, who, projects[0]) as one, Watch(transport, who, projects[1]) as other:
@@ -75,13 +64,13 @@ async def test_only_the_watched_project_is_told(transport: Door, world: World) -
         for watch, project_id in zip((one, other), projects, strict=True):
             messages = [await watch.event() for _ in range(2)]
             assert {message["event"]["project_id"] for message in messages} == {project_id}
-            assert sorted(told(messages)) == written(world, project_id)
+            assert sorted(emitted(messages)) == written(world, project_id)
 
 
-async def test_everyone_who_watches_is_told_at_every_door(
+async def test_every_watch_gets_every_event_at_every_transport(
     rest: Rest, rpc: Grpc, gateway_url: str, world: World
 ) -> None:
-    project_id, who = await place(world)
+    project_id, who = await new_project(world)
     async with (
         grpc.aio.insecure_channel(gateway_url.removeprefix("http://")) as through_the_gateway,
         Watch(rest, who, project_id) as first,
@@ -93,18 +82,18 @@ async def test_everyone_who_watches_is_told_at_every_door(
         for transport in (rest, rpc):
             ticket = await created(transport, who, project_id)
             for watch in watches:
-                assert told([await watch.event()]) == [(ticket["id"], 1)]
-    # A cursor is good at every transport.
+                assert emitted([await watch.event()]) == [(ticket["id"], 1)]
+    # A cursor is valid at every transport.
     for cursor in cursors:
         for transport in (rest, rpc):
             async with Watch(transport, who, project_id, cursor) as again:
-                assert sorted(told(await again.until_quiet())) == written(world, project_id)
+                assert sorted(emitted(await again.until_quiet())) == written(world, project_id)
 
 
 async def test_lines_come_as_they_happen(rest: Rest, world: World) -> None:
-    project_id, who = await place(world)
+    project_id, who = await new_project(world)
     url = f"/api/projects/{project_id}/events"
-    async with rest.client.stream("GET", url, headers=dict(who)) as response, asyncio.timeout(PATIENCE):
+    async with rest.client.stream("GET", url, headers=dict(who)) as response, asyncio.timeout(TIMEOUT):
         assert (response.status_code, response.headers["content-type"]) == (200, "application/x-ndjson")
         assert len(response.headers.get_list("x-request-id")) == 1
         assert not [name for name in response.headers if name.startswith(("grpc-", "x-http-", "x-retry-"))]
@@ -112,7 +101,7 @@ async def test_lines_come_as_they_happen(rest: Rest, world: World) -> None:
         piece = await anext(pieces)
         for _ in range(3):
             message = json.loads(piece)
-            # Each is a whole line, told while the stream is open.
+            # Each is a whole line, sent while the stream is open.
             assert piece == json.dumps(message, separators=(",", ":")).encode() + b"\n"
             await created(rest, who, project_id)
             piece = await anext(pieces)
@@ -122,35 +111,35 @@ async def test_lines_come_as_they_happen(rest: Rest, world: World) -> None:
 # Resumed
 
 
-async def test_a_resumed_watch_tells_what_stands_behind_its_cursor(transport: Door, world: World) -> None:
-    project_id, who = await place(world)
+async def test_a_resumed_watch_emits_the_events_after_its_cursor(transport: Transport, world: World) -> None:
+    project_id, who = await new_project(world)
     async with Watch(transport, who, project_id) as watch:
         messages = [await watch.message()]
         for _ in range(2):
             ticket = await created(transport, who, project_id)
             await changed(transport, who, ticket, stage="up_next")
         messages += [await watch.event() for _ in range(4)]
-    # Nobody watches.
+    # While nobody watches.
     await changed(transport, who, ticket, stage="backlog")
     await created(transport, who, project_id)
     async with Watch(transport, who, project_id, messages[0]["cursor"]) as watch:
         whole = await watch.until_quiet()
-    assert sorted(told(whole)) == written(world, project_id)
+    assert sorted(emitted(whole)) == written(world, project_id)
     assert whole[:4] == messages[1:]
     for number, message in enumerate(whole):
         async with Watch(transport, who, project_id, message["cursor"]) as watch:
-            assert told(await watch.until_quiet()) == told(whole[number + 1 :])
+            assert emitted(await watch.until_quiet()) == emitted(whole[number + 1 :])
     async with Watch(transport, who, project_id, whole[2]["cursor"]) as watch:
         assert (await watch.until_quiet())[:-1] == whole[3:-1]
         ticket = await created(transport, who, project_id)
-        assert told([await watch.event()]) == [(ticket["id"], 1)]
+        assert emitted([await watch.event()]) == [(ticket["id"], 1)]
 
 
 @pytest.mark.parametrize("transactions", [1, 3])
-async def test_a_resumed_watch_tells_more_than_it_reads_at_once(
-    transport: Door, world: World, transactions: int
+async def test_a_resumed_watch_emits_more_events_than_one_read_holds(
+    transport: Transport, world: World, transactions: int
 ) -> None:
-    project_id, who = await place(world)
+    project_id, who = await new_project(world)
     async with Watch(transport, who, project_id) as watch:
         start = (await watch.message())["cursor"]
     events = [
@@ -158,59 +147,61 @@ async def test_a_resumed_watch_tells_more_than_it_reads_at_once(
     ]
     async with Watch(transport, who, project_id, start) as watch:
         messages = await watch.until_quiet()
-    assert told(messages) == events
+    assert emitted(messages) == events
     for number in (0, 1, 6, 7, BATCH - 1, BATCH, BATCH + 1, len(events) - BATCH, len(events) - 1):
         async with Watch(transport, who, project_id, messages[number]["cursor"]) as watch:
-            assert told(await watch.until_quiet()) == events[number + 1 :]
+            assert emitted(await watch.until_quiet()) == events[number + 1 :]
 
 
-async def test_a_watcher_is_told_more_than_it_reads_at_once(transport: Door, world: World) -> None:
-    project_id, who = await place(world)
+async def test_a_running_watch_emits_more_events_than_one_read_holds(transport: Transport, world: World) -> None:
+    project_id, who = await new_project(world)
     async with Watch(transport, who, project_id) as watch:
         await watch.message()
         events = [*write_events(world, project_id, 2 * BATCH), *write_events(world, project_id, 1)]
-        assert told([await watch.event() for _ in events]) == events
+        assert emitted([await watch.event() for _ in events]) == events
 
 
-# Signs of life
+# Heartbeats
 
 
-async def test_a_sign_of_life_comes_whenever_it_was_quiet_for_long(lively_doors: Sequence[Door], world: World) -> None:
-    project_id, who = await place(world)
-    for transport in lively_doors:
+async def test_a_heartbeat_comes_after_each_quiet_interval(
+    frequent_heartbeats: Sequence[Transport], world: World
+) -> None:
+    project_id, who = await new_project(world)
+    for transport in frequent_heartbeats:
         async with Watch(transport, who, project_id) as watch:
             begun = time.monotonic()
-            signs = [await watch.message() for _ in range(4)]
+            heartbeats = [await watch.message() for _ in range(4)]
             assert time.monotonic() - begun > 1.0
-            assert [sign["event"] for sign in signs] == [None] * 4
+            assert [heartbeat["event"] for heartbeat in heartbeats] == [None] * 4
             ticket = await created(transport, who, project_id)
-            assert told([await watch.event()]) == [(ticket["id"], 1)]
-            signs.append(await watch.message())
-            assert signs[-1]["event"] is None
-        for sign, events in zip(signs, [[(ticket["id"], 1)]] * 4 + [[]], strict=True):
-            async with Watch(transport, who, project_id, sign["cursor"]) as watch:
-                assert told(await watch.until_quiet()) == events
+            assert emitted([await watch.event()]) == [(ticket["id"], 1)]
+            heartbeats.append(await watch.message())
+            assert heartbeats[-1]["event"] is None
+        for heartbeat, events in zip(heartbeats, [[(ticket["id"], 1)]] * 4 + [[]], strict=True):
+            async with Watch(transport, who, project_id, heartbeat["cursor"]) as watch:
+                assert emitted(await watch.until_quiet()) == events
 
 
 # Who may watch
 
 
 @pytest.mark.parametrize("role", ["viewer", "member", "triager", "owner"])
-async def test_members_may_watch_whatever_their_role(transport: Door, world: World, role: str) -> None:
-    project_id, who = await place(world, role)
+async def test_members_of_every_role_may_watch(transport: Transport, world: World, role: str) -> None:
+    project_id, who = await new_project(world, role)
     author = await world.member(project_id)
     async with Watch(transport, who, project_id) as watch:
         await watch.message()
         ticket = await created(transport, author, project_id)
-        assert told([await watch.event()]) == [(ticket["id"], 1)]
+        assert emitted([await watch.event()]) == [(ticket["id"], 1)]
 
 
-async def test_others_may_not(transport: Door, world: World) -> None:
-    (project_id, who), (_, stranger) = await place(world), await place(world)
+async def test_nobody_else_may_watch(transport: Transport, world: World) -> None:
+    (project_id, who), (_, stranger) = await new_project(world), await new_project(world)
     async with Watch(transport, stranger, project_id) as watch:
-        await watch.refused("forbidden", message="You are no member of this project")
+        await watch.refused("forbidden", message="You are not a member of this project")
     async with Watch(transport, who, str(uuid4())) as watch:
-        await watch.refused("forbidden", message="You are no member of this project")
+        await watch.refused("forbidden", message="You are not a member of this project")
     async with Watch(transport, {}, project_id) as watch:
         await watch.refused("unauthenticated")
     async with Watch(transport, world.issuer.bearer(str(uuid4()), exp=1), project_id) as watch:
@@ -221,7 +212,7 @@ async def test_others_may_not(transport: Door, world: World) -> None:
         await watch.refused("forbidden")
 
 
-async def test_a_cursor_is_one_of_a_watch_of_this_project(transport: Door, world: World) -> None:
+async def test_only_a_cursor_of_a_watch_of_this_project_is_accepted(transport: Transport, world: World) -> None:
     projects = [await world.project() for _ in range(2)]
     who = await member_of(world, *projects)
     ticket = await created(transport, who, projects[0])

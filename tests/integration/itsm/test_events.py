@@ -14,6 +14,7 @@ from support.watches import ITSM, Door, Message, Told, next_event, next_of
 from service import events
 from service.admin import operations as admin
 from service.itsm import queries, tables
+from service.storage.scope import EVERYONE
 from service.storage.statement import Statement
 
 TICKET = {"subject": "VPN is down", "description": "Since nine."}
@@ -208,7 +209,10 @@ PLACE = {"after_transaction": "100000", "after_id": 0, "rows": 200, "key_id": uu
 @pytest.mark.parametrize(
     ("statement", "given"),
     [
-        (Statement(events.scopes_with_events(tables.events)), {"scopes": [ACCOUNT], "since": "100001"}),
+        (
+            Statement(events.scopes_with_events(tables.events), scope=EVERYONE("as a watch looks")),
+            {"scopes": [ACCOUNT], "since": "100001"},
+        ),
         (queries.EVENTS_AFTER, {"account_id": ACCOUNT, "live": True, **PLACE}),
     ],
     ids=["scopes with events", "events after"],

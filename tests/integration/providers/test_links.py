@@ -332,7 +332,7 @@ async def test_commands_report_errors_on_stderr(world: World) -> None:
         ("Account not found\n", (*command, UNKNOWN), SECRET),
         ("credential: ", (*command, account_id), ""),
         ("credential: ", (*command, account_id), "\n" + SECRET),
-        ("--options is no JSON\n", (*command, account_id, "--options", "{"), SECRET),
+        ("--options is not valid JSON\n", (*command, account_id, "--options", "{"), SECRET),
         ("options.else: ", (*command, account_id, "--options", '{"else": 1}'), SECRET),
         ("url: ", (*command, account_id, "--url", "http://acme.zendesk.com"), SECRET),
         ("provider: ", (*command, account_id, "--provider", "acme"), SECRET),

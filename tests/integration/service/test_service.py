@@ -15,7 +15,8 @@ from grpc_health.v1 import health_pb2
 from prometheus_client.parser import text_string_to_metric_families
 from support.system import Issuer, Program, Service, World, health, run_service
 from support.transports import METHODS, Grpc
-from tickets.itsm.v1 import rest_pb2, rest_pb2_grpc, service_pb2, service_pb2_grpc
+from tickets.itsm.rest.v1 import rest_pb2, rest_pb2_grpc
+from tickets.itsm.v1 import service_pb2, service_pb2_grpc
 
 from service.local.postgres import EmbeddedPostgres
 from service.local.processes import free_port, wait_for
@@ -337,8 +338,8 @@ async def test_each_call_is_counted_by_method_and_outcome(
         for sample in family.samples
         if sample.labels.get("method") in (None, "/tickets.itsm.v1.TicketService/ListTickets")
     }
-    assert samples["tickets_call_seconds_count", "ok", None] == 2
-    assert samples["tickets_call_seconds_bucket", "ok", "30.0"] == 2
-    assert samples["tickets_call_seconds_count", "unauthenticated", None] == 1
-    assert 0 < samples["tickets_call_seconds_sum", "ok", None] < 60
+    assert samples["tickets_request_duration_seconds_count", "ok", None] == 2
+    assert samples["tickets_request_duration_seconds_bucket", "ok", "30.0"] == 2
+    assert samples["tickets_request_duration_seconds_count", "unauthenticated", None] == 1
+    assert 0 < samples["tickets_request_duration_seconds_sum", "ok", None] < 60
     assert samples["tickets_requests_in_flight", None, None] == 0

@@ -14,16 +14,19 @@ from service.directory import METADATA, accounts
 from service.errors import TicketError
 from service.settings import Settings
 from service.storage.database import Database
+from service.storage.scope import EVERYONE
 from service.storage.statement import Statement
 
 POOL_SIZE = 4
 
-SLEEP = Statement(select(func.pg_sleep(bindparam("seconds", type_=Float)).label("slept")))
+SLEEP = Statement(
+    select(func.pg_sleep(bindparam("seconds", type_=Float)).label("slept")), scope=EVERYONE("reads no table")
+)
 
 
 def fresh_statement() -> Statement:
     """A statement that no connection has prepared."""
-    return Statement(select((bindparam("n", type_=Integer) + 1).label("more")))
+    return Statement(select((bindparam("n", type_=Integer) + 1).label("more")), scope=EVERYONE("reads no table"))
 
 
 @pytest.fixture
@@ -34,7 +37,7 @@ async def database(database_url: str) -> AsyncIterator[Database]:
     await database.close()
 
 
-PID = Statement(select(func.pg_backend_pid().label("pid")))
+PID = Statement(select(func.pg_backend_pid().label("pid")), scope=EVERYONE("reads no table"))
 
 
 async def backends(database: Database) -> set[int]:
@@ -78,7 +81,9 @@ async def test_a_cancelled_call_gives_its_connection_back(database: Database, ti
 
 @pytest.mark.parametrize("times", [1, 2])
 async def test_a_cancelled_transaction_is_undone_and_gives_its_connection_back(database: Database, times: int) -> None:
-    lock = Statement(select(func.pg_advisory_xact_lock(literal_column("4711")).label("locked")))
+    lock = Statement(
+        select(func.pg_advisory_xact_lock(literal_column("4711")).label("locked")), scope=EVERYONE("reads no table")
+    )
 
     async def transaction() -> None:
         async with database.transaction() as connection:
@@ -101,7 +106,9 @@ async def test_a_cancelled_prepare_leaves_every_connection_usable(database: Data
 
 
 async def test_a_failed_transaction_is_undone(database: Database) -> None:
-    broken = Statement(select((literal_column("1") / bindparam("n", type_=Integer)).label("x")))
+    broken = Statement(
+        select((literal_column("1") / bindparam("n", type_=Integer)).label("x")), scope=EVERYONE("reads no table")
+    )
     for _ in range(POOL_SIZE * 2):
         with pytest.raises(psycopg.errors.DivisionByZero):
             async with database.transaction() as connection:
@@ -115,7 +122,10 @@ async def test_a_type_that_changes_under_a_prepared_statement_is_told_once_at_mo
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute("DROP TABLE IF EXISTS shifting; CREATE TABLE shifting (word text)")
         connection.execute("INSERT INTO shifting VALUES ('a')")
-        look = Statement(select(literal_column("shifting.*", Text).label("word")).select_from(table("shifting")))
+        look = Statement(
+            select(literal_column("shifting.*", Text).label("word")).select_from(table("shifting")),
+            scope=EVERYONE("reads no table"),
+        )
         look.sql = b"SELECT shifting.* FROM shifting"
         await asyncio.gather(*(database.one(look, {}) for _ in range(POOL_SIZE * 4)))
         connection.execute("ALTER TABLE shifting ALTER COLUMN word TYPE varchar(10)")
@@ -133,8 +143,8 @@ async def test_a_database_that_only_reads_is_unavailable_for_writes(database_url
     database = Database(Settings(database_url=database_url, pool_size=1), METADATA)
     await database.open()
     demote = select(func.set_config("default_transaction_read_only", "on", literal_column("false")).label("x"))
-    await database.one(Statement(demote), {})
-    write = Statement(insert(accounts).values(name="A").returning(accounts.c.id))
+    await database.one(Statement(demote, scope=EVERYONE("reads no table")), {})
+    write = Statement(insert(accounts).values(name="A").returning(accounts.c.id), scope=EVERYONE("reads no table"))
     with pytest.raises(TicketError) as failure:
         await database.one(write, {})
     assert failure.value.reason == "unavailable"
@@ -143,7 +153,9 @@ async def test_a_database_that_only_reads_is_unavailable_for_writes(database_url
 
 async def test_connections_that_were_ended_are_replaced(database: Database, database_url: str) -> None:
     assert await all_connections_work(database)
-    pids = Statement(select(func.pg_backend_pid().label("pid"), func.pg_sleep(0.05).label("slept")))
+    pids = Statement(
+        select(func.pg_backend_pid().label("pid"), func.pg_sleep(0.05).label("slept")), scope=EVERYONE("reads no table")
+    )
     rows = await asyncio.gather(*(database.one(pids, {}) for _ in range(POOL_SIZE)))
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute(
@@ -171,7 +183,7 @@ async def test_a_connection_that_ended_while_idle_is_replaced_before_a_call_has_
 
 
 async def test_a_connection_lost_amid_a_large_statement_is_told(database: Database, database_url: str) -> None:
-    echo = Statement(select(bindparam("text", type_=Text).label("text")))
+    echo = Statement(select(bindparam("text", type_=Text).label("text")), scope=EVERYONE("reads no table"))
 
     async def ends() -> None:
         async with database.transaction() as connection:
@@ -211,7 +223,7 @@ async def test_a_connection_string_that_is_none_is_told_without_its_password() -
 
 
 async def test_large_values_pass_both_ways(database: Database) -> None:
-    echo = Statement(select(bindparam("text", type_=Text).label("text")))
+    echo = Statement(select(bindparam("text", type_=Text).label("text")), scope=EVERYONE("reads no table"))
     large = "ä" * 8_000_000
     rows = await asyncio.gather(*(database.one(echo, {"text": large + str(n)}) for n in range(POOL_SIZE)))
     assert [row and row["text"] for row in rows] == [large + str(n) for n in range(POOL_SIZE)]

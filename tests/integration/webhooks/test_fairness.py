@@ -1,4 +1,4 @@
-"""Webhooks that hold up no others: who is far behind, who fails, and what statements cost that look for all."""
+"""Webhooks that are far behind or fail delay no others; and what the statement costs that looks for all that is due."""
 
 import asyncio
 import json
@@ -11,39 +11,38 @@ from support.emulators.http import Request, Response, Server
 from support.webhook_lab import Account, Machine, Process, Receiver, until
 
 from service.itsm import webhooks
-from service.webhooks import fan_out
-from service.webhooks import queries as webhook_queries
-from service.webhooks import sender as sending
+from service.webhooks import fan_out, message_queries, sender
+from service.webhooks.fan_out import FanOut
 
 
-async def test_who_is_far_behind_holds_up_no_other(
+async def test_a_webhook_far_behind_delays_no_other(
     machine: Machine, process: Process, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     behind, other = Account(), Account()
-    monkeypatch.setattr(webhooks, "_ROWS", 2)
+    monkeypatch.setattr(fan_out, "_EVENTS_AT_ONCE", 2)
     far = await process.register(behind, "https://example.com/far", ["ticket.closed"])
     for _ in range(6):
         await process.create(behind)
     near = await process.register(other, "https://example.com/near")
     await process.create(other)
-    told: list[str] = []
-    tell = fan_out._tell
+    order: list[str] = []
+    queue_next = FanOut._queue_next
 
-    async def note(connection: Any, webhook: Any) -> None:
-        told.append(webhook["id"])
-        await tell(connection, webhook)
+    async def note(self: FanOut, connection: Any, webhook: Any) -> None:
+        order.append(webhook["id"])
+        await queue_next(self, connection, webhook)
 
-    monkeypatch.setattr(webhooks, "_tell", note)
+    monkeypatch.setattr(FanOut, "_queue_next", note)
     await machine.fan_out(process)
-    assert told.count(far["id"]) == 3
-    assert told.index(near["id"]) < 2
+    assert order.count(far["id"]) == 3
+    assert order.index(near["id"]) < 2
 
 
 @pytest.mark.parametrize("of", ["one account", "many accounts"])
-async def test_who_fails_holds_up_nobody_who_does_not(
+async def test_webhooks_that_fail_delay_none_that_do_not(
     machine: Machine, process: Process, receiver: Receiver, monkeypatch: pytest.MonkeyPatch, of: str
 ) -> None:
-    monkeypatch.setattr(sending, "_AT_ONCE", 32 if of == "one account" else 8)
+    monkeypatch.setattr(sender, "_MAX_IN_FLIGHT", 32 if of == "one account" else 8)
     account, accounts = Account(), [Account() for _ in range(12)]
     async with Receiver().listening() as dead:
         dead.faults = ["hang"] * 200
@@ -56,7 +55,7 @@ async def test_who_fails_holds_up_nobody_who_does_not(
         healthy = await process.register(account, receiver.url + "/hook")
         await process.create(account)
         await machine.fan_out(process)
-        work = asyncio.create_task(process.sending.work(process.database))
+        work = asyncio.create_task(process.sender.send_due(process.database))
         # The older messages of those that fail have half of the places.
         await until(lambda: len(receiver.requests) == 1 and len(dead.requests) >= 4)
         assert len(dead.requests) == 4
@@ -80,18 +79,18 @@ async def test_a_success_ends_a_failure_that_began_meanwhile(machine: Machine, p
         webhook = await process.register(account, server.url + "/hook")
         for subject in ("Bad", "Good"):
             await process.create(account, subject=subject)
-        await machine.tell(process)
+        await machine.send(process)
     assert sorted(entry["status_code"] for entry in await process.log(account, webhook)) == [200, 422]
     assert (await process.webhook(account, webhook))["failing_since"] is None
 
 
-async def test_what_an_address_answers_is_not_held_against_the_next(
+async def test_what_an_address_answers_does_not_count_for_the_next(
     machine: Machine, process: Process, receiver: Receiver
 ) -> None:
-    account, asked, may_answer = Account(), asyncio.Event(), asyncio.Event()
+    account, called, may_answer = Account(), asyncio.Event(), asyncio.Event()
 
     async def gone(_: Request) -> Response:
-        asked.set()
+        called.set()
         await may_answer.wait()
         return Response(410)
 
@@ -99,8 +98,8 @@ async def test_what_an_address_answers_is_not_held_against_the_next(
         webhook = await process.register(account, server.url + "/hook")
         await process.create(account)
         await machine.fan_out(process)
-        work = asyncio.create_task(process.sending.work(process.database))
-        await asked.wait()
+        work = asyncio.create_task(process.sender.send_due(process.database))
+        await called.wait()
         named = {"webhook_id": webhook["id"], "url": receiver.url + "/hook"}
         await process.do(account, webhooks.update_webhook, **named)
         may_answer.set()
@@ -108,20 +107,20 @@ async def test_what_an_address_answers_is_not_held_against_the_next(
     now = await process.webhook(account, webhook)
     assert (now["is_active"], now["failing_since"]) == (True, None)
     machine.rows("UPDATE itsm_webhook_messages SET leased_until = now() - interval '1 second'")
-    await process.sending.work(process.database)
-    assert receiver.told("/hook") == [("ticket.created", "VPN")]
+    await process.sender.send_due(process.database)
+    assert receiver.events("/hook") == [("ticket.created", "VPN")]
 
 
-async def test_who_has_answered_has_taken_it_however_the_rest_comes(
+async def test_a_receiver_that_has_answered_has_accepted_the_message_whatever_becomes_of_the_body(
     machine: Machine, process: Process, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sending, "_SECONDS", 0.5)
+    monkeypatch.setattr(sender, "_ANSWER_SECONDS", 0.5)
     monkeypatch.setattr("service.outbound._DRAIN_SECONDS", 0.6)
     account = Account()
     webhook = await process.register(account, receiver.url + "/hook")
     receiver.faults = ["slow"]
     await process.create(account)
-    await machine.tell(process)
+    await machine.send(process)
     assert [entry["succeeded"] for entry in await process.log(account, webhook)] == [True]
 
 
@@ -131,7 +130,7 @@ async def test_an_attempt_waits_for_no_other_to_clear_the_log(
     account = Account()
     webhook = await process.register(account, receiver.url + "/hook")
     await process.create(account)
-    await machine.tell(process)
+    await machine.send(process)
     machine.rows(
         "INSERT INTO itsm_webhook_attempts SELECT account_id, live, webhook_id, 'dlv_0' || n, ticket_id, version, type,"
         " event_id, body, attempt, attempted_at, duration_ms, succeeded, status_code, error"
@@ -141,14 +140,12 @@ async def test_an_attempt_waits_for_no_other_to_clear_the_log(
     await machine.fan_out(process)
     with psycopg.connect(machine.url) as other:
         other.execute("SELECT 1 FROM itsm_webhook_attempts FOR UPDATE")
-        await process.sending.work(process.database)
+        await process.sender.send_due(process.database)
     assert machine.rows("SELECT 1 FROM itsm_webhook_messages") == []
     assert (await process.log(account, webhook))[0]["succeeded"]
 
 
-async def test_what_is_due_is_looked_through_once_however_old_the_statistics(
-    machine: Machine, process: Process
-) -> None:
+async def test_due_messages_are_read_once_however_old_the_statistics(machine: Machine, process: Process) -> None:
     account = Account()
     webhook = await process.register(account, "https://example.com/hook")
     with psycopg.connect(machine.url, cursor_factory=psycopg.ClientCursor) as connection:
@@ -161,7 +158,7 @@ async def test_what_is_due_is_looked_through_once_however_old_the_statistics(
         connection.execute(new, (account.id, webhook["id"], "1 hour", 100))
         connection.execute("ANALYZE itsm_webhook_messages")
         connection.execute(new, (account.id, webhook["id"], "-1 hour", 300))
-        statement = webhook_queries.LEASE_DUE
+        statement = message_queries.for_source(webhooks.SOURCE).lease_due
         given: dict[str, Any] = {"busy": [uuid4()], "rows": 128, "failing_rows": 64, "lease": uuid4()}
         values = [given[name] if name in given else statement._constants[name] for name in statement.names]
         connection.execute(b"PREPARE look AS " + statement.sql)

@@ -1,4 +1,4 @@
-"""Webhooks at both transports with the usual settings: no private addresses, no key to keep secrets with."""
+"""Webhooks over both transports with the default settings: no private addresses, no encryption key."""
 
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -17,19 +17,19 @@ from service.local.envoy import Envoy, envoy_config
 from service.local.processes import free_port
 from service.settings import Settings
 
-Door = Rest | Grpc
+Transport = Rest | Grpc
 
 MANAGE = ("webhooks:manage",)
-# As one who sets nothing has them.
-USUAL = {name: Settings.model_fields[name].default for name in ("allow_private_targets", "encryption_keys")}
-# Numbers, so that nobody has to be asked for them.
+# The settings of an operator that sets nothing.
+DEFAULTS = {name: Settings.model_fields[name].default for name in ("allow_private_targets", "encryption_keys")}
+# Numbers, so that no resolver is needed.
 PUBLIC, PRIVATE = "https://93.184.216.34/hook", "https://127.0.0.1/hook"
 EVENTS = ["ticket.created"]
 
 
 @pytest.fixture(scope="module")
-async def transports(directory: Path, apart_url: str, issuer: Issuer) -> AsyncIterator[Mapping[str, Door]]:
-    with run_service(directory, apart_url, issuer, **USUAL) as service:
+async def transports(directory: Path, apart_url: str, issuer: Issuer) -> AsyncIterator[Mapping[str, Transport]]:
+    with run_service(directory, apart_url, issuer, **DEFAULTS) as service:
         config = envoy_config(port=free_port(), endpoints=[service.target])
         with Envoy(config, log_file=directory / f"envoy-{uuid4()}.log") as envoy:
             envoy.wait_until_ready(upstream=True)
@@ -41,7 +41,7 @@ async def transports(directory: Path, apart_url: str, issuer: Issuer) -> AsyncIt
 
 
 @pytest.fixture(params=["rest", "grpc"])
-def transport(request: pytest.FixtureRequest, transports: Mapping[str, Door]) -> Door:
+def transport(request: pytest.FixtureRequest, transports: Mapping[str, Transport]) -> Transport:
     return transports[request.param]
 
 
@@ -52,18 +52,18 @@ async def program(apart: World) -> Program:
 
 @pytest.fixture
 async def webhook(process: Process, program: Program) -> Any:
-    """One that was registered while more was allowed."""
+    """A webhook that was created while private addresses were allowed."""
     return await process.register(Account(UUID(program.account_id)), PRIVATE, EVENTS)
 
 
-async def listed(transport: Door, program: Program) -> list[tuple[Any, ...]]:
-    """What a refusal must leave as it was."""
+async def listed(transport: Transport, program: Program) -> list[tuple[Any, ...]]:
+    """What a refusal must leave unchanged."""
     webhooks = (await transport.call("itsm.webhooks", program.credential)).succeeded()["webhooks"]
     return [(one["id"], one["url"], one["updated_at"]) for one in webhooks]
 
 
 def problems(reply: Reply) -> Any:
-    """The problems of a refusal, as the transport itself says them."""
+    """The problems of a refusal, in the form of the transport."""
     if reply.transport == "rest":
         return reply.body["detail"]
     bad = reply.details["google.rpc.BadRequest"]
@@ -75,12 +75,12 @@ def problems(reply: Reply) -> Any:
 @pytest.mark.parametrize(
     ("url", "why"),
     [
-        (PRIVATE + "/private", "It cannot be called: its host is not on the public Internet"),
-        (PUBLIC.replace("https", "http"), "It cannot be called: it is no https address"),
+        (PRIVATE + "/private", "The address is refused: its host is not on the public Internet"),
+        (PUBLIC.replace("https", "http"), "The address is refused: it is not an https address"),
     ],
 )
-async def test_an_address_that_may_not_be_called_is_told_by_its_path(
-    transport: Door, program: Program, webhook: Any, operation: str, url: str, why: str
+async def test_a_refused_address_is_reported_by_its_path(
+    transport: Transport, program: Program, webhook: Any, operation: str, url: str, why: str
 ) -> None:
     before = await listed(transport, program)
     is_new = operation == "itsm.create_webhook"
@@ -93,16 +93,18 @@ async def test_an_address_that_may_not_be_called_is_told_by_its_path(
     assert await listed(transport, program) == before
 
 
-async def test_where_no_secret_can_be_kept_none_is_made(transport: Door, program: Program, webhook: Any) -> None:
+async def test_without_an_encryption_key_no_secret_is_made(
+    transport: Transport, program: Program, webhook: Any
+) -> None:
     before = await listed(transport, program)
     new = await transport.call("itsm.create_webhook", program.credential, body={"url": PUBLIC, "events": EVENTS})
     rotated = await transport.call("itsm.rotate_secret", program.credential, path={"webhook_id": webhook["id"]})
     for reply in (new, rotated):
-        reply.failed("unavailable", "Secrets cannot be stored at the moment")
+        reply.failed("unavailable", "Webhooks are not available on this server")
     assert await listed(transport, program) == before
 
 
-async def test_what_needs_neither_goes_on(transport: Door, program: Program, webhook: Any) -> None:
+async def test_what_needs_neither_works(transport: Transport, program: Program, webhook: Any) -> None:
     path = {"webhook_id": webhook["id"]}
     for body in ({"url": PUBLIC}, {"is_active": False}):
         changed = (await transport.call("itsm.update_webhook", program.credential, path=path, body=body)).succeeded()

@@ -1,4 +1,4 @@
-"""contracts/handoff.md, "Life of a ticket": stages and statuses, closing, and what changes nothing."""
+"""contracts/handoff.md, "Life of a ticket": stages and statuses, closing, and changes without effect."""
 
 from itertools import product
 from typing import Any
@@ -19,7 +19,7 @@ from support.handoff_rows import (
     to,
 )
 
-from service.handoff import lifecycle as life
+from service.handoff import lifecycle
 
 # Stage and status
 
@@ -48,19 +48,19 @@ def test_a_status_sets_the_stage(was: str, status: str, becomes: str) -> None:
     ("stage", "status"), [("live", "open"), *((stage, "closed") for stage in OPEN_STAGES if stage != "in_progress")]
 )
 @pytest.mark.parametrize("was", STAGES)
-def test_a_stage_and_a_status_that_do_not_go_together_are_refused(was: str, stage: str, status: str) -> None:
+def test_a_stage_and_a_status_that_contradict_each_other_are_refused(was: str, stage: str, status: str) -> None:
     refusal(ticket(stage=was), {"stage": stage, "status": status}, "validation_error", "status")
 
 
 @pytest.mark.parametrize("was", STAGES)
 @pytest.mark.parametrize("note", [{}, {"work_started_note": None}])
-def test_moving_to_in_progress_needs_a_note(was: str, note: dict[str, None]) -> None:
+def test_moving_to_in_progress_requires_a_note(was: str, note: dict[str, None]) -> None:
     before, move = ticket(stage=was), {"stage": "in_progress", **note}
     if was == "in_progress":
-        assert life.changed(before, move, NOW) == before
+        assert lifecycle.changed(before, move, NOW) == before
     else:
         refusal(before, move, "validation_error", "work_started_note")
-        assert life.changed(before, move | {"work_started_note": "Now."}, NOW)["stage"] == "in_progress"
+        assert lifecycle.changed(before, move | {"work_started_note": "Now."}, NOW)["stage"] == "in_progress"
 
 
 @pytest.mark.parametrize("reopening", [{"status": "open"}, *({"stage": stage} for stage in OPEN_STAGES)])
@@ -83,7 +83,7 @@ def test_leaving_live_clears_the_resolution(reopening: dict[str, str]) -> None:
         ({"resolution_type": "wont_fix", "resolution_note": None}, ("wont_fix", None)),
     ],
 )
-def test_closing_stamps_and_takes_a_resolution(
+def test_closing_sets_resolved_at_and_the_resolution(
     closing: dict[str, str], given: dict[str, Any], expected: tuple[str, str | None]
 ) -> None:
     after = changed(ticket(role(status="skipped"), stage="validation"), **closing, **given)
@@ -94,14 +94,14 @@ def test_closing_stamps_and_takes_a_resolution(
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("closing", [{"stage": "live"}, {"status": "closed"}])
 @pytest.mark.parametrize("unfinished", ["pending", "in_progress"])
-def test_closing_names_every_role_that_is_neither_done_nor_skipped(
+def test_a_refused_close_names_every_role_that_is_neither_done_nor_skipped(
     stage: str, closing: dict[str, str], unfinished: str
 ) -> None:
     roles = [role("qa", unfinished), role("backend", "done"), role("design", "skipped"), role("other", "pending")]
-    words = refusal(ticket(*roles, stage=stage), closing, "roles_incomplete").message
-    assert "qa, other" in words
-    assert "backend" not in words
-    assert "design" not in words
+    message = refusal(ticket(*roles, stage=stage), closing, "roles_incomplete").message
+    assert "qa, other" in message
+    assert "backend" not in message
+    assert "design" not in message
 
 
 def test_a_ticket_without_roles_closes() -> None:
@@ -118,7 +118,7 @@ def test_a_ticket_without_roles_closes() -> None:
         ({"resolution_type": "cancelled"}, ("cancelled", "Twice.")),
     ],
 )
-def test_a_closed_ticket_keeps_its_resolution_but_for_what_is_given(
+def test_a_closed_ticket_keeps_the_rest_of_its_resolution(
     given: dict[str, Any], expected: tuple[str, str | None]
 ) -> None:
     after = changed(ticket(stage="live"), **given)
@@ -143,7 +143,7 @@ def test_an_open_ticket_has_no_resolution(name: str, given: dict[str, Any]) -> N
         (("pending", "in_progress"), None),
     ],
 )
-def test_closing_skips_the_roles_that_have_not_begun_when_asked_to(
+def test_closing_with_skip_pending_roles_skips_them(
     statuses: tuple[str, ...], expected: tuple[str, ...] | None
 ) -> None:
     before = ticket(*(role(name, status) for name, status in zip(("qa", "backend", "test"), statuses, strict=False)))
@@ -151,17 +151,17 @@ def test_closing_skips_the_roles_that_have_not_begun_when_asked_to(
     if expected is None:
         refusal(before, closing, "roles_incomplete")
     else:
-        after = life.changed(before, closing, NOW)
+        after = lifecycle.changed(before, closing, NOW)
         assert after["status"] == "closed"
         assert tuple(role["status"] for role in after["roles"]) == expected
 
 
-def test_no_role_is_skipped_by_a_move_that_does_not_close() -> None:
+def test_another_move_with_skip_pending_roles_skips_none() -> None:
     after = changed(ticket(role()), stage="up_next", skip_pending_roles=True)
     assert after["roles"][0]["status"] == "pending"
 
 
-# What changes nothing
+# Changes without effect
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -179,7 +179,7 @@ def test_no_role_is_skipped_by_a_move_that_does_not_close() -> None:
         {"updated_at": None},
     ],
 )
-def test_what_changes_nothing_stamps_nothing(stage: str, given: dict[str, Any]) -> None:
+def test_a_change_without_effect_sets_no_stamp(stage: str, given: dict[str, Any]) -> None:
     before = ticket(role(status="done"), role("qa", "skipped"), stage=stage, updated_at=THEN)
     assert changed(before, **given) == before
     assert changed(before, **given, stage=stage) == before
@@ -187,7 +187,7 @@ def test_what_changes_nothing_stamps_nothing(stage: str, given: dict[str, Any]) 
 
 
 @pytest.mark.parametrize("stage", ["backlog", "live"])
-@pytest.mark.parametrize("name", life.PLAIN)
-def test_what_is_given_is_changed_and_stamped(stage: str, name: str) -> None:
+@pytest.mark.parametrize("name", lifecycle.PLAIN)
+def test_a_given_member_changes_with_updated_at(stage: str, name: str) -> None:
     before = ticket(role(status="done"), stage=stage)
     assert changed(before, **{name: "x"}) == before | {name: "x", "updated_at": NOW}

@@ -1,11 +1,11 @@
-"""contracts/handoff.md, "Life of a ticket": what events tell of changes."""
+"""contracts/handoff.md, "Life of a ticket": the changes and the types of events."""
 
 from typing import Any
 
 import pytest
 from support.handoff_rows import changed, role, ticket, to
 
-from service.handoff import lifecycle as life
+from service.handoff import lifecycle
 from service.storage.statement import Row
 
 
@@ -47,7 +47,7 @@ from service.storage.statement import Row
                 "roles.backend.agent_origin": (None, "agent-7"),
                 "roles.backend.assignee_note": (None, "Mine."),
             },
-            id="a role and where it takes the ticket",
+            id="a role and the stage that it leads to",
         ),
         pytest.param(
             ticket(role(status="in_progress"), stage="validation"),
@@ -59,7 +59,7 @@ from service.storage.statement import Row
                 "resolution_note": (None, "Fine."),
                 "roles.backend.status": ("in_progress", "done"),
             },
-            id="an end",
+            id="the last role done",
         ),
         pytest.param(
             ticket(role(), role("qa")),
@@ -75,11 +75,11 @@ from service.storage.statement import Row
         ),
     ],
 )
-def test_an_event_tells_what_differs_and_nothing_else(
+def test_an_event_has_exactly_the_differences(
     before: Row, given: dict[str, Any], expected: dict[str, tuple[Any, Any]]
 ) -> None:
-    told = life.told(before, changed(before, **given), given.get("work_started_note"))
-    assert told == {name: {"from": old, "to": new} for name, (old, new) in expected.items()}
+    changes = lifecycle.diff(before, changed(before, **given), given.get("work_started_note"))
+    assert changes == {name: {"from": old, "to": new} for name, (old, new) in expected.items()}
 
 
 @pytest.mark.parametrize(
@@ -91,20 +91,20 @@ def test_an_event_tells_what_differs_and_nothing_else(
         ("live", "live", "ticket.updated"),
     ],
 )
-def test_an_event_says_whether_the_ticket_closed_or_reopened(was: str, becomes: str, expected: str) -> None:
+def test_the_type_of_an_event_is_whether_the_ticket_closed_or_reopened(was: str, becomes: str, expected: str) -> None:
     before = ticket(stage=was)
-    assert life.kind(before, changed(before, stage=becomes, title="New")) == expected
+    assert lifecycle.event_type(before, changed(before, stage=becomes, title="New")) == expected
 
 
-def test_a_role_that_comes_and_starts_at_once_is_told_to_start() -> None:
+def test_a_new_role_that_starts_at_once_has_its_start_in_the_event() -> None:
     before = ticket(role())
-    told = life.told(before, changed(before, roles=["backend", "qa"], **to("in_progress", "qa")))
-    assert told["roles"] == {"from": ["backend"], "to": ["backend", "qa"]}
-    assert told["roles.qa.status"]["to"] == "in_progress"
-    assert told["roles.qa.work_started_note"]["to"] == "Mine."
+    changes = lifecycle.diff(before, changed(before, roles=["backend", "qa"], **to("in_progress", "qa")))
+    assert changes["roles"] == {"from": ["backend"], "to": ["backend", "qa"]}
+    assert changes["roles.qa.status"]["to"] == "in_progress"
+    assert changes["roles.qa.work_started_note"]["to"] == "Mine."
 
 
-def test_a_ticket_that_was_read_without_its_texts_tells_the_rest() -> None:
-    short = {name: value for name, value in ticket().items() if name not in life.PLAIN}
-    told = life.told(short, changed(short, stage="up_next"))
-    assert told == {"stage": {"from": "backlog", "to": "up_next"}}
+def test_a_ticket_that_was_read_without_its_texts_has_the_other_differences() -> None:
+    short = {name: value for name, value in ticket().items() if name not in lifecycle.PLAIN}
+    changes = lifecycle.diff(short, changed(short, stage="up_next"))
+    assert changes == {"stage": {"from": "backlog", "to": "up_next"}}

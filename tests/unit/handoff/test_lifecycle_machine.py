@@ -1,4 +1,4 @@
-"""contracts/handoff.md, "Life of a ticket": any sequence of changes, beside a model of the contract."""
+"""contracts/handoff.md, "Life of a ticket": any sequence of changes, compared with a model of the contract."""
 
 from collections.abc import Mapping
 from copy import deepcopy
@@ -13,17 +13,17 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from support.handoff_rows import STAGES, STAMPS, STATUSES, THEN, TYPES, differences, role, ticket, to
 
 from service.errors import TicketError
-from service.handoff import lifecycle as life
+from service.handoff import lifecycle
 from service.storage.statement import Row
 
 NAMES = ("backend", "qa", "design")
 SAID = ("assignee_user_id", "assignee_note", "blocking_reason")
-NO_WAY = {("pending", "done"), ("done", "skipped"), ("skipped", "done")}
+NOT_ALLOWED = {("pending", "done"), ("done", "skipped"), ("skipped", "done")}
 
 
 @dataclass
-class Part:
-    """A role, as the contract has it live."""
+class RoleModel:
+    """A role by the rules of the contract."""
 
     status: str = "pending"
     started_at: datetime | None = None
@@ -33,9 +33,9 @@ class Part:
     said: dict[str, Any] = field(default_factory=lambda: dict.fromkeys(SAID))
 
     def take(self, given: Mapping[str, Any], at: datetime, refusals: set[str]) -> str | None:
-        """Change; returns what it became, if it moved."""
+        """Change; returns the new status, if it differs."""
         was, becomes, note = self.status, given["status"], given.get("work_started_note")
-        if (was, becomes) in NO_WAY:
+        if (was, becomes) in NOT_ALLOWED:
             refusals.add("invalid_transition")
         if becomes == "in_progress":
             if not (note or self.started_at):
@@ -55,31 +55,31 @@ class Part:
 
 
 @dataclass
-class Board:
-    """A ticket, as the contract has it live."""
+class TicketModel:
+    """A ticket by the rules of the contract."""
 
-    parts: dict[str, Part]
+    roles: dict[str, RoleModel]
     stage: str = "backlog"
     title: str = "Login loops"
     resolved_at: datetime | None = None
     resolution_type: str | None = None
     resolution_note: str | None = None
 
-    def taken(self, given: Mapping[str, Any], at: datetime) -> tuple["Board", set[str]]:
-        """What a change makes of it, and for what it may be refused."""
+    def taken(self, given: Mapping[str, Any], at: datetime) -> tuple["TicketModel", set[str]]:
+        """The ticket after a change, and the reasons for which the change may be refused."""
         after, refusals, moved = deepcopy(self), set[str](), None
         after.title = given.get("title", self.title)
         if "roles" in given:
-            after.parts = {name: after.parts.get(name, Part()) for name in given["roles"]}
+            after.roles = {name: after.roles.get(name, RoleModel()) for name in given["roles"]}
         if "role_status" in given:
-            part = after.parts.get(given["role_status"]["role"])
+            part = after.roles.get(given["role_status"]["role"])
             if part is None:
                 refusals.add("validation_error")
             else:
                 moved = part.take(given["role_status"], at, refusals)
         after.stage = self._asked(given, refusals) or ""
         if after.stage == "live" and given.get("skip_pending_roles"):
-            for part in after.parts.values():
+            for part in after.roles.values():
                 part.status = "skipped" if part.status == "pending" else part.status
         if after.stage == "live" and after.work_left():
             refusals.add("roles_incomplete")
@@ -88,7 +88,7 @@ class Board:
         return after, refusals
 
     def work_left(self) -> bool:
-        return any(part.status in ("pending", "in_progress") for part in self.parts.values())
+        return any(part.status in ("pending", "in_progress") for part in self.roles.values())
 
     def _asked(self, given: Mapping[str, Any], refusals: set[str]) -> str | None:
         stage, status = given.get("stage"), given.get("status")
@@ -102,9 +102,9 @@ class Board:
             refusals.add("validation_error")
         return stage
 
-    def _led(self, after: "Board", moved: str | None) -> str:
+    def _led(self, after: "TicketModel", moved: str | None) -> str:
         if self.stage == "live" and after.work_left():
-            begun = any(part.status == "in_progress" for part in after.parts.values())
+            begun = any(part.status == "in_progress" for part in after.roles.values())
             return "in_progress" if begun else "backlog"
         if moved in ("done", "skipped") and not after.work_left():
             return "live"
@@ -112,7 +112,7 @@ class Board:
             return "in_progress"
         return self.stage
 
-    def _end(self, before: "Board", given: Mapping[str, Any], at: datetime, refusals: set[str]) -> None:
+    def _end(self, before: "TicketModel", given: Mapping[str, Any], at: datetime, refusals: set[str]) -> None:
         if self.stage != "live":
             if given.get("resolution_type") or given.get("resolution_note"):
                 refusals.add("validation_error")
@@ -124,19 +124,19 @@ class Board:
         self.resolution_note = given.get("resolution_note", self.resolution_note)
 
 
-def board(of: Row) -> Board:
-    """The same, read off a ticket."""
+def model_of(of: Row) -> TicketModel:
+    """The model of a ticket."""
     names = ("stage", "title", "resolved_at", "resolution_type", "resolution_note")
     stamps = ("status", "started_at", "completed_at", "work_started_note", "agent_origin")
     parts = {
-        role["role"]: Part(**{name: role[name] for name in stamps}, said={name: role[name] for name in SAID})
+        role["role"]: RoleModel(**{name: role[name] for name in stamps}, said={name: role[name] for name in SAID})
         for role in of["roles"]
     }
-    return Board(parts, **{name: of[name] for name in names})
+    return TicketModel(parts, **{name: of[name] for name in names})
 
 
 notes = st.sampled_from(["Now.", "Then."])
-# Given, given as null, not given.
+# A note, null, or no such member.
 maybe_note = st.fixed_dictionaries({}, optional={"work_started_note": st.none() | notes})
 moves = st.builds(lambda stage, note: {"stage": stage, **note}, st.sampled_from(STAGES), maybe_note)
 statuses = st.fixed_dictionaries({"status": st.sampled_from(["open", "closed"])})
@@ -144,7 +144,7 @@ resolutions = st.fixed_dictionaries(
     {}, optional={"resolution_type": st.sampled_from(TYPES), "resolution_note": st.none() | notes}
 )
 said = st.fixed_dictionaries({}, optional=dict.fromkeys(SAID, st.none() | notes))
-# An agent comes with work alone: see unit/handoff/test_lifecycle_roles.py, test_a_role_that_is_pending_has_no_agent.
+# Only work has an agent: see test_lifecycle_roles.py, test_a_pending_role_has_no_agent.
 agents = st.fixed_dictionaries({}, optional={"agent_origin": st.sampled_from([None, "agent-7", "agent-8"])})
 nth = st.integers(0, 5)
 role_names = st.sampled_from(NAMES)
@@ -166,8 +166,8 @@ ends = st.builds(
 role_changes = st.fixed_dictionaries({"role_status": begins | ends})
 
 
-class Life(RuleBasedStateMachine):
-    """One ticket, changed again and again, beside what the contract makes of it."""
+class Lifecycle(RuleBasedStateMachine):
+    """One ticket with many changes, compared with its model after each."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -181,19 +181,19 @@ class Life(RuleBasedStateMachine):
     def take(self, given: dict[str, Any]) -> None:
         before, change = deepcopy(self.ticket), deepcopy(given)
         self.at += timedelta(seconds=1)
-        expected, refusals = board(before).taken(given, self.at)
+        expected, refusals = model_of(before).taken(given, self.at)
         if refusals:
             with pytest.raises(TicketError) as caught:
-                life.changed(self.ticket, given, self.at)
+                lifecycle.changed(self.ticket, given, self.at)
             assert caught.value.reason in refusals
             after = self.ticket
         else:
-            after = life.changed(self.ticket, given, self.at)
-            assert board(after) == expected
-            assert [role["role"] for role in after["roles"]] == list(expected.parts)
+            after = lifecycle.changed(self.ticket, given, self.at)
+            assert model_of(after) == expected
+            assert [role["role"] for role in after["roles"]] == list(expected.roles)
         assert (self.ticket, given) == (before, change)
         self.check_stamps(before, after)
-        self.check_told(before, after, given)
+        self.check_event(before, after, given)
         self.ticket = after
 
     def check_stamps(self, before: Row, after: Row) -> None:
@@ -209,17 +209,17 @@ class Life(RuleBasedStateMachine):
         untouched = {**after, "updated_at": before["updated_at"]} == before
         assert after["updated_at"] == (before["updated_at"] if untouched else self.at)
 
-    def check_told(self, before: Row, after: Row, given: Mapping[str, Any]) -> None:
+    def check_event(self, before: Row, after: Row, given: Mapping[str, Any]) -> None:
         note = given.get("work_started_note")
         expected = differences(before, after)
         if note is not None and expected.get("stage", {}).get("to") == "in_progress":
             expected["work_started_note"] = {"from": None, "to": note}
-        assert life.told(before, after, note) == expected
+        assert lifecycle.diff(before, after, note) == expected
         closes = {("open", "closed"): "ticket.closed", ("closed", "open"): "ticket.reopened"}
-        assert life.kind(before, after) == closes.get((before["status"], after["status"]), "ticket.updated")
+        assert lifecycle.event_type(before, after) == closes.get((before["status"], after["status"]), "ticket.updated")
 
     @rule(given=moves)
-    def goes_over_the_board(self, given: dict[str, Any]) -> None:
+    def moves_through_the_stages(self, given: dict[str, Any]) -> None:
         self.take(given)
 
     @rule(given=statuses, resolution=resolutions)
@@ -233,7 +233,7 @@ class Life(RuleBasedStateMachine):
     def role_is(self, *statuses: str) -> list[str]:
         return [role["role"] for role in self.ticket["roles"] if role["status"] in statuses]
 
-    # What a change of any role by chance seldom comes to.
+    # Changes that random ones seldom reach.
 
     @precondition(lambda self: self.role_is("pending", "done", "skipped"))
     @rule(nth=nth, note=notes, more=agents | st.just({"agent_origin": "agent-9"}))
@@ -254,19 +254,19 @@ class Life(RuleBasedStateMachine):
         self.take({"role_status": {"role": ended[nth % len(ended)], "status": becomes, **more}})
 
     @rule(names=some_roles)
-    def has_other_roles(self, names: list[str]) -> None:
+    def changes_its_set_of_roles(self, names: list[str]) -> None:
         self.take({"roles": names})
 
     @rule(resolution=resolutions)
-    def closes_without_those_that_have_not_begun(self, resolution: dict[str, Any]) -> None:
+    def closes_with_skip_pending_roles(self, resolution: dict[str, Any]) -> None:
         self.take({"stage": "live", "skip_pending_roles": True, **resolution})
 
     @rule(resolution=resolutions)
-    def is_resolved_otherwise(self, resolution: dict[str, Any]) -> None:
+    def changes_its_resolution(self, resolution: dict[str, Any]) -> None:
         self.take(resolution)
 
     @rule(title=st.sampled_from(["Login loops", "Login spins"]))
-    def has_another_title(self, title: str) -> None:
+    def changes_its_title(self, title: str) -> None:
         self.take({"title": title})
 
     @rule(
@@ -282,23 +282,23 @@ class Life(RuleBasedStateMachine):
             max_size=4,
         )
     )
-    def changes_in_several_ways_at_once(self, parts: list[dict[str, Any]]) -> None:
+    def changes_several_members_at_once(self, parts: list[dict[str, Any]]) -> None:
         self.take({name: value for part in parts for name, value in part.items()})
 
     @invariant()
-    def is_closed_and_live_and_resolved_or_nothing_of_it(self) -> None:
+    def closed_and_live_and_resolved_go_together(self) -> None:
         one = self.ticket
         signs = (one["status"] == "closed", one["stage"] == "live", one["resolved_at"], one["resolution_type"])
         assert len({bool(sign) for sign in signs}) == 1
         assert one["status"] == "closed" or one["resolution_note"] is None
 
     @invariant()
-    def has_no_work_left_when_it_is_closed(self) -> None:
+    def a_closed_ticket_has_no_open_roles(self) -> None:
         if self.ticket["status"] == "closed":
             assert {role["status"] for role in self.ticket["roles"]} <= {"done", "skipped"}
 
     @invariant()
-    def has_roles_whose_stamps_agree_with_their_status(self) -> None:
+    def the_stamps_of_roles_agree_with_their_statuses(self) -> None:
         for one in self.ticket["roles"]:
             has = {name: one[name] is not None for name in STAMPS}
             assert has["started_at"] == has["work_started_note"]
@@ -309,5 +309,5 @@ class Life(RuleBasedStateMachine):
                 assert not any(has.values())
 
 
-TestLife = Life.TestCase
-TestLife.settings = settings(max_examples=100, stateful_step_count=25, deadline=None)
+TestLifecycle = Lifecycle.TestCase
+TestLifecycle.settings = settings(max_examples=100, stateful_step_count=25, deadline=None)

@@ -1,4 +1,4 @@
-"""contracts/handoff.md, "Life of a ticket": what becomes of roles, and what they do to the ticket."""
+"""contracts/handoff.md, "Life of a ticket": changes of roles, and their effects on the ticket."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,7 +18,7 @@ from support.handoff_rows import (
     to,
 )
 
-# What becomes of a role
+# Changes of a role
 
 # To pending, in_progress, done, skipped; `begun`: a skipped role that was in progress before.
 ROLE_RULES: Mapping[str, tuple[str, str, str, str]] = {
@@ -50,13 +50,13 @@ def test_the_table_of_roles_is_complete() -> None:
         for becomes, effect in zip(STATUSES, effects, strict=True)
     ],
 )
-def test_a_move_of_a_role_decides_over_its_stamps(was: str, becomes: str, effect: str) -> None:
+def test_a_transition_of_a_role_sets_and_clears_its_stamps(was: str, becomes: str, effect: str) -> None:
     old = role(status="skipped", begun=True) if was == "begun" else role(status=was)
     before = ticket(old, role("qa"))
     if effect == "no":
-        words = refusal(before, to(becomes), "invalid_transition").message
-        assert old["status"] in words
-        assert becomes in words
+        message = refusal(before, to(becomes), "invalid_transition").message
+        assert old["status"] in message
+        assert becomes in message
         return
     after = changed(before, **to(becomes))["roles"]
     moved = {"status": becomes, **EFFECTS[effect]}
@@ -75,19 +75,17 @@ def test_a_move_of_a_role_decides_over_its_stamps(was: str, becomes: str, effect
         (role(status="in_progress"), False),
     ],
 )
-def test_work_on_a_role_starts_with_a_note_of_its_own(
-    old: dict[str, Any], is_needed: bool, note: dict[str, None]
-) -> None:
+def test_starting_a_role_requires_its_own_note(old: dict[str, Any], is_needed: bool, note: dict[str, None]) -> None:
     given: dict[str, Any] = {"role_status": {"role": "backend", "status": "in_progress", **note}}
     if is_needed:
-        # The ticket's note is not the role's.
+        # The ticket's note does not count.
         given |= {"stage": "in_progress", "work_started_note": "Now."}
         refusal(ticket(old), given, "validation_error", "role_status.work_started_note")
     else:
         assert changed(ticket(old), **given)["roles"][0]["work_started_note"] == "On it."
 
 
-def test_a_role_that_starts_takes_its_agent() -> None:
+def test_a_role_that_starts_has_its_agent() -> None:
     after = changed(ticket(role()), **to("in_progress", agent_origin="agent-7"))
     assert after["roles"][0]["agent_origin"] == "agent-7"
     after = changed(after, **to("done"))
@@ -96,14 +94,14 @@ def test_a_role_that_starts_takes_its_agent() -> None:
 
 
 @pytest.mark.parametrize("was", ["pending", "in_progress"])
-def test_a_role_that_is_pending_has_no_agent(was: str) -> None:
+def test_a_pending_role_has_no_agent(was: str) -> None:
     after = changed(ticket(role(status=was)), **to("pending", agent_origin="agent-7"))
     assert after["roles"][0]["agent_origin"] is None
 
 
 @pytest.mark.parametrize("name", ["blocking_reason", "assignee_note", "assignee_user_id"])
 @pytest.mark.parametrize("status", STATUSES)
-def test_what_is_said_of_a_role_is_set_and_null_clears_it_without_a_move(status: str, name: str) -> None:
+def test_notes_assignee_and_blocking_reason_are_set_and_cleared_without_a_transition(status: str, name: str) -> None:
     before = ticket(role(status=status), role("qa"))
     given = {"role": "backend", "status": status}
     after = changed(before, role_status={**given, name: "x"})
@@ -114,33 +112,33 @@ def test_what_is_said_of_a_role_is_set_and_null_clears_it_without_a_move(status:
 
 
 @pytest.mark.parametrize("status", STATUSES)
-def test_a_role_that_the_ticket_has_not_cannot_change(status: str) -> None:
+def test_a_role_that_the_ticket_does_not_have_cannot_change(status: str) -> None:
     refusal(ticket(role()), to(status, "qa"), "validation_error", "role_status.role")
     refusal(ticket(role()), to(status) | {"roles": ["qa"]}, "validation_error", "role_status.role")
 
 
-def test_a_role_that_comes_with_the_change_can_start_with_it() -> None:
+def test_a_role_that_a_change_adds_can_start_in_the_same_change() -> None:
     after = changed(ticket(role()), roles=["backend", "qa"], **to("in_progress", "qa"))
     assert [role["status"] for role in after["roles"]] == ["pending", "in_progress"]
     assert after["stage"] == "in_progress"
 
 
-# What roles do to the ticket
+# Effects on the ticket
 
 
 @pytest.mark.parametrize(
     ("stage", "others", "was", "becomes", "expected"),
     [
-        # The last one closes it, wherever it stands.
+        # The last role to finish closes the ticket in any stage.
         *((stage, ("done", "skipped"), "in_progress", "done", "live") for stage in OPEN_STAGES),
         *((stage, (), "pending", "skipped", "live") for stage in OPEN_STAGES),
         ("validation", ("done",), "in_progress", "skipped", "live"),
         ("validation", ("done", "pending"), "in_progress", "done", "validation"),
         ("validation", ("in_progress",), "pending", "skipped", "validation"),
-        # One that has nothing left to become closes nothing.
+        # A role that was finished before closes nothing.
         ("validation", ("done",), "done", "done", "validation"),
         ("validation", (), "skipped", "skipped", "validation"),
-        # The first to start takes the ticket along.
+        # The first role to start moves the ticket to in_progress.
         ("backlog", (), "pending", "in_progress", "in_progress"),
         ("up_next", ("pending",), "pending", "in_progress", "in_progress"),
         ("in_progress", (), "pending", "in_progress", "in_progress"),
@@ -148,13 +146,13 @@ def test_a_role_that_comes_with_the_change_can_start_with_it() -> None:
         ("backlog", (), "in_progress", "in_progress", "backlog"),
         ("backlog", (), "done", "in_progress", "in_progress"),
         ("in_progress", (), "in_progress", "pending", "in_progress"),
-        # One that goes back reopens it.
+        # A role that goes back reopens the ticket.
         ("live", ("skipped",), "done", "pending", "backlog"),
         ("live", ("done",), "skipped", "in_progress", "in_progress"),
         ("live", (), "done", "done", "live"),
     ],
 )
-def test_a_move_of_a_role_takes_the_ticket_along(
+def test_a_transition_of_a_role_moves_the_ticket(
     stage: str, others: tuple[str, ...], was: str, becomes: str, expected: str
 ) -> None:
     rest = [role(name, status) for name, status in zip(("qa", "design"), others, strict=False)]
@@ -169,26 +167,26 @@ def test_a_move_of_a_role_takes_the_ticket_along(
         assert resolution(after) == NO_RESOLUTION
 
 
-def test_a_ticket_that_closes_by_itself_takes_a_resolution() -> None:
+def test_a_ticket_that_its_roles_close_takes_the_given_resolution() -> None:
     after = changed(ticket(role()), **to("skipped"), resolution_type="wont_fix", resolution_note="No.")
     assert resolution(after) == {"resolved_at": NOW, "resolution_type": "wont_fix", "resolution_note": "No."}
 
 
 @pytest.mark.parametrize("stage", OPEN_STAGES)
-def test_a_stage_that_is_named_wins_over_what_roles_would_do(stage: str) -> None:
+def test_a_given_stage_wins_over_the_one_by_roles(stage: str) -> None:
     for given in (to("skipped"), to("in_progress")):
         after = changed(ticket(role(), stage="up_next"), **given, stage=stage, work_started_note="Now.")
         assert (after["stage"], after["status"]) == (stage, "open")
 
 
-def test_a_closed_ticket_does_not_stay_live_with_a_role_that_goes_back() -> None:
+def test_a_role_that_goes_back_cannot_keep_the_stage_live() -> None:
     refusal(ticket(role(status="done"), stage="live"), to("pending") | {"stage": "live"}, "roles_incomplete")
 
 
 # The set of roles
 
 
-def test_roles_that_stay_keep_their_state_and_those_that_come_are_pending() -> None:
+def test_roles_that_stay_keep_their_state_and_new_ones_are_pending() -> None:
     qa, backend = role("qa", "in_progress"), role("backend", "done", blocking_reason="No access.")
     before = ticket(qa, backend, stage="in_progress")
     after = changed(before, roles=["design", "backend"])
@@ -202,16 +200,16 @@ def test_roles_that_stay_keep_their_state_and_those_that_come_are_pending() -> N
 @pytest.mark.parametrize(
     ("stage", "was", "names", "expected"),
     [
-        # A set without the last role to finish finishes none.
+        # Removing the last unfinished role closes nothing.
         ("validation", ("done", "pending"), ["qa"], "validation"),
         ("validation", ("done",), [], "validation"),
-        # Work to do is no closed ticket's.
+        # A closed ticket has no open role.
         ("live", ("done",), ["qa", "backend"], "backlog"),
         ("live", ("done", "skipped"), ["backend"], "live"),
         ("live", ("done",), [], "live"),
     ],
 )
-def test_a_new_set_of_roles_closes_nothing_and_reopens_what_has_work_to_do(
+def test_a_new_set_of_roles_never_closes_and_reopens_when_a_role_is_open(
     stage: str, was: tuple[str, ...], names: list[str], expected: str
 ) -> None:
     roles = [role(name, status) for name, status in zip(("qa", "backend"), was, strict=False)]
@@ -220,7 +218,7 @@ def test_a_new_set_of_roles_closes_nothing_and_reopens_what_has_work_to_do(
     assert (after["resolved_at"] is None) == (expected != "live")
 
 
-def test_a_new_role_is_named_when_it_keeps_the_ticket_from_closing() -> None:
+def test_a_refused_close_names_a_role_that_it_adds() -> None:
     before = ticket(role(status="done"))
-    words = refusal(before, {"roles": ["backend", "qa"], "status": "closed"}, "roles_incomplete").message
-    assert "qa" in words
+    message = refusal(before, {"roles": ["backend", "qa"], "status": "closed"}, "roles_incomplete").message
+    assert "qa" in message

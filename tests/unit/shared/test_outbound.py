@@ -1,4 +1,4 @@
-"""Which addresses may be called, and that what is called is what was looked at."""
+"""Which addresses may be called, and that the one called is the one that was checked."""
 
 import asyncio
 import ssl
@@ -29,10 +29,10 @@ REFUSED = [
     *("::1", "::", "fe80::1", "fe80::1%eth0", "fec0::1", "fc00::1", "fd12:3456::1", "ff02::1"),
     # Metadata of clouds.
     *("169.254.169.254", "169.254.170.2", "100.100.100.200", "192.0.0.192", "168.63.129.16", "fd00:ec2::254"),
-    # Ways round to IPv4: mapped, compatible, translated, 6to4, Teredo, ISATAP.
+    # Detours to IPv4: mapped, compatible, translated, 6to4, Teredo, ISATAP.
     *("::ffff:127.0.0.1", "::ffff:8.8.8.8", "::127.0.0.1", "64:ff9b::7f00:1", "64:ff9b::808:808", "64:ff9b:1::a00:1"),
     *("2002:7f00:1::", "2002:808:808::1", "2001:0:a00:1::1", "192.88.99.1", "fe80::5efe:10.0.0.1"),
-    # For documents and for discarding.
+    # For documentation and for discarding.
     *("192.0.2.1", "198.51.100.1", "203.0.113.1", "2001:db8::1", "3fff::1", "100::1", "5f00::1"),
 ]
 PUBLIC = ["8.8.8.8", "93.184.216.34", "100.63.255.255", "172.32.0.1", "2606:4700::1111", "2a00:1450:4001::200e"]
@@ -42,7 +42,7 @@ Outside = Callable[[bool], Outbound]
 
 @pytest.fixture
 async def outside() -> AsyncIterator[Outside]:
-    """Makes what calls out; whether it may call private addresses."""
+    """Makes an Outbound, given whether it may call private addresses."""
     made = list[Outbound]()
 
     def make(private: bool) -> Outbound:
@@ -69,20 +69,20 @@ def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[list[str]]]:
 
 
 class Silence(asyncio.DatagramProtocol):
-    """A name server that is asked and never answers."""
+    """A name server that never answers."""
 
     def __init__(self, names: set[bytes]) -> None:
         self._left = set(names)
         self.was_asked_for_all = asyncio.Event()
 
     def datagram_received(self, data: bytes, _: Any) -> None:
-        # Behind the twelve bytes of a header the question stands, its first label behind the length of that.
+        # The question comes after the twelve bytes of the header, its first label after the length of that.
         self._left.discard(data[13 : 13 + data[12]])
         if not self._left:
             self.was_asked_for_all.set()
 
 
-async def test_names_that_hang_hold_up_no_others(outside: Outside, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_names_whose_servers_hang_delay_no_others(outside: Outside, monkeypatch: pytest.MonkeyPatch) -> None:
     names = {b"n%d" % n for n in range(100)}
     loop, one = asyncio.get_running_loop(), outside(True)
     transport, silence = await loop.create_datagram_endpoint(lambda: Silence(names), local_addr=("127.0.0.1", 0))
@@ -107,18 +107,18 @@ def test_no_address_of_a_private_or_special_network_is_public(address: str) -> N
 
 
 @pytest.mark.parametrize("address", PUBLIC)
-def test_others_are(address: str) -> None:
+def test_other_addresses_are_public(address: str) -> None:
     assert outbound.is_public(ip_address(address))
 
 
 @pytest.mark.parametrize(
     ("url", "why"),
     [
-        ("http://8.8.8.8/", "it is no https address"),
-        ("ftp://8.8.8.8/", "it is no web address"),
-        ("https:///hook", "it is no web address"),
-        ("https://[::::]/hook", "it is no web address"),
-        ("https://8.8.8.8:99999/hook", "it is no web address"),
+        ("http://8.8.8.8/", "it is not an https address"),
+        ("ftp://8.8.8.8/", "it is not a web address"),
+        ("https:///hook", "it is not a web address"),
+        ("https://[::::]/hook", "it is not a web address"),
+        ("https://8.8.8.8:99999/hook", "it is not a web address"),
         *[
             (f"https://{host}/hook", "its host is not on the public Internet")
             # As a number, short, octal, hexadecimal: the resolver knows them all.
@@ -134,7 +134,7 @@ async def test_an_address_is_refused_when_checked_and_when_called(outside: Outsi
 
 
 @pytest.mark.parametrize(
-    ("answer", "is_let"),
+    ("answer", "is_allowed"),
     [
         (["93.184.216.34"], True),
         (["10.0.0.1"], False),
@@ -143,11 +143,11 @@ async def test_an_address_is_refused_when_checked_and_when_called(outside: Outsi
     ],
 )
 async def test_every_address_of_a_name_must_be_public(
-    outside: Outside, names: dict[str, list[list[str]]], answer: Sequence[str], is_let: bool
+    outside: Outside, names: dict[str, list[list[str]]], answer: Sequence[str], is_allowed: bool
 ) -> None:
     names["name.example"] = [list(answer)]
     check = outside(False).check("https://name.example/hook")
-    if is_let:
+    if is_allowed:
         await check
     else:
         with pytest.raises(RefusedError):
@@ -159,12 +159,10 @@ async def test_a_name_without_an_address_is_not_reached(outside: Outside, names:
         await outside(False).check("https://name.example/hook")
 
 
-async def test_it_connects_to_the_address_that_was_looked_at(
-    outside: Outside, names: dict[str, list[list[str]]]
-) -> None:
+async def test_it_connects_to_the_address_that_was_checked(outside: Outside, names: dict[str, list[list[str]]]) -> None:
     async with receiver() as server:
         port = server.url.rpartition(":")[2]
-        # Asked a second time it would say something else.
+        # Resolved a second time it would be another.
         names["name.example"] = [["127.0.0.1"], ["10.255.255.1"]]
         answer = await outside(True).post(f"http://name.example:{port}/hook", {"x-a": "b"}, b'{"n":1}', 5)
         assert answer == (200, None)
@@ -193,7 +191,7 @@ async def test_an_answer_counts_once_its_status_is_there(
         assert len(server.requests) == 1
 
 
-async def test_heads_without_end_break_off(outside: Outside) -> None:
+async def test_headers_without_end_are_refused(outside: Outside) -> None:
     async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError):
             while True:
@@ -203,7 +201,7 @@ async def test_heads_without_end_break_off(outside: Outside) -> None:
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     async with server:
         port = server.sockets[0].getsockname()[1]
-        with pytest.raises(UnreachableError, match="broke off"):
+        with pytest.raises(UnreachableError, match="was lost"):
             await outside(True).post(f"http://127.0.0.1:{port}/", {}, b"{}", 15)
 
 
@@ -219,12 +217,12 @@ async def test_tls_is_to_the_name(
     monkeypatch.setattr(outbound, "create_ssl_context", lambda **_: client_context)
     names[name] = [["127.0.0.1"]]
     async with receiver(tls=server_context) as server:
-        asked = outside(True).post(f"https://{name}:{server.url.rpartition(':')[2]}/", {}, b"{}", 5)
+        answer = outside(True).post(f"https://{name}:{server.url.rpartition(':')[2]}/", {}, b"{}", 5)
         if name == "receiver.example":
-            assert (await asked).status == 200
+            assert (await answer).status == 200
         else:
             with pytest.raises(UnreachableError, match=r"^no connection: .*certificate"):
-                await asked
+                await answer
 
 
 @asynccontextmanager
@@ -238,7 +236,7 @@ async def receiver(response: Response | None = None, tls: ssl.SSLContext | None 
 
 
 def _certificate(name: str, directory: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """What a server of this name has, and what a client has that trusts it."""
+    """The TLS of a server of this name, and of a client that trusts it."""
     key, subject = ec.generate_private_key(ec.SECP256R1()), x509.Name([])
     now = datetime.now(UTC)
     certificate = (

@@ -37,12 +37,12 @@ class ProviderLink(_message.Message):
     provider: _builtins.str
     """`freshservice`, `zendesk`, `servicenow` or `jira`."""
     url: _builtins.str
-    """Where it is, such as `https://example.freshservice.com`."""
+    """The provider's URL, such as `https://example.freshservice.com`."""
     options_json: _builtins.str
-    """The text of a JSON object: what the vendor needs to know beside."""
+    """The text of a JSON object: the vendor's own options."""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
-        """When it was linked."""
+        """When the account was linked."""
 
     @_builtins.property
     def updated_at(self) -> _timestamp_pb2.Timestamp:
@@ -89,22 +89,22 @@ class Delivery(_message.Message):
     ticket_id: _builtins.str
     """The ticket."""
     version: _builtins.int
-    """The ticket's version that it tells of; a ticket's deliveries go in this order."""
+    """The ticket's version that it delivers; a ticket's deliveries are sent in this order."""
     kind: _builtins.str
     """`create` or `update`."""
     state: _builtins.str
     """`queued` or `dead`."""
     attempts: _builtins.int
-    """How often it was tried."""
+    """How many attempts were made."""
     last_error: _builtins.str
     """Why the last attempt failed. Absent before that."""
     @_builtins.property
     def next_attempt_at(self) -> _timestamp_pb2.Timestamp:
-        """When it is tried next. Says nothing once it is dead."""
+        """The next attempt. Without meaning once the delivery is dead."""
 
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
-        """When it was written down."""
+        """When the delivery was queued."""
 
     def __init__(
         self,
@@ -178,12 +178,12 @@ class ApiKey(_message.Message):
     id: _builtins.str
     """UUID, given by the service."""
     account_id: _builtins.str
-    """The account it belongs to."""
+    """The key's account."""
     live: _builtins.bool
     """True for `itsm_sk_live_…`, false for `itsm_sk_test_…`."""
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What it may do: `tickets:read`, `tickets:write`, `webhooks:manage`."""
+        """Its scopes: `tickets:read`, `tickets:write`, `webhooks:manage`."""
 
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
@@ -191,7 +191,7 @@ class ApiKey(_message.Message):
 
     @_builtins.property
     def expires_at(self) -> _timestamp_pb2.Timestamp:
-        """When it stops working. Absent when it never does."""
+        """When it expires. Absent when it never does."""
 
     @_builtins.property
     def revoked_at(self) -> _timestamp_pb2.Timestamp:
@@ -218,7 +218,7 @@ Global___ApiKey: _TypeAlias = ApiKey  # noqa: Y015
 
 @_typing.final
 class Project(_message.Message):
-    """A project whose members hand work to each other."""
+    """A project whose members pass work to each other."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -240,14 +240,14 @@ class Project(_message.Message):
     slug: _builtins.str
     """Unique; lower-case letters, digits and hyphens, 1–64 characters. Part of every `ticket_ref`."""
     backend_repo: _builtins.str
-    """Absent when it has none."""
+    """Absent without one."""
     frontend_repo: _builtins.str
-    """Absent when it has none."""
+    """Absent without one."""
     github_repo: _builtins.str
     """The GitHub repository whose issues mirror tickets, `owner/name`. Absent when there is none."""
     @_builtins.property
     def default_roles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The roles of a ticket that names none."""
+        """The roles of a new ticket that names none."""
 
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
@@ -419,7 +419,7 @@ class CreateApiKeyRequest(_message.Message):
 
     @_builtins.property
     def expires_at(self) -> _timestamp_pb2.Timestamp:
-        """When it stops working, in the future; never when absent."""
+        """When it expires, in the future; never when absent."""
 
     def __init__(
         self,
@@ -600,8 +600,8 @@ Global___CreateProjectResponse: _TypeAlias = CreateProjectResponse  # noqa: Y015
 
 @_typing.final
 class UpdateProjectRequest(_message.Message):
-    """What to change. Without `update_mask` the members that are set are changed; with it exactly those that it names, and
-    one that is named and not set becomes null.
+    """What to change. Without `update_mask` the members that are set change; with it exactly those that it names, and a
+    named member that is not set becomes null.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -618,14 +618,14 @@ class UpdateProjectRequest(_message.Message):
     name: _builtins.str
     """1–255 characters."""
     backend_repo: _builtins.str
-    """At most 255 characters. Null: it has none."""
+    """At most 255 characters. Null clears it."""
     frontend_repo: _builtins.str
-    """At most 255 characters. Null: it has none."""
+    """At most 255 characters. Null clears it."""
     github_repo: _builtins.str
-    """`owner/name`. Null: it has none."""
+    """`owner/name`. Null clears it."""
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Names of members below that are to change."""
+        """The names of the members below that change."""
 
     @_builtins.property
     def default_roles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -691,7 +691,7 @@ Global___UpdateProjectResponse: _TypeAlias = UpdateProjectResponse  # noqa: Y015
 
 @_typing.final
 class AddMemberRequest(_message.Message):
-    """Who becomes a member of what."""
+    """The membership to create or change."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -745,7 +745,7 @@ Global___AddMemberResponse: _TypeAlias = AddMemberResponse  # noqa: Y015
 
 @_typing.final
 class RemoveMemberRequest(_message.Message):
-    """Whose membership of what ends."""
+    """The membership to end."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -771,7 +771,7 @@ Global___RemoveMemberRequest: _TypeAlias = RemoveMemberRequest  # noqa: Y015
 
 @_typing.final
 class RemoveMemberResponse(_message.Message):
-    """Nothing is left to tell."""
+    """Empty."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -840,7 +840,7 @@ Global___CreateTenantResponse: _TypeAlias = CreateTenantResponse  # noqa: Y015
 
 @_typing.final
 class LinkProviderRequest(_message.Message):
-    """Which account is linked to what."""
+    """The link to create or change."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -856,11 +856,11 @@ class LinkProviderRequest(_message.Message):
     url: _builtins.str
     """Required, at most 255 characters: its https address without a path, such as `https://example.freshservice.com`."""
     credential: _builtins.str
-    """Required, 1–4,096 characters, kept encrypted and never told again. Freshservice: an API key; Zendesk:
+    """Required, 1–4,096 characters, stored encrypted and in no answer. Freshservice: an API key; Zendesk:
     `mail/token:token`; ServiceNow: `user:password`; Jira: `mail:token`.
     """
     options_json: _builtins.str
-    """The text of a JSON object: what the vendor needs to know beside, at most 256 KiB; `{}` when absent."""
+    """The text of a JSON object: the vendor's own options, at most 256 KiB; `{}` when absent."""
     def __init__(
         self,
         *,
@@ -906,7 +906,7 @@ Global___LinkProviderResponse: _TypeAlias = LinkProviderResponse  # noqa: Y015
 
 @_typing.final
 class UnlinkProviderRequest(_message.Message):
-    """Whose link ends."""
+    """The account whose link ends."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -928,7 +928,7 @@ Global___UnlinkProviderRequest: _TypeAlias = UnlinkProviderRequest  # noqa: Y015
 
 @_typing.final
 class UnlinkProviderResponse(_message.Message):
-    """Nothing is left to tell."""
+    """Empty."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -958,9 +958,9 @@ class ListDeliveriesRequest(_message.Message):
     state: _builtins.str
     """`queued` or `dead`; both when absent."""
     limit: _builtins.int
-    """How many at most, 1–100; 20 when absent."""
+    """The limit of items, 1–100; 20 when absent."""
     cursor: _builtins.str
-    """`next_cursor` of the page before; the first page when absent."""
+    """`next_cursor` of the previous page; the first page when absent."""
     def __init__(
         self,
         *,
@@ -1001,7 +1001,7 @@ class ListDeliveriesResponse(_message.Message):
     DELIVERIES_FIELD_NUMBER: _builtins.int
     NEXT_CURSOR_FIELD_NUMBER: _builtins.int
     next_cursor: _builtins.str
-    """Where the next page begins. Absent on the last one."""
+    """The cursor of the next page. Absent on the last page."""
     @_builtins.property
     def deliveries(self) -> _containers.RepeatedCompositeFieldContainer[Global___Delivery]:
         """The oldest first."""
@@ -1024,7 +1024,7 @@ Global___ListDeliveriesResponse: _TypeAlias = ListDeliveriesResponse  # noqa: Y0
 
 @_typing.final
 class RequeueDeliveryRequest(_message.Message):
-    """Which delivery to try again."""
+    """Which delivery to retry."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -26,9 +26,8 @@ if _version_not_supported:
 
 
 class AdminServiceStub(object):
-    """What operators do: accounts and their API keys, projects and their members, tenants, links to providers and what
-    is on its way there. gRPC only; the `tickets admin`
-    command does the same.
+    """The operations of operators: accounts and their API keys, projects and their members, tenants, links to providers and
+    deliveries to them. gRPC only; the `tickets admin` command has the same.
 
     Credentials: metadata `authorization: Bearer <JWT>` with scope `tickets:admin`. Every method can fail with
     UNAUTHENTICATED, PERMISSION_DENIED, INVALID_ARGUMENT, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see
@@ -104,9 +103,8 @@ class AdminServiceStub(object):
 
 
 class AdminServiceServicer(object):
-    """What operators do: accounts and their API keys, projects and their members, tenants, links to providers and what
-    is on its way there. gRPC only; the `tickets admin`
-    command does the same.
+    """The operations of operators: accounts and their API keys, projects and their members, tenants, links to providers and
+    deliveries to them. gRPC only; the `tickets admin` command has the same.
 
     Credentials: metadata `authorization: Bearer <JWT>` with scope `tickets:admin`. Every method can fail with
     UNAUTHENTICATED, PERMISSION_DENIED, INVALID_ARGUMENT, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see
@@ -121,14 +119,14 @@ class AdminServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def CreateApiKey(self, request, context):
-        """Creates an API key for ITSM tickets. The key itself is in this answer and nowhere else. NOT_FOUND: no such account.
+        """Creates an API key for ITSM tickets. The key itself is only in this answer. NOT_FOUND: no such account.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RevokeApiKey(self, request, context):
-        """Revokes an API key for good, everywhere within five seconds. Revoking twice is revoking once. NOT_FOUND: no such
+        """Revokes an API key for good, everywhere within five seconds. Revoking it again changes nothing. NOT_FOUND: no such
         key.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -151,14 +149,14 @@ class AdminServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def AddMember(self, request, context):
-        """Makes a user a member of a project, or changes the role of one who is. NOT_FOUND: no such project.
+        """Adds a user to a project, or changes the role of a member. NOT_FOUND: no such project.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RemoveMember(self, request, context):
-        """Ends a user's membership of a project; their watches of it end within seconds. One who is no member stays none.
+        """Ends a user's membership of a project; their watches of it end within seconds. Without one nothing changes.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -172,31 +170,32 @@ class AdminServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def LinkProvider(self, request, context):
-        """Links an account to an external ITSM provider, or changes the link: within five seconds every ticket that a live key
-        creates goes there as well. Nobody is asked there before the first ticket. NOT_FOUND: no such account.
-        INVALID_ARGUMENT: the options are not the vendor's. UNAVAILABLE: the service has no encryption key.
+        """Links an account to an external ITSM provider, or changes the link: within five seconds every ticket that a live
+        key creates is also created there. The provider is not called before the first ticket. NOT_FOUND: no such account.
+        INVALID_ARGUMENT: the options are not valid for the vendor. UNAVAILABLE: the service has no encryption key.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UnlinkProvider(self, request, context):
-        """Ends an account's link; what is on its way is not sent any more, unless the account is linked again before anybody
-        comes to it. An account without one stays without.
+        """Ends an account's link; queued deliveries are no longer sent, unless the account is linked again before their next
+        attempt. Without a link nothing changes.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListDeliveries(self, request, context):
-        """Lists what is on its way to providers, the oldest first: queued, or dead after it was tried too often or rejected.
+        """Lists the deliveries to providers, the oldest first: queued, or dead after too many attempts or a rejection.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RequeueDelivery(self, request, context):
-        """Has a delivery tried again at once, and as often as a new one, with what the ticket has by then. NOT_FOUND: no such delivery, perhaps because it arrived.
+        """Has a delivery retried at once, as often as a new one and with the ticket's values at that time. NOT_FOUND: no such
+        delivery, perhaps because it arrived.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -274,9 +273,8 @@ def add_AdminServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AdminService(object):
-    """What operators do: accounts and their API keys, projects and their members, tenants, links to providers and what
-    is on its way there. gRPC only; the `tickets admin`
-    command does the same.
+    """The operations of operators: accounts and their API keys, projects and their members, tenants, links to providers and
+    deliveries to them. gRPC only; the `tickets admin` command has the same.
 
     Credentials: metadata `authorization: Bearer <JWT>` with scope `tickets:admin`. Every method can fail with
     UNAUTHENTICATED, PERMISSION_DENIED, INVALID_ARGUMENT, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see

@@ -27,9 +27,8 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AdminServiceStub:
-    """What operators do: accounts and their API keys, projects and their members, tenants, links to providers and what
-    is on its way there. gRPC only; the `tickets admin`
-    command does the same.
+    """The operations of operators: accounts and their API keys, projects and their members, tenants, links to providers and
+    deliveries to them. gRPC only; the `tickets admin` command has the same.
 
     Credentials: metadata `authorization: Bearer <JWT>` with scope `tickets:admin`. Every method can fail with
     UNAUTHENTICATED, PERMISSION_DENIED, INVALID_ARGUMENT, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see
@@ -43,9 +42,9 @@ class AdminServiceStub:
     CreateAccount: _grpc.UnaryUnaryMultiCallable[_service_pb2.CreateAccountRequest, _service_pb2.CreateAccountResponse]
     """Creates a customer account."""
     CreateApiKey: _grpc.UnaryUnaryMultiCallable[_service_pb2.CreateApiKeyRequest, _service_pb2.CreateApiKeyResponse]
-    """Creates an API key for ITSM tickets. The key itself is in this answer and nowhere else. NOT_FOUND: no such account."""
+    """Creates an API key for ITSM tickets. The key itself is only in this answer. NOT_FOUND: no such account."""
     RevokeApiKey: _grpc.UnaryUnaryMultiCallable[_service_pb2.RevokeApiKeyRequest, _service_pb2.RevokeApiKeyResponse]
-    """Revokes an API key for good, everywhere within five seconds. Revoking twice is revoking once. NOT_FOUND: no such
+    """Revokes an API key for good, everywhere within five seconds. Revoking it again changes nothing. NOT_FOUND: no such
     key.
     """
     CreateProject: _grpc.UnaryUnaryMultiCallable[_service_pb2.CreateProjectRequest, _service_pb2.CreateProjectResponse]
@@ -55,30 +54,31 @@ class AdminServiceStub:
     project.
     """
     AddMember: _grpc.UnaryUnaryMultiCallable[_service_pb2.AddMemberRequest, _service_pb2.AddMemberResponse]
-    """Makes a user a member of a project, or changes the role of one who is. NOT_FOUND: no such project."""
+    """Adds a user to a project, or changes the role of a member. NOT_FOUND: no such project."""
     RemoveMember: _grpc.UnaryUnaryMultiCallable[_service_pb2.RemoveMemberRequest, _service_pb2.RemoveMemberResponse]
-    """Ends a user's membership of a project; their watches of it end within seconds. One who is no member stays none."""
+    """Ends a user's membership of a project; their watches of it end within seconds. Without one nothing changes."""
     CreateTenant: _grpc.UnaryUnaryMultiCallable[_service_pb2.CreateTenantRequest, _service_pb2.CreateTenantResponse]
     """Creates a helpdesk tenant. ALREADY_EXISTS: the id is taken."""
     LinkProvider: _grpc.UnaryUnaryMultiCallable[_service_pb2.LinkProviderRequest, _service_pb2.LinkProviderResponse]
-    """Links an account to an external ITSM provider, or changes the link: within five seconds every ticket that a live key
-    creates goes there as well. Nobody is asked there before the first ticket. NOT_FOUND: no such account.
-    INVALID_ARGUMENT: the options are not the vendor's. UNAVAILABLE: the service has no encryption key.
+    """Links an account to an external ITSM provider, or changes the link: within five seconds every ticket that a live
+    key creates is also created there. The provider is not called before the first ticket. NOT_FOUND: no such account.
+    INVALID_ARGUMENT: the options are not valid for the vendor. UNAVAILABLE: the service has no encryption key.
     """
     UnlinkProvider: _grpc.UnaryUnaryMultiCallable[_service_pb2.UnlinkProviderRequest, _service_pb2.UnlinkProviderResponse]
-    """Ends an account's link; what is on its way is not sent any more, unless the account is linked again before anybody
-    comes to it. An account without one stays without.
+    """Ends an account's link; queued deliveries are no longer sent, unless the account is linked again before their next
+    attempt. Without a link nothing changes.
     """
     ListDeliveries: _grpc.UnaryUnaryMultiCallable[_service_pb2.ListDeliveriesRequest, _service_pb2.ListDeliveriesResponse]
-    """Lists what is on its way to providers, the oldest first: queued, or dead after it was tried too often or rejected."""
+    """Lists the deliveries to providers, the oldest first: queued, or dead after too many attempts or a rejection."""
     RequeueDelivery: _grpc.UnaryUnaryMultiCallable[_service_pb2.RequeueDeliveryRequest, _service_pb2.RequeueDeliveryResponse]
-    """Has a delivery tried again at once, and as often as a new one, with what the ticket has by then. NOT_FOUND: no such delivery, perhaps because it arrived."""
+    """Has a delivery retried at once, as often as a new one and with the ticket's values at that time. NOT_FOUND: no such
+    delivery, perhaps because it arrived.
+    """
 
 @_typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
-    """What operators do: accounts and their API keys, projects and their members, tenants, links to providers and what
-    is on its way there. gRPC only; the `tickets admin`
-    command does the same.
+    """The operations of operators: accounts and their API keys, projects and their members, tenants, links to providers and
+    deliveries to them. gRPC only; the `tickets admin` command has the same.
 
     Credentials: metadata `authorization: Bearer <JWT>` with scope `tickets:admin`. Every method can fail with
     UNAUTHENTICATED, PERMISSION_DENIED, INVALID_ARGUMENT, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see
@@ -89,9 +89,9 @@ class AdminServiceAsyncStub(AdminServiceStub):
     CreateAccount: _aio.UnaryUnaryMultiCallable[_service_pb2.CreateAccountRequest, _service_pb2.CreateAccountResponse]  # type: ignore[assignment]
     """Creates a customer account."""
     CreateApiKey: _aio.UnaryUnaryMultiCallable[_service_pb2.CreateApiKeyRequest, _service_pb2.CreateApiKeyResponse]  # type: ignore[assignment]
-    """Creates an API key for ITSM tickets. The key itself is in this answer and nowhere else. NOT_FOUND: no such account."""
+    """Creates an API key for ITSM tickets. The key itself is only in this answer. NOT_FOUND: no such account."""
     RevokeApiKey: _aio.UnaryUnaryMultiCallable[_service_pb2.RevokeApiKeyRequest, _service_pb2.RevokeApiKeyResponse]  # type: ignore[assignment]
-    """Revokes an API key for good, everywhere within five seconds. Revoking twice is revoking once. NOT_FOUND: no such
+    """Revokes an API key for good, everywhere within five seconds. Revoking it again changes nothing. NOT_FOUND: no such
     key.
     """
     CreateProject: _aio.UnaryUnaryMultiCallable[_service_pb2.CreateProjectRequest, _service_pb2.CreateProjectResponse]  # type: ignore[assignment]
@@ -101,29 +101,30 @@ class AdminServiceAsyncStub(AdminServiceStub):
     project.
     """
     AddMember: _aio.UnaryUnaryMultiCallable[_service_pb2.AddMemberRequest, _service_pb2.AddMemberResponse]  # type: ignore[assignment]
-    """Makes a user a member of a project, or changes the role of one who is. NOT_FOUND: no such project."""
+    """Adds a user to a project, or changes the role of a member. NOT_FOUND: no such project."""
     RemoveMember: _aio.UnaryUnaryMultiCallable[_service_pb2.RemoveMemberRequest, _service_pb2.RemoveMemberResponse]  # type: ignore[assignment]
-    """Ends a user's membership of a project; their watches of it end within seconds. One who is no member stays none."""
+    """Ends a user's membership of a project; their watches of it end within seconds. Without one nothing changes."""
     CreateTenant: _aio.UnaryUnaryMultiCallable[_service_pb2.CreateTenantRequest, _service_pb2.CreateTenantResponse]  # type: ignore[assignment]
     """Creates a helpdesk tenant. ALREADY_EXISTS: the id is taken."""
     LinkProvider: _aio.UnaryUnaryMultiCallable[_service_pb2.LinkProviderRequest, _service_pb2.LinkProviderResponse]  # type: ignore[assignment]
-    """Links an account to an external ITSM provider, or changes the link: within five seconds every ticket that a live key
-    creates goes there as well. Nobody is asked there before the first ticket. NOT_FOUND: no such account.
-    INVALID_ARGUMENT: the options are not the vendor's. UNAVAILABLE: the service has no encryption key.
+    """Links an account to an external ITSM provider, or changes the link: within five seconds every ticket that a live
+    key creates is also created there. The provider is not called before the first ticket. NOT_FOUND: no such account.
+    INVALID_ARGUMENT: the options are not valid for the vendor. UNAVAILABLE: the service has no encryption key.
     """
     UnlinkProvider: _aio.UnaryUnaryMultiCallable[_service_pb2.UnlinkProviderRequest, _service_pb2.UnlinkProviderResponse]  # type: ignore[assignment]
-    """Ends an account's link; what is on its way is not sent any more, unless the account is linked again before anybody
-    comes to it. An account without one stays without.
+    """Ends an account's link; queued deliveries are no longer sent, unless the account is linked again before their next
+    attempt. Without a link nothing changes.
     """
     ListDeliveries: _aio.UnaryUnaryMultiCallable[_service_pb2.ListDeliveriesRequest, _service_pb2.ListDeliveriesResponse]  # type: ignore[assignment]
-    """Lists what is on its way to providers, the oldest first: queued, or dead after it was tried too often or rejected."""
+    """Lists the deliveries to providers, the oldest first: queued, or dead after too many attempts or a rejection."""
     RequeueDelivery: _aio.UnaryUnaryMultiCallable[_service_pb2.RequeueDeliveryRequest, _service_pb2.RequeueDeliveryResponse]  # type: ignore[assignment]
-    """Has a delivery tried again at once, and as often as a new one, with what the ticket has by then. NOT_FOUND: no such delivery, perhaps because it arrived."""
+    """Has a delivery retried at once, as often as a new one and with the ticket's values at that time. NOT_FOUND: no such
+    delivery, perhaps because it arrived.
+    """
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
-    """What operators do: accounts and their API keys, projects and their members, tenants, links to providers and what
-    is on its way there. gRPC only; the `tickets admin`
-    command does the same.
+    """The operations of operators: accounts and their API keys, projects and their members, tenants, links to providers and
+    deliveries to them. gRPC only; the `tickets admin` command has the same.
 
     Credentials: metadata `authorization: Bearer <JWT>` with scope `tickets:admin`. Every method can fail with
     UNAUTHENTICATED, PERMISSION_DENIED, INVALID_ARGUMENT, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see
@@ -144,7 +145,7 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _service_pb2.CreateApiKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_service_pb2.CreateApiKeyResponse, _abc.Awaitable[_service_pb2.CreateApiKeyResponse]]:
-        """Creates an API key for ITSM tickets. The key itself is in this answer and nowhere else. NOT_FOUND: no such account."""
+        """Creates an API key for ITSM tickets. The key itself is only in this answer. NOT_FOUND: no such account."""
 
     @_abc_1.abstractmethod
     def RevokeApiKey(
@@ -152,7 +153,7 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _service_pb2.RevokeApiKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_service_pb2.RevokeApiKeyResponse, _abc.Awaitable[_service_pb2.RevokeApiKeyResponse]]:
-        """Revokes an API key for good, everywhere within five seconds. Revoking twice is revoking once. NOT_FOUND: no such
+        """Revokes an API key for good, everywhere within five seconds. Revoking it again changes nothing. NOT_FOUND: no such
         key.
         """
 
@@ -180,7 +181,7 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _service_pb2.AddMemberRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_service_pb2.AddMemberResponse, _abc.Awaitable[_service_pb2.AddMemberResponse]]:
-        """Makes a user a member of a project, or changes the role of one who is. NOT_FOUND: no such project."""
+        """Adds a user to a project, or changes the role of a member. NOT_FOUND: no such project."""
 
     @_abc_1.abstractmethod
     def RemoveMember(
@@ -188,7 +189,7 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _service_pb2.RemoveMemberRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_service_pb2.RemoveMemberResponse, _abc.Awaitable[_service_pb2.RemoveMemberResponse]]:
-        """Ends a user's membership of a project; their watches of it end within seconds. One who is no member stays none."""
+        """Ends a user's membership of a project; their watches of it end within seconds. Without one nothing changes."""
 
     @_abc_1.abstractmethod
     def CreateTenant(
@@ -204,9 +205,9 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _service_pb2.LinkProviderRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_service_pb2.LinkProviderResponse, _abc.Awaitable[_service_pb2.LinkProviderResponse]]:
-        """Links an account to an external ITSM provider, or changes the link: within five seconds every ticket that a live key
-        creates goes there as well. Nobody is asked there before the first ticket. NOT_FOUND: no such account.
-        INVALID_ARGUMENT: the options are not the vendor's. UNAVAILABLE: the service has no encryption key.
+        """Links an account to an external ITSM provider, or changes the link: within five seconds every ticket that a live
+        key creates is also created there. The provider is not called before the first ticket. NOT_FOUND: no such account.
+        INVALID_ARGUMENT: the options are not valid for the vendor. UNAVAILABLE: the service has no encryption key.
         """
 
     @_abc_1.abstractmethod
@@ -215,8 +216,8 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _service_pb2.UnlinkProviderRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_service_pb2.UnlinkProviderResponse, _abc.Awaitable[_service_pb2.UnlinkProviderResponse]]:
-        """Ends an account's link; what is on its way is not sent any more, unless the account is linked again before anybody
-        comes to it. An account without one stays without.
+        """Ends an account's link; queued deliveries are no longer sent, unless the account is linked again before their next
+        attempt. Without a link nothing changes.
         """
 
     @_abc_1.abstractmethod
@@ -225,7 +226,7 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _service_pb2.ListDeliveriesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_service_pb2.ListDeliveriesResponse, _abc.Awaitable[_service_pb2.ListDeliveriesResponse]]:
-        """Lists what is on its way to providers, the oldest first: queued, or dead after it was tried too often or rejected."""
+        """Lists the deliveries to providers, the oldest first: queued, or dead after too many attempts or a rejection."""
 
     @_abc_1.abstractmethod
     def RequeueDelivery(
@@ -233,6 +234,8 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _service_pb2.RequeueDeliveryRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_service_pb2.RequeueDeliveryResponse, _abc.Awaitable[_service_pb2.RequeueDeliveryResponse]]:
-        """Has a delivery tried again at once, and as often as a new one, with what the ticket has by then. NOT_FOUND: no such delivery, perhaps because it arrived."""
+        """Has a delivery retried at once, as often as a new one and with the ticket's values at that time. NOT_FOUND: no such
+        delivery, perhaps because it arrived.
+        """
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

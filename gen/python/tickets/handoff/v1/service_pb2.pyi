@@ -23,7 +23,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class ListTicketsRequest(_message.Message):
-    """Which tickets to list. A filter that is absent leaves all of them in."""
+    """Which tickets to list. An absent filter matches all tickets."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -41,21 +41,21 @@ class ListTicketsRequest(_message.Message):
     slim: _builtins.bool
     """True leaves out `description`."""
     limit: _builtins.int
-    """How many at most, 1–1000; 100 when absent. A page of large items is cut shorter, at about 3 MiB."""
+    """The limit of items, 1–1000; 100 when absent. A page of large items is cut shorter, at about 3 MiB."""
     cursor: _builtins.str
-    """`next_cursor` of the page before; the first page when absent."""
+    """`next_cursor` of the previous page; the first page when absent."""
     project_id: _builtins.str
-    """Tickets of this project, a UUID. One that the caller is no member of has none."""
+    """Tickets of this project, a UUID. None when the caller is not a member of it."""
     status: _ticket_pb2.Status.ValueType
     """Tickets with this status."""
     priority: _ticket_pb2.Priority.ValueType
     """Tickets with this priority."""
     request_type: _ticket_pb2.RequestType.ValueType
-    """Tickets of this kind."""
+    """Tickets of this type."""
     role: _ticket_pb2.RoleName.ValueType
-    """Tickets that this role has to act on."""
+    """Tickets with this role."""
     assignee: _builtins.str
-    """Tickets with a role that this user took: a UUID, or `me`."""
+    """Tickets with a role that is assigned to this user: a UUID, or `me`."""
     @_builtins.property
     def stage(self) -> _containers.RepeatedScalarFieldContainer[_ticket_pb2.Stage.ValueType]:
         """Tickets in any of these stages."""
@@ -127,7 +127,7 @@ class ListTicketsResponse(_message.Message):
     TICKETS_FIELD_NUMBER: _builtins.int
     NEXT_CURSOR_FIELD_NUMBER: _builtins.int
     next_cursor: _builtins.str
-    """Where the next page begins. Absent on the last one."""
+    """The cursor of the next page. Absent on the last page."""
     @_builtins.property
     def tickets(self) -> _containers.RepeatedCompositeFieldContainer[_ticket_pb2.Ticket]:
         """Newest first."""
@@ -150,7 +150,7 @@ Global___ListTicketsResponse: _TypeAlias = ListTicketsResponse  # noqa: Y015
 
 @_typing.final
 class CreateTicketRequest(_message.Message):
-    """What a new ticket is made of."""
+    """The ticket to create."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -168,7 +168,7 @@ class CreateTicketRequest(_message.Message):
     ACTOR_ID_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
-    """Required, a UUID: the project it is filed in."""
+    """Required, a UUID: the project of the ticket."""
     title: _builtins.str
     """Required, 1–140 characters after trimming."""
     description: _builtins.str
@@ -180,7 +180,7 @@ class CreateTicketRequest(_message.Message):
     blocking: _builtins.bool
     """False when absent."""
     evidence_json: _builtins.str
-    """The text of a JSON object, at most 256 KiB, kept as it comes; none when absent."""
+    """The text of a JSON object, at most 256 KiB, stored as it is; none when absent."""
     suggested_resolution: _builtins.str
     """At most 5,000 characters; none when absent."""
     implementation_notes: _builtins.str
@@ -188,13 +188,13 @@ class CreateTicketRequest(_message.Message):
     actor_role: _builtins.str
     """Declared provenance, at most 64 characters; `user` when absent."""
     actor_id: _builtins.str
-    """Declared provenance, at most 128 characters; the caller when absent. Who was authenticated is kept beside it."""
+    """Declared provenance, at most 128 characters; the caller when absent. The authenticated user is stored as well."""
     source: _builtins.str
-    """Where it was filed, at most 64 characters; `portal` when absent."""
+    """Where the ticket comes from, at most 64 characters; `portal` when absent."""
     @_builtins.property
     def roles(self) -> _containers.RepeatedScalarFieldContainer[_ticket_pb2.RoleName.ValueType]:
-        """Who has to act, each once. The project's default roles when empty. A bot must name at least one: that is a caller
-        whose `source` is `mcp`, or whose `actor_role` (here or in the token) is `mcp_bot`.
+        """The roles that have to act, each once. The project's default roles when empty. A bot must name at least one; a bot
+        is a caller whose `source` is `mcp`, or whose `actor_role` (here or in the token) is `mcp_bot`.
         """
 
     def __init__(
@@ -279,7 +279,7 @@ Global___CreateTicketResponse: _TypeAlias = CreateTicketResponse  # noqa: Y015
 
 @_typing.final
 class ListProjectTicketsRequest(_message.Message):
-    """Which of a project's tickets to list. A filter that is absent leaves all of them in."""
+    """Which of a project's tickets to list. An absent filter matches all tickets."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -302,26 +302,26 @@ class ListProjectTicketsRequest(_message.Message):
     slim: _builtins.bool
     """True leaves out `description`."""
     limit: _builtins.int
-    """How many at most, 1–1000; 100 when absent. A page of large items is cut shorter, at about 3 MiB."""
+    """The limit of items, 1–1000; 100 when absent. A page of large items is cut shorter, at about 3 MiB."""
     cursor: _builtins.str
-    """`next_cursor` of the page before; the first page when absent."""
+    """`next_cursor` of the previous page; the first page when absent."""
     status: _ticket_pb2.Status.ValueType
     """Tickets with this status."""
     priority: _ticket_pb2.Priority.ValueType
     """Tickets with this priority."""
     request_type: _ticket_pb2.RequestType.ValueType
-    """Tickets of this kind."""
+    """Tickets of this type."""
     role: _ticket_pb2.RoleName.ValueType
-    """Tickets that this role has to act on."""
+    """Tickets with this role."""
     assignee: _builtins.str
-    """Tickets with a role that this user took: a UUID, or `me`."""
+    """Tickets with a role that is assigned to this user: a UUID, or `me`."""
     ship: _builtins.str
-    """Tickets whose work is this far: `merged` (and not deployed yet), `deployed`, or `deploy_failed` (the last time)."""
+    """Tickets whose work is `merged` (and neither deployed nor failed), `deployed`, or `deploy_failed` (most recently)."""
     milestone: _builtins.str
-    """Tickets of this milestone: a UUID, or `none` for tickets in none."""
+    """Tickets of this milestone: a UUID, or `none` for tickets without one."""
     q: _builtins.str
-    """Tickets with all of these words, or words that begin so, in title and description; or the ticket with this number.
-    1–200 characters.
+    """Tickets with all of these words, or words that begin with them, in title and description; or the ticket with this
+    number. 1–200 characters.
     """
     @_builtins.property
     def stage(self) -> _containers.RepeatedScalarFieldContainer[_ticket_pb2.Stage.ValueType]:
@@ -405,7 +405,7 @@ class ListProjectTicketsResponse(_message.Message):
     TICKETS_FIELD_NUMBER: _builtins.int
     NEXT_CURSOR_FIELD_NUMBER: _builtins.int
     next_cursor: _builtins.str
-    """Where the next page begins. Absent on the last one."""
+    """The cursor of the next page. Absent on the last page."""
     @_builtins.property
     def tickets(self) -> _containers.RepeatedCompositeFieldContainer[_ticket_pb2.Ticket]:
         """Newest first."""
@@ -478,8 +478,8 @@ Global___GetTicketResponse: _TypeAlias = GetTicketResponse  # noqa: Y015
 
 @_typing.final
 class UpdateTicketRequest(_message.Message):
-    """What to change. Without `update_mask` the members that are set are changed; with it exactly those that it names, and
-    one that is named and not set becomes null (`role_status.blocking_reason` names a member of a role's change).
+    """What to change. Without `update_mask` the members that are set change; with it exactly those that it names, and a
+    named member that is not set becomes null (`role_status.blocking_reason` names a member of a role's change).
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -528,19 +528,19 @@ class UpdateTicketRequest(_message.Message):
     implementation_notes: _builtins.str
     """By the author or triage: at most 5,000 characters. Null clears it."""
     stage: _ticket_pb2.Stage.ValueType
-    """By whoever works: where it goes on the board."""
+    """By members or triage: the new stage."""
     status: _ticket_pb2.Status.ValueType
-    """By whoever works: closed is stage `live`; open, of a closed ticket, is stage `backlog` unless `stage` says another."""
+    """By members or triage: closed is stage `live`; open, of a closed ticket, is stage `backlog` unless `stage` is given."""
     work_started_note: _builtins.str
-    """By whoever works, needed to move to `in_progress`: 1–5,000 characters, kept in the event."""
+    """By members or triage, required to move to `in_progress`: 1–5,000 characters, stored in the event."""
     resolution_note: _builtins.str
-    """By whoever works, for a ticket that is or becomes closed: at most 5,000 characters. Null clears it."""
+    """By members or triage, for a ticket that is or becomes closed: at most 5,000 characters. Null clears it."""
     resolution_type: _builtins.str
-    """By whoever works, for a ticket that is or becomes closed: `completed` (the default when it closes),
+    """By members or triage, for a ticket that is or becomes closed: `completed` (the default when it closes),
     `already_done`, `duplicate`, `wont_fix`, `no_longer_relevant` or `cancelled`.
     """
     milestone_id: _builtins.str
-    """By triage: a milestone of another system, a UUID. Null takes the ticket out of its milestone."""
+    """By triage: a milestone of another system, a UUID. Null clears it."""
     github_issue_number: _builtins.int
     """By triage: the number of the GitHub issue that mirrors it, at least 1. Null unlinks it."""
     actor_role: _builtins.str
@@ -549,11 +549,11 @@ class UpdateTicketRequest(_message.Message):
     """Declared provenance, for the event: at most 128 characters."""
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Names of members below that are to change."""
+        """The names of the members below that change."""
 
     @_builtins.property
     def role_status(self) -> Global___RoleChange:
-        """By whoever works: what becomes of one role."""
+        """By members or triage: the change of one role."""
 
     @_builtins.property
     def roles(self) -> _containers.RepeatedScalarFieldContainer[_ticket_pb2.RoleName.ValueType]:
@@ -561,8 +561,8 @@ class UpdateTicketRequest(_message.Message):
 
     @_builtins.property
     def updated_at(self) -> _timestamp_pb2.Timestamp:
-        """When given, the ticket must not have changed since: this must be its `updated_at`, which named by `update_mask`
-        and not set means that it was never changed. Else ABORTED, reason `stale`.
+        """Optimistic lock: must be the ticket's current `updated_at`; named by `update_mask` and not set, the ticket must
+        never have changed. Otherwise ABORTED, reason `stale`.
         """
 
     def __init__(
@@ -673,7 +673,7 @@ Global___UpdateTicketRequest: _TypeAlias = UpdateTicketRequest  # noqa: Y015
 
 @_typing.final
 class RoleChange(_message.Message):
-    """What becomes of one role of a ticket."""
+    """The change of one role of a ticket."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -688,18 +688,18 @@ class RoleChange(_message.Message):
     """Required: one of the ticket's roles."""
     status: _ticket_pb2.RoleStatus.ValueType
     """Required. From pending to in_progress or skipped; from in_progress to done, skipped or pending; from done and
-    skipped back to pending or in_progress. The one that it is already is no move.
+    skipped back to pending or in_progress. The current status leaves it as it is.
     """
     work_started_note: _builtins.str
-    """Needed when work on the role starts: 1–5,000 characters."""
+    """Required when work on the role starts: 1–5,000 characters."""
     assignee_note: _builtins.str
     """At most 5,000 characters. Null clears it."""
     assignee_user_id: _builtins.str
-    """Who takes it, a UUID. Null gives it back."""
+    """The assignee, a UUID. Null clears it."""
     blocking_reason: _builtins.str
-    """Why it cannot go on, at most 5,000 characters. Null: nothing blocks it."""
+    """Why the role is blocked, at most 5,000 characters. Null unblocks it."""
     agent_origin: _builtins.str
-    """The agent that works on it, at most 64 characters. Null: none does."""
+    """The agent that works on it, at most 64 characters. Null clears it."""
     def __init__(
         self,
         *,
@@ -764,7 +764,7 @@ Global___UpdateTicketResponse: _TypeAlias = UpdateTicketResponse  # noqa: Y015
 
 @_typing.final
 class BulkUpdateTicketsRequest(_message.Message):
-    """What to do with which tickets."""
+    """The bulk change and its tickets."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -783,15 +783,15 @@ class BulkUpdateTicketsRequest(_message.Message):
     action: _builtins.str
     """Required: `move` or `close`."""
     stage: _ticket_pb2.Stage.ValueType
-    """Where to: required for `move`, and for nothing else."""
+    """The new stage: required for `move`, and not allowed for `close`."""
     skip_pending_roles: _builtins.bool
-    """For tickets that close: true skips the roles that have not begun. False when absent."""
+    """For tickets that close: true skips the pending roles. False when absent."""
     resolution_note: _builtins.str
     """For tickets that close: at most 5,000 characters."""
     resolution_type: _builtins.str
     """For tickets that close: as in UpdateTicket; `completed` when absent."""
     work_started_note: _builtins.str
-    """Required to move to `in_progress`: 1–5,000 characters, kept in the events."""
+    """Required to move to `in_progress`: 1–5,000 characters, stored in the events."""
     actor_role: _builtins.str
     """Declared provenance, for the events: at most 64 characters."""
     actor_id: _builtins.str
@@ -851,17 +851,17 @@ Global___BulkUpdateTicketsRequest: _TypeAlias = BulkUpdateTicketsRequest  # noqa
 
 @_typing.final
 class BulkUpdateTicketsResponse(_message.Message):
-    """What was done."""
+    """The result of a bulk change."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     UPDATED_FIELD_NUMBER: _builtins.int
     ERRORS_FIELD_NUMBER: _builtins.int
     updated: _builtins.int
-    """How many tickets are now as asked; those that were already count too."""
+    """How many tickets are now as requested; those that already were count too."""
     @_builtins.property
     def errors(self) -> _containers.RepeatedCompositeFieldContainer[Global___BulkError]:
-        """Those that are not, in the order they were named."""
+        """The errors of the others, in the order of the request."""
 
     def __init__(
         self,
@@ -879,7 +879,7 @@ Global___BulkUpdateTicketsResponse: _TypeAlias = BulkUpdateTicketsResponse  # no
 
 @_typing.final
 class BulkError(_message.Message):
-    """Why one ticket was left as it was."""
+    """Why one ticket was not changed."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -887,9 +887,9 @@ class BulkError(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     CODE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """The ticket as it was named."""
+    """The ticket as the request refers to it."""
     error: _builtins.str
-    """Words for a person."""
+    """A message for people."""
     code: _builtins.str
     """Stable reason: `not_found` or `roles_incomplete`; later versions may have more."""
     def __init__(
@@ -909,7 +909,7 @@ Global___BulkError: _TypeAlias = BulkError  # noqa: Y015
 
 @_typing.final
 class ReportDeploymentRequest(_message.Message):
-    """What became of a commit."""
+    """The outcome of a commit."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -988,7 +988,7 @@ Global___ReportDeploymentResponse: _TypeAlias = ReportDeploymentResponse  # noqa
 
 @_typing.final
 class ListTicketEventsRequest(_message.Message):
-    """Whose history to list."""
+    """Which ticket's history to list."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1001,9 +1001,9 @@ class ListTicketEventsRequest(_message.Message):
     ticket_id: _builtins.str
     """Required: UUID, number or `ticket_ref`."""
     limit: _builtins.int
-    """How many at most, 1–1000; 100 when absent. A page of large items is cut shorter, at about 3 MiB."""
+    """The limit of items, 1–1000; 100 when absent. A page of large items is cut shorter, at about 3 MiB."""
     cursor: _builtins.str
-    """`next_cursor` of the page before; the first page when absent."""
+    """`next_cursor` of the previous page; the first page when absent."""
     def __init__(
         self,
         *,
@@ -1036,7 +1036,7 @@ class ListTicketEventsResponse(_message.Message):
     EVENTS_FIELD_NUMBER: _builtins.int
     NEXT_CURSOR_FIELD_NUMBER: _builtins.int
     next_cursor: _builtins.str
-    """Where the next page begins. Absent on the last one."""
+    """The cursor of the next page. Absent on the last page."""
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[_ticket_pb2.TicketEvent]:
         """Oldest first."""
@@ -1068,7 +1068,7 @@ class WatchTicketsRequest(_message.Message):
     project_id: _builtins.str
     """Required, a UUID."""
     cursor: _builtins.str
-    """`cursor` of the last message of an earlier watch, to go on behind it; what happens from now on when absent."""
+    """`cursor` of the last message of an earlier watch, to resume after it; from now on when absent."""
     def __init__(
         self,
         *,
@@ -1087,17 +1087,17 @@ Global___WatchTicketsRequest: _TypeAlias = WatchTicketsRequest  # noqa: Y015
 
 @_typing.final
 class WatchTicketsResponse(_message.Message):
-    """One event, or a sign of life."""
+    """One event, or a heartbeat."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     EVENT_FIELD_NUMBER: _builtins.int
     CURSOR_FIELD_NUMBER: _builtins.int
     cursor: _builtins.str
-    """Where to resume: behind everything told so far."""
+    """Where to resume: after every event so far."""
     @_builtins.property
     def event(self) -> _ticket_pb2.TicketEvent:
-        """Absent in a sign of life."""
+        """Absent in a heartbeat."""
 
     def __init__(
         self,

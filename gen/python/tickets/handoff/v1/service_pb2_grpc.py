@@ -28,15 +28,15 @@ if _version_not_supported:
 class TicketServiceStub(object):
     """Handoff tickets in the projects that the caller is a member of.
 
-    Credentials: metadata `authorization: Bearer <JWT>` whose `sub` is the user's UUID. Membership decides what the user
-    may do: viewers read; members create, edit what they created, and work (stages and roles); triagers and owners edit
-    and triage everything and report deployments.
+    Credentials: metadata `authorization: Bearer <JWT>` whose `sub` is the user's UUID. The user's role in the project
+    decides their rights: viewers read; members create tickets, edit their own, and work (stages and roles); triagers and
+    owners edit and triage all tickets and report deployments.
 
     A `ticket_id` is the ticket's UUID, its number, or its `ticket_ref`.
 
     Every method can fail with UNAUTHENTICATED, PERMISSION_DENIED (also for a project that does not exist for the
-    caller), RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see `tickets.errors.v1.Error`. Metadata
-    `x-request-id` is taken over when it is sent, and is in the trailing metadata of every answer.
+    caller), RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see `tickets.errors.v1.Error`. The metadata
+    `x-request-id` of a request, or a new one, is in the trailing metadata of every answer.
     """
 
     def __init__(self, channel):
@@ -95,47 +95,47 @@ class TicketServiceStub(object):
 class TicketServiceServicer(object):
     """Handoff tickets in the projects that the caller is a member of.
 
-    Credentials: metadata `authorization: Bearer <JWT>` whose `sub` is the user's UUID. Membership decides what the user
-    may do: viewers read; members create, edit what they created, and work (stages and roles); triagers and owners edit
-    and triage everything and report deployments.
+    Credentials: metadata `authorization: Bearer <JWT>` whose `sub` is the user's UUID. The user's role in the project
+    decides their rights: viewers read; members create tickets, edit their own, and work (stages and roles); triagers and
+    owners edit and triage all tickets and report deployments.
 
     A `ticket_id` is the ticket's UUID, its number, or its `ticket_ref`.
 
     Every method can fail with UNAUTHENTICATED, PERMISSION_DENIED (also for a project that does not exist for the
-    caller), RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see `tickets.errors.v1.Error`. Metadata
-    `x-request-id` is taken over when it is sent, and is in the trailing metadata of every answer.
+    caller), RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see `tickets.errors.v1.Error`. The metadata
+    `x-request-id` of a request, or a new one, is in the trailing metadata of every answer.
     """
 
     def ListTickets(self, request, context):
-        """Lists the tickets of all the caller's projects, newest first, in pages. INVALID_ARGUMENT: a bound is broken, or
-        `cursor` is not from this list.
+        """Lists the tickets of all the caller's projects, newest first, in pages. INVALID_ARGUMENT: a value is out of bounds,
+        or `cursor` is not from this list.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CreateTicket(self, request, context):
-        """Files a ticket in a project. Metadata `idempotency-key` (1–255 printable characters) makes it safe to repeat: for
+        """Creates a ticket in a project. Metadata `idempotency-key` (1–255 printable characters) makes it safe to retry: for
         an hour the same key with the same request gets the first answer again, with trailing metadata
         `idempotent-replayed: true`.
 
-        PERMISSION_DENIED: the caller is no member of the project, or only a viewer. INVALID_ARGUMENT: a bound is broken, or
-        a bot named no roles. ALREADY_EXISTS: the key was used with another request.
+        PERMISSION_DENIED: the caller is not a member of the project, or only a viewer. INVALID_ARGUMENT: a value is out of
+        bounds, or a bot named no roles. ALREADY_EXISTS: the key was used with another request.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListProjectTickets(self, request, context):
-        """Lists the tickets of one project, newest first, in pages. PERMISSION_DENIED: the caller is no member of it.
-        INVALID_ARGUMENT: a bound is broken, or `cursor` is not from this list.
+        """Lists the tickets of one project, newest first, in pages. PERMISSION_DENIED: the caller is not a member of it.
+        INVALID_ARGUMENT: a value is out of bounds, or `cursor` is not from this list.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetTicket(self, request, context):
-        """Reads one ticket. PERMISSION_DENIED: the caller is no member of the project. NOT_FOUND: it has no such ticket.
+        """Reads one ticket. PERMISSION_DENIED: the caller is not a member of the project. NOT_FOUND: it has no such ticket.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -143,56 +143,56 @@ class TicketServiceServicer(object):
 
     def UpdateTicket(self, request, context):
         """Changes a ticket: the members that are set, or those that `update_mask` names. Metadata `idempotency-key` makes it
-        safe to repeat.
+        safe to retry.
 
-        Stage and status go together: `live` is closed, every other stage open. Moving to `in_progress` needs a
-        `work_started_note`. Closing needs every role done or skipped. The last role done or skipped closes the ticket; the
-        first to start moves it out of `backlog` and `up_next` into `in_progress`; a role that goes back reopens it.
+        Stage and status go together: `live` is closed, every other stage open. Moving to `in_progress` requires a
+        `work_started_note`. Closing requires every role done or skipped. The last role done or skipped closes the ticket;
+        the first to start moves it from `backlog` or `up_next` to `in_progress`; a role that goes back reopens it.
 
         PERMISSION_DENIED: the caller may not make one of the changes, and none is made. NOT_FOUND: no such ticket.
-        INVALID_ARGUMENT: a bound is broken, a note is missing, or the ticket has no such role. ABORTED, by reason:
-        `roles_incomplete` (the roles are named), `invalid_transition` (a role cannot go there from where it is), `stale`
-        (`updated_at` is not the ticket's). ALREADY_EXISTS: the key was used with another request.
+        INVALID_ARGUMENT: a value is out of bounds, a note is missing, or the ticket has no such role. ABORTED, by reason:
+        `roles_incomplete` (the message names the roles), `invalid_transition` (the role's status does not allow this one),
+        `stale` (`updated_at` is not the ticket's). ALREADY_EXISTS: the key was used with another request.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def BulkUpdateTickets(self, request, context):
-        """Moves or closes up to a hundred tickets, each on its own: those that cannot be are told and the others are done.
-        Metadata `idempotency-key` makes it safe to repeat. PERMISSION_DENIED: the caller may not work in the project.
-        INVALID_ARGUMENT: a bound is broken. ALREADY_EXISTS: the key was used with another request.
+        """Moves or closes up to a hundred tickets one by one; the answer has an error for each that could not be changed.
+        Metadata `idempotency-key` makes it safe to retry. PERMISSION_DENIED: the caller may not work in the project.
+        INVALID_ARGUMENT: a value is out of bounds. ALREADY_EXISTS: the key was used with another request.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReportDeployment(self, request, context):
-        """Reports what became of a ticket's commit: merged, deployed or failed. The same commit and outcome again change
+        """Reports the outcome of a ticket's commit: merged, deployed or failed. The same commit and outcome again change
         nothing. For triagers, owners, and members of any role whose token has scope `handoff:deploy`.
 
-        PERMISSION_DENIED: the caller is none of these. NOT_FOUND: no such ticket. INVALID_ARGUMENT: a bound is broken.
-        ALREADY_EXISTS: the metadata `idempotency-key` was used with another request.
+        PERMISSION_DENIED: the caller may not report deployments. NOT_FOUND: no such ticket. INVALID_ARGUMENT: a value is
+        out of bounds. ALREADY_EXISTS: the metadata `idempotency-key` was used with another request.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListTicketEvents(self, request, context):
-        """Lists a ticket's history, oldest first, in pages. PERMISSION_DENIED: the caller is no member of the project.
-        NOT_FOUND: no such ticket. INVALID_ARGUMENT: a bound is broken, or `cursor` is not from this list.
+        """Lists a ticket's history, oldest first, in pages. PERMISSION_DENIED: the caller is not a member of the project.
+        NOT_FOUND: no such ticket. INVALID_ARGUMENT: a value is out of bounds, or `cursor` is not from this list.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchTickets(self, request, context):
-        """Tells every change of a project's tickets as it happens, until the caller leaves. The first message comes at once
-        and says where the watch begins; after it, a message without an event says every few seconds that all is well.
-        Every event is told, those of a ticket in order of version. Resumed from a cursor, it goes on right behind it.
+        """Streams every change of a project's tickets as it happens, until the caller cancels. The first message comes at
+        once, with the cursor that the watch begins at; after it, a message without an event is a heartbeat, every few
+        seconds. No event is left out, and those of a ticket come in order of version. A watch resumes after its cursor.
 
-        PERMISSION_DENIED: the caller is not, or not any more, a member of the project. UNAUTHENTICATED: the token has
-        expired. UNAVAILABLE: the server is shutting down, or its database is away: resume elsewhere or later.
+        PERMISSION_DENIED: the caller is not, or no longer, a member of the project. UNAUTHENTICATED: the token has
+        expired. UNAVAILABLE: the server is shutting down, or its database is not available: resume elsewhere or later.
         INVALID_ARGUMENT: `cursor` is not from a watch of this project.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -258,15 +258,15 @@ def add_TicketServiceServicer_to_server(servicer, server):
 class TicketService(object):
     """Handoff tickets in the projects that the caller is a member of.
 
-    Credentials: metadata `authorization: Bearer <JWT>` whose `sub` is the user's UUID. Membership decides what the user
-    may do: viewers read; members create, edit what they created, and work (stages and roles); triagers and owners edit
-    and triage everything and report deployments.
+    Credentials: metadata `authorization: Bearer <JWT>` whose `sub` is the user's UUID. The user's role in the project
+    decides their rights: viewers read; members create tickets, edit their own, and work (stages and roles); triagers and
+    owners edit and triage all tickets and report deployments.
 
     A `ticket_id` is the ticket's UUID, its number, or its `ticket_ref`.
 
     Every method can fail with UNAUTHENTICATED, PERMISSION_DENIED (also for a project that does not exist for the
-    caller), RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see `tickets.errors.v1.Error`. Metadata
-    `x-request-id` is taken over when it is sent, and is in the trailing metadata of every answer.
+    caller), RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see `tickets.errors.v1.Error`. The metadata
+    `x-request-id` of a request, or a new one, is in the trailing metadata of every answer.
     """
 
     @staticmethod

@@ -29,15 +29,15 @@ GRPC_VERSION: str
 class TicketServiceStub:
     """Handoff tickets in the projects that the caller is a member of.
 
-    Credentials: metadata `authorization: Bearer <JWT>` whose `sub` is the user's UUID. Membership decides what the user
-    may do: viewers read; members create, edit what they created, and work (stages and roles); triagers and owners edit
-    and triage everything and report deployments.
+    Credentials: metadata `authorization: Bearer <JWT>` whose `sub` is the user's UUID. The user's role in the project
+    decides their rights: viewers read; members create tickets, edit their own, and work (stages and roles); triagers and
+    owners edit and triage all tickets and report deployments.
 
     A `ticket_id` is the ticket's UUID, its number, or its `ticket_ref`.
 
     Every method can fail with UNAUTHENTICATED, PERMISSION_DENIED (also for a project that does not exist for the
-    caller), RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see `tickets.errors.v1.Error`. Metadata
-    `x-request-id` is taken over when it is sent, and is in the trailing metadata of every answer.
+    caller), RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see `tickets.errors.v1.Error`. The metadata
+    `x-request-id` of a request, or a new one, is in the trailing metadata of every answer.
     """
 
     @_typing.overload
@@ -45,59 +45,59 @@ class TicketServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> TicketServiceAsyncStub: ...
     ListTickets: _grpc.UnaryUnaryMultiCallable[_service_pb2.ListTicketsRequest, _service_pb2.ListTicketsResponse]
-    """Lists the tickets of all the caller's projects, newest first, in pages. INVALID_ARGUMENT: a bound is broken, or
-    `cursor` is not from this list.
+    """Lists the tickets of all the caller's projects, newest first, in pages. INVALID_ARGUMENT: a value is out of bounds,
+    or `cursor` is not from this list.
     """
     CreateTicket: _grpc.UnaryUnaryMultiCallable[_service_pb2.CreateTicketRequest, _service_pb2.CreateTicketResponse]
-    """Files a ticket in a project. Metadata `idempotency-key` (1–255 printable characters) makes it safe to repeat: for
+    """Creates a ticket in a project. Metadata `idempotency-key` (1–255 printable characters) makes it safe to retry: for
     an hour the same key with the same request gets the first answer again, with trailing metadata
     `idempotent-replayed: true`.
 
-    PERMISSION_DENIED: the caller is no member of the project, or only a viewer. INVALID_ARGUMENT: a bound is broken, or
-    a bot named no roles. ALREADY_EXISTS: the key was used with another request.
+    PERMISSION_DENIED: the caller is not a member of the project, or only a viewer. INVALID_ARGUMENT: a value is out of
+    bounds, or a bot named no roles. ALREADY_EXISTS: the key was used with another request.
     """
     ListProjectTickets: _grpc.UnaryUnaryMultiCallable[_service_pb2.ListProjectTicketsRequest, _service_pb2.ListProjectTicketsResponse]
-    """Lists the tickets of one project, newest first, in pages. PERMISSION_DENIED: the caller is no member of it.
-    INVALID_ARGUMENT: a bound is broken, or `cursor` is not from this list.
+    """Lists the tickets of one project, newest first, in pages. PERMISSION_DENIED: the caller is not a member of it.
+    INVALID_ARGUMENT: a value is out of bounds, or `cursor` is not from this list.
     """
     GetTicket: _grpc.UnaryUnaryMultiCallable[_service_pb2.GetTicketRequest, _service_pb2.GetTicketResponse]
-    """Reads one ticket. PERMISSION_DENIED: the caller is no member of the project. NOT_FOUND: it has no such ticket."""
+    """Reads one ticket. PERMISSION_DENIED: the caller is not a member of the project. NOT_FOUND: it has no such ticket."""
     UpdateTicket: _grpc.UnaryUnaryMultiCallable[_service_pb2.UpdateTicketRequest, _service_pb2.UpdateTicketResponse]
     """Changes a ticket: the members that are set, or those that `update_mask` names. Metadata `idempotency-key` makes it
-    safe to repeat.
+    safe to retry.
 
-    Stage and status go together: `live` is closed, every other stage open. Moving to `in_progress` needs a
-    `work_started_note`. Closing needs every role done or skipped. The last role done or skipped closes the ticket; the
-    first to start moves it out of `backlog` and `up_next` into `in_progress`; a role that goes back reopens it.
+    Stage and status go together: `live` is closed, every other stage open. Moving to `in_progress` requires a
+    `work_started_note`. Closing requires every role done or skipped. The last role done or skipped closes the ticket;
+    the first to start moves it from `backlog` or `up_next` to `in_progress`; a role that goes back reopens it.
 
     PERMISSION_DENIED: the caller may not make one of the changes, and none is made. NOT_FOUND: no such ticket.
-    INVALID_ARGUMENT: a bound is broken, a note is missing, or the ticket has no such role. ABORTED, by reason:
-    `roles_incomplete` (the roles are named), `invalid_transition` (a role cannot go there from where it is), `stale`
-    (`updated_at` is not the ticket's). ALREADY_EXISTS: the key was used with another request.
+    INVALID_ARGUMENT: a value is out of bounds, a note is missing, or the ticket has no such role. ABORTED, by reason:
+    `roles_incomplete` (the message names the roles), `invalid_transition` (the role's status does not allow this one),
+    `stale` (`updated_at` is not the ticket's). ALREADY_EXISTS: the key was used with another request.
     """
     BulkUpdateTickets: _grpc.UnaryUnaryMultiCallable[_service_pb2.BulkUpdateTicketsRequest, _service_pb2.BulkUpdateTicketsResponse]
-    """Moves or closes up to a hundred tickets, each on its own: those that cannot be are told and the others are done.
-    Metadata `idempotency-key` makes it safe to repeat. PERMISSION_DENIED: the caller may not work in the project.
-    INVALID_ARGUMENT: a bound is broken. ALREADY_EXISTS: the key was used with another request.
+    """Moves or closes up to a hundred tickets one by one; the answer has an error for each that could not be changed.
+    Metadata `idempotency-key` makes it safe to retry. PERMISSION_DENIED: the caller may not work in the project.
+    INVALID_ARGUMENT: a value is out of bounds. ALREADY_EXISTS: the key was used with another request.
     """
     ReportDeployment: _grpc.UnaryUnaryMultiCallable[_service_pb2.ReportDeploymentRequest, _service_pb2.ReportDeploymentResponse]
-    """Reports what became of a ticket's commit: merged, deployed or failed. The same commit and outcome again change
+    """Reports the outcome of a ticket's commit: merged, deployed or failed. The same commit and outcome again change
     nothing. For triagers, owners, and members of any role whose token has scope `handoff:deploy`.
 
-    PERMISSION_DENIED: the caller is none of these. NOT_FOUND: no such ticket. INVALID_ARGUMENT: a bound is broken.
-    ALREADY_EXISTS: the metadata `idempotency-key` was used with another request.
+    PERMISSION_DENIED: the caller may not report deployments. NOT_FOUND: no such ticket. INVALID_ARGUMENT: a value is
+    out of bounds. ALREADY_EXISTS: the metadata `idempotency-key` was used with another request.
     """
     ListTicketEvents: _grpc.UnaryUnaryMultiCallable[_service_pb2.ListTicketEventsRequest, _service_pb2.ListTicketEventsResponse]
-    """Lists a ticket's history, oldest first, in pages. PERMISSION_DENIED: the caller is no member of the project.
-    NOT_FOUND: no such ticket. INVALID_ARGUMENT: a bound is broken, or `cursor` is not from this list.
+    """Lists a ticket's history, oldest first, in pages. PERMISSION_DENIED: the caller is not a member of the project.
+    NOT_FOUND: no such ticket. INVALID_ARGUMENT: a value is out of bounds, or `cursor` is not from this list.
     """
     WatchTickets: _grpc.UnaryStreamMultiCallable[_service_pb2.WatchTicketsRequest, _service_pb2.WatchTicketsResponse]
-    """Tells every change of a project's tickets as it happens, until the caller leaves. The first message comes at once
-    and says where the watch begins; after it, a message without an event says every few seconds that all is well.
-    Every event is told, those of a ticket in order of version. Resumed from a cursor, it goes on right behind it.
+    """Streams every change of a project's tickets as it happens, until the caller cancels. The first message comes at
+    once, with the cursor that the watch begins at; after it, a message without an event is a heartbeat, every few
+    seconds. No event is left out, and those of a ticket come in order of version. A watch resumes after its cursor.
 
-    PERMISSION_DENIED: the caller is not, or not any more, a member of the project. UNAUTHENTICATED: the token has
-    expired. UNAVAILABLE: the server is shutting down, or its database is away: resume elsewhere or later.
+    PERMISSION_DENIED: the caller is not, or no longer, a member of the project. UNAUTHENTICATED: the token has
+    expired. UNAVAILABLE: the server is shutting down, or its database is not available: resume elsewhere or later.
     INVALID_ARGUMENT: `cursor` is not from a watch of this project.
     """
 
@@ -105,87 +105,87 @@ class TicketServiceStub:
 class TicketServiceAsyncStub(TicketServiceStub):
     """Handoff tickets in the projects that the caller is a member of.
 
-    Credentials: metadata `authorization: Bearer <JWT>` whose `sub` is the user's UUID. Membership decides what the user
-    may do: viewers read; members create, edit what they created, and work (stages and roles); triagers and owners edit
-    and triage everything and report deployments.
+    Credentials: metadata `authorization: Bearer <JWT>` whose `sub` is the user's UUID. The user's role in the project
+    decides their rights: viewers read; members create tickets, edit their own, and work (stages and roles); triagers and
+    owners edit and triage all tickets and report deployments.
 
     A `ticket_id` is the ticket's UUID, its number, or its `ticket_ref`.
 
     Every method can fail with UNAUTHENTICATED, PERMISSION_DENIED (also for a project that does not exist for the
-    caller), RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see `tickets.errors.v1.Error`. Metadata
-    `x-request-id` is taken over when it is sent, and is in the trailing metadata of every answer.
+    caller), RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see `tickets.errors.v1.Error`. The metadata
+    `x-request-id` of a request, or a new one, is in the trailing metadata of every answer.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListTickets: _aio.UnaryUnaryMultiCallable[_service_pb2.ListTicketsRequest, _service_pb2.ListTicketsResponse]  # type: ignore[assignment]
-    """Lists the tickets of all the caller's projects, newest first, in pages. INVALID_ARGUMENT: a bound is broken, or
-    `cursor` is not from this list.
+    """Lists the tickets of all the caller's projects, newest first, in pages. INVALID_ARGUMENT: a value is out of bounds,
+    or `cursor` is not from this list.
     """
     CreateTicket: _aio.UnaryUnaryMultiCallable[_service_pb2.CreateTicketRequest, _service_pb2.CreateTicketResponse]  # type: ignore[assignment]
-    """Files a ticket in a project. Metadata `idempotency-key` (1–255 printable characters) makes it safe to repeat: for
+    """Creates a ticket in a project. Metadata `idempotency-key` (1–255 printable characters) makes it safe to retry: for
     an hour the same key with the same request gets the first answer again, with trailing metadata
     `idempotent-replayed: true`.
 
-    PERMISSION_DENIED: the caller is no member of the project, or only a viewer. INVALID_ARGUMENT: a bound is broken, or
-    a bot named no roles. ALREADY_EXISTS: the key was used with another request.
+    PERMISSION_DENIED: the caller is not a member of the project, or only a viewer. INVALID_ARGUMENT: a value is out of
+    bounds, or a bot named no roles. ALREADY_EXISTS: the key was used with another request.
     """
     ListProjectTickets: _aio.UnaryUnaryMultiCallable[_service_pb2.ListProjectTicketsRequest, _service_pb2.ListProjectTicketsResponse]  # type: ignore[assignment]
-    """Lists the tickets of one project, newest first, in pages. PERMISSION_DENIED: the caller is no member of it.
-    INVALID_ARGUMENT: a bound is broken, or `cursor` is not from this list.
+    """Lists the tickets of one project, newest first, in pages. PERMISSION_DENIED: the caller is not a member of it.
+    INVALID_ARGUMENT: a value is out of bounds, or `cursor` is not from this list.
     """
     GetTicket: _aio.UnaryUnaryMultiCallable[_service_pb2.GetTicketRequest, _service_pb2.GetTicketResponse]  # type: ignore[assignment]
-    """Reads one ticket. PERMISSION_DENIED: the caller is no member of the project. NOT_FOUND: it has no such ticket."""
+    """Reads one ticket. PERMISSION_DENIED: the caller is not a member of the project. NOT_FOUND: it has no such ticket."""
     UpdateTicket: _aio.UnaryUnaryMultiCallable[_service_pb2.UpdateTicketRequest, _service_pb2.UpdateTicketResponse]  # type: ignore[assignment]
     """Changes a ticket: the members that are set, or those that `update_mask` names. Metadata `idempotency-key` makes it
-    safe to repeat.
+    safe to retry.
 
-    Stage and status go together: `live` is closed, every other stage open. Moving to `in_progress` needs a
-    `work_started_note`. Closing needs every role done or skipped. The last role done or skipped closes the ticket; the
-    first to start moves it out of `backlog` and `up_next` into `in_progress`; a role that goes back reopens it.
+    Stage and status go together: `live` is closed, every other stage open. Moving to `in_progress` requires a
+    `work_started_note`. Closing requires every role done or skipped. The last role done or skipped closes the ticket;
+    the first to start moves it from `backlog` or `up_next` to `in_progress`; a role that goes back reopens it.
 
     PERMISSION_DENIED: the caller may not make one of the changes, and none is made. NOT_FOUND: no such ticket.
-    INVALID_ARGUMENT: a bound is broken, a note is missing, or the ticket has no such role. ABORTED, by reason:
-    `roles_incomplete` (the roles are named), `invalid_transition` (a role cannot go there from where it is), `stale`
-    (`updated_at` is not the ticket's). ALREADY_EXISTS: the key was used with another request.
+    INVALID_ARGUMENT: a value is out of bounds, a note is missing, or the ticket has no such role. ABORTED, by reason:
+    `roles_incomplete` (the message names the roles), `invalid_transition` (the role's status does not allow this one),
+    `stale` (`updated_at` is not the ticket's). ALREADY_EXISTS: the key was used with another request.
     """
     BulkUpdateTickets: _aio.UnaryUnaryMultiCallable[_service_pb2.BulkUpdateTicketsRequest, _service_pb2.BulkUpdateTicketsResponse]  # type: ignore[assignment]
-    """Moves or closes up to a hundred tickets, each on its own: those that cannot be are told and the others are done.
-    Metadata `idempotency-key` makes it safe to repeat. PERMISSION_DENIED: the caller may not work in the project.
-    INVALID_ARGUMENT: a bound is broken. ALREADY_EXISTS: the key was used with another request.
+    """Moves or closes up to a hundred tickets one by one; the answer has an error for each that could not be changed.
+    Metadata `idempotency-key` makes it safe to retry. PERMISSION_DENIED: the caller may not work in the project.
+    INVALID_ARGUMENT: a value is out of bounds. ALREADY_EXISTS: the key was used with another request.
     """
     ReportDeployment: _aio.UnaryUnaryMultiCallable[_service_pb2.ReportDeploymentRequest, _service_pb2.ReportDeploymentResponse]  # type: ignore[assignment]
-    """Reports what became of a ticket's commit: merged, deployed or failed. The same commit and outcome again change
+    """Reports the outcome of a ticket's commit: merged, deployed or failed. The same commit and outcome again change
     nothing. For triagers, owners, and members of any role whose token has scope `handoff:deploy`.
 
-    PERMISSION_DENIED: the caller is none of these. NOT_FOUND: no such ticket. INVALID_ARGUMENT: a bound is broken.
-    ALREADY_EXISTS: the metadata `idempotency-key` was used with another request.
+    PERMISSION_DENIED: the caller may not report deployments. NOT_FOUND: no such ticket. INVALID_ARGUMENT: a value is
+    out of bounds. ALREADY_EXISTS: the metadata `idempotency-key` was used with another request.
     """
     ListTicketEvents: _aio.UnaryUnaryMultiCallable[_service_pb2.ListTicketEventsRequest, _service_pb2.ListTicketEventsResponse]  # type: ignore[assignment]
-    """Lists a ticket's history, oldest first, in pages. PERMISSION_DENIED: the caller is no member of the project.
-    NOT_FOUND: no such ticket. INVALID_ARGUMENT: a bound is broken, or `cursor` is not from this list.
+    """Lists a ticket's history, oldest first, in pages. PERMISSION_DENIED: the caller is not a member of the project.
+    NOT_FOUND: no such ticket. INVALID_ARGUMENT: a value is out of bounds, or `cursor` is not from this list.
     """
     WatchTickets: _aio.UnaryStreamMultiCallable[_service_pb2.WatchTicketsRequest, _service_pb2.WatchTicketsResponse]  # type: ignore[assignment]
-    """Tells every change of a project's tickets as it happens, until the caller leaves. The first message comes at once
-    and says where the watch begins; after it, a message without an event says every few seconds that all is well.
-    Every event is told, those of a ticket in order of version. Resumed from a cursor, it goes on right behind it.
+    """Streams every change of a project's tickets as it happens, until the caller cancels. The first message comes at
+    once, with the cursor that the watch begins at; after it, a message without an event is a heartbeat, every few
+    seconds. No event is left out, and those of a ticket come in order of version. A watch resumes after its cursor.
 
-    PERMISSION_DENIED: the caller is not, or not any more, a member of the project. UNAUTHENTICATED: the token has
-    expired. UNAVAILABLE: the server is shutting down, or its database is away: resume elsewhere or later.
+    PERMISSION_DENIED: the caller is not, or no longer, a member of the project. UNAUTHENTICATED: the token has
+    expired. UNAVAILABLE: the server is shutting down, or its database is not available: resume elsewhere or later.
     INVALID_ARGUMENT: `cursor` is not from a watch of this project.
     """
 
 class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
     """Handoff tickets in the projects that the caller is a member of.
 
-    Credentials: metadata `authorization: Bearer <JWT>` whose `sub` is the user's UUID. Membership decides what the user
-    may do: viewers read; members create, edit what they created, and work (stages and roles); triagers and owners edit
-    and triage everything and report deployments.
+    Credentials: metadata `authorization: Bearer <JWT>` whose `sub` is the user's UUID. The user's role in the project
+    decides their rights: viewers read; members create tickets, edit their own, and work (stages and roles); triagers and
+    owners edit and triage all tickets and report deployments.
 
     A `ticket_id` is the ticket's UUID, its number, or its `ticket_ref`.
 
     Every method can fail with UNAUTHENTICATED, PERMISSION_DENIED (also for a project that does not exist for the
-    caller), RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see `tickets.errors.v1.Error`. Metadata
-    `x-request-id` is taken over when it is sent, and is in the trailing metadata of every answer.
+    caller), RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see `tickets.errors.v1.Error`. The metadata
+    `x-request-id` of a request, or a new one, is in the trailing metadata of every answer.
     """
 
     @_abc_1.abstractmethod
@@ -194,8 +194,8 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _service_pb2.ListTicketsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_service_pb2.ListTicketsResponse, _abc.Awaitable[_service_pb2.ListTicketsResponse]]:
-        """Lists the tickets of all the caller's projects, newest first, in pages. INVALID_ARGUMENT: a bound is broken, or
-        `cursor` is not from this list.
+        """Lists the tickets of all the caller's projects, newest first, in pages. INVALID_ARGUMENT: a value is out of bounds,
+        or `cursor` is not from this list.
         """
 
     @_abc_1.abstractmethod
@@ -204,12 +204,12 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _service_pb2.CreateTicketRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_service_pb2.CreateTicketResponse, _abc.Awaitable[_service_pb2.CreateTicketResponse]]:
-        """Files a ticket in a project. Metadata `idempotency-key` (1–255 printable characters) makes it safe to repeat: for
+        """Creates a ticket in a project. Metadata `idempotency-key` (1–255 printable characters) makes it safe to retry: for
         an hour the same key with the same request gets the first answer again, with trailing metadata
         `idempotent-replayed: true`.
 
-        PERMISSION_DENIED: the caller is no member of the project, or only a viewer. INVALID_ARGUMENT: a bound is broken, or
-        a bot named no roles. ALREADY_EXISTS: the key was used with another request.
+        PERMISSION_DENIED: the caller is not a member of the project, or only a viewer. INVALID_ARGUMENT: a value is out of
+        bounds, or a bot named no roles. ALREADY_EXISTS: the key was used with another request.
         """
 
     @_abc_1.abstractmethod
@@ -218,8 +218,8 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _service_pb2.ListProjectTicketsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_service_pb2.ListProjectTicketsResponse, _abc.Awaitable[_service_pb2.ListProjectTicketsResponse]]:
-        """Lists the tickets of one project, newest first, in pages. PERMISSION_DENIED: the caller is no member of it.
-        INVALID_ARGUMENT: a bound is broken, or `cursor` is not from this list.
+        """Lists the tickets of one project, newest first, in pages. PERMISSION_DENIED: the caller is not a member of it.
+        INVALID_ARGUMENT: a value is out of bounds, or `cursor` is not from this list.
         """
 
     @_abc_1.abstractmethod
@@ -228,7 +228,7 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _service_pb2.GetTicketRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_service_pb2.GetTicketResponse, _abc.Awaitable[_service_pb2.GetTicketResponse]]:
-        """Reads one ticket. PERMISSION_DENIED: the caller is no member of the project. NOT_FOUND: it has no such ticket."""
+        """Reads one ticket. PERMISSION_DENIED: the caller is not a member of the project. NOT_FOUND: it has no such ticket."""
 
     @_abc_1.abstractmethod
     def UpdateTicket(
@@ -237,16 +237,16 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_service_pb2.UpdateTicketResponse, _abc.Awaitable[_service_pb2.UpdateTicketResponse]]:
         """Changes a ticket: the members that are set, or those that `update_mask` names. Metadata `idempotency-key` makes it
-        safe to repeat.
+        safe to retry.
 
-        Stage and status go together: `live` is closed, every other stage open. Moving to `in_progress` needs a
-        `work_started_note`. Closing needs every role done or skipped. The last role done or skipped closes the ticket; the
-        first to start moves it out of `backlog` and `up_next` into `in_progress`; a role that goes back reopens it.
+        Stage and status go together: `live` is closed, every other stage open. Moving to `in_progress` requires a
+        `work_started_note`. Closing requires every role done or skipped. The last role done or skipped closes the ticket;
+        the first to start moves it from `backlog` or `up_next` to `in_progress`; a role that goes back reopens it.
 
         PERMISSION_DENIED: the caller may not make one of the changes, and none is made. NOT_FOUND: no such ticket.
-        INVALID_ARGUMENT: a bound is broken, a note is missing, or the ticket has no such role. ABORTED, by reason:
-        `roles_incomplete` (the roles are named), `invalid_transition` (a role cannot go there from where it is), `stale`
-        (`updated_at` is not the ticket's). ALREADY_EXISTS: the key was used with another request.
+        INVALID_ARGUMENT: a value is out of bounds, a note is missing, or the ticket has no such role. ABORTED, by reason:
+        `roles_incomplete` (the message names the roles), `invalid_transition` (the role's status does not allow this one),
+        `stale` (`updated_at` is not the ticket's). ALREADY_EXISTS: the key was used with another request.
         """
 
     @_abc_1.abstractmethod
@@ -255,9 +255,9 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _service_pb2.BulkUpdateTicketsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_service_pb2.BulkUpdateTicketsResponse, _abc.Awaitable[_service_pb2.BulkUpdateTicketsResponse]]:
-        """Moves or closes up to a hundred tickets, each on its own: those that cannot be are told and the others are done.
-        Metadata `idempotency-key` makes it safe to repeat. PERMISSION_DENIED: the caller may not work in the project.
-        INVALID_ARGUMENT: a bound is broken. ALREADY_EXISTS: the key was used with another request.
+        """Moves or closes up to a hundred tickets one by one; the answer has an error for each that could not be changed.
+        Metadata `idempotency-key` makes it safe to retry. PERMISSION_DENIED: the caller may not work in the project.
+        INVALID_ARGUMENT: a value is out of bounds. ALREADY_EXISTS: the key was used with another request.
         """
 
     @_abc_1.abstractmethod
@@ -266,11 +266,11 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _service_pb2.ReportDeploymentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_service_pb2.ReportDeploymentResponse, _abc.Awaitable[_service_pb2.ReportDeploymentResponse]]:
-        """Reports what became of a ticket's commit: merged, deployed or failed. The same commit and outcome again change
+        """Reports the outcome of a ticket's commit: merged, deployed or failed. The same commit and outcome again change
         nothing. For triagers, owners, and members of any role whose token has scope `handoff:deploy`.
 
-        PERMISSION_DENIED: the caller is none of these. NOT_FOUND: no such ticket. INVALID_ARGUMENT: a bound is broken.
-        ALREADY_EXISTS: the metadata `idempotency-key` was used with another request.
+        PERMISSION_DENIED: the caller may not report deployments. NOT_FOUND: no such ticket. INVALID_ARGUMENT: a value is
+        out of bounds. ALREADY_EXISTS: the metadata `idempotency-key` was used with another request.
         """
 
     @_abc_1.abstractmethod
@@ -279,8 +279,8 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _service_pb2.ListTicketEventsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_service_pb2.ListTicketEventsResponse, _abc.Awaitable[_service_pb2.ListTicketEventsResponse]]:
-        """Lists a ticket's history, oldest first, in pages. PERMISSION_DENIED: the caller is no member of the project.
-        NOT_FOUND: no such ticket. INVALID_ARGUMENT: a bound is broken, or `cursor` is not from this list.
+        """Lists a ticket's history, oldest first, in pages. PERMISSION_DENIED: the caller is not a member of the project.
+        NOT_FOUND: no such ticket. INVALID_ARGUMENT: a value is out of bounds, or `cursor` is not from this list.
         """
 
     @_abc_1.abstractmethod
@@ -289,12 +289,12 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _service_pb2.WatchTicketsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_service_pb2.WatchTicketsResponse], _abc.AsyncIterator[_service_pb2.WatchTicketsResponse]]:
-        """Tells every change of a project's tickets as it happens, until the caller leaves. The first message comes at once
-        and says where the watch begins; after it, a message without an event says every few seconds that all is well.
-        Every event is told, those of a ticket in order of version. Resumed from a cursor, it goes on right behind it.
+        """Streams every change of a project's tickets as it happens, until the caller cancels. The first message comes at
+        once, with the cursor that the watch begins at; after it, a message without an event is a heartbeat, every few
+        seconds. No event is left out, and those of a ticket come in order of version. A watch resumes after its cursor.
 
-        PERMISSION_DENIED: the caller is not, or not any more, a member of the project. UNAUTHENTICATED: the token has
-        expired. UNAVAILABLE: the server is shutting down, or its database is away: resume elsewhere or later.
+        PERMISSION_DENIED: the caller is not, or no longer, a member of the project. UNAUTHENTICATED: the token has
+        expired. UNAVAILABLE: the server is shutting down, or its database is not available: resume elsewhere or later.
         INVALID_ARGUMENT: `cursor` is not from a watch of this project.
         """
 

@@ -27,7 +27,7 @@ class _RequestType:
 class _RequestTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RequestType.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     REQUEST_TYPE_UNSPECIFIED: _RequestType.ValueType  # 0
-    """Not said."""
+    """Not specified."""
     REQUEST_TYPE_BUG: _RequestType.ValueType  # 1
     """Something is broken."""
     REQUEST_TYPE_FEATURE_REQUEST: _RequestType.ValueType  # 2
@@ -38,10 +38,10 @@ class _RequestTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RequestTy
     """Someone has to decide."""
 
 class RequestType(_RequestType, metaclass=_RequestTypeEnumTypeWrapper):
-    """What kind of work is asked for."""
+    """The kind of work."""
 
 REQUEST_TYPE_UNSPECIFIED: RequestType.ValueType  # 0
-"""Not said."""
+"""Not specified."""
 REQUEST_TYPE_BUG: RequestType.ValueType  # 1
 """Something is broken."""
 REQUEST_TYPE_FEATURE_REQUEST: RequestType.ValueType  # 2
@@ -59,17 +59,17 @@ class _Status:
 class _StatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Status.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     STATUS_UNSPECIFIED: _Status.ValueType  # 0
-    """Not said."""
+    """Not specified."""
     STATUS_OPEN: _Status.ValueType  # 1
     """In any stage but live."""
     STATUS_CLOSED: _Status.ValueType  # 2
     """In stage live."""
 
 class Status(_Status, metaclass=_StatusEnumTypeWrapper):
-    """Whether work is left."""
+    """Whether a ticket is open."""
 
 STATUS_UNSPECIFIED: Status.ValueType  # 0
-"""Not said."""
+"""Not specified."""
 STATUS_OPEN: Status.ValueType  # 1
 """In any stage but live."""
 STATUS_CLOSED: Status.ValueType  # 2
@@ -83,7 +83,7 @@ class _Stage:
 class _StageEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Stage.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     STAGE_UNSPECIFIED: _Stage.ValueType  # 0
-    """Not said."""
+    """Not specified."""
     STAGE_BACKLOG: _Stage.ValueType  # 1
     """New."""
     STAGE_UP_NEXT: _Stage.ValueType  # 2
@@ -96,10 +96,10 @@ class _StageEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Stage.ValueType
     """Done."""
 
 class Stage(_Stage, metaclass=_StageEnumTypeWrapper):
-    """A column of the board."""
+    """The stage of a ticket."""
 
 STAGE_UNSPECIFIED: Stage.ValueType  # 0
-"""Not said."""
+"""Not specified."""
 STAGE_BACKLOG: Stage.ValueType  # 1
 """New."""
 STAGE_UP_NEXT: Stage.ValueType  # 2
@@ -119,25 +119,25 @@ class _Priority:
 class _PriorityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Priority.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     PRIORITY_UNSPECIFIED: _Priority.ValueType  # 0
-    """Not said: medium."""
+    """Not specified: medium."""
     PRIORITY_LOW: _Priority.ValueType  # 1
     """Can wait."""
     PRIORITY_MEDIUM: _Priority.ValueType  # 2
-    """The usual."""
+    """Normal."""
     PRIORITY_HIGH: _Priority.ValueType  # 3
-    """Soon."""
+    """Urgent."""
 
 class Priority(_Priority, metaclass=_PriorityEnumTypeWrapper):
-    """How much a ticket matters."""
+    """The priority of a ticket."""
 
 PRIORITY_UNSPECIFIED: Priority.ValueType  # 0
-"""Not said: medium."""
+"""Not specified: medium."""
 PRIORITY_LOW: Priority.ValueType  # 1
 """Can wait."""
 PRIORITY_MEDIUM: Priority.ValueType  # 2
-"""The usual."""
+"""Normal."""
 PRIORITY_HIGH: Priority.ValueType  # 3
-"""Soon."""
+"""Urgent."""
 Global___Priority: _TypeAlias = Priority  # noqa: Y015
 
 class _RoleName:
@@ -147,7 +147,7 @@ class _RoleName:
 class _RoleNameEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RoleName.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     ROLE_NAME_UNSPECIFIED: _RoleName.ValueType  # 0
-    """Not said."""
+    """Not specified."""
     ROLE_NAME_FRONTEND: _RoleName.ValueType  # 1
     """Frontend."""
     ROLE_NAME_BACKEND: _RoleName.ValueType  # 2
@@ -161,13 +161,13 @@ class _RoleNameEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RoleName.Val
     ROLE_NAME_TEST: _RoleName.ValueType  # 6
     """Tests."""
     ROLE_NAME_OTHER: _RoleName.ValueType  # 7
-    """Anyone else."""
+    """Any other."""
 
 class RoleName(_RoleName, metaclass=_RoleNameEnumTypeWrapper):
     """A part of the team."""
 
 ROLE_NAME_UNSPECIFIED: RoleName.ValueType  # 0
-"""Not said."""
+"""Not specified."""
 ROLE_NAME_FRONTEND: RoleName.ValueType  # 1
 """Frontend."""
 ROLE_NAME_BACKEND: RoleName.ValueType  # 2
@@ -181,7 +181,7 @@ ROLE_NAME_QA: RoleName.ValueType  # 5
 ROLE_NAME_TEST: RoleName.ValueType  # 6
 """Tests."""
 ROLE_NAME_OTHER: RoleName.ValueType  # 7
-"""Anyone else."""
+"""Any other."""
 Global___RoleName: _TypeAlias = RoleName  # noqa: Y015
 
 class _RoleStatus:
@@ -191,34 +191,34 @@ class _RoleStatus:
 class _RoleStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RoleStatus.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     ROLE_STATUS_UNSPECIFIED: _RoleStatus.ValueType  # 0
-    """Not said."""
+    """Not specified."""
     ROLE_STATUS_PENDING: _RoleStatus.ValueType  # 1
-    """Not begun."""
+    """Not started."""
     ROLE_STATUS_IN_PROGRESS: _RoleStatus.ValueType  # 2
     """Being worked on."""
     ROLE_STATUS_DONE: _RoleStatus.ValueType  # 3
     """Done."""
     ROLE_STATUS_SKIPPED: _RoleStatus.ValueType  # 4
-    """Not needed after all."""
+    """Not needed."""
 
 class RoleStatus(_RoleStatus, metaclass=_RoleStatusEnumTypeWrapper):
-    """How far a role is."""
+    """The status of a role's work."""
 
 ROLE_STATUS_UNSPECIFIED: RoleStatus.ValueType  # 0
-"""Not said."""
+"""Not specified."""
 ROLE_STATUS_PENDING: RoleStatus.ValueType  # 1
-"""Not begun."""
+"""Not started."""
 ROLE_STATUS_IN_PROGRESS: RoleStatus.ValueType  # 2
 """Being worked on."""
 ROLE_STATUS_DONE: RoleStatus.ValueType  # 3
 """Done."""
 ROLE_STATUS_SKIPPED: RoleStatus.ValueType  # 4
-"""Not needed after all."""
+"""Not needed."""
 Global___RoleStatus: _TypeAlias = RoleStatus  # noqa: Y015
 
 @_typing.final
 class Ticket(_message.Message):
-    """Work that one part of a team asks of another: a bug to fix, a feature to build, a question to answer."""
+    """A request of one part of a team to another: a bug to fix, a feature to build, a question to answer."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -259,13 +259,13 @@ class Ticket(_message.Message):
     id: _builtins.str
     """UUID, given by the service."""
     project_id: _builtins.str
-    """The project it belongs to, a UUID."""
+    """The ticket's project, a UUID."""
     billing_account_id: _builtins.str
     """The account that pays for the project, a UUID."""
     milestone_id: _builtins.str
-    """A milestone of another system, a UUID. Absent when the ticket is in none."""
+    """A milestone of another system, a UUID. Absent without one."""
     source: _builtins.str
-    """Where it was filed, such as `portal` or `mcp`."""
+    """Where it comes from, such as `portal` or `mcp`."""
     number: _builtins.int
     """Counts up per project from 1, without gaps."""
     title: _builtins.str
@@ -273,32 +273,32 @@ class Ticket(_message.Message):
     description: _builtins.str
     """1–20,000 characters. Absent in a slim list."""
     request_type: Global___RequestType.ValueType
-    """What kind of work is asked for."""
+    """The kind of work."""
     status: Global___Status.ValueType
     """Closed when the stage is live, open otherwise."""
     stage: Global___Stage.ValueType
-    """Its column on the board."""
+    """Its stage."""
     priority: Global___Priority.ValueType
-    """How much it matters."""
+    """Its priority."""
     blocking: _builtins.bool
-    """True when the one who asks cannot go on without it."""
+    """True when the author is blocked without it."""
     merge_sha: _builtins.str
-    """The commit that merged the work. Absent until one was reported."""
+    """The commit with the work. Absent until it is reported."""
     resolution_type: _builtins.str
     """How it ended: `completed`, `already_done`, `duplicate`, `wont_fix`, `no_longer_relevant` or `cancelled`. Absent
     while open.
     """
     reported_by_user_id: _builtins.str
-    """The authenticated user who created it, a UUID. Absent when it was no user."""
+    """The authenticated user who created it, a UUID. Absent when there was none."""
     suggested_resolution: _builtins.str
-    """What the reporter would do, at most 5,000 characters. Absent when nothing was suggested."""
+    """The author's suggestion, at most 5,000 characters. Absent without one."""
     implementation_notes: _builtins.str
     """Guidance for the assignee, at most 5,000 characters. Absent when there is none."""
     resolution_note: _builtins.str
-    """What was done in the end. Absent while open or when nothing was noted."""
+    """A note on the resolution. Absent while open or without one."""
     evidence_json: _builtins.str
-    """The reporter's evidence: the text of a JSON object, at most 256 KiB, as it came. Text, because a Struct would turn
-    every number into a double. Absent when none was given.
+    """The author's evidence: the text of a JSON object, at most 256 KiB, stored as it came. Text, because a Struct would
+    turn every number into a double. Absent without any.
     """
     summary: _builtins.str
     """The first line of the description, at most 140 characters, whole words. In lists only."""
@@ -315,14 +315,14 @@ class Ticket(_message.Message):
     github_issue_number: _builtins.int
     """The GitHub issue that mirrors it. Absent when there is none."""
     github_issue_url: _builtins.str
-    """Where that issue is. Absent when there is none, or when the project has no GitHub repository."""
+    """The URL of that issue. Absent when there is none, or when the project has no GitHub repository."""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
         """When it was created."""
 
     @_builtins.property
     def updated_at(self) -> _timestamp_pb2.Timestamp:
-        """When it last changed. Absent until the first change."""
+        """The last change. Absent until the first one."""
 
     @_builtins.property
     def deployed_at(self) -> _timestamp_pb2.Timestamp:
@@ -330,7 +330,7 @@ class Ticket(_message.Message):
 
     @_builtins.property
     def deploy_failed_at(self) -> _timestamp_pb2.Timestamp:
-        """When a deployment of it failed. Absent unless the last one did."""
+        """When the last deployment failed. Absent when it did not."""
 
     @_builtins.property
     def resolved_at(self) -> _timestamp_pb2.Timestamp:
@@ -338,7 +338,7 @@ class Ticket(_message.Message):
 
     @_builtins.property
     def roles(self) -> _containers.RepeatedCompositeFieldContainer[Global___Role]:
-        """The roles that have to act, in the order they were named."""
+        """The roles that have to act, in the order of the request."""
 
     def __init__(
         self,
@@ -465,19 +465,19 @@ class Role(_message.Message):
     handoff_request_id: _builtins.str
     """The ticket's id."""
     role: Global___RoleName.ValueType
-    """Who has to act."""
+    """The part of the team."""
     status: Global___RoleStatus.ValueType
-    """How far they are."""
+    """The status of the role's work."""
     assignee_user_id: _builtins.str
-    """Who took it, a UUID. Absent when nobody did."""
+    """The assignee, a UUID. Absent without one."""
     assignee_note: _builtins.str
-    """What the assignee says of it. Absent when nothing."""
+    """A note of the assignee. Absent without one."""
     blocking_reason: _builtins.str
-    """Why it cannot go on. Absent when nothing blocks it."""
+    """Why the role is blocked. Absent when it is not."""
     work_started_note: _builtins.str
-    """What was said when work started. Absent until then."""
+    """The note with which work started. Absent until then."""
     agent_origin: _builtins.str
-    """The agent that worked on it. Absent when none did."""
+    """The agent that works on it. Absent without one."""
     @_builtins.property
     def started_at(self) -> _timestamp_pb2.Timestamp:
         """When work started. Absent until then."""
@@ -488,7 +488,7 @@ class Role(_message.Message):
 
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
-        """When the role was put on the ticket."""
+        """When the role was added to the ticket."""
 
     @_builtins.property
     def updated_at(self) -> _timestamp_pb2.Timestamp:
@@ -540,7 +540,7 @@ Global___Role: _TypeAlias = Role  # noqa: Y015
 
 @_typing.final
 class TicketEvent(_message.Message):
-    """One change of a ticket, as it was written: every write leaves one."""
+    """One change of a ticket: every write appends one event."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -565,22 +565,22 @@ class TicketEvent(_message.Message):
     """`ticket.created`, `ticket.updated`, `ticket.closed` or `ticket.reopened`; later versions may have more."""
     changes_json: _builtins.str
     """The text of a JSON object: for each changed member `{"from": …, "to": …}`. A role's member is named
-    `roles.backend.status`; `roles` alone is the set. Notes that a ticket does not keep (`work_started_note`) are here
-    too. `{}` for a creation, whose values are the ticket's own.
+    `roles.backend.status`; `roles` alone is the set. Notes that a ticket does not store (`work_started_note`) are here
+    too. `{}` for a creation.
     """
     actor: _builtins.str
-    """Who was authenticated, a user's UUID."""
+    """The authenticated user, a UUID."""
     actor_role: _builtins.str
-    """What they declared themselves to be, such as `mcp_bot`. Absent when they did not."""
+    """The declared role, such as `mcp_bot`. Absent without one."""
     actor_id: _builtins.str
-    """Whom they declared themselves to be. Absent when they did not."""
+    """The declared id. Absent without one."""
     agent_origin: _builtins.str
-    """The agent that started work on a role with this change. Absent when none did."""
+    """The agent that started work on a role with this change. Absent without one."""
     request_id: _builtins.str
     """The request that made the change."""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
-        """When it was written."""
+        """When the event was written."""
 
     def __init__(
         self,

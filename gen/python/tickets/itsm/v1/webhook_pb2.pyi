@@ -21,7 +21,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Webhook(_message.Message):
-    """An address that is told of what happens to the account's tickets.
+    """An address that receives the events of the account's tickets.
 
     Each event is a POST of `{"id": "evt_…", "type", "timestamp", "data": Ticket}`, where `data` is the ticket as of that
     event, signed as the Standard Webhooks specification says: headers `webhook-id`, `webhook-timestamp` and
@@ -45,18 +45,18 @@ class Webhook(_message.Message):
     url: _builtins.str
     """Where messages are posted."""
     is_active: _builtins.bool
-    """Whether it is told of anything."""
+    """Whether messages are sent to it."""
     disabled_reason: _builtins.str
-    """Why the service switched it off: it answered 410, or took nothing for three days; absent otherwise."""
+    """Why the service disabled it: the receiver answered 410, or accepted no message for three days; absent otherwise."""
     secret: _builtins.str
-    """`whsec_` and the base64 of the key; only in the answers that make it."""
+    """`whsec_` and the base64 of the key; only in the answers of CreateWebhook and RotateWebhookSecret."""
     @_builtins.property
     def events(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The events that it is told of."""
+        """The events that it subscribes to."""
 
     @_builtins.property
     def failing_since(self) -> _timestamp_pb2.Timestamp:
-        """Since when every attempt has failed; absent when the last one did not."""
+        """Since when every attempt has failed; absent unless the last one failed."""
 
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
@@ -64,7 +64,7 @@ class Webhook(_message.Message):
 
     @_builtins.property
     def updated_at(self) -> _timestamp_pb2.Timestamp:
-        """When it was last changed, or switched off."""
+        """When it was last changed or disabled."""
 
     def __init__(
         self,
@@ -113,7 +113,7 @@ class WebhookDelivery(_message.Message):
     id: _builtins.str
     """`dlv_` and a ULID."""
     event_id: _builtins.str
-    """The message: the same for every attempt, and for every webhook that is told of the event."""
+    """The message: the same for every attempt, and for every webhook that receives the event."""
     type: _builtins.str
     """What happened, such as `ticket.created`."""
     ticket_id: _builtins.str

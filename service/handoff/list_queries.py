@@ -1,0 +1,117 @@
+"""The statement of the lists of tickets: filters, search and pages."""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    ColumnElement,
+    Integer,
+    Text,
+    Uuid,
+    and_,
+    any_,
+    bindparam,
+    cast,
+    exists,
+    func,
+    literal_column,
+    or_,
+    select,
+    true,
+    tuple_,
+)
+from sqlalchemy.dialects.postgresql import TSQUERY
+
+from service.directory import MEMBER, project_members, projects
+from service.handoff import tables
+from service.handoff.queries import (
+    IS_CALLER,
+    IS_PROJECT,
+    MEMBERS_PROJECTS,
+    PROJECT_COLUMNS,
+    fits,
+    measured,
+    roles_of,
+)
+from service.storage.statement import Statement
+
+tickets = tables.tickets
+roles = tables.roles
+
+
+def _given(name: str) -> ColumnElement[Any]:
+    return bindparam(name, type_=tickets.c[name].type)
+
+
+def _has_role(condition: ColumnElement[bool]) -> ColumnElement[bool]:
+    return exists().where(roles.c.project_id == tickets.c.project_id, roles.c.ticket_id == tickets.c.id, condition)
+
+
+_terms = func.to_tsquery(tables.SEARCH, bindparam("terms", type_=Text), type_=TSQUERY)
+_in_project = cast(
+    literal_column("'''' || ' '") + cast(bindparam("project_id", type_=Uuid), Text) + literal_column("''''"), TSQUERY
+)
+# A search without a single term finds nothing.
+_has_terms = and_(func.numnode(_terms) > 0, tables.INDEX_TERMS.op("@@")(_terms.op("&&")(_in_project)))
+
+# The filters of lists by name; `ship` and `milestone` have one for each meaning.
+FILTERS: Mapping[str, ColumnElement[bool]] = {
+    "status": tickets.c.status == _given("status"),
+    "stage": tickets.c.stage == any_(bindparam("stage", type_=ARRAY(Text))),
+    "priority": tickets.c.priority == _given("priority"),
+    "request_type": tickets.c.request_type == _given("request_type"),
+    "role": _has_role(roles.c.role == bindparam("role", type_=Text)),
+    "assignee": _has_role(roles.c.assignee_user_id == bindparam("assignee", type_=Uuid)),
+    "updated_since": bindparam("updated_since", type_=tickets.c.created_at.type) <= tables.CHANGED_AT,
+    "merged": and_(
+        tickets.c.merge_sha.is_not(None), tickets.c.deployed_at.is_(None), tickets.c.deploy_failed_at.is_(None)
+    ),
+    "deployed": and_(tickets.c.deployed_at.is_not(None), tickets.c.deploy_failed_at.is_(None)),
+    "deploy_failed": tickets.c.deploy_failed_at.is_not(None),
+    "milestone": tickets.c.milestone_id == bindparam("milestone", type_=Uuid),
+    "no_milestone": tickets.c.milestone_id.is_(None),
+    "terms": _has_terms,
+    "terms_or_number": or_(tickets.c.number == bindparam("number", type_=BigInteger), _has_terms),
+}
+
+
+@lru_cache(maxsize=256)
+def list_tickets(filters: frozenset[str], *, after: bool, of_project: bool) -> Statement:
+    """A page of the caller's tickets, newest first; `after` a position (`created_at`, `id`) or from the top.
+
+    Each project gives its own newest rows from an index, so that a page costs the same at any depth. `of_project`: of
+    one project, with one row without a ticket when the page is empty, and no row when the caller is not a member.
+    """
+    newest_first = (tickets.c.created_at.desc(), tickets.c.id.desc())
+    limit = bindparam("limit", type_=Integer)
+    conditions = [FILTERS[name] for name in sorted(filters - {"project_id"})]
+    # Keys alone: of many projects most rows are dropped again.
+    wanted = select(tickets.c.id, tickets.c.created_at).where(
+        tickets.c.project_id == project_members.c.project_id, *conditions
+    )
+    if after:
+        position = tuple_(
+            bindparam("after_created_at", type_=tickets.c.created_at.type), bindparam("after_id", type_=Uuid)
+        )
+        wanted = wanted.where(tuple_(tickets.c.created_at, tickets.c.id) < position)
+    newest = wanted.order_by(*newest_first).limit(limit).lateral("newest")
+    keys = (
+        select(newest.c.id, newest.c.created_at, projects.c.id.label("of_project"), *PROJECT_COLUMNS)
+        .select_from(MEMBERS_PROJECTS.join(newest, true(), isouter=of_project))
+        .where(IS_CALLER, *([IS_PROJECT] if of_project or "project_id" in filters else []))
+        .order_by(newest.c.created_at.desc(), newest.c.id.desc())
+        .limit(limit)
+        .subquery("keys")
+    )
+    extras = [keys.c[extra.name] for extra in PROJECT_COLUMNS]
+    is_same = and_(tickets.c.project_id == keys.c.of_project, tickets.c.id == keys.c.id)
+    evidence = func.coalesce(func.octet_length(cast(tickets.c.evidence, Text)), 0)
+    size = func.octet_length(tickets.c.description) + evidence
+    whole = select(tickets, *extras).select_from(keys.outerjoin(tickets, is_same))
+    page = measured(whole, size, newest_first).subquery("page")
+    rows = select(page, roles_of(page).label("roles")).where(fits(page))
+    # With filters the plan depends on their values.
+    return Statement(rows.order_by(page.c.created_at.desc(), page.c.id.desc()), prepared=not filters, scope=MEMBER)

@@ -1,0 +1,95 @@
+"""Whose rows a statement may touch: what tables and statements declare of it.
+
+A table declares how its rows are separated (`scoped_by`, `shared`), and a statement which parameters hold the caller's
+own values (`Scope`), or why it is for everyone. `scope_check.py` compares the two.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import FromClause
+from sqlalchemy.sql.selectable import AliasedReturnsRows
+
+# An operation makes it of its own caller (idempotency.py), so it is the caller's in every scope.
+_KEY_SCOPE = "idempotency_scope"
+
+
+class UnscopedError(Exception):
+    """A statement can touch rows that are not its caller's. Raised when it is built."""
+
+
+class Scope:
+    """The parameters that hold the caller's own values, each named as the kind of column that it binds."""
+
+    reason: str | None = None
+
+    def __init__(self, *parameters: str) -> None:
+        self.parameters = frozenset({*parameters, _KEY_SCOPE})
+
+
+class EVERYONE(Scope):
+    """The scope of what touches everybody's rows, as operators and background work do, with the reason why it may."""
+
+    def __init__(self, reason: str) -> None:
+        if not reason.strip():
+            raise ValueError("A statement for everyone says why")
+        super().__init__()
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Separation:
+    """How a table's rows are separated; all are columns with their kinds (`scoped_by`)."""
+
+    scope: Mapping[str, str]
+    narrower: Mapping[str, str]
+    or_by: Mapping[str, str]
+    gives: Mapping[str, str]
+    # Why there is nothing to separate.
+    shared: str | None = None
+
+    def needed(self, scope: Scope) -> dict[str, str]:
+        """What must be bound, all of it, for a row to be the caller's."""
+        return {**self.scope, **{name: kind for name, kind in self.narrower.items() if kind in scope.parameters}}
+
+    def kinds(self, scope: Scope) -> dict[str, str]:
+        """What is bound in a row that is the caller's."""
+        return {**self.needed(scope), **self.or_by, **self.gives}
+
+
+def scoped_by(
+    *columns: str,
+    narrower: Iterable[str] = (),
+    or_by: Mapping[str, str] | None = None,
+    gives: Mapping[str, str] | None = None,
+    **renamed: str,
+) -> dict[str, Any]:
+    """The `info` of a table each row of which belongs to the one caller whose values are in all these columns.
+
+    The kind of a column is its name, or what `renamed` says. `narrower` columns count where the statement's scope has
+    them too. `or_by` are columns, with their kinds, each of which suffices: ids that are unique. `gives` are columns,
+    with their kinds, that are the caller's when the row is.
+    """
+    scope = {**{name: name for name in columns}, **renamed}
+    return {"scope": Separation(scope, {name: name for name in narrower}, or_by or {}, gives or {})}
+
+
+def shared(reason: str) -> dict[str, Any]:
+    """The `info` of a table that has nothing of any one caller, with the reason why."""
+    return {"scope": Separation({}, {}, {}, {}, shared=reason)}
+
+
+def separation(table: FromClause) -> Separation:
+    """What a table declares. Raises UnscopedError when it declares nothing."""
+    declared = getattr(table, "info", {}).get("scope")
+    if not isinstance(declared, Separation):
+        raise UnscopedError(f"{table} does not declare how its rows are separated")
+    return declared
+
+
+def source_of(item: Any) -> Any:
+    """The table, statement or function behind aliases."""
+    while isinstance(item, AliasedReturnsRows):
+        item = item.element
+    return item
