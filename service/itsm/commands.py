@@ -21,8 +21,9 @@ from service.fields import (
     without_nul,
 )
 from service.jsontext import JsonText
-from service.providers.port import Priority, Status
 
+Status = Literal["open", "pending", "resolved", "closed"]
+Priority = Literal["low", "medium", "high", "urgent"]
 EventType = Literal["ticket.created", "ticket.updated", "ticket.closed", "ticket.reopened"]
 
 Subject = Annotated[str, StringConstraints(min_length=1, max_length=255), without_nul]
@@ -35,7 +36,7 @@ MAX_WEBHOOKS = 20
 
 MemberName = Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME_LENGTH), without_nul]
 
-# Without user and fragment; of which networks a host may be is up to outbound.py.
+# Without user and fragment; which networks a host may be in is up to outbound.py.
 _WEB_ADDRESS = re.compile(r"https?://([A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(:(\d{1,5}))?([/?][!-\[\]-~]*)?")
 
 
@@ -47,7 +48,7 @@ def _web_address(text: str) -> str:
 
 
 WebAddress = Annotated[str, StringConstraints(max_length=2048), AfterValidator(_web_address)]
-# Which events there are, the use case says: one that there is not is no malformed body.
+# Free text: an unknown event has an error of its own, which the use case raises.
 EventNames = Annotated[list[str], Field(min_length=1, max_length=16), distinct]
 
 
@@ -58,7 +59,7 @@ class TicketPath(Section):
 
 
 class TicketChanges(Section):
-    """The body of a PATCH: what is not set stays."""
+    """The body of a PATCH: members that are not set stay."""
 
     subject: Subject = ""
     description: Description = ""
@@ -87,7 +88,7 @@ class TicketFilter(Section):
 
 
 class Page(Section):
-    """The part of a history that is wanted."""
+    """The query of a history: one page."""
 
     limit: Annotated[Number, Field(ge=1, le=100)] = 20
     cursor: str | None = None
@@ -170,7 +171,7 @@ class ListWebhooks(Command):
 
 
 class WebhookNamed(Command):
-    """What is asked of one webhook: DELETE, POST …/rotate-secret, GET …/deliveries."""
+    """DELETE of one webhook, POST …/rotate-secret, GET …/deliveries."""
 
     path: WebhookPath
 

@@ -1,4 +1,4 @@
-"""What the operations of the ITSM API are run with."""
+"""The dependencies of the ITSM API's operations."""
 
 from dataclasses import dataclass
 
@@ -9,9 +9,9 @@ from service.watch import WatchDependencies
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ItsmDependencies(WatchDependencies):
-    """What every dialect has whose tickets are watched, and what asks others."""
+    """Those of a dialect with watches, and those that reach other services."""
 
     # To the accounts' providers.
     deliveries: Deliveries
-    # Says which addresses webhooks may have, and connects to them.
+    # Checks the addresses of webhooks, and connects to them.
     outbound: Outbound

@@ -17,22 +17,22 @@ from service.itsm.commands import (
 from service.itsm.delivery.queue import MIRRORED
 from service.itsm.dependencies import ItsmDependencies
 from service.numbering import uuid7
-from service.operation import Call, View, operation, own_transactions
+from service.operation import Call, operation, own_transactions
 from service.storage.database import Connection
 from service.storage.statement import Row
 
-# A key that was revoked ends its watches within five seconds, as it ends everything else.
-_KEY_SECONDS = 3.0
+# How often a watch checks its key: a revoked one ends it within five seconds, as it ends everything else.
+_KEY_CHECK_SECONDS = 3.0
 
 
 @own_transactions(CreateTicket)
-async def create_ticket(dependencies: ItsmDependencies, call: Call, command: CreateTicket) -> View:
-    """Create a ticket, at the account's provider first if it has one, once for each idempotency key."""
+async def create_ticket(dependencies: ItsmDependencies, call: Call, command: CreateTicket) -> views.Ticket:
+    """Create a ticket, at the account's provider first if it is linked to one, once for each idempotency key."""
     mode = "live" if call.caller.live else "test"
     key_scope = f"itsm:{call.caller.account_id}:{mode}"
     scope = _scope(call)
-    words = {"metadata_terms": metadata.index_terms(**scope, metadata=command.body.metadata)}
-    ticket = {**scope, "id": uuid7(), **words, **events.actor_of(call), **vars(command.body)}
+    terms = {"metadata_terms": metadata.index_terms(**scope, metadata=command.body.metadata)}
+    ticket = {**scope, "id": uuid7(), **terms, **events.actor_of(call), **vars(command.body)}
     if call.caller.is_linked:
         return views.ticket(await dependencies.deliveries.create(call, key_scope, ticket))
     return views.ticket(
@@ -41,13 +41,13 @@ async def create_ticket(dependencies: ItsmDependencies, call: Call, command: Cre
 
 
 @operation(GetTicket, one_statement=True)
-async def get_ticket(connection: Connection, call: Call, command: GetTicket) -> View:
+async def get_ticket(connection: Connection, call: Call, command: GetTicket) -> views.Ticket:
     """Read one ticket."""
     return views.ticket(_found(await connection.one(queries.GET, _scope(call) | vars(command.path))))
 
 
 @operation(ListTickets, one_statement=True)
-async def list_tickets(connection: Connection, call: Call, command: ListTickets) -> View:
+async def list_tickets(connection: Connection, call: Call, command: ListTickets) -> views.TicketPage:
     """A page of the account's tickets, newest first, and how many match."""
     scope = _scope(call)
     given = {name: value for name, value in command.query if value is not None}
@@ -64,7 +64,7 @@ async def list_tickets(connection: Connection, call: Call, command: ListTickets)
 
 
 @own_transactions(UpdateTicket)
-async def update_ticket(dependencies: ItsmDependencies, call: Call, command: UpdateTicket) -> View:
+async def update_ticket(dependencies: ItsmDependencies, call: Call, command: UpdateTicket) -> views.Ticket:
     """Change some members of a ticket, here and then at the account's provider; any status may follow any other."""
     changed = {name: getattr(command.body, name) for name in command.body.model_fields_set}
     values = {f"new_{name}": value for name, value in changed.items()}
@@ -80,13 +80,13 @@ async def update_ticket(dependencies: ItsmDependencies, call: Call, command: Upd
 
 
 def _delivery(changed: Mapping[str, Any]) -> dict[str, Any]:
-    """What the provider is to be told of a change; nothing when it knows none of the members."""
+    """The parameters of the delivery of a change; none when the provider has none of the members."""
     mirrored = {name: value for name, value in changed.items() if name in MIRRORED}
     return {"delivery_id": uuid7(), "members": jsontext.text(mirrored)} if mirrored else {}
 
 
 @operation(ListTicketEvents, one_statement=True)
-async def list_ticket_events(connection: Connection, call: Call, command: ListTicketEvents) -> View:
+async def list_ticket_events(connection: Connection, call: Call, command: ListTicketEvents) -> views.TicketEventPage:
     """A page of a ticket's history, oldest first."""
     query, named = command.query, _scope(call) | vars(command.path)
     binding = jsontext.dump(["itsm events", named]).decode()
@@ -94,33 +94,33 @@ async def list_ticket_events(connection: Connection, call: Call, command: ListTi
     rows = await connection.all(queries.LIST_EVENTS, {**named, "after_version": after, "rows": query.limit + 1})
     if not rows:
         raise _no_ticket()
-    there = [row for row in rows if row["id"] is not None]
-    page, next_cursor = paging.cut(there, query.limit, binding, "version")
+    found = [row for row in rows if row["id"] is not None]
+    page, next_cursor = paging.cut(found, query.limit, binding, "version")
     return {"events": [views.event(row) for row in page], "next_cursor": next_cursor}
 
 
 @watch.watch(WatchTickets)
-async def watch_tickets(feed: watch.EventFeed, call: Call, command: WatchTickets) -> AsyncIterator[View]:
-    """Every change of the account's tickets as it happens, while the key is good."""
+async def watch_tickets(feed: watch.EventFeed, call: Call, command: WatchTickets) -> AsyncIterator[views.WatchMessage]:
+    """Every change of the account's tickets as it happens, while the key is valid."""
     scope = _scope(call)
     binding = jsontext.dump(["itsm watch", scope]).decode()
-    mine = {**scope, "key_id": call.caller.subject}
+    named = {**scope, "key_id": call.caller.subject}
 
     async def read(position: watch.Position, rows: int) -> tuple[Sequence[Row], int]:
-        found = await feed.database.all(queries.EVENTS_AFTER, {**mine, **position.parameters(), "rows": rows})
+        found = await feed.database.all(queries.EVENTS_AFTER, {**named, **position.parameters(), "rows": rows})
         if not found:
             raise TicketError("invalid_token", "Invalid API key")
         return [row for row in found if row["id"] is not None], int(found[0]["horizon"])
 
     position = watch.resumed(command.query.cursor, binding)
-    following = watch.follow(feed, scope["account_id"], call, read, position, look_seconds=_KEY_SECONDS)
+    following = watch.follow(feed, scope["account_id"], call, read, position, look_seconds=_KEY_CHECK_SECONDS)
     async for row, reached in following:
         event = None if row is None else views.event(row)
         yield {"event": event, "cursor": paging.encode(binding, *reached)}
 
 
 async def merge_totals(connection: Connection) -> None:
-    """Merge what was appended to the totals of all accounts; run in the background, so that lists stay cheap."""
+    """Merge the appended changes into the totals of all accounts; run in the background, so that lists stay cheap."""
     await connection.all(queries.MERGE_TOTALS, {})
 
 

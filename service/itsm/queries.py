@@ -1,4 +1,4 @@
-"""The SQL statements of ITSM tickets, each within one account and mode but for the merging of totals."""
+"""The SQL statements of ITSM tickets, each within one account and mode, but for the merge of totals."""
 
 from functools import lru_cache
 from typing import Any
@@ -43,7 +43,7 @@ from service.storage.statement import Statement, bound, mine, some_rows
 
 tickets = tables.tickets
 deliveries, links = providers.deliveries, providers.links
-# What is found by them needs no words.
+# Index terms are only searched by, never read.
 SHOWN = tuple(column for column in tickets.c if column.name != "metadata_terms")
 
 
@@ -61,7 +61,7 @@ def _create() -> idempotency.Creation:
 
 
 def creation(ticket: CTE) -> idempotency.Creation:
-    """The statements that create what `ticket` returns, with its event and its place in the totals."""
+    """The statements that create what `ticket` returns, with its event and its change of the totals."""
     one_more = _change_totals(_total_change(ticket, ticket.c.status, +1))
     return idempotency.creation(ticket, events.append(tables.events, ticket, "ticket.created"), one_more, scope=ACCOUNT)
 
@@ -80,12 +80,12 @@ CREATE = _create()
 
 @lru_cache(maxsize=128)  # one statement for each set of members
 def update_ticket(changed: frozenset[str], *, mirrored: bool = False) -> Statement:
-    """The statement that changes these members of a ticket and appends the event that tells what changed.
+    """The statement that changes these members of a ticket and appends the event with the changes.
 
-    `mirrored`: a delivery too, where the account's provider has the ticket or will have it; `is_mirrored` says so.
+    `mirrored` queues a delivery too, if the account's provider has the ticket or will have it: see `is_mirrored`.
     """
     columns = changed | {"metadata_terms"} if "metadata" in changed else changed
-    # The lock makes the row seen here the row that is changed, so that the event tells the truth.
+    # The lock makes the row read here the row that is changed, so that the event is true.
     before = select(*SHOWN).where(*ONE).with_for_update().cte("before")
     after = (
         update(tickets)
@@ -98,13 +98,13 @@ def update_ticket(changed: frozenset[str], *, mirrored: bool = False) -> Stateme
         .returning(*SHOWN)
         .cte("after")
     )
-    told = select(
+    changed_row = select(
         after,
         before.c.status.label("old_status"),
         events.kind_of_change(before, after).label("kind"),
         events.changes(before, after, sorted(changed)).label("changes"),
     )
-    written = told.select_from(after.join(before, after.c.id == before.c.id)).cte("written")
+    written = changed_row.select_from(after.join(before, after.c.id == before.c.id)).cte("written")
     others = [events.append(tables.events, written, written.c.kind, written.c.changes, of_change(written))]
     if "status" in changed:
         moved = written.c.old_status != written.c.status
@@ -124,18 +124,18 @@ def update_ticket(changed: frozenset[str], *, mirrored: bool = False) -> Stateme
 
 
 def of_change(written: CTE) -> dict[str, ColumnElement[Any]]:
-    """What an event says beside: which members changed, and when the ticket was."""
+    """The own columns of an event: which members changed, and the ticket's `updated_at`."""
     names = select(func.json_object_keys(written.c.changes)).correlate(written).scalar_subquery()
     return {"members": func.array(names, type_=ARRAY(Text)), "updated_at": written.c.updated_at}
 
 
 def _mirror(after: CTE) -> CTE:
-    """A delivery of the change, where the account's provider has the ticket or will have it."""
+    """A delivery of the change, if the account's provider has the ticket or will have it."""
     is_linked = exists().where(links.c.account_id == after.c.account_id)
-    is_on_its_way = exists().where(
+    is_queued = exists().where(
         deliveries.c.ticket_id == after.c.id, deliveries.c.kind == "create", deliveries.c.state == "queued"
     )
-    names = ["id", "account_id", "ticket_id", "version", "kind", "members", "is_kept", "actor", "request_id"]
+    names = ["id", "account_id", "ticket_id", "version", "kind", "members", "has_ticket", "actor", "request_id"]
     row = select(
         bindparam("delivery_id", type_=Uuid),
         after.c.account_id,
@@ -146,8 +146,8 @@ def _mirror(after: CTE) -> CTE:
         true(),
         bindparam("actor", type_=Text),
         bindparam("request_id", type_=Text),
-        # On its way without a link: it may be linked again before anybody comes to the creation.
-    ).where(or_(is_on_its_way, and_(is_linked, after.c.external_ticket_id.is_not(None))))
+        # Queued without a link: the account may be linked again before the creation is attempted.
+    ).where(or_(is_queued, and_(is_linked, after.c.external_ticket_id.is_not(None))))
     return insert(deliveries).from_select(names, row).returning(deliveries.c.id).cte("delivery")
 
 
@@ -177,7 +177,7 @@ def list_tickets(filters: frozenset[str]) -> Statement:
         .select_from(counted.outerjoin(page, true()))
         .order_by(page.c.created_at.desc(), page.c.id.desc()),
         scope=ACCOUNT,
-        # Some words are common and some are rare: the plan depends on them.
+        # Some terms are common and some are rare: the plan depends on them.
         prepared="metadata_terms" not in filters,
     )
 
@@ -219,7 +219,7 @@ LIST_EVENTS = _list_events()
 
 _new_events = events.after_position(_history, and_(*mine(_history))).subquery("new_events")
 # Events after a position, each with the `horizon`; one row without an event when there is none,
-# none when the key is good no more.
+# none when the key is no longer valid.
 EVENTS_AFTER = Statement(
     select(_new_events, cast(cast(events.HORIZON, Text), Numeric).label("horizon"))
     .select_from(api_keys.outerjoin(_new_events, true()))
@@ -236,7 +236,7 @@ def _merge_totals() -> Statement:
     take different changes, and lock totals in the same order.
     """
     changes, totals = tables.total_changes, tables.totals
-    gone = delete(changes).where(some_rows(changes, _MERGED_AT_ONCE)).returning(changes).cte("gone")
+    gone = delete(changes).where(some_rows(changes, _MAX_MERGED_ROWS)).returning(changes).cte("gone")
     scope = (gone.c.account_id, gone.c.live, gone.c.status)
     merged = select(*scope, func.sum(gone.c.change)).group_by(*scope).order_by(*scope)
     into = upsert(totals).from_select(["account_id", "live", "status", "total"], merged)
@@ -248,5 +248,5 @@ def _merge_totals() -> Statement:
     )
 
 
-_MERGED_AT_ONCE = 10_000
+_MAX_MERGED_ROWS = 10_000
 MERGE_TOTALS = _merge_totals()

@@ -1,4 +1,4 @@
-"""Where ITSM tickets are kept."""
+"""The tables of ITSM tickets, their events and totals, and of webhooks."""
 
 from sqlalchemy import (
     ARRAY,
@@ -20,8 +20,7 @@ from sqlalchemy import (
 
 from service.directory import METADATA, created_at, one_of
 from service.events import event_table, last_transaction
-from service.itsm.commands import EventType
-from service.providers.port import Priority, Status
+from service.itsm.commands import EventType, Priority, Status
 from service.storage.scope import scoped_by
 from service.webhooks.tables import webhook_tables
 
@@ -41,7 +40,7 @@ tickets = Table(
     Column("external_provider", Text),
     Column("external_ticket_id", Text),
     Column("external_ticket_url", Text),
-    # json and not jsonb: kept as it came.
+    # json and not jsonb: stored as sent.
     Column("metadata", JSON, nullable=False),
     # For the list's filter (metadata.py); null when there are none.
     Column("metadata_terms", ARRAY(Uuid)),
@@ -60,10 +59,10 @@ _newest_first = (tickets.c.created_at.desc(), tickets.c.id.desc())
 Index("itsm_tickets_newest_idx", tickets.c.account_id, tickets.c.live, *_newest_first)
 Index("itsm_tickets_status_newest_idx", tickets.c.account_id, tickets.c.live, tickets.c.status, *_newest_first)
 
-# Without metadata it costs nothing, and one word 213 bytes of WAL and a few µs, beside 704 and 55 of the row and its
-# other indexes. (As rows of a table: 312 bytes. Worked out by a function of the index: 173, but 30 µs. Of jsonb: 165,
-# but not everything that is JSON is jsonb, and it knows no accounts.) What is new waits in a list, or it would be 992
-# bytes; in a short one, because each look reads it from end to end.
+# Without metadata it costs nothing; one term costs 213 bytes of WAL and a few µs, beside 704 and 55 of the row and its
+# other indexes. (As rows of a table: 312 bytes. Computed by a function of the index: 173, but 30 µs. Of jsonb: 165, but
+# not every JSON text is valid jsonb, and such an index is not per account.) New entries wait in the pending list, or it
+# would be 992 bytes; the list is short, because each search reads it from end to end.
 Index(
     "itsm_tickets_metadata_idx",
     tickets.c.metadata_terms,
@@ -72,8 +71,8 @@ Index(
     postgresql_where=tickets.c.metadata_terms.is_not(None),
 )
 
-# How many tickets there are by status, so that a list need not count them: the totals as of the last merge, and what
-# was added since. Each write appends its own rows, so no row is hot; a background task merges them.
+# The number of tickets by status, so that a list need not count them: the totals as of the last merge, and the changes
+# since. Each write appends its own rows, so no row is hot; a background task merges them.
 totals = Table(
     "itsm_totals",
     METADATA,
@@ -103,8 +102,8 @@ events = event_table(
     Column("account_id", Uuid, nullable=False),
     Column("live", Boolean, nullable=False),
     ticket_id=Column("ticket_id", Uuid, nullable=False),
-    # The members that `changes` names, so that one that did change is found without reading them all, and the ticket's
-    # `updated_at` as of this version. Null for a creation, and where a process wrote it that knew nothing of these.
+    # The members that `changes` names, so that the events of one member are found without reading them all, and the
+    # ticket's `updated_at` as of this version. Null for a creation, and for events that are older than these columns.
     own=(Column("members", ARRAY(Text)), Column("updated_at", DateTime(timezone=True))),
 )
 

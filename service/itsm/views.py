@@ -1,46 +1,87 @@
-"""Row → documented JSON of an ITSM ticket and its events (contracts/itsm.md, Ticket): every member always there."""
+"""Row → documented JSON of an ITSM ticket and its events (contracts/itsm.md, Ticket): no member is ever absent."""
 
 from datetime import datetime
 from typing import NotRequired, TypedDict, cast
 from uuid import UUID
 
-from service.itsm.commands import EventType
-from service.operation import View
+from service.itsm.commands import EventType, Priority, Status
+from service.jsontext import JsonText
 from service.storage.statement import Row
 
-_MEMBERS = (
-    "id",
-    "subject",
-    "description",
-    "status",
-    "priority",
-    "requester_email",
-    "external_provider",
-    "external_ticket_id",
-    "external_ticket_url",
-    "metadata",
-    "created_at",
-    "updated_at",
-)
-_EVENT_MEMBERS = ("account_id", "ticket_id", "version", "type", "changes", "actor", "request_id", "created_at")
+
+class Ticket(TypedDict):
+    """A ticket."""
+
+    id: UUID
+    subject: str
+    description: str
+    status: Status
+    priority: Priority | None
+    requester_email: str | None
+    external_provider: str | None
+    external_ticket_id: str | None
+    external_ticket_url: str | None
+    metadata: JsonText
+    created_at: datetime
+    updated_at: datetime
 
 
-def ticket(row: Row) -> View:
-    """The ticket."""
-    return {name: row[name] for name in _MEMBERS}
+class TicketPage(TypedDict):
+    """One page of the tickets that match a filter, and how many there are."""
+
+    tickets: list[Ticket]
+    total: int
+    limit: int
+    offset: int
 
 
-def event(row: Row) -> View:
+class TicketEvent(TypedDict):
     """One change of a ticket."""
-    return {name: row[name] for name in _EVENT_MEMBERS}
+
+    account_id: UUID
+    ticket_id: UUID
+    version: int
+    type: EventType
+    changes: JsonText
+    actor: str
+    request_id: str
+    created_at: datetime
 
 
-def ticket_as_of(row: Row, event: Row) -> View:
+class TicketEventPage(TypedDict):
+    """One page of a ticket's history."""
+
+    events: list[TicketEvent]
+    next_cursor: str | None
+
+
+class WatchMessage(TypedDict):
+    """One event of a watch, or a heartbeat."""
+
+    event: TicketEvent | None
+    cursor: str
+
+
+_TICKET_MEMBERS = tuple(Ticket.__annotations__)
+_EVENT_MEMBERS = tuple(TicketEvent.__annotations__)
+
+
+def ticket(row: Row) -> Ticket:
+    """The ticket."""
+    return cast(Ticket, {name: row[name] for name in _TICKET_MEMBERS})
+
+
+def event(row: Row) -> TicketEvent:
+    """One change of a ticket."""
+    return cast(TicketEvent, {name: row[name] for name in _EVENT_MEMBERS})
+
+
+def ticket_as_of(row: Row, event: Row) -> Ticket:
     """The ticket of a row whose members are those as of an event.
 
-    Events of creations do not say when the ticket was changed, nor do old ones.
+    Events of creations do not have the ticket's `updated_at`, nor do old ones.
     """
-    view = dict(ticket(row))
+    view = ticket(row)
     if event["version"] < row["version"]:
         view["updated_at"] = row["created_at"] if event["version"] == 1 else event["updated_at"] or event["occurred_at"]
     return view

@@ -20,7 +20,7 @@ _VENDORS: Mapping[ProviderName, Callable[[httpx.AsyncClient, Link], Provider]] =
     "servicenow": ServiceNow,
     "jira": Jira,
 }
-# What may stand in the options of a link; anything else is a mistake.
+# The options that a link may have; any other is a mistake.
 OPTIONS: Mapping[ProviderName, type[LinkOptions]] = {
     "freshservice": FreshserviceOptions,
     "zendesk": ZendeskOptions,
@@ -29,6 +29,6 @@ OPTIONS: Mapping[ProviderName, type[LinkOptions]] = {
 }
 
 
-def provider(client: httpx.AsyncClient, link: Link) -> Provider:
-    """The provider that a link leads to."""
+def adapter(client: httpx.AsyncClient, link: Link) -> Provider:
+    """The adapter of a link."""
     return _VENDORS[link.provider](client, link)

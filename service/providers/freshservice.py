@@ -1,14 +1,14 @@
 """Freshservice: https://api.freshservice.com/ (API v2, "Tickets").
 
 Statuses and priorities are numbers there. A ticket always has a requester and a priority: a null requester is the
-link's `default_email`, a null priority is low, as in a ticket that people make there. A description is HTML, so ours is
-escaped. Nothing there is idempotent and no member is for others' keys: a key travels as a tag, and is found by it.
+link's `default_email`, a null priority is low, as in a ticket that people create there. A description is HTML, so ours
+is escaped. Nothing there is idempotent and no member is for foreign keys: our key is a tag, and is found by it.
 """
 
 import hashlib
 import html
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import httpx
 
@@ -23,9 +23,9 @@ _FROM_PORTAL = 2
 
 
 class Options(LinkOptions):
-    """What a link says beside its address (https://acme.freshservice.com) and its credential (an agent's API key)."""
+    """What a link has beside its address (https://acme.freshservice.com) and its credential (an agent's API key)."""
 
-    # The requester of tickets that come without one.
+    # The requester of tickets without one.
     default_email: Email
 
 
@@ -44,27 +44,27 @@ class Freshservice:
         }
 
     async def create(self, ticket: NewExternalTicket) -> ExternalTicket:
-        """Make the ticket."""
+        """Create the ticket."""
         body = translated(ticket._asdict(), self._members) | {"source": _FROM_PORTAL, "tags": [_tag(ticket.key)]}
         answer = await self._http.send("POST", _TICKETS, body=body)
         check(answer, _message)
-        return self._external(member(answer.body, "ticket", dict, done=None), done=None)
+        return self._external(member(answer.body, "ticket", dict, in_doubt=True), in_doubt=True)
 
     async def find(self, key: str) -> ExternalTicket | None:
-        """The ticket that was made for a key, if any."""
+        """The ticket that was created under a key, if any."""
         tag = _tag(key)
         searched = await self._http.send("GET", f"{_TICKETS}/filter", params={"query": f"\"tag:'{tag}'\""})
         check(searched, _message)
         for ticket in found(searched.body, "tickets"):
-            # What a search finds comes without its tags.
-            external = self._external(ticket, done=False)
+            # A search shows tickets without their tags.
+            external = self._external(ticket, in_doubt=False)
             if await self._is_tagged(external.id, tag):
                 return external
-        # It takes minutes until a search knows a ticket. The list, newest first, knows it at once.
+        # A search finds a ticket only minutes after its creation. The list, newest first, has it at once.
         listed = await self._http.send("GET", _TICKETS, params={"include": "tags", "per_page": "100"})
         check(listed, _message)
         tickets = found(listed.body, "tickets")
-        return next((self._external(one, done=False) for one in tickets if _has(one, tag)), None)
+        return next((self._external(one, in_doubt=False) for one in tickets if _has(one, tag)), None)
 
     async def update(self, external_id: str, changes: Mapping[str, Any]) -> None:
         """Change members."""
@@ -80,15 +80,15 @@ class Freshservice:
         if answer.status == 404:
             return False
         check(answer, _message)
-        return _has(member(answer.body, "ticket", dict, done=False), tag)
+        return _has(member(answer.body, "ticket", dict, in_doubt=False), tag)
 
-    def _external(self, ticket: Mapping[str, Any], *, done: Literal[False] | None) -> ExternalTicket:
-        number = member(ticket, "id", int, done=done)
+    def _external(self, ticket: Mapping[str, Any], *, in_doubt: bool) -> ExternalTicket:
+        number = member(ticket, "id", int, in_doubt=in_doubt)
         return ExternalTicket(str(number), self._http.link_to(f"/a/tickets/{number}"))
 
 
 def _tag(key: str) -> str:
-    # Freshworks' tags are at most 32 characters long, a UUID is longer; and a search may take it for five words.
+    # Tags have at most 32 characters and a UUID has more; and a search may split it into five words.
     return hashlib.sha256(key.encode()).hexdigest()[:32]
 
 

@@ -1,8 +1,8 @@
-"""What vendors' HTTP APIs have in common: how they are asked, how that fails, and how their answers are read."""
+"""What the vendors' HTTP APIs have in common: sending requests, how they fail, and reading the answers."""
 
 from base64 import b64encode
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import httpx
 
@@ -10,21 +10,21 @@ from service import jsontext
 from service.providers.port import LinkBrokenError, RejectedError, UnavailableError
 
 T = TypeVar("T")
-# For each member of ours: its name at a vendor, and what makes its value there of ours.
+# For each member of ours: its name at the vendor, and what converts our value to the vendor's.
 Members = Mapping[str, tuple[str, Callable[[Any], object]]]
 
-# It took too long, something else is at it, it is locked, it is too early: not for good.
-_LATER = (408, 409, 423, 425)
+# Request timeout, conflict, locked, too early: these pass.
+_TRANSIENT = (408, 409, 423, 425)
 # Of a provider's message that callers and operators read.
-_MESSAGE_LENGTH = 500
+_MAX_MESSAGE_LENGTH = 500
 # Of an answer; a ticket with a long description comes back whole.
 _MAX_BYTES = 8 * 1024 * 1024
 
 
 class Answer(NamedTuple):
-    """What a provider said: a status below 500, and the JSON of its body.
+    """A provider's answer: a status below 500, and the value of its JSON body.
 
-    It is none that says to come later or that we may not, but a 403 that an adapter takes for a rejection is here.
+    Transient statuses and refused credentials are raised instead, but for a 403 that an adapter takes for a rejection.
     """
 
     status: int
@@ -32,12 +32,12 @@ class Answer(NamedTuple):
 
     @property
     def is_success(self) -> bool:
-        """Whether it did what it was asked for."""
+        """Whether the request was carried out."""
         return self.status < 300
 
     @property
     def members(self) -> Mapping[str, Any]:
-        """The members of its body; none where that is no object."""
+        """The members of its body; none where the body is not an object."""
         return self.body if isinstance(self.body, dict) else {}
 
 
@@ -64,14 +64,14 @@ class Http:
         headers: Mapping[str, str] | None = None,
         is_rejection: Callable[[Answer], bool] = lambda _: False,
     ) -> Answer:
-        """Ask. Raises LinkBrokenError and UnavailableError.
+        """Send a request. Raises LinkBrokenError and UnavailableError.
 
-        A 403 says that we may not, unless `is_rejection` tells by its words that it is of what was asked for.
+        A 403 is a missing permission, unless `is_rejection` recognizes it as a rejection of this request.
         """
         content = None if body is None else jsontext.dump(body)
         sent = self._headers | ({} if body is None else {"content-type": "application/json"}) | dict(headers or {})
-        # What only looks has done nothing, however it ends.
-        done: Literal[False] | None = False if method == "GET" else None
+        # A read changes nothing, however it fails.
+        may_write = method != "GET"
         try:
             async with self._client.stream(
                 method, self._url + path, params=params, content=content, headers=sent
@@ -80,43 +80,46 @@ class Http:
                 async for piece in response.aiter_bytes():
                     text += piece
                     if len(text) > _MAX_BYTES:
-                        raise UnavailableError("its answer is too large", done=done)
+                        raise UnavailableError("the provider's answer is too large", in_doubt=may_write)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol) as error:
-            raise UnavailableError(type(error).__name__, done=False) from error
+            raise UnavailableError(type(error).__name__, in_doubt=False) from error
         except httpx.HTTPError as error:
-            raise UnavailableError(type(error).__name__, done=done) from error
-        return _answer(response, text, done, is_rejection)
+            raise UnavailableError(type(error).__name__, in_doubt=may_write) from error
+        return _answer(response, text, is_rejection, in_doubt=may_write)
 
 
-def check(answer: Answer, words: Callable[[Answer], str], *, of_ticket: bool = False) -> None:
-    """Raise for an answer that is no success, in the vendor's words. A 404 is of the address, unless of a ticket."""
+def check(answer: Answer, message_of: Callable[[Answer], str], *, of_ticket: bool = False) -> None:
+    """Raise for an answer that is not a success, with the vendor's message.
+
+    A 404 means that the address is wrong, unless the request was `of_ticket`: then the ticket is gone.
+    """
     if answer.status == 404 and not of_ticket:
-        raise LinkBrokenError("it answered 404: its address is another")
+        raise LinkBrokenError("the provider answered 404: its address is wrong")
     if not answer.is_success:
-        raise rejected(words(answer))
+        raise rejected(message_of(answer))
 
 
-def rejected(words: object) -> RejectedError:
-    """A rejection in the provider's words."""
-    return RejectedError(_short(words))
+def rejected(message: object) -> RejectedError:
+    """A rejection with the provider's message."""
+    return RejectedError(_short(message))
 
 
-def member(value: Any, name: str, kind: type[T], *, done: Literal[False] | None) -> T:
-    """A member that an answer must have; an empty text is none."""
-    there = value.get(name) if isinstance(value, dict) else None
-    # Of what is no number JSON's true is none either.
-    if not isinstance(there, kind) or there == "" or (kind is int and isinstance(there, bool)):
-        raise UnavailableError(f"its answer has no {name}", done=done)
-    return there
+def member(value: Any, name: str, kind: type[T], *, in_doubt: bool) -> T:
+    """A member that an answer must have, not empty. Raises UnavailableError without it."""
+    given = value.get(name) if isinstance(value, dict) else None
+    # JSON's true is not a number.
+    if not isinstance(given, kind) or given == "" or (kind is int and isinstance(given, bool)):
+        raise UnavailableError(f"the provider's answer has no {name}", in_doubt=in_doubt)
+    return given
 
 
 def found(body: Any, name: str) -> list[dict[str, Any]]:
     """The objects that a search found."""
-    return [one for one in member(body, name, list, done=False) if isinstance(one, dict)]
+    return [one for one in member(body, name, list, in_doubt=False) if isinstance(one, dict)]
 
 
 def translated(values: Mapping[str, Any], members: Members) -> dict[str, object]:
-    """Those of our members that a vendor has, by its names."""
+    """Those of our members that the vendor has, by its names and with its values."""
     return {theirs: convert(values[ours]) for ours, (theirs, convert) in members.items() if ours in values}
 
 
@@ -125,24 +128,23 @@ def one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _answer(
-    response: httpx.Response, text: bytes, done: Literal[False] | None, is_rejection: Callable[[Answer], bool]
-) -> Answer:
+def _answer(response: httpx.Response, text: bytes, is_rejection: Callable[[Answer], bool], *, in_doubt: bool) -> Answer:
     is_json, body = _json(text)
     answer = Answer(response.status_code, body)
     status = answer.status
+    answered = f"the provider answered {status}"
     if status == 401 or (status == 403 and not is_rejection(answer)):
-        raise LinkBrokenError(f"it answered {status}: {_short(text[:_MESSAGE_LENGTH].decode(errors='replace'))}")
+        raise LinkBrokenError(f"{answered}: {_short(text[:_MAX_MESSAGE_LENGTH].decode(errors='replace'))}")
     retry_after = _seconds(response.headers.get("retry-after"))
     if status == 429:
-        raise UnavailableError("it answered 429", done=False, retry_after=retry_after)
-    if status >= 500 or status in _LATER:
-        raise UnavailableError(f"it answered {status}", done=done, retry_after=retry_after)
+        raise UnavailableError(answered, in_doubt=False, retry_after=retry_after)
+    if status >= 500 or status in _TRANSIENT:
+        raise UnavailableError(answered, in_doubt=in_doubt, retry_after=retry_after)
     if 300 <= status < 400:
-        raise LinkBrokenError(f"it answered {status}: its address is another")
+        raise LinkBrokenError(f"{answered}: its address is wrong")
     if not is_json:
-        # A page for people, of something in between or of a provider that is down.
-        raise UnavailableError(f"it answered {status} and no JSON", done=done)
+        # A page for people, from a proxy in between or from a provider that is down.
+        raise UnavailableError(f"{answered}, but not with JSON", in_doubt=in_doubt)
     return answer
 
 
@@ -154,10 +156,10 @@ def _json(text: bytes) -> tuple[bool, Any]:
         return False, None
 
 
-def _short(words: object) -> str:
-    return one_line(str(words)).replace("\0", "")[:_MESSAGE_LENGTH] or "The provider gave no reason"
+def _short(message: object) -> str:
+    return one_line(str(message)).replace("\0", "")[:_MAX_MESSAGE_LENGTH] or "The provider gave no reason"
 
 
 def _seconds(header: str | None) -> float | None:
-    # A date is allowed too; nobody sends one here.
+    # A date is allowed too; no vendor sends one.
     return float(header) if header is not None and header.strip().isdecimal() else None

@@ -7,19 +7,19 @@ as text. What maps to what:
 - key: the custom field `reference_field`, or else the last line of the description.
 - status: the transition that the options name for it. A status without one is left as it is. A transition that an issue
   does not offer is a rejection, unless the issue is done as resolved and closed are, or not done as the others are:
-  then it was made before, or one status of theirs stands for two of ours. A new request is open; if its workflow
-  refuses to go on from there, it stays so.
+  then it was made earlier, or one status of theirs stands for two of ours. A new request is open; if its workflow
+  offers no way on from there, it stays so.
 - priority: theirs that the options name; one without a name is left as it is, and so is none: Jira's is never empty.
-- requester: `raiseOnBehalfOf`, later `reporter`; none is the user of the credential. Somebody whom Jira does not know
+- requester: `raiseOnBehalfOf`, later `reporter`; none is the user of the credential. A person whom Jira does not know
   is a rejection.
 
-What fields and priorities a request has is up to its request type: Jira rejects others. A search finds a request some
-seconds after it was made.
+Which fields and priorities a request has is up to its request type: Jira rejects others. A search finds a request some
+seconds after its creation.
 """
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
 import httpx
@@ -33,26 +33,28 @@ from service.providers.port import (
     LinkBrokenError,
     LinkOptions,
     NewExternalTicket,
-    Priority,
     RejectedError,
-    Status,
     UnavailableError,
 )
 
 _REFERENCE = re.compile(r"Reference: \S+")
 _DONE = ("resolved", "closed")
 
+# The values of ours that a link's options may name.
+_Status = Literal["open", "pending", "resolved", "closed"]
+_Priority = Literal["low", "medium", "high", "urgent"]
+
 _Id = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,18}$")]
 _Name = Annotated[str, StringConstraints(min_length=1, max_length=60), without_nul]
 
 
 class Options(LinkOptions):
-    """Where requests are made, and how an account's Jira names what we do: ids of transitions, names of priorities."""
+    """Where requests are created, and the account's own ids of transitions and names of priorities."""
 
     service_desk_id: _Id
     request_type_id: _Id
-    transitions: dict[Status, _Id] = Field(default_factory=dict)
-    priorities: dict[Priority, _Name] = Field(default_factory=dict)
+    transitions: dict[_Status, _Id] = Field(default_factory=dict)
+    priorities: dict[_Priority, _Name] = Field(default_factory=dict)
     # A text field of the request type.
     reference_field: Annotated[str, StringConstraints(pattern=r"^customfield_[0-9]{1,18}$")] | None = None
 
@@ -67,7 +69,7 @@ class Jira:
         self._priorities: Mapping[Any, str] = self._options.priorities
 
     async def create(self, ticket: NewExternalTicket) -> ExternalTicket:
-        """Make the request, then bring it to its status. Jira knows no idempotency: `find` before asking again."""
+        """Create the request, then move it to its status. Jira has no idempotency: `find` before a retry."""
         fields = {"summary": one_line(ticket.subject)} | self._priority(ticket.priority)
         if self._options.reference_field is None:
             fields["description"] = _with_reference(ticket.description, _reference(ticket.key))
@@ -82,10 +84,10 @@ class Jira:
             body["raiseOnBehalfOf"] = ticket.requester_email
         answer = await self._http.send("POST", "/rest/servicedeskapi/request", body=body)
         if answer.status == 404:
-            # There is no such service desk or request type: it is the link that is wrong, not the ticket.
+            # There is no such service desk or request type: the link is wrong, not the ticket.
             raise LinkBrokenError(_message(answer))
         check(answer, _message)
-        issue = member(answer.body, "issueKey", str, done=None)
+        issue = member(answer.body, "issueKey", str, in_doubt=True)
         if ticket.status != "open":
             await self._move_new(issue, ticket.status)
         return self._external(issue)
@@ -94,23 +96,23 @@ class Jira:
         """The first request with this reference."""
         field = self._options.reference_field
         searched = "description" if field is None else f"cf[{field.removeprefix('customfield_')}]"
-        # A phrase in a text, so that it is found as a whole; there is no search for equal text.
+        # As a phrase, so that it is found as a whole; there is no search for equal text.
         phrase = re.sub(r'["\\]', " ", key)
         jql = f'{searched} ~ "\\"{phrase}\\"" ORDER BY created ASC'
         params = {"jql": jql, "fields": field or "description", "maxResults": "50"}
-        for issue in found(await self._asked("/rest/api/2/search/jql", params), "issues"):
+        for issue in found(await self._read("/rest/api/2/search/jql", params), "issues"):
             if self._is_for(key, issue.get("fields")):
-                return self._external(member(issue, "key", str, done=False))
+                return self._external(member(issue, "key", str, in_doubt=False))
         return None
 
     async def update(self, external_id: str, changes: Mapping[str, Any]) -> None:
-        """Change fields, then the status. All of it can be done again where a part of it was done."""
+        """Change fields, then the status. Safe to retry where only a part was done."""
         path = _path(external_id)
         fields: dict[str, Any] = {}
         if "subject" in changes:
             fields["summary"] = one_line(changes["subject"])
         if "description" in changes:
-            fields["description"] = await self._redescribed(path, changes["description"])
+            fields["description"] = await self._with_kept_reference(path, changes["description"])
         if "priority" in changes:
             fields |= self._priority(changes["priority"])
         if "requester_email" in changes:
@@ -132,37 +134,37 @@ class Jira:
             return _text(fields, self._options.reference_field) == key
         return _last_line(_text(fields, "description")) == _reference(key)
 
-    async def _redescribed(self, path: str, description: str) -> str:
-        """A new description, under which the reference stays as it is."""
+    async def _with_kept_reference(self, path: str, description: str) -> str:
+        """A new description, with the reference line kept as it is."""
         if self._options.reference_field is not None:
             return description
-        issue = await self._asked(path, {"fields": "description"}, is_issue=True)
+        issue = await self._read(path, {"fields": "description"}, is_issue=True)
         line = _last_line(_text(issue.get("fields") if isinstance(issue, dict) else None, "description"))
         return _with_reference(description, line) if _REFERENCE.fullmatch(line) else description
 
     async def _account(self, email: str | None) -> str:
-        """The account id of somebody; of ourselves for nobody."""
+        """The account id of the person with an e-mail address; our own for None."""
         if email is None:
-            people: Any = [await self._asked("/rest/api/2/myself", {})]
+            people: Any = [await self._read("/rest/api/2/myself", {})]
         else:
-            known = await self._asked("/rest/api/2/user/search", {"query": email})
+            known = await self._read("/rest/api/2/user/search", {"query": email})
             people = known if isinstance(known, list) else []
             people = [one for one in people if (_text(one, "emailAddress") or "").lower() == email.lower()]
             if not people:
                 raise rejected(f"The reporter specified is not a user: {email}")
-        return member(people[0], "accountId", str, done=False)
+        return member(people[0], "accountId", str, in_doubt=False)
 
     async def _move_new(self, issue: str, status: str) -> None:
-        """Bring a request to its status that is there in any case."""
+        """Move a new request to its status; the request exists however that ends."""
         try:
             await self._move(issue, status)
         except RejectedError:
-            # The request was not rejected, so the ticket is not: the workflow has another way.
+            # The request itself was not rejected: its workflow just has no such transition.
             return
         except (UnavailableError, LinkBrokenError) as error:
             after = error.retry_after if isinstance(error, UnavailableError) else None
             raise UnavailableError(
-                f"made, but not brought to its status: {error}", done=None, retry_after=after
+                f"created, but not moved to its status: {error}", in_doubt=True, retry_after=after
             ) from error
 
     async def _move(self, issue: str, status: str) -> None:
@@ -170,13 +172,13 @@ class Jira:
         if transition is None:
             return
         path = _path(issue)
-        there = await self._asked(path, {"fields": "status", "expand": "transitions"}, is_issue=True)
+        there = await self._read(path, {"fields": "status", "expand": "transitions"}, is_issue=True)
         try:
             offered = [one["id"] for one in there["transitions"]]
             now = there["fields"]["status"]
             is_done = now["statusCategory"]["key"] == "done"
         except (KeyError, TypeError):
-            raise UnavailableError("it named no status or transitions", done=False) from None
+            raise UnavailableError("the provider's answer names no status or transitions", in_doubt=False) from None
         if transition not in offered:
             if is_done == (status in _DONE):
                 return
@@ -184,8 +186,8 @@ class Jira:
         answer = await self._http.send("POST", f"{path}/transitions", body={"transition": {"id": transition}})
         check(answer, _message, of_ticket=True)
 
-    async def _asked(self, path: str, params: Mapping[str, str], *, is_issue: bool = False) -> Any:
-        """What is there. Of an issue a refusal is a rejection; of anything else it says nothing of the ticket."""
+    async def _read(self, path: str, params: Mapping[str, str], *, is_issue: bool = False) -> Any:
+        """The answer to a GET. A refusal is a rejection where it is about the issue, else the link is broken."""
         answer = await self._http.send("GET", path, params=params)
         if answer.is_success:
             return answer.body
@@ -216,6 +218,6 @@ def _text(value: Any, name: str) -> str | None:
 def _message(answer: Answer) -> str:
     """Jira has one shape of errors, and its service desk another."""
     messages, fields = answer.members.get("errorMessages"), answer.members.get("errors")
-    words = [answer.members.get("errorMessage")] + (messages if isinstance(messages, list) else [])
-    words += [f"{name}: {text}" for name, text in fields.items()] if isinstance(fields, dict) else []
-    return "; ".join(str(word) for word in words if word) or f"It answered {answer.status}"
+    parts = [answer.members.get("errorMessage")] + (messages if isinstance(messages, list) else [])
+    parts += [f"{name}: {text}" for name, text in fields.items()] if isinstance(fields, dict) else []
+    return "; ".join(str(part) for part in parts if part) or f"The provider answered {answer.status}"

@@ -1,4 +1,4 @@
-"""What the service asks of an external ITSM provider, and how that can end."""
+"""What the service asks of an external ITSM provider, and how a call can fail."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,17 +8,14 @@ from pydantic import ConfigDict
 
 from service.fields import Section
 
-# A ticket's words here, which each vendor has its own for.
-Status = Literal["open", "pending", "resolved", "closed"]
-Priority = Literal["low", "medium", "high", "urgent"]
 ProviderName = Literal["freshservice", "zendesk", "servicenow", "jira"]
 
 
 @dataclass(frozen=True)
 class Link:
-    """An account's provider: where it is, who we are there, and what its vendor needs to know beside.
+    """An account's provider: its address, our credential there, and what else its vendor needs.
 
-    The `options` of each vendor stand in its own file.
+    The `options` of each vendor are declared in its own file.
     """
 
     provider: ProviderName
@@ -28,13 +25,16 @@ class Link:
 
 
 class LinkOptions(Section):
-    """What a vendor needs to know beside an address and a credential. What it does not know is a mistake."""
+    """What a vendor needs beside an address and a credential. An unknown member is a mistake."""
 
     model_config = ConfigDict(extra="forbid")
 
 
 class NewExternalTicket(NamedTuple):
-    """A ticket that the provider shall have; `key` is ours, the same for ever, and finds it again."""
+    """A ticket to create at the provider; `key` is our id for it, never changes, and finds it again.
+
+    Status and priority are the service's own values; each vendor maps them to its own.
+    """
 
     key: str
     subject: str
@@ -44,32 +44,32 @@ class NewExternalTicket(NamedTuple):
     requester_email: str | None
 
 
-# What is told of a ticket, by these names.
+# The members of a ticket that a provider has too, by these names.
 MEMBERS = NewExternalTicket._fields[1:]
 
 
 class ExternalTicket(NamedTuple):
-    """A ticket that the provider has: its id there, and where people see it."""
+    """A ticket at the provider: its id there, and the address of its page."""
 
     id: str
     url: str
 
 
 class RejectedError(Exception):
-    """The provider has looked at it and will not do it; its words are for the caller. Asking again does not help."""
+    """The provider rejected the request; its message is for the caller. A retry does not help."""
 
 
 class LinkBrokenError(Exception):
-    """The provider does not know us, or does not let us: for the operator to mend. Never raised after a write."""
+    """The address, credential or permissions of the link are wrong: for the operator to mend. Nothing was written."""
 
 
 class UnavailableError(Exception):
-    """No answer that counts: asking again may help. `done` is None where nobody knows whether it was done."""
+    """No usable answer: a retry may help. `in_doubt` where the request may have been carried out."""
 
-    def __init__(self, why: str, *, done: Literal[False] | None, retry_after: float | None = None) -> None:
-        """`retry_after` is in seconds, where the provider said so."""
-        super().__init__(why)
-        self.done = done
+    def __init__(self, message: str, *, in_doubt: bool, retry_after: float | None = None) -> None:
+        """`retry_after` is in seconds, where the provider gave it."""
+        super().__init__(message)
+        self.in_doubt = in_doubt
         self.retry_after = retry_after
 
 
@@ -77,10 +77,10 @@ class Provider(Protocol):
     """One vendor's API. Every method raises RejectedError, LinkBrokenError and UnavailableError, and nothing else."""
 
     async def create(self, ticket: NewExternalTicket) -> ExternalTicket:
-        """Make the ticket."""
+        """Create the ticket."""
 
     async def find(self, key: str) -> ExternalTicket | None:
-        """The ticket that was made for a key, if any."""
+        """The ticket that was created under a key, if any."""
 
     async def update(self, external_id: str, changes: Mapping[str, Any]) -> None:
         """Change members: any of those of NewExternalTicket but the key, by those names; None clears."""

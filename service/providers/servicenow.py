@@ -9,14 +9,14 @@ The credential is `user:password` (Basic). What maps to what:
   none is Planning.
 - requester: `caller_id`, the active user with that e-mail address; empty where there is none.
 
-A 403 of a write is a rejection where its `detail` names a data policy or a business rule, which look at the record
+A 403 of a write is a rejection where its `detail` names a data policy or a business rule, which check the record
 ("Data Policy Exception: ...", "Operation against file 'incident' was aborted by Business Rule '...'"). Any other is a
-missing right ("ACL Exception Insert Failed due to security constraints", "Failed API level ACL Validation") or unknown
-here: for the operator to mend.
+missing permission ("ACL Exception Insert Failed due to security constraints", "Failed API level ACL Validation") or
+unknown: for the operator to mend.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 from urllib.parse import quote
 
 import httpx
@@ -33,9 +33,9 @@ _NEW_STATES = {"open": "1", "pending": "3", "resolved": "6", "closed": "7"}
 _LATER_STATES = _NEW_STATES | {"open": "2"}
 # Impact and urgency.
 _PRIORITIES = {"urgent": ("1", "1"), "high": ("2", "1"), "medium": ("2", "2"), "low": ("2", "3"), None: ("3", "3")}
-# More than one is nobody's intention; what comes first stays first.
-_FEW = "10"
-# How a refusal begins, and what is in it.
+# There should be one; of several the oldest counts.
+_SEARCH_LIMIT = "10"
+# How the detail of a rejection begins, and what it contains.
 _DATA_POLICY = "Data Policy Exception"
 _BUSINESS_RULE = "aborted by Business Rule"
 
@@ -44,7 +44,7 @@ _Note = Annotated[str, StringConstraints(min_length=1, max_length=4000), without
 
 
 class Options(LinkOptions):
-    """What an instance wants to know with some states: values of the choices of its incidents."""
+    """What an instance demands with some states: values of the choices of its incidents."""
 
     close_code: _Choice = "Solution provided"
     close_notes: _Note = "Resolved by the requester's organisation"
@@ -60,24 +60,24 @@ class ServiceNow:
         self._options = Options.model_validate(link.options)
 
     async def create(self, ticket: NewExternalTicket) -> ExternalTicket:
-        """Make the incident. There is no idempotency at ServiceNow: `find` before asking again."""
+        """Create the incident. ServiceNow has no idempotency: `find` before a retry."""
         body = self._members(ticket._asdict(), _NEW_STATES) | {"correlation_id": ticket.key}
         caller = await self._caller(ticket.requester_email)
         if caller:
             body["caller_id"] = caller
-        answer = await self._written("POST", _INCIDENTS, body)
+        answer = await self._write("POST", _INCIDENTS, body)
         if answer.status == 404:
-            # There is no such table: it is the address that is wrong, not the ticket.
+            # There is no such table: the address is wrong, not the ticket.
             raise LinkBrokenError(_message(answer))
         check(answer, _message)
-        return self._external(member(answer.body, "result", dict, done=None), done=None)
+        return self._external(member(answer.body, "result", dict, in_doubt=True), in_doubt=True)
 
     async def find(self, key: str) -> ExternalTicket | None:
         """The first incident with this correlation id."""
         for row in await self._rows(_INCIDENTS, "correlation_id", key, ""):
-            # An instance that does not know or may not show a member ignores the condition, and answers with anything.
+            # An instance ignores a condition on a column that it does not have or may not show, and returns any row.
             if row.get("correlation_id") == key:
-                return self._external(row, done=False)
+                return self._external(row, in_doubt=False)
         return None
 
     async def update(self, external_id: str, changes: Mapping[str, Any]) -> None:
@@ -85,15 +85,15 @@ class ServiceNow:
         body = self._members(changes, _LATER_STATES)
         if "requester_email" in changes:
             body["caller_id"] = await self._caller(changes["requester_email"])
-        answer = await self._written("PATCH", f"{_INCIDENTS}/{quote(external_id, safe='')}", body)
+        answer = await self._write("PATCH", f"{_INCIDENTS}/{quote(external_id, safe='')}", body)
         check(answer, _message, of_ticket=True)
 
-    async def _written(self, method: str, path: str, body: Mapping[str, str]) -> Answer:
+    async def _write(self, method: str, path: str, body: Mapping[str, str]) -> Answer:
         fields = {"sysparm_fields": "sys_id"}
-        return await self._http.send(method, path, params=fields, body=body, is_rejection=_is_of_record)
+        return await self._http.send(method, path, params=fields, body=body, is_rejection=_rejects_record)
 
     def _members(self, values: Mapping[str, Any], states: Mapping[str, str]) -> dict[str, str]:
-        """The body for those members that need no question first."""
+        """The body for those members that need no search first."""
         body = {theirs: values[ours] for ours, theirs in _TEXTS.items() if ours in values}
         if "priority" in values:
             body["impact"], body["urgency"] = _PRIORITIES[values["priority"]]
@@ -106,7 +106,7 @@ class ServiceNow:
         return body
 
     async def _caller(self, email: str | None) -> str:
-        """The `sys_id` of the user with an e-mail address; empty for nobody."""
+        """The `sys_id` of the user with an e-mail address; empty where there is none."""
         if email is None:
             return ""
         for row in await self._rows(_USERS, "email", email, "^active=true"):
@@ -115,18 +115,18 @@ class ServiceNow:
         return ""
 
     async def _rows(self, table: str, name: str, value: str, condition: str) -> list[dict[str, Any]]:
-        """The few oldest rows of a table that have a value, by what the instance says."""
+        """The oldest rows of a table that have a value, as far as the instance can tell."""
         # In a query `^` is "and", unless it is doubled.
         query = f"{name}={value.replace('^', '^^')}{condition}^ORDERBYsys_created_on"
-        params = {"sysparm_query": query, "sysparm_fields": f"sys_id,{name}", "sysparm_limit": _FEW}
+        params = {"sysparm_query": query, "sysparm_fields": f"sys_id,{name}", "sysparm_limit": _SEARCH_LIMIT}
         answer = await self._http.send("GET", table, params=params)
         if not answer.is_success:
-            # It says nothing of the ticket, so it is no rejection.
+            # It is not about the ticket, so it is not a rejection.
             raise LinkBrokenError(_message(answer))
         return found(answer.body, "result")
 
-    def _external(self, row: Mapping[str, Any], *, done: Literal[False] | None) -> ExternalTicket:
-        sys_id = member(row, "sys_id", str, done=done)
+    def _external(self, row: Mapping[str, Any], *, in_doubt: bool) -> ExternalTicket:
+        sys_id = member(row, "sys_id", str, in_doubt=in_doubt)
         return ExternalTicket(
             sys_id, self._http.link_to(f"/nav_to.do?uri=incident.do%3Fsys_id%3D{quote(sys_id, safe='')}")
         )
@@ -135,12 +135,12 @@ class ServiceNow:
 def _message(answer: Answer) -> str:
     error = answer.members.get("error")
     if not isinstance(error, dict):
-        return f"It answered {answer.status}"
+        return f"The provider answered {answer.status}"
     return ": ".join(str(error[name]) for name in ("message", "detail") if error.get(name))
 
 
-def _is_of_record(answer: Answer) -> bool:
-    """Whether a 403 is of this very record: the message is the same where a right is missing."""
+def _rejects_record(answer: Answer) -> bool:
+    """Whether a 403 rejects this very record: the message is the same where a permission is missing."""
     error = answer.members.get("error")
     detail = error.get("detail") if isinstance(error, dict) else None
     return isinstance(detail, str) and (detail.startswith(_DATA_POLICY) or _BUSINESS_RULE in detail)

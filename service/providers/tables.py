@@ -1,4 +1,4 @@
-"""Which provider an account has, and what is on its way there."""
+"""The provider that an account is linked to, and the deliveries to it."""
 
 from typing import Literal
 
@@ -35,7 +35,7 @@ links = Table(
     Column("url", Text, nullable=False),
     # Encrypted (vault.py).
     Column("credential", LargeBinary, nullable=False),
-    # What the vendor needs to know beside (each in its own file).
+    # What else the vendor needs (declared in its own file).
     Column("options", JSON, nullable=False),
     created_at(),
     Column("updated_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
@@ -44,21 +44,21 @@ links = Table(
     info=scoped_by("account_id"),
 )
 
-# What an account's provider has to be told yet, and what it is being told right now.
+# What an account's provider has not confirmed yet.
 deliveries = Table(
     "provider_deliveries",
     METADATA,
     Column("id", Uuid, primary_key=True),
     Column("account_id", Uuid, nullable=False),
     Column("ticket_id", Uuid, nullable=False),
-    # The order of a ticket's deliveries: the version that each tells of, 1 for the creation.
+    # The order of a ticket's deliveries: the version that each brings, 1 for the creation.
     Column("version", Integer, nullable=False),
     Column("kind", Text, nullable=False),
-    # Members with their values: of a creation all, of an update those that changed.
+    # Members with their values: all of a creation, the changed ones of an update.
     Column("members", JSON, nullable=False),
-    # Whether the ticket is here: a creation's is not before the provider was asked.
-    Column("is_kept", Boolean, nullable=False),
-    # Of a creation that is not kept yet: whose answer it will be.
+    # Whether the ticket has a row here: a creation's is written only after the first attempt.
+    Column("has_ticket", Boolean, nullable=False),
+    # Of a creation whose ticket has no row yet: the key under which it was requested.
     Column("idempotency_scope", Text),
     Column("idempotency_key", Text),
     Column("request_hash", LargeBinary),
@@ -67,14 +67,14 @@ deliveries = Table(
     Column("state", Text, nullable=False, server_default="queued"),
     Column("attempts", Integer, nullable=False, server_default="0"),
     Column("next_attempt_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
-    # Who is at it, and until when nobody else is.
+    # The lease of the process that attempts it, and when that ends.
     Column("lease", Uuid),
     Column("leased_until", DateTime(timezone=True)),
-    # Whether the provider may have done it: then it is looked for first. It is the one that is or was at this address.
+    # Whether the provider may have carried it out: then the ticket is looked for first, at the address of that attempt.
     Column("in_doubt", Boolean, nullable=False, server_default=false()),
-    Column("asked_url", Text),
+    Column("attempted_url", Text),
     Column("last_error", Text),
-    # Whether an operator has it tried again: it then tells what the ticket has by now, not what it had.
+    # Whether an operator has requeued it: it then brings the members as they are by then, not as they were.
     Column("is_requeued", Boolean, nullable=False, server_default=false()),
     created_at(),
     one_of("kind", DeliveryKind),
@@ -90,7 +90,7 @@ KEY_INDEX = Index(
     deliveries.c.idempotency_scope,
     deliveries.c.idempotency_key,
     unique=True,
-    postgresql_where=not_(deliveries.c.is_kept),
+    postgresql_where=not_(deliveries.c.has_ticket),
 )
 Index("provider_deliveries_ticket_idx", deliveries.c.ticket_id, deliveries.c.version, unique=True)
 Index(

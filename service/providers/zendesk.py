@@ -1,9 +1,9 @@
 """Zendesk: https://developer.zendesk.com/api-reference/ticketing/tickets/tickets/ (and ".../ticketing/introduction/").
 
-A description is the ticket's first comment, which nobody can change: a later one is an internal note. A ticket always
-has a requester: a null one is the user that we are there, as in a ticket that is made without. Our key is the
+A description is the ticket's first comment, which cannot be changed: a later one is an internal note. A ticket always
+has a requester: a null one is the user of the credential, as in a ticket that is created without. Our key is the
 `external_id`, which finds a ticket at once, and the Idempotency-Key of its creation, which Zendesk remembers for two
-hours. `closed` is final there, also for us: whoever wants to reopen tickets has the link close them as `solved`.
+hours. `closed` is final there, also for us: to have tickets reopened, let the link close them as `solved`.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,12 +15,14 @@ from service.providers.http import Answer, Http, Members, check, found, member, 
 from service.providers.port import ExternalTicket, Link, LinkOptions, NewExternalTicket, UnavailableError
 
 _TICKETS = "/api/v2/tickets"
+# `closed` is what the link says (Options).
+_STATUSES = {"open": "open", "pending": "pending", "resolved": "solved", "closed": "closed"}
 _PRIORITIES = {None: None, "low": "low", "medium": "normal", "high": "high", "urgent": "urgent"}
 _CLOSED = "closed prevents ticket update"
 
 
 class Options(LinkOptions):
-    """What a link to Zendesk says beside its address (https://acme.zendesk.com) and credential.
+    """What a link to Zendesk has beside its address (https://acme.zendesk.com) and credential.
 
     The credential is `{email}/token:{API token}`.
     """
@@ -34,19 +36,18 @@ class Zendesk:
 
     def __init__(self, client: httpx.AsyncClient, link: Link) -> None:
         self._http = Http(client, link.url, link.credential)
-        ourselves = link.credential.partition("/token:")[0]
-        closed_as = Options.model_validate(link.options).closed_as
-        statuses = {"open": "open", "pending": "pending", "resolved": "solved", "closed": closed_as}
+        our_email = link.credential.partition("/token:")[0]
+        statuses = _STATUSES | {"closed": Options.model_validate(link.options).closed_as}
         self._members: Members = {
             "subject": ("subject", one_line),
             "description": ("comment", lambda text: {"body": f"Description:\n\n{text}", "public": False}),
             "status": ("status", statuses.__getitem__),
             "priority": ("priority", _PRIORITIES.__getitem__),
-            "requester_email": ("requester", lambda email: _person(email or ourselves)),
+            "requester_email": ("requester", lambda email: _person(email or our_email)),
         }
 
     async def create(self, ticket: NewExternalTicket) -> ExternalTicket:
-        """Make the ticket."""
+        """Create the ticket."""
         values = {name: value for name, value in ticket._asdict().items() if value is not None}
         body = translated(values, self._members)
         answer = await self._http.send(
@@ -55,18 +56,18 @@ class Zendesk:
             body={"ticket": body | {"comment": {"body": ticket.description}, "external_id": ticket.key}},
             headers={"idempotency-key": ticket.key},
         )
-        # In progress, or made for this key with other members, before they were changed here: `find` will tell.
+        # In progress, or created under this key with members that have changed here since: `find` knows.
         if answer.status == 400 and answer.members.get("error") == "IdempotentRequestError":
-            raise UnavailableError("it has seen this key before", done=None)
+            raise UnavailableError("the provider has seen this key before", in_doubt=True)
         check(answer, _message)
-        return self._external(member(answer.body, "ticket", dict, done=None), done=None)
+        return self._external(member(answer.body, "ticket", dict, in_doubt=True), in_doubt=True)
 
     async def find(self, key: str) -> ExternalTicket | None:
-        """The ticket that was made for a key, if any."""
+        """The ticket that was created under a key, if any."""
         answer = await self._http.send("GET", _TICKETS, params={"external_id": key})
         check(answer, _message)
         tickets = found(answer.body, "tickets")
-        return next((self._external(one, done=False) for one in tickets if one.get("external_id") == key), None)
+        return next((self._external(one, in_doubt=False) for one in tickets if one.get("external_id") == key), None)
 
     async def update(self, external_id: str, changes: Mapping[str, Any]) -> None:
         """Change members."""
@@ -78,19 +79,19 @@ class Zendesk:
         if answer.status == 404:
             raise rejected("The ticket is no longer in Zendesk")
         if answer.status == 422 and _CLOSED in _message(answer):
-            # Closed before, perhaps by this very change when its answer was lost.
+            # Closed already, perhaps by an earlier attempt at this change whose answer was lost.
             if changes == {"status": "closed"}:
                 return
             raise rejected("The ticket is closed in Zendesk: it can neither be changed nor reopened there")
         check(answer, _message)
 
-    def _external(self, ticket: Mapping[str, Any], *, done: Literal[False] | None) -> ExternalTicket:
-        number = member(ticket, "id", int, done=done)
+    def _external(self, ticket: Mapping[str, Any], *, in_doubt: bool) -> ExternalTicket:
+        number = member(ticket, "id", int, in_doubt=in_doubt)
         return ExternalTicket(str(number), self._http.link_to(f"/agent/tickets/{number}"))
 
 
 def _person(email: str) -> dict[str, str]:
-    # Who is new there must have a name; who is not keeps theirs.
+    # A new user must have a name; an existing one keeps theirs.
     return {"name": email.rpartition("@")[0], "email": email}
 
 

@@ -1,4 +1,4 @@
-"""Accounts that are linked to an emulator, and processes of the service that deliver when a test says so."""
+"""Accounts that are linked to an emulator, and processes of the service that deliver when the test says so."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -28,35 +28,35 @@ from support.emulators.vendors import FRESHSERVICE, Vendor
 from support.system import ENCRYPTION_KEY, Program, World
 from support.transports import Grpc, Reply, Rest
 
-Door = Rest | Grpc
+Transport = Rest | Grpc
 
 TICKET = {"subject": "VPN is down", "description": "Since nine."}
-# What the provider rejects and this service does not, and what it says then.
+# Members that the provider rejects and this service does not, and its message.
 BAD: dict[str, Any] = {"description": " "}
-WORDS = "Validation failed. description: It should not be blank as this is a mandatory field"
+MESSAGE = "Validation failed. description: It should not be blank as this is a mandatory field"
 
 
 class Desk(Freshservice):
-    """A Freshservice that does, and tells, what it is asked when the test lets it."""
+    """A Freshservice that processes requests, and answers them, when the test lets it."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._handle = self._when_let
-        self.does, self.tells = asyncio.Event(), asyncio.Event()
-        self.does.set()
-        self.tells.set()
-        # Answered once each, nothing done.
+        self._handle = self._process
+        self.may_process, self.may_answer = asyncio.Event(), asyncio.Event()
+        self.may_process.set()
+        self.may_answer.set()
+        # Answers to requests that are not processed, once each.
         self.refusals: list[Response] = []
 
-    async def _when_let(self, request: Request) -> Response:
-        await self.does.wait()
+    async def _process(self, request: Request) -> Response:
+        await self.may_process.wait()
         response = self.refusals.pop(0) if self.refusals else self._take(request)
-        await self.tells.wait()
+        await self.may_answer.wait()
         return response
 
     @property
-    def asked(self) -> list[tuple[str, Any]]:
-        """The writes that came: method, and the body without what every creation has."""
+    def writes(self) -> list[tuple[str, Any]]:
+        """The writes it received: the method, and the body, of a creation its subject."""
         return [
             (one.method, one.body if one.method == "PUT" else one.body["subject"])
             for one in self.requests
@@ -76,7 +76,7 @@ async def linked(world: World, desk: Desk | None = None) -> AsyncIterator[tuple[
 
 @asynccontextmanager
 async def linked_to(world: World, vendor: Vendor, **options: Any) -> AsyncIterator[tuple[Program, Any]]:
-    """A program of an account that is linked to a vendor's emulator, with these options of the link beside its own."""
+    """A program of an account that is linked to a vendor's emulator; the link has these options beside the vendor's."""
     async with vendor.emulator().listening() as desk:
         program = await world.program()
         await link(world, program, desk, vendor=vendor, **options)
@@ -102,26 +102,26 @@ async def link(
     )
 
 
-async def create(transport: Door, program: Program, key: str | None = None, **members: Any) -> Reply:
+async def create(transport: Transport, program: Program, key: str | None = None, **members: Any) -> Reply:
     headers = {} if key is None else {"idempotency-key": key}
     return await transport.call("itsm.create", program.credential, body={**TICKET, **members}, headers=headers)
 
 
-async def get(transport: Door, program: Program, ticket: Any) -> Any:
+async def get(transport: Transport, program: Program, ticket: Any) -> Any:
     return (await transport.call("itsm.get", program.credential, path={"ticket_id": ticket["id"]})).succeeded()
 
 
-async def update(transport: Door, program: Program, ticket: Any, **changes: Any) -> Any:
+async def update(transport: Transport, program: Program, ticket: Any, **changes: Any) -> Any:
     path = {"ticket_id": ticket["id"]}
     return (await transport.call("itsm.update", program.credential, path=path, body=changes)).succeeded()
 
 
 def external(desk: Desk, number: int = 0) -> dict[str, str]:
-    """What a ticket says of the one that a desk has of it."""
+    """The external reference of a ticket at a desk."""
     return FRESHSERVICE.external(desk, number)
 
 
-NOWHERE = {"external_provider": None, "external_ticket_id": None, "external_ticket_url": None}
+NO_REFERENCE = {"external_provider": None, "external_ticket_id": None, "external_ticket_url": None}
 
 
 async def until(check: Callable[[], bool], *, what: str) -> None:
@@ -129,7 +129,7 @@ async def until(check: Callable[[], bool], *, what: str) -> None:
 
 
 def deliveries(world: World, account_id: str) -> list[tuple[Any, ...]]:
-    """Kind, state and last error of what is on its way, in order."""
+    """Kind, state and last error of an account's deliveries, in order."""
     columns = "kind, state, last_error"
     sql = f"SELECT {columns} FROM provider_deliveries WHERE account_id = %s ORDER BY ticket_id, version"
     return world.rows(sql, account_id)
@@ -141,8 +141,8 @@ def events(world: World, ticket: Any) -> list[tuple[Any, ...]]:
     )
 
 
-def kept(world: World, account_id: str) -> list[str]:
-    """The tables that hold anything of an account's tickets."""
+def tables_with_rows(world: World, account_id: str) -> list[str]:
+    """The tables that have rows of an account's tickets."""
     tables = ("itsm_tickets", "itsm_events", "itsm_totals", "itsm_total_changes", "provider_deliveries")
     found = [name for name in tables if world.rows(f"SELECT 1 FROM {name} WHERE account_id = %s", account_id)]
     keys = world.rows("SELECT 1 FROM idempotency_keys WHERE scope = %s", f"itsm:{account_id}:live")
@@ -151,7 +151,7 @@ def kept(world: World, account_id: str) -> list[str]:
 
 @contextmanager
 def own_database(database_url: str) -> Iterator[str]:
-    """A database that no running service looks into."""
+    """A database that no running service uses."""
     name = f"apart_{uuid4().hex}"
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}")
@@ -161,7 +161,7 @@ def own_database(database_url: str) -> Iterator[str]:
 
 
 class Process:
-    """What a process of the service has for this API, without its transports; its background is when a test says so."""
+    """The service in one process, without transports; its background runs when the test says so."""
 
     def __init__(self, world: World, encryption_keys: str = ENCRYPTION_KEY) -> None:
         self.settings = Settings(
@@ -199,23 +199,23 @@ class Process:
         return await operations.get_ticket(self.dependencies, call, {"path": {"ticket_id": str(ticket["id"])}})
 
     async def work(self) -> None:
-        """One turn of the background, to its end; what waits for its pause need not."""
+        """One turn of the background, to its end; no delivery waits for its pause."""
         self.world.run("UPDATE provider_deliveries SET next_attempt_at = now() WHERE state = 'queued'")
         await self.turn()
 
     async def turn(self) -> None:
-        """One turn with what is due by itself."""
+        """One turn with the deliveries that are due already."""
         await self.deliveries.postpone(self.database)
         await self.deliveries.work(self.database)
-        await asyncio.gather(*self.deliveries._in_hand)
+        await asyncio.gather(*self.deliveries._running)
 
-    async def work_off(self) -> None:
+    async def work_until_empty(self) -> None:
         """Turns until nothing is queued."""
         for _ in range(20):
             await self.work()
             if not self.world.rows("SELECT 1 FROM provider_deliveries WHERE state = 'queued'"):
                 return
-        raise AssertionError("something is queued for ever")
+        raise AssertionError("a delivery stays queued")
 
     def _call(self, method: str, program: Program, key: str | None, linked: bool, body: Any) -> Call:
         caller = Caller(program.key_id, frozenset(), UUID(program.account_id), True, linked)
@@ -224,7 +224,7 @@ class Process:
 
 @asynccontextmanager
 async def processes(world: World, number: int) -> AsyncIterator[list[Process]]:
-    """So many processes."""
+    """So many processes of the service."""
     async with AsyncExitStack() as stack:
         running = [Process(world) for _ in range(number)]
         for process in running:
@@ -236,8 +236,8 @@ async def processes(world: World, number: int) -> AsyncIterator[list[Process]]:
 
 
 @asynccontextmanager
-async def alone(world: World) -> AsyncIterator[Process]:
-    """The only process, with nothing on its way that an earlier test has left."""
+async def single_process(world: World) -> AsyncIterator[Process]:
+    """The only process, without deliveries of earlier tests."""
     world.run("DELETE FROM provider_deliveries")
     async with processes(world, 1) as [process]:
         yield process

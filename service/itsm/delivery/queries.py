@@ -1,6 +1,6 @@
-"""The SQL statements of deliveries to providers: of one account, but for those that look for what is due.
+"""The SQL statements of deliveries to providers: each of one account, but for those that lease or postpone due ones.
 
-Their tickets are written here too, where what is known of the delivery decides over that.
+The tickets are written here too where that depends on the delivery: only the process that holds its lease may.
 """
 
 import json
@@ -45,19 +45,19 @@ from service.providers.tables import deliveries, links
 from service.storage.scope import EVERYONE
 from service.storage.statement import Statement, bound, in_seconds
 
-# Since when what waits for another is no longer looked at each time.
-_IN_VAIN = literal_column("interval '30 seconds'", Interval)
-_LONGEST_WAIT_MINUTES = 60
-_PUT_OFF_AT_ONCE = 10_000
+# How long a delivery may be due behind an earlier one of its ticket before it is postponed.
+_BLOCKED_FOR = literal_column("interval '30 seconds'", Interval)
+_MAX_POSTPONED_MINUTES = 60
+_MAX_POSTPONED_ROWS = 10_000
 
-_OURS = (
+_UNDER_LEASE = (
     deliveries.c.account_id == bindparam("account_id", type_=Uuid),
     deliveries.c.id == bindparam("delivery_id", type_=Uuid),
     deliveries.c.lease == bindparam("lease", type_=Uuid),
 )
-_free = or_(deliveries.c.leased_until.is_(None), deliveries.c.leased_until < func.now())
-# Whoever had it before and did not say how it ended may have done it.
-_maybe_done = or_(deliveries.c.in_doubt, deliveries.c.leased_until.is_not(None))
+_unleased = or_(deliveries.c.leased_until.is_(None), deliveries.c.leased_until < func.now())
+# A lease that was never ended: the process that held it may have reached the provider.
+_in_doubt = or_(deliveries.c.in_doubt, deliveries.c.leased_until.is_not(None))
 
 
 def _url_of(account_id: ColumnElement[Any]) -> ColumnElement[Any]:
@@ -68,8 +68,8 @@ _leased = {
     "lease": bindparam("lease", type_=Uuid),
     "leased_until": in_seconds("lease_seconds"),
     "attempts": deliveries.c.attempts + 1,
-    "in_doubt": _maybe_done,
-    "asked_url": case((_maybe_done, deliveries.c.asked_url), else_=_url_of(deliveries.c.account_id)),
+    "in_doubt": _in_doubt,
+    "attempted_url": case((_in_doubt, deliveries.c.attempted_url), else_=_url_of(deliveries.c.account_id)),
 }
 
 
@@ -82,10 +82,10 @@ BEGIN_DELIVERY = Statement(
             "id": bindparam("delivery_id", type_=Uuid),
             "version": 1,
             "kind": "create",
-            "is_kept": False,
+            "has_ticket": False,
             "leased_until": in_seconds("lease_seconds"),
             "attempts": 1,
-            "asked_url": _url_of(bindparam("account_id", type_=Uuid)),
+            "attempted_url": _url_of(bindparam("account_id", type_=Uuid)),
         }
     )
     .returning(deliveries),
@@ -94,35 +94,37 @@ BEGIN_DELIVERY = Statement(
 _OF_KEY = (
     deliveries.c.idempotency_scope == bindparam("idempotency_scope", type_=Text),
     deliveries.c.idempotency_key == bindparam("idempotency_key", type_=Text),
-    not_(deliveries.c.is_kept),
+    not_(deliveries.c.has_ticket),
 )
-# Who has a key, while the provider is being asked.
+# The request under a key whose creation is being attempted.
 KEY_HOLDER = Statement(select(deliveries.c.request_hash).where(*_OF_KEY), scope=ACCOUNT)
-TAKE_OVER = Statement(update(deliveries).where(*_OF_KEY, _free).values(_leased).returning(deliveries), scope=ACCOUNT)
+TAKE_OVER = Statement(
+    update(deliveries).where(*_OF_KEY, _unleased).values(_leased).returning(deliveries), scope=ACCOUNT
+)
 
 _earlier = deliveries.alias("earlier")
 _is_next = not_(
     exists().where(
         _earlier.c.ticket_id == deliveries.c.ticket_id,
         _earlier.c.version < deliveries.c.version,
-        # What is dead holds nothing up, but nothing can be changed of what is not there.
+        # A dead change blocks nothing; a dead creation blocks the changes of a ticket that the provider does not have.
         or_(_earlier.c.state == "queued", _earlier.c.kind == "create"),
     )
 )
-_due = and_(deliveries.c.state == "queued", deliveries.c.next_attempt_at <= func.now(), _free, _is_next)
+_due = and_(deliveries.c.state == "queued", deliveries.c.next_attempt_at <= func.now(), _unleased, _is_next)
 _due_ids = (
     select(deliveries.c.id)
-    .where(_due, deliveries.c.account_id != all_(bindparam("busy", type_=ARRAY(Uuid))))
+    .where(_due, deliveries.c.account_id != all_(bindparam("excluded_accounts", type_=ARRAY(Uuid))))
     .order_by(deliveries.c.next_attempt_at)
     .limit(bindparam("rows", type_=Integer))
     .with_for_update(skip_locked=True)
 )
-# Of all accounts: the deliveries whose turn it is, leased.
+# Of all accounts: the deliveries that are due, leased.
 LEASE_DUE = Statement(
     update(deliveries).where(deliveries.c.id.in_(_due_ids)).values(_leased).returning(deliveries),
     scope=EVERYONE("the background delivers for all accounts"),
 )
-# Of one account: the one whose turn it has been for longest.
+# Of one account: the one that has been due for longest.
 _next_id = (
     select(deliveries.c.id)
     .where(_due, deliveries.c.account_id == bindparam("account_id", type_=Uuid))
@@ -134,7 +136,7 @@ LEASE_NEXT = Statement(
     update(deliveries).where(deliveries.c.id == _next_id.scalar_subquery()).values(_leased).returning(deliveries),
     scope=ACCOUNT,
 )
-# One delivery, if it is its turn.
+# One delivery, if it is due.
 LEASE = Statement(
     update(deliveries)
     .where(
@@ -149,23 +151,25 @@ LEASE = Statement(
 
 
 def _postpone() -> Statement:
-    """Of all accounts: the deliveries that are due for long but not next, put off for a while.
+    """Of all accounts: the deliveries that have been due for a while behind an earlier one, postponed.
 
-    Each look for what is due would read all of them. Those with many before them are put off for longer; the end of the
-    one before wakes the next.
+    Each search for due deliveries would read all of them. Those with many before them are postponed for longer; the end
+    of one makes the next due.
     """
     head = select(func.min(_earlier.c.version)).where(_earlier.c.ticket_id == deliveries.c.ticket_id).scalar_subquery()
-    minutes = func.least(deliveries.c.version - head, _LONGEST_WAIT_MINUTES)
-    in_vain = (
+    minutes = func.least(deliveries.c.version - head, _MAX_POSTPONED_MINUTES)
+    blocked = (
         select(deliveries.c.id)
-        .where(deliveries.c.state == "queued", deliveries.c.next_attempt_at <= func.now() - _IN_VAIN, not_(_is_next))
+        .where(
+            deliveries.c.state == "queued", deliveries.c.next_attempt_at <= func.now() - _BLOCKED_FOR, not_(_is_next)
+        )
         .order_by(deliveries.c.next_attempt_at)
-        .limit(_PUT_OFF_AT_ONCE)
+        .limit(_MAX_POSTPONED_ROWS)
         .with_for_update(skip_locked=True)
     )
     return Statement(
         update(deliveries)
-        .where(deliveries.c.id.in_(in_vain))
+        .where(deliveries.c.id.in_(blocked))
         .values(next_attempt_at=func.now() + func.make_interval(0, 0, 0, 0, 0, minutes))
         .returning(deliveries.c.id),
         scope=EVERYONE("the background delivers for all accounts"),
@@ -175,8 +179,8 @@ def _postpone() -> Statement:
 POSTPONE = _postpone()
 
 
-def _behind(ended: CTE) -> Select[Any]:
-    """The queued deliveries behind one that has ended, of the same ticket."""
+def _after(ended: CTE) -> Select[Any]:
+    """The queued deliveries after one that has ended, of the same ticket."""
     later = deliveries.alias("later")
     return (
         select(later.c.id)
@@ -186,8 +190,8 @@ def _behind(ended: CTE) -> Select[Any]:
 
 
 def _wake(ended: CTE, *conditions: ColumnElement[bool]) -> CTE:
-    """The next one, which is due as soon as this one has ended."""
-    first = _behind(ended).order_by(column("version")).limit(1).scalar_subquery()
+    """Makes the next delivery of the ticket due as soon as this one has ended."""
+    first = _after(ended).order_by(column("version")).limit(1).scalar_subquery()
     return (
         update(deliveries)
         .where(deliveries.c.id == select(first).select_from(ended).where(*conditions).scalar_subquery())
@@ -197,9 +201,9 @@ def _wake(ended: CTE, *conditions: ColumnElement[bool]) -> CTE:
     )
 
 
-_gone = delete(deliveries).where(*_OURS).returning(deliveries).cte("gone")
-_woken = _wake(_gone)
-DROP_DELIVERY = Statement(select(_gone.c.id).add_cte(_woken), scope=ACCOUNT)
+_ended = delete(deliveries).where(*_UNDER_LEASE).returning(deliveries).cte("ended")
+_woken = _wake(_ended)
+DROP_DELIVERY = Statement(select(_ended.c.id).add_cte(_woken), scope=ACCOUNT)
 
 _failure = {
     **bound(deliveries, "in_doubt", "last_error", "state"),
@@ -210,42 +214,47 @@ _failure = {
 
 
 def _fail() -> Statement:
-    """The statement that writes down how a delivery failed; one that is dead holds nothing up.
+    """The statement that records a failed attempt; a delivery that is dead blocks no later one.
 
-    Behind a dead creation nothing waits: requeued, it tells what the ticket has by then.
+    The changes after a dead creation are dropped: requeued, it brings the members as they are by then.
     """
-    failed = update(deliveries).where(*_OURS).values(_failure).returning(deliveries).cte("failed")
+    failed = update(deliveries).where(*_UNDER_LEASE).values(_failure).returning(deliveries).cte("failed")
     is_dead, is_creation = failed.c.state == "dead", failed.c.kind == "create"
-    behind = _behind(failed).lateral("behind")
-    of_dead = select(behind.c.id).select_from(failed.join(behind, true())).where(is_dead, is_creation)
-    needless = delete(deliveries).where(deliveries.c.id.in_(of_dead)).returning(deliveries.c.id).cte("needless")
-    return Statement(select(failed.c.id).add_cte(_wake(failed, is_dead, not_(is_creation)), needless), scope=ACCOUNT)
+    following = _after(failed).lateral("following")
+    of_dead = select(following.c.id).select_from(failed.join(following, true())).where(is_dead, is_creation)
+    dropped = delete(deliveries).where(deliveries.c.id.in_(of_dead)).returning(deliveries.c.id).cte("dropped")
+    return Statement(select(failed.c.id).add_cte(_wake(failed, is_dead, not_(is_creation)), dropped), scope=ACCOUNT)
 
 
 FAIL_DELIVERY = _fail()
 
 
-def _finish(claimed: CTE) -> idempotency.Creation:
-    """The statements that keep a ticket which the provider was asked for, if the delivery is still ours."""
+def _create_ticket(claimed: CTE) -> idempotency.Creation:
+    """The statements that create the ticket of an attempted delivery, if the lease is still held."""
     names = [*NEW, "external_provider", "external_ticket_id", "external_ticket_url"]
     given = select(*bound(tickets, *names).values()).where(exists(select(claimed.c.id)))
     return creation(insert(tickets).from_select(names, given).returning(*SHOWN).cte("ticket"))
 
 
-# The provider has it or there is none any more; it will have it later.
-CREATE_DELIVERED = _finish(_gone)
-CREATE_QUEUED = _finish(
-    update(deliveries).where(*_OURS).values({**_failure, "is_kept": True}).returning(deliveries.c.id).cte("kept")
+# The delivery has ended: the provider has the ticket, or the account is no longer linked.
+CREATE_DELIVERED = _create_ticket(_ended)
+# The delivery stays queued.
+CREATE_QUEUED = _create_ticket(
+    update(deliveries)
+    .where(*_UNDER_LEASE)
+    .values({**_failure, "has_ticket": True})
+    .returning(deliveries.c.id)
+    .cte("kept")
 )
 
 
 def _delivered() -> Statement:
-    """The statement that ends the delivery of a ticket that is here: it says where the provider has it."""
+    """The statement that ends the delivery of a ticket with a row here: the row gets its external reference."""
     names = ("external_provider", "external_ticket_id", "external_ticket_url")
     before = select(*SHOWN).where(*ONE).with_for_update().cte("before")
     after = (
         update(tickets)
-        .where(*MINE, tickets.c.id == before.c.id, exists(select(_gone.c.id)))
+        .where(*MINE, tickets.c.id == before.c.id, exists(select(_ended.c.id)))
         .values(
             bound(tickets, *names)
             | {"updated_at": events.next_instant(tickets.c.updated_at)}
@@ -254,10 +263,10 @@ def _delivered() -> Statement:
         .returning(*SHOWN)
         .cte("after")
     )
-    told = select(after, events.changes(before, after, names).label("changes"))
-    written = told.select_from(after.join(before, after.c.id == before.c.id)).cte("written")
+    changed = select(after, events.changes(before, after, names).label("changes"))
+    written = changed.select_from(after.join(before, after.c.id == before.c.id)).cte("written")
     event = events.append(tables.events, written, "ticket.updated", written.c.changes, of_change(written))
-    # Who changed the ticket while the creation was dead told nobody, and may have been about to as it was taken up.
+    # Changes of the ticket while its creation was dead were not queued, even as it was requeued: all members follow.
     requeued = select(
         bindparam("sync_id", type_=Uuid),
         after.c.account_id,
@@ -269,7 +278,7 @@ def _delivered() -> Statement:
         true(),
         bindparam("actor", type_=Text),
         bindparam("request_id", type_=Text),
-    ).where(exists(select(_gone.c.id).where(_gone.c.is_requeued)))
+    ).where(exists(select(_ended.c.id).where(_ended.c.is_requeued)))
     columns = [
         "id",
         "account_id",
@@ -277,7 +286,7 @@ def _delivered() -> Statement:
         "version",
         "kind",
         "members",
-        "is_kept",
+        "has_ticket",
         "is_requeued",
         "actor",
         "request_id",

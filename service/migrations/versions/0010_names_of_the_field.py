@@ -12,6 +12,8 @@ depends_on = None
 
 _COLUMNS = (
     ("provider_deliveries", "maybe_done", "in_doubt"),
+    ("provider_deliveries", "is_kept", "has_ticket"),
+    ("provider_deliveries", "asked_url", "attempted_url"),
     ("helpdesk_tickets", "sla_told", "sla_emitted"),
     ("helpdesk_tickets", "tag_words", "tag_terms"),
     ("itsm_tickets", "metadata_words", "metadata_terms"),

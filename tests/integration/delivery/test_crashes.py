@@ -1,4 +1,4 @@
-"""A process dies at any step of a creation, or of a change: one ticket there and here, and a retry tells which."""
+"""A process dies at any step of a creation or a change: one ticket there and here, and a retry returns it."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -18,14 +18,14 @@ from support.transports import Grpc
 
 @dataclass(frozen=True)
 class Step:
-    """Where a creation is when the process dies: what the provider does until then, and how one sees it."""
+    """The step of a creation at which the process dies: the faults of the provider, and how the step is recognized."""
 
     name: str
     faults: tuple[Fault, ...]
     is_reached: Callable[["Case"], bool]
-    # Whether nobody waits any more: the answer was without an external ticket.
+    # Whether the caller has its answer, without an external reference.
     in_background: bool = False
-    # Whether it is not the creation but a change behind it.
+    # Whether it is a step of a change after the creation.
     is_change: bool = False
 
 
@@ -36,7 +36,7 @@ class Case:
     world: World
     program: Program
     desk: Desk
-    # What the client got before its process died, and when it asked again.
+    # The answer before the process died, and that of the retry.
     first: Any = None
     again: Any = None
     log: list[dict[str, Any]] = field(default_factory=list)
@@ -46,7 +46,7 @@ class Case:
         return bool(tickets) and deliveries(self.world, self.program.account_id) == []
 
 
-def asked(times: int) -> Callable[[Case], bool]:
+def requested(times: int) -> Callable[[Case], bool]:
     return lambda case: len(case.desk.requests) == times
 
 
@@ -59,17 +59,17 @@ def is_changed(case: Case) -> bool:
 
 
 STEPS = (
-    Step("before it is done", ("hang",), asked(1)),
+    Step("before it is processed", ("hang",), requested(1)),
     Step("before its answer is recorded", ("hang after",), is_there),
-    Step("before its answer is told", (), Case.is_recorded),
-    Step("in the background, before it is done", ("429", "hang"), asked(2), True),
+    Step("before its answer is sent", (), Case.is_recorded),
+    Step("in the background, before it is processed", ("429", "hang"), requested(2), True),
     Step("in the background, before its answer is recorded", ("429", "hang after"), is_there, True),
-    Step("in the background, while it is looked for", ("reset after", "hang"), asked(2), True),
+    Step("in the background, during the search", ("reset after", "hang"), requested(2), True),
     Step("in the background, at the end", ("429",), Case.is_recorded, True),
-    Step("before a change is done", ("hang",), asked(2), is_change=True),
-    Step("before the answer to a change is recorded", ("hang after",), asked(2), is_change=True),
-    Step("in the background, before a change is done", ("429", "hang"), asked(3), True, is_change=True),
-    Step("in the background, before the answer to a change", ("429", "hang after"), asked(3), True, is_change=True),
+    Step("before a change is processed", ("hang",), requested(2), is_change=True),
+    Step("before the answer to a change is recorded", ("hang after",), requested(2), is_change=True),
+    Step("in the background, before a change is processed", ("429", "hang"), requested(3), True, is_change=True),
+    Step("in the background, before the answer to a change", ("429", "hang after"), requested(3), True, is_change=True),
     Step("in the background, at the end of a change", ("429",), is_changed, True, is_change=True),
 )
 NAMES = [(step.name, key) for step in STEPS for key in ("key", None)]
@@ -100,7 +100,7 @@ async def cases(
 async def _die(cases: list[Case], service: Service) -> None:
     async with grpc.aio.insecure_channel(service.target) as channel:
         calls = []
-        # Those that nobody waits for first: the others hang only as long as somebody waits.
+        # Those in the background first: the others hang only as long as their callers wait.
         for in_background in (True, False):
             begun = [case for case in cases if case.step.in_background == in_background]
             for case in begun:
@@ -131,7 +131,7 @@ async def _recover(cases: list[Case], service: Service) -> None:
         retries = {
             id(case): asyncio.ensure_future(create(Grpc(channel), case.program, case.key)) for case in cases if case.key
         }
-        # Instead of the seconds until the dead one's time is over.
+        # Instead of the seconds until the leases end.
         cases[0].world.run("UPDATE provider_deliveries SET leased_until = now() WHERE leased_until IS NOT NULL")
         for case in cases:
             if case.key:
@@ -151,9 +151,9 @@ async def test_there_is_one_ticket_there_and_one_here(
     )
     assert there == list(external(case.desk).values())
     assert (subject == "Changed", subject) == (case.step.is_change, case.desk.tickets[0]["subject"])
-    # One creation, and one change: of that, or of where it is since the provider told.
-    told = ["ticket.created", "ticket.updated"][: 1 + (case.step.in_background or case.step.is_change)]
-    assert [event[0] for event in events(case.world, {"id": ticket_id})] == told
+    # One creation, and one change: the caller's, or the external reference from the background.
+    expected = ["ticket.created", "ticket.updated"][: 1 + (case.step.in_background or case.step.is_change)]
+    assert [event[0] for event in events(case.world, {"id": ticket_id})] == expected
     for answer in (case.first, case.again):
         assert answer is None or answer["id"] == ticket_id
     if case.first and case.again:

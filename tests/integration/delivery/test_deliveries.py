@@ -8,17 +8,17 @@ import pytest
 from support.emulators.http import Fault, Response
 from support.provider_lab import (
     BAD,
-    NOWHERE,
+    MESSAGE,
+    NO_REFERENCE,
     TICKET,
-    WORDS,
-    Door,
+    Transport,
     create,
     deliveries,
     events,
     external,
     get,
-    kept,
     linked,
+    tables_with_rows,
     until,
     update,
 )
@@ -32,7 +32,7 @@ MISMATCH = "Idempotency key reused with a different payload"
 DOWN: Fault = "503"
 
 
-def check_rejected(reply: Reply, message: str = WORDS) -> None:
+def check_rejected(reply: Reply, message: str = MESSAGE) -> None:
     if reply.transport == "rest":
         assert (reply.status, reply.body) == (400, {"detail": message})
         return
@@ -44,10 +44,10 @@ def check_rejected(reply: Reply, message: str = WORDS) -> None:
 # At both transports
 
 
-async def test_a_ticket_is_at_the_provider_before_it_is_here(transport: Door, world: World) -> None:
+async def test_a_ticket_is_at_the_provider_before_it_is_here(transport: Transport, world: World) -> None:
     async with linked(world) as (program, desk):
         ticket = (await create(transport, program, metadata={"a": 1})).succeeded(201)
-        assert {name: ticket[name] for name in NOWHERE} == external(desk)
+        assert {name: ticket[name] for name in NO_REFERENCE} == external(desk)
         assert (ticket["subject"], ticket["metadata"]) == (TICKET["subject"], {"a": 1})
         assert await get(transport, program, ticket) == ticket
         assert len(desk.tickets) == 1
@@ -56,32 +56,32 @@ async def test_a_ticket_is_at_the_provider_before_it_is_here(transport: Door, wo
         assert deliveries(world, program.account_id) == []
 
 
-async def test_what_the_provider_rejects_is_nowhere(transport: Door, world: World) -> None:
+async def test_a_ticket_that_the_provider_rejects_is_not_stored(transport: Transport, world: World) -> None:
     async with linked(world) as (program, desk):
         check_rejected(await create(transport, program, "key", **BAD))
         check_rejected(await create(transport, program, **BAD))
-        assert (kept(world, program.account_id), desk.tickets) == ([], [])
+        assert (tables_with_rows(world, program.account_id), desk.tickets) == ([], [])
         # Its key is free again, for any body.
         reply = await create(transport, program, "key")
         assert "idempotent-replayed" not in reply.headers
         assert reply.succeeded(201)["external_ticket_id"] == str(desk.tickets[0]["id"])
 
 
-async def test_whatever_fails_there_is_one_ticket_there_and_here(rest: Rest, rpc: Grpc, world: World) -> None:
-    async def outlast(fault: Fault, transport: Door) -> None:
+async def test_after_every_fault_there_is_one_ticket_there_and_here(rest: Rest, rpc: Grpc, world: World) -> None:
+    async def outlast(fault: Fault, transport: Transport) -> None:
         async with linked(world) as (program, desk):
             desk.faults.append(fault)
-            # It ends by itself: nothing here says how long a hanging provider may take.
+            # It ends by itself: the test does not limit how long a provider may hang.
             ticket = (await create(transport, program, "key")).succeeded(201)
-            assert {name: ticket[name] for name in NOWHERE} == NOWHERE
+            assert {name: ticket[name] for name in NO_REFERENCE} == NO_REFERENCE
             await until(lambda: deliveries(world, program.account_id) == [], what=f"delivery after {fault}")
             found = await get(transport, program, ticket)
             assert found == {**ticket, **external(desk), "updated_at": found["updated_at"]}, fault
             assert len(desk.tickets) == 1, fault
-            told = {name: {"from": None, "to": value} for name, value in external(desk).items()}
+            changes = {name: {"from": None, "to": value} for name, value in external(desk).items()}
             assert events(world, ticket) == [
                 ("ticket.created", {}, program.key_id),
-                ("ticket.updated", told, "system"),
+                ("ticket.updated", changes, "system"),
             ]
             # The first answer stays the answer of its key.
             assert (await create(transport, program, "key")).succeeded(201) == ticket
@@ -89,18 +89,18 @@ async def test_whatever_fails_there_is_one_ticket_there_and_here(rest: Rest, rpc
     await asyncio.gather(*(outlast(fault, transport) for fault in get_args(Fault) for transport in (rest, rpc)))
 
 
-# It looks like an address, and is none that anything can be sent to: the adapter breaks on it.
+# It looks like an address, but nothing can be sent to it: the HTTP client raises.
 BROKEN = "https://xn--a"
 
 
-async def test_a_provider_that_cannot_even_be_asked_fails_no_call(transport: Door, world: World) -> None:
+async def test_a_link_with_an_unusable_address_fails_no_call(transport: Transport, world: World) -> None:
     async with linked(world) as (program, desk):
         there = (await create(transport, program)).succeeded(201)
         # No operator could link it so now.
         world.run("UPDATE provider_links SET url = %s WHERE account_id = %s", BROKEN, program.account_id)
         for key in ("key", None):
             ticket = (await create(transport, program, key)).succeeded(201)
-            assert {name: ticket[name] for name in NOWHERE} == NOWHERE
+            assert {name: ticket[name] for name in NO_REFERENCE} == NO_REFERENCE
             assert await get(transport, program, ticket) == ticket
             changed = await update(transport, program, ticket, subject="Changed")
             assert (changed["subject"], changed["external_ticket_id"]) == ("Changed", None)
@@ -108,46 +108,48 @@ async def test_a_provider_that_cannot_even_be_asked_fails_no_call(transport: Doo
                 assert (await create(transport, program, key)).succeeded(201) == ticket
         queued = deliveries(world, program.account_id)
         assert [one[:2] for one in queued] == [("create", "queued"), ("update", "queued")] * 2
-        # The background is at it too, and may have failed too often before the second one came.
-        whys = [why for kind, _, why in queued if kind == "create"]
-        assert set(whys) <= {"internal", "the provider failed too often just now"}
+        # The background attempts them too, and may have opened the breaker before the second one.
+        errors = [error for kind, _, error in queued if kind == "create"]
+        assert set(errors) <= {"internal", "the provider has failed too often, and is not called for now"}
         assert len(desk.requests) == 1
         assert await get(transport, program, there) == there
         await world.operate(admin.unlink_provider, account_id=program.account_id)
 
 
-async def test_test_keys_and_other_accounts_have_no_provider(transport: Door, world: World) -> None:
+async def test_test_keys_and_other_accounts_have_no_provider(transport: Transport, world: World) -> None:
     async with linked(world) as (program, desk):
         for other in (await world.program(account_id=program.account_id, test=True), await world.program()):
             ticket = (await create(transport, other, "key")).succeeded(201)
             await update(transport, other, ticket, subject="Changed")
-            assert {name: ticket[name] for name in NOWHERE} == NOWHERE
+            assert {name: ticket[name] for name in NO_REFERENCE} == NO_REFERENCE
         assert desk.requests == []
 
 
-async def test_changes_are_mirrored(transport: Door, world: World) -> None:
+async def test_changes_are_mirrored(transport: Transport, world: World) -> None:
     async with linked(world) as (program, desk):
         ticket = (await create(transport, program, requester_email="ada@example.com")).succeeded(201)
         changed = await update(transport, program, ticket, status="closed", priority="urgent", requester_email=None)
+        # The background may have leased it first; then the caller does not wait.
+        await until(lambda: deliveries(world, program.account_id) == [], what="the change at the provider")
         there = desk.tickets[0]
         assert (there["status"], there["priority"], there["email"]) == (5, 4, "desk@example.com")
-        assert {name: changed[name] for name in NOWHERE} == external(desk)
+        assert {name: changed[name] for name in NO_REFERENCE} == external(desk)
         before = len(desk.requests)
         await update(transport, program, ticket, metadata={"note": "ours alone"})
         await update(transport, program, ticket)
         assert len(desk.requests) == before
         assert deliveries(world, program.account_id) == []
-        # What the provider does not take is changed here all the same.
+        # A change that the provider rejects is made here all the same.
         assert (await update(transport, program, ticket, **BAD))["description"] == " "
-        assert deliveries(world, program.account_id) == [("update", "dead", WORDS)]
+        assert deliveries(world, program.account_id) == [("update", "dead", MESSAGE)]
 
 
-async def test_five_at_the_same_moment_make_one_ticket(transport: Door, world: World) -> None:
+async def test_five_at_the_same_moment_make_one_ticket(transport: Transport, world: World) -> None:
     async with linked(world) as (program, desk):
-        desk.does.clear()
+        desk.may_process.clear()
         replies = [asyncio.ensure_future(create(transport, program, "race")) for _ in range(5)]
         await until(lambda: len(desk.requests) > 0, what="the first one")
-        desk.does.set()
+        desk.may_process.set()
         answers = [reply.succeeded(201) for reply in await asyncio.gather(*replies)]
         assert answers == [answers[0]] * 5
         assert len(desk.requests) == len(desk.tickets) == 1
@@ -157,13 +159,13 @@ async def test_five_at_the_same_moment_make_one_ticket(transport: Door, world: W
 
 async def test_a_retry_waits_for_the_first_and_another_body_does_not(rest: Rest, rpc: Grpc, world: World) -> None:
     async with linked(world) as (program, desk):
-        desk.does.clear()
+        desk.may_process.clear()
         first = asyncio.ensure_future(create(rest, program, "key"))
         await until(lambda: len(desk.requests) == 1, what="the first one")
         retry = asyncio.ensure_future(create(rpc, program, "key"))
         for transport in (rest, rpc):
             (await create(transport, program, "key", subject="Another")).failed("idempotency_mismatch", MISMATCH)
-        # One that cannot wait so long is told, and spoils nothing.
+        # One that cannot wait so long fails with its deadline, and changes nothing.
         call = service_pb2_grpc.TicketServiceStub(rpc.channel).CreateTicket(
             service_pb2.CreateTicketRequest(subject=TICKET["subject"], description=TICKET["description"]),
             metadata=[*program.credential.items(), ("idempotency-key", "key")],
@@ -174,20 +176,20 @@ async def test_a_retry_waits_for_the_first_and_another_body_does_not(rest: Rest,
         assert raised.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         assert not first.done()
         assert not retry.done()
-        desk.does.set()
+        desk.may_process.set()
         ticket = (await first).succeeded(201)
         assert (await retry).succeeded(201) == ticket
         assert retry.result().headers["idempotent-replayed"] == "true"
         assert len(desk.tickets) == 1
 
 
-async def test_who_waits_for_one_that_is_rejected_tries_too(transport: Door, world: World) -> None:
+async def test_a_request_that_waited_for_a_rejected_one_is_attempted_too(transport: Transport, world: World) -> None:
     async with linked(world) as (program, desk):
         desk.refusals.append(Response(400, {"description": "Not today", "errors": []}))
-        desk.does.clear()
+        desk.may_process.clear()
         calls = [asyncio.ensure_future(create(transport, program, "key")) for _ in range(2)]
         await until(lambda: len(desk.requests) == 1, what="the first one")
-        desk.does.set()
+        desk.may_process.set()
         replies = await asyncio.gather(*calls)
         assert len(desk.tickets) == 1
         [made] = [reply for reply in replies if "external_provider" in reply.body]
@@ -202,7 +204,7 @@ async def test_a_caller_with_little_time_gets_an_answer_while_the_provider_hangs
     tickets = service_pb2_grpc.TicketServiceStub(channel)
     async with linked(world) as (program, desk):
         there = (await create(rpc, program)).succeeded(201)
-        desk.does.clear()
+        desk.may_process.clear()
         ticket: Any = TICKET
         given: Any = {"timeout": 1.5, "metadata": tuple(program.credential.items())}
         new, changed = await asyncio.gather(
@@ -211,27 +213,27 @@ async def test_a_caller_with_little_time_gets_an_answer_while_the_provider_hangs
         )
         assert not new.ticket.HasField("external_ticket_id")
         assert changed.ticket.subject == "Changed"
-        desk.does.set()
+        desk.may_process.set()
         await until(lambda: deliveries(world, program.account_id) == [], what="both at the provider")
         assert [one["subject"] for one in desk.tickets] == ["Changed", TICKET["subject"]]
 
 
-async def test_a_caller_who_goes_away_breaks_no_delivery_off(
+async def test_a_caller_who_leaves_does_not_cancel_the_delivery(
     channel: grpc.aio.Channel, rpc: Grpc, world: World
 ) -> None:
     tickets = service_pb2_grpc.TicketServiceStub(channel)
     async with linked(world) as (program, desk):
         there = (await create(rpc, program)).succeeded(201)
-        desk.does.clear()
+        desk.may_process.clear()
         before = len(desk.requests)
         call = tickets.UpdateTicket(
             service_pb2.UpdateTicketRequest(ticket_id=there["id"], subject="Changed"),
             metadata=tuple(program.credential.items()),
         )
-        await until(lambda: len(desk.requests) > before, what="the change to be told")
+        await until(lambda: len(desk.requests) > before, what="the attempt at the change")
         call.cancel()
-        # Whoever comes next is behind it.
+        # The next request is handled after the cancellation.
         await get(rpc, program, there)
-        desk.does.set()
-        await until(lambda: deliveries(world, program.account_id) == [], what="the change there")
-        assert desk.asked[1:] == [("PUT", {"subject": "Changed"})]
+        desk.may_process.set()
+        await until(lambda: deliveries(world, program.account_id) == [], what="the change at the provider")
+        assert desk.writes[1:] == [("PUT", {"subject": "Changed"})]

@@ -1,8 +1,7 @@
-"""Several at the same delivery, or one that is gone in the middle of it: one ticket there and one here."""
+"""Several processes at the same delivery, or one that dies during it: one ticket there and one here."""
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any
 from uuid import uuid4
@@ -12,11 +11,10 @@ from support.emulators.http import Fault, Response
 from support.provider_lab import (
     Desk,
     Process,
-    alone,
     deliveries,
-    kept,
     linked,
     processes,
+    tables_with_rows,
     until,
 )
 from support.system import Program, World
@@ -26,12 +24,6 @@ from service.admin import operations as admin
 from service.errors import TicketError
 
 DOWN: Fault = "503"
-
-
-@pytest.fixture
-async def process(apart: World) -> AsyncIterator[Process]:
-    async with alone(apart) as process:
-        yield process
 
 
 @pytest.mark.parametrize("keyed", [True, False], ids=["under a key", "without"])
@@ -52,21 +44,21 @@ async def test_several_processes_deliver_each_once(apart: World, process: Proces
 
 
 @pytest.mark.parametrize("keyed", [True, False], ids=["under a key", "without"])
-async def test_a_lease_that_was_lost_makes_no_second_ticket(apart: World, process: Process, keyed: bool) -> None:
+async def test_a_lost_lease_makes_no_second_ticket(apart: World, process: Process, keyed: bool) -> None:
     async with linked(apart) as (program, desk), processes(apart, 1) as [other]:
-        desk.tells.clear()
+        desk.may_answer.clear()
         first = asyncio.ensure_future(process.create(program, "key" if keyed else None))
         await until(lambda: len(desk.tickets) == 1, what="the ticket there")
         apart.run("UPDATE provider_deliveries SET leased_until = now() - interval '1 second'")
         taken = asyncio.ensure_future(other.work())
-        await until(lambda: len(desk.requests) == 2, what="the other process to look")
-        desk.tells.set()
+        await until(lambda: len(desk.requests) == 2, what="the search by the other process")
+        desk.may_answer.set()
         await taken
         if keyed:
             ticket = await first
             assert (ticket["external_provider"], await process.create(program, "key")) == ("freshservice", ticket)
         else:
-            # There is no telling the caller which one it is.
+            # Without a key the caller cannot be given the other process's ticket.
             with pytest.raises(TicketError, match="unavailable"):
                 await first
         assert len(desk.tickets) == 1
@@ -97,34 +89,34 @@ async def test_a_key_that_is_answered_between_two_looks_makes_no_second_ticket(
 
 
 async def die(world: World, process: Process, program: Program, desk: Desk) -> None:
-    """Be asked under the key `key` as far as the provider has it, and be gone."""
-    desk.tells.clear()
-    asked = asyncio.ensure_future(process.create(program, "key"))
-    await until(lambda: len(desk.requests) == 1, what="the provider to be asked")
-    asked.cancel()
-    desk.tells.set()
+    """Create under the key `key` until the provider has been called, and die."""
+    desk.may_answer.clear()
+    creation = asyncio.ensure_future(process.create(program, "key"))
+    await until(lambda: len(desk.requests) == 1, what="the call")
+    creation.cancel()
+    desk.may_answer.set()
     world.run("UPDATE provider_deliveries SET leased_until = now() - interval '1 second'")
 
 
-async def test_what_is_rejected_when_its_caller_is_gone_is_nowhere(apart: World, process: Process) -> None:
+async def test_a_creation_that_is_rejected_after_its_caller_left_is_not_stored(apart: World, process: Process) -> None:
     async with linked(apart) as (program, desk):
         desk.refusals.append(Response(400, {"description": "No", "errors": []}))
         await die(apart, process, program, desk)
         desk.refusals.append(Response(400, {"description": "No", "errors": []}))
         desk.refusals.insert(0, Response(200, {"tickets": []}))
         desk.refusals.insert(1, Response(200, {"tickets": []}))
-        await process.work_off()
+        await process.work_until_empty()
         assert [one.method for one in desk.requests] == ["POST", "GET", "GET", "POST"]
-        assert (kept(apart, program.account_id), desk.tickets) == ([], [])
+        assert (tables_with_rows(apart, program.account_id), desk.tickets) == ([], [])
 
 
-async def test_a_search_that_is_rejected_does_not_say_that_nothing_is_there(apart: World, process: Process) -> None:
+async def test_a_rejected_search_does_not_mean_that_there_is_no_ticket(apart: World, process: Process) -> None:
     async with linked(apart) as (program, desk):
         await die(apart, process, program, desk)
         desk.refusals.append(Response(400, {"description": "Bad query", "errors": []}))
         ticket = await process.create(program, "key")
         assert len(desk.requests) == 2
-        await process.work_off()
+        await process.work_until_empty()
         assert len(desk.tickets) == 1
         assert (await process.get(program, ticket))["external_ticket_id"] == str(desk.tickets[0]["id"])
 
@@ -134,22 +126,22 @@ async def test_a_key_that_was_answered_without_the_provider_stays_so(apart: Worl
         await die(apart, process, program, desk)
         await apart.operate(admin.unlink_provider, account_id=program.account_id)
         ticket = await process.create(program, "key", linked=False)
-        await process.work_off()
+        await process.work_until_empty()
         count = "SELECT count(*) FROM itsm_tickets WHERE account_id = %s"
         assert apart.rows(count, program.account_id) == [(1,)]
         assert await process.create(program, "key") == ticket
 
 
-async def test_an_account_whose_provider_hangs_holds_up_no_other(apart: World, process: Process) -> None:
+async def test_an_account_whose_provider_hangs_blocks_no_other(apart: World, process: Process) -> None:
     async with linked(apart) as (program, desk), linked(apart) as (other, well):
         members = '{"subject": "s", "description": "d", "status": "open", "priority": null, "requester_email": null}'
         queue = (
             "INSERT INTO itsm_tickets (id, account_id, live, subject, description, status, metadata)"
             " VALUES (%s, %s, true, 's', 'd', 'open', '{}')",
-            "INSERT INTO provider_deliveries (id, account_id, ticket_id, version, kind, members, is_kept, actor,"
+            "INSERT INTO provider_deliveries (id, account_id, ticket_id, version, kind, members, has_ticket, actor,"
             " request_id) VALUES (%s, %s, %s, 1, 'create', %s, true, 'a', 'r')",
         )
-        desk.does.clear()
+        desk.may_process.clear()
         for program_ in [program] * 40 + [other]:
             ticket_id = str(uuid4())
             apart.run(queue[0], ticket_id, program_.account_id)
@@ -158,18 +150,18 @@ async def test_an_account_whose_provider_hangs_holds_up_no_other(apart: World, p
             await process.deliveries.work(process.database)
         await until(lambda: len(well.tickets) == 1, what="the ticket of the other account")
         assert len(desk.requests) < 40
-        desk.does.set()
+        desk.may_process.set()
 
 
-async def test_a_key_that_is_used_without_the_provider_while_it_is_asked_has_one_answer(
+async def test_a_key_that_is_answered_without_the_provider_during_its_attempt_has_one_answer(
     apart: World, process: Process
 ) -> None:
     async with linked(apart) as (program, desk):
-        desk.does.clear()
+        desk.may_process.clear()
         first = asyncio.ensure_future(process.create(program, "key"))
-        await until(lambda: len(desk.requests) == 1, what="the provider to be asked")
+        await until(lambda: len(desk.requests) == 1, what="the call")
         other = await process.create(program, "key", linked=False)
-        desk.does.set()
+        desk.may_process.set()
         assert str((await first)["id"]) == str(other["id"])
         count = "SELECT count(*) FROM itsm_tickets WHERE account_id = %s"
         assert apart.rows(count, program.account_id) == [(1,)]

@@ -1,4 +1,4 @@
-"""ITSM histories and watches at both transports: what they tell, to whom, and how a watch ends."""
+"""ITSM histories and watches at both transports: which events they have, who may read them, and how a watch ends."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
@@ -40,7 +40,7 @@ async def history(transport: Door, program: Program, ticket: Any) -> list[Any]:
 
 
 async def ended(stream: Told) -> list[Message]:
-    """Check that a key that is good no more has ended a watch; returns what was told before."""
+    """Check that an invalid key has ended a watch; returns the messages before that."""
     messages = list[Message]()
     while isinstance(came := await anext(stream), dict):
         messages.append(came)
@@ -54,7 +54,7 @@ async def ended(stream: Told) -> list[Message]:
 # Histories
 
 
-async def test_a_history_tells_every_change_of_a_ticket(transport: Door, world: World) -> None:
+async def test_a_history_has_every_change_of_a_ticket(transport: Door, world: World) -> None:
     program = await world.program()
     made = await create(transport, program, priority="low", metadata={"floor": 3})
     for changes in ({"status": "closed"}, {"status": "open", "priority": None}, {"metadata": {"floor": 3.5}}):
@@ -107,7 +107,7 @@ async def test_a_history_is_the_accounts_and_modes_own(transport: Door, world: W
 # Watches
 
 
-async def test_a_watch_tells_what_happens_as_it_happens(transport: Door, world: World) -> None:
+async def test_a_watch_streams_events_as_they_happen(transport: Door, world: World) -> None:
     program = await world.program()
     made = await create(transport, program)
     await world.settled()
@@ -120,7 +120,7 @@ async def test_a_watch_tells_what_happens_as_it_happens(transport: Door, world: 
     assert len(await ITSM.told(transport, program.credential, first["cursor"], last)) == 1
 
 
-async def test_a_watch_tells_an_accounts_tickets_of_the_keys_mode(transport: Door, world: World) -> None:
+async def test_a_watch_has_the_tickets_of_the_keys_account_and_mode(transport: Door, world: World) -> None:
     live = await world.program()
     test = await world.program(account_id=live.account_id, test=True)
     other = await world.program()
@@ -129,7 +129,7 @@ async def test_a_watch_tells_an_accounts_tickets_of_the_keys_mode(transport: Doo
     for one, cursor in cursors:
         watched = await ITSM.told(transport, one.credential, cursor, await create(transport, one))
         assert [event["ticket_id"] for event in watched] == [made[one.key_id]["id"]]
-    # Another key of the account may go on; nobody else.
+    # Another key of the account and mode may resume; no other may.
     second = await world.program(account_id=live.account_id)
     for one, reason in ((second, None), (test, "validation_error"), (other, "validation_error")):
         async with ITSM.watching(transport, one.credential, cursors[0][1]) as stream:
@@ -163,7 +163,7 @@ async def test_a_key_that_ends_ends_its_watches_within_seconds(rest: Rest, rpc: 
     await asyncio.gather(*(watch_to_the_end(transport, end) for transport in (rest, rpc) for end in (revoke, expire)))
 
 
-async def test_a_revoked_key_is_told_no_event_more(transport: Door, world: World) -> None:
+async def test_a_revoked_key_gets_no_more_events(transport: Door, world: World) -> None:
     program = await world.program()
     writer = await world.program(account_id=program.account_id)
     async with ITSM.watching(transport, program.credential) as stream:
@@ -173,15 +173,15 @@ async def test_a_revoked_key_is_told_no_event_more(transport: Door, world: World
         assert await ended(stream) == []
 
 
-async def test_who_may_not_read_may_not_watch(transport: Door, world: World) -> None:
+async def test_a_key_that_may_not_read_may_not_watch(transport: Door, world: World) -> None:
     program = await world.program(scopes=("tickets:write",))
     made = await create(transport, program)
-    words = "API key missing required scope: tickets:read"
-    (await page(transport, program, made["id"])).failed("missing_scope", words)
+    message = "API key missing required scope: tickets:read"
+    (await page(transport, program, made["id"])).failed("missing_scope", message)
     async with ITSM.watching(transport, program.credential) as stream:
         refused = await anext(stream)
     assert isinstance(refused, Reply)
-    refused.failed("missing_scope", words)
+    refused.failed("missing_scope", message)
 
 
 # Plans

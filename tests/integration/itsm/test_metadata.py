@@ -1,4 +1,4 @@
-"""The list's filter by metadata at both transports: what it finds, what it refuses, and that an index serves it."""
+"""The list's filter by metadata at both transports: what it finds, what it refuses, and that it uses an index."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -17,22 +17,22 @@ from service.itsm import metadata, queries
 from service.jsontext import JsonText
 from service.local.processes import free_port
 
-Door = Rest | Grpc
+Transport = Rest | Grpc
 
 URL = "/api/v1/tickets"
 TICKET = {"subject": "VPN is down", "description": "Since nine."}
 
 
-async def create(transport: Door, program: Program, subject: str, members: Any) -> Any:
+async def create(transport: Transport, program: Program, subject: str, members: Any) -> Any:
     body = {**TICKET, "subject": subject, "metadata": members}
     return (await transport.call("itsm.create", program.credential, body=body)).succeeded(201)
 
 
-async def page(transport: Door, program: Program, members: Mapping[str, str], **query: Any) -> Reply:
+async def page(transport: Transport, program: Program, members: Mapping[str, str], **query: Any) -> Reply:
     return await transport.call("itsm.list", program.credential, query={"metadata": members, **query})
 
 
-async def found(transport: Door, program: Program, **members: str) -> list[str]:
+async def found(transport: Transport, program: Program, **members: str) -> list[str]:
     """The subjects of the tickets that have these members, oldest first; their total is exact."""
     answer = (await page(transport, program, members, limit=100)).succeeded()
     assert answer["total"] == len(answer["tickets"])
@@ -84,12 +84,12 @@ async def keeper(world: World, client: httpx.AsyncClient) -> Program:
 
 @pytest.mark.parametrize(("members", "subjects"), FOUND.values(), ids=FOUND)
 async def test_tickets_are_found_by_members_of_their_metadata(
-    transport: Door, keeper: Program, members: dict[str, str], subjects: list[str]
+    transport: Transport, keeper: Program, members: dict[str, str], subjects: list[str]
 ) -> None:
     assert await found(transport, keeper, **members) == subjects
 
 
-async def test_it_goes_with_the_other_filters_and_pages(transport: Door, world: World) -> None:
+async def test_it_combines_with_other_filters_and_pages(transport: Transport, world: World) -> None:
     program = await world.program()
     made = [await create(transport, program, str(number), {"floor": number % 2}) for number in range(6)]
     closed = {"ticket_id": made[0]["id"]}
@@ -106,7 +106,7 @@ async def test_it_goes_with_the_other_filters_and_pages(transport: Door, world: 
         assert ([ticket["subject"] for ticket in answer["tickets"]], answer["total"]) == (subjects, total)
 
 
-async def test_a_ticket_is_found_by_what_it_has_now(transport: Door, world: World) -> None:
+async def test_a_ticket_is_found_by_its_current_metadata(transport: Transport, world: World) -> None:
     program = await world.program()
     made = await create(transport, program, "A", {"floor": 1})
     path = {"ticket_id": made["id"]}
@@ -120,9 +120,9 @@ async def test_a_ticket_is_found_by_what_it_has_now(transport: Door, world: Worl
         assert [floor for floor in ("1", "2") if await found(transport, program, floor=floor)] == floors
 
 
-async def test_a_ticket_of_a_provider_is_found_too(transport: Door, world: World) -> None:
+async def test_a_ticket_of_a_provider_is_found_too(transport: Transport, world: World) -> None:
     program = await world.program()
-    # Nobody answers there.
+    # Nothing listens there.
     link = {"provider": "freshservice", "url": f"http://127.0.0.1:{free_port()}", "credential": "x"}
     options = {"default_email": "a@example.com"}
     await world.operate(admin.link_provider, account_id=program.account_id, **link, options=options)
@@ -139,7 +139,7 @@ REFUSED: dict[str, tuple[dict[str, str], str]] = {
 
 @pytest.mark.parametrize(("members", "path"), REFUSED.values(), ids=REFUSED)
 async def test_a_filter_beyond_its_bounds_is_refused(
-    transport: Door, world: World, members: dict[str, str], path: str
+    transport: Transport, world: World, members: dict[str, str], path: str
 ) -> None:
     program = await world.program()
     body = (await page(transport, program, members)).failed("validation_error", paths=[path])
@@ -166,7 +166,7 @@ QUERIES = {
     "metadata.category=Network": ["network", "text"],
     "metadata%2Ecategory=%4Eetwork": ["network", "text"],
     "metadata.category=Netzwerk+%26+%C3%84hnliches%3D100%25": ["odd"],
-    # Given more than once, it counts as it was given last.
+    # Of several values the last one counts.
     "metadata.category=nothing&metadata.category=Network": ["network", "text"],
     "metadata.floor=3;x": [],
     "metadata.=": None,
@@ -178,7 +178,7 @@ QUERIES = {
 
 
 @pytest.mark.parametrize(("query", "subjects"), QUERIES.items(), ids=QUERIES)
-async def test_it_is_read_from_the_query_as_it_was_called(
+async def test_it_is_read_from_the_original_query(
     client: httpx.AsyncClient, keeper: Program, query: str, subjects: list[str] | None
 ) -> None:
     reply = rest_reply("itsm", await client.get(f"{URL}?{query}", headers=dict(keeper.credential)))
@@ -188,17 +188,17 @@ async def test_it_is_read_from_the_query_as_it_was_called(
         assert [ticket["subject"] for ticket in reversed(reply.succeeded()["tickets"])] == subjects
 
 
-async def test_no_header_of_a_caller_stands_in_for_the_query(client: httpx.AsyncClient, keeper: Program) -> None:
+async def test_a_callers_header_does_not_replace_the_query(client: httpx.AsyncClient, keeper: Program) -> None:
     headers = {**keeper.credential, "x-envoy-original-path": f"{URL}?metadata.category=Network"}
     for query, subjects in (("", list(KEPT)), ("?metadata.VIP=true", ["odd"])):
         answer = (await client.get(URL + query, headers=headers)).json()
         assert [ticket["subject"] for ticket in reversed(answer["tickets"])] == subjects
 
 
-def test_the_migration_makes_the_same_words(world: World, keeper: Program) -> None:
+def test_the_migration_makes_the_same_terms(world: World, keeper: Program) -> None:
     sql = "SELECT subject, metadata_terms FROM itsm_tickets WHERE account_id = %s ORDER BY created_at"
     before = world.rows(sql, keeper.account_id)
-    assert [subject for subject, words in before if words is None] == ["none"]
+    assert [subject for subject, terms in before if terms is None] == ["none"]
     world.run("UPDATE itsm_tickets SET metadata_terms = NULL WHERE account_id = %s", keeper.account_id)
     statement = import_module("service.migrations.versions.0007_itsm_metadata").WORDS
     statement = statement.replace("metadata_words", "metadata_terms")  # since 0010
@@ -206,7 +206,7 @@ def test_the_migration_makes_the_same_words(world: World, keeper: Program) -> No
     assert world.rows(sql, keeper.account_id) == before
 
 
-def test_of_endless_metadata_no_more_words_are_made_than_anyone_means() -> None:
+def test_large_metadata_has_a_limited_number_of_terms() -> None:
     members = ",".join(f'"m{number}":{number}' for number in range(20_000))
     assert (metadata.index_terms(uuid4(), True, JsonText(f"{{{members}}}")) or "").count(",") == 999
 
@@ -233,13 +233,13 @@ def large(world: World) -> Iterator[psycopg.Connection[Any]]:
         connection.execute("SELECT gin_clean_pending_list('itsm_tickets_metadata_idx')")
         connection.execute("ANALYZE itsm_tickets")
         yield connection
-        # Nobody else ever sees them.
+        # They are never committed.
         connection.rollback()
 
 
-def plan(connection: psycopg.Connection[Any], words: str, **filters: Any) -> str:
+def plan(connection: psycopg.Connection[Any], terms: str, **filters: Any) -> str:
     """The plan of a list's statement as it runs."""
-    given = {"account_id": LARGE, "live": True, "metadata_terms": words, "limit": 20, "offset": 0, **filters}
+    given = {"account_id": LARGE, "live": True, "metadata_terms": terms, "limit": 20, "offset": 0, **filters}
     statement = queries.list_tickets(frozenset({"metadata_terms", *filters}))
     values = [given[name] if name in given else statement._constants[name] for name in statement.names]
     connection.execute(b"SET LOCAL plan_cache_mode = force_custom_plan")

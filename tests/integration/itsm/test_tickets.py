@@ -12,7 +12,7 @@ from support.transports import Grpc, Rest
 
 from service.itsm import queries
 
-Door = Rest | Grpc
+Transport = Rest | Grpc
 
 TICKET = {"subject": "VPN is down", "description": "Since nine."}
 MEMBERS = {
@@ -32,7 +32,7 @@ MEMBERS = {
 RFC_3339_UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z")
 
 
-async def test_a_ticket_is_created_with_the_documented_defaults(transport: Door, world: World) -> None:
+async def test_a_ticket_is_created_with_the_documented_defaults(transport: Transport, world: World) -> None:
     program = await world.program()
     ticket = (await transport.call("itsm.create", program.credential, body=TICKET)).succeeded(201)
     assert set(ticket) == MEMBERS
@@ -45,7 +45,7 @@ async def test_a_ticket_is_created_with_the_documented_defaults(transport: Door,
     assert ticket["updated_at"] == ticket["created_at"]
 
 
-async def test_every_member_is_kept_and_read_back(transport: Door, world: World) -> None:
+async def test_every_member_is_stored_and_read_back(transport: Transport, world: World) -> None:
     program = await world.program()
     given = {
         **TICKET,
@@ -79,19 +79,19 @@ async def test_every_member_is_kept_and_read_back(transport: Door, world: World)
     ],
     ids=str,
 )
-async def test_broken_bounds_are_told_by_path(transport: Door, world: World, changed: Any, paths: list[str]) -> None:
+async def test_errors_are_reported_by_path(transport: Transport, world: World, changed: Any, paths: list[str]) -> None:
     program = await world.program()
     reply = await transport.call("itsm.create", program.credential, body={**TICKET, **changed})
     reply.failed("validation_error", paths=paths)
     assert await total(transport, program) == 0
 
 
-async def total(transport: Door, program: Any, **query: Any) -> int:
+async def total(transport: Transport, program: Any, **query: Any) -> int:
     total: int = (await transport.call("itsm.list", program.credential, query=query)).succeeded()["total"]
     return total
 
 
-async def test_bounds_hold_at_their_edges(transport: Door, world: World) -> None:
+async def test_bounds_hold_at_their_edges(transport: Transport, world: World) -> None:
     program = await world.program()
     given = {"subject": "x" * 255, "description": "y", "metadata": {"n": "x" * (262_144 - len('{"n":""}'))}}
     ticket = (await transport.call("itsm.create", program.credential, body=given)).succeeded(201)
@@ -99,7 +99,7 @@ async def test_bounds_hold_at_their_edges(transport: Door, world: World) -> None
     assert ticket["metadata"] == given["metadata"]
 
 
-async def test_a_patch_changes_what_it_names_and_nothing_else(transport: Door, world: World) -> None:
+async def test_a_patch_changes_the_named_members_only(transport: Transport, world: World) -> None:
     program = await world.program()
     first = {**TICKET, "priority": "high", "requester_email": "jane@example.com", "metadata": {"a": 1}}
     made = (await transport.call("itsm.create", program.credential, body=first)).succeeded(201)
@@ -118,7 +118,7 @@ async def test_a_patch_changes_what_it_names_and_nothing_else(transport: Door, w
 
 
 @pytest.mark.parametrize("member", ["subject", "description", "status", "metadata"])
-async def test_what_cannot_be_cleared_says_so(transport: Door, world: World, member: str) -> None:
+async def test_a_required_member_cannot_be_cleared(transport: Transport, world: World, member: str) -> None:
     program = await world.program()
     made = (await transport.call("itsm.create", program.credential, body=TICKET)).succeeded(201)
     path = {"ticket_id": made["id"]}
@@ -127,7 +127,7 @@ async def test_what_cannot_be_cleared_says_so(transport: Door, world: World, mem
     assert (await transport.call("itsm.get", program.credential, path=path)).succeeded() == made
 
 
-async def test_any_status_may_follow_any_other(transport: Door, world: World) -> None:
+async def test_any_status_may_follow_any_other(transport: Transport, world: World) -> None:
     program = await world.program()
     made = (await transport.call("itsm.create", program.credential, body=TICKET)).succeeded(201)
     for status in ("closed", "open", "resolved", "pending", "closed", "resolved", "open", "pending", "open"):
@@ -137,7 +137,7 @@ async def test_any_status_may_follow_any_other(transport: Door, world: World) ->
         assert reply.succeeded()["status"] == status
 
 
-async def test_each_write_leaves_one_event(transport: Door, world: World) -> None:
+async def test_each_write_leaves_one_event(transport: Transport, world: World) -> None:
     program = await world.program()
     made = (await transport.call("itsm.create", program.credential, body=TICKET)).succeeded(201)
     path = {"ticket_id": made["id"]}
@@ -160,7 +160,7 @@ async def test_each_write_leaves_one_event(transport: Door, world: World) -> Non
     assert events[2][4] == "r-7"
 
 
-async def test_concurrent_patches_lose_nothing(transport: Door, world: World) -> None:
+async def test_concurrent_patches_lose_nothing(transport: Transport, world: World) -> None:
     program = await world.program()
     made = (await transport.call("itsm.create", program.credential, body=TICKET)).succeeded(201)
     path = {"ticket_id": made["id"]}
@@ -170,22 +170,22 @@ async def test_concurrent_patches_lose_nothing(transport: Door, world: World) ->
     assert {reply.succeeded()["subject"] for reply in replies} == {f"s{n}" for n in range(20)}
     events = world.rows("SELECT version, changes FROM itsm_events WHERE ticket_id = %s ORDER BY version", made["id"])
     assert [version for version, _ in events] == list(range(1, 22))
-    told = [changes["subject"] for _, changes in events[1:]]
-    assert [change["from"] for change in told[1:]] == [change["to"] for change in told[:-1]]
+    subjects = [changes["subject"] for _, changes in events[1:]]
+    assert [change["from"] for change in subjects[1:]] == [change["to"] for change in subjects[:-1]]
 
 
-async def test_a_list_is_newest_first_with_the_exact_total(transport: Door, world: World) -> None:
+async def test_a_list_is_newest_first_with_the_exact_total(transport: Transport, world: World) -> None:
     program = await world.program()
     made = [(await transport.call("itsm.create", program.credential, body=TICKET)).succeeded(201) for _ in range(5)]
     whole = (await transport.call("itsm.list", program.credential)).succeeded()
     assert whole == {"tickets": made[::-1], "total": 5, "limit": 20, "offset": 0}
     page = (await transport.call("itsm.list", program.credential, query={"limit": 2, "offset": 1})).succeeded()
     assert page == {"tickets": [made[3], made[2]], "total": 5, "limit": 2, "offset": 1}
-    behind = (await transport.call("itsm.list", program.credential, query={"offset": 5})).succeeded()
-    assert behind == {"tickets": [], "total": 5, "limit": 20, "offset": 5}
+    past_the_end = (await transport.call("itsm.list", program.credential, query={"offset": 5})).succeeded()
+    assert past_the_end == {"tickets": [], "total": 5, "limit": 20, "offset": 5}
 
 
-async def test_a_list_filters_by_status_and_time_inclusively(transport: Door, world: World) -> None:
+async def test_a_list_filters_by_status_and_time_inclusively(transport: Transport, world: World) -> None:
     program = await world.program()
     made = [
         (await transport.call("itsm.create", program.credential, body={**TICKET, "status": status})).succeeded(201)
@@ -211,12 +211,12 @@ async def test_a_list_filters_by_status_and_time_inclusively(transport: Door, wo
     ],
     ids=str,
 )
-async def test_lists_out_of_range_are_refused(transport: Door, world: World, query: Any, paths: list[str]) -> None:
+async def test_lists_out_of_range_are_refused(transport: Transport, world: World, query: Any, paths: list[str]) -> None:
     program = await world.program()
     (await transport.call("itsm.list", program.credential, query=query)).failed("validation_error", paths=paths)
 
 
-async def test_what_is_not_there_or_not_yours_is_not_found_alike(transport: Door, world: World) -> None:
+async def test_unknown_tickets_and_those_of_others_are_not_found_alike(transport: Transport, world: World) -> None:
     program, stranger = await world.program(), await world.program()
     test_key = await world.program(account_id=program.account_id, test=True)
     made = (await transport.call("itsm.create", program.credential, body=TICKET)).succeeded(201)
@@ -230,7 +230,7 @@ async def test_what_is_not_there_or_not_yours_is_not_found_alike(transport: Door
     assert (await transport.call("itsm.get", program.credential, path={"ticket_id": made["id"]})).succeeded() == made
 
 
-async def test_an_id_that_is_no_uuid_is_invalid(transport: Door, world: World) -> None:
+async def test_an_id_that_is_not_a_uuid_is_invalid(transport: Transport, world: World) -> None:
     program = await world.program()
     (await transport.call("itsm.get", program.credential, path={"ticket_id": "17"})).failed(
         "validation_error", paths=["ticket_id"]
@@ -239,24 +239,24 @@ async def test_an_id_that_is_no_uuid_is_invalid(transport: Door, world: World) -
     reply.failed("validation_error", paths=["ticket_id"])
 
 
-async def test_a_key_needs_the_scope_of_what_it_does(transport: Door, world: World) -> None:
+async def test_a_key_needs_the_scope_of_the_operation(transport: Transport, world: World) -> None:
     reader = await world.program(scopes=("tickets:read",))
     writer = await world.program(scopes=("tickets:write",), account_id=reader.account_id)
     made = (await transport.call("itsm.create", writer.credential, body=TICKET)).succeeded(201)
     path = {"ticket_id": made["id"]}
-    write_words = "API key missing required scope: tickets:write"
-    read_words = "API key missing required scope: tickets:read"
-    (await transport.call("itsm.create", reader.credential, body=TICKET)).failed("missing_scope", write_words)
-    (await transport.call("itsm.update", reader.credential, path=path, body={})).failed("missing_scope", write_words)
-    (await transport.call("itsm.get", writer.credential, path=path)).failed("missing_scope", read_words)
-    (await transport.call("itsm.list", writer.credential)).failed("missing_scope", read_words)
+    write_message = "API key missing required scope: tickets:write"
+    read_message = "API key missing required scope: tickets:read"
+    (await transport.call("itsm.create", reader.credential, body=TICKET)).failed("missing_scope", write_message)
+    (await transport.call("itsm.update", reader.credential, path=path, body={})).failed("missing_scope", write_message)
+    (await transport.call("itsm.get", writer.credential, path=path)).failed("missing_scope", read_message)
+    (await transport.call("itsm.list", writer.credential)).failed("missing_scope", read_message)
     (await transport.call("itsm.get", reader.credential, path=path)).succeeded()
 
 
 # Idempotency
 
 
-async def test_the_same_key_and_body_give_the_first_answer_again(transport: Door, world: World) -> None:
+async def test_the_same_key_and_body_give_the_first_answer_again(transport: Transport, world: World) -> None:
     program = await world.program()
     headers = {"idempotency-key": "key 1"}
     body = {**TICKET, "metadata": {"a": 1, "b": [1.5]}}
@@ -273,7 +273,7 @@ async def test_the_same_key_and_body_give_the_first_answer_again(transport: Door
     assert await total(transport, program) == 1
 
 
-async def test_the_same_key_with_another_body_is_refused(transport: Door, world: World) -> None:
+async def test_the_same_key_with_another_body_is_refused(transport: Transport, world: World) -> None:
     program = await world.program()
     headers = {"idempotency-key": str(uuid4())}
     (await transport.call("itsm.create", program.credential, body=TICKET, headers=headers)).succeeded(201)
@@ -283,7 +283,7 @@ async def test_the_same_key_with_another_body_is_refused(transport: Door, world:
     assert await total(transport, program) == 1
 
 
-async def test_keys_belong_to_the_account_and_its_mode(transport: Door, world: World) -> None:
+async def test_keys_belong_to_the_account_and_its_mode(transport: Transport, world: World) -> None:
     program = await world.program()
     headers = {"idempotency-key": "shared"}
     others = [
@@ -299,7 +299,7 @@ async def test_keys_belong_to_the_account_and_its_mode(transport: Door, world: W
     assert reply.succeeded(201) == first
 
 
-async def test_a_failed_request_frees_its_key(transport: Door, world: World) -> None:
+async def test_a_failed_request_frees_its_key(transport: Transport, world: World) -> None:
     program = await world.program()
     headers = {"idempotency-key": "once more"}
     (await transport.call("itsm.create", program.credential, body={**TICKET, "subject": ""}, headers=headers)).failed(
@@ -310,7 +310,7 @@ async def test_a_failed_request_frees_its_key(transport: Door, world: World) -> 
     assert "idempotent-replayed" not in reply.headers
 
 
-async def test_many_at_the_same_moment_make_one_ticket(transport: Door, world: World) -> None:
+async def test_many_at_the_same_moment_make_one_ticket(transport: Transport, world: World) -> None:
     program = await world.program()
     headers = {"idempotency-key": "race"}
     replies = await asyncio.gather(
@@ -322,7 +322,7 @@ async def test_many_at_the_same_moment_make_one_ticket(transport: Door, world: W
     assert world.rows("SELECT count(*) FROM itsm_events WHERE account_id = %s", program.account_id) == [(1,)]
 
 
-async def test_a_key_is_free_again_after_an_hour(transport: Door, world: World) -> None:
+async def test_a_key_is_free_again_after_an_hour(transport: Transport, world: World) -> None:
     program = await world.program()
     headers = {"idempotency-key": "old"}
     first = (await transport.call("itsm.create", program.credential, body=TICKET, headers=headers)).succeeded(201)
@@ -336,7 +336,7 @@ async def test_a_key_is_free_again_after_an_hour(transport: Door, world: World) 
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256])
-async def test_a_key_has_1_to_255_printable_characters(transport: Door, world: World, key: str) -> None:
+async def test_a_key_has_1_to_255_printable_characters(transport: Transport, world: World, key: str) -> None:
     program = await world.program()
     reply = await transport.call("itsm.create", program.credential, body=TICKET, headers={"idempotency-key": key})
     reply.failed("validation_error", paths=["idempotency-key"])
@@ -344,7 +344,7 @@ async def test_a_key_has_1_to_255_printable_characters(transport: Door, world: W
     (await transport.call("itsm.create", program.credential, body=TICKET, headers=longest)).succeeded(201)
 
 
-async def test_one_key_holds_across_both_doors(rest: Rest, rpc: Grpc, world: World) -> None:
+async def test_a_key_is_the_same_at_both_transports(rest: Rest, rpc: Grpc, world: World) -> None:
     program = await world.program()
     headers = {"idempotency-key": "both"}
     body = {**TICKET, "priority": "low", "metadata": {"n": 12345678901234567890123}}

@@ -1,4 +1,4 @@
-"""contracts/itsm.md, Validation errors: over REST they are FastAPI's, in pydantic's own words."""
+"""contracts/itsm.md, Validation errors: over REST they are FastAPI's, with pydantic's own messages."""
 
 import json
 from datetime import datetime
@@ -47,14 +47,14 @@ SECTIONS: dict[str, type[BaseModel]] = {"body": Body, "path": Path, "query": Que
 
 
 def pydantics(section: str, given: Any) -> list[dict[str, Any]]:
-    """What pydantic says of a section of a request, as FastAPI passes it on."""
+    """Pydantic's errors for a section of a request, as FastAPI passes them on."""
     with pytest.raises(ValidationError) as failure:
         SECTIONS[section].model_validate(given, from_attributes=True)
     return [{**error, "loc": [section, *error["loc"]]} for error in failure.value.errors(include_url=False)]
 
 
 async def answer(rest: Rest, world: World, section: str, given: Any) -> Reply:
-    """What a call says of which one section is given."""
+    """The reply to a call with this section."""
     who = (await world.program()).credential
     match section:
         case "path":
@@ -122,7 +122,7 @@ NO_UUID, NO_TIME = "Input should be a valid UUID, ", "Input should be a valid da
     ],
     ids=lambda value: str(value)[:60],
 )
-async def test_an_error_is_told_in_pydantics_words(
+async def test_an_error_has_pydantics_message(
     rest: Rest, world: World, section: str, given: dict[str, Any], kind: str, message: str
 ) -> None:
     [name] = given
@@ -134,7 +134,7 @@ async def test_an_error_is_told_in_pydantics_words(
     assert [error] == pydantics(section, given)
 
 
-async def test_what_a_member_may_be_is_told_beside_the_words(rest: Rest, world: World) -> None:
+async def test_an_error_has_pydantics_context(rest: Rest, world: World) -> None:
     given = {"subject": "x" * 256, "status": "new", "requester_email": "nobody"}
     reply = await answer(rest, world, "body", given)
     no_at = "An email address must have an @-sign."
@@ -169,7 +169,7 @@ async def test_what_a_member_may_be_is_told_beside_the_words(rest: Rest, world: 
 @pytest.mark.parametrize(
     "given", [{}, {"subject": "x"}, {"metadata": {"a": 1.5}}, {"title": "x", "subject": ""}], ids=str
 )
-async def test_every_error_is_told_at_once_and_in_order(rest: Rest, world: World, given: dict[str, Any]) -> None:
+async def test_all_errors_are_reported_in_order(rest: Rest, world: World, given: dict[str, Any]) -> None:
     errors = (await answer(rest, world, "body", given)).failed("validation_error")["detail"]
     assert errors == pydantics("body", given)
     assert "missing" in {error["type"] for error in errors}
@@ -189,7 +189,7 @@ async def test_a_missing_body_is_missing_as_a_whole(rest: Rest, world: World) ->
 
 
 @pytest.mark.parametrize("content", [b"{", b"{'subject': 'x'}", b'{"subject": "x",}', b"subject=x", b"\xff"])
-async def test_a_body_that_is_no_json_says_so(rest: Rest, world: World, content: bytes) -> None:
+async def test_a_body_that_is_not_json_is_refused(rest: Rest, world: World, content: bytes) -> None:
     [error] = await post(rest, world, content)
     assert (error["type"], error["loc"], error["msg"]) == ("json_invalid", ["body"], "JSON decode error")
     assert error["input"] == {}
@@ -201,19 +201,19 @@ NO_OBJECT = ("model_attributes_type", ["body"], "Input should be a valid diction
 
 
 @pytest.mark.parametrize("given", [[], ["x"], "x", 12, True, 1.5], ids=str)
-async def test_a_body_that_is_no_object_says_so(rest: Rest, world: World, given: Any) -> None:
+async def test_a_body_that_is_not_an_object_is_refused(rest: Rest, world: World, given: Any) -> None:
     [error] = await post(rest, world, json.dumps(given).encode())
     assert (error["type"], error["loc"], error["msg"]) == NO_OBJECT
     assert "ctx" not in error
 
 
 @pytest.mark.parametrize("given", [[], ["x"], "x", 12], ids=str)
-async def test_a_body_that_is_no_object_is_shown(rest: Rest, world: World, given: Any) -> None:
+async def test_a_body_that_is_not_an_object_is_shown(rest: Rest, world: World, given: Any) -> None:
     assert await post(rest, world, json.dumps(given).encode()) == pydantics("body", given)
 
 
 @pytest.mark.parametrize("given", [[], "x", 12, True, 1.5], ids=str)
-async def test_a_change_that_is_no_object_is_none(rest: Rest, world: World, given: Any) -> None:
+async def test_a_change_that_is_not_an_object_is_refused(rest: Rest, world: World, given: Any) -> None:
     who = (await world.program()).credential
     made = (await rest.call("itsm.create", who, body=TICKET)).succeeded(201)
     reply = await rest.call("itsm.update", who, path={"ticket_id": made["id"]}, body=given)

@@ -1,4 +1,4 @@
-"""What holds for every vendor: what its failures mean, and that what nobody can know is never taken for known."""
+"""For every vendor: what its failures mean, and that a request that may have been processed stays in doubt."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
@@ -7,21 +7,21 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 from support.emulators.http import FAULTS, Fault, Response, Server
-from support.emulators.vendors import FRESHSERVICE, JIRA, SERVICENOW, VENDORS, ZENDESK, Vendor, asking
+from support.emulators.vendors import FRESHSERVICE, JIRA, SERVICENOW, VENDORS, ZENDESK, Vendor, connected
 
 from service.providers import OPTIONS, http
 from service.providers.port import Link, LinkBrokenError, NewExternalTicket, Provider, UnavailableError
 
 KEY = "01a20139-af25-72bc-a26c-14d6b397c063"
-# Made and looked for with one request, whoever the vendor is.
+# Created, and searched for, with one request at every vendor.
 NEW = NewExternalTicket(KEY, "VPN is down", "Since nine.", "open", "high", None)
-NOWHERE = "0" * 32
+NO_REFERENCE = "0" * 32
 
 Call = Callable[[Provider], Coroutine[Any, Any, object]]
 CALLS: Mapping[str, Call] = {
     "create": lambda adapter: adapter.create(NEW),
     "find": lambda adapter: adapter.find(KEY),
-    "update": lambda adapter: adapter.update(NOWHERE, {"subject": "Changed"}),
+    "update": lambda adapter: adapter.update(NO_REFERENCE, {"subject": "Changed"}),
 }
 
 each_vendor = pytest.mark.parametrize("vendor", VENDORS, ids=[one.name for one in VENDORS])
@@ -38,7 +38,7 @@ def at(vendor: Vendor, desk: Server, credential: str | None = None) -> Link:
     return Link(vendor.name, desk.url + "/", credential or vendor.credential, vendor.options)
 
 
-def patience(fault: Fault) -> float:
+def answer_seconds(fault: Fault) -> float:
     return 0.1 if fault.split()[0] in ("hang", "slow") else 10
 
 
@@ -51,13 +51,13 @@ def retry_after(fault: Fault) -> float | None:
 async def test_a_creation_that_fails_is_made_once_in_the_end(vendor: Vendor, desk: Server, fault: Fault) -> None:
     desk.retry_after = "17"
     desk.faults = [fault]
-    async with asking(at(vendor, desk), patience(fault)) as adapter:
+    async with connected(at(vendor, desk), answer_seconds(fault)) as adapter:
         with pytest.raises(UnavailableError) as failure:
             await adapter.create(NEW)
-    # A 429 says that nothing was done; of anything else nobody can know.
-    assert failure.value.done is (False if fault == "429" else None)
+    # A 429 means that nothing was done; any other failure leaves it in doubt.
+    assert failure.value.in_doubt == (fault != "429")
     assert failure.value.retry_after == retry_after(fault)
-    async with asking(at(vendor, desk)) as adapter:
+    async with connected(at(vendor, desk)) as adapter:
         found = await adapter.find(KEY)
         assert (found is not None, len(vendor.has(desk))) == (FAULTS[fault], FAULTS[fault])
         made = found or await adapter.create(NEW)
@@ -69,10 +69,10 @@ async def test_a_creation_that_fails_is_made_once_in_the_end(vendor: Vendor, des
 async def test_a_search_that_fails_has_done_nothing(vendor: Vendor, desk: Server, fault: Fault) -> None:
     desk.retry_after = "17"
     desk.faults = [fault]
-    async with asking(at(vendor, desk), patience(fault)) as adapter:
+    async with connected(at(vendor, desk), answer_seconds(fault)) as adapter:
         with pytest.raises(UnavailableError) as failure:
             await adapter.find(KEY)
-    assert (failure.value.done, failure.value.retry_after) == (False, retry_after(fault))
+    assert (failure.value.in_doubt, failure.value.retry_after) == (False, retry_after(fault))
 
 
 @pytest.mark.parametrize(
@@ -83,24 +83,24 @@ async def test_a_search_that_fails_has_done_nothing(vendor: Vendor, desk: Server
 )
 async def test_an_update_that_fails_can_be_done_again(vendor: Vendor, desk: Server, fault: Fault) -> None:
     desk.retry_after = "17"
-    subject = vendor.told["subject"].name
-    async with asking(at(vendor, desk), patience(fault)) as adapter:
+    subject = vendor.mirrored["subject"].name
+    async with connected(at(vendor, desk), answer_seconds(fault)) as adapter:
         made = await adapter.create(NEW)
         desk.faults = [fault]
         with pytest.raises(UnavailableError) as failure:
             await adapter.update(made.id, {"subject": "Changed"})
-    assert failure.value.done is (False if fault == "429" else None)
+    assert failure.value.in_doubt == (fault != "429")
     assert failure.value.retry_after == retry_after(fault)
     assert (vendor.has(desk)[0][subject] == "Changed") == FAULTS[fault]
-    async with asking(at(vendor, desk)) as adapter:
+    async with connected(at(vendor, desk)) as adapter:
         await adapter.update(made.id, {"subject": "Changed"})
     assert [one[subject] for one in vendor.has(desk)] == ["Changed"]
 
 
 @each_vendor
-async def test_who_has_no_more_patience_is_not_held_by_an_answer_that_never_ends(vendor: Vendor, desk: Server) -> None:
+async def test_an_answer_that_never_ends_does_not_outlast_a_deadline(vendor: Vendor, desk: Server) -> None:
     desk.faults = ["slow"]
-    async with asking(at(vendor, desk)) as adapter:
+    async with connected(at(vendor, desk)) as adapter:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.25):
                 await adapter.create(NEW)
@@ -108,19 +108,19 @@ async def test_who_has_no_more_patience_is_not_held_by_an_answer_that_never_ends
 
 @each_vendor
 @each_call
-async def test_nobody_listens(vendor: Vendor, call: str) -> None:
+async def test_a_refused_connection_leaves_nothing_in_doubt(vendor: Vendor, call: str) -> None:
     async with vendor.emulator().listening() as desk:
         pass
-    async with asking(at(vendor, desk)) as adapter:
+    async with connected(at(vendor, desk)) as adapter:
         with pytest.raises(UnavailableError) as failure:
             await CALLS[call](adapter)
-    assert failure.value.done is False
+    assert not failure.value.in_doubt
 
 
 @each_vendor
 @each_call
 async def test_a_wrong_credential_is_for_the_operator(vendor: Vendor, desk: Server, call: str) -> None:
-    async with asking(at(vendor, desk, vendor.credential + "?")) as adapter:
+    async with connected(at(vendor, desk, vendor.credential + "?")) as adapter:
         with pytest.raises(LinkBrokenError, match="401"):
             await CALLS[call](adapter)
     assert vendor.has(desk) == []
@@ -130,8 +130,8 @@ async def test_a_wrong_credential_is_for_the_operator(vendor: Vendor, desk: Serv
 @pytest.mark.parametrize("call", ["create", "find"])
 @pytest.mark.parametrize("body", [None, {"error": "InvalidEndpoint", "description": "Not found"}])
 async def test_a_wrong_address_is_for_the_operator(vendor: Vendor, desk: Server, call: str, body: object) -> None:
-    desk.says = [Response(404, body)]
-    async with asking(at(vendor, desk)) as adapter:
+    desk.overrides = [Response(404, body)]
+    async with connected(at(vendor, desk)) as adapter:
         with pytest.raises(LinkBrokenError):
             await CALLS[call](adapter)
 
@@ -142,37 +142,36 @@ async def test_a_wrong_address_is_for_the_operator(vendor: Vendor, desk: Server,
 async def test_an_address_that_has_moved_is_for_the_operator(
     vendor: Vendor, desk: Server, call: str, status: int
 ) -> None:
-    # With words in JSON, as an answer to the ticket would have: they are no rejection of it.
+    # With a message in JSON, as a rejection has: it is not one.
     moved = Response(status, {"message": "Moved", "error": {"message": "Moved"}}, {"location": f"{desk.url}/elsewhere"})
-    async with asking(at(vendor, desk)) as adapter:
+    async with connected(at(vendor, desk)) as adapter:
         made = await adapter.create(NEW)
-        asked = len(desk.requests)
-        desk.says = [moved]
-        with pytest.raises(LinkBrokenError, match=f"^it answered {status}: its address is another$"):
+        requests = len(desk.requests)
+        desk.overrides = [moved]
+        with pytest.raises(LinkBrokenError, match=f"^the provider answered {status}: its address is wrong$"):
             await (adapter.update(made.id, {"subject": "Changed"}) if call == "update" else CALLS[call](adapter))
-    # Nobody follows: who is there is not whom the operator named.
-    assert len(desk.requests) == asked + 1
+    # The redirect is not followed: it leads to an address that the operator did not name.
+    assert len(desk.requests) == requests + 1
 
 
 @each_vendor
-@pytest.mark.parametrize(("call", "done"), [("create", None), ("find", False), ("update", None)])
-async def test_an_answer_that_is_too_large_is_none(
-    vendor: Vendor, desk: Server, monkeypatch: pytest.MonkeyPatch, call: str, done: object
+@pytest.mark.parametrize(("call", "in_doubt"), [("create", True), ("find", False), ("update", True)])
+async def test_an_answer_that_is_too_large_is_not_read(
+    vendor: Vendor, desk: Server, monkeypatch: pytest.MonkeyPatch, call: str, in_doubt: bool
 ) -> None:
     # Quotation marks count too.
     monkeypatch.setattr(http, "_MAX_BYTES", 100_001)
-    async with asking(at(vendor, desk)) as adapter:
+    async with connected(at(vendor, desk)) as adapter:
         made = await adapter.create(NEW)
-        desk.says = [Response(200, "x" * 100_000)]
-        with pytest.raises(UnavailableError, match=r"^its answer is too large$") as failure:
+        desk.overrides = [Response(200, "x" * 100_000)]
+        with pytest.raises(UnavailableError, match=r"^the provider's answer is too large$") as failure:
             await (adapter.update(made.id, {"subject": "Changed"}) if call == "update" else CALLS[call](adapter))
-        assert failure.value.done is done
+        assert failure.value.in_doubt == in_doubt
         # A ticket with a long description comes back whole.
-        desk.says = [Response(200, "x" * 99_999)]
+        desk.overrides = [Response(200, "x" * 99_999)]
         await adapter.update(made.id, {"subject": "Changed"})
 
 
-NOT_A_NUMBER = ({"ticket": {"id": "no number"}}, {"ticket": {"id": True}})
 _NO_NUMBER: tuple[object, ...] = (
     None,
     [],
@@ -203,16 +202,16 @@ _NO_KEY: tuple[object, ...] = (None, [], {}, {"issueKey": None}, {"issueKey": 7}
         *[(JIRA, body) for body in _NO_KEY],
     ],
 )
-async def test_created_and_not_told_what(vendor: Vendor, desk: Server, body: object) -> None:
-    desk.says = [Response(201, body)]
-    async with asking(at(vendor, desk)) as adapter:
+async def test_a_creation_whose_answer_has_no_id_is_in_doubt(vendor: Vendor, desk: Server, body: object) -> None:
+    desk.overrides = [Response(201, body)]
+    async with connected(at(vendor, desk)) as adapter:
         with pytest.raises(UnavailableError) as failure:
             await adapter.create(NEW)
-    assert failure.value.done is None
+    assert failure.value.in_doubt
 
 
-# What a search answers with: under which name a vendor has what it found, one that says that it is ours, at one vendor
-# or another, and what it says of its id.
+# Answers to a search: the member with the list, an entry that is ours at one vendor or another, and entries without a
+# usable id.
 LISTS = [(FRESHSERVICE, "tickets"), (ZENDESK, "tickets"), (SERVICENOW, "result"), (JIRA, "issues")]
 OURS = {"external_id": KEY, "correlation_id": KEY, "fields": {"description": f"VPN is down\n\nReference: {KEY}"}}
 NO_IDS: list[dict[str, Any]] = [{}, {"id": "", "sys_id": "", "key": ""}, {"id": "no number", "sys_id": 7, "key": 7}]
@@ -221,12 +220,14 @@ EMPTY: dict[str, object] = {"nothing at all": None, "no list": {}}
 
 @pytest.mark.parametrize(("vendor", "name"), LISTS, ids=[vendor.name for vendor, _ in LISTS])
 @pytest.mark.parametrize("there", [None, {}, *([OURS | no_id] for no_id in NO_IDS), *EMPTY])
-async def test_found_and_not_told_what(vendor: Vendor, desk: Server, name: str, there: Any) -> None:
-    desk.says = [Response(200, EMPTY[there] if isinstance(there, str) else {name: there})]
-    async with asking(at(vendor, desk)) as adapter:
+async def test_a_search_whose_answer_has_no_id_has_found_nothing_certain(
+    vendor: Vendor, desk: Server, name: str, there: Any
+) -> None:
+    desk.overrides = [Response(200, EMPTY[there] if isinstance(there, str) else {name: there})]
+    async with connected(at(vendor, desk)) as adapter:
         with pytest.raises(UnavailableError) as failure:
             await adapter.find(KEY)
-    assert failure.value.done is False
+    assert not failure.value.in_doubt
 
 
 @pytest.mark.parametrize(
@@ -247,7 +248,7 @@ async def test_found_and_not_told_what(vendor: Vendor, desk: Server, name: str, 
         *[(vendor, {"more": 1}) for vendor in VENDORS],
     ],
 )
-def test_options_are_those_that_are_known(vendor: Vendor, wrong: dict[str, object]) -> None:
+def test_unknown_and_malformed_options_are_refused(vendor: Vendor, wrong: dict[str, object]) -> None:
     assert OPTIONS[vendor.name].model_validate(vendor.options)
     with pytest.raises(ValidationError):
         OPTIONS[vendor.name].model_validate({**vendor.options, **wrong})

@@ -1,4 +1,4 @@
-"""Tickets in Freshservice: what becomes of each member, how a ticket is found again, and what its failures mean."""
+"""Tickets in Freshservice: what each member maps to, how a ticket is found again, and what its failures mean."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -95,13 +95,13 @@ async def test_find_by_key(desk: Desk, provider: Freshservice, is_indexed: bool)
     assert await provider.find("never made") is None
 
 
-async def test_find_takes_nothing_that_the_search_takes_for_it(desk: Desk, provider: Freshservice) -> None:
+async def test_find_checks_what_the_search_finds(desk: Desk, provider: Freshservice) -> None:
     await provider.create(WHOLE)
     (tag,) = desk.tickets[0]["tags"]
     desk.tickets[0]["tags"] = [tag[:-1] + "-"]
     assert await provider.find(KEY) is None
-    # The search knows tickets for a while that are gone.
-    desk.says = [Response(200, {"tickets": [{"id": 7}], "total": 1})]
+    # The search has deleted tickets for a while.
+    desk.overrides = [Response(200, {"tickets": [{"id": 7}], "total": 1})]
     assert await provider.find(KEY) is None
 
 
@@ -126,7 +126,7 @@ async def test_rejections_have_the_vendors_words(desk: Desk, provider: Freshserv
     ],
 )
 async def test_rejections_of_another_form(desk: Desk, provider: Freshservice, body: object, message: str) -> None:
-    desk.says = [Response(400, body)]
+    desk.overrides = [Response(400, body)]
     with pytest.raises(RejectedError) as rejection:
         await provider.create(WHOLE)
     assert str(rejection.value) == message
@@ -138,7 +138,7 @@ async def test_update_of_a_ticket_that_is_gone(provider: Freshservice) -> None:
 
 
 async def test_nothing_found_means_that_the_list_was_read_too(desk: Desk, provider: Freshservice) -> None:
-    desk.says = [Response(200, {"tickets": [], "total": 0}), Response(500)]
+    desk.overrides = [Response(200, {"tickets": [], "total": 0}), Response(500)]
     with pytest.raises(UnavailableError) as failure:
         await provider.find(KEY)
-    assert failure.value.done is False
+    assert not failure.value.in_doubt

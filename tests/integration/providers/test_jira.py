@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 from support.emulators import jira as emulator
 from support.emulators.http import FAULTS, Fault, Response
-from support.emulators.vendors import asking, new
+from support.emulators.vendors import connected, new
 
 from service.providers.port import (
     Link,
@@ -27,9 +27,9 @@ WITH_FIELD = OPTIONS | {"reference_field": emulator.REFERENCE_FIELD}
 
 
 def adapter(
-    url: str, options: Mapping[str, Any] = OPTIONS, *, credential: str = emulator.CREDENTIAL, patience: float = 10
+    url: str, options: Mapping[str, Any] = OPTIONS, *, credential: str = emulator.CREDENTIAL, answer_seconds: float = 10
 ) -> AbstractAsyncContextManager[Provider]:
-    return asking(Link("jira", url + "/", credential, options), patience)
+    return connected(Link("jira", url + "/", credential, options), answer_seconds)
 
 
 @pytest.fixture
@@ -64,12 +64,12 @@ async def test_a_ticket_with_every_member(site: emulator.Jira, has_field: bool) 
     ]
 
 
-async def test_a_ticket_with_only_what_is_required(site: emulator.Jira) -> None:
+async def test_a_ticket_with_only_the_required_members(site: emulator.Jira) -> None:
     async with adapter(site.url, REQUIRED) as desk:
         await desk.create(new())
-    [asked] = site.requests
-    assert set(asked.body) == {"serviceDeskId", "requestTypeId", "requestFieldValues"}
-    assert set(asked.body["requestFieldValues"]) == {"summary", "description"}
+    [request] = site.requests
+    assert set(request.body) == {"serviceDeskId", "requestTypeId", "requestFieldValues"}
+    assert set(request.body["requestFieldValues"]) == {"summary", "description"}
 
 
 @pytest.mark.parametrize(
@@ -98,10 +98,10 @@ async def test_priorities(site: emulator.Jira, desk: Provider, priority: str | N
 async def test_a_priority_without_a_name_is_not_sent(site: emulator.Jira) -> None:
     async with adapter(site.url, REQUIRED | {"priorities": {"high": "High"}}) as desk:
         made = await desk.create(new(priority="high"))
-        asked = len(site.requests)
+        requests = len(site.requests)
         await desk.update(made.id, {"priority": "low"})
         await desk.update(made.id, {"priority": None})
-    assert (site.issues[0]["priority"]["name"], len(site.requests)) == ("High", asked)
+    assert (site.issues[0]["priority"]["name"], len(site.requests)) == ("High", requests)
 
 
 @pytest.mark.parametrize(
@@ -114,13 +114,13 @@ async def test_a_priority_without_a_name_is_not_sent(site: emulator.Jira) -> Non
         (("pending", "open"), "Waiting for support"),
         (("resolved", "open"), "Waiting for support"),
         (("pending", "resolved", "closed"), "Closed"),
-        # Told twice, as after an answer that was lost.
+        # Twice, as after a lost answer.
         (("pending", "pending"), "Waiting for customer"),
         (("resolved", "resolved"), "Resolved"),
         (("open", "open"), "Waiting for support"),
     ],
 )
-async def test_statuses_go_by_transitions(
+async def test_statuses_are_reached_by_transitions(
     site: emulator.Jira, desk: Provider, statuses: tuple[str, ...], theirs: str
 ) -> None:
     made = await desk.create(new(status=statuses[0]))
@@ -144,20 +144,20 @@ async def test_a_transition_that_the_workflow_refuses(site: emulator.Jira, desk:
     with pytest.raises(RejectedError, match=r"^The transition 21 is not valid for the status Closed of this issue$"):
         await desk.update(made.id, {"status": "open", "subject": "Again"})
     assert (site.status_of(made.id), site.issues[0]["summary"]) == ("Closed", "Again")
-    # A request that was made stays made.
+    # A request stays created.
     async with adapter(site.url, REQUIRED | {"transitions": {"resolved": "99"}}) as unlucky:
         other = await unlucky.create(new(status="resolved"))
     assert site.status_of(other.id) == "Waiting for support"
 
 
-async def test_an_issue_that_somebody_else_moves_is_moved_later(site: emulator.Jira, desk: Provider) -> None:
+async def test_an_issue_that_another_request_moves_is_moved_later(site: emulator.Jira, desk: Provider) -> None:
     made = await desk.create(new())
-    site.is_busy = True
+    site.is_transitioning = True
     with pytest.raises(UnavailableError) as failure:
         await desk.update(made.id, {"status": "closed"})
     with pytest.raises(UnavailableError) as failure:
         await desk.create(new(status="closed"))
-    assert failure.value.done is None
+    assert failure.value.in_doubt
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ async def test_an_update_edits_the_fields_and_then_moves(site: emulator.Jira, de
 async def test_only_the_request_of_a_key_is_found(site: emulator.Jira, options: Mapping[str, Any]) -> None:
     ticket, unknown = new(), str(uuid4())
     async with adapter(site.url, options) as desk:
-        # What only speaks of a key is not its ticket.
+        # A ticket that only mentions a key is not the key's ticket.
         for text in (ticket.key, f"Reference: {ticket.key}", f"{ticket.key} is broken"):
             await desk.create(new(description=text))
         seen = f"See {ticket.key}"
@@ -216,14 +216,14 @@ async def test_only_the_request_of_a_key_is_found(site: emulator.Jira, options: 
         assert await desk.find(ticket.key.upper()) is None
         assert await desk.find(unknown) is None
         assert await desk.find(f'{unknown}" OR key = "ITH-1') is None
-        # People edit descriptions; a request without its last line is found no more, and no other one is instead.
+        # People edit descriptions; a request without its last line is no longer found, nor is another one.
         if options == OPTIONS:
             site.issues[-1]["description"] = None
             await desk.update(made.id, {"description": "Since ten."})
             assert (site.issues[-1]["description"], await desk.find(ticket.key)) == ("Since ten.", None)
 
 
-async def test_a_rejection_is_told_in_its_words(site: emulator.Jira, desk: Provider) -> None:
+async def test_a_rejection_has_the_vendors_message(site: emulator.Jira, desk: Provider) -> None:
     made = await desk.create(new())
     with pytest.raises(RejectedError, match=r"^description: The entered text is too long\."):
         await desk.update(made.id, {"description": "x" * 40_000})
@@ -238,7 +238,7 @@ async def test_a_rejection_is_told_in_its_words(site: emulator.Jira, desk: Provi
 @pytest.mark.parametrize(
     "changes", [{"subject": "Again"}, {"description": "Again"}, {"status": "closed"}, {"priority": "low"}]
 )
-async def test_an_issue_that_is_gone_rejects_changes(desk: Provider, changes: Mapping[str, Any]) -> None:
+async def test_a_change_of_a_deleted_issue_is_rejected(desk: Provider, changes: Mapping[str, Any]) -> None:
     with pytest.raises(RejectedError, match=r"^Issue does not exist or you do not have permission to see it\.$"):
         await desk.update("ITH-9", changes)
 
@@ -265,13 +265,13 @@ async def test_a_wrong_link_is_for_the_operator(
 
 
 @pytest.mark.parametrize("fault", ["429", "500", "reset", "hang", "html"])
-async def test_a_request_that_is_made_but_not_moved_may_be_done(site: emulator.Jira, fault: Fault) -> None:
+async def test_a_request_that_is_created_but_not_moved_is_in_doubt(site: emulator.Jira, fault: Fault) -> None:
     ticket = new(status="closed")
     site.faults_after_creation = [fault]
-    async with adapter(site.url, patience=0.3 if fault == "hang" else 10) as desk:
+    async with adapter(site.url, answer_seconds=0.3 if fault == "hang" else 10) as desk:
         with pytest.raises(UnavailableError) as failure:
             await desk.create(ticket)
-    assert failure.value.done is None
+    assert failure.value.in_doubt
     assert failure.value.retry_after == (1 if fault in ("429", "500") else None)
     async with adapter(site.url) as desk:
         assert await desk.find(ticket.key) is not None
@@ -279,14 +279,14 @@ async def test_a_request_that_is_made_but_not_moved_may_be_done(site: emulator.J
 
 # A slow body does not matter here: an answer of 204 has none.
 @pytest.mark.parametrize("fault", [fault for fault in FAULTS if fault != "slow"])
-async def test_an_update_that_fails_before_it_moves_can_be_done_again(fault: Fault) -> None:
+async def test_an_update_that_fails_before_it_moves_can_be_repeated(fault: Fault) -> None:
     async with emulator.jira() as site:
-        async with adapter(site.url, patience=0.3 if "hang" in fault else 10) as desk:
+        async with adapter(site.url, answer_seconds=0.3 if "hang" in fault else 10) as desk:
             made = await desk.create(new())
             site.faults.append(fault)
             with pytest.raises(UnavailableError) as failure:
                 await desk.update(made.id, {"subject": "Again", "status": "closed"})
-            assert failure.value.done is (False if fault == "429" else None)
+            assert failure.value.in_doubt == (fault != "429")
         async with adapter(site.url) as desk:
             await desk.update(made.id, {"subject": "Again", "status": "closed"})
         assert (site.issues[0]["summary"], site.status_of(made.id)) == ("Again", "Closed")
@@ -294,16 +294,16 @@ async def test_an_update_that_fails_before_it_moves_can_be_done_again(fault: Fau
 
 @pytest.mark.parametrize("fault", ["429", "500", "reset", "hang", "html"])
 @pytest.mark.parametrize("asks", ["find", "description", "requester_email", "status"])
-async def test_a_failed_question_has_changed_nothing(site: emulator.Jira, asks: str, fault: Fault) -> None:
-    async with adapter(site.url, patience=0.3 if fault == "hang" else 10) as desk:
+async def test_a_failed_read_has_changed_nothing(site: emulator.Jira, asks: str, fault: Fault) -> None:
+    async with adapter(site.url, answer_seconds=0.3 if fault == "hang" else 10) as desk:
         site.faults.append(fault)
         with pytest.raises(UnavailableError) as failure:
             await (desk.find("key") if asks == "find" else desk.update("ITH-1", {"status": "closed", asks: "closed"}))
-    assert failure.value.done is False
+    assert not failure.value.in_doubt
 
 
 @pytest.mark.parametrize("body", [None, {}, [7], {"issues": 7}, {"transitions": [7], "fields": {}}])
-async def test_an_answer_without_what_was_asked_for_has_changed_nothing(
+async def test_an_answer_without_the_expected_members_has_changed_nothing(
     site: emulator.Jira, desk: Provider, body: Any
 ) -> None:
     made = await desk.create(new())
@@ -311,9 +311,9 @@ async def test_an_answer_without_what_was_asked_for_has_changed_nothing(
     site.garbled = Response(200, body)
     with pytest.raises(UnavailableError) as failure:
         await desk.find("key")
-    assert failure.value.done is False
+    assert not failure.value.in_doubt
     for changes in ({"status": "closed"}, {"requester_email": None}):
         with pytest.raises(UnavailableError) as failure:
             await desk.update(made.id, changes)
-        assert failure.value.done is False
+        assert not failure.value.in_doubt
     assert site.issues == [before]

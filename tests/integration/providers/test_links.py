@@ -1,4 +1,4 @@
-"""What operators do about providers: links and their credentials, deliveries; over gRPC and as commands."""
+"""Operators and providers: links with their credentials, and deliveries; over gRPC and as commands."""
 
 import asyncio
 import json
@@ -28,7 +28,7 @@ from service.vault import Vault
 SERVICE: Any = service_pb2.DESCRIPTOR.services_by_name["AdminService"]
 SECRET = "geheim-🔑"
 UNKNOWN = "7b0a3c9e-51d8-4a6e-8f0c-0b8f6f1f2a33"
-# Of each vendor, what a link may hold.
+# Options that a link to each vendor may have.
 OPTIONS: dict[str, list[dict[str, Any]]] = {
     "freshservice": [{"default_email": "desk@example.com"}],
     "zendesk": [{}, {"closed_as": "solved"}],
@@ -76,14 +76,14 @@ async def test_an_account_is_linked_to_one_provider(
     await world.operate(admin.link_provider, account_id=account_id, **a_link())
     url = "https://desk.example:8443/"
     given = a_link(account_id=account_id, provider=provider, url=url, options=options)
-    told = (await call(rpc, operator, "LinkProvider", **given)).succeeded()["link"]
-    stamps = {name: told[name] for name in ("created_at", "updated_at")}
-    assert told == {"account_id": account_id, "provider": provider, "url": url, "options": options, **stamps}
-    assert datetime.fromisoformat(told["created_at"]) < datetime.fromisoformat(told["updated_at"])
+    shown = (await call(rpc, operator, "LinkProvider", **given)).succeeded()["link"]
+    stamps = {name: shown[name] for name in ("created_at", "updated_at")}
+    assert shown == {"account_id": account_id, "provider": provider, "url": url, "options": options, **stamps}
+    assert datetime.fromisoformat(shown["created_at"]) < datetime.fromisoformat(shown["updated_at"])
     columns = "provider, url, options::text"
     [(*kept, kept_options)] = world.rows(f"SELECT {columns} FROM provider_links WHERE account_id = %s", account_id)
     assert (kept, json.loads(kept_options)) == ([provider, url], options)
-    # Ending it twice is ending it once.
+    # A second unlink changes nothing.
     for _ in range(2):
         assert (await call(rpc, operator, "UnlinkProvider", account_id=account_id)).succeeded() == {}
         assert world.rows("SELECT 1 FROM provider_links WHERE account_id = %s", account_id) == []
@@ -100,7 +100,7 @@ async def test_an_account_is_linked_to_one_provider(
                 *("", "acme.example", "ftp://acme.example", "https://", "https://acme.example/api", "https://a b"),
                 *("https://user:word@acme.example", "https://acme.example?x", "https://acme.example#x"),
                 *("https://acme.example\n", "https://acme.example:123456", "https://" + "a" * 255, "HTTPS://é.example"),
-                # What no connection can be made to.
+                # Addresses that no connection can be made to.
                 *("https://acme.example:65536", "https://acme.example:99999", "https://xn--a", "https://xn--"),
             )
         ),
@@ -123,7 +123,7 @@ async def test_an_account_is_linked_to_one_provider(
     ],
     ids=lambda value: str(value)[:60],
 )
-async def test_a_link_that_cannot_be_is_told_by_path(
+async def test_a_malformed_link_is_refused_by_path(
     rpc: Grpc, operator: Credential, world: World, changed: dict[str, Any], paths: list[str]
 ) -> None:
     account_id = (await world.program()).account_id
@@ -132,7 +132,7 @@ async def test_a_link_that_cannot_be_is_told_by_path(
     assert world.rows("SELECT 1 FROM provider_links WHERE account_id = %s", account_id) == []
 
 
-async def test_an_account_that_is_not_there_is_not_linked(rpc: Grpc, operator: Credential) -> None:
+async def test_an_unknown_account_is_not_linked(rpc: Grpc, operator: Credential) -> None:
     reply = await call(rpc, operator, "LinkProvider", account_id=UNKNOWN, **a_link())
     reply.failed("not_found", "Account not found")
 
@@ -140,7 +140,7 @@ async def test_an_account_that_is_not_there_is_not_linked(rpc: Grpc, operator: C
 @pytest.mark.parametrize(
     ("settings", "changed", "reason"),
     [
-        # Elsewhere than on one's own machine a credential travels encrypted.
+        # Credentials travel encrypted, but for development.
         ({"encryption_keys": ENCRYPTION_KEY}, {"url": "http://127.0.0.1:8080"}, "validation_error"),
         ({"allow_private_targets": True}, {}, "unavailable"),
     ],
@@ -166,7 +166,7 @@ async def test_settings_that_allow_no_link(
 # The credential
 
 
-async def test_a_credential_is_encrypted_and_nowhere_to_be_read(
+async def test_a_credential_is_encrypted_and_never_shown(
     rpc: Grpc, operator: Credential, world: World, service: Service
 ) -> None:
     account_id = (await world.program()).account_id
@@ -185,11 +185,11 @@ async def test_a_credential_is_encrypted_and_nowhere_to_be_read(
     assert json.dumps(SECRET).strip('"') not in log
 
 
-async def test_keys_are_changed_while_the_links_stay(database_url: str, issuer: Issuer) -> None:
+async def test_encryption_keys_are_replaced_while_links_stay(database_url: str, issuer: Issuer) -> None:
     new = Fernet.generate_key().decode()
     with own_database(database_url) as url:
         world = World(url, issuer)
-        # With both keys, as it must be meanwhile, and with the new one alone, which is too early.
+        # With both keys, as it must be during the change, and with the new one only, which is too early.
         running = [Process(world, keys) for keys in (f"{new},{ENCRYPTION_KEY}", new)]
         async with Desk().listening() as desk:
             assert isinstance(desk, Desk)
@@ -200,10 +200,10 @@ async def test_keys_are_changed_while_the_links_stay(database_url: str, issuer: 
             there, queued = [await process.create(program) for process in running]
             assert there["external_ticket_id"] == external(desk)["external_ticket_id"]
             assert queued["external_ticket_id"] is None
-            words = "the credential cannot be decrypted"
-            assert deliveries(world, program.account_id) == [("create", "queued", words)]
+            message = "the credential cannot be decrypted"
+            assert deliveries(world, program.account_id) == [("create", "queued", message)]
             assert len(desk.requests) == 1
-            await running[0].work_off()
+            await running[0].work_until_empty()
             assert len(desk.tickets) == 2
             for process in running:
                 await process.deliveries.close()
@@ -215,15 +215,15 @@ async def test_keys_are_changed_while_the_links_stay(database_url: str, issuer: 
 
 
 def dead(world: World, account_id: str, number: int, state: str = "dead") -> list[str]:
-    """So many deliveries, written down in this order; nothing is due. Returns their ids."""
+    """The ids of so many deliveries, inserted in this order; none is due."""
     first = uuid4().int & ~0xFF
     ids = [str(UUID(int=first + n)) for n in range(number)]
     for n, id_ in enumerate(ids):
         world.run(
-            "INSERT INTO provider_deliveries (id, account_id, ticket_id, version, kind, members, is_kept, actor,"
+            "INSERT INTO provider_deliveries (id, account_id, ticket_id, version, kind, members, has_ticket, actor,"
             " request_id, state, attempts, next_attempt_at, last_error) VALUES"
             " (%s, %s, %s, %s, 'update', '{\"subject\": \"s\"}', true, 'a', 'r', %s, 7, now() + interval '1 day', %s)",
-            *(id_, account_id, str(uuid4()), n + 2, state, "it answered 503" if n else None),
+            *(id_, account_id, str(uuid4()), n + 2, state, "the provider answered 503" if n else None),
         )
     return ids
 
@@ -260,7 +260,7 @@ async def test_deliveries_are_listed_in_pages(rpc: Grpc, operator: Credential, w
         **{name: first[name] for name in ("ticket_id", "next_attempt_at", "created_at")},
         "last_error": None,
     }
-    assert second["last_error"] == "it answered 503"
+    assert second["last_error"] == "the provider answered 503"
     # Without a filter they are those of all accounts.
     page = (await call(rpc, operator, "ListDeliveries", limit=100)).succeeded()["deliveries"]
     assert {one["id"] for one in page} >= set(everything) or len(page) == 100
@@ -270,7 +270,7 @@ async def test_deliveries_are_listed_in_pages(rpc: Grpc, operator: Credential, w
     reply.failed("validation_error", paths=["cursor"])
 
 
-async def test_a_delivery_is_tried_again_at_once(rpc: Grpc, operator: Credential, world: World) -> None:
+async def test_a_requeued_delivery_is_attempted_at_once(rpc: Grpc, operator: Credential, world: World) -> None:
     program = await world.program()
     async with Desk().listening() as desk:
         assert isinstance(desk, Desk)
@@ -283,7 +283,7 @@ async def test_a_delivery_is_tried_again_at_once(rpc: Grpc, operator: Credential
         async with asyncio.timeout(20):
             while deliveries(world, program.account_id):  # noqa: ASYNC110 - another process works here
                 await asyncio.sleep(0.05)
-        assert desk.asked[1:] == [("PUT", {"subject": "a"})]
+        assert desk.writes[1:] == [("PUT", {"subject": "a"})]
         (await call(rpc, operator, "RequeueDelivery", delivery_id=id_)).failed("not_found", "Delivery not found")
 
 
@@ -309,9 +309,9 @@ async def test_commands_link_list_requeue_and_unlink(world: World) -> None:
         return json.loads(output)
 
     options = {"default_email": "desk@example.com"}
-    words = ("--account", account_id, "--provider", "freshservice", "--url", "https://acme.freshservice.com")
-    told = await admin("link-provider", *words, "--options", json.dumps(options), given=SECRET + "\n")
-    assert (told["account_id"], told["options"], "credential" in told) == (account_id, options, False)
+    options_of_link = ("--account", account_id, "--provider", "freshservice", "--url", "https://acme.freshservice.com")
+    shown = await admin("link-provider", *options_of_link, "--options", json.dumps(options), given=SECRET + "\n")
+    assert (shown["account_id"], shown["options"], "credential" in shown) == (account_id, options, False)
     [(sealed,)] = world.rows("SELECT credential FROM provider_links WHERE account_id = %s", account_id)
     assert Vault(Settings(encryption_keys=ENCRYPTION_KEY)).open(bytes(sealed)) == SECRET
 
@@ -325,21 +325,21 @@ async def test_commands_link_list_requeue_and_unlink(world: World) -> None:
     assert world.rows("SELECT 1 FROM provider_links WHERE account_id = %s", account_id) == []
 
 
-async def test_commands_tell_errors_on_stderr(world: World) -> None:
+async def test_commands_report_errors_on_stderr(world: World) -> None:
     account_id = (await world.program()).account_id
-    words = ("link-provider", "--provider", "zendesk", "--url", "https://acme.zendesk.com", "--account")
-    for told, arguments, given in (
-        ("Account not found\n", (*words, UNKNOWN), SECRET),
-        ("credential: ", (*words, account_id), ""),
-        ("credential: ", (*words, account_id), "\n" + SECRET),
-        ("--options is not valid JSON\n", (*words, account_id, "--options", "{"), SECRET),
-        ("options.else: ", (*words, account_id, "--options", '{"else": 1}'), SECRET),
-        ("url: ", (*words, account_id, "--url", "http://acme.zendesk.com"), SECRET),
-        ("provider: ", (*words, account_id, "--provider", "acme"), SECRET),
+    command = ("link-provider", "--provider", "zendesk", "--url", "https://acme.zendesk.com", "--account")
+    for message, arguments, given in (
+        ("Account not found\n", (*command, UNKNOWN), SECRET),
+        ("credential: ", (*command, account_id), ""),
+        ("credential: ", (*command, account_id), "\n" + SECRET),
+        ("--options is not valid JSON\n", (*command, account_id, "--options", "{"), SECRET),
+        ("options.else: ", (*command, account_id, "--options", '{"else": 1}'), SECRET),
+        ("url: ", (*command, account_id, "--url", "http://acme.zendesk.com"), SECRET),
+        ("provider: ", (*command, account_id, "--provider", "acme"), SECRET),
         ("Delivery not found\n", ("deliveries", "--requeue", UNKNOWN), ""),
         ("state: ", ("deliveries", "--state", "late"), ""),
     ):
         code, output, errors = await run(world, *arguments, given=given)
         assert (code, output, errors.count("\n")) == (1, "", 1), arguments
-        assert errors.startswith(told)
+        assert errors.startswith(message)
         assert SECRET not in errors

@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 from support.emulators import servicenow as emulator
 from support.emulators.http import Fault, Response
-from support.emulators.vendors import asking, new
+from support.emulators.vendors import connected, new
 
 from service.providers.port import (
     Link,
@@ -18,14 +18,14 @@ from service.providers.port import (
     UnavailableError,
 )
 
-NOWHERE = "0" * 32
+NO_REFERENCE = "0" * 32
 HARD_TEXTS = ("two\nlines", "Ünïcödé 🎫 漢字", '"quoted" \\ ^ = & javascript:', " spaces ")
 
 
 def adapter(
-    url: str, *, credential: str = emulator.CREDENTIAL, options: Any = None, patience: float = 10
+    url: str, *, credential: str = emulator.CREDENTIAL, options: Any = None, answer_seconds: float = 10
 ) -> AbstractAsyncContextManager[Provider]:
-    return asking(Link("servicenow", url + "/", credential, options or {}), patience)
+    return connected(Link("servicenow", url + "/", credential, options or {}), answer_seconds)
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ async def test_a_ticket_with_every_member(instance: emulator.ServiceNow, desk: P
     }
 
 
-async def test_a_ticket_with_only_what_is_required(instance: emulator.ServiceNow, desk: Provider) -> None:
+async def test_a_ticket_with_only_the_required_members(instance: emulator.ServiceNow, desk: Provider) -> None:
     ticket = new()
     await desk.create(ticket)
     assert without_ids(instance.incidents[0]) == {
@@ -108,7 +108,7 @@ async def test_priorities(instance: emulator.ServiceNow, desk: Provider, priorit
         ("closed", "7", "7", {"close_code": "Resolved by caller", "close_notes": "Thanks"}),
     ],
 )
-async def test_states_with_what_they_demand(
+async def test_states_with_the_members_that_they_demand(
     instance: emulator.ServiceNow, status: str, at_first: str, later: str, beside: dict[str, str]
 ) -> None:
     options = {"close_code": "Resolved by caller", "close_notes": "Thanks", "hold_reason": "4"}
@@ -146,17 +146,17 @@ async def test_nobody_is_the_requester_where_users_cannot_be_searched(
     assert "caller_id" not in instance.incidents[0]
 
 
-async def test_an_update_changes_what_it_names_in_one_call(instance: emulator.ServiceNow, desk: Provider) -> None:
+async def test_an_update_is_one_request(instance: emulator.ServiceNow, desk: Provider) -> None:
     made = await desk.create(new(priority="low"))
     before = dict(instance.incidents[0])
     await desk.update(made.id, {"subject": "Mail is slow"})
     assert instance.incidents == [before | {"short_description": "Mail is slow"}]
-    asked = len(instance.requests)
+    requests = len(instance.requests)
     await desk.update(made.id, {"description": "Since ten.", "status": "pending", "priority": "high"})
     changed = {"description": "Since ten.", "state": "3", "hold_reason": "1"}
     changed |= {"impact": "2", "urgency": "1", "priority": "2", "short_description": "Mail is slow"}
     assert instance.incidents == [before | changed]
-    assert len(instance.requests) == asked + 1
+    assert len(instance.requests) == requests + 1
 
 
 async def test_only_the_ticket_of_a_key_is_found(instance: emulator.ServiceNow, desk: Provider) -> None:
@@ -171,7 +171,7 @@ async def test_only_the_ticket_of_a_key_is_found(instance: emulator.ServiceNow, 
     assert await desk.find(str(uuid4())) is None
 
 
-async def test_a_rejection_is_told_in_its_words(instance: emulator.ServiceNow, desk: Provider) -> None:
+async def test_a_rejection_has_the_vendors_message(instance: emulator.ServiceNow, desk: Provider) -> None:
     made = await desk.create(new())
     instance.refusal = (400, "Operation Failed", "No incidents\non  Sundays")
     with pytest.raises(RejectedError, match=r"^Operation Failed: No incidents on Sundays$"):
@@ -181,9 +181,9 @@ async def test_a_rejection_is_told_in_its_words(instance: emulator.ServiceNow, d
     assert len(instance.incidents) == 1
 
 
-async def test_an_incident_that_is_gone_rejects_changes(desk: Provider) -> None:
+async def test_a_change_of_a_deleted_incident_is_rejected(desk: Provider) -> None:
     with pytest.raises(RejectedError, match=r"^No Record found: Record doesn't exist"):
-        await desk.update(NOWHERE, {"subject": "Again"})
+        await desk.update(NO_REFERENCE, {"subject": "Again"})
 
 
 @pytest.mark.parametrize(
@@ -197,12 +197,10 @@ async def test_a_wrong_link_is_for_the_operator(instance: emulator.ServiceNow, p
             with pytest.raises(LinkBrokenError):
                 await desk.create(new())
             with pytest.raises(LinkBrokenError):
-                await desk.update(NOWHERE, {"subject": "Again"})
+                await desk.update(NO_REFERENCE, {"subject": "Again"})
 
 
-async def test_an_instance_that_lets_nothing_be_made_is_for_the_operator(
-    instance: emulator.ServiceNow, desk: Provider
-) -> None:
+async def test_an_instance_without_the_table_is_for_the_operator(instance: emulator.ServiceNow, desk: Provider) -> None:
     instance.refusal = (404, "Invalid table", "")
     with pytest.raises(LinkBrokenError):
         await desk.create(new())
@@ -221,7 +219,7 @@ async def test_an_instance_that_lets_nothing_be_made_is_for_the_operator(
     ],
     ids=[*emulator.BY_RULES, *emulator.BY_RIGHTS, "message", "in between", "nothing", "401"],
 )
-async def test_rules_reject_a_record_and_missing_rights_are_for_the_operator(
+async def test_rules_reject_a_record_and_missing_permissions_are_for_the_operator(
     instance: emulator.ServiceNow, desk: Provider, refusal: emulator.Refusal, error: type[Exception]
 ) -> None:
     made = await desk.create(new())
@@ -247,14 +245,14 @@ async def test_a_data_policy_of_the_instance_rejects_what_it_demands(
 
 
 @pytest.mark.parametrize("refusal", [*emulator.BY_RULES.values(), *emulator.BY_RIGHTS.values()])
-async def test_a_refused_search_says_nothing_of_the_ticket(
+async def test_a_refused_search_is_not_a_rejection_of_the_ticket(
     instance: emulator.ServiceNow, desk: Provider, refusal: emulator.Refusal
 ) -> None:
     made = await desk.create(new())
     before = dict(instance.incidents[0])
     instance.search_refusal = refusal
-    asked = {"requester_email": "ada@example.com"}
-    for call in (desk.find("key"), desk.create(new(**asked)), desk.update(made.id, asked)):
+    requester = {"requester_email": "ada@example.com"}
+    for call in (desk.find("key"), desk.create(new(**requester)), desk.update(made.id, requester)):
         with pytest.raises(LinkBrokenError):
             await call
     assert instance.incidents == [before]
@@ -263,19 +261,19 @@ async def test_a_refused_search_says_nothing_of_the_ticket(
 @pytest.mark.parametrize(
     "body", [None, [], "no", {"error": "no"}, {"error": None}, {"error": {"detail": ["Data Policy Exception"]}}]
 )
-async def test_a_403_without_words_is_for_the_operator(
+async def test_a_403_without_a_message_is_for_the_operator(
     instance: emulator.ServiceNow, desk: Provider, body: Any
 ) -> None:
-    instance.says = [Response(403, body)]
+    instance.overrides = [Response(403, body)]
     with pytest.raises(LinkBrokenError):
         await desk.create(new())
 
 
 @pytest.mark.parametrize("fault", ["429", "500", "reset", "hang", "html"])
-async def test_a_failed_question_for_the_requester_has_changed_nothing(fault: Fault) -> None:
+async def test_a_failed_search_for_the_requester_has_changed_nothing(fault: Fault) -> None:
     async with emulator.servicenow(fault) as instance:
-        async with adapter(instance.url, patience=0.3 if fault == "hang" else 10) as desk:
+        async with adapter(instance.url, answer_seconds=0.3 if fault == "hang" else 10) as desk:
             with pytest.raises(UnavailableError) as failure:
                 await desk.create(new(requester_email="ada@example.com"))
-        assert failure.value.done is False
+        assert not failure.value.in_doubt
         assert instance.incidents == []

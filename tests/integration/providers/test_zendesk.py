@@ -1,4 +1,4 @@
-"""Tickets in Zendesk: what becomes of each member, how a ticket is found again, and what its failures mean."""
+"""Tickets in Zendesk: what each member maps to, how a ticket is found again, and what its failures mean."""
 
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
@@ -90,7 +90,7 @@ async def test_update_changes_a_member_and_no_other(
     assert desk.tickets == [{**before, member: value}]
 
 
-async def test_another_description_is_an_internal_note(desk: Desk, provider: Zendesk) -> None:
+async def test_a_changed_description_is_an_internal_note(desk: Desk, provider: Zendesk) -> None:
     made = await provider.create(WHOLE)
     await provider.update(made.id, {"description": "Since ten.\n<b>Größe</b> 📦"})
     note = {"body": "Description:\n\nSince ten.\n<b>Größe</b> 📦", "public": False}
@@ -120,17 +120,17 @@ async def test_find_by_key(provider: Zendesk) -> None:
 async def test_creation_is_idempotent(desk: Desk, provider: Zendesk) -> None:
     made = await provider.create(WHOLE)
     assert await provider.create(WHOLE) == made
-    # Changed here before anybody knew that it is there: the key is taken, and nobody but `find` can say by what.
+    # Changed here before the first answer was known: the key is taken, and only `find` can tell by what.
     with pytest.raises(UnavailableError) as failure:
         await provider.create(WHOLE._replace(subject="Changed"))
-    assert failure.value.done is None
+    assert failure.value.in_doubt
     assert await provider.find(KEY) == made
     assert len(desk.tickets) == 1
 
 
 @pytest.mark.parametrize("call", ["create", "update"])
-async def test_conflicts_pass(desk: Desk, provider: Zendesk, call: str) -> None:
-    desk.says = [Response(409, {"error": "DatabaseConflict", "description": "Retry the request"})]
+async def test_conflicts_are_transient(desk: Desk, provider: Zendesk, call: str) -> None:
+    desk.overrides = [Response(409, {"error": "DatabaseConflict", "description": "Retry the request"})]
     with pytest.raises(UnavailableError):
         await CALLS[call](provider)
 
@@ -145,7 +145,7 @@ async def test_a_closed_ticket_is_final(desk: Desk, provider: Zendesk, changes: 
     assert desk.tickets == [before]
 
 
-async def test_closing_once_more_is_no_failure(desk: Desk, provider: Zendesk) -> None:
+async def test_closing_again_does_not_fail(desk: Desk, provider: Zendesk) -> None:
     made = await provider.create(WHOLE)
     for _ in range(2):
         await provider.update(made.id, {"status": "closed"})
@@ -182,7 +182,7 @@ async def test_rejections_of_another_form(
     desk: Desk, provider: Zendesk, status: int, body: object, message: str
 ) -> None:
     for call in ("create", "update"):
-        desk.says = [Response(status, body)]
+        desk.overrides = [Response(status, body)]
         with pytest.raises(RejectedError) as rejection:
             await CALLS[call](provider)
         assert str(rejection.value) == message

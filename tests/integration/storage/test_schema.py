@@ -18,7 +18,6 @@ from service.handoff import commands as handoff
 from service.helpdesk import commands as helpdesk
 from service.itsm import commands as itsm
 from service.local.postgres import EmbeddedPostgres
-from service.providers import port
 
 
 def test_the_migrations_make_what_the_tables_declare(database_url: str) -> None:
@@ -52,7 +51,7 @@ def test_the_migrations_go_down_and_up_again(postgres: EmbeddedPostgres) -> None
 
 
 VOCABULARIES: Mapping[str, Mapping[str, Any]] = {
-    "itsm_tickets": {"status": port.Status, "priority": port.Priority},
+    "itsm_tickets": {"status": itsm.Status, "priority": itsm.Priority},
     "helpdesk_tickets": {
         "status": helpdesk.Status,
         "priority": helpdesk.Priority,

@@ -31,8 +31,8 @@ def _email(value: Any) -> str | None:
 
 
 def _one_of(*allowed: int) -> Check:
-    words = "It should be one of these values: '" + ",".join(map(str, allowed)) + "'"
-    return lambda value: None if type(value) is int and value in allowed else words
+    message = "It should be one of these values: '" + ",".join(map(str, allowed)) + "'"
+    return lambda value: None if type(value) is int and value in allowed else message
 
 
 def _tags(value: Any) -> str | None:
@@ -53,18 +53,18 @@ _REQUIRED = ("subject", "description", "email", "status", "priority")
 
 
 class Freshservice(Server):
-    """A desk. `tickets` is all that it has."""
+    """A desk, with all of its tickets."""
 
     def __init__(self) -> None:
         super().__init__(self._take)
         self.tickets: list[dict[str, Any]] = []
-        # A search knows a ticket only minutes later; the list knows it at once.
+        # A search finds a ticket only minutes later; the list has it at once.
         self.is_indexed = True
 
     def _take(self, request: Request) -> Response:
         if not request.is_by(f"{API_KEY}:X"):
-            words = "You have to be logged in to perform this action."
-            return Response(401, {"code": "invalid_credentials", "message": words})
+            message = "You have to be logged in to perform this action."
+            return Response(401, {"code": "invalid_credentials", "message": message})
         if not request.is_json:
             return Response(415, {"code": "invalid_content_type", "message": "Content-Type must be application/json"})
         path = request.path.removeprefix("/api/v2/tickets")
@@ -98,24 +98,24 @@ class Freshservice(Server):
 
     def _list(self, request: Request) -> Response:
         if not 1 <= int(request.query.get("per_page", "30")) <= 100:
-            words = [{"field": "per_page", "message": "It should be a Positive Integer", "code": "invalid_value"}]
-            return Response(400, {"description": "Validation failed", "errors": words})
+            errors = [{"field": "per_page", "message": "It should be a Positive Integer", "code": "invalid_value"}]
+            return Response(400, {"description": "Validation failed", "errors": errors})
         newest = self.tickets[::-1][: int(request.query.get("per_page", "30"))]
         return Response(200, {"tickets": [_shown(request, ticket) for ticket in newest]})
 
     def _filter(self, request: Request) -> Response:
-        asked = re.fullmatch(r"\"tag:'([^']*)'\"", request.query.get("query", ""))
-        if asked is None or "include" in request.query:
-            words = [{"field": "query", "message": "Given query is invalid", "code": "invalid_value"}]
-            return Response(400, {"description": "Validation failed", "errors": words})
-        # As a search may: what begins so.
-        found = [one for one in self.tickets if any(tag.startswith(asked[1][:8]) for tag in one["tags"])]
+        given = re.fullmatch(r"\"tag:'([^']*)'\"", request.query.get("query", ""))
+        if given is None or "include" in request.query:
+            errors = [{"field": "query", "message": "Given query is invalid", "code": "invalid_value"}]
+            return Response(400, {"description": "Validation failed", "errors": errors})
+        # As loose as a search may be: tags with the same beginning.
+        found = [one for one in self.tickets if any(tag.startswith(given[1][:8]) for tag in one["tags"])]
         shown = [_shown(request, ticket) for ticket in found] if self.is_indexed else []
         return Response(200, {"tickets": shown, "total": len(shown)})
 
 
 def _shown(request: Request, ticket: Mapping[str, Any]) -> dict[str, Any]:
-    """A ticket without what is told only to who asks to include it."""
+    """A ticket without the members that are shown only on request."""
     hidden = {"email"} if request.query.get("include") == "tags" else {"email", "tags"}
     return {name: value for name, value in ticket.items() if name not in hidden}
 

@@ -1,4 +1,4 @@
-"""An HTTP/1.1 server for emulators: it answers as it is told, and fails as real ones do."""
+"""An HTTP/1.1 server for emulators: it answers as the test says, and fails as real ones do."""
 
 import asyncio
 import json
@@ -12,21 +12,20 @@ from urllib.parse import parse_qsl, urlsplit
 
 import h11
 
-# Once each, in the order in which they were planned:
-# `429`, `500`, `503`: refused before anything is done. `reset`: the connection breaks before anything is done.
-# `reset after`: … once it is done. `500 after`: it is done and then fails. `hang`: no answer, nothing done.
-# `hang after`: no answer, but done. `slow`: done, and the body comes a byte at a time, without end.
-# `html`: a page for people instead of JSON, nothing done. `html after`: … once it is done.
+# Once each, in this order. Before the request is processed:
+# `429`, `500`, `503`: that status. `reset`: the connection breaks. `hang`: no answer. `html`: a page instead of JSON.
+# After it was processed: `reset after`, `500 after`, `hang after`, `html after`; and `slow`: the body comes a byte at a
+# time, without end.
 Fault = Literal[
     "429", "500", "503", "reset", "reset after", "500 after", "hang", "hang after", "slow", "html", "html after"
 ]
-# Whether it was done though it failed so.
+# Whether the request was processed in spite of the fault.
 FAULTS: Mapping[Fault, bool] = {fault: fault.endswith("after") or fault == "slow" for fault in get_args(Fault)}
 
 
 @dataclass(frozen=True)
 class Request:
-    """A request as it came; `body` is the value of its JSON, or None."""
+    """A request as received; `body` is the value of its JSON, or None."""
 
     method: str
     path: str
@@ -37,11 +36,11 @@ class Request:
 
     @property
     def is_json(self) -> bool:
-        """Whether it says that its body is JSON, if it has one."""
+        """Whether its body, if any, is declared as JSON."""
         return not self.raw or self.headers.get("content-type") == "application/json"
 
     def is_by(self, credential: str) -> bool:
-        """Whether it comes with this `user:password`."""
+        """Whether it has this `user:password`."""
         return self.headers.get("authorization") == "Basic " + b64encode(credential.encode()).decode()
 
 
@@ -55,7 +54,7 @@ class Response:
 
 
 class RefusedError(Exception):
-    """What a handler raises to answer with this and do nothing else."""
+    """Raised by a handler to answer with this response and do nothing else."""
 
     def __init__(self, response: Response) -> None:
         super().__init__(response)
@@ -68,14 +67,14 @@ Check = Callable[[Any], str | None]
 
 
 class Server:
-    """A listening server; what fails is in `faults`, what came is in `requests`."""
+    """A listening server. `faults` are the failures to come, `requests` those that were received."""
 
     def __init__(self, handle: Handle) -> None:
         self._handle = handle
         self.faults: list[Fault] = []
         self.requests: list[Request] = []
-        # What it answers instead of its own, once each, all else done.
-        self.says: list[Response] = []
+        # Answers instead of its own, once each, to requests that are processed all the same.
+        self.overrides: list[Response] = []
         # Retry-After of a 429, 500 or 503, in seconds.
         self.retry_after = "1"
         self.url = ""
@@ -147,7 +146,7 @@ class Server:
             response = handled if isinstance(handled, Response) else await handled
         except RefusedError as refusal:
             response = refusal.response
-        return self.says.pop(0) if self.says else response
+        return self.overrides.pop(0) if self.overrides else response
 
 
 async def _receive(connection: h11.Connection, reader: asyncio.StreamReader) -> Request | None:

@@ -35,26 +35,26 @@ def _refused(status: int, *messages: str, **fields: str) -> RefusedError:
 
 
 def _refused_by_desk(status: int, message: str) -> RefusedError:
-    words = {"errorMessage": message, "i18nErrorMessage": {"i18nKey": "sd.error", "parameters": []}}
-    return RefusedError(Response(status, words))
+    body = {"errorMessage": message, "i18nErrorMessage": {"i18nKey": "sd.error", "parameters": []}}
+    return RefusedError(Response(status, body))
 
 
 class Jira(Server):
-    """A site; its issues stand in the order in which they were made."""
+    """A site; its issues are in the order of their creation."""
 
     def __init__(self) -> None:
         super().__init__(self._take)
         self.issues: list[dict[str, Any]] = []
         # Account ids by e-mail address.
         self.customers: dict[str, str] = {}
-        # What it answers to the next creations instead of making anything.
+        # The message with which it rejects the next creations.
         self.refusal: str | None = None
-        # What it answers to a request instead of what it is documented to; the request is done.
+        # The answer instead of the documented one; the request is processed.
         self.garbled: Response | None = None
-        # How the call after a creation fails.
+        # How the request after a creation fails.
         self.faults_after_creation: list[Fault] = []
-        # Whether somebody else is moving every issue just now.
-        self.is_busy = False
+        # Whether every issue is being moved by another request.
+        self.is_transitioning = False
         self._routes = (
             ("POST", r"/rest/servicedeskapi/request", self._create),
             ("GET", r"/rest/api/2/issue/([^/]+)", self._get),
@@ -66,7 +66,7 @@ class Jira(Server):
         )
 
     def status_of(self, key: str) -> str:
-        """In what status an issue is."""
+        """The status of an issue."""
         return str(self._issue(key)["status"])
 
     def _take(self, request: Request) -> Response:
@@ -142,7 +142,7 @@ class Jira(Server):
 
     def _move(self, request: Request, key: str) -> Response:
         issue = self._issue(key)
-        if self.is_busy:
+        if self.is_transitioning:
             raise _refused(409, "The issue is being transitioned by another request.")
         if not isinstance(request.body, dict) or set(request.body) != {"transition"}:
             raise _refused(400, "Missing 'transition' identifier")
@@ -157,7 +157,7 @@ class Jira(Server):
         if match is None:
             raise _refused(400, f"Error in the JQL Query: {request.query.get('jql')}")
         member = "description" if match[1] == "description" else REFERENCE_FIELD
-        # Words in their order, whatever stands between them.
+        # Words in their order, whatever is between them.
         words = re.findall(r"\w+", match[2].lower())
         phrase = re.compile(r"\b" + r"\W+".join(words) + r"\b")
         found = [one for one in self.issues if phrase.search((one.get(member) or "").lower())]
@@ -184,8 +184,8 @@ def _checked(fields: Any) -> dict[str, Any]:
     if not isinstance(fields, dict):
         raise _refused(400, fields="must be an object")
     for name in set(fields) - {"summary", "description", "priority", "reporter", REFERENCE_FIELD}:
-        words = f"Field '{name}' cannot be set. It is not on the appropriate screen, or unknown."
-        raise _refused(400, **{name: words})
+        message = f"Field '{name}' cannot be set. It is not on the appropriate screen, or unknown."
+        raise _refused(400, **{name: message})
     summary = fields.get("summary", "-")
     if not summary.strip():
         raise _refused(400, summary="You must specify a summary of the issue.")
@@ -194,8 +194,8 @@ def _checked(fields: Any) -> dict[str, Any]:
     if len(summary) > 255:
         raise _refused(400, summary="Summary must be less than 255 characters.")
     if len(fields.get("description", "")) > 32767:
-        words = "The entered text is too long. It exceeds the allowed limit of 32,767 characters."
-        raise _refused(400, description=words)
+        message = "The entered text is too long. It exceeds the allowed limit of 32,767 characters."
+        raise _refused(400, description=message)
     if "priority" in fields and fields["priority"] not in [{"name": name} for name in PRIORITIES]:
         raise _refused(400, priority="The priority selected is invalid.")
     return fields
@@ -203,7 +203,7 @@ def _checked(fields: Any) -> dict[str, Any]:
 
 @asynccontextmanager
 async def jira(*faults: Fault) -> AsyncIterator[Jira]:
-    """A site that listens, and fails so at first."""
+    """A listening site with these faults first."""
     site = Jira()
     site.faults.extend(faults)
     async with site.listening():

@@ -1,4 +1,4 @@
-"""A strict ServiceNow: the Table API for incidents and users, of an instance that demands what instances may."""
+"""A strict ServiceNow: the Table API for incidents and users, of an instance that demands what real ones may."""
 
 import re
 import uuid
@@ -12,7 +12,7 @@ CREDENTIAL = "ticket.service:s3cret:ü"
 # Status, message and detail.
 Refusal = tuple[int, str, str]
 _STACK = "Business Rule 'No weekends^5230b9179735ca504546f027f053af79'. Business Rule Stack:No weekends"
-# How the rules of real instances refuse a record.
+# How the rules of real instances reject a record.
 BY_RULES: Mapping[str, Refusal] = {
     "data policy": (
         403,
@@ -22,7 +22,7 @@ BY_RULES: Mapping[str, Refusal] = {
     "data policy of one field": (403, "Operation Failed", "Data Policy Exception: Short description is mandatory"),
     "business rule": (403, "Operation Failed", f"Operation against file 'incident' was aborted by {_STACK}"),
 }
-# How they refuse whoever asks.
+# How they refuse a user without permission.
 BY_RIGHTS: Mapping[str, Refusal] = {
     "no right to insert": (403, "Operation Failed", "ACL Exception Insert Failed due to security constraints"),
     "no right to update": (403, "Operation Failed", "ACL Exception Update Failed due to security constraints"),
@@ -68,20 +68,20 @@ def _refused(status: int, message: str, detail: str | None = None) -> RefusedErr
 
 
 class ServiceNow(Server):
-    """One instance; its incidents stand in the order in which they were made."""
+    """One instance; its incidents are in the order of their creation."""
 
     def __init__(self) -> None:
         super().__init__(self._take)
         self.incidents: list[dict[str, str]] = []
         self.users: list[dict[str, str]] = []
-        # What it answers to writes, and to searches, instead of doing them.
+        # How it refuses writes, and searches.
         self.refusal: Refusal | None = None
         self.search_refusal: Refusal | None = None
-        # Old instances and missing rights: an unknown member in a query is ignored, so everything matches.
+        # Old instances and missing permissions: a condition on an unknown member is ignored, so everything matches.
         self.ignores_conditions = False
 
     def user(self, email: str, *, active: bool = True) -> str:
-        """Make a user, and say its `sys_id`."""
+        """Create a user; its `sys_id`."""
         self.users.append({"sys_id": uuid.uuid4().hex, "email": email, "active": str(active).lower()})
         return self.users[-1]["sys_id"]
 
@@ -119,8 +119,8 @@ class ServiceNow(Server):
         incident = {**old, **{name: text[: _LENGTHS.get(name, len(text))] for name, text in body.items()}}
         demanded = ("short_description", *_DEMANDED.get(incident["state"], ()))
         if missing := [name for name in demanded if not incident.get(name)]:
-            words = f"Data Policy Exception: \n\tThe following fields are mandatory: {', '.join(missing)}"
-            raise _refused(403, "Operation Failed", words)
+            message = f"Data Policy Exception: \n\tThe following fields are mandatory: {', '.join(missing)}"
+            raise _refused(403, "Operation Failed", message)
         if incident.get("caller_id") and incident["caller_id"] not in [one["sys_id"] for one in self.users]:
             raise _refused(400, "Invalid reference", "caller_id")
         return incident | {"priority": _MATRIX[incident["impact"] + incident["urgency"]]}
@@ -131,7 +131,7 @@ class ServiceNow(Server):
         if set(query) - {"sysparm_query", "sysparm_fields", "sysparm_limit"}:
             raise _refused(400, "Unknown parameter")
         rows = self.incidents if table == "incident" else self.users
-        # Two carets are one that is meant.
+        # Two carets stand for one.
         parts = [part.replace("\0", "^") for part in query["sysparm_query"].replace("^^", "\0").split("^")]
         for condition in parts:
             name, is_comparison, value = condition.partition("=")
@@ -139,7 +139,7 @@ class ServiceNow(Server):
                 assert condition == "ORDERBYsys_created_on"
             elif not self.ignores_conditions:
                 assert name in _TABLES[table], name
-                # Its database compares without case.
+                # Its database ignores case.
                 rows = [row for row in rows if row.get(name, "").lower() == value.lower()]
         limit = int(query["sysparm_limit"])
         return Response(200, {"result": [_shown(row, query) for row in rows[:limit]]})
@@ -166,13 +166,13 @@ def _checked(body: Any) -> dict[str, str]:
 
 
 def _shown(row: Mapping[str, str], query: Mapping[str, str]) -> dict[str, str]:
-    # What a record does not have is left out of none of its answers, but empty.
+    # A member that a record does not have is empty, not left out.
     return {name: row.get(name, "") for name in query["sysparm_fields"].split(",")}
 
 
 @asynccontextmanager
 async def servicenow(*faults: Fault) -> AsyncIterator[ServiceNow]:
-    """An instance that listens, and fails so at first."""
+    """A listening instance with these faults first."""
     instance = ServiceNow()
     instance.faults.extend(faults)
     async with instance.listening():

@@ -1,4 +1,4 @@
-"""The vendors side by side: how an account is linked to each, and how each shows what it was told."""
+"""The vendors side by side: how an account is linked to each, and how each shows a ticket's members."""
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -8,22 +8,22 @@ from uuid import uuid4
 
 import httpx
 
-from service.providers import provider
+from service.providers import adapter
 from service.providers.port import Link, NewExternalTicket, Provider, ProviderName
 from support.emulators import freshservice, jira, servicenow, zendesk
 from support.emulators.http import Server
 
 BOB = "bob@example.com"
-# Made once: reading the certificates takes longer than all else of a test.
+# Once: reading the certificates takes longer than all else in a test.
 _TLS = httpx.create_ssl_context()
 
 
-class Told(NamedTuple):
-    """A member's value here, and what becomes of it there; `{key}` in a text is our ticket's id."""
+class Mirrored(NamedTuple):
+    """A member's value here, and its name and value there; `{key}` in a text is our ticket's id."""
 
     value: str
     name: str
-    there: Any
+    value_there: Any
 
 
 @dataclass(frozen=True)
@@ -33,23 +33,23 @@ class Vendor:
     name: ProviderName
     credential: str
     options: Mapping[str, Any]
-    # Its emulator, which knows Bob where a requester must be known.
+    # Its emulator; Bob is a user there, where a requester must be one.
     emulator: Callable[[], Server]
-    # Where that has its tickets, and what in one of them is its id.
+    # The emulator's attribute with its tickets, and the id's name in one of them.
     tickets: str
     id: str
-    # Where people see a ticket.
+    # The page of a ticket.
     page: str
-    # Every member that it is told of.
-    told: Mapping[str, Told]
+    # Every member that it has too.
+    mirrored: Mapping[str, Mirrored]
 
     def has(self, desk: Server) -> list[dict[str, Any]]:
-        """All tickets that are there, in the order in which they were made."""
+        """All tickets there, in the order of their creation."""
         tickets: list[dict[str, Any]] = getattr(desk, self.tickets)
         return tickets
 
     def external(self, desk: Server, number: int = 0) -> dict[str, str]:
-        """What a ticket here says of the one there."""
+        """The external reference of a ticket there."""
         id_ = str(self.has(desk)[number][self.id])
         return {
             "external_provider": self.name,
@@ -82,12 +82,12 @@ FRESHSERVICE = Vendor(
     tickets="tickets",
     id="id",
     page="/a/tickets/{}",
-    told={
-        "subject": Told("Changed", "subject", "Changed"),
-        "description": Told("Since ten.", "description", "Since ten."),
-        "status": Told("pending", "status", 3),
-        "priority": Told("urgent", "priority", 4),
-        "requester_email": Told(BOB, "email", BOB),
+    mirrored={
+        "subject": Mirrored("Changed", "subject", "Changed"),
+        "description": Mirrored("Since ten.", "description", "Since ten."),
+        "status": Mirrored("pending", "status", 3),
+        "priority": Mirrored("urgent", "priority", 4),
+        "requester_email": Mirrored(BOB, "email", BOB),
     },
 )
 ZENDESK = Vendor(
@@ -98,12 +98,12 @@ ZENDESK = Vendor(
     tickets="tickets",
     id="id",
     page="/agent/tickets/{}",
-    told={
-        "subject": Told("Changed", "subject", "Changed"),
-        "description": Told("Since ten.", "comments", [{"body": "Since nine."}, _NOTE]),
-        "status": Told("pending", "status", "pending"),
-        "priority": Told("urgent", "priority", "urgent"),
-        "requester_email": Told(BOB, "requester", {"name": "bob", "email": BOB}),
+    mirrored={
+        "subject": Mirrored("Changed", "subject", "Changed"),
+        "description": Mirrored("Since ten.", "comments", [{"body": "Since nine."}, _NOTE]),
+        "status": Mirrored("pending", "status", "pending"),
+        "priority": Mirrored("urgent", "priority", "urgent"),
+        "requester_email": Mirrored(BOB, "requester", {"name": "bob", "email": BOB}),
     },
 )
 SERVICENOW = Vendor(
@@ -114,12 +114,12 @@ SERVICENOW = Vendor(
     tickets="incidents",
     id="sys_id",
     page="/nav_to.do?uri=incident.do%3Fsys_id%3D{}",
-    told={
-        "subject": Told("Changed", "short_description", "Changed"),
-        "description": Told("Since ten.", "description", "Since ten."),
-        "status": Told("pending", "state", "3"),
-        "priority": Told("urgent", "priority", "1"),
-        "requester_email": Told(BOB, "caller_id", "b0b" + "0" * 29),
+    mirrored={
+        "subject": Mirrored("Changed", "short_description", "Changed"),
+        "description": Mirrored("Since ten.", "description", "Since ten."),
+        "status": Mirrored("pending", "state", "3"),
+        "priority": Mirrored("urgent", "priority", "1"),
+        "requester_email": Mirrored(BOB, "caller_id", "b0b" + "0" * 29),
     },
 )
 JIRA = Vendor(
@@ -135,19 +135,19 @@ JIRA = Vendor(
     tickets="issues",
     id="key",
     page="/browse/{}",
-    told={
-        "subject": Told("Changed", "summary", "Changed"),
-        "description": Told("Since ten.", "description", "Since ten.\n\nReference: {key}"),
-        "status": Told("pending", "status", "Waiting for customer"),
-        "priority": Told("urgent", "priority", {"name": "Highest"}),
-        "requester_email": Told(BOB, "reporter", {"accountId": "account-bob"}),
+    mirrored={
+        "subject": Mirrored("Changed", "summary", "Changed"),
+        "description": Mirrored("Since ten.", "description", "Since ten.\n\nReference: {key}"),
+        "status": Mirrored("pending", "status", "Waiting for customer"),
+        "priority": Mirrored("urgent", "priority", {"name": "Highest"}),
+        "requester_email": Mirrored(BOB, "reporter", {"accountId": "account-bob"}),
     },
 )
 VENDORS = (FRESHSERVICE, ZENDESK, SERVICENOW, JIRA)
 
 
 def new(**members: Any) -> NewExternalTicket:
-    """A ticket with only what is required, and these."""
+    """A ticket with only the required members, and these."""
     given: dict[str, Any] = {
         "key": str(uuid4()),
         "subject": "Mail is down",
@@ -158,7 +158,8 @@ def new(**members: Any) -> NewExternalTicket:
 
 
 @asynccontextmanager
-async def asking(link: Link, patience: float = 10) -> AsyncIterator[Provider]:
-    """The adapter of a link, with so many seconds of patience for an answer."""
-    async with httpx.AsyncClient(timeout=httpx.Timeout(10, read=patience), verify=_TLS, trust_env=False) as client:
-        yield provider(client, link)
+async def connected(link: Link, answer_seconds: float = 10) -> AsyncIterator[Provider]:
+    """The adapter of a link, which waits so many seconds for an answer."""
+    waiting = httpx.Timeout(10, read=answer_seconds)
+    async with httpx.AsyncClient(timeout=waiting, verify=_TLS, trust_env=False) as client:
+        yield adapter(client, link)

@@ -48,7 +48,7 @@ _MEMBERS: Mapping[str, Check] = {
 
 
 class Zendesk(Server):
-    """A desk. `tickets` is all that it has."""
+    """A desk, with all of its tickets."""
 
     def __init__(self) -> None:
         super().__init__(self._take)
@@ -77,8 +77,8 @@ class Zendesk(Server):
             body, response = self._by_key[key]
             if body == request.body:
                 return Response(response.status, response.body, {"x-idempotency-lookup": "hit"})
-            words = "Request parameters don't match the given idempotency key"
-            return Response(400, {"error": "IdempotentRequestError", "description": words})
+            message = "Request parameters don't match the given idempotency key"
+            return Response(400, {"error": "IdempotentRequestError", "description": message})
         response = self._create(request)
         if key:
             self._by_key[key] = (request.body, response)
@@ -87,11 +87,11 @@ class Zendesk(Server):
     def _create(self, request: Request) -> Response:
         if (problem := _problem(request.body)) is not None:
             return problem
-        asked = request.body["ticket"]
-        if "comment" not in asked:
+        given = request.body["ticket"]
+        if "comment" not in given:
             return _invalid("base", "Description: cannot be blank")
         nothing = {"subject": None, "priority": None, "status": "open", "requester": {"email": AGENT}}
-        ticket = {"id": 500 + len(self.tickets), "external_id": None, **nothing, **asked}
+        ticket = {"id": 500 + len(self.tickets), "external_id": None, **nothing, **given}
         ticket["comments"] = [ticket.pop("comment")]
         self.tickets.append(ticket)
         return Response(201, {"ticket": _shown(ticket)})
@@ -108,7 +108,7 @@ class Zendesk(Server):
         return Response(200, {"ticket": _shown(ticket)})
 
     def _list(self, request: Request) -> Response:
-        # As loosely as a list may: letters of any case, several with commas between.
+        # As loose as a list may be: letters of any case, several ids separated by commas.
         wanted = request.query.get("external_id", "").lower().split(",")
         found = [_shown(one) for one in self.tickets if (one["external_id"] or "").lower() in wanted]
         return Response(200, {"tickets": found, "count": len(found), "next_page": None, "previous_page": None})
@@ -124,12 +124,12 @@ def _problem(body: Any) -> Response | None:
         error = {"title": "Invalid attribute", "message": "You passed an invalid value for the ticket attribute"}
         return Response(400, {"error": error})
     for name, value in body["ticket"].items():
-        problem = _MEMBERS[name](value) if name in _MEMBERS else f"{name}: is no attribute of a ticket"
+        problem = _MEMBERS[name](value) if name in _MEMBERS else f"{name}: is not an attribute of a ticket"
         if problem is not None:
             return _invalid(name, problem)
     return None
 
 
-def _invalid(member: str, words: str) -> Response:
-    details = {member: [{"description": words, "error": "InvalidValue"}]}
+def _invalid(member: str, message: str) -> Response:
+    details = {member: [{"description": message, "error": "InvalidValue"}]}
     return Response(422, {"error": "RecordInvalid", "description": "Record validation errors", "details": details})

@@ -1,35 +1,66 @@
-"""When an account's provider is left alone, when it is tried again, and which of its failures count."""
+"""Circuit breakers: when one opens, who gets the probe, how it closes, and what the registry keeps and reads."""
 
-import asyncio
-import math
-from types import SimpleNamespace
+from collections.abc import Iterator
+from typing import Any
+from uuid import UUID, uuid4
 
 import pytest
-from structlog.testing import capture_logs
 
-from service.itsm.delivery import breaker as code
-from service.itsm.delivery import provider_calls as asking
-from service.itsm.delivery.breaker import Breaker
-from service.itsm.delivery.provider_calls import Failure, call_provider
-from service.providers.port import LinkBrokenError, RejectedError, UnavailableError
+from service.itsm.delivery.breaker import (
+    FAILURES_TO_OPEN,
+    IDLE_SECONDS,
+    OPEN_SECONDS,
+    PROBE_SECONDS,
+    SLOW_SECONDS,
+    Admission,
+    Breakers,
+)
+
+ACCOUNT = uuid4()
+URL, OTHER_URL = "https://one.example", "https://two.example"
+# The time of a background attempt.
+LONG = 20.0
 
 
 class Clock:
     now = 1000.0
 
-    def monotonic(self) -> float:
+    def __call__(self) -> float:
         return self.now
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(code, "time", SimpleNamespace(monotonic=clock.monotonic))
-    return clock
+def clock() -> Clock:
+    return Clock()
 
 
-# Each step: `+` and `-` are calls that end well and badly, `x` is one that is not allowed, `~` one that is and never
-# says how it ended; a number lets so many seconds pass.
+@pytest.fixture
+def breakers(clock: Clock) -> Breakers:
+    return Breakers(clock)
+
+
+def admit(breakers: Breakers, seconds: float = LONG, url: str = URL, account_id: UUID = ACCOUNT) -> Admission:
+    admission = breakers.admit(account_id, url, seconds)
+    assert admission is not None
+    return admission
+
+
+def fail(breakers: Breakers, number: int, account_id: UUID = ACCOUNT, url: str = URL) -> None:
+    for _ in range(number):
+        breakers.failed(admit(breakers, url=url, account_id=account_id))
+
+
+@pytest.fixture
+def half_open(breakers: Breakers, clock: Clock) -> Breakers:
+    fail(breakers, FAILURES_TO_OPEN)
+    assert breakers.is_open(ACCOUNT)
+    clock.now += OPEN_SECONDS
+    assert not breakers.is_open(ACCOUNT)
+    return breakers
+
+
+# Each step: `+` and `-` are calls that succeed and fail, `x` is one that is not admitted, `~` one that is and whose end
+# is never reported, `?` one that ends undecided; a number lets so many seconds pass.
 @pytest.mark.parametrize(
     "steps",
     [
@@ -38,79 +69,195 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
         "- - - - - x x",
         "- - - - - 29 x 2 + + +",
         "- - - - - 31 - x 29 x 2 - x 31 + - - - - +",
-        # One tries for all; who never says how it ended does not keep the others away for ever.
+        # A probe whose end is never reported keeps others away for one period.
         "- - - - - 31 ~ x x 31 + +",
+        "- - ? - - - x",
+        "- - - - - 31 ? ? + - - - - +",
     ],
 )
-def test_a_breaker(clock: Clock, steps: str) -> None:
-    breaker = Breaker()
+def test_a_breaker_opens_after_five_failures_in_a_row_and_closes_after_a_success(
+    breakers: Breakers, clock: Clock, steps: str
+) -> None:
     for n, step in enumerate(steps.split()):
         if step.isdigit():
             clock.now += int(step)
             continue
-        assert breaker.allows() == (step != "x"), (n, step)
-        if step in "+-":
-            breaker.ended(well=step == "+")
+        admission = breakers.admit(ACCOUNT, URL, LONG)
+        assert (admission is None) == (step == "x"), (n, step)
+        if admission is not None and step != "~":
+            {"+": breakers.succeeded, "-": breakers.failed, "?": breakers.undecided}[step](admission)
 
 
-def test_calls_that_were_allowed_before_count_too(clock: Clock) -> None:
-    breaker = Breaker()
-    assert all(breaker.allows() for _ in range(8))
-    for _ in range(8):
-        breaker.ended(well=False)
-    assert not breaker.allows()
-    # The last of them went well after all.
-    breaker.ended(well=True)
-    assert breaker.allows()
+def test_calls_that_were_admitted_before_it_opened_count_too(breakers: Breakers) -> None:
+    admissions = [admit(breakers) for _ in range(8)]
+    for admission in admissions:
+        breakers.failed(admission)
+    assert breakers.is_open(ACCOUNT)
+    breakers.succeeded(admissions[-1])
+    assert not breakers.is_open(ACCOUNT)
+    assert not admit(breakers).is_probe
 
 
-# What a provider does, what is made of it where nothing was done before, and whether the breaker counts it.
-@pytest.mark.parametrize(
-    ("error", "failure", "counts"),
-    [
-        (None, None, False),
-        (RejectedError("No"), Failure("No", False, for_good=True), False),
-        # It is there and says who is wrong.
-        (LinkBrokenError("it answered 401"), Failure("it answered 401", False), False),
-        (UnavailableError("it answered 503", done=None), Failure("it answered 503", True), True),
-        (UnavailableError("it answered 429", done=False, retry_after=7), Failure("it answered 429", False, 7), True),
-        # Who had little time to wait says nothing of the provider.
-        (TimeoutError(), Failure("no answer in time", True), False),
-        # What no adapter should raise, and what httpx raises of addresses that it cannot encode.
-        (ZeroDivisionError(), Failure("internal", True), True),
-        (UnicodeError("label empty or too long"), Failure("internal", True), True),
-    ],
-    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
-)
-@pytest.mark.parametrize("in_doubt", [False, True])
-async def test_which_failures_count(
-    error: Exception | None, failure: Failure | None, counts: bool, in_doubt: bool
+def test_a_late_failure_does_not_lengthen_the_period(breakers: Breakers, clock: Clock) -> None:
+    late = admit(breakers)
+    fail(breakers, FAILURES_TO_OPEN)
+    clock.now += OPEN_SECONDS - 1
+    breakers.failed(late)
+    clock.now += 1
+    assert admit(breakers).is_probe
+
+
+# The probe
+
+
+@pytest.mark.parametrize("seconds", [0.05, SLOW_SECONDS, PROBE_SECONDS - 0.01])
+def test_a_call_with_little_time_is_not_the_probe_and_leaves_it_to_the_next(
+    half_open: Breakers, seconds: float
 ) -> None:
-    async def asked() -> str:
-        if error is not None:
-            raise error
-        return "answer"
-
-    breaker = Breaker()
-    for _ in range(5):
-        with capture_logs() as logs:
-            answer = await call_provider(asked(), breaker, math.inf, in_doubt=in_doubt)
-        if failure is None:
-            assert answer == "answer"
-        else:
-            # What may have been done before may still be.
-            is_open = failure.in_doubt or in_doubt
-            assert answer == Failure(failure.why, is_open, failure.retry_after, failure.for_good)
-        # What is a mistake of ours is for whoever reads the log.
-        assert [line["outcome"] for line in logs] == ["internal"] * (failure is not None and failure.why == "internal")
-    assert breaker.allows() != counts
+    assert half_open.admit(ACCOUNT, URL, seconds) is None
+    assert not half_open.is_open(ACCOUNT)
+    assert admit(half_open, PROBE_SECONDS).is_probe
 
 
-async def test_who_does_not_answer_for_long_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(asking, "_SLOW_SECONDS", 0.0)
-    breaker = Breaker()
-    now = asyncio.get_running_loop().time()
-    for _ in range(5):
-        answer = await call_provider(asyncio.Event().wait(), breaker, now, in_doubt=False)
-        assert answer == Failure("no answer in time", in_doubt=True)
-    assert not breaker.allows()
+def test_a_probe_without_an_answer_is_long_enough_to_count() -> None:
+    assert PROBE_SECONDS > SLOW_SECONDS
+
+
+def test_nobody_else_is_admitted_while_the_probe_is_in_flight(half_open: Breakers) -> None:
+    probe = admit(half_open)
+    assert half_open.admit(ACCOUNT, URL, LONG) is None
+    assert half_open.open_accounts() == [ACCOUNT]
+    half_open.succeeded(probe)
+    assert half_open.open_accounts() == []
+    assert not admit(half_open).is_probe
+
+
+def test_an_undecided_probe_makes_the_next_call_the_probe_at_once(half_open: Breakers) -> None:
+    half_open.undecided(admit(half_open))
+    assert not half_open.is_open(ACCOUNT)
+    assert half_open.open_accounts() == []
+    assert admit(half_open).is_probe
+    # One success is still needed: it is half-open, not closed.
+    assert half_open.admit(ACCOUNT, URL, LONG) is None
+
+
+def test_a_failed_probe_opens_it_for_a_whole_period_from_then(half_open: Breakers, clock: Clock) -> None:
+    probe = admit(half_open)
+    clock.now += 20
+    half_open.failed(probe)
+    clock.now += OPEN_SECONDS - 1
+    assert half_open.open_accounts() == [ACCOUNT]
+    assert half_open.admit(ACCOUNT, URL, LONG) is None
+    clock.now += 1
+    assert half_open.open_accounts() == []
+    assert admit(half_open).is_probe
+
+
+# Accounts and addresses
+
+
+def test_each_account_has_a_breaker_of_its_own(breakers: Breakers) -> None:
+    fail(breakers, FAILURES_TO_OPEN)
+    other = uuid4()
+    assert not admit(breakers, account_id=other).is_probe
+    assert not breakers.is_open(other)
+    assert breakers.open_accounts() == [ACCOUNT]
+
+
+@pytest.mark.parametrize("failures", [FAILURES_TO_OPEN - 1, FAILURES_TO_OPEN])
+def test_an_account_that_is_linked_elsewhere_starts_afresh(breakers: Breakers, failures: int) -> None:
+    fail(breakers, failures)
+    assert not admit(breakers, url=OTHER_URL).is_probe
+    assert breakers.open_accounts() == []
+    fail(breakers, FAILURES_TO_OPEN - 1, url=OTHER_URL)
+    assert not breakers.is_open(ACCOUNT)
+    fail(breakers, 1, url=OTHER_URL)
+    assert breakers.is_open(ACCOUNT)
+
+
+def test_late_ends_of_calls_to_the_address_before_do_not_count(half_open: Breakers) -> None:
+    probe = admit(half_open)
+    late = probe._replace(is_probe=False)
+    fail(half_open, FAILURES_TO_OPEN, url=OTHER_URL)
+    for end in (half_open.succeeded, half_open.failed, half_open.undecided):
+        for admission in (probe, late):
+            end(admission)
+            assert half_open.is_open(ACCOUNT)
+    assert half_open.admit(ACCOUNT, OTHER_URL, LONG) is None
+
+
+# What is kept, and what is read
+
+
+def test_an_account_whose_calls_succeed_takes_no_memory(breakers: Breakers) -> None:
+    breakers.succeeded(admit(breakers))
+    breakers.undecided(admit(breakers))
+    assert len(breakers) == 0
+    fail(breakers, 1)
+    assert len(breakers) == 1
+    breakers.succeeded(admit(breakers))
+    assert len(breakers) == 0
+
+
+@pytest.mark.parametrize("failures", [1, FAILURES_TO_OPEN], ids=["closed", "half-open"])
+def test_idle_breakers_are_forgotten(breakers: Breakers, clock: Clock, failures: int) -> None:
+    for _ in range(1000):
+        fail(breakers, failures, account_id=uuid4())
+    clock.now += IDLE_SECONDS - 1
+    fail(breakers, 1)
+    assert len(breakers) == 1001
+    clock.now += 1
+    # A few at a time, by the background's looks.
+    for _ in range(20):
+        breakers.open_accounts()
+    assert len(breakers) == 1
+    clock.now += IDLE_SECONDS - 1
+    fail(breakers, 1, account_id=uuid4())
+    assert len(breakers) == 1
+
+
+def test_failing_accounts_alone_keep_it_bounded(breakers: Breakers, clock: Clock) -> None:
+    for _ in range(5000):
+        clock.now += 1
+        fail(breakers, 1, account_id=uuid4())
+    assert len(breakers) <= IDLE_SECONDS
+
+
+def test_a_breaker_in_use_is_not_forgotten(breakers: Breakers, clock: Clock) -> None:
+    for _ in range(FAILURES_TO_OPEN):
+        clock.now += IDLE_SECONDS - 1
+        fail(breakers, 1)
+    assert breakers.open_accounts() == [ACCOUNT]
+    clock.now += OPEN_SECONDS
+    breakers.open_accounts()
+    assert admit(breakers).is_probe
+
+
+class CountedDict(dict[UUID, Any]):
+    """Counts the entries that are iterated over."""
+
+    read = 0
+
+    def __iter__(self) -> Iterator[UUID]:
+        for key in super().__iter__():
+            self.read += 1
+            yield key
+
+    def items(self) -> Any:
+        raise AssertionError("reads all")
+
+    keys = values = items
+
+
+def test_no_call_reads_all_breakers(breakers: Breakers) -> None:
+    breakers._failures = counted = CountedDict()
+    for n in range(1000):
+        fail(breakers, 1, account_id=UUID(int=n))
+    fail(breakers, FAILURES_TO_OPEN)
+    counted.read = 0
+    assert breakers.open_accounts() == [ACCOUNT]
+    assert breakers.is_open(ACCOUNT)
+    assert breakers.admit(ACCOUNT, URL, LONG) is None
+    fail(breakers, 1, account_id=UUID(int=7))
+    # The oldest one, to see whether it is idle.
+    assert counted.read <= 2

@@ -3,6 +3,7 @@
 from base64 import urlsafe_b64encode
 
 import pytest
+from structlog.testing import capture_logs
 
 from service.errors import TicketError
 from service.providers.port import Link
@@ -44,9 +45,11 @@ def test_what_was_never_sealed_does_not_open(sealed: bytes) -> None:
 
 
 @pytest.mark.parametrize("keys", ["", " ", ",", " , "])
-def test_without_a_key_nothing_is_kept(keys: str) -> None:
-    with pytest.raises(TicketError, match="Secrets cannot be stored"):
+def test_without_a_key_nothing_is_stored_and_only_the_log_names_the_setting(keys: str) -> None:
+    with capture_logs() as logs, pytest.raises(TicketError) as failure:
         vault(keys).seal(SECRET)
+    assert failure.value.args == ("unavailable", "Secrets cannot be stored at the moment")
+    assert [line["reason"] for line in logs] == ["TICKETS_ENCRYPTION_KEYS is not set"]
     with pytest.raises(SealedError):
         vault(keys).open(vault(OLD).seal(SECRET))
 

@@ -24,7 +24,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class CreateTicketRequest(_message.Message):
-    """What a new ticket is made of."""
+    """The members of a new ticket."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -81,7 +81,7 @@ Global___CreateTicketRequest: _TypeAlias = CreateTicketRequest  # noqa: Y015
 
 @_typing.final
 class CreateTicketResponse(_message.Message):
-    """The ticket as created."""
+    """The created ticket."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -127,7 +127,7 @@ Global___GetTicketRequest: _TypeAlias = GetTicketRequest  # noqa: Y015
 
 @_typing.final
 class GetTicketResponse(_message.Message):
-    """The ticket asked for."""
+    """The ticket."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -198,8 +198,8 @@ class ListTicketsRequest(_message.Message):
     @_builtins.property
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Only tickets whose metadata has all of these members, at most 10; names have 1–255 characters. A value is that of a
-        JSON string, or the text of a JSON number or boolean as it was sent: `3` finds `"3"` and `3`, but not `3.0`. Members
-        of members are not looked at, nor what stands behind the first 1,000 members of a ticket's metadata.
+        JSON string, or the text of a JSON number or boolean as it was sent: `3` finds `"3"` and `3`, but not `3.0`. Nested
+        members are not searched, nor are those after the first 1,000 members of a ticket's metadata.
         """
 
     def __init__(
@@ -269,8 +269,8 @@ Global___ListTicketsResponse: _TypeAlias = ListTicketsResponse  # noqa: Y015
 
 @_typing.final
 class UpdateTicketRequest(_message.Message):
-    """What to change. Without `update_mask` every member that is set is changed. With it exactly the named members are:
-    one that is named but not set is cleared.
+    """The changes. Without `update_mask` every member that is set is changed. With it exactly the named members are: one that
+    is named but not set is cleared.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -348,7 +348,7 @@ Global___UpdateTicketRequest: _TypeAlias = UpdateTicketRequest  # noqa: Y015
 
 @_typing.final
 class UpdateTicketResponse(_message.Message):
-    """The ticket as it is now."""
+    """The changed ticket."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -384,7 +384,7 @@ class ListTicketEventsRequest(_message.Message):
     limit: _builtins.int
     """How many at most, 1–100; 20 when absent."""
     cursor: _builtins.str
-    """`next_cursor` of the page before; the first page when absent."""
+    """`next_cursor` of the previous page; the first page when absent."""
     def __init__(
         self,
         *,
@@ -439,13 +439,13 @@ Global___ListTicketEventsResponse: _TypeAlias = ListTicketEventsResponse  # noqa
 
 @_typing.final
 class WatchTicketsRequest(_message.Message):
-    """From where on to watch."""
+    """Where to begin."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     CURSOR_FIELD_NUMBER: _builtins.int
     cursor: _builtins.str
-    """`cursor` of the last message of an earlier watch, to go on behind it; what happens from now on when absent."""
+    """`cursor` of the last message of an earlier watch, to continue after it; events from now on when absent."""
     def __init__(
         self,
         *,
@@ -463,17 +463,17 @@ Global___WatchTicketsRequest: _TypeAlias = WatchTicketsRequest  # noqa: Y015
 
 @_typing.final
 class WatchTicketsResponse(_message.Message):
-    """One event, or a sign of life."""
+    """One event, or a heartbeat."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     EVENT_FIELD_NUMBER: _builtins.int
     CURSOR_FIELD_NUMBER: _builtins.int
     cursor: _builtins.str
-    """Where to resume: behind everything told so far."""
+    """Where to resume: after every event so far."""
     @_builtins.property
     def event(self) -> _ticket_pb2.TicketEvent:
-        """Absent in a sign of life."""
+        """Absent in a heartbeat."""
 
     def __init__(
         self,
@@ -519,7 +519,7 @@ Global___CreateWebhookRequest: _TypeAlias = CreateWebhookRequest  # noqa: Y015
 
 @_typing.final
 class CreateWebhookResponse(_message.Message):
-    """The webhook as registered."""
+    """The registered webhook."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -560,7 +560,7 @@ Global___ListWebhooksRequest: _TypeAlias = ListWebhooksRequest  # noqa: Y015
 
 @_typing.final
 class ListWebhooksResponse(_message.Message):
-    """They are at most 20."""
+    """At most 20 webhooks."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -584,7 +584,7 @@ Global___ListWebhooksResponse: _TypeAlias = ListWebhooksResponse  # noqa: Y015
 
 @_typing.final
 class UpdateWebhookRequest(_message.Message):
-    """What to change. Without `update_mask` every member that is set is changed; with it exactly the named members are."""
+    """The changes. Without `update_mask` every member that is set is changed; with it exactly the named members are."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -598,7 +598,7 @@ class UpdateWebhookRequest(_message.Message):
     url: _builtins.str
     """As for CreateWebhook."""
     is_active: _builtins.bool
-    """False stops it; true lets it go on where it stopped, and forgets why it was disabled."""
+    """False stops it; true lets it continue where it stopped, and clears the reason why it was disabled."""
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
         """Members to change: `url`, `events`, `is_active`. None can be cleared."""
@@ -633,7 +633,7 @@ Global___UpdateWebhookRequest: _TypeAlias = UpdateWebhookRequest  # noqa: Y015
 
 @_typing.final
 class UpdateWebhookResponse(_message.Message):
-    """The webhook as it is now."""
+    """The changed webhook."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -679,7 +679,7 @@ Global___DeleteWebhookRequest: _TypeAlias = DeleteWebhookRequest  # noqa: Y015
 
 @_typing.final
 class DeleteWebhookResponse(_message.Message):
-    """It is gone."""
+    """The webhook was deleted."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -718,7 +718,7 @@ Global___RotateWebhookSecretRequest: _TypeAlias = RotateWebhookSecretRequest  # 
 
 @_typing.final
 class RotateWebhookSecretResponse(_message.Message):
-    """The webhook as it is now."""
+    """The webhook with its new secret."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -788,7 +788,7 @@ Global___ListWebhookDeliveriesResponse: _TypeAlias = ListWebhookDeliveriesRespon
 
 @_typing.final
 class ReplayWebhookDeliveryRequest(_message.Message):
-    """Which attempt's message is sent again."""
+    """Which attempt's message to send again."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -797,7 +797,7 @@ class ReplayWebhookDeliveryRequest(_message.Message):
     webhook_id: _builtins.str
     """Required."""
     delivery_id: _builtins.str
-    """Required: an attempt in the log."""
+    """Required: the id of an attempt in the log."""
     def __init__(
         self,
         *,
@@ -821,7 +821,7 @@ class ReplayWebhookDeliveryResponse(_message.Message):
     DELIVERY_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def delivery(self) -> _webhook_pb2.WebhookDelivery:
-        """Always set: the attempt that was named."""
+        """Always set: the named attempt."""
 
     def __init__(
         self,

@@ -26,14 +26,14 @@ if _version_not_supported:
 
 
 class TicketServiceStub(object):
-    """IT support tickets of the account whose API key calls, and the webhooks that are told of them.
+    """IT support tickets of the account whose API key is used, and the webhooks that are notified of their events.
 
     Credentials: metadata `x-api-key: itsm_sk_live_…` or `itsm_sk_test_…`. Scope `tickets:read` for reads, `tickets:write`
     for writes, `webhooks:manage` for everything about webhooks. Keys of test mode have webhooks of their own.
 
     Every method can fail with UNAUTHENTICATED (no key; unknown, revoked or expired key), PERMISSION_DENIED (the key lacks
     the scope), RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see `tickets.errors.v1.Error`. Metadata
-    `x-request-id` is taken over when it is sent, and is in the trailing metadata of every answer.
+    `x-request-id` is adopted when it is sent, and is in the trailing metadata of every response.
     """
 
     def __init__(self, channel):
@@ -110,33 +110,33 @@ class TicketServiceStub(object):
 
 
 class TicketServiceServicer(object):
-    """IT support tickets of the account whose API key calls, and the webhooks that are told of them.
+    """IT support tickets of the account whose API key is used, and the webhooks that are notified of their events.
 
     Credentials: metadata `x-api-key: itsm_sk_live_…` or `itsm_sk_test_…`. Scope `tickets:read` for reads, `tickets:write`
     for writes, `webhooks:manage` for everything about webhooks. Keys of test mode have webhooks of their own.
 
     Every method can fail with UNAUTHENTICATED (no key; unknown, revoked or expired key), PERMISSION_DENIED (the key lacks
     the scope), RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see `tickets.errors.v1.Error`. Metadata
-    `x-request-id` is taken over when it is sent, and is in the trailing metadata of every answer.
+    `x-request-id` is adopted when it is sent, and is in the trailing metadata of every response.
     """
 
     def CreateTicket(self, request, context):
-        """Creates a ticket. Metadata `idempotency-key` (1–255 printable characters) makes it safe to repeat: for an hour the
-        same key with the same request gets the first answer again, with trailing metadata `idempotent-replayed: true`. While
-        the first one is under way, another waits for its answer.
+        """Creates a ticket. Metadata `idempotency-key` (1–255 printable characters) makes it safe to retry: for an hour the
+        same key with the same request gets the first response again, with trailing metadata `idempotent-replayed: true`.
+        While the first request is in flight, a second one waits for its response.
 
-        An account's provider is asked first, for at most five seconds and no longer than the deadline lets it. What it cannot
-        take in that time is created here, without `external_…`, and delivered there later.
+        The ticket is created at the account's provider first, within five seconds and the call's deadline. If that does not
+        succeed in time, it is created here, without `external_…`, and delivered to the provider later.
 
         INVALID_ARGUMENT: a bound is broken. ALREADY_EXISTS: the key was used with another request. FAILED_PRECONDITION, reason
-        `provider_rejected`: the account's provider rejected it, and nothing is kept.
+        `provider_rejected`: the account's provider rejected the ticket, and nothing is stored.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetTicket(self, request, context):
-        """Reads one ticket. NOT_FOUND: the account has no such ticket. INVALID_ARGUMENT: `ticket_id` is no UUID.
+        """Reads one ticket. NOT_FOUND: the account has no such ticket. INVALID_ARGUMENT: `ticket_id` is not a UUID.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -150,8 +150,8 @@ class TicketServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def UpdateTicket(self, request, context):
-        """Changes some members of a ticket; what is left out stays. The account's provider is told then, in the order of the
-        ticket's versions: at once if it answers within five seconds and the deadline, later if not.
+        """Changes some members of a ticket; the others stay. The account's provider gets the changes afterwards, in the order of
+        the ticket's versions: during the call if it answers within five seconds and the deadline, else later.
 
         NOT_FOUND: the account has no such ticket. INVALID_ARGUMENT: a bound is broken, or `update_mask` names an unknown
         or fixed member.
@@ -169,23 +169,24 @@ class TicketServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def WatchTickets(self, request, context):
-        """Tells every change of the account's tickets as it happens, until the caller leaves; a live key is told of live tickets,
-        a test key of test tickets. The first message comes at once and says where the watch begins; after it, a message
-        without an event says every few seconds that all is well. Every event is told, those of a ticket in order of version.
-        Resumed from a cursor, it goes on right behind it.
+        """Streams every change of the account's tickets as it happens, until the caller cancels: a live key gets live tickets, a
+        test key test tickets. The first message comes at once with the position where the watch begins; later, a message
+        without an event every few seconds is a heartbeat. No event is left out, and those of a ticket come in order of
+        version. Resumed from a cursor, the watch continues right after it.
 
         UNAUTHENTICATED: the key was revoked or has expired, at most five seconds ago. UNAVAILABLE: the server is shutting
-        down, its database is away, or it has as many watches as it takes: resume elsewhere or later. INVALID_ARGUMENT: `cursor` is not from such a watch.
+        down, its database is unavailable, or too many watches are open: resume elsewhere or later. INVALID_ARGUMENT: `cursor`
+        is not from such a watch.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CreateWebhook(self, request, context):
-        """Registers a webhook: it is told of what happens from now on. The answer has its secret, which is shown this once.
+        """Registers a webhook: it is notified of events from now on. The response has its secret, which is shown only once.
 
-        INVALID_ARGUMENT: a bound is broken, or the address is none that may be called; with reason `unknown_event`: an event
-        that there is not. ALREADY_EXISTS: there are 20 webhooks already. UNAVAILABLE: the service has no encryption key.
+        INVALID_ARGUMENT: a bound is broken, or the address may not be called; with reason `unknown_event`: there is no such
+        event. ALREADY_EXISTS: there are 20 webhooks already. UNAVAILABLE: also where secrets cannot be stored.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -199,7 +200,7 @@ class TicketServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def UpdateWebhook(self, request, context):
-        """Changes some members of a webhook; what is left out stays. Switched on again, it goes on where it stopped.
+        """Changes some members of a webhook; the others stay. Activated again, it continues where it stopped.
 
         NOT_FOUND: the account has no such webhook. INVALID_ARGUMENT: as for CreateWebhook.
         """
@@ -215,9 +216,9 @@ class TicketServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def RotateWebhookSecret(self, request, context):
-        """Gives a webhook a new secret, shown this once. For 24 hours every message is signed with the old one too.
+        """Gives a webhook a new secret, which is shown only once. For 24 hours every message is signed with the old one too.
 
-        NOT_FOUND: the account has no such webhook. UNAVAILABLE: the service has no encryption key.
+        NOT_FOUND: the account has no such webhook. UNAVAILABLE: also where secrets cannot be stored.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -231,7 +232,7 @@ class TicketServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ReplayWebhookDelivery(self, request, context):
-        """Queues the message of an attempt once more, as it was and with the same id; how that ends is in the log.
+        """Queues the message of an attempt again, unchanged and with the same id; its outcome is in the log.
 
         NOT_FOUND: the account has no such webhook, or its log no such attempt.
         """
@@ -316,14 +317,14 @@ def add_TicketServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class TicketService(object):
-    """IT support tickets of the account whose API key calls, and the webhooks that are told of them.
+    """IT support tickets of the account whose API key is used, and the webhooks that are notified of their events.
 
     Credentials: metadata `x-api-key: itsm_sk_live_…` or `itsm_sk_test_…`. Scope `tickets:read` for reads, `tickets:write`
     for writes, `webhooks:manage` for everything about webhooks. Keys of test mode have webhooks of their own.
 
     Every method can fail with UNAUTHENTICATED (no key; unknown, revoked or expired key), PERMISSION_DENIED (the key lacks
     the scope), RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see `tickets.errors.v1.Error`. Metadata
-    `x-request-id` is taken over when it is sent, and is in the trailing metadata of every answer.
+    `x-request-id` is adopted when it is sent, and is in the trailing metadata of every response.
     """
 
     @staticmethod

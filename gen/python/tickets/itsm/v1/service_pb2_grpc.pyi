@@ -27,14 +27,14 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class TicketServiceStub:
-    """IT support tickets of the account whose API key calls, and the webhooks that are told of them.
+    """IT support tickets of the account whose API key is used, and the webhooks that are notified of their events.
 
     Credentials: metadata `x-api-key: itsm_sk_live_…` or `itsm_sk_test_…`. Scope `tickets:read` for reads, `tickets:write`
     for writes, `webhooks:manage` for everything about webhooks. Keys of test mode have webhooks of their own.
 
     Every method can fail with UNAUTHENTICATED (no key; unknown, revoked or expired key), PERMISSION_DENIED (the key lacks
     the scope), RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see `tickets.errors.v1.Error`. Metadata
-    `x-request-id` is taken over when it is sent, and is in the trailing metadata of every answer.
+    `x-request-id` is adopted when it is sent, and is in the trailing metadata of every response.
     """
 
     @_typing.overload
@@ -42,23 +42,23 @@ class TicketServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> TicketServiceAsyncStub: ...
     CreateTicket: _grpc.UnaryUnaryMultiCallable[_service_pb2.CreateTicketRequest, _service_pb2.CreateTicketResponse]
-    """Creates a ticket. Metadata `idempotency-key` (1–255 printable characters) makes it safe to repeat: for an hour the
-    same key with the same request gets the first answer again, with trailing metadata `idempotent-replayed: true`. While
-    the first one is under way, another waits for its answer.
+    """Creates a ticket. Metadata `idempotency-key` (1–255 printable characters) makes it safe to retry: for an hour the
+    same key with the same request gets the first response again, with trailing metadata `idempotent-replayed: true`.
+    While the first request is in flight, a second one waits for its response.
 
-    An account's provider is asked first, for at most five seconds and no longer than the deadline lets it. What it cannot
-    take in that time is created here, without `external_…`, and delivered there later.
+    The ticket is created at the account's provider first, within five seconds and the call's deadline. If that does not
+    succeed in time, it is created here, without `external_…`, and delivered to the provider later.
 
     INVALID_ARGUMENT: a bound is broken. ALREADY_EXISTS: the key was used with another request. FAILED_PRECONDITION, reason
-    `provider_rejected`: the account's provider rejected it, and nothing is kept.
+    `provider_rejected`: the account's provider rejected the ticket, and nothing is stored.
     """
     GetTicket: _grpc.UnaryUnaryMultiCallable[_service_pb2.GetTicketRequest, _service_pb2.GetTicketResponse]
-    """Reads one ticket. NOT_FOUND: the account has no such ticket. INVALID_ARGUMENT: `ticket_id` is no UUID."""
+    """Reads one ticket. NOT_FOUND: the account has no such ticket. INVALID_ARGUMENT: `ticket_id` is not a UUID."""
     ListTickets: _grpc.UnaryUnaryMultiCallable[_service_pb2.ListTicketsRequest, _service_pb2.ListTicketsResponse]
     """Lists the account's tickets, newest first, with the exact number that match. INVALID_ARGUMENT: a bound is broken."""
     UpdateTicket: _grpc.UnaryUnaryMultiCallable[_service_pb2.UpdateTicketRequest, _service_pb2.UpdateTicketResponse]
-    """Changes some members of a ticket; what is left out stays. The account's provider is told then, in the order of the
-    ticket's versions: at once if it answers within five seconds and the deadline, later if not.
+    """Changes some members of a ticket; the others stay. The account's provider gets the changes afterwards, in the order of
+    the ticket's versions: during the call if it answers within five seconds and the deadline, else later.
 
     NOT_FOUND: the account has no such ticket. INVALID_ARGUMENT: a bound is broken, or `update_mask` names an unknown
     or fixed member.
@@ -68,73 +68,74 @@ class TicketServiceStub:
     is broken, or `cursor` is not from this list.
     """
     WatchTickets: _grpc.UnaryStreamMultiCallable[_service_pb2.WatchTicketsRequest, _service_pb2.WatchTicketsResponse]
-    """Tells every change of the account's tickets as it happens, until the caller leaves; a live key is told of live tickets,
-    a test key of test tickets. The first message comes at once and says where the watch begins; after it, a message
-    without an event says every few seconds that all is well. Every event is told, those of a ticket in order of version.
-    Resumed from a cursor, it goes on right behind it.
+    """Streams every change of the account's tickets as it happens, until the caller cancels: a live key gets live tickets, a
+    test key test tickets. The first message comes at once with the position where the watch begins; later, a message
+    without an event every few seconds is a heartbeat. No event is left out, and those of a ticket come in order of
+    version. Resumed from a cursor, the watch continues right after it.
 
     UNAUTHENTICATED: the key was revoked or has expired, at most five seconds ago. UNAVAILABLE: the server is shutting
-    down, its database is away, or it has as many watches as it takes: resume elsewhere or later. INVALID_ARGUMENT: `cursor` is not from such a watch.
+    down, its database is unavailable, or too many watches are open: resume elsewhere or later. INVALID_ARGUMENT: `cursor`
+    is not from such a watch.
     """
     CreateWebhook: _grpc.UnaryUnaryMultiCallable[_service_pb2.CreateWebhookRequest, _service_pb2.CreateWebhookResponse]
-    """Registers a webhook: it is told of what happens from now on. The answer has its secret, which is shown this once.
+    """Registers a webhook: it is notified of events from now on. The response has its secret, which is shown only once.
 
-    INVALID_ARGUMENT: a bound is broken, or the address is none that may be called; with reason `unknown_event`: an event
-    that there is not. ALREADY_EXISTS: there are 20 webhooks already. UNAVAILABLE: the service has no encryption key.
+    INVALID_ARGUMENT: a bound is broken, or the address may not be called; with reason `unknown_event`: there is no such
+    event. ALREADY_EXISTS: there are 20 webhooks already. UNAVAILABLE: also where secrets cannot be stored.
     """
     ListWebhooks: _grpc.UnaryUnaryMultiCallable[_service_pb2.ListWebhooksRequest, _service_pb2.ListWebhooksResponse]
     """Lists the account's webhooks, oldest first, without secrets."""
     UpdateWebhook: _grpc.UnaryUnaryMultiCallable[_service_pb2.UpdateWebhookRequest, _service_pb2.UpdateWebhookResponse]
-    """Changes some members of a webhook; what is left out stays. Switched on again, it goes on where it stopped.
+    """Changes some members of a webhook; the others stay. Activated again, it continues where it stopped.
 
     NOT_FOUND: the account has no such webhook. INVALID_ARGUMENT: as for CreateWebhook.
     """
     DeleteWebhook: _grpc.UnaryUnaryMultiCallable[_service_pb2.DeleteWebhookRequest, _service_pb2.DeleteWebhookResponse]
     """Deletes a webhook with its queue and its log. NOT_FOUND: the account has no such webhook."""
     RotateWebhookSecret: _grpc.UnaryUnaryMultiCallable[_service_pb2.RotateWebhookSecretRequest, _service_pb2.RotateWebhookSecretResponse]
-    """Gives a webhook a new secret, shown this once. For 24 hours every message is signed with the old one too.
+    """Gives a webhook a new secret, which is shown only once. For 24 hours every message is signed with the old one too.
 
-    NOT_FOUND: the account has no such webhook. UNAVAILABLE: the service has no encryption key.
+    NOT_FOUND: the account has no such webhook. UNAVAILABLE: also where secrets cannot be stored.
     """
     ListWebhookDeliveries: _grpc.UnaryUnaryMultiCallable[_service_pb2.ListWebhookDeliveriesRequest, _service_pb2.ListWebhookDeliveriesResponse]
     """The last 100 attempts to deliver to a webhook, newest first. NOT_FOUND: the account has no such webhook."""
     ReplayWebhookDelivery: _grpc.UnaryUnaryMultiCallable[_service_pb2.ReplayWebhookDeliveryRequest, _service_pb2.ReplayWebhookDeliveryResponse]
-    """Queues the message of an attempt once more, as it was and with the same id; how that ends is in the log.
+    """Queues the message of an attempt again, unchanged and with the same id; its outcome is in the log.
 
     NOT_FOUND: the account has no such webhook, or its log no such attempt.
     """
 
 @_typing.type_check_only
 class TicketServiceAsyncStub(TicketServiceStub):
-    """IT support tickets of the account whose API key calls, and the webhooks that are told of them.
+    """IT support tickets of the account whose API key is used, and the webhooks that are notified of their events.
 
     Credentials: metadata `x-api-key: itsm_sk_live_…` or `itsm_sk_test_…`. Scope `tickets:read` for reads, `tickets:write`
     for writes, `webhooks:manage` for everything about webhooks. Keys of test mode have webhooks of their own.
 
     Every method can fail with UNAUTHENTICATED (no key; unknown, revoked or expired key), PERMISSION_DENIED (the key lacks
     the scope), RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see `tickets.errors.v1.Error`. Metadata
-    `x-request-id` is taken over when it is sent, and is in the trailing metadata of every answer.
+    `x-request-id` is adopted when it is sent, and is in the trailing metadata of every response.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateTicket: _aio.UnaryUnaryMultiCallable[_service_pb2.CreateTicketRequest, _service_pb2.CreateTicketResponse]  # type: ignore[assignment]
-    """Creates a ticket. Metadata `idempotency-key` (1–255 printable characters) makes it safe to repeat: for an hour the
-    same key with the same request gets the first answer again, with trailing metadata `idempotent-replayed: true`. While
-    the first one is under way, another waits for its answer.
+    """Creates a ticket. Metadata `idempotency-key` (1–255 printable characters) makes it safe to retry: for an hour the
+    same key with the same request gets the first response again, with trailing metadata `idempotent-replayed: true`.
+    While the first request is in flight, a second one waits for its response.
 
-    An account's provider is asked first, for at most five seconds and no longer than the deadline lets it. What it cannot
-    take in that time is created here, without `external_…`, and delivered there later.
+    The ticket is created at the account's provider first, within five seconds and the call's deadline. If that does not
+    succeed in time, it is created here, without `external_…`, and delivered to the provider later.
 
     INVALID_ARGUMENT: a bound is broken. ALREADY_EXISTS: the key was used with another request. FAILED_PRECONDITION, reason
-    `provider_rejected`: the account's provider rejected it, and nothing is kept.
+    `provider_rejected`: the account's provider rejected the ticket, and nothing is stored.
     """
     GetTicket: _aio.UnaryUnaryMultiCallable[_service_pb2.GetTicketRequest, _service_pb2.GetTicketResponse]  # type: ignore[assignment]
-    """Reads one ticket. NOT_FOUND: the account has no such ticket. INVALID_ARGUMENT: `ticket_id` is no UUID."""
+    """Reads one ticket. NOT_FOUND: the account has no such ticket. INVALID_ARGUMENT: `ticket_id` is not a UUID."""
     ListTickets: _aio.UnaryUnaryMultiCallable[_service_pb2.ListTicketsRequest, _service_pb2.ListTicketsResponse]  # type: ignore[assignment]
     """Lists the account's tickets, newest first, with the exact number that match. INVALID_ARGUMENT: a bound is broken."""
     UpdateTicket: _aio.UnaryUnaryMultiCallable[_service_pb2.UpdateTicketRequest, _service_pb2.UpdateTicketResponse]  # type: ignore[assignment]
-    """Changes some members of a ticket; what is left out stays. The account's provider is told then, in the order of the
-    ticket's versions: at once if it answers within five seconds and the deadline, later if not.
+    """Changes some members of a ticket; the others stay. The account's provider gets the changes afterwards, in the order of
+    the ticket's versions: during the call if it answers within five seconds and the deadline, else later.
 
     NOT_FOUND: the account has no such ticket. INVALID_ARGUMENT: a bound is broken, or `update_mask` names an unknown
     or fixed member.
@@ -144,51 +145,52 @@ class TicketServiceAsyncStub(TicketServiceStub):
     is broken, or `cursor` is not from this list.
     """
     WatchTickets: _aio.UnaryStreamMultiCallable[_service_pb2.WatchTicketsRequest, _service_pb2.WatchTicketsResponse]  # type: ignore[assignment]
-    """Tells every change of the account's tickets as it happens, until the caller leaves; a live key is told of live tickets,
-    a test key of test tickets. The first message comes at once and says where the watch begins; after it, a message
-    without an event says every few seconds that all is well. Every event is told, those of a ticket in order of version.
-    Resumed from a cursor, it goes on right behind it.
+    """Streams every change of the account's tickets as it happens, until the caller cancels: a live key gets live tickets, a
+    test key test tickets. The first message comes at once with the position where the watch begins; later, a message
+    without an event every few seconds is a heartbeat. No event is left out, and those of a ticket come in order of
+    version. Resumed from a cursor, the watch continues right after it.
 
     UNAUTHENTICATED: the key was revoked or has expired, at most five seconds ago. UNAVAILABLE: the server is shutting
-    down, its database is away, or it has as many watches as it takes: resume elsewhere or later. INVALID_ARGUMENT: `cursor` is not from such a watch.
+    down, its database is unavailable, or too many watches are open: resume elsewhere or later. INVALID_ARGUMENT: `cursor`
+    is not from such a watch.
     """
     CreateWebhook: _aio.UnaryUnaryMultiCallable[_service_pb2.CreateWebhookRequest, _service_pb2.CreateWebhookResponse]  # type: ignore[assignment]
-    """Registers a webhook: it is told of what happens from now on. The answer has its secret, which is shown this once.
+    """Registers a webhook: it is notified of events from now on. The response has its secret, which is shown only once.
 
-    INVALID_ARGUMENT: a bound is broken, or the address is none that may be called; with reason `unknown_event`: an event
-    that there is not. ALREADY_EXISTS: there are 20 webhooks already. UNAVAILABLE: the service has no encryption key.
+    INVALID_ARGUMENT: a bound is broken, or the address may not be called; with reason `unknown_event`: there is no such
+    event. ALREADY_EXISTS: there are 20 webhooks already. UNAVAILABLE: also where secrets cannot be stored.
     """
     ListWebhooks: _aio.UnaryUnaryMultiCallable[_service_pb2.ListWebhooksRequest, _service_pb2.ListWebhooksResponse]  # type: ignore[assignment]
     """Lists the account's webhooks, oldest first, without secrets."""
     UpdateWebhook: _aio.UnaryUnaryMultiCallable[_service_pb2.UpdateWebhookRequest, _service_pb2.UpdateWebhookResponse]  # type: ignore[assignment]
-    """Changes some members of a webhook; what is left out stays. Switched on again, it goes on where it stopped.
+    """Changes some members of a webhook; the others stay. Activated again, it continues where it stopped.
 
     NOT_FOUND: the account has no such webhook. INVALID_ARGUMENT: as for CreateWebhook.
     """
     DeleteWebhook: _aio.UnaryUnaryMultiCallable[_service_pb2.DeleteWebhookRequest, _service_pb2.DeleteWebhookResponse]  # type: ignore[assignment]
     """Deletes a webhook with its queue and its log. NOT_FOUND: the account has no such webhook."""
     RotateWebhookSecret: _aio.UnaryUnaryMultiCallable[_service_pb2.RotateWebhookSecretRequest, _service_pb2.RotateWebhookSecretResponse]  # type: ignore[assignment]
-    """Gives a webhook a new secret, shown this once. For 24 hours every message is signed with the old one too.
+    """Gives a webhook a new secret, which is shown only once. For 24 hours every message is signed with the old one too.
 
-    NOT_FOUND: the account has no such webhook. UNAVAILABLE: the service has no encryption key.
+    NOT_FOUND: the account has no such webhook. UNAVAILABLE: also where secrets cannot be stored.
     """
     ListWebhookDeliveries: _aio.UnaryUnaryMultiCallable[_service_pb2.ListWebhookDeliveriesRequest, _service_pb2.ListWebhookDeliveriesResponse]  # type: ignore[assignment]
     """The last 100 attempts to deliver to a webhook, newest first. NOT_FOUND: the account has no such webhook."""
     ReplayWebhookDelivery: _aio.UnaryUnaryMultiCallable[_service_pb2.ReplayWebhookDeliveryRequest, _service_pb2.ReplayWebhookDeliveryResponse]  # type: ignore[assignment]
-    """Queues the message of an attempt once more, as it was and with the same id; how that ends is in the log.
+    """Queues the message of an attempt again, unchanged and with the same id; its outcome is in the log.
 
     NOT_FOUND: the account has no such webhook, or its log no such attempt.
     """
 
 class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
-    """IT support tickets of the account whose API key calls, and the webhooks that are told of them.
+    """IT support tickets of the account whose API key is used, and the webhooks that are notified of their events.
 
     Credentials: metadata `x-api-key: itsm_sk_live_…` or `itsm_sk_test_…`. Scope `tickets:read` for reads, `tickets:write`
     for writes, `webhooks:manage` for everything about webhooks. Keys of test mode have webhooks of their own.
 
     Every method can fail with UNAUTHENTICATED (no key; unknown, revoked or expired key), PERMISSION_DENIED (the key lacks
     the scope), RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see `tickets.errors.v1.Error`. Metadata
-    `x-request-id` is taken over when it is sent, and is in the trailing metadata of every answer.
+    `x-request-id` is adopted when it is sent, and is in the trailing metadata of every response.
     """
 
     @_abc_1.abstractmethod
@@ -197,15 +199,15 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _service_pb2.CreateTicketRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_service_pb2.CreateTicketResponse, _abc.Awaitable[_service_pb2.CreateTicketResponse]]:
-        """Creates a ticket. Metadata `idempotency-key` (1–255 printable characters) makes it safe to repeat: for an hour the
-        same key with the same request gets the first answer again, with trailing metadata `idempotent-replayed: true`. While
-        the first one is under way, another waits for its answer.
+        """Creates a ticket. Metadata `idempotency-key` (1–255 printable characters) makes it safe to retry: for an hour the
+        same key with the same request gets the first response again, with trailing metadata `idempotent-replayed: true`.
+        While the first request is in flight, a second one waits for its response.
 
-        An account's provider is asked first, for at most five seconds and no longer than the deadline lets it. What it cannot
-        take in that time is created here, without `external_…`, and delivered there later.
+        The ticket is created at the account's provider first, within five seconds and the call's deadline. If that does not
+        succeed in time, it is created here, without `external_…`, and delivered to the provider later.
 
         INVALID_ARGUMENT: a bound is broken. ALREADY_EXISTS: the key was used with another request. FAILED_PRECONDITION, reason
-        `provider_rejected`: the account's provider rejected it, and nothing is kept.
+        `provider_rejected`: the account's provider rejected the ticket, and nothing is stored.
         """
 
     @_abc_1.abstractmethod
@@ -214,7 +216,7 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _service_pb2.GetTicketRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_service_pb2.GetTicketResponse, _abc.Awaitable[_service_pb2.GetTicketResponse]]:
-        """Reads one ticket. NOT_FOUND: the account has no such ticket. INVALID_ARGUMENT: `ticket_id` is no UUID."""
+        """Reads one ticket. NOT_FOUND: the account has no such ticket. INVALID_ARGUMENT: `ticket_id` is not a UUID."""
 
     @_abc_1.abstractmethod
     def ListTickets(
@@ -230,8 +232,8 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _service_pb2.UpdateTicketRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_service_pb2.UpdateTicketResponse, _abc.Awaitable[_service_pb2.UpdateTicketResponse]]:
-        """Changes some members of a ticket; what is left out stays. The account's provider is told then, in the order of the
-        ticket's versions: at once if it answers within five seconds and the deadline, later if not.
+        """Changes some members of a ticket; the others stay. The account's provider gets the changes afterwards, in the order of
+        the ticket's versions: during the call if it answers within five seconds and the deadline, else later.
 
         NOT_FOUND: the account has no such ticket. INVALID_ARGUMENT: a bound is broken, or `update_mask` names an unknown
         or fixed member.
@@ -253,13 +255,14 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _service_pb2.WatchTicketsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_service_pb2.WatchTicketsResponse], _abc.AsyncIterator[_service_pb2.WatchTicketsResponse]]:
-        """Tells every change of the account's tickets as it happens, until the caller leaves; a live key is told of live tickets,
-        a test key of test tickets. The first message comes at once and says where the watch begins; after it, a message
-        without an event says every few seconds that all is well. Every event is told, those of a ticket in order of version.
-        Resumed from a cursor, it goes on right behind it.
+        """Streams every change of the account's tickets as it happens, until the caller cancels: a live key gets live tickets, a
+        test key test tickets. The first message comes at once with the position where the watch begins; later, a message
+        without an event every few seconds is a heartbeat. No event is left out, and those of a ticket come in order of
+        version. Resumed from a cursor, the watch continues right after it.
 
         UNAUTHENTICATED: the key was revoked or has expired, at most five seconds ago. UNAVAILABLE: the server is shutting
-        down, its database is away, or it has as many watches as it takes: resume elsewhere or later. INVALID_ARGUMENT: `cursor` is not from such a watch.
+        down, its database is unavailable, or too many watches are open: resume elsewhere or later. INVALID_ARGUMENT: `cursor`
+        is not from such a watch.
         """
 
     @_abc_1.abstractmethod
@@ -268,10 +271,10 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _service_pb2.CreateWebhookRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_service_pb2.CreateWebhookResponse, _abc.Awaitable[_service_pb2.CreateWebhookResponse]]:
-        """Registers a webhook: it is told of what happens from now on. The answer has its secret, which is shown this once.
+        """Registers a webhook: it is notified of events from now on. The response has its secret, which is shown only once.
 
-        INVALID_ARGUMENT: a bound is broken, or the address is none that may be called; with reason `unknown_event`: an event
-        that there is not. ALREADY_EXISTS: there are 20 webhooks already. UNAVAILABLE: the service has no encryption key.
+        INVALID_ARGUMENT: a bound is broken, or the address may not be called; with reason `unknown_event`: there is no such
+        event. ALREADY_EXISTS: there are 20 webhooks already. UNAVAILABLE: also where secrets cannot be stored.
         """
 
     @_abc_1.abstractmethod
@@ -288,7 +291,7 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _service_pb2.UpdateWebhookRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_service_pb2.UpdateWebhookResponse, _abc.Awaitable[_service_pb2.UpdateWebhookResponse]]:
-        """Changes some members of a webhook; what is left out stays. Switched on again, it goes on where it stopped.
+        """Changes some members of a webhook; the others stay. Activated again, it continues where it stopped.
 
         NOT_FOUND: the account has no such webhook. INVALID_ARGUMENT: as for CreateWebhook.
         """
@@ -307,9 +310,9 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _service_pb2.RotateWebhookSecretRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_service_pb2.RotateWebhookSecretResponse, _abc.Awaitable[_service_pb2.RotateWebhookSecretResponse]]:
-        """Gives a webhook a new secret, shown this once. For 24 hours every message is signed with the old one too.
+        """Gives a webhook a new secret, which is shown only once. For 24 hours every message is signed with the old one too.
 
-        NOT_FOUND: the account has no such webhook. UNAVAILABLE: the service has no encryption key.
+        NOT_FOUND: the account has no such webhook. UNAVAILABLE: also where secrets cannot be stored.
         """
 
     @_abc_1.abstractmethod
@@ -326,7 +329,7 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _service_pb2.ReplayWebhookDeliveryRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_service_pb2.ReplayWebhookDeliveryResponse, _abc.Awaitable[_service_pb2.ReplayWebhookDeliveryResponse]]:
-        """Queues the message of an attempt once more, as it was and with the same id; how that ends is in the log.
+        """Queues the message of an attempt again, unchanged and with the same id; its outcome is in the log.
 
         NOT_FOUND: the account has no such webhook, or its log no such attempt.
         """

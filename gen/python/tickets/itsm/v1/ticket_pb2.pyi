@@ -25,29 +25,29 @@ class _Status:
 class _StatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Status.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     STATUS_UNSPECIFIED: _Status.ValueType  # 0
-    """Not said: takes the default on create, filters nothing on list."""
+    """Not set: the default on create, no filter on list."""
     STATUS_OPEN: _Status.ValueType  # 1
     """New, or being worked on."""
     STATUS_PENDING: _Status.ValueType  # 2
     """Waiting for someone."""
     STATUS_RESOLVED: _Status.ValueType  # 3
-    """Answered."""
+    """A solution was given."""
     STATUS_CLOSED: _Status.ValueType  # 4
-    """Done with."""
+    """Finished."""
 
 class Status(_Status, metaclass=_StatusEnumTypeWrapper):
-    """Where a ticket stands."""
+    """The state of a ticket."""
 
 STATUS_UNSPECIFIED: Status.ValueType  # 0
-"""Not said: takes the default on create, filters nothing on list."""
+"""Not set: the default on create, no filter on list."""
 STATUS_OPEN: Status.ValueType  # 1
 """New, or being worked on."""
 STATUS_PENDING: Status.ValueType  # 2
 """Waiting for someone."""
 STATUS_RESOLVED: Status.ValueType  # 3
-"""Answered."""
+"""A solution was given."""
 STATUS_CLOSED: Status.ValueType  # 4
-"""Done with."""
+"""Finished."""
 Global___Status: _TypeAlias = Status  # noqa: Y015
 
 class _Priority:
@@ -57,7 +57,7 @@ class _Priority:
 class _PriorityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Priority.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     PRIORITY_UNSPECIFIED: _Priority.ValueType  # 0
-    """Not said."""
+    """Not set."""
     PRIORITY_LOW: _Priority.ValueType  # 1
     """Can wait."""
     PRIORITY_MEDIUM: _Priority.ValueType  # 2
@@ -68,10 +68,10 @@ class _PriorityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Priority.Val
     """Now."""
 
 class Priority(_Priority, metaclass=_PriorityEnumTypeWrapper):
-    """How much it matters."""
+    """The urgency of a ticket."""
 
 PRIORITY_UNSPECIFIED: Priority.ValueType  # 0
-"""Not said."""
+"""Not set."""
 PRIORITY_LOW: Priority.ValueType  # 1
 """Can wait."""
 PRIORITY_MEDIUM: Priority.ValueType  # 2
@@ -101,28 +101,28 @@ class Ticket(_message.Message):
     CREATED_AT_FIELD_NUMBER: _builtins.int
     UPDATED_AT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """UUID, given by the service."""
+    """UUID, assigned by the service."""
     subject: _builtins.str
     """1–255 characters."""
     description: _builtins.str
     """At least 1 character."""
     status: Global___Status.ValueType
-    """Where the ticket stands. Any status may follow any other."""
+    """The state of the ticket. Any status may follow any other."""
     priority: Global___Priority.ValueType
     """Absent when none was given or it was cleared."""
     requester_email: _builtins.str
-    """Who asks: an e-mail address. Absent when none was given or it was cleared."""
+    """The requester's e-mail address. Absent when none was given or it was cleared."""
     external_provider: _builtins.str
-    """The external provider that holds the ticket too, such as `freshservice`. Absent while none does: there is no link, or
-    the ticket is still on its way.
+    """The external provider that has the ticket too, such as `freshservice`. Absent while none does: the account is not
+    linked, or the ticket has not been delivered yet.
     """
     external_ticket_id: _builtins.str
     """The ticket's id at that provider. Absent while there is none."""
     external_ticket_url: _builtins.str
-    """Where a person can open it at that provider. Absent while there is none."""
+    """The ticket's page at that provider. Absent while there is none."""
     metadata_json: _builtins.str
-    """The caller's own data: the text of a JSON object, at most 256 KiB. Text, because a Struct would turn every number
-    into a double. `{}` when none was given.
+    """The caller's own data: the text of a JSON object, at most 256 KiB. Text, because a Struct would turn every number into
+    a double. `{}` when none was given.
     """
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
@@ -177,7 +177,7 @@ Global___Ticket: _TypeAlias = Ticket  # noqa: Y015
 
 @_typing.final
 class TicketEvent(_message.Message):
-    """One change of a ticket, as it was written."""
+    """One change of a ticket."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -190,7 +190,7 @@ class TicketEvent(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
     account_id: _builtins.str
-    """The account."""
+    """The account's id."""
     ticket_id: _builtins.str
     """The ticket's id."""
     version: _builtins.int
@@ -202,7 +202,7 @@ class TicketEvent(_message.Message):
     the ticket's own.
     """
     actor: _builtins.str
-    """The id of the API key that made the change; `system` where it says which ticket a provider has made of this one."""
+    """The id of the API key that made the change; `system` where the service added the reference to the provider's ticket."""
     request_id: _builtins.str
     """The request that made the change."""
     @_builtins.property

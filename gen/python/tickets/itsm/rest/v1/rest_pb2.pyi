@@ -28,7 +28,7 @@ class TicketRestCreateTicketRequest(_message.Message):
     BODY_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def body(self) -> _httpbody_pb2.HttpBody:
-        """The request's body as it came."""
+        """The request's body as it was sent."""
 
     def __init__(
         self,
@@ -69,8 +69,8 @@ Global___TicketRestGetTicketRequest: _TypeAlias = TicketRestGetTicketRequest  # 
 class TicketRestListTicketsRequest(_message.Message):
     """GET /api/v1/tickets.
 
-    A query variable `metadata.floor=3` is `metadata` of `ListTicketsRequest`; its name is the caller's own, so that the
-    service reads it from the path that was called, which the transcoder says in the header `x-envoy-original-path`.
+    A query variable `metadata.floor=3` is `metadata` of `ListTicketsRequest`. Its name is the caller's own, so the service
+    reads it from the original path, which the transcoder passes in the header `x-envoy-original-path`.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -129,7 +129,7 @@ class TicketRestUpdateTicketRequest(_message.Message):
     """From the path."""
     @_builtins.property
     def body(self) -> _httpbody_pb2.HttpBody:
-        """The request's body as it came."""
+        """The request's body as it was sent."""
 
     def __init__(
         self,
@@ -162,7 +162,7 @@ class TicketRestListTicketEventsRequest(_message.Message):
 
     @_builtins.property
     def cursor(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Query `cursor`: `next_cursor` of the page before."""
+        """Query `cursor`: `next_cursor` of the previous page."""
 
     def __init__(
         self,
@@ -212,7 +212,7 @@ class TicketRestCreateWebhookRequest(_message.Message):
     BODY_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def body(self) -> _httpbody_pb2.HttpBody:
-        """The request's body as it came."""
+        """The request's body as it was sent."""
 
     def __init__(
         self,
@@ -256,7 +256,7 @@ class TicketRestUpdateWebhookRequest(_message.Message):
     """From the path."""
     @_builtins.property
     def body(self) -> _httpbody_pb2.HttpBody:
-        """The request's body as it came."""
+        """The request's body as it was sent."""
 
     def __init__(
         self,
@@ -306,7 +306,7 @@ class TicketRestRotateWebhookSecretRequest(_message.Message):
     """From the path."""
     @_builtins.property
     def body(self) -> _httpbody_pb2.HttpBody:
-        """The request's body as it came; may be empty, and is not read."""
+        """The request's body; may be empty, and is not read."""
 
     def __init__(
         self,
@@ -359,7 +359,7 @@ class TicketRestReplayWebhookDeliveryRequest(_message.Message):
     """From the path."""
     @_builtins.property
     def body(self) -> _httpbody_pb2.HttpBody:
-        """The request's body as it came; may be empty, and is not read."""
+        """The request's body; may be empty, and is not read."""
 
     def __init__(
         self,

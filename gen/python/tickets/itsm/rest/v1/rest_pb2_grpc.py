@@ -27,14 +27,15 @@ if _version_not_supported:
 
 
 class TicketRestStub(object):
-    """The documented REST face of ITSM tickets and webhooks, for transcoders that follow `google.api.http`. gRPC callers want
+    """The documented REST API of ITSM tickets and webhooks, for transcoders that follow `google.api.http`. gRPC callers use
     `TicketService`.
 
-    Requests carry path and query variables as the strings that came, and the body untouched. A query variable that is
-    given more than once counts as it was given last.
+    Requests have path and query variables as the strings that were sent, and the body unchanged. Of a query variable that
+    is given more than once the last value counts.
 
-    Responses are the documented JSON bytes; the HTTP status travels in initial metadata `x-http-status` (200 when that is missing).
-    Failures are responses too: `{"detail": …}` with their status. Each method may answer 413, 429, 500, 503 and 504 as well.
+    Responses are the documented JSON bytes; the HTTP status is in initial metadata `x-http-status` (200 when that is
+    missing). Failures are responses too: `{"detail": …}` with their status. Each method may return 413, 429, 500, 503 and
+    504 as well.
     """
 
     def __init__(self, channel):
@@ -111,18 +112,20 @@ class TicketRestStub(object):
 
 
 class TicketRestServicer(object):
-    """The documented REST face of ITSM tickets and webhooks, for transcoders that follow `google.api.http`. gRPC callers want
+    """The documented REST API of ITSM tickets and webhooks, for transcoders that follow `google.api.http`. gRPC callers use
     `TicketService`.
 
-    Requests carry path and query variables as the strings that came, and the body untouched. A query variable that is
-    given more than once counts as it was given last.
+    Requests have path and query variables as the strings that were sent, and the body unchanged. Of a query variable that
+    is given more than once the last value counts.
 
-    Responses are the documented JSON bytes; the HTTP status travels in initial metadata `x-http-status` (200 when that is missing).
-    Failures are responses too: `{"detail": …}` with their status. Each method may answer 413, 429, 500, 503 and 504 as well.
+    Responses are the documented JSON bytes; the HTTP status is in initial metadata `x-http-status` (200 when that is
+    missing). Failures are responses too: `{"detail": …}` with their status. Each method may return 413, 429, 500, 503 and
+    504 as well.
     """
 
     def CreateTicket(self, request, context):
-        """201 and the ticket; 400 when the account's provider rejects it, 401, 403, 409 and 422 as documented. Header `Idempotency-Key` makes it safe to repeat.
+        """201 and the ticket; 400 when the account's provider rejects it, 401, 403, 409 and 422 as documented. Header
+        `Idempotency-Key` makes it safe to retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -157,16 +160,16 @@ class TicketRestServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def WatchTickets(self, request, context):
-        """200 and one JSON object a line (`application/x-ndjson`), `{"event": …, "cursor"}`, as it happens; 401, 403 and 422. A
-        watch that fails later ends with a line `{"detail"}`.
+        """200 and one JSON object per line (`application/x-ndjson`), `{"event": …, "cursor"}`, as events happen; 401, 403 and
+        422. A watch that fails later ends with a line `{"detail"}`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CreateWebhook(self, request, context):
-        """201 and the webhook with its secret; 400 for an unknown event, 401, 403, 409 and 422. 503 also where no secret can be
-        kept.
+        """201 and the webhook with its secret; 400 for an unknown event, 401, 403, 409 and 422. 503 also where secrets cannot be
+        stored.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -187,14 +190,14 @@ class TicketRestServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def DeleteWebhook(self, request, context):
-        """204 and nothing; 401, 403 and 404.
+        """204 without a body; 401, 403 and 404.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RotateWebhookSecret(self, request, context):
-        """200 and the webhook with its new secret; 401, 403 and 404. 503 also where no secret can be kept.
+        """200 and the webhook with its new secret; 401, 403 and 404. 503 also where secrets cannot be stored.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -291,14 +294,15 @@ def add_TicketRestServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class TicketRest(object):
-    """The documented REST face of ITSM tickets and webhooks, for transcoders that follow `google.api.http`. gRPC callers want
+    """The documented REST API of ITSM tickets and webhooks, for transcoders that follow `google.api.http`. gRPC callers use
     `TicketService`.
 
-    Requests carry path and query variables as the strings that came, and the body untouched. A query variable that is
-    given more than once counts as it was given last.
+    Requests have path and query variables as the strings that were sent, and the body unchanged. Of a query variable that
+    is given more than once the last value counts.
 
-    Responses are the documented JSON bytes; the HTTP status travels in initial metadata `x-http-status` (200 when that is missing).
-    Failures are responses too: `{"detail": …}` with their status. Each method may answer 413, 429, 500, 503 and 504 as well.
+    Responses are the documented JSON bytes; the HTTP status is in initial metadata `x-http-status` (200 when that is
+    missing). Failures are responses too: `{"detail": …}` with their status. Each method may return 413, 429, 500, 503 and
+    504 as well.
     """
 
     @staticmethod

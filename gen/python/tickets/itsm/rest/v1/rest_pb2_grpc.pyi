@@ -28,14 +28,15 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class TicketRestStub:
-    """The documented REST face of ITSM tickets and webhooks, for transcoders that follow `google.api.http`. gRPC callers want
+    """The documented REST API of ITSM tickets and webhooks, for transcoders that follow `google.api.http`. gRPC callers use
     `TicketService`.
 
-    Requests carry path and query variables as the strings that came, and the body untouched. A query variable that is
-    given more than once counts as it was given last.
+    Requests have path and query variables as the strings that were sent, and the body unchanged. Of a query variable that
+    is given more than once the last value counts.
 
-    Responses are the documented JSON bytes; the HTTP status travels in initial metadata `x-http-status` (200 when that is missing).
-    Failures are responses too: `{"detail": …}` with their status. Each method may answer 413, 429, 500, 503 and 504 as well.
+    Responses are the documented JSON bytes; the HTTP status is in initial metadata `x-http-status` (200 when that is
+    missing). Failures are responses too: `{"detail": …}` with their status. Each method may return 413, 429, 500, 503 and
+    504 as well.
     """
 
     @_typing.overload
@@ -43,7 +44,9 @@ class TicketRestStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> TicketRestAsyncStub: ...
     CreateTicket: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestCreateTicketRequest, _httpbody_pb2.HttpBody]
-    """201 and the ticket; 400 when the account's provider rejects it, 401, 403, 409 and 422 as documented. Header `Idempotency-Key` makes it safe to repeat."""
+    """201 and the ticket; 400 when the account's provider rejects it, 401, 403, 409 and 422 as documented. Header
+    `Idempotency-Key` makes it safe to retry.
+    """
     GetTicket: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestGetTicketRequest, _httpbody_pb2.HttpBody]
     """200 and the ticket; 401, 403, 404 and 422 as documented."""
     ListTickets: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestListTicketsRequest, _httpbody_pb2.HttpBody]
@@ -53,21 +56,21 @@ class TicketRestStub:
     ListTicketEvents: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestListTicketEventsRequest, _httpbody_pb2.HttpBody]
     """200 and `{"events", "next_cursor"}`; 401, 403, 404 and 422 as documented."""
     WatchTickets: _grpc.UnaryStreamMultiCallable[_rest_pb2.TicketRestWatchTicketsRequest, _httpbody_pb2.HttpBody]
-    """200 and one JSON object a line (`application/x-ndjson`), `{"event": …, "cursor"}`, as it happens; 401, 403 and 422. A
-    watch that fails later ends with a line `{"detail"}`.
+    """200 and one JSON object per line (`application/x-ndjson`), `{"event": …, "cursor"}`, as events happen; 401, 403 and
+    422. A watch that fails later ends with a line `{"detail"}`.
     """
     CreateWebhook: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestCreateWebhookRequest, _httpbody_pb2.HttpBody]
-    """201 and the webhook with its secret; 400 for an unknown event, 401, 403, 409 and 422. 503 also where no secret can be
-    kept.
+    """201 and the webhook with its secret; 400 for an unknown event, 401, 403, 409 and 422. 503 also where secrets cannot be
+    stored.
     """
     ListWebhooks: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestListWebhooksRequest, _httpbody_pb2.HttpBody]
     """200 and `{"webhooks"}`; 401 and 403."""
     UpdateWebhook: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestUpdateWebhookRequest, _httpbody_pb2.HttpBody]
     """200 and the webhook; 400 for an unknown event, 401, 403, 404 and 422."""
     DeleteWebhook: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestDeleteWebhookRequest, _httpbody_pb2.HttpBody]
-    """204 and nothing; 401, 403 and 404."""
+    """204 without a body; 401, 403 and 404."""
     RotateWebhookSecret: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestRotateWebhookSecretRequest, _httpbody_pb2.HttpBody]
-    """200 and the webhook with its new secret; 401, 403 and 404. 503 also where no secret can be kept."""
+    """200 and the webhook with its new secret; 401, 403 and 404. 503 also where secrets cannot be stored."""
     ListWebhookDeliveries: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestListWebhookDeliveriesRequest, _httpbody_pb2.HttpBody]
     """200 and `{"deliveries"}`; 401, 403 and 404."""
     ReplayWebhookDelivery: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestReplayWebhookDeliveryRequest, _httpbody_pb2.HttpBody]
@@ -75,19 +78,22 @@ class TicketRestStub:
 
 @_typing.type_check_only
 class TicketRestAsyncStub(TicketRestStub):
-    """The documented REST face of ITSM tickets and webhooks, for transcoders that follow `google.api.http`. gRPC callers want
+    """The documented REST API of ITSM tickets and webhooks, for transcoders that follow `google.api.http`. gRPC callers use
     `TicketService`.
 
-    Requests carry path and query variables as the strings that came, and the body untouched. A query variable that is
-    given more than once counts as it was given last.
+    Requests have path and query variables as the strings that were sent, and the body unchanged. Of a query variable that
+    is given more than once the last value counts.
 
-    Responses are the documented JSON bytes; the HTTP status travels in initial metadata `x-http-status` (200 when that is missing).
-    Failures are responses too: `{"detail": …}` with their status. Each method may answer 413, 429, 500, 503 and 504 as well.
+    Responses are the documented JSON bytes; the HTTP status is in initial metadata `x-http-status` (200 when that is
+    missing). Failures are responses too: `{"detail": …}` with their status. Each method may return 413, 429, 500, 503 and
+    504 as well.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateTicket: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestCreateTicketRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """201 and the ticket; 400 when the account's provider rejects it, 401, 403, 409 and 422 as documented. Header `Idempotency-Key` makes it safe to repeat."""
+    """201 and the ticket; 400 when the account's provider rejects it, 401, 403, 409 and 422 as documented. Header
+    `Idempotency-Key` makes it safe to retry.
+    """
     GetTicket: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestGetTicketRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """200 and the ticket; 401, 403, 404 and 422 as documented."""
     ListTickets: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestListTicketsRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
@@ -97,35 +103,36 @@ class TicketRestAsyncStub(TicketRestStub):
     ListTicketEvents: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestListTicketEventsRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """200 and `{"events", "next_cursor"}`; 401, 403, 404 and 422 as documented."""
     WatchTickets: _aio.UnaryStreamMultiCallable[_rest_pb2.TicketRestWatchTicketsRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """200 and one JSON object a line (`application/x-ndjson`), `{"event": …, "cursor"}`, as it happens; 401, 403 and 422. A
-    watch that fails later ends with a line `{"detail"}`.
+    """200 and one JSON object per line (`application/x-ndjson`), `{"event": …, "cursor"}`, as events happen; 401, 403 and
+    422. A watch that fails later ends with a line `{"detail"}`.
     """
     CreateWebhook: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestCreateWebhookRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """201 and the webhook with its secret; 400 for an unknown event, 401, 403, 409 and 422. 503 also where no secret can be
-    kept.
+    """201 and the webhook with its secret; 400 for an unknown event, 401, 403, 409 and 422. 503 also where secrets cannot be
+    stored.
     """
     ListWebhooks: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestListWebhooksRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """200 and `{"webhooks"}`; 401 and 403."""
     UpdateWebhook: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestUpdateWebhookRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """200 and the webhook; 400 for an unknown event, 401, 403, 404 and 422."""
     DeleteWebhook: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestDeleteWebhookRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """204 and nothing; 401, 403 and 404."""
+    """204 without a body; 401, 403 and 404."""
     RotateWebhookSecret: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestRotateWebhookSecretRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """200 and the webhook with its new secret; 401, 403 and 404. 503 also where no secret can be kept."""
+    """200 and the webhook with its new secret; 401, 403 and 404. 503 also where secrets cannot be stored."""
     ListWebhookDeliveries: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestListWebhookDeliveriesRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """200 and `{"deliveries"}`; 401, 403 and 404."""
     ReplayWebhookDelivery: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestReplayWebhookDeliveryRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """202 and the attempt; 401, 403 and 404."""
 
 class TicketRestServicer(metaclass=_abc_1.ABCMeta):
-    """The documented REST face of ITSM tickets and webhooks, for transcoders that follow `google.api.http`. gRPC callers want
+    """The documented REST API of ITSM tickets and webhooks, for transcoders that follow `google.api.http`. gRPC callers use
     `TicketService`.
 
-    Requests carry path and query variables as the strings that came, and the body untouched. A query variable that is
-    given more than once counts as it was given last.
+    Requests have path and query variables as the strings that were sent, and the body unchanged. Of a query variable that
+    is given more than once the last value counts.
 
-    Responses are the documented JSON bytes; the HTTP status travels in initial metadata `x-http-status` (200 when that is missing).
-    Failures are responses too: `{"detail": …}` with their status. Each method may answer 413, 429, 500, 503 and 504 as well.
+    Responses are the documented JSON bytes; the HTTP status is in initial metadata `x-http-status` (200 when that is
+    missing). Failures are responses too: `{"detail": …}` with their status. Each method may return 413, 429, 500, 503 and
+    504 as well.
     """
 
     @_abc_1.abstractmethod
@@ -134,7 +141,9 @@ class TicketRestServicer(metaclass=_abc_1.ABCMeta):
         request: _rest_pb2.TicketRestCreateTicketRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
-        """201 and the ticket; 400 when the account's provider rejects it, 401, 403, 409 and 422 as documented. Header `Idempotency-Key` makes it safe to repeat."""
+        """201 and the ticket; 400 when the account's provider rejects it, 401, 403, 409 and 422 as documented. Header
+        `Idempotency-Key` makes it safe to retry.
+        """
 
     @_abc_1.abstractmethod
     def GetTicket(
@@ -174,8 +183,8 @@ class TicketRestServicer(metaclass=_abc_1.ABCMeta):
         request: _rest_pb2.TicketRestWatchTicketsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
-        """200 and one JSON object a line (`application/x-ndjson`), `{"event": …, "cursor"}`, as it happens; 401, 403 and 422. A
-        watch that fails later ends with a line `{"detail"}`.
+        """200 and one JSON object per line (`application/x-ndjson`), `{"event": …, "cursor"}`, as events happen; 401, 403 and
+        422. A watch that fails later ends with a line `{"detail"}`.
         """
 
     @_abc_1.abstractmethod
@@ -184,8 +193,8 @@ class TicketRestServicer(metaclass=_abc_1.ABCMeta):
         request: _rest_pb2.TicketRestCreateWebhookRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
-        """201 and the webhook with its secret; 400 for an unknown event, 401, 403, 409 and 422. 503 also where no secret can be
-        kept.
+        """201 and the webhook with its secret; 400 for an unknown event, 401, 403, 409 and 422. 503 also where secrets cannot be
+        stored.
         """
 
     @_abc_1.abstractmethod
@@ -210,7 +219,7 @@ class TicketRestServicer(metaclass=_abc_1.ABCMeta):
         request: _rest_pb2.TicketRestDeleteWebhookRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
-        """204 and nothing; 401, 403 and 404."""
+        """204 without a body; 401, 403 and 404."""
 
     @_abc_1.abstractmethod
     def RotateWebhookSecret(
@@ -218,7 +227,7 @@ class TicketRestServicer(metaclass=_abc_1.ABCMeta):
         request: _rest_pb2.TicketRestRotateWebhookSecretRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
-        """200 and the webhook with its new secret; 401, 403 and 404. 503 also where no secret can be kept."""
+        """200 and the webhook with its new secret; 401, 403 and 404. 503 also where secrets cannot be stored."""
 
     @_abc_1.abstractmethod
     def ListWebhookDeliveries(
