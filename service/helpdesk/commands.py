@@ -14,8 +14,8 @@ from service.fields import (
     IdempotencyHeader,
     Instant,
     JsonTags,
-    Number,
     OpaqueId,
+    Page,
     Resumable,
     Section,
     WriteHeaders,
@@ -208,13 +208,6 @@ class CalendarMembers(Section):
     time_zone: TimeZone = "UTC"
     hours: Annotated[list[Annotated[Hours, AfterValidator(_end_after_start)]], Field(max_length=100)] = _OFFICE_HOURS
     holidays: Annotated[list[Holiday], Field(max_length=1000)] = Field(default_factory=list)
-
-
-class Page(Section):
-    """The part of a list that is wanted."""
-
-    limit: Annotated[Number, Field(ge=1, le=100)] = 20
-    cursor: str | None = None
 
 
 class TicketQuery(Page):

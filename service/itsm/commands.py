@@ -12,8 +12,10 @@ from service.fields import (
     IdempotencyHeader,
     Instant,
     JsonObject,
+    Limit,
     Number,
     OpaqueId,
+    Page,
     Resumable,
     Section,
     Uuid,
@@ -83,15 +85,8 @@ class TicketFilter(Section):
     metadata: Annotated[dict[MemberName, Annotated[str, without_nul]], Field(max_length=10)] | None = None
     start_date: Instant | None = None
     end_date: Instant | None = None
-    limit: Annotated[Number, Field(ge=1, le=100)] = 20
+    limit: Limit = 20
     offset: Annotated[Number, Field(ge=0, le=MAX_OFFSET)] = 0
-
-
-class Page(Section):
-    """The query of a history: one page."""
-
-    limit: Annotated[Number, Field(ge=1, le=100)] = 20
-    cursor: str | None = None
 
 
 class CreateTicket(Command):

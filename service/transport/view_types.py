@@ -53,7 +53,7 @@ def check_view(view: type, descriptor: Descriptor) -> None:
     """
     where = f"{view.__name__} and {descriptor.full_name}"
     if not is_typeddict(view):
-        return
+        raise TypeError(f"{where}: the view is not a TypedDict")
     hints = get_type_hints(view, include_extras=True)
     members = {name: hint for name, hint in hints.items() if REST_ONLY not in getattr(hint, "__metadata__", ())}
     fields = {field.name.removesuffix(_JSON): field for field in descriptor.fields if field.name != _ETAG}

@@ -193,7 +193,10 @@ def test_each_has_its_own_files(client_wheel: Wheel, service_wheel: Wheel) -> No
     code = {name for name in client_wheel.names if ".dist-info/" not in name}
     # `tickets` is a namespace: with a file of its own in it, whoever else has a portion of it would lose theirs.
     assert code == stubs | client | markers
-    assert {name.split("/")[0] for name in service_wheel.names if ".dist-info/" not in name} == {"service", "tickets_launcher.py"}
+    assert {name.split("/")[0] for name in service_wheel.names if ".dist-info/" not in name} == {
+        "service",
+        "tickets_launcher.py",
+    }
     assert not [name for name in service_wheel.names if name.startswith("service/client")]
     for wheel in (client_wheel, service_wheel):
         assert [name for name in wheel.names if name.endswith(".dist-info/licenses/LICENSE")]
