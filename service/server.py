@@ -4,8 +4,8 @@ import asyncio
 import signal
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass
 from importlib import import_module
+from typing import NamedTuple
 
 import grpc
 import structlog
@@ -20,7 +20,7 @@ from service.operation import Dependencies
 from service.settings import Settings
 from service.storage.database import Database
 from service.transport.admission import AdmissionControl
-from service.transport.dialect import Dialect, Started
+from service.transport.dialect import Dialect
 from service.transport.health import Health
 from service.transport.interceptor import CallInterceptor
 from service.transport.metrics import Metrics
@@ -28,6 +28,7 @@ from service.transport.queue_probe import QueueProbe
 from service.transport.rate_limits import RateLimits
 from service.transport.tuning import SERVER_OPTIONS, freeze_gc, use_batch_scheduler
 from service.vault import Vault
+from service.watch import EventFeed
 
 # Each dialect is a folder; this is where it is named.
 DIALECTS: Sequence[Dialect] = [
@@ -44,19 +45,12 @@ _PURGE_KEYS = Periodic(60.0, idempotency.purge)
 _log = structlog.get_logger()
 
 
-@dataclass(frozen=True)
-class Running:
-    """A server that listens, its health, and its dialects."""
+class Running(NamedTuple):
+    """A server that listens, its health, and the feeds of the dialects whose tickets can be watched."""
 
     server: grpc.aio.Server
     health: Health
-    dialects: Sequence[Started]
-
-    def close_feeds(self) -> None:
-        """End every watch: its caller resumes in another process."""
-        for dialect in self.dialects:
-            if dialect.feed is not None:
-                dialect.feed.close()
+    feeds: Sequence[EventFeed]
 
 
 async def serve(settings: Settings) -> None:
@@ -74,7 +68,8 @@ async def serve(settings: Settings) -> None:
         await running.health.drain()
         # A proxy asks for health once a second; a call that reached a stopped server could not be repeated safely.
         await asyncio.sleep(settings.drain_notice_seconds)
-        running.close_feeds()
+        for feed in running.feeds:
+            feed.close()
         await running.server.stop(settings.drain_seconds)
     _log.info("stopped")
 
@@ -104,12 +99,12 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
     await health.look()
     await server.start()
 
+    feeds = [dialect.feed for dialect in dialects if dialect.feed is not None]
     periodic = [_PURGE_KEYS, *(work for dialect in dialects for work in dialect.periodic)]
-    feeds = [dialect.feed.poll() for dialect in dialects if dialect.feed is not None]
-    repeated = [repeat(work, database) for work in periodic]
-    for work in (admission.cancel_overdue(), probe.watch(), health.follow(), *feeds, *repeated):
+    polls, repeated = [feed.poll() for feed in feeds], [repeat(work, database) for work in periodic]
+    for work in (admission.cancel_overdue(), probe.watch(), health.follow(), *polls, *repeated):
         stack.push_async_callback(_cancel, asyncio.create_task(work))
-    return Running(server, health, dialects)
+    return Running(server, health, feeds)
 
 
 def _interceptor(

@@ -292,8 +292,7 @@ async def service_in_process(
     )
     async with AsyncExitStack() as stack:
         running = await start(settings, stack)
-        feed = running.dialects[0].feed
-        assert feed is not None
-        yield target, feed
-        running.close_feeds()
+        yield target, running.feeds[0]
+        for feed in running.feeds:
+            feed.close()
         await running.server.stop(5)
