@@ -307,6 +307,10 @@ def clean_environment() -> Mapping[str, str]:
 
 def test_the_installed_service_runs_from_another_folder(up: Callable[[Path], str], tmp_path: Path) -> None:
     folder = tmp_path / "elsewhere"
-    folder.mkdir()
+    # Somebody else's program of the same name, which `python -m service` would find first.
+    (folder / "service").mkdir(parents=True)
+    (folder / "service/__init__.py").touch()
+    (folder / "service/__main__.py").write_text('raise SystemExit(open("started", "w").write("not this one"))\n')
     assert "data in .tickets" in up(folder)
     assert (folder / ".tickets/credentials.json").is_file()
+    assert not (folder / "started").exists()
