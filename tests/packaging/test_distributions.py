@@ -123,16 +123,17 @@ def run(command: str, *args: str) -> None:
 
 def closure(requirements: Iterable[Requirement], extra: str = "") -> set[str]:
     """The names of the distributions that are required, those that they require, and so on."""
-    found = set[str]()
+    found = set[tuple[str, str]]()
     waiting = [(requirement, extra) for requirement in requirements]
     while waiting:
         requirement, of = waiting.pop()
-        name = canonicalize_name(requirement.name)
-        if name not in found and (requirement.marker is None or requirement.marker.evaluate({"extra": of})):
-            found.add(name)
+        if requirement.marker is None or requirement.marker.evaluate({"extra": of}):
+            name = canonicalize_name(requirement.name)
+            fresh = {(name, wanted) for wanted in ("", *requirement.extras)} - found
+            found |= fresh
             lines = distribution(name).requires or []
-            waiting += [(Requirement(line), wanted) for line in lines for wanted in requirement.extras or {""}]
-    return found
+            waiting += [(Requirement(line), wanted) for line in lines for _, wanted in fresh]
+    return {name for name, _ in found}
 
 
 def link(name: str, target: Path) -> None:
@@ -309,6 +310,10 @@ def clean_environment() -> Mapping[str, str]:
 
 def test_the_installed_service_runs_from_another_folder(up: Callable[[Path], str], tmp_path: Path) -> None:
     folder = tmp_path / "elsewhere"
-    folder.mkdir()
+    # Somebody else's program of the same name, which `python -m service` would find first.
+    (folder / "service").mkdir(parents=True)
+    (folder / "service/__init__.py").touch()
+    (folder / "service/__main__.py").write_text('raise SystemExit(open("started", "w").write("not this one"))\n')
     assert "data in .tickets" in up(folder)
     assert (folder / ".tickets/credentials.json").is_file()
+    assert not (folder / "started").exists()
