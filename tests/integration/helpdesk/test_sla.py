@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from support.helpdesk import Door, create, get, update
 from support.helpdesk_sla import (
@@ -32,7 +32,7 @@ async def tools(world: World) -> AsyncIterator[Tools]:
 
 
 @pytest.fixture(scope="module")
-async def tenant(client: httpx.AsyncClient, world: World) -> Founded:
+async def tenant(client: httpx2.AsyncClient, world: World) -> Founded:
     return await founded(Rest(client), world)
 
 

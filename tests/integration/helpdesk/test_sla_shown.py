@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from support.helpdesk import Door, get
 from support.helpdesk_sla import FRIDAY, HIGH, URGENT, Desk, Founded, Step, Tools, founded, instant, tools_of
@@ -18,7 +18,7 @@ async def tools(world: World) -> AsyncIterator[Tools]:
 
 
 @pytest.fixture(scope="module")
-async def tenant(client: httpx.AsyncClient, world: World) -> Founded:
+async def tenant(client: httpx2.AsyncClient, world: World) -> Founded:
     return await founded(Rest(client), world)
 
 
