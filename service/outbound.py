@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import aiodns
-import httpcore
+import httpcore2
 from aiodns.error import DNSError
-from httpx import create_ssl_context
+from httpx2 import create_ssl_context
 
 from service.settings import Settings
 
@@ -63,7 +63,7 @@ class Outbound:
     def __init__(self, settings: Settings) -> None:
         self._allows_private = settings.allow_private_targets
         self._backend = _Backend(allows_private=settings.allow_private_targets)
-        self._pool = httpcore.AsyncConnectionPool(
+        self._pool = httpcore2.AsyncConnectionPool(
             # The environment's certificates are for operators' own addresses, not for callers'.
             ssl_context=create_ssl_context(trust_env=False),
             max_connections=None,
@@ -97,7 +97,7 @@ class Outbound:
                 response = await stack.enter_async_context(stream)
             given = {name.lower(): value for name, value in response.headers}
             # Whatever becomes of the body, the receiver has answered.
-            with suppress(TimeoutError, httpcore.NetworkError, httpcore.ProtocolError, ssl.SSLError):
+            with suppress(TimeoutError, httpcore2.NetworkError, httpcore2.ProtocolError, ssl.SSLError):
                 await _drain(response)
             return Answer(response.status, given.get(b"retry-after", b"").decode("latin-1") or None)
 
@@ -114,7 +114,7 @@ class Outbound:
         return host, port or _PORTS[scheme]
 
 
-async def _drain(response: httpcore.Response) -> None:
+async def _drain(response: httpcore2.Response) -> None:
     async with asyncio.timeout(_DRAIN_SECONDS):
         size = 0
         async for piece in response.aiter_stream():
@@ -131,9 +131,9 @@ async def _within(seconds: float) -> AsyncIterator[None]:
             yield
     except TimeoutError:
         raise UnreachableError(f"no answer within {seconds:g} seconds") from None
-    except (httpcore.ConnectError, httpcore.ConnectTimeout, ssl.SSLError) as error:
+    except (httpcore2.ConnectError, httpcore2.ConnectTimeout, ssl.SSLError) as error:
         raise UnreachableError(f"no connection: {error}"[:200]) from error
-    except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException) as error:
+    except (httpcore2.NetworkError, httpcore2.ProtocolError, httpcore2.TimeoutException) as error:
         raise UnreachableError("the connection was lost") from error
 
 
@@ -146,10 +146,10 @@ def is_public(address: IPv4Address | IPv6Address) -> bool:
     return address in _ROUTED_V6 and not any(address in network for network in _REFUSED_V6)
 
 
-class _Bounded(httpcore.AsyncNetworkStream):
+class _Bounded(httpcore2.AsyncNetworkStream):
     """A connection that fails when too much comes after what was sent last."""
 
-    def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
+    def __init__(self, stream: httpcore2.AsyncNetworkStream) -> None:
         self._stream = stream
         self._read = 0
 
@@ -158,7 +158,7 @@ class _Bounded(httpcore.AsyncNetworkStream):
         data = await self._stream.read(min(max_bytes, _READ_AT_ONCE), timeout)
         self._read += len(data)
         if self._read > _MAX_READ:
-            raise httpcore.ReadError("its answer is too long")
+            raise httpcore2.ReadError("its answer is too long")
         return data
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109 - as the interface has it
@@ -175,7 +175,7 @@ class _Bounded(httpcore.AsyncNetworkStream):
         ssl_context: ssl.SSLContext,
         server_hostname: str | None = None,
         timeout: float | None = None,  # noqa: ASYNC109 - as the interface has it
-    ) -> httpcore.AsyncNetworkStream:
+    ) -> httpcore2.AsyncNetworkStream:
         """The same with TLS."""
         return _Bounded(await self._stream.start_tls(ssl_context, server_hostname, timeout))
 
@@ -184,12 +184,12 @@ class _Bounded(httpcore.AsyncNetworkStream):
         return self._stream.get_extra_info(info)
 
 
-class _Backend(httpcore.AsyncNetworkBackend):
+class _Backend(httpcore2.AsyncNetworkBackend):
     """Connects to addresses that it has resolved and checked itself."""
 
     def __init__(self, *, allows_private: bool) -> None:
         self._allows_private = allows_private
-        self._network = httpcore.AnyIOBackend()
+        self._network = httpcore2.AnyIOBackend()
         # The system's resolver would hold a thread for each name whose servers do not answer.
         self._resolver = aiodns.DNSResolver()
 
@@ -216,18 +216,18 @@ class _Backend(httpcore.AsyncNetworkBackend):
         timeout: float | None = None,  # noqa: ASYNC109 - the interface has it
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
+    ) -> httpcore2.AsyncNetworkStream:
         """A connection to the first address that accepts it; TLS still verifies the name."""
         failure: Exception = UnreachableError("its host has no address")
         for address in await self.addresses(host, port):
             try:
                 stream = await self._network.connect_tcp(address, port, timeout or _CONNECT_SECONDS, local_address)
                 return _Bounded(stream)
-            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+            except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as error:
                 failure = error
         raise failure
 
-    async def connect_unix_socket(self, *_: Any, **__: Any) -> httpcore.AsyncNetworkStream:
+    async def connect_unix_socket(self, *_: Any, **__: Any) -> httpcore2.AsyncNetworkStream:
         """Never."""
         raise RefusedError("it is not a web address")
 

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import grpc
-import httpx
+import httpx2
 import pytest
 import structlog
 from support.provider_lab import own_database
@@ -63,8 +63,8 @@ def gateway_url(directory: Path, service: Service) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-async def client(gateway_url: str) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=gateway_url, timeout=30) as client:
+async def client(gateway_url: str) -> AsyncIterator[httpx2.AsyncClient]:
+    async with httpx2.AsyncClient(base_url=gateway_url, timeout=30) as client:
         yield client
 
 
@@ -82,13 +82,13 @@ async def world(database_url: str, issuer: Issuer) -> AsyncIterator[World]:
 
 
 @pytest.fixture(params=["rest", "grpc"])
-def transport(request: pytest.FixtureRequest, client: httpx.AsyncClient, channel: grpc.aio.Channel) -> Rest | Grpc:
+def transport(request: pytest.FixtureRequest, client: httpx2.AsyncClient, channel: grpc.aio.Channel) -> Rest | Grpc:
     """REST, then gRPC: a test that takes this fixture runs once over each."""
     return Rest(client) if request.param == "rest" else Grpc(channel)
 
 
 @pytest.fixture
-def rest(client: httpx.AsyncClient) -> Rest:
+def rest(client: httpx2.AsyncClient) -> Rest:
     return Rest(client)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import jwt
 import orjson
 import structlog
@@ -29,7 +29,7 @@ class KeySet:
 
     def __init__(self, source: str) -> None:
         self._source = source
-        self._client = httpx.AsyncClient(timeout=_TIMEOUT_SECONDS) if source.startswith("http") else None
+        self._client = httpx2.AsyncClient(timeout=_TIMEOUT_SECONDS) if source.startswith("http") else None
         self._keys: dict[str | None, jwt.PyJWK] = {}
         self._fetched = self._asked = float("-inf")
         self._asking: asyncio.Task[None] | None = None
@@ -75,7 +75,7 @@ class KeySet:
         try:
             entries = orjson.loads(await self._read())["keys"]
             keys = [key for entry in entries if (key := _usable(entry)) is not None]
-        except (httpx.HTTPError, OSError, ValueError, TypeError, KeyError) as error:
+        except (httpx2.HTTPError, OSError, ValueError, TypeError, KeyError) as error:
             _log.warning("jwks", outcome="unavailable", error=type(error).__name__)
             return
         if not keys:

@@ -2,7 +2,8 @@
 
 from typing import Annotated
 
-import httpx
+import httpx2
+import idna
 from pydantic import AfterValidator, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
@@ -22,9 +23,11 @@ GithubRepo = Annotated[str, Field(pattern=rf"^{_OWNER}/(\.?{_REPO}|[A-Za-z0-9_-]
 def _reachable(url: str) -> str:
     """The URL, if it has a host and a port that can be connected to."""
     try:
-        parts = httpx.URL(url)
+        parts = httpx2.URL(url)
+        if "xn--" in parts.host:  # an international name that cannot be decoded
+            idna.decode(parts.host)
         can_be_called = bool(parts.host) and 0 < (parts.port or 1) < 65536
-    except (httpx.InvalidURL, ValueError):  # a bad international name is a ValueError
+    except (httpx2.InvalidURL, idna.IDNAError):
         can_be_called = False
     if not can_be_called:
         raise PydanticCustomError("url_parsing", "Input should be a URL with a valid host and port")

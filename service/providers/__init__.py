@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-import httpx
+import httpx2
 
 from service.providers.freshservice import Freshservice
 from service.providers.freshservice import Options as FreshserviceOptions
@@ -14,7 +14,7 @@ from service.providers.servicenow import ServiceNow
 from service.providers.zendesk import Options as ZendeskOptions
 from service.providers.zendesk import Zendesk
 
-_VENDORS: Mapping[ProviderName, Callable[[httpx.AsyncClient, Link], Provider]] = {
+_VENDORS: Mapping[ProviderName, Callable[[httpx2.AsyncClient, Link], Provider]] = {
     "freshservice": Freshservice,
     "zendesk": Zendesk,
     "servicenow": ServiceNow,
@@ -29,6 +29,6 @@ OPTIONS: Mapping[ProviderName, type[LinkOptions]] = {
 }
 
 
-def adapter(client: httpx.AsyncClient, link: Link) -> Provider:
+def adapter(client: httpx2.AsyncClient, link: Link) -> Provider:
     """The adapter of a link."""
     return _VENDORS[link.provider](client, link)

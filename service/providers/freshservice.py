@@ -10,7 +10,7 @@ import html
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import httpx
+import httpx2
 
 from service.fields import Email
 from service.providers.http import Answer, Http, Members, check, found, member, one_line, rejected, translated
@@ -32,7 +32,7 @@ class Options(LinkOptions):
 class Freshservice:
     """One account's Freshservice."""
 
-    def __init__(self, client: httpx.AsyncClient, link: Link) -> None:
+    def __init__(self, client: httpx2.AsyncClient, link: Link) -> None:
         self._http = Http(client, link.url, f"{link.credential}:X")
         default_email = Options.model_validate(link.options).default_email
         self._members: Members = {

@@ -4,7 +4,7 @@ from base64 import b64encode
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
-import httpx
+import httpx2
 
 from service import jsontext
 from service.providers.port import LinkBrokenError, RejectedError, UnavailableError
@@ -44,7 +44,7 @@ class Answer(NamedTuple):
 class Http:
     """A vendor's HTTP API at one address, with one credential: `user:password`, for Basic."""
 
-    def __init__(self, client: httpx.AsyncClient, url: str, credential: str) -> None:
+    def __init__(self, client: httpx2.AsyncClient, url: str, credential: str) -> None:
         self._client = client
         self._url = url.rstrip("/")
         basic = b64encode(credential.encode()).decode()
@@ -81,9 +81,9 @@ class Http:
                     text += piece
                     if len(text) > _MAX_BYTES:
                         raise UnavailableError("the provider's answer is too large", in_doubt=may_write)
-        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol) as error:
+        except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol) as error:
             raise UnavailableError(type(error).__name__, in_doubt=False) from error
-        except httpx.HTTPError as error:
+        except httpx2.HTTPError as error:
             raise UnavailableError(type(error).__name__, in_doubt=may_write) from error
         return _answer(response, text, is_rejection, in_doubt=may_write)
 
@@ -128,7 +128,9 @@ def one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _answer(response: httpx.Response, text: bytes, is_rejection: Callable[[Answer], bool], *, in_doubt: bool) -> Answer:
+def _answer(
+    response: httpx2.Response, text: bytes, is_rejection: Callable[[Answer], bool], *, in_doubt: bool
+) -> Answer:
     is_json, body = _json(text)
     answer = Answer(response.status_code, body)
     status = answer.status

@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
-import httpx
+import httpx2
 from pydantic import Field, StringConstraints
 
 from service.fields import without_nul
@@ -62,7 +62,7 @@ class Options(LinkOptions):
 class Jira:
     """One service desk of a site."""
 
-    def __init__(self, client: httpx.AsyncClient, link: Link) -> None:
+    def __init__(self, client: httpx2.AsyncClient, link: Link) -> None:
         self._http = Http(client, link.url, link.credential)
         self._options = Options.model_validate(link.options)
         self._transitions: Mapping[Any, str] = self._options.transitions

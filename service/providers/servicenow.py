@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 from urllib.parse import quote
 
-import httpx
+import httpx2
 from pydantic import StringConstraints
 
 from service.fields import without_nul
@@ -55,7 +55,7 @@ class Options(LinkOptions):
 class ServiceNow:
     """One instance."""
 
-    def __init__(self, client: httpx.AsyncClient, link: Link) -> None:
+    def __init__(self, client: httpx2.AsyncClient, link: Link) -> None:
         self._http = Http(client, link.url, link.credential)
         self._options = Options.model_validate(link.options)
 

@@ -9,7 +9,7 @@ hours. `closed` is final there, also for us: to have tickets reopened, let the l
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
-import httpx
+import httpx2
 
 from service.providers.http import Answer, Http, Members, check, found, member, one_line, rejected, translated
 from service.providers.port import ExternalTicket, Link, LinkOptions, NewExternalTicket, UnavailableError
@@ -34,7 +34,7 @@ class Options(LinkOptions):
 class Zendesk:
     """One account's Zendesk."""
 
-    def __init__(self, client: httpx.AsyncClient, link: Link) -> None:
+    def __init__(self, client: httpx2.AsyncClient, link: Link) -> None:
         self._http = Http(client, link.url, link.credential)
         our_email = link.credential.partition("/token:")[0]
         statuses = _STATUSES | {"closed": Options.model_validate(link.options).closed_as}

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import grpc
-import httpx
+import httpx2
 import psycopg
 from tickets.itsm.v1 import service_pb2, service_pb2_grpc
 
@@ -26,7 +26,7 @@ def check(database_url: str, ids: list[str], urls: Mapping[str, tuple[str, Accou
     """Compare every contestant with the first. Returns how many requests were compared; raises UnequalError."""
     answers: dict[str, list[Any]] = {}
     for name, (url, account) in urls.items():
-        with httpx.Client(base_url=url, headers={"x-api-key": account.key}, timeout=30) as client:
+        with httpx2.Client(base_url=url, headers={"x-api-key": account.key}, timeout=30) as client:
             answers[name] = list(_answers(client, ids))
             answers[name].append(("rows", _rows_left(database_url, client)))
     first, *others = answers
@@ -42,7 +42,7 @@ def check(database_url: str, ids: list[str], urls: Mapping[str, tuple[str, Accou
     return len(answers[first])
 
 
-def _answers(client: httpx.Client, ids: list[str]) -> Iterator[tuple[str, int, Any, Any]]:
+def _answers(client: httpx2.Client, ids: list[str]) -> Iterator[tuple[str, int, Any, Any]]:
     """The answers to a fixed list of requests."""
 
     def ask(verb: str, path: str, body: Any = None, **headers: str) -> tuple[str, int, Any, Any]:
@@ -88,7 +88,7 @@ def _answers(client: httpx.Client, ids: list[str]) -> Iterator[tuple[str, int, A
     yield ask("PATCH", f"{_TICKETS}/00000000-0000-4000-8000-000000000000", {"status": "open"})
 
 
-def _rows_left(database_url: str, client: httpx.Client) -> Any:
+def _rows_left(database_url: str, client: httpx2.Client) -> Any:
     """What a create and two changes leave in the tables, times and ids aside."""
     key = uuid.uuid4().hex
     made = client.post(_TICKETS, json=NEW_TICKET, headers={"idempotency-key": key}).json()["id"]
@@ -115,7 +115,7 @@ def _check_grpc(url: str, account: Account, target: str, ticket_id: str) -> None
         stub = service_pb2_grpc.TicketServiceStub(channel)
         request = service_pb2.GetTicketRequest(ticket_id=ticket_id)
         typed = stub.GetTicket(request, metadata=(("x-api-key", account.key),)).ticket
-    rest = httpx.get(f"{url}{_TICKETS}/{ticket_id}", headers={"x-api-key": account.key}).json()
+    rest = httpx2.get(f"{url}{_TICKETS}/{ticket_id}", headers={"x-api-key": account.key}).json()
     plain = {name: getattr(typed, name) for name in ("id", "subject", "description")}
     if plain != {name: rest[name] for name in plain} or json.loads(typed.metadata_json) != rest["metadata"]:
         raise UnequalError(f"gRPC and REST differ: {plain} and {rest}")

@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
 
-import httpx
+import httpx2
 import pytest
 from support.system import Service, World
 from support.transports import Reply, rest_reply
@@ -41,7 +41,7 @@ WRITES = [
 ]
 
 
-async def endpoint(name: str, world: World, client: httpx.AsyncClient) -> Endpoint:
+async def endpoint(name: str, world: World, client: httpx2.AsyncClient) -> Endpoint:
     """The endpoint of that name, for a new caller."""
     api, what = name.split()
     if api == "itsm":
@@ -65,7 +65,7 @@ async def endpoint(name: str, world: World, client: httpx.AsyncClient) -> Endpoi
     return Endpoint(api, verb, f"{path}/{made['id']}{tail}", credential, body)
 
 
-async def send(client: httpx.AsyncClient, to: Endpoint, content: bytes, **headers: str) -> Reply:
+async def send(client: httpx2.AsyncClient, to: Endpoint, content: bytes, **headers: str) -> Reply:
     given = {"content-type": "application/json", **to.credential, **headers}
     return rest_reply(to.api, await client.request(to.verb, to.path, content=content, headers=given))
 
@@ -101,7 +101,7 @@ BODIES: Mapping[str, bytes] = {
 @pytest.mark.parametrize("name", WRITES)
 @pytest.mark.parametrize("content", BODIES.values(), ids=BODIES.keys())
 async def test_a_body_that_is_not_a_json_object_is_invalid(
-    client: httpx.AsyncClient, world: World, name: str, content: bytes
+    client: httpx2.AsyncClient, world: World, name: str, content: bytes
 ) -> None:
     to = await endpoint(name, world, client)
     (await send(client, to, content)).failed("validation_error")
@@ -109,7 +109,7 @@ async def test_a_body_that_is_not_a_json_object_is_invalid(
 
 @pytest.mark.parametrize("name", [name for name in WRITES if name != "helpdesk close"])
 @pytest.mark.parametrize("content", [b"", b"null"])
-async def test_a_missing_body_is_invalid(client: httpx.AsyncClient, world: World, name: str, content: bytes) -> None:
+async def test_a_missing_body_is_invalid(client: httpx2.AsyncClient, world: World, name: str, content: bytes) -> None:
     to = await endpoint(name, world, client)
     (await send(client, to, content)).failed("validation_error", paths=["body"])
 
@@ -180,7 +180,7 @@ WRONG: Mapping[str, Mapping[str, Sequence[Any]]] = {
     ids=lambda value: str(value)[:24],
 )
 async def test_a_wrong_value_is_reported_by_its_path(
-    client: httpx.AsyncClient, world: World, name: str, member: str, value: Any
+    client: httpx2.AsyncClient, world: World, name: str, member: str, value: Any
 ) -> None:
     to = await endpoint(name, world, client)
     reply = await send(client, to, json.dumps({**to.body, member: value}).encode())
@@ -189,20 +189,20 @@ async def test_a_wrong_value_is_reported_by_its_path(
 
 
 @pytest.mark.parametrize("name", WRITES)
-async def test_two_mebibytes_are_too_large(client: httpx.AsyncClient, world: World, name: str) -> None:
+async def test_two_mebibytes_are_too_large(client: httpx2.AsyncClient, world: World, name: str) -> None:
     to = await endpoint(name, world, client)
     (await send(client, to, json.dumps({**to.body, "description": "x" * 2**21}).encode())).failed("payload_too_large")
 
 
 @pytest.mark.parametrize("name", WRITES)
-async def test_unknown_members_are_ignored(client: httpx.AsyncClient, world: World, name: str) -> None:
+async def test_unknown_members_are_ignored(client: httpx2.AsyncClient, world: World, name: str) -> None:
     to = await endpoint(name, world, client)
     unknown = {"id": "x", "number": [], "ticket_id": 1, "header": {}, "path": {}, "idempotency-key": "", "\0": "\0"}
     reply = await send(client, to, json.dumps({**to.body, **unknown}).encode())
     assert reply.status in (200, 201), reply.body
 
 
-async def test_numbers_keep_their_precision(client: httpx.AsyncClient, world: World) -> None:
+async def test_numbers_keep_their_precision(client: httpx2.AsyncClient, world: World) -> None:
     numbers = '{"big":12345678901234567890123,"fine":1.10,"small":-0.0,"far":1E+400,"int":9007199254740993}'
     for name, member in (("itsm POST", "metadata"), ("helpdesk POST", "tags"), ("handoff POST", "evidence")):
         to = await endpoint(name, world, client)
@@ -240,7 +240,7 @@ UNKNOWN_PATHS = [
 
 @pytest.mark.parametrize(("api", "verb", "path"), UNKNOWN_PATHS)
 async def test_unknown_paths_and_wrong_verbs_have_the_shape_of_their_api(
-    client: httpx.AsyncClient, api: str, verb: str, path: str
+    client: httpx2.AsyncClient, api: str, verb: str, path: str
 ) -> None:
     reply = rest_reply(api, await client.request(verb, path, content=b"{}" if verb in ("POST", "PUT") else None))
     assert reply.status in (404, 405)
@@ -348,10 +348,10 @@ async def raw(
     gateway_url: str, api: str, verb: str, target: str, headers: Mapping[str, str], body: bytes = b""
 ) -> Reply:
     """Send a request with target and headers byte for byte as given."""
-    async with httpx.AsyncHTTPTransport() as transport:
+    async with httpx2.AsyncHTTPTransport() as transport:
         parts = urlsplit(gateway_url)
-        url = httpx.URL(scheme=parts.scheme, host=parts.hostname or "", port=parts.port)
-        request = httpx.Request(
+        url = httpx2.URL(scheme=parts.scheme, host=parts.hostname or "", port=parts.port)
+        request = httpx2.Request(
             verb,
             url,
             headers=[
@@ -382,7 +382,7 @@ async def test_a_credential_with_an_odd_byte_is_refused_and_stays_out_of_the_log
 
 @pytest.mark.parametrize(("api", "path"), [("itsm", "/api/v1/tickets"), ("handoff", "/api/tickets")])
 async def test_grpc_by_content_type_alone_is_a_404_in_the_apis_shape(
-    client: httpx.AsyncClient, api: str, path: str
+    client: httpx2.AsyncClient, api: str, path: str
 ) -> None:
     reply = rest_reply(api, await client.post(path, content=b"{}", headers={"content-type": "application/grpc"}))
     assert reply.status == 404

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import httpx
+import httpx2
 import psycopg
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -87,7 +87,7 @@ UNAVAILABLE = [
 
 async def test_without_a_service_every_api_answers_503_in_its_shape(directory: Path) -> None:
     with gateway(directory, f"127.0.0.1:{free_port()}") as envoy:
-        async with httpx.AsyncClient(base_url=envoy.url) as client:
+        async with httpx2.AsyncClient(base_url=envoy.url) as client:
             for api, path, body in UNAVAILABLE:
                 reply = rest_reply(api, await client.get(path))
                 assert (reply.status, reply.body, reply.headers["retry-after"]) == (503, body, "1")
@@ -96,7 +96,7 @@ async def test_without_a_service_every_api_answers_503_in_its_shape(directory: P
 async def test_what_takes_too_long_is_a_504_in_the_apis_shape(directory: Path, service: Any, world: World) -> None:
     program = await world.program()
     person = world.person("read", "write")
-    async with httpx.AsyncClient() as client:
+    async with httpx2.AsyncClient() as client:
         with gateway(directory, service.target, deadline="1S") as envoy:
             envoy.wait_until_ready(upstream=True)
             tickets = f"{envoy.url}/api/v1/tickets"
@@ -118,7 +118,7 @@ async def test_what_takes_too_long_is_a_504_in_the_apis_shape(directory: Path, s
 
 
 @pytest.mark.parametrize("given", ["abc-123", None])
-async def test_the_request_id_comes_back_once(client: httpx.AsyncClient, given: str | None) -> None:
+async def test_the_request_id_comes_back_once(client: httpx2.AsyncClient, given: str | None) -> None:
     for path in ("/api/v1/tickets", "/nowhere"):
         response = await client.get(path, headers={} if given is None else {"x-request-id": given})
         ids = response.headers.get_list("x-request-id")
@@ -127,7 +127,7 @@ async def test_the_request_id_comes_back_once(client: httpx.AsyncClient, given: 
         assert given in (None, ids[0])
 
 
-async def test_an_id_in_the_path_wins_over_any_in_body_or_query(client: httpx.AsyncClient, world: World) -> None:
+async def test_an_id_in_the_path_wins_over_any_in_body_or_query(client: httpx2.AsyncClient, world: World) -> None:
     person = world.person("read", "write")
     path = "/api/v1/helpdesk/tickets"
     first, second = [(await client.post(path, json={"title": name}, headers=person)).json() for name in ("a", "b")]
@@ -137,21 +137,21 @@ async def test_an_id_in_the_path_wins_over_any_in_body_or_query(client: httpx.As
     assert (response.json()["id"], response.json()["title"]) == (first["id"], "c")
 
 
-async def test_a_close_needs_no_body(client: httpx.AsyncClient, world: World) -> None:
+async def test_a_close_needs_no_body(client: httpx2.AsyncClient, world: World) -> None:
     person = world.person("read", "write")
     made = (await client.post("/api/v1/helpdesk/tickets", json={"title": "a"}, headers=person)).json()
     response = await client.post(f"/api/v1/helpdesk/tickets/{made['number']}/close", headers=person)
     assert (response.status_code, response.json()["status"]) == (200, "closed")
 
 
-async def test_query_parameters_unknown_or_repeated_do_no_harm(client: httpx.AsyncClient, world: World) -> None:
+async def test_query_parameters_unknown_or_repeated_do_no_harm(client: httpx2.AsyncClient, world: World) -> None:
     program = await world.program()
     response = await client.get("/api/v1/tickets?x=1&limit=2&y&limit=3&body.data=z", headers=program.credential)
     assert response.status_code == 200
     assert response.json()["limit"] == 3
 
 
-async def test_a_plus_in_a_query_stays_a_plus(client: httpx.AsyncClient, world: World) -> None:
+async def test_a_plus_in_a_query_stays_a_plus(client: httpx2.AsyncClient, world: World) -> None:
     program = await world.program()
     await client.post("/api/v1/tickets", json=TICKET, headers=program.credential)
     response = await client.get("/api/v1/tickets?start_date=2020-01-01T00:00:00+02:00", headers=program.credential)
@@ -170,14 +170,14 @@ async def test_a_worker_that_drains_costs_no_request(
         gateway(directory, leaving.target, service.target) as envoy,
     ):
         envoy.wait_until_ready(upstream=True)
-        async with httpx.AsyncClient(base_url=envoy.url, timeout=30) as client:
+        async with httpx2.AsyncClient(base_url=envoy.url, timeout=30) as client:
             answered = await _ask_until_gone(client, program.credential, leaving)
     assert {reply.status for reply in answered} == {200, 201}
     created = sum(reply.status == 201 for reply in answered)
     assert world.rows("SELECT count(*) FROM itsm_tickets WHERE account_id = %s", program.account_id) == [(created,)]
 
 
-async def _ask_until_gone(client: httpx.AsyncClient, credential: Any, leaving: Any) -> list[Reply]:
+async def _ask_until_gone(client: httpx2.AsyncClient, credential: Any, leaving: Any) -> list[Reply]:
     """Let eight callers read and write without pause before, while and after a worker drains."""
     replies: list[Reply] = []
     busy, gone = asyncio.Event(), asyncio.Event()

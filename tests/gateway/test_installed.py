@@ -6,7 +6,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
-import httpx
+import httpx2
 import psutil
 import pytest
 
@@ -93,7 +93,7 @@ def test_up_runs_our_service_in_their_folder(installed: Path, theirs: Path, apar
 
     try:
         wait_for(is_ready, what="tickets up", timeout=60)
-        assert httpx.get(f"http://127.0.0.1:{http_port}/api/v1/tickets").json() == {
+        assert httpx2.get(f"http://127.0.0.1:{http_port}/api/v1/tickets").json() == {
             "detail": "Missing authentication credentials"
         }
         addresses = [

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import httpx
+import httpx2
 import orjson
 import psutil
 import pytest
@@ -37,7 +37,7 @@ async def test_a_list_of_100_000_is_complete_and_never_whole_in_memory(
             envoy.wait_until_ready(upstream=True)
             assert envoy._child is not None
             processes = [psutil.Process(service.process.pid), psutil.Process(envoy._child.pid)]
-            async with httpx.AsyncClient(base_url=envoy.url, timeout=300) as client:
+            async with httpx2.AsyncClient(base_url=envoy.url, timeout=300) as client:
                 (await client.get("/api/tickets?limit=1000", headers=who)).raise_for_status()  # warm
                 before = [process.memory_info().rss for process in processes]
                 peak, body = list(before), bytearray()
@@ -52,7 +52,7 @@ async def test_a_list_of_100_000_is_complete_and_never_whole_in_memory(
     assert max(grown) < 30
 
 
-async def _pieces(response: httpx.Response, pause: float) -> AsyncIterator[bytes]:
+async def _pieces(response: httpx2.Response, pause: float) -> AsyncIterator[bytes]:
     async for piece in response.aiter_raw(65536):
         yield piece
         if pause:

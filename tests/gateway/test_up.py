@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import psutil
 import pytest
 from typer.testing import CliRunner
@@ -164,14 +164,14 @@ def test_admin_commands_work_beside_it(up: Up) -> None:
     assert tickets("admin", "create-tenant")["id"].startswith("ten_")
     key = tickets("admin", "create-api-key", "--account", account["id"], "--scopes", "tickets:read", "--test")
     url = f"http://127.0.0.1:{up.http_port}/api/v1/tickets"
-    assert httpx.get(url, headers={"x-api-key": key["key"]}).json()["total"] == 0
+    assert httpx2.get(url, headers={"x-api-key": key["key"]}).json()["total"] == 0
     # A credential is kept with the key in the data directory.
     words = ("--account", account["id"], "--provider", "zendesk", "--url", "https://acme.zendesk.com")
     assert tickets("admin", "link-provider", *words, given="ada@example.com/token:secret\n")["provider"] == "zendesk"
     assert tickets("admin", "deliveries", "--account", account["id"]) == {"deliveries": [], "next_cursor": None}
     assert tickets("admin", "unlink-provider", "--account", account["id"]) == {}
     token = tickets("token", "--sub", "per_9", "--tenant", "ten_x", "--scope", "helpdesk:read")["token"]
-    listed = httpx.get(
+    listed = httpx2.get(
         f"http://127.0.0.1:{up.http_port}/api/v1/helpdesk/tickets", headers={"authorization": f"Bearer {token}"}
     )
     assert listed.json() == {"tickets": [], "next_cursor": None}
@@ -207,7 +207,7 @@ def test_a_process_that_dies_is_replaced(up: Up) -> None:
 
     def replaced() -> bool:
         # Meanwhile the other process answers.
-        assert httpx.get(f"http://127.0.0.1:{up.http_port}/api/v1/tickets", headers=headers).status_code == 200
+        assert httpx2.get(f"http://127.0.0.1:{up.http_port}/api/v1/tickets", headers=headers).status_code == 200
         now = workers_of(up)
         return len(now) == 2 and workers[0] not in now
 
@@ -283,7 +283,7 @@ def test_it_stops_its_children_and_starts_again_on_its_data(up: Up, number: int)
     same = {"itsm_api_key", "handoff_project_id", "handoff_user_id", "helpdesk_tenant_id"}
     assert {name: after[name] for name in same} == {name: before[name] for name in same}
     url = f"http://127.0.0.1:{up.http_port}/api/v1/tickets"
-    assert httpx.get(url, headers={"x-api-key": after["itsm_api_key"]}).json()["total"] >= 1
+    assert httpx2.get(url, headers={"x-api-key": after["itsm_api_key"]}).json()["total"] >= 1
 
 
 def test_nothing_outlives_a_killed_parent(up: Up) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Self
 from uuid import uuid4
 
 import grpc
-import httpx
+import httpx2
 import psycopg
 from grpc import StatusCode
 from tickets.handoff.v1 import service_pb2
@@ -263,11 +263,11 @@ async def admitted(transport: Transport, who: Credential, project_id: str) -> As
 async def transports_of(target: str, directory: Path) -> AsyncIterator[Sequence[Transport]]:
     """Both transports of a service: an Envoy in front of it, and the service itself."""
     envoy = Envoy(envoy_config(port=free_port(), endpoints=[target]), log_file=directory / f"envoy-{uuid4()}.log")
-    async with grpc.aio.insecure_channel(target) as channel, httpx.AsyncClient(timeout=30) as client:
+    async with grpc.aio.insecure_channel(target) as channel, httpx2.AsyncClient(timeout=30) as client:
         envoy.start()
         try:
             await asyncio.to_thread(envoy.wait_until_ready, upstream=True)
-            client.base_url = httpx.URL(envoy.url)
+            client.base_url = httpx2.URL(envoy.url)
             yield Rest(client), Grpc(channel)
         finally:
             envoy.stop()

@@ -7,7 +7,7 @@ from dataclasses import field as dataclass_field
 from typing import Any
 
 import grpc
-import httpx
+import httpx2
 from google.protobuf import json_format
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
@@ -174,7 +174,7 @@ class Rest:
 
     name = "rest"
 
-    def __init__(self, client: httpx.AsyncClient) -> None:
+    def __init__(self, client: httpx2.AsyncClient) -> None:
         self.client = client
 
     async def call(
@@ -192,7 +192,7 @@ class Rest:
         response = await self.client.request(
             method.verb,
             method.path.format_map(
-                {name: httpx.URL(path=value).raw_path.decode() for name, value in (path or {}).items()}
+                {name: httpx2.URL(path=value).raw_path.decode() for name, value in (path or {}).items()}
             ),
             params=_query(query or {}),
             content=None if body is None else json.dumps(body).encode(),
@@ -210,9 +210,9 @@ def _query(given: Mapping[str, Any]) -> dict[str, str]:
     return query
 
 
-def rest_reply(api: str, response: httpx.Response) -> Reply:
+def rest_reply(api: str, response: httpx2.Response) -> Reply:
     """A response in the form of a reply; checks what every response promises."""
-    is_empty = response.status_code == httpx.codes.NO_CONTENT
+    is_empty = response.status_code == httpx2.codes.NO_CONTENT
     if is_empty:
         assert (response.content, response.headers.get("content-type")) == (b"", None)
     else:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TypeVar
 
-import httpx
+import httpx2
 import structlog
 
 from service import jsontext
@@ -58,14 +58,14 @@ class ProviderCalls:
         self._database = database
         self._vault = vault
         self.breakers = Breakers()
-        self._client = httpx.AsyncClient(
+        self._client = httpx2.AsyncClient(
             # Shared by all accounts: no cookie of one provider may go out with another's call.
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
             timeout=_REQUEST_SECONDS,
             follow_redirects=False,
             trust_env=False,
             # Connections that hang take none from other accounts.
-            limits=httpx.Limits(max_connections=None),
+            limits=httpx2.Limits(max_connections=None),
         )
 
     async def close(self) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import httpx
+import httpx2
 import jwt
 import pytest
 from google.rpc import error_details_pb2
@@ -199,10 +199,10 @@ async def test_a_service_lives_with_its_key_source(directory: Path, database_url
 
     with key_source("first") as source, run_service(directory, database_url, issuer, jwks=source.url) as service:
         envoy = Envoy(envoy_config(port=free_port(), endpoints=[service.target]), log_file=directory / "keys-envoy.log")
-        async with grpc.aio.insecure_channel(service.target) as channel, httpx.AsyncClient(timeout=30) as client:
+        async with grpc.aio.insecure_channel(service.target) as channel, httpx2.AsyncClient(timeout=30) as client:
             with envoy:
                 envoy.wait_until_ready(upstream=True)
-                client.base_url = httpx.URL(envoy.url)
+                client.base_url = httpx2.URL(envoy.url)
                 transports = (Rest(client), Grpc(channel))
                 # No fault of the caller's: not 401.
                 source.status = 500
@@ -218,7 +218,7 @@ async def test_a_service_lives_with_its_key_source(directory: Path, database_url
                 source.status = 200
 
                 def recovered() -> bool:
-                    return httpx.get(f"{envoy.url}/api/tickets", headers=dict(token("first"))).status_code == 200
+                    return httpx2.get(f"{envoy.url}/api/tickets", headers=dict(token("first"))).status_code == 200
 
                 await asyncio.to_thread(wait_for, recovered, what="the service to ask again", timeout=10)
                 fetched = source.fetches

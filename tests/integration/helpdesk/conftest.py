@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 
-import httpx
+import httpx2
 import pytest
 from support.helpdesk import Transport
 from support.helpdesk_sla import SlaLab, SlaTenant, TenantPolicies, create_tenant, open_sla_lab
@@ -17,7 +17,7 @@ async def sla_lab(world: World) -> AsyncIterator[SlaLab]:
 
 
 @pytest.fixture(scope="module")
-async def shared_tenant(client: httpx.AsyncClient, world: World) -> TenantPolicies:
+async def shared_tenant(client: httpx2.AsyncClient, world: World) -> TenantPolicies:
     return await create_tenant(Rest(client), world)
 
 

@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import Any
 from uuid import uuid4
 
-import httpx
+import httpx2
 import psycopg
 import pytest
 from support.system import Program, World
@@ -71,7 +71,7 @@ FOUND: dict[str, tuple[dict[str, str], list[str]]] = {
 
 
 @pytest.fixture(scope="module")
-async def keeper(world: World, client: httpx.AsyncClient) -> Program:
+async def keeper(world: World, client: httpx2.AsyncClient) -> Program:
     """A program whose account has the tickets KEPT; its test tickets and another account have the same metadata."""
     program = await world.program()
     test = await world.program(account_id=program.account_id, test=True)
@@ -151,7 +151,7 @@ async def test_a_filter_beyond_its_bounds_is_refused(
     assert (await page(transport, program, widest)).succeeded()["total"] == 0
 
 
-async def test_no_nul_is_in_a_filter(rpc: Grpc, client: httpx.AsyncClient, world: World) -> None:
+async def test_no_nul_is_in_a_filter(rpc: Grpc, client: httpx2.AsyncClient, world: World) -> None:
     program = await world.program()
     for members in ({"a\0": "x"}, {"a": "\0"}):
         [issue] = (await page(rpc, program, members)).failed("validation_error")["issues"]
@@ -179,7 +179,7 @@ QUERIES = {
 
 @pytest.mark.parametrize(("query", "subjects"), QUERIES.items(), ids=QUERIES)
 async def test_it_is_read_from_the_original_query(
-    client: httpx.AsyncClient, keeper: Program, query: str, subjects: list[str] | None
+    client: httpx2.AsyncClient, keeper: Program, query: str, subjects: list[str] | None
 ) -> None:
     reply = rest_reply("itsm", await client.get(f"{URL}?{query}", headers=dict(keeper.credential)))
     if subjects is None:
@@ -188,7 +188,7 @@ async def test_it_is_read_from_the_original_query(
         assert [ticket["subject"] for ticket in reversed(reply.succeeded()["tickets"])] == subjects
 
 
-async def test_a_callers_header_does_not_replace_the_query(client: httpx.AsyncClient, keeper: Program) -> None:
+async def test_a_callers_header_does_not_replace_the_query(client: httpx2.AsyncClient, keeper: Program) -> None:
     headers = {**keeper.credential, "x-envoy-original-path": f"{URL}?metadata.category=Network"}
     for query, subjects in (("", list(KEPT)), ("?metadata.VIP=true", ["odd"])):
         answer = (await client.get(URL + query, headers=headers)).json()

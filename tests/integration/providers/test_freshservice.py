@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from support.emulators.freshservice import API_KEY
 from support.emulators.freshservice import Freshservice as Desk
@@ -25,13 +25,13 @@ async def desk() -> AsyncIterator[Desk]:
 
 
 @pytest.fixture
-async def client() -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient() as client:
+async def client() -> AsyncIterator[httpx2.AsyncClient]:
+    async with httpx2.AsyncClient() as client:
         yield client
 
 
 @pytest.fixture
-def provider(desk: Desk, client: httpx.AsyncClient) -> Freshservice:
+def provider(desk: Desk, client: httpx2.AsyncClient) -> Freshservice:
     return Freshservice(client, Link("freshservice", desk.url + "/", API_KEY, {"default_email": "desk@example.com"}))
 
 

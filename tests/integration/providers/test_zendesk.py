@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from support.emulators.http import Response
 from support.emulators.zendesk import AGENT, CREDENTIAL
@@ -32,17 +32,17 @@ async def desk() -> AsyncIterator[Desk]:
 
 
 @pytest.fixture
-async def client() -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient() as client:
+async def client() -> AsyncIterator[httpx2.AsyncClient]:
+    async with httpx2.AsyncClient() as client:
         yield client
 
 
-def at(desk: Desk, client: httpx.AsyncClient, **options: object) -> Zendesk:
+def at(desk: Desk, client: httpx2.AsyncClient, **options: object) -> Zendesk:
     return Zendesk(client, Link("zendesk", desk.url + "/", CREDENTIAL, options))
 
 
 @pytest.fixture
-def provider(desk: Desk, client: httpx.AsyncClient) -> Zendesk:
+def provider(desk: Desk, client: httpx2.AsyncClient) -> Zendesk:
     return at(desk, client)
 
 
@@ -152,7 +152,7 @@ async def test_closing_again_does_not_fail(desk: Desk, provider: Zendesk) -> Non
     assert desk.tickets[0]["status"] == "closed"
 
 
-async def test_a_link_can_close_so_that_tickets_can_be_reopened(desk: Desk, client: httpx.AsyncClient) -> None:
+async def test_a_link_can_close_so_that_tickets_can_be_reopened(desk: Desk, client: httpx2.AsyncClient) -> None:
     provider = at(desk, client, closed_as="solved")
     made = await provider.create(WHOLE._replace(status="closed"))
     assert desk.tickets[0]["status"] == "solved"

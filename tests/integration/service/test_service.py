@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import httpx
+import httpx2
 import psycopg
 import pytest
 from google.api.httpbody_pb2 import HttpBody
@@ -330,7 +330,7 @@ async def test_each_call_is_counted_by_method_and_outcome(
             rpc = Grpc(channel)
             for credential in (program.credential, program.credential, {}):
                 await rpc.call("itsm.list", credential)
-            async with httpx.AsyncClient() as client:
+            async with httpx2.AsyncClient() as client:
                 text = (await client.get(f"http://{address}/metrics")).text
     samples = {
         (sample.name, sample.labels.get("outcome"), sample.labels.get("le")): sample.value

@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import grpc
-import httpx
+import httpx2
 import pytest
 from google.rpc import error_details_pb2
 from support.system import Issuer, Program, World, run_service
@@ -34,7 +34,7 @@ async def transports(directory: Path, apart_url: str, issuer: Issuer) -> AsyncIt
         with Envoy(config, log_file=directory / f"envoy-{uuid4()}.log") as envoy:
             envoy.wait_until_ready(upstream=True)
             async with (
-                httpx.AsyncClient(base_url=envoy.url, timeout=30) as client,
+                httpx2.AsyncClient(base_url=envoy.url, timeout=30) as client,
                 grpc.aio.insecure_channel(service.target) as channel,
             ):
                 yield {"rest": Rest(client), "grpc": Grpc(channel)}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 from uuid import uuid4
 
-import httpx
+import httpx2
 
 from service.providers import adapter
 from service.providers.port import Link, NewExternalTicket, Provider, ProviderName
@@ -15,7 +15,7 @@ from support.emulators.http import Server
 
 BOB = "bob@example.com"
 # Once: reading the certificates takes longer than all else in a test.
-_TLS = httpx.create_ssl_context()
+_TLS = httpx2.create_ssl_context()
 
 
 class Mirrored(NamedTuple):
@@ -160,6 +160,6 @@ def new(**members: Any) -> NewExternalTicket:
 @asynccontextmanager
 async def connected(link: Link, answer_seconds: float = 10) -> AsyncIterator[Provider]:
     """The adapter of a link, which waits so many seconds for an answer."""
-    waiting = httpx.Timeout(10, read=answer_seconds)
-    async with httpx.AsyncClient(timeout=waiting, verify=_TLS, trust_env=False) as client:
+    waiting = httpx2.Timeout(10, read=answer_seconds)
+    async with httpx2.AsyncClient(timeout=waiting, verify=_TLS, trust_env=False) as client:
         yield adapter(client, link)
