@@ -186,6 +186,16 @@ def test_late_ends_of_calls_to_the_address_before_do_not_count(half_open: Breake
     assert half_open.admit(ACCOUNT, OTHER_URL, LONG) is None
 
 
+@pytest.mark.parametrize("is_probe", [False, True])
+def test_a_late_failure_at_the_address_before_does_not_open_it(half_open: Breakers, is_probe: bool) -> None:
+    late = admit(half_open)._replace(is_probe=is_probe)
+    fail(half_open, FAILURES_TO_OPEN - 1, url=OTHER_URL)
+    half_open.failed(late)
+    assert not half_open.is_open(ACCOUNT)
+    fail(half_open, 1, url=OTHER_URL)
+    assert half_open.is_open(ACCOUNT)
+
+
 # What is kept, and what is read
 
 
