@@ -256,7 +256,7 @@ def test_a_process_that_dies_at_once_is_reported(up: Up, tmp_path: Path) -> None
         TICKETS_DATABASE_URL=(up.data_dir / "database-url").read_text(),
         TICKETS_ENCRYPTION_KEYS="no key",
     )
-    assert line.startswith("service process exited with 1: ValueError: TICKETS_ENCRYPTION_KEYS ")
+    assert line.startswith("service process exited with 1: ValueError: TICKETS_ENCRYPTION_KEYS: ")
 
 
 def test_wrong_settings_are_refused_before_anything_starts(tmp_path: Path) -> None:
