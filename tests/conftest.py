@@ -64,7 +64,9 @@ def gateway_url(directory: Path, service: Service) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 async def client(gateway_url: str) -> AsyncIterator[httpx2.AsyncClient]:
-    async with httpx2.AsyncClient(base_url=gateway_url, timeout=30) as client:
+    # The gateway takes 64 calls at once for each worker, and rejects more.
+    limits = httpx2.Limits(max_connections=60)
+    async with httpx2.AsyncClient(base_url=gateway_url, timeout=30, limits=limits) as client:
         yield client
 
 
