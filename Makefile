@@ -25,7 +25,7 @@ up: .venv/ready ## everything on this machine, with demo data
 	$(BIN)/tickets up
 
 test: check ## lint, format, types, protos, and the whole test suite
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-long: $(READY) ## what takes minutes and stays out of CI
 	$(BIN)/pytest -m long

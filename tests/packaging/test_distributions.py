@@ -12,7 +12,7 @@ import sys
 import sysconfig
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import distribution
 from pathlib import Path
@@ -279,41 +279,43 @@ def tickets(client_wheel: Wheel, service_wheel: Wheel, tmp_path_factory: pytest.
 
 
 @pytest.fixture
-def up(tickets: Path, tmp_path: Path) -> Iterator[Callable[[Path], str]]:
-    """Runs `tickets up` in a folder until it is ready and stops it again; returns what it printed."""
-    processes: list[subprocess.Popen[bytes]] = []
-
-    def up(folder: Path) -> str:
-        output = tmp_path / "output"
-        ports = ["--http-port", str(free_port()), "--grpc-port", str(free_port())]
-        with output.open("wb") as file:
-            command = [str(tickets), "up", *ports]
-            processes.append(subprocess.Popen(command, cwd=folder, env=clean_environment(), stdout=file, stderr=file))
-
-        def ready() -> bool:
-            assert processes[-1].poll() is None, output.read_text()
-            return "\nready: " in output.read_text()
-
-        wait_for(ready, what="tickets up", timeout=60)
-        processes[-1].send_signal(signal.SIGINT)
-        assert processes[-1].wait(timeout=30) == 0, output.read_text()
-        return output.read_text()
-
-    yield up
-    for process in processes:
-        process.kill()
-
-
-def clean_environment() -> Mapping[str, str]:
-    return {name: value for name, value in os.environ.items() if not name.startswith(("TICKETS_", "PYTHON"))}
-
-
-def test_the_installed_service_runs_from_another_folder(up: Callable[[Path], str], tmp_path: Path) -> None:
-    folder = tmp_path / "elsewhere"
-    # Somebody else's program of the same name, which `python -m service` would find first.
+def theirs(tmp_path: Path) -> Path:
+    """A folder in which someone else has a package called `service`, which `python -m service` would find first."""
+    folder = tmp_path / "theirs"
     (folder / "service").mkdir(parents=True)
-    (folder / "service/__init__.py").touch()
-    (folder / "service/__main__.py").write_text('raise SystemExit(open("started", "w").write("not this one"))\n')
-    assert "data in .tickets" in up(folder)
-    assert (folder / ".tickets/credentials.json").is_file()
-    assert not (folder / "started").exists()
+    for file in ("__init__.py", "__main__.py"):
+        (folder / "service" / file).write_text("print('their service')\n")
+    return folder
+
+
+def clean_environment(**more: str) -> Mapping[str, str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("TICKETS_", "PYTHON"))}
+    return {**clean, **more}
+
+
+def test_a_program_beside_their_package_imports_theirs(tickets: Path, theirs: Path) -> None:
+    command = [str(tickets.with_name("python")), "-c", "import service"]
+    done = subprocess.run(command, cwd=theirs, env=clean_environment(), capture_output=True, text=True, check=True)
+    assert done.stdout == "their service\n"
+
+
+def test_the_installed_service_runs_in_their_folder(tickets: Path, theirs: Path, tmp_path: Path) -> None:
+    """Its processes too: each would run theirs if it looked into the folder or on PYTHONPATH."""
+    output = tmp_path / "output"
+    command = [str(tickets), "up", "--http-port", str(free_port()), "--grpc-port", str(free_port())]
+    with output.open("wb") as file:
+        process = subprocess.Popen(command, cwd=theirs, env=clean_environment(PYTHONPATH="."), stdout=file, stderr=file)
+
+    def ready() -> bool:
+        assert process.poll() is None, output.read_text()
+        return "\nready: " in output.read_text()
+
+    try:
+        wait_for(ready, what="tickets up", timeout=60)
+    finally:
+        process.send_signal(signal.SIGINT)
+        ended = process.wait(timeout=30)
+    said = output.read_text()
+    assert (ended, "their service" in said) == (0, False), said
+    assert "data in .tickets" in said
+    assert (theirs / ".tickets/credentials.json").is_file()

@@ -5,7 +5,7 @@ import os
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,6 +148,7 @@ class World:
             database_url=database_url, pool_size=1, encryption_keys=ENCRYPTION_KEY, allow_private_targets=True
         )
         self._database: Database | None = None
+        self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
 
     async def operate(self, operation: Operation[Any], **body: Any) -> Any:
         """Run an operator's operation."""
@@ -162,6 +163,8 @@ class World:
         """Close the connection that operations ran on."""
         if self._database is not None:
             await self._database.close()
+        if self._connection is not None:
+            self._connection.close()
 
     async def program(
         self, *, scopes: tuple[str, ...] = ("tickets:read", "tickets:write"), account_id: str | None = None, **key: Any
@@ -200,10 +203,20 @@ class World:
 
     def rows(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
         """Query the database directly."""
-        with psycopg.connect(self.database_url) as connection:
-            return connection.execute(sql, parameters).fetchall()
+        return self._execute(sql, parameters).fetchall()
 
     def run(self, sql: str, *parameters: Any) -> None:
         """Change the database directly, to simulate what time or an accident would do."""
-        with psycopg.connect(self.database_url) as connection:
-            connection.execute(sql, parameters)
+        self._execute(sql, parameters)
+
+    def _execute(self, sql: str, parameters: Sequence[Any]) -> "psycopg.Cursor[tuple[Any, ...]]":
+        """Run one statement on a connection that stays: a new one takes as long as a whole call of the service."""
+        if self._connection is None or self._connection.closed:
+            self._connection = psycopg.connect(self.database_url, autocommit=True)
+        try:
+            return self._connection.execute(sql, parameters or None)
+        except psycopg.OperationalError:
+            # A test has stopped or restarted the server in between.
+            self._connection.close()
+            self._connection = psycopg.connect(self.database_url, autocommit=True)
+            return self._connection.execute(sql, parameters or None)
