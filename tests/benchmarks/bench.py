@@ -142,7 +142,7 @@ class _Builder:
         self.target = ""
 
     def contestants(self) -> Iterator[Contestant]:
-        """The service by both doors, the peer, and PostgreSQL alone."""
+        """The service over both transports, the peer, and PostgreSQL alone."""
         wanted, postgres = self._plan.contestants, [self._postmaster]
         service = self._running.enter_context(stack.service(self._directory, self._database.url, self._plan.workers))
         url, envoy = self._running.enter_context(stack.gateway(self._directory, service.endpoints))
@@ -185,7 +185,7 @@ class _Builder:
         yield from (one for one in everyone if one.name in wanted)
 
     def releases(self) -> Iterator[Contestant]:
-        """The service on each release of grpcio, by each door that is wanted."""
+        """The service on each release of grpcio, over each transport that is wanted."""
         for release in self._plan.grpcio:
             _say(f"installing grpcio {release}")
             yield from self._release(release, stack.grpcio_overlay(self._directory, release))

@@ -110,7 +110,7 @@ def _rows_left(database_url: str, client: httpx2.Client) -> Any:
 
 
 def _check_grpc(url: str, account: Account, target: str, ticket_id: str) -> None:
-    """The typed door reads the ticket that the REST door reads."""
+    """GRPC reads the ticket that REST reads."""
     with grpc.insecure_channel(target) as channel:
         stub = service_pb2_grpc.TicketServiceStub(channel)
         request = service_pb2.GetTicketRequest(ticket_id=ticket_id)

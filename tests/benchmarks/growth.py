@@ -182,8 +182,8 @@ def _overload(ground: Ground, plan: Plan) -> Found:
     ):
         by_grpc = generators.grpc_plan(service.shared, operation, 0, 0)
         by_rest = replace(by_grpc, target=url.removeprefix("http://"), path=operation.path)
-        for door, load, planned in (("gRPC", loads.grpc, by_grpc), ("Envoy", loads.rest, by_rest)):
-            title = f"{operation.title}, {door}"
+        for transport, load, planned in (("gRPC", loads.grpc, by_grpc), ("Envoy", loads.rest, by_rest)):
+            title = f"{operation.title}, {transport}"
             say(title)
             takers = []
             for name, (callers, refused) in crowds.items():

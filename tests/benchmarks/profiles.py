@@ -1,9 +1,9 @@
 """Where the service's time goes: py-spy on one of its processes under load.
 
-    python -m tests.benchmarks.profiles [--operations get,create] [--doors grpc,envoy] [--native]
+    python -m tests.benchmarks.profiles [--operations get,create] [--transports grpc,envoy] [--native]
 
-Needs `pip install py-spy`, and root where ptrace is restricted. Prints for each operation and door the functions with
-the largest shares of what was sampled: by themselves, and with all that they call. Waiting is not counted. What C
+Needs `pip install py-spy`, and root where ptrace is restricted. Prints for each operation and transport the functions
+with the largest shares of what was sampled: by themselves, and with all that they call. Waiting is not counted. What C
 extensions do (gRPC's core, uvloop, pydantic, libpq) counts for the Python function that called them unless
 `--native`.
 """
@@ -39,7 +39,7 @@ _SITE_PACKAGES = re.compile(r".*(site-packages|lib/python3\.\d+)/")
 
 def main(
     operations: Annotated[str, typer.Option(help="Comma separated.")] = "get,create",
-    doors: Annotated[str, typer.Option(help="grpc, envoy, or both.")] = "grpc,envoy",
+    transports: Annotated[str, typer.Option(help="grpc, envoy, or both.")] = "grpc,envoy",
     concurrency: Annotated[int, typer.Option(help="Callers at once.")] = 16,
     seconds: Annotated[int, typer.Option(help="How long each is sampled.")] = 8,
     tickets: Annotated[int, typer.Option(help="Tickets that the account has.")] = 100_000,
@@ -57,8 +57,8 @@ def main(
         service = running.enter_context(stack.service(directory, database.url, 2))
         url, _ = running.enter_context(stack.gateway(directory, service.endpoints))
         for operation in operations.split(","):
-            for door in doors.split(","):
-                load, target = (generators.wrk, url) if door == "envoy" else (generators.grpc, service.shared)
+            for transport in transports.split(","):
+                load, target = (generators.wrk, url) if transport == "envoy" else (generators.grpc, service.shared)
                 load(target, OPERATIONS[operation], concurrency, 2)
                 loading = threading.Thread(target=load, args=(target, OPERATIONS[operation], concurrency, seconds + 3))
                 loading.start()
@@ -66,7 +66,7 @@ def main(
                 stacks = _sample(service.local.processes[0].pid, seconds, directory / "stacks", native=native)
                 after = _threads(service.local.processes[0])
                 loading.join()
-                typer.echo(f"\n{OPERATIONS[operation].title} by {door}\n{_tops(stacks, top)}")
+                typer.echo(f"\n{OPERATIONS[operation].title} by {transport}\n{_tops(stacks, top)}")
                 used = sorted(((after[name] - before.get(name, 0), name) for name in after), reverse=True)
                 typer.echo("CPU by thread, of the time sampled")
                 typer.echo("\n".join(f"  {cpu / seconds:6.1%}  {name}" for cpu, name in used if cpu / seconds > 0.005))

@@ -16,7 +16,7 @@ from support.transports import Grpc, Reply, Rest, _documented, _grpc_failure, re
 
 PATIENCE = 10.0
 
-Door = Rest | Grpc
+Transport = Rest | Grpc
 Message = dict[str, Any]
 Told = AsyncIterator[Message | Reply]
 
@@ -30,7 +30,7 @@ class Watches:
     messages: Any
 
     @asynccontextmanager
-    async def watching(self, transport: Door, who: Credential, cursor: str | None = None) -> AsyncIterator[Told]:
+    async def watching(self, transport: Transport, who: Credential, cursor: str | None = None) -> AsyncIterator[Told]:
         """What somebody who watches is told, as it comes; or a reply that refuses or ends it."""
         query = {} if cursor is None else {"cursor": cursor}
         told = (
@@ -73,21 +73,21 @@ class Watches:
         finally:
             call.cancel()
 
-    async def begun(self, transport: Door, who: Credential) -> str:
+    async def begun(self, transport: Transport, who: Credential) -> str:
         """The cursor of a watch that begins now."""
         async with self.watching(transport, who) as stream:
             first = await next_of(stream)
         assert first["event"] is None
         return str(first["cursor"])
 
-    async def refused(self, transport: Door, who: Credential, reason: str, cursor: str | None = None) -> None:
+    async def refused(self, transport: Transport, who: Credential, reason: str, cursor: str | None = None) -> None:
         """Check that a watch is refused for a reason."""
         async with self.watching(transport, who, cursor) as stream:
             reply = await anext(stream)
         assert isinstance(reply, Reply)
         reply.failed(reason, paths=["cursor"] if reason == "validation_error" else None)
 
-    async def told(self, transport: Door, who: Credential, cursor: str, last: Any) -> list[Any]:
+    async def told(self, transport: Transport, who: Credential, cursor: str, last: Any) -> list[Any]:
         """The events behind a cursor, up to the creation of the ticket `last`, which ends it."""
         found = list[Any]()
         async with self.watching(transport, who, cursor) as stream:

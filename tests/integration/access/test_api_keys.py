@@ -22,7 +22,7 @@ from service.local.processes import wait_for
 from service.settings import Settings
 from service.storage.database import Database
 
-Door = Rest | Grpc
+Transport = Rest | Grpc
 
 MISSING, INVALID = "Missing authentication credentials", "Invalid API key"
 
@@ -43,7 +43,7 @@ def test_any_typing_error_is_found_without_a_look_up() -> None:
         assert not is_well_formed(key[:at] + key[at + 1 :])
 
 
-async def test_a_call_needs_a_key(transport: Door, world: World) -> None:
+async def test_a_call_needs_a_key(transport: Transport, world: World) -> None:
     program = await world.program()
     token = world.issuer.bearer(str(uuid4()), scope="tickets:read tickets:write")
     for credential in ({}, {"x-api-key": ""}, token, bearer(program.key)):
@@ -65,7 +65,7 @@ async def test_a_call_needs_a_key(transport: Door, world: World) -> None:
         pytest.param(lambda key: f"Bearer {key}", id="with a scheme"),
     ],
 )
-async def test_another_key_is_invalid(transport: Door, world: World, change: Callable[[str], str]) -> None:
+async def test_another_key_is_invalid(transport: Transport, world: World, change: Callable[[str], str]) -> None:
     key = (await world.program()).key
     reply = await transport.call("itsm.list", {"x-api-key": change(key)})
     reply.failed("invalid_token", INVALID)
@@ -74,7 +74,7 @@ async def test_another_key_is_invalid(transport: Door, world: World, change: Cal
     (await transport.call("itsm.list", {"x-api-key": key})).succeeded()
 
 
-async def test_revoked_and_expired_keys_are_invalid(transport: Door, world: World) -> None:
+async def test_revoked_and_expired_keys_are_invalid(transport: Transport, world: World) -> None:
     now = datetime.now(UTC)
     program = await world.program(expires_at=now + timedelta(hours=1))
     revoked = await world.program(account_id=program.account_id)
@@ -126,7 +126,7 @@ async def admitted(authenticator: Authenticator, method: tuple[str, str], creden
 ITSM, HANDOFF = ("tickets.itsm.v1", "ListTickets"), ("tickets.handoff.v1", "ListTickets")
 
 
-async def test_a_token_that_was_accepted_is_no_key(transport: Door, world: World) -> None:
+async def test_a_token_that_was_accepted_is_no_key(transport: Transport, world: World) -> None:
     token = world.issuer.token(str(uuid4()), scope="tickets:read tickets:write")
     (await transport.call("handoff.list", bearer(token))).succeeded()
     one, ticket = {"ticket_id": str(uuid4())}, {"subject": "a", "description": "b"}
@@ -139,7 +139,7 @@ async def test_a_token_that_was_accepted_is_no_key(transport: Door, world: World
         (await transport.call(operation, {"x-api-key": token}, path=path, body=body)).failed("invalid_token", INVALID)
 
 
-async def test_a_key_that_was_accepted_is_no_token(transport: Door, world: World) -> None:
+async def test_a_key_that_was_accepted_is_no_token(transport: Transport, world: World) -> None:
     program = await world.program()
     (await transport.call("itsm.list", program.credential)).succeeded()
     # The key's id is a UUID, as a user's is.
@@ -190,7 +190,7 @@ async def test_a_token_is_remembered_no_longer_than_it_lives(
 # And after all that
 
 
-async def test_no_credential_is_logged(directory: Path, transport: Door, service: Service, world: World) -> None:
+async def test_no_credential_is_logged(directory: Path, transport: Transport, service: Service, world: World) -> None:
     program, revoked = await world.program(), await world.program()
     await world.operate(admin.revoke_api_key, api_key_id=revoked.key_id)
     user = world.issuer.bearer(str(uuid4()))

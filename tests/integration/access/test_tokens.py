@@ -14,7 +14,7 @@ from support.system import AUDIENCE, Issuer
 from support.token_issuers import STRANGER, Forge, base64url, bearer, claims, later, told
 from support.transports import Grpc, Rest, rest_reply
 
-Door = Rest | Grpc
+Transport = Rest | Grpc
 
 
 def signed(algorithm: str, kid: str | None, key: Callable[[Issuer], Any]) -> Forge:
@@ -66,12 +66,12 @@ def headed(**changed: Any) -> Forge:
         pytest.param(told(iat=None, email="jane@example.com", groups=["a"]), id="claims nobody asks for"),
     ],
 )
-async def test_good_tokens_are_accepted(transport: Door, issuer: Issuer, token: Forge) -> None:
+async def test_good_tokens_are_accepted(transport: Transport, issuer: Issuer, token: Forge) -> None:
     (await transport.call("handoff.list", bearer(token(issuer)))).succeeded()
 
 
 @pytest.mark.parametrize("scheme", ["bearer", "BEARER", "Bearer  "])
-async def test_the_schemes_case_and_blanks_do_not_matter(transport: Door, issuer: Issuer, scheme: str) -> None:
+async def test_the_schemes_case_and_blanks_do_not_matter(transport: Transport, issuer: Issuer, scheme: str) -> None:
     (await transport.call("handoff.list", bearer(issuer.token(str(uuid4())), scheme))).succeeded()
 
 
@@ -125,7 +125,7 @@ async def test_the_schemes_case_and_blanks_do_not_matter(transport: Door, issuer
         pytest.param(told(padding="x" * 8192), id="token too long"),
     ],
 )
-async def test_other_tokens_are_not_valid(transport: Door, issuer: Issuer, token: Forge) -> None:
+async def test_other_tokens_are_not_valid(transport: Transport, issuer: Issuer, token: Forge) -> None:
     (await transport.call("handoff.list", bearer(token(issuer)))).failed("invalid_token")
 
 
@@ -134,7 +134,7 @@ OTHERS: tuple[Any, ...] = ("", "7", "4102444800", "4102444800.5", "soon", [], ["
 
 
 @pytest.mark.parametrize("claim", ["exp", "iat", "nbf", "scope", "sub", "tenant_id", "app_id", "aud", "jti"])
-async def test_odd_claims_are_no_fault_of_the_services(transport: Door, issuer: Issuer, claim: str) -> None:
+async def test_odd_claims_are_no_fault_of_the_services(transport: Transport, issuer: Issuer, claim: str) -> None:
     for value in NUMBERS + OTHERS:
         token = told(**{"scope": "helpdesk:read", "tenant_id": "ten_1", claim: value})(issuer)
         for operation in ("handoff.list", "helpdesk.list") * 2:  # the second time it may be remembered
@@ -145,21 +145,21 @@ async def test_odd_claims_are_no_fault_of_the_services(transport: Door, issuer: 
 
 
 @pytest.mark.parametrize("expiry", ["4102444800", 4102444800.5, 10**18, 1e18])
-async def test_an_expiry_is_any_number_even_in_quotes(transport: Door, issuer: Issuer, expiry: Any) -> None:
+async def test_an_expiry_is_any_number_even_in_quotes(transport: Transport, issuer: Issuer, expiry: Any) -> None:
     credential = bearer(told(exp=expiry)(issuer))
     for _ in range(2):
         (await transport.call("handoff.list", credential)).succeeded()
 
 
 @pytest.mark.parametrize("seconds", [11, 3600])
-async def test_an_expired_token_says_so(transport: Door, issuer: Issuer, seconds: int) -> None:
+async def test_an_expired_token_says_so(transport: Transport, issuer: Issuer, seconds: int) -> None:
     (await transport.call("handoff.list", bearer(later("exp", -seconds)(issuer)))).failed("token_expired")
 
 
 @pytest.mark.parametrize(
     "header", [None, "", "Bearer", "Basic amFuZTpzZWNyZXQ=", "Token {}", "{}", "Basic {}", "{} Bearer"]
 )
-async def test_no_token_is_unauthenticated(transport: Door, issuer: Issuer, header: str | None) -> None:
+async def test_no_token_is_unauthenticated(transport: Transport, issuer: Issuer, header: str | None) -> None:
     credential = {} if header is None else {"authorization": header.format(issuer.token(str(uuid4())))}
     for operation in ("handoff.list", "helpdesk.list"):
         (await transport.call(operation, credential)).failed("unauthenticated", "Missing authentication credentials")
@@ -171,7 +171,7 @@ async def test_bytes_that_are_no_text_are_no_token(rest: Rest) -> None:
         rest_reply("handoff", response).failed("unauthenticated")
 
 
-async def test_a_helpdesk_token_needs_a_tenant_and_no_uuid(transport: Door, issuer: Issuer) -> None:
+async def test_a_helpdesk_token_needs_a_tenant_and_no_uuid(transport: Transport, issuer: Issuer) -> None:
     scope = "helpdesk:read helpdesk:agent"
     (await transport.call("helpdesk.list", issuer.bearer("per_1", scope=scope))).failed("invalid_token")
     (await transport.call("helpdesk.list", issuer.bearer("per_1", scope=scope, tenant_id=""))).failed("invalid_token")

@@ -214,7 +214,7 @@ async def test_a_watch_resumes_after_its_last_cursor(client: Client, server: Ser
 
 async def test_a_watch_gives_up_after_its_patience(client: Client, server: Server, sleeps: list[float]) -> None:
     server.scripts += [[response("a"), UNAVAILABLE], [UNAVAILABLE], [Refusal(StatusCode.UNAVAILABLE, retry_after=60)]]
-    watch = client.client.handoff.tickets.watch(P, patience=60)
+    watch = client.client.handoff.tickets.watch(P, resume_timeout=60)
     await client.next(watch)
     with pytest.raises(UnavailableError):
         await client.next(watch)

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from support.system import Program, World
 from support.transports import Grpc, Reply, Rest
-from support.watches import ITSM, Door, Message, Told, next_event, next_of
+from support.watches import ITSM, Message, Told, Transport, next_event, next_of
 
 from service import events
 from service.admin import operations as admin
@@ -20,19 +20,19 @@ from service.storage.statement import Statement
 TICKET = {"subject": "VPN is down", "description": "Since nine."}
 
 
-async def create(transport: Door, program: Program, **members: Any) -> Any:
+async def create(transport: Transport, program: Program, **members: Any) -> Any:
     return (await transport.call("itsm.create", program.credential, body={**TICKET, **members})).succeeded(201)
 
 
-async def change(transport: Door, program: Program, ticket: Any, **changes: Any) -> Reply:
+async def change(transport: Transport, program: Program, ticket: Any, **changes: Any) -> Reply:
     return await transport.call("itsm.update", program.credential, path={"ticket_id": ticket["id"]}, body=changes)
 
 
-async def page(transport: Door, program: Program, ticket_id: str, **query: Any) -> Reply:
+async def page(transport: Transport, program: Program, ticket_id: str, **query: Any) -> Reply:
     return await transport.call("itsm.events", program.credential, path={"ticket_id": ticket_id}, query=query)
 
 
-async def history(transport: Door, program: Program, ticket: Any) -> list[Any]:
+async def history(transport: Transport, program: Program, ticket: Any) -> list[Any]:
     answer = (await page(transport, program, ticket["id"], limit=100)).succeeded()
     assert (set(answer), answer["next_cursor"]) == ({"events", "next_cursor"}, None)
     found: list[Any] = answer["events"]
@@ -54,7 +54,7 @@ async def ended(stream: Told) -> list[Message]:
 # Histories
 
 
-async def test_a_history_has_every_change_of_a_ticket(transport: Door, world: World) -> None:
+async def test_a_history_has_every_change_of_a_ticket(transport: Transport, world: World) -> None:
     program = await world.program()
     made = await create(transport, program, priority="low", metadata={"floor": 3})
     for changes in ({"status": "closed"}, {"status": "open", "priority": None}, {"metadata": {"floor": 3.5}}):
@@ -72,7 +72,7 @@ async def test_a_history_has_every_change_of_a_ticket(transport: Door, world: Wo
     assert len({event["request_id"] for event in events}) == 4
 
 
-async def test_a_history_comes_in_pages(transport: Door, world: World) -> None:
+async def test_a_history_comes_in_pages(transport: Transport, world: World) -> None:
     program = await world.program()
     made, other = [await create(transport, program) for _ in range(2)]
     for number in range(4):
@@ -94,7 +94,7 @@ async def test_a_history_comes_in_pages(transport: Door, world: World) -> None:
         (await page(transport, program, made["id"], limit=limit)).failed("validation_error", paths=["limit"])
 
 
-async def test_a_history_is_the_accounts_and_modes_own(transport: Door, world: World) -> None:
+async def test_a_history_is_the_accounts_and_modes_own(transport: Transport, world: World) -> None:
     program = await world.program()
     made = await create(transport, program)
     strangers = [await world.program(), await world.program(account_id=program.account_id, test=True)]
@@ -107,7 +107,7 @@ async def test_a_history_is_the_accounts_and_modes_own(transport: Door, world: W
 # Watches
 
 
-async def test_a_watch_streams_events_as_they_happen(transport: Door, world: World) -> None:
+async def test_a_watch_streams_events_as_they_happen(transport: Transport, world: World) -> None:
     program = await world.program()
     made = await create(transport, program)
     await world.settled()
@@ -120,7 +120,7 @@ async def test_a_watch_streams_events_as_they_happen(transport: Door, world: Wor
     assert len(await ITSM.told(transport, program.credential, first["cursor"], last)) == 1
 
 
-async def test_a_watch_has_the_tickets_of_the_keys_account_and_mode(transport: Door, world: World) -> None:
+async def test_a_watch_has_the_tickets_of_the_keys_account_and_mode(transport: Transport, world: World) -> None:
     live = await world.program()
     test = await world.program(account_id=live.account_id, test=True)
     other = await world.program()
@@ -139,7 +139,7 @@ async def test_a_watch_has_the_tickets_of_the_keys_account_and_mode(transport: D
 
 
 async def test_a_key_that_ends_ends_its_watches_within_seconds(rest: Rest, rpc: Grpc, world: World) -> None:
-    async def watch_to_the_end(transport: Door, end: Callable[[str], Awaitable[Any]]) -> None:
+    async def watch_to_the_end(transport: Transport, end: Callable[[str], Awaitable[Any]]) -> None:
         program = await world.program()
         stays = await world.program(account_id=program.account_id)
         async with (
@@ -163,7 +163,7 @@ async def test_a_key_that_ends_ends_its_watches_within_seconds(rest: Rest, rpc: 
     await asyncio.gather(*(watch_to_the_end(transport, end) for transport in (rest, rpc) for end in (revoke, expire)))
 
 
-async def test_a_revoked_key_gets_no_more_events(transport: Door, world: World) -> None:
+async def test_a_revoked_key_gets_no_more_events(transport: Transport, world: World) -> None:
     program = await world.program()
     writer = await world.program(account_id=program.account_id)
     async with ITSM.watching(transport, program.credential) as stream:
@@ -173,7 +173,7 @@ async def test_a_revoked_key_gets_no_more_events(transport: Door, world: World) 
         assert await ended(stream) == []
 
 
-async def test_a_key_that_may_not_read_may_not_watch(transport: Door, world: World) -> None:
+async def test_a_key_that_may_not_read_may_not_watch(transport: Transport, world: World) -> None:
     program = await world.program(scopes=("tickets:write",))
     made = await create(transport, program)
     message = "API key missing required scope: tickets:read"

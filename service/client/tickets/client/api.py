@@ -70,9 +70,9 @@ class Api(Generic[TransportT]):
             for item in getattr(page, field):
                 yield read(kind, item)
 
-    async def _watch(self, kind: type[T], members: Mapping[str, object], patience: float) -> Stream[T]:
+    async def _watch(self, kind: type[T], members: Mapping[str, object], resume_timeout: float) -> Stream[T]:
         """The responses of a watch."""
-        async with aclosing(self._session.watch(self._request("WatchTickets", members), patience)) as responses:
+        async with aclosing(self._session.watch(self._request("WatchTickets", members), resume_timeout)) as responses:
             async for response in responses:
                 yield read(kind, response)
 

@@ -344,10 +344,12 @@ class Tickets(Api[TransportT]):
         return self._list(TicketEvent, "ListTicketEvents", members, page_size, timeout, field="events")
 
     @stream
-    def watch(self, project_id: str, *, cursor: str | None = None, patience: float = 60.0) -> Stream[WatchResponse]:
+    def watch(
+        self, project_id: str, *, cursor: str | None = None, resume_timeout: float = 60.0
+    ) -> Stream[WatchResponse]:
         """Every change of a project's tickets as it happens, from now on or after a cursor, until it is closed.
 
         The first response comes at once and says where the watch begins. When the service goes away the watch resumes
-        after the last response; it raises UnavailableError when it cannot within `patience` seconds.
+        after the last response; it raises UnavailableError when it cannot within `resume_timeout` seconds.
         """
-        return self._watch(WatchResponse, {"project_id": project_id, "cursor": cursor}, patience)
+        return self._watch(WatchResponse, {"project_id": project_id, "cursor": cursor}, resume_timeout)

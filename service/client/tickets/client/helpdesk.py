@@ -318,11 +318,11 @@ class Tickets(Api[TransportT]):
         return self._call(TicketSla, "GetTicketSla", {"id": id}, timeout, field="sla")
 
     @stream
-    def watch(self, *, cursor: str | None = None, patience: float = 60.0) -> Stream[WatchResponse]:
+    def watch(self, *, cursor: str | None = None, resume_timeout: float = 60.0) -> Stream[WatchResponse]:
         """Every change of the tickets that the caller may see as it happens, from now on or after a cursor.
 
         It lasts until it is closed. The first response comes at once and says where the watch begins. When the service
-        goes away the watch resumes after the last response; it raises UnavailableError when it cannot within `patience`
-        seconds.
+        goes away the watch resumes after the last response; it raises UnavailableError when it cannot
+        within `resume_timeout` seconds.
         """
-        return self._watch(WatchResponse, {"cursor": cursor}, patience)
+        return self._watch(WatchResponse, {"cursor": cursor}, resume_timeout)

@@ -179,14 +179,14 @@ class Tickets(Api[TransportT]):
         return self._list(TicketEvent, "ListTicketEvents", {"ticket_id": ticket_id}, page_size, timeout, field="events")
 
     @stream
-    def watch(self, *, cursor: str | None = None, patience: float = 60.0) -> Stream[WatchResponse]:
+    def watch(self, *, cursor: str | None = None, resume_timeout: float = 60.0) -> Stream[WatchResponse]:
         """Every change of the account's tickets as it happens, from now on or after a cursor.
 
         It lasts until it is closed. The first response comes at once and says where the watch begins. When the service
-        goes away the watch resumes after the last response; it raises UnavailableError when it cannot within `patience`
-        seconds, and UnauthenticatedError when the key is revoked.
+        goes away the watch resumes after the last response; it raises UnavailableError when it cannot
+        within `resume_timeout` seconds, and UnauthenticatedError when the key is revoked.
         """
-        return self._watch(WatchResponse, {"cursor": cursor}, patience)
+        return self._watch(WatchResponse, {"cursor": cursor}, resume_timeout)
 
 
 class Webhooks(Api[TransportT]):

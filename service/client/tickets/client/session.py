@@ -101,10 +101,10 @@ class Session(Generic[TransportT]):
             if not _turn_page(request.message, page):
                 return
 
-    async def watch(self, request: Request, patience: float) -> AsyncGenerator[Any, None]:
+    async def watch(self, request: Request, resume_timeout: float) -> AsyncGenerator[Any, None]:
         """The responses of a watch; it resumes after the last one when the service goes away or the token expires.
 
-        Raises TicketsError: what else ends it, or `unavailable` when it cannot resume within `patience` seconds.
+        Raises TicketsError: what else ends it, or `unavailable` when it cannot resume within `resume_timeout` seconds.
         """
         attempt, give_up_at = 0, 0.0
         while True:
@@ -119,7 +119,7 @@ class Session(Generic[TransportT]):
                 failed = failure(error)
             attempt += 1
             if attempt == 1:
-                give_up_at = time.monotonic() + patience
+                give_up_at = time.monotonic() + resume_timeout
             wait = self.retries.wait(failed, attempt)
             if not _is_transient(failed, attempt) or time.monotonic() + wait >= give_up_at:
                 raise failed
