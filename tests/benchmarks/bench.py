@@ -151,7 +151,7 @@ class _Builder:
         )
         account = stack.seed(self._database.url, self._plan.tickets)
         self.urls, self.target = {"service": (url, self._account), "peer": (peer_url, account)}, service.shared
-        groups = {"app": service.local.processes, "postgres": postgres}
+        groups = {"app": service.processes, "postgres": postgres}
         ours, theirs = self._ours, Generators(self._directory, account, self.ids)
         everyone = (
             Contestant(
@@ -164,7 +164,7 @@ class _Builder:
                 "envoy",
                 "tickets: REST through Envoy",
                 lambda *what: ours.wrk(url, *what),
-                {"app": service.local.processes, "envoy": envoy, "postgres": postgres},
+                {"app": service.processes, "envoy": envoy, "postgres": postgres},
             ),
             Contestant("grpc", "tickets: gRPC straight", lambda *what: ours.grpc(service.shared, *what), groups),
             Contestant("h2load", "tickets: gRPC, h2load", lambda *what: ours.h2load(service.shared, *what), groups),
@@ -195,7 +195,7 @@ class _Builder:
         service = self._running.enter_context(
             stack.service(self._directory, self._database.url, self._plan.workers, name=name, python_path=python_path)
         )
-        groups = {"app": service.local.processes, "postgres": [self._postmaster]}
+        groups = {"app": service.processes, "postgres": [self._postmaster]}
         if "grpc" in self._plan.contestants:
             yield Contestant(
                 f"grpc {release}",

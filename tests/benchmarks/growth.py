@@ -221,7 +221,7 @@ def _memory(ground: Ground, plan: Plan) -> Found:
                     shed[-1] += load.shed
                 done += stretch * len(_MIXED)
             ground.settle()
-            sizes.append([round(process.memory_info().rss / MIB, 1) for process in service.local.processes])
+            sizes.append([round(process.memory_info().rss / MIB, 1) for process in service.processes])
     table = [["calls", *(f"worker {number} MiB" for number in range(1, WORKERS + 1)), "shed"]]
     table += [
         [f"{calls:,}", *map(str, each), str(refused or "")]

@@ -143,7 +143,7 @@ class Ground:
 
     def groups(self, service: stack.Service) -> cpu.Groups:
         """Whose CPU a call uses."""
-        return {"app": service.local.processes, "postgres": [self.postmaster]}
+        return {"app": service.processes, "postgres": [self.postmaster]}
 
     def taker(
         self,
