@@ -8,7 +8,7 @@ from grpc import StatusCode
 from pydantic import ValidationError
 
 # How much of a caller's own name an error repeats.
-_ECHO_LENGTH = 100
+ECHO_LENGTH = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ def validation_error(invalid: ValidationError) -> TicketError:
 def _loc(loc: tuple[str | int, ...], value: Any) -> tuple[str | int, ...]:
     """Where the problem is. A name that is itself the problem, which pydantic marks with `[key]`, is cut short."""
     if loc[-1:] == ("[key]",) and loc[-2] == value:
-        return *loc[:-2], str(value)[:_ECHO_LENGTH]
+        return *loc[:-2], str(value)[:ECHO_LENGTH]
     return loc
 
 

@@ -5,7 +5,7 @@ from typing import Any, get_args
 
 from ulid import ULID
 
-from service.errors import TicketError, invalid
+from service.errors import ECHO_LENGTH, TicketError, invalid
 from service.itsm import tables, views
 from service.itsm.commands import (
     MAX_WEBHOOKS,
@@ -38,8 +38,6 @@ SOURCE = Source(
     event_columns=["updated_at"],
 )
 _QUERIES = queries.for_source(SOURCE)
-# An unknown event type is quoted up to this length.
-_QUOTED_LENGTH = 100
 
 
 @own_transactions(CreateWebhook)
@@ -121,7 +119,7 @@ async def _check(dependencies: ItsmDependencies, url: str | None, events: Sequen
     """Raise TicketError `unknown_event`, or `validation_error` for an address that would be refused."""
     for name in events:
         if name not in SOURCE.event_types:
-            raise TicketError("unknown_event", f"Unknown event: {name[:_QUOTED_LENGTH]}")
+            raise TicketError("unknown_event", f"Unknown event: {name[:ECHO_LENGTH]}")
     if url is not None:
         try:
             await dependencies.outbound.check(url)

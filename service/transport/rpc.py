@@ -13,7 +13,7 @@ from google.rpc import error_details_pb2, status_pb2
 from tickets.errors.v1 import error_pb2
 
 from service import jsontext
-from service.errors import REASONS, TicketError, field_errors, invalid
+from service.errors import ECHO_LENGTH, REASONS, TicketError, field_errors, invalid
 from service.fields import Command
 from service.jsontext import JsonText
 from service.operation import CALL, Call, Operation, View
@@ -32,8 +32,7 @@ Field: TypeAlias = Any
 _JSON = "_json"
 # A precondition and not a member to change, so no mask names it.
 _CONDITION = "etag"
-# How much of a caller's text an error repeats, and how many issues it lists: it travels in trailing metadata.
-_ECHO_LENGTH = 100
+# How many issues an error lists: it travels in trailing metadata.
 _MAX_ISSUES = 20
 _TIMESTAMP = "google.protobuf.Timestamp"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -160,7 +159,7 @@ def _masked(
         field, dot, inner = path.partition(".")
         if field not in fields or (dot and inner not in _inner_names(descriptor, field)):
             raise invalid(
-                "body", "update_mask", f"Input should name fields that can be changed, not {path[:_ECHO_LENGTH]}"
+                "body", "update_mask", f"Input should name fields that can be changed, not {path[:ECHO_LENGTH]}"
             )
         name = fields[field]
         members.setdefault(name, given.get(name, [] if descriptor.fields_by_name[field].is_repeated else None))
