@@ -14,7 +14,11 @@ class Settings(BaseSettings):
     database_url: Annotated[str, Field(description="PostgreSQL 15 or newer, as a libpq URL.")] = "postgresql://"
     pool_size: Annotated[int, Field(ge=1, description="Database connections of one process.")] = 4
     grpc_listen: Annotated[
-        str, Field(description="Addresses the service listens on, comma separated. Ports are shared between processes.")
+        str,
+        Field(
+            description="Addresses the service listens on, comma separated: `host:port`, whose port processes share, or"
+            " `unix:/path`."
+        ),
     ] = "127.0.0.1:50051"
     jwks: Annotated[
         str,

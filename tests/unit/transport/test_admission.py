@@ -1,4 +1,4 @@
-"""The calls in hand: how many, how long, and what is told to one too many."""
+"""Admission control: how many calls may be in flight, for how long, and what one more is answered."""
 
 import asyncio
 from typing import Any
