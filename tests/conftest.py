@@ -1,14 +1,12 @@
 """The system under test: a real PostgreSQL, a process of the service, and a real Envoy in front of it."""
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import grpc
 import httpx2
 import pytest
 import structlog
-import uvloop
 from support.provider_lab import own_database
 from support.system import Issuer, Service, World, run_service
 from support.transports import Grpc, Rest
@@ -25,11 +23,6 @@ def _own_log() -> Iterator[None]:
     """Undo the logging that a command has configured within a test: the stream it writes to ends with the test."""
     yield
     structlog.reset_defaults()
-
-
-def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """The event loop that the service runs on too."""
-    return {"uvloop": uvloop.new_event_loop}
 
 
 @pytest.fixture(scope="session")
