@@ -53,7 +53,7 @@ def test_no_query_variable_can_stand_in_for_a_path_variable() -> None:
     assert set(ignored[1].split(", ")) == variables
 
 
-def test_every_reason_is_told_to_generated_clients() -> None:
+def test_every_reason_is_documented_for_generated_clients() -> None:
     proto = (ROOT / "protos/tickets/errors/v1/error.proto").read_text()
     told = proto[proto.index("Stable reason") : proto.index("string code")]
     by_status = {
@@ -108,7 +108,7 @@ def test_gen_is_fresh(tmp_path: Path) -> None:
     assert [name for name in names if (made / name).read_bytes() != (ROOT / "gen" / name).read_bytes()] == []
 
 
-def test_the_page_of_deployment_tells_every_setting() -> None:
+def test_the_page_of_deployment_lists_every_setting() -> None:
     page = (ROOT / "deploy/README.md").read_text()
     table = re.findall(r"^\| `TICKETS_([A-Z_]+)` \| (.*?) \| (.*?) \|$", page, re.MULTILINE)
     told = {name.lower(): (default.strip("`"), words) for name, default, words in table}

@@ -43,7 +43,7 @@ class Load:
     generator_us: float
     # Calls that were refused with a time to come back, where that is no failure; not among the requests.
     shed: int = 0
-    # Told only where calls may be refused; elsewhere one that fails is a LoadError.
+    # WatchMessages only where calls may be refused; elsewhere one that fails is a LoadError.
     failed: int = 0
     first_failure: str = ""
 

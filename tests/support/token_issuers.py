@@ -34,7 +34,7 @@ def claims(**changed: Any) -> dict[str, Any]:
     return {name: value for name, value in {**good, **changed}.items() if value is not None}
 
 
-def told(**changed: Any) -> Forge:
+def token_of(**changed: Any) -> Forge:
     """A token that the issuer signed, of claims with these changes."""
     return lambda issuer: jwt.encode(claims(**changed), issuer.ec, "ES256", headers={"kid": "ec"})
 
@@ -43,7 +43,7 @@ def later(claim: str, seconds: int) -> Forge:
     """A token with this claim so many seconds from the moment it is made."""
 
     def forge(issuer: Issuer) -> str:
-        return told(**{claim: int(time.time()) + seconds})(issuer)
+        return token_of(**{claim: int(time.time()) + seconds})(issuer)
 
     return forge
 

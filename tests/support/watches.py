@@ -14,11 +14,11 @@ from tickets.itsm.v1 import service_pb2 as itsm_pb2
 from support.system import Credential
 from support.transports import Grpc, Reply, Rest, _documented, _grpc_failure, rest_reply
 
-PATIENCE = 10.0
+TIMEOUT_SECONDS = 10.0
 
 Transport = Rest | Grpc
 Message = dict[str, Any]
-Told = AsyncIterator[Message | Reply]
+WatchMessages = AsyncIterator[Message | Reply]
 
 
 @dataclass(frozen=True)
@@ -30,13 +30,15 @@ class Watches:
     messages: Any
 
     @asynccontextmanager
-    async def watching(self, transport: Transport, who: Credential, cursor: str | None = None) -> AsyncIterator[Told]:
-        """What somebody who watches is told, as it comes; or a reply that refuses or ends it."""
+    async def watching(
+        self, transport: Transport, who: Credential, cursor: str | None = None
+    ) -> AsyncIterator[WatchMessages]:
+        """The messages of a watch as they come, or the reply that refuses or ends it."""
         query = {} if cursor is None else {"cursor": cursor}
-        told = (
+        messages = (
             self._lines(transport, who, query) if isinstance(transport, Rest) else self._messages(transport, who, query)
         )
-        async with aclosing(told) as stream, asyncio.timeout(PATIENCE):
+        async with aclosing(messages) as stream, asyncio.timeout(TIMEOUT_SECONDS):
             yield stream
 
     async def _lines(
@@ -73,7 +75,7 @@ class Watches:
         finally:
             call.cancel()
 
-    async def begun(self, transport: Transport, who: Credential) -> str:
+    async def start_cursor(self, transport: Transport, who: Credential) -> str:
         """The cursor of a watch that begins now."""
         async with self.watching(transport, who) as stream:
             first = await next_of(stream)
@@ -87,7 +89,7 @@ class Watches:
         assert isinstance(reply, Reply)
         reply.failed(reason, paths=["cursor"] if reason == "validation_error" else None)
 
-    async def told(self, transport: Transport, who: Credential, cursor: str, last: Any) -> list[Any]:
+    async def emitted(self, transport: Transport, who: Credential, cursor: str, last: Any) -> list[Any]:
         """The events behind a cursor, up to the creation of the ticket `last`, which ends it."""
         found = list[Any]()
         async with self.watching(transport, who, cursor) as stream:
@@ -100,13 +102,13 @@ HELPDESK = Watches("helpdesk", "/api/v1/helpdesk/events", helpdesk_pb2)
 ITSM = Watches("itsm", "/api/v1/events", itsm_pb2)
 
 
-async def next_of(stream: Told) -> Message:
+async def next_of(stream: WatchMessages) -> Message:
     message = await anext(stream)
     assert isinstance(message, dict), f"{message.status}: {message.body}"
     return message
 
 
-async def next_event(stream: Told) -> Any:
+async def next_event(stream: WatchMessages) -> Any:
     while (message := await next_of(stream))["event"] is None:
         pass
     return message["event"]

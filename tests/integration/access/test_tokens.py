@@ -11,7 +11,7 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from support.system import AUDIENCE, Issuer
-from support.token_issuers import STRANGER, Forge, base64url, bearer, claims, later, told
+from support.token_issuers import STRANGER, Forge, base64url, bearer, claims, later, token_of
 from support.transports import Grpc, Rest, rest_reply
 
 Transport = Rest | Grpc
@@ -59,11 +59,11 @@ def headed(**changed: Any) -> Forge:
     [
         pytest.param(lambda issuer: issuer.token(str(uuid4()), algorithm="RS256"), id="RS256"),
         pytest.param(lambda issuer: issuer.token(str(uuid4()), algorithm="ES256"), id="ES256"),
-        pytest.param(told(aud=["someone", AUDIENCE]), id="one audience of several"),
+        pytest.param(token_of(aud=["someone", AUDIENCE]), id="one audience of several"),
         pytest.param(later("exp", -2), id="expired within the leeway"),
         pytest.param(later("nbf", 8), id="not yet valid, within the leeway"),
-        pytest.param(told(app_id="x" * 64, actor_role="y" * 64, tenant_id="z" * 64), id="claims of 64"),
-        pytest.param(told(iat=None, email="jane@example.com", groups=["a"]), id="claims nobody asks for"),
+        pytest.param(token_of(app_id="x" * 64, actor_role="y" * 64, tenant_id="z" * 64), id="claims of 64"),
+        pytest.param(token_of(iat=None, email="jane@example.com", groups=["a"]), id="claims nobody asks for"),
     ],
 )
 async def test_good_tokens_are_accepted(transport: Transport, issuer: Issuer, token: Forge) -> None:
@@ -104,25 +104,25 @@ async def test_the_schemes_case_and_blanks_do_not_matter(transport: Transport, i
         pytest.param(signed("RS256", "rsa", lambda _: STRANGER), id="another's key"),
         pytest.param(signed("RS256", "other", lambda issuer: issuer.rsa), id="unknown kid"),
         pytest.param(signed("RS256", None, lambda issuer: issuer.rsa), id="no kid"),
-        pytest.param(told(iss="https://issuer.test/"), id="wrong issuer"),
-        pytest.param(told(iss=None), id="no issuer"),
-        pytest.param(told(aud="tickets"), id="wrong audience"),
-        pytest.param(told(aud=[]), id="empty audience"),
-        pytest.param(told(aud=None), id="no audience"),
-        pytest.param(told(exp=None), id="no expiry"),
-        pytest.param(told(exp="soon"), id="expiry that is no time"),
+        pytest.param(token_of(iss="https://issuer.test/"), id="wrong issuer"),
+        pytest.param(token_of(iss=None), id="no issuer"),
+        pytest.param(token_of(aud="tickets"), id="wrong audience"),
+        pytest.param(token_of(aud=[]), id="empty audience"),
+        pytest.param(token_of(aud=None), id="no audience"),
+        pytest.param(token_of(exp=None), id="no expiry"),
+        pytest.param(token_of(exp="soon"), id="expiry that is no time"),
         pytest.param(later("nbf", 3600), id="not yet valid"),
         pytest.param(later("iat", 3600), id="issued in the future"),
-        pytest.param(told(sub=None), id="no sub"),
-        pytest.param(told(sub=""), id="empty sub"),
-        pytest.param(told(sub="per_1"), id="sub that is no UUID"),
-        pytest.param(told(scope=["a"]), id="scope that is no text"),
-        pytest.param(told(app_id="x" * 65), id="app_id too long"),
-        pytest.param(told(actor_role="x" * 65), id="actor_role too long"),
-        pytest.param(told(tenant_id="x" * 65), id="tenant_id too long"),
-        pytest.param(told(tenant_id=7), id="tenant_id that is no text"),
-        pytest.param(told(app_id="a\0b"), id="app_id with a NUL"),
-        pytest.param(told(padding="x" * 8192), id="token too long"),
+        pytest.param(token_of(sub=None), id="no sub"),
+        pytest.param(token_of(sub=""), id="empty sub"),
+        pytest.param(token_of(sub="per_1"), id="sub that is no UUID"),
+        pytest.param(token_of(scope=["a"]), id="scope that is no text"),
+        pytest.param(token_of(app_id="x" * 65), id="app_id too long"),
+        pytest.param(token_of(actor_role="x" * 65), id="actor_role too long"),
+        pytest.param(token_of(tenant_id="x" * 65), id="tenant_id too long"),
+        pytest.param(token_of(tenant_id=7), id="tenant_id that is no text"),
+        pytest.param(token_of(app_id="a\0b"), id="app_id with a NUL"),
+        pytest.param(token_of(padding="x" * 8192), id="token too long"),
     ],
 )
 async def test_other_tokens_are_not_valid(transport: Transport, issuer: Issuer, token: Forge) -> None:
@@ -136,7 +136,7 @@ OTHERS: tuple[Any, ...] = ("", "7", "4102444800", "4102444800.5", "soon", [], ["
 @pytest.mark.parametrize("claim", ["exp", "iat", "nbf", "scope", "sub", "tenant_id", "app_id", "aud", "jti"])
 async def test_odd_claims_are_no_fault_of_the_services(transport: Transport, issuer: Issuer, claim: str) -> None:
     for value in NUMBERS + OTHERS:
-        token = told(**{"scope": "helpdesk:read", "tenant_id": "ten_1", claim: value})(issuer)
+        token = token_of(**{"scope": "helpdesk:read", "tenant_id": "ten_1", claim: value})(issuer)
         for operation in ("handoff.list", "helpdesk.list") * 2:  # the second time it may be remembered
             reply = await transport.call(operation, bearer(token))
             if reply.status not in (200, grpc.StatusCode.OK):
@@ -146,7 +146,7 @@ async def test_odd_claims_are_no_fault_of_the_services(transport: Transport, iss
 
 @pytest.mark.parametrize("expiry", ["4102444800", 4102444800.5, 10**18, 1e18])
 async def test_an_expiry_is_any_number_even_in_quotes(transport: Transport, issuer: Issuer, expiry: Any) -> None:
-    credential = bearer(told(exp=expiry)(issuer))
+    credential = bearer(token_of(exp=expiry)(issuer))
     for _ in range(2):
         (await transport.call("handoff.list", credential)).succeeded()
 

@@ -293,6 +293,6 @@ async def test_each_operation_needs_its_scope(transport: Transport, world: World
             else:
                 reply.failed("missing_scope")
     if scope in ("read", "agent"):
-        assert await HELPDESK.begun(transport, person)
+        assert await HELPDESK.start_cursor(transport, person)
     else:
         await HELPDESK.refused(transport, person, "missing_scope")

@@ -14,7 +14,7 @@ async def test_only_agents_see_internal_comments(transport: Transport, world: Wo
     tenant_id = new_tenant_id()
     submitter = world.person("read", "write", tenant_id=tenant_id)
     agent = world.person("agent", tenant_id=tenant_id, sub="per_agent")
-    cursors = [(person, await HELPDESK.begun(transport, person)) for person in (submitter, agent)]
+    cursors = [(person, await HELPDESK.start_cursor(transport, person)) for person in (submitter, agent)]
     made = await create(transport, submitter)
     public = await write_comment(transport, agent, made, body="public")
     secret = await write_comment(transport, agent, made, body="secret", internal=True)
@@ -24,7 +24,7 @@ async def test_only_agents_see_internal_comments(transport: Transport, world: Wo
     for person, cursor in cursors:
         seen = [1, 2, 3, 4, 5] if person is agent else [1, 2, 5]
         listed, history = await comments(transport, person, made), await events(transport, person, made)
-        watched = await HELPDESK.told(transport, person, cursor, last)
+        watched = await HELPDESK.emitted(transport, person, cursor, last)
         bodies = ["more public", "more secret"] if person is agent else ["more public"]
         assert [comment["body"] for comment in listed] == bodies
         assert [event["version"] for event in history] == seen
@@ -96,7 +96,7 @@ async def test_another_tenants_or_applications_ticket_is_invisible(
     (await transport.call("helpdesk.delete", owner, path={"id": deleted["id"]})).succeeded()
     before = await get(transport, owner, made)
     history = await events(transport, owner, made)
-    cursors = [await HELPDESK.begun(transport, stranger) for stranger in strangers]
+    cursors = [await HELPDESK.start_cursor(transport, stranger) for stranger in strangers]
 
     hidden = [made["id"], deleted["id"], made["number"], deleted["number"]]
     for stranger, ticket, mine in zip(strangers, first, own, strict=True):
@@ -114,7 +114,7 @@ async def test_another_tenants_or_applications_ticket_is_invisible(
     for stranger, ticket, cursor in zip(strangers, first, cursors, strict=True):
         await only_one_is_listed(transport, stranger, ticket, made["number"])
         last = await create(transport, stranger)
-        assert await HELPDESK.told(transport, stranger, cursor, last) == []
+        assert await HELPDESK.emitted(transport, stranger, cursor, last) == []
 
     for seer in (owner, person):
         now = await get(transport, seer, made)

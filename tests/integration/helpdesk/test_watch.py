@@ -29,7 +29,7 @@ async def test_a_watch_streams_events_as_they_happen(transport: Transport, world
 
 async def test_a_resumed_watch_continues_after_its_cursor(transport: Transport, world: World) -> None:
     person = world.person(*ALL)
-    cursors = [await HELPDESK.begun(transport, person)]
+    cursors = [await HELPDESK.start_cursor(transport, person)]
     made = [await create(transport, person) for _ in range(4)]
     async with HELPDESK.watching(transport, person, cursors[0]) as stream:
         while len(cursors) < 4:
@@ -37,7 +37,7 @@ async def test_a_resumed_watch_continues_after_its_cursor(transport: Transport, 
             if message["event"] is not None:
                 cursors.append(message["cursor"])
     for number, cursor in enumerate(cursors):
-        watched = await HELPDESK.told(transport, person, cursor, made[3])
+        watched = await HELPDESK.emitted(transport, person, cursor, made[3])
         assert [event["ticket_id"] for event in watched] == [ticket["id"] for ticket in made[number:3]]
     for cursor in ("", "x", cursors[0][:-1]):
         await HELPDESK.refused(transport, person, "validation_error", cursor)
@@ -54,7 +54,7 @@ async def test_a_cursor_of_a_watch_is_valid_only_for_its_tenant_and_application(
         world.person(*ALL),
         world.person(*ALL, app_id="app_1"),
     ]
-    cursors = [await HELPDESK.begun(transport, person) for person in watchers]
+    cursors = [await HELPDESK.start_cursor(transport, person) for person in watchers]
     for number, person in enumerate(watchers):
         for owner, cursor in enumerate(cursors):
             if owner != number:
@@ -76,7 +76,7 @@ async def test_a_person_watches_the_tenant_and_an_application_its_own(transport:
     tenant_id = new_tenant_id()
     person = world.person(*ALL, tenant_id=tenant_id)
     one, two = (world.person(*ALL, tenant_id=tenant_id, app_id=app_id) for app_id in ("app_1", "app_2"))
-    watchers = [(who, await HELPDESK.begun(transport, who)) for who in (person, one, two)]
+    watchers = [(who, await HELPDESK.start_cursor(transport, who)) for who in (person, one, two)]
     made = [await create(transport, who) for who in (one, two, person)]
     for ticket in made:
         # A change by a person does not take it from its application.
@@ -84,7 +84,7 @@ async def test_a_person_watches_the_tenant_and_an_application_its_own(transport:
     last = {who["authorization"]: await create(transport, who) for who in (one, two, person)}
     ends = [ticket["id"] for ticket in last.values()]
     for who, cursor in watchers:
-        watched = await HELPDESK.told(transport, who, cursor, last[who["authorization"]])
+        watched = await HELPDESK.emitted(transport, who, cursor, last[who["authorization"]])
         tickets = [event["ticket_id"] for event in watched if event["ticket_id"] not in ends]
         expected = made if who is person else [made[(one, two).index(who)]]
         assert sorted(tickets) == sorted(ticket["id"] for ticket in expected for _ in range(2))

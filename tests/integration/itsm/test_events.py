@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from support.system import Program, World
 from support.transports import Grpc, Reply, Rest
-from support.watches import ITSM, Message, Told, Transport, next_event, next_of
+from support.watches import ITSM, Message, Transport, WatchMessages, next_event, next_of
 
 from service import events
 from service.admin import operations as admin
@@ -39,7 +39,7 @@ async def history(transport: Transport, program: Program, ticket: Any) -> list[A
     return found
 
 
-async def ended(stream: Told) -> list[Message]:
+async def ended(stream: WatchMessages) -> list[Message]:
     """Check that an invalid key has ended a watch; returns the messages before that."""
     messages = list[Message]()
     while isinstance(came := await anext(stream), dict):
@@ -86,7 +86,7 @@ async def test_a_history_comes_in_pages(transport: Transport, world: World) -> N
     cursor = (await page(transport, program, made["id"], limit=2)).succeeded()["next_cursor"]
     for ticket_id, given in (
         (other["id"], cursor),
-        (made["id"], await ITSM.begun(transport, program.credential)),
+        (made["id"], await ITSM.start_cursor(transport, program.credential)),
         (made["id"], "x"),
     ):
         (await page(transport, program, ticket_id, cursor=given)).failed("validation_error", paths=["cursor"])
@@ -117,17 +117,17 @@ async def test_a_watch_streams_events_as_they_happen(transport: Transport, world
         (await change(transport, program, made, status="closed")).succeeded()
         assert [await next_event(stream)] == (await history(transport, program, made))[1:]
     last = await create(transport, program)
-    assert len(await ITSM.told(transport, program.credential, first["cursor"], last)) == 1
+    assert len(await ITSM.emitted(transport, program.credential, first["cursor"], last)) == 1
 
 
 async def test_a_watch_has_the_tickets_of_the_keys_account_and_mode(transport: Transport, world: World) -> None:
     live = await world.program()
     test = await world.program(account_id=live.account_id, test=True)
     other = await world.program()
-    cursors = [(one, await ITSM.begun(transport, one.credential)) for one in (live, test, other)]
+    cursors = [(one, await ITSM.start_cursor(transport, one.credential)) for one in (live, test, other)]
     made = {one.key_id: await create(transport, one) for one in (live, test, other)}
     for one, cursor in cursors:
-        watched = await ITSM.told(transport, one.credential, cursor, await create(transport, one))
+        watched = await ITSM.emitted(transport, one.credential, cursor, await create(transport, one))
         assert [event["ticket_id"] for event in watched] == [made[one.key_id]["id"]]
     # Another key of the account and mode may resume; no other may.
     second = await world.program(account_id=live.account_id)

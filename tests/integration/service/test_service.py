@@ -216,7 +216,7 @@ async def test_one_bucket_holds_for_a_caller_across_processes(
 # Overload
 
 
-async def test_a_call_too_many_is_told_to_come_back_and_the_one_in_hand_is_answered(
+async def test_a_call_too_many_is_rejected_with_a_time_to_retry_and_the_one_in_flight_is_answered(
     directory: Path, database_url: str, issuer: Issuer, world: World
 ) -> None:
     program = await world.program()

@@ -116,7 +116,7 @@ async def test_a_failed_transaction_is_undone(database: Database) -> None:
     assert await all_connections_work(database)
 
 
-async def test_a_type_that_changes_under_a_prepared_statement_is_told_once_at_most(
+async def test_a_type_that_changes_under_a_prepared_statement_fails_once_at_most(
     database: Database, database_url: str
 ) -> None:
     with psycopg.connect(database_url, autocommit=True) as connection:
@@ -182,7 +182,7 @@ async def test_a_connection_that_ended_while_idle_is_replaced_before_a_call_has_
     assert not before & await backends(database)
 
 
-async def test_a_connection_lost_amid_a_large_statement_is_told(database: Database, database_url: str) -> None:
+async def test_a_connection_lost_amid_a_large_statement_is_reported(database: Database, database_url: str) -> None:
     echo = Statement(select(bindparam("text", type_=Text).label("text")), scope=EVERYONE("reads no table"))
 
     async def ends() -> None:
@@ -215,7 +215,7 @@ async def test_whoever_waits_for_a_connection_and_leaves_is_cancelled_and_forgot
     assert await all_connections_work(database)
 
 
-async def test_a_connection_string_that_is_none_is_told_without_its_password() -> None:
+async def test_a_connection_string_that_is_malformed_is_reported_without_its_password() -> None:
     password = secrets.token_hex()
     with pytest.raises(psycopg.ProgrammingError) as failure:
         Database(Settings(database_url=f"postgresq://user:{password}@host/database"), METADATA)

@@ -55,7 +55,7 @@ def test_without_a_key_nothing_is_stored_and_only_the_log_names_the_setting(keys
 
 
 @pytest.mark.parametrize("wrong", ["nonsense", OLD[:-1], "é" * 44])
-def test_a_key_that_is_none_is_refused_without_being_told(wrong: str) -> None:
+def test_a_malformed_key_is_refused_without_being_quoted(wrong: str) -> None:
     with pytest.raises(ValueError, match="TICKETS_ENCRYPTION_KEYS") as raised:
         vault(f"{OLD},{wrong}")
     assert wrong not in str(raised.value)
@@ -63,7 +63,7 @@ def test_a_key_that_is_none_is_refused_without_being_told(wrong: str) -> None:
     assert raised.value.__suppress_context__
 
 
-def test_no_repr_tells_a_secret() -> None:
+def test_no_repr_shows_a_secret() -> None:
     link = Link("freshservice", "https://acme.freshservice.com", SECRET, {})
     for thing in (Settings(encryption_keys=OLD), vault(OLD), link):
         assert not any(secret in repr(thing) for secret in (OLD, SECRET))

@@ -18,7 +18,7 @@ def queue_probe() -> QueueProbe:
     return QueueProbe(Settings(max_queue_seconds=0.1))
 
 
-async def test_as_many_calls_as_may_be_are_in_hand_and_no_more(queue_probe: QueueProbe) -> None:
+async def test_no_more_calls_than_the_limit_are_in_flight(queue_probe: QueueProbe) -> None:
     calls = AdmissionControl(1, queue_probe)
     task = calls.begin(10)
     with pytest.raises(TicketError, match="overloaded") as failure:

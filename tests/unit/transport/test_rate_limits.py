@@ -49,7 +49,7 @@ def test_a_burst_passes_and_then_the_rate_holds(tmp_path: Path, clock: Callable[
     assert [refused(bucket, who) for _ in range(5)] == [None] * 4 + [1]
 
 
-def test_who_waits_as_told_gets_through(tmp_path: Path, clock: Callable[[float], None]) -> None:
+def test_a_caller_that_waits_as_long_as_asked_gets_through(tmp_path: Path, clock: Callable[[float], None]) -> None:
     bucket, who = make(tmp_path, reads="1/1"), caller("a")
     assert refused(bucket, who) is None
     for _ in range(5):
