@@ -1,4 +1,4 @@
-"""The index terms of a ticket's metadata: one for each of its members (README, The APIs).
+"""The index terms of a ticket's metadata: one for each of its members (protos/README.md).
 
 Terms are hashes, because a value may be longer than an index entry, and include the account and its mode: else a search
 for `category=Network` would go through the tickets of all accounts.

@@ -1,4 +1,4 @@
-"""The results as a table, and as the plot that README shows."""
+"""The results as a table, and as the plot that deploy/README.md shows."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
