@@ -19,12 +19,19 @@ READY := .venv/ready
 PROTOS := $(shell cd protos && find tickets -name '*.proto' | sort)
 PROTO_DIR := protos
 
-.PHONY: up test test-long test-newest bench check breaking baseline gen migration lock clean
+# Python's compiled files are worth keeping: every test process would compile the tests again.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: up test tests test-long test-newest bench check breaking baseline gen migration lock clean
 
 up: .venv/ready ## everything on this machine, with demo data
 	$(BIN)/tickets up
 
-test: check ## lint, format, types, protos, and the whole test suite
+# Types are checked beside the first tests, which leave a core idle as they wait.
+test: $(READY) ## lint, format, types, protos, and the whole test suite
+	$(MAKE) --jobs 2 check tests
+
+tests: $(READY)
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-long: $(READY) ## what takes minutes and stays out of CI

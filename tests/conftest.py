@@ -1,5 +1,6 @@
 """The system under test: a real PostgreSQL, a process of the service, and a real Envoy in front of it."""
 
+import gc
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -16,6 +17,14 @@ from service import migrations
 from service.local.envoy import Envoy, envoy_config
 from service.local.postgres import EmbeddedPostgres
 from service.local.processes import free_port
+
+# Thousands of test items live as long as the session, so the collector must not look through them again and again.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)

@@ -12,6 +12,8 @@ import pytest
 from support.system import Service, World
 from support.transports import Reply, rest_reply
 
+from service.outbound import trusted_authorities
+
 ITSM = {"subject": "VPN is down", "description": "Since nine."}
 HELPDESK = {"title": "VPN is down"}
 POLICY = {"name": "Urgent", "priority": "urgent", "resolution_minutes": 60}
@@ -348,7 +350,7 @@ async def raw(
     gateway_url: str, api: str, verb: str, target: str, headers: Mapping[str, str], body: bytes = b""
 ) -> Reply:
     """Send a request with target and headers byte for byte as given."""
-    async with httpx2.AsyncHTTPTransport() as transport:
+    async with httpx2.AsyncHTTPTransport(verify=trusted_authorities()) as transport:
         parts = urlsplit(gateway_url)
         url = httpx2.URL(scheme=parts.scheme, host=parts.hostname or "", port=parts.port)
         request = httpx2.Request(

@@ -18,6 +18,7 @@ from tickets.handoff.v1 import service_pb2
 
 from service.local.envoy import Envoy, envoy_config
 from service.local.processes import free_port, wait_for
+from service.outbound import trusted_authorities
 from service.server import start
 from service.settings import Settings
 from service.watch import EventFeed
@@ -263,7 +264,10 @@ async def admitted(transport: Transport, who: Credential, project_id: str) -> As
 async def transports_of(target: str, directory: Path) -> AsyncIterator[Sequence[Transport]]:
     """Both transports of a service: an Envoy in front of it, and the service itself."""
     envoy = Envoy(envoy_config(port=free_port(), endpoints=[target]), log_file=directory / f"envoy-{uuid4()}.log")
-    async with grpc.aio.insecure_channel(target) as channel, httpx2.AsyncClient(timeout=30) as client:
+    async with (
+        grpc.aio.insecure_channel(target) as channel,
+        httpx2.AsyncClient(timeout=30, verify=trusted_authorities()) as client,
+    ):
         envoy.start()
         try:
             await asyncio.to_thread(envoy.wait_until_ready, upstream=True)

@@ -13,6 +13,7 @@ import structlog
 from service import jsontext
 from service.itsm.delivery import queries
 from service.itsm.delivery.breaker import SLOW_SECONDS, Admission, Breakers
+from service.outbound import trusted_authorities
 from service.providers import adapter
 from service.providers.port import (
     ExternalTicket,
@@ -64,6 +65,7 @@ class ProviderCalls:
             timeout=_REQUEST_SECONDS,
             follow_redirects=False,
             trust_env=False,
+            verify=trusted_authorities(),
             # Connections that hang take none from other accounts.
             limits=httpx2.Limits(max_connections=None),
         )

@@ -3,7 +3,7 @@
 import asyncio
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -196,47 +196,51 @@ async def test_a_watch_that_fails_ends_with_the_failure(
 # The limit of open watches
 
 
-async def test_a_watch_that_ends_makes_room(directory: Path, database_url: str, issuer: Issuer, world: World) -> None:
-    project_id, who = await new_project(world)
+@pytest.fixture(scope="module")
+def one_watch(directory: Path, database_url: str, issuer: Issuer) -> Iterator[str]:
+    """The address of a service that has room for one watch."""
     with run_service(directory, database_url, issuer, max_watches=1) as service:
-        async with transports_of(service.target, directory) as transports:
-            for transport in (*transports, *transports):
-                async with admitted(transport, who, project_id) as watch:
-                    for other in transports:
-                        async with Watch(other, who, project_id) as too_many:
-                            reply = await too_many.refused(
-                                "unavailable", message="Too many watches are open; try again later"
-                            )
-                        if other.name == "rest":
-                            assert reply.headers["retry-after"] == "5"
-                        else:
-                            retry: Any = reply.details["google.rpc.RetryInfo"]
-                            assert retry.retry_delay.seconds == 5
-                    ticket = await created(transport, who, project_id)
-                    assert emitted([await watch.event()]) == [(ticket["id"], 1)]
+        yield service.target
 
 
-async def test_a_watch_that_ends_unread_makes_room(
-    directory: Path, database_url: str, issuer: Issuer, world: World
-) -> None:
+async def test_a_watch_that_ends_makes_room(one_watch: str, directory: Path, world: World) -> None:
     project_id, who = await new_project(world)
-    with run_service(directory, database_url, issuer, max_watches=1) as service:
-        async with grpc.aio.insecure_channel(service.target) as channel:
-            async with Watch(Grpc(channel), who, project_id) as watch:
-                cursor = (await watch.message())["cursor"]
-            write_events(world, project_id, 10 * BATCH, bytes_each=8192)
-            async with admitted(Grpc(channel), who, project_id):
-                pass
-            async with asyncio.timeout(TIMEOUT):
-                # The events exceed the connection's window, so that the service waits for the reader.
-                while True:
-                    call = watch_call(channel, who, project_id=project_id, cursor=cursor)
-                    with suppress(grpc.aio.AioRpcError):
-                        await call.read()
-                        break
-            call.cancel()
-            async with admitted(Grpc(channel), who, project_id):
-                pass
+    async with transports_of(one_watch, directory) as transports:
+        for transport in (*transports, *transports):
+            async with admitted(transport, who, project_id) as watch:
+                for other in transports:
+                    async with Watch(other, who, project_id) as too_many:
+                        reply = await too_many.refused(
+                            "unavailable", message="Too many watches are open; try again later"
+                        )
+                    if other.name == "rest":
+                        assert reply.headers["retry-after"] == "5"
+                    else:
+                        retry: Any = reply.details["google.rpc.RetryInfo"]
+                        assert retry.retry_delay.seconds == 5
+                ticket = await created(transport, who, project_id)
+                assert emitted([await watch.event()]) == [(ticket["id"], 1)]
+
+
+async def test_a_watch_that_ends_unread_makes_room(one_watch: str, world: World) -> None:
+    project_id, who = await new_project(world)
+    async with grpc.aio.insecure_channel(one_watch) as channel:
+        async with admitted(Grpc(channel), who, project_id) as watch:
+            await created(Grpc(channel), who, project_id)
+            cursor = (await watch.event())["cursor"]
+        write_events(world, project_id, 10 * BATCH, bytes_each=8192)
+        async with admitted(Grpc(channel), who, project_id):
+            pass
+        async with asyncio.timeout(TIMEOUT):
+            # The events exceed the connection's window, so that the service waits for the reader.
+            while True:
+                call = watch_call(channel, who, project_id=project_id, cursor=cursor)
+                with suppress(grpc.aio.AioRpcError):
+                    await call.read()
+                    break
+        call.cancel()
+        async with admitted(Grpc(channel), who, project_id):
+            pass
 
 
 async def test_watches_do_not_count_as_requests_in_flight(

@@ -9,6 +9,7 @@ from support.emulators.freshservice import API_KEY
 from support.emulators.freshservice import Freshservice as Desk
 from support.emulators.http import Response
 
+from service.outbound import trusted_authorities
 from service.providers.freshservice import Freshservice
 from service.providers.port import Link, NewExternalTicket, RejectedError, UnavailableError
 
@@ -26,7 +27,7 @@ async def desk() -> AsyncIterator[Desk]:
 
 @pytest.fixture
 async def client() -> AsyncIterator[httpx2.AsyncClient]:
-    async with httpx2.AsyncClient() as client:
+    async with httpx2.AsyncClient(verify=trusted_authorities()) as client:
         yield client
 
 

@@ -9,6 +9,7 @@ from support.emulators.http import Response
 from support.emulators.zendesk import AGENT, CREDENTIAL
 from support.emulators.zendesk import Zendesk as Desk
 
+from service.outbound import trusted_authorities
 from service.providers.port import Link, NewExternalTicket, RejectedError, UnavailableError
 from service.providers.zendesk import Zendesk
 
@@ -33,7 +34,7 @@ async def desk() -> AsyncIterator[Desk]:
 
 @pytest.fixture
 async def client() -> AsyncIterator[httpx2.AsyncClient]:
-    async with httpx2.AsyncClient() as client:
+    async with httpx2.AsyncClient(verify=trusted_authorities()) as client:
         yield client
 
 

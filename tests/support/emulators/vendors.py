@@ -8,6 +8,7 @@ from uuid import uuid4
 
 import httpx2
 
+from service.outbound import trusted_authorities
 from service.providers import adapter
 from service.providers.port import Link, NewExternalTicket, Provider, ProviderName
 from support.emulators import freshservice, jira, servicenow, zendesk
@@ -15,7 +16,6 @@ from support.emulators.http import Server
 
 BOB = "bob@example.com"
 # Once: reading the certificates takes longer than all else in a test.
-_TLS = httpx2.create_ssl_context()
 
 
 class Mirrored(NamedTuple):
@@ -161,5 +161,5 @@ def new(**members: Any) -> NewExternalTicket:
 async def connected(link: Link, answer_seconds: float = 10) -> AsyncIterator[Provider]:
     """The adapter of a link, which waits so many seconds for an answer."""
     waiting = httpx2.Timeout(10, read=answer_seconds)
-    async with httpx2.AsyncClient(timeout=waiting, verify=_TLS, trust_env=False) as client:
+    async with httpx2.AsyncClient(timeout=waiting, verify=trusted_authorities(), trust_env=False) as client:
         yield adapter(client, link)

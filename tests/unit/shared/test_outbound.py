@@ -214,7 +214,7 @@ async def test_tls_is_to_the_name(
     name: str,
 ) -> None:
     server_context, client_context = _certificate("receiver.example", tmp_path)
-    monkeypatch.setattr(outbound, "create_ssl_context", lambda **_: client_context)
+    monkeypatch.setattr(outbound, "trusted_authorities", lambda: client_context)
     names[name] = [["127.0.0.1"]]
     async with receiver(tls=server_context) as server:
         answer = outside(True).post(f"https://{name}:{server.url.rpartition(':')[2]}/", {}, b"{}", 5)
