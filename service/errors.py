@@ -9,6 +9,8 @@ from pydantic import ValidationError
 
 # How much of a caller's own name an error repeats.
 ECHO_LENGTH = 100
+# Of one request; more help nobody.
+_MAX_ISSUES = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +104,7 @@ def validation_error(invalid: ValidationError) -> TicketError:
             input=None if error["type"] == "missing" and len(error["loc"]) == 1 else error["input"],
             context=error.get("ctx"),
         )
-        for error in invalid.errors(include_url=False)
+        for error in invalid.errors(include_url=False)[:_MAX_ISSUES]
     ]
     return TicketError("validation_error", issues=issues)
 

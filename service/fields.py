@@ -21,6 +21,7 @@ from service import jsontext
 from service.jsontext import JsonText
 
 MAX_OBJECT_BYTES = 256 * 1024
+MAX_WORDS = 20
 
 
 class Command(BaseModel):
@@ -117,6 +118,23 @@ Number = Annotated[int, Field(strict=False)]
 
 # How many items a page has at most.
 Limit = Annotated[Number, Field(ge=1, le=100)]
+
+
+def _few_words(text: str) -> str:
+    if len(set(text.casefold().split())) > MAX_WORDS:
+        raise PydanticCustomError(
+            "too_many_words", "Input should have at most {max_words} words", {"max_words": MAX_WORDS}
+        )
+    return text
+
+
+# The words of a search. Each costs about as much as the whole list without it.
+Words = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=200),
+    without_nul,
+    AfterValidator(_few_words),
+]
 
 
 class Page(Resumable):

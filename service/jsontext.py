@@ -8,6 +8,7 @@ import hashlib
 import json
 import re
 from decimal import Decimal, InvalidOperation
+from itertools import islice
 from typing import Any, Self
 
 import orjson
@@ -15,11 +16,23 @@ import orjson
 JsonValue = Any
 
 MAX_DEPTH = 100
+# What one request may hold: reading a value takes a fraction of a microsecond, and an exact number more than one.
+MAX_VALUES = 20_000
+MAX_EXACT_NUMBERS = 5_000
+# A text of this length cannot hold enough of either to matter.
+_SHORT = 4096
 
 # A fraction, an exponent, a negative zero, or more digits than a double or a 64-bit integer keeps. (Written so that its
 # first character is of one class: three times as fast.)
 _NEEDS_EXACT = re.compile(rb"[-0-9](?:(?<=-)0|(?<=[0-9])(?:[.eE]|[0-9]{15}))")
 _EXACT_INT_DIGITS = 18
+# Every bracket becomes a square one, and everything else goes.
+_SQUARE = bytes.maketrans(b"{}", b"[]")
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+
+
+class TooManyValuesError(ValueError):
+    """A text holds more values than a request may."""
 
 
 class _Number(Decimal):
@@ -57,11 +70,44 @@ def parse(raw: bytes, max_depth: int = MAX_DEPTH) -> JsonValue:
 
     Raises ValueError for text that is not strict JSON (RFC 8259) or nests deeper than that.
     """
-    value = _parse_exact(raw) if _NEEDS_EXACT.search(raw) else orjson.loads(raw)
+    return _parse(raw, _bare(raw), max_depth)
+
+
+def parse_request(raw: bytes) -> JsonValue:
+    """The value of a JSON text of a caller. Raises ValueError as `parse`, and TooManyValuesError."""
+    bare = _bare(raw)
+    if len(raw) > _SHORT:
+        if _count_values(bare) > MAX_VALUES:
+            if _depth_over(raw, MAX_DEPTH):
+                raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
+            raise TooManyValuesError(f"more than {MAX_VALUES:,} values")
+        if next(islice(_NEEDS_EXACT.finditer(bare), MAX_EXACT_NUMBERS, None), None):
+            raise TooManyValuesError(f"more than {MAX_EXACT_NUMBERS:,} numbers with a fraction or very many digits")
+    return _parse(raw, bare, MAX_DEPTH)
+
+
+def _parse(raw: bytes, bare: bytes, max_depth: int) -> JsonValue:
+    value = _parse_exact(raw) if _NEEDS_EXACT.search(bare) else orjson.loads(raw)
     # Only a text with that many brackets can nest that deep.
-    if raw.count(b"[") + raw.count(b"{") > max_depth and _depth_over(value, max_depth):
+    if bare.count(b"[") + bare.count(b"{") > max_depth and _depth_over(raw, max_depth):
         raise ValueError(f"nested deeper than {max_depth} levels")
     return value
+
+
+def _count_values(bare: bytes) -> int:
+    """One for each comma, and one more in each array or object that is not empty; white space may make it more."""
+    return bare.count(b",") + bare.count(b"[") + bare.count(b"{") - bare.count(b"[]") - bare.count(b"{}")
+
+
+def _bare(raw: bytes) -> bytes:
+    """What to look through for what is not text. A short one is looked through whole: that is sooner done."""
+    return raw if len(raw) <= _SHORT else _without_strings(raw)
+
+
+def _without_strings(raw: bytes) -> bytes:
+    if b"\\" in raw:
+        raw = raw.replace(b"\\\\", b"").replace(b'\\"', b"")
+    return b" ".join(raw.split(b'"')[::2])
 
 
 def dump(value: JsonValue) -> bytes:
@@ -120,15 +166,10 @@ def _canonical(value: object) -> object:
     return orjson.Fragment(f"{'-' if sign else ''}{stripped}E{scale}")
 
 
-def _depth_over(value: JsonValue, limit: int) -> bool:
-    layer = [value]
+def _depth_over(raw: bytes, limit: int) -> bool:
+    brackets = _without_strings(raw).translate(_SQUARE, _NO_BRACKETS)
     for _ in range(limit):
-        layer = [
-            child
-            for item in layer
-            if isinstance(item, dict | list)
-            for child in (item.values() if isinstance(item, dict) else item)
-        ]
-        if not layer:
+        if not brackets:
             return False
-    return any(isinstance(item, dict | list) for item in layer)
+        brackets = brackets.replace(b"[]", b"")
+    return bool(brackets)

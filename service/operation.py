@@ -4,7 +4,7 @@ import math
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar, get_type_hints
+from typing import Any, Generic, Protocol, TypeVar, get_type_hints
 
 from pydantic import ValidationError
 
@@ -23,6 +23,35 @@ REST_ONLY = "REST only"
 
 C = TypeVar("C", bound=Command)
 D = TypeVar("D", bound="Dependencies")
+
+
+class Place(Protocol):
+    """A call's place among those that its process runs at once for one owner."""
+
+    def count_stream(self) -> None:
+        """Count it among the lists that are being read. Raises TicketError for one too many."""
+
+    async def take(self) -> None:
+        """Wait for a place."""
+
+    def give_back(self) -> None:
+        """Let another call run, before this one waits for others: a provider, a name server, a slow reader."""
+
+
+class _NoPlace:
+    """Of a call that nobody waits behind: an operator's command."""
+
+    def count_stream(self) -> None:
+        """Nothing."""
+
+    async def take(self) -> None:
+        """Nothing."""
+
+    def give_back(self) -> None:
+        """Nothing."""
+
+
+_NO_PLACE = _NoPlace()
 
 
 @dataclass(slots=True)
@@ -47,6 +76,7 @@ class Call:
     outcome: str | None = None
     # Set when the answer is one resource: its version, for If-Match.
     etag: str | None = None
+    place: Place = _NO_PLACE
 
     def headers(self) -> Mapping[str, str]:
         """The `header` section of commands that have one."""

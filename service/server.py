@@ -21,6 +21,7 @@ from service.settings import Settings
 from service.storage.database import Database
 from service.transport.admission import AdmissionControl
 from service.transport.dialect import Dialect
+from service.transport.fairness import Fairness
 from service.transport.health import Health
 from service.transport.interceptor import CallInterceptor
 from service.transport.metrics import Metrics
@@ -118,7 +119,8 @@ def _interceptor(
     if settings.metrics_listen:
         stack.callback(metrics.listen(settings.metrics_listen))
     failures = {service.descriptor.full_name: service.failures for dialect in DIALECTS for service in dialect.services}
-    return CallInterceptor(settings, authenticator, rate_limits, admission, metrics, failures)
+    fairness = Fairness(settings)
+    return CallInterceptor(settings, authenticator, rate_limits, admission, fairness, metrics, failures)
 
 
 async def _cancel(task: "asyncio.Task[None]") -> None:

@@ -12,7 +12,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="TICKETS_", frozen=True, extra="ignore")
 
     database_url: Annotated[str, Field(description="PostgreSQL 15 or newer, as a libpq URL.")] = "postgresql://"
-    pool_size: Annotated[int, Field(ge=1, description="Database connections of one process.")] = 4
+    pool_size: Annotated[int, Field(ge=1, description="Database connections of one process.")] = 8
     grpc_listen: Annotated[
         str,
         Field(
@@ -33,10 +33,20 @@ class Settings(BaseSettings):
         float, Field(gt=0, description="Deadline of a call that sets none; longer ones are cut to it.")
     ] = 30.0
     max_concurrent_calls: Annotated[
-        int, Field(ge=1, description="Calls in flight in one process; one more gets 503 with Retry-After.")
-    ] = 128
+        int,
+        Field(
+            ge=1,
+            description="Calls in flight in one process; one more gets 503 with Retry-After. One account, tenant or "
+            "user may have a quarter of them; one more gets 429.",
+        ),
+    ] = 256
     max_watches: Annotated[
-        int, Field(ge=1, description="Watches open in one process; one more gets 503 with Retry-After.")
+        int,
+        Field(
+            ge=1,
+            description="Watches open in one process; one more gets 503 with Retry-After. One account, tenant or user "
+            "may have a tenth of them; one more gets 429.",
+        ),
     ] = 1000
     max_queue_seconds: Annotated[
         float,

@@ -17,9 +17,11 @@ from pydantic import Field, TypeAdapter
 from sqlalchemy import Table
 
 from service import events, paging
+from service.access.policy import Caller
 from service.errors import TicketError
 from service.fields import Command
 from service.operation import Call, Dependencies, View, validated, view_of
+from service.shares import Shares
 from service.storage.database import Database
 from service.storage.scope import EVERYONE
 from service.storage.statement import Row, Statement
@@ -70,21 +72,22 @@ class EventFeed:
                 "each process looks for the events of all its watchers at once, and finds only where there are some"
             ),
         )
-        self._max_watches = max_watches
+        # An account's, a tenant's or a user's part, and that of each of its callers.
+        self._shares = Shares("watches", max_watches, max_watches // 10, max_watches // 20, retry_after=5)
         self._subscriptions: dict[Any, set[asyncio.Event]] = {}
         self._horizon: int | None = None
         self._closed = False
 
     @contextmanager
-    def subscribe(self, scope: Any) -> Iterator[asyncio.Event]:
-        """An event that is set when a scope may have news. Raises TicketError `unavailable` at the limit."""
-        if sum(map(len, self._subscriptions.values())) >= self._max_watches:
-            raise TicketError("unavailable", "Too many watches are open; try again later", retry_after=5)
+    def subscribe(self, scope: Any, caller: Caller) -> Iterator[asyncio.Event]:
+        """An event that is set when a scope may have news. Raises TicketError as Shares.take."""
+        self._shares.take(caller)
         subscription = asyncio.Event()
         self._subscriptions.setdefault(scope, set()).add(subscription)
         try:
             yield subscription
         finally:
+            self._shares.give_back(caller)
             self._subscriptions[scope].remove(subscription)
             if not self._subscriptions[scope]:
                 del self._subscriptions[scope]
@@ -171,7 +174,7 @@ async def follow(
     Reads at least every `look_seconds`, also when the feed is silent. Ends by raising TicketError: what `read` raises,
     `token_expired`, or `unavailable` when the process stops.
     """
-    with feed.subscribe(scope) as subscription:
+    with feed.subscribe(scope, call.caller) as subscription:
         heartbeat_at = time.monotonic()
         while True:
             subscription.clear()

@@ -27,6 +27,11 @@ class Caller:
     # Unix time; None for what does not expire.
     expires_at: float | None = None
 
+    @property
+    def owner(self) -> UUID | str:
+        """Whose share of the service its calls count against: an account, a tenant, or else a user."""
+        return self.account_id or self.tenant_id or self.subject
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:

@@ -16,6 +16,7 @@ from service.fields import (
     Resumable,
     Section,
     Uuid,
+    Words,
     comma_list,
     distinct,
     uuid_or,
@@ -104,7 +105,7 @@ class ProjectTicketsQuery(TicketFilters):
 
     ship: Ship | None = None
     milestone: Annotated[UUID | Literal["none"], uuid_or("none")] | None = None
-    q: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200), without_nul] | None = None
+    q: Words | None = None
 
 
 class Declared(Section):

@@ -18,6 +18,7 @@ from service.fields import (
     Page,
     Resumable,
     Section,
+    Words,
     WriteHeaders,
     comma_list,
     distinct,
@@ -222,7 +223,7 @@ class TicketQuery(Page):
     team_id: AnyOf[OpaqueId] | None = None
     submitted_by_id: AnyOf[OpaqueId] | None = None
     tag: FilterText | None = None
-    q: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200), without_nul] | None = None
+    q: Words | None = None
     created_after: Instant | None = None
     created_before: Instant | None = None
     updated_since: Instant | None = None

@@ -54,7 +54,7 @@ async def list_tickets(connection: Connection, call: Call, command: ListTickets)
     if members := given.pop("metadata", None):
         given["metadata_terms"] = metadata.query_terms(**scope, members=members)
     filters = frozenset(given) - {"limit", "offset"}
-    rows = await connection.all(queries.list_tickets(filters), scope | given)
+    rows = await connection.all(queries.list_tickets(filters, skips=command.query.offset > 0), scope | given)
     return {
         "tickets": [views.ticket(row) for row in rows if row["id"] is not None],
         "total": rows[0]["total"],

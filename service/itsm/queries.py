@@ -151,9 +151,12 @@ def _mirror(after: CTE) -> CTE:
     return insert(deliveries).from_select(names, row).returning(deliveries.c.id).cte("delivery")
 
 
-@lru_cache(maxsize=16)
-def list_tickets(filters: frozenset[str]) -> Statement:
-    """A page, newest first, each row with the exact `total`; one row without a ticket when the page is empty."""
+@lru_cache(maxsize=32)
+def list_tickets(filters: frozenset[str], *, skips: bool) -> Statement:
+    """A page, newest first, each row with the exact `total`; one row without a ticket when the page is empty.
+
+    One that `skips` none has offset 0.
+    """
     conditions: dict[str, ColumnElement[bool]] = {
         "status": tickets.c.status == bindparam("status", type_=Text),
         "start_date": tickets.c.created_at >= bindparam("start_date", type_=tickets.c.created_at.type),
@@ -163,7 +166,10 @@ def list_tickets(filters: frozenset[str]) -> Statement:
     wanted = (*MINE, *(conditions[name] for name in sorted(filters)))
     newest_first = (tickets.c.created_at.desc(), tickets.c.id.desc())
     count = _total(filters) if filters <= {"status"} else select(func.count().label("total")).where(*wanted)
-    counted = count.subquery("counted")
+    counted = count.cte("counted") if skips else count.subquery("counted")
+    if skips:
+        # Nothing is read to skip all there is.
+        wanted += (bindparam("offset", type_=BigInteger) < select(counted.c.total).scalar_subquery(),)
     page = (
         select(*SHOWN)
         .where(*wanted)

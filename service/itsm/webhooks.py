@@ -43,7 +43,7 @@ _QUERIES = queries.for_source(SOURCE)
 @own_transactions(CreateWebhook)
 async def create_webhook(dependencies: ItsmDependencies, call: Call, command: CreateWebhook) -> views.Webhook:
     """Register a webhook. Its secret is in this view and, after a rotation, in that one."""
-    await _check(dependencies, command.body.url, command.body.events)
+    await _check(dependencies, call, command.body.url, command.body.events)
     secret, sealed = _new_secret(dependencies.vault)
     values = {**_scope(call), **vars(command.body), "id": f"wh_{ULID()}", "secret": sealed}
     rows = await dependencies.database.all(_QUERIES.create_webhook, values, lock=_QUERIES.lock_webhooks)
@@ -63,7 +63,7 @@ async def list_webhooks(connection: Connection, call: Call, _command: ListWebhoo
 async def update_webhook(dependencies: ItsmDependencies, call: Call, command: UpdateWebhook) -> views.Webhook:
     """Change some members of a webhook. Enabled again, it goes on where it stopped."""
     changed = {name: getattr(command.body, name) for name in command.body.model_fields_set}
-    await _check(dependencies, changed.get("url"), changed.get("events", ()))
+    await _check(dependencies, call, changed.get("url"), changed.get("events", ()))
     key, values = _key(call, command.path.webhook_id), {f"new_{name}": value for name, value in changed.items()}
     async with dependencies.database.transaction() as connection:
         statement = queries.update_webhook(SOURCE, frozenset(changed))
@@ -115,12 +115,13 @@ async def replay_delivery(connection: Connection, call: Call, command: ReplayDel
     return views.webhook_delivery(attempt)
 
 
-async def _check(dependencies: ItsmDependencies, url: str | None, events: Sequence[str]) -> None:
+async def _check(dependencies: ItsmDependencies, call: Call, url: str | None, events: Sequence[str]) -> None:
     """Raise TicketError `unknown_event`, or `validation_error` for an address that would be refused."""
     for name in events:
         if name not in SOURCE.event_types:
             raise TicketError("unknown_event", f"Unknown event: {name[:ECHO_LENGTH]}")
     if url is not None:
+        call.place.give_back()
         try:
             await dependencies.outbound.check(url)
         except UnreachableError as error:

@@ -13,11 +13,12 @@ import structlog
 from google.protobuf.message import DecodeError
 
 from service.access.authenticator import Authenticator
-from service.access.policy import POLICIES, Policy
+from service.access.policy import POLICIES, Caller, Policy
 from service.errors import TicketError
 from service.operation import CALL, Call
 from service.settings import Settings
 from service.transport.admission import AdmissionControl
+from service.transport.fairness import CallPlace, Fairness
 from service.transport.logs import CallLog
 from service.transport.metrics import Metrics
 from service.transport.rate_limits import RateLimits
@@ -67,6 +68,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         authenticator: Authenticator,
         rate_limits: RateLimits,
         admission: AdmissionControl,
+        fairness: Fairness,
         metrics: Metrics,
         failures: Mapping[str, Failures],
     ) -> None:
@@ -75,6 +77,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._authenticator = authenticator
         self._rate_limits = rate_limits
         self._admission = admission
+        self._fairness = fairness
         self._metrics = metrics
         self._failures = failures
         self._log = CallLog(settings.log_level, sys.stderr.fileno())
@@ -114,12 +117,15 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def _unary(self, method: Method, behaviour: Any) -> Any:
         async def unary(data: bytes, context: Context) -> Any:
             line = _Line(method.path)
-            task = None
+            task = place = None
             try:
                 metadata = _begin(method, context, line)
                 task = self._admission.begin(self._seconds(context))
-                message = await self._admit(method, data, metadata, line)
-                CALL.get().until = self._admission.until(task)
+                caller, place = await self._admit(method, data, metadata, line)
+                place.count_call()
+                await place.take()
+                call, message = _call(method, data, metadata, line, caller, place)
+                call.until = self._admission.until(task)
                 return await behaviour(message, context)
             except asyncio.CancelledError:
                 if task is None or not self._admission.is_overdue(task):
@@ -131,6 +137,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 # The outermost catch: the text of an exception must not leave the service.
                 return await method.failures.fail(context, line.failed(error))
             finally:
+                if place is not None:
+                    place.end()
                 if task is not None:
                     self._admission.end(task)
                 line.write(self._log, self._metrics)
@@ -144,12 +152,14 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def _stream(self, method: Method, behaviour: Any) -> Any:
         async def stream(data: bytes, context: Context) -> AsyncIterator[Any]:
             line = _Line(method.path)
-            begun = False
+            begun, place = False, None
             try:
                 metadata = _begin(method, context, line)
                 # It lasts as long as its caller reads, so it is not counted among the calls in flight.
                 self._admission.reject_if_overloaded()
-                async for message in behaviour(await self._admit(method, data, metadata, line), context):
+                caller, place = await self._admit(method, data, metadata, line)
+                _, request = _call(method, data, metadata, line, caller, place)
+                async for message in behaviour(request, context):
                     yield message
                     begun = True
                 line.outcome = CALL.get().outcome or line.outcome
@@ -163,12 +173,14 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                     await method.failures.break_off(context, failure)
                 yield await method.failures.fail(context, failure)
             finally:
+                if place is not None:
+                    place.end()
                 line.write(self._log, self._metrics)
 
         return stream
 
-    async def _admit(self, method: Method, data: bytes, metadata: Metadata, line: "_Line") -> Any:
-        """Authenticate, authorise and decode a request. Raises TicketError."""
+    async def _admit(self, method: Method, data: bytes, metadata: Metadata, line: "_Line") -> tuple[Caller, CallPlace]:
+        """Authenticate and authorise the caller of a request. Raises TicketError."""
         if method.policy is None:
             raise TicketError("forbidden")
         caller = await self._authenticator.caller(method.policy, metadata)
@@ -176,14 +188,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._rate_limits.take(method.policy.kind, caller)
         if len(data) > self._max_bytes:
             raise TicketError("payload_too_large")
-        try:
-            message = method.decode(data)
-        except DecodeError:
-            raise TicketError("validation_error", "The request is not a message of this method") from None
-        key, if_match = metadata.get("idempotency-key"), metadata.get("if-match")
-        path = metadata.get("x-envoy-original-path")
-        CALL.set(Call(method.key, line.request_id, key, caller, if_match, path))
-        return message
+        return caller, CallPlace(self._fairness, method.policy.kind, caller)
 
 
 class _Line:
@@ -225,6 +230,21 @@ def _begin(method: Method, context: Context, line: _Line) -> Metadata:
     line.request_id = _request_id(metadata.get("x-request-id"))
     method.failures.begin(context, line.request_id)
     return metadata
+
+
+def _call(
+    method: Method, data: bytes, metadata: Metadata, line: _Line, caller: Caller, place: CallPlace
+) -> tuple[Call, Any]:
+    """The call, and its request decoded. Raises TicketError."""
+    try:
+        message = method.decode(data)
+    except DecodeError:
+        raise TicketError("validation_error", "The request is not a message of this method") from None
+    key, if_match = metadata.get("idempotency-key"), metadata.get("if-match")
+    path = metadata.get("x-envoy-original-path")
+    call = Call(method.key, line.request_id, key, caller, if_match, path, place=place)
+    CALL.set(call)
+    return call, message
 
 
 def _request_id(given: str | bytes | None) -> str:

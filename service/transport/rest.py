@@ -29,8 +29,11 @@ _VARIABLES = {"project_id": "project"}
 
 _OFFSET = re.compile(r"(?<=[0-9]) (?=[0-9]{2}:?[0-9]{2}$)")
 _NO_CONTENT = 204
-# Rows of a complete list that are held at once.
-_STREAM_PAGE = 250
+_MAX_SHOWN = 1000
+# A complete list is read by so many rows at first, and then by as many as make about so many bytes, up to a limit.
+_FIRST_ROWS = 20
+_PAGE_BYTES = 512 * 1024
+_MAX_ROWS = 250
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Sections = Mapping[str, Any]
@@ -59,25 +62,35 @@ def complete_list(operation: Operation[Any], member: str) -> Any:
     """The method of a `…Rest` service that streams a whole list, page after page, when no `limit` or `cursor` is given.
 
     The operation answers `{member: […], "next_cursor"}`. No more than a page is ever held, here or in the gateway, and
-    no connection while the client reads.
+    neither a connection nor a place while the client reads.
     """
     read = _reader(operation.command)
+
+    async def page(self: Servicer, call: Call, sections: Sections) -> View:
+        await call.place.take()
+        try:
+            return await operation(self.dependencies, call, sections)
+        finally:
+            call.place.give_back()
 
     async def method(self: Servicer, request: Any, context: Context) -> AsyncIterator[HttpBody]:
         call = CALL.get()
         sections = read(request, call)
         query = sections["query"]
         if "limit" in query or "cursor" in query:
-            view = await operation(self.dependencies, call, sections)
-            yield HttpBody(content_type=CONTENT_TYPE, data=jsontext.dump(view))
+            yield HttpBody(content_type=CONTENT_TYPE, data=jsontext.dump(await page(self, call, sections)))
             return
-        query = {**query, "limit": _STREAM_PAGE}
-        view = await operation(self.dependencies, call, {**sections, "query": query})
-        yield HttpBody(content_type=CONTENT_TYPE, data=b'{"%b":[%b' % (member.encode(), _items(view[member])))
+        call.place.count_stream()
+        rows = _FIRST_ROWS
+        view = await page(self, call, {**sections, "query": {**query, "limit": rows}})
+        items = _items(view[member])
+        yield HttpBody(content_type=CONTENT_TYPE, data=b'{"%b":[%b' % (member.encode(), items))
         while view["next_cursor"] is not None:
-            after = {**sections, "query": {**query, "cursor": view["next_cursor"]}}
-            view = await operation(self.dependencies, call, after)
-            yield HttpBody(data=b"," + _items(view[member]))
+            rows = max(1, min(_MAX_ROWS, rows * _PAGE_BYTES // len(items)))
+            after = {**query, "cursor": view["next_cursor"], "limit": rows}
+            view = await page(self, call, {**sections, "query": after})
+            items = _items(view[member])
+            yield HttpBody(data=b"," + items)
         yield HttpBody(data=b"]}")
 
     return method
@@ -158,7 +171,9 @@ def _json_body(raw: bytes) -> Any:
     if not raw:
         return None
     try:
-        value = jsontext.parse(raw)
+        value = jsontext.parse_request(raw)
+    except jsontext.TooManyValuesError as error:
+        raise TicketError("payload_too_large", f"The body has {error}") from None
     except ValueError as error:
         message = str(getattr(error, "msg", error))
         issue = Issue(("body",), "JSON decode error", "json_invalid", {}, {"error": message})
@@ -218,8 +233,15 @@ def _detail(issue: Issue) -> View:
     section, *names = issue.loc
     # Names of query parameters have dots of their own.
     loc = [section, ".".join(map(str, names))] if section == "query" and names else list(issue.loc)
-    detail = {"type": issue.type, "loc": loc, "msg": issue.message, "input": issue.input}
+    detail = {"type": issue.type, "loc": loc, "msg": issue.message, "input": _shown(issue.input)}
     return {**detail, "ctx": issue.context} if issue.context else detail
+
+
+def _shown(value: Any) -> Any:
+    """What an error repeats of an input: not a megabyte for each of its problems."""
+    if isinstance(value, str):
+        return value[:_MAX_SHOWN]
+    return None if len(jsontext.dump(value)) > _MAX_SHOWN else value
 
 
 async def _send_status(context: Context, status: int, headers: Mapping[str, str]) -> None:

@@ -218,7 +218,9 @@ def _datetime(name: str, stamp: Any) -> Any:
 
 def _json(name: str, text: str) -> Any:
     try:
-        value = jsontext.parse(text.encode())
+        value = jsontext.parse_request(text.encode())
+    except jsontext.TooManyValuesError as error:
+        raise TicketError("payload_too_large", f"The member {name} has {error}") from None
     except ValueError:
         value = None
     if value is None:  # an absent member is an unset field

@@ -21,7 +21,7 @@ FLOORS = (
     {"directory"},
     {"providers", "numbering", "paging"},
     {"access"},
-    {"operation", "background"},
+    {"operation", "background", "shares"},
     {"events", "idempotency"},
     {"watch"},
     {"transport", "webhooks"},

@@ -87,7 +87,7 @@ OPERATIONS: Mapping[str, Operation] = {
             "/api/v1/tickets",
             "ListTickets",
             (service_pb2.ListTicketsRequest(),),
-            lambda: (queries.list_tickets(frozenset()), {"limit": "20", "offset": "0"}),
+            lambda: (queries.list_tickets(frozenset(), skips=False), {"limit": "20", "offset": "0"}),
         ),
         Operation(
             "create",

@@ -129,6 +129,7 @@ class Deliveries:
     @contextmanager
     def _deadline_for(self, call: Call) -> Iterator[float]:
         """Until when a caller waits for the provider, by the loop's clock: now, where too many of its account wait."""
+        call.place.give_back()
         account_id = call.caller.account_id
         if self._waiting[account_id] >= _MAX_WAITING_OF_ACCOUNT:
             yield _now()

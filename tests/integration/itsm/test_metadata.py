@@ -240,7 +240,7 @@ def large(world: World) -> Iterator[psycopg.Connection[Any]]:
 def plan(connection: psycopg.Connection[Any], terms: str, **filters: Any) -> str:
     """The plan of a list's statement as it runs."""
     given = {"account_id": LARGE, "live": True, "metadata_terms": terms, "limit": 20, "offset": 0, **filters}
-    statement = queries.list_tickets(frozenset({"metadata_terms", *filters}))
+    statement = queries.list_tickets(frozenset({"metadata_terms", *filters}), skips=False)
     values = [given[name] if name in given else statement._constants[name] for name in statement.names]
     connection.execute(b"SET LOCAL plan_cache_mode = force_custom_plan")
     connection.execute(b"PREPARE list AS " + statement.sql)

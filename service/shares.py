@@ -1,0 +1,50 @@
+"""How many of something may be there at once: for all, for each owner, and for each of an owner's callers."""
+
+from typing import Any
+
+from service.access.policy import Caller
+from service.errors import TicketError
+
+
+class Shares:
+    """Counts what is there, such as the open watches of a process."""
+
+    def __init__(self, what: str, total: int, of_owner: int, of_caller: int, retry_after: int) -> None:
+        """`what` names it in messages, such as `watches`; who is refused may retry after so many seconds."""
+        self._what = what
+        self._total = total
+        self._of_owner = max(1, min(of_owner, total))
+        self._of_caller = max(1, min(of_caller, total))
+        self._retry_after = retry_after
+        self._in_use = 0
+        self._owners: dict[object, int] = {}
+        self._callers: dict[tuple[object, str], int] = {}
+
+    def take(self, caller: Caller) -> None:
+        """Count one more. Raises TicketError: `unavailable` when all are taken, `rate_limited` at its own limit."""
+        owner = caller.owner
+        key = owner, caller.subject
+        of_owner, of_caller = self._owners.get(owner, 0), self._callers.get(key, 0)
+        if self._in_use >= self._total:
+            message = f"Too many {self._what} are open; try again later"
+            raise TicketError("unavailable", message, retry_after=self._retry_after)
+        if of_owner >= self._of_owner or of_caller >= self._of_caller:
+            message = f"You have too many {self._what} open at once"
+            raise TicketError("rate_limited", message, retry_after=self._retry_after)
+        self._in_use += 1
+        self._owners[owner] = of_owner + 1
+        self._callers[key] = of_caller + 1
+
+    def give_back(self, caller: Caller) -> None:
+        """Count one less."""
+        owner = caller.owner
+        self._in_use -= 1
+        _decrement(self._owners, owner)
+        _decrement(self._callers, (owner, caller.subject))
+
+
+def _decrement(counts: dict[Any, int], key: object) -> None:
+    if counts[key] == 1:
+        del counts[key]
+    else:
+        counts[key] -= 1
