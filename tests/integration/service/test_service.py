@@ -8,11 +8,11 @@ from typing import Any
 
 import grpc
 import httpx2
-import psycopg
 import pytest
 from google.api.httpbody_pb2 import HttpBody
 from grpc_health.v1 import health_pb2
 from prometheus_client.parser import text_string_to_metric_families
+from support.locks import LockedTicket
 from support.system import Issuer, Program, Service, World, health, run_service
 from support.transports import METHODS, Grpc
 from tickets.itsm.rest.v1 import rest_pb2, rest_pb2_grpc
@@ -34,24 +34,6 @@ async def program(world: World) -> Program:
 async def make_ticket(rpc: Grpc, program: Program) -> str:
     ticket_id: str = (await rpc.call("itsm.create", program.credential, body=TICKET)).succeeded(201)["id"]
     return ticket_id
-
-
-class LockedTicket:
-    """A ticket that someone else holds, so that a PATCH of it waits."""
-
-    def __init__(self, world: World, ticket_id: str) -> None:
-        self._world = world
-        self._holder = psycopg.connect(world.database_url)
-        self._holder.execute("SELECT 1 FROM itsm_tickets WHERE id = %s FOR UPDATE", [ticket_id])
-
-    def waiting(self) -> int:
-        """How many statements wait for it right now."""
-        sql = "SELECT count(*) FROM pg_stat_activity WHERE %s = ANY(pg_blocking_pids(pid))"
-        count: int = self._world.rows(sql, self._holder.info.backend_pid)[0][0]
-        return count
-
-    def release(self) -> None:
-        self._holder.close()
 
 
 @pytest.fixture

@@ -7,7 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.jsontext import MAX_DEPTH, JsonText, digest, dump, parse
+from service.jsontext import (
+    MAX_DEPTH,
+    MAX_EXACT_NUMBERS,
+    MAX_VALUES,
+    JsonText,
+    TooManyValuesError,
+    digest,
+    dump,
+    parse,
+    parse_request,
+)
 
 
 @pytest.mark.parametrize(
@@ -132,3 +142,52 @@ def test_different_values_have_different_digests(one: str, other: str) -> None:
 
 def test_a_stored_text_is_sent_as_it_is() -> None:
     assert dump({"a": JsonText('{"n": 1.10}')}) == b'{"a":{"n": 1.10}}'
+
+
+LONG = b"x" * 5000
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'["' + LONG + b'"' + b",1" * (MAX_VALUES - 2) + b"]",
+        b"[" + b",".join([b"[]", b"{}"] * (MAX_VALUES // 2)) + b"]",
+        b"[" + b",".join([b"1.5"] * MAX_EXACT_NUMBERS) + b"]",
+        # What is said within strings counts for nothing.
+        b'["' + b"1.5,[{" * MAX_VALUES + b'"]',
+        b'["' + b'\\",\\\\\\",' * MAX_VALUES + b'"]',
+    ],
+    ids=["values", "empty ones", "exact numbers", "text", "text with escapes"],
+)
+def test_a_request_may_hold_so_many_values(text: bytes) -> None:
+    assert parse_request(text) == parse(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'["' + LONG + b'"' + b",1" * MAX_VALUES + b"]",
+        b"[" + b",".join([b"[1]"] * (MAX_VALUES // 2 + 1)) + b"]",
+        b"{" + b",".join(b'"%d":{}' % n for n in range(MAX_VALUES + 1)) + b"}",
+        b"[" + b",".join([b"1.5"] * (MAX_EXACT_NUMBERS + 1)) + b"]",
+        b"[" + b",".join([b"-0"] * (MAX_EXACT_NUMBERS + 1)) + b"]",
+        b'["\\\\",' + b",".join([b"1"] * (MAX_VALUES + 1)) + b"]",
+    ],
+    ids=["values", "arrays", "members", "fractions", "negative zeros", "after an escaped backslash"],
+)
+def test_a_request_with_more_values_is_refused(text: bytes) -> None:
+    with pytest.raises(TooManyValuesError, match="more than"):
+        parse_request(text)
+
+
+@pytest.mark.parametrize("depth", [MAX_DEPTH, MAX_DEPTH + 1])
+@pytest.mark.parametrize("pair", [b"[]", b"{}"], ids=["arrays", "objects"])
+@pytest.mark.parametrize("filling", [b"", LONG], ids=["short", "long"])
+def test_depth_counts_brackets_outside_of_strings(depth: int, pair: bytes, filling: bytes) -> None:
+    opening, closing = (b"[", b"]") if pair == b"[]" else (b'{"[{":', b"}")
+    text = opening * depth + b'"[[[{{{\\"[' + filling + b'"' + closing * depth
+    if depth > MAX_DEPTH:
+        with pytest.raises(ValueError, match="nested deeper"):
+            parse(text)
+    else:
+        parse(text)

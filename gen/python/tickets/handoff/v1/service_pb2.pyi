@@ -321,7 +321,7 @@ class ListProjectTicketsRequest(_message.Message):
     """Tickets of this milestone: a UUID, or `none` for tickets without one."""
     q: _builtins.str
     """Tickets with all of these words, or words that begin with them, in title and description; or the ticket with this
-    number. 1–200 characters.
+    number. 1–200 characters, at most 20 words.
     """
     @_builtins.property
     def stage(self) -> _containers.RepeatedScalarFieldContainer[_ticket_pb2.Stage.ValueType]:

@@ -53,7 +53,7 @@ class ListTicketsRequest(_message.Message):
     """Tickets with this tag: a string of the array, or a name of the object. 1–255 characters."""
     q: _builtins.str
     """Tickets with all of these words, or words that begin with them, in title and description; or the ticket with this
-    number (`TKT-0001`). 1–200 characters.
+    number (`TKT-0001`). 1–200 characters, at most 20 words.
     """
     overdue: _builtins.bool
     """True: only tickets whose `due_at` is past and that are neither resolved nor closed. A `due_at` from the SLA policy

@@ -1,0 +1,205 @@
+"""Fairness among callers: who runs at once, who waits, and in which turn."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from uuid import uuid4
+
+import pytest
+
+from service.access.policy import Caller
+from service.errors import TicketError
+from service.settings import Settings
+from service.transport import fairness as module
+from service.transport.fairness import CallPlace, Fairness
+
+PLACES = 3
+SETTINGS = Settings(pool_size=2 * PLACES + 1, max_concurrent_calls=64)
+
+
+class Clock:
+    """The time that fairness sees."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(module, "time", clock)
+    return clock
+
+
+@pytest.fixture
+def fairness(clock: Clock) -> Fairness:
+    return Fairness(SETTINGS)
+
+
+def account() -> Caller:
+    return Caller(str(uuid4()), frozenset(), account_id=uuid4())
+
+
+def another_key(caller: Caller) -> Caller:
+    return Caller(str(uuid4()), frozenset(), account_id=caller.account_id)
+
+
+class Calls:
+    """Calls that run until they are ended."""
+
+    def __init__(self, fairness: Fairness) -> None:
+        self._fairness = fairness
+        self.running: list[str] = []
+        self._places: dict[str, CallPlace] = {}
+        self.tasks: dict[str, asyncio.Task[None]] = {}
+
+    async def begin(self, caller: Caller, *names: str, kind: module.Kind = "read") -> None:
+        for name in names:
+            self.tasks[name] = asyncio.create_task(self._run(name, CallPlace(self._fairness, kind, caller)))
+            await _turn()
+
+    async def _run(self, name: str, place: CallPlace) -> None:
+        await place.take()
+        self._places[name] = place
+        self.running.append(name)
+
+    async def end(self, *names: str) -> None:
+        for name in names:
+            self.running.remove(name)
+            self._places.pop(name).end()
+            await _turn()
+
+
+async def _turn() -> None:
+    for _ in range(3):
+        await asyncio.sleep(0)
+
+
+@pytest.fixture
+async def calls(fairness: Fairness) -> AsyncIterator[Calls]:
+    calls = Calls(fairness)
+    yield calls
+    for task in calls.tasks.values():
+        task.cancel()
+
+
+async def test_some_calls_of_an_owner_run_at_once_and_the_others_begin_as_those_end(calls: Calls) -> None:
+    await calls.begin(account(), "a", "b", "c", "d", "e")
+    assert calls.running == ["a", "b", "c"]
+    await calls.end("b")
+    assert calls.running == ["a", "c", "d"]
+
+
+async def test_who_waits_holds_up_nobody_else(calls: Calls) -> None:
+    await calls.begin(account(), "a", "b", "c", "d", "e")
+    await calls.begin(account(), "other")
+    assert calls.running[-1] == "other"
+
+
+async def test_reads_do_not_wait_behind_writes(calls: Calls) -> None:
+    owner = account()
+    await calls.begin(owner, *"abcdef", kind="write")
+    await calls.begin(owner, "read")
+    assert calls.running == ["a", "b", "c", "read"]
+
+
+async def test_the_callers_of_an_owner_take_turns(calls: Calls) -> None:
+    one = account()
+    other = another_key(one)
+    await calls.begin(one, "1", "2", "3", "4", "5", "6")
+    await calls.begin(other, "x", "y")
+    await calls.end("1", "2", "3", "4")
+    assert calls.running == ["x", "5", "y"]
+
+
+async def test_slow_calls_leave_one_place_while_others_call(calls: Calls, clock: Clock) -> None:
+    slow, quick = account(), account()
+    await calls.begin(slow, "a")
+    clock.now += 0.5
+    await calls.end("a")
+    await calls.begin(quick, "0")
+    await calls.end("0")
+    await calls.begin(slow, "b", "c")
+    assert calls.running == ["b"]
+    # Those of quick ones are as many as ever.
+    await calls.begin(quick, "1", "2", "3")
+    assert calls.running == ["b", "1", "2", "3"]
+
+
+async def test_a_slow_call_is_forgotten(calls: Calls, clock: Clock) -> None:
+    slow = account()
+    await calls.begin(slow, "a")
+    clock.now += 0.5
+    await calls.end("a")
+    clock.now += 60
+    await calls.begin(account(), "other")
+    await calls.begin(slow, "b", "c", "d")
+    assert calls.running == ["other", "b", "c", "d"]
+
+
+async def test_who_calls_alone_has_all_places_however_slow(calls: Calls, clock: Clock) -> None:
+    slow = account()
+    await calls.begin(slow, "a")
+    clock.now += 5
+    await calls.end("a")
+    await calls.begin(slow, "b", "c", "d")
+    assert calls.running == ["b", "c", "d"]
+
+
+async def test_a_place_given_back_early_is_the_next_ones(calls: Calls) -> None:
+    await calls.begin(account(), "a", "b", "c", "d")
+    calls._places["a"].give_back()
+    await _turn()
+    assert calls.running == ["a", "b", "c", "d"]
+    await calls.end("a", "b", "c", "d")
+    assert calls.running == []
+
+
+async def test_a_call_that_is_cancelled_as_it_waits_leaves_the_queue(calls: Calls) -> None:
+    await calls.begin(account(), *"abcde")
+    calls.tasks["d"].cancel()
+    await _turn()
+    await calls.end("a")
+    assert calls.running == ["b", "c", "e"]
+
+
+async def test_a_call_that_is_cancelled_as_its_place_comes_passes_it_on(calls: Calls) -> None:
+    await calls.begin(account(), *"abcde")
+    calls.running.remove("a")
+    calls._places.pop("a").end()  # the place is d's, which has not run since
+    calls.tasks["d"].cancel()
+    await _turn()
+    assert calls.running == ["b", "c", "e"]
+
+
+@asynccontextmanager
+async def _open(fairness: Fairness, count: Callable[[CallPlace], None], *callers: Caller) -> AsyncIterator[None]:
+    places = [CallPlace(fairness, "read", caller) for caller in callers]
+    for place in places:
+        count(place)
+    yield
+    for place in places:
+        place.end()
+
+
+@pytest.mark.parametrize(
+    ("count", "of_owner", "of_caller", "retry_after"),
+    [(CallPlace.count_call, 16, 12, 1), (CallPlace.count_stream, 4, 4, 5)],
+    ids=["calls", "complete lists"],
+)
+async def test_an_owner_and_a_caller_have_so_many_at_once(
+    fairness: Fairness, count: Callable[[CallPlace], None], of_owner: int, of_caller: int, retry_after: int
+) -> None:
+    one = account()
+    for callers in ([one] * of_caller, [one, another_key(one)] * (of_owner // 2)):
+        async with _open(fairness, count, *callers):
+            with pytest.raises(TicketError, match="too many") as failure:
+                count(CallPlace(fairness, "read", one))
+            assert (failure.value.reason, failure.value.retry_after) == ("rate_limited", retry_after)
+            async with _open(fairness, count, account()):
+                pass
+    async with _open(fairness, count, one):
+        pass
