@@ -1,13 +1,14 @@
 """Watches: events streamed as they happen.
 
-Each process polls for all of its watchers in one statement, and each watcher then reads its own events. NOTIFY would be
+Each process polls for all of its watchers in one statement, and then reads what is new once for those who are shown the
+same. NOTIFY would be
 sooner, but every commit that notifies takes one lock, and writes matter more.
 """
 
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Container, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Annotated, Any, Generic, NamedTuple, TypeVar, get_args
@@ -30,6 +31,8 @@ _POLL_SECONDS = 0.25
 # A heartbeat this often; also how long a former member may go on watching.
 _HEARTBEAT_SECONDS = 10.0
 _ROWS = 200
+# Those who are woken together ask within this time.
+_GATHER_SECONDS = 0.005
 
 _POSITION: TypeAdapter[tuple[int, int]] = TypeAdapter(
     tuple[Annotated[int, Field(ge=0, lt=2**64)], Annotated[int, Field(ge=0, lt=2**63)]]
@@ -38,6 +41,8 @@ _POSITION: TypeAdapter[tuple[int, int]] = TypeAdapter(
 _log = structlog.get_logger()
 
 C = TypeVar("C", bound=Command)
+# How the events of a dialect are shown.
+E = TypeVar("E", bound=View)
 
 
 class Position(NamedTuple):
@@ -56,8 +61,33 @@ def resumed(cursor: str | None, binding: str) -> Position | None:
     return None if cursor is None else Position(*paging.decode(cursor, binding, _POSITION))
 
 
-# Reads the events after a position, with the horizon: the transaction up to which they are all there.
-Read = Callable[[Position, int], Awaitable[tuple[Sequence[Row], int]]]
+class Found(NamedTuple, Generic[E]):
+    """What was read of the events after a position."""
+
+    events: Sequence[tuple[E, Position]]
+    # The transaction up to which they are all there.
+    horizon: int
+    # Who of the watchers may still see them.
+    watchers: Container[Any]
+
+
+def found(rows: Sequence[Row], show: Callable[[Row], E], watchers: Container[Any]) -> Found[E]:
+    """What the rows of a statement are: events, or one row without any, each with the horizon."""
+    seen = [(show(row), Position(int(row["transaction_id"]), row["id"])) for row in rows if row["id"] is not None]
+    return Found(seen, int(rows[0]["horizon"]), watchers)
+
+
+@dataclass(frozen=True, slots=True)
+class Reader(Generic[E]):
+    """How one watcher's events are read."""
+
+    # Watchers of the same audience are shown the same events.
+    audience: Hashable
+    # Reads at most so many events after a position, for these watchers of the audience.
+    read: Callable[[Position, int, Sequence[Any]], Awaitable[Found[E]]]
+    watcher: Any
+    # The failure of a watcher who may not see them any more.
+    ended: Callable[[], TicketError]
 
 
 class EventFeed:
@@ -75,6 +105,8 @@ class EventFeed:
         # An account's, a tenant's or a user's part, and that of each of its callers.
         self._shares = Shares("watches", max_watches, max_watches // 10, max_watches // 20, retry_after=5)
         self._subscriptions: dict[Any, set[asyncio.Event]] = {}
+        # What is being read, and for whom.
+        self._reads: dict[Hashable, tuple[asyncio.Task[Found[Any]], set[Any]]] = {}
         self._horizon: int | None = None
         self._closed = False
 
@@ -91,6 +123,22 @@ class EventFeed:
             self._subscriptions[scope].remove(subscription)
             if not self._subscriptions[scope]:
                 del self._subscriptions[scope]
+
+    async def read(self, reader: Reader[E], position: Position) -> Found[E]:
+        """What is new after a position: read and shown once for all of an audience who ask at about the same time."""
+        key = reader.audience, position
+        if key not in self._reads:
+            watchers: set[Any] = set()
+            self._reads[key] = asyncio.create_task(self._gather(key, reader, position, watchers)), watchers
+        task, watchers = self._reads[key]
+        watchers.add(reader.watcher)
+        # One who leaves takes it from nobody else.
+        return await asyncio.shield(task)
+
+    async def _gather(self, key: Hashable, reader: Reader[E], position: Position, watchers: set[Any]) -> Found[E]:
+        await asyncio.sleep(_GATHER_SECONDS)
+        del self._reads[key]
+        return await reader.read(position, _ROWS, list(watchers))
 
     def close(self) -> None:
         """End every watch: its caller resumes in another process."""
@@ -164,34 +212,56 @@ async def follow(
     feed: EventFeed,
     scope: Any,
     call: Call,
-    read: Read,
+    reader: Reader[E],
     position: Position | None,
     *,
     look_seconds: float = math.inf,
-) -> AsyncIterator[tuple[Row | None, Position]]:
+) -> AsyncIterator[tuple[E | None, Position]]:
     """Every event of a scope after a position, or from now on, each with its position; None is a heartbeat.
 
-    Reads at least every `look_seconds`, also when the feed is silent. Ends by raising TicketError: what `read` raises,
-    `token_expired`, or `unavailable` when the process stops.
+    Reads at least every `look_seconds`, also when the feed is silent. Ends by raising TicketError: what the reader
+    raises, `token_expired`, or `unavailable` when the process stops.
     """
     with feed.subscribe(scope, call.caller) as subscription:
         heartbeat_at = time.monotonic()
+        behind = position is not None
         while True:
             subscription.clear()
             feed.refuse_if_closed()
             _refuse_if_expired(call)
-            rows, horizon = await read(position or Position(*events.AFTER_ALL), _ROWS)
-            for row in rows:
-                position = Position(int(row["transaction_id"]), row["id"])
-                yield row, position
-            if len(rows) == _ROWS:
+            found = await _read(feed, call, reader, position or Position(*events.AFTER_ALL), behind=behind)
+            for view, position in found.events:
+                yield view, position
+            behind = len(found.events) == _ROWS
+            if behind:
                 continue
             # There is nothing more before the horizon, and there never will be.
-            position = Position(horizon, 0)
+            position = Position(found.horizon, 0)
             if time.monotonic() >= heartbeat_at:
                 yield None, position
-                heartbeat_at = time.monotonic() + _HEARTBEAT_SECONDS
-            await _woken(subscription, min(heartbeat_at - time.monotonic(), look_seconds), call)
+                heartbeat_at = _next_tick(_HEARTBEAT_SECONDS)
+            look_at = min(heartbeat_at, _next_tick(look_seconds))
+            await _woken(subscription, look_at - time.monotonic(), call)
+
+
+async def _read(feed: EventFeed, call: Call, reader: Reader[E], position: Position, *, behind: bool) -> Found[E]:
+    """What is new for a watcher. One that is far behind reads by itself, as its caller's other calls do."""
+    if not behind:
+        found = await feed.read(reader, position)
+    else:
+        await call.place.take()
+        try:
+            found = await reader.read(position, _ROWS, [reader.watcher])
+        finally:
+            call.place.give_back()
+    if reader.watcher not in found.watchers:
+        raise reader.ended()
+    return found
+
+
+def _next_tick(seconds: float) -> float:
+    """The next of the moments at which all watches look, so that those of the same events can share what is read."""
+    return math.inf if seconds == math.inf else (time.monotonic() // seconds + 1) * seconds
 
 
 async def _woken(subscription: asyncio.Event, seconds: float, call: Call) -> None:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import AsyncIterator, Sequence
 from typing import Annotated, Any
+from uuid import UUID
 
 from pydantic import Field, TypeAdapter
 
@@ -159,20 +160,11 @@ async def watch_tickets(feed: watch.EventFeed, call: Call, command: WatchTickets
     binding = f"handoff watch {project_id}"
     position = watch.resumed(command.query.cursor, binding)
 
-    async def read(position: watch.Position, rows: int) -> tuple[Sequence[Row], int]:
-        found = await feed.database.all(
-            queries.EVENTS_AFTER,
-            {
-                "user_id": lookup.user_id(call),
-                "project_id": project_id,
-                "rows": rows,
-                **position.parameters(),
-            },
-        )
-        if not found:
-            raise rights.not_a_member()
-        return [row for row in found if row["id"] is not None], int(found[0]["horizon"])
+    async def read(position: watch.Position, rows: int, user_ids: Sequence[UUID]) -> watch.Found[views.TicketEvent]:
+        named = {"user_ids": user_ids, "project_id": project_id, "rows": rows}
+        found = await feed.database.all(queries.EVENTS_AFTER, {**named, **position.parameters()})
+        return watch.found(found, views.event, found[0]["members"] or ())
 
-    async for row, reached in watch.follow(feed, project_id, call, read, position):
-        event = None if row is None else views.event(row)
+    reader = watch.Reader(project_id, read, lookup.user_id(call), rights.not_a_member)
+    async for event, reached in watch.follow(feed, project_id, call, reader, position):
         yield {"event": event, "cursor": paging.encode(binding, *reached)}

@@ -37,7 +37,8 @@ from sqlalchemy.dialects.postgresql import aggregate_order_by
 from service import events, idempotency, numbering, paging
 from service.directory import MEMBER, project_members, projects
 from service.handoff import rights, tables, views
-from service.storage.statement import Statement
+from service.storage.scope import EVERYONE
+from service.storage.statement import Statement, parameter
 
 tickets = tables.tickets
 roles = tables.roles
@@ -227,15 +228,22 @@ def list_events(by: By) -> Statement:
     )
 
 
-_new_events = events.after_position(_history, _history.c.project_id == project_members.c.project_id).lateral(
-    "new_events"
-)
-# The events with the `horizon`; one row without an event when there is none, and no row when the caller is not a
-# member of the project.
-EVENTS_AFTER = Statement(
-    select(_new_events, cast(cast(events.HORIZON, Text), Numeric).label("horizon"))
-    .select_from(project_members.outerjoin(_new_events, true()))
-    .where(IS_CALLER, IS_PROJECT)
-    .order_by(_new_events.c.transaction_id, _new_events.c.id),
-    scope=MEMBER,
-)
+def _events_after() -> Statement:
+    """The events of a project with the `horizon`, and which of `user_ids` are its `members`.
+
+    One row without an event when there is none; no event when none of them is a member.
+    """
+    new = events.after_position(_history, _history.c.project_id == parameter(_history.c.project_id))
+    users = func.array_agg(project_members.c.user_id, type_=ARRAY(Uuid)).label("members")
+    asked = project_members.c.user_id == any_(bindparam("user_ids", type_=ARRAY(Uuid)))
+    members = select(cast(cast(events.HORIZON, Text), Numeric).label("horizon"), users).where(IS_PROJECT, asked)
+    now, new_events = members.subquery("now"), new.subquery("new_events")
+    return Statement(
+        select(new_events, now)
+        .select_from(now.outerjoin(new_events, now.c.members.is_not(None)))
+        .order_by(new_events.c.transaction_id, new_events.c.id),
+        scope=EVERYONE("what is new in a project is read once for all who watch it, and shown to those found members"),
+    )
+
+
+EVENTS_AFTER = _events_after()

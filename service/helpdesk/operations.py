@@ -197,13 +197,15 @@ async def watch_tickets(feed: watch.EventFeed, call: Call, command: WatchTickets
     binding = jsontext.dump(["helpdesk watch", sees_internal, scope]).decode()
     statement = queries.events_after(of_app="app_id" in scope, internal=sees_internal)
 
-    async def read(position: watch.Position, rows: int) -> tuple[Sequence[Row], int]:
+    async def read(position: watch.Position, rows: int, watchers: Sequence[str]) -> watch.Found[views.TicketEvent]:
         found = await feed.database.all(statement, {**scope, **position.parameters(), "rows": rows})
-        return [row for row in found if row["id"] is not None], int(found[0]["horizon"])
+        # What a token says holds until it expires.
+        return watch.found(found, views.event, watchers)
 
+    audience = (sees_internal, *scope.values())
+    reader = watch.Reader(audience, read, call.caller.subject, lambda: TicketError("forbidden"))
     position = watch.resumed(command.query.cursor, binding)
-    async for row, reached in watch.follow(feed, scope["tenant_id"], call, read, position):
-        event = None if row is None else views.event(row)
+    async for event, reached in watch.follow(feed, scope["tenant_id"], call, reader, position):
         yield {"event": event, "cursor": paging.encode(binding, *reached)}
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
+from uuid import UUID
 
 from service import events, idempotency, jsontext, paging, watch
 from service.errors import TicketError
@@ -19,7 +20,6 @@ from service.itsm.dependencies import ItsmDependencies
 from service.numbering import uuid7
 from service.operation import Call, operation, own_transactions
 from service.storage.database import Connection
-from service.storage.statement import Row
 
 # How often a watch checks its key: a revoked one ends it within five seconds, as it ends everything else.
 _KEY_CHECK_SECONDS = 3.0
@@ -104,18 +104,16 @@ async def watch_tickets(feed: watch.EventFeed, call: Call, command: WatchTickets
     """Every change of the account's tickets as it happens, while the key is valid."""
     scope = _scope(call)
     binding = jsontext.dump(["itsm watch", scope]).decode()
-    named = {**scope, "key_id": call.caller.subject}
 
-    async def read(position: watch.Position, rows: int) -> tuple[Sequence[Row], int]:
-        found = await feed.database.all(queries.EVENTS_AFTER, {**named, **position.parameters(), "rows": rows})
-        if not found:
-            raise TicketError("invalid_token", "Invalid API key")
-        return [row for row in found if row["id"] is not None], int(found[0]["horizon"])
+    async def read(position: watch.Position, rows: int, key_ids: Sequence[UUID]) -> watch.Found[views.TicketEvent]:
+        named = {**scope, "key_ids": key_ids, "rows": rows}
+        found = await feed.database.all(queries.EVENTS_AFTER, {**named, **position.parameters()})
+        return watch.found(found, views.event, found[0]["valid_keys"] or ())
 
+    reader = watch.Reader(tuple(scope.values()), read, UUID(call.caller.subject), _invalid_key)
     position = watch.resumed(command.query.cursor, binding)
-    following = watch.follow(feed, scope["account_id"], call, read, position, look_seconds=_KEY_CHECK_SECONDS)
-    async for row, reached in following:
-        event = None if row is None else views.event(row)
+    following = watch.follow(feed, scope["account_id"], call, reader, position, look_seconds=_KEY_CHECK_SECONDS)
+    async for event, reached in following:
         yield {"event": event, "cursor": paging.encode(binding, *reached)}
 
 
@@ -126,6 +124,10 @@ async def merge_totals(connection: Connection) -> None:
 
 def _scope(call: Call) -> dict[str, Any]:
     return {"account_id": call.caller.account_id, "live": call.caller.live}
+
+
+def _invalid_key() -> TicketError:
+    return TicketError("invalid_token", "Invalid API key")
 
 
 def _found(row: dict[str, Any] | None) -> dict[str, Any]:

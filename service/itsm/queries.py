@@ -18,6 +18,7 @@ from sqlalchemy import (
     Text,
     Uuid,
     and_,
+    any_,
     bindparam,
     cast,
     delete,
@@ -39,7 +40,7 @@ from service.itsm import tables
 from service.itsm.commands import NewTicket
 from service.providers import tables as providers
 from service.storage.scope import EVERYONE
-from service.storage.statement import Statement, bound, mine, some_rows
+from service.storage.statement import Statement, bound, mine, parameter, some_rows
 
 tickets = tables.tickets
 deliveries, links = providers.deliveries, providers.links
@@ -224,14 +225,25 @@ def _list_events() -> Statement:
 LIST_EVENTS = _list_events()
 
 _new_events = events.after_position(_history, and_(*mine(_history))).subquery("new_events")
-# Events after a position, each with the `horizon`; one row without an event when there is none,
-# none when the key is no longer valid.
+_valid_keys = (
+    select(
+        cast(cast(events.HORIZON, Text), Numeric).label("horizon"),
+        func.array_agg(api_keys.c.id, type_=ARRAY(Uuid)).label("valid_keys"),
+    )
+    .where(
+        api_keys.c.account_id == parameter(api_keys.c.account_id),
+        api_keys.c.id == any_(bindparam("key_ids", type_=ARRAY(Uuid))),
+        KEY_HOLDS,
+    )
+    .subquery("valid_keys")
+)
+# Events after a position, each with the `horizon` and with those of `key_ids` that are `valid_keys`; one row without
+# an event when there is none, and no event when no key is valid.
 EVENTS_AFTER = Statement(
-    select(_new_events, cast(cast(events.HORIZON, Text), Numeric).label("horizon"))
-    .select_from(api_keys.outerjoin(_new_events, true()))
-    .where(api_keys.c.id == bindparam("key_id", type_=Uuid), KEY_HOLDS)
+    select(_new_events, _valid_keys)
+    .select_from(_valid_keys.outerjoin(_new_events, _valid_keys.c.valid_keys.is_not(None)))
     .order_by(_new_events.c.transaction_id, _new_events.c.id),
-    scope=ACCOUNT,
+    scope=EVERYONE("what is new in an account is read once for all keys that watch it, and shown to those found valid"),
 )
 
 

@@ -197,13 +197,18 @@ def large(world: World) -> Iterator[psycopg.Connection[Any]]:
             " n::text::xid8 FROM generate_series(1, 100000) n",
             (ACCOUNT,),
         )
+        connection.execute("INSERT INTO accounts (id, name) VALUES (%s, 'An account')", (ACCOUNT,))
+        connection.execute(
+            "INSERT INTO api_keys (id, account_id, key_hash, live, scopes) VALUES (%s, %s, 'hash', true, '{}')",
+            (KEY, ACCOUNT),
+        )
         connection.execute("ANALYZE itsm_events")
         yield connection
         connection.rollback()
 
 
-ACCOUNT = uuid4()
-PLACE = {"after_transaction": "100000", "after_id": 0, "rows": 200, "key_id": uuid4()}
+ACCOUNT, KEY = uuid4(), uuid4()
+PLACE = {"after_transaction": "100000", "after_id": 0, "rows": 200, "key_ids": [KEY]}
 
 
 @pytest.mark.parametrize(
