@@ -5,6 +5,7 @@ import os
 import re
 import sys
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, NamedTuple, NoReturn, Protocol, TypeAlias
 
@@ -22,6 +23,8 @@ from service.transport.logs import CallLog
 from service.transport.metrics import Metrics
 from service.transport.rate_limits import RateLimits
 
+# Metadata of which there can be only one.
+_SINGLE = ("authorization", "x-api-key", "idempotency-key", "if-match")
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 # Kept back from the caller's deadline, so that the failure still arrives.
 _FAILURE_SECONDS = 0.05
@@ -103,22 +106,24 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         if policy is not None and policy.who == "none":
             served: Handler = handler
             return served  # health and reflection answer by themselves
-        # Requests arrive as bytes, so that what does not decode fails with our documented error and not gRPC's.
+        # Requests arrive as bytes, so that what does not decode fails with our documented error and not gRPC's; and as a
+        # stream of one, so that it is read when its caller is known. (gRPC would hold all of it before, or wait forever
+        # for one that never comes.)
         method = Method(path, key, policy, self._failures[service], handler.request_deserializer)
         if handler.unary_stream is not None:
             streaming = self._stream(method, handler.unary_stream)
-            return grpc.unary_stream_rpc_method_handler(streaming, None, handler.response_serializer)
+            return grpc.stream_stream_rpc_method_handler(streaming, None, handler.response_serializer)
         unary = self._unary(method, handler.unary_unary)
-        return grpc.unary_unary_rpc_method_handler(unary, None, handler.response_serializer)
+        return grpc.stream_unary_rpc_method_handler(unary, None, handler.response_serializer)
 
     def _unary(self, method: Method, behaviour: Any) -> Any:
-        async def unary(data: bytes, context: Context) -> Any:
+        async def unary(_requests: object, context: Context) -> Any:
             line = _Line(method.path)
             task = None
             try:
                 metadata = _begin(method, context, line)
                 task = self._admission.begin(self._seconds(context))
-                message = await self._admit(method, data, metadata, line)
+                message = await self._admit(method, context, metadata, line)
                 CALL.get().until = self._admission.until(task)
                 return await behaviour(message, context)
             except asyncio.CancelledError:
@@ -142,14 +147,15 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return self._longest if left is None else min(left - _FAILURE_SECONDS, self._longest)
 
     def _stream(self, method: Method, behaviour: Any) -> Any:
-        async def stream(data: bytes, context: Context) -> AsyncIterator[Any]:
+        async def stream(_requests: object, context: Context) -> AsyncIterator[Any]:
             line = _Line(method.path)
             begun = False
             try:
                 metadata = _begin(method, context, line)
                 # It lasts as long as its caller reads, so it is not counted among the calls in flight.
                 self._admission.reject_if_overloaded()
-                async for message in behaviour(await self._admit(method, data, metadata, line), context):
+                request = await self._admit_in_time(method, context, metadata, line)
+                async for message in behaviour(request, context):
                     yield message
                     begun = True
                 line.outcome = CALL.get().outcome or line.outcome
@@ -167,13 +173,24 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
         return stream
 
-    async def _admit(self, method: Method, data: bytes, metadata: Metadata, line: "_Line") -> Any:
-        """Authenticate, authorise and decode a request. Raises TicketError."""
+    async def _admit_in_time(self, method: Method, context: Context, metadata: Metadata, line: "_Line") -> Any:
+        """As `_admit`; a message that never comes ends by the default deadline."""
+        try:
+            async with asyncio.timeout(self._longest):
+                return await self._admit(method, context, metadata, line)
+        except TimeoutError:
+            raise TicketError("deadline_exceeded") from None
+
+    async def _admit(self, method: Method, context: Context, metadata: Metadata, line: "_Line") -> Any:
+        """Authenticate, authorise, read and decode a request. Raises TicketError."""
         if method.policy is None:
             raise TicketError("forbidden")
         caller = await self._authenticator.caller(method.policy, metadata)
         line.caller = caller.subject
         self._rate_limits.take(method.policy.kind, caller)
+        data = await context.read()
+        if data is grpc.aio.EOF:
+            raise TicketError("validation_error", "The call has no message")
         if len(data) > self._max_bytes:
             raise TicketError("payload_too_large")
         try:
@@ -220,10 +237,15 @@ class _Line:
 
 
 def _begin(method: Method, context: Context, line: _Line) -> Metadata:
-    """Read the call's metadata, and tell the caller the request id."""
-    metadata: dict[str, Any] = dict(context.invocation_metadata() or ())
+    """Read the call's metadata, and tell the caller the request id. Raises TicketError when it contradicts itself."""
+    given = context.invocation_metadata() or ()
+    metadata: dict[str, Any] = dict(given)
     line.request_id = _request_id(metadata.get("x-request-id"))
     method.failures.begin(context, line.request_id)
+    if len(metadata) != len(given):
+        names = Counter(name for name, _ in given)
+        if repeated := [name for name in _SINGLE if names[name] > 1]:
+            raise TicketError("validation_error", f"There is more than one {repeated[0]}")
     return metadata
 
 
