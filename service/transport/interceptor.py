@@ -106,9 +106,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         if policy is not None and policy.who == "none":
             served: Handler = handler
             return served  # health and reflection answer by themselves
-        # Requests arrive as bytes, so that what does not decode fails with our documented error and not gRPC's; and as a
-        # stream of one, so that it is read when its caller is known. (gRPC would hold all of it before, or wait forever
-        # for one that never comes.)
+        # Requests arrive as bytes, so that what does not decode fails with our documented error and not gRPC's; and as
+        # streams of one, so that they are read when their caller is known. (gRPC would first hold all of a request, and
+        # wait forever for one that never comes.)
         method = Method(path, key, policy, self._failures[service], handler.request_deserializer)
         if handler.unary_stream is not None:
             streaming = self._stream(method, handler.unary_stream)

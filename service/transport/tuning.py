@@ -23,8 +23,9 @@ _OPTIONS = (
     # A connection may be many callers'. Of a header that it could not parse gRPC would keep the failure in the
     # connection's table, and fail every later call that refers to it.
     ("grpc.http2.hpack_table_size.decoder", 0),
-    # Each stream holds memory, and one that is reset at once still costs what a call costs to begin.
-    ("grpc.max_concurrent_streams", 200),
+    # Of one connection, and those count too that were reset and are not cleaned up yet: beginning and resetting calls
+    # without a pause would pile them up by the gigabyte.
+    ("grpc.max_concurrent_streams", 1000),
     # A proxy keeps its connections; pings find the dead ones.
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
