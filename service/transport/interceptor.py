@@ -21,6 +21,7 @@ from service.settings import Settings
 from service.transport.admission import AdmissionControl
 from service.transport.logs import CallLog
 from service.transport.metrics import Metrics
+from service.transport.open_methods import bounded
 from service.transport.rate_limits import RateLimits
 
 # Metadata of which there can be only one.
@@ -104,8 +105,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         key = (service.rpartition(".")[0].replace(".rest.", "."), name)
         policy = POLICIES.get(key)
         if policy is not None and policy.who == "none":
-            served: Handler = handler
-            return served  # health and reflection answer by themselves
+            return bounded(handler, self._longest)  # health and reflection answer by themselves
         # Requests arrive as bytes, so that what does not decode fails with our documented error and not gRPC's; and as
         # streams of one, so that they are read when their caller is known. (gRPC would first hold all of a request, and
         # wait forever for one that never comes.)

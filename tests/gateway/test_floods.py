@@ -31,7 +31,7 @@ from service.local.processes import free_port
 
 LIST = "/tickets.itsm.v1.TicketService/ListTickets"
 WATCH = "/tickets.itsm.v1.TicketService/WatchTickets"
-CHECK = "/grpc.health.v1.Health/Check"
+CHECK, HEALTH_WATCH = "/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"
 REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 OK, INVALID, TOO_LATE, EXHAUSTED, UNIMPLEMENTED, UNAVAILABLE, UNAUTHENTICATED = "0", "3", "4", "8", "12", "14", "16"
 MIB = 2**20
@@ -203,6 +203,14 @@ async def test_a_call_whose_message_never_ends_ends_by_the_default_deadline(peer
         assert (answer["grpc-status"], reason(answer)) == (TOO_LATE, "deadline_exceeded")
 
 
+async def test_methods_that_anybody_may_call_wait_for_nobody(flooded: Flooded) -> None:
+    async with connected(flooded.service.target) as peer:
+        silent = [await peer.begin(grpc_headers(method, {}), end=True) for method in (CHECK, HEALTH_WATCH)]
+        assert [(await peer.answer(stream))["grpc-status"] for stream in silent] == [INVALID] * 2
+        waiting = [await peer.begin(grpc_headers(method, {})) for method in (CHECK, HEALTH_WATCH, REFLECTION)]
+        assert [(await peer.answer(stream))["grpc-status"] for stream in waiting] == [TOO_LATE] * 3
+
+
 async def test_thousands_of_calls_without_a_message_are_answered_while_others_are_served(
     flooded: Flooded, door: str
 ) -> None:
@@ -221,8 +229,10 @@ async def test_health_and_reflection_are_the_operators_at_the_port_of_the_servic
     assert health(flooded.service.target) == health_pb2.HealthCheckResponse.SERVING
     async with connected(flooded.service.target) as peer:
         assert (await peer.call(grpc_headers(REFLECTION, {})))["grpc-status"] == OK
+        # Who watched and did not read would hold up every change of the status; gRPC takes this for SERVING.
+        assert (await peer.call(grpc_headers(HEALTH_WATCH, {})))["grpc-status"] == UNIMPLEMENTED
     async with connected(flooded.gateway) as peer:
-        for method in (CHECK, CHECK.replace("Check", "Watch"), REFLECTION):
+        for method in (CHECK, HEALTH_WATCH, REFLECTION):
             assert (await peer.call(grpc_headers(method, {})))["grpc-status"] == UNIMPLEMENTED
 
 
