@@ -25,7 +25,7 @@ def bounded(handler: Any, seconds: float) -> Handler:
         return await answer(await _request(context, seconds), context)
 
     if handler.unary_stream is not None:
-        return grpc.stream_stream_rpc_method_handler(method, decode, encode)  # type: ignore[arg-type]  # it writes
+        return grpc.stream_stream_rpc_method_handler(method, decode, encode)
     return grpc.stream_unary_rpc_method_handler(method, decode, encode)
 
 
