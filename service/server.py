@@ -27,7 +27,7 @@ from service.transport.interceptor import CallInterceptor
 from service.transport.metrics import Metrics
 from service.transport.queue_probe import QueueProbe
 from service.transport.rate_limits import RateLimits
-from service.transport.tuning import SERVER_OPTIONS, freeze_gc, use_batch_scheduler
+from service.transport.tuning import freeze_gc, server_options, use_batch_scheduler
 from service.vault import Vault
 from service.watch import EventFeed
 
@@ -82,7 +82,8 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
     stack.push_async_callback(database.close)
     probe = QueueProbe(settings)
     admission = AdmissionControl(settings.max_concurrent_calls, probe)
-    server = grpc.aio.server(interceptors=[_interceptor(settings, database, admission, stack)], options=SERVER_OPTIONS)
+    interceptor = _interceptor(settings, database, admission, stack)
+    server = grpc.aio.server(interceptors=[interceptor], options=server_options(settings))
 
     shared = Dependencies(settings=settings, database=database, vault=Vault(settings))
     dialects = []

@@ -126,10 +126,12 @@ def envoy_config(
     admin_port: int | None = None,
     descriptor: Path | None = None,
     template: Path | None = None,
+    limit_addresses: bool = True,
 ) -> dict[str, Any]:
     """Load deploy/envoy.yaml and fill in where to listen, the workers and the descriptor set.
 
-    A worker is `host:port` or `unix:/path`. With a unix socket among them, each host must be an IP address.
+    A worker is `host:port` or `unix:/path`. With a unix socket among them, each host must be an IP address. Without
+    `limit_addresses` one address may call as often as it can, as a benchmark does.
     """
     config: dict[str, Any] = yaml.safe_load((template or _shipped("envoy.yaml")).read_text(encoding="utf-8"))
     listener = config["static_resources"]["listeners"][0]
@@ -140,6 +142,8 @@ def envoy_config(
     else:
         config["admin"]["address"]["socket_address"]["port_value"] = admin_port
     filters = listener["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"]
+    if not limit_addresses:
+        filters[:] = [entry for entry in filters if entry["name"] != "envoy.filters.http.local_ratelimit"]
     transcoder = next(entry for entry in filters if entry["name"] == "envoy.filters.http.grpc_json_transcoder")
     transcoder["typed_config"]["proto_descriptor"] = str(descriptor or _shipped("tickets.binpb"))
     cluster = config["static_resources"]["clusters"][0]

@@ -156,6 +156,19 @@ async def test_a_mask_decides_what_is_changed(rpc: Grpc, program: Program) -> No
     assert (changed["subject"], changed["description"]) == ("New", TICKET["description"])
 
 
+@pytest.mark.parametrize("name", ["x-api-key", "authorization", "idempotency-key", "if-match"])
+async def test_metadata_that_there_can_be_only_one_of_is_invalid_when_given_twice(
+    rpc: Grpc, program: Program, name: str
+) -> None:
+    given = {**program.credential, name: program.credential.get(name, "a")}
+    list_tickets: Any = rpc.channel.unary_unary("/tickets.itsm.v1.TicketService/ListTickets")
+    assert await list_tickets(b"", metadata=tuple(given.items())) is not None
+    with pytest.raises(grpc.aio.AioRpcError) as failure:
+        await list_tickets(b"", metadata=(*given.items(), (name, given[name])))
+    assert failure.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert failure.value.details() == f"There is more than one {name}"
+
+
 # RateLimits
 
 
