@@ -301,6 +301,7 @@ class UpdateComment(Command):
     """PATCH /api/v1/helpdesk/tickets/{id}/comments/{comment_id}."""
 
     path: CommentPath
+    header: IdempotencyHeader
     body: CommentChange
 
 
@@ -353,6 +354,7 @@ class UpdateSlaPolicy(Command):
     """PATCH /api/v1/helpdesk/sla-policies/{id}."""
 
     path: PolicyPath
+    header: IdempotencyHeader
     body: PolicyMembers
 
 
@@ -363,4 +365,5 @@ class GetCalendar(Command):
 class UpdateCalendar(Command):
     """PATCH /api/v1/helpdesk/calendar."""
 
+    header: IdempotencyHeader
     body: CalendarMembers

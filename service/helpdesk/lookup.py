@@ -78,7 +78,7 @@ async def lock_to_change(connection: Connection, call: Call, id_or_number: str, 
     return ticket
 
 
-def key_scope(call: Call) -> str:
+def key_scope(call: Call, _command: object = None) -> str:
     """The scope of the caller's idempotency keys. As JSON, because an id may hold any separator."""
     caller = call.caller
     return f"helpdesk:{jsontext.dump([caller.tenant_id, caller.app_id, caller.subject]).decode()}"
