@@ -179,10 +179,13 @@ async def create_once(
     scope: str,
     statements: Creation,
     parameters: Mapping[str, Any],
+    *,
+    admit: Callable[[], Awaitable[None]] | None = None,
 ) -> Row | None:
     """The created row, or the row created earlier under the same key; None when nothing was created.
 
-    Raises TicketError `idempotency_mismatch` when the key was used with another payload.
+    `admit` is called before an earlier row is given: the caller may have lost the right to it. Raises TicketError
+    `idempotency_mismatch` when the key was used with another payload, and what `admit` raises.
     """
     if call.idempotency_key is None:
         return await connection.one(statements.plain, parameters)
@@ -191,6 +194,8 @@ async def create_once(
         created = await connection.all(statements.keyed, keyed, lock=LOCK)
         if created:
             return created[0]
+        if admit is not None:
+            await admit()
         stored = await replay(connection, call, scope, statements)
         if stored is not None:
             return stored

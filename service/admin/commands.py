@@ -144,35 +144,35 @@ class DeliveryId(Section):
 class CreateAccount(Command):
     """AdminService.CreateAccount."""
 
-    header: IdempotencyHeader
+    header: IdempotencyHeader = IdempotencyHeader()
     body: NewAccount
 
 
 class CreateApiKey(Command):
     """AdminService.CreateApiKey."""
 
-    header: IdempotencyHeader
+    header: IdempotencyHeader = IdempotencyHeader()
     body: NewApiKey
 
 
 class RevokeApiKey(Command):
     """AdminService.RevokeApiKey."""
 
-    header: IdempotencyHeader
+    header: IdempotencyHeader = IdempotencyHeader()
     body: ApiKeyId
 
 
 class CreateProject(Command):
     """AdminService.CreateProject."""
 
-    header: IdempotencyHeader
+    header: IdempotencyHeader = IdempotencyHeader()
     body: NewProject
 
 
 class UpdateProject(Command):
     """AdminService.UpdateProject."""
 
-    header: IdempotencyHeader
+    header: IdempotencyHeader = IdempotencyHeader()
     path: ProjectId
     body: ProjectChanges
 
@@ -180,35 +180,35 @@ class UpdateProject(Command):
 class AddMember(Command):
     """AdminService.AddMember."""
 
-    header: IdempotencyHeader
+    header: IdempotencyHeader = IdempotencyHeader()
     body: NewMember
 
 
 class RemoveMember(Command):
     """AdminService.RemoveMember."""
 
-    header: IdempotencyHeader
+    header: IdempotencyHeader = IdempotencyHeader()
     body: MemberId
 
 
 class CreateTenant(Command):
     """AdminService.CreateTenant."""
 
-    header: IdempotencyHeader
+    header: IdempotencyHeader = IdempotencyHeader()
     body: NewTenant
 
 
 class LinkProvider(Command):
     """AdminService.LinkProvider."""
 
-    header: IdempotencyHeader
+    header: IdempotencyHeader = IdempotencyHeader()
     body: NewLink
 
 
 class UnlinkProvider(Command):
     """AdminService.UnlinkProvider."""
 
-    header: IdempotencyHeader
+    header: IdempotencyHeader = IdempotencyHeader()
     body: AccountId
 
 
@@ -221,5 +221,5 @@ class ListDeliveries(Command):
 class RequeueDelivery(Command):
     """AdminService.RequeueDelivery."""
 
-    header: IdempotencyHeader
+    header: IdempotencyHeader = IdempotencyHeader()
     body: DeliveryId

@@ -29,4 +29,4 @@ async def as_operator(
 ) -> Mapping[str, Any]:
     """Run an operator's operation on a database that is open. Raises TicketError."""
     call = Call(("tickets.admin.v1", "command"), str(uuid4()), None, Caller("tickets admin", frozenset()))
-    return await operation(dependencies, call, {"path": body, "query": body, "header": {}, "body": body})
+    return await operation(dependencies, call, {"path": body, "query": body, "body": body})

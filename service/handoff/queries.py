@@ -156,6 +156,10 @@ def _create(guard: idempotency.Guard) -> tuple[CTE, CTE]:
 CREATE = idempotency.creation(_create, scope=MEMBER)
 
 
+# The caller's role in a project; no row when the caller is not a member of it.
+MEMBERSHIP = Statement(select(project_members.c.role.label("member_role")).where(IS_CALLER, IS_PROJECT), scope=MEMBER)
+
+
 # What a ticket is found by within its project.
 By = Literal["id", "number", "any"]
 FOUND_BY: Mapping[By, ColumnElement[bool]] = {

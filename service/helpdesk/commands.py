@@ -301,7 +301,7 @@ class UpdateComment(Command):
     """PATCH /api/v1/helpdesk/tickets/{id}/comments/{comment_id}."""
 
     path: CommentPath
-    header: IdempotencyHeader
+    header: IdempotencyHeader = IdempotencyHeader()
     body: CommentChange
 
 
@@ -354,7 +354,7 @@ class UpdateSlaPolicy(Command):
     """PATCH /api/v1/helpdesk/sla-policies/{id}."""
 
     path: PolicyPath
-    header: IdempotencyHeader
+    header: IdempotencyHeader = IdempotencyHeader()
     body: PolicyMembers
 
 
@@ -365,5 +365,5 @@ class GetCalendar(Command):
 class UpdateCalendar(Command):
     """PATCH /api/v1/helpdesk/calendar."""
 
-    header: IdempotencyHeader
+    header: IdempotencyHeader = IdempotencyHeader()
     body: CalendarMembers

@@ -112,7 +112,7 @@ class UpdateTicket(Command):
     """PATCH /api/v1/tickets/{ticket_id}."""
 
     path: TicketPath
-    header: IdempotencyHeader
+    header: IdempotencyHeader = IdempotencyHeader()
     body: TicketChanges
 
 
@@ -159,7 +159,7 @@ class DeliveryPath(WebhookPath):
 class CreateWebhook(Command):
     """POST /api/v1/webhooks."""
 
-    header: IdempotencyHeader
+    header: IdempotencyHeader = IdempotencyHeader()
     body: NewWebhook
 
 
@@ -176,14 +176,14 @@ class WebhookNamed(Command):
 class WebhookWrite(WebhookNamed):
     """DELETE /api/v1/webhooks/{webhook_id}, POST …/rotate-secret."""
 
-    header: IdempotencyHeader
+    header: IdempotencyHeader = IdempotencyHeader()
 
 
 class UpdateWebhook(Command):
     """PATCH /api/v1/webhooks/{webhook_id}."""
 
     path: WebhookPath
-    header: IdempotencyHeader
+    header: IdempotencyHeader = IdempotencyHeader()
     body: WebhookChanges
 
 
@@ -191,4 +191,4 @@ class ReplayDelivery(Command):
     """POST /api/v1/webhooks/{webhook_id}/deliveries/{delivery_id}/replay."""
 
     path: DeliveryPath
-    header: IdempotencyHeader
+    header: IdempotencyHeader = IdempotencyHeader()
