@@ -8,6 +8,8 @@ from support.helpdesk import TICKET, Transport, new_tenant_id, numbers
 from support.system import Credential, World
 from support.transports import Grpc, Reply, Rest
 
+pytestmark = pytest.mark.usefixtures("quiet_postgres")
+
 MISMATCH = "Idempotency key reused with a different payload"
 
 

@@ -9,6 +9,8 @@ from support.system import World
 from support.transports import Grpc, Rest
 from support.writes import Write, served_writes, writes
 
+pytestmark = pytest.mark.usefixtures("quiet_postgres")
+
 Transport = Rest | Grpc
 Stage = Callable[[Transport, str, str], Awaitable[Write]]
 
