@@ -183,7 +183,7 @@ class TicketServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def UpdateTicket(self, request, context):
-        """Changes some members of a ticket; what is left out stays.
+        """Changes some members of a ticket; what is left out stays. Metadata `idempotency-key` as for CreateTicket.
 
         NOT_FOUND: the caller sees no such ticket. PERMISSION_DENIED: it was submitted by someone else and the caller is
         not an agent. INVALID_ARGUMENT: a bound is broken, or `update_mask` names a member that is unknown or cannot be
@@ -203,7 +203,8 @@ class TicketServiceServicer(object):
 
     def DeleteTicket(self, request, context):
         """Deletes a ticket, softly: it is listed and found only with `include_deleted`. Deleting a deleted one changes
-        nothing, whatever the `etag`. NOT_FOUND, PERMISSION_DENIED and ABORTED as for UpdateTicket.
+        nothing, whatever the `etag`. NOT_FOUND, PERMISSION_DENIED and ABORTED as for UpdateTicket. Metadata
+        `idempotency-key` as for CreateTicket.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -211,7 +212,7 @@ class TicketServiceServicer(object):
 
     def RestoreTicket(self, request, context):
         """Restores a deleted ticket. Restoring one that is not deleted changes nothing, whatever the `etag`. NOT_FOUND,
-        PERMISSION_DENIED and ABORTED as for UpdateTicket.
+        PERMISSION_DENIED and ABORTED as for UpdateTicket. Metadata `idempotency-key` as for CreateTicket.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -230,7 +231,7 @@ class TicketServiceServicer(object):
 
     def UpdateComment(self, request, context):
         """Edits a comment of the caller's own. NOT_FOUND: the caller sees no such ticket or comment. PERMISSION_DENIED:
-        someone else wrote it. INVALID_ARGUMENT: a bound is broken.
+        someone else wrote it. INVALID_ARGUMENT: a bound is broken. Metadata `idempotency-key` as for CreateTicket.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -286,9 +287,9 @@ class TicketServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def UpdateSlaPolicy(self, request, context):
-        """Changes some members of an SLA policy; what is left out stays. Other minutes or hours move the due instants
-        of its unresolved tickets within seconds, except those that callers set. An inactive policy stays with the tickets
-        that have it, and gets no new ones.
+        """Changes some members of an SLA policy; what is left out stays. Other minutes or hours move the due instants of its
+        unresolved tickets within seconds, except those that callers set. An inactive policy stays with the tickets that
+        have it, and gets no new ones. Metadata `idempotency-key` as for CreateTicket.
 
         NOT_FOUND: the tenant has no such policy. ALREADY_EXISTS and INVALID_ARGUMENT as for CreateSlaPolicy.
         """
@@ -305,7 +306,7 @@ class TicketServiceServicer(object):
 
     def UpdateCalendar(self, request, context):
         """Changes the tenant's calendar; what is left out stays. Moves the due instants of unresolved tickets that count
-        business hours within seconds. INVALID_ARGUMENT: a bound is broken.
+        business hours within seconds. INVALID_ARGUMENT: a bound is broken. Metadata `idempotency-key` as for CreateTicket.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
