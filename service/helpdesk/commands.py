@@ -16,6 +16,7 @@ from service.fields import (
     JsonTags,
     OpaqueId,
     Page,
+    PersonId,
     Resumable,
     Section,
     WriteHeaders,
@@ -97,7 +98,7 @@ class TicketMembers(Section):
     status: Status = "open"
     priority: Priority = "medium"
     category: Category | None = None
-    assigned_to_id: OpaqueId | None = None
+    assigned_to_id: PersonId | None = None
     team_id: OpaqueId | None = None
     # Never "". In a POST, None means the active policy for priority and type; in a PATCH, no SLA.
     sla_policy: OpaqueId | None = None
@@ -120,7 +121,7 @@ class NewTicket(TicketMembers):
 
     title: Title
     # None: the caller.
-    submitted_by_id: OpaqueId | None = None
+    submitted_by_id: PersonId | None = None
     source: Source = "edm"
 
 
@@ -218,9 +219,9 @@ class TicketQuery(Page):
     priority: AnyOf[Priority] | None = None
     category: AnyOf[FilterText] | None = None
     # `none`: unassigned.
-    assigned_to_id: AnyOf[OpaqueId] | None = None
+    assigned_to_id: AnyOf[PersonId] | None = None
     team_id: AnyOf[OpaqueId] | None = None
-    submitted_by_id: AnyOf[OpaqueId] | None = None
+    submitted_by_id: AnyOf[PersonId] | None = None
     tag: FilterText | None = None
     q: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200), without_nul] | None = None
     created_after: Instant | None = None
