@@ -32,7 +32,8 @@ class TicketServiceStub(object):
     `helpdesk:read` (every method that reads), `helpdesk:write` (create; change, close, delete, restore and comment on
     tickets that the caller submitted) and `helpdesk:agent` (all of that on every ticket of the tenant, and internal
     comments). A token with `app_id` sees only that application's tickets. SLA policies and the calendar belong to the
-    tenant and need `helpdesk:agent`.
+    tenant and need `helpdesk:agent`; a token with `app_id` reads them and changes none (PERMISSION_DENIED). Without a
+    scope that reads, a ticket that the caller may not change is NOT_FOUND, as one that does not exist.
 
     Every method can fail with UNAUTHENTICATED, PERMISSION_DENIED, RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and
     INTERNAL; see `tickets.errors.v1.Error`. Metadata `x-request-id` is used when it is sent, and is in the trailing
@@ -149,7 +150,8 @@ class TicketServiceServicer(object):
     `helpdesk:read` (every method that reads), `helpdesk:write` (create; change, close, delete, restore and comment on
     tickets that the caller submitted) and `helpdesk:agent` (all of that on every ticket of the tenant, and internal
     comments). A token with `app_id` sees only that application's tickets. SLA policies and the calendar belong to the
-    tenant and need `helpdesk:agent`.
+    tenant and need `helpdesk:agent`; a token with `app_id` reads them and changes none (PERMISSION_DENIED). Without a
+    scope that reads, a ticket that the caller may not change is NOT_FOUND, as one that does not exist.
 
     Every method can fail with UNAUTHENTICATED, PERMISSION_DENIED, RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and
     INTERNAL; see `tickets.errors.v1.Error`. Metadata `x-request-id` is used when it is sent, and is in the trailing
@@ -438,7 +440,8 @@ class TicketService(object):
     `helpdesk:read` (every method that reads), `helpdesk:write` (create; change, close, delete, restore and comment on
     tickets that the caller submitted) and `helpdesk:agent` (all of that on every ticket of the tenant, and internal
     comments). A token with `app_id` sees only that application's tickets. SLA policies and the calendar belong to the
-    tenant and need `helpdesk:agent`.
+    tenant and need `helpdesk:agent`; a token with `app_id` reads them and changes none (PERMISSION_DENIED). Without a
+    scope that reads, a ticket that the caller may not change is NOT_FOUND, as one that does not exist.
 
     Every method can fail with UNAUTHENTICATED, PERMISSION_DENIED, RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and
     INTERNAL; see `tickets.errors.v1.Error`. Metadata `x-request-id` is used when it is sent, and is in the trailing
