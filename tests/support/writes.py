@@ -1,5 +1,6 @@
 """Every writing method of every API, each as a request that may be repeated, for the tests of idempotency keys."""
 
+import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -244,11 +245,14 @@ async def _admin(world: World, transport: Transport) -> dict[str, Write]:
     unlinked = (await do("CreateAccount", name=name))["account"]["id"]
     again = partial(do, "LinkProvider", account_id=unlinked, **LINK)
     await again()
-    delivery_id = str(uuid4())
+    # Leased, so that no process attempts it.
+    delivery_id, members = str(uuid4()), {**TICKET, "status": "open", "metadata": {}}
+    of_nobody = (await do("CreateAccount", name="Without a provider"))["account"]["id"]
     world.run(
         "INSERT INTO provider_deliveries (id, account_id, ticket_id, version, kind, members, has_ticket, actor,"
-        " request_id, state) VALUES (%s, %s, gen_random_uuid(), 1, 'create', '{}', true, 'me', 'r', 'dead')",
-        *(delivery_id, account_id),
+        " request_id, state, leased_until) VALUES (%s, %s, gen_random_uuid(), 1, 'create', %s, true, 'me', 'r', 'dead',"
+        " now() + interval '1 hour')",
+        *(delivery_id, of_nobody, json.dumps({**members, "priority": None, "requester_email": None})),
     )
     unknown = {"account_id": operators.UNKNOWN}
 
