@@ -27,7 +27,7 @@ from service.transport.interceptor import CallInterceptor
 from service.transport.metrics import Metrics
 from service.transport.queue_probe import QueueProbe
 from service.transport.rate_limits import RateLimits
-from service.transport.tuning import freeze_gc, server_options, use_batch_scheduler
+from service.transport.tuning import freeze_gc, keep_memory_private, server_options, use_batch_scheduler
 from service.vault import Vault
 from service.watch import EventFeed
 
@@ -56,6 +56,7 @@ class Running(NamedTuple):
 
 async def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; then calls in flight finish while new ones go elsewhere."""
+    keep_memory_private()
     use_batch_scheduler()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

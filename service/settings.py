@@ -83,8 +83,13 @@ class Settings(BaseSettings):
         str, Field(pattern=r"^[1-9]\d*/[1-9]\d*$", description="Writes of one caller: sustained per second / burst.")
     ] = "200/400"
     rate_limit_file: Annotated[
-        str, Field(description="File with the token buckets, shared by the processes of a host.")
-    ] = "/dev/shm/tickets-rate-limits"  # noqa: S108 - shared memory is what it is for
+        str,
+        Field(
+            description="File with the token buckets, shared by the processes of a host, in a directory that only their"
+            " user can write to. Empty: `tickets/rate-limits` in `$RUNTIME_DIRECTORY`, else in `$XDG_RUNTIME_DIR`, else"
+            " in the user's cache."
+        ),
+    ] = ""
     drain_notice_seconds: Annotated[
         float,
         Field(ge=0, description="After SIGTERM: how long calls are still accepted while health says NOT_SERVING."),

@@ -116,12 +116,20 @@ async def create_ticket(connection: Connection, call: Call, command: CreateTicke
         # None: the project's default roles.
         "roles": command.body.roles or None,
     }
+    member = {"user_id": user_id, "project_id": project_id}
+
+    async def admit() -> None:
+        row = await connection.one(queries.MEMBERSHIP, member)
+        if row is None or not rights.may_work(row["member_role"]):
+            raise rights.not_a_creator()
+
     row = await idempotency.create_once(
         connection,
         call,
         lookup.key_scope(call, project_id),
         queries.CREATE,
-        {"user_id": user_id, "project_id": project_id, **events.actor_of(call), **vars(command.body), **defaults},
+        {**member, **events.actor_of(call), **vars(command.body), **defaults},
+        admit=admit,
     )
     if row is None:
         raise rights.not_a_creator()

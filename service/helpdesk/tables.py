@@ -197,6 +197,7 @@ policies = Table(
 )
 
 # The active policy of a priority and a type: at most one.
+ANOTHER_IS_ACTIVE = ("already_exists", "An active SLA policy for this priority and type already exists")
 active_policies = Table(
     "helpdesk_active_sla_policies",
     METADATA,
@@ -208,7 +209,7 @@ active_policies = Table(
         "tenant_id",
         "priority",
         "type",
-        info={"error": ("already_exists", "An active SLA policy for this priority and type already exists")},
+        info={"error": ANOTHER_IS_ACTIVE},
     ),
     ForeignKeyConstraint(["tenant_id", "policy_id"], ["helpdesk_sla_policies.tenant_id", "helpdesk_sla_policies.id"]),
     info=scoped_by("tenant_id"),

@@ -166,7 +166,7 @@ def _settings(options: UpOptions, database_url: str) -> dict[str, str]:
     """The service's settings beyond the caller's own: the database, and development keys unless the caller has some."""
     settings = {
         "TICKETS_DATABASE_URL": database_url,
-        "TICKETS_RATE_LIMIT_FILE": str((options.data_dir / "rate-limits").absolute()),
+        "TICKETS_RATE_LIMIT_FILE": str((options.data_dir / "limits" / "rate-limits").absolute()),
         "TICKETS_DRAIN_NOTICE_SECONDS": "0",  # everything stops together: no other process takes new calls
     }
     if "TICKETS_ENCRYPTION_KEYS" not in os.environ:

@@ -1,8 +1,10 @@
 """What the server asks of gRPC, of Linux and of Python, once."""
 
 import contextlib
+import ctypes
 import gc
 import os
+import resource
 import sys
 from collections.abc import Sequence
 
@@ -30,6 +32,7 @@ _OPTIONS = (
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
 )
+_PR_SET_DUMPABLE = 4
 # What is there at the start stays for good, and a call leaves few cycles.
 _COLLECT_AFTER = (20_000, 20, 50)
 
@@ -44,6 +47,13 @@ def freeze_gc() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*_COLLECT_AFTER)
+
+
+def keep_memory_private() -> None:
+    """Leave secrets in memory: no core dump, and no other process of the same user may read it or the environment."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0)
 
 
 def use_batch_scheduler(pid: int = 0) -> None:

@@ -1,9 +1,12 @@
 """`tickets up` as a user runs it: the lines it prints, the pages' examples, a restart on its data, a clean stop."""
 
 import json
+import os
 import re
 import signal
+import socket
 import stat
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -188,12 +191,33 @@ def workers_of(up: Up) -> list[psutil.Process]:
 
 
 def test_each_process_has_a_private_socket_and_they_share_one_port(up: Up) -> None:
-    addresses = [worker.environ()["TICKETS_GRPC_LISTEN"].split(",") for worker in workers_of(up)]
-    assert [shared for shared, _ in addresses] == [f"127.0.0.1:{up.grpc_port}"] * 2
-    sockets = {Path(own.removeprefix("unix:")) for _, own in addresses}
-    assert sockets == {up.data_dir / "sockets" / "worker-1", up.data_dir / "sockets" / "worker-2"}
-    assert all(stat.S_ISSOCK(path.stat().st_mode) for path in sockets)
+    workers = {worker.pid for worker in workers_of(up)}
+    assert len(workers) == 2
+    sockets = [up.data_dir / "sockets" / f"worker-{number}" for number in (1, 2)]
+    assert {listener_of(path) for path in sockets} == workers
     assert stat.S_IMODE((up.data_dir / "sockets").stat().st_mode) == 0o700
+    open_sockets = (one for one in psutil.net_connections("tcp") if one.status == psutil.CONN_LISTEN)
+    listening = {one.pid for one in open_sockets if one.laddr and one.laddr.port == up.grpc_port}
+    # (Who listens is only told to root: other users cannot look into a process.)
+    assert listening in (workers, {None})
+
+
+def listener_of(path: Path) -> int:
+    """The process that listens at a unix socket."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(path))
+        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    pid: int = struct.unpack("3i", credentials)[0]
+    return pid
+
+
+def test_secrets_stay_in_the_memory_of_the_processes(up: Up) -> None:
+    for worker in workers_of(up):
+        limits = Path(f"/proc/{worker.pid}/limits").read_text()
+        assert re.search(r"^Max core file size +0 +0 ", limits, re.MULTILINE)
+        if os.geteuid() != 0:
+            with pytest.raises(psutil.AccessDenied):
+                worker.environ()
 
 
 def test_a_process_that_dies_is_replaced(up: Up) -> None:

@@ -210,6 +210,12 @@ async def waits_for_a_lock(world: World, table: str) -> None:
     await until(lambda: world.rows(sql, table)[0][0] == 1, what="a statement to wait")
 
 
+async def waits_for_a_transaction(world: World) -> None:
+    """Return when a statement waits for another transaction to end: that has a row which it locks."""
+    sql = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'transactionid'"
+    await until(lambda: world.rows(sql)[0][0] == 1, what="a statement to wait")
+
+
 async def until(check: Any, *, what: str) -> None:
     await asyncio.to_thread(wait_for, check, what=what, timeout=TIMEOUT)
 

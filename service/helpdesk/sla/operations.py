@@ -1,7 +1,7 @@
 """The use cases of service levels: SLA policies, the calendar, and how a ticket's SLA stands."""
 
 import re
-from typing import Any, cast, get_args
+from typing import Any, get_args
 
 from pydantic import TypeAdapter
 from ulid import ULID
@@ -21,6 +21,7 @@ from service.helpdesk.commands import (
 )
 from service.helpdesk.sla import queries, targets, views
 from service.helpdesk.sla.terms import DEFAULT_CALENDAR_COLUMNS, calendar_columns, terms_of
+from service.helpdesk.tables import ANOTHER_IS_ACTIVE
 from service.operation import Call, operation
 from service.storage.database import Connection
 from service.storage.statement import Row
@@ -59,22 +60,21 @@ async def get_sla_policy(connection: Connection, call: Call, command: GetSlaPoli
     return views.policy(_found(await connection.one(queries.GET_POLICY, _policy_key(call, command.path.id))))
 
 
-@operation(CreateSlaPolicy)
+def _key_scope(call: Call, _command: CreateSlaPolicy | UpdateSlaPolicy | UpdateCalendar) -> str:
+    return f"helpdesk SLA policies:{jsontext.dump([call.caller.tenant_id, call.caller.subject]).decode()}"
+
+
+@idempotency.write(CreateSlaPolicy, _key_scope)
 async def create_sla_policy(connection: Connection, call: Call, command: CreateSlaPolicy) -> views.SlaPolicy:
-    """Create an SLA policy, once for each idempotency key."""
-
-    async def run(connection: Connection) -> views.SlaPolicy:
-        key = {**_tenant(call), "id": f"sla_{ULID()}"}
-        values = {**vars(command.body), **key, "actor": call.caller.subject}
-        policy = _found(await connection.one(queries.CREATE_POLICY, values))
-        await _activate(connection, policy)
-        return views.policy(policy)
-
-    scope = f"helpdesk SLA policies:{jsontext.dump([call.caller.tenant_id, call.caller.subject]).decode()}"
-    return cast(views.SlaPolicy, await idempotency.replay_or_run(connection, call, scope, [], run))
+    """Create an SLA policy."""
+    key = {**_tenant(call), "id": f"sla_{ULID()}"}
+    values = {**vars(command.body), **key, "actor": call.caller.subject}
+    policy = _found(await connection.one(queries.CREATE_POLICY, values))
+    await _activate(connection, policy)
+    return views.policy(policy)
 
 
-@operation(UpdateSlaPolicy)
+@idempotency.write(UpdateSlaPolicy, _key_scope)
 async def update_sla_policy(connection: Connection, call: Call, command: UpdateSlaPolicy) -> views.SlaPolicy:
     """Change an SLA policy; with other targets the clocks of its unresolved tickets are set again."""
     key = _policy_key(call, command.path.id)
@@ -98,7 +98,7 @@ async def get_calendar(connection: Connection, call: Call, command: GetCalendar)
     return views.calendar(row)
 
 
-@operation(UpdateCalendar)
+@idempotency.write(UpdateCalendar, _key_scope)
 async def update_calendar(connection: Connection, call: Call, command: UpdateCalendar) -> views.Calendar:
     """Change the tenant's calendar; the clocks of unresolved tickets that count business hours are set again."""
     values = {
@@ -116,9 +116,10 @@ async def _activate(connection: Connection, policy: Row) -> None:
     """Make an active policy the one for its priority and its types; nothing for an inactive one."""
     if policy["status"] == "active":
         # Sorted, so that concurrent requests for the same types wait for each other without a deadlock.
-        types = policy["applies_to"] or get_args(Type)
+        types = sorted(policy["applies_to"] or get_args(Type))
         key = {name: policy[name] for name in ("tenant_id", "id")}
-        await connection.all(queries.ACTIVATE, {**key, "types": sorted(types)})
+        if len(await connection.all(queries.ACTIVATE, {**key, "types": types})) < len(types):
+            raise TicketError(*ANOTHER_IS_ACTIVE)
 
 
 def _tenant(call: Call) -> dict[str, Any]:

@@ -178,15 +178,16 @@ def list_policies(*, of_status: bool, after: bool) -> Statement:
 
 
 _active = tables.active_policies
-# Fails with `already_exists` when another policy is active for one of the types.
+# One row less for each type for which another policy is active.
 ACTIVATE = Statement(
-    insert(_active)
+    upsert(_active)
     .from_select(
         ["tenant_id", "priority", "type", "policy_id"],
         select(
             policies.c.tenant_id, policies.c.priority, func.unnest(bindparam("types", type_=ARRAY(Text))), policies.c.id
         ).where(*_ONE_POLICY),
     )
+    .on_conflict_do_nothing()
     .returning(_active.c.type),
     scope=TENANT,
 )

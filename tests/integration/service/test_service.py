@@ -5,6 +5,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import grpc
 import httpx2
@@ -206,6 +207,11 @@ async def test_one_bucket_holds_for_a_caller_across_processes(
             assert retry.retry_delay.seconds == reply.body["retry_after"]
         (await transports[0].call("itsm.list", program.credential)).succeeded()
         (await transports[1].call("itsm.create", other.credential, body=TICKET)).succeeded(201)
+        # However a user's UUID is written, it is one user's bucket.
+        sub = str(uuid4())
+        forms = [world.issuer.bearer(form) for form in (sub, sub.upper(), f"{{{sub}}}", f"urn:uuid:{sub}")]
+        lists = [await transports[n % 2].call("handoff.list", forms[n % 4]) for n in range(20)]
+        assert sum(reply.status == grpc.StatusCode.RESOURCE_EXHAUSTED for reply in lists) > 5
 
 
 # Overload
