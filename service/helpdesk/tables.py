@@ -247,11 +247,11 @@ reclocks = Table(
     Column("policy_ids", ARRAY(Text), nullable=False),
     # The last ticket of the first policy that was re-clocked; "" before its first.
     Column("after_id", Text, nullable=False, server_default=text("''")),
-    # Tenants take turns: it is the turn of the one whose last step is the longest ago.
-    Column("stepped_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
+    # Tenants take turns: it is the turn of the one that has waited for the longest.
+    Column("turn_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
     info=scoped_by("tenant_id"),
 )
-Index("helpdesk_reclocks_turn_idx", reclocks.c.stepped_at)
+Index("helpdesk_reclocks_turn_idx", reclocks.c.turn_at)
 
 events = event_table(
     "helpdesk_events",

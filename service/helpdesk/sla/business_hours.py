@@ -1,8 +1,9 @@
-"""A tenant's business hours on the local clock: how much of them lies before a local time, and when so much is over.
+"""A tenant's business hours: how much of them lies before a time, and when so much is over.
 
-Local times are whole microseconds since the first midnight that a date can hold, a Monday's. Nothing here walks along
-them: what is open before a time is that of the whole weeks, of the days of the last week and of the hours of the last
-day, less that of the holidays before it; each is a sum that was added up once.
+Times are whole microseconds: instants since the first that a datetime can hold, local ones since the midnight then, a
+Monday's. Nothing here walks along them. What is open before a local time is that of the whole weeks and of the last
+week's hours, less that of the holidays before it; each is a sum that was added up once, and so is what is open before
+each change of the zone's offset.
 """
 
 from bisect import bisect_left, bisect_right
@@ -11,23 +12,13 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import cached_property
 from itertools import accumulate
-from typing import NamedTuple
+
+from service.helpdesk.sla.offsets import stretches
 
 _DAY_MINUTES = 24 * 60
 _MINUTE = timedelta(minutes=1) // timedelta.resolution
 _DAY = _DAY_MINUTES * _MINUTE
-
-
-class _Day(NamedTuple):
-    """The hours of a weekday, apart from each other and in order, and how much of them is over when each starts."""
-
-    starts: Sequence[int]
-    ends: Sequence[int]
-    before: Sequence[int]
-    total: int
-
-
-_CLOSED = _Day((), (), (), 0)
+_WEEK = 7 * _DAY
 
 
 @dataclass(frozen=True)
@@ -51,79 +42,143 @@ class Calendar:
                 if not 0 <= start < end <= _DAY_MINUTES:
                     raise ValueError(f"Not hours of a day: {start}–{end}")
 
-    @property
-    def ever_opens(self) -> bool:
-        """Whether any weekday has hours."""
-        return self._before_weekday[7] > 0
+    def timeline(self, years: range) -> "Timeline":
+        """The hours of these years as instants; kept, as targets mostly begin in few years."""
+        kept = self._timelines
+        if years not in kept:
+            kept[years] = Timeline(self, years)
+        return kept[years]
 
     def open_before(self, local: int) -> int:
         """How much is open before a local time."""
-        number, time = divmod(local, _DAY)
-        day = self._hours_of(number)
-        if not day.total:
-            return self._before_day(number)
-        last = bisect_right(day.starts, time) - 1
-        of_day = 0 if last < 0 else day.before[last] + min(time, day.ends[last]) - day.starts[last]
-        return self._before_day(number) + of_day
+        day = local // _DAY
+        index = bisect_left(self._holidays, day)
+        of_week = self._week.open_before(local)
+        if index < len(self._holidays) and self._holidays[index] == day:
+            of_week = self._week.open_before(day * _DAY)
+        return of_week - self._on_holidays[index]
 
-    def reached(self, amount: int, after: int, until: int) -> int:
-        """The first local time before which so much is open, of which some is open between the two given."""
-        days = range(after // _DAY, until // _DAY + 1)
-        number = days[bisect_left(days, amount, key=self._before_day) - 1]
-        day, left = self._hours_of(number), amount - self._before_day(number)
-        hours = bisect_left(day.before, left) - 1
-        return number * _DAY + day.starts[hours] + left - day.before[hours]
+    def reached(self, amount: int) -> int:
+        """The first local time before which so much is open, at least something."""
+        return self._week.reached(amount + self._on_holidays[bisect_left(self._before_holidays, amount)])
 
-    def hours_backwards(self, start: int, end: int) -> Iterator[tuple[int, int]]:
+    def backwards(self, start: int, end: int) -> Iterator[tuple[int, int]]:
         """The hours between two local times, the last ones first; apart from each other but for midnight."""
-        for number in range(end // _DAY, start // _DAY - 1, -1):
-            midnight, day = number * _DAY, self._hours_of(number)
-            for opens, closes in zip(reversed(day.starts), reversed(day.ends), strict=True):
-                one = max(start, midnight + opens), min(end, midnight + closes)
-                if one[0] < one[1]:
-                    yield one
-
-    def _before_day(self, number: int) -> int:
-        """How much is open before a day begins."""
-        weeks, weekday = divmod(number, 7)
-        before, holidays = self._before_weekday, self._holidays
-        return weeks * before[7] + before[weekday] - self._on_holidays[bisect_left(holidays, number)]
-
-    def _hours_of(self, number: int) -> _Day:
-        return _CLOSED if number in self._closed else self._week[number % 7]
+        for opens, closes in self._week.backwards(start, end):
+            if opens // _DAY not in self._closed:
+                yield max(start, opens), min(end, closes)
 
     @cached_property
-    def _week(self) -> Sequence[_Day]:
-        return [_day(self.hours.get(weekday, ())) for weekday in range(7)]
+    def _timelines(self) -> dict[range, "Timeline"]:
+        return {}
 
     @cached_property
-    def _before_weekday(self) -> Sequence[int]:
-        """How much of a week is open before each of its days, and in all of it."""
-        return [*accumulate((day.total for day in self._week), initial=0)]
+    def _week(self) -> "_Week":
+        return _Week(self.hours)
 
     @cached_property
     def _holidays(self) -> Sequence[int]:
-        return sorted(day.toordinal() - 1 for day in self.holidays)
+        return sorted(self._closed)
 
     @cached_property
     def _closed(self) -> frozenset[int]:
-        return frozenset(self._holidays)
+        return frozenset(day.toordinal() - 1 for day in self.holidays)
 
     @cached_property
     def _on_holidays(self) -> Sequence[int]:
         """How much would be open on the holidays before each, and on all of them."""
-        return [*accumulate((self._week[number % 7].total for number in self._holidays), initial=0)]
+        before = [self._week.open_before(weekday * _DAY) for weekday in range(8)]
+        weekdays = (day % 7 for day in self._holidays)
+        return [*accumulate((before[weekday + 1] - before[weekday] for weekday in weekdays), initial=0)]
+
+    @cached_property
+    def _before_holidays(self) -> Sequence[int]:
+        """How much is open before each holiday."""
+        return [
+            self._week.open_before(day * _DAY) - lost
+            for day, lost in zip(self._holidays, self._on_holidays, strict=False)
+        ]
 
 
-def _day(hours: Sequence[tuple[int, int]]) -> _Day:
-    """Of hours in any order, which may touch or overlap."""
+class _Week:
+    """The hours of every week, as if there were no holidays."""
+
+    def __init__(self, hours: Mapping[int, Sequence[tuple[int, int]]]) -> None:
+        apart = [
+            ((weekday * _DAY_MINUTES + start) * _MINUTE, (weekday * _DAY_MINUTES + end) * _MINUTE)
+            for weekday in range(7)
+            for start, end in _apart(hours.get(weekday, ()))
+        ]
+        self._hours = apart
+        self._starts = [start for start, _ in apart]
+        # How much of a week is open before each of its hours, and in all of it.
+        *self._before, self._total = accumulate((end - start for start, end in apart), initial=0)
+
+    def open_before(self, local: int) -> int:
+        weeks, time = divmod(local, _WEEK)
+        last = bisect_right(self._starts, time) - 1
+        if last < 0:
+            return weeks * self._total
+        start, end = self._hours[last]
+        return weeks * self._total + self._before[last] + min(time, end) - start
+
+    def reached(self, amount: int) -> int:
+        """The first time before which so much is open."""
+        weeks, less = divmod(amount - 1, self._total)
+        last = bisect_right(self._before, less) - 1
+        return weeks * _WEEK + self._starts[last] + less + 1 - self._before[last]
+
+    def backwards(self, start: int, end: int) -> Iterator[tuple[int, int]]:
+        """The hours of which some is between two times, the last ones first."""
+        for week in range(end // _WEEK, start // _WEEK - 1, -1):
+            monday = week * _WEEK
+            for opens, closes in reversed(self._hours):
+                if start < monday + closes and monday + opens < end:
+                    yield monday + opens, monday + closes
+
+
+class Timeline:
+    """The business hours of some years as instants, whatever hours or days the zone's changes skip or repeat."""
+
+    def __init__(self, calendar: Calendar, years: range) -> None:
+        self._calendar = calendar
+        self._stretches = stretches(calendar.time_zone, years)
+        self._starts = [start for start, _, _ in self._stretches]
+        # How much is open before each stretch, and what that differs by from what is open before its local time.
+        self._before: list[int] = []
+        self._differences: list[int] = []
+        before = 0
+        for start, end, offset in self._stretches:
+            difference = before - calendar.open_before(start + offset)
+            self._before.append(before)
+            self._differences.append(difference)
+            before = calendar.open_before(end + offset) + difference
+
+    def open_before(self, at: int) -> int:
+        """How much is open before an instant, of these years."""
+        index = bisect_right(self._starts, at) - 1
+        return self._calendar.open_before(at + self._stretches[index].offset) + self._differences[index]
+
+    def reached(self, amount: int) -> int:
+        """The first instant before which so much is open; it must be within these years."""
+        index = bisect_left(self._before, amount) - 1
+        return self._calendar.reached(amount - self._differences[index]) - self._stretches[index].offset
+
+    def backwards(self, start: int, end: int) -> Iterator[tuple[int, int]]:
+        """The hours between two instants, the last ones first; apart from each other but for midnights and changes."""
+        for first, last, offset in reversed(self._stretches):
+            lower, upper = max(start, first) + offset, min(end, last) + offset
+            if lower < upper:
+                for opens, closes in self._calendar.backwards(lower, upper):
+                    yield opens - offset, closes - offset
+
+
+def _apart(hours: Sequence[tuple[int, int]]) -> Sequence[tuple[int, int]]:
+    """The hours of a day, which may touch or overlap, apart from each other and in order."""
     apart: list[tuple[int, int]] = []
     for start, end in sorted(hours):
         if apart and start <= apart[-1][1]:
             apart[-1] = apart[-1][0], max(apart[-1][1], end)
         else:
             apart.append((start, end))
-    starts, ends = [start * _MINUTE for start, _ in apart], [end * _MINUTE for _, end in apart]
-    lengths = (end - start for start, end in zip(starts, ends, strict=True))
-    *before, total = accumulate(lengths, initial=0)
-    return _Day(starts, ends, before, total)
+    return apart

@@ -9,8 +9,8 @@ shown twice count twice, and only while they are shown: of 02:30–03:30 counts 
 from the second 02:30 on. (From the first 02:30 through to the end would count half an hour that clocks show as outside
 the hours.)
 
-A computation takes a few steps for each pause and for each change of the zone's offset, and none for the days or hours
-in between: it must cost the same for every calendar and target that is accepted.
+A computation takes a few steps for each pause, and none for the days or hours in between: it costs about the same for
+every calendar and every target that is accepted.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,8 +19,8 @@ from datetime import datetime, timedelta
 from operator import attrgetter
 from typing import NamedTuple
 
-from service.helpdesk.sla.business_hours import Calendar
-from service.helpdesk.sla.offsets import MICROSECOND, ORIGIN, Stretch, stretches
+from service.helpdesk.sla.business_hours import Calendar, Timeline
+from service.helpdesk.sla.offsets import MICROSECOND, ORIGIN
 
 # How far ahead a due instant is searched: enough for a year's minutes in a calendar with forty hours a week.
 HORIZON = timedelta(days=5 * 365)
@@ -58,10 +58,12 @@ class Standing:
 
 def elapsed(start: datetime, end: datetime, pauses: Sequence[Pause], calendar: Calendar | None) -> timedelta:
     """How much time counts between two instants."""
-    parts = _without_pauses(Span(start, end), pauses)
+    span = Span(start, end)
+    parts = _without_pauses(span, pauses)
     if calendar is None:
         return sum((part.end - part.start for part in parts), timedelta())
-    return sum(_open(stretch, calendar) for part in parts for stretch in _stretches(part, calendar)) * MICROSECOND
+    before = _timeline(span, calendar).open_before
+    return sum(before(_at(part.end)) - before(_at(part.start)) for part in parts) * MICROSECOND
 
 
 def counted(
@@ -88,10 +90,11 @@ def due_at(start: datetime, minutes: int, pauses: Sequence[Pause], calendar: Cal
     None if an open pause comes first, because it is unknown until the pause ends. None too if it is never due, or not
     before the HORIZON.
     """
-    parts = _without_pauses(Span(start, start + HORIZON), pauses)
+    span = Span(start, start + HORIZON)
+    parts = _without_pauses(span, pauses)
     remaining = timedelta(minutes=minutes)
     if calendar is not None:
-        return _due_within_hours(parts, remaining // MICROSECOND, calendar)
+        return _due_within_hours(parts, remaining // MICROSECOND, _timeline(span, calendar))
     for part in parts:
         length = part.end - part.start
         if remaining <= length:
@@ -128,39 +131,39 @@ def explain(
     )
 
 
-def _due_within_hours(parts: Iterable[Span], remaining: int, calendar: Calendar) -> datetime | None:
+def _due_within_hours(parts: Iterable[Span], remaining: int, timeline: Timeline) -> datetime | None:
     """The instant before which so many microseconds of the parts are open."""
-    if not calendar.ever_opens:
-        return None
     for part in parts:
-        for stretch in _stretches(part, calendar):
-            length = _open(stretch, calendar)
-            if remaining <= length:
-                start, end = stretch.start + stretch.offset, stretch.end + stretch.offset
-                local = calendar.reached(calendar.open_before(start) + remaining, start, end)
-                return ORIGIN + (local - stretch.offset) * MICROSECOND
-            remaining -= length
+        before, after = (timeline.open_before(_at(bound)) for bound in part)
+        if remaining <= after - before:
+            return _instant(timeline.reached(before + remaining))
+        remaining -= after - before
     return None
-
-
-def _open(stretch: Stretch, calendar: Calendar) -> int:
-    start, end, offset = stretch
-    return calendar.open_before(end + offset) - calendar.open_before(start + offset)
-
-
-def _stretches(span: Span, calendar: Calendar) -> Iterator[Stretch]:
-    return stretches(calendar.time_zone, (span.start - ORIGIN) // MICROSECOND, (span.end - ORIGIN) // MICROSECOND)
 
 
 def _counted_backwards(span: Span, pauses: Sequence[Pause], calendar: Calendar | None) -> Iterator[Span]:
     """What counts in a span, the last first; lazy, so that a caller who has enough does not compute the rest."""
-    for part in reversed([*_without_pauses(span, pauses)]):
-        if calendar is None:
-            yield part
-            continue
-        for start, end, offset in reversed([*_stretches(part, calendar)]):
-            for opens, closes in calendar.hours_backwards(start + offset, end + offset):
-                yield Span(*(ORIGIN + (local - offset) * MICROSECOND for local in (opens, closes)))
+    parts = reversed([*_without_pauses(span, pauses)])
+    if calendar is None:
+        yield from parts
+        return
+    timeline = _timeline(span, calendar)
+    for part in parts:
+        for opens, closes in timeline.backwards(_at(part.start), _at(part.end)):
+            yield Span(_instant(opens), _instant(closes))
+
+
+def _timeline(span: Span, calendar: Calendar) -> Timeline:
+    return calendar.timeline(range(span.start.year, span.end.year + 1))
+
+
+def _at(instant: datetime) -> int:
+    """An instant as business_hours.py counts it."""
+    return (instant - ORIGIN) // MICROSECOND
+
+
+def _instant(at: int) -> datetime:
+    return ORIGIN + at * MICROSECOND
 
 
 def _without_pauses(span: Span, pauses: Sequence[Pause]) -> Iterator[Span]:

@@ -8,6 +8,7 @@ from sqlalchemy import (
     Boolean,
     ColumnElement,
     DateTime,
+    Float,
     Integer,
     Select,
     Text,
@@ -61,10 +62,9 @@ def _due_round() -> Statement:
 DUE_ROUND = _due_round()
 
 _PAIRS = select(tickets.c.tenant_id, tickets.c.id).select_from(_picked_tickets)
-# Those that another process is at work on, or has looked at in the meantime, are left out.
+# Those that somebody is at work on are left out, and of those that are due what was looked at in the meantime.
+LOCK_TICKETS = Statement(_PAIRS.with_for_update(of=tickets, skip_locked=True), scope=_ALL_TENANTS)
 LOCK_DUE = Statement(_PAIRS.where(_is_due).with_for_update(of=tickets, skip_locked=True), scope=_ALL_TENANTS)
-# In one order, so that it cannot wait for somebody who waits for it.
-LOCK_TICKETS = Statement(_PAIRS.order_by(tickets.c.id).with_for_update(of=tickets), scope=_ALL_TENANTS)
 
 _CLOCK = ("created_at", "first_response_at", "resolved_at", "paused_at", "due_at_given", "is_deleted")
 _SCHEDULE = ("due_at", "first_response_due_at", "sla_emitted", "sla_look_at")
@@ -174,7 +174,8 @@ TAKE_TURN = Statement(
         (func.cardinality(reclocks.c.policy_ids) == 1).label("is_last"),
         reclocks.c.after_id,
     )
-    .order_by(reclocks.c.stepped_at)
+    .where(reclocks.c.turn_at <= func.clock_timestamp())
+    .order_by(reclocks.c.turn_at)
     .limit(1)
     .with_for_update(skip_locked=True),
     scope=_ALL_TENANTS,
@@ -195,14 +196,13 @@ def _next_clocks() -> Statement:
 NEXT_CLOCKS = _next_clocks()
 
 
-def _step(**values: ColumnElement[Any]) -> Statement:
-    """The statement that ends a tenant's turn."""
-    stepped = {"stepped_at": func.clock_timestamp(), **values}
-    return Statement(
-        update(reclocks).where(*mine(reclocks)).values(stepped).returning(reclocks.c.tenant_id), scope=TENANT
-    )
+def _end_turn(**values: ColumnElement[Any]) -> Statement:
+    """The statement that ends a tenant's turn; its next one is in `pause` seconds at the earliest."""
+    pause = func.make_interval(0, 0, 0, 0, 0, 0, bindparam("pause", type_=Float))
+    turn = {"turn_at": func.clock_timestamp() + pause, **values}
+    return Statement(update(reclocks).where(*mine(reclocks)).values(turn).returning(reclocks.c.tenant_id), scope=TENANT)
 
 
-NEXT_TICKETS = _step(after_id=parameter(reclocks.c.after_id))
-NEXT_POLICY = _step(after_id=literal_column("''", Text), policy_ids=reclocks.c.policy_ids[2:LAST])
+NEXT_TICKETS = _end_turn(after_id=parameter(reclocks.c.after_id))
+NEXT_POLICY = _end_turn(after_id=literal_column("''", Text), policy_ids=reclocks.c.policy_ids[2:LAST])
 FINISH = Statement(delete(reclocks).where(*mine(reclocks)).returning(reclocks.c.tenant_id), scope=TENANT)

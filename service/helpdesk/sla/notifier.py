@@ -1,12 +1,12 @@
 """Sets the clocks of tickets and emits the SLA events that are due, in the background.
 
-In steps: each a short transaction of a few tickets, with a turn for the event loop after each of them.
+In steps: each a short transaction of some tickets, which keeps the event loop for a millisecond at a time.
 """
 
 import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import Any
+from time import perf_counter
 
 import structlog
 from ulid import ULID
@@ -20,8 +20,10 @@ from service.helpdesk.sla.ticket_clock import next_event_at
 from service.storage.database import Connection, Database
 from service.storage.statement import Row
 
-# How many tickets one step takes, and how many of all tenants are looked for at once.
-STEP = 50
+# How many tickets one step takes, how long it keeps the event loop at a time, and how many tickets of all tenants are
+# looked for at once.
+STEP = 100
+_AT_A_TIME_SECONDS = 0.001
 _ROUND = 500
 # When a ticket whose schedule cannot be worked out is tried again.
 _RETRY_AFTER = timedelta(hours=1)
@@ -42,7 +44,7 @@ async def emit_due_events(database: Database) -> None:
 
 
 async def lock(connection: Connection, tickets: Sequence[Row]) -> list[Row]:
-    """Lock tickets, given by their `tenant_id` and `id`; waits for those who are at work on them."""
+    """Lock tickets, given by their `tenant_id` and `id`, but for those that somebody is at work on."""
     return await connection.all(clock_queries.LOCK_TICKETS, _keys(tickets))
 
 
@@ -52,12 +54,22 @@ async def set_clocks(connection: Connection, locked: Sequence[Row]) -> None:
         return
     rows = await connection.all(clock_queries.READ_TICKETS, _keys(locked))
     calendars = await _calendars(connection, rows)
-    written = []
+    written, failed = list[Row](), list[tuple[str, Exception]]()
+    begun = perf_counter()
     for row in rows:
-        change = _change(row, calendars.get(row["tenant_id"]))
+        try:
+            change = _change(row, calendars.get(row["tenant_id"]))
+        except (LookupError, ValueError, OverflowError) as error:
+            # Such as a time zone that this host does not know: one ticket must not hold up all others.
+            failed.append((row["id"], error))
+            change = _written({**row, "sla_look_at": row["now"] + _RETRY_AFTER})
         written += [] if change is None else [change]
-        # Calls that came in meanwhile go first.
-        await asyncio.sleep(0)
+        if perf_counter() - begun > _AT_A_TIME_SECONDS:
+            # Calls that came in meanwhile go first.
+            await asyncio.sleep(0)
+            begun = perf_counter()
+    if failed:
+        _log.error("sla_schedule", tickets=[ticket for ticket, _ in failed], exc_info=failed[0][1])
     if written:
         values = {"tickets": jsontext.text(written), "actor": events.SYSTEM, "request_id": f"sla-{ULID()}"}
         await connection.all(clock_queries.SET_CLOCKS, values)
@@ -76,21 +88,19 @@ async def _calendars(connection: Connection, tickets: Sequence[Row]) -> Mapping[
 
 def _change(row: Row, calendar: Calendar | None) -> Row | None:
     """What to write of a ticket, with its events (clock_queries.py, SET_CLOCKS); None when nothing changes."""
-    due: Sequence[SlaEvent] = ()
-    try:
-        ticket, due = _rescheduled(row, terms_of(row, calendar or calendar_of(None)))
-    except (LookupError, ValueError, OverflowError):
-        # Such as a time zone that this host does not know: one ticket must not hold up all others.
-        _log.exception("sla_schedule", ticket=row["id"])
-        ticket = {**row, "sla_look_at": row["now"] + _RETRY_AFTER}
+    ticket, due = _rescheduled(row, terms_of(row, calendar or calendar_of(None)))
     if ticket == row:
         return None
-    is_moved, appended = ticket["due_at"] != row["due_at"], []
+    is_moved, appended = ticket["due_at"] != row["due_at"], list[Row]()
     if is_moved:
         appended.append(_event("ticket.updated", "due_at", row["due_at"], ticket["due_at"]))
     for event in due:
         told = {"target": event.target, "due_at": event.due_at}
         appended.append(_event(f"sla.{event.kind}", "sla", None, told))
+    return _written(ticket, appended, is_moved=is_moved)
+
+
+def _written(ticket: Row, appended: Sequence[Row] = (), *, is_moved: bool = False) -> Row:
     return {**{name: ticket[name] for name in clock_queries.WRITTEN}, "is_moved": is_moved, "appended": appended}
 
 
@@ -107,5 +117,5 @@ def _rescheduled(ticket: Row, terms: Terms) -> tuple[Row, Sequence[SlaEvent]]:
     return {**ticket, "sla_emitted": emitted, "sla_look_at": next_event_at(upcoming[len(due) :])}, due
 
 
-def _event(kind: str, name: str, old: object, new: object) -> dict[str, Any]:
+def _event(kind: str, name: str, old: object, new: object) -> Row:
     return {"kind": kind, "changes": {name: {"from": old, "to": new}}}

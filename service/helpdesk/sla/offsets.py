@@ -3,8 +3,7 @@
 Instants and offsets are whole microseconds; instants since the first that a datetime can hold.
 """
 
-from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import NamedTuple
@@ -29,15 +28,15 @@ class Stretch(NamedTuple):
     offset: int
 
 
-def stretches(time_zone: str, start: int, end: int) -> Iterator[Stretch]:
-    """The time between two instants, in order."""
-    for year in range(_year_of(start), _year_of(end) + 1):
-        found = _stretches_of_year(time_zone, year)
-        for stretch in found[max(bisect_right(found, (start,)) - 1, 0) :]:
-            if end <= stretch.start:
-                return
-            if start < stretch.end:
-                yield Stretch(max(start, stretch.start), min(end, stretch.end), stretch.offset)
+def stretches(time_zone: str, years: range) -> list[Stretch]:
+    """The time of these years, in order."""
+    found: list[Stretch] = []
+    for year in years:
+        first, *others = _stretches_of_year(time_zone, year)
+        if found and found[-1].offset == first.offset:
+            first = Stretch(found.pop().start, first.end, first.offset)
+        found += (first, *others)
+    return found
 
 
 @lru_cache(maxsize=8192)
@@ -80,7 +79,3 @@ def _offset_change(before: int, after: int, zone: ZoneInfo) -> int:
 def _offset(at: int, zone: ZoneInfo) -> timedelta:
     # Never None for a ZoneInfo; only its type says so.
     return datetime.fromtimestamp(at, zone).utcoffset() or timedelta()
-
-
-def _year_of(at: int) -> int:
-    return (ORIGIN + at * MICROSECOND).year

@@ -19,12 +19,10 @@ def upgrade() -> None:
         sa.Column("tenant_id", sa.Text(), nullable=False),
         sa.Column("policy_ids", sa.ARRAY(sa.Text()), nullable=False),
         sa.Column("after_id", sa.Text(), server_default=sa.text("''"), nullable=False),
-        sa.Column(
-            "stepped_at", sa.DateTime(timezone=True), server_default=sa.text("clock_timestamp()"), nullable=False
-        ),
+        sa.Column("turn_at", sa.DateTime(timezone=True), server_default=sa.text("clock_timestamp()"), nullable=False),
         sa.PrimaryKeyConstraint("tenant_id", name=op.f("helpdesk_reclocks_pkey")),
     )
-    op.create_index("helpdesk_reclocks_turn_idx", "helpdesk_reclocks", ["stepped_at"])
+    op.create_index("helpdesk_reclocks_turn_idx", "helpdesk_reclocks", ["turn_at"])
     op.create_index(
         "helpdesk_tickets_clocks_idx",
         "helpdesk_tickets",

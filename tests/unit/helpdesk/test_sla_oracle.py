@@ -86,6 +86,10 @@ class History:
             return None
         return Calendar(self.zone, self.hours, frozenset(map(date.fromisoformat, self.holidays)))
 
+    @property
+    def ever_opens(self) -> bool:
+        return self.hours is None or any(self.hours.values())
+
     def at(self, minute: int) -> datetime:
         return self.first + minute * MINUTE
 
@@ -193,7 +197,9 @@ def check(history: History) -> None:
     found = due_at(start, history.minutes, stops, calendar)
     if reached is not None:
         assert found == reached, history
-    elif any(stop.end is None and stop.start <= end for stop in stops) or not (calendar is None or calendar.ever_opens):
+    elif any(stop.end is None and stop.start <= end for stop in stops) or not (
+        history.hours is None or any(history.hours.values())
+    ):
         assert found is None, history
     elif found is None:
         # A minute a week adds up to 260 before the HORIZON.
