@@ -6,10 +6,23 @@ from contextlib import AsyncExitStack
 
 import psycopg
 import pytest
-from support.reclock_lab import AROUND_THE_CLOCK, DUE, DUE_AROUND_THE_CLOCK, HOUR, ReclockLab, open_reclock_lab
+import structlog
+from support.helpdesk import Transport, get, new_tenant_id
+from support.helpdesk_sla import HIGH, SlaTenant
+from support.reclock_lab import (
+    AROUND_THE_CLOCK,
+    DUE,
+    DUE_AROUND_THE_CLOCK,
+    HOUR,
+    ReclockLab,
+    fill,
+    open_reclock_lab,
+)
+from support.system import Credential, World
 
 from service.helpdesk.sla import notifier, reclock
 from service.helpdesk.sla import operations as sla
+from service.local.processes import wait_for
 from service.storage.database import Connection
 from service.storage.statement import Row
 
@@ -152,7 +165,10 @@ async def test_what_a_crash_leaves_the_next_process_does(lab: ReclockLab, monkey
             await reclock.step(process)
         monkeypatch.undo()
     assert tenant.count(MOVED) == STEP
-    await reclock.reclock(lab.database)
+    # (PostgreSQL may take a moment to notice that the connection has ended.)
+    async with asyncio.timeout(30):
+        while tenant.waits:
+            await reclock.reclock(lab.database)
     assert tenant.events() == [(["ticket.updated"], 3 * STEP)]
 
 
@@ -179,8 +195,72 @@ async def test_a_time_zone_that_the_host_does_not_know_holds_up_no_other_ticket(
     for tenant in (broken, other):
         await tenant.set_hours(AROUND_THE_CLOCK)
     lab.rows("UPDATE helpdesk_calendars SET time_zone = 'Mars/Olympus' WHERE tenant_id = %s RETURNING 1", broken.id)
-    await reclock.reclock(lab.database)
+    with structlog.testing.capture_logs() as log:
+        await reclock.reclock(lab.database)
+    assert [(line["event"], len(line["tickets"])) for line in log] == [("sla_schedule", STEP), ("sla_schedule", 1)]
     # They are tried again later.
     later = f"{AS_IT_WAS} AND sla_look_at > now() + interval '30 minutes'"
     assert (broken.count(later), broken.waits) == (STEP + 1, False)
     assert other.count(MOVED) == 1
+
+
+# At a running service
+
+
+async def make_large(transport: Transport, world: World, tickets: int) -> tuple[str, Credential]:
+    """A tenant with so many open tickets, and a person who may change its calendar."""
+    tenant_id = new_tenant_id()
+    agent = world.person("agent", tenant_id=tenant_id)
+    policy = (await transport.call("helpdesk.create_policy", agent, body=HOUR)).succeeded(201)
+    with psycopg.connect(world.database_url, autocommit=True) as connection:
+        fill(connection, tenant_id, policy["id"], tickets)
+    return tenant_id, agent
+
+
+async def breach_while(own_tenant: SlaTenant, seconds: float) -> None:
+    """Return when a ticket of the tenant has become late and told so; every call until then succeeds."""
+    made = await own_tenant.create(**HIGH)
+    own_tenant.pass_time(made, minutes=61)
+    async with asyncio.timeout(seconds):
+        while [event["type"] for event in await own_tenant.emitted(made)] != ["sla.due_soon", "sla.breached"]:
+            await own_tenant.sla(made)
+
+
+# What the service does in the background does not depend on the transport.
+@pytest.mark.parametrize("transport", ["grpc"], indirect=True)
+async def test_another_tenants_events_and_calls_do_not_wait_for_a_large_change(own_tenant: SlaTenant) -> None:
+    world, transport = own_tenant.world, own_tenant.transport
+    tenant_id, agent = await make_large(transport, world, 3 * STEP)
+    waits = "SELECT 1 FROM helpdesk_reclocks WHERE tenant_id = %s"
+    with psycopg.connect(world.database_url) as other:
+        # As long as this one is locked, the change cannot come to its end.
+        other.execute("SELECT 1 FROM helpdesk_tickets WHERE tenant_id = %s AND number = 150 FOR UPDATE", [tenant_id])
+        (await transport.call("helpdesk.update_calendar", agent, body={"hours": AROUND_THE_CLOCK})).succeeded()
+        office = await own_tenant.create(type="change", priority="low")
+        (await transport.call("helpdesk.update_calendar", own_tenant.agent, body={"hours": []})).succeeded()
+        await breach_while(own_tenant, 60)
+        async with asyncio.timeout(60):
+            while (await get(transport, own_tenant.person, office))["due_at"] is not None:
+                pass
+        assert world.rows(waits, tenant_id) == [(1,)]
+    await asyncio.to_thread(wait_for, lambda: not world.rows(waits, tenant_id), what="the change", timeout=60)
+    sql = f"SELECT count(*) FROM helpdesk_tickets WHERE tenant_id = %s AND {MOVED}"
+    assert world.rows(sql, tenant_id) == [(3 * STEP,)]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("transport", ["grpc"], indirect=True)
+async def test_a_hundred_thousand_tickets_are_re_clocked_while_others_work(own_tenant: SlaTenant) -> None:
+    world, transport, tickets = own_tenant.world, own_tenant.transport, 100_000
+    tenant_id, agent = await make_large(transport, world, tickets)
+    (await transport.call("helpdesk.update_calendar", agent, body={"hours": AROUND_THE_CLOCK})).succeeded()
+    left = "SELECT count(*) FROM helpdesk_tickets WHERE tenant_id = %s AND " + AS_IT_WAS
+    rounds = 0
+    async with asyncio.timeout(900):
+        while (await asyncio.to_thread(world.rows, left, tenant_id)) != [(0,)]:
+            await breach_while(own_tenant, 120)
+            rounds += 1
+    # The first of them at least came while there was much left to do.
+    assert rounds > 1
+    sql = "SELECT type, count(*), count(DISTINCT ticket_id) FROM helpdesk_events WHERE tenant_id = %s GROUP BY type"
+    assert world.rows(sql, tenant_id) == [("ticket.updated", tickets, tickets)]
