@@ -24,7 +24,7 @@ from service.storage.statement import Row
 # looked for at once.
 STEP = 100
 _AT_A_TIME_SECONDS = 0.001
-_ROUND = 500
+_ROUND = 1000
 # When a ticket whose schedule cannot be worked out is tried again.
 _RETRY_AFTER = timedelta(hours=1)
 

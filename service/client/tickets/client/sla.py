@@ -178,7 +178,7 @@ class SlaPolicies(Api[TransportT]):
 
     @unary
     def update(self, id: str, *, timeout: float | None = None, **changes: Unpack[SlaPolicyChanges]) -> Unary[SlaPolicy]:
-        """Change some members of a policy; the clocks of its unresolved tickets follow within seconds.
+        """Change some members of a policy; the clocks of its unresolved tickets follow, mostly within seconds.
 
         Raises NotFoundError, ValidationError, ConflictError (`already_exists`).
         """
@@ -197,7 +197,7 @@ class TenantCalendar(Api[TransportT]):
 
     @unary
     def update(self, *, timeout: float | None = None, **changes: Unpack[CalendarChanges]) -> Unary[Calendar]:
-        """Change some members of the calendar; the clocks that go by it follow within seconds.
+        """Change some members of the calendar; the clocks that go by it follow, mostly within seconds.
 
         Raises ValidationError.
         """

@@ -287,8 +287,9 @@ class TicketServiceServicer(object):
 
     def UpdateSlaPolicy(self, request, context):
         """Changes some members of an SLA policy; what is left out stays. Other minutes or hours move the due instants
-        of its unresolved tickets within seconds, except those that callers set. An inactive policy stays with the tickets
-        that have it, and gets no new ones.
+        of its unresolved tickets, except those that callers set: after the answer, within seconds, those of 100,000 tickets
+        within about a minute. Until its turn a ticket shows the `due_at` that it had; its events are only ever those of the
+        terms of now. An inactive policy stays with the tickets that have it, and gets no new ones.
 
         NOT_FOUND: the tenant has no such policy. ALREADY_EXISTS and INVALID_ARGUMENT as for CreateSlaPolicy.
         """
@@ -305,7 +306,7 @@ class TicketServiceServicer(object):
 
     def UpdateCalendar(self, request, context):
         """Changes the tenant's calendar; what is left out stays. Moves the due instants of unresolved tickets that count
-        business hours within seconds. INVALID_ARGUMENT: a bound is broken.
+        business hours, as UpdateSlaPolicy does. INVALID_ARGUMENT: a bound is broken.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
