@@ -63,7 +63,7 @@ def large(world: World) -> Iterator[psycopg.Connection[Any]]:
             " ARRAY['#rare' || n %% 1000, '#half' || n %% 2], 'edm', 'api', 'per_1', 'per_1',"
             " timestamptz '2026-01-01Z' + n * interval '1 s', timestamptz '2026-02-01Z' + n * 7919 %% %s * interval"
             " '1 s', CASE WHEN n %% 3 > 0 THEN timestamptz '2026-03-01Z' + n * 7907 %% %s * interval '1 s' END,"
-            " 'sla_' || n %% 2, CASE n %% 1000 WHEN 7 THEN timestamptz '2026-01-01Z' ELSE '2999-01-01Z' END"
+            " 'sla_' || n %% 1000, CASE n %% 1000 WHEN 7 THEN timestamptz '2026-01-01Z' ELSE '2999-01-01Z' END"
             " FROM generate_series(1, %s) n",
             (ROWS, ROWS, ROWS, ROWS + 1000),
         )
@@ -157,7 +157,7 @@ HUNDRED = {"tenant_ids": ["large"] * 100, "ids": [f"tkt_{number:026}" for number
 CLOCKS: Mapping[str, tuple[Statement, dict[str, Any]]] = {
     "tickets to re-clock": (
         clock_queries.NEXT_CLOCKS,
-        {"tenant_id": "large", "policy_id": "sla_1", "after_id": f"tkt_{ROWS // 2:026}", "rows": 100},
+        {"tenant_id": "large", "policy_id": "sla_1", "after_id": f"tkt_{ROWS // 2:026}", "rows": 50},
     ),
     "tickets that are due": (clock_queries.DUE_ROUND, {"rows": 500}),
     "whose turn it is": (clock_queries.TAKE_TURN, {}),

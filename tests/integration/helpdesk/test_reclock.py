@@ -137,6 +137,17 @@ async def test_a_ticket_that_somebody_has_locked_holds_up_no_other(lab: ReclockL
 # Once
 
 
+async def test_a_tenant_that_a_process_is_at_work_on_is_left_to_it(lab: ReclockLab) -> None:
+    first, second = await lab.tenant(STEP), await lab.tenant(STEP)
+    for tenant in (first, second):
+        await tenant.set_hours(AROUND_THE_CLOCK)
+    with psycopg.connect(lab.url) as process:
+        process.execute("SELECT 1 FROM helpdesk_reclocks WHERE tenant_id = %s FOR UPDATE", [first.id])
+        async with asyncio.timeout(10):
+            await reclock.reclock(lab.database)
+        assert (first.count(AS_IT_WAS), second.count(MOVED)) == (STEP, STEP)
+
+
 async def test_processes_that_re_clock_at_once_share_the_tenants(lab: ReclockLab) -> None:
     tenants = [await lab.tenant(STEP + 1) for _ in range(4)]
     for tenant in tenants:
