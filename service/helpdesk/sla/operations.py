@@ -20,7 +20,7 @@ from service.helpdesk.commands import (
     UpdateSlaPolicy,
 )
 from service.helpdesk.sla import queries, targets, views
-from service.helpdesk.sla.terms import DEFAULT_CALENDAR_COLUMNS, calendar_columns, terms_of
+from service.helpdesk.sla.terms import DEFAULT_CALENDAR_COLUMNS, calendar_columns, calendar_of, terms_of
 from service.helpdesk.tables import ANOTHER_IS_ACTIVE
 from service.operation import Call, operation
 from service.storage.database import Connection
@@ -35,7 +35,7 @@ async def get_ticket_sla(connection: Connection, call: Call, command: GetTicketS
     """Explain how a ticket's SLA stands."""
     key = lookup.ticket_key(call, command.path.id)
     ticket = lookup.found(await connection.one(queries.get_ticket_and_terms(frozenset(key)), key))
-    terms = terms_of(ticket)
+    terms = terms_of(ticket, calendar_of(ticket))
     return views.ticket_sla(ticket, targets.standings(ticket, terms), terms)
 
 
@@ -76,7 +76,7 @@ async def create_sla_policy(connection: Connection, call: Call, command: CreateS
 
 @idempotency.write(UpdateSlaPolicy, _key_scope)
 async def update_sla_policy(connection: Connection, call: Call, command: UpdateSlaPolicy) -> views.SlaPolicy:
-    """Change an SLA policy; with other targets the clocks of its unresolved tickets are set again."""
+    """Change an SLA policy; with other targets its unresolved tickets are re-clocked (reclock.py)."""
     key = _policy_key(call, command.path.id)
     before = _found(await connection.one(queries.LOCK_POLICY, key))
     changes = {name: getattr(command.body, name) for name in command.body.model_fields_set}
@@ -85,7 +85,7 @@ async def update_sla_policy(connection: Connection, call: Call, command: UpdateS
     await connection.all(queries.DEACTIVATE, key)
     await _activate(connection, policy)
     if any(policy[name] != before[name] for name in targets.Policy._fields):
-        await connection.all(queries.RESCHEDULE_POLICY, key)
+        await connection.all(queries.RECLOCK_POLICY, key)
     return views.policy(policy)
 
 
@@ -100,7 +100,7 @@ async def get_calendar(connection: Connection, call: Call, command: GetCalendar)
 
 @idempotency.write(UpdateCalendar, _key_scope)
 async def update_calendar(connection: Connection, call: Call, command: UpdateCalendar) -> views.Calendar:
-    """Change the tenant's calendar; the clocks of unresolved tickets that count business hours are set again."""
+    """Change the tenant's calendar; unresolved tickets that count business hours are re-clocked (reclock.py)."""
     values = {
         **_tenant(call),
         **calendar_columns(command.body),
@@ -108,7 +108,7 @@ async def update_calendar(connection: Connection, call: Call, command: UpdateCal
         "actor": call.caller.subject,
     }
     (calendar,) = await connection.all(queries.SET_CALENDAR, values)
-    await connection.all(queries.RESCHEDULE_BUSINESS_HOURS, _tenant(call), commit=True)
+    await connection.all(queries.RECLOCK_BUSINESS_HOURS, _tenant(call), commit=True)
     return views.calendar(calendar)
 
 

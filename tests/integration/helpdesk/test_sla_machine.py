@@ -24,7 +24,7 @@ from support.sla_model import ALWAYS, END, WEEKS, Policy, Ticket, Week, instant,
 from service.access.policy import Caller
 from service.errors import TicketError
 from service.helpdesk import comments, operations
-from service.helpdesk.sla import notifier
+from service.helpdesk.sla import notifier, reclock
 from service.helpdesk.sla import operations as sla
 from service.local.postgres import EmbeddedPostgres
 from service.operation import Call
@@ -312,6 +312,7 @@ class Machine(RuleBasedStateMachine):
                 due = ticket.due_events(self.week, self.now)
                 ticket.emitted |= set(due)
                 ticket.history += [(f"sla.{kind}", target) for target, kind in due]
+        self.database.run(reclock.reclock(self.database.database))
         self.database.run(notifier.emit_due_events(self.database.database))
 
     @invariant()

@@ -184,7 +184,7 @@ class SlaPolicies(Api[TransportT]):
         timeout: float | None = None,
         **changes: Unpack[SlaPolicyChanges],
     ) -> Unary[SlaPolicy]:
-        """Change some members of a policy; the clocks of its unresolved tickets follow within seconds.
+        """Change some members of a policy; the clocks of its unresolved tickets follow, mostly within seconds.
 
         Raises NotFoundError, ValidationError, ConflictError (`already_exists`).
         """
@@ -206,7 +206,7 @@ class TenantCalendar(Api[TransportT]):
     def update(
         self, *, idempotency_key: str | None = None, timeout: float | None = None, **changes: Unpack[CalendarChanges]
     ) -> Unary[Calendar]:
-        """Change some members of the calendar; the clocks that go by it follow within seconds.
+        """Change some members of the calendar; the clocks that go by it follow, mostly within seconds.
 
         Raises ValidationError.
         """

@@ -289,9 +289,11 @@ class TicketServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def UpdateSlaPolicy(self, request, context):
-        """Changes some members of an SLA policy; what is left out stays. Other minutes or hours move the due instants of its
-        unresolved tickets within seconds, except those that callers set. An inactive policy stays with the tickets that
-        have it, and gets no new ones. Metadata `idempotency-key` as for CreateTicket.
+        """Changes some members of an SLA policy; what is left out stays. Other minutes or hours move the due instants
+        of its unresolved tickets, except those that callers set: after the answer, within seconds, those of 100,000 tickets
+        within about a minute. Until its turn a ticket shows the `due_at` that it had; its events are only ever those of the
+        terms of now. An inactive policy stays with the tickets that have it, and gets no new ones. Metadata
+        `idempotency-key` as for CreateTicket.
 
         NOT_FOUND: the tenant has no such policy. ALREADY_EXISTS and INVALID_ARGUMENT as for CreateSlaPolicy.
         """
@@ -308,7 +310,8 @@ class TicketServiceServicer(object):
 
     def UpdateCalendar(self, request, context):
         """Changes the tenant's calendar; what is left out stays. Moves the due instants of unresolved tickets that count
-        business hours within seconds. INVALID_ARGUMENT: a bound is broken. Metadata `idempotency-key` as for CreateTicket.
+        business hours, as UpdateSlaPolicy does. INVALID_ARGUMENT: a bound is broken. Metadata `idempotency-key` as for
+        CreateTicket.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

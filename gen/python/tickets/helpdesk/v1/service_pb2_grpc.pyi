@@ -113,9 +113,11 @@ class TicketServiceStub:
     INVALID_ARGUMENT: a bound is broken.
     """
     UpdateSlaPolicy: _grpc.UnaryUnaryMultiCallable[_service_pb2.UpdateSlaPolicyRequest, _service_pb2.UpdateSlaPolicyResponse]
-    """Changes some members of an SLA policy; what is left out stays. Other minutes or hours move the due instants of its
-    unresolved tickets within seconds, except those that callers set. An inactive policy stays with the tickets that
-    have it, and gets no new ones. Metadata `idempotency-key` as for CreateTicket.
+    """Changes some members of an SLA policy; what is left out stays. Other minutes or hours move the due instants
+    of its unresolved tickets, except those that callers set: after the answer, within seconds, those of 100,000 tickets
+    within about a minute. Until its turn a ticket shows the `due_at` that it had; its events are only ever those of the
+    terms of now. An inactive policy stays with the tickets that have it, and gets no new ones. Metadata
+    `idempotency-key` as for CreateTicket.
 
     NOT_FOUND: the tenant has no such policy. ALREADY_EXISTS and INVALID_ARGUMENT as for CreateSlaPolicy.
     """
@@ -123,7 +125,8 @@ class TicketServiceStub:
     """Reads the tenant's calendar: Monday to Friday 09:00–17:00 in UTC without holidays until one is set."""
     UpdateCalendar: _grpc.UnaryUnaryMultiCallable[_service_pb2.UpdateCalendarRequest, _service_pb2.UpdateCalendarResponse]
     """Changes the tenant's calendar; what is left out stays. Moves the due instants of unresolved tickets that count
-    business hours within seconds. INVALID_ARGUMENT: a bound is broken. Metadata `idempotency-key` as for CreateTicket.
+    business hours, as UpdateSlaPolicy does. INVALID_ARGUMENT: a bound is broken. Metadata `idempotency-key` as for
+    CreateTicket.
     """
     WatchTickets: _grpc.UnaryStreamMultiCallable[_service_pb2.WatchTicketsRequest, _service_pb2.WatchTicketsResponse]
     """Streams every event of the tickets that the caller sees as it happens, until the caller leaves. The first message
@@ -220,9 +223,11 @@ class TicketServiceAsyncStub(TicketServiceStub):
     INVALID_ARGUMENT: a bound is broken.
     """
     UpdateSlaPolicy: _aio.UnaryUnaryMultiCallable[_service_pb2.UpdateSlaPolicyRequest, _service_pb2.UpdateSlaPolicyResponse]  # type: ignore[assignment]
-    """Changes some members of an SLA policy; what is left out stays. Other minutes or hours move the due instants of its
-    unresolved tickets within seconds, except those that callers set. An inactive policy stays with the tickets that
-    have it, and gets no new ones. Metadata `idempotency-key` as for CreateTicket.
+    """Changes some members of an SLA policy; what is left out stays. Other minutes or hours move the due instants
+    of its unresolved tickets, except those that callers set: after the answer, within seconds, those of 100,000 tickets
+    within about a minute. Until its turn a ticket shows the `due_at` that it had; its events are only ever those of the
+    terms of now. An inactive policy stays with the tickets that have it, and gets no new ones. Metadata
+    `idempotency-key` as for CreateTicket.
 
     NOT_FOUND: the tenant has no such policy. ALREADY_EXISTS and INVALID_ARGUMENT as for CreateSlaPolicy.
     """
@@ -230,7 +235,8 @@ class TicketServiceAsyncStub(TicketServiceStub):
     """Reads the tenant's calendar: Monday to Friday 09:00–17:00 in UTC without holidays until one is set."""
     UpdateCalendar: _aio.UnaryUnaryMultiCallable[_service_pb2.UpdateCalendarRequest, _service_pb2.UpdateCalendarResponse]  # type: ignore[assignment]
     """Changes the tenant's calendar; what is left out stays. Moves the due instants of unresolved tickets that count
-    business hours within seconds. INVALID_ARGUMENT: a bound is broken. Metadata `idempotency-key` as for CreateTicket.
+    business hours, as UpdateSlaPolicy does. INVALID_ARGUMENT: a bound is broken. Metadata `idempotency-key` as for
+    CreateTicket.
     """
     WatchTickets: _aio.UnaryStreamMultiCallable[_service_pb2.WatchTicketsRequest, _service_pb2.WatchTicketsResponse]  # type: ignore[assignment]
     """Streams every event of the tickets that the caller sees as it happens, until the caller leaves. The first message
@@ -420,9 +426,11 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _service_pb2.UpdateSlaPolicyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_service_pb2.UpdateSlaPolicyResponse, _abc.Awaitable[_service_pb2.UpdateSlaPolicyResponse]]:
-        """Changes some members of an SLA policy; what is left out stays. Other minutes or hours move the due instants of its
-        unresolved tickets within seconds, except those that callers set. An inactive policy stays with the tickets that
-        have it, and gets no new ones. Metadata `idempotency-key` as for CreateTicket.
+        """Changes some members of an SLA policy; what is left out stays. Other minutes or hours move the due instants
+        of its unresolved tickets, except those that callers set: after the answer, within seconds, those of 100,000 tickets
+        within about a minute. Until its turn a ticket shows the `due_at` that it had; its events are only ever those of the
+        terms of now. An inactive policy stays with the tickets that have it, and gets no new ones. Metadata
+        `idempotency-key` as for CreateTicket.
 
         NOT_FOUND: the tenant has no such policy. ALREADY_EXISTS and INVALID_ARGUMENT as for CreateSlaPolicy.
         """
@@ -442,7 +450,8 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_service_pb2.UpdateCalendarResponse, _abc.Awaitable[_service_pb2.UpdateCalendarResponse]]:
         """Changes the tenant's calendar; what is left out stays. Moves the due instants of unresolved tickets that count
-        business hours within seconds. INVALID_ARGUMENT: a bound is broken. Metadata `idempotency-key` as for CreateTicket.
+        business hours, as UpdateSlaPolicy does. INVALID_ARGUMENT: a bound is broken. Metadata `idempotency-key` as for
+        CreateTicket.
         """
 
     @_abc_1.abstractmethod
