@@ -14,7 +14,7 @@ from service.transport import rest, rpc
 from service.transport.dialect import Dialect, Service, Servicer, Started
 from service.watch import EventFeed, WatchDependencies
 
-_EMIT_DUE_EVENTS = Periodic(5.0, notifier.emit_due_events)
+_EMIT_DUE_EVENTS = Periodic("helpdesk_sla_events", 5.0, notifier.emit_due_events)
 
 
 class TicketService(Servicer, service_pb2_grpc.TicketServiceServicer):
