@@ -31,6 +31,8 @@ _DEFAULTS = {
 }
 # Beyond `connect_timeout`, which is for each address, and does not count the look-up of names.
 _CONNECT_SECONDS = 10.0
+# How long an attempt is waited for before the next one.
+_ATTEMPT_SECONDS = 1.0
 # Pauses between attempts to connect grow from the first to the second.
 _RECONNECT_SECONDS = (0.1, 1.0)
 # A ping that takes longer means that the server is silent.
@@ -89,8 +91,9 @@ class Pool:
         self._readers: deque[_Waiting] = deque()
         self._writers: deque[_Waiting] = deque()
         self._numbers = itertools.count()
-        # Whether the last attempt to connect failed.
+        # Whether the last attempt to connect failed, and whose turn it is then, of the servers that the URL names.
         self._is_away = False
+        self._turns = itertools.count(1)
         self._filling: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -281,25 +284,34 @@ class Pool:
         shortest, longest = _RECONNECT_SECONDS
         pause = shortest
         while missing := self._size - len(self._connections):
-            # While the database is away one asks for it, not all.
-            attempts = 1 if self._is_away else missing
-            if all(await asyncio.gather(*(self._connect() for _ in range(attempts)))):
-                pause = shortest
-            else:
+            # While the database is away one asks for it, not all, and each time another server is asked first.
+            servers = [next(self._turns)] if self._is_away else [0] * missing
+            attempts = [self._start(self._connect(server)) for server in servers]
+            _, hanging = await asyncio.wait(attempts, timeout=_ATTEMPT_SECONDS)
+            if hanging and not self._connections:
+                # They go on; the next one may meet a server that is back, or a path.
+                self._is_away = True
+                self._refuse_all()
+            elif self._is_away:
                 await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - spreads attempts, guards nothing
                 pause = min(2 * pause, longest)
+            else:
+                pause = shortest
 
-    async def _connect(self) -> bool:
-        """Whether a connection was added."""
+    async def _connect(self, server: int) -> None:
+        """Add a connection to a server of those that the URL names, counted from 0, or to the next that accepts it."""
         try:
             async with asyncio.timeout(_CONNECT_SECONDS):
-                connection = await PooledConnection.connect(**self._options)
+                connection = await PooledConnection.connect(**_from_server(self._options, server))
         except (psycopg.Error, OSError) as error:
             self._is_away = True
             self._warn(str(error) or type(error).__name__)
             if not self._connections:
                 self._refuse_all()
-            return False
+            return
+        if self._closed or len(self._connections) >= self._size:
+            connection.discard()
+            return
         if self._is_away:
             self._is_away = False
             _log.info("database", outcome="available")
@@ -308,7 +320,6 @@ class Pool:
         self._connections.add(connection)
         self._idle.append(connection)
         self._serve()
-        return True
 
     def _refuse_all(self) -> None:
         for _, waiter in (*self._readers, *self._writers):
@@ -329,3 +340,14 @@ class Pool:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def _from_server(options: Mapping[str, Any], number: int) -> dict[str, Any]:
+    """The options with another order of the servers that they name."""
+    rotated = dict(options)
+    for name in ("host", "hostaddr", "port"):
+        one_each = str(options.get(name) or "").split(",")
+        start = number % len(one_each)
+        if start:
+            rotated[name] = ",".join(one_each[start:] + one_each[:start])
+    return rotated
