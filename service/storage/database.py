@@ -21,6 +21,13 @@ from service.storage.pool import NoConnectionError, Pool
 from service.storage.statement import Row, Statement
 
 _POOL_TIMEOUT_SECONDS = 3.0
+# When the server ends a transaction that we seem to have left: it holds rows, and holds up all watches. Ours wait for
+# nothing between their statements.
+_IDLE_MILLISECONDS = 5000
+# The server's side of what the pool asks of libpq.
+_SERVER_KEEPALIVES = (
+    "-c tcp_keepalives_idle=2 -c tcp_keepalives_interval=1 -c tcp_keepalives_count=3 -c tcp_user_timeout=5000"
+)
 # Beyond the server's own limit of a statement.
 _MARGIN_SECONDS = 2.0
 _LOCKED = "Another change holds what this one needs; retry later"
@@ -90,7 +97,7 @@ class Database:
                 "application_name": "tickets",
                 # Second wall behind the call's own deadline: no statement outlives its caller.
                 "options": f"-c TimeZone=UTC -c statement_timeout={deadline} -c lock_timeout={lock_timeout}"
-                f" -c idle_in_transaction_session_timeout={deadline}",
+                f" -c idle_in_transaction_session_timeout={min(deadline, _IDLE_MILLISECONDS)} {_SERVER_KEEPALIVES}",
             },
             _configure,
             settings.default_deadline_seconds + _MARGIN_SECONDS,
@@ -168,11 +175,14 @@ class Database:
             # The schema changed under a prepared statement, which has not run: the pool makes a new connection.
             connection.discard()
             return TicketError("unavailable", retry_after=1, begun=False)
+        if isinstance(error, pg.ReadOnlySqlTransaction):
+            # A standby by now: the URL may name the server that has taken over.
+            connection.discard()
         if isinstance(error, pg.LockNotAvailable):
             return TicketError("unavailable", _LOCKED, retry_after=1)
         if isinstance(error, pg.QueryCanceled):
             return TicketError("deadline_exceeded")
-        # Away, shutting down, or read-only after a failover.
+        # Away, shutting down, or read-only.
         if isinstance(error, psycopg.OperationalError | psycopg.InternalError | psycopg.InterfaceError):
             return TicketError("unavailable", retry_after=1)
         return error

@@ -46,6 +46,7 @@ _LOOK_SECONDS = 1.0
 # Places that writes leave to reads.
 _FOR_READS = 2
 _MAX_REASON_LENGTH = 300
+_SILENT = "the server does not answer"
 
 _log = structlog.get_logger()
 
@@ -194,6 +195,7 @@ class Pool:
                 await connection.command(_PING)
         except TimeoutError:
             if not connection.is_lost and not connection.has_input:
+                connection.failure = _SILENT
                 connection.discard()
                 self._distrust()
             return False
@@ -228,9 +230,10 @@ class Pool:
 
     def _distrust(self) -> None:
         """Give up the connections to a server that is silent, but for those on which a statement has just begun."""
-        self._warn("the server does not answer")
+        self._warn(_SILENT)
         for connection in self._connections:
             if connection.is_silent(_SILENT_SECONDS):
+                connection.failure = _SILENT
                 connection.discard()
         while self._idle:
             self._drop(self._idle.pop())
