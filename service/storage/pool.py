@@ -151,7 +151,8 @@ class Pool:
         else:
             # In a task of its own: a call may be cancelled more than once.
             self._start(self._settle(connection))
-        self._serve()
+        if self._readers or self._writers:
+            self._serve()
 
     async def answers(self) -> bool:
         """Whether the server answers right now. If it is silent, its connections are given up."""

@@ -82,6 +82,21 @@ async def test_work_turns_again_whatever_becomes_of_one_turn(
     assert [(line["work"], line["outcome"]) for line in lines] == [("a_work", outcome)]
 
 
+async def test_a_turn_in_which_nothing_was_answered_is_no_success(database: Database) -> None:
+    turns = 0
+
+    async def work(_: Database) -> None:
+        nonlocal turns
+        turns += 1
+
+    running = Background(database)
+    task = asyncio.create_task(running.repeat(Periodic("a_work", 0.0, work)))
+    async with asyncio.timeout(20):
+        await until(lambda: turns > 2)
+    task.cancel()
+    assert running.last_success == {"a_work": 0.0}
+
+
 async def test_a_long_turn_that_gets_on_is_left_alone(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(background, "_STALLED_SECONDS", 0.5)
     begun, ended = 0, False

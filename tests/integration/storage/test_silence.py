@@ -3,7 +3,9 @@
 import asyncio
 import secrets
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
+import psycopg
 import pytest
 from sqlalchemy import func, insert, select
 from structlog.testing import capture_logs
@@ -50,6 +52,23 @@ async def test_a_statement_that_nobody_answers_is_given_up_though_nobody_asks_fo
         while not isinstance(await database.one(PID, {}), dict):
             pass
         await until(lambda: len(database._pool._idle) == POOL_SIZE)
+
+
+async def test_a_transaction_that_a_lost_path_leaves_open_is_ended(
+    proxy: TcpProxy, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until then its rows are locked, and no watch goes on."""
+    monkeypatch.setattr("service.storage.database._IDLE_MILLISECONDS", 300)
+    database = Database(Settings(database_url=proxy.url), METADATA)
+    await database.open()
+    with psycopg.connect(database_url, autocommit=True) as other, suppress(ZeroDivisionError):
+        async with asyncio.timeout(15), database.transaction() as connection:
+            row = await connection.one(PID, {})
+            proxy.lose()
+            there = "SELECT 1 FROM pg_stat_activity WHERE pid = %s"
+            await until(lambda: other.execute(there, [row and row["pid"]]).fetchone() is None)
+            raise ZeroDivisionError
+    await database.close()
 
 
 async def test_when_one_connection_is_found_silent_the_others_are_given_up_too(
