@@ -72,7 +72,10 @@ def hanging(server: EmbeddedPostgres) -> Iterator[None]:
 async def database(primary: EmbeddedPostgres, standby: EmbeddedPostgres) -> AsyncIterator[Database]:
     sockets = (conninfo_to_dict(server.url)["host"] for server in (primary, standby))
     hosts = ",".join(quote(str(socket), safe="") for socket in sockets)
-    url = f"postgresql://postgres@/tickets?host={hosts}&port=5432,5432&target_session_attrs=read-write"
+    # An attempt at a server that hangs lasts, so that only one that begins at the other comes in time.
+    url = (
+        f"postgresql://postgres@/tickets?host={hosts}&port=5432,5432&target_session_attrs=read-write&connect_timeout=30"
+    )
     database = Database(Settings(database_url=url), METADATA)
     await database.open()
     watching = asyncio.create_task(Health(database, ["a"]).follow())
