@@ -14,7 +14,7 @@ from grpc_reflection.v1alpha import reflection
 
 from service import idempotency
 from service.access.authenticator import Authenticator
-from service.background import Periodic, repeat
+from service.background import Background, Periodic, keep
 from service.directory import METADATA
 from service.operation import Dependencies
 from service.settings import Settings
@@ -41,7 +41,7 @@ DESCRIPTORS = (
     health_pb2.DESCRIPTOR.services_by_name["Health"],
 )
 
-_PURGE_KEYS = Periodic(60.0, idempotency.purge)
+_PURGE_KEYS = Periodic("idempotency_keys", 60.0, idempotency.purge)
 
 _log = structlog.get_logger()
 
@@ -81,9 +81,13 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
     database = Database(settings, METADATA)
     await database.open()
     stack.push_async_callback(database.close)
+    background = Background(database)
     probe = QueueProbe(settings)
     admission = AdmissionControl(settings.max_concurrent_calls, probe)
-    interceptor = _interceptor(settings, database, admission, stack)
+    metrics = Metrics(admission, background)
+    if settings.metrics_listen:
+        stack.callback(metrics.listen(settings.metrics_listen))
+    interceptor = _interceptor(settings, database, admission, metrics, stack)
     server = grpc.aio.server(interceptors=[interceptor], options=server_options(settings))
 
     shared = Dependencies(settings=settings, database=database, vault=Vault(settings))
@@ -104,22 +108,19 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
 
     feeds = [dialect.feed for dialect in dialects if dialect.feed is not None]
     periodic = [_PURGE_KEYS, *(work for dialect in dialects for work in dialect.periodic)]
-    polls, repeated = [feed.poll() for feed in feeds], [repeat(work, database) for work in periodic]
-    for work in (admission.cancel_overdue(), probe.watch(), health.follow(), *polls, *repeated):
+    lasting = [admission.cancel_overdue, probe.watch, health.follow, *(feed.poll for feed in feeds)]
+    for work in (*map(keep, lasting), *map(background.repeat, periodic)):
         stack.push_async_callback(_cancel, asyncio.create_task(work))
     return Running(server, health, feeds)
 
 
 def _interceptor(
-    settings: Settings, database: Database, admission: AdmissionControl, stack: AsyncExitStack
+    settings: Settings, database: Database, admission: AdmissionControl, metrics: Metrics, stack: AsyncExitStack
 ) -> CallInterceptor:
     authenticator = Authenticator(settings, database)
     stack.push_async_callback(authenticator.close)
     rate_limits = RateLimits(settings)
     stack.callback(rate_limits.close)
-    metrics = Metrics(admission)
-    if settings.metrics_listen:
-        stack.callback(metrics.listen(settings.metrics_listen))
     failures = {service.descriptor.full_name: service.failures for dialect in DIALECTS for service in dialect.services}
     fairness = Fairness(settings)
     return CallInterceptor(settings, authenticator, rate_limits, admission, fairness, metrics, failures)

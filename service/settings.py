@@ -12,7 +12,13 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="TICKETS_", frozen=True, extra="ignore")
 
     database_url: Annotated[str, Field(description="PostgreSQL 15 or newer, as a libpq URL.")] = "postgresql://"
-    pool_size: Annotated[int, Field(ge=1, description="Database connections of one process.")] = 8
+    pool_size: Annotated[
+        int, Field(ge=1, description="Database connections of one process. Writes use all but two of them.")
+    ] = 8
+    lock_timeout_seconds: Annotated[
+        float,
+        Field(ge=0.01, description="How long a call waits for a row that another change holds; then it gets 503."),
+    ] = 2.0
     grpc_listen: Annotated[
         str,
         Field(

@@ -28,6 +28,8 @@ from service.storage.scope import EVERYONE
 from service.storage.statement import Row, Statement
 
 _POLL_SECONDS = 0.25
+# The longest that a look may take.
+_LOOK_SECONDS = 5.0
 # A heartbeat this often; also how long a former member may go on watching.
 _HEARTBEAT_SECONDS = 10.0
 _ROWS = 200
@@ -158,9 +160,10 @@ class EventFeed:
                 self._horizon = None
                 continue
             try:
-                await self._look()
-            except TicketError as error:
-                _log.warning("watch", outcome=error.reason)
+                async with asyncio.timeout(_LOOK_SECONDS):
+                    await self._look()
+            except (TicketError, TimeoutError) as error:
+                _log.warning("watch", outcome=getattr(error, "reason", "deadline_exceeded"))
                 # Each watch then reads for itself, and reports its own failure.
                 self._wake(self._subscriptions)
 

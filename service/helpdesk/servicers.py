@@ -14,8 +14,8 @@ from service.transport import rest, rpc
 from service.transport.dialect import Dialect, Service, Servicer, Started
 from service.watch import EventFeed, WatchDependencies
 
-_EMIT_DUE_EVENTS = Periodic(5.0, notifier.emit_due_events)
-_RECLOCK = Periodic(1.0, reclock.reclock)
+_EMIT_DUE_EVENTS = Periodic("helpdesk_sla_events", 5.0, notifier.emit_due_events)
+_RECLOCK = Periodic("helpdesk_sla_reclock", 1.0, reclock.reclock)
 
 
 class TicketService(Servicer, service_pb2_grpc.TicketServiceServicer):

@@ -267,11 +267,21 @@ async def test_without_its_database_the_service_says_so_and_recovers(directory: 
                 reply = await rpc.call("itsm.list", program.credential)
                 assert reply.failed("unavailable")["retry_after"] >= 1
                 await until(lambda: health(service.target) == NOT_SERVING, what="health to tell")
+                told = {"database", "background"}
+                await until(lambda: told <= {line["event"] for line in away(service)}, what="the log to tell")
                 await asyncio.to_thread(postgres.start)
                 await until(lambda: health(service.target) == SERVING, what="health to recover")
                 (await rpc.call("itsm.list", program.credential)).succeeded()
+                # Each cause once a minute, however many wait for it and however often they ask.
+                causes = [tuple(line.get(name) for name in ("event", "work", "error")) for line in away(service)]
+                assert len(causes) == len(set(causes))
     finally:
         postgres.stop()
+
+
+def away(service: Service) -> list[Any]:
+    """What the log says of things that cannot be had, apart from the lines of calls."""
+    return [line for line in service.lines() if line.get("outcome") == "unavailable" and line["event"] != "call"]
 
 
 # Drain
