@@ -12,13 +12,14 @@ from support.transports import Grpc
 from support.webhook_lab import until
 
 TICKET = {"subject": "VPN is down", "description": "Since nine."}
-PATCHES = 12
-WRITES_AT_ONCE = 4
+PATCHES = 6
+# Of one account.
+WRITES_AT_ONCE = 3
 
 
 @pytest.fixture
 def service(directory: Path, database_url: str, issuer: Issuer) -> Iterator[Service]:
-    with run_service(directory, database_url, issuer, lock_timeout_seconds=2.0) as service:
+    with run_service(directory, database_url, issuer, lock_timeout_seconds=1.0) as service:
         yield service
 
 
