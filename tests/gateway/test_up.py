@@ -7,12 +7,14 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import psutil
+import psycopg
 import pytest
 from typer.testing import CliRunner
 
@@ -196,20 +198,62 @@ def test_each_process_has_a_private_socket_and_they_share_one_port(up: Up) -> No
     assert stat.S_IMODE((up.data_dir / "sockets").stat().st_mode) == 0o700
 
 
-def test_a_process_that_dies_is_replaced(up: Up) -> None:
-    workers = workers_of(up)
-    assert len(workers) == 2
-    workers[0].kill()
+# What dies is started again.
+
+PROGRAMS = {"PostgreSQL": "postgres", "service process": "python", "Envoy": "envoy"}
+
+
+def child(up: Up, name: str) -> psutil.Process | None:
+    """A running child: PostgreSQL, a service process or Envoy."""
+    for process in psutil.Process(up.process.pid).children():
+        with suppress(psutil.NoSuchProcess):
+            if process.name().startswith(PROGRAMS[name]) and runs(process):
+                return process
+    return None
+
+
+def kill(up: Up, name: str) -> None:
+    """Kill a child, and return when it is said."""
+    said = len(up.output.read_text())
+    killed = child(up, name)
+    assert killed is not None
+    killed.kill()
+    line = re.compile(rf"^{name} was killed by signal 9; starting it again in [0-9.]+ s$", re.MULTILINE)
+    wait_for(lambda: bool(line.search(up.output.read_text()[said:])), what="a line that says so", timeout=30)
+
+
+def wait_until_it_answers(up: Up, children: int) -> None:
+    """Wait until all children run again, and REST is answered."""
     headers = {"x-api-key": up.credentials()["itsm_api_key"]}
 
-    def replaced() -> bool:
-        # Meanwhile the other process answers.
-        assert httpx2.get(f"http://127.0.0.1:{up.http_port}/api/v1/tickets", headers=headers).status_code == 200
-        now = workers_of(up)
-        return len(now) == 2 and workers[0] not in now
+    def answers() -> bool:
+        if len(psutil.Process(up.process.pid).children()) < children:
+            return False
+        with suppress(httpx2.TransportError):
+            return httpx2.get(f"http://127.0.0.1:{up.http_port}/api/v1/tickets", headers=headers).status_code == 200
+        return False
 
-    wait_for(replaced, what="another process", timeout=30, interval=0.2)
-    assert re.search(r"^service process exited with -9(: .*)?; starting another$", up.output.read_text(), re.MULTILINE)
+    wait_for(answers, what="an answer", timeout=30, interval=0.1)
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_what_is_killed_is_started_again(up: Up, name: str) -> None:
+    before = {process.pid for process in psutil.Process(up.process.pid).children()}
+    kill(up, name)
+    wait_until_it_answers(up, len(before))
+    now = {process.pid for process in psutil.Process(up.process.pid).children()}
+    assert (len(now), len(now - before)) == (len(before), 1)
+
+
+def test_processes_of_a_killed_postgresql_that_live_on_are_ended(up: Up) -> None:
+    children = len(psutil.Process(up.process.pid).children())
+    with psycopg.connect((up.data_dir / "database-url").read_text()) as connection:
+        # It cannot see that its server is gone.
+        backend = psutil.Process(connection.info.backend_pid)
+        backend.suspend()
+        kill(up, "PostgreSQL")
+        wait_until_it_answers(up, children)
+        assert not runs(backend)
 
 
 # What it refuses: one line on stderr, exit code 1, and nothing left running.
@@ -270,6 +314,9 @@ def test_wrong_settings_are_refused_before_anything_starts(tmp_path: Path) -> No
 
 def test_its_children_stop_with_it_and_it_starts_again_on_its_data(up: Up) -> None:
     before = up.credentials()
+    ticket = {"subject": "VPN is down", "description": "Since nine."}
+    url = f"http://127.0.0.1:{up.http_port}/api/v1/tickets"
+    assert httpx2.post(url, headers={"x-api-key": before["itsm_api_key"]}, json=ticket).status_code == 201
     end(up, signal.SIGKILL)
     again = start(up.data_dir)
     up.process, up.http_port, up.grpc_port = again.process, again.http_port, again.grpc_port
@@ -279,8 +326,11 @@ def test_its_children_stop_with_it_and_it_starts_again_on_its_data(up: Up) -> No
     url = f"http://127.0.0.1:{up.http_port}/api/v1/tickets"
     assert httpx2.get(url, headers={"x-api-key": after["itsm_api_key"]}).json()["total"] >= 1
 
-    end(up, signal.SIGINT)
+    kill(up, "PostgreSQL")
+    end(up, signal.SIGINT)  # while PostgreSQL is started again
     up.process = start(up.data_dir, "--no-demo").process
+    for process in psutil.Process(up.process.pid).children():
+        process.suspend()
     end(up, signal.SIGTERM)
 
 
@@ -290,6 +340,14 @@ def end(up: Up, number: signal.Signals) -> None:
     assert children
     code = up.stop(number)
     assert code == (-number if number == signal.SIGKILL else 0), up.output.read_text()
-    # The kernel ends those of a parent that was killed, in its own time.
-    _, alive = psutil.wait_procs(children, timeout=30 if number == signal.SIGKILL else 0)
-    assert alive == []
+    if number == signal.SIGKILL:  # the kernel ends those of a parent that was killed, in its own time
+        wait_for(lambda: not any(map(runs, children)), what="all that it started to end", timeout=30)
+    assert not any(map(runs, children))
+
+
+def runs(process: psutil.Process) -> bool:
+    """Whether it has not ended; what has no parent any more may stay a zombie."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
