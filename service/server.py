@@ -21,6 +21,7 @@ from service.settings import Settings
 from service.storage.database import Database
 from service.transport.admission import AdmissionControl
 from service.transport.dialect import Dialect
+from service.transport.draining import stop_server
 from service.transport.health import Health
 from service.transport.interceptor import CallInterceptor
 from service.transport.metrics import Metrics
@@ -46,10 +47,11 @@ _log = structlog.get_logger()
 
 
 class Running(NamedTuple):
-    """A server that listens, its health, and the feeds of the dialects whose tickets can be watched."""
+    """A server that listens, its health, its calls, and the feeds of the dialects whose tickets can be watched."""
 
     server: grpc.aio.Server
     health: Health
+    admission: AdmissionControl
     feeds: Sequence[EventFeed]
 
 
@@ -68,9 +70,7 @@ async def serve(settings: Settings) -> None:
         await running.health.drain()
         # A proxy asks for health once a second; a call that reached a stopped server could not be repeated safely.
         await asyncio.sleep(settings.drain_notice_seconds)
-        for feed in running.feeds:
-            feed.close()
-        await running.server.stop(settings.drain_seconds)
+        await stop_server(running.server, running.admission, running.feeds, settings.drain_seconds)
     _log.info("stopped")
 
 
@@ -104,7 +104,7 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
     polls, repeated = [feed.poll() for feed in feeds], [repeat(work, database) for work in periodic]
     for work in (admission.cancel_overdue(), probe.watch(), health.follow(), *polls, *repeated):
         stack.push_async_callback(_cancel, asyncio.create_task(work))
-    return Running(server, health, feeds)
+    return Running(server, health, admission, feeds)
 
 
 def _interceptor(

@@ -33,7 +33,7 @@ MAX_WORKERS = 64
 _HOST = "127.0.0.1"
 _START_SECONDS = 60.0
 # Whatever hangs, everything has stopped in less than ten seconds.
-_DRAIN_SECONDS = 3.0
+_DRAIN_SECONDS = 2.0
 _GATEWAY_STOP_SECONDS = 1.0
 _POSTGRES_STOP_SECONDS = 2.0
 
@@ -128,7 +128,7 @@ class _Worker:
 
 def _stop_workers(workers: Sequence[_Worker]) -> None:
     children = [worker.child for worker in workers if worker.child is not None]
-    Child.stop_all(children, (signal.SIGTERM, _DRAIN_SECONDS + 0.5))
+    Child.stop_all(children, (signal.SIGTERM, _DRAIN_SECONDS + 2.5))
 
 
 def _wait_until_ready(gateway: Envoy, workers: Sequence[_Worker]) -> None:

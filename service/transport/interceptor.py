@@ -117,16 +117,18 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             task = None
             try:
                 metadata = _begin(method, context, line)
+                await self._admission.wait_while_held()
                 task = self._admission.begin(self._seconds(context))
                 message = await self._admit(method, data, metadata, line)
                 CALL.get().until = self._admission.until(task)
-                return await behaviour(message, context)
+                return await self._held(await behaviour(message, context))
             except asyncio.CancelledError:
-                if task is None or not self._admission.is_overdue(task):
+                failure = None if task is None else self._admission.failure_of(task)
+                if task is None or failure is None:
                     line.outcome = "cancelled"
                     raise
                 task.uncancel()
-                return await method.failures.fail(context, line.failed(TicketError("deadline_exceeded")))
+                return await method.failures.fail(context, line.failed(failure))
             except Exception as error:
                 # The outermost catch: the text of an exception must not leave the service.
                 return await method.failures.fail(context, line.failed(error))
@@ -137,6 +139,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
         return unary
 
+    async def _held(self, answer: Any) -> Any:
+        await self._admission.wait_while_held()
+        return answer
+
     def _seconds(self, context: Context) -> float:
         left = context.time_remaining()
         return self._longest if left is None else min(left - _FAILURE_SECONDS, self._longest)
@@ -144,28 +150,38 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def _stream(self, method: Method, behaviour: Any) -> Any:
         async def stream(data: bytes, context: Context) -> AsyncIterator[Any]:
             line = _Line(method.path)
-            begun = False
+            task, begun = None, False
             try:
                 metadata = _begin(method, context, line)
-                # It lasts as long as its caller reads, so it is not counted among the calls in flight.
-                self._admission.reject_if_overloaded()
+                await self._admission.wait_while_held()
+                task = self._admission.begin_stream()
                 async for message in behaviour(await self._admit(method, data, metadata, line), context):
                     yield message
                     begun = True
                 line.outcome = CALL.get().outcome or line.outcome
+                await self._admission.wait_while_held()
             except asyncio.CancelledError:
-                line.outcome = "cancelled"
-                raise
+                failure = None if task is None else self._admission.failure_of(task)
+                if task is None or failure is None:
+                    line.outcome = "cancelled"
+                    raise
+                task.uncancel()
+                yield await self._stream_failure(method, context, line.failed(failure), begun)
             except Exception as error:
                 # As above.
-                failure = line.failed(error)
-                if begun:
-                    await method.failures.break_off(context, failure)
-                yield await method.failures.fail(context, failure)
+                yield await self._stream_failure(method, context, line.failed(error), begun)
             finally:
+                if task is not None:
+                    self._admission.end(task)
                 line.write(self._log, self._metrics)
 
         return stream
+
+    @staticmethod
+    async def _stream_failure(method: Method, context: Context, failure: TicketError, begun: bool) -> Any:
+        if begun:
+            await method.failures.break_off(context, failure)
+        return await method.failures.fail(context, failure)
 
     async def _admit(self, method: Method, data: bytes, metadata: Metadata, line: "_Line") -> Any:
         """Authenticate, authorise and decode a request. Raises TicketError."""

@@ -1,18 +1,17 @@
 """What holds around every call: request ids, deadlines, limits, health, drain, and what the log says."""
 
 import asyncio
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import grpc
 import httpx2
-import psycopg
 import pytest
 from google.api.httpbody_pb2 import HttpBody
 from grpc_health.v1 import health_pb2
 from prometheus_client.parser import text_string_to_metric_families
+from support.locks import LockedTicket
 from support.system import Issuer, Program, Service, World, health, run_service
 from support.transports import METHODS, Grpc
 from tickets.itsm.rest.v1 import rest_pb2, rest_pb2_grpc
@@ -34,24 +33,6 @@ async def program(world: World) -> Program:
 async def make_ticket(rpc: Grpc, program: Program) -> str:
     ticket_id: str = (await rpc.call("itsm.create", program.credential, body=TICKET)).succeeded(201)["id"]
     return ticket_id
-
-
-class LockedTicket:
-    """A ticket that someone else holds, so that a PATCH of it waits."""
-
-    def __init__(self, world: World, ticket_id: str) -> None:
-        self._world = world
-        self._holder = psycopg.connect(world.database_url)
-        self._holder.execute("SELECT 1 FROM itsm_tickets WHERE id = %s FOR UPDATE", [ticket_id])
-
-    def waiting(self) -> int:
-        """How many statements wait for it right now."""
-        sql = "SELECT count(*) FROM pg_stat_activity WHERE %s = ANY(pg_blocking_pids(pid))"
-        count: int = self._world.rows(sql, self._holder.info.backend_pid)[0][0]
-        return count
-
-    def release(self) -> None:
-        self._holder.close()
 
 
 @pytest.fixture
@@ -271,34 +252,6 @@ async def test_without_its_database_the_service_says_so_and_recovers(directory: 
                 (await rpc.call("itsm.list", program.credential)).succeeded()
     finally:
         postgres.stop()
-
-
-# Drain
-
-
-async def test_calls_in_flight_finish_while_new_ones_go_elsewhere(
-    directory: Path, database_url: str, issuer: Issuer, world: World
-) -> None:
-    program = await world.program()
-    with run_service(directory, database_url, issuer) as service:
-        async with grpc.aio.insecure_channel(service.target) as channel:
-            rpc = Grpc(channel)
-            locked = LockedTicket(world, ticket_id := await make_ticket(rpc, program))
-            patch = asyncio.ensure_future(
-                rpc.call("itsm.update", program.credential, path={"ticket_id": ticket_id}, body={"subject": "Done"})
-            )
-            try:
-                await until(lambda: locked.waiting() == 1, what="the call to be in flight")
-                service.process.send_signal(signal.SIGTERM)
-                await until(lambda: b"draining" in service.log.read_bytes(), what="the service to drain")
-                async with grpc.aio.insecure_channel(service.target) as late:
-                    refused = (await Grpc(late).call("itsm.list", program.credential)).status
-                    # The second is what gRPC says to one that came at the very moment.
-                    assert refused in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
-            finally:
-                locked.release()  # an open transaction would hold up everybody's watches
-            assert (await patch).succeeded()["subject"] == "Done"
-        assert await asyncio.to_thread(service.process.wait, 20) == 0
 
 
 # The log
