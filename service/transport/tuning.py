@@ -15,9 +15,10 @@ SERVER_OPTIONS = (
     # Above what the gateway lets in (32 KiB), so that it is the one to refuse, in the API's own shape.
     ("grpc.max_metadata_size", _MAX_METADATA_BYTES),
     ("grpc.absolute_max_metadata_size", 2 * _MAX_METADATA_BYTES),
-    # A proxy keeps its connections; pings find the dead ones.
+    # A proxy keeps its connections; pings find the dead ones. The gateway's come once a second, also while it is idle.
     ("grpc.keepalive_time_ms", 60_000),
-    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 500),
 )
 # What is there at the start stays for good, and a call leaves few cycles.
 _COLLECT_AFTER = (20_000, 20, 50)
