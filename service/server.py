@@ -16,6 +16,7 @@ from service import idempotency
 from service.access.authenticator import Authenticator
 from service.background import Periodic, repeat
 from service.directory import METADATA
+from service.event_lag import EventLag
 from service.operation import Dependencies
 from service.settings import Settings
 from service.storage.database import Database
@@ -80,8 +81,9 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
     await database.open()
     stack.push_async_callback(database.close)
     probe = QueueProbe(settings)
-    admission = AdmissionControl(settings.max_concurrent_calls, probe)
-    server = grpc.aio.server(interceptors=[_interceptor(settings, database, admission, stack)], options=SERVER_OPTIONS)
+    admission, event_lag = AdmissionControl(settings.max_concurrent_calls, probe), EventLag(database)
+    interceptor = _interceptor(settings, database, admission, Metrics(admission, event_lag), stack)
+    server = grpc.aio.server(interceptors=[interceptor], options=SERVER_OPTIONS)
 
     shared = Dependencies(settings=settings, database=database, vault=Vault(settings))
     dialects = []
@@ -98,23 +100,23 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
             raise OSError(f"cannot listen on {address}")
     await health.look()
     await server.start()
-
     feeds = [dialect.feed for dialect in dialects if dialect.feed is not None]
+    for feed in feeds:
+        feed.event_lag = event_lag
     periodic = [_PURGE_KEYS, *(work for dialect in dialects for work in dialect.periodic)]
     polls, repeated = [feed.poll() for feed in feeds], [repeat(work, database) for work in periodic]
-    for work in (admission.cancel_overdue(), probe.watch(), health.follow(), *polls, *repeated):
+    for work in (admission.cancel_overdue(), probe.watch(), health.follow(), event_lag.follow(), *polls, *repeated):
         stack.push_async_callback(_cancel, asyncio.create_task(work))
     return Running(server, health, admission, feeds)
 
 
 def _interceptor(
-    settings: Settings, database: Database, admission: AdmissionControl, stack: AsyncExitStack
+    settings: Settings, database: Database, admission: AdmissionControl, metrics: Metrics, stack: AsyncExitStack
 ) -> CallInterceptor:
     authenticator = Authenticator(settings, database)
     stack.push_async_callback(authenticator.close)
     rate_limits = RateLimits(settings)
     stack.callback(rate_limits.close)
-    metrics = Metrics(admission)
     if settings.metrics_listen:
         stack.callback(metrics.listen(settings.metrics_listen))
     failures = {service.descriptor.full_name: service.failures for dialect in DIALECTS for service in dialect.services}

@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Annotated, Any, Generic, NamedTuple, TypeVar, get_args
+from typing import Annotated, Any, Generic, NamedTuple, NotRequired, TypedDict, TypeVar, get_args
 
 import structlog
 from pydantic import Field, TypeAdapter
@@ -18,6 +18,7 @@ from sqlalchemy import Table
 
 from service import events, paging
 from service.errors import TicketError
+from service.event_lag import EventLag
 from service.fields import Command
 from service.operation import Call, Dependencies, View, validated, view_of
 from service.storage.database import Database
@@ -36,6 +37,12 @@ _POSITION: TypeAdapter[tuple[int, int]] = TypeAdapter(
 _log = structlog.get_logger()
 
 C = TypeVar("C", bound=Command)
+
+
+class Lag(TypedDict):
+    """The members of a heartbeat that say how far a watch is behind: none when all is well."""
+
+    behind_seconds: NotRequired[int]
 
 
 class Position(NamedTuple):
@@ -74,6 +81,13 @@ class EventFeed:
         self._subscriptions: dict[Any, set[asyncio.Event]] = {}
         self._horizon: int | None = None
         self._closed = False
+        # That of the process; one that has none, all is well.
+        self.event_lag: EventLag | None = None
+
+    def lag(self) -> Lag:
+        """What the heartbeats of now say of it."""
+        seconds = 0 if self.event_lag is None else int(self.event_lag.seconds())
+        return {"behind_seconds": seconds} if seconds else {}
 
     @contextmanager
     def subscribe(self, scope: Any) -> Iterator[asyncio.Event]:

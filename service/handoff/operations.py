@@ -174,5 +174,8 @@ async def watch_tickets(feed: watch.EventFeed, call: Call, command: WatchTickets
         return [row for row in found if row["id"] is not None], int(found[0]["horizon"])
 
     async for row, reached in watch.follow(feed, project_id, call, read, position):
-        event = None if row is None else views.event(row)
-        yield {"event": event, "cursor": paging.encode(binding, *reached)}
+        cursor = paging.encode(binding, *reached)
+        if row is None:
+            yield {"event": None, "cursor": cursor, **feed.lag()}
+        else:
+            yield {"event": views.event(row), "cursor": cursor}

@@ -203,8 +203,11 @@ async def watch_tickets(feed: watch.EventFeed, call: Call, command: WatchTickets
 
     position = watch.resumed(command.query.cursor, binding)
     async for row, reached in watch.follow(feed, scope["tenant_id"], call, read, position):
-        event = None if row is None else views.event(row)
-        yield {"event": event, "cursor": paging.encode(binding, *reached)}
+        cursor = paging.encode(binding, *reached)
+        if row is None:
+            yield {"event": None, "cursor": cursor, **feed.lag()}
+        else:
+            yield {"event": views.event(row), "cursor": cursor}
 
 
 def _answer(call: Call, row: Row | None) -> views.Ticket:

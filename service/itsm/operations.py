@@ -115,8 +115,11 @@ async def watch_tickets(feed: watch.EventFeed, call: Call, command: WatchTickets
     position = watch.resumed(command.query.cursor, binding)
     following = watch.follow(feed, scope["account_id"], call, read, position, look_seconds=_KEY_CHECK_SECONDS)
     async for row, reached in following:
-        event = None if row is None else views.event(row)
-        yield {"event": event, "cursor": paging.encode(binding, *reached)}
+        cursor = paging.encode(binding, *reached)
+        if row is None:
+            yield {"event": None, "cursor": cursor, **feed.lag()}
+        else:
+            yield {"event": views.event(row), "cursor": cursor}
 
 
 async def merge_totals(connection: Connection) -> None:

@@ -296,3 +296,4 @@ async def test_each_call_is_counted_by_method_and_outcome(
     assert samples["tickets_request_duration_seconds_count", "unauthenticated", None] == 1
     assert 0 < samples["tickets_request_duration_seconds_sum", "ok", None] < 60
     assert samples["tickets_requests_in_flight", None, None] == 0
+    assert samples["tickets_events_behind_seconds", None, None] >= 0
