@@ -13,20 +13,19 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from service import idempotency
-from service.access.authenticator import Authenticator
 from service.background import Background, Periodic, keep
 from service.directory import METADATA
+from service.event_lag import EventLag
 from service.operation import Dependencies
 from service.settings import Settings
 from service.storage.database import Database
 from service.transport.admission import AdmissionControl
 from service.transport.dialect import Dialect
-from service.transport.fairness import Fairness
+from service.transport.draining import stop_server
 from service.transport.health import Health
-from service.transport.interceptor import CallInterceptor
+from service.transport.interceptor import call_interceptor
 from service.transport.metrics import Metrics
 from service.transport.queue_probe import QueueProbe
-from service.transport.rate_limits import RateLimits
 from service.transport.tuning import freeze_gc, keep_memory_private, server_options, use_batch_scheduler
 from service.vault import Vault
 from service.watch import EventFeed
@@ -47,10 +46,11 @@ _log = structlog.get_logger()
 
 
 class Running(NamedTuple):
-    """A server that listens, its health, and the feeds of the dialects whose tickets can be watched."""
+    """A server that listens, its health, its calls, and the feeds of the dialects whose tickets can be watched."""
 
     server: grpc.aio.Server
     health: Health
+    admission: AdmissionControl
     feeds: Sequence[EventFeed]
 
 
@@ -70,9 +70,7 @@ async def serve(settings: Settings) -> None:
         await running.health.drain()
         # A proxy asks for health once a second; a call that reached a stopped server could not be repeated safely.
         await asyncio.sleep(settings.drain_notice_seconds)
-        for feed in running.feeds:
-            feed.close()
-        await running.server.stop(settings.drain_seconds)
+        await stop_server(running.server, running.admission, running.feeds, settings.drain_seconds)
     _log.info("stopped")
 
 
@@ -83,11 +81,12 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
     stack.push_async_callback(database.close)
     background = Background(database)
     probe = QueueProbe(settings)
-    admission = AdmissionControl(settings.max_concurrent_calls, probe)
-    metrics = Metrics(admission, background)
+    admission, event_lag = AdmissionControl(settings.max_concurrent_calls, probe), EventLag(database)
+    metrics = Metrics(admission, background, event_lag)
     if settings.metrics_listen:
         stack.callback(metrics.listen(settings.metrics_listen))
-    interceptor = _interceptor(settings, database, admission, metrics, stack)
+    failures = {service.descriptor.full_name: service.failures for dialect in DIALECTS for service in dialect.services}
+    interceptor = call_interceptor(settings, database, admission, metrics, failures, stack)
     server = grpc.aio.server(interceptors=[interceptor], options=server_options(settings))
 
     shared = Dependencies(settings=settings, database=database, vault=Vault(settings))
@@ -105,25 +104,14 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
             raise OSError(f"cannot listen on {address}")
     await health.look()
     await server.start()
-
     feeds = [dialect.feed for dialect in dialects if dialect.feed is not None]
+    for feed in feeds:
+        feed.event_lag = event_lag
     periodic = [_PURGE_KEYS, *(work for dialect in dialects for work in dialect.periodic)]
-    lasting = [admission.cancel_overdue, probe.watch, health.follow, *(feed.poll for feed in feeds)]
+    lasting = [admission.cancel_overdue, probe.watch, health.follow, event_lag.follow, *(feed.poll for feed in feeds)]
     for work in (*map(keep, lasting), *map(background.repeat, periodic)):
         stack.push_async_callback(_cancel, asyncio.create_task(work))
-    return Running(server, health, feeds)
-
-
-def _interceptor(
-    settings: Settings, database: Database, admission: AdmissionControl, metrics: Metrics, stack: AsyncExitStack
-) -> CallInterceptor:
-    authenticator = Authenticator(settings, database)
-    stack.push_async_callback(authenticator.close)
-    rate_limits = RateLimits(settings)
-    stack.callback(rate_limits.close)
-    failures = {service.descriptor.full_name: service.failures for dialect in DIALECTS for service in dialect.services}
-    fairness = Fairness(settings)
-    return CallInterceptor(settings, authenticator, rate_limits, admission, fairness, metrics, failures)
+    return Running(server, health, admission, feeds)
 
 
 async def _cancel(task: "asyncio.Task[None]") -> None:

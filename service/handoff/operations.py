@@ -175,4 +175,5 @@ async def watch_tickets(feed: watch.EventFeed, call: Call, command: WatchTickets
 
     reader = watch.Reader(project_id, read, lookup.user_id(call), rights.not_a_member)
     async for event, reached in watch.follow(feed, project_id, call, reader, position):
-        yield {"event": event, "cursor": paging.encode(binding, *reached)}
+        lag = feed.lag() if event is None else {}
+        yield {"event": event, "cursor": paging.encode(binding, *reached), **lag}

@@ -120,7 +120,8 @@ async def watch_tickets(feed: watch.EventFeed, call: Call, command: WatchTickets
     position = watch.resumed(command.query.cursor, binding)
     following = watch.follow(feed, scope["account_id"], call, reader, position, look_seconds=_KEY_CHECK_SECONDS)
     async for event, reached in following:
-        yield {"event": event, "cursor": paging.encode(binding, *reached)}
+        lag = feed.lag() if event is None else {}
+        yield {"event": event, "cursor": paging.encode(binding, *reached), **lag}
 
 
 async def merge_totals(connection: Connection) -> None:

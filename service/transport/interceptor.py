@@ -7,6 +7,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
 from typing import Any, NamedTuple, NoReturn, Protocol, TypeAlias
 
 import grpc
@@ -18,6 +19,7 @@ from service.access.policy import POLICIES, Policy
 from service.errors import TicketError
 from service.operation import CALL, Call
 from service.settings import Settings
+from service.storage.database import Database
 from service.transport.admission import AdmissionControl
 from service.transport.fairness import CallPlace, Fairness
 from service.transport.logs import CallLog
@@ -125,6 +127,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             task = place = None
             try:
                 metadata = _begin(method, context, line)
+                await self._admission.wait_while_held()
                 task = self._admission.begin(self._seconds(context))
                 place = await self._admit(method, metadata, line)
                 place.count_call()
@@ -132,13 +135,14 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 await place.take()
                 call, message = _call(method, data, metadata, line, place)
                 call.until = self._admission.until(task)
-                return await behaviour(message, context)
+                return await self._held(await behaviour(message, context))
             except asyncio.CancelledError:
-                if task is None or not self._admission.is_overdue(task):
+                failure = None if task is None else self._admission.failure_of(task)
+                if task is None or failure is None:
                     line.outcome = "cancelled"
                     raise
                 task.uncancel()
-                return await method.failures.fail(context, line.failed(TicketError("deadline_exceeded")))
+                return await method.failures.fail(context, line.failed(failure))
             except Exception as error:
                 # The outermost catch: the text of an exception must not leave the service.
                 return await method.failures.fail(context, line.failed(error))
@@ -151,6 +155,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
         return unary
 
+    async def _held(self, answer: Any) -> Any:
+        await self._admission.wait_while_held()
+        return answer
+
     def _seconds(self, context: Context) -> float:
         left = context.time_remaining()
         return self._longest if left is None else min(left - _FAILURE_SECONDS, self._longest)
@@ -158,11 +166,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def _stream(self, method: Method, behaviour: Any) -> Any:
         async def stream(_requests: object, context: Context) -> AsyncIterator[Any]:
             line = _Line(method.path)
-            begun, place = False, None
+            begun, task, place = False, None, None
             try:
                 metadata = _begin(method, context, line)
-                # It lasts as long as its caller reads, so it is not counted among the calls in flight.
-                self._admission.reject_if_overloaded()
+                await self._admission.wait_while_held()
+                task = self._admission.begin_stream()
                 place = await self._admit(method, metadata, line)
                 data = await self._read_in_time(context)
                 _, request = _call(method, data, metadata, line, place)
@@ -170,21 +178,31 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                     yield message
                     begun = True
                 line.outcome = CALL.get().outcome or line.outcome
+                await self._admission.wait_while_held()
             except asyncio.CancelledError:
-                line.outcome = "cancelled"
-                raise
+                failure = None if task is None else self._admission.failure_of(task)
+                if task is None or failure is None:
+                    line.outcome = "cancelled"
+                    raise
+                task.uncancel()
+                yield await self._stream_failure(method, context, line.failed(failure), begun)
             except Exception as error:
                 # As above.
-                failure = line.failed(error)
-                if begun:
-                    await method.failures.break_off(context, failure)
-                yield await method.failures.fail(context, failure)
+                yield await self._stream_failure(method, context, line.failed(error), begun)
             finally:
                 if place is not None:
                     place.end()
+                if task is not None:
+                    self._admission.end(task)
                 line.write(self._log, self._metrics)
 
         return stream
+
+    @staticmethod
+    async def _stream_failure(method: Method, context: Context, failure: TicketError, begun: bool) -> Any:
+        if begun:
+            await method.failures.break_off(context, failure)
+        return await method.failures.fail(context, failure)
 
     async def _admit(self, method: Method, metadata: Metadata, line: "_Line") -> CallPlace:
         """Authenticate and authorise the caller. Raises TicketError."""
@@ -212,6 +230,22 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 return await self._read(context)
         except TimeoutError:
             raise TicketError("deadline_exceeded") from None
+
+
+def call_interceptor(
+    settings: Settings,
+    database: Database,
+    admission: AdmissionControl,
+    metrics: Metrics,
+    failures: Mapping[str, Failures],
+    stack: AsyncExitStack,
+) -> CallInterceptor:
+    """The interceptor of a process; the stack gives back what it holds."""
+    authenticator = Authenticator(settings, database)
+    stack.push_async_callback(authenticator.close)
+    rate_limits = RateLimits(settings)
+    stack.callback(rate_limits.close)
+    return CallInterceptor(settings, authenticator, rate_limits, admission, Fairness(settings), metrics, failures)
 
 
 class _Line:

@@ -11,6 +11,7 @@ from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
 from service.background import Background
+from service.event_lag import EventLag
 from service.transport.admission import AdmissionControl
 
 # Upper bounds of the histogram's buckets, in seconds.
@@ -21,9 +22,10 @@ _NAMES = (*map(str, _BOUNDS), "+Inf")
 class Metrics(Collector):
     """Counts calls as they end."""
 
-    def __init__(self, admission: AdmissionControl, background: Background) -> None:
+    def __init__(self, admission: AdmissionControl, background: Background, event_lag: EventLag) -> None:
         self._admission = admission
         self._background = background
+        self._event_lag = event_lag
         # By method and outcome: the number of calls in each bucket, and the sum of their seconds.
         self._buckets: dict[tuple[str, str], list[int]] = {}
         self._seconds: dict[tuple[str, str], float] = {}
@@ -59,6 +61,11 @@ class Metrics(Collector):
         for work, at in list(self._background.last_success.items()):
             succeeded.add_metric((work,), at)
         yield succeeded
+        yield GaugeMetricFamily(
+            "tickets_events_behind_seconds",
+            "For how long an open transaction has held back events from watches and webhooks.",
+            value=self._event_lag.seconds(),
+        )
 
     def listen(self, address: str) -> Callable[[], None]:
         """Serve the metrics over HTTP, in a thread of its own; returns what ends it. Raises OSError."""

@@ -28,9 +28,10 @@ _OPTIONS = (
     # Of one connection, and those count too that were reset and are not cleaned up yet: beginning and resetting calls
     # without a pause would pile them up by the gigabyte.
     ("grpc.max_concurrent_streams", 1000),
-    # A proxy keeps its connections; pings find the dead ones.
+    # A proxy keeps its connections; pings find the dead ones. The gateway's come once a second, also while it is idle.
     ("grpc.keepalive_time_ms", 60_000),
-    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 500),
 )
 _PR_SET_DUMPABLE = 4
 # What is there at the start stays for good, and a call leaves few cycles.

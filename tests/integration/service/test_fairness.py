@@ -60,13 +60,18 @@ class Busy:
         self.locked = LockedTicket(self._world, self.ticket_id)
         self._stack.callback(self.locked.release)
         self.writes = [self._write(key) for key in (self.program, self.other_key) for _ in range(CALLS // 2)]
-        await asyncio.to_thread(wait_for, lambda: self.locked.waiting() == WRITES, what="writes to wait", timeout=TIMEOUT)
+        await asyncio.to_thread(
+            wait_for, lambda: self.locked.waiting() == WRITES, what="writes to wait", timeout=TIMEOUT
+        )
         return self
 
     async def __aexit__(self, *_: Any) -> None:
         await self._stack.aclose()
         for reply in await asyncio.gather(*self.writes):
             reply.succeeded()
+
+    def _all_wait(self) -> bool:
+        return self.locked.waiting() == WRITES
 
     def _write(self, key: Program) -> "asyncio.Future[Any]":
         change = {"path": {"ticket_id": self.ticket_id}, "body": {"subject": "Done"}}

@@ -146,10 +146,14 @@ class TicketEvent:
 @result(service_pb2.WatchTicketsResponse)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WatchResponse:
-    """One response of a watch: an event, or None as a keep-alive, and the cursor to resume after it."""
+    """One response of a watch: an event, or None as a keep-alive, and the cursor to resume after it.
+
+    A keep-alive with `behind_seconds` says for how long events have been held back.
+    """
 
     event: TicketEvent | None
     cursor: str
+    behind_seconds: int | None
 
 
 class _Members(TypedDict, total=False):
