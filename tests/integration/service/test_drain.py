@@ -25,6 +25,9 @@ CALLERS = 8
 
 Transport = Rest | Grpc
 
+# All callers are one account: as many calls at once as they make, and places beside those that wait for the locked row.
+ONE_ACCOUNT = {"max_concurrent_calls": 1024, "pool_size": 20}
+
 
 class Load:
     """Callers that call again as soon as they are answered, and how their calls ended."""
@@ -163,7 +166,7 @@ async def test_every_call_of_a_process_that_stops_under_load_ends_with_its_answe
     directory: Path, database_url: str, issuer: Issuer, world: World
 ) -> None:
     program, member = await world.program(), await member_of_a_long_list(world)
-    with run_service(directory, database_url, issuer, drain_seconds=2, pool_size=10) as service:
+    with run_service(directory, database_url, issuer, drain_seconds=2, **ONE_ACCOUNT) as service:
         async with (
             gateway_to(service, directory) as client,
             grpc.aio.insecure_channel(service.target) as straight,

@@ -17,7 +17,7 @@ from service.local.processes import wait_for
 
 TICKET = {"subject": "VPN is down", "description": "Since nine."}
 POOL = 5
-# Of one account; one more of another finds a connection.
+# Of one account at once, or one while its calls are slow; one of another finds a connection.
 WRITES = 2
 # Of one account; of one of its keys three quarters of that.
 CALLS = 8
@@ -60,9 +60,7 @@ class Busy:
         self.locked = LockedTicket(self._world, self.ticket_id)
         self._stack.callback(self.locked.release)
         self.writes = [self._write(key) for key in (self.program, self.other_key) for _ in range(CALLS // 2)]
-        await asyncio.to_thread(
-            wait_for, lambda: self.locked.waiting() == WRITES, what="writes to wait", timeout=TIMEOUT
-        )
+        await asyncio.to_thread(wait_for, self._some_wait, what="writes to wait", timeout=TIMEOUT)
         return self
 
     async def __aexit__(self, *_: Any) -> None:
@@ -70,8 +68,8 @@ class Busy:
         for reply in await asyncio.gather(*self.writes):
             reply.succeeded()
 
-    def _all_wait(self) -> bool:
-        return self.locked.waiting() == WRITES
+    def _some_wait(self) -> bool:
+        return 1 <= self.locked.waiting() <= WRITES
 
     def _write(self, key: Program) -> "asyncio.Future[Any]":
         change = {"path": {"ticket_id": self.ticket_id}, "body": {"subject": "Done"}}
@@ -90,8 +88,8 @@ async def test_an_account_whose_writes_wait_holds_up_nobody(narrow_transport: Tr
             change = {"path": path, "body": {"status": "closed"}}
             (await narrow_transport.call("itsm.update", other.credential, **change)).succeeded()
             (await narrow_transport.call("itsm.get", other.credential, path=path)).succeeded()
-        # Of all its writes these have reached the database.
-        assert busy.locked.waiting() == WRITES
+        # Of all its writes no more have reached the database.
+        assert 1 <= busy.locked.waiting() <= WRITES
 
 
 async def test_a_call_too_many_of_an_account_is_refused_alone(narrow_transport: Transport, world: World) -> None:

@@ -12,14 +12,14 @@ from support.transports import Grpc
 from support.webhook_lab import until
 
 TICKET = {"subject": "VPN is down", "description": "Since nine."}
-PATCHES = 6
-# Of one account.
+PATCHES = 4
+# Of one account, or one while its calls are slow.
 WRITES_AT_ONCE = 3
 
 
 @pytest.fixture
 def service(directory: Path, database_url: str, issuer: Issuer) -> Iterator[Service]:
-    with run_service(directory, database_url, issuer, lock_timeout_seconds=1.0) as service:
+    with run_service(directory, database_url, issuer, lock_timeout_seconds=2.0) as service:
         yield service
 
 
@@ -39,7 +39,7 @@ async def test_a_locked_ticket_is_an_outage_for_nobody_else(rpc: Grpc, world: Wo
         holder.execute("SELECT 1 FROM itsm_tickets WHERE id = %s FOR UPDATE", [locked["id"]])
         patches = [asyncio.create_task(rpc.call("itsm.update", who, **change)) for _ in range(PATCHES)]
         async with asyncio.timeout(20):
-            await until(lambda: world.rows(waiting) == [(WRITES_AT_ONCE,)])
+            await until(lambda: 1 <= world.rows(waiting)[0][0] <= WRITES_AT_ONCE)
         reads = [rpc.call("itsm.get", who, path={"ticket_id": other["id"]}) for _ in range(20)]
         for reply in await asyncio.gather(*reads):
             assert reply.succeeded() == other
