@@ -83,7 +83,7 @@ def gateway_url(directory: Path, service: Service) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 async def client(gateway_url: str) -> AsyncIterator[httpx2.AsyncClient]:
-    # The gateway takes 64 calls at once for each worker, and rejects more.
+    # One account may have 48 calls at once in a process.
     limits = httpx2.Limits(max_connections=60)
     async with httpx2.AsyncClient(base_url=gateway_url, timeout=30, limits=limits) as client:
         yield client

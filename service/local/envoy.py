@@ -20,7 +20,8 @@ from service.local.processes import Child, wait_for
 from service.transport.tuning import use_batch_scheduler
 
 _SERVICE: Final = Path(__file__).resolve().parents[1]
-_REST_CALLS_PER_WORKER: Final = 64
+# As many as a process takes at once (TICKETS_MAX_CONCURRENT_CALLS), of which one account may have a quarter.
+_REST_CALLS_PER_WORKER: Final = 256
 _UNIX: Final = "unix:"
 
 
