@@ -23,4 +23,4 @@ def test_the_limit_of_calls_follows_the_number_of_workers() -> None:
     for workers in (1, 3):
         config = envoy_config(port=1, endpoints=[f"unix:/data/{number}" for number in range(workers)])
         cluster = config["static_resources"]["clusters"][0]
-        assert cluster["circuit_breakers"]["thresholds"][0]["max_requests"] == 64 * workers
+        assert cluster["circuit_breakers"]["thresholds"][0]["max_requests"] == 256 * workers
