@@ -47,10 +47,10 @@ _QUERIES = queries.for_source(SOURCE)
 @own_transactions(CreateWebhook)
 async def create_webhook(dependencies: ItsmDependencies, call: Call, command: CreateWebhook) -> views.Webhook:
     """Register a webhook. Its secret is in this view and, after a rotation, in that one."""
-    secret, sealed = _new_secret(dependencies.vault)
-    values = {**_scope(call), **vars(command.body), "id": f"wh_{ULID()}", "secret": sealed}
 
     async def act(connection: Connection) -> views.Webhook:
+        secret, sealed = _new_secret(dependencies.vault)
+        values = {**_scope(call), **vars(command.body), "id": f"wh_{ULID()}", "secret": sealed}
         rows = await connection.all(_QUERIES.create_webhook, values, lock=_QUERIES.lock_webhooks)
         if not rows:
             raise TicketError("already_exists", f"An account can have at most {MAX_WEBHOOKS} webhooks")

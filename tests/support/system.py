@@ -96,6 +96,8 @@ def run_service(directory: Path, database_url: str, issuer: Issuer, **settings: 
         "rate_limit_reads": "100000/100000",
         "rate_limit_writes": "100000/100000",
         "drain_notice_seconds": 0,
+        # One account may have a quarter of these.
+        "max_concurrent_calls": 1024,
         # A busy test machine must not count as overload.
         "max_queue_seconds": 10,
         # Tests hold rows for as long as they need.

@@ -241,7 +241,7 @@ async def test_only_agents_find_an_internal_comment(transport: Transport, world:
     comment = await write_comment(transport, agents[0], made, internal=True)
     missing = await edit(transport, submitter, {**comment, "id": MISSING_COMMENT})
     missing.failed("not_found")
-    for person in (submitter, world.person("write", tenant_id=tenant_id, sub="per_a")):
+    for person in (submitter, world.person("read", "write", tenant_id=tenant_id, sub="per_a")):
         assert (await edit(transport, person, comment)).failed("not_found") == missing.body
     (await edit(transport, agents[1], comment)).failed("forbidden")
     changed = (await edit(transport, agents[0], comment)).succeeded()

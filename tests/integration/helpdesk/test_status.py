@@ -193,7 +193,7 @@ async def test_an_event_has_the_id_of_its_request(transport: Transport, world: W
 
 async def test_a_rejected_write_leaves_no_event(transport: Transport, world: World) -> None:
     tenant_id = new_tenant_id()
-    person, other = (world.person("write", tenant_id=tenant_id, sub=sub) for sub in ("per_1", "per_2"))
+    person, other = (world.person("read", "write", tenant_id=tenant_id, sub=sub) for sub in ("per_1", "per_2"))
     made = await create(transport, person)
     (await update(transport, other, made, title="x")).failed("forbidden")
     (await close(transport, other, made)).failed("forbidden")

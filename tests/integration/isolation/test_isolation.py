@@ -33,7 +33,7 @@ from service.server import DESCRIPTORS
 Transport = Rest | Grpc
 APIS = {"itsm": ITSM, "helpdesk": HELPDESK, "handoff": HANDOFF}
 # Merged and purged in the background, whatever the callers do.
-MOVING = {"itsm_totals", "itsm_total_changes", "idempotency_keys"}
+MOVING = {"itsm_totals", "itsm_total_changes", "idempotency_keys", "helpdesk_reclocks"}
 
 
 def test_every_method_of_every_service_has_its_cases() -> None:
@@ -92,11 +92,14 @@ PARTIES = {"itsm": itsm_parties, "helpdesk": helpdesk_parties, "handoff": handof
 
 def everything(world: World) -> Mapping[str, Any]:
     """A digest of each table."""
-    return {
-        name: world.rows(f"SELECT count(*), md5(string_agg(t::text, ';' ORDER BY t::text)) FROM {name} t")
-        for name in METADATA.tables
-        if name not in MOVING
-    }
+    return {name: world.rows(_digest(name)) for name in METADATA.tables if name not in MOVING}
+
+
+def _digest(table: str) -> str:
+    # The clocks of other tests' tickets run on; these have none.
+    clockless = {"helpdesk_tickets": "sla_policy IS NULL", "helpdesk_events": "type NOT LIKE 'sla.%'"}
+    rows = f"{table} t WHERE {clockless.get(table, 'true')}"
+    return f"SELECT count(*), md5(string_agg(t::text, ';' ORDER BY t::text)) FROM {rows}"
 
 
 def as_seen(reply: Reply, names: Names) -> Any:
