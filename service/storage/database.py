@@ -47,6 +47,10 @@ class ConstraintViolationError(Exception):
         self.name = name
 
 
+class RefusedValueError(Exception):
+    """PostgreSQL refused a value that the bounds of the input let pass, with this SQLSTATE."""
+
+
 class Connection(Protocol):
     """What an operation runs its statements on. The statement with `commit=True` commits them all."""
 
@@ -147,6 +151,9 @@ class Database:
 
     def translate(self, error: psycopg.Error, connection: PooledConnection) -> Exception:
         """Translate a driver error: a TicketError where it may be reported to the caller."""
+        if isinstance(error, psycopg.DataError):
+            # Its message quotes the value.
+            return RefusedValueError(error.sqlstate)
         if isinstance(error, pg.IntegrityError):
             name = error.diag.constraint_name or ""
             if name in self._constraints:
