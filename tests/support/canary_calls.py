@@ -216,8 +216,9 @@ async def handoff(calls: Calls) -> None:
     await calls.ask("handoff.update", stranger, path=one, body={"title": calls.text(REFUSED)})
 
 
-async def raw_requests(client: httpx2.AsyncClient, canaries: Canaries) -> None:
+async def raw_requests(client: httpx2.AsyncClient, calls: Calls) -> None:
     """What only HTTP can send: bytes that are no text, headers without end, credentials where none belong."""
+    canaries = calls.canaries
     long, text = canaries.new(WRONG), canaries.new(REFUSED)
     for headers in (
         {"x-api-key": canaries.new(WRONG).encode() + b"\xff"},
@@ -227,12 +228,30 @@ async def raw_requests(client: httpx2.AsyncClient, canaries: Canaries) -> None:
     ):
         for path in ("/api/v1/tickets", "/api/v1/helpdesk/tickets", "/nowhere"):
             await client.post(path, headers=headers, json={"subject": text})  # type: ignore[arg-type]
+    # Native gRPC, which the gateway passes on as it is.
+    for path in ("/tickets.itsm.v1.TicketService/ListTickets", "/tickets.itsm.rest.v1.TicketRest/ListTickets"):
+        odd = {
+            "content-type": b"application/grpc",
+            "te": b"trailers",
+            "x-api-key": canaries.new(WRONG).encode() + b"\xff",
+        }
+        await client.post(path, headers=odd, content=b"\0\0\0\0\0")  # type: ignore[arg-type]
     query = {"api_key": canaries.new(WRONG), "access_token": canaries.new(WRONG), "status": text}
     for path in ("/api/v1/tickets", "/api/tickets", "/nowhere"):
         await client.get(path, params=query)
         await client.put(path, params=query)
+    await _left_early(client.base_url.copy_with(path="/api/v1/events", params=query), await calls.program())
     for content in (text.encode() + b"\xff", b'{"subject": "' + text.encode(), b'"' + text.encode() + b"x" * 2**21):
         await client.post("/api/v1/tickets", content=content, headers={"x-api-key": canaries.new(WRONG)})
+
+
+async def _left_early(url: httpx2.URL, program: Program) -> None:
+    """A watch whose caller does not wait for it: what the gateway logs, which logs only what went wrong."""
+    _, writer = await asyncio.open_connection(url.host, url.port)
+    writer.write(b"GET " + url.raw_path + f" HTTP/1.1\r\nhost: here\r\nx-api-key: {program.key}\r\n\r\n".encode())
+    await writer.drain()
+    writer.close()
+    await writer.wait_closed()
 
 
 async def without_database(each: Sequence[Calls], password: str) -> None:

@@ -77,7 +77,7 @@ WHERE: Mapping[str, set[str]] = {
 # Something that is in each place, so that it was looked at.
 CONTROLS = {
     "the service's log": b'"outcome":"internal"',
-    "the gateway's log": b'"event":"gateway"',
+    "the gateway's log": b'"path":"/api/v1/events"',
     "PostgreSQL's log": b"terminating connection due to administrator command",
     "the metrics": b'outcome="unavailable"',
     "the owner's answers": b"Not with Basic ***",
@@ -269,7 +269,7 @@ async def traces(system: System) -> Traces:
         program, output, lines = await linked(system, each[0], provider)
         for calls in each:
             await through_the_provider(calls, program, provider)
-        await raw_requests(client, system.canaries)
+        await raw_requests(client, each[0])
         await without_database(each, system.password)
         await system.recovered()
         for calls in each:
