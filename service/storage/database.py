@@ -151,9 +151,6 @@ class Database:
 
     def translate(self, error: psycopg.Error, connection: PooledConnection) -> Exception:
         """Translate a driver error: a TicketError where it may be reported to the caller."""
-        if isinstance(error, psycopg.DataError):
-            # Its message quotes the value.
-            return RefusedValueError(error.sqlstate)
         if isinstance(error, pg.IntegrityError):
             name = error.diag.constraint_name or ""
             if name in self._constraints:
@@ -168,7 +165,8 @@ class Database:
         # Away, shutting down, or read-only after a failover.
         if isinstance(error, psycopg.OperationalError | psycopg.InternalError | psycopg.InterfaceError):
             return TicketError("unavailable", retry_after=1)
-        return error
+        # What says that a value is wrong quotes it.
+        return RefusedValueError(error.sqlstate) if isinstance(error, psycopg.DataError) else error
 
     async def _take(self) -> PooledConnection:
         try:
