@@ -22,7 +22,7 @@ PROTO_DIR := protos
 # Python's compiled files are worth keeping: every test process would compile the tests again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: up test tests test-long test-newest bench check breaking baseline gen migration lock clean
+.PHONY: up test tests test-long test-newest bench check breaking baseline gen migration lock audit sbom clean
 
 up: .venv/ready ## everything on this machine, with demo data
 	$(BIN)/tickets up
@@ -52,8 +52,7 @@ test-newest: .venv/ready ## on the newest gRPC and protobuf, which deploy/requir
 	.venv-newest/bin/pytest -n 2 --dist loadfile $(NEWEST_TESTS)
 
 # Its options go through ARGS, as `make` takes those on its own line for itself: make bench ARGS=--quick
-bench: $(READY) ## against what a user would build instead, in under ten minutes; needs wrk
-	$(BIN)/python $(PIP_INSTALL) --no-build-isolation --editable '.[bench]'
+bench: .venv/tools ## against what a user would build instead, in under ten minutes; needs wrk
 	$(BIN)/python -m tests.benchmarks.bench $(ARGS)
 
 check: .venv/ready breaking
@@ -89,10 +88,33 @@ migration: $(READY) ## make migration m="What changes": the next one, with what 
 	$(BIN)/python $(PIP_INSTALL) $(EDITABLE)
 	touch $@
 
-lock: ## deploy/requirements.lock from the two pyproject.toml and deploy/constraints.txt
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra local --extra dev --generate-hashes --no-header --no-annotate \
-		--no-emit-index-url --no-emit-package tickets-client --constraint deploy/constraints.txt \
-		--output-file deploy/requirements.lock pyproject.toml
+.venv/tools: .venv/ready deploy/tools.lock
+	$(BIN)/python $(PIP_INSTALL) --require-hashes -r deploy/tools.lock
+	touch $@
+
+LOCK := $(BIN)/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url \
+	--no-emit-package tickets-client
+AS_TESTED := --constraint deploy/requirements.lock
+
+# What is tested; of that, what the image runs and what builds it (its Python: see the Dockerfile); what some targets need.
+lock: ## deploy/*.lock from the two pyproject.toml and deploy/constraints.txt
+	$(LOCK) --universal --extra local --extra dev --constraint deploy/constraints.txt -o deploy/requirements.lock pyproject.toml
+	$(LOCK) --python-platform linux $(AS_TESTED) -o deploy/service.lock pyproject.toml
+	echo hatchling | $(LOCK) --python-platform linux $(AS_TESTED) -o deploy/build.lock -
+	$(LOCK) --universal --extra bench --extra audit $(AS_TESTED) -o deploy/tools.lock pyproject.toml
+
+# It has failed too where the advisories cannot be had. Its options go through ARGS: make audit ARGS='-s osv'
+audit: .venv/tools ## advisories about anything in the locks; the findings are in dist/audit.json
+	@mkdir -p dist && rm -f dist/audit.json; status=0; \
+	$(BIN)/pip-audit --strict --disable-pip --require-hashes --progress-spinner off --format json --output dist/audit.json \
+		-r deploy/requirements.lock -r deploy/tools.lock $(ARGS) || status=$$?; \
+	test -s dist/audit.json || { echo "Nothing was audited: the advisories cannot be had from here (why: above)." >&2; exit 75; }; \
+	exit $$status
+
+sbom: .venv/tools ## what the image runs, as CycloneDX: dist/tickets-service.cdx.json
+	@mkdir -p dist
+	$(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible --of JSON \
+		-o dist/tickets-service.cdx.json deploy/service.lock
 
 clean:
 	rm -rf .venv .venv-newest .tickets

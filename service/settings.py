@@ -2,16 +2,33 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from psycopg import ProgrammingError
+from psycopg.conninfo import conninfo_to_dict
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+def _connection_string(text: str) -> str:
+    try:
+        conninfo_to_dict(text)
+    except ProgrammingError:
+        # libpq quotes what it cannot read, and the password with it.
+        raise PydanticCustomError("connection_string", "Input should be a libpq connection string") from None
+    return text
 
 
 class Settings(BaseSettings):
     """Every setting with its default. The table in deploy/README.md is made of these; a test compares them."""
 
-    model_config = SettingsConfigDict(env_prefix="TICKETS_", frozen=True, extra="ignore")
+    # A setting may be a secret, so no error and no log quotes any of them.
+    model_config = SettingsConfigDict(env_prefix="TICKETS_", frozen=True, extra="ignore", hide_input_in_errors=True)
 
-    database_url: Annotated[str, Field(description="PostgreSQL 15 or newer, as a libpq URL.")] = "postgresql://"
+    database_url: Annotated[
+        str,
+        AfterValidator(_connection_string),
+        Field(repr=False, description="PostgreSQL 15 or newer, as a libpq URL."),
+    ] = "postgresql://"
     pool_size: Annotated[
         int, Field(ge=1, description="Database connections of one process. Writes use all but two of them.")
     ] = 8

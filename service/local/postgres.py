@@ -273,6 +273,6 @@ def _serves(process: Any, data_dir: Path) -> bool:
 
 
 def _postgres_env() -> dict[str, str]:
-    """Return the environment without PGPORT, PGOPTIONS and the like, which the server would obey."""
-    ours = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_", "LANG"))}
+    """Return the environment without PGPORT, PGOPTIONS and the like, which the server would obey, and our secrets."""
+    ours = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_", "LANG", "TICKETS_"))}
     return {**ours, "LC_ALL": "C", "TZ": "UTC"}

@@ -183,5 +183,6 @@ def kill_with_parent(signal_number: signal.Signals = signal.SIGINT) -> Callable[
 
 
 def _program_environment() -> dict[str, str]:
-    # `envoy` is a Python script that starts the real one: it must not import what a caller's PYTHONPATH names.
-    return {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    # `envoy` is a Python script that starts the real one: it must not import what a caller's PYTHONPATH names. And the
+    # database's password and the encryption keys, which a caller may have set, are for the service alone.
+    return {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "TICKETS_"))}

@@ -19,6 +19,8 @@ _TRANSIENT = (408, 409, 423, 425)
 _MAX_MESSAGE_LENGTH = 500
 # Of an answer; a ticket with a long description comes back whole.
 _MAX_BYTES = 8 * 1024 * 1024
+# Shorter parts of a credential are no secrets, such as the X that Freshservice has for a password.
+_MIN_SECRET_LENGTH = 8
 
 
 class Answer(NamedTuple):
@@ -49,6 +51,8 @@ class Http:
         self._url = url.rstrip("/")
         basic = b64encode(credential.encode()).decode()
         self._headers = {"accept": "application/json", "authorization": f"Basic {basic}"}
+        parts = [part for part in credential.split(":") if len(part) >= _MIN_SECRET_LENGTH]
+        self._secrets = [secret.encode() for secret in (basic, credential, *parts)]
 
     def link_to(self, path: str) -> str:
         """The address of a page for people."""
@@ -85,7 +89,15 @@ class Http:
             raise UnavailableError(type(error).__name__, in_doubt=False) from error
         except httpx2.HTTPError as error:
             raise UnavailableError(type(error).__name__, in_doubt=may_write) from error
+        if response.is_error:
+            text = self._without_secrets(text)
         return _answer(response, text, is_rejection, in_doubt=may_write)
+
+    def _without_secrets(self, text: bytes) -> bytes:
+        """A refusal that callers and operators may read: some quote what they were called with."""
+        for secret in self._secrets:
+            text = text.replace(secret, b"***")
+        return text
 
 
 def check(answer: Answer, message_of: Callable[[Answer], str], *, of_ticket: bool = False) -> None:

@@ -58,6 +58,10 @@ class ConstraintViolationError(Exception):
         self.name = name
 
 
+class RefusedValueError(Exception):
+    """PostgreSQL refused a value that the bounds of the input let pass, with this SQLSTATE."""
+
+
 class Connection(Protocol):
     """What an operation runs its statements on. The statement with `commit=True` commits them all."""
 
@@ -185,7 +189,8 @@ class Database:
         # Away, shutting down, or read-only.
         if isinstance(error, psycopg.OperationalError | psycopg.InternalError | psycopg.InterfaceError):
             return TicketError("unavailable", retry_after=1)
-        return error
+        # What says that a value is wrong quotes it.
+        return RefusedValueError(error.sqlstate) if isinstance(error, psycopg.DataError) else error
 
     async def _take(self, *, writes: bool) -> PooledConnection:
         try:

@@ -185,7 +185,7 @@ async def test_the_command_prints_errors_on_stderr(database_url: str, tmp_path: 
         ("name: ", database_url, ("admin", "create-account", "--name", "")),
         (f"no development key in {nothing}", database_url, ("token", "--sub", UNKNOWN, "--data-dir", nothing)),
         ("the database refused: ", nowhere, ("migrate",)),
-        ("the database refused: ", "nonsense", ("migrate",)),
+        ("TICKETS_DATABASE_URL: Input should be a libpq connection string\n", "nonsense", ("migrate",)),
     ):
         assert error_line(await run(url, *arguments)).startswith(beginning)
 
