@@ -1,0 +1,38 @@
+"""Nothing acknowledged is lost, doubled or reordered (contracts/errors.md, Retries), whatever dies meanwhile.
+
+Clients write to two workers at both transports and in all three APIs, watches resume where they ended, webhooks are
+sent; meanwhile workers, Envoy and PostgreSQL are killed and started again. Then what the clients saw and what the
+database holds are compared (support/history/checks.py).
+"""
+
+import os
+import secrets
+from pathlib import Path
+
+import pytest
+from support.history.checks import problems
+from support.history.run import Plan, recorded
+from support.system import Issuer
+
+
+def seed() -> int:
+    return int(os.environ.get("HISTORY_SEED") or secrets.randbits(32))
+
+
+async def check(directory: Path, issuer: Issuer, plan: Plan) -> None:
+    print(plan)
+    history, snapshot = await recorded(directory, issuer, plan)
+    print(history.figures())
+    wrong = problems(history, snapshot)
+    assert not wrong, f"{len(wrong)} problems, such as\n" + "\n".join(wrong[:20])
+
+
+async def test_nothing_acknowledged_is_lost_doubled_or_reordered(tmp_path: Path, issuer: Issuer) -> None:
+    await check(tmp_path, issuer, Plan(seed(), seconds=0, settle_seconds=20, ends_leases=True))
+
+
+@pytest.mark.long
+async def test_nothing_is_lost_doubled_or_reordered_for_long(tmp_path: Path, issuer: Issuer) -> None:
+    """For five minutes, or HISTORY_SECONDS. HISTORY_SEED repeats the choices of an earlier run."""
+    seconds = float(os.environ.get("HISTORY_SECONDS", "300"))
+    await check(tmp_path, issuer, Plan(seed(), seconds=seconds, settle_seconds=150, ends_leases=False))
