@@ -17,7 +17,18 @@ from tickets.helpdesk.v1 import service_pb2 as helpdesk_pb2
 from tickets.itsm.v1 import service_pb2 as itsm_pb2
 
 from support.emulators.http import Request, Response, Server
-from support.history.records import ACKNOWLEDGED, BROKEN, TEXT, Answer, Attempt, History, Message, Watched, Write
+from support.history.records import (
+    ACKNOWLEDGED,
+    BROKEN,
+    RETRIED,
+    TEXT,
+    Answer,
+    Attempt,
+    History,
+    Message,
+    Watched,
+    Write,
+)
 from support.system import Credential
 from support.transports import Grpc, Reply, Rest, _documented
 
@@ -39,6 +50,10 @@ _STATUSES = {
     "itsm": ("open", "pending", "resolved", "closed"),
     "helpdesk": ("open", "in_progress", "pending", "closed"),
 }
+# After these nobody knows whether the write was done.
+_UNKNOWN = RETRIED - {"rate_limited"}
+# Longer than any fault.
+_PATIENCE_SECONDS = 60
 # How often a client goes away without its answer, and how often it asks for one again that it has got.
 _GIVES_UP, _ASKS_AGAIN = 0.04, 0.1
 _CREATES, _CHANGES_THE_BUSY_ONE = 0.4, 0.3
@@ -93,10 +108,12 @@ class Writer:
         wanted = 2 if write.has_key and self._random.random() < _ASKS_AGAIN else 1
         while len(write.answers) < wanted:
             pause = await self._attempt(write, body)
-            if pause is not None:
-                if may_give_up and write.attempts[-1].outcome != "rate_limited":
-                    return
-                await asyncio.sleep(pause)
+            last = write.attempts[-1]
+            if pause is not None and time.monotonic() > write.begun + _PATIENCE_SECONDS:
+                last.outcome = f"still {last.outcome} after {_PATIENCE_SECONDS} seconds"
+            if last.outcome not in RETRIED | {ACKNOWLEDGED} or (may_give_up and last.outcome in _UNKNOWN):
+                return
+            await asyncio.sleep(pause or 0)
         if write.ticket_id is None:
             self._board.tickets.append(write.answers[0].ticket_id)
 
