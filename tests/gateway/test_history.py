@@ -24,7 +24,7 @@ async def check(directory: Path, issuer: Issuer, plan: Plan) -> None:
     history, snapshot = await recorded(directory, issuer, plan)
     print(history.figures())
     wrong = problems(history, snapshot)
-    assert not wrong, f"{len(wrong)} problems, such as\n" + "\n".join(wrong[:20])
+    assert not wrong, f"{len(wrong)} problems with {plan}, such as\n" + "\n".join(wrong[:20])
 
 
 async def test_nothing_acknowledged_is_lost_doubled_or_reordered(tmp_path: Path, issuer: Issuer) -> None:

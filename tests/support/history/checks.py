@@ -193,16 +193,18 @@ def webhooks(history: History, snapshot: Snapshot) -> Problems:
     texts = _texts(events, {ticket.id: ticket.creation for ticket in snapshot.tickets})
     accepted = _grouped(history.messages, lambda message: message.webhook)
     for webhook in history.webhooks:
-        received = defaultdict[str, list[int]](list)
+        # Of each ticket, in the order in which they came first.
+        received = defaultdict[str, dict[int, None]](dict)
         for message in accepted.get(webhook, []):
             version = known.get((message.ticket_id, message.updated_at))
             if version is None or texts[message.ticket_id, version] != message.text:
                 yield f"webhook {webhook} was sent what no version of its ticket is: {message}"
-            elif message.accepted and version not in received[message.ticket_id]:
-                received[message.ticket_id].append(version)
+            elif message.accepted:
+                received[message.ticket_id].setdefault(version)
         for ticket_id, due in _grouped(events, lambda event: event.ticket_id).items():
-            if received[ticket_id] != [event.version for event in due]:
-                yield f"webhook {webhook} accepted versions {received[ticket_id]} of ticket {ticket_id} of {len(due)}"
+            if list(received[ticket_id]) != [event.version for event in due]:
+                versions = ", ".join(map(str, received[ticket_id]))
+                yield f"webhook {webhook} accepted versions {versions} of ticket {ticket_id}, which has {len(due)}"
     if snapshot.unsent:
         yield f"{snapshot.unsent} messages of webhooks are still queued"
 

@@ -58,7 +58,7 @@ _PATIENCE_SECONDS = 60
 _GIVES_UP, _ASKS_AGAIN = 0.04, 0.1
 _CREATES, _CHANGES_THE_BUSY_ONE = 0.4, 0.3
 # At most, between two writes.
-_THINKS_SECONDS = 0.15
+_THINKS_SECONDS = 0.25
 
 
 @dataclass

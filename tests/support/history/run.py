@@ -27,7 +27,7 @@ _WEBHOOKS = {"/steady": 0.0, "/flaky": 0.03}
 _EVENTS = ["ticket.created", "ticket.updated", "ticket.closed", "ticket.reopened"]
 _STATUSES = ("open", "pending", "resolved", "closed")
 # Between two faults, and after the last one.
-_PAUSE = (0.2, 0.8)
+_PAUSE = (0.1, 0.6)
 _TOKEN_SECONDS = 24 * 3600
 # Each with a connection of its own, or all channels to one address would share one, and with it one worker.
 _CHANNEL = (
@@ -153,7 +153,9 @@ async def _settle(cluster: Cluster, plan: Plan, history: History) -> None:
             await psycopg.AsyncConnection.connect(cluster.database_url, autocommit=True) as connection,
         ):
             if plan.ends_leases:
-                await connection.execute("UPDATE itsm_webhook_messages SET leased_until = now()")
+                await connection.execute(
+                    "UPDATE itsm_webhook_messages SET leased_until = now() WHERE lease IS NOT NULL"
+                )
             while not _is_told(history, await _events_of(connection)):  # noqa: ASYNC110 - PostgreSQL sets no event here
                 await asyncio.sleep(0.1)
 

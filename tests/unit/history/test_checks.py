@@ -216,11 +216,11 @@ CASES: dict[str, tuple[Break, str]] = {
     ),
     "a webhook misses a version": (
         lambda run: run.history.messages.pop(1),
-        "accepted versions [1, 3] of ticket itsm-id of 3",
+        "accepted versions 1, 3 of ticket itsm-id, which has 3",
     ),
     "a webhook is sent a later version first": (
         lambda run: run.history.messages.reverse(),
-        "accepted versions [3, 2, 1] of ticket itsm-id of 3",
+        "accepted versions 3, 2, 1 of ticket itsm-id, which has 3",
     ),
     "a webhook is sent another state": (
         lambda run: run.history.messages.__setitem__(1, replace(run.history.messages[1], text="itsm-two")),
