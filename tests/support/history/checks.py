@@ -54,10 +54,7 @@ def creations(history: History, snapshot: Snapshot) -> Problems:
 
 
 def changes(history: History, snapshot: Snapshot) -> Problems:
-    """A change that was acknowledged is in its ticket's events once, any other at most once.
-
-    Without a key that counts this holds for each attempt.
-    """
+    """A change that was acknowledged is in its ticket's events once, any other at most once."""
     done = _grouped(snapshot.events, lambda event: event.write)
     begun = {write.name: write for write in history.writes}
     for name in done.keys() - begun.keys():
@@ -67,16 +64,10 @@ def changes(history: History, snapshot: Snapshot) -> Problems:
 
 
 def _applied(write: Write, events: Sequence[Event]) -> Problems:
-    if write.has_key:
-        yield from _at_most_once(write.name, len(events), len(write.answers))
-    else:
-        by_attempt = Counter(event.request_id for event in events)
-        for attempt in write.attempts:
-            yield from _at_most_once(
-                attempt.request_id, by_attempt[attempt.request_id], int(attempt.answer is not None)
-            )
+    if len(events) > 1 or (write.acknowledged is not None and not events):
+        yield f"{write.name} was acknowledged {len(write.answers)} times, and has {len(events)} events"
     for event in events:
-        if event.ticket_id != (write.ticket_id or event.ticket_id) or _says_otherwise(write, event):
+        if _says_otherwise(write, event):
             yield f"{write.operation} {write.name} of {write.ticket_id} is told as {event}"
     versions = {event.version for event in events}
     for answer in write.answers:
@@ -84,16 +75,10 @@ def _applied(write: Write, events: Sequence[Event]) -> Problems:
             yield f"{write.name} was answered with {answer}; its events have the versions {sorted(versions)}"
 
 
-def _at_most_once(name: str, times: int, acknowledgements: int) -> Problems:
-    if times > 1 or times < min(acknowledgements, 1):
-        yield f"{name} was acknowledged {acknowledgements} times, and has {times} events"
-
-
 def _says_otherwise(write: Write, event: Event) -> bool:
-    if write.ticket_id is None or event.type == "ticket.created":
-        return (write.ticket_id is None) != (event.type == "ticket.created")
-    # Repeated without a key, it may find the ticket as it had left it.
-    return write.has_key if event.text is None else event.text["to"] != write.name
+    if write.ticket_id is None:
+        return event.type != "ticket.created"
+    return event.ticket_id != write.ticket_id or event.text is None or event.text["to"] != write.name
 
 
 def versions(_: History, snapshot: Snapshot) -> Problems:
@@ -131,32 +116,29 @@ def numbers(_: History, snapshot: Snapshot) -> Problems:
 
 def order(history: History, snapshot: Snapshot) -> Problems:
     """What began after another was acknowledged comes after it: in numbers, and in a ticket's versions."""
-    made = {ticket.creation: ticket.number for ticket in snapshot.tickets if ticket.number is not None}
-    done = _grouped(snapshot.events, lambda event: event.write)
-    places = defaultdict[str, list[tuple[Write, int, int]]](list)
+    numbers = {ticket.creation: ticket.number for ticket in snapshot.tickets if ticket.number is not None}
+    versions = {event.write: event.version for event in snapshot.events}
+    places = defaultdict[str, list[tuple[Write, int]]](list)
     for write in history.writes:
-        if write.ticket_id is None and write.name in made:
-            places[f"numbers of {write.api}"].append((write, made[write.name], made[write.name]))
-        elif write.ticket_id is not None and write.name in done:
-            found = [event.version for event in done[write.name]]
-            places[f"versions of {write.ticket_id}"].append((write, min(found), max(found)))
+        if write.ticket_id is None and write.name in numbers:
+            places[f"numbers of {write.api}"].append((write, numbers[write.name]))
+        elif write.ticket_id is not None and write.name in versions:
+            places[f"versions of {write.ticket_id}"].append((write, versions[write.name]))
     for what, placed in places.items():
         for earlier, later in _out_of_order(placed):
             yield f"{what}: {later} began after {earlier} was acknowledged, and comes before it"
 
 
-def _out_of_order(placed: Sequence[tuple[Write, int, int]]) -> Iterator[tuple[str, str]]:
-    """Pairs of names. Each write has its first and last place."""
-    ended = sorted(
-        (write.acknowledged, first, write.name) for write, first, _ in placed if write.acknowledged is not None
-    )
+def _out_of_order(placed: Sequence[tuple[Write, int]]) -> Iterator[tuple[str, str]]:
+    """Pairs of names, given each write's place."""
+    ended = sorted((write.acknowledged, at, write.name) for write, at in placed if write.acknowledged is not None)
     highest, name, index = 0, "", 0
-    for write, _, last in sorted(placed, key=lambda one: one[0].begun):
+    for write, place in sorted(placed, key=lambda one: one[0].begun):
         while index < len(ended) and ended[index][0] < write.begun:
             if ended[index][1] > highest:
                 _, highest, name = ended[index]
             index += 1
-        if last < highest:
+        if place < highest:
             yield name, write.name
 
 

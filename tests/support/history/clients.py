@@ -56,6 +56,8 @@ _UNKNOWN = RETRIED - {"rate_limited"}
 _PATIENCE_SECONDS = 60
 # How often a client goes away without its answer, and how often it asks for one again that it has got.
 _GIVES_UP, _ASKS_AGAIN = 0.04, 0.1
+# How often it asks twice at the same moment.
+_IS_IMPATIENT = 0.05
 _CREATES, _CHANGES_THE_BUSY_ONE = 0.4, 0.3
 # At most, between two writes.
 _THINKS_SECONDS = 0.25
@@ -105,15 +107,18 @@ class Writer:
     async def _complete(self, write: Write) -> None:
         """Attempt a write until it is acknowledged, or given up."""
         body, may_give_up = self._body(write), self._random.random() < _GIVES_UP
-        wanted = 2 if write.has_key and self._random.random() < _ASKS_AGAIN else 1
+        wanted = 2 if self._random.random() < _ASKS_AGAIN else 1
+        at_once = 2 if self._random.random() < _IS_IMPATIENT else 1
         while len(write.answers) < wanted:
-            pause = await self._attempt(write, body)
+            pauses = await asyncio.gather(*(self._attempt(write, body) for _ in range(at_once)))
             last = write.attempts[-1]
-            if pause is not None and time.monotonic() > write.begun + _PATIENCE_SECONDS:
+            if last.outcome in RETRIED and time.monotonic() > write.begun + _PATIENCE_SECONDS:
                 last.outcome = f"still {last.outcome} after {_PATIENCE_SECONDS} seconds"
-            if last.outcome not in RETRIED | {ACKNOWLEDGED} or (may_give_up and last.outcome in _UNKNOWN):
+            outcomes = {attempt.outcome for attempt in write.attempts[-at_once:]}
+            if outcomes - RETRIED - {ACKNOWLEDGED} or (may_give_up and outcomes <= _UNKNOWN):
                 return
-            await asyncio.sleep(pause or 0)
+            await asyncio.sleep(max(pauses))
+            at_once = 1
         if write.ticket_id is None:
             self._board.tickets.append(write.answers[0].ticket_id)
 
@@ -126,8 +131,8 @@ class Writer:
             return body | {"status": self._random.choice(_STATUSES[write.api])}
         return body | {"priority": self._random.choice(("low", "medium", "high"))}
 
-    async def _attempt(self, write: Write, body: Mapping[str, Any]) -> float | None:
-        """One attempt; returns how long to wait before another, None when it was acknowledged."""
+    async def _attempt(self, write: Write, body: Mapping[str, Any]) -> float:
+        """One attempt; returns how long to wait before another."""
         attempt = write.begin(time.monotonic())
         reply = None
         try:
@@ -141,7 +146,7 @@ class Writer:
         except AssertionError as error:
             attempt.outcome = f"not as documented: {error}"
         attempt.ended = time.monotonic()
-        return None if attempt.answer is not None else _pause(reply) or self._random.uniform(0.05, 0.3)
+        return 0 if attempt.answer is not None else _pause(reply) or self._random.uniform(0.05, 0.3)
 
     async def _call(self, write: Write, attempt: Attempt, body: Mapping[str, Any]) -> Reply:
         path = dict(self._board.path)

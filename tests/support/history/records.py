@@ -9,8 +9,6 @@ from typing import Any
 APIS = ("itsm", "helpdesk", "handoff")
 # The member that each change sets to a text of its own.
 TEXT = {"itsm": "subject", "helpdesk": "title", "handoff": "title"}
-# Writes whose idempotency key does not count yet: each of their attempts may be applied once.
-WITHOUT_KEYS = frozenset({"itsm.update", "helpdesk.update"})
 
 ACKNOWLEDGED = "acknowledged"
 BROKEN = "broken"
@@ -55,11 +53,6 @@ class Write:
     def operation(self) -> str:
         """Such as `itsm.create`."""
         return f"{self.api}.{'create' if self.ticket_id is None else 'update'}"
-
-    @property
-    def has_key(self) -> bool:
-        """Whether a second attempt is answered as the first was."""
-        return self.operation not in WITHOUT_KEYS
 
     @property
     def answers(self) -> Sequence[Answer]:
