@@ -1,6 +1,7 @@
 """Work that nobody waits for: repeated in every process, safe when many do it at once."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
@@ -9,25 +10,79 @@ import structlog
 from service.errors import TicketError
 from service.storage.database import Database
 
+# A turn in which no statement was answered for so long is broken off. Longer than a statement, or an attempt at
+# somebody else's address, may take.
+_STALLED_SECONDS = 60.0
+_CANCEL_SECONDS = 5.0
+_PAUSE_SECONDS = 1.0
+
 _log = structlog.get_logger()
 
 
 class Periodic(NamedTuple):
     """Work that is done again and again, with a pause of so many seconds in between."""
 
+    name: str
     seconds: float
     work: Callable[[Database], Awaitable[None]]
 
 
-async def repeat(periodic: Periodic, database: Database) -> None:
-    """Pause, do the work, and again, until cancelled. What fails is logged, and tried again in its turn."""
-    seconds, work = periodic
-    while True:
-        await asyncio.sleep(seconds)
+class StalledError(Exception):
+    """A turn of periodic work does not get on."""
+
+
+class Background:
+    """The periodic work of one process."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        # By name: when the work last succeeded, in seconds since 1970; 0 for never.
+        self.last_success: dict[str, float] = {}
+
+    async def repeat(self, periodic: Periodic) -> None:
+        """Pause, do the work, and again, until cancelled. What fails is logged, and tried again in its turn."""
+        name, seconds, _ = periodic
+        self.last_success[name] = 0.0
+        while True:
+            await asyncio.sleep(seconds)
+            try:
+                await self._turn(periodic)
+            except TicketError as error:
+                _log.warning("background", work=name, outcome=error.reason)
+            except StalledError:
+                _log.error("background", work=name, outcome="stalled")
+            except Exception:
+                # One bad turn must not end all that follow.
+                _log.exception("background", work=name, outcome="internal")
+
+    async def _turn(self, periodic: Periodic) -> None:
+        """Do the work once. Raises StalledError."""
+        database = self._database.patient()
+        turn = asyncio.ensure_future(periodic.work(database))
+        answered = 0
         try:
-            await work(database)
-        except TicketError as error:
-            _log.warning("background", work=work.__name__, outcome=error.reason)
+            # Some goes on as long as there is something to do.
+            while not (await asyncio.wait([turn], timeout=_STALLED_SECONDS))[0]:
+                if database.answered == answered:
+                    raise StalledError
+                answered = database.answered
+                self.last_success[periodic.name] = time.time()
+            await turn
+            # Some make do without a database that is away.
+            if database.answered:
+                self.last_success[periodic.name] = time.time()
+        finally:
+            if not turn.done():
+                turn.cancel()
+                await asyncio.wait([turn], timeout=_CANCEL_SECONDS)
+
+
+async def keep(work: Callable[[], Awaitable[None]]) -> None:
+    """Do work that goes on for good; when it fails all the same, that is logged, and it begins again."""
+    while True:
+        try:
+            await work()
         except Exception:
-            # One bad turn must not end all that follow.
-            _log.exception("background", work=work.__name__, outcome="internal")
+            # Nobody else would notice that it has ended.
+            _log.exception("background", work=work.__qualname__, outcome="internal")
+        await asyncio.sleep(_PAUSE_SECONDS)

@@ -71,6 +71,8 @@ accounts = Table(
     info=scoped_by(id="account_id"),
 )
 
+SLUG_IS_TAKEN = ("already_exists", "A project with this slug already exists")
+TENANT_EXISTS = ("already_exists", "A tenant with this id already exists")
 NO_ACCOUNT = {"error": ("not_found", "Account not found")}
 
 api_keys = Table(
@@ -108,7 +110,7 @@ projects = Table(
     Column("github_repo", Text),
     Column("default_roles", ARRAY(Text), nullable=False, server_default=text("ARRAY['backend']")),
     created_at(),
-    UniqueConstraint("slug", info={"error": ("already_exists", "A project with this slug already exists")}),
+    UniqueConstraint("slug", info={"error": SLUG_IS_TAKEN}),
     ForeignKeyConstraint(["account_id"], ["accounts.id"], info=NO_ACCOUNT),
     all_of("default_roles", RoleName),
     info=scoped_by(id="project_id"),
@@ -133,6 +135,6 @@ tenants = Table(
     Column("id", Text),
     Column("name", Text, nullable=False),
     created_at(),
-    PrimaryKeyConstraint("id", info={"error": ("already_exists", "A tenant with this id already exists")}),
+    PrimaryKeyConstraint("id", info={"error": TENANT_EXISTS}),
     info=scoped_by(id="tenant_id"),
 )

@@ -1,5 +1,6 @@
 """Field types that the commands of all dialects share. A bound that more than one command has is said here."""
 
+import re
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Annotated, Any
@@ -143,6 +144,16 @@ class Page(Resumable):
     limit: Limit = 20
 
 
+_UUID = re.compile(
+    r"(?:urn:uuid:)?(?P<brace>\{)?[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}(?(brace)\})", re.ASCII | re.IGNORECASE
+)
+
+
+def one_uuid_form(text: str) -> str:
+    """A UUID in lower case, without braces and `urn:uuid:`; any other text as it is, one without hyphens too."""
+    return str(UUID(text.lower())) if _UUID.fullmatch(text) else text
+
+
 Uuid = Annotated[UUID, BeforeValidator(_only_text), Field(strict=False)]
 
 
@@ -189,6 +200,8 @@ def _comma_list(value: Any) -> Any:
 comma_list = BeforeValidator(_comma_list)
 
 OpaqueId = Annotated[str, StringConstraints(min_length=1, max_length=64), without_nul]
+# A person's id, in the form that a token's `sub` is taken in.
+PersonId = Annotated[OpaqueId, AfterValidator(one_uuid_form)]
 
 
 class IdempotencyHeader(Section):

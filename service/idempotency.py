@@ -1,11 +1,11 @@
-"""Idempotent requests: within an hour the same key and body give the first answer again, and nothing is made twice.
+"""Idempotent requests: within an hour the same key and request give the first answer again, and nothing is done twice.
 
-The key's row is written by the statement that writes the ticket, so both are there or neither is. The primary key makes
-a second request wait for the first to commit; it then fails, undone as a whole, and reads the stored answer instead.
-A request that failed has written nothing, so its key is free.
+The answer is stored in the transaction of the write, so both are there or neither is. A request that failed has written
+nothing, so its key is free. Nothing here is an error to PostgreSQL, whose log would quote the key.
 
-An operation of several statements claims its key before the first of them (`replay_or_run`), because it reads before it
-writes: a second request waits for the claim of the first.
+Most writes (`write`, `once`) do their work and store the answer last. If an earlier request has stored one, the work is
+undone as a whole, and that answer is given. A creation (`creation`, `create_once`) is a single statement, which does
+nothing under a used key. Of two requests at once the second waits at the key's lock, and finds the key used.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -16,38 +16,51 @@ from sqlalchemy import (
     CTE,
     JSON,
     Column,
+    ColumnElement,
     DateTime,
     Index,
+    Label,
     LargeBinary,
     PrimaryKeyConstraint,
     Select,
     Table,
     Text,
     bindparam,
+    case,
     cast,
     column,
     delete,
+    exists,
     func,
-    insert,
     literal,
     literal_column,
+    not_,
     select,
     text,
-    update,
 )
 from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.sql.dml import ReturningInsert
 
 from service import jsontext
 from service.directory import METADATA
 from service.errors import TicketError
-from service.operation import Call, View
-from service.storage.database import Connection, ConstraintViolationError
+from service.fields import Command, IdempotencyHeader
+from service.operation import Call, Dependencies, Operation, View, view_of
+from service.storage.database import Connection, Database
 from service.storage.scope import EVERYONE, Scope, scoped_by
 from service.storage.statement import Row, Statement, mine, some_rows
+from service.vault import SealedError, Vault
 
-_ATTEMPTS = 3
+# A key may expire between the statement that finds it used and the one that reads it.
+_ATTEMPTS = 2
+# A request that was carried out may fail when it is repeated: its webhook is deleted, its ETag is stale. But whoever
+# has lost the right to it has lost the right to its answer too.
+_FAILS_AGAIN = frozenset({"forbidden", "unavailable", "deadline_exceeded"})
+# The member of a stored answer that is encrypted.
+_SEALED = "sealed"
 
 A = TypeVar("A", bound=View)
+C = TypeVar("C", bound=Command)
 
 idempotency_keys = Table(
     "idempotency_keys",
@@ -66,87 +79,38 @@ idempotency_keys = Table(
 
 # Whose key it is; every scope has that.
 _KEYS = Scope()
-_KEY = mine(idempotency_keys, key=bindparam("idempotency_key", type_=Text))
+_ONE: Label[int] = literal_column("1").label("one")
+_scope, _key = bindparam("idempotency_scope", type_=Text), bindparam("idempotency_key", type_=Text)
+_hash = cast(bindparam("request_hash"), LargeBinary)
+_USED = (*mine(idempotency_keys, key=_key), idempotency_keys.c.expires_at > func.now())
+_EMPTY = cast(literal("{}", Text), JSON)
+_lock = func.pg_advisory_xact_lock(func.hashtextextended(_scope + _key, literal_column("0")))
+
+# Runs before a keyed creation, which then sees what the request before it has committed.
+LOCK = Statement(select(_lock), scope=_KEYS)
 
 
-class Creation(NamedTuple):
-    """The statements of one kind of creation: plain, under a key, and for replaying the stored answer."""
-
-    plain: Statement
-    keyed: Statement
-    replay: Statement
-
-
-def creation(created: CTE, *others: CTE, scope: Scope) -> Creation:
-    """The statements that create what `created` returns, together with the `others` it depends on."""
-    answer: Select[Any] = select(created)
-    store_key = (
-        insert(idempotency_keys)
-        .from_select(
-            ["scope", "key", "request_hash", "response"],
-            select(
-                bindparam("idempotency_scope", type_=Text),
-                bindparam("idempotency_key", type_=Text),
-                cast(bindparam("request_hash"), LargeBinary),
-                func.row_to_json(literal_column(created.name)),
-            ).select_from(created),
-        )
-        .cte("stored_key")
-    )
-    stored = (
-        func.json_to_record(idempotency_keys.c.response)
-        .table_valued(*(column(c.name, c.type) for c in created.c))
-        .render_derived(name="stored", with_types=True)
-    )
-    # An expired key is deleted here, so that it can be used afresh.
-    expire = delete(idempotency_keys).where(*_KEY, idempotency_keys.c.expires_at <= func.now()).cte("expired")
-    replay = (
-        select(idempotency_keys.c.request_hash, *stored.c)
-        .select_from(idempotency_keys.join(stored, literal_column("true")))
-        .where(*_KEY, idempotency_keys.c.expires_at > func.now())
-        .add_cte(expire)
-    )
-    return Creation(
-        Statement(answer.add_cte(*others), scope=scope),
-        Statement(answer.add_cte(*others, store_key), scope=scope),
-        Statement(replay, scope=scope),
-    )
-
-
-_claim = upsert(idempotency_keys).values(
-    scope=bindparam("idempotency_scope", type_=Text),
-    key=bindparam("idempotency_key", type_=Text),
-    request_hash=cast(bindparam("request_hash"), LargeBinary),
-    response=cast(literal("null", Text), JSON),
-)
-# No row while another request holds the key; an expired one is taken over.
-_CLAIM = Statement(
-    _claim.on_conflict_do_update(
+def _store(response: Select[Any]) -> ReturningInsert[Any]:
+    """The statement that stores a key with its answer: no row for a used key, while one that expired is overwritten."""
+    stored = upsert(idempotency_keys).from_select(["scope", "key", "request_hash", "response"], response)
+    return stored.on_conflict_do_update(
         constraint=idempotency_keys.primary_key,
-        set_={
-            "request_hash": _claim.excluded.request_hash,
-            "response": _claim.excluded.response,
-            "expires_at": _claim.excluded.expires_at,
-        },
+        set_={name: stored.excluded[name] for name in ("request_hash", "response", "expires_at")},
         where=idempotency_keys.c.expires_at <= func.now(),
-    ).returning(literal_column("1").label("one")),
-    scope=_KEYS,
-)
-_STORED_ANSWER = Statement(
-    select(idempotency_keys.c.request_hash, idempotency_keys.c.response).where(*_KEY), scope=_KEYS
-)
-_STORE_ANSWER = Statement(
-    update(idempotency_keys)
-    .where(*_KEY)
-    .values(response=bindparam("response", type_=JSON))
-    .returning(literal_column("1").label("one")),
-    scope=_KEYS,
-)
+    ).returning(_ONE)
 
+
+_STORE = Statement(
+    # The lock is for creations under the same key: they look for it.
+    _store(select(_scope, _key, _hash, cast(bindparam("response", type_=JSON), JSON)).where(_lock.is_not(None))),
+    scope=_KEYS,
+)
+_STORED = Statement(
+    select(idempotency_keys.c.request_hash, idempotency_keys.c.response).where(*_USED),
+    scope=_KEYS,
+)
 _PURGE = Statement(
-    delete(idempotency_keys)
-    .where(some_rows(idempotency_keys, 10_000, "expires_at <= now()"))
-    .returning(literal_column("1").label("one")),
+    delete(idempotency_keys).where(some_rows(idempotency_keys, 10_000, "expires_at <= now()")).returning(_ONE),
     scope=EVERYONE("the background forgets everybody's old keys"),
 )
 
@@ -156,30 +120,86 @@ async def purge(connection: Connection) -> None:
     await connection.all(_PURGE, {})
 
 
+def key_of(call: Call, scope: str, *about: object) -> dict[str, Any]:
+    """The parameters of the key: its scope, its text, the hash of the request; all None without a key.
+
+    `about` is what makes the request another one beside its method and its body.
+    """
+    if call.idempotency_key is None:
+        return dict.fromkeys(("idempotency_scope", "idempotency_key", "request_hash"))
+    return {
+        "idempotency_scope": scope,
+        "idempotency_key": call.idempotency_key,
+        "request_hash": jsontext.digest([*call.method, *about, call.body]),
+    }
+
+
+class Creation(NamedTuple):
+    """The statements of one kind of creation: plain, under a key (after LOCK), and for replaying the stored answer."""
+
+    plain: Statement
+    keyed: Statement
+    replay: Statement
+
+
+# The conditions under which something is created.
+Guard = Sequence[ColumnElement[bool]]
+
+
+def creation(create: Callable[[Guard], tuple[CTE, ...]], *, scope: Scope) -> Creation:
+    """The statements of what `create` returns: what is created, then what depends on it.
+
+    It must create nothing, and take no number, unless the guard that it is given holds.
+    """
+    plain, *plain_others = create(())
+    keyed, *keyed_others = create((not_(exists().where(*_USED)),))
+    response = select(_scope, _key, _hash, func.row_to_json(literal_column(keyed.name))).select_from(keyed)
+    # The answer to another request may not fit the columns.
+    own_response = case((idempotency_keys.c.request_hash == _hash, idempotency_keys.c.response), else_=_EMPTY)
+    stored = (
+        func.json_to_record(own_response)
+        .table_valued(*(column(c.name, c.type) for c in keyed.c))
+        .render_derived(name="stored", with_types=True)
+    )
+    replay = (
+        select(idempotency_keys.c.request_hash, *stored.c)
+        .select_from(idempotency_keys.join(stored, literal_column("true")))
+        .where(*_USED)
+    )
+    return Creation(
+        Statement(select(plain).add_cte(*plain_others), scope=scope),
+        Statement(select(keyed).add_cte(*keyed_others, _store(response).cte("stored_key")), scope=scope),
+        Statement(replay, scope=scope),
+    )
+
+
 async def create_once(
     connection: Connection,
     call: Call,
     scope: str,
     statements: Creation,
     parameters: Mapping[str, Any],
+    *,
+    admit: Callable[[], Awaitable[None]] | None = None,
 ) -> Row | None:
     """The created row, or the row created earlier under the same key; None when nothing was created.
 
-    Raises TicketError `idempotency_mismatch` when the key was used with another payload.
+    `admit` is called before an earlier row is given: the caller may have lost the right to it. Raises TicketError
+    `idempotency_mismatch` when the key was used with another payload, and what `admit` raises.
     """
     if call.idempotency_key is None:
         return await connection.one(statements.plain, parameters)
-    key = key_of(call, scope)
+    keyed = {**parameters, **key_of(call, scope)}
     for _ in range(_ATTEMPTS):
-        try:
-            return await connection.one(statements.keyed, {**parameters, **key})
-        except ConstraintViolationError as violation:
-            if violation.name != idempotency_keys.primary_key.name:
-                raise
+        created = await connection.all(statements.keyed, keyed, lock=LOCK)
+        if created:
+            return created[0]
+        if admit is not None:
+            await admit()
         stored = await replay(connection, call, scope, statements)
         if stored is not None:
             return stored
-    raise TicketError("unavailable", retry_after=1)
+    return None
 
 
 async def replay(connection: Connection, call: Call, scope: str, statements: Creation) -> Row | None:
@@ -194,50 +214,124 @@ async def replay(connection: Connection, call: Call, scope: str, statements: Cre
     return None if stored is None else _replay(call, stored, key["request_hash"])
 
 
-def key_of(call: Call, scope: str) -> dict[str, Any]:
-    """The parameters of the key: its scope, its text, the hash of the request; all None without a key."""
-    if call.idempotency_key is None:
-        return dict.fromkeys(("idempotency_scope", "idempotency_key", "request_hash"))
-    return {
-        "idempotency_scope": scope,
-        "idempotency_key": call.idempotency_key,
-        "request_hash": jsontext.digest([*call.method, call.body]),
-    }
+def write(
+    command: type[C], scope: Callable[[Call, C], str], *, one_statement: bool = False, is_secret: bool = False
+) -> Callable[[Callable[[Connection, Call, C], Awaitable[View]]], Operation[C]]:
+    """Make a function an operation as `operation` does, one that is done once for each idempotency key.
+
+    `scope` says whose key it is. An answer that `is_secret` is stored encrypted.
+    """
+    header = command.model_fields["header"].annotation
+    if not isinstance(header, type) or not issubclass(header, IdempotencyHeader):
+        raise TypeError(f"{command.__name__} takes no idempotency key")
+
+    def decorate(use_case: Callable[[Connection, Call, C], Awaitable[View]]) -> Operation[C]:
+        async def run(dependencies: Dependencies, call: Call, command: C) -> View:
+            async def act(connection: Connection) -> View:
+                return await use_case(connection, call, command)
+
+            key_scope = scope(call, command)
+            return await once(
+                dependencies, call, key_scope, command, act, one_statement=one_statement, is_secret=is_secret
+            )
+
+        return Operation(command, view_of(use_case), run)
+
+    return decorate
 
 
-async def replay_or_run(
-    connection: Connection,
+async def once(
+    dependencies: Dependencies,
     call: Call,
     scope: str,
-    subject: Sequence[str],
-    run: Callable[[Connection], Awaitable[A]],
-    admit: Callable[[Connection], Awaitable[None]] | None = None,
+    command: Command,
+    act: Callable[[Connection], Awaitable[A]],
+    *,
+    before: Callable[[], Awaitable[None]] | None = None,
+    one_statement: bool = False,
+    is_secret: bool = False,
 ) -> A:
-    """What `run` answers, or its stored answer under a key that was used before; in a transaction.
+    """What `act` answers in a transaction of its own, or its stored answer under a key that was used before.
 
-    `subject` is what the request is about beside its body; `admit` is called before a stored answer is given, because
-    the caller may have lost the right to it. Raises TicketError `idempotency_mismatch` when the key was used with
-    another request, and what `run` and `admit` raise.
+    Without a key, `one_statement` is a transaction by itself. `before` is what may fail before the transaction begins.
+    Raises TicketError `idempotency_mismatch` when the key was used with another request, and what the two raise.
     """
-    if call.idempotency_key is None:
-        return await run(connection)
-    key = {"idempotency_scope": scope, "idempotency_key": call.idempotency_key}
-    request_hash = jsontext.digest([*call.method, *subject, call.body])
-    if await connection.one(_CLAIM, {**key, "request_hash": request_hash}) is None:
-        stored = await connection.one(_STORED_ANSWER, key)
-        if stored is None:  # expired in between
-            raise TicketError("unavailable", retry_after=1)
-        if admit is not None:
-            await admit(connection)
-        response = _replay(call, stored, request_hash)["response"]
-        # A view nests what a request held some levels deeper.
-        stored_view: dict[str, Any] = jsontext.parse(response.text.encode(), 2 * jsontext.MAX_DEPTH)
-        call.etag = stored_view.pop("etag", None)
-        # The same JSON; its ids and instants are text.
-        return cast_type(A, stored_view)
-    view = await run(_KeepOpen(connection))
-    kept = view if call.etag is None else {**view, "etag": call.etag}
-    await connection.one(_STORE_ANSWER, {**key, "response": jsontext.text(kept)}, commit=True)
+    if call.idempotency_key is not None:
+        key = key_of(call, scope, *_about(command))
+        vault = dependencies.vault if is_secret else None
+        return await _once(dependencies.database, call, key, act, before, vault)
+    if before is not None:
+        await before()
+    if one_statement:
+        return await act(dependencies.database)
+    async with dependencies.database.transaction() as connection:
+        return await act(connection)
+
+
+async def _once(
+    database: Database,
+    call: Call,
+    key: Mapping[str, Any],
+    act: Callable[[Connection], Awaitable[A]],
+    before: Callable[[], Awaitable[None]] | None,
+    vault: Vault | None,
+) -> A:
+    """What `act` answers the first time, and its stored answer from then on; encrypted where there is a vault."""
+    try:
+        if before is not None:
+            await before()
+        return await _act_and_store(database, call, key, act, vault)
+    except _UsedError:
+        failure = TicketError("unavailable", retry_after=1)  # should it have expired in between
+    except TicketError as error:
+        if error.reason in _FAILS_AGAIN:
+            raise
+        failure = error
+    stored = await database.one(_STORED, key)
+    if stored is None:
+        raise failure
+    return cast_type(A, _stored_view(call, _replay(call, stored, key["request_hash"])["response"].text, vault))
+
+
+def _about(command: Command) -> list[object]:
+    """What a command's request is about beside its body: its path, its query, its condition."""
+    sections = [getattr(command, name, None) for name in ("path", "query")]
+    named: list[object] = [section.model_dump(mode="json") for section in sections if section is not None]
+    return [*named, getattr(getattr(command, "header", None), "if_match", None)]
+
+
+class _UsedError(Exception):
+    """The key was used before."""
+
+
+async def _act_and_store(
+    database: Database,
+    call: Call,
+    key: Mapping[str, Any],
+    act: Callable[[Connection], Awaitable[A]],
+    vault: Vault | None,
+) -> A:
+    """What `act` answers, stored under the key. Raises _UsedError, and what it raises; then nothing is kept."""
+    async with database.transaction() as connection:
+        view = await act(_KeepOpen(connection))
+        response = jsontext.text(view if call.etag is None else {**view, "etag": call.etag})
+        if vault is not None:
+            response = jsontext.text({_SEALED: vault.seal(response.text).decode()})
+        if await connection.one(_STORE, {**key, "response": response}) is None:
+            raise _UsedError
+    return view
+
+
+def _stored_view(call: Call, response: str, vault: Vault | None) -> dict[str, Any]:
+    """The answer that was stored. It is the same JSON: its ids and instants are text."""
+    # A view nests what a request held some levels deeper.
+    view: dict[str, Any] = jsontext.parse(response.encode(), 2 * jsontext.MAX_DEPTH)
+    if vault is not None:
+        try:
+            view = jsontext.parse(vault.open(view[_SEALED].encode()).encode())
+        except SealedError:
+            raise TicketError("unavailable") from None
+    call.etag = view.pop("etag", None)
     return view
 
 

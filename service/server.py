@@ -13,21 +13,20 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from service import idempotency
-from service.access.authenticator import Authenticator
-from service.background import Periodic, repeat
+from service.background import Background, Periodic, keep
 from service.directory import METADATA
+from service.event_lag import EventLag
 from service.operation import Dependencies
 from service.settings import Settings
 from service.storage.database import Database
 from service.transport.admission import AdmissionControl
 from service.transport.dialect import Dialect
-from service.transport.fairness import Fairness
+from service.transport.draining import stop_server
 from service.transport.health import Health
-from service.transport.interceptor import CallInterceptor
+from service.transport.interceptor import call_interceptor
 from service.transport.metrics import Metrics
 from service.transport.queue_probe import QueueProbe
-from service.transport.rate_limits import RateLimits
-from service.transport.tuning import SERVER_OPTIONS, freeze_gc, use_batch_scheduler
+from service.transport.tuning import freeze_gc, keep_memory_private, server_options, use_batch_scheduler
 from service.vault import Vault
 from service.watch import EventFeed
 
@@ -41,21 +40,23 @@ DESCRIPTORS = (
     health_pb2.DESCRIPTOR.services_by_name["Health"],
 )
 
-_PURGE_KEYS = Periodic(60.0, idempotency.purge)
+_PURGE_KEYS = Periodic("idempotency_keys", 60.0, idempotency.purge)
 
 _log = structlog.get_logger()
 
 
 class Running(NamedTuple):
-    """A server that listens, its health, and the feeds of the dialects whose tickets can be watched."""
+    """A server that listens, its health, its calls, and the feeds of the dialects whose tickets can be watched."""
 
     server: grpc.aio.Server
     health: Health
+    admission: AdmissionControl
     feeds: Sequence[EventFeed]
 
 
 async def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; then calls in flight finish while new ones go elsewhere."""
+    keep_memory_private()
     use_batch_scheduler()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -69,9 +70,7 @@ async def serve(settings: Settings) -> None:
         await running.health.drain()
         # A proxy asks for health once a second; a call that reached a stopped server could not be repeated safely.
         await asyncio.sleep(settings.drain_notice_seconds)
-        for feed in running.feeds:
-            feed.close()
-        await running.server.stop(settings.drain_seconds)
+        await stop_server(running.server, running.admission, running.feeds, settings.drain_seconds)
     _log.info("stopped")
 
 
@@ -80,9 +79,15 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
     database = Database(settings, METADATA)
     await database.open()
     stack.push_async_callback(database.close)
+    background = Background(database)
     probe = QueueProbe(settings)
-    admission = AdmissionControl(settings.max_concurrent_calls, probe)
-    server = grpc.aio.server(interceptors=[_interceptor(settings, database, admission, stack)], options=SERVER_OPTIONS)
+    admission, event_lag = AdmissionControl(settings.max_concurrent_calls, probe), EventLag(database)
+    metrics = Metrics(admission, background, event_lag)
+    if settings.metrics_listen:
+        stack.callback(metrics.listen(settings.metrics_listen))
+    failures = {service.descriptor.full_name: service.failures for dialect in DIALECTS for service in dialect.services}
+    interceptor = call_interceptor(settings, database, admission, metrics, failures, stack)
+    server = grpc.aio.server(interceptors=[interceptor], options=server_options(settings))
 
     shared = Dependencies(settings=settings, database=database, vault=Vault(settings))
     dialects = []
@@ -99,28 +104,14 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
             raise OSError(f"cannot listen on {address}")
     await health.look()
     await server.start()
-
     feeds = [dialect.feed for dialect in dialects if dialect.feed is not None]
+    for feed in feeds:
+        feed.event_lag = event_lag
     periodic = [_PURGE_KEYS, *(work for dialect in dialects for work in dialect.periodic)]
-    polls, repeated = [feed.poll() for feed in feeds], [repeat(work, database) for work in periodic]
-    for work in (admission.cancel_overdue(), probe.watch(), health.follow(), *polls, *repeated):
+    lasting = [admission.cancel_overdue, probe.watch, health.follow, event_lag.follow, *(feed.poll for feed in feeds)]
+    for work in (*map(keep, lasting), *map(background.repeat, periodic)):
         stack.push_async_callback(_cancel, asyncio.create_task(work))
-    return Running(server, health, feeds)
-
-
-def _interceptor(
-    settings: Settings, database: Database, admission: AdmissionControl, stack: AsyncExitStack
-) -> CallInterceptor:
-    authenticator = Authenticator(settings, database)
-    stack.push_async_callback(authenticator.close)
-    rate_limits = RateLimits(settings)
-    stack.callback(rate_limits.close)
-    metrics = Metrics(admission)
-    if settings.metrics_listen:
-        stack.callback(metrics.listen(settings.metrics_listen))
-    failures = {service.descriptor.full_name: service.failures for dialect in DIALECTS for service in dialect.services}
-    fairness = Fairness(settings)
-    return CallInterceptor(settings, authenticator, rate_limits, admission, fairness, metrics, failures)
+    return Running(server, health, admission, feeds)
 
 
 async def _cancel(task: "asyncio.Task[None]") -> None:

@@ -12,7 +12,13 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="TICKETS_", frozen=True, extra="ignore")
 
     database_url: Annotated[str, Field(description="PostgreSQL 15 or newer, as a libpq URL.")] = "postgresql://"
-    pool_size: Annotated[int, Field(ge=1, description="Database connections of one process.")] = 8
+    pool_size: Annotated[
+        int, Field(ge=1, description="Database connections of one process. Writes use all but two of them.")
+    ] = 8
+    lock_timeout_seconds: Annotated[
+        float,
+        Field(ge=0.01, description="How long a call waits for a row that another change holds; then it gets 503."),
+    ] = 2.0
     grpc_listen: Annotated[
         str,
         Field(
@@ -83,8 +89,13 @@ class Settings(BaseSettings):
         str, Field(pattern=r"^[1-9]\d*/[1-9]\d*$", description="Writes of one caller: sustained per second / burst.")
     ] = "200/400"
     rate_limit_file: Annotated[
-        str, Field(description="File with the token buckets, shared by the processes of a host.")
-    ] = "/dev/shm/tickets-rate-limits"  # noqa: S108 - shared memory is what it is for
+        str,
+        Field(
+            description="File with the token buckets, shared by the processes of a host, in a directory that only their"
+            " user can write to. Empty: `tickets/rate-limits` in `$RUNTIME_DIRECTORY`, else in `$XDG_RUNTIME_DIR`, else"
+            " in the user's cache."
+        ),
+    ] = ""
     drain_notice_seconds: Annotated[
         float,
         Field(ge=0, description="After SIGTERM: how long calls are still accepted while health says NOT_SERVING."),

@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Container, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Annotated, Any, Generic, NamedTuple, TypeVar, get_args
+from typing import Annotated, Any, Generic, NamedTuple, NotRequired, TypedDict, TypeVar, get_args
 
 import structlog
 from pydantic import Field, TypeAdapter
@@ -20,6 +20,7 @@ from sqlalchemy import Table
 from service import events, paging
 from service.access.policy import Caller
 from service.errors import TicketError
+from service.event_lag import EventLag
 from service.fields import Command
 from service.operation import Call, Dependencies, View, validated, view_of
 from service.shares import Shares
@@ -28,6 +29,8 @@ from service.storage.scope import EVERYONE
 from service.storage.statement import Row, Statement
 
 _POLL_SECONDS = 0.25
+# The longest that a look may take.
+_LOOK_SECONDS = 5.0
 # A heartbeat this often; also how long a former member may go on watching.
 _HEARTBEAT_SECONDS = 10.0
 _ROWS = 200
@@ -43,6 +46,12 @@ _log = structlog.get_logger()
 C = TypeVar("C", bound=Command)
 # How the events of a dialect are shown.
 E = TypeVar("E", bound=View)
+
+
+class Lag(TypedDict):
+    """The members of a heartbeat that say how far a watch is behind: none when all is well."""
+
+    behind_seconds: NotRequired[int]
 
 
 class Position(NamedTuple):
@@ -109,6 +118,13 @@ class EventFeed:
         self._reads: dict[Hashable, tuple[asyncio.Task[Found[Any]], set[Any]]] = {}
         self._horizon: int | None = None
         self._closed = False
+        # That of the process; one that has none, all is well.
+        self.event_lag: EventLag | None = None
+
+    def lag(self) -> Lag:
+        """What the heartbeats of now say of it."""
+        seconds = 0 if self.event_lag is None else int(self.event_lag.seconds())
+        return {"behind_seconds": seconds} if seconds else {}
 
     @contextmanager
     def subscribe(self, scope: Any, caller: Caller) -> Iterator[asyncio.Event]:
@@ -158,9 +174,10 @@ class EventFeed:
                 self._horizon = None
                 continue
             try:
-                await self._look()
-            except TicketError as error:
-                _log.warning("watch", outcome=error.reason)
+                async with asyncio.timeout(_LOOK_SECONDS):
+                    await self._look()
+            except (TicketError, TimeoutError) as error:
+                _log.warning("watch", outcome=getattr(error, "reason", "deadline_exceeded"))
                 # Each watch then reads for itself, and reports its own failure.
                 self._wake(self._subscriptions)
 

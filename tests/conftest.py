@@ -52,6 +52,16 @@ def database_url(postgres: EmbeddedPostgres) -> str:
     return postgres.url
 
 
+@pytest.fixture
+def quiet_postgres(postgres: EmbeddedPostgres) -> Iterator[None]:
+    """What a test calls is no error to PostgreSQL: its log would quote the statement and what callers sent."""
+    begin = postgres.log_file.stat().st_size
+    yield
+    with postgres.log_file.open("rb") as log:
+        log.seek(begin)
+        assert [line for line in log if b"ERROR:" in line] == []
+
+
 @pytest.fixture(scope="session")
 def issuer(directory: Path) -> Issuer:
     return Issuer(directory)

@@ -13,6 +13,7 @@ from service.access.jwks import KeySet
 from service.access.policy import Caller, Policy, admit
 from service.directory import KEY_HOLDS, api_keys
 from service.errors import TicketError
+from service.fields import one_uuid_form
 from service.providers.tables import links
 from service.settings import Settings
 from service.storage.database import Database
@@ -134,8 +135,9 @@ def _caller_of(claims: Mapping[str, Any], expires_at: float) -> Caller:
     if not all(value is None or _is_claim(value) for value in named.values()):
         raise TicketError("invalid_token")
     return Caller(
-        subject=subject,
-        scopes=frozenset(scope.split()),
+        subject=one_uuid_form(subject),
+        # By U+0020 alone (RFC 6749, 3.3): any other blank is part of a scope that nobody grants.
+        scopes=frozenset(scope.split(" ")) - {""},
         tenant_id=named["tenant_id"],
         app_id=named["app_id"],
         actor_role=named["actor_role"],

@@ -18,7 +18,9 @@ _TTL_SECONDS = 300.0
 # most once in the shorter one while it does not answer.
 _PAUSE_SECONDS = 10.0
 _RETRY_SECONDS = 1.0
+# For each step of a fetch, and for the whole of it.
 _TIMEOUT_SECONDS = 2.0
+_FETCH_SECONDS = 5.0
 _MAX_BYTES = 256 * 1024
 
 _log = structlog.get_logger()
@@ -73,7 +75,8 @@ class KeySet:
 
     async def _fetch(self) -> None:
         try:
-            entries = orjson.loads(await self._read())["keys"]
+            async with asyncio.timeout(_FETCH_SECONDS):
+                entries = orjson.loads(await self._read())["keys"]
             keys = [key for entry in entries if (key := _usable(entry)) is not None]
         except (httpx2.HTTPError, OSError, ValueError, TypeError, KeyError) as error:
             _log.warning("jwks", outcome="unavailable", error=type(error).__name__)

@@ -12,7 +12,7 @@ from service.errors import TicketError
 class Caller:
     """Who was authenticated. Which members are set depends on the credential; nothing here came from a body."""
 
-    # The token's `sub`, or the API key's id.
+    # The token's `sub`, a UUID in one form; or the API key's id.
     subject: str
     scopes: frozenset[str]
     # API keys: the account, and whether the key is live.
@@ -41,12 +41,14 @@ class Policy:
     who: Literal["user", "tenant", "operator", "program", "none"]
     scopes: tuple[str, ...] = ()
     kind: Literal["read", "write"] = "read"
+    # Not for the token of one application: it is about what all of the tenant's have in common.
+    all_applications: bool = False
 
 
 _READ_HELPDESK = Policy("tenant", ("helpdesk:read", "helpdesk:agent"))
 
 
-_MANAGE_SLA = Policy("tenant", ("helpdesk:agent",), "write")
+_MANAGE_SLA = Policy("tenant", ("helpdesk:agent",), "write", all_applications=True)
 
 
 _READ_SLA = Policy("tenant", ("helpdesk:agent",))
@@ -127,7 +129,7 @@ POLICIES: Mapping[tuple[str, str], Policy] = {
 
 
 def admit(policy: Policy, caller: Caller) -> None:
-    """Check that a caller meets a policy. Raises TicketError: `invalid_token`, `missing_scope`."""
+    """Check that a caller meets a policy. Raises TicketError: `invalid_token`, `missing_scope`, `forbidden`."""
     if policy.who == "tenant" and caller.tenant_id is None:
         raise TicketError("invalid_token", "The token has no tenant_id")
     if policy.who == "user" and not _is_uuid(caller.subject):
@@ -135,11 +137,12 @@ def admit(policy: Policy, caller: Caller) -> None:
     if policy.scopes and caller.scopes.isdisjoint(policy.scopes):
         credential = "API key" if policy.who == "program" else "Token"
         raise TicketError("missing_scope", f"{credential} missing required scope: {policy.scopes[0]}")
+    if policy.all_applications and caller.app_id is not None:
+        raise TicketError("forbidden", "A token of one application cannot change what the whole tenant shares")
 
 
 def _is_uuid(text: str) -> bool:
     try:
-        UUID(text)
+        return str(UUID(text)) == text
     except ValueError:
         return False
-    return True

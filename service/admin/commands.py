@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
 from service.directory import KeyScope, MemberRole, RoleName
-from service.fields import Command, Instant, JsonObject, Page, Section, Uuid, distinct, without_nul
+from service.fields import Command, IdempotencyHeader, Instant, JsonObject, Page, Section, Uuid, distinct, without_nul
 from service.jsontext import JsonText
 from service.providers.port import ProviderName
 from service.providers.tables import DeliveryState
@@ -144,30 +144,35 @@ class DeliveryId(Section):
 class CreateAccount(Command):
     """AdminService.CreateAccount."""
 
+    header: IdempotencyHeader = IdempotencyHeader()
     body: NewAccount
 
 
 class CreateApiKey(Command):
     """AdminService.CreateApiKey."""
 
+    header: IdempotencyHeader = IdempotencyHeader()
     body: NewApiKey
 
 
 class RevokeApiKey(Command):
     """AdminService.RevokeApiKey."""
 
+    header: IdempotencyHeader = IdempotencyHeader()
     body: ApiKeyId
 
 
 class CreateProject(Command):
     """AdminService.CreateProject."""
 
+    header: IdempotencyHeader = IdempotencyHeader()
     body: NewProject
 
 
 class UpdateProject(Command):
     """AdminService.UpdateProject."""
 
+    header: IdempotencyHeader = IdempotencyHeader()
     path: ProjectId
     body: ProjectChanges
 
@@ -175,30 +180,35 @@ class UpdateProject(Command):
 class AddMember(Command):
     """AdminService.AddMember."""
 
+    header: IdempotencyHeader = IdempotencyHeader()
     body: NewMember
 
 
 class RemoveMember(Command):
     """AdminService.RemoveMember."""
 
+    header: IdempotencyHeader = IdempotencyHeader()
     body: MemberId
 
 
 class CreateTenant(Command):
     """AdminService.CreateTenant."""
 
+    header: IdempotencyHeader = IdempotencyHeader()
     body: NewTenant
 
 
 class LinkProvider(Command):
     """AdminService.LinkProvider."""
 
+    header: IdempotencyHeader = IdempotencyHeader()
     body: NewLink
 
 
 class UnlinkProvider(Command):
     """AdminService.UnlinkProvider."""
 
+    header: IdempotencyHeader = IdempotencyHeader()
     body: AccountId
 
 
@@ -211,4 +221,5 @@ class ListDeliveries(Command):
 class RequeueDelivery(Command):
     """AdminService.RequeueDelivery."""
 
+    header: IdempotencyHeader = IdempotencyHeader()
     body: DeliveryId

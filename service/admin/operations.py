@@ -7,7 +7,7 @@ from uuid import UUID
 from pydantic import TypeAdapter, ValidationError
 from ulid import ULID
 
-from service import jsontext, paging
+from service import idempotency, jsontext, paging
 from service.access.api_keys import hash_api_key, new_api_key
 from service.admin import queries, views
 from service.admin.commands import (
@@ -24,7 +24,9 @@ from service.admin.commands import (
     UnlinkProvider,
     UpdateProject,
 )
+from service.directory import SLUG_IS_TAKEN, TENANT_EXISTS
 from service.errors import Issue, TicketError, invalid, validation_error
+from service.fields import Command
 from service.operation import Call, Dependencies, operation, own_transactions
 from service.providers import OPTIONS
 from service.storage.database import Connection
@@ -33,14 +35,18 @@ from service.storage.database import Connection
 _BY_ID: TypeAdapter[tuple[UUID]] = TypeAdapter(tuple[UUID])
 
 
-@operation(CreateAccount, one_statement=True)
+def _key_scope(call: Call, _command: Command) -> str:
+    return f"admin:{call.caller.subject}"
+
+
+@idempotency.write(CreateAccount, _key_scope, one_statement=True)
 async def create_account(connection: Connection, _call: Call, command: CreateAccount) -> views.AccountAnswer:
     """Create a customer account."""
     [account] = await connection.all(queries.CREATE_ACCOUNT, vars(command.body))
     return {"account": views.resource(views.Account, account)}
 
 
-@operation(CreateApiKey, one_statement=True)
+@idempotency.write(CreateApiKey, _key_scope, one_statement=True, is_secret=True)
 async def create_api_key(connection: Connection, _call: Call, command: CreateApiKey) -> views.NewApiKeyAnswer:
     """Create an API key. The key itself is in this answer and in no other."""
     if command.body.expires_at is not None and command.body.expires_at <= datetime.now(UTC):
@@ -52,7 +58,7 @@ async def create_api_key(connection: Connection, _call: Call, command: CreateApi
     return {"api_key": views.resource(views.ApiKey, api_key), "key": key}
 
 
-@operation(RevokeApiKey, one_statement=True)
+@idempotency.write(RevokeApiKey, _key_scope, one_statement=True)
 async def revoke_api_key(connection: Connection, _call: Call, command: RevokeApiKey) -> views.ApiKeyAnswer:
     """Revoke an API key; revoking it again changes nothing."""
     api_key = await connection.one(queries.REVOKE_API_KEY, vars(command.body))
@@ -61,15 +67,17 @@ async def revoke_api_key(connection: Connection, _call: Call, command: RevokeApi
     return {"api_key": views.resource(views.ApiKey, api_key)}
 
 
-@operation(CreateProject, one_statement=True)
+@idempotency.write(CreateProject, _key_scope, one_statement=True)
 async def create_project(connection: Connection, _call: Call, command: CreateProject) -> views.ProjectAnswer:
     """Create a project, and an account of its name when none is given."""
     statement = queries.CREATE_PROJECT if command.body.account_id else queries.CREATE_PROJECT_WITH_ACCOUNT
-    [project] = await connection.all(statement, vars(command.body))
+    project = await connection.one(statement, vars(command.body))
+    if project is None:
+        raise TicketError(*SLUG_IS_TAKEN)
     return {"project": views.resource(views.Project, project)}
 
 
-@operation(UpdateProject, one_statement=True)
+@idempotency.write(UpdateProject, _key_scope, one_statement=True)
 async def update_project(connection: Connection, _call: Call, command: UpdateProject) -> views.ProjectAnswer:
     """Change a project's settings."""
     statement = queries.update_project(frozenset(command.body.model_fields_set))
@@ -79,30 +87,32 @@ async def update_project(connection: Connection, _call: Call, command: UpdatePro
     return {"project": views.resource(views.Project, project)}
 
 
-@operation(RemoveMember, one_statement=True)
+@idempotency.write(RemoveMember, _key_scope, one_statement=True)
 async def remove_member(connection: Connection, _call: Call, command: RemoveMember) -> views.EmptyAnswer:
     """End a user's membership of a project; ending it again changes nothing."""
     await connection.one(queries.REMOVE_MEMBER, vars(command.body))
     return {}
 
 
-@operation(AddMember, one_statement=True)
+@idempotency.write(AddMember, _key_scope, one_statement=True)
 async def add_member(connection: Connection, _call: Call, command: AddMember) -> views.MemberAnswer:
     """Make a user a member of a project, or change the member's role."""
     [member] = await connection.all(queries.ADD_MEMBER, vars(command.body))
     return {"member": views.resource(views.Member, member)}
 
 
-@operation(CreateTenant, one_statement=True)
+@idempotency.write(CreateTenant, _key_scope, one_statement=True)
 async def create_tenant(connection: Connection, _call: Call, command: CreateTenant) -> views.TenantAnswer:
     """Create a helpdesk tenant."""
     values = {"name": command.body.name, "id": command.body.id or f"ten_{ULID()}"}
-    [tenant] = await connection.all(queries.CREATE_TENANT, values)
+    tenant = await connection.one(queries.CREATE_TENANT, values)
+    if tenant is None:
+        raise TicketError(*TENANT_EXISTS)
     return {"tenant": views.resource(views.Tenant, tenant)}
 
 
 @own_transactions(LinkProvider)
-async def link_provider(dependencies: Dependencies, _call: Call, command: LinkProvider) -> views.LinkAnswer:
+async def link_provider(dependencies: Dependencies, call: Call, command: LinkProvider) -> views.LinkAnswer:
     """Link an account to its external provider. The credential is stored encrypted and in no answer."""
     body = command.body
     if not (body.url.startswith("https:") or dependencies.settings.allow_private_targets):
@@ -113,11 +123,16 @@ async def link_provider(dependencies: Dependencies, _call: Call, command: LinkPr
         issues = [_of_option(issue) for issue in validation_error(error).issues]
         raise TicketError("validation_error", issues=issues) from error
     sealed = dependencies.vault.seal(body.credential)
-    [link] = await dependencies.database.all(queries.LINK_PROVIDER, {**vars(body), "credential": sealed})
-    return {"link": views.resource(views.ProviderLink, link)}
+
+    async def act(connection: Connection) -> views.LinkAnswer:
+        [link] = await connection.all(queries.LINK_PROVIDER, {**vars(body), "credential": sealed})
+        return {"link": views.resource(views.ProviderLink, link)}
+
+    scope = _key_scope(call, command)
+    return await idempotency.once(dependencies, call, scope, command, act, one_statement=True)
 
 
-@operation(UnlinkProvider, one_statement=True)
+@idempotency.write(UnlinkProvider, _key_scope, one_statement=True)
 async def unlink_provider(connection: Connection, _call: Call, command: UnlinkProvider) -> views.EmptyAnswer:
     """End an account's link; ending it again changes nothing."""
     await connection.one(queries.UNLINK_PROVIDER, vars(command.body))
@@ -139,7 +154,7 @@ async def list_deliveries(connection: Connection, _call: Call, command: ListDeli
     return {"deliveries": [views.resource(views.Delivery, row) for row in page], "next_cursor": next_cursor}
 
 
-@operation(RequeueDelivery, one_statement=True)
+@idempotency.write(RequeueDelivery, _key_scope, one_statement=True)
 async def requeue_delivery(connection: Connection, _call: Call, command: RequeueDelivery) -> views.DeliveryAnswer:
     """Have a delivery retried at once."""
     delivery = await connection.one(queries.REQUEUE_DELIVERY, vars(command.body))

@@ -1,14 +1,16 @@
 """Every SQL statement of the operators, who see all accounts and projects."""
 
 from functools import lru_cache
+from typing import Any
 
-from sqlalchemy import Integer, bindparam, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Integer, bindparam, delete, func, insert, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.sql.dml import ReturningInsert
 
 from service.directory import accounts, api_keys, project_members, projects, tenants
 from service.providers.tables import deliveries, links
 from service.storage.scope import EVERYONE
-from service.storage.statement import Statement, bound, mine
+from service.storage.statement import Statement, bound, mine, parameter
 
 _OPERATORS = EVERYONE("operators stand above all scopes")
 _SETTINGS = ("backend_repo", "frontend_repo", "github_repo", "default_roles")
@@ -30,22 +32,19 @@ REVOKE_API_KEY = Statement(
     scope=_OPERATORS,
 )
 
-CREATE_PROJECT = Statement(
-    insert(projects).values(bound(projects, "account_id", "name", "slug", *_SETTINGS)).returning(projects),
-    scope=_OPERATORS,
-)
 
-_new_account = insert(accounts).values(bound(accounts, "name")).returning(accounts.c.id).cte("account")
+def _create_project(account_id: ColumnElement[Any]) -> ReturningInsert[Any]:
+    values = {**bound(projects, "name", "slug", *_SETTINGS), "account_id": account_id}
+    return upsert(projects).values(values).on_conflict_do_nothing(index_elements=["slug"]).returning(projects)
+
+
+# No row when the slug is taken.
+CREATE_PROJECT = Statement(_create_project(parameter(projects.c.account_id)), scope=_OPERATORS)
+# The project first, so that there is no account without it; its reference is checked when both are there.
+_project = _create_project(func.gen_random_uuid()).cte("project")
+_account = insert(accounts).from_select(["id", "name"], select(_project.c.account_id, _project.c.name))
 CREATE_PROJECT_WITH_ACCOUNT = Statement(
-    insert(projects)
-    .values(
-        {
-            **bound(projects, "name", "slug", *_SETTINGS),
-            "account_id": select(_new_account.c.id).scalar_subquery(),
-        }
-    )
-    .returning(projects),
-    scope=_OPERATORS,
+    select(_project).add_cte(_account.returning(accounts.c.id).cte("account")), scope=_OPERATORS
 )
 
 
@@ -79,7 +78,10 @@ ADD_MEMBER = Statement(
     scope=_OPERATORS,
 )
 
-CREATE_TENANT = Statement(insert(tenants).values(bound(tenants, "id", "name")).returning(tenants), scope=_OPERATORS)
+# No row when there is one of this id.
+CREATE_TENANT = Statement(
+    upsert(tenants).values(bound(tenants, "id", "name")).on_conflict_do_nothing().returning(tenants), scope=_OPERATORS
+)
 
 _link = upsert(links).values(bound(links, "account_id", "provider", "url", "credential", "options"))
 LINK_PROVIDER = Statement(

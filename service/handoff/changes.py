@@ -1,26 +1,27 @@
 """The use cases that change handoff tickets."""
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
-from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from service import events, idempotency, jsontext
 from service.errors import TicketError, invalid
 from service.handoff import change_queries, lifecycle, lookup, queries, rights, views
 from service.handoff.commands import BulkUpdateTickets, Declared, ReportDeployment, UpdateTicket
-from service.operation import Call, View, operation
+from service.operation import Call
 from service.storage.database import Connection
 from service.storage.statement import Row
 
 # How far a caller's clock may be ahead of ours.
 _MAX_CLOCK_SKEW = timedelta(minutes=5)
 
-A = TypeVar("A", bound=View)
+
+def _key_scope(call: Call, command: UpdateTicket | BulkUpdateTickets | ReportDeployment) -> str:
+    return lookup.key_scope(call, command.path.project_id)
 
 
-@operation(UpdateTicket)
+@idempotency.write(UpdateTicket, _key_scope)
 async def update_ticket(connection: Connection, call: Call, command: UpdateTicket) -> views.TicketAnswer:
     """Change a ticket: its texts, its stage, its roles, its milestone."""
     path, body = command.path, command.body
@@ -29,23 +30,19 @@ async def update_ticket(connection: Connection, call: Call, command: UpdateTicke
         given["role_status"] = {name: getattr(body.role_status, name) for name in body.role_status.model_fields_set}
         if body.role_status.assignee_user_id is not None:
             given["role_status"]["assignee_user_id"] = str(body.role_status.assignee_user_id)
-
-    async def act(connection: Connection) -> views.TicketAnswer:
-        ticket = await _locked(connection, call, path.project_id, path.ticket_id)
-        is_author = ticket["reported_by_user_id"] == lookup.user_id(call)
-        rights.require_right_to_change(given.keys(), ticket["member_role"], is_author=is_author)
-        if "updated_at" in given and given["updated_at"] != ticket["updated_at"]:
-            raise TicketError("stale")
-        change = _changed(ticket, given)
-        role = body.role_status
-        origin = role.agent_origin if role is not None and role.status == "in_progress" else None
-        await _write(connection, call, path.project_id, body, [change], origin)
-        return {"ticket": views.ticket(change.after)}
-
-    return await _once(connection, call, path.project_id, [path.ticket_id], act)
+    ticket = await _locked(connection, call, path.project_id, path.ticket_id)
+    is_author = ticket["reported_by_user_id"] == lookup.user_id(call)
+    rights.require_right_to_change(given.keys(), ticket["member_role"], is_author=is_author)
+    if "updated_at" in given and given["updated_at"] != ticket["updated_at"]:
+        raise TicketError("stale")
+    change = _changed(ticket, given)
+    role = body.role_status
+    origin = role.agent_origin if role is not None and role.status == "in_progress" else None
+    await _write(connection, call, path.project_id, body, [change], origin)
+    return {"ticket": views.ticket(change.after)}
 
 
-@operation(BulkUpdateTickets)
+@idempotency.write(BulkUpdateTickets, _key_scope)
 async def bulk_update_tickets(connection: Connection, call: Call, command: BulkUpdateTickets) -> views.BulkAnswer:
     """Move or close tickets, each on its own, and report those that could not be."""
     project_id, body = command.path.project_id, command.body
@@ -57,78 +54,46 @@ async def bulk_update_tickets(connection: Connection, call: Call, command: BulkU
         given |= {name: getattr(body, name) for name in ("resolution_note", "resolution_type", "skip_pending_roles")}
     elif stage == "in_progress" and body.work_started_note is None:
         raise lifecycle.note_required()
-
-    async def act(connection: Connection) -> views.BulkAnswer:
-        find = await _locked_tickets(connection, call, project_id, body.ticket_ids)
-        # By id: a ticket that is named twice is changed once.
-        changes, errors = dict[UUID, _Change](), list[views.BulkError]()
-        for ticket_id in dict.fromkeys(body.ticket_ids):
-            try:
-                ticket = find(ticket_id)
-                # A ticket that is closed already keeps its resolution.
-                change = _changed(ticket, {"stage": "live"} if ticket["stage"] == stage == "live" else given)
-            except TicketError as error:
-                errors.append({"id": ticket_id, "error": error.message, "code": error.reason})
-            else:
-                changes[change.before["id"]] = change
-        await _write(connection, call, project_id, body, list(changes.values()))
-        return {"updated": len(changes), "errors": errors}
-
-    return await _once(connection, call, project_id, [], act)
+    find = await _locked_tickets(connection, call, project_id, body.ticket_ids)
+    # By id: a ticket that is named twice is changed once.
+    changes, errors = dict[UUID, _Change](), list[views.BulkError]()
+    for ticket_id in dict.fromkeys(body.ticket_ids):
+        try:
+            ticket = find(ticket_id)
+            # A ticket that is closed already keeps its resolution.
+            change = _changed(ticket, {"stage": "live"} if ticket["stage"] == stage == "live" else given)
+        except TicketError as error:
+            errors.append({"id": ticket_id, "error": error.message, "code": error.reason})
+        else:
+            changes[change.before["id"]] = change
+    await _write(connection, call, project_id, body, list(changes.values()))
+    return {"updated": len(changes), "errors": errors}
 
 
-@operation(ReportDeployment)
+@idempotency.write(ReportDeployment, _key_scope)
 async def report_deployment(connection: Connection, call: Call, command: ReportDeployment) -> views.TicketAnswer:
     """Record what became of a ticket's commit, once for each commit and outcome."""
     path, body = command.path, command.body
-    require = partial(rights.require_deployer, scopes=call.caller.scopes)
-
-    async def act(connection: Connection) -> views.TicketAnswer:
-        ticket = await _locked(connection, call, path.project_id, path.ticket_id)
-        require(ticket["member_role"])
-        happened_at = body.at or ticket["at"]
-        if happened_at > ticket["at"] + _MAX_CLOCK_SKEW:
-            raise invalid("body", "at", "Input should not be in the future", value=body.at)
-        report = {
-            "user_id": lookup.user_id(call),
-            "project_id": path.project_id,
-            "ticket_id": ticket["id"],
-            "merge_sha": body.merge_sha,
-            "outcome": body.outcome,
-            "happened_at": happened_at,
-        }
-        if await connection.one(change_queries.REPORT, report) is None:
-            return {"ticket": views.ticket(ticket)}
-        after = lifecycle.deployed(ticket, body.merge_sha, body.outcome, happened_at, ticket["at"])
-        change = _Change(ticket, after, lifecycle.diff(ticket, after))
-        # Not committed here: a failure of the write must undo the report as well.
-        await _write(connection, call, path.project_id, body, [change], commit=False)
-        return {"ticket": views.ticket(after)}
-
-    return await _once(connection, call, path.project_id, [path.ticket_id], act, require)
-
-
-async def _once(
-    connection: Connection,
-    call: Call,
-    project_id: UUID,
-    subject: Sequence[str],
-    act: Callable[[Connection], Awaitable[A]],
-    require: Callable[[str], None] = rights.require_worker,
-) -> A:
-    """The answer of `act`, once for each idempotency key.
-
-    `require` checks the member's role before a stored answer is given: the caller may have lost the right to it.
-    """
-
-    async def admit(connection: Connection) -> None:
-        member = {"user_id": lookup.user_id(call), "project_id": project_id}
-        row = await connection.one(queries.MEMBERSHIP, member)
-        if row is None:
-            raise rights.not_a_member()
-        require(row["member_role"])
-
-    return await idempotency.replay_or_run(connection, call, lookup.key_scope(call, project_id), subject, act, admit)
+    ticket = await _locked(connection, call, path.project_id, path.ticket_id)
+    rights.require_deployer(ticket["member_role"], scopes=call.caller.scopes)
+    happened_at = body.at or ticket["at"]
+    if happened_at > ticket["at"] + _MAX_CLOCK_SKEW:
+        raise invalid("body", "at", "Input should not be in the future", value=body.at)
+    report = {
+        "user_id": lookup.user_id(call),
+        "project_id": path.project_id,
+        "ticket_id": ticket["id"],
+        "merge_sha": body.merge_sha,
+        "outcome": body.outcome,
+        "happened_at": happened_at,
+    }
+    if await connection.one(change_queries.REPORT, report) is None:
+        return {"ticket": views.ticket(ticket)}
+    after = lifecycle.deployed(ticket, body.merge_sha, body.outcome, happened_at, ticket["at"])
+    change = _Change(ticket, after, lifecycle.diff(ticket, after))
+    # Not committed here: a failure of the write must undo the report as well.
+    await _write(connection, call, path.project_id, body, [change], commit=False)
+    return {"ticket": views.ticket(after)}
 
 
 class _Change(NamedTuple):

@@ -116,12 +116,20 @@ async def create_ticket(connection: Connection, call: Call, command: CreateTicke
         # None: the project's default roles.
         "roles": command.body.roles or None,
     }
+    member = {"user_id": user_id, "project_id": project_id}
+
+    async def admit() -> None:
+        row = await connection.one(queries.MEMBERSHIP, member)
+        if row is None or not rights.may_work(row["member_role"]):
+            raise rights.not_a_creator()
+
     row = await idempotency.create_once(
         connection,
         call,
         lookup.key_scope(call, project_id),
         queries.CREATE,
-        {"user_id": user_id, "project_id": project_id, **events.actor_of(call), **vars(command.body), **defaults},
+        {**member, **events.actor_of(call), **vars(command.body), **defaults},
+        admit=admit,
     )
     if row is None:
         raise rights.not_a_creator()
@@ -167,4 +175,5 @@ async def watch_tickets(feed: watch.EventFeed, call: Call, command: WatchTickets
 
     reader = watch.Reader(project_id, read, lookup.user_id(call), rights.not_a_member)
     async for event, reached in watch.follow(feed, project_id, call, reader, position):
-        yield {"event": event, "cursor": paging.encode(binding, *reached)}
+        lag = feed.lag() if event is None else {}
+        yield {"event": event, "cursor": paging.encode(binding, *reached), **lag}

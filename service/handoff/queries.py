@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from sqlalchemy import (
     ARRAY,
+    CTE,
     JSON,
     BigInteger,
     ColumnElement,
@@ -88,7 +89,7 @@ def fits(page: FromClause) -> ColumnElement[bool]:
     return func.coalesce(page.c.before, 0) < paging.PAGE_BYTES
 
 
-def _create() -> idempotency.Creation:
+def _create(guard: idempotency.Guard) -> tuple[CTE, CTE]:
     project = (
         select(projects.c.id, projects.c.default_roles, *PROJECT_COLUMNS)
         .select_from(MEMBERS_PROJECTS)
@@ -96,6 +97,7 @@ def _create() -> idempotency.Creation:
             IS_CALLER,
             projects.c.id == bindparam("project_id", type_=Uuid),
             project_members.c.role == any_(literal(list(rights.WORKERS), ARRAY(Text))),
+            *guard,
         )
         .cte("project")
     )
@@ -149,12 +151,10 @@ def _create() -> idempotency.Creation:
         .cte("created")
     )
     declared = {"actor_role": ticket.c.actor_role, "actor_id": ticket.c.actor_id}
-    return idempotency.creation(
-        created, events.append(tables.events, ticket, "ticket.created", own=declared), scope=MEMBER
-    )
+    return created, events.append(tables.events, ticket, "ticket.created", own=declared)
 
 
-CREATE = _create()
+CREATE = idempotency.creation(_create, scope=MEMBER)
 
 
 # The caller's role in a project; no row when the caller is not a member of it.

@@ -143,6 +143,7 @@ class WatchMessage(TypedDict):
 
     event: TicketEvent | None
     cursor: str
+    behind_seconds: NotRequired[int]
 
 
 _COLUMNS = tuple(_TicketColumns.__annotations__)

@@ -16,6 +16,7 @@ from service.fields import (
     JsonTags,
     OpaqueId,
     Page,
+    PersonId,
     Resumable,
     Section,
     Words,
@@ -98,7 +99,7 @@ class TicketMembers(Section):
     status: Status = "open"
     priority: Priority = "medium"
     category: Category | None = None
-    assigned_to_id: OpaqueId | None = None
+    assigned_to_id: PersonId | None = None
     team_id: OpaqueId | None = None
     # Never "". In a POST, None means the active policy for priority and type; in a PATCH, no SLA.
     sla_policy: OpaqueId | None = None
@@ -121,7 +122,7 @@ class NewTicket(TicketMembers):
 
     title: Title
     # None: the caller.
-    submitted_by_id: OpaqueId | None = None
+    submitted_by_id: PersonId | None = None
     source: Source = "edm"
 
 
@@ -219,9 +220,9 @@ class TicketQuery(Page):
     priority: AnyOf[Priority] | None = None
     category: AnyOf[FilterText] | None = None
     # `none`: unassigned.
-    assigned_to_id: AnyOf[OpaqueId] | None = None
+    assigned_to_id: AnyOf[PersonId] | None = None
     team_id: AnyOf[OpaqueId] | None = None
-    submitted_by_id: AnyOf[OpaqueId] | None = None
+    submitted_by_id: AnyOf[PersonId] | None = None
     tag: FilterText | None = None
     q: Words | None = None
     created_after: Instant | None = None
@@ -302,6 +303,7 @@ class UpdateComment(Command):
     """PATCH /api/v1/helpdesk/tickets/{id}/comments/{comment_id}."""
 
     path: CommentPath
+    header: IdempotencyHeader = IdempotencyHeader()
     body: CommentChange
 
 
@@ -354,6 +356,7 @@ class UpdateSlaPolicy(Command):
     """PATCH /api/v1/helpdesk/sla-policies/{id}."""
 
     path: PolicyPath
+    header: IdempotencyHeader = IdempotencyHeader()
     body: PolicyMembers
 
 
@@ -364,4 +367,5 @@ class GetCalendar(Command):
 class UpdateCalendar(Command):
     """PATCH /api/v1/helpdesk/calendar."""
 
+    header: IdempotencyHeader = IdempotencyHeader()
     body: CalendarMembers

@@ -21,35 +21,34 @@ _BY_TIME: TypeAdapter[tuple[Any, Any]] = TypeAdapter(tuple[Instant, str])
 _ID = re.compile(r"cmt_[0-9A-HJKMNP-TV-Z]{26}")
 
 
-@operation(CreateComment)
+@idempotency.write(CreateComment, lookup.key_scope)
 async def create_comment(connection: Connection, call: Call, command: CreateComment) -> views.Comment:
-    """Comment on a ticket, once for each idempotency key; an agent's first public comment is the first response."""
+    """Comment on a ticket; an agent's first public comment is the first response."""
     body, caller = command.body, call.caller
     rights.require_write_comment(caller, internal=body.internal)
-
-    async def run(connection: Connection) -> views.Comment:
-        ticket = await lookup.lock_to_change(connection, call, command.path.id)
-        parameters = {
-            "tenant_id": ticket["tenant_id"],
-            "id": ticket["id"],
-            "comment_id": f"cmt_{ULID()}",
-            "is_response": _is_response(caller, ticket, internal=body.internal),
-            **vars(body),
-            **events.actor_of(call),
-        }
-        comment = await connection.one(comment_queries.CREATE_COMMENT, parameters, commit=True)
-        return views.comment(lookup.found(comment))
-
-    return await idempotency.replay_or_run(connection, call, lookup.key_scope(call), [command.path.id], run)
+    ticket = await lookup.lock_to_change(connection, call, command.path.id)
+    parameters = {
+        "tenant_id": ticket["tenant_id"],
+        "id": ticket["id"],
+        "comment_id": f"cmt_{ULID()}",
+        "is_response": _is_response(caller, ticket, internal=body.internal),
+        **vars(body),
+        **events.actor_of(call),
+    }
+    comment = await connection.one(comment_queries.CREATE_COMMENT, parameters, commit=True)
+    return views.comment(lookup.found(comment))
 
 
-@operation(UpdateComment)
+@idempotency.write(UpdateComment, lookup.key_scope)
 async def update_comment(connection: Connection, call: Call, command: UpdateComment) -> views.Comment:
     """Edit a comment of one's own."""
     comment_id, ticket = command.path.comment_id, await lookup.lock_ticket(connection, call, command.path.id)
     parameters = {"tenant_id": ticket["tenant_id"], "id": ticket["id"], "comment_id": comment_id}
     comment = await connection.one(comment_queries.GET_COMMENT, parameters) if _ID.fullmatch(comment_id) else None
-    if comment is None or not rights.may_see_comment(call.caller, comment):
+    is_seen = comment is not None and rights.may_see_comment(call.caller, comment)
+    if comment is None or not is_seen or not rights.may_edit_comment(call.caller, comment):
+        lookup.require_to_see(call, ticket)
+    if comment is None or not is_seen:
         raise TicketError("not_found", "Comment not found")
     rights.require_edit_comment(call.caller, comment)
     if comment["body"] != command.body.body:

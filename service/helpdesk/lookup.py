@@ -71,14 +71,21 @@ async def lock_ticket(connection: Connection, call: Call, id_or_number: str, *, 
     return found(await connection.one(queries.lock_ticket(frozenset(key), with_deleted=with_deleted), key))
 
 
+def require_to_see(call: Call, ticket: Row) -> None:
+    """Raise TicketError `not_found`, as for a ticket that does not exist, unless the caller may know of this one."""
+    if not rights.may_see_ticket(call.caller, ticket):
+        raise ticket_not_found()
+
+
 async def lock_to_change(connection: Connection, call: Call, id_or_number: str, *, with_deleted: bool = False) -> Row:
     """The same, for a caller who may change it. Raises TicketError `not_found`, `forbidden`."""
     ticket = await lock_ticket(connection, call, id_or_number, with_deleted=with_deleted)
+    require_to_see(call, ticket)
     rights.require_change_ticket(call.caller, ticket)
     return ticket
 
 
-def key_scope(call: Call) -> str:
+def key_scope(call: Call, _command: object = None) -> str:
     """The scope of the caller's idempotency keys. As JSON, because an id may hold any separator."""
     caller = call.caller
     return f"helpdesk:{jsontext.dump([caller.tenant_id, caller.app_id, caller.subject]).decode()}"

@@ -125,7 +125,7 @@ async def create_ticket(connection: Connection, call: Call, command: CreateTicke
     return _answer(call, row)
 
 
-@operation(UpdateTicket)
+@idempotency.write(UpdateTicket, lookup.key_scope)
 async def update_ticket(connection: Connection, call: Call, command: UpdateTicket) -> views.Ticket:
     """Change some members of a ticket; any status may follow any other."""
     ticket = await lookup.lock_to_change(connection, call, command.path.id)
@@ -134,27 +134,23 @@ async def update_ticket(connection: Connection, call: Call, command: UpdateTicke
     return _answer(call, await _change(connection, call, ticket, changes))
 
 
-@operation(CloseTicket)
+@idempotency.write(CloseTicket, lookup.key_scope)
 async def close_ticket(connection: Connection, call: Call, command: CloseTicket) -> views.Ticket:
-    """Close a ticket, once for each idempotency key; one that is closed stays as it is."""
-
-    async def run(connection: Connection) -> views.Ticket:
-        ticket = await lookup.lock_to_change(connection, call, command.path.id)
-        if ticket["status"] != "closed":
-            require_match(ticket, command.header.if_match, command.body.etag)
-            ticket = await _change(connection, call, ticket, {"status": "closed"}, command.body.resolution_note)
-        return _answer(call, ticket)
-
-    return await idempotency.replay_or_run(connection, call, lookup.key_scope(call), [command.path.id], run)
+    """Close a ticket; one that is closed stays as it is."""
+    ticket = await lookup.lock_to_change(connection, call, command.path.id)
+    if ticket["status"] != "closed":
+        require_match(ticket, command.header.if_match, command.body.etag)
+        ticket = await _change(connection, call, ticket, {"status": "closed"}, command.body.resolution_note)
+    return _answer(call, ticket)
 
 
-@operation(DeleteTicket)
+@idempotency.write(DeleteTicket, lookup.key_scope)
 async def delete_ticket(connection: Connection, call: Call, command: DeleteTicket) -> views.Ticket:
     """Delete a ticket, softly; one that is deleted stays as it is."""
     return await _set_deleted(connection, call, command, command.query.etag, queries.DELETE, deleted=True)
 
 
-@operation(RestoreTicket)
+@idempotency.write(RestoreTicket, lookup.key_scope)
 async def restore_ticket(connection: Connection, call: Call, command: RestoreTicket) -> views.Ticket:
     """Restore a deleted ticket; one that is not deleted stays as it is."""
     return await _set_deleted(connection, call, command, command.body.etag, queries.RESTORE, deleted=False)
@@ -206,7 +202,8 @@ async def watch_tickets(feed: watch.EventFeed, call: Call, command: WatchTickets
     reader = watch.Reader(audience, read, call.caller.subject, lambda: TicketError("forbidden"))
     position = watch.resumed(command.query.cursor, binding)
     async for event, reached in watch.follow(feed, scope["tenant_id"], call, reader, position):
-        yield {"event": event, "cursor": paging.encode(binding, *reached)}
+        lag = feed.lag() if event is None else {}
+        yield {"event": event, "cursor": paging.encode(binding, *reached), **lag}
 
 
 def _answer(call: Call, row: Row | None) -> views.Ticket:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import (
     ARRAY,
+    CTE,
     BigInteger,
     ColumnElement,
     Integer,
@@ -169,25 +170,26 @@ def list_tickets(
     return Statement(rows.limit(bindparam("rows", type_=Integer)), scope=scope_of(by), prepared=not filters)
 
 
-def _create() -> idempotency.Creation:
+def _create(guard: idempotency.Guard) -> tuple[CTE, CTE]:
     names = ("tenant_id", "id", "app_id", "tag_terms", "created_at", *SLA_COLUMNS, *NewTicket.model_fields)
     given = bound(tickets, *names)
     actor = bindparam("actor", type_=Text)
-    scope = select((literal("helpdesk:", Text) + parameter(tickets.c.tenant_id)).label("scope")).cte("scope")
-    counter = numbering.next_number(scope)
+    scope = select((literal("helpdesk:", Text) + parameter(tickets.c.tenant_id)).label("scope")).where(*guard)
+    counter = numbering.next_number(scope.cte("scope"))
     stamped = {
-        "number": select(counter.c.number).scalar_subquery(),
+        "number": counter.c.number,
         "created_by": actor,
         "updated_at": parameter(tickets.c.created_at),
         "updated_by": actor,
         "resolved_at": parameter(tickets.c.resolved_at),
     }
-    ticket = insert(tickets).values({**given, **stamped}).returning(tickets).cte("ticket")
-    event = events.append(tables.events, ticket, "ticket.created", own={"app_id": ticket.c.app_id})
-    return idempotency.creation(ticket, event, scope=TENANT)
+    values = {**given, **stamped}
+    row = select(*values.values()).select_from(counter)
+    ticket = insert(tickets).from_select(list(values), row).returning(tickets).cte("ticket")
+    return ticket, events.append(tables.events, ticket, "ticket.created", own={"app_id": ticket.c.app_id})
 
 
-CREATE = _create()
+CREATE = idempotency.creation(_create, scope=TENANT)
 
 
 @lru_cache(maxsize=4)

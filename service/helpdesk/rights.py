@@ -8,6 +8,9 @@ from service.access.policy import Caller
 from service.errors import TicketError
 from service.storage.statement import Row
 
+# The scopes that read tickets.
+READERS = frozenset({"helpdesk:read", "helpdesk:agent"})
+
 
 def is_agent(caller: Caller) -> bool:
     """Whether the caller works on every ticket of the tenant, not only on their own."""
@@ -17,6 +20,11 @@ def is_agent(caller: Caller) -> bool:
 def may_change_ticket(caller: Caller, ticket: Row) -> bool:
     """Whether the caller may change, close, delete, restore and comment on a ticket: agents, and its submitter."""
     return is_agent(caller) or ticket["submitted_by_id"] == caller.subject
+
+
+def may_see_ticket(caller: Caller, ticket: Row) -> bool:
+    """Whether the caller may know that a ticket within their scope exists: who reads tickets, and its submitter."""
+    return not caller.scopes.isdisjoint(READERS) or may_change_ticket(caller, ticket)
 
 
 def may_see_internal(caller: Caller) -> bool:

@@ -7,14 +7,15 @@ from tickets.helpdesk.v1 import service_pb2, service_pb2_grpc
 
 from service.background import Periodic
 from service.helpdesk import comments, operations, tables
-from service.helpdesk.sla import notifier
+from service.helpdesk.sla import notifier, reclock
 from service.helpdesk.sla import operations as sla
 from service.operation import Dependencies
 from service.transport import rest, rpc
 from service.transport.dialect import Dialect, Service, Servicer, Started
 from service.watch import EventFeed, WatchDependencies
 
-_EMIT_DUE_EVENTS = Periodic(5.0, notifier.emit_due_events)
+_EMIT_DUE_EVENTS = Periodic("helpdesk_sla_events", 5.0, notifier.emit_due_events)
+_RECLOCK = Periodic("helpdesk_sla_reclock", 1.0, reclock.reclock)
 
 
 class TicketService(Servicer, service_pb2_grpc.TicketServiceServicer):
@@ -108,7 +109,7 @@ class TicketRest(Servicer, rest_pb2_grpc.TicketRestServicer):
 def _start(shared: Dependencies, _stack: AsyncExitStack) -> Started:
     feed = EventFeed(shared.database, tables.events, shared.settings.max_watches)
     dependencies = WatchDependencies(settings=shared.settings, database=shared.database, vault=shared.vault, feed=feed)
-    return Started(dependencies, feed, [_EMIT_DUE_EVENTS])
+    return Started(dependencies, feed, [_EMIT_DUE_EVENTS, _RECLOCK])
 
 
 DIALECT = Dialect(

@@ -125,6 +125,15 @@ Index(
     postgresql_where=and_(tickets.c.sla_look_at.is_not(None), not_(tickets.c.is_deleted)),
 )
 
+# Those whose clocks move with their policy, for the walk of a re-clock.
+Index(
+    "helpdesk_tickets_clocks_idx",
+    tickets.c.tenant_id,
+    tickets.c.sla_policy,
+    tickets.c.id,
+    postgresql_where=and_(tickets.c.sla_policy.is_not(None), tickets.c.resolved_at.is_(None)),
+)
+
 SEARCH = text("'simple'::regconfig")
 # The words of a ticket, its tags, and its tenant as one more term: otherwise a search would go through every tenant's
 # tickets.
@@ -197,6 +206,7 @@ policies = Table(
 )
 
 # The active policy of a priority and a type: at most one.
+ANOTHER_IS_ACTIVE = ("already_exists", "An active SLA policy for this priority and type already exists")
 active_policies = Table(
     "helpdesk_active_sla_policies",
     METADATA,
@@ -208,7 +218,7 @@ active_policies = Table(
         "tenant_id",
         "priority",
         "type",
-        info={"error": ("already_exists", "An active SLA policy for this priority and type already exists")},
+        info={"error": ANOTHER_IS_ACTIVE},
     ),
     ForeignKeyConstraint(["tenant_id", "policy_id"], ["helpdesk_sla_policies.tenant_id", "helpdesk_sla_policies.id"]),
     info=scoped_by("tenant_id"),
@@ -227,6 +237,22 @@ calendars = Table(
     Column("updated_by", Text, nullable=False),
     info=scoped_by("tenant_id"),
 )
+
+# What is left to re-clock after changes of policies or of the calendar: one row for each tenant with any.
+reclocks = Table(
+    "helpdesk_reclocks",
+    METADATA,
+    Column("tenant_id", Text, primary_key=True),
+    # The policies whose unresolved tickets are to be re-clocked, in order; each is there once more if it changes while
+    # it is the first.
+    Column("policy_ids", ARRAY(Text), nullable=False),
+    # The last ticket of the first policy that was re-clocked; "" before its first.
+    Column("after_id", Text, nullable=False, server_default=text("''")),
+    # Tenants take turns: it is the turn of the one that has waited for the longest.
+    Column("turn_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
+    info=scoped_by("tenant_id"),
+)
+Index("helpdesk_reclocks_turn_idx", reclocks.c.turn_at)
 
 events = event_table(
     "helpdesk_events",

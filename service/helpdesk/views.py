@@ -98,6 +98,7 @@ class WatchMessage(TypedDict):
 
     event: TicketEvent | None
     cursor: str
+    behind_seconds: NotRequired[int]
 
 
 # Members of a ticket that are not its columns as they are.

@@ -112,6 +112,7 @@ class UpdateTicket(Command):
     """PATCH /api/v1/tickets/{ticket_id}."""
 
     path: TicketPath
+    header: IdempotencyHeader = IdempotencyHeader()
     body: TicketChanges
 
 
@@ -158,6 +159,7 @@ class DeliveryPath(WebhookPath):
 class CreateWebhook(Command):
     """POST /api/v1/webhooks."""
 
+    header: IdempotencyHeader = IdempotencyHeader()
     body: NewWebhook
 
 
@@ -166,15 +168,22 @@ class ListWebhooks(Command):
 
 
 class WebhookNamed(Command):
-    """DELETE of one webhook, POST …/rotate-secret, GET …/deliveries."""
+    """GET /api/v1/webhooks/{webhook_id}/deliveries."""
 
     path: WebhookPath
+
+
+class WebhookWrite(WebhookNamed):
+    """DELETE /api/v1/webhooks/{webhook_id}, POST …/rotate-secret."""
+
+    header: IdempotencyHeader = IdempotencyHeader()
 
 
 class UpdateWebhook(Command):
     """PATCH /api/v1/webhooks/{webhook_id}."""
 
     path: WebhookPath
+    header: IdempotencyHeader = IdempotencyHeader()
     body: WebhookChanges
 
 
@@ -182,3 +191,4 @@ class ReplayDelivery(Command):
     """POST /api/v1/webhooks/{webhook_id}/deliveries/{delivery_id}/replay."""
 
     path: DeliveryPath
+    header: IdempotencyHeader = IdempotencyHeader()

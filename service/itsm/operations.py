@@ -6,7 +6,7 @@ from uuid import UUID
 
 from service import events, idempotency, jsontext, paging, watch
 from service.errors import TicketError
-from service.itsm import metadata, queries, views
+from service.itsm import lookup, metadata, queries, views
 from service.itsm.commands import (
     CreateTicket,
     GetTicket,
@@ -28,9 +28,7 @@ _KEY_CHECK_SECONDS = 3.0
 @own_transactions(CreateTicket)
 async def create_ticket(dependencies: ItsmDependencies, call: Call, command: CreateTicket) -> views.Ticket:
     """Create a ticket, at the account's provider first if it is linked to one, once for each idempotency key."""
-    mode = "live" if call.caller.live else "test"
-    key_scope = f"itsm:{call.caller.account_id}:{mode}"
-    scope = _scope(call)
+    key_scope, scope = lookup.key_scope(call), _scope(call)
     terms = {"metadata_terms": metadata.index_terms(**scope, metadata=command.body.metadata)}
     ticket = {**scope, "id": uuid7(), **terms, **events.actor_of(call), **vars(command.body)}
     if call.caller.is_linked:
@@ -73,10 +71,18 @@ async def update_ticket(dependencies: ItsmDependencies, call: Call, command: Upd
     delivery = _delivery(changed) if call.caller.live else {}
     statement = queries.update_ticket(frozenset(changed), mirrored=bool(delivery))
     named = _scope(call) | events.actor_of(call) | vars(command.path)
-    ticket = _found(await dependencies.database.one(statement, named | values | delivery))
-    if delivery and ticket["is_mirrored"]:
+    is_mirrored = False
+
+    async def act(connection: Connection) -> views.Ticket:
+        nonlocal is_mirrored
+        ticket = _found(await connection.one(statement, named | values | delivery))
+        is_mirrored = bool(delivery) and ticket["is_mirrored"]
+        return views.ticket(ticket)
+
+    ticket = await idempotency.once(dependencies, call, lookup.key_scope(call), command, act, one_statement=True)
+    if is_mirrored and not call.replayed:
         await dependencies.deliveries.deliver(call, delivery["delivery_id"])
-    return views.ticket(ticket)
+    return ticket
 
 
 def _delivery(changed: Mapping[str, Any]) -> dict[str, Any]:
@@ -114,7 +120,8 @@ async def watch_tickets(feed: watch.EventFeed, call: Call, command: WatchTickets
     position = watch.resumed(command.query.cursor, binding)
     following = watch.follow(feed, scope["account_id"], call, reader, position, look_seconds=_KEY_CHECK_SECONDS)
     async for event, reached in following:
-        yield {"event": event, "cursor": paging.encode(binding, *reached)}
+        lag = feed.lag() if event is None else {}
+        yield {"event": event, "cursor": paging.encode(binding, *reached), **lag}
 
 
 async def merge_totals(connection: Connection) -> None:

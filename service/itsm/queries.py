@@ -1,5 +1,6 @@
 """The SQL statements of ITSM tickets, each within one account and mode, but for the merge of totals."""
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -57,14 +58,16 @@ GET = Statement(select(*SHOWN).where(*ONE), scope=ACCOUNT)
 NEW = ("account_id", "live", "id", "metadata_terms", *NewTicket.model_fields)
 
 
-def _create() -> idempotency.Creation:
-    return creation(insert(tickets).values(bound(tickets, *NEW)).returning(*SHOWN).cte("ticket"))
+def _create(guard: idempotency.Guard) -> tuple[CTE, ...]:
+    return new_ticket(NEW, *guard)
 
 
-def creation(ticket: CTE) -> idempotency.Creation:
-    """The statements that create what `ticket` returns, with its event and its change of the totals."""
+def new_ticket(names: Sequence[str], *conditions: ColumnElement[bool]) -> tuple[CTE, ...]:
+    """A new ticket with the values given for these columns, its event, and its change of the totals."""
+    row = select(*bound(tickets, *names).values()).where(*conditions)
+    ticket = insert(tickets).from_select(list(names), row).returning(*SHOWN).cte("ticket")
     one_more = _change_totals(_total_change(ticket, ticket.c.status, +1))
-    return idempotency.creation(ticket, events.append(tables.events, ticket, "ticket.created"), one_more, scope=ACCOUNT)
+    return ticket, events.append(tables.events, ticket, "ticket.created"), one_more
 
 
 def _total_change(ticket: FromClause, status: ColumnElement[str], change: int) -> Select[Any]:
@@ -76,7 +79,7 @@ def _change_totals(changes: Select[Any] | CompoundSelect[Any]) -> CTE:
     return insert(tables.total_changes).from_select(names, changes).cte("total_change")
 
 
-CREATE = _create()
+CREATE = idempotency.creation(_create, scope=ACCOUNT)
 
 
 @lru_cache(maxsize=128)  # one statement for each set of members

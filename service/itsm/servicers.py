@@ -93,11 +93,11 @@ def _start(shared: Dependencies, stack: AsyncExitStack) -> Started:
         settings=settings, database=database, vault=vault, feed=feed, deliveries=deliveries, outbound=outbound
     )
     periodic = [
-        Periodic(0.5, operations.merge_totals),
-        Periodic(1.0, deliveries.work),
-        Periodic(30.0, deliveries.postpone),
-        Periodic(0.5, FanOut(webhooks.SOURCE).queue_messages),
-        Periodic(0.5, Sender(webhooks.SOURCE, settings, vault, outbound).send_due),
+        Periodic("itsm_totals", 0.5, operations.merge_totals),
+        Periodic("itsm_deliveries", 1.0, deliveries.work),
+        Periodic("itsm_delivery_order", 30.0, deliveries.postpone),
+        Periodic("itsm_webhook_fan_out", 0.5, FanOut(webhooks.SOURCE).queue_messages),
+        Periodic("itsm_webhook_messages", 0.5, Sender(webhooks.SOURCE, settings, vault, outbound).send_due),
     ]
     return Started(dependencies, feed, periodic)
 

@@ -60,6 +60,7 @@ class WatchMessage(TypedDict):
 
     event: TicketEvent | None
     cursor: str
+    behind_seconds: NotRequired[int]
 
 
 _TICKET_MEMBERS = tuple(Ticket.__annotations__)

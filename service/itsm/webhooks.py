@@ -1,10 +1,12 @@
 """Webhooks of ITSM tickets: what the engine needs to send their events, and the use cases that manage them."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, get_args
 
 from ulid import ULID
 
+from service import idempotency
 from service.errors import ECHO_LENGTH, TicketError, invalid
 from service.itsm import tables, views
 from service.itsm.commands import (
@@ -15,8 +17,10 @@ from service.itsm.commands import (
     ReplayDelivery,
     UpdateWebhook,
     WebhookNamed,
+    WebhookWrite,
 )
 from service.itsm.dependencies import ItsmDependencies
+from service.itsm.lookup import key_scope
 from service.operation import Call, operation, own_transactions
 from service.outbound import UnreachableError
 from service.storage.database import Connection, ConstraintViolationError
@@ -43,13 +47,19 @@ _QUERIES = queries.for_source(SOURCE)
 @own_transactions(CreateWebhook)
 async def create_webhook(dependencies: ItsmDependencies, call: Call, command: CreateWebhook) -> views.Webhook:
     """Register a webhook. Its secret is in this view and, after a rotation, in that one."""
-    await _check(dependencies, call, command.body.url, command.body.events)
     secret, sealed = _new_secret(dependencies.vault)
     values = {**_scope(call), **vars(command.body), "id": f"wh_{ULID()}", "secret": sealed}
-    rows = await dependencies.database.all(_QUERIES.create_webhook, values, lock=_QUERIES.lock_webhooks)
-    if not rows:
-        raise TicketError("already_exists", f"An account can have at most {MAX_WEBHOOKS} webhooks")
-    return views.webhook(rows[0], secret)
+
+    async def act(connection: Connection) -> views.Webhook:
+        rows = await connection.all(_QUERIES.create_webhook, values, lock=_QUERIES.lock_webhooks)
+        if not rows:
+            raise TicketError("already_exists", f"An account can have at most {MAX_WEBHOOKS} webhooks")
+        return views.webhook(rows[0], secret)
+
+    check = partial(_check, dependencies, call, command.body.url, command.body.events)
+    return await idempotency.once(
+        dependencies, call, key_scope(call), command, act, before=check, one_statement=True, is_secret=True
+    )
 
 
 @operation(ListWebhooks, one_statement=True)
@@ -63,19 +73,22 @@ async def list_webhooks(connection: Connection, call: Call, _command: ListWebhoo
 async def update_webhook(dependencies: ItsmDependencies, call: Call, command: UpdateWebhook) -> views.Webhook:
     """Change some members of a webhook. Enabled again, it goes on where it stopped."""
     changed = {name: getattr(command.body, name) for name in command.body.model_fields_set}
-    await _check(dependencies, call, changed.get("url"), changed.get("events", ()))
     key, values = _key(call, command.path.webhook_id), {f"new_{name}": value for name, value in changed.items()}
-    async with dependencies.database.transaction() as connection:
+
+    async def act(connection: Connection) -> views.Webhook:
         statement = queries.update_webhook(SOURCE, frozenset(changed))
         webhook = _found(await connection.one(statement, key | values))
         if changed.keys() & {"is_active", "url"}:
             messages = _QUERIES.resume_messages if webhook["is_active"] else _QUERIES.hold_messages
             await connection.all(messages, key)
-    return views.webhook(webhook)
+        return views.webhook(webhook)
+
+    check = partial(_check, dependencies, call, changed.get("url"), changed.get("events", ()))
+    return await idempotency.once(dependencies, call, key_scope(call), command, act, before=check)
 
 
-@operation(WebhookNamed)
-async def delete_webhook(connection: Connection, call: Call, command: WebhookNamed) -> views.WebhookDeletion:
+@idempotency.write(WebhookWrite, key_scope)
+async def delete_webhook(connection: Connection, call: Call, command: WebhookWrite) -> views.WebhookDeletion:
     """Delete a webhook with its queue and its log."""
     key = _key(call, command.path.webhook_id)
     # In the order in which a change locks too.
@@ -85,12 +98,16 @@ async def delete_webhook(connection: Connection, call: Call, command: WebhookNam
     return {}
 
 
-@own_transactions(WebhookNamed)
-async def rotate_secret(dependencies: ItsmDependencies, call: Call, command: WebhookNamed) -> views.Webhook:
+@own_transactions(WebhookWrite)
+async def rotate_secret(dependencies: ItsmDependencies, call: Call, command: WebhookWrite) -> views.Webhook:
     """Give a webhook a new secret; the old one is good for another day, so that receivers can follow."""
     secret, sealed = _new_secret(dependencies.vault)
     values = {**_key(call, command.path.webhook_id), "secret": sealed}
-    return views.webhook(_found(await dependencies.database.one(_QUERIES.rotate_secret, values)), secret)
+
+    async def act(connection: Connection) -> views.Webhook:
+        return views.webhook(_found(await connection.one(_QUERIES.rotate_secret, values)), secret)
+
+    return await idempotency.once(dependencies, call, key_scope(call), command, act, one_statement=True, is_secret=True)
 
 
 @operation(WebhookNamed)
@@ -102,7 +119,7 @@ async def list_deliveries(connection: Connection, call: Call, command: WebhookNa
     return {"deliveries": [views.webhook_delivery(row) for row in rows]}
 
 
-@operation(ReplayDelivery, one_statement=True)
+@idempotency.write(ReplayDelivery, key_scope, one_statement=True)
 async def replay_delivery(connection: Connection, call: Call, command: ReplayDelivery) -> views.WebhookDelivery:
     """Queue the message of an attempt once more, as it was."""
     key = {**_key(call, command.path.webhook_id), "delivery_id": command.path.delivery_id}

@@ -35,7 +35,7 @@ class Envoy:
         self._log_file = log_file
         self._options = ["--concurrency", str(concurrency), "--log-level", log_level]
         self._child: Child | None = None
-        self._config_file = Path()
+        self._config_file: Path | None = None
         address = config["static_resources"]["listeners"][0]["address"]["socket_address"]
         wildcards = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 nothing is bound here
         self._host: str = wildcards.get(address["address"], address["address"])
@@ -60,14 +60,15 @@ class Envoy:
         return f"http://{host}:{self._port}"
 
     def start(self) -> None:
-        """Start it; it does not answer before `wait_until_ready` returns."""
-        if self._child is not None:
+        """Start it, also again when it has exited; it does not answer before `wait_until_ready` returns."""
+        if self._child is not None and self._child.code is None:
             return
         # Whatever listens there would answer our probes instead of Envoy.
         try:
             require_free_port(self._host, self._port)
         except OSError as error:
             raise RuntimeError(f"cannot listen on {self._host}:{self._port}: {error.strerror}") from None
+        self._remove_config()  # of one that exited before it answered
         with tempfile.NamedTemporaryFile("w", prefix="tickets-envoy-", suffix=".yaml", delete=False) as file:
             yaml.safe_dump(dict(self._config), file)
         self._config_file = Path(file.name)
@@ -77,8 +78,12 @@ class Envoy:
             self._child = Child("Envoy", argv, self._log_file)
             use_batch_scheduler(self._child.pid)
         except BaseException:
-            self._config_file.unlink()
+            self._remove_config()
             raise
+
+    def exited(self) -> str | None:
+        """How it exited, in one line; None while it runs."""
+        return None if self._child is None else self._child.exited()
 
     def wait_until_ready(
         self, timeout: float = 15.0, *, upstream: bool = False, check: Callable[[], None] | None = None
@@ -98,13 +103,17 @@ class Envoy:
             return status is not None and not (upstream and status >= http.HTTPStatus.BAD_GATEWAY)
 
         wait_for(answers, what="the service to answer" if upstream else "Envoy to answer", timeout=timeout)
-        self._config_file.unlink(missing_ok=True)
+        self._remove_config()
 
     def stop(self, grace: float = 5.0) -> None:
         """Stop it. Calls in flight are cut off: drain the service first."""
         if self._child is not None:
             self._child.stop((signal.SIGTERM, grace))
             self._child = None
+            self._remove_config()
+
+    def _remove_config(self) -> None:
+        if self._config_file is not None:
             self._config_file.unlink(missing_ok=True)
 
     def _probe(self, path: str) -> int | None:
@@ -126,10 +135,12 @@ def envoy_config(
     admin_port: int | None = None,
     descriptor: Path | None = None,
     template: Path | None = None,
+    limit_addresses: bool = True,
 ) -> dict[str, Any]:
     """Load deploy/envoy.yaml and fill in where to listen, the workers and the descriptor set.
 
-    A worker is `host:port` or `unix:/path`. With a unix socket among them, each host must be an IP address.
+    A worker is `host:port` or `unix:/path`. With a unix socket among them, each host must be an IP address. Without
+    `limit_addresses` one address may call as often as it can, as a benchmark does.
     """
     config: dict[str, Any] = yaml.safe_load((template or _shipped("envoy.yaml")).read_text(encoding="utf-8"))
     listener = config["static_resources"]["listeners"][0]
@@ -140,6 +151,8 @@ def envoy_config(
     else:
         config["admin"]["address"]["socket_address"]["port_value"] = admin_port
     filters = listener["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"]
+    if not limit_addresses:
+        filters[:] = [entry for entry in filters if entry["name"] != "envoy.filters.http.local_ratelimit"]
     transcoder = next(entry for entry in filters if entry["name"] == "envoy.filters.http.grpc_json_transcoder")
     transcoder["typed_config"]["proto_descriptor"] = str(descriptor or _shipped("tickets.binpb"))
     cluster = config["static_resources"]["clusters"][0]

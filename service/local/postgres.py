@@ -8,9 +8,10 @@ import shutil
 import signal
 import stat
 import subprocess
+import threading
 import warnings
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -24,7 +25,10 @@ from service.local.claims import claim_folder, claim_machine
 from service.local.processes import Child, wait_for
 from service.local.sockets import socket_folder
 
+_NAME: Final = "PostgreSQL"
 _SOCKET: Final = ".s.PGSQL.5432"
+# A backend without a postmaster has nothing to finish: what it did not commit is lost already.
+_STRAY_SECONDS: Final = 0.5
 
 
 class EmbeddedPostgres:
@@ -41,7 +45,11 @@ class EmbeddedPostgres:
         self.database = database
         self._settings = dict(settings or {})
         self._socket_dir: Path | None = None
-        self._running = ExitStack()
+        self._claims = ExitStack()
+        self._clearing = threading.Lock()
+        self._binaries = Path()
+        self._owner: pwd.struct_passwd | None = None
+        self._child: Child | None = None
 
     def __enter__(self) -> Self:
         self.start()
@@ -64,27 +72,49 @@ class EmbeddedPostgres:
 
     def start(self, timeout: float = 60.0) -> None:
         """Start it and return when it answers. What an earlier, killed one left behind is removed first."""
-        if self._socket_dir is not None:
+        if self._child is not None:
             return
-        self.data_dir.parent.mkdir(parents=True, exist_ok=True)
         try:
-            self._start(timeout)
+            self.claim()
+            self.clear_leftovers()
+            self.launch()
+            self.wait_until_ready(timeout)
         except BaseException:
             self.stop()
             raise
 
-    def stop(self) -> None:
+    def stop(self, grace: float = 30.0) -> None:
         """Stop it and return when it is gone. Open transactions are rolled back."""
-        self._running.close()
+        if self._child is not None:
+            # Fast, then immediate shutdown. The immediate one loses nothing either: the next start recovers.
+            self._child.stop((signal.SIGINT, grace), (signal.SIGQUIT, 1.0))
+            if self._child.code != 0:
+                self.clear_leftovers()
+            self._child = None
+        with self._clearing:
+            self._claims.close()
         self._socket_dir = None
 
-    def _start(self, timeout: float) -> None:
+    # The steps of a start, for who cannot wait: the second may take seconds, the third is short, and is to be made in
+    # the main thread. The second and the third also start a server again that has exited.
+
+    def claim(self) -> None:
+        """Hold the data directory, and find the binaries and a place for the socket."""
+        self.data_dir.parent.mkdir(parents=True, exist_ok=True)
         lock_file = self.data_dir.with_name(self.data_dir.name + ".lock")
-        self._running.enter_context(claim_folder(self.data_dir, lock_file))
-        binaries, owner = _postgres_install(self.data_dir)
-        _clear_leftovers(self.data_dir)
-        self._init(binaries, owner)
-        self._socket_dir = self._running.enter_context(socket_folder(self.data_dir, _SOCKET, owner))
+        self._claims.enter_context(claim_folder(self.data_dir, lock_file))
+        self._binaries, self._owner = _postgres_install(self.data_dir)
+
+    def clear_leftovers(self) -> None:
+        """End the processes of a server that was killed, which still hold the data directory, and remove its files."""
+        with self._clearing:
+            _clear_leftovers(self.data_dir)
+
+    def launch(self) -> None:
+        """Start the process, with a data directory when there is none yet. It does not answer yet."""
+        self._init(self._binaries, self._owner)
+        if self._socket_dir is None:
+            self._socket_dir = self._claims.enter_context(socket_folder(self.data_dir, _SOCKET, self._owner))
         settings = {
             "listen_addresses": "",
             "port": "5432",
@@ -97,12 +127,17 @@ class EmbeddedPostgres:
             **self._settings,
         }
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-        argv = [str(binaries / "postgres"), "-D", str(self.data_dir), *options]
-        child = Child("PostgreSQL", argv, self.log_file, user=owner, env=_postgres_env())
-        # Fast, then immediate shutdown. The immediate one loses nothing either: the next start recovers.
-        self._running.callback(child.stop, (signal.SIGINT, 30.0), (signal.SIGQUIT, 5.0))
-        wait_for(lambda: self._answers(child), what="PostgreSQL to answer", timeout=timeout)
+        argv = [str(self._binaries / "postgres"), "-D", str(self.data_dir), *options]
+        self._child = Child(_NAME, argv, self.log_file, user=self._owner, env=_postgres_env())
+
+    def wait_until_ready(self, timeout: float = 60.0) -> None:
+        """Return when it answers and has the database. Raises TimeoutError, and RuntimeError when it has exited."""
+        wait_for(self._answers, what=f"{_NAME} to answer", timeout=timeout)
         self._make_database()
+
+    def exited(self) -> str | None:
+        """How it exited, in one line; None while it runs."""
+        return None if self._child is None else self._child.exited()
 
     def _init(self, binaries: Path, owner: pwd.struct_passwd | None) -> None:
         """Make the data directory unless it is there; under another name first, so that it is there whole or not."""
@@ -122,8 +157,10 @@ class EmbeddedPostgres:
         child.wait(timeout=120)
         fresh.rename(self.data_dir)
 
-    def _answers(self, child: Child) -> bool:
-        child.check()
+    def _answers(self) -> bool:
+        if self._child is None:
+            raise RuntimeError(f"{_NAME} is not running")
+        self._child.check()
         try:
             psycopg.connect(self.url_for("postgres"), connect_timeout=5).close()
         except psycopg.OperationalError:
@@ -195,19 +232,36 @@ def _let_read(tree: Path) -> None:
 
 
 def _clear_leftovers(data_dir: Path) -> None:
-    """End the processes and remove the pid files of a server whose parent was killed (we hold the lock now)."""
+    """End the processes and remove the files of a server that was killed, or whose parent was (we hold the lock)."""
     pid_file = data_dir / "postmaster.pid"
+    postmaster = pid_file.read_text().split()[:1] if pid_file.exists() else []
     left = [process for process in psutil.process_iter(["name"]) if _serves(process, data_dir)]
-    for process in left:
-        if pid_file.exists() and pid_file.read_text().split()[:1] == [str(process.pid)]:
-            process.send_signal(signal.SIGINT)
-    _, stubborn = psutil.wait_procs(left, timeout=15)
-    for process in stubborn:
-        process.kill()
-    psutil.wait_procs(stubborn, timeout=5)
+    heads = [process for process in left if postmaster == [str(process.pid)]]
+    _end(heads, signal.SIGINT, 5.0)
+    # What is left has no postmaster. It goes by itself, unless a long statement or a stopped process keeps it.
+    _end([process for process in left if process not in heads], signal.SIGQUIT, _STRAY_SECONDS)
     # PostgreSQL refuses to start while a process has a pid in them, though it may be another program's, or a zombie's.
     for stale in (pid_file, data_dir / _SOCKET, data_dir / f"{_SOCKET}.lock"):
         stale.unlink(missing_ok=True)
+
+
+def _end(processes: list[psutil.Process], number: signal.Signals, grace: float) -> None:
+    """Send processes a signal, give them their time, then kill them; return when they have ended."""
+    for sent, seconds in ((number, grace), (signal.SIGKILL, 5.0)):
+        for process in processes:
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(sent)
+        with suppress(TimeoutError):
+            wait_for(lambda: not any(map(_lives, processes)), what="processes to end", timeout=seconds)
+            return
+
+
+def _lives(process: psutil.Process) -> bool:
+    # What has no parent any more may stay a zombie for long: it holds nothing, and only the system can remove it.
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _serves(process: Any, data_dir: Path) -> bool:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -66,9 +66,12 @@ class Child:
         *,
         user: pwd.struct_passwd | None = None,
         env: Mapping[str, str] | None = None,
+        cwd: Path | None = Path("/"),
     ) -> None:
+        """Start it; with `cwd=None` in the parent's own directory."""
         self.name = name
         self._log_file = log_file
+        self._log_start = log_file.stat().st_size if log_file is not None and log_file.exists() else 0
         # Private: a log may quote statements and their values.
         log = _STDERR if log_file is None else os.open(log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         try:
@@ -78,7 +81,7 @@ class Child:
                 stdout=log,
                 stderr=log,
                 env=_program_environment() if env is None else env,
-                cwd="/",
+                cwd=cwd,
                 start_new_session=True,
                 user=user.pw_uid if user else None,
                 group=user.pw_gid if user else None,
@@ -94,10 +97,25 @@ class Child:
         """Its process id."""
         return self._process.pid
 
+    @property
+    def code(self) -> int | None:
+        """Its exit code, or less than 0: the signal that killed it. None while it runs."""
+        return self._process.poll()
+
     def check(self) -> None:
         """Raise when it has exited."""
         if self._process.poll() is not None:
             raise RuntimeError(f"{self.name} exited with {self._process.returncode}{self._end_of_log()}")
+
+    def exited(self) -> str | None:
+        """How it exited, in one line; None while it runs."""
+        code = self._process.poll()
+        if code is None:
+            return None
+        if code < 0:
+            return f"{self.name} was killed by signal {-code}"
+        lines = [] if self._log_file is None else last_log_lines(self._log_file, 1, offset=self._log_start)
+        return ": ".join([f"{self.name} exited with {code}", *lines])
 
     def wait(self, timeout: float) -> None:
         """Wait for a child that is to exit by itself, and raise when it fails."""
@@ -111,13 +129,24 @@ class Child:
 
     def stop(self, *steps: tuple[signal.Signals, float]) -> None:
         """Send each signal in turn and give it its time, then SIGKILL; return when the process is gone."""
+        Child.stop_all([self], *steps)
+
+    @staticmethod
+    def stop_all(children: Iterable["Child"], *steps: tuple[signal.Signals, float]) -> None:
+        """Stop children at the same time, as `stop` does."""
+        left = [child._process for child in children]
         for number, grace in steps:
-            self._process.send_signal(number)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(grace)
-                return
-        self._process.kill()
-        self._process.wait()
+            for process in left:
+                process.send_signal(number)
+            until = time.monotonic() + grace
+            for process in left:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(max(until - time.monotonic(), 0))
+            left = [process for process in left if process.poll() is None]
+        for process in left:
+            process.kill()
+        for process in left:
+            process.wait()
 
     def _end_of_log(self) -> str:
         if self._log_file is None:

@@ -4,11 +4,10 @@ import asyncio
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from service import migrations
@@ -24,15 +23,19 @@ from service.local.demo import (
 )
 from service.local.envoy import Envoy, envoy_config
 from service.local.postgres import EmbeddedPostgres
-from service.local.processes import kill_with_parent, last_log_lines, service_command
+from service.local.processes import Child, service_command
 from service.local.sockets import socket_folder
+from service.local.supervisor import supervise
 from service.operation import View
 from service.settings import Settings
 
 MAX_WORKERS = 64
 _HOST = "127.0.0.1"
-_RESTART_SECONDS = 1.0
 _START_SECONDS = 60.0
+# Whatever hangs, everything has stopped in less than ten seconds.
+_DRAIN_SECONDS = 2.0
+_GATEWAY_STOP_SECONDS = 1.0
+_POSTGRES_STOP_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,41 +50,63 @@ class UpOptions:
 
 
 async def up(options: UpOptions) -> None:
-    """Start everything, print where it listens, and stop everything at SIGINT or SIGTERM.
+    """Start everything, print where it listens, start again what exits, and stop everything at SIGINT or SIGTERM.
 
     Raises OSError for a port that is in use, RuntimeError for a data folder that is, and for a process that exits
     before everything answers.
     """
-    stop = asyncio.Event()
+    running = asyncio.create_task(_run(options))
+    stopped = False
+
+    def stop() -> None:
+        nonlocal stopped
+        if not stopped:  # a second signal must not break off the stop
+            stopped = True
+            print("stopping", flush=True)
+            running.cancel()
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with AsyncExitStack() as stack:
+        asyncio.get_running_loop().add_signal_handler(number, stop)
+    try:
+        await running
+    except asyncio.CancelledError:
+        print("stopped", flush=True)
+
+
+async def _run(options: UpOptions) -> None:
+    with ExitStack() as stack:
         for port in (options.http_port, options.grpc_port):
             stack.enter_context(claim_port(_HOST, port))
         options.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         stack.enter_context(claim_folder(options.data_dir, options.data_dir / "lock"))
-        settings = _settings(options, _database_url(options, stack))
-        migrations.upgrade(settings["TICKETS_DATABASE_URL"])
+        postgres = await _own_postgres(options, stack)
+        url = os.environ["TICKETS_DATABASE_URL"] if postgres is None else postgres.url
+        write_private(options.data_dir / DATABASE_URL_FILE, url.encode())
+        settings = _settings(options, url)
+        await asyncio.to_thread(migrations.upgrade, url)
         sockets = _worker_sockets(options, stack)
         gateway = Envoy(
             envoy_config(port=options.http_port, endpoints=sockets), log_file=options.data_dir / "envoy.log"
         )
-        stack.callback(gateway.stop)
-        # Entered last, so left first: the processes drain while the gateway still carries their answers.
-        workers = [await stack.enter_async_context(_Worker(options, settings, listen)) for listen in sockets]
+        stack.callback(gateway.stop, _GATEWAY_STOP_SECONDS)
+        # Left first: the processes drain while the gateway still carries their answers.
+        workers = [_Worker(options, settings, listen) for listen in sockets]
+        stack.callback(_stop_workers, workers)
+        for worker in workers:
+            await worker.start()
         gateway.start()
         await asyncio.to_thread(_wait_until_ready, gateway, workers)
         await _print_ready(options, settings)
-        watching = [asyncio.create_task(worker.watch()) for worker in workers]
-        await stop.wait()
-        for task in watching:
-            task.cancel()
-        print("stopping", flush=True)
-    print("stopped", flush=True)
+        async with asyncio.TaskGroup() as group:
+            if postgres is not None:
+                group.create_task(supervise(postgres.exited, partial(_launch, postgres)))
+            for worker in workers:
+                group.create_task(supervise(worker.exited, worker.start))
+            group.create_task(supervise(gateway.exited, partial(_start_again, gateway)))
 
 
 class _Worker:
-    """One process of the service. One that dies is started again; the others go on meanwhile."""
+    """One process of the service."""
 
     def __init__(self, options: UpOptions, settings: dict[str, str], own_address: str) -> None:
         # One port is shared, for gRPC callers; each process has an address of its own, so that the gateway can balance
@@ -89,60 +114,56 @@ class _Worker:
         listen = f"{_HOST}:{options.grpc_port},{own_address}"
         self._environment = {**os.environ, **settings, "TICKETS_GRPC_LISTEN": listen}
         self._log_file = options.data_dir / "service.log"
-        self._log_start = 0
-        self._process: asyncio.subprocess.Process
+        self.child: Child | None = None
 
-    async def __aenter__(self) -> "_Worker":
-        await self._start()
-        return self
+    async def start(self) -> None:
+        argv, environment = service_command("serve"), self._environment
+        # In the directory of the caller, whose settings may name files in it.
+        self.child = Child("service process", argv, self._log_file, env=environment, cwd=None)
 
-    async def __aexit__(self, *_: object) -> None:
-        with suppress(ProcessLookupError):
-            self._process.terminate()
-        await self._process.wait()
+    def exited(self) -> str | None:
+        """How it exited, in one line; None while it runs."""
+        return None if self.child is None else self.child.exited()
 
-    def check(self) -> None:
-        """Raise RuntimeError when the process has exited."""
-        if self._process.returncode is not None:
-            raise RuntimeError(self._exit_message())
 
-    async def watch(self) -> None:
-        """Start the process again whenever it exits."""
-        while True:
-            await self._process.wait()
-            print(f"{self._exit_message()}; starting another", file=sys.stderr, flush=True)
-            await asyncio.sleep(_RESTART_SECONDS)
-            await self._start()
-
-    def _exit_message(self) -> str:
-        lines = last_log_lines(self._log_file, 1, offset=self._log_start)
-        return ": ".join([f"service process exited with {self._process.returncode}", *lines])
-
-    async def _start(self) -> None:
-        # Private: a log may quote statements and their values.
-        log_file = os.open(self._log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        with os.fdopen(log_file, "ab") as log:
-            self._log_start = log.tell()
-            self._process = await asyncio.create_subprocess_exec(
-                *service_command("serve"),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=self._environment,
-                start_new_session=True,  # Ctrl-C reaches us alone; we stop it in our order
-                preexec_fn=kill_with_parent(signal.SIGTERM),
-            )
+def _stop_workers(workers: Sequence[_Worker]) -> None:
+    children = [worker.child for worker in workers if worker.child is not None]
+    Child.stop_all(children, (signal.SIGTERM, _DRAIN_SECONDS + 2.5))
 
 
 def _wait_until_ready(gateway: Envoy, workers: Sequence[_Worker]) -> None:
     def check_workers() -> None:
         for worker in workers:
-            worker.check()
+            how = worker.exited()
+            if how is not None:
+                raise RuntimeError(how)
 
     gateway.wait_until_ready(_START_SECONDS, upstream=True, check=check_workers)
 
 
-def _worker_sockets(options: UpOptions, stack: AsyncExitStack) -> list[str]:
+async def _start_again(gateway: Envoy) -> None:
+    gateway.start()
+    await asyncio.to_thread(gateway.wait_until_ready)
+
+
+async def _own_postgres(options: UpOptions, stack: ExitStack) -> EmbeddedPostgres | None:
+    """Start a PostgreSQL, unless the environment names one."""
+    if "TICKETS_DATABASE_URL" in os.environ:
+        return None
+    postgres = EmbeddedPostgres(options.data_dir / "postgres")
+    stack.callback(postgres.stop, _POSTGRES_STOP_SECONDS)
+    postgres.claim()
+    await _launch(postgres)
+    await asyncio.to_thread(postgres.wait_until_ready)
+    return postgres
+
+
+async def _launch(postgres: EmbeddedPostgres) -> None:
+    await asyncio.to_thread(postgres.clear_leftovers)
+    postgres.launch()
+
+
+def _worker_sockets(options: UpOptions, stack: ExitStack) -> list[str]:
     """Return an address for each worker, in a folder without the sockets of an earlier, killed run."""
     folder = (options.data_dir / "sockets").absolute()
     shutil.rmtree(folder, ignore_errors=True)
@@ -151,23 +172,13 @@ def _worker_sockets(options: UpOptions, stack: AsyncExitStack) -> list[str]:
     return [f"unix:{folder}/worker-{number}" for number in range(1, options.workers + 1)]
 
 
-def _database_url(options: UpOptions, stack: AsyncExitStack) -> str:
-    url = os.environ.get("TICKETS_DATABASE_URL")
-    if url is None:
-        postgres = EmbeddedPostgres(options.data_dir / "postgres")
-        stack.callback(postgres.stop)
-        postgres.start()
-        url = postgres.url
-    write_private(options.data_dir / DATABASE_URL_FILE, url.encode())
-    return url
-
-
 def _settings(options: UpOptions, database_url: str) -> dict[str, str]:
     """The service's settings beyond the caller's own: the database, and development keys unless the caller has some."""
     settings = {
         "TICKETS_DATABASE_URL": database_url,
-        "TICKETS_RATE_LIMIT_FILE": str((options.data_dir / "rate-limits").absolute()),
+        "TICKETS_RATE_LIMIT_FILE": str((options.data_dir / "limits" / "rate-limits").absolute()),
         "TICKETS_DRAIN_NOTICE_SECONDS": "0",  # everything stops together: no other process takes new calls
+        "TICKETS_DRAIN_SECONDS": str(_DRAIN_SECONDS),
     }
     if "TICKETS_ENCRYPTION_KEYS" not in os.environ:
         settings["TICKETS_ENCRYPTION_KEYS"] = encryption_key(options.data_dir)

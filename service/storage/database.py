@@ -1,8 +1,8 @@
 """The Postgres boundary: pooled connections, transactions, driver errors translated."""
 
-import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from copy import copy
 from typing import Any, Protocol
 
 import psycopg
@@ -16,13 +16,24 @@ from sqlalchemy.types import UserDefinedType
 from service.errors import TicketError
 from service.jsontext import JsonText
 from service.settings import Settings
-from service.storage.pool import Pool, PooledConnection, PoolTimeoutError
+from service.storage.connection import PooledConnection
+from service.storage.pool import NoConnectionError, Pool
 from service.storage.statement import Row, Statement
 
 _POOL_TIMEOUT_SECONDS = 3.0
-_ANSWER_SECONDS = 2.0
-_PING = b"SELECT 1"
+# When the server ends a transaction that we seem to have left: it holds rows, and holds up all watches. Ours wait for
+# nothing between their statements.
+_IDLE_MILLISECONDS = 5000
+# The server's side of what the pool asks of libpq.
+_SERVER_KEEPALIVES = (
+    "-c tcp_keepalives_idle=2 -c tcp_keepalives_interval=1 -c tcp_keepalives_count=3 -c tcp_user_timeout=5000"
+)
+# Beyond the server's own limit of a statement.
+_MARGIN_SECONDS = 2.0
+_LOCKED = "Another change holds what this one needs; retry later"
 _XID8_OID = 5069
+_BEGIN = (b"BEGIN",)
+_PATIENT = (b"BEGIN", b"SET LOCAL lock_timeout = 0")
 
 
 class Xid8(UserDefinedType[int]):
@@ -69,6 +80,7 @@ class Database:
 
     def __init__(self, settings: Settings, metadata: MetaData) -> None:
         deadline = int(settings.default_deadline_seconds * 1000)
+        lock_timeout = int(settings.lock_timeout_seconds * 1000)
         self._constraints: dict[str, tuple[str, str]] = {
             str(constraint.name): constraint.info["error"]
             for table in metadata.tables.values()
@@ -84,11 +96,17 @@ class Database:
                 "prepare_threshold": None,
                 "application_name": "tickets",
                 # Second wall behind the call's own deadline: no statement outlives its caller.
-                "options": f"-c TimeZone=UTC -c statement_timeout={deadline}"
-                f" -c idle_in_transaction_session_timeout={deadline}",
+                "options": f"-c TimeZone=UTC -c statement_timeout={deadline} -c lock_timeout={lock_timeout}"
+                f" -c idle_in_transaction_session_timeout={min(deadline, _IDLE_MILLISECONDS)} {_SERVER_KEEPALIVES}",
             },
             _configure,
+            settings.default_deadline_seconds + _MARGIN_SECONDS,
         )
+        # How many statements have been answered: whoever runs them turns.
+        self.answered = 0
+        # What goes before a transaction's first statement, and around a statement that is a transaction by itself.
+        self._begin: Sequence[bytes] = _BEGIN
+        self._single: Sequence[bytes] = ()
 
     async def open(self) -> None:
         """Start connecting; does not wait, so that a service can start before its database."""
@@ -98,18 +116,16 @@ class Database:
         """Give back every connection."""
         await self._pool.close()
 
+    def patient(self) -> "Database":
+        """The same pool for work that nobody waits for: it waits for locks as long as a statement may take."""
+        patient = copy(self)
+        patient.answered = 0
+        patient._begin = patient._single = _PATIENT
+        return patient
+
     async def answers(self) -> bool:
-        """Whether the database runs a statement right now."""
-        try:
-            async with asyncio.timeout(_ANSWER_SECONDS):
-                connection = await self._take()
-                try:
-                    await connection.command(_PING)
-                finally:
-                    self._pool.give_back(connection)
-        except (TimeoutError, psycopg.Error, TicketError):
-            return False
-        return True
+        """Whether the database answers right now. If it is silent, the pool makes new connections."""
+        return await self._pool.answers()
 
     async def all(
         self,
@@ -120,14 +136,17 @@ class Database:
         lock: Statement | None = None,
     ) -> list[Row]:
         """Every row. Raises TicketError and ConstraintViolationError."""
-        connection = await self._take()
+        connection = await self._take(writes=statement.writes)
+        single = self._single
         try:
-            return await statement.run(connection, parameters, lock=lock)
+            rows = await statement.run(connection, parameters, begin=single, commit=bool(single), lock=lock)
         except psycopg.Error as error:
             # Without its cause: the driver's message may quote the row.
             raise self.translate(error, connection) from None
         finally:
             self._pool.give_back(connection)
+        self.answered += 1
+        return rows
 
     async def one(self, statement: Statement, parameters: Mapping[str, Any], *, commit: bool = False) -> Row | None:
         """The first row, or None. Raises TicketError and ConstraintViolationError."""
@@ -137,8 +156,8 @@ class Database:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
         """A connection inside BEGIN … COMMIT, rolled back when the operation raises."""
-        connection = await self._take()
-        transaction = _Transaction(connection, self)
+        connection = await self._take(writes=True)
+        transaction = _Transaction(connection, self, self._begin)
         try:
             yield transaction
             await transaction.commit()
@@ -156,26 +175,32 @@ class Database:
             # The schema changed under a prepared statement, which has not run: the pool makes a new connection.
             connection.discard()
             return TicketError("unavailable", retry_after=1, begun=False)
+        if isinstance(error, pg.ReadOnlySqlTransaction):
+            # A standby by now: the URL may name the server that has taken over.
+            connection.discard()
+        if isinstance(error, pg.LockNotAvailable):
+            return TicketError("unavailable", _LOCKED, retry_after=1)
         if isinstance(error, pg.QueryCanceled):
             return TicketError("deadline_exceeded")
-        # Away, shutting down, or read-only after a failover.
+        # Away, shutting down, or read-only.
         if isinstance(error, psycopg.OperationalError | psycopg.InternalError | psycopg.InterfaceError):
             return TicketError("unavailable", retry_after=1)
         return error
 
-    async def _take(self) -> PooledConnection:
+    async def _take(self, *, writes: bool) -> PooledConnection:
         try:
-            return await self._pool.take(_POOL_TIMEOUT_SECONDS)
-        except PoolTimeoutError:
+            return await self._pool.take(_POOL_TIMEOUT_SECONDS, writes=writes)
+        except NoConnectionError:
             raise TicketError("unavailable", retry_after=1, begun=False) from None
 
 
 class _Transaction:
     """One connection of one operation. BEGIN travels with its first statement, COMMIT with its last."""
 
-    def __init__(self, connection: PooledConnection, database: Database) -> None:
+    def __init__(self, connection: PooledConnection, database: Database, begin: Sequence[bytes]) -> None:
         self._connection = connection
         self._database = database
+        self._begin = begin
         self._begun = self._committed = False
 
     async def all(
@@ -186,12 +211,14 @@ class _Transaction:
         commit: bool = False,
         lock: Statement | None = None,
     ) -> list[Row]:
-        begin, self._begun = not self._begun, True
+        begin, self._begin = self._begin, ()
+        self._begun = True
         try:
             rows = await statement.run(self._connection, parameters, begin=begin, commit=commit, lock=lock)
         except psycopg.Error as error:
             raise self._database.translate(error, self._connection) from None
         self._committed = commit
+        self._database.answered += 1
         return rows
 
     async def one(self, statement: Statement, parameters: Mapping[str, Any], *, commit: bool = False) -> Row | None:

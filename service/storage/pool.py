@@ -1,203 +1,108 @@
 """PostgreSQL connections of one process: a fixed number, each used by one call at a time, handed over in order.
 
-psycopg makes the connections, and cancels on them; the rest is done here on libpq (`psycopg.pq`), because a call that
-takes 0.1 ms in all has no time for locks, tasks and pollers. The event loop watches each socket as long as the
-connection lives, so that one which the server ended while idle is replaced before anyone needs it.
+Some are kept for reads: writes wait for each other's rows, and reads must not wait behind them. A server that has
+stopped answering is told from one that is at work by asking it: then the connections to it are given up, and new ones
+are made, to another server where the URL names more than one.
 """
 
 import asyncio
+import itertools
 import random
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 import structlog
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.pq import ConnStatus, ExecStatus, PipelineStatus, TransactionStatus
-from psycopg.pq.abc import PGresult
+from psycopg.pq import TransactionStatus
 
-_CANCEL_SECONDS = 5.0
-_CANCEL_AGAIN_SECONDS = 0.1
-_CONNECT_SECONDS = 5
+from service.storage.connection import PooledConnection
+
+# What libpq is asked for where the URL says nothing else: a path that drops everything is noticed within five seconds.
+_DEFAULTS = {
+    "connect_timeout": 2,
+    "keepalives": 1,
+    "keepalives_idle": 2,
+    "keepalives_interval": 1,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 5000,
+}
+# Beyond `connect_timeout`, which is for each address, and does not count the look-up of names.
+_CONNECT_SECONDS = 10.0
+# How long an attempt is waited for before the next one.
+_ATTEMPT_SECONDS = 1.0
 # Pauses between attempts to connect grow from the first to the second.
-_RECONNECT_SECONDS = (0.1, 5.0)
+_RECONNECT_SECONDS = (0.1, 1.0)
+# A ping that takes longer means that the server is silent.
+_PING_SECONDS = 1.5
+_PING = b"SELECT 1"
+# How long a ping waits for an idle connection, before the server is asked on a new one.
+_IDLE_SECONDS = 0.5
+# Statements that wait for so long are given up with the others when the server is silent.
+_SILENT_SECONDS = 1.0
+_LOOK_SECONDS = 1.0
+# Places that writes leave to reads.
+_FOR_READS = 2
+_MAX_REASON_LENGTH = 300
+_SILENT = "the server does not answer"
 
 _log = structlog.get_logger()
 
 
-class PoolTimeoutError(Exception):
-    """No connection became free in time."""
+class NoConnectionError(Exception):
+    """There is no connection, or none became free in time."""
 
 
-class PooledConnection(psycopg.AsyncConnection[Any]):
-    """A connection whose socket the event loop watches from `watch` to `discard`."""
+class _Waiting(NamedTuple):
+    """One who waits for a connection."""
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        # Names of the statements that are prepared on the server, and of the one that is being prepared.
-        self.prepared: set[bytes] = set()
-        self.preparing: bytes | None = None
-        self._loop = asyncio.get_running_loop()
-        self._socket = -1
-        self._waiter: asyncio.Future[None] | None = None
-        self._ended: Callable[[PooledConnection], None] | None = None
-
-    def watch(self, ended: Callable[["PooledConnection"], None]) -> None:
-        """Watch the socket; `ended` is called when the server ends the connection while no call uses it."""
-        self._ended = ended
-        self._socket = self.pgconn.socket
-        self._loop.add_reader(self._socket, self._readable)
-
-    def discard(self) -> None:
-        """Close it at once, whatever it is doing."""
-        if self._socket >= 0:
-            self._loop.remove_reader(self._socket)
-            self._loop.remove_writer(self._socket)
-            self._socket = -1
-        self.pgconn.finish()
-        if self._waiter is not None:
-            _wake(self._waiter)
-
-    @property
-    def is_lost(self) -> bool:
-        """Whether nothing can be sent any more."""
-        return self._socket < 0 or self.pgconn.status != ConnStatus.OK
-
-    async def result(self) -> PGresult:
-        """The outcome of what was sent. Raises psycopg.Error.
-
-        Cancelled, it leaves at once, and the connection busy: `settle` it before anything else.
-        """
-        result = (await self._results())[-1]
-        self._note_prepared(result)
-        if result.status == ExecStatus.FATAL_ERROR:
-            raise psycopg.errors.error_from_result(result)
-        return result
-
-    async def results(self) -> list[PGresult]:
-        """The outcomes of all that was sent in pipeline mode up to a sync; ends the mode. Raises psycopg.Error."""
-        results = await self._results()
-        for result in results:
-            if result.status == ExecStatus.FATAL_ERROR:
-                raise psycopg.errors.error_from_result(result)
-        return results
-
-    async def command(self, sql: bytes) -> None:
-        """Run SQL without parameters or rows, such as BEGIN. Raises psycopg.Error."""
-        self.pgconn.send_query(sql)
-        await self.result()
-
-    async def settle(self) -> None:
-        """Leave the connection idle after a call that was cancelled or failed: no statement running, nothing open.
-
-        Raises psycopg.Error, and TimeoutError when the server does not end the statement.
-        """
-        if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
-            async with asyncio.timeout(_CANCEL_SECONDS):
-                await self._cancel()
-        if self.pgconn.transaction_status in (TransactionStatus.INTRANS, TransactionStatus.INERROR):
-            await self.command(b"ROLLBACK")
-
-    async def _cancel(self) -> None:
-        while self.pgconn.transaction_status == TransactionStatus.ACTIVE:
-            await self.cancel_safe(timeout=_CANCEL_SECONDS)
-            # A cancel that arrives before the statement does nothing: then once more.
-            try:
-                async with asyncio.timeout(_CANCEL_AGAIN_SECONDS):
-                    results = await self._results()
-            except TimeoutError:
-                if self.preparing is not None:
-                    raise  # half a result may be lost: was it prepared or not?
-            else:
-                # The statement may have ended before it could be cancelled: then what it prepared is there.
-                if results:
-                    self._note_prepared(results[-1])
-
-    def _note_prepared(self, result: PGresult) -> None:
-        if self.preparing is not None and result.status != ExecStatus.FATAL_ERROR:
-            self.prepared.add(self.preparing)
-        self.preparing = None
-
-    async def _results(self) -> list[PGresult]:
-        pgconn = self.pgconn
-        results: list[PGresult] = []
-        pipelined = pgconn.pipeline_status != PipelineStatus.OFF
-        if pgconn.flush():
-            await self._flush()
-        while True:
-            while pgconn.is_busy():
-                self._waiter = self._loop.create_future()
-                await self._waiter
-            if self.is_lost:
-                raise psycopg.OperationalError("the connection was lost")
-            result = pgconn.get_result()
-            if result is None:
-                # In pipeline mode None separates the results of statements.
-                if not pipelined:
-                    return results
-            elif result.status == ExecStatus.PIPELINE_SYNC:
-                pgconn.exit_pipeline_mode()
-                return results
-            else:
-                results.append(result)
-
-    async def _flush(self) -> None:
-        while self.pgconn.flush():
-            self._waiter = writable = self._loop.create_future()
-            self._loop.add_writer(self._socket, _wake, writable)
-            try:
-                await writable
-            finally:
-                self._waiter = None
-                if not self.is_lost:
-                    self._loop.remove_writer(self._socket)
-
-    def _readable(self) -> None:
-        try:
-            self.pgconn.consume_input()
-        except psycopg.OperationalError:
-            self.discard()
-        if self._waiter is not None:
-            if self.is_lost or not self.pgconn.is_busy():
-                _wake(self._waiter)
-                self._waiter = None
-        elif self.is_lost and self._ended is not None:
-            self._ended(self)
-
-
-def _wake(waiter: "asyncio.Future[None]") -> None:
-    if not waiter.done():
-        waiter.set_result(None)
+    number: int
+    waiter: "asyncio.Future[PooledConnection]"
 
 
 class Pool:
     """The pool of one process."""
 
     def __init__(
-        self, url: str, size: int, options: Mapping[str, Any], configure: Callable[[PooledConnection], None]
+        self,
+        url: str,
+        size: int,
+        options: Mapping[str, Any],
+        configure: Callable[[PooledConnection], None],
+        longest: float,
     ) -> None:
+        """`longest` is in seconds: a statement that takes longer has lost its connection."""
         try:
-            self._options = {"connect_timeout": _CONNECT_SECONDS, **conninfo_to_dict(url), **options}
+            self._options = {**_DEFAULTS, **conninfo_to_dict(url), **options}
         except psycopg.ProgrammingError:
             # libpq quotes the whole of it, and the password with it.
             raise psycopg.ProgrammingError("TICKETS_DATABASE_URL is not a libpq connection string") from None
         self._size = size
+        self._max_writing = max(1, size - _FOR_READS)
         self._configure = configure
+        self._longest = longest
+        # All there are: idle, in use, or on the way to idle after they were given back in another state.
+        self._connections: set[PooledConnection] = set()
         # Taken from the end, so that the one used last, which is warm, is used next.
-        self._idle: list[PooledConnection] = []
-        # Given back in another state than idle, and on the way to it.
-        self._settling: set[PooledConnection] = set()
-        self._waiting: deque[asyncio.Future[PooledConnection]] = deque()
-        # Connecting, or settling a connection that was given back busy.
+        self._idle: deque[PooledConnection] = deque()
+        self._writing = 0
+        # Who waits, in order: those of both queues count on.
+        self._readers: deque[_Waiting] = deque()
+        self._writers: deque[_Waiting] = deque()
+        self._numbers = itertools.count()
+        # Whether the last attempt to connect failed, and whose turn it is then, of the servers that the URL names.
+        self._is_away = False
+        self._turns = itertools.count(1)
+        self._filling: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
 
     def open(self) -> None:
         """Start connecting; does not wait, so that a service can start before its database."""
-        for _ in range(self._size):
-            self._start(self._connect())
+        self._refill()
+        self._start(self._look())
 
     async def close(self) -> None:
         """Close every connection: the idle ones now, the others when they are given back."""
@@ -205,82 +110,248 @@ class Pool:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        # Those that settle too: a task that was cancelled before it began has done nothing.
-        for connection in (*self._idle, *self._settling):
-            connection.discard()
+        # Those on the way to idle too: a task that was cancelled before it began has done nothing.
+        for connection in [one for one in self._connections if not one.in_use]:
+            self._drop(connection)
         self._idle.clear()
-        self._settling.clear()
 
-    async def take(self, seconds: float) -> PooledConnection:
-        """A connection, the caller's until it is given back. Raises PoolTimeoutError after so many seconds."""
-        if self._idle:
-            return self._idle.pop()
+    async def take(self, seconds: float, *, writes: bool = False) -> PooledConnection:
+        """A connection, the caller's until it is given back. Raises NoConnectionError after so many seconds.
+
+        At once when there is none at all and the database could not be reached just now.
+        """
+        if self._idle and (not writes or self._writing < self._max_writing):
+            connection = self._idle.pop()
+            self._mark(connection, writes)
+            return connection
+        if self._is_away and not self._connections:
+            raise NoConnectionError
         waiter: asyncio.Future[PooledConnection] = asyncio.get_running_loop().create_future()
-        self._waiting.append(waiter)
+        queue, waiting = self._writers if writes else self._readers, _Waiting(next(self._numbers), waiter)
+        queue.append(waiting)
         try:
             async with asyncio.timeout(seconds):
                 return await waiter
         except (TimeoutError, asyncio.CancelledError) as error:
             if waiter.cancelled():
-                self._waiting.remove(waiter)
-            else:  # a connection arrived at the same moment
+                with suppress(ValueError):  # passed over already
+                    queue.remove(waiting)
+            elif waiter.exception() is None:  # a connection arrived at the same moment
                 self.give_back(waiter.result())
             if isinstance(error, TimeoutError):
-                raise PoolTimeoutError from None
+                raise NoConnectionError from None
             raise
 
     def give_back(self, connection: PooledConnection) -> None:
         """Take a connection back, in whatever state a call left it."""
+        self._writing -= connection.writes
+        connection.writes = connection.in_use = False
         if connection.pgconn.transaction_status == TransactionStatus.IDLE and not self._closed:
-            self._hand_over(connection)
+            self._idle.append(connection)
         else:
             # In a task of its own: a call may be cancelled more than once.
-            self._settling.add(connection)
             self._start(self._settle(connection))
+        if self._readers or self._writers:
+            self._serve()
 
-    def _hand_over(self, connection: PooledConnection) -> None:
-        for waiter in self._waiting:
-            if not waiter.done():
-                self._waiting.remove(waiter)
-                waiter.set_result(connection)
+    async def answers(self) -> bool:
+        """Whether the server answers right now. If it is silent, its connections are given up."""
+        # The one that has been idle for longest, so that each has its turn.
+        if not self._idle:
+            try:
+                return await self._ping(await self.take(_IDLE_SECONDS if self._connections else _PING_SECONDS))
+            except NoConnectionError:
+                return await self._answers_anew()
+        connection = self._idle.popleft()
+        self._mark(connection, writes=False)
+        return await self._ping(connection)
+
+    def _mark(self, connection: PooledConnection, writes: bool) -> None:
+        connection.in_use = True
+        connection.writes = writes
+        self._writing += writes
+
+    def _serve(self) -> None:
+        """Hand idle connections to those who wait."""
+        while self._idle:
+            queue = self._next_queue()
+            if not queue:
                 return
-        self._idle.append(connection)
+            _, waiter = queue.popleft()
+            if not waiter.done():
+                connection = self._idle.pop()
+                self._mark(connection, writes=queue is self._writers)
+                waiter.set_result(connection)
+
+    def _next_queue(self) -> deque[_Waiting]:
+        """The queue of who has waited longest, but for writers while no place is theirs."""
+        readers, writers = self._readers, self._writers
+        if not writers or self._writing >= self._max_writing:
+            return readers
+        return readers if readers and readers[0].number < writers[0].number else writers
+
+    async def _ping(self, connection: PooledConnection) -> bool:
+        try:
+            async with asyncio.timeout(_PING_SECONDS):
+                await connection.command(_PING)
+        except TimeoutError:
+            if not connection.is_lost and not connection.has_input:
+                connection.failure = _SILENT
+                connection.discard()
+                self._distrust()
+            return False
+        except psycopg.Error:
+            return False
+        else:
+            return True
+        finally:
+            self.give_back(connection)
+
+    async def _answers_anew(self) -> bool:
+        """Ask the server on a new connection, because all there are have been in use for a while."""
+        in_use = next((one for one in self._connections if not one.is_lost), None)
+        if in_use is None:
+            return False
+        pgconn = in_use.pgconn
+        # That very one, of those that the URL names.
+        server = {"host": pgconn.host, "hostaddr": pgconn.hostaddr, "port": pgconn.port}
+        named = {name: value.decode() or None for name, value in server.items()}
+        try:
+            async with asyncio.timeout(_PING_SECONDS):
+                connection = await psycopg.AsyncConnection.connect(
+                    **{**self._options, **named, "target_session_attrs": "any"}
+                )
+        except (TimeoutError, psycopg.errors.ConnectionTimeout):
+            self._distrust()
+            return False
+        except psycopg.Error:
+            return True  # it refuses, so it answers; those in use work, or will be lost by themselves
+        connection.pgconn.finish()
+        return True
+
+    def _distrust(self) -> None:
+        """Give up the connections to a server that is silent, but for those on which a statement has just begun."""
+        self._warn(_SILENT)
+        for connection in self._connections:
+            if connection.is_silent(_SILENT_SECONDS):
+                connection.failure = _SILENT
+                connection.discard()
+        while self._idle:
+            self._drop(self._idle.pop())
+        self._refill()
+
+    async def _look(self) -> None:
+        """Give up connections whose server has not ended a statement in time, again and again."""
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            for connection in self._connections:
+                if connection.is_silent(self._longest):
+                    connection.failure = f"no answer within {self._longest:g} seconds"
+                    connection.discard()
+            self._refill()
 
     async def _settle(self, connection: PooledConnection) -> None:
         try:
             await connection.settle()
-        except (psycopg.Error, TimeoutError):
+        except (psycopg.Error, TimeoutError) as error:
+            connection.failure = connection.failure or str(error) or "the server does not end a statement"
             connection.discard()
-        self._settling.discard(connection)
-        if not self._closed and not connection.is_lost:
-            self._hand_over(connection)
-            return
-        connection.discard()
-        if not self._closed:
-            await self._connect()
+        if self._closed or connection.is_lost:
+            self._lose(connection)
+        else:
+            self._idle.append(connection)
+            self._serve()
 
-    async def _connect(self) -> None:
-        pause, longest = _RECONNECT_SECONDS
-        while True:
-            try:
-                connection = await PooledConnection.connect(**self._options)
-            except psycopg.Error as error:
-                _log.warning("database", outcome="unavailable", error=type(error).__name__)
-            else:
-                self._configure(connection)
-                connection.watch(self._replace)
-                self._hand_over(connection)
-                return
-            await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - spreads attempts, guards nothing
-            pause = min(2 * pause, longest)
+    def _ended(self, connection: PooledConnection) -> None:
+        """A connection was ended by its server. One that is in use is given back first."""
+        if not connection.in_use:
+            self._lose(connection)
 
-    def _replace(self, connection: PooledConnection) -> None:
-        """Replace an idle connection that the server ended."""
+    def _lose(self, connection: PooledConnection) -> None:
+        if connection in self._connections and not self._closed:
+            self._warn(connection.failure or "a connection was lost")
         with suppress(ValueError):
             self._idle.remove(connection)
-            self._start(self._connect())
+        self._drop(connection)
+        self._refill()
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+    def _drop(self, connection: PooledConnection) -> None:
+        self._connections.discard(connection)
+        connection.discard()
+
+    def _refill(self) -> None:
+        is_whole = len(self._connections) == self._size
+        if not (self._closed or is_whole or (self._filling is not None and not self._filling.done())):
+            self._filling = self._start(self._fill())
+
+    async def _fill(self) -> None:
+        shortest, longest = _RECONNECT_SECONDS
+        pause = shortest
+        while missing := self._size - len(self._connections):
+            # While the database is away one asks for it, not all, and each time another server is asked first.
+            servers = [next(self._turns)] if self._is_away else [0] * missing
+            attempts = [self._start(self._connect(server)) for server in servers]
+            _, hanging = await asyncio.wait(attempts, timeout=_ATTEMPT_SECONDS)
+            if hanging and not self._connections:
+                # They go on; the next one may meet a server that is back, or a path.
+                self._is_away = True
+                self._refuse_all()
+            elif self._is_away:
+                await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - spreads attempts, guards nothing
+                pause = min(2 * pause, longest)
+            else:
+                pause = shortest
+
+    async def _connect(self, server: int) -> None:
+        """Add a connection to a server of those that the URL names, counted from 0, or to the next that accepts it."""
+        try:
+            async with asyncio.timeout(_CONNECT_SECONDS):
+                connection = await PooledConnection.connect(**_from_server(self._options, server))
+        except (psycopg.Error, OSError) as error:
+            self._is_away = True
+            self._warn(str(error) or type(error).__name__)
+            if not self._connections:
+                self._refuse_all()
+            return
+        if self._closed or len(self._connections) >= self._size:
+            connection.discard()
+            return
+        if self._is_away:
+            self._is_away = False
+            _log.info("database", outcome="available")
+        self._configure(connection)
+        connection.watch(self._ended)
+        self._connections.add(connection)
+        self._idle.append(connection)
+        self._serve()
+
+    def _refuse_all(self) -> None:
+        for _, waiter in (*self._readers, *self._writers):
+            if not waiter.done():
+                waiter.set_exception(NoConnectionError())
+        self._readers.clear()
+        self._writers.clear()
+
+    def _warn(self, why: str) -> None:
+        password = self._options.get("password")
+        # libpq does not repeat it; nobody else may either.
+        if password and str(password) in why:
+            why = "unknown"
+        _log.warning("database", outcome="unavailable", error=" ".join(why.split())[:_MAX_REASON_LENGTH])
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
+
+
+def _from_server(options: Mapping[str, Any], number: int) -> dict[str, Any]:
+    """The options with another order of the servers that they name."""
+    rotated = dict(options)
+    for name in ("host", "hostaddr", "port"):
+        one_each = str(options.get(name) or "").split(",")
+        start = number % len(one_each)
+        if start:
+            rotated[name] = ",".join(one_each[start:] + one_each[:start])
+    return rotated

@@ -6,6 +6,7 @@ prepared. What is used of psycopg are its connections and its adaptation of valu
 """
 
 import itertools
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -28,7 +29,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
-from service.storage.pool import PooledConnection
+from service.storage.connection import PooledConnection
 from service.storage.scope import Scope, UnscopedError, separation, source_of
 from service.storage.scope_check import check
 
@@ -36,6 +37,7 @@ Row = dict[str, Any]
 
 _DIALECT = PGDialect_psycopg(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]  # SQLAlchemy has no types there
 _names = itertools.count()
+_WRITES = re.compile(r"\b(INSERT INTO|UPDATE|DELETE FROM|FOR (KEY )?SHARE)\b")
 
 
 class Statement:
@@ -54,6 +56,8 @@ class Statement:
         if "POSTCOMPILE" in compiled.string:
             raise ValueError("SQLAlchemy would fill in a part of the statement only as it runs it")
         self.scope = scope
+        # Whether it may wait for rows that others change.
+        self.writes = _WRITES.search(compiled.string) is not None
         self.sql = compiled.string.encode()
         self.names = tuple(str(name) for name in compiled.positiontup or ())
         self.columns = tuple(map(str, clause.exported_columns.keys()))
@@ -65,14 +69,15 @@ class Statement:
         connection: PooledConnection,
         parameters: Mapping[str, Any],
         *,
-        begin: bool = False,
+        begin: Sequence[bytes] = (),
         commit: bool = False,
         lock: "Statement | None" = None,
     ) -> list[Row]:
         """Every row. Raises KeyError for a parameter that is missing, and psycopg.Error.
 
-        BEGIN and COMMIT travel with it, and another statement `lock` which it runs: one that only locks, of the same
-        parameters. Cancelled, it leaves at once, and the connection busy: `settle` it before anything else.
+        What begins a transaction travels with it, and COMMIT, and another statement `lock` which it runs: one that only
+        locks, of the same parameters. Cancelled, it leaves at once, and the connection busy: `settle` it before
+        anything else.
         """
         transformer = Transformer.from_context(connection)
         texts = self._texts(transformer, parameters)
@@ -82,15 +87,15 @@ class Statement:
             if lock is not None:
                 await lock._prepare(connection)
             pgconn.enter_pipeline_mode()
-            if begin:
-                pgconn.send_query_params(b"BEGIN", None)
+            for command in begin:
+                pgconn.send_query_params(command, None)
             if lock is not None:
                 lock._send(pgconn, lock._texts(transformer, parameters))
             self._send(pgconn, texts)
             if commit:
                 pgconn.send_query_params(b"COMMIT", None)
             pgconn.pipeline_sync()
-            result = (await connection.results())[begin + (lock is not None)]
+            result = (await connection.results())[len(begin) + (lock is not None)]
         else:
             self._send(pgconn, texts)
             result = await connection.result()

@@ -2,6 +2,8 @@
 
 import asyncio
 import random
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 from service.errors import TicketError
@@ -10,6 +12,7 @@ from service.transport.queue_probe import QueueProbe
 # Checking every call this often costs a fraction of a timer for each.
 _CHECK_SECONDS = 0.02
 _OVERLOADED = "The service is overloaded; retry later"
+_STOPPING = "The server is shutting down"
 _RETRY_AFTER_SECONDS = (1, 5)
 
 Task: TypeAlias = "asyncio.Task[Any]"
@@ -23,7 +26,12 @@ class AdmissionControl:
         self._probe = probe
         # By the loop's clock.
         self._until: dict[Task, float] = {}
-        self._overdue: set[Task] = set()
+        self._cancelled: dict[Task, TicketError] = {}
+        # They last as long as their callers read, so they are not counted.
+        self._streams: set[Task] = set()
+        # While calls and answers are held back.
+        self._gate: asyncio.Event | None = None
+        self._held = 0
 
     def __len__(self) -> int:
         return len(self._until)
@@ -44,10 +52,15 @@ class AdmissionControl:
         Raises TicketError as `reject_if_overloaded`.
         """
         self.reject_if_overloaded()
-        task = asyncio.current_task()
-        if task is None:
-            raise RuntimeError("a call runs in a task")
+        task = _current_task()
         self._until[task] = asyncio.get_running_loop().time() + seconds
+        return task
+
+    def begin_stream(self) -> Task:
+        """Admit the stream of the current task. Raises TicketError as `reject_if_overloaded`."""
+        self.reject_if_overloaded()
+        task = _current_task()
+        self._streams.add(task)
         return task
 
     def until(self, task: Task) -> float:
@@ -55,19 +68,58 @@ class AdmissionControl:
         return self._until[task]
 
     def end(self, task: Task) -> None:
-        """The call has ended."""
-        del self._until[task]
-        self._overdue.discard(task)
+        """The call or stream has ended."""
+        self._until.pop(task, None)
+        self._streams.discard(task)
+        self._cancelled.pop(task, None)
 
-    def is_overdue(self, task: Task) -> bool:
-        """Whether a call was cancelled because its deadline passed, and not by its caller."""
-        return task in self._overdue
+    def failure_of(self, task: Task) -> TicketError | None:
+        """Why a call was cancelled: its deadline passed, or the process stops. None: its caller left."""
+        return self._cancelled.get(task)
 
     async def cancel_overdue(self) -> None:
         """Cancel calls whose deadline has passed; runs as long as the process serves."""
         while True:
             await asyncio.sleep(_CHECK_SECONDS)
             now = asyncio.get_running_loop().time()
-            for task in [task for task, until in self._until.items() if until <= now and task not in self._overdue]:
-                self._overdue.add(task)
+            self._cancel([task for task, until in self._until.items() if until <= now], "deadline_exceeded")
+
+    async def wait_while_held(self) -> None:
+        """Return at once, but while calls and answers are held back."""
+        if self._gate is not None:
+            self._held += 1
+            await self._gate.wait()
+
+    @contextmanager
+    def holding(self) -> Iterator[None]:
+        """Hold back the calls that arrive, and the answers, until the block ends."""
+        self._gate = asyncio.Event()
+        try:
+            yield
+        finally:
+            self._gate.set()
+            self._gate = None
+
+    async def wait_until_quiet(self, seconds: float) -> None:
+        """Return when all callers wait, as far as can be seen: nothing more was held back for so many seconds."""
+        before = -1
+        while before != self._held:
+            before = self._held
+            await asyncio.sleep(seconds)
+
+    def cancel_all(self) -> None:
+        """Cancel every call and stream, because the process stops."""
+        self._cancel([*self._until, *self._streams], "unavailable", _STOPPING, retry_after=1)
+
+    def _cancel(self, tasks: Iterable[Task], *failure: Any, **more: Any) -> None:
+        for task in tasks:
+            if task not in self._cancelled:
+                self._cancelled[task] = TicketError(*failure, **more)
                 task.cancel()
+
+
+def _current_task() -> Task:
+    task = asyncio.current_task()
+    if task is None:
+        raise RuntimeError("a call runs in a task")
+    return task

@@ -140,10 +140,10 @@ class Fairness:
 class CallPlace:
     """One call's place. It may be given back and taken again, around what the call waits for elsewhere."""
 
-    __slots__ = ("_began", "_caller", "_counted", "_fairness", "_held", "_lane")
+    __slots__ = ("_began", "_counted", "_fairness", "_held", "_lane", "caller")
 
     def __init__(self, fairness: Fairness, kind: Kind, caller: Caller) -> None:
-        self._fairness, self._caller = fairness, caller
+        self._fairness, self.caller = fairness, caller
         self._lane = fairness.lane(kind, caller)
         self._counted: Shares | None = None
         self._held = False
@@ -151,20 +151,20 @@ class CallPlace:
 
     def count_call(self) -> None:
         """Count it among the calls in flight until `end`. Raises TicketError as Shares.take."""
-        self._fairness.calls.take(self._caller)
+        self._fairness.calls.take(self.caller)
         self._counted = self._fairness.calls
 
     def count_stream(self) -> None:
         """Count it among the lists that are being read until `end`. Raises TicketError as Shares.take."""
-        self._fairness.streams.take(self._caller)
+        self._fairness.streams.take(self.caller)
         self._counted = self._fairness.streams
 
     async def take(self) -> None:
         """Wait for a place."""
         fairness, now = self._fairness, time.monotonic()
-        fairness.note(self._caller, now)
+        fairness.note(self.caller, now)
         if not self._lane.begin_at_once(now, alone=fairness.is_alone(now)):
-            await self._lane.wait(self._caller.subject)
+            await self._lane.wait(self.caller.subject)
             now = time.monotonic()
         self._held, self._began = True, now
 
@@ -179,5 +179,5 @@ class CallPlace:
         """The call has ended."""
         self.give_back()
         if self._counted is not None:
-            self._counted.give_back(self._caller)
+            self._counted.give_back(self.caller)
             self._counted = None

@@ -2,7 +2,9 @@
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
+import grpc
 from grpc_health.v1 import health, health_pb2
 
 from service.storage.database import Database
@@ -10,11 +12,20 @@ from service.storage.database import Database
 _LOOK_SECONDS = 1.0
 
 
+class _Servicer(health.aio.HealthServicer):  # type: ignore[misc]  # its package has no types
+    async def Watch(self, request: Any, context: Any) -> None:  # noqa: N802 - gRPC's name
+        """Refuse: anybody may call it, and one watcher who does not read would hold up every change of the status.
+
+        Callers take that for SERVING, says gRPC's health checking protocol.
+        """
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "Health is not watched here: call Check")
+
+
 class Health:
     """What the process says of each of its services, and of all of them under the empty name."""
 
     def __init__(self, database: Database, services: Sequence[str]) -> None:
-        self.servicer = health.aio.HealthServicer()
+        self.servicer = _Servicer()
         self._database = database
         self._names = ("", *services)
         self._serving: bool | None = None

@@ -5,7 +5,9 @@ import os
 import re
 import sys
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
 from typing import Any, NamedTuple, NoReturn, Protocol, TypeAlias
 
 import grpc
@@ -13,16 +15,20 @@ import structlog
 from google.protobuf.message import DecodeError
 
 from service.access.authenticator import Authenticator
-from service.access.policy import POLICIES, Caller, Policy
+from service.access.policy import POLICIES, Policy
 from service.errors import TicketError
 from service.operation import CALL, Call
 from service.settings import Settings
+from service.storage.database import Database
 from service.transport.admission import AdmissionControl
 from service.transport.fairness import CallPlace, Fairness
 from service.transport.logs import CallLog
 from service.transport.metrics import Metrics
+from service.transport.open_methods import bounded
 from service.transport.rate_limits import RateLimits
 
+# Metadata of which there can be only one.
+_SINGLE = ("authorization", "x-api-key", "idempotency-key", "if-match")
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 # Kept back from the caller's deadline, so that the failure still arrives.
 _FAILURE_SECONDS = 0.05
@@ -104,35 +110,39 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         key = (service.rpartition(".")[0].replace(".rest.", "."), name)
         policy = POLICIES.get(key)
         if policy is not None and policy.who == "none":
-            served: Handler = handler
-            return served  # health and reflection answer by themselves
-        # Requests arrive as bytes, so that what does not decode fails with our documented error and not gRPC's.
+            return bounded(handler, self._longest)  # health and reflection answer by themselves
+        # Requests arrive as bytes, so that what does not decode fails with our documented error and not gRPC's; and as
+        # streams of one, so that they are read when their caller is known. (gRPC would first hold all of a request, and
+        # wait forever for one that never comes.)
         method = Method(path, key, policy, self._failures[service], handler.request_deserializer)
         if handler.unary_stream is not None:
             streaming = self._stream(method, handler.unary_stream)
-            return grpc.unary_stream_rpc_method_handler(streaming, None, handler.response_serializer)
+            return grpc.stream_stream_rpc_method_handler(streaming, None, handler.response_serializer)
         unary = self._unary(method, handler.unary_unary)
-        return grpc.unary_unary_rpc_method_handler(unary, None, handler.response_serializer)
+        return grpc.stream_unary_rpc_method_handler(unary, None, handler.response_serializer)
 
     def _unary(self, method: Method, behaviour: Any) -> Any:
-        async def unary(data: bytes, context: Context) -> Any:
+        async def unary(_requests: object, context: Context) -> Any:
             line = _Line(method.path)
             task = place = None
             try:
                 metadata = _begin(method, context, line)
+                await self._admission.wait_while_held()
                 task = self._admission.begin(self._seconds(context))
-                caller, place = await self._admit(method, data, metadata, line)
+                place = await self._admit(method, metadata, line)
                 place.count_call()
+                data = await self._read(context)
                 await place.take()
-                call, message = _call(method, data, metadata, line, caller, place)
+                call, message = _call(method, data, metadata, line, place)
                 call.until = self._admission.until(task)
-                return await behaviour(message, context)
+                return await self._held(await behaviour(message, context))
             except asyncio.CancelledError:
-                if task is None or not self._admission.is_overdue(task):
+                failure = None if task is None else self._admission.failure_of(task)
+                if task is None or failure is None:
                     line.outcome = "cancelled"
                     raise
                 task.uncancel()
-                return await method.failures.fail(context, line.failed(TicketError("deadline_exceeded")))
+                return await method.failures.fail(context, line.failed(failure))
             except Exception as error:
                 # The outermost catch: the text of an exception must not leave the service.
                 return await method.failures.fail(context, line.failed(error))
@@ -145,50 +155,97 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
         return unary
 
+    async def _held(self, answer: Any) -> Any:
+        await self._admission.wait_while_held()
+        return answer
+
     def _seconds(self, context: Context) -> float:
         left = context.time_remaining()
         return self._longest if left is None else min(left - _FAILURE_SECONDS, self._longest)
 
     def _stream(self, method: Method, behaviour: Any) -> Any:
-        async def stream(data: bytes, context: Context) -> AsyncIterator[Any]:
+        async def stream(_requests: object, context: Context) -> AsyncIterator[Any]:
             line = _Line(method.path)
-            begun, place = False, None
+            begun, task, place = False, None, None
             try:
                 metadata = _begin(method, context, line)
-                # It lasts as long as its caller reads, so it is not counted among the calls in flight.
-                self._admission.reject_if_overloaded()
-                caller, place = await self._admit(method, data, metadata, line)
-                _, request = _call(method, data, metadata, line, caller, place)
+                await self._admission.wait_while_held()
+                task = self._admission.begin_stream()
+                place = await self._admit(method, metadata, line)
+                data = await self._read_in_time(context)
+                _, request = _call(method, data, metadata, line, place)
                 async for message in behaviour(request, context):
                     yield message
                     begun = True
                 line.outcome = CALL.get().outcome or line.outcome
+                await self._admission.wait_while_held()
             except asyncio.CancelledError:
-                line.outcome = "cancelled"
-                raise
+                failure = None if task is None else self._admission.failure_of(task)
+                if task is None or failure is None:
+                    line.outcome = "cancelled"
+                    raise
+                task.uncancel()
+                yield await self._stream_failure(method, context, line.failed(failure), begun)
             except Exception as error:
                 # As above.
-                failure = line.failed(error)
-                if begun:
-                    await method.failures.break_off(context, failure)
-                yield await method.failures.fail(context, failure)
+                yield await self._stream_failure(method, context, line.failed(error), begun)
             finally:
                 if place is not None:
                     place.end()
+                if task is not None:
+                    self._admission.end(task)
                 line.write(self._log, self._metrics)
 
         return stream
 
-    async def _admit(self, method: Method, data: bytes, metadata: Metadata, line: "_Line") -> tuple[Caller, CallPlace]:
-        """Authenticate and authorise the caller of a request. Raises TicketError."""
+    @staticmethod
+    async def _stream_failure(method: Method, context: Context, failure: TicketError, begun: bool) -> Any:
+        if begun:
+            await method.failures.break_off(context, failure)
+        return await method.failures.fail(context, failure)
+
+    async def _admit(self, method: Method, metadata: Metadata, line: "_Line") -> CallPlace:
+        """Authenticate and authorise the caller. Raises TicketError."""
         if method.policy is None:
             raise TicketError("forbidden")
         caller = await self._authenticator.caller(method.policy, metadata)
         line.caller = caller.subject
         self._rate_limits.take(method.policy.kind, caller)
+        return CallPlace(self._fairness, method.policy.kind, caller)
+
+    async def _read(self, context: Context) -> bytes:
+        """The request's message, which is not read before its caller is known. Raises TicketError."""
+        data: Any = await context.read()
+        if data is grpc.aio.EOF:
+            raise TicketError("validation_error", "The call has no message")
         if len(data) > self._max_bytes:
             raise TicketError("payload_too_large")
-        return caller, CallPlace(self._fairness, method.policy.kind, caller)
+        message: bytes = data
+        return message
+
+    async def _read_in_time(self, context: Context) -> bytes:
+        """As `_read`; a message that never comes ends by the default deadline."""
+        try:
+            async with asyncio.timeout(self._longest):
+                return await self._read(context)
+        except TimeoutError:
+            raise TicketError("deadline_exceeded") from None
+
+
+def call_interceptor(
+    settings: Settings,
+    database: Database,
+    admission: AdmissionControl,
+    metrics: Metrics,
+    failures: Mapping[str, Failures],
+    stack: AsyncExitStack,
+) -> CallInterceptor:
+    """The interceptor of a process; the stack gives back what it holds."""
+    authenticator = Authenticator(settings, database)
+    stack.push_async_callback(authenticator.close)
+    rate_limits = RateLimits(settings)
+    stack.callback(rate_limits.close)
+    return CallInterceptor(settings, authenticator, rate_limits, admission, Fairness(settings), metrics, failures)
 
 
 class _Line:
@@ -225,16 +282,19 @@ class _Line:
 
 
 def _begin(method: Method, context: Context, line: _Line) -> Metadata:
-    """Read the call's metadata, and tell the caller the request id."""
-    metadata: dict[str, Any] = dict(context.invocation_metadata() or ())
+    """Read the call's metadata, and tell the caller the request id. Raises TicketError when it contradicts itself."""
+    given = context.invocation_metadata() or ()
+    metadata: dict[str, Any] = dict(given)
     line.request_id = _request_id(metadata.get("x-request-id"))
     method.failures.begin(context, line.request_id)
+    if len(metadata) != len(given):
+        names = Counter(name for name, _ in given)
+        if repeated := [name for name in _SINGLE if names[name] > 1]:
+            raise TicketError("validation_error", f"There is more than one {repeated[0]}")
     return metadata
 
 
-def _call(
-    method: Method, data: bytes, metadata: Metadata, line: _Line, caller: Caller, place: CallPlace
-) -> tuple[Call, Any]:
+def _call(method: Method, data: bytes, metadata: Metadata, line: _Line, place: CallPlace) -> tuple[Call, Any]:
     """The call, and its request decoded. Raises TicketError."""
     try:
         message = method.decode(data)
@@ -242,7 +302,7 @@ def _call(
         raise TicketError("validation_error", "The request is not a message of this method") from None
     key, if_match = metadata.get("idempotency-key"), metadata.get("if-match")
     path = metadata.get("x-envoy-original-path")
-    call = Call(method.key, line.request_id, key, caller, if_match, path, place=place)
+    call = Call(method.key, line.request_id, key, place.caller, if_match, path, place=place)
     CALL.set(call)
     return call, message
 

@@ -1,14 +1,22 @@
 """Structured logs: one JSON object a line, on standard error."""
 
 import logging
+import math
 import os
 import sys
+import time
 from contextlib import suppress
 from datetime import UTC, datetime
 
 import orjson
 import structlog
+from structlog.typing import EventDict
 
+# While something is away, everything that needs it fails again and again.
+_REPEATED = frozenset(("unavailable", "deadline_exceeded"))
+_CAUSE = ("event", "work", "outcome", "error")
+_REPEAT_SECONDS = 60.0
+_MAX_CAUSES = 1000
 _INFO = logging.getLevelNamesMapping()["INFO"]
 
 
@@ -17,6 +25,7 @@ def configure(level: str) -> None:
     severity = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(
         processors=[
+            _Repeats(),
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
@@ -31,6 +40,28 @@ def configure(level: str) -> None:
     # It logs headers that it cannot decode, whole: a credential with one odd byte, say.
     logging.getLogger("grpc._cython.cygrpc").setLevel(logging.CRITICAL)
     logging.basicConfig(handlers=[handler], level=max(severity, logging.WARNING))
+
+
+class _Repeats:
+    """Drops lines that say again what cannot be had: one a minute remains, with the number of those dropped before."""
+
+    def __init__(self) -> None:
+        # By cause: when it was last said, and how often it was not since then.
+        self._said: dict[tuple[object, ...], tuple[float, int]] = {}
+
+    def __call__(self, _logger: object, _name: str, line: EventDict) -> EventDict:
+        if line.get("outcome") not in _REPEATED:
+            return line
+        cause = tuple(line.get(name) for name in _CAUSE)
+        said_at, dropped = self._said.pop(cause, (-math.inf, 0))
+        now = time.monotonic()
+        if now - said_at < _REPEAT_SECONDS:
+            self._said[cause] = said_at, dropped + 1
+            raise structlog.DropEvent
+        if len(self._said) >= _MAX_CAUSES:
+            self._said.clear()
+        self._said[cause] = now, 0
+        return {**line, "dropped": dropped} if dropped else line
 
 
 class CallLog:

@@ -1,4 +1,4 @@
-"""Prometheus metrics of one process: how long calls took, by method and outcome, and how many are in flight.
+"""Prometheus metrics of one process: calls by method and outcome, those in flight, when periodic work last succeeded.
 
 A call adds to a list; the metric families are made when they are scraped.
 """
@@ -10,6 +10,8 @@ from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
+from service.background import Background
+from service.event_lag import EventLag
 from service.transport.admission import AdmissionControl
 
 # Upper bounds of the histogram's buckets, in seconds.
@@ -20,8 +22,10 @@ _NAMES = (*map(str, _BOUNDS), "+Inf")
 class Metrics(Collector):
     """Counts calls as they end."""
 
-    def __init__(self, admission: AdmissionControl) -> None:
+    def __init__(self, admission: AdmissionControl, background: Background, event_lag: EventLag) -> None:
         self._admission = admission
+        self._background = background
+        self._event_lag = event_lag
         # By method and outcome: the number of calls in each bucket, and the sum of their seconds.
         self._buckets: dict[tuple[str, str], list[int]] = {}
         self._seconds: dict[tuple[str, str], float] = {}
@@ -49,6 +53,19 @@ class Metrics(Collector):
             took.add_metric(key, upto, self._seconds[key])
         yield took
         yield GaugeMetricFamily("tickets_requests_in_flight", "Calls in flight.", value=len(self._admission))
+        succeeded = GaugeMetricFamily(
+            "tickets_background_last_success_timestamp_seconds",
+            "When periodic work last succeeded, in seconds since 1970; 0 for never.",
+            labels=("work",),
+        )
+        for work, at in list(self._background.last_success.items()):
+            succeeded.add_metric((work,), at)
+        yield succeeded
+        yield GaugeMetricFamily(
+            "tickets_events_behind_seconds",
+            "For how long an open transaction has held back events from watches and webhooks.",
+            value=self._event_lag.seconds(),
+        )
 
     def listen(self, address: str) -> Callable[[], None]:
         """Serve the metrics over HTTP, in a thread of its own; returns what ends it. Raises OSError."""

@@ -24,13 +24,15 @@ _IDLE_SECONDS = 0.1
 # All of so many last probes must have waited.
 _PROBES = 3
 _MAX_IN_FLIGHT = 50
+# A probe that takes longer has waited for that long.
+_PROBE_SECONDS = 10.0
 # From the setting on some calls are rejected, from so many times it on all are.
 _REJECT_ALL = 1.4
 # A rejection costs half as much as an answer: callers who retry at once must not turn all work into rejections.
 _REJECTIONS_PER_SECOND = 800
 _REQUEST = health_pb2.HealthCheckRequest()
 
-_Check = Callable[[health_pb2.HealthCheckRequest], Awaitable[Any]]
+_Check = Callable[..., Awaitable[Any]]
 
 
 class QueueProbe:
@@ -75,7 +77,7 @@ class QueueProbe:
     async def _probe(self, check: _Check) -> None:
         began = time.monotonic()
         with suppress(grpc.aio.AioRpcError):
-            await check(_REQUEST)
+            await check(_REQUEST, timeout=_PROBE_SECONDS)
         self._waits.append(time.monotonic() - began)
         # A standing queue shows in each of them; a hiccup of the machine does not.
         self._wait = min(self._waits)

@@ -11,9 +11,11 @@ import hashlib
 import math
 import mmap
 import os
+import stat
 import struct
 import time
 from functools import lru_cache
+from pathlib import Path
 from typing import Literal
 
 from service.access.policy import Caller
@@ -34,7 +36,7 @@ class RateLimits:
 
     def __init__(self, settings: Settings) -> None:
         self._rates = {"read": _rate(settings.rate_limit_reads), "write": _rate(settings.rate_limit_writes)}
-        self._file = os.open(settings.rate_limit_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        self._file = _open(Path(settings.rate_limit_file) if settings.rate_limit_file else _default_file())
         os.ftruncate(self._file, _GROUPS * _GROUP_BYTES)
         self._buckets = mmap.mmap(self._file, _GROUPS * _GROUP_BYTES)
         # By tag: tokens that were taken from the bucket and not used yet.
@@ -85,6 +87,36 @@ class RateLimits:
 @lru_cache(maxsize=10_000)
 def _tag(*who: str | None) -> int:
     return int.from_bytes(hashlib.blake2b("\0".join(map(str, who)).encode(), digest_size=8).digest()) or 1
+
+
+def _default_file() -> Path:
+    """The file in a directory of the user's own: nothing that another user could have made first."""
+    runtime = os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0] or os.environ.get("XDG_RUNTIME_DIR")
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(runtime or cache) / "tickets" / "rate-limits"
+
+
+def _open(path: Path) -> int:
+    """The file, made if it is missing. Raises OSError, also where another user could change its buckets."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        _require_own(directory, path.parent)
+        file = os.open(path.name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600, dir_fd=directory)
+    finally:
+        os.close(directory)
+    try:
+        _require_own(file, path)
+    except OSError:
+        os.close(file)
+        raise
+    return file
+
+
+def _require_own(opened: int, path: Path) -> None:
+    status = os.fstat(opened)
+    if status.st_uid != os.geteuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise PermissionError(f"{path} belongs to another user, or others can write to it (TICKETS_RATE_LIMIT_FILE)")
 
 
 def _rate(setting: str) -> tuple[float, float]:

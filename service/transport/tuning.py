@@ -1,26 +1,46 @@
 """What the server asks of gRPC, of Linux and of Python, once."""
 
 import contextlib
+import ctypes
 import gc
 import os
+import resource
 import sys
+from collections.abc import Sequence
 
-# Messages beyond our own limit are refused in our words; this one only bounds what is read to find that out.
-_MAX_MESSAGE_BYTES = 8 * 1024 * 1024
+from service.settings import Settings
+
+# A message that is larger than allowed by less than this is refused in our words, and what is larger still in gRPC's.
+_MARGIN_BYTES = 64 * 1024
 _MAX_METADATA_BYTES = 64 * 1024
-SERVER_OPTIONS = (
+_IDENTITY = 1 << 0
+_OPTIONS = (
     ("grpc.so_reuseport", 1),
-    ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", -1),
+    # Messages are taken as they are: a megabyte of gzip would be a gigabyte before anybody asked who sends it.
+    ("grpc.compression_enabled_algorithms_bitset", _IDENTITY),
     # Above what the gateway lets in (32 KiB), so that it is the one to refuse, in the API's own shape.
     ("grpc.max_metadata_size", _MAX_METADATA_BYTES),
     ("grpc.absolute_max_metadata_size", 2 * _MAX_METADATA_BYTES),
-    # A proxy keeps its connections; pings find the dead ones.
+    # A connection may be many callers'. Of a header that it could not parse gRPC would keep the failure in the
+    # connection's table, and fail every later call that refers to it.
+    ("grpc.http2.hpack_table_size.decoder", 0),
+    # Of one connection, and those count too that were reset and are not cleaned up yet: beginning and resetting calls
+    # without a pause would pile them up by the gigabyte.
+    ("grpc.max_concurrent_streams", 1000),
+    # A proxy keeps its connections; pings find the dead ones. The gateway's come once a second, also while it is idle.
     ("grpc.keepalive_time_ms", 60_000),
-    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 500),
 )
+_PR_SET_DUMPABLE = 4
 # What is there at the start stays for good, and a call leaves few cycles.
 _COLLECT_AFTER = (20_000, 20, 50)
+
+
+def server_options(settings: Settings) -> Sequence[tuple[str, int]]:
+    """The options of the gRPC server."""
+    return (*_OPTIONS, ("grpc.max_receive_message_length", settings.max_request_bytes + _MARGIN_BYTES))
 
 
 def freeze_gc() -> None:
@@ -28,6 +48,13 @@ def freeze_gc() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*_COLLECT_AFTER)
+
+
+def keep_memory_private() -> None:
+    """Leave secrets in memory: no core dump, and no other process of the same user may read it or the environment."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0)
 
 
 def use_batch_scheduler(pid: int = 0) -> None:

@@ -1,12 +1,15 @@
 """How attempts end: they are recorded, and their messages and webhooks go on, pause or stop."""
 
+import asyncio
 import random
+import time
 from dataclasses import dataclass
 from typing import Any
 
 import structlog
 from ulid import ULID
 
+from service.errors import TicketError
 from service.settings import Settings
 from service.storage.database import Connection, Database
 from service.storage.statement import Row
@@ -22,6 +25,8 @@ MAX_ATTEMPTS = len(PAUSES) + 1
 _USUAL_PAUSE: float = Settings.model_fields["delivery_pause_seconds"].default
 _JITTER = (0.9, 1.1)
 _GONE = 410
+# Until an attempt that could not be recorded is recorded once more.
+_AGAIN_SECONDS = 0.5
 
 _log = structlog.get_logger()
 
@@ -53,7 +58,10 @@ class Attempts:
         self._scale = settings.delivery_pause_seconds / _USUAL_PAUSE
 
     async def record(self, database: Database, message: Row, outcome: Outcome, seconds: float) -> None:
-        """Add an attempt to the log, and decide what becomes of the message, as it was leased, and of its webhook."""
+        """Add an attempt to the log, and decide what becomes of the message, as it was leased, and of its webhook.
+
+        Tried again while the database is away, or the message would be sent once more when its lease is over.
+        """
         attempt = {name: message[name] for name in (*self._key, *MESSAGE, "attempted_at", "lease")} | {
             "id": f"dlv_{ULID()}",
             "attempt": message["attempts"] + 1,
@@ -62,10 +70,20 @@ class Attempts:
             "status_code": outcome.status,
             "error": outcome.error,
         }
+        until = time.monotonic() + message_queries.LEASE_SECONDS
+        while True:
+            try:
+                return await self._record(database, attempt, outcome)
+            except TicketError:
+                if time.monotonic() >= until:
+                    raise
+            await asyncio.sleep(_AGAIN_SECONDS)
+
+    async def _record(self, database: Database, attempt: Row, outcome: Outcome) -> None:
         if outcome.is_success:
             await database.one(self._messages.record_last_attempt, attempt)
             # Also where the failure began while this message was in flight.
-            await database.one(self._webhooks.end_failure, self._webhook(message))
+            await database.one(self._webhooks.end_failure, self._webhook(attempt))
             return
         async with database.transaction() as connection:
             await self._record_failure(connection, attempt, outcome)

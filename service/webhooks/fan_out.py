@@ -8,6 +8,7 @@ import structlog
 from ulid import ULID
 
 from service import jsontext
+from service.errors import TicketError
 from service.operation import View
 from service.storage.database import Connection, Database
 from service.storage.statement import Row
@@ -44,6 +45,9 @@ class FanOut:
             for webhook in waiting:
                 try:
                     is_progress |= await self._queue_if_waiting(database, webhook)
+                except TicketError as error:
+                    _log.warning("webhooks", webhook=webhook["id"], outcome=error.reason)
+                    failed.append(webhook["id"])
                 except Exception as error:
                     # As broad as the work it repeats: one webhook must not stop all others.
                     _log.warning("webhooks", webhook=webhook["id"], exc_info=error)

@@ -43,7 +43,8 @@ _OF_WEBHOOK, _OF_FAILING_WEBHOOK = 4, 1
 # How many messages of an owner a process sends at once.
 MAX_OF_OWNER = 8
 # A worker that does not record an attempt for that long is taken for dead.
-_LEASE_TIME = literal_column("interval '60 seconds'", Interval)
+LEASE_SECONDS = 60
+_LEASE_TIME = literal_column(f"interval '{LEASE_SECONDS} seconds'", Interval)
 
 
 class MessageQueries:

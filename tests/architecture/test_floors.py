@@ -23,6 +23,7 @@ FLOORS = (
     {"access"},
     {"operation", "background", "shares"},
     {"events", "idempotency"},
+    {"event_lag"},
     {"watch"},
     {"transport", "webhooks"},
     DIALECTS,

@@ -166,7 +166,8 @@ def service(
 def gateway(directory: Path, endpoints: list[str]) -> Iterator[tuple[str, list[psutil.Process]]]:
     """Envoy with one worker thread in front of the service: its URL and its process."""
     before = {process.pid for process in psutil.Process().children()}
-    with Envoy(envoy_config(port=free_port(), endpoints=endpoints), log_file=directory / "envoy.log") as envoy:
+    config = envoy_config(port=free_port(), endpoints=endpoints, limit_addresses=False)  # all callers have one
+    with Envoy(config, log_file=directory / "envoy.log") as envoy:
         envoy.wait_until_ready(upstream=True)
         yield envoy.url, [process for process in psutil.Process().children() if process.pid not in before]
 

@@ -12,7 +12,6 @@ import grpc
 import httpx2
 import psycopg
 import pytest
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 from support.system import Issuer, Service, World, run_service
 from support.transports import Grpc, Reply, rest_reply
 
@@ -52,8 +51,6 @@ async def test_native_grpc_passes_untouched(gateway_url: str, world: World) -> N
         (await rpc.call("itsm.create", program.credential, body={})).failed(
             "validation_error", "The request is not valid", paths=["subject", "description"]
         )
-        health = health_pb2_grpc.HealthStub(channel)
-        assert (await health.Check(health_pb2.HealthCheckRequest())).status == health_pb2.HealthCheckResponse.SERVING
         nothing: Any = channel.unary_unary("/tickets.itsm.v1.TicketService/Nothing")
         with pytest.raises(grpc.aio.AioRpcError) as failure:
             await nothing(b"")

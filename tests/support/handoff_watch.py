@@ -140,7 +140,7 @@ class Watch:
                 if "error" in message:
                     last = message
                 else:
-                    assert set(message) == {"event", "cursor"}
+                    assert set(message) - {"behind_seconds"} == {"event", "cursor"}
                     yield message
             yield Reply("rest", "handoff", 200, last, response.headers)
 
@@ -208,6 +208,12 @@ async def waits_for_a_lock(world: World, table: str) -> None:
     """Return when a statement waits for a lock of a table."""
     sql = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = %s::regclass"
     await until(lambda: world.rows(sql, table)[0][0] == 1, what="a statement to wait")
+
+
+async def waits_for_a_transaction(world: World) -> None:
+    """Return when a statement waits for another transaction to end: that has a row which it locks."""
+    sql = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'transactionid'"
+    await until(lambda: world.rows(sql)[0][0] == 1, what="a statement to wait")
 
 
 async def until(check: Any, *, what: str) -> None:

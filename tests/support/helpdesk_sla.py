@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 
 from service.directory import METADATA
-from service.helpdesk.sla import notifier
+from service.helpdesk.sla import notifier, reclock
 from service.settings import Settings
 from service.storage.database import Database
 from support.helpdesk import Transport, create, new_tenant_id, update
@@ -84,6 +84,8 @@ class SlaTenant:
 
     async def emit(self, ticket: Any) -> None:
         """What the service does every few seconds. If it does it right now, wait for it."""
+        while self.rows("SELECT 1 FROM helpdesk_reclocks WHERE tenant_id = %s FOR UPDATE", ticket["tenant_id"]):
+            await reclock.step(self.database)
         await notifier.emit_due_events(self.database)
         self.rows("SELECT 1 FROM helpdesk_tickets WHERE id = %s FOR UPDATE", ticket["id"])
 

@@ -9,6 +9,7 @@ class LockedTicket:
     """A ticket that someone else holds, so that a PATCH of it waits."""
 
     def __init__(self, world: World, ticket_id: str) -> None:
+        self.ticket_id = ticket_id
         self._world = world
         self._holder = psycopg.connect(world.database_url)
         self._holder.execute("SELECT 1 FROM itsm_tickets WHERE id = %s FOR UPDATE", [ticket_id])

@@ -45,6 +45,7 @@ class ClockDatabase:
     def forget_tickets(self) -> None:
         """Keep the notifier away from the tickets of earlier examples."""
         self.connection.execute("UPDATE helpdesk_tickets SET sla_look_at = NULL WHERE sla_look_at IS NOT NULL")
+        self.connection.execute("DELETE FROM helpdesk_reclocks")
 
     def set_clock(self, minute: int) -> None:
         self.connection.execute("UPDATE clock.setting SET at = %s", [instant(minute)])

@@ -98,6 +98,8 @@ def run_service(directory: Path, database_url: str, issuer: Issuer, **settings: 
         "drain_notice_seconds": 0,
         # A busy test machine must not count as overload.
         "max_queue_seconds": 10,
+        # Tests hold rows for as long as they need.
+        "lock_timeout_seconds": 30,
         "encryption_keys": ENCRYPTION_KEY,
         "allow_private_targets": True,
         "delivery_pause_seconds": 0.1,

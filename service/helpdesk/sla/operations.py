@@ -1,7 +1,7 @@
 """The use cases of service levels: SLA policies, the calendar, and how a ticket's SLA stands."""
 
 import re
-from typing import Any, cast, get_args
+from typing import Any, get_args
 
 from pydantic import TypeAdapter
 from ulid import ULID
@@ -20,7 +20,8 @@ from service.helpdesk.commands import (
     UpdateSlaPolicy,
 )
 from service.helpdesk.sla import queries, targets, views
-from service.helpdesk.sla.terms import DEFAULT_CALENDAR_COLUMNS, calendar_columns, terms_of
+from service.helpdesk.sla.terms import DEFAULT_CALENDAR_COLUMNS, calendar_columns, calendar_of, terms_of
+from service.helpdesk.tables import ANOTHER_IS_ACTIVE
 from service.operation import Call, operation
 from service.storage.database import Connection
 from service.storage.statement import Row
@@ -34,7 +35,7 @@ async def get_ticket_sla(connection: Connection, call: Call, command: GetTicketS
     """Explain how a ticket's SLA stands."""
     key = lookup.ticket_key(call, command.path.id)
     ticket = lookup.found(await connection.one(queries.get_ticket_and_terms(frozenset(key)), key))
-    terms = terms_of(ticket)
+    terms = terms_of(ticket, calendar_of(ticket))
     return views.ticket_sla(ticket, targets.standings(ticket, terms), terms)
 
 
@@ -59,24 +60,23 @@ async def get_sla_policy(connection: Connection, call: Call, command: GetSlaPoli
     return views.policy(_found(await connection.one(queries.GET_POLICY, _policy_key(call, command.path.id))))
 
 
-@operation(CreateSlaPolicy)
+def _key_scope(call: Call, _command: CreateSlaPolicy | UpdateSlaPolicy | UpdateCalendar) -> str:
+    return f"helpdesk SLA policies:{jsontext.dump([call.caller.tenant_id, call.caller.subject]).decode()}"
+
+
+@idempotency.write(CreateSlaPolicy, _key_scope)
 async def create_sla_policy(connection: Connection, call: Call, command: CreateSlaPolicy) -> views.SlaPolicy:
-    """Create an SLA policy, once for each idempotency key."""
-
-    async def run(connection: Connection) -> views.SlaPolicy:
-        key = {**_tenant(call), "id": f"sla_{ULID()}"}
-        values = {**vars(command.body), **key, "actor": call.caller.subject}
-        policy = _found(await connection.one(queries.CREATE_POLICY, values))
-        await _activate(connection, policy)
-        return views.policy(policy)
-
-    scope = f"helpdesk SLA policies:{jsontext.dump([call.caller.tenant_id, call.caller.subject]).decode()}"
-    return cast(views.SlaPolicy, await idempotency.replay_or_run(connection, call, scope, [], run))
+    """Create an SLA policy."""
+    key = {**_tenant(call), "id": f"sla_{ULID()}"}
+    values = {**vars(command.body), **key, "actor": call.caller.subject}
+    policy = _found(await connection.one(queries.CREATE_POLICY, values))
+    await _activate(connection, policy)
+    return views.policy(policy)
 
 
-@operation(UpdateSlaPolicy)
+@idempotency.write(UpdateSlaPolicy, _key_scope)
 async def update_sla_policy(connection: Connection, call: Call, command: UpdateSlaPolicy) -> views.SlaPolicy:
-    """Change an SLA policy; with other targets the clocks of its unresolved tickets are set again."""
+    """Change an SLA policy; with other targets its unresolved tickets are re-clocked (reclock.py)."""
     key = _policy_key(call, command.path.id)
     before = _found(await connection.one(queries.LOCK_POLICY, key))
     changes = {name: getattr(command.body, name) for name in command.body.model_fields_set}
@@ -85,7 +85,7 @@ async def update_sla_policy(connection: Connection, call: Call, command: UpdateS
     await connection.all(queries.DEACTIVATE, key)
     await _activate(connection, policy)
     if any(policy[name] != before[name] for name in targets.Policy._fields):
-        await connection.all(queries.RESCHEDULE_POLICY, key)
+        await connection.all(queries.RECLOCK_POLICY, key)
     return views.policy(policy)
 
 
@@ -98,9 +98,9 @@ async def get_calendar(connection: Connection, call: Call, command: GetCalendar)
     return views.calendar(row)
 
 
-@operation(UpdateCalendar)
+@idempotency.write(UpdateCalendar, _key_scope)
 async def update_calendar(connection: Connection, call: Call, command: UpdateCalendar) -> views.Calendar:
-    """Change the tenant's calendar; the clocks of unresolved tickets that count business hours are set again."""
+    """Change the tenant's calendar; unresolved tickets that count business hours are re-clocked (reclock.py)."""
     values = {
         **_tenant(call),
         **calendar_columns(command.body),
@@ -108,7 +108,7 @@ async def update_calendar(connection: Connection, call: Call, command: UpdateCal
         "actor": call.caller.subject,
     }
     (calendar,) = await connection.all(queries.SET_CALENDAR, values)
-    await connection.all(queries.RESCHEDULE_BUSINESS_HOURS, _tenant(call), commit=True)
+    await connection.all(queries.RECLOCK_BUSINESS_HOURS, _tenant(call), commit=True)
     return views.calendar(calendar)
 
 
@@ -116,9 +116,10 @@ async def _activate(connection: Connection, policy: Row) -> None:
     """Make an active policy the one for its priority and its types; nothing for an inactive one."""
     if policy["status"] == "active":
         # Sorted, so that concurrent requests for the same types wait for each other without a deadlock.
-        types = policy["applies_to"] or get_args(Type)
+        types = sorted(policy["applies_to"] or get_args(Type))
         key = {name: policy[name] for name in ("tenant_id", "id")}
-        await connection.all(queries.ACTIVATE, {**key, "types": sorted(types)})
+        if len(await connection.all(queries.ACTIVATE, {**key, "types": types})) < len(types):
+            raise TicketError(*ANOTHER_IS_ACTIVE)
 
 
 def _tenant(call: Call) -> dict[str, Any]:

@@ -1,5 +1,9 @@
-"""Every SQL statement of service levels: those of callers within one tenant, and those of the notifier for all."""
+"""Every SQL statement of service levels that a caller runs, within one tenant.
 
+Those that set clocks in the background are in clock_queries.py.
+"""
+
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -14,12 +18,11 @@ from sqlalchemy import (
     any_,
     bindparam,
     case,
-    cast,
+    column,
     delete,
     func,
     insert,
     literal_column,
-    not_,
     select,
     update,
 )
@@ -30,7 +33,6 @@ from service import events
 from service.directory import TENANT
 from service.helpdesk import queries, tables
 from service.helpdesk.commands import PolicyMembers
-from service.storage.scope import EVERYONE
 from service.storage.statement import Statement, bound, mine, parameter
 
 tickets, policies, calendars = tables.tickets, tables.policies, tables.calendars
@@ -40,20 +42,26 @@ _CALENDAR_COLUMNS = ("time_zone", "hours", "holidays")
 
 def _terms(tenant_id: ColumnElement[Any], ticket_id: ColumnElement[Any]) -> tuple[ColumnElement[Any], ...]:
     """The columns of a ticket's terms: now, its policy, its tenant's calendar, its pauses (targets.py, Terms)."""
-    pauses = tables.pauses
-    of_ticket = (pauses.c.tenant_id == tenant_id, pauses.c.ticket_id == ticket_id)
     return (
         func.now().label("now"),
         *(policies.c[name].label(f"policy_{name}") for name in _POLICY_COLUMNS),
-        *(calendars.c[name] for name in _CALENDAR_COLUMNS),
-        *(
-            select(func.array_agg(aggregate_order_by(column, pauses.c.started_at)))
-            .where(*of_ticket)
-            .scalar_subquery()
-            .label(name)
-            for name, column in (("paused_from", pauses.c.started_at), ("paused_until", pauses.c.ended_at))
-        ),
+        *calendar_terms(),
+        *pauses_of(tenant_id, ticket_id),
     )
+
+
+def calendar_terms() -> tuple[ColumnElement[Any], ...]:
+    """The columns of a calendar as terms.py takes them: its holidays as JSON, whose text it compares with its cache."""
+    return (calendars.c.time_zone, calendars.c.hours, func.to_json(calendars.c.holidays, type_=JSON).label("holidays"))
+
+
+def pauses_of(tenant_id: ColumnElement[Any], ticket_id: ColumnElement[Any]) -> Iterator[ColumnElement[Any]]:
+    """The columns of a ticket's pauses that have ended: their starts and their ends."""
+    pauses = tables.pauses
+    for name, stamp in (("paused_from", pauses.c.started_at), ("paused_until", pauses.c.ended_at)):
+        found = select(func.array_agg(aggregate_order_by(stamp, pauses.c.started_at)))
+        of_ticket = found.where(pauses.c.tenant_id == tenant_id, pauses.c.ticket_id == ticket_id)
+        yield of_ticket.scalar_subquery().label(name)
 
 
 def _sla_terms() -> Statement:
@@ -88,48 +96,6 @@ def get_ticket_and_terms(by: frozenset[str]) -> Statement:
     """A ticket as `get_ticket`, and the terms of its SLA."""
     return Statement(_with_terms().where(*queries.found_by(by)), scope=queries.scope_of(by))
 
-
-# Of all tenants: tickets whose SLA may have an event to emit, locked, and skipped by other processes. (Their terms are
-# read once they are locked: a pause may have been written while this statement waited.)
-DUE_TICKETS = Statement(
-    select(tickets)
-    .where(tickets.c.sla_look_at < func.now(), not_(tickets.c.is_deleted))
-    .order_by(tickets.c.sla_look_at)
-    .limit(bindparam("rows", type_=Integer))
-    .with_for_update(skip_locked=True),
-    scope=EVERYONE("the notifier emits the events of all tenants"),
-)
-
-
-def _emit(**more: ColumnElement[Any]) -> Statement:
-    """The statement that appends an event of a locked ticket's SLA and stores its schedule.
-
-    `more` are further columns of the ticket to set.
-    """
-    ticket = (
-        update(tickets)
-        .where(*queries.LOCKED_TICKET)
-        .values({**bound(tickets, *_SCHEDULE), **more, **events.next_version(tickets)})
-        .returning(tickets)
-        .cte("ticket")
-    )
-    changes = cast(bindparam("changes", type_=JSON), JSON)
-    event = events.append(tables.events, ticket, bindparam("kind", type_=Text), changes, {"app_id": ticket.c.app_id})
-    return Statement(select(ticket.c.id).add_cte(event), scope=TENANT)
-
-
-_SCHEDULE = ("first_response_due_at", "sla_emitted", "sla_look_at")
-EMIT = _emit()
-MOVE_DUE = _emit(
-    due_at=parameter(tickets.c.due_at),
-    updated_at=events.next_instant(tickets.c.updated_at),
-    updated_by=bindparam("actor", type_=Text),
-)
-# Without an event: nothing that a caller sees has changed.
-SET_SCHEDULE = Statement(
-    update(tickets).where(*queries.LOCKED_TICKET).values(bound(tickets, *_SCHEDULE)).returning(tickets.c.id),
-    scope=TENANT,
-)
 
 _POLICY_MEMBERS = tuple(PolicyMembers.model_fields)
 _ONE_POLICY = (
@@ -178,15 +144,16 @@ def list_policies(*, of_status: bool, after: bool) -> Statement:
 
 
 _active = tables.active_policies
-# Fails with `already_exists` when another policy is active for one of the types.
+# One row less for each type for which another policy is active.
 ACTIVATE = Statement(
-    insert(_active)
+    upsert(_active)
     .from_select(
         ["tenant_id", "priority", "type", "policy_id"],
         select(
             policies.c.tenant_id, policies.c.priority, func.unnest(bindparam("types", type_=ARRAY(Text))), policies.c.id
         ).where(*_ONE_POLICY),
     )
+    .on_conflict_do_nothing()
     .returning(_active.c.type),
     scope=TENANT,
 )
@@ -223,22 +190,31 @@ def _set_calendar() -> Statement:
 SET_CALENDAR = _set_calendar()
 
 
-def _reschedule(*of: ColumnElement[bool]) -> Statement:
-    """The statement that has the notifier set the clocks of a tenant's unresolved tickets again, soon."""
+_reclocks = tables.reclocks
+# The end of an array of any length.
+LAST = 2**31 - 1
+
+
+def _reclock(*of: ColumnElement[bool]) -> Statement:
+    """The statement that has the unresolved tickets of some policies of the tenant re-clocked, one after another.
+
+    One that waits already stays in its place. The first is under way: if it is among them it comes once more.
+    """
+    changed = select(policies.c.tenant_id, func.array_agg(policies.c.id).label("policy_ids"))
+    changed = changed.where(*mine(policies), *of).group_by(policies.c.tenant_id)
+    row = upsert(_reclocks).from_select(["tenant_id", "policy_ids"], changed)
+    ids, under_way = _reclocks.c.policy_ids, slice(1, 1)
+    both = func.unnest(func.array_cat(ids[2:LAST], row.excluded.policy_ids))
+    waiting = both.table_valued(column("id", Text), with_ordinality="place").render_derived(name="waiting")
+    once = select(waiting.c.id, func.min(waiting.c.place).label("place")).group_by(waiting.c.id).subquery("once")
+    queue = select(func.array_agg(aggregate_order_by(once.c.id, once.c.place))).scalar_subquery()
     return Statement(
-        update(tickets)
-        .where(
-            *mine(tickets),
-            tickets.c.status == any_(literal_column("ARRAY['open', 'in_progress', 'pending']")),
-            tickets.c.sla_policy == policies.c.id,
-            policies.c.tenant_id == tickets.c.tenant_id,
-            *of,
-        )
-        .values(sla_look_at=func.now())
-        .returning(tickets.c.id),
+        row.on_conflict_do_update(
+            index_elements=["tenant_id"], set_={"policy_ids": func.array_cat(ids[under_way], queue)}
+        ).returning(_reclocks.c.tenant_id),
         scope=TENANT,
     )
 
 
-RESCHEDULE_POLICY = _reschedule(policies.c.id == bindparam("id", type_=Text))
-RESCHEDULE_BUSINESS_HOURS = _reschedule(policies.c.business_hours_only)
+RECLOCK_POLICY = _reclock(policies.c.id == bindparam("id", type_=Text))
+RECLOCK_BUSINESS_HOURS = _reclock(policies.c.business_hours_only)

@@ -9,7 +9,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, NamedTuple
 
 from service.helpdesk.sla import clock as sla
-from service.helpdesk.sla.clock import Calendar, Pause, Standing
+from service.helpdesk.sla.business_hours import Calendar
+from service.helpdesk.sla.clock import Pause, Standing
 
 TargetName = Literal["first_response", "resolution"]
 

@@ -8,7 +8,8 @@ from typing import Any, get_args
 from service import jsontext
 from service.helpdesk.commands import CalendarMembers, Weekday
 from service.helpdesk.sla import queries
-from service.helpdesk.sla.clock import Calendar, Pause
+from service.helpdesk.sla.business_hours import Calendar
+from service.helpdesk.sla.clock import Pause
 from service.helpdesk.sla.targets import Policy, Terms
 from service.jsontext import JsonText
 from service.storage.database import Connection
@@ -27,12 +28,16 @@ async def read_terms(connection: Connection, ticket: Mapping[str, Any], policy_i
     return row
 
 
-def terms_of(row: Row) -> Terms:
+def calendar_of(row: Row | None) -> Calendar:
+    """The calendar in a row that has its columns; the default one where they are null, or without a row."""
+    if row is None or row["time_zone"] is None:
+        return _DEFAULT_CALENDAR
+    return _calendar(row["time_zone"], row["hours"], row["holidays"])
+
+
+def terms_of(row: Row, calendar: Calendar) -> Terms:
     """The terms in a row that has their columns."""
     policy = None if row["policy_id"] is None else Policy(*(row[f"policy_{name}"] for name in Policy._fields))
-    calendar = _DEFAULT_CALENDAR
-    if row["time_zone"] is not None:
-        calendar = _calendar(row["time_zone"], row["hours"], tuple(row["holidays"]))
     pauses = zip(row["paused_from"] or (), row["paused_until"] or (), strict=True)
     return Terms(row["now"], policy, calendar, [Pause(start, end) for start, end in pauses])
 
@@ -47,13 +52,15 @@ def calendar_columns(calendar: CalendarMembers) -> dict[str, Any]:
     }
 
 
-@lru_cache(maxsize=1024)
-def _calendar(time_zone: str, hours: JsonText, holidays: tuple[date, ...]) -> Calendar:
+# Not more: one with a thousand holidays takes a fifth of a megabyte.
+@lru_cache(maxsize=256)
+def _calendar(time_zone: str, hours: JsonText, holidays: JsonText) -> Calendar:
     week: dict[int, list[tuple[int, int]]] = {}
     for interval in jsontext.parse(hours.text.encode()):
         weekday = _WEEKDAYS.index(interval["weekday"])
         week.setdefault(weekday, []).append((_minutes(interval["start"]), _minutes(interval["end"])))
-    return Calendar(time_zone, week, frozenset(holidays))
+    days = jsontext.parse(holidays.text.encode())
+    return Calendar(time_zone, week, frozenset(map(date.fromisoformat, days)))
 
 
 def _minutes(time: str) -> int:
@@ -62,4 +69,4 @@ def _minutes(time: str) -> int:
 
 
 DEFAULT_CALENDAR_COLUMNS = calendar_columns(CalendarMembers())
-_DEFAULT_CALENDAR = _calendar(DEFAULT_CALENDAR_COLUMNS["time_zone"], DEFAULT_CALENDAR_COLUMNS["hours"], ())
+_DEFAULT_CALENDAR = _calendar(DEFAULT_CALENDAR_COLUMNS["time_zone"], DEFAULT_CALENDAR_COLUMNS["hours"], JsonText("[]"))

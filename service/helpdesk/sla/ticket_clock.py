@@ -9,7 +9,7 @@ from service.errors import invalid
 from service.helpdesk.sla import targets
 from service.helpdesk.sla.clock import Pause
 from service.helpdesk.sla.targets import SlaEvent, Terms
-from service.helpdesk.sla.terms import read_terms, terms_of
+from service.helpdesk.sla.terms import calendar_of, read_terms, terms_of
 from service.storage.database import Connection
 from service.storage.statement import Row
 
@@ -23,7 +23,7 @@ async def on_create(connection: Connection, ticket: Mapping[str, Any], *, resolv
     row = await read_terms(connection, ticket, policy_id=given)
     if given is not None:
         _require_active(row)
-    terms = terms_of(row)
+    terms = terms_of(row, calendar_of(row))
     created = {
         **ticket,
         "created_at": terms.now,
@@ -63,7 +63,7 @@ async def on_change(
         _require_active(row)
     if match_policy:
         after["sla_policy"] = row["policy_id"]
-    terms = terms_of(row)
+    terms = terms_of(row, calendar_of(row))
     if is_resumed:
         terms = replace(terms, pauses=[*terms.pauses, Pause(ticket["paused_at"], ticket["stamp"])])
     if new_policy and "due_at" not in changed:

@@ -10,9 +10,6 @@ from service.helpdesk.sla.clock import Span, Standing
 from service.helpdesk.sla.targets import Target, TargetName, Terms
 from service.storage.statement import Row
 
-# Only the last intervals of a target are shown.
-_MAX_INTERVALS = 1000
-
 
 class SlaPolicy(TypedDict):
     """An SLA policy."""
@@ -146,6 +143,5 @@ def _target(target: Target, standing: Standing, paused_at: datetime | None) -> S
 def _intervals(spans: Iterable[Span], open_since: datetime | None = None) -> list[Interval]:
     """The intervals, oldest first; that of an open pause has no end."""
     return [
-        {"start": start, "end": None if open_since is not None and end > open_since else end}
-        for start, end in list(spans)[-_MAX_INTERVALS:]
+        {"start": start, "end": None if open_since is not None and end > open_since else end} for start, end in spans
     ]

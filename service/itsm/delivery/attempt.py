@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 import structlog
 
-from service import events, jsontext
+from service import events, idempotency, jsontext
 from service.errors import TicketError
 from service.itsm import metadata
 from service.itsm.delivery import queries
@@ -18,7 +18,7 @@ from service.itsm.delivery.provider_calls import Failure, ProviderCalls, find_ex
 from service.itsm.queries import CREATE, GET
 from service.numbering import uuid7
 from service.providers.port import MEMBERS, ExternalTicket, NewExternalTicket, Provider, UnavailableError
-from service.storage.database import ConstraintViolationError, Database
+from service.storage.database import Database
 from service.storage.statement import Row
 
 # Pauses double up to this; the last attempt comes two to three days after the first.
@@ -124,14 +124,14 @@ class Attempts:
             raise TicketError("provider_rejected", outcome.message)
         else:
             return None
-        is_keyed = delivery["idempotency_key"] is not None
         row = {**_new_row(delivery, members), **known}
-        try:
-            return await self._database.one(statements.keyed if is_keyed else statements.plain, row)
-        except ConstraintViolationError:
-            # Another process answered the key meanwhile, one to which the account is not linked.
+        if delivery["idempotency_key"] is None:
+            return await self._database.one(statements.plain, row)
+        created = await self._database.all(statements.keyed, row, lock=idempotency.LOCK)
+        if not created:
+            # The lease was lost, or another process answered the key meanwhile, one to which the account is not linked.
             await self._drop(delivery)
-            return None
+        return created[0] if created else None
 
     async def _record_created(self, delivery: Row, outcome: ExternalReference | Failure | None) -> None:
         """Give the ticket's row its external reference."""

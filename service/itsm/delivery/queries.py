@@ -35,11 +35,12 @@ from sqlalchemy import (
     true,
     update,
 )
+from sqlalchemy.dialects.postgresql import insert as upsert
 
 from service import events, idempotency
 from service.directory import ACCOUNT
 from service.itsm import tables
-from service.itsm.queries import MINE, NEW, ONE, SHOWN, creation, of_change, tickets
+from service.itsm.queries import MINE, NEW, ONE, SHOWN, new_ticket, of_change, tickets
 from service.providers.port import MEMBERS
 from service.providers.tables import deliveries, links
 from service.storage.scope import EVERYONE
@@ -73,8 +74,9 @@ _leased = {
 }
 
 
+# No row while another request holds the key.
 BEGIN_DELIVERY = Statement(
-    insert(deliveries)
+    upsert(deliveries)
     .values(
         {
             **bound(deliveries, "account_id", "ticket_id", "members", "actor", "request_id", "lease"),
@@ -87,6 +89,10 @@ BEGIN_DELIVERY = Statement(
             "attempts": 1,
             "attempted_url": _url_of(bindparam("account_id", type_=Uuid)),
         }
+    )
+    .on_conflict_do_nothing(
+        index_elements=[deliveries.c.idempotency_scope, deliveries.c.idempotency_key],
+        index_where=not_(deliveries.c.has_ticket),
     )
     .returning(deliveries),
     scope=ACCOUNT,
@@ -229,41 +235,44 @@ def _fail() -> Statement:
 FAIL_DELIVERY = _fail()
 
 
-def _create_ticket(claimed: CTE) -> idempotency.Creation:
-    """The statements that create the ticket of an attempted delivery, if the lease is still held."""
-    names = [*NEW, "external_provider", "external_ticket_id", "external_ticket_url"]
-    given = select(*bound(tickets, *names).values()).where(exists(select(claimed.c.id)))
-    return creation(insert(tickets).from_select(names, given).returning(*SHOWN).cte("ticket"))
+_EXTERNAL_REFERENCE = ("external_provider", "external_ticket_id", "external_ticket_url")
+
+
+def _create_ticket(claimed: CTE, guard: idempotency.Guard) -> tuple[CTE, ...]:
+    """The ticket of an attempted delivery, if the lease is still held."""
+    return new_ticket([*NEW, *_EXTERNAL_REFERENCE], exists(select(claimed.c.id)), *guard)
+
+
+def _create_delivered(guard: idempotency.Guard) -> tuple[CTE, ...]:
+    return _create_ticket(_ended, guard)
+
+
+def _create_queued(guard: idempotency.Guard) -> tuple[CTE, ...]:
+    kept = update(deliveries).where(*_UNDER_LEASE, *guard).values({**_failure, "has_ticket": True})
+    return _create_ticket(kept.returning(deliveries.c.id).cte("kept"), guard)
 
 
 # The delivery has ended: the provider has the ticket, or the account is no longer linked.
-CREATE_DELIVERED = _create_ticket(_ended)
+CREATE_DELIVERED = idempotency.creation(_create_delivered, scope=ACCOUNT)
 # The delivery stays queued.
-CREATE_QUEUED = _create_ticket(
-    update(deliveries)
-    .where(*_UNDER_LEASE)
-    .values({**_failure, "has_ticket": True})
-    .returning(deliveries.c.id)
-    .cte("kept")
-)
+CREATE_QUEUED = idempotency.creation(_create_queued, scope=ACCOUNT)
 
 
 def _delivered() -> Statement:
     """The statement that ends the delivery of a ticket with a row here: the row gets its external reference."""
-    names = ("external_provider", "external_ticket_id", "external_ticket_url")
     before = select(*SHOWN).where(*ONE).with_for_update().cte("before")
     after = (
         update(tickets)
         .where(*MINE, tickets.c.id == before.c.id, exists(select(_ended.c.id)))
         .values(
-            bound(tickets, *names)
+            bound(tickets, *_EXTERNAL_REFERENCE)
             | {"updated_at": events.next_instant(tickets.c.updated_at)}
             | events.next_version(tickets)
         )
         .returning(*SHOWN)
         .cte("after")
     )
-    changed = select(after, events.changes(before, after, names).label("changes"))
+    changed = select(after, events.changes(before, after, _EXTERNAL_REFERENCE).label("changes"))
     written = changed.select_from(after.join(before, after.c.id == before.c.id)).cte("written")
     event = events.append(tables.events, written, "ticket.updated", written.c.changes, of_change(written))
     # Changes of the ticket while its creation was dead were not queued, even as it was requeued: all members follow.

@@ -23,9 +23,8 @@ from service.itsm.queries import CREATE
 from service.numbering import uuid7
 from service.operation import Call
 from service.providers.port import MEMBERS
-from service.providers.tables import KEY_INDEX
 from service.settings import Settings
-from service.storage.database import ConstraintViolationError, Database
+from service.storage.database import Database
 from service.storage.statement import Row
 from service.vault import Vault
 
@@ -54,7 +53,7 @@ class Deliveries:
         self._database = database
         self._providers = ProviderCalls(database, vault)
         self._breakers = self._providers.breakers
-        self._attempts = Attempts(database, self._providers, settings.delivery_pause_seconds)
+        self._attempts = Attempts(database.patient(), self._providers, settings.delivery_pause_seconds)
         self._waiting = Counter[UUID | None]()
         # Background attempts, each with its account, and attempts that callers wait for.
         self._running: dict[asyncio.Task[None], UUID] = {}
@@ -145,22 +144,20 @@ class Deliveries:
     async def _claim(self, call: Call, scope: str, values: Mapping[str, Any]) -> Row | None:
         """The creation, recorded and leased; None while another request holds its key."""
         key = idempotency.key_of(call, scope)
-        try:
-            return await self._database.one(
-                queries.BEGIN_DELIVERY,
-                {
-                    **key,
-                    "account_id": call.caller.account_id,
-                    "delivery_id": uuid7(),
-                    "ticket_id": values["id"],
-                    "members": jsontext.text({name: values[name] for name in NewTicket.model_fields}),
-                    **events.actor_of(call),
-                    **_lease(_CALLER_SECONDS),
-                },
-            )
-        except ConstraintViolationError as violation:
-            if violation.name != KEY_INDEX.name:
-                raise
+        delivery = await self._database.one(
+            queries.BEGIN_DELIVERY,
+            {
+                **key,
+                "account_id": call.caller.account_id,
+                "delivery_id": uuid7(),
+                "ticket_id": values["id"],
+                "members": jsontext.text({name: values[name] for name in NewTicket.model_fields}),
+                **events.actor_of(call),
+                **_lease(_CALLER_SECONDS),
+            },
+        )
+        if delivery is not None:
+            return delivery
         holder = await self._database.one(queries.KEY_HOLDER, key)
         if holder is not None and bytes(holder["request_hash"]) != key["request_hash"]:
             raise TicketError("idempotency_mismatch")

@@ -10,7 +10,8 @@ import grpc
 import jwt
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from support.system import AUDIENCE, Issuer
+from support import handoff, helpdesk, operators
+from support.system import AUDIENCE, Credential, Issuer, World
 from support.token_issuers import STRANGER, Forge, base64url, bearer, claims, later, token_of
 from support.transports import Grpc, Rest, rest_reply
 
@@ -176,3 +177,64 @@ async def test_a_helpdesk_token_needs_a_tenant_and_no_uuid(transport: Transport,
     (await transport.call("helpdesk.list", issuer.bearer("per_1", scope=scope))).failed("invalid_token")
     (await transport.call("helpdesk.list", issuer.bearer("per_1", scope=scope, tenant_id=""))).failed("invalid_token")
     (await transport.call("helpdesk.list", issuer.bearer("per_1", scope=scope, tenant_id="ten_1"))).succeeded()
+
+
+# Scopes (RFC 6749, 3.3): names with U+0020 between them, and no other blank.
+BLANKS = ("\u00a0", "\t", "\n", "\u2003", "\u0085", "\x1f")
+
+
+@pytest.mark.parametrize("blank", BLANKS, ids=ascii)
+async def test_only_a_space_separates_scopes(transport: Transport, issuer: Issuer, blank: str) -> None:
+    def person(scope: str) -> Credential:
+        return issuer.bearer("per_1", tenant_id="ten_1", scope=scope)
+
+    for scope in ("x helpdesk:read", "helpdesk:read x", " helpdesk:read  x "):
+        (await transport.call("helpdesk.list", person(scope))).succeeded()
+        (await transport.call("helpdesk.list", person(scope.replace(" ", blank)))).failed("missing_scope")
+
+
+@pytest.mark.parametrize("blank", BLANKS, ids=ascii)
+async def test_only_a_space_makes_an_operator(rpc: Grpc, issuer: Issuer, blank: str) -> None:
+    for scope in (f"x{blank}tickets:admin", f"tickets:admin{blank}x"):
+        (await operators.call(rpc, issuer.bearer("o", scope=scope), "ListDeliveries")).failed("missing_scope")
+        (await operators.call(rpc, issuer.bearer("o", scope=scope.replace(blank, " ")), "ListDeliveries")).succeeded()
+
+
+# Forms of one UUID.
+FORMS: dict[str, Callable[[str], str]] = {
+    "lower case": str.lower,
+    "upper case": str.upper,
+    "braces": lambda sub: f"{{{sub.upper()}}}",
+    "urn": lambda sub: f"urn:uuid:{sub.upper()}",
+    "urn in capitals": lambda sub: f"URN:UUID:{sub}",
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+async def test_a_sub_is_one_person_in_every_form_of_its_uuid(transport: Transport, world: World, form: str) -> None:
+    project_id, sub = await world.project(), str(uuid4())
+    await world.member(project_id, user_id=sub)
+    who = world.issuer.bearer(FORMS[form](sub))
+    made = await handoff.created(transport, who, project_id)
+    assert (made["reported_by_user_id"], [event["actor"] for event in await handoff.history(transport, who, made)]) == (
+        sub,
+        [sub],
+    )
+    tenant_id = helpdesk.new_tenant_id()
+    scopes = "helpdesk:read helpdesk:write"
+    one, same = (
+        world.issuer.bearer(text, tenant_id=tenant_id, scope=scopes) for text in (sub.upper(), FORMS[form](sub))
+    )
+    ticket = await helpdesk.create(transport, one)
+    assert (ticket["created_by"], ticket["submitted_by_id"]) == (sub, sub)
+    # The submitter may change it, in whatever form others name them.
+    (await helpdesk.update(transport, same, ticket, title="New")).succeeded()
+    other = await helpdesk.create(transport, world.person("agent", tenant_id=tenant_id), submitted_by_id=sub.upper())
+    (await helpdesk.update(transport, same, other, title="New")).succeeded()
+    listed = await transport.call("helpdesk.list", same, query={"submitted_by_id": FORMS[form](sub)})
+    assert len(listed.succeeded()["tickets"]) == 2
+
+
+async def test_a_sub_without_hyphens_is_no_users_uuid(transport: Transport, issuer: Issuer) -> None:
+    for sub in (uuid4().hex, f"{{{uuid4()}", f"{uuid4()}}}", f"{uuid4()}-", str(uuid4()).replace("-", "", 1)):
+        (await transport.call("handoff.list", issuer.bearer(sub))).failed("invalid_token")

@@ -26,6 +26,9 @@ from service.errors import TicketError
 DOWN: Fault = "503"
 
 
+pytestmark = pytest.mark.usefixtures("quiet_postgres")
+
+
 @pytest.mark.parametrize("keyed", [True, False], ids=["under a key", "without"])
 async def test_several_processes_deliver_each_once(apart: World, process: Process, keyed: bool) -> None:
     async with AsyncExitStack() as stack:

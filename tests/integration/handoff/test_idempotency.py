@@ -3,9 +3,12 @@
 import asyncio
 from uuid import uuid4
 
+import pytest
 from support.handoff import ALIASES, DOCUMENTED, Transport, create, listed, member_of, new_project
 from support.system import World
 from support.transports import Grpc, Rest
+
+pytestmark = pytest.mark.usefixtures("quiet_postgres")
 
 
 async def test_the_same_key_and_body_give_the_first_answer_again(transport: Transport, world: World) -> None:

@@ -20,11 +20,12 @@ from support.handoff_watch import (
     emitted,
     service_in_process,
     waits_for_a_lock,
+    waits_for_a_transaction,
     writer,
     written,
 )
 from support.system import Credential, Issuer, World
-from support.transports import Grpc, Rest
+from support.transports import Grpc, Reply, Rest
 
 
 async def test_an_event_that_is_committed_late_is_emitted(transport: Transport, world: World) -> None:
@@ -83,25 +84,38 @@ async def test_an_event_that_is_rolled_back_is_not_emitted(transport: Transport,
     assert written(world, project_id) == [(ticket["id"], 1)]
 
 
+async def moved(transport: Transport, who: Credential, tickets: Sequence[dict[str, Any]]) -> Reply:
+    body = {"action": "move", "stage": "up_next", "ticket_ids": [ticket["id"] for ticket in tickets]}
+    return await transport.call("handoff.bulk", who, path={"project_id": tickets[0]["project_id"]}, body=body)
+
+
 async def test_the_transaction_that_began_first_and_wrote_last_is_emitted_last(
     transport: Transport, world: World
 ) -> None:
     """The later version of a ticket comes from the transaction with the lower id."""
     project_id, who = await new_project(world)
-    ticket = await created(transport, who, project_id)
-    async with Watch(transport, who, project_id) as watch, writer(world) as holder, writer(world) as stopper:
+    tickets = [await created(transport, who, project_id) for _ in range(3)]
+    # A bulk change locks in this order. It will leave the first two as they are.
+    early, middle, ticket = sorted(tickets, key=lambda ticket: str(ticket["id"]))
+    for other in (early, middle):
+        await changed(transport, who, other, stage="up_next")
+    async with (
+        Watch(transport, who, project_id) as watch,
+        writer(world) as blocker,
+        writer(world) as holder,
+        writer(world) as stopper,
+    ):
         first = (await watch.message())["cursor"]
-        # A lock of the table, because a lock of the row would give the holder its transaction id too early.
-        await holder.run("LOCK TABLE handoff_tickets IN EXCLUSIVE MODE")
-        assert await holder.run("SELECT pg_current_xact_id_if_assigned()::text") is None
-        headers = {"idempotency-key": str(uuid4())}
-        patch = asyncio.create_task(change(transport, who, ticket, headers, title="New"))
-        await waits_for_a_lock(world, "handoff_tickets")
+        await blocker.run("SELECT 1 FROM handoff_tickets WHERE id = %s FOR UPDATE", middle["id"])
+        # It gets its transaction id with the lock of the first ticket, and stops at the second.
+        move = asyncio.create_task(moved(transport, who, [early, middle, ticket]))
+        await waits_for_a_transaction(world)
         held_id = await holder.take_id()
         assert await holder.change(ticket["id"]) == (ticket["id"], 2)
-        # The PATCH stops once more, after the holder's write and before its own event.
+        # It stops once more, after the holder's write and before its own event.
         stop = asyncio.create_task(stopper.run("LOCK TABLE handoff_events IN SHARE MODE"))
         await waits_for_a_lock(world, "handoff_events")
+        await blocker.commit()
         await holder.commit()
         await stop
         await waits_for_a_lock(world, "handoff_events")
@@ -112,7 +126,7 @@ async def test_the_transaction_that_began_first_and_wrote_last_is_emitted_last(
             between = (await started_between.message())["cursor"]
             assert emitted(await resumed.until_quiet()) in ([], [(ticket["id"], 2)])
             await stopper.commit()
-            (await patch).succeeded()
+            (await move).succeeded()
             messages = [await watch.event() for _ in range(2)]
             assert emitted(messages) == [(ticket["id"], 2), (ticket["id"], 3)]
             last = await created(transport, who, project_id)
@@ -128,7 +142,7 @@ async def test_the_transaction_that_began_first_and_wrote_last_is_emitted_last(
             assert by_ticket(emitted(await watch.until_quiet())).get(ticket["id"], []) == versions
     async with Watch(transport, who, project_id, between) as watch:
         assert emitted(await watch.until_quiet()) == seen
-    # The premise of this test: the PATCH had the lower transaction id.
+    # The premise of this test: the bulk change had the lower transaction id.
     sql = "SELECT xmin::text::bigint FROM handoff_events WHERE ticket_id = %s ORDER BY version"
     xmins = [xmin for (xmin,) in world.rows(sql, ticket["id"])]
     assert xmins[2] < xmins[1] == held_id % 2**32

@@ -7,6 +7,8 @@ from support.helpdesk import Transport, close, create, get, new_tenant_id, updat
 from support.helpdesk_calls import ALL, MISMATCH, MISSING, comments, edit, events, post_comment
 from support.system import World
 
+pytestmark = pytest.mark.usefixtures("quiet_postgres")
+
 
 async def test_a_comment_under_a_key_is_written_once(transport: Transport, world: World) -> None:
     tenant_id = new_tenant_id()

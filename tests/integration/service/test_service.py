@@ -1,10 +1,10 @@
 """What holds around every call: request ids, deadlines, limits, health, drain, and what the log says."""
 
 import asyncio
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import grpc
 import httpx2
@@ -156,6 +156,19 @@ async def test_a_mask_decides_what_is_changed(rpc: Grpc, program: Program) -> No
     assert (changed["subject"], changed["description"]) == ("New", TICKET["description"])
 
 
+@pytest.mark.parametrize("name", ["x-api-key", "authorization", "idempotency-key", "if-match"])
+async def test_metadata_that_there_can_be_only_one_of_is_invalid_when_given_twice(
+    rpc: Grpc, program: Program, name: str
+) -> None:
+    given = {**program.credential, name: program.credential.get(name, "a")}
+    list_tickets: Any = rpc.channel.unary_unary("/tickets.itsm.v1.TicketService/ListTickets")
+    assert await list_tickets(b"", metadata=tuple(given.items())) is not None
+    with pytest.raises(grpc.aio.AioRpcError) as failure:
+        await list_tickets(b"", metadata=(*given.items(), (name, given[name])))
+    assert failure.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert failure.value.details() == f"There is more than one {name}"
+
+
 # RateLimits
 
 
@@ -193,6 +206,11 @@ async def test_one_bucket_holds_for_a_caller_across_processes(
             assert retry.retry_delay.seconds == reply.body["retry_after"]
         (await transports[0].call("itsm.list", program.credential)).succeeded()
         (await transports[1].call("itsm.create", other.credential, body=TICKET)).succeeded(201)
+        # However a user's UUID is written, it is one user's bucket.
+        sub = str(uuid4())
+        forms = [world.issuer.bearer(form) for form in (sub, sub.upper(), f"{{{sub}}}", f"urn:uuid:{sub}")]
+        lists = [await transports[n % 2].call("handoff.list", forms[n % 4]) for n in range(20)]
+        assert sum(reply.status == grpc.StatusCode.RESOURCE_EXHAUSTED for reply in lists) > 5
 
 
 # Overload
@@ -248,39 +266,21 @@ async def test_without_its_database_the_service_says_so_and_recovers(directory: 
                 reply = await rpc.call("itsm.list", program.credential)
                 assert reply.failed("unavailable")["retry_after"] >= 1
                 await until(lambda: health(service.target) == NOT_SERVING, what="health to tell")
+                told = {"database", "background"}
+                await until(lambda: told <= {line["event"] for line in away(service)}, what="the log to tell")
                 await asyncio.to_thread(postgres.start)
                 await until(lambda: health(service.target) == SERVING, what="health to recover")
                 (await rpc.call("itsm.list", program.credential)).succeeded()
+                # Each cause once a minute, however many wait for it and however often they ask.
+                causes = [tuple(line.get(name) for name in ("event", "work", "error")) for line in away(service)]
+                assert len(causes) == len(set(causes))
     finally:
         postgres.stop()
 
 
-# Drain
-
-
-async def test_calls_in_flight_finish_while_new_ones_go_elsewhere(
-    directory: Path, database_url: str, issuer: Issuer, world: World
-) -> None:
-    program = await world.program()
-    with run_service(directory, database_url, issuer) as service:
-        async with grpc.aio.insecure_channel(service.target) as channel:
-            rpc = Grpc(channel)
-            locked = LockedTicket(world, ticket_id := await make_ticket(rpc, program))
-            patch = asyncio.ensure_future(
-                rpc.call("itsm.update", program.credential, path={"ticket_id": ticket_id}, body={"subject": "Done"})
-            )
-            try:
-                await until(lambda: locked.waiting() == 1, what="the call to be in flight")
-                service.process.send_signal(signal.SIGTERM)
-                await until(lambda: b"draining" in service.log.read_bytes(), what="the service to drain")
-                async with grpc.aio.insecure_channel(service.target) as late:
-                    refused = (await Grpc(late).call("itsm.list", program.credential)).status
-                    # The second is what gRPC says to one that came at the very moment.
-                    assert refused in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
-            finally:
-                locked.release()  # an open transaction would hold up everybody's watches
-            assert (await patch).succeeded()["subject"] == "Done"
-        assert await asyncio.to_thread(service.process.wait, 20) == 0
+def away(service: Service) -> list[Any]:
+    """What the log says of things that cannot be had, apart from the lines of calls."""
+    return [line for line in service.lines() if line.get("outcome") == "unavailable" and line["event"] != "call"]
 
 
 # The log
@@ -325,3 +325,4 @@ async def test_each_call_is_counted_by_method_and_outcome(
     assert samples["tickets_request_duration_seconds_count", "unauthenticated", None] == 1
     assert 0 < samples["tickets_request_duration_seconds_sum", "ok", None] < 60
     assert samples["tickets_requests_in_flight", None, None] == 0
+    assert samples["tickets_events_behind_seconds", None, None] >= 0

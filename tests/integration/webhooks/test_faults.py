@@ -188,6 +188,28 @@ async def test_a_database_that_is_unavailable_for_a_moment_cancels_no_attempt(
     assert [entry["succeeded"] for entry in await process.log(account, webhook)] == [True]
 
 
+async def test_an_attempt_that_could_not_be_recorded_is_recorded_later_and_not_made_again(
+    machine: Machine, process: Process, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account, failures = Account(), iter([TicketError("unavailable")] * 2)
+    last, one = message_queries.for_source(webhooks.SOURCE).record_last_attempt, process.database.one
+
+    async def fail_to_record(statement: Any, *given: Any, **more: Any) -> Any:
+        if statement is last and (failure := next(failures, None)):
+            raise failure
+        return await one(statement, *given, **more)
+
+    webhook = await process.register(account, receiver.url + "/hook")
+    await process.create(account)
+    monkeypatch.setattr(process.database, "one", fail_to_record)
+    monkeypatch.setattr(attempts, "_AGAIN_SECONDS", 0.01)
+    await machine.send(process)
+    assert next(failures, None) is None
+    assert machine.rows("SELECT 1 FROM itsm_webhook_messages") == []
+    assert [entry["succeeded"] for entry in await process.log(account, webhook)] == [True]
+    assert len(receiver.requests) == 1
+
+
 async def test_a_previous_secret_whose_key_is_lost_is_left_out(
     machine: Machine, process: Process, receiver: Receiver
 ) -> None:

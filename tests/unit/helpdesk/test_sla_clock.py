@@ -6,7 +6,8 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from service.helpdesk.sla.clock import Calendar, Pause, Span, Standing, counted, due_at, explain
+from service.helpdesk.sla.business_hours import Calendar
+from service.helpdesk.sla.clock import Pause, Span, Standing, counted, due_at, explain
 
 MINUTE = timedelta(minutes=1)
 WORKDAYS = range(5)

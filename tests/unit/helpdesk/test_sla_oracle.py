@@ -15,7 +15,8 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from service.helpdesk.sla.clock import HORIZON, Calendar, Pause, Span, counted, due_at, explain
+from service.helpdesk.sla.business_hours import Calendar
+from service.helpdesk.sla.clock import HORIZON, Pause, Span, counted, due_at, elapsed, explain
 
 MINUTE = timedelta(minutes=1)
 # Days around which the offset of a zone changes, or does not.
@@ -84,6 +85,10 @@ class History:
         if self.hours is None:
             return None
         return Calendar(self.zone, self.hours, frozenset(map(date.fromisoformat, self.holidays)))
+
+    @property
+    def ever_opens(self) -> bool:
+        return self.hours is None or any(self.hours.values())
 
     def at(self, minute: int) -> datetime:
         return self.first + minute * MINUTE
@@ -184,13 +189,17 @@ def check(history: History) -> None:
     start, end, calendar = history.at(history.start), history.at(history.end), history.calendar
     stops = [Pause(history.at(begin), None if end is None else history.at(end)) for begin, end in history.pauses]
     assert counted(start, end, stops, calendar) == runs(history, minutes), history
+    assert counted(start, end, stops, calendar, last=2) == runs(history, minutes)[-2:], history
+    assert elapsed(start, end, stops, calendar) == sum(minutes) * MINUTE, history
 
     which = list(compress(count(history.start + 1), minutes))
     reached = history.at(which[history.minutes - 1]) if history.minutes <= len(which) else None
     found = due_at(start, history.minutes, stops, calendar)
     if reached is not None:
         assert found == reached, history
-    elif any(stop.end is None and stop.start <= end for stop in stops) or not (calendar is None or calendar.ever_opens):
+    elif any(stop.end is None and stop.start <= end for stop in stops) or not (
+        history.hours is None or any(history.hours.values())
+    ):
         assert found is None, history
     elif found is None:
         # A minute a week adds up to 260 before the HORIZON.
@@ -247,6 +256,7 @@ def test_the_time_counted_until_a_due_instant_is_the_target(random: Random, star
     due = due_at(at, minutes, stops, opening)
     before = counted(at, at + HORIZON if due is None else due, stops, opening)
     total = sum((span.end - span.start for span in before), timedelta())
+    assert elapsed(at, at + HORIZON if due is None else due, stops, opening) == total
     if due is None:
         assert total < minutes * MINUTE
     else:

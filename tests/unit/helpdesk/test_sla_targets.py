@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from service.helpdesk.sla.clock import Calendar, Pause
+from service.helpdesk.sla.business_hours import Calendar
+from service.helpdesk.sla.clock import Pause
 from service.helpdesk.sla.targets import Policy, Terms, due_instants, schedule, standings
 
 # A Monday; every instant here is minutes since then.

@@ -36,7 +36,7 @@ async def test_a_call_past_its_time_is_cancelled_and_known_from_one_whose_caller
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
-            return calls.is_overdue(task)
+            return calls.failure_of(task) is not None
         finally:
             calls.end(task)
         return False
@@ -106,7 +106,7 @@ async def test_a_queue_that_stands_is_felt_and_a_hiccup_is_not(
     monkeypatch.setattr("service.transport.queue_probe.time.monotonic", lambda: now[0])
 
     async def probe(seconds: float) -> bool:
-        async def check(_: Any) -> None:
+        async def check(_: Any, **_deadline: float) -> None:
             now[0] += seconds
 
         await queue_probe._probe(check)

@@ -1,5 +1,7 @@
 """The token bucket: burst, refill, truthful waiting times, and no caller who pays for another."""
 
+import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -110,3 +112,85 @@ def test_a_clock_that_began_anew_does_no_harm(tmp_path: Path, clock: Callable[[f
     clock(-500)
     assert refused(bucket, who) is None
     assert refused(bucket, who) == 1
+
+
+# The file: nobody but the service's user could have made it or can write to it.
+
+
+def refusal(file: Path) -> str:
+    with pytest.raises(OSError) as refused:  # noqa: PT011 - which kind of refusal is the system's
+        RateLimits(Settings(rate_limit_file=str(file)))
+    return str(refused.value)
+
+
+def test_the_directory_and_the_file_are_made_for_the_user_alone(tmp_path: Path) -> None:
+    old = os.umask(0)
+    try:
+        make(tmp_path / "a" / "b").close()
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE((tmp_path / "a" / "b").stat().st_mode) == 0o700
+    assert stat.S_IMODE((tmp_path / "a" / "b" / "limits").stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o1777, 0o720, 0o702], ids=oct)
+def test_a_directory_that_others_can_write_to_is_refused(tmp_path: Path, mode: int) -> None:
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared").chmod(mode)
+    assert "TICKETS_RATE_LIMIT_FILE" in refusal(tmp_path / "shared" / "limits")
+    assert list((tmp_path / "shared").iterdir()) == []
+
+
+def test_a_file_that_others_can_write_to_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "limits").touch()
+    (tmp_path / "limits").chmod(0o606)
+    assert "TICKETS_RATE_LIMIT_FILE" in refusal(tmp_path / "limits")
+
+
+def test_a_symlink_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir(0o700)
+    (tmp_path / "real" / "limits").touch(0o600)
+    (tmp_path / "directory").symlink_to(tmp_path / "real")
+    (tmp_path / "file").symlink_to(tmp_path / "real" / "limits")
+    refusal(tmp_path / "directory" / "limits")
+    refusal(tmp_path / "file")
+    assert (tmp_path / "real" / "limits").stat().st_size == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_what_belongs_to_another_user_is_refused(tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs"
+    theirs.mkdir(0o700)
+    os.chown(theirs, 65534, 65534)
+    assert str(theirs) in refusal(theirs / "limits")
+    (tmp_path / "limits").touch(0o600)
+    os.chown(tmp_path / "limits", 65534, 65534)
+    assert str(tmp_path / "limits") in refusal(tmp_path / "limits")
+
+
+def test_what_another_user_made_first_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.transport.rate_limits.os.geteuid", lambda: tmp_path.stat().st_uid + 1)
+    assert str(tmp_path) in refusal(tmp_path / "limits")
+
+
+@pytest.mark.parametrize(
+    ("variables", "place"),
+    [
+        ({"RUNTIME_DIRECTORY": "{}/run:{}/more", "XDG_RUNTIME_DIR": "{}/user"}, "run"),
+        ({"XDG_RUNTIME_DIR": "{}/user", "XDG_CACHE_HOME": "{}/cache"}, "user"),
+        ({"XDG_CACHE_HOME": "{}/cache"}, "cache"),
+        ({}, "home/.cache"),
+    ],
+    ids=["systemd", "session", "cache", "home"],
+)
+def test_without_a_setting_it_lies_in_a_directory_of_the_users_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], place: str
+) -> None:
+    for name in ("RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR", "XDG_CACHE_HOME", "TICKETS_RATE_LIMIT_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value.replace("{}", str(tmp_path)))
+    RateLimits(Settings()).close()
+    assert (tmp_path / place / "tickets" / "rate-limits").stat().st_size > 0
+    assert stat.S_IMODE((tmp_path / place / "tickets").stat().st_mode) == 0o700

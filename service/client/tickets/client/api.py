@@ -44,7 +44,7 @@ class Api(Generic[TransportT]):
     ) -> Unary[T]:
         """Call a method; returns what the response has in `field`, or the whole response when it has no such field.
 
-        `changes` are those of an update.
+        `changes` are those of an update. `key` is the idempotency key of a write, a new one when it is None.
         """
         return self._result(kind, self._request(method, members, timeout, changes, key), field)
 
@@ -85,12 +85,10 @@ class Api(Generic[TransportT]):
         key: str | None = None,
     ) -> Request:
         method = self.METHODS[name]
+        if key is None and not method.is_read:
+            # The same for all attempts, so that the write is safe to retry.
+            key = str(uuid4())
         return Request(method, write(method.request, members, changes), timeout, key)
-
-
-def key_or_new(idempotency_key: str | None) -> str:
-    """The idempotency key of one write: the caller's, or a new one."""
-    return str(uuid4()) if idempotency_key is None else idempotency_key
 
 
 class unary(Generic[P, T]):  # noqa: N801 - a decorator

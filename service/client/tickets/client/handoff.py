@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, Required, TypeAlias, TypedDict, Unpack
 
-from tickets.client.api import PAGE_SIZE, Api, Stream, Unary, key_or_new, stream, unary
+from tickets.client.api import PAGE_SIZE, Api, Stream, Unary, stream, unary
 from tickets.client.messages import methods, result
 from tickets.client.session import TransportT
 from tickets.handoff.v1 import service_pb2, ticket_pb2
@@ -112,10 +112,14 @@ class TicketEvent:
 @result(service_pb2.WatchTicketsResponse)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WatchResponse:
-    """One response of a watch: an event, or None as a keep-alive, and the cursor to resume after it."""
+    """One response of a watch: an event, or None as a keep-alive, and the cursor to resume after it.
+
+    A keep-alive with `behind_seconds` says for how long events have been held back.
+    """
 
     event: TicketEvent | None
     cursor: str
+    behind_seconds: int | None
 
 
 @result(service_pb2.BulkError)
@@ -270,8 +274,8 @@ class Tickets(Api[TransportT]):
         **ticket: Unpack[NewTicket],
     ) -> Unary[Ticket]:
         """Create a ticket in a project. Raises PermissionDeniedError, ValidationError."""
-        members, key = {"project_id": project_id, **ticket}, key_or_new(idempotency_key)
-        return self._call(Ticket, "CreateTicket", members, timeout, key=key)
+        members = {"project_id": project_id, **ticket}
+        return self._call(Ticket, "CreateTicket", members, timeout, key=idempotency_key)
 
     @unary
     def update(
@@ -288,8 +292,8 @@ class Tickets(Api[TransportT]):
         Raises PermissionDeniedError, NotFoundError, ValidationError, ConflictError (`roles_incomplete`,
         `invalid_transition`), StaleError.
         """
-        members, key = {"project_id": project_id, "ticket_id": ticket_id}, key_or_new(idempotency_key)
-        return self._call(Ticket, "UpdateTicket", members, timeout, changes=changes, key=key)
+        members = {"project_id": project_id, "ticket_id": ticket_id}
+        return self._call(Ticket, "UpdateTicket", members, timeout, changes=changes, key=idempotency_key)
 
     @unary
     def bulk(
@@ -304,8 +308,7 @@ class Tickets(Api[TransportT]):
     ) -> Unary[BulkResult]:
         """Move or close up to a hundred tickets, each on its own. Raises PermissionDeniedError, ValidationError."""
         members = {"project_id": project_id, "action": action, "ticket_ids": ticket_ids, **options}
-        key = key_or_new(idempotency_key)
-        return self._call(BulkResult, "BulkUpdateTickets", members, timeout, key=key)
+        return self._call(BulkResult, "BulkUpdateTickets", members, timeout, key=idempotency_key)
 
     @unary
     def report_deployment(
@@ -329,8 +332,7 @@ class Tickets(Api[TransportT]):
             "at": at,
             **declared,
         }
-        key = key_or_new(idempotency_key)
-        return self._call(Ticket, "ReportDeployment", members, timeout, key=key)
+        return self._call(Ticket, "ReportDeployment", members, timeout, key=idempotency_key)
 
     @stream
     def events(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, Required, TypeAlias, TypedDict, TypeVar, Unpack
 
-from tickets.client.api import PAGE_SIZE, Api, Stream, Unary, key_or_new, stream, unary
+from tickets.client.api import PAGE_SIZE, Api, Stream, Unary, stream, unary
 from tickets.client.messages import methods, result
 from tickets.client.session import TransportT
 from tickets.client.sla import (
@@ -146,10 +146,14 @@ class TicketEvent:
 @result(service_pb2.WatchTicketsResponse)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WatchResponse:
-    """One response of a watch: an event, or None as a keep-alive, and the cursor to resume after it."""
+    """One response of a watch: an event, or None as a keep-alive, and the cursor to resume after it.
+
+    A keep-alive with `behind_seconds` says for how long events have been held back.
+    """
 
     event: TicketEvent | None
     cursor: str
+    behind_seconds: int | None
 
 
 class _Members(TypedDict, total=False):
@@ -233,15 +237,21 @@ class Tickets(Api[TransportT]):
         self, *, idempotency_key: str | None = None, timeout: float | None = None, **ticket: Unpack[NewTicket]
     ) -> Unary[Ticket]:
         """Create a ticket. Raises ValidationError."""
-        key = key_or_new(idempotency_key)
-        return self._call(Ticket, "CreateTicket", ticket, timeout, key=key)
+        return self._call(Ticket, "CreateTicket", ticket, timeout, key=idempotency_key)
 
     @unary
     def update(
-        self, id: str, *, etag: str | None = None, timeout: float | None = None, **changes: Unpack[TicketChanges]
+        self,
+        id: str,
+        *,
+        etag: str | None = None,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+        **changes: Unpack[TicketChanges],
     ) -> Unary[Ticket]:
         """Change some members of a ticket. Raises NotFoundError, PermissionDeniedError, ValidationError, StaleError."""
-        return self._call(Ticket, "UpdateTicket", {"id": id, "etag": etag}, timeout, changes=changes)
+        members = {"id": id, "etag": etag}
+        return self._call(Ticket, "UpdateTicket", members, timeout, changes=changes, key=idempotency_key)
 
     @unary
     def close(
@@ -257,24 +267,28 @@ class Tickets(Api[TransportT]):
 
         Raises NotFoundError, PermissionDeniedError, ValidationError, StaleError.
         """
-        members, key = {"id": id, "resolution_note": resolution_note, "etag": etag}, key_or_new(idempotency_key)
-        return self._call(Ticket, "CloseTicket", members, timeout, key=key)
+        members = {"id": id, "resolution_note": resolution_note, "etag": etag}
+        return self._call(Ticket, "CloseTicket", members, timeout, key=idempotency_key)
 
     @unary
-    def delete(self, id: str, *, etag: str | None = None, timeout: float | None = None) -> Unary[Ticket]:
+    def delete(
+        self, id: str, *, etag: str | None = None, idempotency_key: str | None = None, timeout: float | None = None
+    ) -> Unary[Ticket]:
         """Delete a ticket, softly; a deleted one stays as it is.
 
         Raises NotFoundError, PermissionDeniedError, StaleError.
         """
-        return self._call(Ticket, "DeleteTicket", {"id": id, "etag": etag}, timeout)
+        return self._call(Ticket, "DeleteTicket", {"id": id, "etag": etag}, timeout, key=idempotency_key)
 
     @unary
-    def restore(self, id: str, *, etag: str | None = None, timeout: float | None = None) -> Unary[Ticket]:
+    def restore(
+        self, id: str, *, etag: str | None = None, idempotency_key: str | None = None, timeout: float | None = None
+    ) -> Unary[Ticket]:
         """Restore a deleted ticket; one that is not deleted stays as it is.
 
         Raises NotFoundError, PermissionDeniedError, StaleError.
         """
-        return self._call(Ticket, "RestoreTicket", {"id": id, "etag": etag}, timeout)
+        return self._call(Ticket, "RestoreTicket", {"id": id, "etag": etag}, timeout, key=idempotency_key)
 
     @unary
     def comment(
@@ -290,14 +304,22 @@ class Tickets(Api[TransportT]):
 
         Raises NotFoundError, PermissionDeniedError, ValidationError.
         """
-        members, key = {"id": id, "body": body, "internal": internal}, key_or_new(idempotency_key)
-        return self._call(Comment, "CreateComment", members, timeout, key=key, field="comment")
+        members = {"id": id, "body": body, "internal": internal}
+        return self._call(Comment, "CreateComment", members, timeout, key=idempotency_key, field="comment")
 
     @unary
-    def edit_comment(self, id: str, comment_id: str, body: str, *, timeout: float | None = None) -> Unary[Comment]:
+    def edit_comment(
+        self,
+        id: str,
+        comment_id: str,
+        body: str,
+        *,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> Unary[Comment]:
         """Edit a comment of the caller's own. Raises NotFoundError, PermissionDeniedError, ValidationError."""
         members = {"id": id, "comment_id": comment_id, "body": body}
-        return self._call(Comment, "UpdateComment", members, timeout, field="comment")
+        return self._call(Comment, "UpdateComment", members, timeout, key=idempotency_key, field="comment")
 
     @stream
     def comments(self, id: str, *, page_size: int = PAGE_SIZE, timeout: float | None = None) -> Stream[Comment]:

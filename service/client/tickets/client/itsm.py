@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, Required, TypeAlias, TypedDict, Unpack
 
-from tickets.client.api import PAGE_SIZE, Api, Stream, Unary, key_or_new, stream, unary
+from tickets.client.api import PAGE_SIZE, Api, Stream, Unary, stream, unary
 from tickets.client.messages import methods, result
 from tickets.client.session import Request, TransportT
 from tickets.itsm.v1 import service_pb2, ticket_pb2, webhook_pb2
@@ -54,10 +54,14 @@ class TicketEvent:
 @result(service_pb2.WatchTicketsResponse)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WatchResponse:
-    """One response of a watch: an event, or None as a keep-alive, and the cursor to resume after it."""
+    """One response of a watch: an event, or None as a keep-alive, and the cursor to resume after it.
+
+    A keep-alive with `behind_seconds` says for how long events have been held back.
+    """
 
     event: TicketEvent | None
     cursor: str
+    behind_seconds: int | None
 
 
 @result(webhook_pb2.Webhook)
@@ -145,8 +149,7 @@ class Tickets(Api[TransportT]):
         self, *, idempotency_key: str | None = None, timeout: float | None = None, **ticket: Unpack[NewTicket]
     ) -> Unary[Ticket]:
         """Create a ticket. Raises ValidationError."""
-        key = key_or_new(idempotency_key)
-        return self._call(Ticket, "CreateTicket", ticket, timeout, key=key)
+        return self._call(Ticket, "CreateTicket", ticket, timeout, key=idempotency_key)
 
     @unary
     def get(self, ticket_id: str, *, timeout: float | None = None) -> Unary[Ticket]:
@@ -165,11 +168,16 @@ class Tickets(Api[TransportT]):
 
     @unary
     def update(
-        self, ticket_id: str, *, timeout: float | None = None, **changes: Unpack[TicketChanges]
+        self,
+        ticket_id: str,
+        *,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+        **changes: Unpack[TicketChanges],
     ) -> Unary[Ticket]:
         """Change some members of a ticket. Raises NotFoundError, ValidationError."""
         members = {"ticket_id": ticket_id}
-        return self._call(Ticket, "UpdateTicket", members, timeout, changes=changes)
+        return self._call(Ticket, "UpdateTicket", members, timeout, changes=changes, key=idempotency_key)
 
     @stream
     def events(
@@ -195,9 +203,17 @@ class Webhooks(Api[TransportT]):
     METHODS = _METHODS
 
     @unary
-    def create(self, *, url: str, events: Sequence[EventType], timeout: float | None = None) -> Unary[Webhook]:
+    def create(
+        self,
+        *,
+        url: str,
+        events: Sequence[EventType],
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> Unary[Webhook]:
         """Register a webhook; only this response has its secret. Raises ValidationError, ConflictError."""
-        return self._call(Webhook, "CreateWebhook", {"url": url, "events": events}, timeout, field="webhook")
+        members = {"url": url, "events": events}
+        return self._call(Webhook, "CreateWebhook", members, timeout, key=idempotency_key, field="webhook")
 
     @stream
     def list(self, *, timeout: float | None = None) -> Stream[Webhook]:
@@ -206,24 +222,35 @@ class Webhooks(Api[TransportT]):
 
     @unary
     def update(
-        self, webhook_id: str, *, timeout: float | None = None, **changes: Unpack[WebhookChanges]
+        self,
+        webhook_id: str,
+        *,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+        **changes: Unpack[WebhookChanges],
     ) -> Unary[Webhook]:
         """Change some members of a webhook; switched on again, it resumes where it stopped.
 
         Raises NotFoundError, ValidationError.
         """
-        members = {"webhook_id": webhook_id}
-        return self._call(Webhook, "UpdateWebhook", members, timeout, changes=changes, field="webhook")
+        members, key = {"webhook_id": webhook_id}, idempotency_key
+        return self._call(Webhook, "UpdateWebhook", members, timeout, changes=changes, key=key, field="webhook")
 
     @unary
-    def delete(self, webhook_id: str, *, timeout: float | None = None) -> Unary[None]:
+    def delete(
+        self, webhook_id: str, *, idempotency_key: str | None = None, timeout: float | None = None
+    ) -> Unary[None]:
         """Delete a webhook with its queue and its log. Raises NotFoundError."""
-        return self._no_result(self._request("DeleteWebhook", {"webhook_id": webhook_id}, timeout))
+        members = {"webhook_id": webhook_id}
+        return self._no_result(self._request("DeleteWebhook", members, timeout, key=idempotency_key))
 
     @unary
-    def rotate_secret(self, webhook_id: str, *, timeout: float | None = None) -> Unary[Webhook]:
+    def rotate_secret(
+        self, webhook_id: str, *, idempotency_key: str | None = None, timeout: float | None = None
+    ) -> Unary[Webhook]:
         """Give a webhook a new secret, which only this response has. Raises NotFoundError."""
-        return self._call(Webhook, "RotateWebhookSecret", {"webhook_id": webhook_id}, timeout, field="webhook")
+        members = {"webhook_id": webhook_id}
+        return self._call(Webhook, "RotateWebhookSecret", members, timeout, key=idempotency_key, field="webhook")
 
     @stream
     def deliveries(self, webhook_id: str, *, timeout: float | None = None) -> Stream[WebhookDelivery]:
@@ -232,10 +259,17 @@ class Webhooks(Api[TransportT]):
         return self._items(WebhookDelivery, request, "deliveries")
 
     @unary
-    def replay(self, webhook_id: str, delivery_id: str, *, timeout: float | None = None) -> Unary[WebhookDelivery]:
+    def replay(
+        self,
+        webhook_id: str,
+        delivery_id: str,
+        *,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> Unary[WebhookDelivery]:
         """Send the message of an attempt once more. Raises NotFoundError."""
-        members = {"webhook_id": webhook_id, "delivery_id": delivery_id}
-        return self._call(WebhookDelivery, "ReplayWebhookDelivery", members, timeout, field="delivery")
+        members, key = {"webhook_id": webhook_id, "delivery_id": delivery_id}, idempotency_key
+        return self._call(WebhookDelivery, "ReplayWebhookDelivery", members, timeout, key=key, field="delivery")
 
     async def _no_result(self, request: Request) -> None:
         await self._session.call(request)

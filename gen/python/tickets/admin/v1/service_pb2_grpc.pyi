@@ -40,39 +40,51 @@ class AdminServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> AdminServiceAsyncStub: ...
     CreateAccount: _grpc.UnaryUnaryMultiCallable[_service_pb2.CreateAccountRequest, _service_pb2.CreateAccountResponse]
-    """Creates a customer account."""
+    """Creates a customer account. Metadata `idempotency-key` (1–255 printable characters) makes it safe to retry: for an
+    hour the same key with the same request gets the first response again, with trailing metadata `idempotent-replayed:
+    true`; with another request ALREADY_EXISTS.
+    """
     CreateApiKey: _grpc.UnaryUnaryMultiCallable[_service_pb2.CreateApiKeyRequest, _service_pb2.CreateApiKeyResponse]
-    """Creates an API key for ITSM tickets. The key itself is only in this answer. NOT_FOUND: no such account."""
+    """Creates an API key for ITSM tickets. The key itself is only in this answer. NOT_FOUND: no such account. Metadata
+    `idempotency-key` as for CreateAccount; UNAVAILABLE with it where the service has no encryption key.
+    """
     RevokeApiKey: _grpc.UnaryUnaryMultiCallable[_service_pb2.RevokeApiKeyRequest, _service_pb2.RevokeApiKeyResponse]
     """Revokes an API key for good, everywhere within five seconds. Revoking it again changes nothing. NOT_FOUND: no such
-    key.
+    key. Metadata `idempotency-key` as for CreateAccount.
     """
     CreateProject: _grpc.UnaryUnaryMultiCallable[_service_pb2.CreateProjectRequest, _service_pb2.CreateProjectResponse]
-    """Creates a project for handoff tickets. NOT_FOUND: no such account. ALREADY_EXISTS: the slug is taken."""
+    """Creates a project for handoff tickets. NOT_FOUND: no such account. ALREADY_EXISTS: the slug is taken. Metadata
+    `idempotency-key` as for CreateAccount.
+    """
     UpdateProject: _grpc.UnaryUnaryMultiCallable[_service_pb2.UpdateProjectRequest, _service_pb2.UpdateProjectResponse]
     """Changes a project's settings: the members that are set, or those that `update_mask` names. NOT_FOUND: no such
-    project.
+    project. Metadata `idempotency-key` as for CreateAccount.
     """
     AddMember: _grpc.UnaryUnaryMultiCallable[_service_pb2.AddMemberRequest, _service_pb2.AddMemberResponse]
-    """Adds a user to a project, or changes the role of a member. NOT_FOUND: no such project."""
+    """Adds a user to a project, or changes the role of a member. NOT_FOUND: no such project. Metadata `idempotency-key`
+    as for CreateAccount.
+    """
     RemoveMember: _grpc.UnaryUnaryMultiCallable[_service_pb2.RemoveMemberRequest, _service_pb2.RemoveMemberResponse]
-    """Ends a user's membership of a project; their watches of it end within seconds. Without one nothing changes."""
+    """Ends a user's membership of a project; their watches of it end within seconds. Without one nothing changes.
+    Metadata `idempotency-key` as for CreateAccount.
+    """
     CreateTenant: _grpc.UnaryUnaryMultiCallable[_service_pb2.CreateTenantRequest, _service_pb2.CreateTenantResponse]
-    """Creates a helpdesk tenant. ALREADY_EXISTS: the id is taken."""
+    """Creates a helpdesk tenant. ALREADY_EXISTS: the id is taken. Metadata `idempotency-key` as for CreateAccount."""
     LinkProvider: _grpc.UnaryUnaryMultiCallable[_service_pb2.LinkProviderRequest, _service_pb2.LinkProviderResponse]
     """Links an account to an external ITSM provider, or changes the link: within five seconds every ticket that a live
     key creates is also created there. The provider is not called before the first ticket. NOT_FOUND: no such account.
     INVALID_ARGUMENT: the options are not valid for the vendor. UNAVAILABLE: the service has no encryption key.
+    Metadata `idempotency-key` as for CreateAccount.
     """
     UnlinkProvider: _grpc.UnaryUnaryMultiCallable[_service_pb2.UnlinkProviderRequest, _service_pb2.UnlinkProviderResponse]
     """Ends an account's link; queued deliveries are no longer sent, unless the account is linked again before their next
-    attempt. Without a link nothing changes.
+    attempt. Without a link nothing changes. Metadata `idempotency-key` as for CreateAccount.
     """
     ListDeliveries: _grpc.UnaryUnaryMultiCallable[_service_pb2.ListDeliveriesRequest, _service_pb2.ListDeliveriesResponse]
     """Lists the deliveries to providers, the oldest first: queued, or dead after too many attempts or a rejection."""
     RequeueDelivery: _grpc.UnaryUnaryMultiCallable[_service_pb2.RequeueDeliveryRequest, _service_pb2.RequeueDeliveryResponse]
     """Has a delivery retried at once, as often as a new one and with the ticket's values at that time. NOT_FOUND: no such
-    delivery, perhaps because it arrived.
+    delivery, perhaps because it arrived. Metadata `idempotency-key` as for CreateAccount.
     """
 
 @_typing.type_check_only
@@ -87,39 +99,51 @@ class AdminServiceAsyncStub(AdminServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateAccount: _aio.UnaryUnaryMultiCallable[_service_pb2.CreateAccountRequest, _service_pb2.CreateAccountResponse]  # type: ignore[assignment]
-    """Creates a customer account."""
+    """Creates a customer account. Metadata `idempotency-key` (1–255 printable characters) makes it safe to retry: for an
+    hour the same key with the same request gets the first response again, with trailing metadata `idempotent-replayed:
+    true`; with another request ALREADY_EXISTS.
+    """
     CreateApiKey: _aio.UnaryUnaryMultiCallable[_service_pb2.CreateApiKeyRequest, _service_pb2.CreateApiKeyResponse]  # type: ignore[assignment]
-    """Creates an API key for ITSM tickets. The key itself is only in this answer. NOT_FOUND: no such account."""
+    """Creates an API key for ITSM tickets. The key itself is only in this answer. NOT_FOUND: no such account. Metadata
+    `idempotency-key` as for CreateAccount; UNAVAILABLE with it where the service has no encryption key.
+    """
     RevokeApiKey: _aio.UnaryUnaryMultiCallable[_service_pb2.RevokeApiKeyRequest, _service_pb2.RevokeApiKeyResponse]  # type: ignore[assignment]
     """Revokes an API key for good, everywhere within five seconds. Revoking it again changes nothing. NOT_FOUND: no such
-    key.
+    key. Metadata `idempotency-key` as for CreateAccount.
     """
     CreateProject: _aio.UnaryUnaryMultiCallable[_service_pb2.CreateProjectRequest, _service_pb2.CreateProjectResponse]  # type: ignore[assignment]
-    """Creates a project for handoff tickets. NOT_FOUND: no such account. ALREADY_EXISTS: the slug is taken."""
+    """Creates a project for handoff tickets. NOT_FOUND: no such account. ALREADY_EXISTS: the slug is taken. Metadata
+    `idempotency-key` as for CreateAccount.
+    """
     UpdateProject: _aio.UnaryUnaryMultiCallable[_service_pb2.UpdateProjectRequest, _service_pb2.UpdateProjectResponse]  # type: ignore[assignment]
     """Changes a project's settings: the members that are set, or those that `update_mask` names. NOT_FOUND: no such
-    project.
+    project. Metadata `idempotency-key` as for CreateAccount.
     """
     AddMember: _aio.UnaryUnaryMultiCallable[_service_pb2.AddMemberRequest, _service_pb2.AddMemberResponse]  # type: ignore[assignment]
-    """Adds a user to a project, or changes the role of a member. NOT_FOUND: no such project."""
+    """Adds a user to a project, or changes the role of a member. NOT_FOUND: no such project. Metadata `idempotency-key`
+    as for CreateAccount.
+    """
     RemoveMember: _aio.UnaryUnaryMultiCallable[_service_pb2.RemoveMemberRequest, _service_pb2.RemoveMemberResponse]  # type: ignore[assignment]
-    """Ends a user's membership of a project; their watches of it end within seconds. Without one nothing changes."""
+    """Ends a user's membership of a project; their watches of it end within seconds. Without one nothing changes.
+    Metadata `idempotency-key` as for CreateAccount.
+    """
     CreateTenant: _aio.UnaryUnaryMultiCallable[_service_pb2.CreateTenantRequest, _service_pb2.CreateTenantResponse]  # type: ignore[assignment]
-    """Creates a helpdesk tenant. ALREADY_EXISTS: the id is taken."""
+    """Creates a helpdesk tenant. ALREADY_EXISTS: the id is taken. Metadata `idempotency-key` as for CreateAccount."""
     LinkProvider: _aio.UnaryUnaryMultiCallable[_service_pb2.LinkProviderRequest, _service_pb2.LinkProviderResponse]  # type: ignore[assignment]
     """Links an account to an external ITSM provider, or changes the link: within five seconds every ticket that a live
     key creates is also created there. The provider is not called before the first ticket. NOT_FOUND: no such account.
     INVALID_ARGUMENT: the options are not valid for the vendor. UNAVAILABLE: the service has no encryption key.
+    Metadata `idempotency-key` as for CreateAccount.
     """
     UnlinkProvider: _aio.UnaryUnaryMultiCallable[_service_pb2.UnlinkProviderRequest, _service_pb2.UnlinkProviderResponse]  # type: ignore[assignment]
     """Ends an account's link; queued deliveries are no longer sent, unless the account is linked again before their next
-    attempt. Without a link nothing changes.
+    attempt. Without a link nothing changes. Metadata `idempotency-key` as for CreateAccount.
     """
     ListDeliveries: _aio.UnaryUnaryMultiCallable[_service_pb2.ListDeliveriesRequest, _service_pb2.ListDeliveriesResponse]  # type: ignore[assignment]
     """Lists the deliveries to providers, the oldest first: queued, or dead after too many attempts or a rejection."""
     RequeueDelivery: _aio.UnaryUnaryMultiCallable[_service_pb2.RequeueDeliveryRequest, _service_pb2.RequeueDeliveryResponse]  # type: ignore[assignment]
     """Has a delivery retried at once, as often as a new one and with the ticket's values at that time. NOT_FOUND: no such
-    delivery, perhaps because it arrived.
+    delivery, perhaps because it arrived. Metadata `idempotency-key` as for CreateAccount.
     """
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -137,7 +161,10 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _service_pb2.CreateAccountRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_service_pb2.CreateAccountResponse, _abc.Awaitable[_service_pb2.CreateAccountResponse]]:
-        """Creates a customer account."""
+        """Creates a customer account. Metadata `idempotency-key` (1–255 printable characters) makes it safe to retry: for an
+        hour the same key with the same request gets the first response again, with trailing metadata `idempotent-replayed:
+        true`; with another request ALREADY_EXISTS.
+        """
 
     @_abc_1.abstractmethod
     def CreateApiKey(
@@ -145,7 +172,9 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _service_pb2.CreateApiKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_service_pb2.CreateApiKeyResponse, _abc.Awaitable[_service_pb2.CreateApiKeyResponse]]:
-        """Creates an API key for ITSM tickets. The key itself is only in this answer. NOT_FOUND: no such account."""
+        """Creates an API key for ITSM tickets. The key itself is only in this answer. NOT_FOUND: no such account. Metadata
+        `idempotency-key` as for CreateAccount; UNAVAILABLE with it where the service has no encryption key.
+        """
 
     @_abc_1.abstractmethod
     def RevokeApiKey(
@@ -154,7 +183,7 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_service_pb2.RevokeApiKeyResponse, _abc.Awaitable[_service_pb2.RevokeApiKeyResponse]]:
         """Revokes an API key for good, everywhere within five seconds. Revoking it again changes nothing. NOT_FOUND: no such
-        key.
+        key. Metadata `idempotency-key` as for CreateAccount.
         """
 
     @_abc_1.abstractmethod
@@ -163,7 +192,9 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _service_pb2.CreateProjectRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_service_pb2.CreateProjectResponse, _abc.Awaitable[_service_pb2.CreateProjectResponse]]:
-        """Creates a project for handoff tickets. NOT_FOUND: no such account. ALREADY_EXISTS: the slug is taken."""
+        """Creates a project for handoff tickets. NOT_FOUND: no such account. ALREADY_EXISTS: the slug is taken. Metadata
+        `idempotency-key` as for CreateAccount.
+        """
 
     @_abc_1.abstractmethod
     def UpdateProject(
@@ -172,7 +203,7 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_service_pb2.UpdateProjectResponse, _abc.Awaitable[_service_pb2.UpdateProjectResponse]]:
         """Changes a project's settings: the members that are set, or those that `update_mask` names. NOT_FOUND: no such
-        project.
+        project. Metadata `idempotency-key` as for CreateAccount.
         """
 
     @_abc_1.abstractmethod
@@ -181,7 +212,9 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _service_pb2.AddMemberRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_service_pb2.AddMemberResponse, _abc.Awaitable[_service_pb2.AddMemberResponse]]:
-        """Adds a user to a project, or changes the role of a member. NOT_FOUND: no such project."""
+        """Adds a user to a project, or changes the role of a member. NOT_FOUND: no such project. Metadata `idempotency-key`
+        as for CreateAccount.
+        """
 
     @_abc_1.abstractmethod
     def RemoveMember(
@@ -189,7 +222,9 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _service_pb2.RemoveMemberRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_service_pb2.RemoveMemberResponse, _abc.Awaitable[_service_pb2.RemoveMemberResponse]]:
-        """Ends a user's membership of a project; their watches of it end within seconds. Without one nothing changes."""
+        """Ends a user's membership of a project; their watches of it end within seconds. Without one nothing changes.
+        Metadata `idempotency-key` as for CreateAccount.
+        """
 
     @_abc_1.abstractmethod
     def CreateTenant(
@@ -197,7 +232,7 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _service_pb2.CreateTenantRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_service_pb2.CreateTenantResponse, _abc.Awaitable[_service_pb2.CreateTenantResponse]]:
-        """Creates a helpdesk tenant. ALREADY_EXISTS: the id is taken."""
+        """Creates a helpdesk tenant. ALREADY_EXISTS: the id is taken. Metadata `idempotency-key` as for CreateAccount."""
 
     @_abc_1.abstractmethod
     def LinkProvider(
@@ -208,6 +243,7 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         """Links an account to an external ITSM provider, or changes the link: within five seconds every ticket that a live
         key creates is also created there. The provider is not called before the first ticket. NOT_FOUND: no such account.
         INVALID_ARGUMENT: the options are not valid for the vendor. UNAVAILABLE: the service has no encryption key.
+        Metadata `idempotency-key` as for CreateAccount.
         """
 
     @_abc_1.abstractmethod
@@ -217,7 +253,7 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_service_pb2.UnlinkProviderResponse, _abc.Awaitable[_service_pb2.UnlinkProviderResponse]]:
         """Ends an account's link; queued deliveries are no longer sent, unless the account is linked again before their next
-        attempt. Without a link nothing changes.
+        attempt. Without a link nothing changes. Metadata `idempotency-key` as for CreateAccount.
         """
 
     @_abc_1.abstractmethod
@@ -235,7 +271,7 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_service_pb2.RequeueDeliveryResponse, _abc.Awaitable[_service_pb2.RequeueDeliveryResponse]]:
         """Has a delivery retried at once, as often as a new one and with the ticket's values at that time. NOT_FOUND: no such
-        delivery, perhaps because it arrived.
+        delivery, perhaps because it arrived. Metadata `idempotency-key` as for CreateAccount.
         """
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

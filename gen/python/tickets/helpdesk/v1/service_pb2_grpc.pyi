@@ -33,7 +33,8 @@ class TicketServiceStub:
     `helpdesk:read` (every method that reads), `helpdesk:write` (create; change, close, delete, restore and comment on
     tickets that the caller submitted) and `helpdesk:agent` (all of that on every ticket of the tenant, and internal
     comments). A token with `app_id` sees only that application's tickets. SLA policies and the calendar belong to the
-    tenant and need `helpdesk:agent`.
+    tenant and need `helpdesk:agent`; a token with `app_id` reads them and changes none (PERMISSION_DENIED). Without a
+    scope that reads, a ticket that the caller may not change is NOT_FOUND, as one that does not exist.
 
     Every method can fail with UNAUTHENTICATED, PERMISSION_DENIED, RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and
     INTERNAL; see `tickets.errors.v1.Error`. Metadata `x-request-id` is used when it is sent, and is in the trailing
@@ -58,7 +59,7 @@ class TicketServiceStub:
     INVALID_ARGUMENT: a bound is broken. ALREADY_EXISTS: the key was used with another request.
     """
     UpdateTicket: _grpc.UnaryUnaryMultiCallable[_service_pb2.UpdateTicketRequest, _service_pb2.UpdateTicketResponse]
-    """Changes some members of a ticket; what is left out stays.
+    """Changes some members of a ticket; what is left out stays. Metadata `idempotency-key` as for CreateTicket.
 
     NOT_FOUND: the caller sees no such ticket. PERMISSION_DENIED: it was submitted by someone else and the caller is
     not an agent. INVALID_ARGUMENT: a bound is broken, or `update_mask` names a member that is unknown or cannot be
@@ -70,11 +71,12 @@ class TicketServiceStub:
     """
     DeleteTicket: _grpc.UnaryUnaryMultiCallable[_service_pb2.DeleteTicketRequest, _service_pb2.DeleteTicketResponse]
     """Deletes a ticket, softly: it is listed and found only with `include_deleted`. Deleting a deleted one changes
-    nothing, whatever the `etag`. NOT_FOUND, PERMISSION_DENIED and ABORTED as for UpdateTicket.
+    nothing, whatever the `etag`. NOT_FOUND, PERMISSION_DENIED and ABORTED as for UpdateTicket. Metadata
+    `idempotency-key` as for CreateTicket.
     """
     RestoreTicket: _grpc.UnaryUnaryMultiCallable[_service_pb2.RestoreTicketRequest, _service_pb2.RestoreTicketResponse]
     """Restores a deleted ticket. Restoring one that is not deleted changes nothing, whatever the `etag`. NOT_FOUND,
-    PERMISSION_DENIED and ABORTED as for UpdateTicket.
+    PERMISSION_DENIED and ABORTED as for UpdateTicket. Metadata `idempotency-key` as for CreateTicket.
     """
     CreateComment: _grpc.UnaryUnaryMultiCallable[_service_pb2.CreateCommentRequest, _service_pb2.CreateCommentResponse]
     """Comments on a ticket. The first public comment of an agent who did not submit the ticket is its first response.
@@ -85,7 +87,7 @@ class TicketServiceStub:
     """
     UpdateComment: _grpc.UnaryUnaryMultiCallable[_service_pb2.UpdateCommentRequest, _service_pb2.UpdateCommentResponse]
     """Edits a comment of the caller's own. NOT_FOUND: the caller sees no such ticket or comment. PERMISSION_DENIED:
-    someone else wrote it. INVALID_ARGUMENT: a bound is broken.
+    someone else wrote it. INVALID_ARGUMENT: a bound is broken. Metadata `idempotency-key` as for CreateTicket.
     """
     ListComments: _grpc.UnaryUnaryMultiCallable[_service_pb2.ListCommentsRequest, _service_pb2.ListCommentsResponse]
     """Lists a ticket's comments, oldest first, in pages; only agents see internal ones. NOT_FOUND: the caller sees no
@@ -112,8 +114,10 @@ class TicketServiceStub:
     """
     UpdateSlaPolicy: _grpc.UnaryUnaryMultiCallable[_service_pb2.UpdateSlaPolicyRequest, _service_pb2.UpdateSlaPolicyResponse]
     """Changes some members of an SLA policy; what is left out stays. Other minutes or hours move the due instants
-    of its unresolved tickets within seconds, except those that callers set. An inactive policy stays with the tickets
-    that have it, and gets no new ones.
+    of its unresolved tickets, except those that callers set: after the answer, within seconds, those of 100,000 tickets
+    within about a minute. Until its turn a ticket shows the `due_at` that it had; its events are only ever those of the
+    terms of now. An inactive policy stays with the tickets that have it, and gets no new ones. Metadata
+    `idempotency-key` as for CreateTicket.
 
     NOT_FOUND: the tenant has no such policy. ALREADY_EXISTS and INVALID_ARGUMENT as for CreateSlaPolicy.
     """
@@ -121,7 +125,8 @@ class TicketServiceStub:
     """Reads the tenant's calendar: Monday to Friday 09:00–17:00 in UTC without holidays until one is set."""
     UpdateCalendar: _grpc.UnaryUnaryMultiCallable[_service_pb2.UpdateCalendarRequest, _service_pb2.UpdateCalendarResponse]
     """Changes the tenant's calendar; what is left out stays. Moves the due instants of unresolved tickets that count
-    business hours within seconds. INVALID_ARGUMENT: a bound is broken.
+    business hours, as UpdateSlaPolicy does. INVALID_ARGUMENT: a bound is broken. Metadata `idempotency-key` as for
+    CreateTicket.
     """
     WatchTickets: _grpc.UnaryStreamMultiCallable[_service_pb2.WatchTicketsRequest, _service_pb2.WatchTicketsResponse]
     """Streams every event of the tickets that the caller sees as it happens, until the caller leaves. The first message
@@ -141,7 +146,8 @@ class TicketServiceAsyncStub(TicketServiceStub):
     `helpdesk:read` (every method that reads), `helpdesk:write` (create; change, close, delete, restore and comment on
     tickets that the caller submitted) and `helpdesk:agent` (all of that on every ticket of the tenant, and internal
     comments). A token with `app_id` sees only that application's tickets. SLA policies and the calendar belong to the
-    tenant and need `helpdesk:agent`.
+    tenant and need `helpdesk:agent`; a token with `app_id` reads them and changes none (PERMISSION_DENIED). Without a
+    scope that reads, a ticket that the caller may not change is NOT_FOUND, as one that does not exist.
 
     Every method can fail with UNAUTHENTICATED, PERMISSION_DENIED, RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and
     INTERNAL; see `tickets.errors.v1.Error`. Metadata `x-request-id` is used when it is sent, and is in the trailing
@@ -163,7 +169,7 @@ class TicketServiceAsyncStub(TicketServiceStub):
     INVALID_ARGUMENT: a bound is broken. ALREADY_EXISTS: the key was used with another request.
     """
     UpdateTicket: _aio.UnaryUnaryMultiCallable[_service_pb2.UpdateTicketRequest, _service_pb2.UpdateTicketResponse]  # type: ignore[assignment]
-    """Changes some members of a ticket; what is left out stays.
+    """Changes some members of a ticket; what is left out stays. Metadata `idempotency-key` as for CreateTicket.
 
     NOT_FOUND: the caller sees no such ticket. PERMISSION_DENIED: it was submitted by someone else and the caller is
     not an agent. INVALID_ARGUMENT: a bound is broken, or `update_mask` names a member that is unknown or cannot be
@@ -175,11 +181,12 @@ class TicketServiceAsyncStub(TicketServiceStub):
     """
     DeleteTicket: _aio.UnaryUnaryMultiCallable[_service_pb2.DeleteTicketRequest, _service_pb2.DeleteTicketResponse]  # type: ignore[assignment]
     """Deletes a ticket, softly: it is listed and found only with `include_deleted`. Deleting a deleted one changes
-    nothing, whatever the `etag`. NOT_FOUND, PERMISSION_DENIED and ABORTED as for UpdateTicket.
+    nothing, whatever the `etag`. NOT_FOUND, PERMISSION_DENIED and ABORTED as for UpdateTicket. Metadata
+    `idempotency-key` as for CreateTicket.
     """
     RestoreTicket: _aio.UnaryUnaryMultiCallable[_service_pb2.RestoreTicketRequest, _service_pb2.RestoreTicketResponse]  # type: ignore[assignment]
     """Restores a deleted ticket. Restoring one that is not deleted changes nothing, whatever the `etag`. NOT_FOUND,
-    PERMISSION_DENIED and ABORTED as for UpdateTicket.
+    PERMISSION_DENIED and ABORTED as for UpdateTicket. Metadata `idempotency-key` as for CreateTicket.
     """
     CreateComment: _aio.UnaryUnaryMultiCallable[_service_pb2.CreateCommentRequest, _service_pb2.CreateCommentResponse]  # type: ignore[assignment]
     """Comments on a ticket. The first public comment of an agent who did not submit the ticket is its first response.
@@ -190,7 +197,7 @@ class TicketServiceAsyncStub(TicketServiceStub):
     """
     UpdateComment: _aio.UnaryUnaryMultiCallable[_service_pb2.UpdateCommentRequest, _service_pb2.UpdateCommentResponse]  # type: ignore[assignment]
     """Edits a comment of the caller's own. NOT_FOUND: the caller sees no such ticket or comment. PERMISSION_DENIED:
-    someone else wrote it. INVALID_ARGUMENT: a bound is broken.
+    someone else wrote it. INVALID_ARGUMENT: a bound is broken. Metadata `idempotency-key` as for CreateTicket.
     """
     ListComments: _aio.UnaryUnaryMultiCallable[_service_pb2.ListCommentsRequest, _service_pb2.ListCommentsResponse]  # type: ignore[assignment]
     """Lists a ticket's comments, oldest first, in pages; only agents see internal ones. NOT_FOUND: the caller sees no
@@ -217,8 +224,10 @@ class TicketServiceAsyncStub(TicketServiceStub):
     """
     UpdateSlaPolicy: _aio.UnaryUnaryMultiCallable[_service_pb2.UpdateSlaPolicyRequest, _service_pb2.UpdateSlaPolicyResponse]  # type: ignore[assignment]
     """Changes some members of an SLA policy; what is left out stays. Other minutes or hours move the due instants
-    of its unresolved tickets within seconds, except those that callers set. An inactive policy stays with the tickets
-    that have it, and gets no new ones.
+    of its unresolved tickets, except those that callers set: after the answer, within seconds, those of 100,000 tickets
+    within about a minute. Until its turn a ticket shows the `due_at` that it had; its events are only ever those of the
+    terms of now. An inactive policy stays with the tickets that have it, and gets no new ones. Metadata
+    `idempotency-key` as for CreateTicket.
 
     NOT_FOUND: the tenant has no such policy. ALREADY_EXISTS and INVALID_ARGUMENT as for CreateSlaPolicy.
     """
@@ -226,7 +235,8 @@ class TicketServiceAsyncStub(TicketServiceStub):
     """Reads the tenant's calendar: Monday to Friday 09:00–17:00 in UTC without holidays until one is set."""
     UpdateCalendar: _aio.UnaryUnaryMultiCallable[_service_pb2.UpdateCalendarRequest, _service_pb2.UpdateCalendarResponse]  # type: ignore[assignment]
     """Changes the tenant's calendar; what is left out stays. Moves the due instants of unresolved tickets that count
-    business hours within seconds. INVALID_ARGUMENT: a bound is broken.
+    business hours, as UpdateSlaPolicy does. INVALID_ARGUMENT: a bound is broken. Metadata `idempotency-key` as for
+    CreateTicket.
     """
     WatchTickets: _aio.UnaryStreamMultiCallable[_service_pb2.WatchTicketsRequest, _service_pb2.WatchTicketsResponse]  # type: ignore[assignment]
     """Streams every event of the tickets that the caller sees as it happens, until the caller leaves. The first message
@@ -245,7 +255,8 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
     `helpdesk:read` (every method that reads), `helpdesk:write` (create; change, close, delete, restore and comment on
     tickets that the caller submitted) and `helpdesk:agent` (all of that on every ticket of the tenant, and internal
     comments). A token with `app_id` sees only that application's tickets. SLA policies and the calendar belong to the
-    tenant and need `helpdesk:agent`.
+    tenant and need `helpdesk:agent`; a token with `app_id` reads them and changes none (PERMISSION_DENIED). Without a
+    scope that reads, a ticket that the caller may not change is NOT_FOUND, as one that does not exist.
 
     Every method can fail with UNAUTHENTICATED, PERMISSION_DENIED, RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and
     INTERNAL; see `tickets.errors.v1.Error`. Metadata `x-request-id` is used when it is sent, and is in the trailing
@@ -289,7 +300,7 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _service_pb2.UpdateTicketRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_service_pb2.UpdateTicketResponse, _abc.Awaitable[_service_pb2.UpdateTicketResponse]]:
-        """Changes some members of a ticket; what is left out stays.
+        """Changes some members of a ticket; what is left out stays. Metadata `idempotency-key` as for CreateTicket.
 
         NOT_FOUND: the caller sees no such ticket. PERMISSION_DENIED: it was submitted by someone else and the caller is
         not an agent. INVALID_ARGUMENT: a bound is broken, or `update_mask` names a member that is unknown or cannot be
@@ -313,7 +324,8 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_service_pb2.DeleteTicketResponse, _abc.Awaitable[_service_pb2.DeleteTicketResponse]]:
         """Deletes a ticket, softly: it is listed and found only with `include_deleted`. Deleting a deleted one changes
-        nothing, whatever the `etag`. NOT_FOUND, PERMISSION_DENIED and ABORTED as for UpdateTicket.
+        nothing, whatever the `etag`. NOT_FOUND, PERMISSION_DENIED and ABORTED as for UpdateTicket. Metadata
+        `idempotency-key` as for CreateTicket.
         """
 
     @_abc_1.abstractmethod
@@ -323,7 +335,7 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_service_pb2.RestoreTicketResponse, _abc.Awaitable[_service_pb2.RestoreTicketResponse]]:
         """Restores a deleted ticket. Restoring one that is not deleted changes nothing, whatever the `etag`. NOT_FOUND,
-        PERMISSION_DENIED and ABORTED as for UpdateTicket.
+        PERMISSION_DENIED and ABORTED as for UpdateTicket. Metadata `idempotency-key` as for CreateTicket.
         """
 
     @_abc_1.abstractmethod
@@ -346,7 +358,7 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_service_pb2.UpdateCommentResponse, _abc.Awaitable[_service_pb2.UpdateCommentResponse]]:
         """Edits a comment of the caller's own. NOT_FOUND: the caller sees no such ticket or comment. PERMISSION_DENIED:
-        someone else wrote it. INVALID_ARGUMENT: a bound is broken.
+        someone else wrote it. INVALID_ARGUMENT: a bound is broken. Metadata `idempotency-key` as for CreateTicket.
         """
 
     @_abc_1.abstractmethod
@@ -415,8 +427,10 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_service_pb2.UpdateSlaPolicyResponse, _abc.Awaitable[_service_pb2.UpdateSlaPolicyResponse]]:
         """Changes some members of an SLA policy; what is left out stays. Other minutes or hours move the due instants
-        of its unresolved tickets within seconds, except those that callers set. An inactive policy stays with the tickets
-        that have it, and gets no new ones.
+        of its unresolved tickets, except those that callers set: after the answer, within seconds, those of 100,000 tickets
+        within about a minute. Until its turn a ticket shows the `due_at` that it had; its events are only ever those of the
+        terms of now. An inactive policy stays with the tickets that have it, and gets no new ones. Metadata
+        `idempotency-key` as for CreateTicket.
 
         NOT_FOUND: the tenant has no such policy. ALREADY_EXISTS and INVALID_ARGUMENT as for CreateSlaPolicy.
         """
@@ -436,7 +450,8 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_service_pb2.UpdateCalendarResponse, _abc.Awaitable[_service_pb2.UpdateCalendarResponse]]:
         """Changes the tenant's calendar; what is left out stays. Moves the due instants of unresolved tickets that count
-        business hours within seconds. INVALID_ARGUMENT: a bound is broken.
+        business hours, as UpdateSlaPolicy does. INVALID_ARGUMENT: a bound is broken. Metadata `idempotency-key` as for
+        CreateTicket.
         """
 
     @_abc_1.abstractmethod

@@ -469,8 +469,13 @@ class WatchTicketsResponse(_message.Message):
 
     EVENT_FIELD_NUMBER: _builtins.int
     CURSOR_FIELD_NUMBER: _builtins.int
+    BEHIND_SECONDS_FIELD_NUMBER: _builtins.int
     cursor: _builtins.str
     """Where to resume: after every event so far."""
+    behind_seconds: _builtins.int
+    """In a heartbeat: for how long events have been held back, by a transaction that stays open in the database. Absent
+    when all is well.
+    """
     @_builtins.property
     def event(self) -> _ticket_pb2.TicketEvent:
         """Absent in a heartbeat."""
@@ -480,12 +485,15 @@ class WatchTicketsResponse(_message.Message):
         *,
         event: _ticket_pb2.TicketEvent | None = ...,
         cursor: _builtins.str = ...,
+        behind_seconds: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_behind_seconds", b"_behind_seconds", "behind_seconds", b"behind_seconds", "event", b"event"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "event", b"event"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_behind_seconds", b"_behind_seconds", "behind_seconds", b"behind_seconds", "cursor", b"cursor", "event", b"event"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__behind_seconds: _TypeAlias = _typing.Literal["behind_seconds"]  # noqa: Y015
+    _WhichOneofArgType__behind_seconds: _TypeAlias = _typing.Literal["_behind_seconds", b"_behind_seconds"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__behind_seconds) -> _WhichOneofReturnType__behind_seconds | None: ...
 
 Global___WatchTicketsResponse: _TypeAlias = WatchTicketsResponse  # noqa: Y015
 

@@ -150,8 +150,9 @@ class TicketServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def UpdateTicket(self, request, context):
-        """Changes some members of a ticket; the others stay. The account's provider gets the changes afterwards, in the order of
-        the ticket's versions: during the call if it answers within five seconds and the deadline, else later.
+        """Changes some members of a ticket; the others stay. The account's provider gets the changes afterwards, in the order
+        of the ticket's versions: during the call if it answers within five seconds and the deadline, else later. Metadata
+        `idempotency-key` as for CreateTicket.
 
         NOT_FOUND: the account has no such ticket. INVALID_ARGUMENT: a bound is broken, or `update_mask` names an unknown
         or fixed member.
@@ -184,9 +185,10 @@ class TicketServiceServicer(object):
 
     def CreateWebhook(self, request, context):
         """Registers a webhook: it is notified of events from now on. The response has its secret, which is shown only once.
+        Metadata `idempotency-key` as for CreateTicket.
 
-        INVALID_ARGUMENT: a bound is broken, or the address may not be called; with reason `unknown_event`: there is no such
-        event. ALREADY_EXISTS: there are 20 webhooks already. UNAVAILABLE: also where secrets cannot be stored.
+        INVALID_ARGUMENT: a bound is broken, or the address may not be called; with reason `unknown_event`: there is no
+        such event. ALREADY_EXISTS: there are 20 webhooks already. UNAVAILABLE: also where secrets cannot be stored.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -200,7 +202,8 @@ class TicketServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def UpdateWebhook(self, request, context):
-        """Changes some members of a webhook; the others stay. Activated again, it continues where it stopped.
+        """Changes some members of a webhook; the others stay. Activated again, it continues where it stopped. Metadata
+        `idempotency-key` as for CreateTicket.
 
         NOT_FOUND: the account has no such webhook. INVALID_ARGUMENT: as for CreateWebhook.
         """
@@ -209,7 +212,8 @@ class TicketServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def DeleteWebhook(self, request, context):
-        """Deletes a webhook with its queue and its log. NOT_FOUND: the account has no such webhook.
+        """Deletes a webhook with its queue and its log. NOT_FOUND: the account has no such webhook. Metadata
+        `idempotency-key` as for CreateTicket.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -217,6 +221,7 @@ class TicketServiceServicer(object):
 
     def RotateWebhookSecret(self, request, context):
         """Gives a webhook a new secret, which is shown only once. For 24 hours every message is signed with the old one too.
+        Metadata `idempotency-key` as for CreateTicket.
 
         NOT_FOUND: the account has no such webhook. UNAVAILABLE: also where secrets cannot be stored.
         """
@@ -232,7 +237,8 @@ class TicketServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ReplayWebhookDelivery(self, request, context):
-        """Queues the message of an attempt again, unchanged and with the same id; its outcome is in the log.
+        """Queues the message of an attempt again, unchanged and with the same id; its outcome is in the log. Metadata
+        `idempotency-key` as for CreateTicket.
 
         NOT_FOUND: the account has no such webhook, or its log no such attempt.
         """

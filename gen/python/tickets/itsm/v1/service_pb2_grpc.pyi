@@ -57,8 +57,9 @@ class TicketServiceStub:
     ListTickets: _grpc.UnaryUnaryMultiCallable[_service_pb2.ListTicketsRequest, _service_pb2.ListTicketsResponse]
     """Lists the account's tickets, newest first, with the exact number that match. INVALID_ARGUMENT: a bound is broken."""
     UpdateTicket: _grpc.UnaryUnaryMultiCallable[_service_pb2.UpdateTicketRequest, _service_pb2.UpdateTicketResponse]
-    """Changes some members of a ticket; the others stay. The account's provider gets the changes afterwards, in the order of
-    the ticket's versions: during the call if it answers within five seconds and the deadline, else later.
+    """Changes some members of a ticket; the others stay. The account's provider gets the changes afterwards, in the order
+    of the ticket's versions: during the call if it answers within five seconds and the deadline, else later. Metadata
+    `idempotency-key` as for CreateTicket.
 
     NOT_FOUND: the account has no such ticket. INVALID_ARGUMENT: a bound is broken, or `update_mask` names an unknown
     or fixed member.
@@ -79,28 +80,34 @@ class TicketServiceStub:
     """
     CreateWebhook: _grpc.UnaryUnaryMultiCallable[_service_pb2.CreateWebhookRequest, _service_pb2.CreateWebhookResponse]
     """Registers a webhook: it is notified of events from now on. The response has its secret, which is shown only once.
+    Metadata `idempotency-key` as for CreateTicket.
 
-    INVALID_ARGUMENT: a bound is broken, or the address may not be called; with reason `unknown_event`: there is no such
-    event. ALREADY_EXISTS: there are 20 webhooks already. UNAVAILABLE: also where secrets cannot be stored.
+    INVALID_ARGUMENT: a bound is broken, or the address may not be called; with reason `unknown_event`: there is no
+    such event. ALREADY_EXISTS: there are 20 webhooks already. UNAVAILABLE: also where secrets cannot be stored.
     """
     ListWebhooks: _grpc.UnaryUnaryMultiCallable[_service_pb2.ListWebhooksRequest, _service_pb2.ListWebhooksResponse]
     """Lists the account's webhooks, oldest first, without secrets."""
     UpdateWebhook: _grpc.UnaryUnaryMultiCallable[_service_pb2.UpdateWebhookRequest, _service_pb2.UpdateWebhookResponse]
-    """Changes some members of a webhook; the others stay. Activated again, it continues where it stopped.
+    """Changes some members of a webhook; the others stay. Activated again, it continues where it stopped. Metadata
+    `idempotency-key` as for CreateTicket.
 
     NOT_FOUND: the account has no such webhook. INVALID_ARGUMENT: as for CreateWebhook.
     """
     DeleteWebhook: _grpc.UnaryUnaryMultiCallable[_service_pb2.DeleteWebhookRequest, _service_pb2.DeleteWebhookResponse]
-    """Deletes a webhook with its queue and its log. NOT_FOUND: the account has no such webhook."""
+    """Deletes a webhook with its queue and its log. NOT_FOUND: the account has no such webhook. Metadata
+    `idempotency-key` as for CreateTicket.
+    """
     RotateWebhookSecret: _grpc.UnaryUnaryMultiCallable[_service_pb2.RotateWebhookSecretRequest, _service_pb2.RotateWebhookSecretResponse]
     """Gives a webhook a new secret, which is shown only once. For 24 hours every message is signed with the old one too.
+    Metadata `idempotency-key` as for CreateTicket.
 
     NOT_FOUND: the account has no such webhook. UNAVAILABLE: also where secrets cannot be stored.
     """
     ListWebhookDeliveries: _grpc.UnaryUnaryMultiCallable[_service_pb2.ListWebhookDeliveriesRequest, _service_pb2.ListWebhookDeliveriesResponse]
     """The last 100 attempts to deliver to a webhook, newest first. NOT_FOUND: the account has no such webhook."""
     ReplayWebhookDelivery: _grpc.UnaryUnaryMultiCallable[_service_pb2.ReplayWebhookDeliveryRequest, _service_pb2.ReplayWebhookDeliveryResponse]
-    """Queues the message of an attempt again, unchanged and with the same id; its outcome is in the log.
+    """Queues the message of an attempt again, unchanged and with the same id; its outcome is in the log. Metadata
+    `idempotency-key` as for CreateTicket.
 
     NOT_FOUND: the account has no such webhook, or its log no such attempt.
     """
@@ -134,8 +141,9 @@ class TicketServiceAsyncStub(TicketServiceStub):
     ListTickets: _aio.UnaryUnaryMultiCallable[_service_pb2.ListTicketsRequest, _service_pb2.ListTicketsResponse]  # type: ignore[assignment]
     """Lists the account's tickets, newest first, with the exact number that match. INVALID_ARGUMENT: a bound is broken."""
     UpdateTicket: _aio.UnaryUnaryMultiCallable[_service_pb2.UpdateTicketRequest, _service_pb2.UpdateTicketResponse]  # type: ignore[assignment]
-    """Changes some members of a ticket; the others stay. The account's provider gets the changes afterwards, in the order of
-    the ticket's versions: during the call if it answers within five seconds and the deadline, else later.
+    """Changes some members of a ticket; the others stay. The account's provider gets the changes afterwards, in the order
+    of the ticket's versions: during the call if it answers within five seconds and the deadline, else later. Metadata
+    `idempotency-key` as for CreateTicket.
 
     NOT_FOUND: the account has no such ticket. INVALID_ARGUMENT: a bound is broken, or `update_mask` names an unknown
     or fixed member.
@@ -156,28 +164,34 @@ class TicketServiceAsyncStub(TicketServiceStub):
     """
     CreateWebhook: _aio.UnaryUnaryMultiCallable[_service_pb2.CreateWebhookRequest, _service_pb2.CreateWebhookResponse]  # type: ignore[assignment]
     """Registers a webhook: it is notified of events from now on. The response has its secret, which is shown only once.
+    Metadata `idempotency-key` as for CreateTicket.
 
-    INVALID_ARGUMENT: a bound is broken, or the address may not be called; with reason `unknown_event`: there is no such
-    event. ALREADY_EXISTS: there are 20 webhooks already. UNAVAILABLE: also where secrets cannot be stored.
+    INVALID_ARGUMENT: a bound is broken, or the address may not be called; with reason `unknown_event`: there is no
+    such event. ALREADY_EXISTS: there are 20 webhooks already. UNAVAILABLE: also where secrets cannot be stored.
     """
     ListWebhooks: _aio.UnaryUnaryMultiCallable[_service_pb2.ListWebhooksRequest, _service_pb2.ListWebhooksResponse]  # type: ignore[assignment]
     """Lists the account's webhooks, oldest first, without secrets."""
     UpdateWebhook: _aio.UnaryUnaryMultiCallable[_service_pb2.UpdateWebhookRequest, _service_pb2.UpdateWebhookResponse]  # type: ignore[assignment]
-    """Changes some members of a webhook; the others stay. Activated again, it continues where it stopped.
+    """Changes some members of a webhook; the others stay. Activated again, it continues where it stopped. Metadata
+    `idempotency-key` as for CreateTicket.
 
     NOT_FOUND: the account has no such webhook. INVALID_ARGUMENT: as for CreateWebhook.
     """
     DeleteWebhook: _aio.UnaryUnaryMultiCallable[_service_pb2.DeleteWebhookRequest, _service_pb2.DeleteWebhookResponse]  # type: ignore[assignment]
-    """Deletes a webhook with its queue and its log. NOT_FOUND: the account has no such webhook."""
+    """Deletes a webhook with its queue and its log. NOT_FOUND: the account has no such webhook. Metadata
+    `idempotency-key` as for CreateTicket.
+    """
     RotateWebhookSecret: _aio.UnaryUnaryMultiCallable[_service_pb2.RotateWebhookSecretRequest, _service_pb2.RotateWebhookSecretResponse]  # type: ignore[assignment]
     """Gives a webhook a new secret, which is shown only once. For 24 hours every message is signed with the old one too.
+    Metadata `idempotency-key` as for CreateTicket.
 
     NOT_FOUND: the account has no such webhook. UNAVAILABLE: also where secrets cannot be stored.
     """
     ListWebhookDeliveries: _aio.UnaryUnaryMultiCallable[_service_pb2.ListWebhookDeliveriesRequest, _service_pb2.ListWebhookDeliveriesResponse]  # type: ignore[assignment]
     """The last 100 attempts to deliver to a webhook, newest first. NOT_FOUND: the account has no such webhook."""
     ReplayWebhookDelivery: _aio.UnaryUnaryMultiCallable[_service_pb2.ReplayWebhookDeliveryRequest, _service_pb2.ReplayWebhookDeliveryResponse]  # type: ignore[assignment]
-    """Queues the message of an attempt again, unchanged and with the same id; its outcome is in the log.
+    """Queues the message of an attempt again, unchanged and with the same id; its outcome is in the log. Metadata
+    `idempotency-key` as for CreateTicket.
 
     NOT_FOUND: the account has no such webhook, or its log no such attempt.
     """
@@ -232,8 +246,9 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _service_pb2.UpdateTicketRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_service_pb2.UpdateTicketResponse, _abc.Awaitable[_service_pb2.UpdateTicketResponse]]:
-        """Changes some members of a ticket; the others stay. The account's provider gets the changes afterwards, in the order of
-        the ticket's versions: during the call if it answers within five seconds and the deadline, else later.
+        """Changes some members of a ticket; the others stay. The account's provider gets the changes afterwards, in the order
+        of the ticket's versions: during the call if it answers within five seconds and the deadline, else later. Metadata
+        `idempotency-key` as for CreateTicket.
 
         NOT_FOUND: the account has no such ticket. INVALID_ARGUMENT: a bound is broken, or `update_mask` names an unknown
         or fixed member.
@@ -272,9 +287,10 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_service_pb2.CreateWebhookResponse, _abc.Awaitable[_service_pb2.CreateWebhookResponse]]:
         """Registers a webhook: it is notified of events from now on. The response has its secret, which is shown only once.
+        Metadata `idempotency-key` as for CreateTicket.
 
-        INVALID_ARGUMENT: a bound is broken, or the address may not be called; with reason `unknown_event`: there is no such
-        event. ALREADY_EXISTS: there are 20 webhooks already. UNAVAILABLE: also where secrets cannot be stored.
+        INVALID_ARGUMENT: a bound is broken, or the address may not be called; with reason `unknown_event`: there is no
+        such event. ALREADY_EXISTS: there are 20 webhooks already. UNAVAILABLE: also where secrets cannot be stored.
         """
 
     @_abc_1.abstractmethod
@@ -291,7 +307,8 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _service_pb2.UpdateWebhookRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_service_pb2.UpdateWebhookResponse, _abc.Awaitable[_service_pb2.UpdateWebhookResponse]]:
-        """Changes some members of a webhook; the others stay. Activated again, it continues where it stopped.
+        """Changes some members of a webhook; the others stay. Activated again, it continues where it stopped. Metadata
+        `idempotency-key` as for CreateTicket.
 
         NOT_FOUND: the account has no such webhook. INVALID_ARGUMENT: as for CreateWebhook.
         """
@@ -302,7 +319,9 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _service_pb2.DeleteWebhookRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_service_pb2.DeleteWebhookResponse, _abc.Awaitable[_service_pb2.DeleteWebhookResponse]]:
-        """Deletes a webhook with its queue and its log. NOT_FOUND: the account has no such webhook."""
+        """Deletes a webhook with its queue and its log. NOT_FOUND: the account has no such webhook. Metadata
+        `idempotency-key` as for CreateTicket.
+        """
 
     @_abc_1.abstractmethod
     def RotateWebhookSecret(
@@ -311,6 +330,7 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_service_pb2.RotateWebhookSecretResponse, _abc.Awaitable[_service_pb2.RotateWebhookSecretResponse]]:
         """Gives a webhook a new secret, which is shown only once. For 24 hours every message is signed with the old one too.
+        Metadata `idempotency-key` as for CreateTicket.
 
         NOT_FOUND: the account has no such webhook. UNAVAILABLE: also where secrets cannot be stored.
         """
@@ -329,7 +349,8 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _service_pb2.ReplayWebhookDeliveryRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_service_pb2.ReplayWebhookDeliveryResponse, _abc.Awaitable[_service_pb2.ReplayWebhookDeliveryResponse]]:
-        """Queues the message of an attempt again, unchanged and with the same id; its outcome is in the log.
+        """Queues the message of an attempt again, unchanged and with the same id; its outcome is in the log. Metadata
+        `idempotency-key` as for CreateTicket.
 
         NOT_FOUND: the account has no such webhook, or its log no such attempt.
         """

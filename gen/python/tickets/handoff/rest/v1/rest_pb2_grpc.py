@@ -146,7 +146,7 @@ class TicketRestServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ReportDeployment(self, request, context):
-        """200 and `{"ticket": …}`; 400, 401, 403, 404, 409. Safe to retry.
+        """200 and `{"ticket": …}`; 400, 401, 403, 404, 409. Safe to retry; header `Idempotency-Key` is taken too.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -56,7 +56,7 @@ class TicketRestStub:
     BulkUpdateTickets: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestBulkUpdateTicketsRequest, _httpbody_pb2.HttpBody]
     """200 and `{"updated", "errors"}`; 400, 401, 403, 409. Header `Idempotency-Key` makes it safe to retry."""
     ReportDeployment: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestReportDeploymentRequest, _httpbody_pb2.HttpBody]
-    """200 and `{"ticket": …}`; 400, 401, 403, 404, 409. Safe to retry."""
+    """200 and `{"ticket": …}`; 400, 401, 403, 404, 409. Safe to retry; header `Idempotency-Key` is taken too."""
     ListTicketEvents: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestListTicketEventsRequest, _httpbody_pb2.HttpBody]
     """200 and `{"events": […], "next_cursor"}`; 400, 401, 403, 404."""
     WatchTickets: _grpc.UnaryStreamMultiCallable[_rest_pb2.TicketRestWatchTicketsRequest, _httpbody_pb2.HttpBody]
@@ -91,7 +91,7 @@ class TicketRestAsyncStub(TicketRestStub):
     BulkUpdateTickets: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestBulkUpdateTicketsRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """200 and `{"updated", "errors"}`; 400, 401, 403, 409. Header `Idempotency-Key` makes it safe to retry."""
     ReportDeployment: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestReportDeploymentRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """200 and `{"ticket": …}`; 400, 401, 403, 404, 409. Safe to retry."""
+    """200 and `{"ticket": …}`; 400, 401, 403, 404, 409. Safe to retry; header `Idempotency-Key` is taken too."""
     ListTicketEvents: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestListTicketEventsRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """200 and `{"events": […], "next_cursor"}`; 400, 401, 403, 404."""
     WatchTickets: _aio.UnaryStreamMultiCallable[_rest_pb2.TicketRestWatchTicketsRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
@@ -165,7 +165,7 @@ class TicketRestServicer(metaclass=_abc_1.ABCMeta):
         request: _rest_pb2.TicketRestReportDeploymentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
-        """200 and `{"ticket": …}`; 400, 401, 403, 404, 409. Safe to retry."""
+        """200 and `{"ticket": …}`; 400, 401, 403, 404, 409. Safe to retry; header `Idempotency-Key` is taken too."""
 
     @_abc_1.abstractmethod
     def ListTicketEvents(

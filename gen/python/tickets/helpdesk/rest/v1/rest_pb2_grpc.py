@@ -173,7 +173,8 @@ class TicketRestServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def UpdateTicket(self, request, context):
-        """200 and the ticket; 400, 401, 403, 404 and 412. Header `If-Match`, or `etag` in the body.
+        """200 and the ticket; 400, 401, 403, 404, 409 and 412. Header `If-Match`, or `etag` in the body. Header `Idempotency-Key`
+        makes it safe to retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -188,14 +189,16 @@ class TicketRestServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def DeleteTicket(self, request, context):
-        """200 and the ticket; 401, 403, 404 and 412. Header `If-Match`, or query `etag`.
+        """200 and the ticket; 401, 403, 404, 409 and 412. Header `If-Match`, or query `etag`. Header `Idempotency-Key` makes it
+        safe to retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RestoreTicket(self, request, context):
-        """200 and the ticket; 400, 401, 403, 404 and 412. Header `If-Match`. The body may be empty.
+        """200 and the ticket; 400, 401, 403, 404, 409 and 412. Header `If-Match`. The body may be empty. Header `Idempotency-Key`
+        makes it safe to retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -209,7 +212,7 @@ class TicketRestServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def UpdateComment(self, request, context):
-        """200 and the comment; 400, 401, 403 and 404.
+        """200 and the comment; 400, 401, 403, 404 and 409. Header `Idempotency-Key` makes it safe to retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -258,7 +261,7 @@ class TicketRestServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def UpdateSlaPolicy(self, request, context):
-        """200 and the policy; 400, 401, 403, 404 and 409.
+        """200 and the policy; 400, 401, 403, 404 and 409. Header `Idempotency-Key` makes it safe to retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -272,7 +275,7 @@ class TicketRestServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def UpdateCalendar(self, request, context):
-        """200 and the calendar; 400, 401 and 403.
+        """200 and the calendar; 400, 401, 403 and 409. Header `Idempotency-Key` makes it safe to retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -49,19 +49,25 @@ class TicketRestStub:
     CreateTicket: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestCreateTicketRequest, _httpbody_pb2.HttpBody]
     """201 and the ticket; 400, 401, 403 and 409. Header `Idempotency-Key` makes it safe to repeat."""
     UpdateTicket: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestUpdateTicketRequest, _httpbody_pb2.HttpBody]
-    """200 and the ticket; 400, 401, 403, 404 and 412. Header `If-Match`, or `etag` in the body."""
+    """200 and the ticket; 400, 401, 403, 404, 409 and 412. Header `If-Match`, or `etag` in the body. Header `Idempotency-Key`
+    makes it safe to retry.
+    """
     CloseTicket: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestCloseTicketRequest, _httpbody_pb2.HttpBody]
     """200 and the ticket; 400, 401, 403, 404, 409 and 412. Headers `Idempotency-Key` and `If-Match`. The body may be
     empty.
     """
     DeleteTicket: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestDeleteTicketRequest, _httpbody_pb2.HttpBody]
-    """200 and the ticket; 401, 403, 404 and 412. Header `If-Match`, or query `etag`."""
+    """200 and the ticket; 401, 403, 404, 409 and 412. Header `If-Match`, or query `etag`. Header `Idempotency-Key` makes it
+    safe to retry.
+    """
     RestoreTicket: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestRestoreTicketRequest, _httpbody_pb2.HttpBody]
-    """200 and the ticket; 400, 401, 403, 404 and 412. Header `If-Match`. The body may be empty."""
+    """200 and the ticket; 400, 401, 403, 404, 409 and 412. Header `If-Match`. The body may be empty. Header `Idempotency-Key`
+    makes it safe to retry.
+    """
     CreateComment: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestCreateCommentRequest, _httpbody_pb2.HttpBody]
     """201 and the comment; 400, 401, 403, 404 and 409. Header `Idempotency-Key` makes it safe to repeat."""
     UpdateComment: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestUpdateCommentRequest, _httpbody_pb2.HttpBody]
-    """200 and the comment; 400, 401, 403 and 404."""
+    """200 and the comment; 400, 401, 403, 404 and 409. Header `Idempotency-Key` makes it safe to retry."""
     ListComments: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestListCommentsRequest, _httpbody_pb2.HttpBody]
     """200 and `{"comments", "next_cursor"}`; 400, 401, 403 and 404."""
     ListTicketEvents: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestListTicketEventsRequest, _httpbody_pb2.HttpBody]
@@ -75,11 +81,11 @@ class TicketRestStub:
     CreateSlaPolicy: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestCreateSlaPolicyRequest, _httpbody_pb2.HttpBody]
     """201 and the policy; 400, 401, 403 and 409. Header `Idempotency-Key` makes it safe to repeat."""
     UpdateSlaPolicy: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestUpdateSlaPolicyRequest, _httpbody_pb2.HttpBody]
-    """200 and the policy; 400, 401, 403, 404 and 409."""
+    """200 and the policy; 400, 401, 403, 404 and 409. Header `Idempotency-Key` makes it safe to retry."""
     GetCalendar: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestGetCalendarRequest, _httpbody_pb2.HttpBody]
     """200 and the calendar; 401 and 403."""
     UpdateCalendar: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestUpdateCalendarRequest, _httpbody_pb2.HttpBody]
-    """200 and the calendar; 400, 401 and 403."""
+    """200 and the calendar; 400, 401, 403 and 409. Header `Idempotency-Key` makes it safe to retry."""
     WatchTickets: _grpc.UnaryStreamMultiCallable[_rest_pb2.TicketRestWatchTicketsRequest, _httpbody_pb2.HttpBody]
     """200 and one JSON object a line (`application/x-ndjson`), `{"event": …, "cursor"}`, as events happen; 400, 401 and
     403. A watch that fails later ends with a line `{"error", "code", …}`.
@@ -105,19 +111,25 @@ class TicketRestAsyncStub(TicketRestStub):
     CreateTicket: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestCreateTicketRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """201 and the ticket; 400, 401, 403 and 409. Header `Idempotency-Key` makes it safe to repeat."""
     UpdateTicket: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestUpdateTicketRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """200 and the ticket; 400, 401, 403, 404 and 412. Header `If-Match`, or `etag` in the body."""
+    """200 and the ticket; 400, 401, 403, 404, 409 and 412. Header `If-Match`, or `etag` in the body. Header `Idempotency-Key`
+    makes it safe to retry.
+    """
     CloseTicket: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestCloseTicketRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """200 and the ticket; 400, 401, 403, 404, 409 and 412. Headers `Idempotency-Key` and `If-Match`. The body may be
     empty.
     """
     DeleteTicket: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestDeleteTicketRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """200 and the ticket; 401, 403, 404 and 412. Header `If-Match`, or query `etag`."""
+    """200 and the ticket; 401, 403, 404, 409 and 412. Header `If-Match`, or query `etag`. Header `Idempotency-Key` makes it
+    safe to retry.
+    """
     RestoreTicket: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestRestoreTicketRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """200 and the ticket; 400, 401, 403, 404 and 412. Header `If-Match`. The body may be empty."""
+    """200 and the ticket; 400, 401, 403, 404, 409 and 412. Header `If-Match`. The body may be empty. Header `Idempotency-Key`
+    makes it safe to retry.
+    """
     CreateComment: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestCreateCommentRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """201 and the comment; 400, 401, 403, 404 and 409. Header `Idempotency-Key` makes it safe to repeat."""
     UpdateComment: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestUpdateCommentRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """200 and the comment; 400, 401, 403 and 404."""
+    """200 and the comment; 400, 401, 403, 404 and 409. Header `Idempotency-Key` makes it safe to retry."""
     ListComments: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestListCommentsRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """200 and `{"comments", "next_cursor"}`; 400, 401, 403 and 404."""
     ListTicketEvents: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestListTicketEventsRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
@@ -131,11 +143,11 @@ class TicketRestAsyncStub(TicketRestStub):
     CreateSlaPolicy: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestCreateSlaPolicyRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """201 and the policy; 400, 401, 403 and 409. Header `Idempotency-Key` makes it safe to repeat."""
     UpdateSlaPolicy: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestUpdateSlaPolicyRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """200 and the policy; 400, 401, 403, 404 and 409."""
+    """200 and the policy; 400, 401, 403, 404 and 409. Header `Idempotency-Key` makes it safe to retry."""
     GetCalendar: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestGetCalendarRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """200 and the calendar; 401 and 403."""
     UpdateCalendar: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestUpdateCalendarRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """200 and the calendar; 400, 401 and 403."""
+    """200 and the calendar; 400, 401, 403 and 409. Header `Idempotency-Key` makes it safe to retry."""
     WatchTickets: _aio.UnaryStreamMultiCallable[_rest_pb2.TicketRestWatchTicketsRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """200 and one JSON object a line (`application/x-ndjson`), `{"event": …, "cursor"}`, as events happen; 400, 401 and
     403. A watch that fails later ends with a line `{"error", "code", …}`.
@@ -182,7 +194,9 @@ class TicketRestServicer(metaclass=_abc_1.ABCMeta):
         request: _rest_pb2.TicketRestUpdateTicketRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
-        """200 and the ticket; 400, 401, 403, 404 and 412. Header `If-Match`, or `etag` in the body."""
+        """200 and the ticket; 400, 401, 403, 404, 409 and 412. Header `If-Match`, or `etag` in the body. Header `Idempotency-Key`
+        makes it safe to retry.
+        """
 
     @_abc_1.abstractmethod
     def CloseTicket(
@@ -200,7 +214,9 @@ class TicketRestServicer(metaclass=_abc_1.ABCMeta):
         request: _rest_pb2.TicketRestDeleteTicketRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
-        """200 and the ticket; 401, 403, 404 and 412. Header `If-Match`, or query `etag`."""
+        """200 and the ticket; 401, 403, 404, 409 and 412. Header `If-Match`, or query `etag`. Header `Idempotency-Key` makes it
+        safe to retry.
+        """
 
     @_abc_1.abstractmethod
     def RestoreTicket(
@@ -208,7 +224,9 @@ class TicketRestServicer(metaclass=_abc_1.ABCMeta):
         request: _rest_pb2.TicketRestRestoreTicketRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
-        """200 and the ticket; 400, 401, 403, 404 and 412. Header `If-Match`. The body may be empty."""
+        """200 and the ticket; 400, 401, 403, 404, 409 and 412. Header `If-Match`. The body may be empty. Header `Idempotency-Key`
+        makes it safe to retry.
+        """
 
     @_abc_1.abstractmethod
     def CreateComment(
@@ -224,7 +242,7 @@ class TicketRestServicer(metaclass=_abc_1.ABCMeta):
         request: _rest_pb2.TicketRestUpdateCommentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
-        """200 and the comment; 400, 401, 403 and 404."""
+        """200 and the comment; 400, 401, 403, 404 and 409. Header `Idempotency-Key` makes it safe to retry."""
 
     @_abc_1.abstractmethod
     def ListComments(
@@ -280,7 +298,7 @@ class TicketRestServicer(metaclass=_abc_1.ABCMeta):
         request: _rest_pb2.TicketRestUpdateSlaPolicyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
-        """200 and the policy; 400, 401, 403, 404 and 409."""
+        """200 and the policy; 400, 401, 403, 404 and 409. Header `Idempotency-Key` makes it safe to retry."""
 
     @_abc_1.abstractmethod
     def GetCalendar(
@@ -296,7 +314,7 @@ class TicketRestServicer(metaclass=_abc_1.ABCMeta):
         request: _rest_pb2.TicketRestUpdateCalendarRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
-        """200 and the calendar; 400, 401 and 403."""
+        """200 and the calendar; 400, 401, 403 and 409. Header `Idempotency-Key` makes it safe to retry."""
 
     @_abc_1.abstractmethod
     def WatchTickets(

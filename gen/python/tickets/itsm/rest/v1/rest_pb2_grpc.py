@@ -146,7 +146,7 @@ class TicketRestServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def UpdateTicket(self, request, context):
-        """200 and the ticket; 401, 403, 404 and 422 as documented.
+        """200 and the ticket; 401, 403, 404, 409 and 422 as documented. Header `Idempotency-Key` makes it safe to retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -168,8 +168,8 @@ class TicketRestServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def CreateWebhook(self, request, context):
-        """201 and the webhook with its secret; 400 for an unknown event, 401, 403, 409 and 422. 503 also where secrets cannot be
-        stored.
+        """201 and the webhook with its secret; 400 for an unknown event, 401, 403, 409 and 422. 503 also where secrets cannot
+        be stored. Header `Idempotency-Key` makes it safe to retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -183,21 +183,23 @@ class TicketRestServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def UpdateWebhook(self, request, context):
-        """200 and the webhook; 400 for an unknown event, 401, 403, 404 and 422.
+        """200 and the webhook; 400 for an unknown event, 401, 403, 404, 409 and 422. Header `Idempotency-Key` makes it safe to
+        retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteWebhook(self, request, context):
-        """204 without a body; 401, 403 and 404.
+        """204 without a body; 401, 403, 404 and 409. Header `Idempotency-Key` makes it safe to retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RotateWebhookSecret(self, request, context):
-        """200 and the webhook with its new secret; 401, 403 and 404. 503 also where secrets cannot be stored.
+        """200 and the webhook with its new secret; 401, 403, 404 and 409. 503 also where secrets cannot be stored. Header
+        `Idempotency-Key` makes it safe to retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -211,7 +213,7 @@ class TicketRestServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ReplayWebhookDelivery(self, request, context):
-        """202 and the attempt; 401, 403 and 404.
+        """202 and the attempt; 401, 403, 404 and 409. Header `Idempotency-Key` makes it safe to retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

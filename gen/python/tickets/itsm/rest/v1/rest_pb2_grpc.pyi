@@ -52,7 +52,7 @@ class TicketRestStub:
     ListTickets: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestListTicketsRequest, _httpbody_pb2.HttpBody]
     """200 and `{"tickets", "total", "limit", "offset"}`; 401, 403 and 422 as documented."""
     UpdateTicket: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestUpdateTicketRequest, _httpbody_pb2.HttpBody]
-    """200 and the ticket; 401, 403, 404 and 422 as documented."""
+    """200 and the ticket; 401, 403, 404, 409 and 422 as documented. Header `Idempotency-Key` makes it safe to retry."""
     ListTicketEvents: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestListTicketEventsRequest, _httpbody_pb2.HttpBody]
     """200 and `{"events", "next_cursor"}`; 401, 403, 404 and 422 as documented."""
     WatchTickets: _grpc.UnaryStreamMultiCallable[_rest_pb2.TicketRestWatchTicketsRequest, _httpbody_pb2.HttpBody]
@@ -60,21 +60,25 @@ class TicketRestStub:
     422. A watch that fails later ends with a line `{"detail"}`.
     """
     CreateWebhook: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestCreateWebhookRequest, _httpbody_pb2.HttpBody]
-    """201 and the webhook with its secret; 400 for an unknown event, 401, 403, 409 and 422. 503 also where secrets cannot be
-    stored.
+    """201 and the webhook with its secret; 400 for an unknown event, 401, 403, 409 and 422. 503 also where secrets cannot
+    be stored. Header `Idempotency-Key` makes it safe to retry.
     """
     ListWebhooks: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestListWebhooksRequest, _httpbody_pb2.HttpBody]
     """200 and `{"webhooks"}`; 401 and 403."""
     UpdateWebhook: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestUpdateWebhookRequest, _httpbody_pb2.HttpBody]
-    """200 and the webhook; 400 for an unknown event, 401, 403, 404 and 422."""
+    """200 and the webhook; 400 for an unknown event, 401, 403, 404, 409 and 422. Header `Idempotency-Key` makes it safe to
+    retry.
+    """
     DeleteWebhook: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestDeleteWebhookRequest, _httpbody_pb2.HttpBody]
-    """204 without a body; 401, 403 and 404."""
+    """204 without a body; 401, 403, 404 and 409. Header `Idempotency-Key` makes it safe to retry."""
     RotateWebhookSecret: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestRotateWebhookSecretRequest, _httpbody_pb2.HttpBody]
-    """200 and the webhook with its new secret; 401, 403 and 404. 503 also where secrets cannot be stored."""
+    """200 and the webhook with its new secret; 401, 403, 404 and 409. 503 also where secrets cannot be stored. Header
+    `Idempotency-Key` makes it safe to retry.
+    """
     ListWebhookDeliveries: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestListWebhookDeliveriesRequest, _httpbody_pb2.HttpBody]
     """200 and `{"deliveries"}`; 401, 403 and 404."""
     ReplayWebhookDelivery: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestReplayWebhookDeliveryRequest, _httpbody_pb2.HttpBody]
-    """202 and the attempt; 401, 403 and 404."""
+    """202 and the attempt; 401, 403, 404 and 409. Header `Idempotency-Key` makes it safe to retry."""
 
 @_typing.type_check_only
 class TicketRestAsyncStub(TicketRestStub):
@@ -99,7 +103,7 @@ class TicketRestAsyncStub(TicketRestStub):
     ListTickets: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestListTicketsRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """200 and `{"tickets", "total", "limit", "offset"}`; 401, 403 and 422 as documented."""
     UpdateTicket: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestUpdateTicketRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """200 and the ticket; 401, 403, 404 and 422 as documented."""
+    """200 and the ticket; 401, 403, 404, 409 and 422 as documented. Header `Idempotency-Key` makes it safe to retry."""
     ListTicketEvents: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestListTicketEventsRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """200 and `{"events", "next_cursor"}`; 401, 403, 404 and 422 as documented."""
     WatchTickets: _aio.UnaryStreamMultiCallable[_rest_pb2.TicketRestWatchTicketsRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
@@ -107,21 +111,25 @@ class TicketRestAsyncStub(TicketRestStub):
     422. A watch that fails later ends with a line `{"detail"}`.
     """
     CreateWebhook: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestCreateWebhookRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """201 and the webhook with its secret; 400 for an unknown event, 401, 403, 409 and 422. 503 also where secrets cannot be
-    stored.
+    """201 and the webhook with its secret; 400 for an unknown event, 401, 403, 409 and 422. 503 also where secrets cannot
+    be stored. Header `Idempotency-Key` makes it safe to retry.
     """
     ListWebhooks: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestListWebhooksRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """200 and `{"webhooks"}`; 401 and 403."""
     UpdateWebhook: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestUpdateWebhookRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """200 and the webhook; 400 for an unknown event, 401, 403, 404 and 422."""
+    """200 and the webhook; 400 for an unknown event, 401, 403, 404, 409 and 422. Header `Idempotency-Key` makes it safe to
+    retry.
+    """
     DeleteWebhook: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestDeleteWebhookRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """204 without a body; 401, 403 and 404."""
+    """204 without a body; 401, 403, 404 and 409. Header `Idempotency-Key` makes it safe to retry."""
     RotateWebhookSecret: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestRotateWebhookSecretRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """200 and the webhook with its new secret; 401, 403 and 404. 503 also where secrets cannot be stored."""
+    """200 and the webhook with its new secret; 401, 403, 404 and 409. 503 also where secrets cannot be stored. Header
+    `Idempotency-Key` makes it safe to retry.
+    """
     ListWebhookDeliveries: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestListWebhookDeliveriesRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """200 and `{"deliveries"}`; 401, 403 and 404."""
     ReplayWebhookDelivery: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestReplayWebhookDeliveryRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """202 and the attempt; 401, 403 and 404."""
+    """202 and the attempt; 401, 403, 404 and 409. Header `Idempotency-Key` makes it safe to retry."""
 
 class TicketRestServicer(metaclass=_abc_1.ABCMeta):
     """The documented REST API of ITSM tickets and webhooks, for transcoders that follow `google.api.http`. gRPC callers use
@@ -167,7 +175,7 @@ class TicketRestServicer(metaclass=_abc_1.ABCMeta):
         request: _rest_pb2.TicketRestUpdateTicketRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
-        """200 and the ticket; 401, 403, 404 and 422 as documented."""
+        """200 and the ticket; 401, 403, 404, 409 and 422 as documented. Header `Idempotency-Key` makes it safe to retry."""
 
     @_abc_1.abstractmethod
     def ListTicketEvents(
@@ -193,8 +201,8 @@ class TicketRestServicer(metaclass=_abc_1.ABCMeta):
         request: _rest_pb2.TicketRestCreateWebhookRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
-        """201 and the webhook with its secret; 400 for an unknown event, 401, 403, 409 and 422. 503 also where secrets cannot be
-        stored.
+        """201 and the webhook with its secret; 400 for an unknown event, 401, 403, 409 and 422. 503 also where secrets cannot
+        be stored. Header `Idempotency-Key` makes it safe to retry.
         """
 
     @_abc_1.abstractmethod
@@ -211,7 +219,9 @@ class TicketRestServicer(metaclass=_abc_1.ABCMeta):
         request: _rest_pb2.TicketRestUpdateWebhookRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
-        """200 and the webhook; 400 for an unknown event, 401, 403, 404 and 422."""
+        """200 and the webhook; 400 for an unknown event, 401, 403, 404, 409 and 422. Header `Idempotency-Key` makes it safe to
+        retry.
+        """
 
     @_abc_1.abstractmethod
     def DeleteWebhook(
@@ -219,7 +229,7 @@ class TicketRestServicer(metaclass=_abc_1.ABCMeta):
         request: _rest_pb2.TicketRestDeleteWebhookRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
-        """204 without a body; 401, 403 and 404."""
+        """204 without a body; 401, 403, 404 and 409. Header `Idempotency-Key` makes it safe to retry."""
 
     @_abc_1.abstractmethod
     def RotateWebhookSecret(
@@ -227,7 +237,9 @@ class TicketRestServicer(metaclass=_abc_1.ABCMeta):
         request: _rest_pb2.TicketRestRotateWebhookSecretRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
-        """200 and the webhook with its new secret; 401, 403 and 404. 503 also where secrets cannot be stored."""
+        """200 and the webhook with its new secret; 401, 403, 404 and 409. 503 also where secrets cannot be stored. Header
+        `Idempotency-Key` makes it safe to retry.
+        """
 
     @_abc_1.abstractmethod
     def ListWebhookDeliveries(
@@ -243,6 +255,6 @@ class TicketRestServicer(metaclass=_abc_1.ABCMeta):
         request: _rest_pb2.TicketRestReplayWebhookDeliveryRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
-        """202 and the attempt; 401, 403 and 404."""
+        """202 and the attempt; 401, 403, 404 and 409. Header `Idempotency-Key` makes it safe to retry."""
 
 def add_TicketRestServicer_to_server(servicer: TicketRestServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,190 @@
+"""One PostgreSQL connection, on libpq itself (`psycopg.pq`).
+
+psycopg makes the connection, and cancels on it; the rest is done here, because a call that takes 0.1 ms in all has no
+time for locks, tasks and pollers. The event loop watches the socket as long as the connection lives, so that one which
+the server ended while idle is replaced before anyone needs it.
+"""
+
+import asyncio
+import select
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+from psycopg.pq import ConnStatus, ExecStatus, PipelineStatus, TransactionStatus
+from psycopg.pq.abc import PGresult
+
+# For a connection that is given back busy: until then the server must have ended what it runs.
+_SETTLE_SECONDS = 2.0
+_CANCEL_AGAIN_SECONDS = 0.1
+
+
+class PooledConnection(psycopg.AsyncConnection[Any]):
+    """A connection whose socket the event loop watches from `watch` to `discard`."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        # Names of the statements that are prepared on the server, and of the one that is being prepared.
+        self.prepared: set[bytes] = set()
+        self.preparing: bytes | None = None
+        # The pool's notes: whether someone has taken it, and for a write.
+        self.in_use = self.writes = False
+        # Why it was lost, in the words of the server or of libpq.
+        self.failure = ""
+        self._loop = asyncio.get_running_loop()
+        self._socket = -1
+        self._poll = select.poll()
+        self._waiter: asyncio.Future[None] | None = None
+        # By the loop's clock: since when the newest statement is waited for.
+        self._since = 0.0
+        self._ended: Callable[[PooledConnection], None] | None = None
+
+    def watch(self, ended: Callable[["PooledConnection"], None]) -> None:
+        """Watch the socket; `ended` is called when the server ends the connection while no call uses it."""
+        self._ended = ended
+        self._socket = self.pgconn.socket
+        self._poll.register(self._socket, 0)  # errors and hang-ups, which need not be asked for
+        self._loop.add_reader(self._socket, self._readable)
+
+    def discard(self) -> None:
+        """Close it at once, whatever it is doing."""
+        if self._socket >= 0:
+            self._loop.remove_reader(self._socket)
+            self._loop.remove_writer(self._socket)
+            self._socket = -1
+        self.pgconn.finish()
+        if self._waiter is not None:
+            _wake(self._waiter)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether nothing can be sent any more."""
+        return self._socket < 0 or self.pgconn.status != ConnStatus.OK
+
+    @property
+    def has_input(self) -> bool:
+        """Whether something has arrived that is still to be read."""
+        arrived = select.poll()
+        arrived.register(self._socket, select.POLLIN)
+        return bool(arrived.poll(0))
+
+    def is_silent(self, seconds: float) -> bool:
+        """Whether a statement has been waited for so long, and nothing has arrived."""
+        if self._waiter is None or self._waiter.done() or self.is_lost:
+            return False
+        # When this process stood still, the answer is there, though the clock says that it is late.
+        return self._loop.time() - self._since >= seconds and not self.has_input
+
+    async def result(self) -> PGresult:
+        """The outcome of what was sent. Raises psycopg.Error.
+
+        Cancelled, it leaves at once, and the connection busy: `settle` it before anything else.
+        """
+        result = (await self._results())[-1]
+        self._note_prepared(result)
+        if result.status == ExecStatus.FATAL_ERROR:
+            raise psycopg.errors.error_from_result(result)
+        return result
+
+    async def results(self) -> list[PGresult]:
+        """The outcomes of all that was sent in pipeline mode up to a sync; ends the mode. Raises psycopg.Error."""
+        results = await self._results()
+        for result in results:
+            if result.status == ExecStatus.FATAL_ERROR:
+                raise psycopg.errors.error_from_result(result)
+        return results
+
+    async def command(self, sql: bytes) -> None:
+        """Run SQL without parameters or rows, such as BEGIN. Raises psycopg.Error."""
+        self.pgconn.send_query(sql)
+        await self.result()
+
+    async def settle(self) -> None:
+        """Leave the connection idle after a call that was cancelled or failed: no statement running, nothing open.
+
+        Raises psycopg.Error, and TimeoutError when the server does not end the statement.
+        """
+        async with asyncio.timeout(_SETTLE_SECONDS):
+            if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
+                await self._cancel()
+            if self.pgconn.transaction_status in (TransactionStatus.INTRANS, TransactionStatus.INERROR):
+                await self.command(b"ROLLBACK")
+
+    async def _cancel(self) -> None:
+        while self.pgconn.transaction_status == TransactionStatus.ACTIVE:
+            await self.cancel_safe(timeout=_SETTLE_SECONDS)
+            # A cancel that arrives before the statement does nothing: then once more.
+            try:
+                async with asyncio.timeout(_CANCEL_AGAIN_SECONDS):
+                    results = await self._results()
+            except TimeoutError:
+                if self.preparing is not None:
+                    raise  # half a result may be lost: was it prepared or not?
+            else:
+                # The statement may have ended before it could be cancelled: then what it prepared is there.
+                if results:
+                    self._note_prepared(results[-1])
+
+    def _note_prepared(self, result: PGresult) -> None:
+        if self.preparing is not None and result.status != ExecStatus.FATAL_ERROR:
+            self.prepared.add(self.preparing)
+        self.preparing = None
+
+    async def _results(self) -> list[PGresult]:
+        pgconn = self.pgconn
+        results: list[PGresult] = []
+        pipelined = pgconn.pipeline_status != PipelineStatus.OFF
+        self._since = self._loop.time()
+        if pgconn.flush():
+            await self._flush()
+        while True:
+            while pgconn.is_busy():
+                self._waiter = self._loop.create_future()
+                try:
+                    await self._waiter
+                finally:
+                    self._waiter = None
+            if self.is_lost:
+                raise psycopg.OperationalError("the connection was lost")
+            result = pgconn.get_result()
+            if result is None:
+                # In pipeline mode None separates the results of statements.
+                if not pipelined:
+                    return results
+            elif result.status == ExecStatus.PIPELINE_SYNC:
+                pgconn.exit_pipeline_mode()
+                return results
+            else:
+                results.append(result)
+
+    async def _flush(self) -> None:
+        while self.pgconn.flush():
+            self._waiter = writable = self._loop.create_future()
+            self._loop.add_writer(self._socket, _wake, writable)
+            try:
+                await writable
+            finally:
+                self._waiter = None
+                if not self.is_lost:
+                    self._loop.remove_writer(self._socket)
+
+    def _readable(self) -> None:
+        try:
+            self.pgconn.consume_input()
+            # The loop may never call again: libuv stops watching a socket once it has an error. What has arrived is
+            # read before the error is, a piece at a time.
+            while self._poll.poll(0):
+                self.pgconn.consume_input()
+        except psycopg.OperationalError as error:
+            self.failure = str(error)
+            self.discard()
+        if self._waiter is not None:
+            if self.is_lost or not self.pgconn.is_busy():
+                _wake(self._waiter)
+        elif self.is_lost and self._ended is not None:
+            self._ended(self)
+
+
+def _wake(waiter: "asyncio.Future[None]") -> None:
+    if not waiter.done():
+        waiter.set_result(None)
