@@ -248,15 +248,18 @@ class Watcher:
 
 
 class Receiver(Server):
-    """Receives the messages of webhooks, and refuses some."""
+    """Receives the messages of webhooks, and refuses some, each once."""
 
     def __init__(self, history: History, refused: Mapping[str, float], random: Random) -> None:
-        """`refused` is the share of each path's messages that it answers with 500."""
+        """`refused` is the share of each path's messages that it answers with 500 when they come first."""
         super().__init__(self._receive)
         self._history, self._refused, self._random = history, refused, random
+        self._known = set[tuple[str, str]]()
 
     def _receive(self, request: Request) -> Response:
-        accepted = self._random.random() >= self._refused[request.path]
+        message = request.path, request.headers["webhook-id"]
+        accepted = message in self._known or self._random.random() >= self._refused[request.path]
+        self._known.add(message)
         ticket = request.body["data"]
         updated_at = datetime.fromisoformat(ticket["updated_at"])
         self._history.messages.append(Message(request.path, ticket["id"], ticket["subject"], updated_at, accepted))

@@ -113,6 +113,10 @@ class History:
     # The name of each fault, and when it began.
     faults: list[tuple[str, float]] = field(default_factory=list)
 
+    def told(self) -> int:
+        """How much watchers and webhooks have been told so far."""
+        return len(self.messages) + sum(len(watched.events) for watched in self.watches)
+
     def figures(self) -> str:
         """One line for a person."""
         attempts = Counter(attempt.outcome for write in self.writes for attempt in write.attempts)

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -45,8 +45,8 @@ class Plan:
     seed: int
     # Rounds of all faults, in another order each time, begin for so long.
     seconds: float
-    # Webhooks must have accepted everything, and watchers been told, so long after the last fault.
-    settle_seconds: float
+    # Afterwards, when webhooks and watchers are told nothing more for so long, they have been told all.
+    silent_seconds: float
     # Whether what a dead worker had leased is free at once afterwards, as if a minute had passed.
     ends_leases: bool
 
@@ -146,18 +146,15 @@ async def _write_under_faults(
 
 
 async def _settle(cluster: Cluster, plan: Plan, history: History) -> None:
-    """Return when watchers and webhooks have everything, or when their time is over."""
-    with suppress(TimeoutError):
-        async with (
-            asyncio.timeout(plan.settle_seconds),
-            await psycopg.AsyncConnection.connect(cluster.database_url, autocommit=True) as connection,
-        ):
-            if plan.ends_leases:
-                await connection.execute(
-                    "UPDATE itsm_webhook_messages SET leased_until = now() WHERE lease IS NOT NULL"
-                )
-            while not _is_told(history, await _events_of(connection)):  # noqa: ASYNC110 - PostgreSQL sets no event here
-                await asyncio.sleep(0.1)
+    """Return when watchers and webhooks have everything, or are told nothing more."""
+    async with await psycopg.AsyncConnection.connect(cluster.database_url, autocommit=True) as connection:
+        if plan.ends_leases:
+            await connection.execute("UPDATE itsm_webhook_messages SET leased_until = now() WHERE lease IS NOT NULL")
+        told, until = 0, time.monotonic() + plan.silent_seconds
+        while not _is_told(history, await _events_of(connection)) and time.monotonic() < until:
+            if history.told() > told:
+                told, until = history.told(), time.monotonic() + plan.silent_seconds
+            await asyncio.sleep(0.1)
 
 
 async def _events_of(connection: psycopg.AsyncConnection[Any]) -> dict[str, int]:
