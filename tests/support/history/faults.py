@@ -60,7 +60,7 @@ class Cluster:
 
     def __init__(self, directory: Path, issuer: Issuer) -> None:
         # Without fsync: no machine crashes, and what a killed PostgreSQL has written the kernel keeps.
-        self.postgres = EmbeddedPostgres(directory / "history", settings={"fsync": "off"})
+        self.postgres = EmbeddedPostgres(directory / "postgres", settings={"fsync": "off"})
         self._directory, self._issuer = directory, issuer
         self.target = f"127.0.0.1:{free_port()}"
         self.workers: Sequence[Worker] = ()
@@ -81,7 +81,7 @@ class Cluster:
             for worker in self.workers:
                 worker.start()
             config = envoy_config(port=free_port(), endpoints=[worker.address for worker in self.workers])
-            self.envoy = Envoy(config, log_file=self._directory / "history-envoy.log")
+            self.envoy = Envoy(config, log_file=self._directory / "envoy.log")
             self.envoy.start()
             for worker in self.workers:
                 await worker.listening()
@@ -114,7 +114,7 @@ class Cluster:
             # Callers meet deadlines and limits too.
             "default_deadline_seconds": 3,
             "rate_limit_writes": "50/50",
-            "rate_limit_file": self._directory / "history-rate-limits",
+            "rate_limit_file": self._directory / "rate-limits",
             # A busy test machine must not count as overload.
             "max_queue_seconds": 10,
             "drain_notice_seconds": 0.2,
@@ -123,7 +123,7 @@ class Cluster:
         }
         environment = {name: value for name, value in os.environ.items() if not name.startswith("TICKETS_")}
         environment |= {f"TICKETS_{name.upper()}": str(value) for name, value in settings.items()}
-        return Worker(address, environment, self._directory / f"history-worker-{number}.log")
+        return Worker(address, environment, self._directory / f"worker-{number}.log")
 
     async def _gateway_ready(self) -> None:
         await asyncio.to_thread(self.envoy.wait_until_ready, _START_SECONDS, upstream=True)

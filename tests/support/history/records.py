@@ -125,7 +125,7 @@ class History:
         return (
             f"{acknowledged} of {len(self.writes)} writes acknowledged; attempts: {dict(attempts.most_common())}; "
             f"watches ended: {dict(ends.most_common())}; {len(self.messages)} messages; "
-            f"faults: {', '.join(name for name, _ in self.faults)}"
+            f"faults: {dict(Counter(name for name, _ in self.faults))}"
         )
 
     def fault_at(self, instant: float) -> str:
