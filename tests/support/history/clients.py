@@ -43,7 +43,7 @@ _RETRIED: Mapping[int | grpc.StatusCode, str] = {
     grpc.StatusCode.RESOURCE_EXHAUSTED: "rate_limited",
     grpc.StatusCode.UNAVAILABLE: "unavailable",
     grpc.StatusCode.DEADLINE_EXCEEDED: "deadline_exceeded",
-    # What gRPC itself says to a call that reaches a server in the moment in which it stops. (The gateway makes it 503.)
+    # gRPC's own answer to a call that reaches a server in the moment in which it stops (decision 0039).
     grpc.StatusCode.CANCELLED: "cancelled",
 }
 _STATUSES = {
