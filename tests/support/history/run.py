@@ -119,13 +119,11 @@ def _writers(
 
 @asynccontextmanager
 async def _running(watchers: Sequence[Watcher]) -> AsyncIterator[None]:
-    tasks = [asyncio.create_task(watcher.run()) for watcher in watchers]
-    try:
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(watcher.run()) for watcher in watchers]
         yield
-    finally:
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _write_under_faults(
