@@ -57,7 +57,7 @@ _PATIENCE_SECONDS = 60
 # How often a client goes away without its answer, and how often it asks for one again that it has got.
 _GIVES_UP, _ASKS_AGAIN = 0.04, 0.1
 # How often it asks twice at the same moment.
-_IS_IMPATIENT = 0.05
+_IS_IMPATIENT = 0.1
 _CREATES, _CHANGES_THE_BUSY_ONE = 0.4, 0.3
 # At most, between two writes.
 _THINKS_SECONDS = 0.25
