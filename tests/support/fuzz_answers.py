@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import NoneType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints, is_typeddict
@@ -160,7 +160,7 @@ def _members_misfit(kind: Any, value: Any, where: str) -> str | None:
 
 
 def grpc_problem(
-    code: grpc.StatusCode, message: str, trailing: Mapping[str, Any], *, allowed: Sequence[grpc.StatusCode] = ()
+    code: grpc.StatusCode, message: str, trailing: Mapping[str, Any], *, allowed: Collection[grpc.StatusCode] = ()
 ) -> str | None:
     """What is wrong with how a call ended, of a method that there is."""
     if code in allowed:

@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from support.fuzz import Endpoint
 
+_PREFIX = 5
+
 Headers = Sequence[tuple[bytes, bytes]]
 
 
@@ -24,4 +26,15 @@ HTTP: Mapping[str, Callable[[bytes, Headers], bool]] = {
     "gRPC and an escaped slash in the path: a 500": lambda target, headers: (
         _is_native(headers) and b"%2" in target.lower()
     ),
+}
+
+
+def _ends_early(data: bytes) -> bool:
+    return len(data) < _PREFIX or int.from_bytes(data[1:_PREFIX]) > len(data) - _PREFIX
+
+
+# gRPC at both doors, by its data.
+CALLS: Mapping[str, Callable[[bytes], bool]] = {
+    "a stream that ends before its message does: never answered": _ends_early,
+    "a message that is compressed, or whose flag is neither 0 nor 1: never answered": lambda data: data[:1] != b"\0",
 }
