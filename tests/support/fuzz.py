@@ -5,7 +5,7 @@ import inspect
 import os
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from random import Random
@@ -14,7 +14,7 @@ from uuid import uuid4
 
 from google.api import annotations_pb2
 
-from service.fields import Command
+from service.fields import Command, Section
 from service.operation import Operation
 from service.server import DIALECTS
 from service.transport.dialect import Service
@@ -49,6 +49,11 @@ class Endpoint:
     is_watch: bool
     verb: str = ""
     path: str = ""
+
+    def sections(self) -> Mapping[str, type[Section]]:
+        """The model of each section of the command."""
+        models = {name: section.annotation for name, section in self.command.model_fields.items()}
+        return {name: model for name, model in models.items() if isinstance(model, type) and issubclass(model, Section)}
 
     @property
     def rpc_path(self) -> str:
@@ -131,6 +136,11 @@ class Party:
                 self._keep(self.names, endpoint.path, (*values, name))
         if isinstance(answer.get("next_cursor"), str):
             self._keep(self.cursors, endpoint.path, answer["next_cursor"])
+
+    def copy(self) -> "Party":
+        """The same, that learns for itself."""
+        names, cursors = ({path: list(ones) for path, ones in known.items()} for known in (self.names, self.cursors))
+        return replace(self, names=names, cursors=cursors)
 
     def _keep(self, known: dict[str, Any], path: str, one: Any) -> None:
         kept = known.setdefault(path, [])

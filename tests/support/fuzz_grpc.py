@@ -22,9 +22,8 @@ async def grpc_call_problem(
     endpoint: Endpoint,
     message: bytes,
     metadata: Iterable[tuple[str, str | bytes]],
-    succeeded: set[str] | None = None,
-) -> str | None:
-    """What is wrong with the answer to a call with this message."""
+) -> tuple[str | None, bool]:
+    """What is wrong with the answer to a call with this message, and whether it succeeded."""
     metadata = tuple(metadata)
     invoke: Any = channel.unary_stream if endpoint.is_watch else channel.unary_unary
     call = invoke(endpoint.rpc_path)(message, metadata=metadata)
@@ -32,10 +31,8 @@ async def grpc_call_problem(
     code, text, trailing, answers = await timely(answering, (endpoint.rpc_path, message, metadata))
     problem = grpc_problem(code, text, trailing) or _answers_problem(endpoint, answers)
     if problem is not None:
-        return f"{problem}: {endpoint.rpc_path} {message[:_TEXT]!r} {_shown(metadata)} → {code} {text[:_TEXT]}"
-    if succeeded is not None and code is grpc.StatusCode.OK:
-        succeeded.add(f"{endpoint.api}.{endpoint.name}")
-    return None
+        problem = f"{problem}: {endpoint.rpc_path} {message[:_TEXT]!r} {_shown(metadata)} → {code} {text[:_TEXT]}"
+    return problem, code is grpc.StatusCode.OK
 
 
 def _shown(metadata: Iterable[tuple[str, str | bytes]]) -> dict[str, str | bytes]:

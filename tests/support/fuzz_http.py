@@ -67,14 +67,18 @@ async def _read(reader: asyncio.StreamReader, parser: h11.Connection) -> HttpAns
     if not isinstance(head, h11.Response):
         return None
     headers = [(name.decode(), value.decode("latin-1")) for name, value in head.headers]
-    body = b""
-    if dict(headers).get("content-type") != _ENDLESS:
-        while isinstance(data := await _next(reader, parser), h11.Data):
-            body += data.data
-    return HttpAnswer(head.status_code, headers, body)
+    if dict(headers).get("content-type") == _ENDLESS:
+        return HttpAnswer(head.status_code, headers)
+    body, event = b"", await _next(reader, parser)
+    while isinstance(event, h11.Data):
+        body += event.data
+        event = await _next(reader, parser)
+    # Closed in the midst of an answer.
+    is_cut = isinstance(event, h11.ConnectionClosed)
+    return None if is_cut else HttpAnswer(head.status_code, headers, body)
 
 
-async def _next(reader: asyncio.StreamReader, parser: h11.Connection) -> h11.Event | type[h11.PAUSED]:
+async def _next(reader: asyncio.StreamReader, parser: h11.Connection) -> h11.Event | type:
     while (event := parser.next_event()) is h11.NEED_DATA:
         try:
             data = await reader.read(262144)

@@ -1,7 +1,7 @@
 """Typed requests with something wrong in their fields, and bytes that are hardly messages at all."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from random import Random
 from typing import Any
 
@@ -16,15 +16,20 @@ _SECONDS = (0, 1, -1, 1771597800, -62135596800, -62135596801, 253402300799, 2534
 _NANOS = (0, 1, 999, 1000, 999_999_999, 1_000_000_000, -1, 2**31 - 1, -(2**31))
 
 
-def odd_message(random: Random, endpoint: Endpoint, party: Party) -> tuple[Message, list[tuple[str, str]]]:
-    """A typed request with odd fields, and its metadata; a tenth of them with none."""
+_ODDS = (0, 0.02, 0.1, 0.1, 0.2, 0.5)
+
+
+def odd_message(
+    random: Random, endpoint: Endpoint, party: Party, odds: Sequence[float] = _ODDS
+) -> tuple[Message, list[tuple[str, str]]]:
+    """A typed request and its metadata; of its fields as many are odd as one of `odds` says."""
     given = sections(random, endpoint, party)
     values = {name: value for section in ("path", "query", "body") for name, value in given.get(section, {}).items()}
     message: Message = endpoint.typed.input_type._concrete_class()
-    _fill(random, message, values, random.choice((0, 0.02, 0.1, 0.1, 0.2, 0.5)))
+    _fill(random, message, values, random.choice(odds))
     metadata = {**party.credential(random, endpoint.api)}
     metadata |= given.get("header", {})
-    if random.random() < 0.1:
+    if any(odds) and random.random() < 0.1:
         # What a library lets through: printable ASCII.
         odd = "".join(chr(random.randint(0x20, 0x7E)) for _ in range(random.choice((0, 1, 20, 256, 1001)))).strip()
         metadata[random.choice(("idempotency-key", "if-match", "x-request-id", "authorization"))] = odd

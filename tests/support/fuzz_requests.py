@@ -66,9 +66,9 @@ def sections(random: Random, endpoint: Endpoint, party: Party) -> dict[str, dict
         "ticket_ids": [],
     }
     given = {
-        name: valid(random, section.annotation, hints)
-        for name, section in endpoint.command.model_fields.items()
-        if name != "path" and (section.is_required() or random.random() < 0.8)
+        name: valid(random, model, hints)
+        for name, model in endpoint.sections().items()
+        if name != "path" and (endpoint.command.model_fields[name].is_required() or random.random() < 0.8)
     }
     given.setdefault("query", {}).pop("cursor" if not hints["cursor"] else "", None)
     if endpoint.name == "BulkUpdateTickets":

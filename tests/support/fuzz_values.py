@@ -43,7 +43,7 @@ _WORDS = (
     " x ",
     "%_\\'\"",
 )
-_OBJECTS = (
+_OBJECTS: Sequence[Mapping[str, Any]] = (
     {},
     {"category": "Network"},
     {"floor": 3, "nested": {"a": [1, None, "x", 1.5]}},
@@ -205,12 +205,13 @@ def _kind_and_bounds(field: Any) -> tuple[Any, Mapping[str, Any]]:
     bounds: dict[str, Any] = {}
     kind = field
     while True:
+        marks: Sequence[Any] = ()
         if isinstance(kind, FieldInfo):
-            kind, marks = kind.annotation, kind.metadata
+            marks, kind = kind.metadata, kind.annotation
         elif get_origin(kind) is Annotated:
             kind, *marks = get_args(kind)
         elif get_origin(kind) in (Union, UnionType):
-            kind, marks = next(one for one in get_args(kind) if one is not NoneType), []
+            kind = next(one for one in get_args(kind) if one is not NoneType)
         else:
             return kind, bounds
         _collect(marks, bounds)
@@ -231,7 +232,8 @@ def _may_be_none(field: Any) -> bool:
 
 
 def _text(random: Random, bounds: Mapping[str, Any]) -> str:
-    least, most = bounds.get("min_length", 0), bounds.get("max_length", 300)
+    least: int = bounds.get("min_length", 0)
+    most: int = bounds.get("max_length", 300)
     if random.random() < 0.1:
         return "é" * random.choice((least, min(most, 3000)))
     return (random.choice(_WORDS) + "x" * least)[: min(most, 300)]
