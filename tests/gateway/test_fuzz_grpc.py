@@ -27,7 +27,7 @@ from support.transports import Grpc
 
 PARTY_CASES = 1000
 FEW_AND_MANY = pytest.mark.parametrize(
-    "cases", [pytest.param(1000, id="few"), pytest.param(75_000, id="many", marks=pytest.mark.long)]
+    "cases", [pytest.param(800, id="few"), pytest.param(75_000, id="many", marks=pytest.mark.long)]
 )
 
 
@@ -75,7 +75,7 @@ async def callers(target: str) -> AsyncIterator[Sequence[Caller]]:
 
 
 @pytest.mark.parametrize(
-    "cases", [pytest.param(300, id="few"), pytest.param(25_000, id="many", marks=pytest.mark.long)]
+    "cases", [pytest.param(200, id="few"), pytest.param(25_000, id="many", marks=pytest.mark.long)]
 )
 async def test_calls_that_no_library_makes_are_refused_and_others_go_on(
     callers: Sequence[Caller], channel: grpc.aio.Channel, world: World, cases: int
@@ -98,7 +98,7 @@ async def test_calls_that_no_library_makes_are_refused_and_others_go_on(
 
 
 @pytest.mark.parametrize(
-    "cases", [pytest.param(200, id="few"), pytest.param(25_000, id="many", marks=pytest.mark.long)]
+    "cases", [pytest.param(100, id="few"), pytest.param(25_000, id="many", marks=pytest.mark.long)]
 )
 async def test_frames_that_are_none_end_their_own_connection_alone(
     target: str, door: grpc.aio.Channel, channel: grpc.aio.Channel, world: World, cases: int

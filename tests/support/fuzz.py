@@ -139,8 +139,8 @@ class Party:
 
     def copy(self) -> "Party":
         """The same, that learns for itself."""
-        names, cursors = ({path: list(ones) for path, ones in known.items()} for known in (self.names, self.cursors))
-        return replace(self, names=names, cursors=cursors)
+        names = {path: list(ones) for path, ones in self.names.items()}
+        return replace(self, names=names, cursors={path: list(ones) for path, ones in self.cursors.items()})
 
     def _keep(self, known: dict[str, Any], path: str, one: Any) -> None:
         kept = known.setdefault(path, [])
@@ -233,5 +233,7 @@ async def run_cases(
             if len(findings) >= _MAX_FINDINGS:
                 return
 
-    await asyncio.gather(*map(run, lanes))
+    async with asyncio.TaskGroup() as running:
+        for lane in lanes:
+            running.create_task(run(lane))
     return findings

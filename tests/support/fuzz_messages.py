@@ -36,6 +36,40 @@ def odd_message(
     return message, list(metadata.items())
 
 
+def near_misses(endpoint: Endpoint) -> Sequence[tuple[str, int]]:
+    """All near misses of a typed method: field, and which."""
+    fields = endpoint.typed.input_type.fields
+    return [(field.name, which) for field in fields for which in range(len(_near(field)))]
+
+
+def near_miss(
+    random: Random, endpoint: Endpoint, party: Party, miss: tuple[str, int]
+) -> tuple[Message, list[tuple[str, str]]]:
+    """A valid request, but for one field, and its metadata."""
+    message, _ = odd_message(random, endpoint, party, odds=[0])
+    field = message.DESCRIPTOR.fields_by_name[miss[0]]
+    message.ClearField(miss[0])
+    _put(message, field, _near(field)[miss[1]])
+    return message, list(party.credentials[endpoint.api][0].items())
+
+
+def _near(field: Any) -> Sequence[Any]:
+    if field.is_repeated and field.message_type is not None and field.message_type.GetOptions().map_entry:
+        return [{"\0": "x"}, {"x": "\0"}, {"": ""}, {"x" * 300: ""}, dict.fromkeys(map(str, range(11)), "x")]
+    if field.enum_type is not None:
+        return _INT32
+    if field.message_type is not None and field.message_type.full_name == _TIMESTAMP:
+        stamp = field.message_type._concrete_class
+        return [stamp(seconds=seconds) for seconds in _SECONDS[4:]] + [stamp(nanos=nanos) for nanos in _NANOS[5:7]]
+    if field.message_type is not None:
+        return [field.message_type._concrete_class()]
+    if field.name.endswith("_json"):
+        return ["", "null", "1", '"\\u0000"', '{"\\u0000":1}', '["\\ud800"]', '{"a":1e400}', "[1,]", "\0"]
+    if field.cpp_type == _STRING:
+        return ["", " ", "a\0b", "x" * 256, "x" * 70_000, "\u202e\U0010ffff\ufdd0", "9" * 400]
+    return _INT64 if field.cpp_type == _LONG else _INT32 if field.cpp_type == _INTEGER else []
+
+
 def _fill(random: Random, message: Message, values: Mapping[str, Any], odd: float) -> None:
     for field in message.DESCRIPTOR.fields:
         name = field.name.removesuffix("_json")
@@ -117,6 +151,7 @@ def _odd_one(random: Random, field: Any) -> Any:
 
 _INT32 = (0, 1, -1, 100, 101, 2**31 - 1, -(2**31))
 _INT64 = (*_INT32, 2**63 - 1, -(2**63))
+_INTEGER, _LONG, _STRING = 1, 2, 9
 _SCALARS: Mapping[int, Any] = {
     1: lambda random, _: random.choice(_INT32),
     2: lambda random, _: random.choice(_INT64),

@@ -9,8 +9,11 @@ from urllib.parse import quote
 
 from support.fuzz import Endpoint, Party, PathValues
 from support.fuzz_known import keep_keys_apart
-from support.fuzz_values import mangled, odd_json, odd_text, valid
+from support.fuzz_values import NEAR_MISSES, mangled, odd_json, odd_text, valid
+from support.fuzz_values import near_misses as value_near
 
+# Beyond it the gateway looks at nothing but the size.
+MAX_QUERY = 2000
 _ADDRESSES = ("url", "domain")
 _NO_CONTROLS = dict.fromkeys((*range(0x20), 0x7F), "?")
 
@@ -102,10 +105,38 @@ def _query(name: str, value: Any) -> list[tuple[str, str]]:
     if value is None:
         return []
     if isinstance(value, dict):
-        return [(f"{name}.{member}", text) for member, text in value.items()]
+        return [(f"{name}.{member}", str(text)) for member, text in value.items()]
     if isinstance(value, bool):
         return [(name, str(value).lower())]
-    return [(name, ",".join(map(str, value)) if isinstance(value, list) else str(value))]
+    return [(name, ",".join(map(str, value)) if isinstance(value, list) else str(value)[:MAX_QUERY])]
+
+
+def near_misses(endpoint: Endpoint) -> Sequence[tuple[str, str, int]]:
+    """All near misses of an endpoint: section, member, and which."""
+    return [
+        (section, name, which)
+        for section, model in endpoint.sections().items()
+        if section in ("query", "body")
+        for name in model.model_fields
+        for which in range(NEAR_MISSES)
+    ]
+
+
+def near_miss(random: Random, endpoint: Endpoint, party: Party, miss: tuple[str, str, int]) -> Request:
+    """A valid request, but for one member."""
+    section, name, which = miss
+    request = valid_request(random, endpoint, party)
+    request.headers = {**party.credentials[endpoint.api][0]}
+    value = value_near(random, endpoint.sections()[section].model_fields[name], name)[which]
+    if section == "body":
+        request.body = [
+            *((known, text) for known, text in request.body or () if known != name),
+            (name, json.dumps(value)),
+        ]
+    else:
+        query = [(known, text.encode("utf-8", "replace").decode()) for known, text in _query(name, value)]
+        request.query = [*((known, text) for known, text in request.query if known != name), *query]
+    return request
 
 
 def odd_request(random: Random, endpoint: Endpoint, party: Party) -> Request:

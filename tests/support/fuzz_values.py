@@ -160,6 +160,34 @@ def mangled(random: Random, text: str) -> str:
     return text[:at] + piece + text[to:]
 
 
+def near_misses(random: Random, field: Any, name: str) -> list[Any]:
+    """For a member that a model describes, values that are just not such as it allows, or just so."""
+    value, (_, bounds) = _value(random, field, name), _kind_and_bounds(field)
+    beyond, below = bounds.get("le", 2**63 - 1) + 1, bounds.get("ge", 0) - 1
+    most, least = bounds.get("max_length", 100_000) + 1, bounds.get("min_length", 1) - 1
+    if isinstance(value, str):
+        beyond, below = "x" * most, " " * least
+    elif isinstance(value, list):
+        beyond, below = value[:1] * most, value[:least]
+    return [
+        None,
+        f"{value}\0",
+        "\ud800",
+        "\u202e\U0010ffff\ufdd0",
+        beyond,
+        below,
+        [value, value],
+        {"a": value},
+        10**400,
+        value is not True,
+        "9999-12-31T23:59:59-12:00",
+        "0001-01-01T00:00:00+12:00",
+    ]
+
+
+NEAR_MISSES = 12
+
+
 def valid(random: Random, model: type[BaseModel], hints: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     """A JSON object that a model may accept: what it requires, and now and then what it does not.
 
