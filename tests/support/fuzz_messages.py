@@ -9,7 +9,7 @@ from google.protobuf.message import Message
 
 from support.fuzz import Endpoint, Party
 from support.fuzz_requests import sections
-from support.fuzz_values import odd_json, odd_text
+from support.fuzz_values import CHANCES, odd_json, odd_text
 
 _TIMESTAMP, _MASK = "google.protobuf.Timestamp", "google.protobuf.FieldMask"
 _SECONDS = (0, 1, -1, 1771597800, -62135596800, -62135596801, 253402300799, 253402300800, 2**63 - 1, -(2**63))
@@ -20,10 +20,14 @@ _ODDS = (0, 0.02, 0.1, 0.1, 0.2, 0.5)
 
 
 def odd_message(
-    random: Random, endpoint: Endpoint, party: Party, odds: Sequence[float] = _ODDS
+    random: Random,
+    endpoint: Endpoint,
+    party: Party,
+    odds: Sequence[float] = _ODDS,
+    chances: Sequence[float] = CHANCES,
 ) -> tuple[Message, list[tuple[str, str]]]:
     """A typed request and its metadata; of its fields as many are odd as one of `odds` says."""
-    given = sections(random, endpoint, party)
+    given = sections(random, endpoint, party, chances)
     values = {name: value for section in ("path", "query", "body") for name, value in given.get(section, {}).items()}
     message: Message = endpoint.typed.input_type._concrete_class()
     _fill(random, message, values, random.choice(odds))
@@ -46,7 +50,7 @@ def near_miss(
     random: Random, endpoint: Endpoint, party: Party, miss: tuple[str, int]
 ) -> tuple[Message, list[tuple[str, str]]]:
     """A valid request, but for one field, and its metadata."""
-    message, _ = odd_message(random, endpoint, party, odds=[0])
+    message, _ = odd_message(random, endpoint, party, odds=[0], chances=[0])
     field = message.DESCRIPTOR.fields_by_name[miss[0]]
     message.ClearField(miss[0])
     _put(message, field, _near(field)[miss[1]])

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from support.fuzz import Endpoint, Party, PathValues
 from support.fuzz_known import keep_keys_apart
-from support.fuzz_values import NEAR_MISSES, mangled, odd_json, odd_text, valid
+from support.fuzz_values import CHANCES, NEAR_MISSES, mangled, odd_json, odd_text, valid
 from support.fuzz_values import near_misses as value_near
 
 # Beyond it the gateway looks at nothing but the size.
@@ -60,7 +60,9 @@ class Request:
         return "\r\n".join([*lines, "", ""]).encode("latin-1", "replace") + self.payload()
 
 
-def sections(random: Random, endpoint: Endpoint, party: Party) -> dict[str, dict[str, Any]]:
+def sections(
+    random: Random, endpoint: Endpoint, party: Party, chances: Sequence[float] = CHANCES
+) -> dict[str, dict[str, Any]]:
     """The sections of a command that it may accept, as JSON values."""
     hints: dict[str, Sequence[str]] = {
         "cursor": party.cursors.get(endpoint.path, ()),
@@ -69,7 +71,7 @@ def sections(random: Random, endpoint: Endpoint, party: Party) -> dict[str, dict
         "ticket_ids": [],
     }
     given = {
-        name: valid(random, model, hints)
+        name: valid(random, model, hints, chances)
         for name, model in endpoint.sections().items()
         if name != "path" and (endpoint.command.model_fields[name].is_required() or random.random() < 0.8)
     }
@@ -86,9 +88,9 @@ def sections(random: Random, endpoint: Endpoint, party: Party) -> dict[str, dict
     return given
 
 
-def valid_request(random: Random, endpoint: Endpoint, party: Party) -> Request:
-    """A request that may succeed."""
-    given = sections(random, endpoint, party)
+def valid_request(random: Random, endpoint: Endpoint, party: Party, chances: Sequence[float] = CHANCES) -> Request:
+    """A request that may succeed; of what it may leave out it has so much as one of the chances says."""
+    given = sections(random, endpoint, party, chances)
     request = Request(
         endpoint,
         tuple(map(str, given.get("path", {}).values())),
@@ -123,9 +125,9 @@ def near_misses(endpoint: Endpoint) -> Sequence[tuple[str, str, int]]:
 
 
 def near_miss(random: Random, endpoint: Endpoint, party: Party, miss: tuple[str, str, int]) -> Request:
-    """A valid request, but for one member."""
+    """A valid request, but for one member; nothing else is there to be refused."""
     section, name, which = miss
-    request = valid_request(random, endpoint, party)
+    request = valid_request(random, endpoint, party, chances=[0])
     request.headers = {**party.credentials[endpoint.api][0]}
     value = value_near(random, endpoint.sections()[section].model_fields[name], name)[which]
     if section == "body":

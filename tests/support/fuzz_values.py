@@ -188,13 +188,21 @@ def near_misses(random: Random, field: Any, name: str) -> list[Any]:
 NEAR_MISSES = 12
 
 
-def valid(random: Random, model: type[BaseModel], hints: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """A JSON object that a model may accept: what it requires, and now and then what it does not.
+CHANCES = (0.1, 0.4, 1.0)
+
+
+def valid(
+    random: Random,
+    model: type[BaseModel],
+    hints: Mapping[str, Sequence[str]],
+    chances: Sequence[float] = CHANCES,
+) -> dict[str, Any]:
+    """A JSON object that a model may accept: what it requires, and by one of the chances what it does not.
 
     `hints` are values for members by name, for what only the caller knows.
     """
     members = {}
-    chance = random.choice((0.1, 0.4, 1.0))
+    chance = random.choice(chances)
     for name, field in model.model_fields.items():
         name = field.alias or name  # noqa: PLW2901 - as callers say it
         if field.is_required() or random.random() < chance:
