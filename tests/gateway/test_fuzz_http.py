@@ -1,6 +1,6 @@
 """Bytes at the gateway that are hardly HTTP: each gets a 4xx in a documented shape, or its connection is closed."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from random import Random
 
 import grpc
@@ -8,6 +8,7 @@ import pytest
 from support import fuzz_known
 from support.fuzz import GROWTH_KIB, Party, endpoints, new_party, resident_kib, run_cases, seed, timely
 from support.fuzz_answers import HttpAnswer, http_problem
+from support.fuzz_frames import Caller, OddCall
 from support.fuzz_http import HttpConnection, Wire, odd_wire
 from support.fuzz_requests import valid_request
 from support.fuzz_rows import row_problems
@@ -66,3 +67,46 @@ async def test_odd_bytes_are_refused_in_a_documented_shape(
         assert not findings, "\n".join(findings)
         warm = warm or resident_kib(service.process.pid)
     assert resident_kib(service.process.pid) - warm < GROWTH_KIB
+
+
+@pytest.fixture
+async def callers(gateway_url: str) -> AsyncIterator[Sequence[Caller]]:
+    made = [Caller(gateway_url.removeprefix("http://")) for _ in range(LANES)]
+    yield made
+    for caller in made:
+        await caller.close()
+
+
+@pytest.mark.parametrize(
+    "cases", [pytest.param(150, id="few"), pytest.param(25_000, id="many", marks=pytest.mark.long)]
+)
+async def test_odd_requests_of_http_2_are_refused_as_json(
+    callers: Sequence[Caller], channel: grpc.aio.Channel, world: World, cases: int
+) -> None:
+    chosen, party = seed(is_long=cases > PARTY_CASES * 10), await new_party(world, Grpc(channel))
+
+    async def case(caller: Caller, random: Random) -> str | None:
+        wire = odd_wire(random, valid_request(random, random.choice(ROUTES), party))
+        if any(is_known(wire.target, wire.headers) for is_known in fuzz_known.HTTP.values()):
+            return None
+        call = OddCall(http_2_headers(wire), wire.body or b"{}", is_known=False)
+        answer = await timely(caller.call(call), wire)
+        problem = call.problem(answer) or http_2_problem(answer)
+        return problem and f"{problem}: {_shown(wire)} → {answer}"
+
+    lanes = [lambda random, one=caller: case(one, random) for caller in callers]
+    findings = await run_cases(f"{chosen}/http2", range(cases), lanes)
+    findings += row_problems(world, party)
+    assert not findings, "\n".join(findings)
+
+
+def http_2_headers(wire: Wire) -> list[tuple[str, str | bytes]]:
+    named = {":method": wire.verb, ":scheme": b"http", ":path": wire.target, ":authority": b"tickets"}
+    given = [(name.decode("latin-1").lower(), value) for name, value in wire.headers if name.lower() != b"host"]
+    return [*named.items(), *given]
+
+
+def http_2_problem(answer: Mapping[str, str]) -> str | None:
+    if answer.get(":status", "200") < "400" or "grpc-status" in answer:
+        return None
+    return None if answer.get("content-type") == "application/json" else "not JSON by its content type"
