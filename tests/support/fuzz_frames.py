@@ -151,7 +151,7 @@ def odd_frames(random: Random, endpoint: Endpoint, party: Party) -> bytes:
 
 def _odd_frame(random: Random, frame: bytes) -> bytes:
     kind = random.randrange(5)
-    if kind == 0:
+    if kind == 0 or not frame:
         # Any type, flags and stream; also windows, priorities, pushes and goodbyes.
         payload = random.randbytes(random.choice((0, 1, 4, 5, 8, 40)))
         stream = random.choice((0, 1, 2, 3, 2**31 - 1))

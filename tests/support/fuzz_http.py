@@ -238,7 +238,7 @@ def _odd_target(random: Random, wire: Wire) -> None:
     if random.random() < 0.5:
         wire.target = random.choice(_TARGETS)
     else:
-        at = random.randint(1, len(wire.target))
+        at = random.randint(0, len(wire.target))
         wire.target = wire.target[:at] + random.choice(_PIECES) + wire.target[at + random.randint(0, 3) :]
     wire.is_http = False
 
@@ -248,7 +248,7 @@ def _odd_header(random: Random, wire: Wire) -> None:
 
 
 def _header_twice(random: Random, wire: Wire) -> None:
-    name, value = random.choice(wire.headers)
+    name, value = random.choice(wire.headers or [(b"host", b"x")])
     spelled = random.choice((name.upper(), name.title(), name))
     _put(random, wire, spelled, random.choice((value, b"x", b"", value * 2)))
 
@@ -260,8 +260,9 @@ def _put(random: Random, wire: Wire, name: bytes, value: bytes) -> None:
 
 
 def _no_header(random: Random, wire: Wire) -> None:
-    name, _ = wire.headers.pop(random.randrange(len(wire.headers)))
-    wire.is_http &= name not in _FRAMING
+    if wire.headers:
+        name, _ = wire.headers.pop(random.randrange(len(wire.headers)))
+        wire.is_http &= name not in _FRAMING
 
 
 def _odd_version(random: Random, wire: Wire) -> None:
