@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from service.__main__ import app
 from service.local.claims import claim_port
-from service.local.processes import free_port
+from service.local.processes import free_port, wait_for
 
 ROOT = Path(__file__).parents[2]
 
