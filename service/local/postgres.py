@@ -87,7 +87,7 @@ class EmbeddedPostgres:
         """Stop it and return when it is gone. Open transactions are rolled back."""
         if self._child is not None:
             # Fast, then immediate shutdown. The immediate one loses nothing either: the next start recovers.
-            self._child.stop((signal.SIGINT, grace), (signal.SIGQUIT, 1.0))
+            self._child.stop((signal.SIGINT, grace), (signal.SIGQUIT, 0.5))
             if self._child.code != 0:
                 self.clear_leftovers()
             self._child = None

@@ -33,9 +33,9 @@ MAX_WORKERS = 64
 _HOST = "127.0.0.1"
 _START_SECONDS = 60.0
 # Whatever hangs, everything has stopped in less than ten seconds.
-_DRAIN_SECONDS = 2.0
-_GATEWAY_STOP_SECONDS = 1.0
-_POSTGRES_STOP_SECONDS = 2.0
+_DRAIN_SECONDS = 1.5
+_GATEWAY_STOP_SECONDS = 0.5
+_POSTGRES_STOP_SECONDS = 1.5
 
 
 @dataclass(frozen=True, slots=True)
