@@ -271,6 +271,9 @@ async def without_database(each: Sequence[Calls], password: str) -> None:
     locked.release()
     await asyncio.gather(*(calls.fail("unavailable", "itsm.create", who, {**body, **changes}) for calls in each))
     world.run(f"ALTER ROLE app PASSWORD '{password}'")
+    async with asyncio.timeout(20):
+        while "total" not in await each[0].call("itsm.list", who):  # noqa: ASYNC110 - another process
+            await asyncio.sleep(0.05)
 
 
 async def with_a_broken_database(calls: Calls) -> None:

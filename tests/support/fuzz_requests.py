@@ -8,7 +8,6 @@ from typing import Any
 from urllib.parse import quote
 
 from support.fuzz import Endpoint, Party, PathValues
-from support.fuzz_known import keep_keys_apart
 from support.fuzz_values import CHANCES, NEAR_MISSES, mangled, odd_json, odd_text, valid
 from support.fuzz_values import near_misses as value_near
 
@@ -80,7 +79,6 @@ def sections(
         own = party.names["/api/projects/{project}/tickets"]
         given["body"]["ticket_ids"] = sorted({random.choice(own)[-1] for _ in range(3)})
     given["header"] = {name: value for name, value in given.get("header", {}).items() if value is not None}
-    keep_keys_apart(endpoint, given["header"])
     known = party.names.get(endpoint.collection)
     if known:
         names = endpoint.command.sections().get("path", ())

@@ -220,9 +220,9 @@ async def _itsm(world: World, transport: Transport) -> dict[str, Write]:
         "UpdateWebhook": write(
             "itsm.update_webhook",
             path=hook,
-            body={"events": ["ticket.created"]},
+            body={"events": ["ticket.reopened"]},
             other={"is_active": False},
-            meanwhile=partial(do, "itsm.update_webhook", hook, events=["ticket.updated"]),
+            meanwhile=partial(do, "itsm.update_webhook", hook, events=["ticket.closed"]),
         ),
         "DeleteWebhook": write("itsm.delete_webhook", path=doomed, other=hook, unkeyed="not_found"),
         "RotateWebhookSecret": write("itsm.rotate_secret", path=hook, other=doomed),
