@@ -146,7 +146,7 @@ async def test_a_member_that_just_misses_is_refused_or_kept(
     """Every member of every request, one at a time: NUL, one too many, one too few, null, another type."""
     misses = [(endpoint, miss) for endpoint in served for miss in doors[0].near_misses(endpoint)]
     # In another order, so that what one method does to a ticket does not always come before the same others.
-    Random(0).shuffle(misses)  # noqa: S311
+    Random(0).shuffle(misses)  # noqa: S311 - the same each time
     for begin in range(0, len(misses), MISSES):
         party = await new_party(world, Grpc(channel))
         some = misses[begin : begin + MISSES]

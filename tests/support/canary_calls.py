@@ -227,7 +227,7 @@ async def raw_requests(client: httpx2.AsyncClient, calls: Calls) -> None:
         {"x-api-key": (long * 1000).encode()},
     ):
         for path in ("/api/v1/tickets", "/api/v1/helpdesk/tickets", "/nowhere"):
-            await client.post(path, headers=headers, json={"subject": text})  # type: ignore[arg-type]
+            await client.post(path, headers=headers, json={"subject": text})  # type: ignore[arg-type]  # bytes
     # Native gRPC, which the gateway passes on as it is.
     for path in ("/tickets.itsm.v1.TicketService/ListTickets", "/tickets.itsm.rest.v1.TicketRest/ListTickets"):
         odd = {
@@ -235,7 +235,7 @@ async def raw_requests(client: httpx2.AsyncClient, calls: Calls) -> None:
             "te": b"trailers",
             "x-api-key": canaries.new(WRONG).encode() + b"\xff",
         }
-        await client.post(path, headers=odd, content=b"\0\0\0\0\0")  # type: ignore[arg-type]
+        await client.post(path, headers=odd, content=b"\0\0\0\0\0")  # type: ignore[arg-type]  # bytes
     query = {"api_key": canaries.new(WRONG), "access_token": canaries.new(WRONG), "status": text}
     for path in ("/api/v1/tickets", "/api/tickets", "/nowhere"):
         await client.get(path, params=query)

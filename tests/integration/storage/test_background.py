@@ -41,7 +41,7 @@ async def hang_whoever_cancels() -> None:
         try:
             await hang()
         except asyncio.CancelledError:
-            if asyncio.current_task().cancelling() > 1:  # type: ignore[union-attr]
+            if asyncio.current_task().cancelling() > 1:  # type: ignore[union-attr]  # there is one
                 raise
 
 
