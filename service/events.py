@@ -33,8 +33,6 @@ from sqlalchemy import (
     case,
     cast,
     column,
-    exists,
-    false,
     func,
     insert,
     literal,
@@ -60,9 +58,6 @@ HORIZON = func.pg_snapshot_xmin(func.pg_current_snapshot(), type_=Xid8())
 
 # The actor of changes that no caller made.
 SYSTEM = "system"
-
-# A position after every transaction.
-AFTER_ALL = (2**64 - 1, 0)
 
 
 def last_transaction() -> Column[Any]:
@@ -160,20 +155,34 @@ def after_position(table: Table, scope: ColumnElement[bool]) -> Select[Any]:
     )
 
 
-def scopes_with_events(table: Table) -> Select[Any]:
-    """Which of `scopes` have events from transaction `since` on, and the horizon."""
+def newest_in_scopes(table: Table) -> Select[Any]:
+    """The newest of the events from transaction `since` on of each of `scopes`, with the `horizon` and the `history`.
+
+    One row for each scope (and each value of a narrower column) that has such an event; one without any when none has.
+    """
     scope, *narrower = (c for c in table.primary_key.columns if c.name not in ("transaction_id", "id"))
-    asked = func.unnest(bindparam("scopes", type_=ARRAY(scope.type))).table_valued(column("scope", scope.type))
-    asked = asked.render_derived(name="asked")
-    new = exists().where(
-        scope == asked.c.scope,
-        # A narrower column has two values. Left out, the index would be read through for all of the scope's events.
-        *(column.in_((false(), true())) for column in narrower),
-        table.c.transaction_id >= _xid8("since"),
-        table.c.transaction_id < HORIZON,
+    scopes = func.unnest(bindparam("scopes", type_=ARRAY(scope.type))).table_valued(column("scope", scope.type))
+    scopes = scopes.render_derived(name="asked")
+    asked: FromClause = scopes
+    same = [scope == scopes.c.scope]
+    for narrow in narrower:
+        # Left out, the index would be read through for all of the scope's events. A narrower column has two values.
+        both = values(column("value", narrow.type), name=narrow.name, literal_binds=True).data([(False,), (True,)])
+        same.append(narrow == both.c.value)
+        asked = asked.join(both, true())
+    newest = (
+        select(table.c.transaction_id, table.c.id)
+        .where(*same, table.c.transaction_id >= _xid8("since"), table.c.transaction_id < HORIZON)
+        .order_by(table.c.transaction_id.desc(), table.c.id.desc())
+        .limit(1)
+        .lateral("newest")
     )
-    found = select(func.array_agg(asked.c.scope, type_=ARRAY(scope.type))).where(new).scalar_subquery()
-    return select(cast(cast(HORIZON, Text), Numeric).label("horizon"), found.label("scopes"))
+    # The server's own number: a promoted standby has it too, and a cluster into which a dump was restored another.
+    cluster = func.pg_control_system().table_valued(column("system_identifier", BigInteger))
+    now = select(
+        cast(cast(HORIZON, Text), Numeric).label("horizon"), cluster.c.system_identifier.label("history")
+    ).subquery("now")
+    return select(now, scopes.c.scope, newest).select_from(now.outerjoin(asked.join(newest, true()), true()))
 
 
 def _xid8(name: str) -> ColumnElement[Any]:

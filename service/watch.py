@@ -19,7 +19,7 @@ from sqlalchemy import Table
 
 from service import events, paging
 from service.access.policy import Caller
-from service.errors import TicketError
+from service.errors import TicketError, invalid
 from service.event_lag import EventLag
 from service.fields import Command
 from service.operation import Call, Dependencies, View, validated, view_of
@@ -37,9 +37,9 @@ _ROWS = 200
 # Those who are woken together ask within this time.
 _GATHER_SECONDS = 0.005
 
-_POSITION: TypeAdapter[tuple[int, int]] = TypeAdapter(
-    tuple[Annotated[int, Field(ge=0, lt=2**64)], Annotated[int, Field(ge=0, lt=2**63)]]
-)
+_TransactionId = Annotated[int, Field(ge=0, lt=2**64)]
+_EventId = Annotated[int, Field(ge=0, lt=2**63)]
+_CURSOR: TypeAdapter[tuple[int, int, int]] = TypeAdapter(tuple[_TransactionId, _EventId, int])
 
 _log = structlog.get_logger()
 
@@ -55,7 +55,7 @@ class Lag(TypedDict):
 
 
 class Position(NamedTuple):
-    """After which event a watcher is."""
+    """After which event a watcher is: one that was committed, for the id of an aborted transaction may come again."""
 
     transaction_id: int
     id: int
@@ -65,25 +65,37 @@ class Position(NamedTuple):
         return {"after_transaction": str(self.transaction_id), "after_id": self.id}
 
 
-def resumed(cursor: str | None, binding: str) -> Position | None:
-    """The position in a cursor; None without one: from now on. Raises TicketError `validation_error`."""
-    return None if cursor is None else Position(*paging.decode(cursor, binding, _POSITION))
+# Of a scope without events.
+_BEFORE_ALL = Position(0, 0)
+
+
+class Start(NamedTuple):
+    """Where a watcher begins, by its cursor: in which history of events."""
+
+    position: Position
+    history: int
+
+
+def resumed(cursor: str | None, binding: str) -> Start | None:
+    """Where a cursor says; None without one: from now on. Raises TicketError `validation_error`."""
+    if cursor is None:
+        return None
+    *position, history = paging.decode(cursor, binding, _CURSOR)
+    return Start(Position(*position), history)
 
 
 class Found(NamedTuple, Generic[E]):
     """What was read of the events after a position."""
 
     events: Sequence[tuple[E, Position]]
-    # The transaction up to which they are all there.
-    horizon: int
     # Who of the watchers may still see them.
     watchers: Container[Any]
 
 
 def found(rows: Sequence[Row], show: Callable[[Row], E], watchers: Container[Any]) -> Found[E]:
-    """What the rows of a statement are: events, or one row without any, each with the horizon."""
+    """What the rows of a statement are: events, or one row without any."""
     seen = [(show(row), Position(int(row["transaction_id"]), row["id"])) for row in rows if row["id"] is not None]
-    return Found(seen, int(rows[0]["horizon"]), watchers)
+    return Found(seen, watchers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +117,8 @@ class EventFeed:
     def __init__(self, database: Database, table: Table, max_watches: int) -> None:
         """`max_watches` is how many may watch at once."""
         self.database = database
-        self._scopes_with_events = Statement(
-            events.scopes_with_events(table),
+        self._newest_in_scopes = Statement(
+            events.newest_in_scopes(table),
             scope=EVERYONE(
                 "each process looks for the events of all its watchers at once, and finds only where there are some"
             ),
@@ -117,6 +129,10 @@ class EventFeed:
         # What is being read, and for whom.
         self._reads: dict[Hashable, tuple[asyncio.Task[Found[Any]], set[Any]]] = {}
         self._horizon: int | None = None
+        # The newest event that was seen in a scope that is watched.
+        self._newest: dict[Any, Position] = {}
+        # Which history of events the database has; None before the first look.
+        self.history: int | None = None
         self._closed = False
         # That of the process; one that has none, all is well.
         self.event_lag: EventLag | None = None
@@ -139,6 +155,27 @@ class EventFeed:
             self._subscriptions[scope].remove(subscription)
             if not self._subscriptions[scope]:
                 del self._subscriptions[scope]
+                self._newest.pop(scope, None)
+
+    async def begin(self, scope: Any, start: Start | None) -> Position:
+        """Where a watch begins: after what its cursor says, or after the newest event of now.
+
+        Raises TicketError `validation_error` for the cursor of another history: its ids mean nothing in this one.
+        """
+        await self._look([scope], since=0)
+        if start is None:
+            return self.newest(scope)
+        if start.history != self.history:
+            raise _another_history()
+        return start.position
+
+    def newest(self, scope: Any) -> Position:
+        """The newest event of a scope that is watched, as of the last look."""
+        return self._newest.get(scope, _BEFORE_ALL)
+
+    def cursor(self, binding: str, position: Position) -> str:
+        """The cursor with which a watch is resumed after a position."""
+        return paging.encode(binding, *position, self.history)
 
     async def read(self, reader: Reader[E], position: Position) -> Found[E]:
         """What is new after a position: read and shown once for all of an audience who ask at about the same time."""
@@ -175,23 +212,32 @@ class EventFeed:
                 continue
             try:
                 async with asyncio.timeout(_LOOK_SECONDS):
-                    await self._look()
+                    await self._look_for_all()
             except (TicketError, TimeoutError) as error:
                 _log.warning("watch", outcome=getattr(error, "reason", "deadline_exceeded"))
+                # The database may have crashed, and transactions that it forgot have no events: look at all again.
+                self._horizon = None
                 # Each watch then reads for itself, and reports its own failure.
                 self._wake(self._subscriptions)
 
-    async def _look(self) -> None:
+    async def _look_for_all(self) -> None:
         since, asked = self._horizon, list(self._subscriptions)
-        found = await self.database.one(self._scopes_with_events, {"scopes": asked, "since": str(since or 0)})
-        if found is not None:
-            self._horizon = int(found["horizon"])
-            # The first look does not know what came before it, nor does any look know of scopes subscribed meanwhile.
-            self._wake(
-                self._subscriptions
-                if since is None
-                else {*(found["scopes"] or ()), *self._subscriptions.keys() - asked}
-            )
+        self._horizon, with_events = await self._look(asked, since or 0)
+        # The first look does not know what came before it, nor does any look know of scopes subscribed meanwhile.
+        self._wake(self._subscriptions if since is None else {*with_events, *self._subscriptions.keys() - asked})
+
+    async def _look(self, scopes: Sequence[Any], since: int) -> tuple[int, set[Any]]:
+        """Learn the newest events of scopes. Returns the horizon, and which have events from a transaction on."""
+        rows = await self.database.all(self._newest_in_scopes, {"scopes": scopes, "since": str(since)})
+        if self.history not in (None, rows[0]["history"]):
+            self._newest.clear()
+        self.history = rows[0]["history"]
+        with_events = {row["scope"] for row in rows if row["id"] is not None}
+        for row in rows:
+            if row["scope"] in self._subscriptions and row["id"] is not None:
+                seen = Position(int(row["transaction_id"]), row["id"])
+                self._newest[row["scope"]] = max(seen, self.newest(row["scope"]))
+        return int(rows[0]["horizon"]), with_events
 
     def _wake(self, scopes: Any) -> None:
         for scope in scopes:
@@ -230,30 +276,35 @@ async def follow(
     scope: Any,
     call: Call,
     reader: Reader[E],
-    position: Position | None,
+    start: Start | None,
     *,
     look_seconds: float = math.inf,
 ) -> AsyncIterator[tuple[E | None, Position]]:
-    """Every event of a scope after a position, or from now on, each with its position; None is a heartbeat.
+    """Every event of a scope from a start, or from now on, each with its position; None is a heartbeat.
 
     Reads at least every `look_seconds`, also when the feed is silent. Ends by raising TicketError: what the reader
     raises, `token_expired`, or `unavailable` when the process stops.
     """
     with feed.subscribe(scope, call.caller) as subscription:
         heartbeat_at = time.monotonic()
-        behind = position is not None
+        behind = start is not None
+        feed.refuse_if_closed()
+        position, history = await feed.begin(scope, start), feed.history
         while True:
             subscription.clear()
             feed.refuse_if_closed()
             _refuse_if_expired(call)
-            found = await _read(feed, call, reader, position or Position(*events.AFTER_ALL), behind=behind)
+            if feed.history != history:
+                raise _another_history()
+            newest = feed.newest(scope)
+            found = await _read(feed, call, reader, position, behind=behind)
             for view, position in found.events:
                 yield view, position
             behind = len(found.events) == _ROWS
             if behind:
                 continue
-            # There is nothing more before the horizon, and there never will be.
-            position = Position(found.horizon, 0)
+            # What lies between is not for this watcher.
+            position = max(position, newest)
             if time.monotonic() >= heartbeat_at:
                 yield None, position
                 heartbeat_at = _next_tick(_HEARTBEAT_SECONDS)
@@ -293,3 +344,7 @@ def _refuse_if_expired(call: Call) -> None:
     until = call.caller.expires_at
     if until is not None and time.time() >= until:
         raise TicketError("token_expired")
+
+
+def _another_history() -> TicketError:
+    return invalid("query", "cursor", "The events of this cursor are not those of this database", "cursor")

@@ -166,7 +166,7 @@ async def watch_tickets(feed: watch.EventFeed, call: Call, command: WatchTickets
     """Every change of a project's tickets as it happens."""
     project_id = command.path.project_id
     binding = f"handoff watch {project_id}"
-    position = watch.resumed(command.query.cursor, binding)
+    start = watch.resumed(command.query.cursor, binding)
 
     async def read(position: watch.Position, rows: int, user_ids: Sequence[UUID]) -> watch.Found[views.TicketEvent]:
         named = {"user_ids": user_ids, "project_id": project_id, "rows": rows}
@@ -174,6 +174,6 @@ async def watch_tickets(feed: watch.EventFeed, call: Call, command: WatchTickets
         return watch.found(found, views.event, found[0]["members"] or ())
 
     reader = watch.Reader(project_id, read, lookup.user_id(call), rights.not_a_member)
-    async for event, reached in watch.follow(feed, project_id, call, reader, position):
+    async for event, reached in watch.follow(feed, project_id, call, reader, start):
         lag = feed.lag() if event is None else {}
-        yield {"event": event, "cursor": paging.encode(binding, *reached), **lag}
+        yield {"event": event, "cursor": feed.cursor(binding, reached), **lag}

@@ -15,7 +15,6 @@ from sqlalchemy import (
     ColumnElement,
     FromClause,
     Integer,
-    Numeric,
     ScalarSelect,
     Select,
     Text,
@@ -229,14 +228,14 @@ def list_events(by: By) -> Statement:
 
 
 def _events_after() -> Statement:
-    """The events of a project with the `horizon`, and which of `user_ids` are its `members`.
+    """The events of a project with which of `user_ids` are its `members`.
 
     One row without an event when there is none; no event when none of them is a member.
     """
     new = events.after_position(_history, _history.c.project_id == parameter(_history.c.project_id))
     users = func.array_agg(project_members.c.user_id, type_=ARRAY(Uuid)).label("members")
     asked = project_members.c.user_id == any_(bindparam("user_ids", type_=ARRAY(Uuid)))
-    members = select(cast(cast(events.HORIZON, Text), Numeric).label("horizon"), users).where(IS_PROJECT, asked)
+    members = select(users).where(IS_PROJECT, asked)
     now, new_events = members.subquery("now"), new.subquery("new_events")
     return Statement(
         select(new_events, now)

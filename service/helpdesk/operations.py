@@ -200,10 +200,10 @@ async def watch_tickets(feed: watch.EventFeed, call: Call, command: WatchTickets
 
     audience = (sees_internal, *scope.values())
     reader = watch.Reader(audience, read, call.caller.subject, lambda: TicketError("forbidden"))
-    position = watch.resumed(command.query.cursor, binding)
-    async for event, reached in watch.follow(feed, scope["tenant_id"], call, reader, position):
+    start = watch.resumed(command.query.cursor, binding)
+    async for event, reached in watch.follow(feed, scope["tenant_id"], call, reader, start):
         lag = feed.lag() if event is None else {}
-        yield {"event": event, "cursor": paging.encode(binding, *reached), **lag}
+        yield {"event": event, "cursor": feed.cursor(binding, reached), **lag}
 
 
 def _answer(call: Call, row: Row | None) -> views.Ticket:

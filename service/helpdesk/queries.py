@@ -13,7 +13,6 @@ from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Integer,
-    Numeric,
     Select,
     Text,
     and_,
@@ -290,18 +289,14 @@ def list_events(by: frozenset[str], *, internal: bool) -> Statement:
 
 @lru_cache(maxsize=4)
 def events_after(*, of_app: bool, internal: bool) -> Statement:
-    """Events after a position, each with the `horizon`; one empty row with the horizon when there are none."""
+    """Events after a position."""
     visible = and_(
         *mine(_history),
         *((_history.c.app_id == parameter(_history.c.app_id),) if of_app else ()),
         *(() if internal else (not_(_history.c.internal),)),
     )
-    new = events.after_position(_history, visible).subquery("new_events")
-    horizon = select(cast(cast(events.HORIZON, Text), Numeric).label("horizon")).subquery("now")
     return Statement(
-        select(new, horizon.c.horizon)
-        .select_from(horizon.outerjoin(new, true()))
-        .order_by(new.c.transaction_id, new.c.id),
+        events.after_position(_history, visible),
         scope=TENANT_AND_APP if of_app else TENANT,
     )
 

@@ -117,11 +117,11 @@ async def watch_tickets(feed: watch.EventFeed, call: Call, command: WatchTickets
         return watch.found(found, views.event, found[0]["valid_keys"] or ())
 
     reader = watch.Reader(tuple(scope.values()), read, UUID(call.caller.subject), _invalid_key)
-    position = watch.resumed(command.query.cursor, binding)
-    following = watch.follow(feed, scope["account_id"], call, reader, position, look_seconds=_KEY_CHECK_SECONDS)
+    start = watch.resumed(command.query.cursor, binding)
+    following = watch.follow(feed, scope["account_id"], call, reader, start, look_seconds=_KEY_CHECK_SECONDS)
     async for event, reached in following:
         lag = feed.lag() if event is None else {}
-        yield {"event": event, "cursor": paging.encode(binding, *reached), **lag}
+        yield {"event": event, "cursor": feed.cursor(binding, reached), **lag}
 
 
 async def merge_totals(connection: Connection) -> None:

@@ -13,7 +13,6 @@ from sqlalchemy import (
     CompoundSelect,
     FromClause,
     Integer,
-    Numeric,
     Select,
     SmallInteger,
     Text,
@@ -230,7 +229,6 @@ LIST_EVENTS = _list_events()
 _new_events = events.after_position(_history, and_(*mine(_history))).subquery("new_events")
 _valid_keys = (
     select(
-        cast(cast(events.HORIZON, Text), Numeric).label("horizon"),
         func.array_agg(api_keys.c.id, type_=ARRAY(Uuid)).label("valid_keys"),
     )
     .where(
@@ -240,7 +238,7 @@ _valid_keys = (
     )
     .subquery("valid_keys")
 )
-# Events after a position, each with the `horizon` and with those of `key_ids` that are `valid_keys`; one row without
+# Events after a position, each with those of `key_ids` that are `valid_keys`; one row without
 # an event when there is none, and no event when no key is valid.
 EVENTS_AFTER = Statement(
     select(_new_events, _valid_keys)

@@ -5,7 +5,7 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import grpc
 import psycopg
@@ -243,19 +243,19 @@ async def test_a_watch_that_starts_while_the_service_polls_gets_its_events(
         service_in_process(directory, database_url, issuer) as (target, feed),
         grpc.aio.insecure_channel(target) as channel,
     ):
-        rpc, look = Grpc(channel), feed.database.one
+        rpc, look = Grpc(channel), feed.database.all
 
-        async def look_late(statement: Any, *arguments: Any, **options: Any) -> Any:
-            if statement is feed._scopes_with_events:
+        async def look_late(statement: Any, parameters: Any) -> Any:
+            if parameters.get("scopes") == [UUID(other_project)]:
                 asked.set()
                 await go_on.wait()
-            return await look(statement, *arguments, **options)
+            return await look(statement, parameters)
 
         async with Watch(rpc, other, other_project) as earlier:
             await earlier.message()
             await created(rpc, other, other_project)
             await earlier.event()
-            monkeypatch.setattr(feed.database, "one", look_late)
+            monkeypatch.setattr(feed.database, "all", look_late)
             await asked.wait()
             async with Watch(rpc, who, project_id) as watch:
                 await watch.message()

@@ -215,12 +215,16 @@ PLACE = {"after_transaction": "100000", "after_id": 0, "rows": 200, "key_ids": [
     ("statement", "given"),
     [
         (
-            Statement(events.scopes_with_events(tables.events), scope=EVERYONE("as a watch looks")),
+            Statement(events.newest_in_scopes(tables.events), scope=EVERYONE("as a watch looks")),
             {"scopes": [ACCOUNT], "since": "100001"},
+        ),
+        (
+            Statement(events.newest_in_scopes(tables.events), scope=EVERYONE("as a watch begins")),
+            {"scopes": [ACCOUNT], "since": "0"},
         ),
         (queries.EVENTS_AFTER, {"account_id": ACCOUNT, "live": True, **PLACE}),
     ],
-    ids=["scopes with events", "events after"],
+    ids=["newest in scopes", "newest of all", "events after"],
 )
 def test_a_look_for_events_reads_little_however_much_there_was(
     large: psycopg.Connection[Any], statement: Statement, given: dict[str, Any]

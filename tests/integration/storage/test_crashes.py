@@ -7,22 +7,29 @@ import asyncio
 import os
 import signal
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from uuid import UUID, uuid4
 
+import psycopg
 import pytest
 import uvloop
 from sqlalchemy import Float, bindparam, func, select
 from support.webhook_lab import until
 
+from service import migrations
+from service.access.policy import Caller
 from service.directory import METADATA
 from service.errors import TicketError
+from service.itsm import queries, tables
 from service.local.postgres import EmbeddedPostgres
+from service.local.processes import wait_for
 from service.settings import Settings
 from service.storage.database import Database
 from service.storage.scope import EVERYONE
 from service.storage.statement import Statement
+from service.watch import EventFeed
 
 CRASHES = 12
 POOL_SIZE = 8
@@ -31,6 +38,8 @@ CALLERS = 40
 HUNG_SECONDS = 10.0
 # Every so many calls, one leaves as its statement is under way, so that a crash meets it while it is being cancelled.
 LEAVES = 7
+ACCOUNT, KEY = uuid4(), uuid4()
+CALLER = Caller(str(KEY), frozenset(), account_id=ACCOUNT)
 
 PID = Statement(
     select(func.pg_backend_pid().label("pid"), func.pg_sleep(bindparam("seconds", type_=Float)).label("slept")),
@@ -108,3 +117,63 @@ async def test_no_call_hangs_and_every_connection_is_back(fickle: EmbeddedPostgr
     outcomes = await asyncio.to_thread(uvloop.run, outcomes_of(fickle.url))
     assert outcomes["hung"] == 0
     assert outcomes["unavailable"] > 0
+
+
+def insert_events(url: str, number: int, *, commit: bool) -> list[UUID]:
+    """Insert events of an account, each in a transaction of its own; returns the tickets that they are about."""
+    ticket_ids = [uuid4() for _ in range(number)]
+    with psycopg.connect(url) as connection:
+        for ticket_id in ticket_ids:
+            connection.execute(
+                "INSERT INTO itsm_events (account_id, live, ticket_id, version, type, changes, actor, request_id)"
+                " VALUES (%s, true, %s, 1, 'ticket.created', '{}', 'me', 'r')",
+                (ACCOUNT, ticket_id),
+            )
+            (connection.commit if commit else connection.rollback)()
+    return ticket_ids
+
+
+def crash(url: str) -> None:
+    """Crash the server; it has recovered when this returns."""
+
+    def is_back() -> bool:
+        with suppress(psycopg.OperationalError), psycopg.connect(url):
+            return True
+        return False
+
+    with suppress(psycopg.OperationalError), psycopg.connect(url) as connection:
+        os.kill(connection.info.backend_pid, signal.SIGKILL)
+        connection.execute("SELECT pg_sleep(10)")
+    wait_for(is_back, what="the server to recover", timeout=30)
+
+
+@asynccontextmanager
+async def feed_of(url: str) -> AsyncIterator[EventFeed]:
+    feed = EventFeed(Database(Settings(database_url=url), METADATA), tables.events, max_watches=10)
+    await feed.database.open()
+    try:
+        with feed.subscribe(ACCOUNT, CALLER):
+            yield feed
+    finally:
+        await feed.database.close()
+
+
+async def test_a_watch_that_is_resumed_after_a_crash_has_every_event(fickle: EmbeddedPostgres) -> None:
+    """PostgreSQL may give the ids of transactions that were aborted before a crash to those after it."""
+    migrations.upgrade(fickle.url)
+    with psycopg.connect(fickle.url) as connection:
+        connection.execute("INSERT INTO accounts (id, name) VALUES (%s, 'An account')", (ACCOUNT,))
+        connection.execute(
+            "INSERT INTO api_keys (id, account_id, key_hash, live, scopes) VALUES (%s, %s, 'hash', true, '{}')",
+            (KEY, ACCOUNT),
+        )
+    insert_events(fickle.url, 1, commit=True)
+    insert_events(fickle.url, 20, commit=False)
+    async with feed_of(fickle.url) as feed:
+        position = await feed.begin(ACCOUNT, None)
+    crash(fickle.url)
+    inserted = insert_events(fickle.url, 5, commit=True)
+    async with feed_of(fickle.url) as feed:
+        mine = {"account_id": ACCOUNT, "live": True, "key_ids": [KEY], "rows": 200}
+        rows = await feed.database.all(queries.EVENTS_AFTER, mine | position.parameters())
+    assert [row["ticket_id"] for row in rows] == inserted

@@ -193,7 +193,7 @@ class TicketServiceServicer(object):
 
         PERMISSION_DENIED: the caller is not, or no longer, a member of the project. UNAUTHENTICATED: the token has
         expired. UNAVAILABLE: the server is shutting down, or its database is not available: resume elsewhere or later.
-        INVALID_ARGUMENT: `cursor` is not from a watch of this project.
+        INVALID_ARGUMENT: `cursor` is not from a watch of this project in this database.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

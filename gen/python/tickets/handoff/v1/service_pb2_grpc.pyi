@@ -98,7 +98,7 @@ class TicketServiceStub:
 
     PERMISSION_DENIED: the caller is not, or no longer, a member of the project. UNAUTHENTICATED: the token has
     expired. UNAVAILABLE: the server is shutting down, or its database is not available: resume elsewhere or later.
-    INVALID_ARGUMENT: `cursor` is not from a watch of this project.
+    INVALID_ARGUMENT: `cursor` is not from a watch of this project in this database.
     """
 
 @_typing.type_check_only
@@ -171,7 +171,7 @@ class TicketServiceAsyncStub(TicketServiceStub):
 
     PERMISSION_DENIED: the caller is not, or no longer, a member of the project. UNAUTHENTICATED: the token has
     expired. UNAVAILABLE: the server is shutting down, or its database is not available: resume elsewhere or later.
-    INVALID_ARGUMENT: `cursor` is not from a watch of this project.
+    INVALID_ARGUMENT: `cursor` is not from a watch of this project in this database.
     """
 
 class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -295,7 +295,7 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
 
         PERMISSION_DENIED: the caller is not, or no longer, a member of the project. UNAUTHENTICATED: the token has
         expired. UNAVAILABLE: the server is shutting down, or its database is not available: resume elsewhere or later.
-        INVALID_ARGUMENT: `cursor` is not from a watch of this project.
+        INVALID_ARGUMENT: `cursor` is not from a watch of this project in this database.
         """
 
 def add_TicketServiceServicer_to_server(servicer: TicketServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

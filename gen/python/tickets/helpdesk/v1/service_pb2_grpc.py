@@ -324,7 +324,7 @@ class TicketServiceServicer(object):
         cursor continues right after it.
 
         UNAUTHENTICATED: the token has expired. UNAVAILABLE: the server is shutting down, or its database is unavailable:
-        resume elsewhere or later. INVALID_ARGUMENT: `cursor` is not from such a watch.
+        resume elsewhere or later. INVALID_ARGUMENT: `cursor` is not from such a watch in this database.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -135,7 +135,7 @@ class TicketServiceStub:
     cursor continues right after it.
 
     UNAUTHENTICATED: the token has expired. UNAVAILABLE: the server is shutting down, or its database is unavailable:
-    resume elsewhere or later. INVALID_ARGUMENT: `cursor` is not from such a watch.
+    resume elsewhere or later. INVALID_ARGUMENT: `cursor` is not from such a watch in this database.
     """
 
 @_typing.type_check_only
@@ -245,7 +245,7 @@ class TicketServiceAsyncStub(TicketServiceStub):
     cursor continues right after it.
 
     UNAUTHENTICATED: the token has expired. UNAVAILABLE: the server is shutting down, or its database is unavailable:
-    resume elsewhere or later. INVALID_ARGUMENT: `cursor` is not from such a watch.
+    resume elsewhere or later. INVALID_ARGUMENT: `cursor` is not from such a watch in this database.
     """
 
 class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -466,7 +466,7 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
         cursor continues right after it.
 
         UNAUTHENTICATED: the token has expired. UNAVAILABLE: the server is shutting down, or its database is unavailable:
-        resume elsewhere or later. INVALID_ARGUMENT: `cursor` is not from such a watch.
+        resume elsewhere or later. INVALID_ARGUMENT: `cursor` is not from such a watch in this database.
         """
 
 def add_TicketServiceServicer_to_server(servicer: TicketServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -76,7 +76,7 @@ class TicketServiceStub:
 
     UNAUTHENTICATED: the key was revoked or has expired, at most five seconds ago. UNAVAILABLE: the server is shutting
     down, its database is unavailable, or too many watches are open: resume elsewhere or later. INVALID_ARGUMENT: `cursor`
-    is not from such a watch.
+    is not from such a watch in this database.
     """
     CreateWebhook: _grpc.UnaryUnaryMultiCallable[_service_pb2.CreateWebhookRequest, _service_pb2.CreateWebhookResponse]
     """Registers a webhook: it is notified of events from now on. The response has its secret, which is shown only once.
@@ -160,7 +160,7 @@ class TicketServiceAsyncStub(TicketServiceStub):
 
     UNAUTHENTICATED: the key was revoked or has expired, at most five seconds ago. UNAVAILABLE: the server is shutting
     down, its database is unavailable, or too many watches are open: resume elsewhere or later. INVALID_ARGUMENT: `cursor`
-    is not from such a watch.
+    is not from such a watch in this database.
     """
     CreateWebhook: _aio.UnaryUnaryMultiCallable[_service_pb2.CreateWebhookRequest, _service_pb2.CreateWebhookResponse]  # type: ignore[assignment]
     """Registers a webhook: it is notified of events from now on. The response has its secret, which is shown only once.
@@ -277,7 +277,7 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
 
         UNAUTHENTICATED: the key was revoked or has expired, at most five seconds ago. UNAVAILABLE: the server is shutting
         down, its database is unavailable, or too many watches are open: resume elsewhere or later. INVALID_ARGUMENT: `cursor`
-        is not from such a watch.
+        is not from such a watch in this database.
         """
 
     @_abc_1.abstractmethod
