@@ -28,6 +28,7 @@ from service.transport.metrics import Metrics
 from service.transport.queue_probe import QueueProbe
 from service.transport.tuning import freeze_gc, keep_memory_private, server_options, use_batch_scheduler
 from service.vault import Vault
+from service.vault_check import log_other_keys
 from service.watch import EventFeed
 
 # Each dialect is a folder; this is where it is named.
@@ -103,6 +104,7 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
         if server.add_insecure_port(address.strip()) == 0:
             raise OSError(f"cannot listen on {address}")
     await health.look()
+    await log_other_keys(database, shared.vault)
     await server.start()
     feeds = [dialect.feed for dialect in dialects if dialect.feed is not None]
     for feed in feeds:

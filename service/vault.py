@@ -24,6 +24,11 @@ class Vault:
         except ValueError:
             raise ValueError("TICKETS_ENCRYPTION_KEYS: not a comma-separated list of Fernet keys") from None
 
+    @property
+    def has_keys(self) -> bool:
+        """Whether there is any."""
+        return self._fernet is not None
+
     def seal(self, text: str) -> bytes:
         """The text, encrypted. Raises TicketError `unavailable` without a key."""
         if self._fernet is None:

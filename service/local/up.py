@@ -4,13 +4,14 @@ import asyncio
 import os
 import shutil
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from service import migrations
+from service.directory import METADATA
 from service.local.claims import claim_folder, claim_port
 from service.local.demo import (
     AUDIENCE,
@@ -28,6 +29,9 @@ from service.local.sockets import socket_folder
 from service.local.supervisor import supervise
 from service.operation import View
 from service.settings import Settings
+from service.storage.database import Database
+from service.vault import Vault
+from service.vault_check import check_keys
 
 MAX_WORKERS = 64
 _HOST = "127.0.0.1"
@@ -52,8 +56,8 @@ class UpOptions:
 async def up(options: UpOptions) -> None:
     """Start everything, print where it listens, start again what exits, and stop everything at SIGINT or SIGTERM.
 
-    Raises OSError for a port that is in use, RuntimeError for a data folder that is, and for a process that exits
-    before everything answers.
+    Raises OSError for a port that is in use; RuntimeError for a data folder that is, for other encryption keys than the
+    database's, and for a process that exits before everything answers.
     """
     running = asyncio.create_task(_run(options))
     stopped = False
@@ -84,6 +88,7 @@ async def _run(options: UpOptions) -> None:
         write_private(options.data_dir / DATABASE_URL_FILE, url.encode())
         settings = _settings(options, url)
         await asyncio.to_thread(migrations.upgrade, url)
+        await _refuse_other_keys({**os.environ, **settings})
         sockets = _worker_sockets(options, stack)
         gateway = Envoy(
             envoy_config(port=options.http_port, endpoints=sockets), log_file=options.data_dir / "envoy.log"
@@ -103,6 +108,22 @@ async def _run(options: UpOptions) -> None:
             for worker in workers:
                 group.create_task(supervise(worker.exited, worker.start))
             group.create_task(supervise(gateway.exited, partial(_start_again, gateway)))
+
+
+async def _refuse_other_keys(environment: Mapping[str, str]) -> None:
+    """Raise RuntimeError when what others keep secret in this database could not be read."""
+    keys, url = environment["TICKETS_ENCRYPTION_KEYS"], environment["TICKETS_DATABASE_URL"]
+    settings = Settings(database_url=url, encryption_keys=keys, pool_size=1)
+    try:
+        vault = Vault(settings)
+    except ValueError as error:
+        raise RuntimeError(str(error)) from None
+    database = Database(settings, METADATA)
+    await database.open()
+    try:
+        await check_keys(database, vault)
+    finally:
+        await database.close()
 
 
 class _Worker:

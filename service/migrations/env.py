@@ -8,7 +8,8 @@ import service.handoff.tables
 import service.helpdesk.tables
 import service.idempotency
 import service.itsm.tables
-import service.numbering  # noqa: F401 - imported for their tables
+import service.numbering
+import service.vault_check  # noqa: F401 - imported for their tables
 from service.directory import METADATA
 from service.storage.database import Xid8
 

@@ -19,7 +19,7 @@ FLOORS = (
     {"errors"},
     {"fields", "storage", "vault", "outbound", "search"},
     {"directory"},
-    {"providers", "numbering", "paging"},
+    {"providers", "numbering", "paging", "vault_check"},
     {"access"},
     {"operation", "background", "shares"},
     {"events", "idempotency"},

@@ -237,9 +237,26 @@ def test_a_process_that_dies_at_once_is_reported(up: Up, tmp_path: Path) -> None
         tmp_path / "data",
         *free_ports(),
         TICKETS_DATABASE_URL=(up.data_dir / "database-url").read_text(),
-        TICKETS_ENCRYPTION_KEYS="no key",
+        TICKETS_ENCRYPTION_KEYS=(up.data_dir / "encryption-key").read_text(),
+        TICKETS_METRICS_LISTEN=f"127.0.0.1:{up.http_port}",
     )
-    assert line.startswith("service process exited with 1: ValueError: TICKETS_ENCRYPTION_KEYS: ")
+    assert line.startswith("service process exited with 1: OSError: ")
+
+
+@pytest.mark.parametrize(
+    ("keys", "reason"),
+    [
+        ({}, "none of them encrypted the secrets in this database"),
+        ({"TICKETS_ENCRYPTION_KEYS": "no key"}, "not a comma-separated list of Fernet keys"),
+    ],
+    ids=["others", "none"],
+)
+def test_encryption_keys_that_do_not_fit_the_database_are_refused(
+    up: Up, tmp_path: Path, keys: dict[str, str], reason: str
+) -> None:
+    url = (up.data_dir / "database-url").read_text()
+    line = refusal(tmp_path / "data", *free_ports(), TICKETS_DATABASE_URL=url, **keys)
+    assert line == f"TICKETS_ENCRYPTION_KEYS: {reason}"
 
 
 def test_wrong_settings_are_refused_before_anything_starts(tmp_path: Path) -> None:
