@@ -2,8 +2,8 @@
 
 import asyncio
 import struct
-from collections.abc import Mapping
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from random import Random
 from urllib.parse import unquote
@@ -71,6 +71,16 @@ class Caller:
         await self._stack.aclose()
 
 
+@asynccontextmanager
+async def lanes_to(target: str, number: int) -> AsyncIterator[Sequence[Caller]]:
+    """So many of them."""
+    async with AsyncExitStack() as stack:
+        callers = [Caller(target) for _ in range(number)]
+        for caller in callers:
+            stack.push_async_callback(caller.close)
+        yield callers
+
+
 def odd_call(random: Random, endpoint: Endpoint, party: Party) -> OddCall:
     """A call with something wrong in its headers or in what frames its message."""
     message, metadata = odd_message(random, endpoint, party)
@@ -119,6 +129,11 @@ _METADATA: Headers = [
     *(
         ("grpc-timeout", "99999999H"),
         ("grpc-timeout", "9S"),
+        ("grpc-timeout", "-1S"),
+        ("grpc-timeout", "1x"),
+        ("grpc-timeout", ""),
+        ("x-bin", "!"),
+        ("grpc-status-details-bin", "a"),
         ("lb-token", "x"),
         ("traceparent", "00-x"),
         ("cookie", "a=b"),
