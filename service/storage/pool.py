@@ -74,11 +74,7 @@ class Pool:
         longest: float,
     ) -> None:
         """`longest` is in seconds: a statement that takes longer has lost its connection."""
-        try:
-            self._options = {**_DEFAULTS, **conninfo_to_dict(url), **options}
-        except psycopg.ProgrammingError:
-            # libpq quotes the whole of it, and the password with it.
-            raise psycopg.ProgrammingError("TICKETS_DATABASE_URL is not a libpq connection string") from None
+        self._options = {**_DEFAULTS, **conninfo_to_dict(url), **options}  # Settings has checked the URL
         self._size = size
         self._max_writing = max(1, size - _FOR_READS)
         self._configure = configure
