@@ -32,7 +32,8 @@ async def update_ticket(connection: Connection, call: Call, command: UpdateTicke
             given["role_status"]["assignee_user_id"] = str(body.role_status.assignee_user_id)
     ticket = await _locked(connection, call, path.project_id, path.ticket_id)
     is_author = ticket["reported_by_user_id"] == lookup.user_id(call)
-    rights.require_right_to_change(given.keys(), ticket["member_role"], is_author=is_author)
+    changing = [name for name in given if not lifecycle.is_as_it_was(ticket, name, given[name])]
+    rights.require_right_to_change(changing, ticket["member_role"], is_author=is_author)
     if "updated_at" in given and given["updated_at"] != ticket["updated_at"]:
         raise TicketError("stale")
     change = _changed(ticket, given)
@@ -51,7 +52,8 @@ async def bulk_update_tickets(connection: Connection, call: Call, command: BulkU
     stage = body.stage or "live"
     given: dict[str, Any] = {"stage": stage, "work_started_note": body.work_started_note}
     if stage == "live":
-        given |= {name: getattr(body, name) for name in ("resolution_note", "resolution_type", "skip_pending_roles")}
+        names = {"resolution_note", "resolution_type", "skip_pending_roles"} & body.model_fields_set
+        given |= {name: getattr(body, name) for name in names}
     elif stage == "in_progress" and body.work_started_note is None:
         raise lifecycle.note_required()
     find = await _locked_tickets(connection, call, project_id, body.ticket_ids)
