@@ -9,6 +9,7 @@ from uuid import UUID
 from pydantic import Field, TypeAdapter
 
 from service import events, idempotency, jsontext, paging, watch
+from service.access.policy import Caller
 from service.errors import invalid
 from service.fields import Instant, Uuid
 from service.handoff import list_queries, lookup, queries, rights, views
@@ -123,15 +124,6 @@ async def create_ticket(connection: Connection, call: Call, command: CreateTicke
     """File a ticket in a project, once for each idempotency key."""
     _require_roles_of_bots(call, command.body)
     user_id, project_id = lookup.user_id(call), command.path.project_id
-    token_role = call.caller.actor_role
-    defaults = {
-        # What the caller declares; who was authenticated is `reported_by_user_id`, and the event's actor.
-        "actor_role": command.body.actor_role or token_role or "user",
-        "actor_id": command.body.actor_id or call.caller.subject,
-        "source": command.body.source or (_BOT_SOURCE if _is(_BOT_ROLE, token_role) else "portal"),
-        # None: the project's default roles.
-        "roles": command.body.roles or None,
-    }
     member = {"user_id": user_id, "project_id": project_id}
 
     async def admit() -> None:
@@ -144,12 +136,29 @@ async def create_ticket(connection: Connection, call: Call, command: CreateTicke
         call,
         lookup.key_scope(call, project_id),
         queries.CREATE,
-        {**member, **events.actor_of(call), **vars(command.body), **defaults},
+        {
+            **member,
+            **events.actor_of(call),
+            **vars(command.body),
+            **_provenance(call.caller, command.body),
+            # None: the project's default roles.
+            "roles": command.body.roles or None,
+        },
         admit=admit,
     )
     if row is None:
         raise rights.not_a_creator()
     return {"ticket": views.ticket(row | {"roles": views.roles(row)})}
+
+
+def _provenance(caller: Caller, body: NewTicket) -> dict[str, str]:
+    """What the caller declares, or else their token does. Who was authenticated is stored beside it."""
+    by_token = {
+        "actor_role": caller.actor_role or "user",
+        "actor_id": caller.subject,
+        "source": _BOT_SOURCE if _is(_BOT_ROLE, caller.actor_role) else "portal",
+    }
+    return by_token | {name: declared for name in by_token if (declared := getattr(body, name)) is not None}
 
 
 def _require_roles_of_bots(call: Call, body: NewTicket) -> None:
