@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 from support.handoff import (
     ALIASES,
-    TICKET,
     Transport,
     change,
     changed,
@@ -18,28 +17,6 @@ from support.handoff import (
 )
 from support.system import World
 from support.transports import Rest
-
-from service.fields import other_names
-from service.handoff.commands import NewTicket
-
-NULLABLE = [name for name in (*NewTicket.model_fields, *other_names(NewTicket)) if name not in TICKET]
-
-
-async def test_null_in_a_creation_is_the_same_as_a_missing_key(rest: Rest, world: World) -> None:
-    project_id, who = await new_project(world)
-    path, same = {"project_id": project_id}, ("id", "number", "ticket_ref", "created_at", "roles")
-    bare = await created(rest, who, project_id)
-    body = TICKET | dict.fromkeys(NULLABLE)
-    null = (await rest.call("handoff.create", who, path=path, body=body)).succeeded(201)["ticket"]
-    assert {name: null[name] for name in null if name not in same} == {
-        name: bare[name] for name in bare if name not in same
-    }
-    # What is required is still required.
-    reply = await rest.call("handoff.create", who, path=path, body=TICKET | {"title": None})
-    assert reply.failed("validation_error")["fieldErrors"] == {"title": "Input should be a valid string"}
-    bulk = {"action": "move", "stage": "up_next", "ticket_ids": [bare["id"]], "skip_pending_roles": None}
-    moved = await rest.call("handoff.bulk", who, path=path, body=bulk | {"resolution_type": None})
-    assert moved.succeeded() == {"updated": 1, "errors": []}
 
 
 async def test_null_in_a_change_clears_or_is_refused(transport: Transport, world: World) -> None:

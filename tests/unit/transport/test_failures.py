@@ -14,7 +14,7 @@ from service.transport import rest
 MESSAGE = "GitHub no longer accepts the project's link"
 
 
-class Aborted(Exception):
+class AbortedError(Exception):
     """What gRPC raises to end a call."""
 
 
@@ -32,7 +32,7 @@ class Context:
 
     async def abort(self, code: StatusCode, details: str, trailing: Any) -> None:
         self.sent |= {"code": code, "details": details, **dict(trailing)}
-        raise Aborted
+        raise AbortedError
 
 
 def failures_of(name: str) -> Any:
@@ -48,7 +48,7 @@ async def test_a_link_that_github_no_longer_accepts_asks_to_reconnect_over_rest(
 
 async def test_a_link_that_github_no_longer_accepts_asks_to_reconnect_over_grpc() -> None:
     context = Context()
-    with pytest.raises(Aborted):
+    with pytest.raises(AbortedError):
         await failures_of("TicketService").fail(context, TicketError("reconnect_required"))
     assert (context.sent["code"], context.sent["details"]) == (StatusCode.UNAUTHENTICATED, MESSAGE)
     info, error = error_details_pb2.ErrorInfo(), error_pb2.Error()
