@@ -50,12 +50,12 @@ async def bulk_update_tickets(connection: Connection, call: Call, command: BulkU
     if (body.action == "move") != (body.stage is not None):
         raise invalid("body", "stage", "A move requires a stage, a close takes none", "missing", body.stage)
     stage = body.stage or "live"
-    given: dict[str, Any] = {"stage": stage, "work_started_note": body.work_started_note}
-    if stage == "live":
-        names = {"resolution_note", "resolution_type", "skip_pending_roles"} & body.model_fields_set
-        given |= {name: getattr(body, name) for name in names}
-    elif stage == "in_progress" and body.work_started_note is None:
+    if stage == "in_progress" and body.work_started_note is None:
         raise lifecycle.note_required()
+    if stage != "live" and "resolution_type" in body.model_fields_set:
+        raise lifecycle.only_of_closed_tickets(body.resolution_type)
+    names = {"work_started_note", "resolution_note", "resolution_type", "skip_pending_roles"} & body.model_fields_set
+    given: dict[str, Any] = {"stage": stage, **{name: getattr(body, name) for name in names}}
     find = await _locked_tickets(connection, call, project_id, body.ticket_ids)
     # By id: a ticket that is named twice is changed once.
     changes, errors = dict[UUID, _Change](), list[views.BulkError]()

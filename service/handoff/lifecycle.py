@@ -130,6 +130,11 @@ def note_required() -> TicketError:
     return invalid("body", "work_started_note", "Moving to in_progress requires a work_started_note", "missing")
 
 
+def only_of_closed_tickets(resolution_type: str) -> TicketError:
+    """The failure of a change that gives this to a ticket that is open after it."""
+    return invalid("body", "resolution_type", "Only a closed ticket has a resolution_type", value=resolution_type)
+
+
 def _stage_by_roles(ticket: Row, roles: Sequence[Row]) -> str:
     """The stage that a ticket's roles lead it to when the change names none."""
     stage: str = ticket["stage"]
@@ -158,7 +163,7 @@ def _resolution(ticket: Row, status: str, given: Mapping[str, Any], at: datetime
     kind = given.get("resolution_type")
     if status == "open":
         if kind is not None:
-            raise invalid("body", "resolution_type", "Only a closed ticket has a resolution_type", value=kind)
+            raise only_of_closed_tickets(kind)
         reopened = {"resolved_at": None, "resolution_type": None, "resolution_note": None}
         return note if ticket["status"] == "open" else reopened | note
     if ticket["status"] == "open":

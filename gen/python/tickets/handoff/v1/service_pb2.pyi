@@ -881,9 +881,9 @@ class BulkUpdateTicketsRequest(_message.Message):
     skip_pending_roles: _builtins.bool
     """For tickets that close: true skips the pending roles. False when absent."""
     resolution_note: _builtins.str
-    """For tickets that close: at most 5,000 characters; the note that each has when absent."""
+    """At most 5,000 characters; each keeps its own when absent, and so do tickets that are closed already."""
     resolution_type: _builtins.str
-    """For tickets that close: as in UpdateTicket; `completed` when absent."""
+    """For tickets that close, and not allowed for another move: as in UpdateTicket; `completed` when absent."""
     work_started_note: _builtins.str
     """Required to move to `in_progress`: 1–5,000 characters, stored in the events."""
     actor_role: _builtins.str
