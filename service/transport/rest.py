@@ -31,7 +31,7 @@ _VARIABLES = {"project_id": "project"}
 _OFFSET = re.compile(r"(?<=[0-9]) (?=[0-9]{2}:?[0-9]{2}$)")
 _NO_CONTENT = 204
 _MAX_SHOWN = 1000
-# A complete list is read by so many rows at first, a long one then by as many as make about so many bytes, up to a limit.
+# A complete list is read by so many rows at first, and a long one by as many as make so many bytes, up to a limit.
 _FIRST_ROWS = 20
 _PAGE_BYTES = 512 * 1024
 _MAX_ROWS = 250
