@@ -37,14 +37,14 @@ REASONS: Mapping[str, Reason] = {
     # In the ITSM API a bad member is 422, but this one is documented as 400.
     "unknown_event": Reason(StatusCode.INVALID_ARGUMENT, 400, 400, "Unknown event"),
     "provider_rejected": Reason(StatusCode.FAILED_PRECONDITION, 400, 400, "The provider rejected the ticket"),
-    "reconnect_required": Reason(StatusCode.FAILED_PRECONDITION, 403, 403, "The connection to GitHub was lost"),
+    "reconnect_required": Reason(StatusCode.UNAUTHENTICATED, 401, 401, "GitHub no longer accepts the project's link"),
     "invalid_transition": Reason(StatusCode.ABORTED, 409, 409, "The ticket's state does not allow this"),
     "idempotency_mismatch": Reason(
         StatusCode.ALREADY_EXISTS, 409, 409, "Idempotency key reused with a different payload"
     ),
     "already_exists": Reason(StatusCode.ALREADY_EXISTS, 409, 409, "It already exists"),
     "roles_incomplete": Reason(
-        StatusCode.ABORTED, 409, 409, "A ticket can be closed once every role is done or skipped"
+        StatusCode.FAILED_PRECONDITION, 409, 409, "A ticket can be closed once every role is done or skipped"
     ),
     # 412 is for a condition in a header; in the handoff API it stands in the body.
     "stale": Reason(StatusCode.ABORTED, 412, 412, "The ticket has changed since it was read", handoff_http=409),
@@ -83,7 +83,6 @@ class TicketError(Exception):
     message: str = ""
     issues: Sequence[Issue] = field(default=())
     retry_after: int | None = None
-    reconnect: bool = False
     # False only where nothing of the request was begun, so that a gateway may retry it elsewhere.
     begun: bool = True
 
@@ -91,6 +90,11 @@ class TicketError(Exception):
         """Take the message of the table where the failure has none of its own."""
         self.message = self.message or REASONS[self.reason].message
         Exception.__init__(self, self.reason, self.message)
+
+    @property
+    def reconnect(self) -> bool:
+        """Whether linking the project to GitHub again may fix it."""
+        return self.reason == "reconnect_required"
 
 
 def validation_error(invalid: ValidationError) -> TicketError:

@@ -1,22 +1,26 @@
 """Field types that the commands of all dialects share. A bound that more than one command has is said here."""
 
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Annotated, Any
 from uuid import UUID
 
 from pydantic import (
     AfterValidator,
+    AliasChoices,
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
     PlainValidator,
     StringConstraints,
+    ValidationError,
+    model_validator,
 )
 from pydantic.networks import validate_email
-from pydantic_core import PydanticCustomError, PydanticKnownError
+from pydantic_core import InitErrorDetails, PydanticCustomError, PydanticKnownError
 
 from service import jsontext
 from service.jsontext import JsonText
@@ -32,9 +36,9 @@ class Command(BaseModel):
 
     @classmethod
     def sections(cls) -> dict[str, tuple[str, ...]]:
-        """The names of the members of each section."""
+        """The names of the members of each section, other names included."""
         return {
-            name: tuple(field.annotation.model_fields)
+            name: (*field.annotation.model_fields, *other_names(field.annotation))
             for name, field in cls.model_fields.items()
             if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
         }
@@ -45,6 +49,63 @@ class Section(BaseModel):
 
     # from_attributes only changes the message for a body that is no object to the one that FastAPI's clients know.
     model_config = ConfigDict(strict=True, frozen=True, from_attributes=True, extra="ignore")
+
+
+def other_name(name: str, other: str) -> Any:
+    """For a member of an Aliased section: this other name means the same."""
+    return Field(validation_alias=AliasChoices(name, other))
+
+
+@cache
+def other_names(section: type[Section]) -> Mapping[str, str]:
+    """The other names of a section's members, with the members."""
+    return {
+        str(other): name
+        for name, field in section.model_fields.items()
+        if isinstance(field.validation_alias, AliasChoices)
+        for other in field.validation_alias.choices[1:]
+    }
+
+
+class Aliased(Section):
+    """A section with members that have another name as well: one may be given, or both with the same value."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_contradiction(cls, given: Any) -> Any:
+        others = other_names(cls).items() if isinstance(given, dict) else ()
+        issues = [
+            InitErrorDetails(
+                type=PydanticCustomError("other_name", "Input should be as {member}, which it means", {"member": name}),
+                loc=(other,),
+                input=given[other],
+            )
+            for other, name in others
+            if other in given and name in given and given[other] != given[name]
+        ]
+        if issues:
+            raise ValidationError.from_exception_data(cls.__name__, issues)
+        return given
+
+
+class Creation(Section):
+    """The body of what makes something: null is the same as an absent member, for every optional one."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, given: Any) -> Any:
+        # Hardly any body has a null, so the values are looked through first.
+        if not isinstance(given, dict) or None not in given.values():
+            return given
+        optional = _optional_names(cls)
+        return {name: value for name, value in given.items() if value is not None or name not in optional}
+
+
+@cache
+def _optional_names(section: type[Section]) -> frozenset[str]:
+    """The names of the members that may be left out. Another name of a required member may be: it has its own."""
+    optional = {name for name, field in section.model_fields.items() if not field.is_required()}
+    return frozenset(optional | other_names(section).keys())
 
 
 class Resumable(Section):

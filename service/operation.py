@@ -18,8 +18,6 @@ from service.vault import Vault
 # A documented answer as plain data. Each operation says which: a TypedDict with the documented names, `| None` where
 # JSON says null, NotRequired where it says absent.
 View = Mapping[str, object]
-# Annotates a member that typed messages do not have: an alias, which they say once by the name of today.
-REST_ONLY = "REST only"
 
 C = TypeVar("C", bound=Command)
 D = TypeVar("D", bound="Dependencies")

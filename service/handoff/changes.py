@@ -32,7 +32,8 @@ async def update_ticket(connection: Connection, call: Call, command: UpdateTicke
             given["role_status"]["assignee_user_id"] = str(body.role_status.assignee_user_id)
     ticket = await _locked(connection, call, path.project_id, path.ticket_id)
     is_author = ticket["reported_by_user_id"] == lookup.user_id(call)
-    rights.require_right_to_change(given.keys(), ticket["member_role"], is_author=is_author)
+    changing = [name for name in given if not lifecycle.is_as_it_was(ticket, name, given[name])]
+    rights.require_right_to_change(changing, ticket["member_role"], is_author=is_author)
     if "updated_at" in given and given["updated_at"] != ticket["updated_at"]:
         raise TicketError("stale")
     change = _changed(ticket, given)
@@ -49,11 +50,12 @@ async def bulk_update_tickets(connection: Connection, call: Call, command: BulkU
     if (body.action == "move") != (body.stage is not None):
         raise invalid("body", "stage", "A move requires a stage, a close takes none", "missing", body.stage)
     stage = body.stage or "live"
-    given: dict[str, Any] = {"stage": stage, "work_started_note": body.work_started_note}
-    if stage == "live":
-        given |= {name: getattr(body, name) for name in ("resolution_note", "resolution_type", "skip_pending_roles")}
-    elif stage == "in_progress" and body.work_started_note is None:
+    if stage == "in_progress" and body.work_started_note is None:
         raise lifecycle.note_required()
+    if stage != "live" and "resolution_type" in body.model_fields_set:
+        raise lifecycle.only_of_closed_tickets(body.resolution_type)
+    names = {"work_started_note", "resolution_note", "resolution_type", "skip_pending_roles"} & body.model_fields_set
+    given: dict[str, Any] = {"stage": stage, **{name: getattr(body, name) for name in names}}
     find = await _locked_tickets(connection, call, project_id, body.ticket_ids)
     # By id: a ticket that is named twice is changed once.
     changes, errors = dict[UUID, _Change](), list[views.BulkError]()

@@ -1,13 +1,15 @@
 """The commands of the handoff API: every bound, vocabulary and default of its input (contracts/handoff.md)."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import Field, StringConstraints
+from pydantic import BeforeValidator, Field, StringConstraints
 
 from service.directory import RoleName
 from service.fields import (
+    Aliased,
     Command,
+    Creation,
     IdempotencyHeader,
     Instant,
     JsonObject,
@@ -19,6 +21,7 @@ from service.fields import (
     Words,
     comma_list,
     distinct,
+    other_name,
     uuid_or,
     without_nul,
 )
@@ -28,7 +31,7 @@ Status = Literal["open", "closed"]
 Stage = Literal["backlog", "up_next", "in_progress", "validation", "live"]
 Priority = Literal["low", "medium", "high"]
 RoleStatus = Literal["pending", "in_progress", "done", "skipped"]
-Ship = Literal["merged", "deployed", "deploy_failed"]
+Ship = Literal["merged", "deploying", "deployed", "deploy_failed"]
 Outcome = Literal["merged", "deployed", "failed"]
 ResolutionType = Literal["completed", "already_done", "duplicate", "wont_fix", "no_longer_relevant", "cancelled"]
 
@@ -39,7 +42,20 @@ Note = Annotated[str, StringConstraints(max_length=5_000), without_nul]
 StartNote = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=5_000), without_nul]
 Provenance = Annotated[str, StringConstraints(max_length=64), without_nul]
 ActorId = Annotated[str, StringConstraints(max_length=128), without_nul]
-Roles = Annotated[list[RoleName], Field(max_length=7), distinct]
+
+
+def _role_name(value: Any) -> Any:
+    # A role as it is in answers, so that a ticket that was read may be sent back.
+    return value["role"] if isinstance(value, dict) and "role" in value else value
+
+
+Roles = Annotated[list[Annotated[RoleName, BeforeValidator(_role_name)]], Field(max_length=7), distinct]
+
+# Members that older clients know by another name.
+RequestTypeMember = Annotated[RequestType, other_name("request_type", "category")]
+PriorityMember = Annotated[Priority, other_name("priority", "severity")]
+Suggestion = Annotated[Note | None, other_name("suggested_resolution", "suggested_backend_change")]
+
 # A UUID, a number or a `ticket_ref`; any other text refers to no ticket.
 TicketId = str
 
@@ -56,23 +72,23 @@ class TicketPath(ProjectPath):
     ticket_id: TicketId
 
 
-class NewTicket(Section):
+class NewTicket(Creation, Aliased):
     """The body of a POST."""
 
     title: Title
     description: Description
-    request_type: RequestType
+    request_type: RequestTypeMember
     # Empty: the project's default roles, except for bots, which must name some (operations.py).
     roles: Roles = Field([])
-    priority: Priority = "medium"
+    priority: PriorityMember = "medium"
     blocking: bool = False
     evidence: JsonObject | None = None
-    suggested_resolution: Note | None = None
+    suggested_resolution: Suggestion = None
     implementation_notes: Note | None = None
-    actor_role: Provenance = "user"
-    # None: the caller.
+    # None: by the caller's token (operations.py).
+    actor_role: Provenance | None = None
     actor_id: ActorId | None = None
-    source: Provenance = "portal"
+    source: Provenance | None = None
 
 
 class LongPage(Page):
@@ -81,14 +97,14 @@ class LongPage(Page):
     limit: Annotated[Number, Field(ge=1, le=1000)] = 100
 
 
-class TicketFilters(LongPage):
+class TicketFilters(LongPage, Aliased):
     """The query of every list of tickets."""
 
     slim: Annotated[bool, Field(strict=False)] = False
     status: Status | None = None
     stage: Annotated[list[Stage], comma_list, Field(min_length=1, max_length=5)] | None = None
-    priority: Priority | None = None
-    request_type: RequestType | None = None
+    priority: Annotated[Priority | None, other_name("priority", "severity")] = None
+    request_type: Annotated[RequestType | None, other_name("request_type", "category")] = None
     role: RoleName | None = None
     assignee: Annotated[UUID | Literal["me"], uuid_or("me")] | None = None
     updated_since: Instant | None = None
@@ -103,7 +119,10 @@ class AllTicketsQuery(TicketFilters):
 class ProjectTicketsQuery(TicketFilters):
     """The query of GET /api/projects/{project_id}/tickets."""
 
-    ship: Ship | None = None
+    limit: Annotated[Number, Field(ge=1, le=2000)] = 1000
+    # Not with a cursor (operations.py).
+    offset: Annotated[Number, Field(ge=0, lt=2**63)] | None = None
+    ship: Annotated[list[Ship], comma_list, Field(min_length=1, max_length=4)] | None = None
     milestone: Annotated[UUID | Literal["none"], uuid_or("none")] | None = None
     q: Words | None = None
 
@@ -127,22 +146,23 @@ class RoleChange(Section):
     agent_origin: Provenance | None = None
 
 
-class TicketChanges(Declared):
+class TicketChanges(Declared, Aliased):
     """The body of a PATCH. Null clears the members that may be None; no other may be null."""
 
     title: Title = ""
     description: Description = ""
-    request_type: RequestType = "bug"
-    priority: Priority = "medium"
+    request_type: RequestTypeMember = "bug"
+    priority: PriorityMember = "medium"
     blocking: bool = False
     evidence: JsonObject | None = None
-    suggested_resolution: Note | None = None
+    suggested_resolution: Suggestion = None
     implementation_notes: Note | None = None
     stage: Stage = "backlog"
     status: Status = "open"
     work_started_note: StartNote | None = None
     resolution_note: Note | None = None
-    resolution_type: ResolutionType = "completed"
+    # Null of an open ticket alone, which has none (lifecycle.py).
+    resolution_type: ResolutionType | None = None
     role_status: RoleChange | None = None
     milestone_id: Uuid | None = None
     roles: Roles = Field([])
@@ -151,7 +171,7 @@ class TicketChanges(Declared):
     updated_at: Instant | None = None
 
 
-class BulkChange(Declared):
+class BulkChange(Creation, Declared):
     """The body of a bulk move or close."""
 
     action: Literal["move", "close"]
@@ -163,7 +183,7 @@ class BulkChange(Declared):
     work_started_note: StartNote | None = None
 
 
-class Deployment(Declared):
+class Deployment(Creation, Declared):
     """The body of a deployment report."""
 
     merge_sha: Annotated[str, Field(pattern=r"^[0-9A-Za-z._-]{1,64}$")]

@@ -63,6 +63,13 @@ def changed(ticket: Row, given: Mapping[str, Any], at: datetime) -> Row:
     return after if after == ticket else after | {"updated_at": at}
 
 
+def is_as_it_was(ticket: Row, name: str, value: Any) -> bool:
+    """Whether a ticket has this value of a member already, as in a ticket that was read and is sent back."""
+    if name == "roles":
+        return bool(value == [role["role"] for role in ticket["roles"]])
+    return name in ticket and bool(ticket[name] == value)
+
+
 def deployed(ticket: Row, merge_sha: str, outcome: str, happened_at: datetime, at: datetime) -> Row:
     """The ticket after a deployment report. An outcome older than a stamp leaves that stamp as it is."""
     failed_at, deployed_at = ticket["deploy_failed_at"], ticket["deployed_at"]
@@ -123,6 +130,11 @@ def note_required() -> TicketError:
     return invalid("body", "work_started_note", "Moving to in_progress requires a work_started_note", "missing")
 
 
+def only_of_closed_tickets(resolution_type: str) -> TicketError:
+    """The failure of a change that gives this to a ticket that is open after it."""
+    return invalid("body", "resolution_type", "Only a closed ticket has a resolution_type", value=resolution_type)
+
+
 def _stage_by_roles(ticket: Row, roles: Sequence[Row]) -> str:
     """The stage that a ticket's roles lead it to when the change names none."""
     stage: str = ticket["stage"]
@@ -146,16 +158,19 @@ def _require_finished(roles: Sequence[Row]) -> None:
 
 
 def _resolution(ticket: Row, status: str, given: Mapping[str, Any], at: datetime) -> dict[str, Any]:
-    """The members of a ticket's resolution that a change sets."""
+    """The members of a ticket's resolution that a change sets. A note may come before the ticket closes."""
+    note = {"resolution_note": given["resolution_note"]} if "resolution_note" in given else {}
+    kind = given.get("resolution_type")
     if status == "open":
-        for name in _RESOLUTION:
-            if given.get(name) is not None:
-                raise invalid("body", name, "Only a closed ticket has a resolution", value=given[name])
-        return {"resolved_at": None, "resolution_type": None, "resolution_note": None}
-    resolution = {name: given[name] for name in _RESOLUTION if name in given}
-    if ticket["status"] == "closed":
-        return resolution
-    return {"resolved_at": at, "resolution_type": "completed", "resolution_note": None, **resolution}
+        if kind is not None:
+            raise only_of_closed_tickets(kind)
+        reopened = {"resolved_at": None, "resolution_type": None, "resolution_note": None}
+        return note if ticket["status"] == "open" else reopened | note
+    if ticket["status"] == "open":
+        return {"resolved_at": at, "resolution_type": kind or "completed", **note}
+    if kind is None and "resolution_type" in given:
+        raise invalid("body", "resolution_type", "A closed ticket has a resolution_type")
+    return note if kind is None else {"resolution_type": kind, **note}
 
 
 def _with_roles(ticket: Row, names: Sequence[str], at: datetime) -> list[Row]:

@@ -1,18 +1,21 @@
 """The statement of the lists of tickets: filters, search and pages."""
 
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import lru_cache, reduce
+from operator import add
 
 from sqlalchemy import (
     ARRAY,
     BigInteger,
     ColumnElement,
+    FromClause,
     Integer,
     Text,
     Uuid,
     and_,
     any_,
     bindparam,
+    case,
     cast,
     exists,
     func,
@@ -39,6 +42,8 @@ from service.storage.statement import Statement, parameter
 
 tickets = tables.tickets
 roles = tables.roles
+# What its short members come to.
+_REST_OF_A_TICKET = 1024
 
 
 def _has_role(condition: ColumnElement[bool]) -> ColumnElement[bool]:
@@ -52,7 +57,13 @@ _in_project = cast(
 # A search without a single term finds nothing.
 _has_terms = and_(func.numnode(_terms) > 0, tables.INDEX_TERMS.op("@@")(_terms.op("&&")(_in_project)))
 
-# The filters of lists by name; `ship` and `milestone` have one for each meaning.
+# How far a ticket's work has come; null before it is merged.
+_shipped = case(
+    (tickets.c.deploy_failed_at.is_not(None), "deploy_failed"),
+    (tickets.c.deployed_at.is_not(None), "deployed"),
+    (tickets.c.merge_sha.is_not(None), "merged"),
+)
+# The filters of lists by name; `milestone` has one for each meaning.
 FILTERS: Mapping[str, ColumnElement[bool]] = {
     "status": tickets.c.status == parameter(tickets.c.status),
     "stage": tickets.c.stage == any_(bindparam("stage", type_=ARRAY(Text))),
@@ -61,11 +72,7 @@ FILTERS: Mapping[str, ColumnElement[bool]] = {
     "role": _has_role(roles.c.role == bindparam("role", type_=Text)),
     "assignee": _has_role(roles.c.assignee_user_id == bindparam("assignee", type_=Uuid)),
     "updated_since": bindparam("updated_since", type_=tickets.c.created_at.type) <= tables.CHANGED_AT,
-    "merged": and_(
-        tickets.c.merge_sha.is_not(None), tickets.c.deployed_at.is_(None), tickets.c.deploy_failed_at.is_(None)
-    ),
-    "deployed": and_(tickets.c.deployed_at.is_not(None), tickets.c.deploy_failed_at.is_(None)),
-    "deploy_failed": tickets.c.deploy_failed_at.is_not(None),
+    "ship": _shipped == any_(bindparam("ship", type_=ARRAY(Text))),
     "milestone": tickets.c.milestone_id == bindparam("milestone", type_=Uuid),
     "no_milestone": tickets.c.milestone_id.is_(None),
     "terms": _has_terms,
@@ -74,8 +81,10 @@ FILTERS: Mapping[str, ColumnElement[bool]] = {
 
 
 @lru_cache(maxsize=256)
-def list_tickets(filters: frozenset[str], *, after: bool, of_project: bool) -> Statement:
-    """A page of the caller's tickets, newest first; `after` a position (`created_at`, `id`) or from the top.
+def list_tickets(filters: frozenset[str], *, after: bool, of_project: bool, offset: bool = False) -> Statement:
+    """A page of the caller's tickets, newest first; `after` a position (`created_at`, `id`), or from the top.
+
+    With `offset`, which is of one project's list alone, so many of the newest are left out.
 
     Each project gives its own newest rows from an index, so that a page costs the same at any depth. `of_project`: of
     one project, with one row without a ticket when the page is empty, and no row when the caller is not a member.
@@ -92,6 +101,8 @@ def list_tickets(filters: frozenset[str], *, after: bool, of_project: bool) -> S
             bindparam("after_created_at", type_=tickets.c.created_at.type), bindparam("after_id", type_=Uuid)
         )
         wanted = wanted.where(tuple_(tickets.c.created_at, tickets.c.id) < position)
+    if offset:
+        wanted = wanted.offset(bindparam("offset", type_=BigInteger))
     newest = wanted.order_by(*newest_first).limit(limit).lateral("newest")
     keys = (
         select(newest.c.id, newest.c.created_at, projects.c.id.label("of_project"), *PROJECT_COLUMNS)
@@ -103,10 +114,21 @@ def list_tickets(filters: frozenset[str], *, after: bool, of_project: bool) -> S
     )
     extras = [keys.c[extra.name] for extra in PROJECT_COLUMNS]
     is_same = and_(tickets.c.project_id == keys.c.of_project, tickets.c.id == keys.c.id)
-    evidence = func.coalesce(func.octet_length(cast(tickets.c.evidence, Text)), 0)
-    size = func.octet_length(tickets.c.description) + evidence
-    whole = select(tickets, *extras).select_from(keys.outerjoin(tickets, is_same))
-    page = measured(whole, size, newest_first).subquery("page")
-    rows = select(page, roles_of(page).label("roles")).where(fits(page))
+    parts = roles_of(tickets).label("roles")
+    whole = select(tickets, *extras, parts).select_from(keys.outerjoin(tickets, is_same)).subquery("whole")
+    page = measured(select(whole), _size(whole), (whole.c.created_at.desc(), whole.c.id.desc())).subquery("page")
     # With filters the plan depends on their values.
-    return Statement(rows.order_by(page.c.created_at.desc(), page.c.id.desc()), prepared=not filters, scope=MEMBER)
+    return Statement(
+        select(page).where(fits(page)).order_by(page.c.created_at.desc(), page.c.id.desc()),
+        prepared=not filters,
+        scope=MEMBER,
+    )
+
+
+def _size(ticket: FromClause) -> ColumnElement[int]:
+    """About how many bytes a ticket is in an answer."""
+    texts = [ticket.c[name] for name in ("evidence", "implementation_notes", "resolution_note", "roles")]
+    # A suggestion goes by two names.
+    texts += [ticket.c.description, ticket.c.suggested_resolution, ticket.c.suggested_resolution]
+    lengths = (func.coalesce(func.octet_length(cast(text, Text)), 0) for text in texts)
+    return reduce(add, lengths, literal_column(str(_REST_OF_A_TICKET), Integer))

@@ -1,6 +1,7 @@
 """The use cases of the handoff API except the changes of tickets (changes.py)."""
 
 import re
+import unicodedata
 from collections.abc import AsyncIterator, Sequence
 from typing import Annotated, Any
 from uuid import UUID
@@ -8,6 +9,7 @@ from uuid import UUID
 from pydantic import Field, TypeAdapter
 
 from service import events, idempotency, jsontext, paging, watch
+from service.access.policy import Caller
 from service.errors import invalid
 from service.fields import Instant, Uuid
 from service.handoff import list_queries, lookup, queries, rights, views
@@ -50,19 +52,27 @@ async def list_project_tickets(connection: Connection, call: Call, command: List
     """A page of the tickets of one project, newest first."""
     query = command.query
     filters: dict[str, Any] = {"project_id": command.path.project_id}
+    if query.cursor is not None and query.offset is not None:
+        raise invalid("query", "offset", "A page begins at a cursor or at an offset, not at both", value=query.offset)
     if query.ship is not None:
-        filters[query.ship] = None
+        filters["ship"] = ["merged" if state == "deploying" else state for state in query.ship]
     if query.milestone is not None:
         filters["no_milestone" if query.milestone == "none" else "milestone"] = query.milestone
     if query.q is not None:
         number = _SEARCHED_NUMBER.fullmatch(query.q)
         filters["terms" if number is None else "terms_or_number"] = query.q
         filters |= {} if number is None else {"number": int(number[1])}
-    return await _list(connection, call, query, filters, of_project=True)
+    return await _list(connection, call, query, filters, of_project=True, offset=query.offset)
 
 
 async def _list(
-    connection: Connection, call: Call, query: TicketFilters, filters: dict[str, Any], *, of_project: bool
+    connection: Connection,
+    call: Call,
+    query: TicketFilters,
+    filters: dict[str, Any],
+    *,
+    of_project: bool,
+    offset: int | None = None,
 ) -> views.TicketPage:
     user_id = lookup.user_id(call)
     names = ("status", "stage", "priority", "request_type", "role", "updated_since")
@@ -75,10 +85,13 @@ async def _list(
         parameters["terms"] = tsquery(q)
     if query.cursor is not None:
         parameters["after_created_at"], parameters["after_id"] = paging.decode(query.cursor, binding, _POSITION)
+    if offset:
+        parameters["offset"] = offset
     names_of_filters = frozenset(filters) - {"number"}
     statement = list_queries.list_tickets(
         names_of_filters - {"project_id"} if of_project else names_of_filters,
         after=query.cursor is not None,
+        offset=bool(offset),
         of_project=of_project,
     )
     rows = await connection.all(statement, parameters)
@@ -111,11 +124,6 @@ async def create_ticket(connection: Connection, call: Call, command: CreateTicke
     """File a ticket in a project, once for each idempotency key."""
     _require_roles_of_bots(call, command.body)
     user_id, project_id = lookup.user_id(call), command.path.project_id
-    defaults = {
-        "actor_id": command.body.actor_id or call.caller.subject,
-        # None: the project's default roles.
-        "roles": command.body.roles or None,
-    }
     member = {"user_id": user_id, "project_id": project_id}
 
     async def admit() -> None:
@@ -128,7 +136,14 @@ async def create_ticket(connection: Connection, call: Call, command: CreateTicke
         call,
         lookup.key_scope(call, project_id),
         queries.CREATE,
-        {**member, **events.actor_of(call), **vars(command.body), **defaults},
+        {
+            **member,
+            **events.actor_of(call),
+            **vars(command.body),
+            **_provenance(call.caller, command.body),
+            # None: the project's default roles.
+            "roles": command.body.roles or None,
+        },
         admit=admit,
     )
     if row is None:
@@ -136,10 +151,25 @@ async def create_ticket(connection: Connection, call: Call, command: CreateTicke
     return {"ticket": views.ticket(row | {"roles": views.roles(row)})}
 
 
+def _provenance(caller: Caller, body: NewTicket) -> dict[str, str]:
+    """What the caller declares, or else their token does. Who was authenticated is stored beside it."""
+    by_token = {
+        "actor_role": caller.actor_role or "user",
+        "actor_id": caller.subject,
+        "source": _BOT_SOURCE if _is(_BOT_ROLE, caller.actor_role) else "portal",
+    }
+    return by_token | {name: declared for name in by_token if (declared := getattr(body, name)) is not None}
+
+
 def _require_roles_of_bots(call: Call, body: NewTicket) -> None:
-    is_bot = body.source == _BOT_SOURCE or _BOT_ROLE in (body.actor_role, call.caller.actor_role)
+    is_bot = _is(_BOT_SOURCE, body.source) or _is(_BOT_ROLE, body.actor_role) or _is(_BOT_ROLE, call.caller.actor_role)
     if is_bot and not body.roles:
         raise invalid("body", "roles", "A bot must name at least one role", "missing")
+
+
+def _is(word: str, declared: str | None) -> bool:
+    """Whether a declared text is this word, however it is written: `MCP`, and ` mcp` too."""
+    return declared is not None and unicodedata.normalize("NFKC", declared).strip().casefold() == word
 
 
 @operation(ListTicketEvents, one_statement=True)

@@ -41,9 +41,9 @@ class TicketService(Servicer, service_pb2_grpc.TicketServiceServicer):
 class TicketRest(Servicer, rest_pb2_grpc.TicketRestServicer):
     """The documented REST service."""
 
-    ListTickets = rest.complete_list(operations.list_tickets, "tickets")
+    ListTickets = rest.streamed_list(operations.list_tickets, "tickets", complete=True)
     CreateTicket = rest.unary(operations.create_ticket, status=201)
-    ListProjectTickets = rest.complete_list(operations.list_project_tickets, "tickets")
+    ListProjectTickets = rest.streamed_list(operations.list_project_tickets, "tickets")
     GetTicket = rest.unary(operations.get_ticket)
     UpdateTicket = rest.unary(changes.update_ticket)
     BulkUpdateTickets = rest.unary(changes.bulk_update_tickets)

@@ -2,7 +2,7 @@
 
 import re
 from datetime import datetime
-from typing import Annotated, Any, NotRequired, TypedDict, cast
+from typing import Any, NotRequired, TypedDict, cast
 from uuid import UUID
 
 import orjson
@@ -11,7 +11,6 @@ from service.directory import RoleName
 from service.handoff import rights
 from service.handoff.commands import Priority, RequestType, ResolutionType, RoleStatus, Stage, Status
 from service.jsontext import JsonText
-from service.operation import REST_ONLY
 from service.storage.statement import Row
 
 _SUMMARY_LENGTH = 140
@@ -76,9 +75,9 @@ class Ticket(_TicketColumns):
     """A ticket as its caller sees it."""
 
     # The names that older clients know.
-    category: Annotated[RequestType, REST_ONLY]
-    severity: Annotated[Priority, REST_ONLY]
-    suggested_backend_change: Annotated[str | None, REST_ONLY]
+    category: RequestType
+    severity: Priority
+    suggested_backend_change: str | None
     roles: list[Role]
     ticket_ref: str
     can_triage: bool

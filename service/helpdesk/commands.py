@@ -11,6 +11,7 @@ from pydantic_core import PydanticCustomError
 
 from service.fields import (
     Command,
+    Creation,
     IdempotencyHeader,
     Instant,
     JsonTags,
@@ -117,7 +118,7 @@ class TicketChanges(TicketMembers):
     etag: Etag | None = None
 
 
-class NewTicket(TicketMembers):
+class NewTicket(Creation, TicketMembers):
     """The body of a POST: the members that can be changed later, and those that cannot."""
 
     title: Title
@@ -126,7 +127,7 @@ class NewTicket(TicketMembers):
     source: Source = "edm"
 
 
-class Closing(Section):
+class Closing(Creation):
     """The body of a close."""
 
     resolution_note: ResolutionNote | None = None
@@ -151,7 +152,7 @@ class CommentPath(TicketPath):
     comment_id: str = ""
 
 
-class NewComment(Section):
+class NewComment(Creation):
     """The body of a comment."""
 
     body: CommentBody
@@ -185,7 +186,7 @@ class PolicyMembers(Section):
     status: PolicyStatus = "active"
 
 
-class NewPolicy(PolicyMembers):
+class NewPolicy(Creation, PolicyMembers):
     """The body of a POST."""
 
     name: Title

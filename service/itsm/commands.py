@@ -8,6 +8,7 @@ from pydantic_core import PydanticCustomError
 
 from service.fields import (
     Command,
+    Creation,
     Email,
     IdempotencyHeader,
     Instant,
@@ -71,7 +72,7 @@ class TicketChanges(Section):
     metadata: JsonObject = JsonText("{}")
 
 
-class NewTicket(TicketChanges):
+class NewTicket(Creation, TicketChanges):
     """The body of a POST."""
 
     subject: Subject
@@ -129,7 +130,7 @@ class WatchTickets(Command):
     query: Resumable
 
 
-class NewWebhook(Section):
+class NewWebhook(Creation):
     """The body of a registration."""
 
     url: WebAddress

@@ -5,9 +5,10 @@ only when it is not 200: an answer without it costs one batch less. The gateway 
 """
 
 import re
+import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from decimal import Decimal
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, NoReturn, TypeAlias, cast
 from urllib.parse import parse_qsl, unquote
 
 import grpc
@@ -16,7 +17,7 @@ from google.api.httpbody_pb2 import HttpBody
 from service import jsontext
 from service.errors import REASONS, Issue, Reason, TicketError, field_errors
 from service.fields import Command
-from service.operation import CALL, Call, Operation, View
+from service.operation import CALL, Call, Operation, View, validated
 from service.transport.dialect import Servicer
 from service.watch import Watch
 
@@ -30,7 +31,7 @@ _VARIABLES = {"project_id": "project"}
 _OFFSET = re.compile(r"(?<=[0-9]) (?=[0-9]{2}:?[0-9]{2}$)")
 _NO_CONTENT = 204
 _MAX_SHOWN = 1000
-# A complete list is read by so many rows at first, and then by as many as make about so many bytes, up to a limit.
+# A complete list is read by so many rows at first, and a long one by as many as make so many bytes, up to a limit.
 _FIRST_ROWS = 20
 _PAGE_BYTES = 512 * 1024
 _MAX_ROWS = 250
@@ -58,18 +59,20 @@ def unary(operation: Operation[Any], *, status: int = 200, members_of: str = "")
     return method
 
 
-def complete_list(operation: Operation[Any], member: str) -> Any:
-    """The method of a `…Rest` service that streams a whole list, page after page, when no `limit` or `cursor` is given.
+def streamed_list(operation: Operation[Any], member: str, *, complete: bool = False) -> Any:
+    """The method of a `…Rest` service that streams a list, `limit` items of it in pieces.
 
-    The operation answers `{member: […], "next_cursor"}`. No more than a page is ever held, here or in the gateway, and
-    neither a connection nor a place while the client reads.
+    A `complete` one has no limit when neither `limit` nor `cursor` is given. The operation answers `{member: […],
+    "next_cursor"}`, and may cut a page short for its size. No more than a piece is ever held, here or in the gateway,
+    and neither a connection nor a place while the client reads.
     """
     read = _reader(operation.command)
 
-    async def page(self: Servicer, call: Call, sections: Sections) -> View:
+    async def piece(self: Servicer, call: Call, sections: Sections, query: Sections) -> tuple[list[Any], str | None]:
         await call.place.take()
         try:
-            return await operation(self.dependencies, call, sections)
+            view = cast(Any, await operation(self.dependencies, call, {**sections, "query": query}))
+            return view[member], view["next_cursor"]
         finally:
             call.place.give_back()
 
@@ -77,21 +80,30 @@ def complete_list(operation: Operation[Any], member: str) -> Any:
         call = CALL.get()
         sections = read(request, call)
         query = sections["query"]
-        if "limit" in query or "cursor" in query:
-            yield HttpBody(content_type=CONTENT_TYPE, data=jsontext.dump(await page(self, call, sections)))
+        has_limit = not complete or "limit" in query or "cursor" in query
+        left: int = validated(operation.command, sections).query.limit if has_limit else sys.maxsize
+        if not has_limit:
+            call.place.count_stream()
+        items, cursor = await piece(
+            self, call, sections, {**query, "limit": min(left, _MAX_ROWS) if has_limit else _FIRST_ROWS}
+        )
+        left -= len(items)
+        if has_limit and (cursor is None or not left):
+            yield HttpBody(content_type=CONTENT_TYPE, data=jsontext.dump({member: items, "next_cursor": cursor}))
             return
-        call.place.count_stream()
-        rows = _FIRST_ROWS
-        view = await page(self, call, {**sections, "query": {**query, "limit": rows}})
-        items = _items(view[member])
-        yield HttpBody(content_type=CONTENT_TYPE, data=b'{"%b":[%b' % (member.encode(), items))
-        while view["next_cursor"] is not None:
-            rows = max(1, min(_MAX_ROWS, rows * _PAGE_BYTES // len(items)))
-            after = {**query, "cursor": view["next_cursor"], "limit": rows}
-            view = await page(self, call, {**sections, "query": after})
-            items = _items(view[member])
-            yield HttpBody(data=b"," + items)
-        yield HttpBody(data=b"]}")
+        if has_limit:
+            call.place.count_stream()
+        following = {name: value for name, value in query.items() if name != "offset"}
+        text = _items(items)
+        yield HttpBody(content_type=CONTENT_TYPE, data=b'{"%b":[%b' % (member.encode(), text))
+        while cursor is not None and left:
+            rows = max(1, min(_MAX_ROWS, left, len(items) * _PAGE_BYTES // len(text)))
+            items, cursor = await piece(self, call, sections, {**following, "cursor": cursor, "limit": rows})
+            left -= len(items)
+            text = _items(items)
+            # None, when what was left no longer fits the filters.
+            yield HttpBody(data=b"," + text if items else b"")
+        yield HttpBody(data=b'],"next_cursor":%b}' % jsontext.dump(cursor) if has_limit else b"]}")
 
     return method
 
@@ -124,6 +136,7 @@ def watch(watch: Watch[Any], *, failure: Callable[[TicketError], View] | None = 
 
 
 def _items(views: object) -> bytes:
+    """The items of a JSON array, without its brackets."""
     return jsontext.dump(views)[1:-1]
 
 

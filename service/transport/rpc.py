@@ -120,9 +120,13 @@ def _details(error: TicketError) -> Iterable[Message]:
 def _reader(command: type[Command], descriptor: Descriptor) -> Callable[[Any, Call], Sections]:
     """Sorts a typed request into the sections of a command: the members that are set, by their documented names."""
     sections = command.sections()
-    readers = {field.name: (_name(field), _field_reader(field)) for field in descriptor.fields}
-    has_mask = readers.pop("update_mask", None) is not None
     homes = {name: section for section, names in sections.items() for name in names if section != "header"}
+    # A filter is never ignored: set to no value of its vocabulary it is refused, as a word that this does not have.
+    unspecified = {name: "unspecified" for name, section in homes.items() if section == "query"}
+    readers = {
+        field.name: (_name(field), _field_reader(field, unspecified.get(_name(field)))) for field in descriptor.fields
+    }
+    has_mask = readers.pop("update_mask", None) is not None
     strangers = [name for name, _ in readers.values() if name not in homes]
     if strangers:
         raise TypeError(f"{command.__name__} has no place for {strangers} of {descriptor.full_name}")
@@ -180,9 +184,12 @@ def _name(field: Field) -> str:
     return name
 
 
-def _field_reader(field: Field) -> Callable[[Any], Any]:
-    """Reads one field of a message; None when it is absent. An implicit default (empty, 0, false) is absent too."""
-    name, value = field.name, _value_reader(field)
+def _field_reader(field: Field, unspecified: str | None = None) -> Callable[[Any], Any]:
+    """Reads one field of a message; None when it is absent. An implicit default (empty, 0, false) is absent too.
+
+    `unspecified` is what the first value of an enum means: absent, unless it is given.
+    """
+    name, value = field.name, _value_reader(field, unspecified)
     if field.is_repeated and field.message_type is not None and field.message_type.GetOptions().map_entry:
         return lambda message: dict(getattr(message, name)) or None
     if field.is_repeated:
@@ -192,11 +199,11 @@ def _field_reader(field: Field) -> Callable[[Any], Any]:
     return lambda message: value(getattr(message, name)) if getattr(message, name) else None
 
 
-def _value_reader(field: Field) -> Callable[[Any], Any]:
+def _value_reader(field: Field, unspecified: str | None) -> Callable[[Any], Any]:
     if field.enum_type is not None:
         prefix = _enum_prefix(field)
         words = {value.number: value.name.removeprefix(prefix).lower() for value in field.enum_type.values}
-        words[0] = None  # UNSPECIFIED: absent
+        words[0] = unspecified
         # A number that the vocabulary does not have fails validation as a word that it does not have.
         return lambda number: words.get(number, str(number))
     if field.message_type is not None and field.message_type.full_name == _TIMESTAMP:

@@ -21,7 +21,6 @@ from uuid import UUID
 from google.protobuf.descriptor import FieldDescriptor
 
 from service.jsontext import JsonText
-from service.operation import REST_ONLY
 
 # The two implementations of protobuf type their descriptors apart.
 Descriptor: TypeAlias = Any
@@ -48,14 +47,12 @@ _SCALARS: Mapping[type, Collection[int]] = {
 def check_view(view: type, descriptor: Descriptor) -> None:
     """Raise TypeError unless a TypedDict has the members of a message, each of a type that the field can carry.
 
-    A member that may be null or absent is a field with presence; a vocabulary is the enum's values. Members annotated
-    with REST_ONLY are no fields.
+    A member that may be null or absent is a field with presence; a vocabulary is the enum's values.
     """
     where = f"{view.__name__} and {descriptor.full_name}"
     if not is_typeddict(view):
         raise TypeError(f"{where}: the view is not a TypedDict")
-    hints = get_type_hints(view, include_extras=True)
-    members = {name: hint for name, hint in hints.items() if REST_ONLY not in getattr(hint, "__metadata__", ())}
+    members = get_type_hints(view, include_extras=True)
     fields = {field.name.removesuffix(_JSON): field for field in descriptor.fields if field.name != _ETAG}
     if members.keys() != fields.keys():
         raise TypeError(f"{where} differ in {sorted(members.keys() ^ fields.keys())}")

@@ -121,7 +121,8 @@ def _one(random: Random, field: Any, value: Any) -> Any:
     if field.name.endswith("_json"):
         return json.dumps(value)
     if field.message_type is None:
-        return value
+        # A list in one text, as in a query.
+        return ",".join(map(str, value)) if isinstance(value, list) else value
     inner = field.message_type._concrete_class()
     if field.message_type.full_name == _TIMESTAMP:
         inner.seconds = random.choice(_SECONDS[:4])

@@ -149,6 +149,7 @@ async def test_a_call_without_a_response_ends(client: Client, server: Server, sl
         (Refusal(StatusCode.INVALID_ARGUMENT, "payload_too_large"), ValidationError, "payload_too_large"),
         (Refusal(StatusCode.RESOURCE_EXHAUSTED), TicketsError, "resource_exhausted"),
         (Refusal(StatusCode.FAILED_PRECONDITION, "provider_rejected"), TicketsError, "provider_rejected"),
+        (Refusal(StatusCode.FAILED_PRECONDITION, "roles_incomplete"), ConflictError, "roles_incomplete"),
         (Refusal(StatusCode.INTERNAL, "internal"), TicketsError, "internal"),
         (Refusal(StatusCode.UNIMPLEMENTED), TicketsError, "unimplemented"),
     ],

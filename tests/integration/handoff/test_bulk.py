@@ -74,6 +74,17 @@ async def test_a_ticket_that_is_closed_already_keeps_its_resolution(transport: T
     assert await read(transport, who, ticket) == closed
 
 
+async def test_a_bulk_close_without_a_note_leaves_the_one_that_a_ticket_has(transport: Transport, world: World) -> None:
+    project_id, who = await new_project(world)
+    ticket = await created(transport, who, project_id)
+    moving = {"action": "move", "stage": "up_next", "ticket_ids": [ticket["id"]], "resolution_note": "Known."}
+    assert (await bulk(transport, who, project_id, **moving)).succeeded() == {"updated": 1, "errors": []}
+    closing = {"action": "close", "ticket_ids": [ticket["id"]], "skip_pending_roles": True}
+    assert (await bulk(transport, who, project_id, **closing)).succeeded() == {"updated": 1, "errors": []}
+    after = await read(transport, who, ticket)
+    assert (after["status"], after["resolution_note"], after["resolution_type"]) == ("closed", "Known.", "completed")
+
+
 async def test_moving_tickets_to_in_progress_requires_a_note(transport: Transport, world: World) -> None:
     project_id, who = await new_project(world)
     ticket = await created(transport, who, project_id)
@@ -93,6 +104,10 @@ async def test_moving_tickets_to_in_progress_requires_a_note(transport: Transpor
         ({"action": "close", "ticket_ids": []}, "ticket_ids"),
         ({"action": "close", "ticket_ids": ["1"] * 101}, "ticket_ids"),
         ({"action": "close", "ticket_ids": ["1"], "resolution_type": "fixed"}, "resolution_type"),
+        (
+            {"action": "move", "stage": "up_next", "ticket_ids": ["1"], "resolution_type": "duplicate"},
+            "resolution_type",
+        ),
     ],
 )
 async def test_a_bulk_change_that_breaks_a_bound_changes_nothing(

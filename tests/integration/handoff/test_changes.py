@@ -88,8 +88,8 @@ async def test_only_the_given_members_change(transport: Transport, world: World)
         ({"stage": "in_progress"}, "work_started_note"),
         ({"stage": "live", "status": "open"}, "status"),
         ({"stage": "backlog", "status": "closed"}, "status"),
-        ({"resolution_note": "Done."}, "resolution_note"),
         ({"resolution_type": "duplicate"}, "resolution_type"),
+        ({"resolution_type": "duplicate", "resolution_note": "Twice."}, "resolution_type"),
         ({"role_status": starts("qa")}, "role_status.role"),
         ({"role_status": {"role": "backend", "status": "in_progress"}}, "role_status.work_started_note"),
     ],
@@ -167,8 +167,14 @@ async def test_closing_sets_the_resolution_and_leaving_live_clears_it(
     reopened = await changed(transport, who, ticket, status="open")
     assert (reopened["status"], reopened["stage"]) == ("open", "backlog")
     assert [reopened[name] for name in ("resolved_at", "resolution_note", "resolution_type")] == [None] * 3
+    # A note may come before the ticket closes, and stays.
+    noted = await changed(transport, who, ticket, resolution_note="Known since May.")
+    assert (noted["status"], noted["resolution_note"]) == ("open", "Known since May.")
     again = await changed(transport, who, ticket, **closing)
-    assert again["resolution_type"] == "completed"
+    assert (again["resolution_type"], again["resolution_note"]) == ("completed", "Known since May.")
+    # A role that is added reopens it.
+    added = await changed(transport, who, ticket, roles=["backend", "qa"])
+    assert (added["status"], added["stage"], added["resolution_note"]) == ("open", "backlog", None)
 
 
 async def test_the_first_role_to_start_moves_the_ticket_and_the_last_to_finish_closes_it(

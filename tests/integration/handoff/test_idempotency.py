@@ -4,7 +4,7 @@ import asyncio
 from uuid import uuid4
 
 import pytest
-from support.handoff import ALIASES, DOCUMENTED, Transport, create, listed, member_of, new_project
+from support.handoff import DOCUMENTED, Transport, create, listed, member_of, new_project
 from support.system import World
 from support.transports import Grpc, Rest
 
@@ -67,5 +67,5 @@ async def test_a_key_is_the_same_at_both_transports(rest: Rest, rpc: Grpc, world
     headers = {"idempotency-key": "both"}
     first = (await create(rest, who, project_id, headers, **DOCUMENTED)).succeeded(201)["ticket"]
     second = await create(rpc, who, project_id, headers, **DOCUMENTED)
-    assert {**first, "summary": None} == {**second.succeeded()["ticket"], **{name: first[name] for name in ALIASES}}
+    assert {**first, "summary": None} == second.succeeded()["ticket"]
     assert second.headers["idempotent-replayed"] == "true"

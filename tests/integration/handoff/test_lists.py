@@ -82,14 +82,33 @@ async def test_the_list_is_complete_however_many_there_are(rest: Rest, world: Wo
     project_id, who = await new_project(world, "viewer")
     assert (await rest.call("handoff.list", who)).succeeded() == {"tickets": []}
     ids = fill(world, project_id, 600)
-    path = {"project_id": project_id}
-    for operation in ("handoff.list", "handoff.project"):
-        for query in ({}, {"slim": 1}):
-            body = (await rest.call(operation, who, path=path, query=query)).succeeded()
-            assert set(body) == {"tickets"}
-            assert [ticket["id"] for ticket in body["tickets"]] == ids
-            assert {"description" in ticket for ticket in body["tickets"]} == {not query}
-            assert {str(ticket["roles"]) for ticket in body["tickets"]} == {"[]"}
+    for query in ({}, {"slim": 1}):
+        body = (await rest.call("handoff.list", who, query=query)).succeeded()
+        assert set(body) == {"tickets"}
+        assert [ticket["id"] for ticket in body["tickets"]] == ids
+        assert {"description" in ticket for ticket in body["tickets"]} == {not query}
+        assert {str(ticket["roles"]) for ticket in body["tickets"]} == {"[]"}
+
+
+async def test_a_list_of_one_project_has_a_thousand_and_goes_on(transport: Transport, world: World) -> None:
+    project_id, who = await new_project(world, "viewer")
+    ids, path = fill(world, project_id, 2050), {"project_id": project_id}
+    for query, expected in (
+        ({}, ids[:1000]),
+        ({"limit": 2000}, ids[:2000]),
+        ({"limit": 251, "offset": 1000}, ids[1000:1251]),
+        ({"offset": 1100}, ids[1100:]),
+        ({"offset": 2050}, []),
+        ({"offset": 2**63 - 1}, []),
+    ):
+        body = (await transport.call("handoff.project", who, path=path, query=query)).succeeded()
+        found = [ticket["id"] for ticket in body["tickets"]]
+        assert found == expected
+        assert (body["next_cursor"] is None) == (not found or found[-1] == ids[-1])
+        if body["next_cursor"] is not None:
+            after = {"cursor": body["next_cursor"], "limit": 1}
+            [following] = (await transport.call("handoff.project", who, path=path, query=after)).succeeded()["tickets"]
+            assert following["id"] == ids[ids.index(found[-1]) + 1]
 
 
 @pytest.mark.parametrize("limit", [40, 124, 125, 249, 250, 1000])

@@ -22,7 +22,11 @@ maybe_note = st.fixed_dictionaries({}, optional={"work_started_note": notes})
 names = st.sampled_from(["backend", "qa", "design"])
 role_sets = st.lists(names, unique=True)
 resolutions = st.fixed_dictionaries(
-    {}, optional={"resolution_type": st.sampled_from(get_args(ResolutionType)), "resolution_note": st.none() | notes}
+    {},
+    optional={
+        "resolution_type": st.sampled_from([None, *get_args(ResolutionType)]),
+        "resolution_note": st.none() | notes,
+    },
 )
 said = st.fixed_dictionaries(
     {},

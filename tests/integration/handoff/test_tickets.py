@@ -20,6 +20,7 @@ from support.handoff import (
     create,
     created,
     has_members,
+    history,
     listed,
     member_of,
     new_project,
@@ -50,7 +51,8 @@ async def test_a_ticket_is_created_with_the_documented_defaults(transport: Trans
     assert has_members(transport, ticket, MEMBERS)
     assert UUID(ticket["id"])
     assert RFC_3339_UTC.fullmatch(ticket["created_at"])
-    assert {name for name in MEMBERS - set(ALIASES) if ticket[name] is None} == {*NOTHING_YET, *NOT_GIVEN}
+    nothing = {*NOTHING_YET, *NOT_GIVEN, "suggested_backend_change"}
+    assert {name for name in MEMBERS if ticket[name] is None} == nothing
     expected = {
         **TICKET,
         "project_id": project_id,
@@ -89,11 +91,11 @@ async def test_the_documented_body_is_accepted_as_it_stands(transport: Transport
     assert declared == [("example", "example")]
 
 
-async def test_old_names_have_the_values_of_the_new_ones(rest: Rest, world: World) -> None:
+async def test_old_names_have_the_values_of_the_new_ones(transport: Transport, world: World) -> None:
     project_id, who = await new_project(world)
     given = {"request_type": "decision_needed", "priority": "high", "suggested_resolution": "Ask."}
-    full, bare = await created(rest, who, project_id, **given), await created(rest, who, project_id)
-    for ticket in (full, bare, *await listed(rest, who)):
+    full, bare = await created(transport, who, project_id, **given), await created(transport, who, project_id)
+    for ticket in (full, bare, *await listed(transport, who)):
         assert {name: ticket[name] for name in ALIASES} == {name: ticket[of] for name, of in ALIASES.items()}
     assert [full[name] for name in ALIASES] == ["decision_needed", "high", "Ask."]
     assert bare["suggested_backend_change"] is None
@@ -185,6 +187,9 @@ async def test_a_title_is_trimmed_before_it_is_measured(transport: Transport, wo
         ("portal", "mcp_bot", "user", True),
         (None, None, "mcp_bot", True),
         ("portal", "user", "mcp_bot", True),
+        ("MCP", None, None, True),
+        (" Mcp\n", "user", None, True),
+        (None, "MCP_Bot", None, True),
     ],
 )
 async def test_a_bot_must_name_roles(
@@ -206,6 +211,30 @@ async def test_a_bot_must_name_roles(
             reply.succeeded(201)
     ticket = await created(transport, who, project_id, source=source, actor_role=actor_role, roles=["qa"])
     assert [role["role"] for role in ticket["roles"]] == ["qa"]
+
+
+@pytest.mark.parametrize(
+    ("token_actor_role", "given", "expected"),
+    [
+        (None, {}, ("user", "portal")),
+        ("reviewer", {}, ("reviewer", "portal")),
+        ("mcp_bot", {}, ("mcp_bot", "mcp")),
+        ("mcp_bot", {"source": "cli", "actor_role": "user"}, ("user", "cli")),
+        (None, {"source": "MCP", "actor_role": "mcp_bot"}, ("mcp_bot", "MCP")),
+    ],
+)
+async def test_who_declares_nothing_is_written_down_as_their_token_says(
+    transport: Transport, world: World, token_actor_role: str | None, given: dict[str, str], expected: tuple[str, str]
+) -> None:
+    user_id, project_id = str(uuid4()), await world.project()
+    who = await world.member(project_id, user_id=user_id, actor_role=token_actor_role)
+    ticket = await created(transport, who, project_id, roles=["qa"], **given)
+    declared = world.rows("SELECT actor_role, source, actor_id FROM handoff_tickets WHERE id = %s", ticket["id"])
+    assert declared == [(*expected, user_id)]
+    assert ticket["source"] == expected[1]
+    # Who was authenticated is the same whatever they declare.
+    [event] = await history(transport, who, ticket)
+    assert (event["actor"], event["actor_role"], ticket["reported_by_user_id"]) == (user_id, expected[0], user_id)
 
 
 @pytest.mark.parametrize(

@@ -126,12 +126,38 @@ def test_a_closed_ticket_keeps_the_rest_of_its_resolution(
     assert after["resolved_at"] == THEN
 
 
-@pytest.mark.parametrize("name", ["resolution_note", "resolution_type"])
+@pytest.mark.parametrize("was", ["backlog", "live"])
+@pytest.mark.parametrize("given", [{"stage": "up_next"}, {"status": "open"}, to("pending", "qa")])
+def test_a_resolution_type_comes_only_with_or_after_closing(was: str, given: dict[str, Any]) -> None:
+    before = ticket(role(status="done"), role("qa", "skipped"), stage=was)
+    refusal(before, {**given, "resolution_type": "duplicate"}, "validation_error", "resolution_type")
+    # Null is what an open ticket has, so that one that was read may be sent back.
+    assert changed(before, **given, resolution_type=None)["resolution_type"] is None
+
+
+def test_a_closed_ticket_keeps_a_resolution_type() -> None:
+    refusal(ticket(stage="live"), {"resolution_type": None}, "validation_error", "resolution_type")
+    assert changed(ticket(stage="backlog"), status="closed", resolution_type=None)["resolution_type"] == "completed"
+
+
 @pytest.mark.parametrize("given", [{}, {"stage": "up_next"}, {"status": "open"}, to("skipped", "qa")])
-def test_an_open_ticket_has_no_resolution(name: str, given: dict[str, Any]) -> None:
-    before = ticket(role(), role("qa"))
-    refusal(before, {**given, name: "duplicate"}, "validation_error", name)
-    assert changed(before, **given, **{name: None})[name] is None
+def test_a_resolution_note_may_be_set_at_any_time(given: dict[str, Any]) -> None:
+    noted = changed(ticket(role(), role("qa")), **given, resolution_note="Known.")
+    assert (noted["resolution_note"], noted["status"]) == ("Known.", "open")
+    assert changed(noted, resolution_note=None)["resolution_note"] is None
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"), [({}, "Known."), ({"resolution_note": "Done."}, "Done."), ({"resolution_note": None}, None)]
+)
+def test_an_earlier_note_stays_when_the_ticket_closes(given: dict[str, Any], expected: str | None) -> None:
+    after = changed(ticket(role(status="done"), resolution_note="Known."), status="closed", **given)
+    assert (after["resolution_note"], after["resolution_type"]) == (expected, "completed")
+
+
+def test_a_note_given_with_the_reopening_is_of_the_open_ticket() -> None:
+    after = changed(ticket(role(status="done"), stage="live"), status="open", resolution_note="It came back.")
+    assert resolution(after) == {**NO_RESOLUTION, "resolution_note": "It came back."}
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,7 @@ _KINDS: Mapping[str, type[TicketsError]] = {
     "invalid_argument": ValidationError,
     "aborted": ConflictError,
     "already_exists": ConflictError,
+    "roles_incomplete": ConflictError,
     "stale": StaleError,
     "rate_limited": RateLimitedError,
     "unavailable": UnavailableError,

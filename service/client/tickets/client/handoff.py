@@ -22,7 +22,7 @@ RoleStatus: TypeAlias = Literal["pending", "in_progress", "done", "skipped"]
 ResolutionType: TypeAlias = Literal[
     "completed", "already_done", "duplicate", "wont_fix", "no_longer_relevant", "cancelled"
 ]
-Ship: TypeAlias = Literal["merged", "deployed", "deploy_failed"]
+Ship: TypeAlias = Literal["merged", "deploying", "deployed", "deploy_failed"]
 Outcome: TypeAlias = Literal["merged", "deployed", "failed"]
 Action: TypeAlias = Literal["move", "close"]
 
@@ -52,7 +52,8 @@ class Role:
 class Ticket:
     """Work that one part of a team asks of another; protos/tickets/handoff/v1/ticket.proto.
 
-    `description` is None in a slim list, `summary` is None outside of lists.
+    `description` is None in a slim list, `summary` is None outside of lists. `category`, `severity` and
+    `suggested_backend_change` are other names of `request_type`, `priority` and `suggested_resolution`.
     """
 
     id: str
@@ -89,6 +90,9 @@ class Ticket:
     can_triage: bool
     github_issue_number: int | None
     github_issue_url: str | None
+    category: RequestType
+    severity: Priority
+    suggested_backend_change: str | None
 
 
 @result(ticket_pb2.TicketEvent)

@@ -59,13 +59,14 @@ class Error(_message.Message):
     code: _builtins.str
     """Stable reason in lower snake case. The whole list, with the gRPC status each travels under:
 
-    UNAUTHENTICATED: `unauthenticated` (no credentials), `token_expired`, `invalid_token`.
+    UNAUTHENTICATED: `unauthenticated` (no credentials), `token_expired`, `invalid_token`, `reconnect_required` (GitHub
+    no longer accepts the project's link).
     PERMISSION_DENIED: `forbidden` (not allowed to do this), `missing_scope` (the credential lacks a scope).
     NOT_FOUND: `not_found` (no such thing, or not yours: the two are never told apart).
     INVALID_ARGUMENT: `validation_error` (see `issues`), `payload_too_large`, `unknown_event`.
-    FAILED_PRECONDITION: `provider_rejected` (the external provider said no), `reconnect_required` (a link was lost).
-    ABORTED: `invalid_transition` (the ticket's state forbids it), `roles_incomplete` (a role is neither done nor
-    skipped), `stale` (it changed since it was read).
+    FAILED_PRECONDITION: `provider_rejected` (the external provider said no), `roles_incomplete` (a role is neither done
+    nor skipped).
+    ABORTED: `invalid_transition` (the ticket's state forbids it), `stale` (it changed since it was read).
     ALREADY_EXISTS: `idempotency_mismatch` (the key was used with another payload), `already_exists`.
     RESOURCE_EXHAUSTED: `rate_limited` (wait for `retry_after`).
     UNAVAILABLE: `unavailable` (the database is away, the service is shutting down or has too much to do: wait for
@@ -75,7 +76,7 @@ class Error(_message.Message):
     retry_after: _builtins.int
     """Seconds to wait before another try. Set with `rate_limited`, and with `unavailable` where that passes. In JSON: `retryAfter`."""
     reconnect: _builtins.bool
-    """True when linking the GitHub account again may fix it; absent otherwise."""
+    """True when linking the project to GitHub again may fix it (`reconnect_required`); absent otherwise."""
     @_builtins.property
     def field_errors(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """With validation errors: for each path, its first message. In JSON: `fieldErrors`."""

@@ -38,6 +38,8 @@ class ListTicketsRequest(_message.Message):
     ROLE_FIELD_NUMBER: _builtins.int
     ASSIGNEE_FIELD_NUMBER: _builtins.int
     UPDATED_SINCE_FIELD_NUMBER: _builtins.int
+    CATEGORY_FIELD_NUMBER: _builtins.int
+    SEVERITY_FIELD_NUMBER: _builtins.int
     slim: _builtins.bool
     """True leaves out `description`."""
     limit: _builtins.int
@@ -56,6 +58,10 @@ class ListTicketsRequest(_message.Message):
     """Tickets with this role."""
     assignee: _builtins.str
     """Tickets with a role that is assigned to this user: a UUID, or `me`."""
+    category: _ticket_pb2.RequestType.ValueType
+    """`request_type` by another name: not with another value than that."""
+    severity: _ticket_pb2.Priority.ValueType
+    """`priority` by another name: not with another value than that."""
     @_builtins.property
     def stage(self) -> _containers.RepeatedScalarFieldContainer[_ticket_pb2.Stage.ValueType]:
         """Tickets in any of these stages."""
@@ -78,13 +84,17 @@ class ListTicketsRequest(_message.Message):
         role: _ticket_pb2.RoleName.ValueType | None = ...,
         assignee: _builtins.str | None = ...,
         updated_since: _timestamp_pb2.Timestamp | None = ...,
+        category: _ticket_pb2.RequestType.ValueType | None = ...,
+        severity: _ticket_pb2.Priority.ValueType | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_assignee", b"_assignee", "_cursor", b"_cursor", "_limit", b"_limit", "_priority", b"_priority", "_project_id", b"_project_id", "_request_type", b"_request_type", "_role", b"_role", "_status", b"_status", "assignee", b"assignee", "cursor", b"cursor", "limit", b"limit", "priority", b"priority", "project_id", b"project_id", "request_type", b"request_type", "role", b"role", "status", b"status", "updated_since", b"updated_since"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_assignee", b"_assignee", "_category", b"_category", "_cursor", b"_cursor", "_limit", b"_limit", "_priority", b"_priority", "_project_id", b"_project_id", "_request_type", b"_request_type", "_role", b"_role", "_severity", b"_severity", "_status", b"_status", "assignee", b"assignee", "category", b"category", "cursor", b"cursor", "limit", b"limit", "priority", b"priority", "project_id", b"project_id", "request_type", b"request_type", "role", b"role", "severity", b"severity", "status", b"status", "updated_since", b"updated_since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_assignee", b"_assignee", "_cursor", b"_cursor", "_limit", b"_limit", "_priority", b"_priority", "_project_id", b"_project_id", "_request_type", b"_request_type", "_role", b"_role", "_status", b"_status", "assignee", b"assignee", "cursor", b"cursor", "limit", b"limit", "priority", b"priority", "project_id", b"project_id", "request_type", b"request_type", "role", b"role", "slim", b"slim", "stage", b"stage", "status", b"status", "updated_since", b"updated_since"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_assignee", b"_assignee", "_category", b"_category", "_cursor", b"_cursor", "_limit", b"_limit", "_priority", b"_priority", "_project_id", b"_project_id", "_request_type", b"_request_type", "_role", b"_role", "_severity", b"_severity", "_status", b"_status", "assignee", b"assignee", "category", b"category", "cursor", b"cursor", "limit", b"limit", "priority", b"priority", "project_id", b"project_id", "request_type", b"request_type", "role", b"role", "severity", b"severity", "slim", b"slim", "stage", b"stage", "status", b"status", "updated_since", b"updated_since"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__assignee: _TypeAlias = _typing.Literal["assignee"]  # noqa: Y015
     _WhichOneofArgType__assignee: _TypeAlias = _typing.Literal["_assignee", b"_assignee"]  # noqa: Y015
+    _WhichOneofReturnType__category: _TypeAlias = _typing.Literal["category"]  # noqa: Y015
+    _WhichOneofArgType__category: _TypeAlias = _typing.Literal["_category", b"_category"]  # noqa: Y015
     _WhichOneofReturnType__cursor: _TypeAlias = _typing.Literal["cursor"]  # noqa: Y015
     _WhichOneofArgType__cursor: _TypeAlias = _typing.Literal["_cursor", b"_cursor"]  # noqa: Y015
     _WhichOneofReturnType__limit: _TypeAlias = _typing.Literal["limit"]  # noqa: Y015
@@ -97,10 +107,14 @@ class ListTicketsRequest(_message.Message):
     _WhichOneofArgType__request_type: _TypeAlias = _typing.Literal["_request_type", b"_request_type"]  # noqa: Y015
     _WhichOneofReturnType__role: _TypeAlias = _typing.Literal["role"]  # noqa: Y015
     _WhichOneofArgType__role: _TypeAlias = _typing.Literal["_role", b"_role"]  # noqa: Y015
+    _WhichOneofReturnType__severity: _TypeAlias = _typing.Literal["severity"]  # noqa: Y015
+    _WhichOneofArgType__severity: _TypeAlias = _typing.Literal["_severity", b"_severity"]  # noqa: Y015
     _WhichOneofReturnType__status: _TypeAlias = _typing.Literal["status"]  # noqa: Y015
     _WhichOneofArgType__status: _TypeAlias = _typing.Literal["_status", b"_status"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__assignee) -> _WhichOneofReturnType__assignee | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__category) -> _WhichOneofReturnType__category | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__cursor) -> _WhichOneofReturnType__cursor | None: ...
     @_typing.overload
@@ -113,6 +127,8 @@ class ListTicketsRequest(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__request_type) -> _WhichOneofReturnType__request_type | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__role) -> _WhichOneofReturnType__role | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__severity) -> _WhichOneofReturnType__severity | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__status) -> _WhichOneofReturnType__status | None: ...
 
@@ -167,6 +183,9 @@ class CreateTicketRequest(_message.Message):
     ACTOR_ROLE_FIELD_NUMBER: _builtins.int
     ACTOR_ID_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
+    CATEGORY_FIELD_NUMBER: _builtins.int
+    SEVERITY_FIELD_NUMBER: _builtins.int
+    SUGGESTED_BACKEND_CHANGE_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
     """Required, a UUID: the project of the ticket."""
     title: _builtins.str
@@ -174,7 +193,7 @@ class CreateTicketRequest(_message.Message):
     description: _builtins.str
     """Required, 1–20,000 characters."""
     request_type: _ticket_pb2.RequestType.ValueType
-    """Required."""
+    """Required, here or as `category`."""
     priority: _ticket_pb2.Priority.ValueType
     """Medium when absent."""
     blocking: _builtins.bool
@@ -186,15 +205,23 @@ class CreateTicketRequest(_message.Message):
     implementation_notes: _builtins.str
     """At most 5,000 characters; none when absent."""
     actor_role: _builtins.str
-    """Declared provenance, at most 64 characters; `user` when absent."""
+    """Declared provenance, at most 64 characters; the token's `actor_role` when absent, `user` without one."""
     actor_id: _builtins.str
     """Declared provenance, at most 128 characters; the caller when absent. The authenticated user is stored as well."""
     source: _builtins.str
-    """Where the ticket comes from, at most 64 characters; `portal` when absent."""
+    """Where the ticket comes from, at most 64 characters; when absent `mcp` for a token whose `actor_role` is `mcp_bot`,
+    `portal` for others.
+    """
+    category: _ticket_pb2.RequestType.ValueType
+    """`request_type` by another name: not with another value than that."""
+    severity: _ticket_pb2.Priority.ValueType
+    """`priority` by another name: not with another value than that."""
+    suggested_backend_change: _builtins.str
+    """`suggested_resolution` by another name: not with another value than that."""
     @_builtins.property
     def roles(self) -> _containers.RepeatedScalarFieldContainer[_ticket_pb2.RoleName.ValueType]:
         """The roles that have to act, each once. The project's default roles when empty. A bot must name at least one; a bot
-        is a caller whose `source` is `mcp`, or whose `actor_role` (here or in the token) is `mcp_bot`.
+        is a caller whose `source` is `mcp` (in any case), or whose `actor_role` (here or in the token) is `mcp_bot`.
         """
 
     def __init__(
@@ -213,10 +240,13 @@ class CreateTicketRequest(_message.Message):
         actor_role: _builtins.str | None = ...,
         actor_id: _builtins.str | None = ...,
         source: _builtins.str | None = ...,
+        category: _ticket_pb2.RequestType.ValueType | None = ...,
+        severity: _ticket_pb2.Priority.ValueType | None = ...,
+        suggested_backend_change: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_actor_id", b"_actor_id", "_actor_role", b"_actor_role", "_blocking", b"_blocking", "_evidence_json", b"_evidence_json", "_implementation_notes", b"_implementation_notes", "_priority", b"_priority", "_source", b"_source", "_suggested_resolution", b"_suggested_resolution", "actor_id", b"actor_id", "actor_role", b"actor_role", "blocking", b"blocking", "evidence_json", b"evidence_json", "implementation_notes", b"implementation_notes", "priority", b"priority", "source", b"source", "suggested_resolution", b"suggested_resolution"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_actor_id", b"_actor_id", "_actor_role", b"_actor_role", "_blocking", b"_blocking", "_category", b"_category", "_evidence_json", b"_evidence_json", "_implementation_notes", b"_implementation_notes", "_priority", b"_priority", "_severity", b"_severity", "_source", b"_source", "_suggested_backend_change", b"_suggested_backend_change", "_suggested_resolution", b"_suggested_resolution", "actor_id", b"actor_id", "actor_role", b"actor_role", "blocking", b"blocking", "category", b"category", "evidence_json", b"evidence_json", "implementation_notes", b"implementation_notes", "priority", b"priority", "severity", b"severity", "source", b"source", "suggested_backend_change", b"suggested_backend_change", "suggested_resolution", b"suggested_resolution"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_actor_id", b"_actor_id", "_actor_role", b"_actor_role", "_blocking", b"_blocking", "_evidence_json", b"_evidence_json", "_implementation_notes", b"_implementation_notes", "_priority", b"_priority", "_source", b"_source", "_suggested_resolution", b"_suggested_resolution", "actor_id", b"actor_id", "actor_role", b"actor_role", "blocking", b"blocking", "description", b"description", "evidence_json", b"evidence_json", "implementation_notes", b"implementation_notes", "priority", b"priority", "project_id", b"project_id", "request_type", b"request_type", "roles", b"roles", "source", b"source", "suggested_resolution", b"suggested_resolution", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_actor_id", b"_actor_id", "_actor_role", b"_actor_role", "_blocking", b"_blocking", "_category", b"_category", "_evidence_json", b"_evidence_json", "_implementation_notes", b"_implementation_notes", "_priority", b"_priority", "_severity", b"_severity", "_source", b"_source", "_suggested_backend_change", b"_suggested_backend_change", "_suggested_resolution", b"_suggested_resolution", "actor_id", b"actor_id", "actor_role", b"actor_role", "blocking", b"blocking", "category", b"category", "description", b"description", "evidence_json", b"evidence_json", "implementation_notes", b"implementation_notes", "priority", b"priority", "project_id", b"project_id", "request_type", b"request_type", "roles", b"roles", "severity", b"severity", "source", b"source", "suggested_backend_change", b"suggested_backend_change", "suggested_resolution", b"suggested_resolution", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__actor_id: _TypeAlias = _typing.Literal["actor_id"]  # noqa: Y015
     _WhichOneofArgType__actor_id: _TypeAlias = _typing.Literal["_actor_id", b"_actor_id"]  # noqa: Y015
@@ -224,14 +254,20 @@ class CreateTicketRequest(_message.Message):
     _WhichOneofArgType__actor_role: _TypeAlias = _typing.Literal["_actor_role", b"_actor_role"]  # noqa: Y015
     _WhichOneofReturnType__blocking: _TypeAlias = _typing.Literal["blocking"]  # noqa: Y015
     _WhichOneofArgType__blocking: _TypeAlias = _typing.Literal["_blocking", b"_blocking"]  # noqa: Y015
+    _WhichOneofReturnType__category: _TypeAlias = _typing.Literal["category"]  # noqa: Y015
+    _WhichOneofArgType__category: _TypeAlias = _typing.Literal["_category", b"_category"]  # noqa: Y015
     _WhichOneofReturnType__evidence_json: _TypeAlias = _typing.Literal["evidence_json"]  # noqa: Y015
     _WhichOneofArgType__evidence_json: _TypeAlias = _typing.Literal["_evidence_json", b"_evidence_json"]  # noqa: Y015
     _WhichOneofReturnType__implementation_notes: _TypeAlias = _typing.Literal["implementation_notes"]  # noqa: Y015
     _WhichOneofArgType__implementation_notes: _TypeAlias = _typing.Literal["_implementation_notes", b"_implementation_notes"]  # noqa: Y015
     _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
     _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015
+    _WhichOneofReturnType__severity: _TypeAlias = _typing.Literal["severity"]  # noqa: Y015
+    _WhichOneofArgType__severity: _TypeAlias = _typing.Literal["_severity", b"_severity"]  # noqa: Y015
     _WhichOneofReturnType__source: _TypeAlias = _typing.Literal["source"]  # noqa: Y015
     _WhichOneofArgType__source: _TypeAlias = _typing.Literal["_source", b"_source"]  # noqa: Y015
+    _WhichOneofReturnType__suggested_backend_change: _TypeAlias = _typing.Literal["suggested_backend_change"]  # noqa: Y015
+    _WhichOneofArgType__suggested_backend_change: _TypeAlias = _typing.Literal["_suggested_backend_change", b"_suggested_backend_change"]  # noqa: Y015
     _WhichOneofReturnType__suggested_resolution: _TypeAlias = _typing.Literal["suggested_resolution"]  # noqa: Y015
     _WhichOneofArgType__suggested_resolution: _TypeAlias = _typing.Literal["_suggested_resolution", b"_suggested_resolution"]  # noqa: Y015
     @_typing.overload
@@ -241,13 +277,19 @@ class CreateTicketRequest(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__blocking) -> _WhichOneofReturnType__blocking | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__category) -> _WhichOneofReturnType__category | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__evidence_json) -> _WhichOneofReturnType__evidence_json | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__implementation_notes) -> _WhichOneofReturnType__implementation_notes | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__priority) -> _WhichOneofReturnType__priority | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__severity) -> _WhichOneofReturnType__severity | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__source) -> _WhichOneofReturnType__source | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__suggested_backend_change) -> _WhichOneofReturnType__suggested_backend_change | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__suggested_resolution) -> _WhichOneofReturnType__suggested_resolution | None: ...
 
@@ -297,12 +339,15 @@ class ListProjectTicketsRequest(_message.Message):
     SHIP_FIELD_NUMBER: _builtins.int
     MILESTONE_FIELD_NUMBER: _builtins.int
     Q_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    CATEGORY_FIELD_NUMBER: _builtins.int
+    SEVERITY_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
     """Required, a UUID."""
     slim: _builtins.bool
     """True leaves out `description`."""
     limit: _builtins.int
-    """The limit of items, 1–1000; 100 when absent. A page of large items is cut shorter, at about 3 MiB."""
+    """The limit of items, 1–2000; 1000 when absent. A page of large items is cut shorter, at about 3 MiB."""
     cursor: _builtins.str
     """`next_cursor` of the previous page; the first page when absent."""
     status: _ticket_pb2.Status.ValueType
@@ -316,13 +361,23 @@ class ListProjectTicketsRequest(_message.Message):
     assignee: _builtins.str
     """Tickets with a role that is assigned to this user: a UUID, or `me`."""
     ship: _builtins.str
-    """Tickets whose work is `merged` (and neither deployed nor failed), `deployed`, or `deploy_failed` (most recently)."""
+    """Tickets whose work is `merged` or `deploying` (both: merged, and neither deployed nor failed), `deployed`, or
+    `deploy_failed` (most recently): one or more, comma-separated.
+    """
     milestone: _builtins.str
     """Tickets of this milestone: a UUID, or `none` for tickets without one."""
     q: _builtins.str
     """Tickets with all of these words, or words that begin with them, in title and description; or the ticket with this
     number. 1–200 characters, at most 20 words.
     """
+    offset: _builtins.int
+    """How many of the newest tickets to leave out, at least 0. Not with `cursor`. A page cut short for its size goes on at
+    `next_cursor`, or at as many more as it has tickets.
+    """
+    category: _ticket_pb2.RequestType.ValueType
+    """`request_type` by another name: not with another value than that."""
+    severity: _ticket_pb2.Priority.ValueType
+    """`priority` by another name: not with another value than that."""
     @_builtins.property
     def stage(self) -> _containers.RepeatedScalarFieldContainer[_ticket_pb2.Stage.ValueType]:
         """Tickets in any of these stages."""
@@ -348,19 +403,26 @@ class ListProjectTicketsRequest(_message.Message):
         ship: _builtins.str | None = ...,
         milestone: _builtins.str | None = ...,
         q: _builtins.str | None = ...,
+        offset: _builtins.int | None = ...,
+        category: _ticket_pb2.RequestType.ValueType | None = ...,
+        severity: _ticket_pb2.Priority.ValueType | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_assignee", b"_assignee", "_cursor", b"_cursor", "_limit", b"_limit", "_milestone", b"_milestone", "_priority", b"_priority", "_q", b"_q", "_request_type", b"_request_type", "_role", b"_role", "_ship", b"_ship", "_status", b"_status", "assignee", b"assignee", "cursor", b"cursor", "limit", b"limit", "milestone", b"milestone", "priority", b"priority", "q", b"q", "request_type", b"request_type", "role", b"role", "ship", b"ship", "status", b"status", "updated_since", b"updated_since"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_assignee", b"_assignee", "_category", b"_category", "_cursor", b"_cursor", "_limit", b"_limit", "_milestone", b"_milestone", "_offset", b"_offset", "_priority", b"_priority", "_q", b"_q", "_request_type", b"_request_type", "_role", b"_role", "_severity", b"_severity", "_ship", b"_ship", "_status", b"_status", "assignee", b"assignee", "category", b"category", "cursor", b"cursor", "limit", b"limit", "milestone", b"milestone", "offset", b"offset", "priority", b"priority", "q", b"q", "request_type", b"request_type", "role", b"role", "severity", b"severity", "ship", b"ship", "status", b"status", "updated_since", b"updated_since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_assignee", b"_assignee", "_cursor", b"_cursor", "_limit", b"_limit", "_milestone", b"_milestone", "_priority", b"_priority", "_q", b"_q", "_request_type", b"_request_type", "_role", b"_role", "_ship", b"_ship", "_status", b"_status", "assignee", b"assignee", "cursor", b"cursor", "limit", b"limit", "milestone", b"milestone", "priority", b"priority", "project_id", b"project_id", "q", b"q", "request_type", b"request_type", "role", b"role", "ship", b"ship", "slim", b"slim", "stage", b"stage", "status", b"status", "updated_since", b"updated_since"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_assignee", b"_assignee", "_category", b"_category", "_cursor", b"_cursor", "_limit", b"_limit", "_milestone", b"_milestone", "_offset", b"_offset", "_priority", b"_priority", "_q", b"_q", "_request_type", b"_request_type", "_role", b"_role", "_severity", b"_severity", "_ship", b"_ship", "_status", b"_status", "assignee", b"assignee", "category", b"category", "cursor", b"cursor", "limit", b"limit", "milestone", b"milestone", "offset", b"offset", "priority", b"priority", "project_id", b"project_id", "q", b"q", "request_type", b"request_type", "role", b"role", "severity", b"severity", "ship", b"ship", "slim", b"slim", "stage", b"stage", "status", b"status", "updated_since", b"updated_since"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__assignee: _TypeAlias = _typing.Literal["assignee"]  # noqa: Y015
     _WhichOneofArgType__assignee: _TypeAlias = _typing.Literal["_assignee", b"_assignee"]  # noqa: Y015
+    _WhichOneofReturnType__category: _TypeAlias = _typing.Literal["category"]  # noqa: Y015
+    _WhichOneofArgType__category: _TypeAlias = _typing.Literal["_category", b"_category"]  # noqa: Y015
     _WhichOneofReturnType__cursor: _TypeAlias = _typing.Literal["cursor"]  # noqa: Y015
     _WhichOneofArgType__cursor: _TypeAlias = _typing.Literal["_cursor", b"_cursor"]  # noqa: Y015
     _WhichOneofReturnType__limit: _TypeAlias = _typing.Literal["limit"]  # noqa: Y015
     _WhichOneofArgType__limit: _TypeAlias = _typing.Literal["_limit", b"_limit"]  # noqa: Y015
     _WhichOneofReturnType__milestone: _TypeAlias = _typing.Literal["milestone"]  # noqa: Y015
     _WhichOneofArgType__milestone: _TypeAlias = _typing.Literal["_milestone", b"_milestone"]  # noqa: Y015
+    _WhichOneofReturnType__offset: _TypeAlias = _typing.Literal["offset"]  # noqa: Y015
+    _WhichOneofArgType__offset: _TypeAlias = _typing.Literal["_offset", b"_offset"]  # noqa: Y015
     _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
     _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015
     _WhichOneofReturnType__q: _TypeAlias = _typing.Literal["q"]  # noqa: Y015
@@ -369,6 +431,8 @@ class ListProjectTicketsRequest(_message.Message):
     _WhichOneofArgType__request_type: _TypeAlias = _typing.Literal["_request_type", b"_request_type"]  # noqa: Y015
     _WhichOneofReturnType__role: _TypeAlias = _typing.Literal["role"]  # noqa: Y015
     _WhichOneofArgType__role: _TypeAlias = _typing.Literal["_role", b"_role"]  # noqa: Y015
+    _WhichOneofReturnType__severity: _TypeAlias = _typing.Literal["severity"]  # noqa: Y015
+    _WhichOneofArgType__severity: _TypeAlias = _typing.Literal["_severity", b"_severity"]  # noqa: Y015
     _WhichOneofReturnType__ship: _TypeAlias = _typing.Literal["ship"]  # noqa: Y015
     _WhichOneofArgType__ship: _TypeAlias = _typing.Literal["_ship", b"_ship"]  # noqa: Y015
     _WhichOneofReturnType__status: _TypeAlias = _typing.Literal["status"]  # noqa: Y015
@@ -376,11 +440,15 @@ class ListProjectTicketsRequest(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__assignee) -> _WhichOneofReturnType__assignee | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__category) -> _WhichOneofReturnType__category | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__cursor) -> _WhichOneofReturnType__cursor | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__limit) -> _WhichOneofReturnType__limit | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__milestone) -> _WhichOneofReturnType__milestone | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__offset) -> _WhichOneofReturnType__offset | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__priority) -> _WhichOneofReturnType__priority | None: ...
     @_typing.overload
@@ -389,6 +457,8 @@ class ListProjectTicketsRequest(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__request_type) -> _WhichOneofReturnType__request_type | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__role) -> _WhichOneofReturnType__role | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__severity) -> _WhichOneofReturnType__severity | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__ship) -> _WhichOneofReturnType__ship | None: ...
     @_typing.overload
@@ -507,6 +577,9 @@ class UpdateTicketRequest(_message.Message):
     UPDATED_AT_FIELD_NUMBER: _builtins.int
     ACTOR_ROLE_FIELD_NUMBER: _builtins.int
     ACTOR_ID_FIELD_NUMBER: _builtins.int
+    CATEGORY_FIELD_NUMBER: _builtins.int
+    SEVERITY_FIELD_NUMBER: _builtins.int
+    SUGGESTED_BACKEND_CHANGE_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
     """Required, a UUID."""
     ticket_id: _builtins.str
@@ -534,10 +607,10 @@ class UpdateTicketRequest(_message.Message):
     work_started_note: _builtins.str
     """By members or triage, required to move to `in_progress`: 1–5,000 characters, stored in the event."""
     resolution_note: _builtins.str
-    """By members or triage, for a ticket that is or becomes closed: at most 5,000 characters. Null clears it."""
+    """By members or triage, at any time: at most 5,000 characters. Null clears it, and so does reopening the ticket."""
     resolution_type: _builtins.str
     """By members or triage, for a ticket that is or becomes closed: `completed` (the default when it closes),
-    `already_done`, `duplicate`, `wont_fix`, `no_longer_relevant` or `cancelled`.
+    `already_done`, `duplicate`, `wont_fix`, `no_longer_relevant` or `cancelled`. Null is for an open ticket alone.
     """
     milestone_id: _builtins.str
     """By triage: a milestone of another system, a UUID. Null clears it."""
@@ -547,6 +620,12 @@ class UpdateTicketRequest(_message.Message):
     """Declared provenance, for the event: at most 64 characters."""
     actor_id: _builtins.str
     """Declared provenance, for the event: at most 128 characters."""
+    category: _ticket_pb2.RequestType.ValueType
+    """`request_type` by another name: not with another value than that."""
+    severity: _ticket_pb2.Priority.ValueType
+    """`priority` by another name: not with another value than that."""
+    suggested_backend_change: _builtins.str
+    """`suggested_resolution` by another name: not with another value than that."""
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
         """The names of the members below that change."""
@@ -591,10 +670,13 @@ class UpdateTicketRequest(_message.Message):
         updated_at: _timestamp_pb2.Timestamp | None = ...,
         actor_role: _builtins.str | None = ...,
         actor_id: _builtins.str | None = ...,
+        category: _ticket_pb2.RequestType.ValueType | None = ...,
+        severity: _ticket_pb2.Priority.ValueType | None = ...,
+        suggested_backend_change: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_actor_id", b"_actor_id", "_actor_role", b"_actor_role", "_blocking", b"_blocking", "_description", b"_description", "_evidence_json", b"_evidence_json", "_github_issue_number", b"_github_issue_number", "_implementation_notes", b"_implementation_notes", "_milestone_id", b"_milestone_id", "_priority", b"_priority", "_request_type", b"_request_type", "_resolution_note", b"_resolution_note", "_resolution_type", b"_resolution_type", "_role_status", b"_role_status", "_stage", b"_stage", "_status", b"_status", "_suggested_resolution", b"_suggested_resolution", "_title", b"_title", "_work_started_note", b"_work_started_note", "actor_id", b"actor_id", "actor_role", b"actor_role", "blocking", b"blocking", "description", b"description", "evidence_json", b"evidence_json", "github_issue_number", b"github_issue_number", "implementation_notes", b"implementation_notes", "milestone_id", b"milestone_id", "priority", b"priority", "request_type", b"request_type", "resolution_note", b"resolution_note", "resolution_type", b"resolution_type", "role_status", b"role_status", "stage", b"stage", "status", b"status", "suggested_resolution", b"suggested_resolution", "title", b"title", "update_mask", b"update_mask", "updated_at", b"updated_at", "work_started_note", b"work_started_note"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_actor_id", b"_actor_id", "_actor_role", b"_actor_role", "_blocking", b"_blocking", "_category", b"_category", "_description", b"_description", "_evidence_json", b"_evidence_json", "_github_issue_number", b"_github_issue_number", "_implementation_notes", b"_implementation_notes", "_milestone_id", b"_milestone_id", "_priority", b"_priority", "_request_type", b"_request_type", "_resolution_note", b"_resolution_note", "_resolution_type", b"_resolution_type", "_role_status", b"_role_status", "_severity", b"_severity", "_stage", b"_stage", "_status", b"_status", "_suggested_backend_change", b"_suggested_backend_change", "_suggested_resolution", b"_suggested_resolution", "_title", b"_title", "_work_started_note", b"_work_started_note", "actor_id", b"actor_id", "actor_role", b"actor_role", "blocking", b"blocking", "category", b"category", "description", b"description", "evidence_json", b"evidence_json", "github_issue_number", b"github_issue_number", "implementation_notes", b"implementation_notes", "milestone_id", b"milestone_id", "priority", b"priority", "request_type", b"request_type", "resolution_note", b"resolution_note", "resolution_type", b"resolution_type", "role_status", b"role_status", "severity", b"severity", "stage", b"stage", "status", b"status", "suggested_backend_change", b"suggested_backend_change", "suggested_resolution", b"suggested_resolution", "title", b"title", "update_mask", b"update_mask", "updated_at", b"updated_at", "work_started_note", b"work_started_note"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_actor_id", b"_actor_id", "_actor_role", b"_actor_role", "_blocking", b"_blocking", "_description", b"_description", "_evidence_json", b"_evidence_json", "_github_issue_number", b"_github_issue_number", "_implementation_notes", b"_implementation_notes", "_milestone_id", b"_milestone_id", "_priority", b"_priority", "_request_type", b"_request_type", "_resolution_note", b"_resolution_note", "_resolution_type", b"_resolution_type", "_role_status", b"_role_status", "_stage", b"_stage", "_status", b"_status", "_suggested_resolution", b"_suggested_resolution", "_title", b"_title", "_work_started_note", b"_work_started_note", "actor_id", b"actor_id", "actor_role", b"actor_role", "blocking", b"blocking", "description", b"description", "evidence_json", b"evidence_json", "github_issue_number", b"github_issue_number", "implementation_notes", b"implementation_notes", "milestone_id", b"milestone_id", "priority", b"priority", "project_id", b"project_id", "request_type", b"request_type", "resolution_note", b"resolution_note", "resolution_type", b"resolution_type", "role_status", b"role_status", "roles", b"roles", "stage", b"stage", "status", b"status", "suggested_resolution", b"suggested_resolution", "ticket_id", b"ticket_id", "title", b"title", "update_mask", b"update_mask", "updated_at", b"updated_at", "work_started_note", b"work_started_note"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_actor_id", b"_actor_id", "_actor_role", b"_actor_role", "_blocking", b"_blocking", "_category", b"_category", "_description", b"_description", "_evidence_json", b"_evidence_json", "_github_issue_number", b"_github_issue_number", "_implementation_notes", b"_implementation_notes", "_milestone_id", b"_milestone_id", "_priority", b"_priority", "_request_type", b"_request_type", "_resolution_note", b"_resolution_note", "_resolution_type", b"_resolution_type", "_role_status", b"_role_status", "_severity", b"_severity", "_stage", b"_stage", "_status", b"_status", "_suggested_backend_change", b"_suggested_backend_change", "_suggested_resolution", b"_suggested_resolution", "_title", b"_title", "_work_started_note", b"_work_started_note", "actor_id", b"actor_id", "actor_role", b"actor_role", "blocking", b"blocking", "category", b"category", "description", b"description", "evidence_json", b"evidence_json", "github_issue_number", b"github_issue_number", "implementation_notes", b"implementation_notes", "milestone_id", b"milestone_id", "priority", b"priority", "project_id", b"project_id", "request_type", b"request_type", "resolution_note", b"resolution_note", "resolution_type", b"resolution_type", "role_status", b"role_status", "roles", b"roles", "severity", b"severity", "stage", b"stage", "status", b"status", "suggested_backend_change", b"suggested_backend_change", "suggested_resolution", b"suggested_resolution", "ticket_id", b"ticket_id", "title", b"title", "update_mask", b"update_mask", "updated_at", b"updated_at", "work_started_note", b"work_started_note"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__actor_id: _TypeAlias = _typing.Literal["actor_id"]  # noqa: Y015
     _WhichOneofArgType__actor_id: _TypeAlias = _typing.Literal["_actor_id", b"_actor_id"]  # noqa: Y015
@@ -602,6 +684,8 @@ class UpdateTicketRequest(_message.Message):
     _WhichOneofArgType__actor_role: _TypeAlias = _typing.Literal["_actor_role", b"_actor_role"]  # noqa: Y015
     _WhichOneofReturnType__blocking: _TypeAlias = _typing.Literal["blocking"]  # noqa: Y015
     _WhichOneofArgType__blocking: _TypeAlias = _typing.Literal["_blocking", b"_blocking"]  # noqa: Y015
+    _WhichOneofReturnType__category: _TypeAlias = _typing.Literal["category"]  # noqa: Y015
+    _WhichOneofArgType__category: _TypeAlias = _typing.Literal["_category", b"_category"]  # noqa: Y015
     _WhichOneofReturnType__description: _TypeAlias = _typing.Literal["description"]  # noqa: Y015
     _WhichOneofArgType__description: _TypeAlias = _typing.Literal["_description", b"_description"]  # noqa: Y015
     _WhichOneofReturnType__evidence_json: _TypeAlias = _typing.Literal["evidence_json"]  # noqa: Y015
@@ -622,10 +706,14 @@ class UpdateTicketRequest(_message.Message):
     _WhichOneofArgType__resolution_type: _TypeAlias = _typing.Literal["_resolution_type", b"_resolution_type"]  # noqa: Y015
     _WhichOneofReturnType__role_status: _TypeAlias = _typing.Literal["role_status"]  # noqa: Y015
     _WhichOneofArgType__role_status: _TypeAlias = _typing.Literal["_role_status", b"_role_status"]  # noqa: Y015
+    _WhichOneofReturnType__severity: _TypeAlias = _typing.Literal["severity"]  # noqa: Y015
+    _WhichOneofArgType__severity: _TypeAlias = _typing.Literal["_severity", b"_severity"]  # noqa: Y015
     _WhichOneofReturnType__stage: _TypeAlias = _typing.Literal["stage"]  # noqa: Y015
     _WhichOneofArgType__stage: _TypeAlias = _typing.Literal["_stage", b"_stage"]  # noqa: Y015
     _WhichOneofReturnType__status: _TypeAlias = _typing.Literal["status"]  # noqa: Y015
     _WhichOneofArgType__status: _TypeAlias = _typing.Literal["_status", b"_status"]  # noqa: Y015
+    _WhichOneofReturnType__suggested_backend_change: _TypeAlias = _typing.Literal["suggested_backend_change"]  # noqa: Y015
+    _WhichOneofArgType__suggested_backend_change: _TypeAlias = _typing.Literal["_suggested_backend_change", b"_suggested_backend_change"]  # noqa: Y015
     _WhichOneofReturnType__suggested_resolution: _TypeAlias = _typing.Literal["suggested_resolution"]  # noqa: Y015
     _WhichOneofArgType__suggested_resolution: _TypeAlias = _typing.Literal["_suggested_resolution", b"_suggested_resolution"]  # noqa: Y015
     _WhichOneofReturnType__title: _TypeAlias = _typing.Literal["title"]  # noqa: Y015
@@ -638,6 +726,8 @@ class UpdateTicketRequest(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__actor_role) -> _WhichOneofReturnType__actor_role | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__blocking) -> _WhichOneofReturnType__blocking | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__category) -> _WhichOneofReturnType__category | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__description) -> _WhichOneofReturnType__description | None: ...
     @_typing.overload
@@ -659,9 +749,13 @@ class UpdateTicketRequest(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__role_status) -> _WhichOneofReturnType__role_status | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__severity) -> _WhichOneofReturnType__severity | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__stage) -> _WhichOneofReturnType__stage | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__status) -> _WhichOneofReturnType__status | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__suggested_backend_change) -> _WhichOneofReturnType__suggested_backend_change | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__suggested_resolution) -> _WhichOneofReturnType__suggested_resolution | None: ...
     @_typing.overload
@@ -787,9 +881,9 @@ class BulkUpdateTicketsRequest(_message.Message):
     skip_pending_roles: _builtins.bool
     """For tickets that close: true skips the pending roles. False when absent."""
     resolution_note: _builtins.str
-    """For tickets that close: at most 5,000 characters."""
+    """At most 5,000 characters; each keeps its own when absent, and so do tickets that are closed already."""
     resolution_type: _builtins.str
-    """For tickets that close: as in UpdateTicket; `completed` when absent."""
+    """For tickets that close, and not allowed for another move: as in UpdateTicket; `completed` when absent."""
     work_started_note: _builtins.str
     """Required to move to `in_progress`: 1–5,000 characters, stored in the events."""
     actor_role: _builtins.str

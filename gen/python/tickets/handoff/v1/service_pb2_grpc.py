@@ -147,12 +147,14 @@ class TicketServiceServicer(object):
 
         Stage and status go together: `live` is closed, every other stage open. Moving to `in_progress` requires a
         `work_started_note`. Closing requires every role done or skipped. The last role done or skipped closes the ticket;
-        the first to start moves it from `backlog` or `up_next` to `in_progress`; a role that goes back reopens it.
+        the first to start moves it from `backlog` or `up_next` to `in_progress`; a role that goes back, or is added, reopens
+        it. Reopening clears the resolution. What a change leaves as it was is not written, and needs no right.
 
         PERMISSION_DENIED: the caller may not make one of the changes, and none is made. NOT_FOUND: no such ticket.
-        INVALID_ARGUMENT: a value is out of bounds, a note is missing, or the ticket has no such role. ABORTED, by reason:
-        `roles_incomplete` (the message names the roles), `invalid_transition` (the role's status does not allow this one),
-        `stale` (`updated_at` is not the ticket's). ALREADY_EXISTS: the key was used with another request.
+        INVALID_ARGUMENT: a value is out of bounds, a note is missing, the ticket has no such role, or it is open and gets a
+        `resolution_type`. FAILED_PRECONDITION, reason `roles_incomplete`: it cannot close (the message names the roles).
+        ABORTED, by reason: `invalid_transition` (the role's status does not allow this one), `stale` (`updated_at` is not
+        the ticket's). ALREADY_EXISTS: the key was used with another request.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -68,12 +68,14 @@ class TicketServiceStub:
 
     Stage and status go together: `live` is closed, every other stage open. Moving to `in_progress` requires a
     `work_started_note`. Closing requires every role done or skipped. The last role done or skipped closes the ticket;
-    the first to start moves it from `backlog` or `up_next` to `in_progress`; a role that goes back reopens it.
+    the first to start moves it from `backlog` or `up_next` to `in_progress`; a role that goes back, or is added, reopens
+    it. Reopening clears the resolution. What a change leaves as it was is not written, and needs no right.
 
     PERMISSION_DENIED: the caller may not make one of the changes, and none is made. NOT_FOUND: no such ticket.
-    INVALID_ARGUMENT: a value is out of bounds, a note is missing, or the ticket has no such role. ABORTED, by reason:
-    `roles_incomplete` (the message names the roles), `invalid_transition` (the role's status does not allow this one),
-    `stale` (`updated_at` is not the ticket's). ALREADY_EXISTS: the key was used with another request.
+    INVALID_ARGUMENT: a value is out of bounds, a note is missing, the ticket has no such role, or it is open and gets a
+    `resolution_type`. FAILED_PRECONDITION, reason `roles_incomplete`: it cannot close (the message names the roles).
+    ABORTED, by reason: `invalid_transition` (the role's status does not allow this one), `stale` (`updated_at` is not
+    the ticket's). ALREADY_EXISTS: the key was used with another request.
     """
     BulkUpdateTickets: _grpc.UnaryUnaryMultiCallable[_service_pb2.BulkUpdateTicketsRequest, _service_pb2.BulkUpdateTicketsResponse]
     """Moves or closes up to a hundred tickets one by one; the answer has an error for each that could not be changed.
@@ -141,12 +143,14 @@ class TicketServiceAsyncStub(TicketServiceStub):
 
     Stage and status go together: `live` is closed, every other stage open. Moving to `in_progress` requires a
     `work_started_note`. Closing requires every role done or skipped. The last role done or skipped closes the ticket;
-    the first to start moves it from `backlog` or `up_next` to `in_progress`; a role that goes back reopens it.
+    the first to start moves it from `backlog` or `up_next` to `in_progress`; a role that goes back, or is added, reopens
+    it. Reopening clears the resolution. What a change leaves as it was is not written, and needs no right.
 
     PERMISSION_DENIED: the caller may not make one of the changes, and none is made. NOT_FOUND: no such ticket.
-    INVALID_ARGUMENT: a value is out of bounds, a note is missing, or the ticket has no such role. ABORTED, by reason:
-    `roles_incomplete` (the message names the roles), `invalid_transition` (the role's status does not allow this one),
-    `stale` (`updated_at` is not the ticket's). ALREADY_EXISTS: the key was used with another request.
+    INVALID_ARGUMENT: a value is out of bounds, a note is missing, the ticket has no such role, or it is open and gets a
+    `resolution_type`. FAILED_PRECONDITION, reason `roles_incomplete`: it cannot close (the message names the roles).
+    ABORTED, by reason: `invalid_transition` (the role's status does not allow this one), `stale` (`updated_at` is not
+    the ticket's). ALREADY_EXISTS: the key was used with another request.
     """
     BulkUpdateTickets: _aio.UnaryUnaryMultiCallable[_service_pb2.BulkUpdateTicketsRequest, _service_pb2.BulkUpdateTicketsResponse]  # type: ignore[assignment]
     """Moves or closes up to a hundred tickets one by one; the answer has an error for each that could not be changed.
@@ -241,12 +245,14 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Stage and status go together: `live` is closed, every other stage open. Moving to `in_progress` requires a
         `work_started_note`. Closing requires every role done or skipped. The last role done or skipped closes the ticket;
-        the first to start moves it from `backlog` or `up_next` to `in_progress`; a role that goes back reopens it.
+        the first to start moves it from `backlog` or `up_next` to `in_progress`; a role that goes back, or is added, reopens
+        it. Reopening clears the resolution. What a change leaves as it was is not written, and needs no right.
 
         PERMISSION_DENIED: the caller may not make one of the changes, and none is made. NOT_FOUND: no such ticket.
-        INVALID_ARGUMENT: a value is out of bounds, a note is missing, or the ticket has no such role. ABORTED, by reason:
-        `roles_incomplete` (the message names the roles), `invalid_transition` (the role's status does not allow this one),
-        `stale` (`updated_at` is not the ticket's). ALREADY_EXISTS: the key was used with another request.
+        INVALID_ARGUMENT: a value is out of bounds, a note is missing, the ticket has no such role, or it is open and gets a
+        `resolution_type`. FAILED_PRECONDITION, reason `roles_incomplete`: it cannot close (the message names the roles).
+        ABORTED, by reason: `invalid_transition` (the role's status does not allow this one), `stale` (`updated_at` is not
+        the ticket's). ALREADY_EXISTS: the key was used with another request.
         """
 
     @_abc_1.abstractmethod

@@ -256,6 +256,9 @@ class Ticket(_message.Message):
     CAN_TRIAGE_FIELD_NUMBER: _builtins.int
     GITHUB_ISSUE_NUMBER_FIELD_NUMBER: _builtins.int
     GITHUB_ISSUE_URL_FIELD_NUMBER: _builtins.int
+    CATEGORY_FIELD_NUMBER: _builtins.int
+    SEVERITY_FIELD_NUMBER: _builtins.int
+    SUGGESTED_BACKEND_CHANGE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUID, given by the service."""
     project_id: _builtins.str
@@ -295,7 +298,7 @@ class Ticket(_message.Message):
     implementation_notes: _builtins.str
     """Guidance for the assignee, at most 5,000 characters. Absent when there is none."""
     resolution_note: _builtins.str
-    """A note on the resolution. Absent while open or without one."""
+    """A note on the resolution, which may come before the ticket closes; reopening clears it. Absent without one."""
     evidence_json: _builtins.str
     """The author's evidence: the text of a JSON object, at most 256 KiB, stored as it came. Text, because a Struct would
     turn every number into a double. Absent without any.
@@ -316,6 +319,12 @@ class Ticket(_message.Message):
     """The GitHub issue that mirrors it. Absent when there is none."""
     github_issue_url: _builtins.str
     """The URL of that issue. Absent when there is none, or when the project has no GitHub repository."""
+    category: Global___RequestType.ValueType
+    """`request_type` by another name."""
+    severity: Global___Priority.ValueType
+    """`priority` by another name."""
+    suggested_backend_change: _builtins.str
+    """`suggested_resolution` by another name."""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
         """When it was created."""
@@ -377,10 +386,13 @@ class Ticket(_message.Message):
         can_triage: _builtins.bool = ...,
         github_issue_number: _builtins.int | None = ...,
         github_issue_url: _builtins.str | None = ...,
+        category: Global___RequestType.ValueType = ...,
+        severity: Global___Priority.ValueType = ...,
+        suggested_backend_change: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_backend_repo", b"_backend_repo", "_description", b"_description", "_evidence_json", b"_evidence_json", "_frontend_repo", b"_frontend_repo", "_github_issue_number", b"_github_issue_number", "_github_issue_url", b"_github_issue_url", "_implementation_notes", b"_implementation_notes", "_merge_sha", b"_merge_sha", "_milestone_id", b"_milestone_id", "_reported_by_user_id", b"_reported_by_user_id", "_resolution_note", b"_resolution_note", "_resolution_type", b"_resolution_type", "_suggested_resolution", b"_suggested_resolution", "_summary", b"_summary", "backend_repo", b"backend_repo", "created_at", b"created_at", "deploy_failed_at", b"deploy_failed_at", "deployed_at", b"deployed_at", "description", b"description", "evidence_json", b"evidence_json", "frontend_repo", b"frontend_repo", "github_issue_number", b"github_issue_number", "github_issue_url", b"github_issue_url", "implementation_notes", b"implementation_notes", "merge_sha", b"merge_sha", "milestone_id", b"milestone_id", "reported_by_user_id", b"reported_by_user_id", "resolution_note", b"resolution_note", "resolution_type", b"resolution_type", "resolved_at", b"resolved_at", "suggested_resolution", b"suggested_resolution", "summary", b"summary", "updated_at", b"updated_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_backend_repo", b"_backend_repo", "_description", b"_description", "_evidence_json", b"_evidence_json", "_frontend_repo", b"_frontend_repo", "_github_issue_number", b"_github_issue_number", "_github_issue_url", b"_github_issue_url", "_implementation_notes", b"_implementation_notes", "_merge_sha", b"_merge_sha", "_milestone_id", b"_milestone_id", "_reported_by_user_id", b"_reported_by_user_id", "_resolution_note", b"_resolution_note", "_resolution_type", b"_resolution_type", "_suggested_backend_change", b"_suggested_backend_change", "_suggested_resolution", b"_suggested_resolution", "_summary", b"_summary", "backend_repo", b"backend_repo", "created_at", b"created_at", "deploy_failed_at", b"deploy_failed_at", "deployed_at", b"deployed_at", "description", b"description", "evidence_json", b"evidence_json", "frontend_repo", b"frontend_repo", "github_issue_number", b"github_issue_number", "github_issue_url", b"github_issue_url", "implementation_notes", b"implementation_notes", "merge_sha", b"merge_sha", "milestone_id", b"milestone_id", "reported_by_user_id", b"reported_by_user_id", "resolution_note", b"resolution_note", "resolution_type", b"resolution_type", "resolved_at", b"resolved_at", "suggested_backend_change", b"suggested_backend_change", "suggested_resolution", b"suggested_resolution", "summary", b"summary", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_backend_repo", b"_backend_repo", "_description", b"_description", "_evidence_json", b"_evidence_json", "_frontend_repo", b"_frontend_repo", "_github_issue_number", b"_github_issue_number", "_github_issue_url", b"_github_issue_url", "_implementation_notes", b"_implementation_notes", "_merge_sha", b"_merge_sha", "_milestone_id", b"_milestone_id", "_reported_by_user_id", b"_reported_by_user_id", "_resolution_note", b"_resolution_note", "_resolution_type", b"_resolution_type", "_suggested_resolution", b"_suggested_resolution", "_summary", b"_summary", "backend_repo", b"backend_repo", "billing_account_id", b"billing_account_id", "blocking", b"blocking", "can_triage", b"can_triage", "created_at", b"created_at", "deploy_failed_at", b"deploy_failed_at", "deployed_at", b"deployed_at", "description", b"description", "evidence_json", b"evidence_json", "frontend_repo", b"frontend_repo", "github_issue_number", b"github_issue_number", "github_issue_url", b"github_issue_url", "id", b"id", "implementation_notes", b"implementation_notes", "merge_sha", b"merge_sha", "milestone_id", b"milestone_id", "number", b"number", "priority", b"priority", "project_id", b"project_id", "project_name", b"project_name", "reported_by_user_id", b"reported_by_user_id", "request_type", b"request_type", "resolution_note", b"resolution_note", "resolution_type", b"resolution_type", "resolved_at", b"resolved_at", "roles", b"roles", "source", b"source", "stage", b"stage", "status", b"status", "suggested_resolution", b"suggested_resolution", "summary", b"summary", "ticket_ref", b"ticket_ref", "title", b"title", "updated_at", b"updated_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_backend_repo", b"_backend_repo", "_description", b"_description", "_evidence_json", b"_evidence_json", "_frontend_repo", b"_frontend_repo", "_github_issue_number", b"_github_issue_number", "_github_issue_url", b"_github_issue_url", "_implementation_notes", b"_implementation_notes", "_merge_sha", b"_merge_sha", "_milestone_id", b"_milestone_id", "_reported_by_user_id", b"_reported_by_user_id", "_resolution_note", b"_resolution_note", "_resolution_type", b"_resolution_type", "_suggested_backend_change", b"_suggested_backend_change", "_suggested_resolution", b"_suggested_resolution", "_summary", b"_summary", "backend_repo", b"backend_repo", "billing_account_id", b"billing_account_id", "blocking", b"blocking", "can_triage", b"can_triage", "category", b"category", "created_at", b"created_at", "deploy_failed_at", b"deploy_failed_at", "deployed_at", b"deployed_at", "description", b"description", "evidence_json", b"evidence_json", "frontend_repo", b"frontend_repo", "github_issue_number", b"github_issue_number", "github_issue_url", b"github_issue_url", "id", b"id", "implementation_notes", b"implementation_notes", "merge_sha", b"merge_sha", "milestone_id", b"milestone_id", "number", b"number", "priority", b"priority", "project_id", b"project_id", "project_name", b"project_name", "reported_by_user_id", b"reported_by_user_id", "request_type", b"request_type", "resolution_note", b"resolution_note", "resolution_type", b"resolution_type", "resolved_at", b"resolved_at", "roles", b"roles", "severity", b"severity", "source", b"source", "stage", b"stage", "status", b"status", "suggested_backend_change", b"suggested_backend_change", "suggested_resolution", b"suggested_resolution", "summary", b"summary", "ticket_ref", b"ticket_ref", "title", b"title", "updated_at", b"updated_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__backend_repo: _TypeAlias = _typing.Literal["backend_repo"]  # noqa: Y015
     _WhichOneofArgType__backend_repo: _TypeAlias = _typing.Literal["_backend_repo", b"_backend_repo"]  # noqa: Y015
@@ -406,6 +418,8 @@ class Ticket(_message.Message):
     _WhichOneofArgType__resolution_note: _TypeAlias = _typing.Literal["_resolution_note", b"_resolution_note"]  # noqa: Y015
     _WhichOneofReturnType__resolution_type: _TypeAlias = _typing.Literal["resolution_type"]  # noqa: Y015
     _WhichOneofArgType__resolution_type: _TypeAlias = _typing.Literal["_resolution_type", b"_resolution_type"]  # noqa: Y015
+    _WhichOneofReturnType__suggested_backend_change: _TypeAlias = _typing.Literal["suggested_backend_change"]  # noqa: Y015
+    _WhichOneofArgType__suggested_backend_change: _TypeAlias = _typing.Literal["_suggested_backend_change", b"_suggested_backend_change"]  # noqa: Y015
     _WhichOneofReturnType__suggested_resolution: _TypeAlias = _typing.Literal["suggested_resolution"]  # noqa: Y015
     _WhichOneofArgType__suggested_resolution: _TypeAlias = _typing.Literal["_suggested_resolution", b"_suggested_resolution"]  # noqa: Y015
     _WhichOneofReturnType__summary: _TypeAlias = _typing.Literal["summary"]  # noqa: Y015
@@ -434,6 +448,8 @@ class Ticket(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__resolution_note) -> _WhichOneofReturnType__resolution_note | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__resolution_type) -> _WhichOneofReturnType__resolution_type | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__suggested_backend_change) -> _WhichOneofReturnType__suggested_backend_change | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__suggested_resolution) -> _WhichOneofReturnType__suggested_resolution | None: ...
     @_typing.overload

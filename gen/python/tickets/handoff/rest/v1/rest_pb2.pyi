@@ -36,6 +36,8 @@ class TicketRestListTicketsRequest(_message.Message):
     ROLE_FIELD_NUMBER: _builtins.int
     ASSIGNEE_FIELD_NUMBER: _builtins.int
     UPDATED_SINCE_FIELD_NUMBER: _builtins.int
+    CATEGORY_FIELD_NUMBER: _builtins.int
+    SEVERITY_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def slim(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Query `slim`: `1` leaves out descriptions."""
@@ -80,6 +82,14 @@ class TicketRestListTicketsRequest(_message.Message):
     def updated_since(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Query `updated_since`: tickets created or changed at or after this instant."""
 
+    @_builtins.property
+    def category(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Query `category`: `request_type` by another name."""
+
+    @_builtins.property
+    def severity(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Query `severity`: `priority` by another name."""
+
     def __init__(
         self,
         *,
@@ -94,10 +104,12 @@ class TicketRestListTicketsRequest(_message.Message):
         role: _abc.Iterable[_builtins.str] | None = ...,
         assignee: _abc.Iterable[_builtins.str] | None = ...,
         updated_since: _abc.Iterable[_builtins.str] | None = ...,
+        category: _abc.Iterable[_builtins.str] | None = ...,
+        severity: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignee", b"assignee", "cursor", b"cursor", "limit", b"limit", "priority", b"priority", "project_id", b"project_id", "request_type", b"request_type", "role", b"role", "slim", b"slim", "stage", b"stage", "status", b"status", "updated_since", b"updated_since"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignee", b"assignee", "category", b"category", "cursor", b"cursor", "limit", b"limit", "priority", b"priority", "project_id", b"project_id", "request_type", b"request_type", "role", b"role", "severity", b"severity", "slim", b"slim", "stage", b"stage", "status", b"status", "updated_since", b"updated_since"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -123,6 +135,9 @@ class TicketRestListProjectTicketsRequest(_message.Message):
     SHIP_FIELD_NUMBER: _builtins.int
     MILESTONE_FIELD_NUMBER: _builtins.int
     Q_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    CATEGORY_FIELD_NUMBER: _builtins.int
+    SEVERITY_FIELD_NUMBER: _builtins.int
     project: _builtins.str
     """`project_id` of the path. (Not named `project_id`, so that the query of that name cannot replace it.)"""
     @_builtins.property
@@ -131,7 +146,7 @@ class TicketRestListProjectTicketsRequest(_message.Message):
 
     @_builtins.property
     def limit(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Query `limit`, 1–1000; everything when absent."""
+        """Query `limit`, 1–2000; 1000 when absent."""
 
     @_builtins.property
     def cursor(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -167,7 +182,7 @@ class TicketRestListProjectTicketsRequest(_message.Message):
 
     @_builtins.property
     def ship(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Query `ship`: `merged`, `deployed` or `deploy_failed`."""
+        """Query `ship`: `merged`, `deploying`, `deployed` or `deploy_failed`; one or more, comma-separated."""
 
     @_builtins.property
     def milestone(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -176,6 +191,18 @@ class TicketRestListProjectTicketsRequest(_message.Message):
     @_builtins.property
     def q(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Query `q`: words of title and description, or the number."""
+
+    @_builtins.property
+    def offset(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Query `offset`: how many of the newest to leave out. Not with `cursor`."""
+
+    @_builtins.property
+    def category(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Query `category`: `request_type` by another name."""
+
+    @_builtins.property
+    def severity(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Query `severity`: `priority` by another name."""
 
     def __init__(
         self,
@@ -194,10 +221,13 @@ class TicketRestListProjectTicketsRequest(_message.Message):
         ship: _abc.Iterable[_builtins.str] | None = ...,
         milestone: _abc.Iterable[_builtins.str] | None = ...,
         q: _abc.Iterable[_builtins.str] | None = ...,
+        offset: _abc.Iterable[_builtins.str] | None = ...,
+        category: _abc.Iterable[_builtins.str] | None = ...,
+        severity: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignee", b"assignee", "cursor", b"cursor", "limit", b"limit", "milestone", b"milestone", "priority", b"priority", "project", b"project", "q", b"q", "request_type", b"request_type", "role", b"role", "ship", b"ship", "slim", b"slim", "stage", b"stage", "status", b"status", "updated_since", b"updated_since"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignee", b"assignee", "category", b"category", "cursor", b"cursor", "limit", b"limit", "milestone", b"milestone", "offset", b"offset", "priority", b"priority", "project", b"project", "q", b"q", "request_type", b"request_type", "role", b"role", "severity", b"severity", "ship", b"ship", "slim", b"slim", "stage", b"stage", "status", b"status", "updated_since", b"updated_since"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -118,7 +118,7 @@ class TicketRestServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListProjectTickets(self, request, context):
-        """200 and `{"tickets": […]}`, complete when neither `limit` nor `cursor` is given; 400, 401, 403.
+        """200 and `{"tickets": […], "next_cursor"}`, a page of any size, as a stream of pieces; 400, 401, 403.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

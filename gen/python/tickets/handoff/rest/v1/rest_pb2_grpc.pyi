@@ -48,7 +48,7 @@ class TicketRestStub:
     CreateTicket: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestCreateTicketRequest, _httpbody_pb2.HttpBody]
     """201 and `{"ticket": …}`; 400, 401 and 403 as documented; 409. Header `Idempotency-Key` makes it safe to retry."""
     ListProjectTickets: _grpc.UnaryStreamMultiCallable[_rest_pb2.TicketRestListProjectTicketsRequest, _httpbody_pb2.HttpBody]
-    """200 and `{"tickets": […]}`, complete when neither `limit` nor `cursor` is given; 400, 401, 403."""
+    """200 and `{"tickets": […], "next_cursor"}`, a page of any size, as a stream of pieces; 400, 401, 403."""
     GetTicket: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestGetTicketRequest, _httpbody_pb2.HttpBody]
     """200 and `{"ticket": …}`; 401, 403, 404."""
     UpdateTicket: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestUpdateTicketRequest, _httpbody_pb2.HttpBody]
@@ -83,7 +83,7 @@ class TicketRestAsyncStub(TicketRestStub):
     CreateTicket: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestCreateTicketRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """201 and `{"ticket": …}`; 400, 401 and 403 as documented; 409. Header `Idempotency-Key` makes it safe to retry."""
     ListProjectTickets: _aio.UnaryStreamMultiCallable[_rest_pb2.TicketRestListProjectTicketsRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """200 and `{"tickets": […]}`, complete when neither `limit` nor `cursor` is given; 400, 401, 403."""
+    """200 and `{"tickets": […], "next_cursor"}`, a page of any size, as a stream of pieces; 400, 401, 403."""
     GetTicket: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestGetTicketRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """200 and `{"ticket": …}`; 401, 403, 404."""
     UpdateTicket: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestUpdateTicketRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
@@ -133,7 +133,7 @@ class TicketRestServicer(metaclass=_abc_1.ABCMeta):
         request: _rest_pb2.TicketRestListProjectTicketsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
-        """200 and `{"tickets": […]}`, complete when neither `limit` nor `cursor` is given; 400, 401, 403."""
+        """200 and `{"tickets": […], "next_cursor"}`, a page of any size, as a stream of pieces; 400, 401, 403."""
 
     @_abc_1.abstractmethod
     def GetTicket(

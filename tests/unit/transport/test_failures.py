@@ -1,0 +1,63 @@
+"""contracts/errors.md: how failures are rendered, for those that no call can bring about yet."""
+
+from typing import Any
+
+import pytest
+from google.rpc import error_details_pb2, status_pb2
+from grpc import StatusCode
+from tickets.errors.v1 import error_pb2
+
+from service.errors import REASONS, TicketError
+from service.handoff.servicers import DIALECT
+from service.transport import rest
+
+MESSAGE = "GitHub no longer accepts the project's link"
+
+
+class AbortedError(Exception):
+    """What gRPC raises to end a call."""
+
+
+class Context:
+    """Keeps what a call ends with."""
+
+    def __init__(self) -> None:
+        self.sent: dict[str, Any] = {}
+
+    def trailing_metadata(self) -> None:
+        """Nothing was set before."""
+
+    async def send_initial_metadata(self, metadata: Any) -> None:
+        self.sent |= dict(metadata)
+
+    async def abort(self, code: StatusCode, details: str, trailing: Any) -> None:
+        self.sent |= {"code": code, "details": details, **dict(trailing)}
+        raise AbortedError
+
+
+def failures_of(name: str) -> Any:
+    return next(service.failures for service in DIALECT.services if service.descriptor.name == name)
+
+
+async def test_a_link_that_github_no_longer_accepts_asks_to_reconnect_over_rest() -> None:
+    context = Context()
+    body = await failures_of("TicketRest").fail(context, TicketError("reconnect_required"))
+    assert context.sent == {"x-http-status": "401"}
+    assert body.data == b'{"error":"%b","code":"reconnect_required","reconnect":true}' % MESSAGE.encode()
+
+
+async def test_a_link_that_github_no_longer_accepts_asks_to_reconnect_over_grpc() -> None:
+    context = Context()
+    with pytest.raises(AbortedError):
+        await failures_of("TicketService").fail(context, TicketError("reconnect_required"))
+    assert (context.sent["code"], context.sent["details"]) == (StatusCode.UNAUTHENTICATED, MESSAGE)
+    info, error = error_details_pb2.ErrorInfo(), error_pb2.Error()
+    packed_info, packed_error = status_pb2.Status.FromString(context.sent["grpc-status-details-bin"]).details
+    assert packed_info.Unpack(info)
+    assert packed_error.Unpack(error)
+    assert (info.reason, error.code, error.reconnect) == ("reconnect_required", "reconnect_required", True)
+
+
+@pytest.mark.parametrize("reason", [reason for reason in REASONS if reason != "reconnect_required"])
+def test_no_other_failure_asks_to_reconnect(reason: str) -> None:
+    assert "reconnect" not in rest.error_body(TicketError(reason))
