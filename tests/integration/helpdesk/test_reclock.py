@@ -80,7 +80,7 @@ async def test_a_ticket_that_is_late_by_its_new_terms_emits_that_with_the_change
     tenant = await lab.tenant(1, sla_emitted="{}", due_at=None)
     await tenant.set_hours(AROUND_THE_CLOCK)
     await reclock.reclock(lab.database)
-    assert tenant.events() == [(["ticket.updated", "sla.due_soon", "sla.breached"], 1)]
+    assert tenant.events() == [(["ticket.updated", "sla.breached"], 1)]
 
 
 # Fair
@@ -105,7 +105,7 @@ async def test_the_longest_due_tickets_of_one_tenant_hold_up_no_other(lab: Reclo
     large = await lab.tenant(5 * STEP + 1, sla_emitted="{}", sla_look_at=DUE)
     small = await lab.tenant(1, sla_emitted="{}", sla_look_at="2026-03-10T00:00:00Z")
     await notifier.emit_due_events(lab.database)
-    emitted = ["sla.due_soon", "sla.breached"]
+    emitted = ["sla.breached"]
     assert large.events() + small.events() == [(emitted, 5 * STEP + 1), (emitted, 1)]
     [(before,)] = lab.rows(
         "SELECT count(DISTINCT ticket_id) FROM helpdesk_events WHERE tenant_id = %s AND id < (SELECT max(id) FROM"
@@ -233,7 +233,7 @@ async def breach_while(own_tenant: SlaTenant, seconds: float) -> None:
     made = await own_tenant.create(**HIGH)
     own_tenant.pass_time(made, minutes=61)
     async with asyncio.timeout(seconds):
-        while [event["type"] for event in await own_tenant.emitted(made)] != ["sla.due_soon", "sla.breached"]:
+        while [event["type"] for event in await own_tenant.emitted(made)] != ["sla.breached"]:
             await own_tenant.sla(made)
 
 
