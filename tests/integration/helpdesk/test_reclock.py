@@ -26,15 +26,18 @@ from service.local.processes import wait_for
 from service.storage.database import Connection
 from service.storage.statement import Row
 
-STEP = notifier.STEP
+# Few, so that there are many steps of few tickets.
+STEP = 20
 MOVED = f"due_at = '{DUE_AROUND_THE_CLOCK}'"
 AS_IT_WAS = f"due_at = '{DUE}'"
 
 
 @pytest.fixture
 async def lab(apart_url: str) -> AsyncIterator[ReclockLab]:
-    async with open_reclock_lab(apart_url) as lab:
-        yield lab
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(notifier, "STEP", STEP)
+        async with open_reclock_lab(apart_url) as lab:
+            yield lab
 
 
 async def test_every_unresolved_ticket_of_the_policy_moves_once_and_no_other_does(lab: ReclockLab) -> None:
@@ -241,7 +244,8 @@ async def breach_while(own_tenant: SlaTenant, seconds: float) -> None:
 @pytest.mark.parametrize("transport", ["grpc"], indirect=True)
 async def test_another_tenants_events_and_calls_do_not_wait_for_a_large_change(own_tenant: SlaTenant) -> None:
     world, transport = own_tenant.world, own_tenant.transport
-    tenant_id, agent = await make_large(transport, world, 3 * STEP)
+    tickets = notifier.STEP + 1
+    tenant_id, agent = await make_large(transport, world, tickets)
     waits = "SELECT 1 FROM helpdesk_reclocks WHERE tenant_id = %s"
     with psycopg.connect(world.database_url) as other:
         # As long as this one is locked, the change cannot come to its end.
@@ -256,7 +260,7 @@ async def test_another_tenants_events_and_calls_do_not_wait_for_a_large_change(o
         assert world.rows(waits, tenant_id) == [(1,)]
     await asyncio.to_thread(wait_for, lambda: not world.rows(waits, tenant_id), what="the change", timeout=60)
     sql = f"SELECT count(*) FROM helpdesk_tickets WHERE tenant_id = %s AND {MOVED}"
-    assert world.rows(sql, tenant_id) == [(3 * STEP,)]
+    assert world.rows(sql, tenant_id) == [(tickets,)]
 
 
 @pytest.mark.long
