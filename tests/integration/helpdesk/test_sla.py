@@ -274,3 +274,28 @@ async def test_a_migration_finds_in_the_history_when_reopened_tickets_were_resol
         await own_tenant.emit(ticket)
         found = await get(own_tenant.transport, own_tenant.person, ticket)
         assert own_tenant.minutes(ticket, found["due_at"]) == due
+
+
+# It stamps `paused_at` of pending tickets alone. Of one that this version resolved it ends the pause when it closes it.
+PREVIOUS = {
+    "resolved it": ("UPDATE helpdesk_tickets SET paused_at = NULL WHERE id = %s",),
+    "closed it": (
+        "INSERT INTO helpdesk_pauses SELECT tenant_id, id, paused_at, now() FROM helpdesk_tickets WHERE id = %s",
+        "UPDATE helpdesk_tickets SET paused_at = NULL WHERE id = %s",
+    ),
+}
+
+
+@pytest.mark.parametrize("transport", ["grpc"], indirect=True)
+@pytest.mark.parametrize("case", PREVIOUS)
+async def test_a_ticket_that_the_previous_version_resolved_stands_still_since_then(
+    tenant: SlaTenant, case: str
+) -> None:
+    made = await tenant.create(**URGENT)
+    await tenant.play(made, [10, {"status": "resolved"}, 5])
+    for statement in PREVIOUS[case]:
+        tenant.rows(statement, made["id"])
+    assert (await tenant.sla(made))["is_paused"] is True
+    await tenant.play(made, [15, {"status": "open"}, 5])
+    found = await get(tenant.transport, tenant.person, made)
+    assert tenant.minutes(made, found["due_at"]) == 260

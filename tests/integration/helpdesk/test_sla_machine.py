@@ -383,9 +383,9 @@ def run(database: ClockDatabase, examples: int, steps: int) -> None:
 
 
 def test_clocks_run_as_in_a_slow_model(database: ClockDatabase) -> None:
-    run(database, examples=40, steps=30)
+    run(database, examples=12, steps=30)
 
 
 @pytest.mark.long
 def test_clocks_run_as_in_a_slow_model_many_times(database: ClockDatabase) -> None:
-    run(database, examples=1000, steps=30)
+    run(database, examples=2000, steps=30)
