@@ -1,16 +1,23 @@
-"""How a ticket's status moves its stamps. Pure."""
+"""How a ticket's status moves its stamps and stops its clocks. Pure."""
 
+from collections.abc import Collection
 from typing import Literal
 
 from service.helpdesk.commands import Status
+
+_RESOLVED: Collection[Status] = ("resolved", "closed")
+_STOPPED: Collection[Status] = ("pending", *_RESOLVED)
 
 
 def resolution(was: Status | None, becomes: Status) -> Literal["stamp", "clear", "keep"]:
     """What a move between statuses does to `resolved_at`; `was` is None for a ticket that is being created."""
     if becomes == was:
         return "keep"
-    if becomes == "resolved":
-        return "stamp"
-    if becomes == "closed":
-        return "keep" if was == "resolved" else "stamp"
-    return "clear"
+    if becomes not in _RESOLVED:
+        return "clear"
+    return "keep" if was in _RESOLVED else "stamp"
+
+
+def stops_clocks(status: Status) -> bool:
+    """Whether the clocks of a ticket's SLA stand still: nobody of those who promised works on it."""
+    return status in _STOPPED

@@ -20,6 +20,7 @@ from sqlalchemy import (
     bindparam,
     case,
     cast,
+    exists,
     func,
     insert,
     literal,
@@ -34,6 +35,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects.postgresql import TSQUERY
+from sqlalchemy.dialects.postgresql import insert as upsert
 
 from service import events, idempotency, numbering
 from service.directory import TENANT, TENANT_AND_APP
@@ -123,6 +125,13 @@ _in_tenant = _lexeme(literal_column("'@'") + parameter(tickets.c.tenant_id))
 _has_terms = and_(func.numnode(_terms) > 0, tables.INDEX_TERMS.op("@@")(_terms.op("&&")(_in_tenant)))
 _tag = _lexeme(literal_column("'#'") + bindparam("tag", type_=Text))
 
+_DUE_WHILE_PAUSED = exists().where(
+    tables.pauses.c.tenant_id == tickets.c.tenant_id,
+    tables.pauses.c.ticket_id == tickets.c.id,
+    tables.pauses.c.started_at < tickets.c.due_at,
+    tables.pauses.c.ended_at > tickets.c.due_at,
+)
+
 _FILTERS: Mapping[str, ColumnElement[bool]] = {
     **_any_of("status"),
     **_any_of("type"),
@@ -146,8 +155,9 @@ _FILTERS: Mapping[str, ColumnElement[bool]] = {
         func.now() > tables.DUE,
         tickets.c.status != "resolved",
         tickets.c.status != "closed",
-        # While a ticket is pending the clock of its SLA stands still.
-        or_(tickets.c.paused_at.is_(None), tickets.c.due_at_given, tickets.c.due_at <= tickets.c.paused_at),
+        # While a ticket is pending the clocks of its SLA stand still. What a caller gave does not move on after that.
+        or_(tickets.c.paused_at.is_(None), tickets.c.due_at <= tickets.c.paused_at),
+        not_(and_(tickets.c.due_at_given, _DUE_WHILE_PAUSED)),
     ),
 }
 
@@ -219,15 +229,16 @@ def update_ticket(by: frozenset[str]) -> Statement:
     both = after.join(before, after.c.id == before.c.id)
     written = change.select_from(both).cte("written")
     event = events.append(tables.events, written, written.c.kind, written.c.changes, own={"app_id": written.c.app_id})
-    ended = select(after.c.tenant_id, after.c.id, before.c.paused_at, after.c.updated_at).select_from(both)
-    pause = (
-        insert(tables.pauses)
-        .from_select(
-            ["tenant_id", "ticket_id", "started_at", "ended_at"],
-            ended.where(before.c.paused_at.is_not(None), after.c.paused_at.is_(None)),
-        )
-        .cte("pause")
+    # The previous version sets `paused_at` of pending tickets alone, and ends it when they are resolved (targets.py).
+    stopped_at = func.coalesce(before.c.paused_at, before.c.resolved_at)
+    ended = select(after.c.tenant_id, after.c.id, stopped_at, after.c.updated_at).select_from(both)
+    ended_pause = upsert(tables.pauses).from_select(
+        ["tenant_id", "ticket_id", "started_at", "ended_at"],
+        ended.where(stopped_at.is_not(None), after.c.paused_at.is_(None)),
     )
+    pause = ended_pause.on_conflict_do_update(
+        index_elements=["tenant_id", "ticket_id", "started_at"], set_={"ended_at": ended_pause.excluded.ended_at}
+    ).cte("pause")
     return Statement(select(after).add_cte(event, pause), scope=scope_of(by))
 
 

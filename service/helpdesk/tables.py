@@ -64,9 +64,9 @@ tickets = Table(
     # Whether a caller set it, to an instant or to null.
     Column("due_at_given", Boolean, nullable=False, server_default=false()),
     Column("first_response_due_at", DateTime(timezone=True)),
-    # Since when the ticket is pending; earlier pauses are in `pauses`.
+    # Since when its clocks stand still, while it is pending, resolved or closed; earlier pauses are in `pauses`.
     Column("paused_at", DateTime(timezone=True)),
-    # Which events of its SLA were emitted (targets.py, SlaEvent), and when the notifier looks at it next.
+    # Which events of its SLA were emitted (targets.py, Schedule), and when the notifier looks at it next.
     Column("sla_emitted", ARRAY(Text), nullable=False, server_default=text("'{}'")),
     Column("sla_look_at", DateTime(timezone=True)),
     # json and not jsonb: stored as it was sent.
@@ -167,7 +167,7 @@ comments = Table(
 )
 Index("helpdesk_comments_oldest_idx", comments.c.tenant_id, comments.c.ticket_id, comments.c.created_at, comments.c.id)
 
-# The times that a ticket was pending, once they have ended.
+# The times that a ticket was not worked on (pending, resolved or closed), once they have ended.
 pauses = Table(
     "helpdesk_pauses",
     METADATA,

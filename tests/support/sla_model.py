@@ -18,6 +18,9 @@ def instant(minute: int | None) -> datetime | None:
     return None if minute is None else EPOCH + minute * MINUTE
 
 
+# In these statuses nobody works on a ticket: its clocks stand still.
+STOPPED = ("pending", "resolved", "closed")
+
 # A time zone, hours of weekdays, holidays.
 Week = tuple[str, tuple[tuple[int, str, str], ...], tuple[str, ...]]
 WEEKS: Sequence[Week] = (
@@ -71,6 +74,18 @@ class Target:
     pauses: Sequence[tuple[int, int]]
     paused: int | None
 
+    def is_still(self, minute: int) -> bool:
+        """Whether the clock stands still before a minute and after it."""
+        return any(start < minute < end for start, end in self.all_pauses())
+
+    def all_pauses(self) -> list[tuple[int, int]]:
+        return [*self.pauses, *([] if self.paused is None else [(self.paused, END)])]
+
+    def is_late(self, now: int) -> bool:
+        """Whether it was met late, or is not met and late by now."""
+        until = now if self.met is None else self.met
+        return self.due is not None and self.due < until and not self.is_still(self.due)
+
 
 @dataclass
 class Ticket:
@@ -85,6 +100,8 @@ class Ticket:
     policy_given: bool = False
     due: int | None = None
     due_given: bool = False
+    # Whether it was past when it was given.
+    due_over: bool = False
     first_due: int | None = None
     response: int | None = None
     resolved: int | None = None
@@ -124,27 +141,26 @@ class Ticket:
             met = min((stamp for stamp in (self.response, self.resolved) if stamp is not None), default=None)
             targets["first_response"] = Target(policy.first_response_minutes, self.first_due, met, *ours)
         if self.due_given and self.due is not None:
-            targets["resolution"] = Target(None, self.due, self.resolved, ALWAYS, (), None)
+            targets["resolution"] = Target(None, self.due, self.resolved, ALWAYS, self.pauses, self.paused)
         elif not self.due_given and policy is not None:
             targets["resolution"] = Target(policy.resolution_minutes, self.due, self.resolved, *ours)
         return targets
 
     def events(self, week: Week) -> dict[tuple[str, str], int]:
-        """The events of its targets with their minutes, where these are known."""
+        """The events of its targets with their minutes, where these are known, and the ticket was there to be late."""
         found: dict[tuple[str, str], int] = {}
         for name, target in self.targets(week).items():
-            if target.due is None:
+            if target.due is None or target.due < self.created:
                 continue
             if target.minutes is None:
                 soon = target.due - 60
             else:
                 early = max(target.minutes - min(60, target.minutes // 4), 1)
                 soon = min(self.counts(early, week) or target.due, target.due)
-            found |= {
-                (name, kind): at
-                for kind, at in (("due_soon", soon), ("breached", target.due))
-                if target.paused is None or at <= target.paused
-            }
+            if self.paused is None or soon <= self.paused:
+                found[name, "due_soon"] = soon
+            if not target.is_still(target.due):
+                found[name, "breached"] = target.due
         return found
 
     def drop_stale(self, week: Week, now: int) -> None:
@@ -163,9 +179,14 @@ class Ticket:
         events, targets = self.events(week), self.targets(week)
         due_events = []
         for name, kind in events:
-            met = targets[name].met
+            met, due = targets[name].met, targets[name].due or 0
+            # Of what was past when a caller gave it nothing is emitted.
+            if targets[name].minutes is None and self.due_over:
+                continue
             # A target that was met emits no warning, and a breach only where it was met late.
-            if met is None or (kind == "breached" and events[name, kind] < met):
+            if (kind == "due_soon" and met is None and now <= due) or (
+                kind == "breached" and (met is None or due < met)
+            ):
                 due_events.append((name, kind))
         due_events = [event for event in due_events if event not in self.emitted and events[event] < now]
         return sorted(due_events, key=lambda event: events[event])
@@ -174,15 +195,12 @@ class Ticket:
 def standing(ticket: Ticket, target: Target, now: int) -> dict[str, Any]:
     """How a target stands, minute by minute."""
     until = now if target.met is None else target.met
-    pauses = [pause for pause in target.pauses if pause[0] < until]
-    if target.paused is not None and target.paused < until:
-        pauses.append((target.paused, END))
+    pauses = [pause for pause in target.all_pauses() if pause[0] < until]
     paused = {minute for start, end in pauses for minute in range(start, min(end, until))}
     minutes = range(ticket.created, until)
     counted = [minute for minute in minutes if target.opening[minute] and minute not in paused]
     still = min((start for start, end in pauses if end > until), default=until)
-    due = target.due
-    is_breached = due is not None and due < until and due <= still
+    due, is_breached = target.due, target.is_late(now)
     remaining = (
         None if due is None else sum(target.opening[minute] for minute in range(max(still, ticket.created), due))
     )
@@ -191,7 +209,7 @@ def standing(ticket: Ticket, target: Target, now: int) -> dict[str, Any]:
         "due_at": instant(due),
         "met_at": instant(target.met),
         "is_breached": is_breached,
-        "breached_at": instant(due) if is_breached else None,
+        "breached_at": instant(max(ticket.created, due or 0)) if is_breached else None,
         "elapsed_seconds": 60 * len(counted),
         "remaining_seconds": None if remaining is None else 60 * remaining,
         "counted": runs(counted),

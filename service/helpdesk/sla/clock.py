@@ -115,20 +115,29 @@ def explain(
     """How a target stands that was met at `met_at`, or is not met by now.
 
     `due_at` takes only pauses into account that have ended: in an open one it stands still. A target met at the due
-    instant is met in time; any later is a breach, even while no time counts.
+    instant is met in time; any later is a breach, even outside business hours, but not if the due instant is within a
+    pause.
     """
     until = now if met_at is None else met_at
     # Pauses after it was met do not matter.
     pauses = [pause for pause in pauses if pause.start < until]
     stopped_at = min((pause.start for pause in pauses if pause.end is None or pause.end > until), default=until)
-    is_breached = due_at is not None and due_at < until and due_at <= stopped_at
+    breached_at = None
+    if due_at is not None and due_at < until and ran_at(due_at, pauses):
+        # A caller may have given an instant before the ticket existed.
+        breached_at = max(start, due_at)
     return Standing(
         counted=counted(start, until, pauses, calendar, last=LISTED),
         paused=_merged(_clipped(Span(start, until), pauses))[-LISTED:],
         elapsed=elapsed(start, until, pauses, calendar),
         remaining=None if due_at is None else elapsed(max(start, stopped_at), due_at, (), calendar),
-        breached_at=due_at if is_breached else None,
+        breached_at=breached_at,
     )
+
+
+def ran_at(at: datetime, pauses: Sequence[Pause]) -> bool:
+    """Whether the clock ran until an instant or from it on: it did not within a pause."""
+    return not any(pause.start < at and (pause.end is None or at < pause.end) for pause in pauses)
 
 
 def _due_within_hours(parts: Iterable[Span], remaining: int, timeline: Timeline) -> datetime | None:

@@ -21,8 +21,8 @@ from service.storage.database import Connection, Database
 from service.storage.statement import Row
 
 # How many tickets one step takes, how long it keeps the event loop at a time, and how many tickets of all tenants are
-# looked for at once.
-STEP = 100
+# looked for at once. Twice as many would take a tenth less CPU for each, and hold their locks for twice as long.
+STEP = 200
 _AT_A_TIME_SECONDS = 0.001
 _ROUND = 1000
 # When a ticket whose schedule cannot be worked out is tried again.

@@ -19,6 +19,8 @@ TargetName = Literal["first_response", "resolution"]
 _SOON_MINUTES = 60
 _SOON_FRACTION = 4
 _FIRST_INSTANT = datetime.min.replace(tzinfo=UTC)
+# Stands in `sla_emitted` while a `due_at` holds that was over when a caller gave it: nothing is emitted about it.
+_OVER_WHEN_GIVEN = "resolution.over"
 
 
 class Policy(NamedTuple):
@@ -63,7 +65,7 @@ class SlaEvent(NamedTuple):
 
 
 class Schedule(NamedTuple):
-    """The events of a ticket: the names of those emitted that still hold, and those to emit, earliest first."""
+    """The events of a ticket: what is in `sla_emitted` and still holds, and those to emit, earliest first."""
 
     emitted: list[str]
     upcoming: list[SlaEvent]
@@ -93,26 +95,47 @@ def due_instants(ticket: Mapping[str, Any], terms: Terms, *, new_policy: bool) -
     return instants
 
 
+def stopped_at(ticket: Mapping[str, Any]) -> datetime | None:
+    """Since when the clocks of a ticket stand still; None while they run."""
+    # The previous version sets `paused_at` of pending tickets alone, and may still be writing.
+    since: datetime | None = ticket["paused_at"] or ticket["resolved_at"]
+    return since
+
+
+def given(emitted: Sequence[str], due_at: datetime | None, now: datetime) -> list[str]:
+    """What becomes of `sla_emitted` when a caller gives this `due_at`."""
+    held = [name for name in emitted if name != _OVER_WHEN_GIVEN]
+    return [*held, _OVER_WHEN_GIVEN] if due_at is not None and due_at < now else held
+
+
 def schedule(ticket: Mapping[str, Any], terms: Terms) -> Schedule:
     """Which events of a ticket were emitted and which are to come; none is emitted twice while it holds."""
-    emitted, upcoming = [], []
+    emitted, upcoming = list[str](), list[SlaEvent]()
     for target in _targets(ticket, terms):
+        is_over = target.minutes is None and _OVER_WHEN_GIVEN in ticket["sla_emitted"]
+        emitted += [_OVER_WHEN_GIVEN] if is_over else []
         for event in _events(ticket, terms, target):
             if event.name in ticket["sla_emitted"] and event.at <= terms.now:
                 emitted.append(event.name)
-            # A target that was met emits no warning, and a breach only where it was met late.
-            elif target.met_at is None or (event.kind == "breached" and event.at < target.met_at):
+            elif not is_over and _is_to_come(event, target, terms.now):
                 upcoming.append(event)
     return Schedule(emitted, sorted(upcoming, key=lambda event: event.at))
+
+
+def _is_to_come(event: SlaEvent, target: Target, now: datetime) -> bool:
+    """Whether an event that was not emitted will be: no warning of what is met or past, no breach of what was met."""
+    if event.kind == "due_soon":
+        return target.met_at is None and now <= event.due_at
+    return target.met_at is None or event.at < target.met_at
 
 
 def standings(ticket: Mapping[str, Any], terms: Terms) -> Mapping[TargetName, tuple[Target, Standing]]:
     """The targets that a ticket has, and how they stand."""
     found: dict[TargetName, tuple[Target, Standing]] = {}
     for target in _targets(ticket, terms):
-        # A `due_at` that was given means wall time: no calendar, no pauses.
-        is_given = target.minutes is None
-        pauses, clock = ([], None) if is_given else (_pauses(ticket, terms), terms.clock)
+        # A `due_at` that was given has no business hours.
+        clock = None if target.minutes is None else terms.clock
+        pauses = _pauses(ticket, terms)
         standing = sla.explain(ticket["created_at"], target.due_at, pauses, clock, met_at=target.met_at, now=terms.now)
         found[target.name] = target, standing
     return found
@@ -133,24 +156,24 @@ def _targets(ticket: Mapping[str, Any], terms: Terms) -> Iterator[Target]:
 
 
 def _events(ticket: Mapping[str, Any], terms: Terms, target: Target) -> Iterator[SlaEvent]:
-    """The events of a target whose instants are known."""
+    """The events of a target whose instants are known: when its clock runs, and the ticket exists."""
     due_at = target.due_at
-    if due_at is None:
+    if due_at is None or due_at < ticket["created_at"]:
         return
+    pauses, stopped = _pauses(ticket, terms), stopped_at(ticket)
     if target.minutes is None:
         # The first instants that a datetime can hold have no hour before them.
-        soon, paused_at = due_at - min(timedelta(minutes=_SOON_MINUTES), due_at - _FIRST_INSTANT), None
+        soon = due_at - min(timedelta(minutes=_SOON_MINUTES), due_at - _FIRST_INSTANT)
     else:
         lead = min(_SOON_MINUTES, target.minutes // _SOON_FRACTION)
         # The due instant is stored: a policy that has changed since must not put the warning after it.
         soon = min(terms.due(ticket, max(target.minutes - lead, 1)) or due_at, due_at)
-        paused_at = ticket["paused_at"]
-    if paused_at is None or soon <= paused_at:
+    if stopped is None or soon <= stopped:
         yield SlaEvent(target.name, "due_soon", soon, due_at)
-    if paused_at is None or due_at <= paused_at:
+    if sla.ran_at(due_at, pauses):
         yield SlaEvent(target.name, "breached", due_at, due_at)
 
 
 def _pauses(ticket: Mapping[str, Any], terms: Terms) -> list[Pause]:
-    paused_at = ticket["paused_at"]
-    return [*terms.pauses, *([] if paused_at is None else [Pause(paused_at, None)])]
+    stopped = stopped_at(ticket)
+    return [*terms.pauses, *([] if stopped is None else [Pause(stopped, None)])]

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from service.errors import invalid
+from service.helpdesk.lifecycle import stops_clocks
 from service.helpdesk.sla import targets
 from service.helpdesk.sla.clock import Pause
 from service.helpdesk.sla.targets import SlaEvent, Terms
@@ -33,7 +34,7 @@ async def on_create(connection: Connection, ticket: Mapping[str, Any], *, resolv
         "sla_policy": row["policy_id"],
         "sla_policy_given": given is not None,
         "due_at_given": ticket["due_at"] is not None,
-        "paused_at": terms.now if ticket["status"] == "pending" else None,
+        "paused_at": terms.now if stops_clocks(ticket["status"]) else None,
         "sla_emitted": [],
     }
     return with_schedule(created | targets.due_instants(created, terms, new_policy=True), terms)
@@ -50,12 +51,13 @@ async def on_change(
     changed = {name for name in changes if after[name] != ticket[name]}
     after["sla_policy_given"] = ticket["sla_policy_given"] or "sla_policy" in changed
     after["due_at_given"] = ticket["due_at_given"] or "due_at" in changed
-    after["paused_at"] = ticket["paused_at"] or ticket["stamp"] if after["status"] == "pending" else None
-    is_resumed = ticket["paused_at"] is not None and after["paused_at"] is None
-    is_resolved_again = ticket["resolved_at"] is not None and resolved_at != ticket["resolved_at"]
+    stopped_at = targets.stopped_at(ticket)
+    after["paused_at"] = (stopped_at or ticket["stamp"]) if stops_clocks(after["status"]) else None
+    is_resumed = stopped_at is not None and after["paused_at"] is None
+    is_reopened = ticket["resolved_at"] is not None and resolved_at is None
     new_policy = not changed.isdisjoint(("priority", "type", "sla_policy"))
     # Nothing else moves an instant: they stand still in a pause that begins, and the notifier checks before it emits.
-    if not (new_policy or "due_at" in changed or is_resumed or is_resolved_again):
+    if not (new_policy or "due_at" in changed or is_resumed or is_reopened):
         return after
     match_policy = new_policy and not after["sla_policy_given"]
     row = await read_terms(connection, after, policy_id=None if match_policy else after["sla_policy"] or "")
@@ -64,9 +66,11 @@ async def on_change(
     if match_policy:
         after["sla_policy"] = row["policy_id"]
     terms = terms_of(row, calendar_of(row))
-    if is_resumed:
-        terms = replace(terms, pauses=[*terms.pauses, Pause(ticket["paused_at"], ticket["stamp"])])
-    if new_policy and "due_at" not in changed:
+    if stopped_at is not None and is_resumed:
+        terms = replace(terms, pauses=[*terms.pauses, Pause(stopped_at, ticket["stamp"])])
+    if "due_at" in changed:
+        after["sla_emitted"] = targets.given(ticket["sla_emitted"], after["due_at"], ticket["stamp"])
+    elif new_policy:
         # A `due_at` that was given gives way to a policy, and goes with the policy that the ticket had.
         after["due_at_given"] = ticket["due_at_given"] and terms.policy is None and ticket["sla_policy"] is None
     return with_schedule(after | targets.due_instants(after, terms, new_policy=new_policy), terms)

@@ -7,7 +7,7 @@ from typing import TypedDict, cast
 from service import jsontext
 from service.helpdesk.commands import PolicyStatus, Priority, Type, Weekday
 from service.helpdesk.sla.clock import Span, Standing
-from service.helpdesk.sla.targets import Target, TargetName, Terms
+from service.helpdesk.sla.targets import Target, TargetName, Terms, stopped_at
 from service.storage.statement import Row
 
 
@@ -119,7 +119,7 @@ def ticket_sla(row: Row, standings: Mapping[TargetName, tuple[Target, Standing]]
         "ticket_id": row["id"],
         "policy": None if row["policy_id"] is None else policy(row, "policy_"),
         "time_zone": None if terms.clock is None else terms.clock.time_zone,
-        "is_paused": row["paused_at"] is not None,
+        "is_paused": stopped_at(row) is not None,
         "as_of": terms.now,
         "first_response": target("first_response"),
         "resolution": target("resolution"),

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -61,21 +62,48 @@ DUE: Mapping[str, tuple[dict[str, Any], Sequence[Step], str | None, int | None]]
     "pending: it stands still": (URGENT, PAUSED, "urgent", 240),
     "open again: moved by the pause": (URGENT, [*PAUSED, {"status": "open"}], "urgent", 260),
     "or in progress": (URGENT, [*PAUSED, {"status": "in_progress"}, 10], "urgent", 260),
-    "or resolved": (URGENT, [*PAUSED, {"status": "resolved"}], "urgent", 260),
-    "or closed": (URGENT, [*PAUSED, {"status": "closed"}], "urgent", 260),
-    "or closed by its operation": (URGENT, [*PAUSED, "close"], "urgent", 260),
+    "but not by then resolved": (URGENT, [*PAUSED, {"status": "resolved"}], "urgent", 240),
+    "or closed": (URGENT, [*PAUSED, {"status": "closed"}], "urgent", 240),
+    "or closed by its operation": (URGENT, [*PAUSED, "close"], "urgent", 240),
+    "until it goes on": (URGENT, [*PAUSED, "close", 5, {"status": "open"}], "urgent", 265),
     "created as pending": ({**URGENT, "status": "pending"}, [20, {"status": "open"}], "urgent", 260),
-    "pending twice": (URGENT, [*PAUSED, {"status": "open"}, 5, {"status": "pending"}, 31, "close"], "urgent", 291),
+    "pending twice": (
+        URGENT,
+        [*PAUSED, {"status": "open"}, 5, {"status": "pending"}, 31, {"status": "in_progress"}],
+        "urgent",
+        291,
+    ),
     "pending is repeated": (URGENT, [*PAUSED, {"status": "pending"}, 5, {"status": "open"}], "urgent", 265),
     "deleted while pending": (URGENT, [*PAUSED, "delete", 5, "restore", {"status": "open"}], "urgent", 265),
     "no other status pauses": (URGENT, [{"status": "in_progress"}, 20, {"status": "open"}], "urgent", 240),
-    "reopened, it was not paused": (URGENT, ["close", 20, {"status": "open"}], "urgent", 240),
-    "reopened as pending": (URGENT, ["close", 20, {"status": "pending"}, 7, {"status": "open"}], "urgent", 247),
+    "resolved: it stands still": (URGENT, [30, {"status": "resolved"}, 20], "urgent", 240),
+    "reopened: moved by the time it was resolved": (
+        URGENT,
+        [30, {"status": "resolved"}, 20, {"status": "open"}, 10],
+        "urgent",
+        260,
+    ),
+    "reopened after years": (URGENT, ["close", 1_000_000, {"status": "in_progress"}], "urgent", 1_000_240),
+    "resolved, then closed": (
+        URGENT,
+        [{"status": "resolved"}, 7, "close", 20, {"status": "resolved"}, 3, {"status": "open"}],
+        "urgent",
+        270,
+    ),
+    "created as resolved": ({**URGENT, "status": "resolved"}, [20, {"status": "open"}], "urgent", 260),
+    "reopened as pending": (URGENT, ["close", 20, {"status": "pending"}], "urgent", 240),
+    "then open": (URGENT, ["close", 20, {"status": "pending"}, 7, {"status": "open"}], "urgent", 267),
+    "reopened twice": (
+        URGENT,
+        ["close", 20, {"status": "open"}, 5, {"status": "resolved"}, 9, {"status": "open"}],
+        "urgent",
+        269,
+    ),
     "another priority keeps the pause": (URGENT, [*PAUSED, {"status": "open"}, {"priority": "high"}], "high", 80),
     "in one change": (URGENT, [*PAUSED, {"status": "open", "priority": "high"}], "high", 80),
     "another type, too": (
         HIGH,
-        [*PAUSED, {"status": "open"}, {"type": "change"}, 1, {"status": "pending"}, 5, "close"],
+        [*PAUSED, {"status": "open"}, {"type": "change"}, 1, {"status": "pending"}, 5, {"status": "open"}],
         "change",
         115,
     ),
@@ -85,7 +113,9 @@ DUE: Mapping[str, tuple[dict[str, Any], Sequence[Step], str | None, int | None]]
     "of a ticket that had none": ({}, [*PAUSED, {"status": "open"}, URGENT], "urgent", 260),
     "to a priority without a policy": (URGENT, [{"priority": "medium"}], None, None),
     "to a type without a policy": (HIGH, [{"type": "service_request"}], None, None),
-    "resolved tickets, too": (URGENT, ["close", {"priority": "high"}], "high", 60),
+    "resolved tickets, too": (URGENT, ["close", 20, {"priority": "high"}], "high", 60),
+    "and reopened": (URGENT, ["close", 20, {"priority": "high"}, 5, {"status": "open"}], "high", 85),
+    "a first policy while it is resolved": ({}, [5, "close", 20, URGENT, {"status": "open"}], "urgent", 260),
     "a given policy stays": ({**URGENT, "sla_policy": "change"}, [{"priority": "high"}], "change", 90),
     "one given later, too": (URGENT, [{"sla_policy": "change"}, {"priority": "high"}], "change", 90),
     "null clears both": (URGENT, [{"sla_policy": None}], None, None),
@@ -94,6 +124,8 @@ DUE: Mapping[str, tuple[dict[str, Any], Sequence[Step], str | None, int | None]]
     "explicit later": (URGENT, [{"due_at": 500}], "urgent", 500),
     "explicit with another priority": (URGENT, [{"priority": "high", "due_at": 500}], "high", 500),
     "explicit, not moved by a pause": (URGENT, [{"due_at": 500}, *PAUSED, {"status": "open"}], "urgent", 500),
+    "explicit, not moved by a resolution": (URGENT, [{"due_at": 500}, "close", 20, {"status": "open"}], "urgent", 500),
+    "explicit while pending": (URGENT, [*PAUSED, {"due_at": 500}, 20, {"status": "open"}], "urgent", 500),
     "explicitly none": (URGENT, [{"due_at": None}, *PAUSED, "close", {"status": "open"}], "urgent", None),
     "until the priority changes": ({**URGENT, "due_at": 500}, [{"priority": "high"}], "high", 60),
     "until the type changes": (URGENT, [{"due_at": 500}, {"type": "problem"}], "urgent", 240),
@@ -202,3 +234,69 @@ async def test_another_calendar_moves_due_at_of_tickets_that_count_business_hour
     assert [event["type"] for event in await own_tenant.emitted(by_hours)] == ["ticket.updated"] * 2
     for ticket in (by_all, resolved):
         assert await get(own_tenant.transport, own_tenant.person, ticket) == ticket
+
+
+# What the previous version has left
+
+# The status of a ticket at its creation, its moves by the minute, what was kept of its pauses, and when it is due.
+LEFT: Sequence[tuple[str, Mapping[int, str], Sequence[tuple[int, int]], int]] = (
+    ("open", {10: "closed", 70: "open"}, [], 300),
+    ("resolved", {30: "in_progress", 35: "closed", 45: "open"}, [], 280),
+    ("open", {10: "resolved", 20: "closed", 40: "pending", 50: "open"}, [(40, 50)], 280),
+    ("open", {10: "pending", 20: "open"}, [(10, 20)], 250),
+)
+
+
+@pytest.mark.parametrize("transport", ["grpc"], indirect=True)
+async def test_a_migration_finds_in_the_history_when_reopened_tickets_were_resolved(own_tenant: SlaTenant) -> None:
+    made = [await own_tenant.create(**URGENT, status=status) for status, _, _, _ in LEFT]
+    key = "WHERE tenant_id = %s AND ticket_id = %s"
+    for ticket, (_, moves, pauses, _) in zip(made, LEFT, strict=True):
+        await own_tenant.play(ticket, [{"status": status} for status in moves.values()])
+        own_tenant.pass_time(ticket, minutes=100)
+        created_at, tenant_id, id_ = own_tenant.stamp(ticket, "created_at"), ticket["tenant_id"], ticket["id"]
+        for version, minute in enumerate(moves, 2):
+            at = created_at + timedelta(minutes=minute)
+            own_tenant.rows(
+                f"UPDATE helpdesk_events SET created_at = %s {key} AND version = %s", at, tenant_id, id_, version
+            )
+        own_tenant.rows(f"DELETE FROM helpdesk_pauses {key}", tenant_id, id_)
+        for pause in pauses:
+            bounds = [created_at + timedelta(minutes=minute) for minute in pause]
+            own_tenant.rows("INSERT INTO helpdesk_pauses VALUES (%s, %s, %s, %s)", tenant_id, id_, *bounds)
+    statement = import_module("service.migrations.versions.0017_pauses_while_resolved").PAUSES
+    where = "WHERE tickets.sla_policy IS NOT NULL"
+    statement = statement.replace(where, f"{where} AND tickets.tenant_id = '{made[0]['tenant_id']}'")
+    # Once more changes nothing.
+    for _ in range(2):
+        own_tenant.rows(statement)
+    for ticket, (*_, due) in zip(made, LEFT, strict=True):
+        await own_tenant.emit(ticket)
+        found = await get(own_tenant.transport, own_tenant.person, ticket)
+        assert own_tenant.minutes(ticket, found["due_at"]) == due
+
+
+# It stamps `paused_at` of pending tickets alone. Of one that this version resolved it ends the pause when it closes it.
+PREVIOUS = {
+    "resolved it": ("UPDATE helpdesk_tickets SET paused_at = NULL WHERE id = %s",),
+    "closed it": (
+        "INSERT INTO helpdesk_pauses SELECT tenant_id, id, paused_at, now() FROM helpdesk_tickets WHERE id = %s",
+        "UPDATE helpdesk_tickets SET paused_at = NULL WHERE id = %s",
+    ),
+}
+
+
+@pytest.mark.parametrize("transport", ["grpc"], indirect=True)
+@pytest.mark.parametrize("case", PREVIOUS)
+async def test_a_ticket_that_the_previous_version_resolved_stands_still_since_then(
+    tenant: SlaTenant, case: str
+) -> None:
+    made = await tenant.create(**URGENT)
+    await tenant.play(made, [10, {"status": "resolved"}, 5])
+    for statement in PREVIOUS[case]:
+        tenant.rows(statement, made["id"])
+    assert (await tenant.sla(made))["is_paused"] is True
+    # Once more, so that what was written of the first time counts.
+    await tenant.play(made, [15, {"status": "open"}, 5, {"status": "pending"}, 1, {"status": "open"}])
+    found = await get(tenant.transport, tenant.person, made)
+    assert tenant.minutes(made, found["due_at"]) == 261

@@ -18,7 +18,7 @@ MOVES = [
     ("resolved", "resolved", "kept"),
     ("resolved", "closed", "kept"),
     ("closed", "closed", "kept"),
-    ("closed", "resolved", "stamped"),
+    ("closed", "resolved", "kept"),
 ]
 
 

@@ -14,7 +14,7 @@ RULES: dict[Status | None, tuple[str, str, str, str, str]] = {
     "in_progress": ("clear", "keep", "clear", "stamp", "stamp"),
     "pending": ("clear", "clear", "keep", "stamp", "stamp"),
     "resolved": ("clear", "clear", "clear", "keep", "keep"),
-    "closed": ("clear", "clear", "clear", "stamp", "keep"),
+    "closed": ("clear", "clear", "clear", "keep", "keep"),
 }
 
 

@@ -8,10 +8,11 @@ import pytest
 
 from service.helpdesk.sla.business_hours import Calendar
 from service.helpdesk.sla.clock import Pause
-from service.helpdesk.sla.targets import Policy, Terms, due_instants, schedule, standings
+from service.helpdesk.sla.targets import Policy, Terms, due_instants, given, schedule, standings
 
 # A Monday; every instant here is minutes since then.
 START = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
 OFFICE = Calendar("UTC", {day: [(9 * 60, 17 * 60)] for day in range(5)})
 PLAIN = Policy(20, 240, business_hours_only=False)
 SOON_AND_LATE = ["resolution.due_soon@180", "resolution.breached@240"]
@@ -142,8 +143,22 @@ def test_due_soon_is_an_hour_before_or_when_three_quarters_are_over(minutes: int
             id="unless it moved into the future",
         ),
         pytest.param(
+            {"due_at": 240},
+            terms(Policy(None, 240, False), now=240),
+            [],
+            SOON_AND_LATE,
+            id="a warning that nobody heard, while it is not past",
+        ),
+        pytest.param(
+            {"due_at": 240},
+            terms(Policy(None, 240, False), now=241),
+            [],
+            ["resolution.breached@240"],
+            id="no warning of an instant that has passed",
+        ),
+        pytest.param(
             {"due_at": 240, "paused_at": 200},
-            terms(Policy(None, 240, False), now=300),
+            terms(Policy(None, 240, False), now=201),
             [],
             ["resolution.due_soon@180"],
             id="an open pause hides what comes after it",
@@ -152,8 +167,22 @@ def test_due_soon_is_an_hour_before_or_when_three_quarters_are_over(minutes: int
             {"due_at": 240, "paused_at": 240},
             terms(Policy(None, 240, False), now=300),
             [],
-            SOON_AND_LATE,
+            ["resolution.breached@240"],
             id="but not what is due as it begins",
+        ),
+        pytest.param(
+            {"due_at": 240, "first_response_due_at": 20, "resolved_at": 21},
+            terms(),
+            [],
+            ["first_response.breached@20"],
+            id="resolved by a version without its pause",
+        ),
+        pytest.param(
+            {"due_at": 270, "first_response_due_at": 20, "first_response_at": 30},
+            terms(now=50, pauses=[(10, 40)]),
+            [],
+            ["resolution.due_soon@210", "resolution.breached@270"],
+            id="a response while the clock stood still is in time",
         ),
         pytest.param(
             {"due_at": 250},
@@ -163,11 +192,47 @@ def test_due_soon_is_an_hour_before_or_when_three_quarters_are_over(minutes: int
             id="pauses that have ended move both",
         ),
         pytest.param(
-            {"due_at": 100, "due_at_given": True, "paused_at": 10},
+            {"due_at": 100, "due_at_given": True},
             terms(Policy(None, 240, False), pauses=[(1, 5)]),
             [],
             ["resolution.due_soon@40", "resolution.breached@100"],
-            id="a given instant is wall time",
+            id="a given instant stays where it is",
+        ),
+        pytest.param(
+            {"due_at": 100, "due_at_given": True, "paused_at": 50},
+            terms(now=60),
+            [],
+            ["resolution.due_soon@40"],
+            id="but is not passed while the clock stands still",
+        ),
+        pytest.param(
+            {"due_at": 100, "due_at_given": True},
+            terms(now=300, pauses=[(50, 200)]),
+            [],
+            [],
+            id="nor later when it was within a pause",
+        ),
+        pytest.param(
+            {"due_at": 100, "due_at_given": True},
+            terms(now=300, pauses=[(100, 200)]),
+            [],
+            ["resolution.breached@100"],
+            id="unless the pause began with it",
+        ),
+        pytest.param({"due_at": -1, "due_at_given": True}, terms(now=1), [], [], id="given before the ticket existed"),
+        pytest.param(
+            {"due_at": 5, "due_at_given": True, "sla_emitted": given([], at(5), START + timedelta(minutes=6))},
+            terms(now=9),
+            ["resolution.over"],
+            [],
+            id="over when it was given",
+        ),
+        pytest.param(
+            {"due_at": 240, "sla_emitted": ["resolution.over"]},
+            terms(Policy(None, 240, False), now=300),
+            [],
+            ["resolution.breached@240"],
+            id="until a policy says when it is due",
         ),
         pytest.param({"due_at_given": True}, terms(Policy(None, 240, False)), [], [], id="given as null"),
         pytest.param(
@@ -226,12 +291,36 @@ def test_which_targets_a_ticket_has(members: dict[str, Any], policy: Policy | No
     }
 
 
-def test_standings_have_open_and_ended_pauses_but_none_for_a_given_instant() -> None:
+@pytest.mark.parametrize(
+    ("emitted", "due", "expected"),
+    [
+        (["resolution.due_soon"], 9, ["resolution.due_soon", "resolution.over"]),
+        (["resolution.over"], 9, ["resolution.over"]),
+        (["resolution.over"], 10, []),
+        (["resolution.over", "resolution.breached"], None, ["resolution.breached"]),
+    ],
+)
+def test_a_given_instant_is_over_or_is_not(emitted: list[str], due: int | None, expected: list[str]) -> None:
+    assert given(emitted, at(due), START + timedelta(minutes=10)) == expected
+
+
+def test_standings_have_open_and_ended_pauses() -> None:
     under = terms(Policy(20, 240, False), now=300, pauses=[(10, 30)])
     row = ticket(due_at=200, due_at_given=True, first_response_due_at=40, paused_at=35)
     found = {name: standing for name, (_, standing) in standings(row, under).items()}
     assert found["first_response"].paused == [(at(10), at(30)), (at(35), at(300))]
     assert found["first_response"].elapsed == timedelta(minutes=15)
     assert found["first_response"].breached_at is None
-    assert found["resolution"].paused == []
-    assert (found["resolution"].elapsed, found["resolution"].breached_at) == (timedelta(minutes=300), at(200))
+    # A given instant stays where it is, and the time before it runs and stands still as for any target.
+    assert (found["resolution"].paused, found["resolution"].elapsed) == (found["first_response"].paused, 15 * MINUTE)
+    assert (found["resolution"].remaining, found["resolution"].breached_at) == (165 * MINUTE, None)
+
+
+@pytest.mark.parametrize(
+    ("due", "pauses", "breached"), [(200, [(10, 30)], 200), (20, [(10, 30)], None), (30, [(10, 30)], 30), (-9, [], 0)]
+)
+def test_a_given_instant_is_breached_unless_the_clock_stood_still(
+    due: int, pauses: list[tuple[int, int]], breached: int | None
+) -> None:
+    _, found = standings(ticket(due_at=due, due_at_given=True), terms(None, now=300, pauses=pauses))["resolution"]
+    assert (found.breached_at, found.remaining) == (at(breached), 0 * MINUTE)

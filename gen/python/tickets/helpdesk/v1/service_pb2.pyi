@@ -56,8 +56,8 @@ class ListTicketsRequest(_message.Message):
     number (`TKT-0001`). 1–200 characters, at most 20 words.
     """
     overdue: _builtins.bool
-    """True: only tickets whose `due_at` is past and that are neither resolved nor closed. A `due_at` from the SLA policy
-    is not past while the ticket is pending since before it.
+    """True: only tickets whose `due_at` is past and that are neither resolved nor closed. Not those that are pending since
+    before it, nor those whose `due_at` a caller set and that were pending, resolved or closed at that instant.
     """
     include_deleted: _builtins.bool
     """True: include deleted ones."""
@@ -291,7 +291,9 @@ class CreateTicketRequest(_message.Message):
     """Api when absent."""
     @_builtins.property
     def due_at(self) -> _timestamp_pb2.Timestamp:
-        """When its resolution is due; computed from the SLA policy when absent."""
+        """When its resolution is due; computed from the SLA policy when absent. One that is past makes it overdue, without an
+        event.
+        """
 
     def __init__(
         self,
@@ -463,7 +465,9 @@ class UpdateTicketRequest(_message.Message):
 
     @_builtins.property
     def due_at(self) -> _timestamp_pb2.Timestamp:
-        """Holds until priority, type or SLA policy change. Can be cleared."""
+        """Holds until priority, type or SLA policy change; no pause moves it. One that is past makes the ticket overdue,
+        without an event. Can be cleared.
+        """
 
     def __init__(
         self,

@@ -274,7 +274,7 @@ class TicketSla(_message.Message):
     time_zone: _builtins.str
     """The calendar's time zone. Absent when every minute counts."""
     is_paused: _builtins.bool
-    """True while the ticket is pending: the clock stands still."""
+    """True while the ticket is pending, resolved or closed: the clocks stand still."""
     @_builtins.property
     def policy(self) -> Global___SlaPolicy:
         """Its policy. Absent with no SLA."""
@@ -328,17 +328,17 @@ class SlaTarget(_message.Message):
     COUNTED_FIELD_NUMBER: _builtins.int
     PAUSED_FIELD_NUMBER: _builtins.int
     target_minutes: _builtins.int
-    """The policy's minutes. Absent when a caller set `due_at`: then every minute counts."""
+    """The policy's minutes. Absent when a caller set `due_at`: then every minute counts, but for pauses."""
     is_breached: _builtins.bool
-    """True: it was met late, or is overdue."""
+    """True: it was met late, or is overdue. A `due_at` that a caller set and that passed in a pause is no breach."""
     elapsed_seconds: _builtins.int
     """Seconds that have counted."""
     remaining_seconds: _builtins.int
     """Seconds that are left, 0 once it is due. Absent without `due_at`."""
     @_builtins.property
     def due_at(self) -> _timestamp_pb2.Timestamp:
-        """When it is due. While the clock stands still, as it was when the pause began. Absent when that is more than five
-        years after the creation.
+        """When it is due. While the clock stands still, as it was when the pause began; after that it has moved by the pause,
+        unless a caller set it. Absent when that is more than five years after the creation.
         """
 
     @_builtins.property
@@ -347,7 +347,7 @@ class SlaTarget(_message.Message):
 
     @_builtins.property
     def breached_at(self) -> _timestamp_pb2.Timestamp:
-        """When it was breached. Absent unless it was."""
+        """When it was breached: its `due_at`, or the creation if a caller set one before that. Absent unless it was."""
 
     @_builtins.property
     def counted(self) -> _containers.RepeatedCompositeFieldContainer[Global___Interval]:
@@ -355,7 +355,7 @@ class SlaTarget(_message.Message):
 
     @_builtins.property
     def paused(self) -> _containers.RepeatedCompositeFieldContainer[Global___Interval]:
-        """When the ticket was pending, oldest first; the last 1,000 intervals."""
+        """When the ticket was pending, resolved or closed, oldest first; the last 1,000 intervals."""
 
     def __init__(
         self,

@@ -263,12 +263,12 @@ class Ticket(_message.Message):
 
     @_builtins.property
     def resolved_at(self) -> _timestamp_pb2.Timestamp:
-        """When it was resolved. Absent until then, and again when reopened."""
+        """When it was resolved, or closed without that. Absent until then, and again when reopened."""
 
     @_builtins.property
     def due_at(self) -> _timestamp_pb2.Timestamp:
-        """When its resolution is due: set by a caller, or computed from the SLA policy; while the ticket is pending, as it
-        was when that began. Absent with no SLA.
+        """When its resolution is due: set by a caller, or computed from the SLA policy; while the ticket is pending, resolved
+        or closed, as it was when that began. Absent with no SLA.
         """
 
     def __init__(
