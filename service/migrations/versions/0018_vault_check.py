@@ -1,13 +1,13 @@
 """The row that shows whether all processes have the same encryption keys.
 
-Revision 0018, after 0011.
+Revision 0018, after 0017.
 """
 
 import sqlalchemy as sa
 from alembic import op
 
 revision = "0018"
-down_revision = "0011"
+down_revision = "0017"
 branch_labels = None
 depends_on = None
 
