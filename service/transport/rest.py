@@ -7,7 +7,6 @@ the gRPC status instead: `etag="3"|ratelimit=…`. The gateway itself says `x-re
 
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import aclosing
 from decimal import Decimal
 from typing import Any, NoReturn, TypeAlias
 from urllib.parse import parse_qsl, unquote
@@ -135,15 +134,14 @@ def watch(watch: Watch[Any], *, failure: Callable[[TicketError], View] | None = 
     async def method(self: Servicer, request: Any, context: Context) -> AsyncIterator[HttpBody]:
         call, begun = CALL.get(), False
         try:
-            async with aclosing(watch(self.dependencies.feed, call, read(request, call))) as views:
-                async for view in views:
-                    if not begun:
-                        await _send_status(context, _OK, call.answer.rate_limit)
-                    if call.answer.is_head:
-                        yield HttpBody(content_type=LINES)
-                        return
-                    yield HttpBody(content_type=LINES, data=jsontext.dump(view) + b"\n")
-                    begun = True
+            async for view in watch(self.dependencies.feed, call, read(request, call)):
+                if not begun:
+                    await _send_status(context, _OK, call.answer.rate_limit)
+                begun = True
+                if call.answer.is_head:
+                    yield HttpBody(content_type=LINES)
+                    return
+                yield HttpBody(content_type=LINES, data=jsontext.dump(view) + b"\n")
         except Exception as error:
             # As broad as the interceptor's, which logs it: the gateway ends a broken stream as if all were well (the
             # status left long ago), so the last line must report the failure.

@@ -40,14 +40,14 @@ def _matches(match: Mapping[str, Any], verb: str, path: str) -> bool:
         return False
     if "safe_regex" in match:
         return re.fullmatch(match["safe_regex"]["regex"], path) is not None
-    return path.startswith(match["prefix"])
+    return path.startswith(str(match["prefix"]))
 
 
 def _header_matches(header: Mapping[str, Any], verb: str) -> bool:
     assert header["name"] == ":method"
     words = header["string_match"]
-    found = words["exact"] == verb if "exact" in words else re.fullmatch(words["safe_regex"]["regex"], verb) is not None
-    return found != header.get("invert_match", False)
+    found = re.fullmatch(words["exact"] if "exact" in words else words["safe_regex"]["regex"], verb) is not None
+    return found != bool(header.get("invert_match"))
 
 
 @pytest.mark.parametrize("path", PATHS)
