@@ -1,4 +1,4 @@
-"""contracts/README.md, HTTP as its clients speak it; and what errors.md promises of headers."""
+"""HTTP as its clients speak it (contracts/README.md), and the headers and words of answers (contracts/errors.md)."""
 
 import gzip
 import json
@@ -9,6 +9,7 @@ from typing import Any
 import httpx2
 import pytest
 from support.by_hand import by_hand, response_by_hand
+from support.frames import connected, grpc_headers
 from support.system import Credential, World
 from support.transports import METHODS, Rest, rest_reply
 
@@ -218,6 +219,17 @@ async def test_every_answer_says_what_is_left_of_the_rate(
 
 async def test_who_is_not_known_has_no_rate(client: httpx2.AsyncClient) -> None:
     assert "ratelimit" not in (await client.get(LISTS["itsm"])).headers
+
+
+# Idle gRPC callers
+
+
+async def test_a_client_that_only_waits_may_ping(gateway_url: str) -> None:
+    async with connected(gateway_url.removeprefix("http://")) as peer:
+        for _ in range(20):
+            await peer.ping()
+        assert (await peer.call(grpc_headers("/tickets.itsm.v1.TicketService/ListTickets", {})))["grpc-status"] == "16"
+        assert not peer.was_dismissed
 
 
 # Words

@@ -1,4 +1,4 @@
-"""contracts/README.md, HTTP as its clients speak it: conditions are compared weakly (RFC 9110, 13.1)."""
+"""ETags in conditions, which are compared weakly: RFC 9110, 13.1, and what clients speak (contracts/README.md)."""
 
 import pytest
 
