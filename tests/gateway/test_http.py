@@ -1,5 +1,6 @@
 """HTTP as its clients speak it (contracts/README.md), and the headers and words of answers (contracts/errors.md)."""
 
+import asyncio
 import gzip
 import json
 from collections.abc import Mapping
@@ -95,6 +96,35 @@ async def test_the_head_of_a_watch_is_all_there_is(client: httpx2.AsyncClient, c
     assert (response.status_code, response.content) == (200, b"")
     assert response.headers["content-type"] == "application/x-ndjson"
     assert (await client.head(f"{path}?cursor=x", headers=credential)).status_code == (422 if api == "itsm" else 400)
+
+
+HEADS_OF_FAILURES: Mapping[str, tuple[str, Mapping[str, str], int]] = {
+    "no such path": ("/api/v1/x", {}, 404),
+    "a verb that it has not": ("/api/v1/webhooks/x", {}, 405),
+    "a slash that is escaped": ("/api/tickets/a%2Fb", {}, 400),
+    "two keys": ("/api/v1/tickets", {"x-api-key": "a", "X-API-Key": "b"}, 400),
+    "gRPC, by its content type": ("/api/v1/tickets/a", {"content-type": "application/grpc"}, 404),
+    "gRPC, and a slash that is escaped": ("/api/v1/tickets/a%2Fb", {"content-type": "application/grpc"}, 400),
+    "gRPC, and no path of ours": ("/x", {"content-type": "application/grpc"}, 404),
+}
+
+
+@pytest.mark.parametrize(("path", "headers", "status"), HEADS_OF_FAILURES.values(), ids=HEADS_OF_FAILURES.keys())
+async def test_the_head_of_a_failure_of_the_gateways_has_no_body_either(
+    gateway_url: str, path: str, headers: Mapping[str, str], status: int
+) -> None:
+    # A body would be taken for the next answer.
+    assert await bytes_after_head(gateway_url, path, headers) == (status, b"")
+
+
+async def bytes_after_head(gateway_url: str, path: str, headers: Mapping[str, str]) -> tuple[int, bytes]:
+    """The status of a HEAD, and what follows its headers on a connection that is closed then."""
+    reader, writer = await asyncio.open_connection(*gateway_url.removeprefix("http://").split(":"))
+    lines = [f"{name}: {value}" for name, value in headers.items()]
+    writer.write("\r\n".join([f"HEAD {path} HTTP/1.1", "Host: a", "Connection: close", *lines, "", ""]).encode())
+    head, _, rest = (await asyncio.wait_for(reader.read(), 20)).partition(b"\r\n\r\n")
+    writer.close()
+    return int(head.split(b" ")[1]), rest
 
 
 WRONG_VERBS = [
