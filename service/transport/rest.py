@@ -72,7 +72,7 @@ def unary(operation: Operation[Any], *, status: int = 200, members_of: str = "")
         if call.answer.is_head:
             return await _empty(context, status, {**headers, "x-content-length": str(len(data))})
         if status == _OK:
-            context.set_details("|".join([f"{name}={value}" for name, value in headers.items()]))
+            context.set_details("|".join(map("=".join, headers.items())))
         else:
             await _send_status(context, status, headers)
         return HttpBody(content_type=CONTENT_TYPE, data=data)
