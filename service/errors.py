@@ -11,6 +11,8 @@ from pydantic import ValidationError
 ECHO_LENGTH = 100
 # Of one request; more help nobody.
 _MAX_ISSUES = 100
+# Of a problem's words in a message, which is one line of a caller's log.
+_MAX_WORDS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,8 @@ REASONS: Mapping[str, Reason] = {
     # 412 is for a condition in a header; in the handoff API it stands in the body.
     "stale": Reason(StatusCode.ABORTED, 412, 412, "The ticket has changed since it was read", handoff_http=409),
     "payload_too_large": Reason(StatusCode.INVALID_ARGUMENT, 413, 413, "The request is too large"),
+    # Only the gateway sees it.
+    "unsupported_media_type": Reason(StatusCode.INVALID_ARGUMENT, 415, 415, "The body must not be compressed"),
     "rate_limited": Reason(StatusCode.RESOURCE_EXHAUSTED, 429, 429, "Too many requests"),
     "unavailable": Reason(StatusCode.UNAVAILABLE, 503, 503, "The service is currently unavailable"),
     "deadline_exceeded": Reason(StatusCode.DEADLINE_EXCEEDED, 504, 504, "The request took too long"),
@@ -87,14 +91,23 @@ class TicketError(Exception):
     begun: bool = True
 
     def __post_init__(self) -> None:
-        """Take the message of the table where the failure has none of its own."""
-        self.message = self.message or REASONS[self.reason].message
+        """Take the first problem's words, or else the table's, where the failure has none of its own."""
+        self.message = self.message or _summary(self.issues) or REASONS[self.reason].message
         Exception.__init__(self, self.reason, self.message)
 
     @property
     def reconnect(self) -> bool:
         """Whether linking the project to GitHub again may fix it."""
         return self.reason == "reconnect_required"
+
+
+def _summary(issues: Sequence[Issue], count: int = 0) -> str:
+    """The first problem, and how many more there are: all that most loggers print of an error."""
+    if not issues:
+        return ""
+    more = max(count, len(issues)) - 1
+    words = f"{issues[0].path[:ECHO_LENGTH]}: {issues[0].message[:_MAX_WORDS]}"
+    return f"{words} (and {more} more)" if more else words
 
 
 def validation_error(invalid: ValidationError) -> TicketError:
@@ -110,7 +123,7 @@ def validation_error(invalid: ValidationError) -> TicketError:
         )
         for error in invalid.errors(include_url=False)[:_MAX_ISSUES]
     ]
-    return TicketError("validation_error", issues=issues)
+    return TicketError("validation_error", _summary(issues, invalid.error_count()), issues=issues)
 
 
 def _loc(loc: tuple[str | int, ...], value: Any) -> tuple[str | int, ...]:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar, get_type_hints
 
 from pydantic import ValidationError
@@ -53,6 +53,16 @@ _NO_PLACE = _NoPlace()
 
 
 @dataclass(slots=True)
+class Answer:
+    """What the answer to a call carries whatever it says, where its transport has a place for it."""
+
+    # The caller asked for the head alone.
+    is_head: bool = False
+    # What is left of the caller's rate, and what the rate is; empty before the caller is known.
+    rate_limit: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
 class Call:
     """One call, from the moment its metadata is read to its log line."""
 
@@ -62,6 +72,8 @@ class Call:
     idempotency_key: str | None
     caller: Caller
     if_match: str | None = None
+    # Of a read: the version that its caller has.
+    if_none_match: str | None = None
     # The path that was called, with its query; None where a transcoder did not say it.
     path: str | None = None
     # The body's JSON value as it came, for the comparison of repeated requests.
@@ -75,6 +87,7 @@ class Call:
     # Set when the answer is one resource: its version, for If-Match.
     etag: str | None = None
     place: Place = _NO_PLACE
+    answer: Answer = field(default_factory=Answer)
 
     def headers(self) -> Mapping[str, str]:
         """The `header` section of commands that have one."""

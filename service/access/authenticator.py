@@ -3,6 +3,7 @@
 import hashlib
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import jwt
@@ -106,18 +107,7 @@ class Authenticator:
         if len(token) > _MAX_TOKEN_LENGTH:
             raise TicketError("invalid_token")
         try:
-            header = jwt.get_unverified_header(token)
-            if header.get("alg") not in _ALGORITHMS:
-                raise TicketError("invalid_token")
-            claims = jwt.decode(
-                token,
-                await self._keys.key(header.get("kid")),
-                algorithms=_ALGORITHMS,
-                issuer=self._issuer,
-                audience=self._audience,
-                leeway=self._leeway,
-                options={"require": ["exp", "iss", "aud", "sub"]},
-            )
+            claims = await self._claims(token)
         except jwt.ExpiredSignatureError as error:
             raise TicketError("token_expired") from error
         except (jwt.PyJWTError, ValueError, TypeError) as error:
@@ -125,6 +115,27 @@ class Authenticator:
         # PyJWT takes a number in quotes for one.
         expires_at = int(claims["exp"]) + self._leeway
         return _caller_of(claims, expires_at), min(expires_at, time.time() + _TOKEN_CACHE_SECONDS)
+
+    async def _claims(self, token: str) -> Mapping[str, Any]:
+        """What the token says, when one of the keys has signed it. Raises TicketError, jwt.PyJWTError."""
+        header = jwt.get_unverified_header(token)
+        algorithm = header.get("alg")
+        if algorithm not in _ALGORITHMS:
+            raise TicketError("invalid_token")
+        for key in await self._keys.candidates(header.get("kid"), algorithm):
+            # (The signature is verified before anything that the token says.)
+            with suppress(jwt.InvalidSignatureError):
+                claims: Mapping[str, Any] = jwt.decode(
+                    token,
+                    key,
+                    algorithms=[algorithm],
+                    issuer=self._issuer,
+                    audience=self._audience,
+                    leeway=self._leeway,
+                    options={"require": ["exp", "iss", "aud", "sub"]},
+                )
+                return claims
+        raise TicketError("invalid_token")
 
 
 def _caller_of(claims: Mapping[str, Any], expires_at: float) -> Caller:

@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,35 +23,42 @@ _RETRY_SECONDS = 1.0
 _TIMEOUT_SECONDS = 2.0
 _FETCH_SECONDS = 5.0
 _MAX_BYTES = 256 * 1024
+# Each costs a signature's verification, whoever sends the token.
+_MAX_CANDIDATES = 8
 
 _log = structlog.get_logger()
 
 
 class KeySet:
-    """The public keys of a JWKS by key id."""
+    """The public keys of a JWKS by key id; several may have the same, and a key may have none (RFC 7517, 4.5)."""
 
     def __init__(self, source: str) -> None:
         self._source = source
         self._client = httpx2.AsyncClient(timeout=_TIMEOUT_SECONDS) if source.startswith("http") else None
-        self._keys: dict[str | None, jwt.PyJWK] = {}
+        self._keys: dict[str | None, list[jwt.PyJWK]] = {}
         self._fetched = self._asked = float("-inf")
         self._asking: asyncio.Task[None] | None = None
 
-    async def key(self, kid: str | None) -> jwt.PyJWK:
-        """The key with this id; the only key there is when a token names none.
+    async def candidates(self, kid: str | None, algorithm: str) -> Sequence[jwt.PyJWK]:
+        """The keys that may have signed a token: those with its key id, or else those without one.
 
-        Raises TicketError: `invalid_token` for an unknown key, `unavailable` while no JWKS could be had.
+        All of them where the token names none; but only those for its algorithm, and a few at most.
+        Raises TicketError: `invalid_token` when there are none, `unavailable` while no JWKS could be had.
         """
         if not self._source:
             raise TicketError("invalid_token")
-        if self._find(kid) is None or time.monotonic() - self._fetched > _TTL_SECONDS:
+        is_missing = not self._keys if kid is None else kid not in self._keys
+        if is_missing or time.monotonic() - self._fetched > _TTL_SECONDS:
             await self._ask()
-        key = self._find(kid)
-        if key is None:
-            if not self._keys:
-                raise TicketError("unavailable", retry_after=int(_RETRY_SECONDS), begun=False)
+        if not self._keys:
+            raise TicketError("unavailable", retry_after=int(_RETRY_SECONDS), begun=False)
+        named = (
+            chain.from_iterable(self._keys.values()) if kid is None else self._keys.get(kid, self._keys.get(None, ()))
+        )
+        found = [key for key in named if key.algorithm_name == algorithm][:_MAX_CANDIDATES]
+        if not found:
             raise TicketError("invalid_token")
-        return key
+        return found
 
     async def close(self) -> None:
         """Close the HTTP client."""
@@ -58,11 +66,6 @@ class KeySet:
             self._asking.cancel()
         if self._client is not None:
             await self._client.aclose()
-
-    def _find(self, kid: str | None) -> jwt.PyJWK | None:
-        if kid is None:
-            return next(iter(self._keys.values())) if len(self._keys) == 1 else None
-        return self._keys.get(kid)
 
     def _ask(self) -> Awaitable[None]:
         """Fetch the source, unless it was fetched a moment ago; the returned future ends when the keys are in."""
@@ -84,7 +87,10 @@ class KeySet:
         if not keys:
             _log.warning("jwks", outcome="no usable keys")
             return
-        self._keys = {key.key_id: key for key in keys}
+        by_kid: dict[str | None, list[jwt.PyJWK]] = {}
+        for key in keys:
+            by_kid.setdefault(key.key_id, []).append(key)
+        self._keys = by_kid
         self._fetched = time.monotonic()
 
     async def _read(self) -> bytes:
@@ -101,6 +107,7 @@ def _usable(entry: Any) -> jwt.PyJWK | None:
     """The key of one entry; None for an entry that cannot verify a token here, so that the others still count."""
     try:
         key = jwt.PyJWK.from_dict(entry)
+        is_for_tokens = key.public_key_use != "enc" and "verify" in entry.get("key_ops", ["verify"])
     except (jwt.PyJWTError, ValueError, TypeError, AttributeError):
         return None
-    return key if key.key_type in ("RSA", "EC") and isinstance(key.key_id, str | None) else None
+    return key if is_for_tokens and key.key_type in ("RSA", "EC") and isinstance(key.key_id, str | None) else None

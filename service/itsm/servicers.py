@@ -114,7 +114,7 @@ DIALECT = Dialect(
             rest_pb2.DESCRIPTOR.services_by_name["TicketRest"],
             TicketRest,
             rest_pb2_grpc.add_TicketRestServicer_to_server,
-            rest.Failures(rest.detail_body, lambda reason: reason.itsm_http),
+            rest.Failures(rest.detail_body, lambda reason: reason.itsm_http, rest.API_KEY),
         ),
     ),
     start=_start,

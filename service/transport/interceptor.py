@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError
 from service.access.authenticator import Authenticator
 from service.access.policy import POLICIES, Policy
 from service.errors import TicketError
-from service.operation import CALL, Call
+from service.operation import CALL, Answer, Call
 from service.settings import Settings
 from service.storage.database import Database
 from service.transport.admission import AdmissionControl
@@ -47,7 +47,7 @@ class Failures(Protocol):
     def begin(self, context: Context, request_id: str) -> None:
         """Tell the caller the request's id."""
 
-    async def fail(self, context: Context, error: TicketError) -> Any:
+    async def fail(self, context: Context, error: TicketError, answer: Answer) -> Any:
         """The response that reports the failure; or raises, having aborted the call."""
 
     async def break_off(self, context: Context, error: TicketError) -> NoReturn:
@@ -142,10 +142,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                     line.outcome = "cancelled"
                     raise
                 task.uncancel()
-                return await method.failures.fail(context, line.failed(failure))
+                return await method.failures.fail(context, line.failed(failure), line.answer)
             except Exception as error:
                 # The outermost catch: the text of an exception must not leave the service.
-                return await method.failures.fail(context, line.failed(error))
+                return await method.failures.fail(context, line.failed(error), line.answer)
             finally:
                 if place is not None:
                     place.end()
@@ -185,10 +185,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                     line.outcome = "cancelled"
                     raise
                 task.uncancel()
-                yield await self._stream_failure(method, context, line.failed(failure), begun)
+                yield await self._stream_failure(method, context, line, failure, begun=begun)
             except Exception as error:
                 # As above.
-                yield await self._stream_failure(method, context, line.failed(error), begun)
+                yield await self._stream_failure(method, context, line, error, begun=begun)
             finally:
                 if place is not None:
                     place.end()
@@ -199,10 +199,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return stream
 
     @staticmethod
-    async def _stream_failure(method: Method, context: Context, failure: TicketError, begun: bool) -> Any:
+    async def _stream_failure(method: Method, context: Context, line: "_Line", error: Exception, *, begun: bool) -> Any:
+        failure = line.failed(error)
         if begun:
             await method.failures.break_off(context, failure)
-        return await method.failures.fail(context, failure)
+        return await method.failures.fail(context, failure, line.answer)
 
     async def _admit(self, method: Method, metadata: Metadata, line: "_Line") -> CallPlace:
         """Authenticate and authorise the caller. Raises TicketError."""
@@ -210,7 +211,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             raise TicketError("forbidden")
         caller = await self._authenticator.caller(method.policy, metadata)
         line.caller = caller.subject
-        self._rate_limits.take(method.policy.kind, caller)
+        self._rate_limits.take(method.policy.kind, caller, line.answer)
         return CallPlace(self._fairness, method.policy.kind, caller)
 
     async def _read(self, context: Context) -> bytes:
@@ -249,15 +250,16 @@ def call_interceptor(
 
 
 class _Line:
-    """The log line of one call."""
+    """The log line of one call, and what its answer carries beside it."""
 
-    __slots__ = ("_started", "caller", "outcome", "path", "request_id")
+    __slots__ = ("_started", "answer", "caller", "outcome", "path", "request_id")
 
     def __init__(self, path: str) -> None:
         self.path = path
         self.outcome = "ok"
         self.caller = ""
         self.request_id = ""
+        self.answer = Answer()
         self._started = time.perf_counter()
 
     def failed(self, error: Exception) -> TicketError:
@@ -286,6 +288,7 @@ def _begin(method: Method, context: Context, line: _Line) -> Metadata:
     given = context.invocation_metadata() or ()
     metadata: dict[str, Any] = dict(given)
     line.request_id = _request_id(metadata.get("x-request-id"))
+    line.answer.is_head = metadata.get("x-http-method") == "HEAD"
     method.failures.begin(context, line.request_id)
     if len(metadata) != len(given):
         names = Counter(name for name, _ in given)
@@ -301,8 +304,9 @@ def _call(method: Method, data: bytes, metadata: Metadata, line: _Line, place: C
     except DecodeError:
         raise TicketError("validation_error", "The request is not a message of this method") from None
     key, if_match = metadata.get("idempotency-key"), metadata.get("if-match")
-    path = metadata.get("x-envoy-original-path")
-    call = Call(method.key, line.request_id, key, place.caller, if_match, path, place=place)
+    call = Call(method.key, line.request_id, key, place.caller, if_match, place=place, answer=line.answer)
+    call.path = metadata.get("x-envoy-original-path")
+    call.if_none_match = metadata.get("if-none-match")
     CALL.set(call)
     return call, message
 

@@ -20,6 +20,7 @@ from typing import Literal
 
 from service.access.policy import Caller
 from service.errors import TicketError
+from service.operation import Answer
 from service.settings import Settings
 
 # The caller (a hash), tokens left, when they were counted (the host's monotonic clock, in seconds).
@@ -35,42 +36,59 @@ class RateLimits:
     """The buckets of one host."""
 
     def __init__(self, settings: Settings) -> None:
-        self._rates = {"read": _rate(settings.rate_limit_reads), "write": _rate(settings.rate_limit_writes)}
+        self._policies = {
+            "read": _Policy("read", settings.rate_limit_reads),
+            "write": _Policy("write", settings.rate_limit_writes),
+        }
         self._file = _open(Path(settings.rate_limit_file) if settings.rate_limit_file else _default_file())
         os.ftruncate(self._file, _GROUPS * _GROUP_BYTES)
         self._buckets = mmap.mmap(self._file, _GROUPS * _GROUP_BYTES)
         # By tag: tokens that were taken from the bucket and not used yet.
-        self._held: dict[int, int] = {}
+        self._held: dict[int, _Batch] = {}
 
-    def take(self, kind: Literal["read", "write"], caller: Caller) -> None:
-        """Take one token from the caller's bucket. Raises TicketError `rate_limited` when it is empty."""
+    def take(self, kind: Literal["read", "write"], caller: Caller, answer: Answer) -> None:
+        """Take one token from the caller's bucket, and note in the answer what is left.
+
+        Raises TicketError `rate_limited` when it is empty.
+        """
         tag = _tag(kind, caller.tenant_id, caller.app_id, caller.subject)
-        held = self._held.get(tag, 0) or self._take_batch(kind, tag)
-        self._held[tag] = held - 1
+        batch = self._held.get(tag)
+        if batch is None or not batch.held:
+            batch = self._take_batch(kind, tag)
+        policy = self._policies[kind]
+        if not batch.held:
+            wait = max(1, math.ceil((1 - batch.left) / policy.rate))
+            answer.rate_limit = policy.headers(0, wait)
+            raise TicketError("rate_limited", retry_after=wait)
+        batch.held -= 1
+        # As of the last look at the bucket: nobody is promised a token that another process may have taken.
+        left = batch.held + int(batch.left)
+        answer.rate_limit = policy.headers(left, math.ceil((policy.burst - left) / policy.rate))
 
-    def _take_batch(self, kind: Literal["read", "write"], tag: int) -> int:
-        rate, burst = self._rates[kind]
+    def _take_batch(self, kind: Literal["read", "write"], tag: int) -> "_Batch":
+        policy = self._policies[kind]
         start = tag % _GROUPS * _GROUP_BYTES
         fcntl.lockf(self._file, fcntl.LOCK_EX, _GROUP_BYTES, start)
         try:
             now = time.monotonic()
-            at, tokens = self._find(tag, start, burst, rate, now)
-            taken = min(int(tokens), max(1, int(burst) // _BATCHES_IN_BURST))
+            at, tokens = self._find(tag, start, policy, now)
+            taken = min(int(tokens), max(1, int(policy.burst) // _BATCHES_IN_BURST))
             _BUCKET.pack_into(self._buckets, at, tag, tokens - taken, now)
         finally:
             fcntl.lockf(self._file, fcntl.LOCK_UN, _GROUP_BYTES, start)
-        if not taken:
-            raise TicketError("rate_limited", retry_after=max(1, math.ceil((1 - tokens) / rate)))
         if len(self._held) >= _MAX_CALLERS_WITH_TOKENS:
             self._held.clear()
-        return taken
+        batch = _Batch(taken, tokens - taken)
+        if taken:
+            self._held[tag] = batch
+        return batch
 
     def close(self) -> None:
         """Unmap the buckets; they stay for the other processes."""
         self._buckets.close()
         os.close(self._file)
 
-    def _find(self, tag: int, start: int, burst: float, rate: float, now: float) -> tuple[int, float]:
+    def _find(self, tag: int, start: int, policy: "_Policy", now: float) -> tuple[int, float]:
         """Where the caller's bucket is and what it holds now; a new caller takes over the longest idle bucket."""
         oldest, oldest_counted = start, math.inf
         for at in range(start, start + _GROUP_BYTES, _BUCKET.size):
@@ -78,10 +96,10 @@ class RateLimits:
             if counted > now:
                 owner, counted = 0, 0.0  # from before the host was restarted
             if owner == tag:
-                return at, min(burst, tokens + (now - counted) * rate)
+                return at, min(policy.burst, tokens + (now - counted) * policy.rate)
             if counted < oldest_counted:
                 oldest, oldest_counted = at, counted
-        return oldest, burst
+        return oldest, policy.burst
 
 
 @lru_cache(maxsize=10_000)
@@ -119,6 +137,26 @@ def _require_own(opened: int, path: Path) -> None:
         raise PermissionError(f"{path} belongs to another user, or others can write to it (TICKETS_RATE_LIMIT_FILE)")
 
 
-def _rate(setting: str) -> tuple[float, float]:
-    sustained, _, burst = setting.partition("/")
-    return float(sustained), float(burst)
+class _Policy:
+    """The rate and the burst of one kind of call, and how callers are told (draft-ietf-httpapi-ratelimit-headers)."""
+
+    def __init__(self, kind: str, setting: str) -> None:
+        sustained, _, burst = setting.partition("/")
+        self.rate, self.burst = float(sustained), float(burst)
+        self._kind = kind
+        # So many within the time in which an empty bucket becomes full.
+        self._words = f'"{kind}";q={burst};w={math.ceil(self.burst / self.rate)}'
+
+    def headers(self, left: int, seconds: int) -> dict[str, str]:
+        """The policy; the calls that are left, and the seconds until all of them are again."""
+        return {"ratelimit-policy": self._words, "ratelimit": f'"{self._kind}";r={left};t={seconds}'}
+
+
+class _Batch:
+    """Tokens that were taken from a bucket and not used yet, and what was left in it then."""
+
+    __slots__ = ("held", "left")
+
+    def __init__(self, held: int, left: float) -> None:
+        self.held = held
+        self.left = left

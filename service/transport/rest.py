@@ -1,7 +1,8 @@
 """REST servicers: path, query and body into a command, a view into JSON bytes with their HTTP status.
 
-Envoy's transcoder carries both ways `google.api.HttpBody`. The status leaves as initial metadata `x-http-status`, sent
-only when it is not 200: an answer without it costs one batch less. The gateway itself says `x-request-id`.
+Envoy's transcoder carries both ways `google.api.HttpBody`. The status and headers leave as initial metadata, the status
+as `x-http-status`. That costs gRPC a batch of its own, so a 200 that is one message carries its headers in the words of
+the gRPC status instead: `etag="3"|ratelimit=…`. The gateway itself says `x-request-id`.
 """
 
 import re
@@ -15,9 +16,11 @@ import grpc
 from google.api.httpbody_pb2 import HttpBody
 
 from service import jsontext
+from service.access.policy import POLICIES
 from service.errors import REASONS, Issue, Reason, TicketError, field_errors
+from service.etags import matches
 from service.fields import Command
-from service.operation import CALL, Call, Operation, View, validated
+from service.operation import CALL, Answer, Call, Operation, View, validated
 from service.transport.dialect import Servicer
 from service.watch import Watch
 
@@ -29,7 +32,14 @@ LINES = "application/x-ndjson"
 _VARIABLES = {"project_id": "project"}
 
 _OFFSET = re.compile(r"(?<=[0-9]) (?=[0-9]{2}:?[0-9]{2}$)")
+_OK = 200
 _NO_CONTENT = 204
+_NOT_MODIFIED = 304
+_UNAUTHORIZED = 401
+# What a 401 asks for. RFC 6750, 3: with a parameter, and who sent no token is told of no error.
+_BEARER = 'Bearer realm="tickets"'
+_BAD_TOKEN = dict.fromkeys(("invalid_token", "token_expired"), _BEARER + ', error="invalid_token"')
+API_KEY = "ApiKey"
 _MAX_SHOWN = 1000
 # A complete list is read by so many rows at first, and a long one by as many as make so many bytes, up to a limit.
 _FIRST_ROWS = 20
@@ -50,11 +60,23 @@ def unary(operation: Operation[Any], *, status: int = 200, members_of: str = "")
     async def method(self: Servicer, request: Any, context: Context) -> HttpBody:
         call = CALL.get()
         view = await operation(self.dependencies, call, read(request, call))
-        headers = {"idempotent-replayed": "true"} if call.replayed else {}
+        headers = {**call.answer.rate_limit}
+        if call.replayed:
+            headers["idempotent-replayed"] = "true"
         if call.etag is not None:
             headers["etag"] = call.etag
-        await _send_status(context, status, headers)
-        return HttpBody(content_type=CONTENT_TYPE, data=b"" if status == _NO_CONTENT else jsontext.dump(view))
+            if call.if_none_match is not None and _is_read(call) and matches(call.etag, call.if_none_match):
+                return await _empty(context, _NOT_MODIFIED, headers)
+        if status == _NO_CONTENT:
+            return await _empty(context, status, headers)
+        data = jsontext.dump(view)
+        if call.answer.is_head:
+            return await _empty(context, status, {**headers, "x-content-length": str(len(data))})
+        if status == _OK:
+            context.set_details("|".join(map("=".join, headers.items())))
+        else:
+            await _send_status(context, status, headers)
+        return HttpBody(content_type=CONTENT_TYPE, data=data)
 
     return method
 
@@ -88,11 +110,16 @@ def streamed_list(operation: Operation[Any], member: str, *, complete: bool = Fa
             self, call, sections, {**query, "limit": min(left, _MAX_ROWS) if has_limit else _FIRST_ROWS}
         )
         left -= len(items)
-        if has_limit and (cursor is None or not left):
+        is_whole = has_limit and (cursor is None or not left)
+        if has_limit and not is_whole:
+            call.place.count_stream()
+        await _send_status(context, _OK, call.answer.rate_limit)
+        if call.answer.is_head:
+            yield HttpBody(content_type=CONTENT_TYPE)
+            return
+        if is_whole:
             yield HttpBody(content_type=CONTENT_TYPE, data=jsontext.dump({member: items, "next_cursor": cursor}))
             return
-        if has_limit:
-            call.place.count_stream()
         following = {name: value for name, value in query.items() if name != "offset"}
         text = _items(items)
         yield HttpBody(content_type=CONTENT_TYPE, data=b'{"%b":[%b' % (member.encode(), text))
@@ -119,8 +146,13 @@ def watch(watch: Watch[Any], *, failure: Callable[[TicketError], View] | None = 
         call, begun = CALL.get(), False
         try:
             async for view in watch(self.dependencies.feed, call, read(request, call)):
-                yield HttpBody(content_type=LINES, data=jsontext.dump(view) + b"\n")
+                if not begun:
+                    await _send_status(context, _OK, call.answer.rate_limit)
                 begun = True
+                if call.answer.is_head:
+                    yield HttpBody(content_type=LINES)
+                    return
+                yield HttpBody(content_type=LINES, data=jsontext.dump(view) + b"\n")
         except Exception as error:
             # As broad as the interceptor's, which logs it: the gateway ends a broken stream as if all were well (the
             # status left long ago), so the last line must report the failure.
@@ -190,7 +222,7 @@ def _json_body(raw: bytes) -> Any:
     except ValueError as error:
         message = str(getattr(error, "msg", error))
         issue = Issue(("body",), "JSON decode error", "json_invalid", {}, {"error": message})
-        raise TicketError("validation_error", "The body is not valid JSON", issues=[issue]) from error
+        raise TicketError("validation_error", issues=[issue]) from error
     # An exact number has attributes, which pydantic would read as members; alone it is no body anyway.
     return float(value) if isinstance(value, Decimal) else value
 
@@ -198,24 +230,33 @@ def _json_body(raw: bytes) -> Any:
 class Failures:
     """How the failures of one `…Rest` service leave: a documented body, and its HTTP status beside it."""
 
-    def __init__(self, body: Callable[[TicketError], View], http: Callable[[Reason], int]) -> None:
-        """`http` is the status of a reason in this API."""
+    def __init__(
+        self, body: Callable[[TicketError], View], http: Callable[[Reason], int], challenge: str = _BEARER
+    ) -> None:
+        """`http` is the status of a reason in this API, and `challenge` what a 401 asks for."""
         self._body = body
         self._http = http
+        self._challenge = challenge
+        self._challenges = _BAD_TOKEN if challenge == _BEARER else {}
 
     def begin(self, context: Context, request_id: str) -> None:
         """Nothing: the gateway returns the id that it gave the request."""
 
-    async def fail(self, context: Context, error: TicketError) -> HttpBody:
+    async def fail(self, context: Context, error: TicketError, answer: Answer) -> HttpBody:
         """The failure as a response; its status and headers are sent first."""
-        reason = REASONS[error.reason]
-        headers = {}
+        status = self._http(REASONS[error.reason])
+        headers = {**answer.rate_limit}
+        if status == _UNAUTHORIZED:
+            headers["www-authenticate"] = self._challenges.get(error.reason, self._challenge)
         if error.retry_after is not None:
             headers["retry-after"] = str(error.retry_after)
         if not error.begun:
             headers["x-retry-safe"] = "true"
-        await _send_status(context, self._http(reason), headers)
-        return HttpBody(content_type=CONTENT_TYPE, data=jsontext.dump(self._body(error)))
+        data = jsontext.dump(self._body(error))
+        if answer.is_head:
+            return await _empty(context, status, {**headers, "x-content-length": str(len(data))})
+        await _send_status(context, status, headers)
+        return HttpBody(content_type=CONTENT_TYPE, data=data)
 
     async def break_off(self, context: Context, error: TicketError) -> NoReturn:
         """End a stream that had begun so that its reader sees that it is incomplete."""
@@ -257,6 +298,16 @@ def _shown(value: Any) -> Any:
     return None if len(jsontext.dump(value)) > _MAX_SHOWN else value
 
 
+def _is_read(call: Call) -> bool:
+    return POLICIES[call.method].kind == "read"
+
+
+async def _empty(context: Context, status: int, headers: Mapping[str, str]) -> HttpBody:
+    """An answer without a body."""
+    await _send_status(context, status, headers)
+    return HttpBody(content_type=CONTENT_TYPE)
+
+
 async def _send_status(context: Context, status: int, headers: Mapping[str, str]) -> None:
-    if status != 200 or headers:
+    if status != _OK or headers:
         await context.send_initial_metadata((("x-http-status", str(status)), *headers.items()))

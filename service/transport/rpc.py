@@ -16,7 +16,7 @@ from service import jsontext
 from service.errors import ECHO_LENGTH, REASONS, TicketError, field_errors, invalid
 from service.fields import Command
 from service.jsontext import JsonText
-from service.operation import CALL, Call, Operation, View
+from service.operation import CALL, Answer, Call, Operation, View
 from service.transport.dialect import Servicer
 from service.transport.view_types import check_view
 from service.watch import Watch
@@ -79,7 +79,7 @@ class Failures:
         """Put the request's id into the trailing metadata."""
         context.set_trailing_metadata((("x-request-id", request_id),))
 
-    async def fail(self, context: Context, error: TicketError) -> NoReturn:
+    async def fail(self, context: Context, error: TicketError, answer: Answer) -> NoReturn:
         """Abort the call with the failure's status and details."""
         code = REASONS[error.reason].status
         status = status_pb2.Status(code=code.value[0], message=error.message)
@@ -90,7 +90,7 @@ class Failures:
 
     async def break_off(self, context: Context, error: TicketError) -> NoReturn:
         """Fail as usual: the status comes last anyway."""
-        await self.fail(context, error)
+        await self.fail(context, error, CALL.get().answer)
 
 
 def _details(error: TicketError) -> Iterable[Message]:

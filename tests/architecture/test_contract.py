@@ -83,6 +83,7 @@ CONTRACT = {
     "stale": ("ABORTED", 412, 412),
     "idempotency_mismatch": ("ALREADY_EXISTS", 409, 409),
     "payload_too_large": ("INVALID_ARGUMENT", 413, 413),
+    "unsupported_media_type": ("INVALID_ARGUMENT", 415, 415),
     "rate_limited": ("RESOURCE_EXHAUSTED", 429, 429),
     "unavailable": ("UNAVAILABLE", 503, 503),
     "deadline_exceeded": ("DEADLINE_EXCEEDED", 504, 504),

@@ -307,7 +307,7 @@ HEADERS = [
     {"grpc-timeout": "garbage"},
     {"grpc-timeout": "1n"},
     {"grpc-encoding": "snappy"},
-    {"content-encoding": "gzip"},
+    {"content-encoding": "identity"},
     {"grpc-accept-encoding": "\xff"},
     {"te": "trailers, deflate"},
     {"x-request-id": "x" * 5000},

@@ -49,7 +49,7 @@ async def test_native_grpc_passes_untouched(gateway_url: str, world: World) -> N
         (await rpc.call("itsm.create", program.credential, body=TICKET)).succeeded(201)
         # A failure keeps its status, message and details.
         (await rpc.call("itsm.create", program.credential, body={})).failed(
-            "validation_error", "The request is not valid", paths=["subject", "description"]
+            "validation_error", "subject: Field required (and 1 more)", paths=["subject", "description"]
         )
         nothing: Any = channel.unary_unary("/tickets.itsm.v1.TicketService/Nothing")
         with pytest.raises(grpc.aio.AioRpcError) as failure:

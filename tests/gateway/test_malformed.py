@@ -1,13 +1,9 @@
 """Requests that no client library makes: twice what can be only once, a slash that is none, no path at all."""
 
-import asyncio
 from collections.abc import Mapping, Sequence
-from urllib.parse import urlsplit
 
-import h11
-import httpx2
 import pytest
-from support.transports import Reply, rest_reply
+from support.by_hand import by_hand
 
 ITSM_PATH, HANDOFF_PATH = "/api/v1/tickets", "/api/tickets"
 MALFORMED: Mapping[str, tuple[str, str, Sequence[str]]] = {
@@ -30,30 +26,11 @@ MALFORMED: Mapping[str, tuple[str, str, Sequence[str]]] = {
 async def test_a_malformed_request_is_a_400_in_the_apis_shape(
     gateway_url: str, api: str, line: str, headers: Sequence[str]
 ) -> None:
-    reply = await by_hand(gateway_url, f"{line} HTTP/1.1", ["Host: a", *headers])
+    reply = await by_hand(gateway_url, f"{line} HTTP/1.1", headers)
     assert reply.status == 400, reply
     # Of what is no HTTP the gateway does not know the path.
     assert set(reply.body) == ({"detail"} if api == "itsm" else {"error", "code"})
 
 
 async def test_a_tunnel_is_refused(gateway_url: str) -> None:
-    assert (await by_hand(gateway_url, "CONNECT a:80 HTTP/1.1", ["Host: a"])).status == 405
-
-
-async def by_hand(gateway_url: str, line: str, headers: Sequence[str]) -> Reply:
-    """Send a request without a body as these lines."""
-    parts = urlsplit(gateway_url)
-    reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
-    writer.write("\r\n".join([line, *headers, "", ""]).encode())
-    parser = h11.Connection(h11.CLIENT)
-    head, body = None, b""
-    while not isinstance(event := parser.next_event(), h11.EndOfMessage):
-        if event is h11.NEED_DATA:
-            parser.receive_data(await asyncio.wait_for(reader.read(65536), 20))
-        elif isinstance(event, h11.Response):
-            head = event
-        elif isinstance(event, h11.Data):
-            body += event.data
-    writer.close()
-    assert head is not None
-    return rest_reply("", httpx2.Response(head.status_code, headers=list(head.headers), content=body))
+    assert (await by_hand(gateway_url, "CONNECT a:80 HTTP/1.1")).status == 405

@@ -12,6 +12,7 @@ from h2.events import (
     ConnectionTerminated,
     DataReceived,
     Event,
+    PingAckReceived,
     ResponseReceived,
     StreamEnded,
     StreamReset,
@@ -79,6 +80,9 @@ class Peer:
         self._state.initiate_connection()
         self._answers: dict[int, Answer] = {}
         self._changed = asyncio.Condition()
+        self._pings = self._pongs = 0
+        # The other side has said that it will take no more calls.
+        self.was_dismissed = False
 
     async def begin(self, headers: Headers, *, end: bool = False) -> int:
         """Begin a stream, and end it without a message if told to."""
@@ -115,6 +119,15 @@ class Peer:
             await asyncio.wait_for(over, _PATIENCE)
         return {} if answer.was_reset else answer.headers
 
+    async def ping(self) -> None:
+        """Ask whether the other side is there, and wait for its answer."""
+        self._pings += 1
+        self._state.ping(self._pings.to_bytes(8))
+        await self._send()
+        async with self._changed:
+            answered = self._changed.wait_for(lambda: self._pongs == self._pings or self.is_closed)
+            await asyncio.wait_for(answered, _PATIENCE)
+
     async def read(self) -> None:
         """Take what comes until the connection closes."""
         try:
@@ -130,6 +143,8 @@ class Peer:
             await self._notify()
 
     def _take(self, event: Event) -> None:
+        self._pongs += isinstance(event, PingAckReceived)
+        self.was_dismissed |= isinstance(event, ConnectionTerminated)
         if isinstance(event, DataReceived) and event.flow_controlled_length:
             self._state.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
         if not isinstance(event, ConnectionTerminated) and (stream := getattr(event, "stream_id", None)):

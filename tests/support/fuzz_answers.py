@@ -19,8 +19,6 @@ _GATEWAY = {
     404: "not_found",
     405: "method_not_allowed",
     408: "deadline_exceeded",
-    415: "validation_error",
-    426: "validation_error",
     431: "payload_too_large",
 }
 _LEAKED_HEADERS = {"grpc-status", "grpc-message", "grpc-encoding", "grpc-accept-encoding", "x-http-status"}

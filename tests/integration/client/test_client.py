@@ -116,6 +116,26 @@ async def test_the_token_may_come_from_a_coroutine(service: Service, world: Worl
         assert [ticket async for ticket in client.helpdesk.tickets.list()] == []
 
 
+async def test_an_asynchronous_client_may_be_made_before_there_is_a_loop(service: Service, world: World) -> None:
+    person = token(world.person("read"))
+
+    def use() -> list[Any]:
+        client = AsyncTicketsClient(service.target, token=person)
+
+        async def lists() -> list[Any]:
+            return await Client(client).collect("helpdesk.list")
+
+        async def last() -> list[Any]:
+            async with client:
+                return await lists()
+
+        return [asyncio.run(lists()), asyncio.run(last())]
+
+    assert await asyncio.to_thread(use) == [[], []]
+    # One that is never used has nothing to close.
+    await AsyncTicketsClient(service.target).close()
+
+
 async def test_a_channel_of_the_callers_stays_open(service: Service, world: World) -> None:
     person = token(world.person("read"))
     with grpc.insecure_channel(service.target) as channel:

@@ -3,12 +3,14 @@
 import os
 import stat
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from service.access.policy import Caller
 from service.errors import TicketError
+from service.operation import Answer
 from service.settings import Settings
 from service.transport import rate_limits as limits
 from service.transport.rate_limits import RateLimits
@@ -36,7 +38,7 @@ def caller(subject: str, **claims: str) -> Caller:
 def refused(bucket: RateLimits, who: Caller) -> int | None:
     """How long the caller is asked to wait; None when the token was had."""
     try:
-        bucket.take("read", who)
+        bucket.take("read", who, Answer())
     except TicketError as error:
         return error.retry_after
     return None
@@ -71,7 +73,7 @@ def test_reads_and_writes_and_callers_have_buckets_of_their_own(tmp_path: Path, 
         caller("a", tenant_id="t", app_id="y"),
     ]
     for who in callers:
-        bucket.take("write", who)
+        bucket.take("write", who, Answer())
         assert refused(bucket, who) is None
         assert refused(bucket, who) == 1
 
@@ -194,3 +196,29 @@ def test_without_a_setting_it_lies_in_a_directory_of_the_users_own(
     RateLimits(Settings()).close()
     assert (tmp_path / place / "tickets" / "rate-limits").stat().st_size > 0
     assert stat.S_IMODE((tmp_path / place / "tickets").stat().st_mode) == 0o700
+
+
+def told(bucket: RateLimits, who: Caller) -> tuple[str, str]:
+    """What the answer to a read says: what is left, and the policy."""
+    answer = Answer()
+    with suppress(TicketError):
+        bucket.take("read", who, answer)
+    return answer.rate_limit["ratelimit"], answer.rate_limit["ratelimit-policy"]
+
+
+def test_an_answer_says_what_is_left_and_when_all_is_again(tmp_path: Path, clock: Callable[[float], None]) -> None:
+    bucket, who, policy = make(tmp_path), caller("a"), '"read";q=4;w=2'
+    left = [f'"read";r={left};t={seconds}' for left, seconds in ((3, 1), (2, 1), (1, 2), (0, 2))]
+    assert [told(bucket, who) for _ in range(4)] == [(words, policy) for words in left]
+    # One that is refused: when it may come back, as in Retry-After.
+    assert told(bucket, who) == ('"read";r=0;t=1', policy)
+    clock(3600)
+    assert told(bucket, who) == (left[0], policy)
+
+
+def test_what_is_left_counts_what_a_process_has_taken_in_advance(
+    tmp_path: Path, clock: Callable[[float], None]
+) -> None:
+    first, second, who = make(tmp_path, reads="100/1000"), make(tmp_path, reads="100/1000"), caller("a")
+    assert [told(first, who)[0] for _ in range(11)] == [f'"read";r={left};t=1' for left in range(999, 988, -1)]
+    assert told(second, who)[0] == '"read";r=979;t=1'

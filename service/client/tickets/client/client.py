@@ -87,9 +87,10 @@ class TicketsClient(_Client[Blocking]):
 
 
 class AsyncTicketsClient(_Client[Asynchronous]):
-    """The asynchronous client: methods are coroutines and asynchronous generators, in the event loop it is made in.
+    """The asynchronous client: methods are coroutines and asynchronous generators.
 
-    Everything else is as in TicketsClient; the function that returns a fresh token or key may be a coroutine function.
+    It may be made anywhere, also before there is an event loop. Everything else is as in TicketsClient; the function
+    that returns a fresh token or key may be a coroutine function.
     """
 
     def __init__(
@@ -104,15 +105,15 @@ class AsyncTicketsClient(_Client[Asynchronous]):
         retries: Retries = _RETRIES,
     ) -> None:
         self._is_owner = isinstance(target, str)
-        self._channel: grpc.aio.Channel = (
-            _open(grpc.aio, target, secure, user_agent) if isinstance(target, str) else target
+        self._transport = Asynchronous(
+            lambda: _open(grpc.aio, target, secure, user_agent) if isinstance(target, str) else target
         )
-        super().__init__(Session(Asynchronous(self._channel), token, api_key, timeout, retries))
+        super().__init__(Session(self._transport, token, api_key, timeout, retries))
 
     async def close(self) -> None:
         """Close the client's own channel; calls in flight are cancelled."""
         if self._is_owner:
-            await self._channel.close()
+            await self._transport.close()
 
     async def __aenter__(self) -> Self:
         return self

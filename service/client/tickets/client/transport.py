@@ -83,10 +83,26 @@ class Blocking:
 
 
 class Asynchronous:
-    """Over a grpc.aio.Channel: callers get coroutines and asynchronous generators."""
+    """Over a grpc.aio.Channel: callers get coroutines and asynchronous generators.
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
-        self._channel = channel
+    A channel belongs to the event loop it is opened in, so one of our own is opened at the first call in a loop.
+    """
+
+    def __init__(self, open_channel: Callable[[], grpc.aio.Channel]) -> None:
+        self._open = open_channel
+        self._opened: tuple[asyncio.AbstractEventLoop, grpc.aio.Channel] | None = None
+
+    @property
+    def _channel(self) -> grpc.aio.Channel:
+        loop = asyncio.get_running_loop()
+        if self._opened is None or self._opened[0] is not loop:
+            self._opened = loop, self._open()
+        return self._opened[1]
+
+    async def close(self) -> None:
+        """Close the channel, if there is one; calls in flight are cancelled."""
+        if self._opened is not None:
+            await self._opened[1].close()
 
     async def unary(self, method: Method, message: Message, metadata: Metadata, seconds: float) -> Any:
         """As Transport."""

@@ -55,7 +55,9 @@ class Error(_message.Message):
     RETRY_AFTER_FIELD_NUMBER: _builtins.int
     RECONNECT_FIELD_NUMBER: _builtins.int
     message: _builtins.str
-    """What went wrong, in words for a person. May change; never match on it. In JSON: `error`."""
+    """What went wrong, in words for a person; of a validation error the first issue, and how many more there are. May
+    change; never match on it. In JSON: `error`.
+    """
     code: _builtins.str
     """Stable reason in lower snake case. The whole list, with the gRPC status each travels under:
 
@@ -63,7 +65,8 @@ class Error(_message.Message):
     no longer accepts the project's link).
     PERMISSION_DENIED: `forbidden` (not allowed to do this), `missing_scope` (the credential lacks a scope).
     NOT_FOUND: `not_found` (no such thing, or not yours: the two are never told apart).
-    INVALID_ARGUMENT: `validation_error` (see `issues`), `payload_too_large`, `unknown_event`.
+    INVALID_ARGUMENT: `validation_error` (see `issues`), `payload_too_large`, `unknown_event`, `unsupported_media_type` (a
+    body with a `content-encoding`, which only REST callers can send).
     FAILED_PRECONDITION: `provider_rejected` (the external provider said no), `roles_incomplete` (a role is neither done
     nor skipped).
     ABORTED: `invalid_transition` (the ticket's state forbids it), `stale` (it changed since it was read).
