@@ -15,7 +15,7 @@ HOURS = {"weekday": "monday", "start": "09:00", "end": "17:00"}
 @pytest.mark.parametrize(
     ("changed", "path"),
     [
-        *(({name: None}, name) for name in (*POLICY, "applies_to", "business_hours_only", "status")),
+        *(({name: None}, name) for name in POLICY),
         ({"name": 1}, "name"),
         ({"description": ["x"]}, "description"),
         *(({"applies_to": value}, "applies_to") for value in ("incident", {"incident": 1}, 1)),
@@ -33,6 +33,13 @@ def test_types_of_a_policys_members_are_not_guessed(changed: dict[str, Any], pat
         with pytest.raises(TicketError) as failure:
             validated(*sections)
         assert [issue.path for issue in failure.value.issues] == [path]
+
+
+@pytest.mark.parametrize("name", ["applies_to", "business_hours_only", "status"])
+def test_a_change_of_a_policy_clears_nothing_that_always_has_a_value(name: str) -> None:
+    with pytest.raises(TicketError) as failure:
+        validated(UpdateSlaPolicy, {"path": {"id": "sla_1"}, "body": {name: None}})
+    assert [issue.path for issue in failure.value.issues] == [name]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from tickets.errors.v1 import error_pb2
 
 from service.errors import REASONS, TicketError
 from service.handoff.servicers import DIALECT
+from service.operation import Answer
 from service.transport import rest
 
 MESSAGE = "GitHub no longer accepts the project's link"
@@ -41,15 +42,15 @@ def failures_of(name: str) -> Any:
 
 async def test_a_link_that_github_no_longer_accepts_asks_to_reconnect_over_rest() -> None:
     context = Context()
-    body = await failures_of("TicketRest").fail(context, TicketError("reconnect_required"))
-    assert context.sent == {"x-http-status": "401"}
+    body = await failures_of("TicketRest").fail(context, TicketError("reconnect_required"), Answer())
+    assert context.sent == {"x-http-status": "401", "www-authenticate": 'Bearer realm="tickets"'}
     assert body.data == b'{"error":"%b","code":"reconnect_required","reconnect":true}' % MESSAGE.encode()
 
 
 async def test_a_link_that_github_no_longer_accepts_asks_to_reconnect_over_grpc() -> None:
     context = Context()
     with pytest.raises(AbortedError):
-        await failures_of("TicketService").fail(context, TicketError("reconnect_required"))
+        await failures_of("TicketService").fail(context, TicketError("reconnect_required"), Answer())
     assert (context.sent["code"], context.sent["details"]) == (StatusCode.UNAUTHENTICATED, MESSAGE)
     info, error = error_details_pb2.ErrorInfo(), error_pb2.Error()
     packed_info, packed_error = status_pb2.Status.FromString(context.sent["grpc-status-details-bin"]).details
