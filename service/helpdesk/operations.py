@@ -24,9 +24,9 @@ from service.helpdesk.commands import (
     WatchTickets,
 )
 from service.helpdesk.lifecycle import resolution
-from service.helpdesk.preconditions import require_match
 from service.helpdesk.sla import ticket_clock
 from service.operation import Call, operation
+from service.preconditions import etag_of, require_match
 from service.search import tsquery
 from service.storage.database import Connection
 from service.storage.statement import Row, Statement
@@ -209,7 +209,7 @@ async def watch_tickets(feed: watch.EventFeed, call: Call, command: WatchTickets
 def _answer(call: Call, row: Row | None) -> views.Ticket:
     """The answer that is one ticket, with its ETag. Raises TicketError `not_found` when there is none."""
     ticket = lookup.found(row)
-    call.etag = views.etag(ticket)
+    call.etag = etag_of(ticket)
     return views.ticket(ticket)
 
 

@@ -118,11 +118,6 @@ def ticket(row: Row) -> Ticket:
     return view
 
 
-def etag(row: Row) -> str:
-    """The ETag of a ticket: its version."""
-    return f'"{row["version"]}"'
-
-
 def comment(row: Row) -> Comment:
     """The comment of a row."""
     return cast(Comment, {name: row[name] for name in _COMMENT_COLUMNS})

@@ -17,7 +17,7 @@ MAX_LINES = 400
 FLOORS = (
     {"jsontext", "settings"},
     {"errors"},
-    {"fields", "storage", "vault", "outbound", "search"},
+    {"fields", "preconditions", "storage", "vault", "outbound", "search"},
     {"directory"},
     {"providers", "numbering", "paging"},
     {"access"},

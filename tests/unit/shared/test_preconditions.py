@@ -1,9 +1,9 @@
-"""contracts/helpdesk.md, optimistic locking: which conditions an ETag meets (RFC 9110, 13.1.1)."""
+"""contracts/README.md: which conditions a resource meets (RFC 9110, 13.1.1)."""
 
 import pytest
 
 from service.errors import TicketError
-from service.helpdesk.preconditions import matches, require_match
+from service.preconditions import matches, require_match
 
 ETAG = '"3"'
 
@@ -21,8 +21,11 @@ ETAG = '"3"'
         (('"4"',), False),
         (("",), False),
         (("3",), False),
-        # Weak tags never match.
-        (('W/"3"',), False),
+        # Compared weakly.
+        (('W/"3"',), True),
+        (('"x", W/"3"',), True),
+        (('W/"4"',), False),
+        (('w/"3"',), False),
         (('"x","y"',), False),
         # Every condition must be met.
         ((ETAG, '"4"'), False),
