@@ -127,6 +127,11 @@ def digest(value: JsonValue) -> bytes:
     ).digest()
 
 
+def are_equal(one: JsonText, other: JsonText) -> bool:
+    """Whether two JSON texts say equal values (`1.0` is `1`, members unordered)."""
+    return one == other or digest(parse(one.text.encode())) == digest(parse(other.text.encode()))
+
+
 def _parse_exact(raw: bytes) -> JsonValue:
     try:
         value = json.loads(raw.decode(), parse_float=_Number, parse_int=_integer, parse_constant=_refuse)

@@ -62,7 +62,7 @@ class Error(_message.Message):
     UNAUTHENTICATED: `unauthenticated` (no credentials), `token_expired`, `invalid_token`.
     PERMISSION_DENIED: `forbidden` (not allowed to do this), `missing_scope` (the credential lacks a scope).
     NOT_FOUND: `not_found` (no such thing, or not yours: the two are never told apart).
-    INVALID_ARGUMENT: `validation_error` (see `issues`), `payload_too_large`, `unknown_event`.
+    INVALID_ARGUMENT: `validation_error` (see `issues`), `payload_too_large`, `unknown_event`, `url_refused` (of webhooks).
     FAILED_PRECONDITION: `provider_rejected` (the external provider said no), `reconnect_required` (a link was lost).
     ABORTED: `invalid_transition` (the ticket's state forbids it), `roles_incomplete` (a role is neither done nor
     skipped), `stale` (it changed since it was read).
