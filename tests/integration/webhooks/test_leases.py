@@ -62,8 +62,9 @@ async def test_a_message_in_flight_is_not_sent_by_another(
         await called.wait()
         if begins_anew:
             await process.do(account, webhooks.update_webhook, webhook_id=webhook["id"], is_active=True)
-        machine.rows(LAPSE)
-        await until(lambda: machine.rows(HELD) == [(True,)])
+        machine.rows("UPDATE itsm_webhook_messages SET leased_until = now() + interval '3 seconds'")
+        renewed = "SELECT leased_until > now() + interval '4 seconds' FROM itsm_webhook_messages"
+        await until(lambda: machine.rows(renewed) == [(True,)])
         await other.sender.send_due(other.database)
         assert len(server.requests) == 1
         may_answer.set()
