@@ -83,7 +83,7 @@ async def update_ticket(dependencies: ItsmDependencies, call: Call, command: Upd
         if must_look:
             before = _found(await connection.one(queries.LOCK, named))
             require_match(before, *conditions)
-            if "metadata" in changed and jsontext.are_equal(before["metadata"], changed["metadata"]):
+            if "metadata" in changed and before["metadata"] == changed["metadata"]:
                 members -= {"metadata"}
         statement = queries.update_ticket(members, mirrored=bool(delivery))
         ticket = _found(await connection.one(statement, named | values | delivery, commit=must_look))
