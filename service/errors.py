@@ -36,8 +36,9 @@ REASONS: Mapping[str, Reason] = {
     "missing_scope": Reason(StatusCode.PERMISSION_DENIED, 403, 403, "A required scope is missing"),
     "not_found": Reason(StatusCode.NOT_FOUND, 404, 404, "Not found"),
     "validation_error": Reason(StatusCode.INVALID_ARGUMENT, 400, 422, "The request is not valid"),
-    # In the ITSM API a bad member is 422, but this one is documented as 400.
-    "unknown_event": Reason(StatusCode.INVALID_ARGUMENT, 400, 400, "Unknown event"),
+    # In the ITSM API a bad member is 422, but these two are documented as 400.
+    "unknown_event": Reason(StatusCode.INVALID_ARGUMENT, 400, 400, "Invalid event type"),
+    "url_refused": Reason(StatusCode.INVALID_ARGUMENT, 400, 400, "The address is refused"),
     "provider_rejected": Reason(StatusCode.FAILED_PRECONDITION, 400, 400, "The provider rejected the ticket"),
     "reconnect_required": Reason(StatusCode.UNAUTHENTICATED, 401, 401, "GitHub no longer accepts the project's link"),
     "invalid_transition": Reason(StatusCode.ABORTED, 409, 409, "The ticket's state does not allow this"),

@@ -8,6 +8,11 @@ from service.errors import TicketError
 _TAG = re.compile(r'"[^"]*"')
 
 
+def of_version(version: int) -> str:
+    """The ETag of what counts its changes."""
+    return f'"{version}"'
+
+
 def matches(etag: str, condition: str) -> bool:
     """Whether a condition names an ETag: `*`, or one ETag or several with commas between.
 

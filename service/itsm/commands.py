@@ -13,6 +13,7 @@ from service.fields import (
     IdempotencyHeader,
     Instant,
     JsonObject,
+    LastInstant,
     Limit,
     Number,
     OpaqueId,
@@ -20,6 +21,7 @@ from service.fields import (
     Resumable,
     Section,
     Uuid,
+    WriteHeaders,
     distinct,
     without_nul,
 )
@@ -27,7 +29,22 @@ from service.jsontext import JsonText
 
 Status = Literal["open", "pending", "resolved", "closed"]
 Priority = Literal["low", "medium", "high", "urgent"]
+# What happens to a ticket.
 EventType = Literal["ticket.created", "ticket.updated", "ticket.closed", "ticket.reopened"]
+# What a webhook may subscribe to: that, and the names of the public catalogue that nothing here sends.
+WebhookEvent = Literal[
+    EventType,
+    "ticket.note_added",
+    "conversation.created",
+    "conversation.updated",
+    "conversation.resolved",
+    "conversation.assigned",
+    "conversation.reply",
+    "call.started",
+    "call.completed",
+    "call.escalated",
+    "user.created",
+]
 
 Subject = Annotated[str, StringConstraints(min_length=1, max_length=255), without_nul]
 Description = Annotated[str, StringConstraints(min_length=1), without_nul]
@@ -52,7 +69,8 @@ def _web_address(text: str) -> str:
 
 WebAddress = Annotated[str, StringConstraints(max_length=2048), AfterValidator(_web_address)]
 # Free text: an unknown event has an error of its own, which the use case raises.
-EventNames = Annotated[list[str], Field(min_length=1, max_length=16), distinct]
+EventNames = Annotated[list[str], Field(min_length=1, max_length=32), distinct]
+Etag = Annotated[str, StringConstraints(max_length=64)]
 
 
 class TicketPath(Section):
@@ -61,8 +79,8 @@ class TicketPath(Section):
     ticket_id: Uuid
 
 
-class TicketChanges(Section):
-    """The body of a PATCH: members that are not set stay."""
+class TicketMembers(Section):
+    """The members of a ticket that a POST and a PATCH may set."""
 
     subject: Subject = ""
     description: Description = ""
@@ -72,7 +90,14 @@ class TicketChanges(Section):
     metadata: JsonObject = JsonText("{}")
 
 
-class NewTicket(Creation, TicketChanges):
+class TicketChanges(TicketMembers):
+    """The body of a PATCH: members that are not set stay."""
+
+    # The same condition as `If-Match`.
+    etag: Etag | None = None
+
+
+class NewTicket(Creation, TicketMembers):
     """The body of a POST."""
 
     subject: Subject
@@ -83,9 +108,11 @@ class TicketFilter(Section):
     """The query of a list."""
 
     status: Status | None = None
+    priority: Priority | None = None
+    requester_email: Email | None = None
     metadata: Annotated[dict[MemberName, Annotated[str, without_nul]], Field(max_length=10)] | None = None
     start_date: Instant | None = None
-    end_date: Instant | None = None
+    end_date: LastInstant | None = None
     limit: Limit = 20
     offset: Annotated[Number, Field(ge=0, le=MAX_OFFSET)] = 0
 
@@ -113,7 +140,7 @@ class UpdateTicket(Command):
     """PATCH /api/v1/tickets/{ticket_id}."""
 
     path: TicketPath
-    header: IdempotencyHeader = IdempotencyHeader()
+    header: WriteHeaders = WriteHeaders()
     body: TicketChanges
 
 

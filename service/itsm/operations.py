@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from service import events, idempotency, jsontext, paging, watch
+from service import etags, events, idempotency, jsontext, paging, watch
 from service.errors import TicketError
 from service.itsm import lookup, metadata, queries, views
 from service.itsm.commands import (
@@ -32,16 +32,14 @@ async def create_ticket(dependencies: ItsmDependencies, call: Call, command: Cre
     terms = {"metadata_terms": metadata.index_terms(**scope, metadata=command.body.metadata)}
     ticket = {**scope, "id": uuid7(), **terms, **events.actor_of(call), **vars(command.body)}
     if call.caller.is_linked:
-        return views.ticket(await dependencies.deliveries.create(call, key_scope, ticket))
-    return views.ticket(
-        _found(await idempotency.create_once(dependencies.database, call, key_scope, queries.CREATE, ticket))
-    )
+        return _answer(call, await dependencies.deliveries.create(call, key_scope, ticket))
+    return _answer(call, await idempotency.create_once(dependencies.database, call, key_scope, queries.CREATE, ticket))
 
 
 @operation(GetTicket, one_statement=True)
 async def get_ticket(connection: Connection, call: Call, command: GetTicket) -> views.Ticket:
     """Read one ticket."""
-    return views.ticket(_found(await connection.one(queries.GET, _scope(call) | vars(command.path))))
+    return _answer(call, await connection.one(queries.GET, _scope(call) | vars(command.path)))
 
 
 @operation(ListTickets, one_statement=True)
@@ -63,23 +61,37 @@ async def list_tickets(connection: Connection, call: Call, command: ListTickets)
 
 @own_transactions(UpdateTicket)
 async def update_ticket(dependencies: ItsmDependencies, call: Call, command: UpdateTicket) -> views.Ticket:
-    """Change some members of a ticket, here and then at the account's provider; any status may follow any other."""
-    changed = {name: getattr(command.body, name) for name in command.body.model_fields_set}
+    """Change some members of a ticket, here and then at the account's provider; any status may follow any other.
+
+    What changes nothing is not written, and its provider is not called.
+    """
+    changed = {name: getattr(command.body, name) for name in command.body.model_fields_set - {"etag"}}
+    conditions = (command.header.if_match, command.body.etag)
+    # A statement alone can neither compare JSON values nor refuse the change.
+    must_look = "metadata" in changed or any(condition is not None for condition in conditions)
     values = {f"new_{name}": value for name, value in changed.items()}
     if "metadata" in changed:
         values["new_metadata_terms"] = metadata.index_terms(**_scope(call), metadata=changed["metadata"])
     delivery = _delivery(changed) if call.caller.live else {}
-    statement = queries.update_ticket(frozenset(changed), mirrored=bool(delivery))
     named = _scope(call) | events.actor_of(call) | vars(command.path)
     is_mirrored = False
 
     async def act(connection: Connection) -> views.Ticket:
         nonlocal is_mirrored
-        ticket = _found(await connection.one(statement, named | values | delivery))
-        is_mirrored = bool(delivery) and ticket["is_mirrored"]
-        return views.ticket(ticket)
+        members = frozenset(changed)
+        if must_look:
+            before = _found(await connection.one(queries.LOCK, named))
+            etags.require_match(etags.of_version(before["version"]), *conditions)
+            if "metadata" in changed and before["metadata"] == changed["metadata"]:
+                members -= {"metadata"}
+        statement = queries.update_ticket(members, mirrored=bool(delivery))
+        ticket = _found(await connection.one(statement, named | values | delivery, commit=must_look))
+        is_mirrored = ticket["is_mirrored"]
+        return _answer(call, ticket)
 
-    ticket = await idempotency.once(dependencies, call, lookup.key_scope(call), command, act, one_statement=True)
+    ticket = await idempotency.once(
+        dependencies, call, lookup.key_scope(call), command, act, one_statement=not must_look
+    )
     if is_mirrored and not call.replayed:
         await dependencies.deliveries.deliver(call, delivery["delivery_id"])
     return ticket
@@ -135,6 +147,13 @@ def _scope(call: Call) -> dict[str, Any]:
 
 def _invalid_key() -> TicketError:
     return TicketError("invalid_token", "Invalid API key")
+
+
+def _answer(call: Call, row: dict[str, Any] | None) -> views.Ticket:
+    """The answer that is one ticket, with its ETag. Raises TicketError `not_found` when there is none."""
+    ticket = _found(row)
+    call.etag = etags.of_version(ticket["version"])
+    return views.ticket(ticket)
 
 
 def _found(row: dict[str, Any] | None) -> dict[str, Any]:

@@ -21,11 +21,14 @@ from sqlalchemy import (
     any_,
     bindparam,
     cast,
+    collate,
     delete,
     exists,
+    false,
     func,
     insert,
     literal,
+    not_,
     or_,
     select,
     true,
@@ -52,7 +55,8 @@ MINE = mine(tickets)
 ONE = (*MINE, tickets.c.id == bindparam("ticket_id", type_=Uuid))
 
 GET = Statement(select(*SHOWN).where(*ONE), scope=ACCOUNT)
-
+# What a change may depend on, of the ticket that it locks.
+LOCK = Statement(select(tickets.c.version, tickets.c.metadata).where(*ONE).with_for_update(), scope=ACCOUNT)
 
 NEW = ("account_id", "live", "id", "metadata_terms", *NewTicket.model_fields)
 
@@ -85,16 +89,17 @@ CREATE = idempotency.creation(_create, scope=ACCOUNT)
 def update_ticket(changed: frozenset[str], *, mirrored: bool = False) -> Statement:
     """The statement that changes these members of a ticket and appends the event with the changes.
 
-    `mirrored` queues a delivery too, if the account's provider has the ticket or will have it: see `is_mirrored`.
+    Where they all are what they were it writes nothing, and gives the ticket as it is. `mirrored` queues a delivery, if
+    the account's provider has the ticket or will have it: see `is_mirrored`.
     """
     columns = changed | {"metadata_terms"} if "metadata" in changed else changed
     # The lock makes the row read here the row that is changed, so that the event is true.
     before = select(*SHOWN).where(*ONE).with_for_update().cte("before")
     after = (
         update(tickets)
-        .where(*MINE, tickets.c.id == before.c.id)
+        .where(*MINE, tickets.c.id == before.c.id, _differs(before, changed))
         .values(
-            {name: bindparam(f"new_{name}", type_=tickets.c[name].type) for name in sorted(columns)}
+            {name: _new(name) for name in sorted(columns)}
             | {"updated_at": events.next_instant(tickets.c.updated_at)}
             | events.next_version(tickets)
         )
@@ -119,11 +124,21 @@ def update_ticket(changed: frozenset[str], *, mirrored: bool = False) -> Stateme
                 )
             )
         )
-    changed_ticket = select(after)
-    if mirrored:
-        delivery = _mirror(after)
-        changed_ticket = changed_ticket.add_columns(exists(select(delivery.c.id)).label("is_mirrored"))
-    return Statement(changed_ticket.add_cte(*others), scope=ACCOUNT)
+    is_mirrored = exists(select(_mirror(after).c.id)) if mirrored else false()
+    unchanged = select(before, false().label("is_mirrored")).where(not_(exists(select(after.c.id))))
+    ticket = union_all(select(after, is_mirrored.label("is_mirrored")), unchanged).subquery("ticket")
+    return Statement(select(ticket).add_cte(*others), scope=ACCOUNT)
+
+
+def _new(name: str) -> ColumnElement[Any]:
+    return bindparam(f"new_{name}", type_=tickets.c[name].type)
+
+
+def _differs(before: CTE, changed: frozenset[str]) -> ColumnElement[bool]:
+    """Whether one of these members is to be another than before; of JSON, whether its text is."""
+    pairs = [(before.c[name], _new(name)) for name in sorted(changed)]
+    texts = [(cast(old, Text), cast(new, Text)) if isinstance(old.type, JSON) else (old, new) for old, new in pairs]
+    return or_(false(), *(old.is_distinct_from(new) for old, new in texts))
 
 
 def of_change(written: CTE) -> dict[str, ColumnElement[Any]]:
@@ -154,7 +169,15 @@ def _mirror(after: CTE) -> CTE:
     return insert(deliveries).from_select(names, row).returning(deliveries.c.id).cte("delivery")
 
 
-@lru_cache(maxsize=32)
+def _lower(name: str) -> ColumnElement[str]:
+    return func.lower(collate(bindparam(name, type_=Text), "C"))
+
+
+# The filters with an index each.
+_INDEXED = frozenset({"status", "priority", "requester_email"})
+
+
+@lru_cache(maxsize=128)
 def list_tickets(filters: frozenset[str], *, skips: bool) -> Statement:
     """A page, newest first, each row with the exact `total`; one row without a ticket when the page is empty.
 
@@ -162,6 +185,8 @@ def list_tickets(filters: frozenset[str], *, skips: bool) -> Statement:
     """
     conditions: dict[str, ColumnElement[bool]] = {
         "status": tickets.c.status == bindparam("status", type_=Text),
+        "priority": tickets.c.priority == bindparam("priority", type_=Text),
+        "requester_email": _lower("requester_email") == tables.REQUESTER,
         "start_date": tickets.c.created_at >= bindparam("start_date", type_=tickets.c.created_at.type),
         "end_date": tickets.c.created_at <= bindparam("end_date", type_=tickets.c.created_at.type),
         "metadata_terms": tickets.c.metadata_terms.op("@>")(bindparam("metadata_terms", type_=ARRAY(Uuid))),
@@ -186,8 +211,8 @@ def list_tickets(filters: frozenset[str], *, skips: bool) -> Statement:
         .select_from(counted.outerjoin(page, true()))
         .order_by(page.c.created_at.desc(), page.c.id.desc()),
         scope=ACCOUNT,
-        # Some terms are common and some are rare: the plan depends on them.
-        prepared="metadata_terms" not in filters,
+        # Some terms and some values are common and others rare: which index serves best depends on them.
+        prepared="metadata_terms" not in filters and len(filters & _INDEXED) < 2,
     )
 
 

@@ -15,12 +15,13 @@ from sqlalchemy import (
     Table,
     Text,
     Uuid,
+    collate,
     func,
 )
 
 from service.directory import METADATA, created_at, one_of
 from service.events import event_table, last_transaction
-from service.itsm.commands import EventType, Priority, Status
+from service.itsm.commands import Priority, Status, WebhookEvent
 from service.storage.scope import scoped_by
 from service.webhooks.tables import webhook_tables
 
@@ -58,6 +59,27 @@ tickets = Table(
 _newest_first = (tickets.c.created_at.desc(), tickets.c.id.desc())
 Index("itsm_tickets_newest_idx", tickets.c.account_id, tickets.c.live, *_newest_first)
 Index("itsm_tickets_status_newest_idx", tickets.c.account_id, tickets.c.live, tickets.c.status, *_newest_first)
+# What most tickets lack costs those without it nothing. Totals of these two are counted, in the index alone where the
+# pages are old enough: so the address itself is in it too.
+Index(
+    "itsm_tickets_priority_newest_idx",
+    tickets.c.account_id,
+    tickets.c.live,
+    tickets.c.priority,
+    *_newest_first,
+    postgresql_where=tickets.c.priority.is_not(None),
+)
+# Without regard to the case of ASCII letters, as mail is delivered; by the collation that is the same everywhere.
+REQUESTER = func.lower(collate(tickets.c.requester_email, "C"))
+Index(
+    "itsm_tickets_requester_newest_idx",
+    tickets.c.account_id,
+    tickets.c.live,
+    REQUESTER,
+    *_newest_first,
+    postgresql_include=["requester_email"],
+    postgresql_where=tickets.c.requester_email.is_not(None),
+)
 
 # Without metadata it costs nothing; one term costs 213 bytes of WAL and a few µs, beside 704 and 55 of the row and its
 # other indexes. (As rows of a table: 312 bytes. Computed by a function of the index: 173, but 30 µs. Of jsonb: 165, but
@@ -107,4 +129,4 @@ events = event_table(
     own=(Column("members", ARRAY(Text)), Column("updated_at", DateTime(timezone=True))),
 )
 
-WEBHOOKS = webhook_tables("itsm", events, EventType)
+WEBHOOKS = webhook_tables("itsm", events, WebhookEvent)

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import NotRequired, TypedDict, cast
 from uuid import UUID
 
-from service.itsm.commands import EventType, Priority, Status
+from service.itsm.commands import EventType, Priority, Status, WebhookEvent
 from service.jsontext import JsonText
 from service.storage.statement import Row
 
@@ -93,7 +93,7 @@ class Webhook(TypedDict):
 
     id: str
     url: str
-    events: list[EventType]
+    events: list[WebhookEvent]
     is_active: bool
     disabled_reason: str | None
     failing_since: datetime | None

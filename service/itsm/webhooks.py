@@ -7,15 +7,15 @@ from typing import Any, get_args
 from ulid import ULID
 
 from service import idempotency
-from service.errors import ECHO_LENGTH, TicketError, invalid
+from service.errors import ECHO_LENGTH, TicketError
 from service.itsm import tables, views
 from service.itsm.commands import (
     MAX_WEBHOOKS,
     CreateWebhook,
-    EventType,
     ListWebhooks,
     ReplayDelivery,
     UpdateWebhook,
+    WebhookEvent,
     WebhookNamed,
     WebhookWrite,
 )
@@ -36,10 +36,12 @@ SOURCE = Source(
     # What only lists and writers need stays where it is.
     ticket_columns=[c.name for c in tables.tickets.c if c.name not in ("metadata_terms", "transaction_id")],
     tables=tables.WEBHOOKS,
-    event_types=frozenset(get_args(EventType)),
+    event_types=get_args(WebhookEvent),
     max_webhooks=MAX_WEBHOOKS,
     show=views.ticket_as_of,
     event_columns=["updated_at"],
+    also={"ticket.closed": "ticket.updated", "ticket.reopened": "ticket.updated"},
+    body_signature="x-aurion-signature",
 )
 _QUERIES = queries.for_source(SOURCE)
 
@@ -133,16 +135,17 @@ async def replay_delivery(connection: Connection, call: Call, command: ReplayDel
 
 
 async def _check(dependencies: ItsmDependencies, call: Call, url: str | None, events: Sequence[str]) -> None:
-    """Raise TicketError `unknown_event`, or `validation_error` for an address that would be refused."""
+    """Raise TicketError `unknown_event`, or `url_refused` for an address that may not be called."""
     for name in events:
         if name not in SOURCE.event_types:
-            raise TicketError("unknown_event", f"Unknown event: {name[:ECHO_LENGTH]}")
+            valid = ", ".join(SOURCE.event_types)
+            raise TicketError("unknown_event", f"Invalid event type: {name[:ECHO_LENGTH]}. Valid events: {valid}")
     if url is not None:
         call.place.give_back()
         try:
             await dependencies.outbound.check(url)
         except UnreachableError as error:
-            raise invalid("body", "url", f"The address is refused: {error}", "url_refused", url) from error
+            raise TicketError("url_refused", f"The address is refused: {error}") from error
 
 
 def _new_secret(vault: Vault) -> tuple[str, bytes]:

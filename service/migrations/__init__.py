@@ -1,8 +1,10 @@
 """The database's schema, step by step (Alembic). Tables are declared in the dialects; a test compares the two.
 
-A new step is written by `make migration m="What changes"`: read what it wrote before it is committed.
+A new step is written by `make migration m="What changes"`: read what it wrote before it is committed. It is a
+transaction of its own, and runs while the version before serves: an index of a large table is built by `online.py`.
 """
 
+import time
 from pathlib import Path
 
 import psycopg
@@ -14,18 +16,33 @@ from sqlalchemy import Connection, Engine, create_engine, text
 
 # Any number, the same in every release: one process migrates at a time.
 _LOCK = 7_303_014
+_LOCK_PAUSE_SECONDS = 0.2
 
 
 def upgrade(database_url: str) -> str:
     """Bring a database to the newest schema; returns its revision. Safe to run from many places at once."""
     engine = _engine(database_url)
     try:
-        with engine.begin() as connection:
-            connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
+        with engine.connect() as connection:
+            _lock(connection)
             command.upgrade(config(connection), "head")
             return MigrationContext.configure(connection).get_current_revision() or ""
     finally:
         engine.dispose()
+
+
+def _lock(connection: Connection) -> None:
+    """Take the lock, for as long as the connection is open.
+
+    Asked for again and again: an index that is built online waits for statements that have begun before, and one that
+    waits for this lock would be one of them.
+    """
+    while True:
+        is_mine = connection.scalar(text(f"SELECT pg_try_advisory_lock({_LOCK})"))
+        connection.commit()
+        if is_mine:
+            return
+        time.sleep(_LOCK_PAUSE_SECONDS)
 
 
 def revise(database_url: str, message: str, versions: Path | None = None) -> Path:

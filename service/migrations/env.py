@@ -1,14 +1,17 @@
 """What Alembic runs for each command: the tables of all dialects, on the connection it was given."""
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from alembic import context
+from alembic.operations.ops import CreateTableOp, MigrationScript
 
 import service.handoff.tables
 import service.helpdesk.tables
 import service.idempotency
 import service.itsm.tables
 import service.numbering
+import service.providers.tables
 import service.vault_check  # noqa: F401 - imported for their tables
 from service.directory import METADATA
 from service.storage.database import Xid8
@@ -21,8 +24,21 @@ def _render(kind: str, item: object, autogen_context: Any) -> str | Literal[Fals
     return False
 
 
+def _without_info(_context: object, _revision: object, directives: Sequence[MigrationScript]) -> None:
+    """Leave out what the service keeps beside a table: a revision is of the schema alone."""
+    for script in directives:
+        for step in script.upgrade_ops.ops if script.upgrade_ops else ():
+            if isinstance(step, CreateTableOp):
+                step.info = {}
+
+
 context.configure(
-    connection=context.config.attributes["connection"], target_metadata=METADATA, render_item=_render, compare_type=True
+    connection=context.config.attributes["connection"],
+    target_metadata=METADATA,
+    render_item=_render,
+    process_revision_directives=_without_info,
+    compare_type=True,
+    transaction_per_migration=True,
 )
 with context.begin_transaction():
     context.run_migrations()

@@ -25,8 +25,9 @@ MAX_ATTEMPTS = len(PAUSES) + 1
 _USUAL_PAUSE: float = Settings.model_fields["delivery_pause_seconds"].default
 _JITTER = (0.9, 1.1)
 _GONE = 410
-# Until an attempt that could not be recorded is recorded once more.
+# Until an attempt that could not be recorded is recorded once more, and for how long that is tried.
 _AGAIN_SECONDS = 0.5
+_RECORD_SECONDS = 60.0
 
 _log = structlog.get_logger()
 
@@ -60,7 +61,7 @@ class Attempts:
     async def record(self, database: Database, message: Row, outcome: Outcome, seconds: float) -> None:
         """Add an attempt to the log, and decide what becomes of the message, as it was leased, and of its webhook.
 
-        Tried again while the database is away, or the message would be sent once more when its lease is over.
+        Tried again while the database is away, or the message would be sent once more.
         """
         attempt = {name: message[name] for name in (*self._key, *MESSAGE, "attempted_at", "lease")} | {
             "id": f"dlv_{ULID()}",
@@ -70,7 +71,7 @@ class Attempts:
             "status_code": outcome.status,
             "error": outcome.error,
         }
-        until = time.monotonic() + message_queries.LEASE_SECONDS
+        until = time.monotonic() + _RECORD_SECONDS
         while True:
             try:
                 return await self._record(database, attempt, outcome)

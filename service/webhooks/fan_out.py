@@ -94,7 +94,8 @@ class FanOut:
         messages = []
         for event in reversed(events):
             ticket = tickets[event["ticket_id"]]
-            messages.append(_message(event, self._source.show(ticket, event)))
+            view = self._source.show(ticket, event)
+            messages += [_message(event, kind, view) for kind in self._source.types_of(event["type"])]
             tickets[event["ticket_id"]] = self._undo(ticket, event)
         return messages[::-1]
 
@@ -107,17 +108,19 @@ class FanOut:
         return {name: row[name] for name in self._source.scope}
 
 
-def _message(event: Row, ticket: View) -> Row:
-    body = {"id": _event_id(event), "type": event["type"], "timestamp": event["occurred_at"], "data": ticket}
+def _message(event: Row, kind: str, ticket: View) -> Row:
+    body = {"id": _event_id(event, kind), "type": kind, "timestamp": event["occurred_at"], "data": ticket}
     return {
-        **{name: event[name] for name in ("ticket_id", "version", "type")},
+        **{name: event[name] for name in ("ticket_id", "version")},
+        "type": kind,
         "event_id": body["id"],
         "body": jsontext.dump(body).decode(),
     }
 
 
-def _event_id(event: Row) -> str:
+def _event_id(event: Row, kind: str) -> str:
     """What receivers know a message by: the same for each webhook and whenever it is made, and sorted by time."""
     milliseconds = int(event["occurred_at"].timestamp() * 1000)
-    rest = hashlib.sha256(f"{event['ticket_id']}:{event['version']}".encode()).digest()[:10]
+    named = f"{event['ticket_id']}:{event['version']}" + ("" if kind == event["type"] else f":{kind}")
+    rest = hashlib.sha256(named.encode()).digest()[:10]
     return f"evt_{ULID(milliseconds.to_bytes(6) + rest)}"

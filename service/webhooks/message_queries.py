@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import (
     ARRAY,
     CTE,
+    Boolean,
     ColumnElement,
     Delete,
     FromClause,
@@ -21,6 +22,7 @@ from sqlalchemy import (
     and_,
     bindparam,
     case,
+    column,
     delete,
     exists,
     func,
@@ -30,6 +32,7 @@ from sqlalchemy import (
     null,
     or_,
     select,
+    tuple_,
     update,
 )
 
@@ -42,8 +45,9 @@ from service.webhooks.source import Source
 _OF_WEBHOOK, _OF_FAILING_WEBHOOK = 4, 1
 # How many messages of an owner a process sends at once.
 MAX_OF_OWNER = 8
-# A worker that does not record an attempt for that long is taken for dead.
-LEASE_SECONDS = 60
+# A worker that does not renew its leases for that long is taken for dead. Short, because the messages of one that died
+# wait for it; three times as long as the pause between renewals, so that two may fail.
+LEASE_SECONDS = 6
 _LEASE_TIME = literal_column(f"interval '{LEASE_SECONDS} seconds'", Interval)
 
 
@@ -52,6 +56,7 @@ class MessageQueries:
 
     def __init__(self, source: Source) -> None:
         self.lease_due = _lease_due(source)
+        self.renew_leases = _renew_leases(source)
         messages, leased = source.tables.messages, _leased(source)
         # The message was accepted, or is given up.
         self.record_last_attempt = _record_attempt(source, delete(messages).where(*leased))
@@ -64,8 +69,9 @@ def for_source(source: Source) -> MessageQueries:
     return MessageQueries(source)
 
 
-def _key(source: Source) -> tuple[str, ...]:
-    return (*source.webhook_key, "ticket_id", "version")
+def key_of_message(source: Source) -> tuple[str, ...]:
+    """The columns that identify a message. Those of a ticket are sent in the order of the last two."""
+    return (*source.webhook_key, "ticket_id", "version", "type")
 
 
 def _same(names: Sequence[str], one: FromClause, other: FromClause) -> list[ColumnElement[bool]]:
@@ -73,20 +79,22 @@ def _same(names: Sequence[str], one: FromClause, other: FromClause) -> list[Colu
 
 
 def _is_due(messages: Table) -> ColumnElement[bool]:
-    is_free = or_(messages.c.leased_until.is_(None), messages.c.leased_until < func.now())
+    has_lapsed = and_(bindparam("lapsed_too", type_=Boolean), messages.c.leased_until < func.now())
+    is_free = or_(messages.c.leased_until.is_(None), has_lapsed)
     return and_(messages.c.next_attempt_at <= func.now(), is_free)
 
 
 def _lease_due(source: Source) -> Statement:
     """The statement that leases the messages to send next, of all owners but the `busy`.
 
-    They are few of each webhook and of each owner, so that a slow receiver delays no other.
+    They are few of each webhook and of each owner, so that a slow receiver delays no other. `lapsed_too`: also those
+    whose lease is over.
     """
     webhooks, messages, _ = source.tables
     locked = _lock(source, _rank(source, _due(source)))
     leased = (
         update(messages)
-        .where(*_same(_key(source), messages, locked))
+        .where(*_same(key_of_message(source), messages, locked))
         .values(
             lease=bindparam("lease", type_=Uuid),
             leased_until=func.now() + _LEASE_TIME,
@@ -109,13 +117,42 @@ def _lease_due(source: Source) -> Statement:
     )
 
 
+def _renew_leases(source: Source) -> Statement:
+    """The statement that prolongs the leases of messages in flight, of all owners, given as arrays.
+
+    Also of one that begins anew meanwhile, so that it is not sent twice at once. One that is locked waits for its next
+    turn: whoever has it may wait for others of these.
+    """
+    messages, key = source.tables.messages, key_of_message(source)
+    names = (*key, "lease")
+    arrays = [bindparam(f"{name}s", type_=ARRAY(messages.c[name].type)) for name in names]
+    given = func.unnest(*arrays).table_valued(*(column(name, messages.c[name].type) for name in names))
+    given = given.render_derived(name="given")
+    is_mine = or_(messages.c.lease.is_(None), messages.c.lease == given.c.lease)
+    held = (
+        select(*(messages.c[name] for name in key))
+        .select_from(messages.join(given, and_(*_same(key, given, messages))))
+        .where(messages.c.leased_until.is_not(None), is_mine)
+        .with_for_update(of=messages, skip_locked=True)
+        .cte("held")
+    )
+    renewed = update(messages).where(*_same(key, messages, held)).values(leased_until=func.now() + _LEASE_TIME)
+    return Statement(
+        renewed.returning(messages.c.version), scope=EVERYONE("the background sends the messages of all owners")
+    )
+
+
+def _order(messages: FromClause) -> ColumnElement[Any]:
+    return tuple_(messages.c.version, messages.c.type)
+
+
 def _due(source: Source) -> Subquery:
     """Messages that are due, each the first of its ticket, with its `position` among its webhook's.
 
     `is_allowed`: it and those before it are not too many in flight.
     """
     webhooks, messages, _ = source.tables
-    key = _key(source)
+    key = key_of_message(source)
     of_webhook = [messages.c[name] for name in source.webhook_key]
     in_flight = (
         select(*of_webhook, func.count().label("number"))
@@ -124,7 +161,7 @@ def _due(source: Source) -> Subquery:
         .subquery("in_flight")
     )
     earlier = messages.alias("earlier")
-    is_first = not_(exists().where(*_same(key[:-1], earlier, messages), earlier.c.version < messages.c.version))
+    is_first = not_(exists().where(*_same(key[:-2], earlier, messages), _order(earlier) < _order(messages)))
     position = func.row_number().over(
         partition_by=of_webhook, order_by=[messages.c.next_attempt_at, messages.c.version]
     )
@@ -171,7 +208,7 @@ def _rank(source: Source, due: Subquery) -> CTE:
 
 def _lock(source: Source, allowed: CTE) -> CTE:
     """The keys of those to send, locked."""
-    messages, key = source.tables.messages, _key(source)
+    messages, key = source.tables.messages, key_of_message(source)
     max_of_owner = case((allowed.c.is_failing, MAX_OF_OWNER // 2), else_=MAX_OF_OWNER)
     return (
         select(*(messages.c[name] for name in key))
@@ -188,7 +225,7 @@ def _lock(source: Source, allowed: CTE) -> CTE:
 
 def _leased(source: Source) -> tuple[ColumnElement[bool], ...]:
     """The conditions of a message while the lease of the attempt is still its own."""
-    parameters = bound(source.tables.messages, "ticket_id", "version", "lease")
+    parameters = bound(source.tables.messages, "ticket_id", "version", "type", "lease")
     return source.of_webhook(source.tables.messages, **parameters)
 
 

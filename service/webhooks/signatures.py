@@ -1,4 +1,4 @@
-"""Secrets and signatures, as the Standard Webhooks specification has them."""
+"""Secrets and signatures: as the Standard Webhooks specification has them, and of the body alone."""
 
 import base64
 import hashlib
@@ -12,6 +12,11 @@ _SECRET_BYTES = 32
 def new_secret() -> str:
     """A fresh secret: `whsec_` and the base64 of a key."""
     return _PREFIX + base64.b64encode(random.token_bytes(_SECRET_BYTES)).decode()
+
+
+def body_signature(body: bytes, secret: str) -> str:
+    """A signature of the body alone, keyed with the secret as it is shown: `sha256=` and the hex HMAC."""
+    return f"sha256={hmac.digest(secret.encode(), body, hashlib.sha256).hex()}"
 
 
 def signature_headers(message_id: str, timestamp: int, body: bytes, secrets: list[str]) -> dict[str, str]:

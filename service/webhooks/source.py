@@ -1,7 +1,7 @@
 """What the engine knows of a dialect: where its events, tickets and webhooks are, and how a ticket is shown."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -31,8 +31,8 @@ class Source:
     # The columns of a ticket's row that `show` and `undo` need, and `id`.
     ticket_columns: Sequence[str]
     tables: WebhookTables
-    # What a webhook can subscribe to.
-    event_types: frozenset[str]
+    # What a webhook can subscribe to; a dialect may know names that no event of its own has.
+    event_types: Sequence[str]
     # Of one scope.
     max_webhooks: int
     # The view of a ticket, given its row as of an event and the event's: `ticket_id`, `version`, `type`, `occurred_at`
@@ -42,6 +42,15 @@ class Source:
     event_columns: Sequence[str] = ()
     # The row of a ticket before a change, given the one after it and what `changes` says was before (JSON).
     undo: Callable[[Row, Mapping[str, Any]], Row] = undo_columns
+    # An event of such a type is one of that type too: a webhook that subscribes to both gets two messages.
+    also: Mapping[str, str] = field(default_factory=dict)
+    # The header of a signature of the body alone, where receivers expect one beside those of the specification.
+    body_signature: str | None = None
+
+    def types_of(self, event_type: str) -> tuple[str, ...]:
+        """The types of the messages that an event is, in their order."""
+        also = self.also.get(event_type)
+        return (event_type,) if also is None else (event_type, also)
 
     @cached_property
     def scope(self) -> tuple[str, ...]:

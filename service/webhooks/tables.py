@@ -95,7 +95,7 @@ def _messages(name: str, events: Table, webhooks: Table) -> Table:
         # Which worker has it, and until when no other takes it.
         Column("lease", Uuid),
         Column("leased_until", DateTime(timezone=True)),
-        PrimaryKeyConstraint(*(column.name for column in columns), "ticket_id", "version"),
+        PrimaryKeyConstraint(*(column.name for column in columns), "ticket_id", "version", "type"),
         _foreign_key(events, webhooks),
         info=_scoped(events),
     )

@@ -75,6 +75,7 @@ CONTRACT = {
     "not_found": ("NOT_FOUND", 404, 404),
     "validation_error": ("INVALID_ARGUMENT", 400, 422),
     "unknown_event": ("INVALID_ARGUMENT", 400, 400),
+    "url_refused": ("INVALID_ARGUMENT", 400, 400),
     "provider_rejected": ("FAILED_PRECONDITION", 400, 400),
     "reconnect_required": ("UNAUTHENTICATED", 401, 401),
     "already_exists": ("ALREADY_EXISTS", 409, 409),

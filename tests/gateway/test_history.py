@@ -33,11 +33,11 @@ async def check(directory: Path, issuer: Issuer, plan: Plan) -> None:
 
 
 async def test_nothing_acknowledged_is_lost_doubled_or_reordered(own_directory: Path, issuer: Issuer) -> None:
-    await check(own_directory, issuer, Plan(seed(), seconds=0, silent_seconds=15, ends_leases=True))
+    await check(own_directory, issuer, Plan(seed(), seconds=0, silent_seconds=15))
 
 
 @pytest.mark.long
 async def test_nothing_is_lost_doubled_or_reordered_for_long(own_directory: Path, issuer: Issuer) -> None:
     """For five minutes, or HISTORY_SECONDS. HISTORY_SEED repeats the choices of an earlier run."""
     seconds = float(os.environ.get("HISTORY_SECONDS", "300"))
-    await check(own_directory, issuer, Plan(seed(), seconds=seconds, silent_seconds=90, ends_leases=False))
+    await check(own_directory, issuer, Plan(seed(), seconds=seconds, silent_seconds=90))

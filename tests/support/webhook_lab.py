@@ -159,6 +159,11 @@ class Receiver(Server):
         return [(request.body["type"], request.body["data"]["subject"]) for request in self.requests_to(path)]
 
 
+def body_signature(request: Request, secret: str) -> str:
+    """The header of the API's public pages."""
+    return "sha256=" + hmac.new(secret.encode(), request.raw, "sha256").hexdigest()
+
+
 def signatures(request: Request, *secrets: str) -> str:
     """The header that the Standard Webhooks specification asks for."""
     content = f"{request.headers['webhook-id']}.{request.headers['webhook-timestamp']}.".encode() + request.raw

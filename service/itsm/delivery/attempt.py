@@ -14,6 +14,7 @@ from service import events, idempotency, jsontext
 from service.errors import TicketError
 from service.itsm import metadata
 from service.itsm.delivery import queries
+from service.itsm.delivery.deadline import Deadline
 from service.itsm.delivery.provider_calls import Failure, ProviderCalls, find_existing
 from service.itsm.queries import CREATE, GET
 from service.numbering import uuid7
@@ -34,7 +35,7 @@ _log = structlog.get_logger()
 
 
 class Attempts:
-    """The attempts of one process. Every `deadline` is an instant of the loop's clock, before the lease ends."""
+    """The attempts of one process. Every `deadline` is before the lease ends."""
 
     def __init__(self, database: Database, providers: ProviderCalls, first_pause: float) -> None:
         """`first_pause` is that before the second attempt, in seconds."""
@@ -42,7 +43,7 @@ class Attempts:
         self._providers = providers
         self._first_pause = first_pause
 
-    async def run(self, delivery: Row, deadline: float) -> None:
+    async def run(self, delivery: Row, deadline: Deadline) -> None:
         """Attempt a delivery; its outcome is recorded. One that breaks off is found again when its lease ends."""
         try:
             if delivery["kind"] == "create":
@@ -57,7 +58,7 @@ class Attempts:
             with suppress(TicketError):
                 await self._fail(delivery, Failure("internal", in_doubt=True))
 
-    async def create(self, delivery: Row, deadline: float) -> Row | None:
+    async def create(self, delivery: Row, deadline: Deadline) -> Row | None:
         """The ticket, created at the provider and here, or only here where the attempt failed.
 
         None if it had its row before, the lease was lost, or the key has been answered. Raises TicketError
@@ -81,7 +82,7 @@ class Attempts:
             return None
         return await self._store(delivery, members, outcome or _NO_REFERENCE)
 
-    async def _update(self, delivery: Row, deadline: float) -> None:
+    async def _update(self, delivery: Row, deadline: Deadline) -> None:
         """Change the ticket at the provider."""
         ticket = await self._database.one(GET, _ticket_of(delivery))
         if ticket is None or ticket["external_ticket_id"] is None:

@@ -13,6 +13,7 @@ import structlog
 from service import jsontext
 from service.itsm.delivery import queries
 from service.itsm.delivery.breaker import SLOW_SECONDS, Admission, Breakers
+from service.itsm.delivery.deadline import Deadline
 from service.outbound import trusted_authorities
 from service.providers import adapter
 from service.providers.port import (
@@ -78,14 +79,14 @@ class ProviderCalls:
         self,
         delivery: Row,
         request: Callable[[Provider, ProviderName], Awaitable[T]],
-        deadline: float,
+        deadline: Deadline,
         *,
         changes: Row | None = None,
     ) -> T | Failure | None:
         """What `request` returns of the account's provider before a deadline; None where the account has none.
 
-        `deadline` is an instant of the loop's clock. `changes` is the ticket that the request changes: the provider
-        must be the one that has it, because at another address the same id is another ticket.
+        `changes` is the ticket that the request changes: the provider must be the one that has it, because at another
+        address the same id is another ticket.
         """
         in_doubt = delivery["in_doubt"]
         row = await self._database.one(queries.LINK, {"account_id": delivery["account_id"]})
@@ -99,10 +100,10 @@ class ProviderCalls:
             link = self._open_link(row)
         except SealedError:
             return Failure("the credential cannot be decrypted", in_doubt)
-        seconds = deadline - asyncio.get_running_loop().time()
-        if seconds <= 0:
+        now = asyncio.get_running_loop().time()
+        if deadline.at <= now:
             return Failure("no time was left to call the provider", in_doubt)
-        admission = self.breakers.admit(delivery["account_id"], link.url, seconds)
+        admission = self.breakers.admit(delivery["account_id"], link.url, deadline.last - now)
         if admission is None:
             return Failure("the provider has failed too often, and is not called for now", in_doubt)
 
@@ -119,7 +120,7 @@ class ProviderCalls:
 
 
 async def call_provider(
-    request: Awaitable[T], breakers: Breakers, admission: Admission, deadline: float, *, in_doubt: bool
+    request: Awaitable[T], breakers: Breakers, admission: Admission, deadline: Deadline, *, in_doubt: bool
 ) -> T | Failure:
     """What a request to a provider returns before a deadline, or why it failed; the breaker is informed.
 
@@ -127,7 +128,7 @@ async def call_provider(
     """
     started = asyncio.get_running_loop().time()
     try:
-        async with asyncio.timeout_at(deadline):
+        async with deadline.limit():
             answer = await request
     except UnavailableError as error:
         breakers.failed(admission)

@@ -18,6 +18,7 @@ from sqlalchemy import (
     Uuid,
     all_,
     and_,
+    any_,
     bindparam,
     case,
     cast,
@@ -128,6 +129,24 @@ _due_ids = (
 # Of all accounts: the deliveries that are due, leased.
 LEASE_DUE = Statement(
     update(deliveries).where(deliveries.c.id.in_(_due_ids)).values(_leased).returning(deliveries),
+    scope=EVERYONE("the background delivers for all accounts"),
+)
+# Of all accounts: deliveries that are being attempted, by their `ids` and `leases`, leased for longer. (One that is
+# locked is being recorded.)
+RENEW = Statement(
+    update(deliveries)
+    .where(
+        deliveries.c.id.in_(
+            select(deliveries.c.id)
+            .where(
+                deliveries.c.id == any_(bindparam("ids", type_=ARRAY(Uuid))),
+                deliveries.c.lease == any_(bindparam("leases", type_=ARRAY(Uuid))),
+            )
+            .with_for_update(skip_locked=True)
+        )
+    )
+    .values(leased_until=in_seconds("lease_seconds"))
+    .returning(deliveries.c.id, deliveries.c.lease),
     scope=EVERYONE("the background delivers for all accounts"),
 )
 # Of one account: the one that has been due for longest.

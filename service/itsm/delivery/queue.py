@@ -18,6 +18,7 @@ from service.errors import TicketError
 from service.itsm.commands import NewTicket
 from service.itsm.delivery import queries
 from service.itsm.delivery.attempt import Attempts
+from service.itsm.delivery.deadline import Deadline
 from service.itsm.delivery.provider_calls import ProviderCalls
 from service.itsm.queries import CREATE
 from service.numbering import uuid7
@@ -33,8 +34,11 @@ _CALLER_SECONDS = 5.0
 _BACKGROUND_SECONDS = 20.0
 # Of the caller's own time, for what follows the attempt.
 _RESERVED_SECONDS = 0.5
-# Beyond those times, before the holder of a lease counts as dead.
+# How long a provider may be at work on a call that was broken off: no other attempt begins so soon after one.
 _LEASE_MARGIN_SECONDS = 5.0
+# A background attempt may take far longer than the deliveries of a process that died should wait. So its lease is
+# short, and renewed about once a second; when that fails, the call is broken off so long before the lease ends.
+_BACKGROUND_LEASE_SECONDS = 8.0
 # Background attempts of the process, and of one account.
 _MAX_RUNNING = 128
 _MAX_RUNNING_OF_ACCOUNT = 4
@@ -57,6 +61,8 @@ class Deliveries:
         self._waiting = Counter[UUID | None]()
         # Background attempts, each with its account, and attempts that callers wait for.
         self._running: dict[asyncio.Task[None], UUID] = {}
+        # What those attempt, by id and lease: until when it may call the provider.
+        self._held: dict[tuple[UUID, UUID], Deadline] = {}
         self._for_callers = set[asyncio.Task[None]]()
 
     async def close(self) -> None:
@@ -83,7 +89,7 @@ class Deliveries:
             with self._deadline_for(call) as deadline:
                 delivery = await self._claim(call, scope, values)
                 if delivery is not None:
-                    ticket = await self._attempts.create(delivery, deadline)
+                    ticket = await self._attempts.create(delivery, Deadline(deadline))
                     if ticket is not None:
                         return ticket
                     if call.idempotency_key is None:
@@ -105,21 +111,34 @@ class Deliveries:
     async def work(self, database: Database) -> None:
         """Start attempts at due deliveries of all accounts; run in the background, in every process.
 
-        It does not wait for them. An account has a few at once, so that one whose provider hangs blocks no other.
+        It does not wait for them, but renews their leases. An account has a few at once, so that one whose provider
+        hangs blocks no other.
         """
+        await self._renew(database)
         # A few at a time, so that an account with many takes no more than its share before it is excluded.
         while rows := min(_MAX_RUNNING_OF_ACCOUNT, _MAX_RUNNING - len(self._running)):
             number_of = Counter(self._running.values())
             at_limit = [account_id for account_id, number in number_of.items() if number >= _MAX_RUNNING_OF_ACCOUNT]
             wanted = {"rows": rows, "excluded_accounts": at_limit + self._breakers.open_accounts()}
             leased_at = _now()
-            due = await database.all(queries.LEASE_DUE, {**wanted, **_lease(_BACKGROUND_SECONDS)})
+            due = await database.all(queries.LEASE_DUE, {**wanted, **_new_lease(_BACKGROUND_LEASE_SECONDS)})
             for delivery in due:
                 task = asyncio.create_task(self._work_through(delivery, leased_at))
                 self._running[task] = delivery["account_id"]
                 task.add_done_callback(self._running.pop)
             if len(due) < rows:
                 return
+
+    async def _renew(self, database: Database) -> None:
+        """Renew the leases of the attempts that run in the background."""
+        if self._held:
+            renewed_at = _now()
+            ids, leases = map(list, zip(*self._held, strict=True))
+            held = {"ids": ids, "leases": leases, "lease_seconds": _BACKGROUND_LEASE_SECONDS}
+            for row in await database.all(queries.RENEW, held):
+                deadline = self._held.get((row["id"], row["lease"]))
+                if deadline is not None:
+                    deadline.extend(_lease_end(renewed_at))
 
     async def postpone(self, database: Database) -> None:
         """Postpone due deliveries that wait for earlier ones, of all accounts; run in the background, everywhere."""
@@ -168,20 +187,26 @@ class Deliveries:
         with suppress(TicketError):
             delivery = await self._database.one(queries.LEASE, named)
             if delivery is not None:
-                await self._attempts.run(delivery, deadline)
+                await self._attempts.run(delivery, Deadline(deadline))
 
     async def _work_through(self, delivery: Row | None, leased_at: float) -> None:
         """Attempt a leased delivery, and then those of its account that are due."""
         while delivery is not None:
             # The caller of a creation whose ticket has no row yet may be waiting.
             seconds = _BACKGROUND_SECONDS if delivery["has_ticket"] else _CALLER_SECONDS
-            await self._attempts.run(delivery, leased_at + seconds)
+            deadline = Deadline(leased_at + seconds, _lease_end(leased_at))
+            held = delivery["id"], delivery["lease"]
+            self._held[held] = deadline
+            try:
+                await self._attempts.run(delivery, deadline)
+            finally:
+                del self._held[held]
             account_id = delivery["account_id"]
             if self._breakers.is_open(account_id):
                 return
             leased_at = _now()
             try:
-                named = {"account_id": account_id, **_lease(_BACKGROUND_SECONDS)}
+                named = {"account_id": account_id, **_new_lease(_BACKGROUND_LEASE_SECONDS)}
                 delivery = await self._database.one(queries.LEASE_NEXT, named)
             except TicketError:
                 return  # the attempt before has ended: it must not be repeated
@@ -191,6 +216,15 @@ def _now() -> float:
     return asyncio.get_running_loop().time()
 
 
+def _lease_end(leased_at: float) -> float:
+    """Until when a provider may be called under a background lease, if it is not renewed."""
+    return leased_at + _BACKGROUND_LEASE_SECONDS - _LEASE_MARGIN_SECONDS
+
+
 def _lease(seconds: float) -> dict[str, Any]:
-    """The parameters of a new lease for an attempt of so many seconds."""
-    return {"lease": uuid7(), "lease_seconds": seconds + _LEASE_MARGIN_SECONDS}
+    """The parameters of a new lease for an attempt of so many seconds, which is not renewed."""
+    return _new_lease(seconds + _LEASE_MARGIN_SECONDS)
+
+
+def _new_lease(seconds: float) -> dict[str, Any]:
+    return {"lease": uuid7(), "lease_seconds": seconds}

@@ -11,6 +11,7 @@ from support.provider_lab import (
     MESSAGE,
     NO_REFERENCE,
     TICKET,
+    Process,
     Transport,
     create,
     deliveries,
@@ -39,6 +40,17 @@ def check_rejected(reply: Reply, message: str = MESSAGE) -> None:
     assert (reply.status, reply.message()) == (grpc.StatusCode.FAILED_PRECONDITION, message)
     info: Any = reply.details["google.rpc.ErrorInfo"]
     assert info.reason == "provider_rejected"
+
+
+async def test_a_change_that_changes_nothing_does_not_call_the_provider(apart: World, process: Process) -> None:
+    async with linked(apart) as (program, desk):
+        ticket = await process.create(program, metadata={"n": 1})
+        again = await process.update(program, ticket, subject=TICKET["subject"], status="open", metadata={"n": 1.0})
+        assert again == ticket
+        assert [method for method, _ in desk.writes] == ["POST"]
+        assert deliveries(apart, program.account_id) == []
+        await process.update(program, ticket, subject="VPN again")
+        assert [method for method, _ in desk.writes] == ["POST", "PUT"]
 
 
 # At both transports

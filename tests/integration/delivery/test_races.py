@@ -156,6 +156,25 @@ async def test_an_account_whose_provider_hangs_blocks_no_other(apart: World, pro
         desk.may_process.set()
 
 
+async def test_the_lease_of_a_running_attempt_is_renewed(apart: World, process: Process) -> None:
+    """However long its provider takes, no other process makes another ticket meanwhile."""
+    async with linked(apart) as (program, desk):
+        desk.refusals.append(Response(503))
+        await process.create(program)
+        desk.may_process.clear()
+        apart.run("UPDATE provider_deliveries SET next_attempt_at = now()")
+        await process.deliveries.work(process.database)
+        await until(lambda: len(desk.requests) == 2, what="the second call")
+        apart.run("UPDATE provider_deliveries SET leased_until = now() + interval '1 second'")
+        await process.deliveries.work(process.database)
+        seconds = "SELECT extract(epoch FROM leased_until - now())::float FROM provider_deliveries"
+        [(lease,)] = apart.rows(seconds)
+        assert 4 < lease <= 8
+        desk.may_process.set()
+        await asyncio.gather(*process.deliveries._running)
+        assert (len(desk.tickets), deliveries(apart, program.account_id)) == (1, [])
+
+
 async def test_a_key_that_is_answered_without_the_provider_during_its_attempt_has_one_answer(
     apart: World, process: Process
 ) -> None:

@@ -92,9 +92,10 @@ CONDITIONS = [
     ('"x",W/"y",{},"z"', True),
     ('"x"', False),
     ('""', False),
-    # Weak tags never match here (RFC 9110, 13.1.1).
-    ("W/{}", False),
-    ('W/{},"x"', False),
+    # Compared weakly.
+    ("W/{}", True),
+    ('W/{},"x"', True),
+    ('W/"x",W/"y"', False),
     ('"x","y"', False),
 ]
 WRITES: Mapping[str, Mapping[str, Any]] = {

@@ -145,7 +145,7 @@ async def test_each_write_leaves_one_event(transport: Transport, world: World) -
     await transport.call(
         "itsm.update", program.credential, path=path, body={"status": "open"}, headers={"x-request-id": "r-7"}
     )
-    await transport.call("itsm.update", program.credential, path=path, body={"subject": TICKET["subject"]})
+    await transport.call("itsm.update", program.credential, path=path, body={"subject": "Other"})
     events = world.rows(
         "SELECT version, type, changes, actor, request_id FROM itsm_events WHERE ticket_id = %s ORDER BY version",
         made["id"],
@@ -154,7 +154,7 @@ async def test_each_write_leaves_one_event(transport: Transport, world: World) -
         (1, "ticket.created", {}),
         (2, "ticket.closed", {"status": {"from": "open", "to": "closed"}, "priority": {"from": None, "to": "low"}}),
         (3, "ticket.reopened", {"status": {"from": "closed", "to": "open"}}),
-        (4, "ticket.updated", {}),
+        (4, "ticket.updated", {"subject": {"from": TICKET["subject"], "to": "Other"}}),
     ]
     assert {event[3] for event in events} == {program.key_id}
     assert events[2][4] == "r-7"

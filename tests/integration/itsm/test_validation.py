@@ -33,6 +33,8 @@ class Path(BaseModel):
 
 class Query(BaseModel):
     status: Status | None = None
+    priority: Priority | None = None
+    requester_email: EmailStr | None = None
     start_date: datetime | None = None
     end_date: datetime | None = None
     limit: Annotated[int, Field(ge=1, le=100)] = 20
@@ -94,6 +96,9 @@ NO_UUID, NO_TIME = "Input should be a valid UUID, ", "Input should be a valid da
         ("body", {"requester_email": "jane doe@example.com"}, "value_error", NO_EMAIL),
         ("body", {"requester_email": ""}, "value_error", NO_EMAIL),
         ("body", {"requester_email": 1}, "string_type", NO_STRING),
+        ("query", {"priority": "critical"}, "literal_error", NO_PRIORITY),
+        ("query", {"requester_email": "nobody"}, "value_error", NO_EMAIL),
+        ("query", {"end_date": "2026-02-30"}, "datetime_from_date_parsing", NO_TIME),
         ("body", {"metadata": []}, "dict_type", NO_DICTIONARY),
         ("body", {"metadata": "{}"}, "dict_type", NO_DICTIONARY),
         ("path", {"ticket_id": "17"}, "uuid_parsing", NO_UUID),

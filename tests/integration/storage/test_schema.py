@@ -67,7 +67,7 @@ VOCABULARIES: Mapping[str, Mapping[str, Any]] = {
     },
     "handoff_roles": {"role": directory.RoleName, "status": handoff.RoleStatus},
     "project_members": {"role": directory.MemberRole},
-    "itsm_webhooks": {"events": itsm.EventType},
+    "itsm_webhooks": {"events": itsm.WebhookEvent},
 }
 
 
@@ -94,7 +94,7 @@ def test_the_database_knows_every_vocabulary(world: World, table: str, column: s
         ("idempotency_keys", "scope, key"),
         ("project_members", "user_id, project_id"),
         ("itsm_events", "account_id, live, ticket_id, version"),
-        ("itsm_webhook_messages", "account_id, live, webhook_id, ticket_id, version"),
+        ("itsm_webhook_messages", "account_id, live, webhook_id, ticket_id, version, type"),
         ("helpdesk_events", "tenant_id, ticket_id, version"),
         ("handoff_events", "project_id, ticket_id, version"),
     ],

@@ -159,7 +159,13 @@ async def test_due_messages_are_read_once_however_old_the_statistics(machine: Ma
         connection.execute("ANALYZE itsm_webhook_messages")
         connection.execute(new, (account.id, webhook["id"], "-1 hour", 300))
         statement = message_queries.for_source(webhooks.SOURCE).lease_due
-        given: dict[str, Any] = {"busy": [uuid4()], "rows": 128, "failing_rows": 64, "lease": uuid4()}
+        given: dict[str, Any] = {
+            "busy": [uuid4()],
+            "rows": 128,
+            "failing_rows": 64,
+            "lease": uuid4(),
+            "lapsed_too": True,
+        }
         values = [given[name] if name in given else statement._constants[name] for name in statement.names]
         connection.execute(b"PREPARE look AS " + statement.sql)
         explain = f"EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE look({', '.join(['%s'] * len(values))})"

@@ -7,12 +7,13 @@ from typing import Any
 import psycopg
 import pytest
 from support.emulators.http import Request, Response, Server
-from support.webhook_lab import EVENTS, Account, Machine, Process, Receiver, signatures, until
+from support.webhook_lab import EVENTS, Account, Machine, Process, Receiver, body_signature, signatures, until
 
 from service import jsontext
 from service.itsm import webhooks
 from service.webhooks import attempts, fan_out, sender
 
+CREATED, UPDATED = "ticket.created", "ticket.updated"
 # With numbers that no double can hold.
 METADATA = b'{"n": 1000000000000000000000000000001, "a": [1.50]}'
 
@@ -33,8 +34,9 @@ async def test_each_change_is_sent_with_the_ticket_as_it_was(
     of_first = [request for request in receiver.requests if request.body["data"]["id"] == str(first["id"])]
     for request, kind, ticket in zip(
         of_first,
-        ["ticket.created", "ticket.updated", "ticket.closed", "ticket.reopened"],
-        [first, changed, closed, opened],
+        # "`ticket.updated` is told of every change after the creation, closing and reopening too"
+        [CREATED, UPDATED, "ticket.closed", UPDATED, "ticket.reopened", UPDATED],
+        [first, changed, closed, closed, opened, opened],
         strict=True,
     ):
         assert (request.method, request.path, request.query) == ("POST", "/hook", {"a": "b"})
@@ -42,17 +44,18 @@ async def test_each_change_is_sent_with_the_ticket_as_it_was(
         assert request.headers["webhook-id"] == request.body["id"]
         assert abs(int(request.headers["webhook-timestamp"]) - time.time()) < 60
         assert request.headers["webhook-signature"] == signatures(request, webhook["secret"])
+        assert request.headers["x-aurion-signature"] == body_signature(request, webhook["secret"])
         assert list(request.body) == ["id", "type", "timestamp", "data"]
         assert request.body["type"] == kind
         assert jsontext.dump(jsontext.parse(request.raw)["data"]) == jsontext.dump(ticket)
     bodies = [request.body for request in of_first]
     assert bodies[0]["data"]["updated_at"] == bodies[0]["data"]["created_at"]
     assert jsontext.dump(bodies[-1]["data"]["updated_at"]) == jsontext.dump(opened["updated_at"])
-    assert len({body["id"] for body in bodies}) == 4
+    assert len({body["id"] for body in bodies}) == 6
     # Of a ticket that is older than the webhook, only what happened since.
     assert [r.body["type"] for r in receiver.requests if r not in of_first] == ["ticket.updated"]
     log = await process.log(account, webhook)
-    assert [(entry["succeeded"], entry["status_code"], entry["attempt"]) for entry in log] == [(True, 200, 1)] * 5
+    assert [(entry["succeeded"], entry["status_code"], entry["attempt"]) for entry in log] == [(True, 200, 1)] * 7
 
 
 async def test_only_events_that_a_webhook_subscribes_to_are_sent(
@@ -62,7 +65,10 @@ async def test_only_events_that_a_webhook_subscribes_to_are_sent(
     test = Account(account.id, live=False)
     for owner, path, events in (
         (account, "/closed", ["ticket.closed"]),
+        (account, "/updated", ["ticket.updated", "call.completed"]),
         (account, "/all", EVENTS),
+        # Nothing here sends it.
+        (account, "/none", ["call.completed", "ticket.note_added"]),
         (test, "/test", EVENTS),
         (other, "/other", EVENTS),
     ):
@@ -72,11 +78,14 @@ async def test_only_events_that_a_webhook_subscribes_to_are_sent(
     await process.create(test, subject="Test")
     await machine.send(process)
     assert receiver.events("/closed") == [("ticket.closed", "Live")]
-    assert receiver.events("/all") == [("ticket.created", "Live"), ("ticket.closed", "Live")]
+    assert receiver.events("/updated") == [("ticket.updated", "Live")]
+    assert receiver.events("/none") == []
+    assert receiver.events("/all") == [(CREATED, "Live"), ("ticket.closed", "Live"), (UPDATED, "Live")]
     assert receiver.events("/test") == [("ticket.created", "Test")]
     assert receiver.events("/other") == []
     # The same event has the same id for every webhook.
-    assert receiver.requests_to("/closed")[0].body["id"] == receiver.requests_to("/all")[1].body["id"]
+    for n, path in enumerate(("/closed", "/updated"), start=1):
+        assert receiver.requests_to(path)[0].body["id"] == receiver.requests_to("/all")[n].body["id"]
 
 
 async def test_messages_wait_for_earlier_ones_of_their_ticket_alone(
@@ -92,10 +101,10 @@ async def test_messages_wait_for_earlier_ones_of_their_ticket_alone(
     await machine.send(process)
     assert receiver.events("/hook") == [("ticket.created", "Stuck"), ("ticket.created", "Free")]
     await machine.retry(process)
-    assert receiver.events("/hook")[2:] == [("ticket.created", "Stuck"), ("ticket.closed", "Stuck")]
-    first, _, again, _ = receiver.requests_to("/hook")
+    assert receiver.events("/hook")[2:] == [(CREATED, "Stuck"), ("ticket.closed", "Stuck"), (UPDATED, "Stuck")]
+    first, _, again, _, _ = receiver.requests_to("/hook")
     assert (first.raw, first.headers["webhook-id"]) == (again.raw, again.headers["webhook-id"])
-    assert [entry["attempt"] for entry in await process.log(account, webhook)] == [1, 2, 1, 1]
+    assert [entry["attempt"] for entry in await process.log(account, webhook)] == [1, 1, 2, 1, 1]
     assert (await process.webhook(account, webhook))["failing_since"] is None
 
 
@@ -114,10 +123,10 @@ async def test_processes_share_the_work_and_send_nothing_twice(machine: Machine,
     for path in ("/a", "/b"):
         events = receiver.events(path)
         assert sorted(events) == sorted(
-            (kind, str(n)) for n in range(12) for kind in ("ticket.closed", "ticket.created")
+            (kind, str(n)) for n in range(12) for kind in ("ticket.closed", CREATED, UPDATED)
         )
         for n in range(12):
-            assert [kind for kind, subject in events if subject == str(n)] == ["ticket.created", "ticket.closed"]
+            assert [kind for kind, subject in events if subject == str(n)] == [CREATED, "ticket.closed", UPDATED]
 
 
 async def test_a_message_sent_and_not_recorded_is_sent_again(
@@ -233,7 +242,7 @@ async def test_410_disables_at_once(machine: Machine, process: Process, receiver
     on = await process.do(account, webhooks.update_webhook, webhook_id=webhook["id"], is_active=True)
     assert (on["is_active"], on["disabled_reason"], on["failing_since"]) == (True, None, None)
     await machine.send(process)
-    assert [kind for kind, _ in receiver.events("/hook")] == ["ticket.created", "ticket.created", "ticket.closed"]
+    assert [kind for kind, _ in receiver.events("/hook")] == [CREATED, CREATED, "ticket.closed", UPDATED]
 
 
 async def test_a_webhook_that_its_account_disabled_waits(

@@ -4,7 +4,7 @@ import asyncio
 import base64
 import re
 from datetime import datetime
-from typing import Any
+from typing import Any, get_args
 
 import grpc
 import pytest
@@ -15,6 +15,7 @@ from support.webhook_lab import EVENTS, Account, Machine, Receiver, signatures, 
 
 from service.errors import TicketError
 from service.itsm import webhooks
+from service.itsm.commands import WebhookEvent
 
 Transport = Rest | Grpc
 
@@ -24,6 +25,7 @@ NEW = {"url": URL, "events": ["ticket.created", "ticket.closed"]}
 DOCUMENTED = {"id", "url", "events", "is_active", "created_at", "updated_at"}
 OURS = {"disabled_reason", "failing_since"}
 TICKET = {"subject": "VPN is down", "description": "Since nine."}
+VALID = ", ".join(get_args(WebhookEvent))
 MANAGE = ("tickets:read", "tickets:write", "webhooks:manage")
 
 
@@ -96,11 +98,22 @@ async def test_violated_bounds_are_reported_by_path(
 async def test_an_unknown_event_is_a_400(transport: Transport, program: Program) -> None:
     body = {**NEW, "events": ["ticket.created", "ticket.deleted"]}
     reply = await transport.call("itsm.create_webhook", program.credential, body=body)
-    reply.failed("unknown_event", "Unknown event: ticket.deleted")
+    reply.failed("unknown_event", f"Invalid event type: ticket.deleted. Valid events: {VALID}")
     webhook = await register(transport, program.credential)
     path = {"webhook_id": webhook["id"]}
     reply = await transport.call("itsm.update_webhook", program.credential, path=path, body={"events": ["*"]})
-    reply.failed("unknown_event", "Unknown event: *")
+    reply.failed("unknown_event", f"Invalid event type: *. Valid events: {VALID}")
+
+
+async def test_names_of_the_public_catalogue_are_kept_and_shown(transport: Transport, program: Program) -> None:
+    names = ["ticket.created", "ticket.updated", "call.completed"]
+    made = await register(transport, program.credential, events=names)
+    assert made["events"] == names
+    path, names = {"webhook_id": made["id"]}, VALID.split(", ")
+    assert {"ticket.note_added", "call.completed"} <= set(names)
+    reply = await transport.call("itsm.update_webhook", program.credential, path=path, body={"events": names})
+    assert reply.succeeded()["events"] == names
+    assert [one["events"] for one in await listed(transport, program.credential)] == [names]
 
 
 async def test_members_change_one_by_one(transport: Transport, program: Program) -> None:
@@ -287,8 +300,7 @@ async def test_addresses_are_checked_where_private_ones_are_not_allowed(database
         for attempt in (strict.register(account, url), change):
             with pytest.raises(TicketError) as refused:
                 await attempt
-            (issue,) = refused.value.issues
-            assert (issue.loc, issue.message) == (("body", "url"), f"The address is refused: {why}")
+            assert (refused.value.reason, refused.value.message) == ("url_refused", f"The address is refused: {why}")
         assert await strict.do(account, webhooks.list_webhooks) == {"webhooks": [without_secret(webhook)]}
 
 

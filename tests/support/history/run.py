@@ -47,8 +47,6 @@ class Plan:
     seconds: float
     # Afterwards, when webhooks and watchers are told nothing more for so long, they have been told all.
     silent_seconds: float
-    # Whether what a dead worker had leased is free at once afterwards, as if a minute had passed.
-    ends_leases: bool
 
 
 async def recorded(directory: Path, issuer: Issuer, plan: Plan) -> tuple[History, Snapshot]:
@@ -146,8 +144,6 @@ async def _write_under_faults(
 async def _settle(cluster: Cluster, plan: Plan, history: History) -> None:
     """Return when watchers and webhooks have everything, or are told nothing more."""
     async with await psycopg.AsyncConnection.connect(cluster.database_url, autocommit=True) as connection:
-        if plan.ends_leases:
-            await connection.execute("UPDATE itsm_webhook_messages SET leased_until = now() WHERE lease IS NOT NULL")
         told, until = 0, time.monotonic() + plan.silent_seconds
         while not _is_told(history, await _events_of(connection)) and time.monotonic() < until:
             if history.told() > told:

@@ -1,5 +1,6 @@
 """When a failed delivery is retried, when it no longer is, and how long an attempt may take."""
 
+import asyncio
 import math
 from collections.abc import AsyncIterator, Callable
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ from service.access.policy import Caller
 from service.directory import METADATA
 from service.itsm.delivery import attempt, queue
 from service.itsm.delivery.attempt import MAX_ATTEMPTS, MAX_PAUSE_SECONDS, failure_row
+from service.itsm.delivery.deadline import Deadline
 from service.itsm.delivery.provider_calls import Failure
 from service.itsm.delivery.queue import Deliveries
 from service.operation import Call
@@ -141,6 +143,30 @@ async def test_an_attempt_takes_five_seconds_or_as_long_as_its_caller_waits(
         assert deadline == now + seconds
 
 
-async def test_a_lease_outlasts_every_attempt() -> None:
-    for seconds in (queue._CALLER_SECONDS, queue._BACKGROUND_SECONDS):
-        assert queue._lease(seconds)["lease_seconds"] == seconds + 5
+def test_a_lease_outlasts_every_call_of_a_provider_by_five_seconds() -> None:
+    assert queue._lease(queue._CALLER_SECONDS)["lease_seconds"] == queue._CALLER_SECONDS + 5
+    assert queue._lease_end(1000.0) + 5 == 1000.0 + queue._BACKGROUND_LEASE_SECONDS
+    # What a process had leased when it died is found by another, which looks once a second, within ten seconds.
+    assert queue._BACKGROUND_LEASE_SECONDS + 1 < 10
+
+
+async def test_a_call_goes_on_as_long_as_its_lease_is_renewed() -> None:
+    now = asyncio.get_running_loop().time()
+    deadline = Deadline(now + 20, now + 3)
+    assert deadline.at == now + 3
+    async with deadline.limit():
+        deadline.extend(now + 5)
+        assert deadline.at == now + 5
+        # It has an end all the same.
+        deadline.extend(now + 30)
+        assert deadline.at == now + 20
+    is_over = False
+    try:
+        async with deadline.limit():
+            deadline.extend(now)
+            await asyncio.Event().wait()
+    except TimeoutError:
+        is_over = True
+    assert is_over
+    # Too late.
+    deadline.extend(now + 1)

@@ -9,6 +9,7 @@ from structlog.testing import capture_logs
 
 from service.itsm.delivery import provider_calls as code
 from service.itsm.delivery.breaker import FAILURES_TO_OPEN, OPEN_SECONDS, Breakers
+from service.itsm.delivery.deadline import Deadline
 from service.itsm.delivery.provider_calls import Failure, call_provider
 from service.providers.port import LinkBrokenError, RejectedError, UnavailableError
 
@@ -48,7 +49,7 @@ async def call(
 ) -> str | Failure:
     admission = breakers.admit(ACCOUNT, URL, LONG)
     assert admission is not None
-    return await call_provider(request, breakers, admission, deadline, in_doubt=in_doubt)
+    return await call_provider(request, breakers, admission, Deadline(deadline), in_doubt=in_doubt)
 
 
 # How a call ends, the failure where nothing was in doubt before, and whether the breaker counts it.

@@ -116,6 +116,7 @@ def test_equal_values_have_equal_digests_however_they_are_written(value: Any) ->
 )
 def test_one_value_written_in_many_ways_has_one_digest(texts: list[str]) -> None:
     assert len({digest(parse(text.encode())) for text in texts}) == 1
+    assert len({JsonText(text) for text in texts}) == 1
 
 
 @pytest.mark.parametrize(
@@ -138,6 +139,7 @@ def test_one_value_written_in_many_ways_has_one_digest(texts: list[str]) -> None
 )
 def test_different_values_have_different_digests(one: str, other: str) -> None:
     assert digest(parse(one.encode())) != digest(parse(other.encode()))
+    assert JsonText(one) != JsonText(other)
 
 
 def test_a_stored_text_is_sent_as_it_is() -> None:

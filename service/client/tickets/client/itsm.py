@@ -13,6 +13,20 @@ from tickets.itsm.v1 import service_pb2, ticket_pb2, webhook_pb2
 Status: TypeAlias = Literal["open", "pending", "resolved", "closed"]
 Priority: TypeAlias = Literal["low", "medium", "high", "urgent"]
 EventType: TypeAlias = Literal["ticket.created", "ticket.updated", "ticket.closed", "ticket.reopened"]
+# What webhooks may subscribe to: those, and the names of the public catalogue that nothing sends.
+WebhookEvent: TypeAlias = Literal[
+    EventType,
+    "ticket.note_added",
+    "conversation.created",
+    "conversation.updated",
+    "conversation.resolved",
+    "conversation.assigned",
+    "conversation.reply",
+    "call.started",
+    "call.completed",
+    "call.escalated",
+    "user.created",
+]
 
 _METHODS = methods(service_pb2)
 
@@ -20,7 +34,10 @@ _METHODS = methods(service_pb2)
 @result(ticket_pb2.Ticket)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ticket:
-    """An IT support ticket of a customer account; protos/tickets/itsm/v1/ticket.proto."""
+    """An IT support ticket of a customer account; protos/tickets/itsm/v1/ticket.proto.
+
+    `etag` goes back with a change that must not overwrite another; it is None in lists.
+    """
 
     id: str
     subject: str
@@ -34,6 +51,7 @@ class Ticket:
     metadata: dict[str, Any]
     created_at: datetime
     updated_at: datetime
+    etag: str | None
 
 
 @result(ticket_pb2.TicketEvent)
@@ -71,7 +89,7 @@ class Webhook:
 
     id: str
     url: str
-    events: tuple[EventType, ...]
+    events: tuple[WebhookEvent, ...]
     is_active: bool
     disabled_reason: str | None
     failing_since: datetime | None
@@ -123,7 +141,7 @@ class WebhookChanges(TypedDict, total=False):
     """What changes; what is left out stays. `events` replaces the old ones whole."""
 
     url: str
-    events: Sequence[EventType]
+    events: Sequence[WebhookEvent]
     is_active: bool
 
 
@@ -134,6 +152,8 @@ class TicketFilter(TypedDict, total=False):
     """
 
     status: Status | None
+    priority: Priority | None
+    requester_email: str | None
     metadata: Mapping[str, str] | None
     start_date: datetime | None
     end_date: datetime | None
@@ -171,12 +191,16 @@ class Tickets(Api[TransportT]):
         self,
         ticket_id: str,
         *,
+        etag: str | None = None,
         idempotency_key: str | None = None,
         timeout: float | None = None,
         **changes: Unpack[TicketChanges],
     ) -> Unary[Ticket]:
-        """Change some members of a ticket. Raises NotFoundError, ValidationError."""
-        members = {"ticket_id": ticket_id}
+        """Change some members of a ticket; with `etag`, only while it is as it was when it had that one.
+
+        Raises NotFoundError, ValidationError, ConflictError.
+        """
+        members = {"ticket_id": ticket_id, "etag": etag}
         return self._call(Ticket, "UpdateTicket", members, timeout, changes=changes, key=idempotency_key)
 
     @stream
@@ -207,7 +231,7 @@ class Webhooks(Api[TransportT]):
         self,
         *,
         url: str,
-        events: Sequence[EventType],
+        events: Sequence[WebhookEvent],
         idempotency_key: str | None = None,
         timeout: float | None = None,
     ) -> Unary[Webhook]:

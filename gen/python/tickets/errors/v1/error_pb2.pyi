@@ -65,8 +65,8 @@ class Error(_message.Message):
     no longer accepts the project's link).
     PERMISSION_DENIED: `forbidden` (not allowed to do this), `missing_scope` (the credential lacks a scope).
     NOT_FOUND: `not_found` (no such thing, or not yours: the two are never told apart).
-    INVALID_ARGUMENT: `validation_error` (see `issues`), `payload_too_large`, `unknown_event`, `unsupported_media_type` (a
-    body with a `content-encoding`, which only REST callers can send).
+    INVALID_ARGUMENT: `validation_error` (see `issues`), `payload_too_large`, `unknown_event`, `url_refused` (both of
+    webhooks), `unsupported_media_type` (a body with a `content-encoding`, which only REST callers can send).
     FAILED_PRECONDITION: `provider_rejected` (the external provider said no), `roles_incomplete` (a role is neither done
     nor skipped).
     ABORTED: `invalid_transition` (the ticket's state forbids it), `stale` (it changed since it was read).

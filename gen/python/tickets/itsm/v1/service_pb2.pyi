@@ -43,7 +43,9 @@ class CreateTicketRequest(_message.Message):
     priority: _ticket_pb2.Priority.ValueType
     """None when absent."""
     requester_email: _builtins.str
-    """A valid e-mail address; none when absent."""
+    """An e-mail address by its form, at most 254 characters, without a display name; its domain may be a reserved one, such
+    as `corp.local`. Kept exactly as it came. None when absent.
+    """
     metadata_json: _builtins.str
     """The text of a JSON object, at most 256 KiB; `{}` when absent."""
     def __init__(
@@ -181,19 +183,25 @@ class ListTicketsRequest(_message.Message):
     LIMIT_FIELD_NUMBER: _builtins.int
     OFFSET_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    REQUESTER_EMAIL_FIELD_NUMBER: _builtins.int
     status: _ticket_pb2.Status.ValueType
     """Only tickets with this status."""
     limit: _builtins.int
     """How many at most, 1–100; 20 when absent."""
     offset: _builtins.int
     """How many of the newest to skip, 0 or more; 0 when absent."""
+    priority: _ticket_pb2.Priority.ValueType
+    """Only tickets with this priority."""
+    requester_email: _builtins.str
+    """Only tickets with this address, an e-mail address by its form; ASCII letters match in either case."""
     @_builtins.property
     def start_date(self) -> _timestamp_pb2.Timestamp:
-        """Only tickets created at this instant or later."""
+        """Only tickets created at this instant or later. (In REST a date alone is the beginning of that day, UTC.)"""
 
     @_builtins.property
     def end_date(self) -> _timestamp_pb2.Timestamp:
-        """Only tickets created at this instant or earlier."""
+        """Only tickets created at this instant or earlier. (In REST a date alone is the end of that day, UTC.)"""
 
     @_builtins.property
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
@@ -211,21 +219,31 @@ class ListTicketsRequest(_message.Message):
         limit: _builtins.int | None = ...,
         offset: _builtins.int | None = ...,
         metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        priority: _ticket_pb2.Priority.ValueType | None = ...,
+        requester_email: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "_offset", b"_offset", "_status", b"_status", "end_date", b"end_date", "limit", b"limit", "offset", b"offset", "start_date", b"start_date", "status", b"status"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "_offset", b"_offset", "_priority", b"_priority", "_requester_email", b"_requester_email", "_status", b"_status", "end_date", b"end_date", "limit", b"limit", "offset", b"offset", "priority", b"priority", "requester_email", b"requester_email", "start_date", b"start_date", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "_offset", b"_offset", "_status", b"_status", "end_date", b"end_date", "limit", b"limit", "metadata", b"metadata", "offset", b"offset", "start_date", b"start_date", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "_offset", b"_offset", "_priority", b"_priority", "_requester_email", b"_requester_email", "_status", b"_status", "end_date", b"end_date", "limit", b"limit", "metadata", b"metadata", "offset", b"offset", "priority", b"priority", "requester_email", b"requester_email", "start_date", b"start_date", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__limit: _TypeAlias = _typing.Literal["limit"]  # noqa: Y015
     _WhichOneofArgType__limit: _TypeAlias = _typing.Literal["_limit", b"_limit"]  # noqa: Y015
     _WhichOneofReturnType__offset: _TypeAlias = _typing.Literal["offset"]  # noqa: Y015
     _WhichOneofArgType__offset: _TypeAlias = _typing.Literal["_offset", b"_offset"]  # noqa: Y015
+    _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
+    _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015
+    _WhichOneofReturnType__requester_email: _TypeAlias = _typing.Literal["requester_email"]  # noqa: Y015
+    _WhichOneofArgType__requester_email: _TypeAlias = _typing.Literal["_requester_email", b"_requester_email"]  # noqa: Y015
     _WhichOneofReturnType__status: _TypeAlias = _typing.Literal["status"]  # noqa: Y015
     _WhichOneofArgType__status: _TypeAlias = _typing.Literal["_status", b"_status"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__limit) -> _WhichOneofReturnType__limit | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__offset) -> _WhichOneofReturnType__offset | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__priority) -> _WhichOneofReturnType__priority | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__requester_email) -> _WhichOneofReturnType__requester_email | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__status) -> _WhichOneofReturnType__status | None: ...
 
@@ -283,6 +301,7 @@ class UpdateTicketRequest(_message.Message):
     PRIORITY_FIELD_NUMBER: _builtins.int
     REQUESTER_EMAIL_FIELD_NUMBER: _builtins.int
     METADATA_JSON_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     ticket_id: _builtins.str
     """Required, a UUID."""
     subject: _builtins.str
@@ -294,9 +313,15 @@ class UpdateTicketRequest(_message.Message):
     priority: _ticket_pb2.Priority.ValueType
     """Cleared when named in `update_mask` and not set."""
     requester_email: _builtins.str
-    """A valid e-mail address. Cleared when named in `update_mask` and not set."""
+    """As for CreateTicket. Cleared when named in `update_mask` and not set."""
     metadata_json: _builtins.str
-    """The text of a JSON object, at most 256 KiB; replaces the old one whole."""
+    """The text of a JSON object, at most 256 KiB; replaces the old one whole. One that says equal values (`1.0` is `1`,
+    members in any order) changes nothing.
+    """
+    etag: _builtins.str
+    """The ticket's `etag` as the caller knows it: nothing is changed if it is another by now. Compared weakly: `W/"3"` is
+    `"3"`. Not named in `update_mask`.
+    """
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
         """Members to change: `subject`, `description`, `status`, `priority`, `requester_email`, `metadata_json`. Only
@@ -314,13 +339,16 @@ class UpdateTicketRequest(_message.Message):
         priority: _ticket_pb2.Priority.ValueType | None = ...,
         requester_email: _builtins.str | None = ...,
         metadata_json: _builtins.str | None = ...,
+        etag: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "_metadata_json", b"_metadata_json", "_priority", b"_priority", "_requester_email", b"_requester_email", "_status", b"_status", "_subject", b"_subject", "description", b"description", "metadata_json", b"metadata_json", "priority", b"priority", "requester_email", b"requester_email", "status", b"status", "subject", b"subject", "update_mask", b"update_mask"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "_etag", b"_etag", "_metadata_json", b"_metadata_json", "_priority", b"_priority", "_requester_email", b"_requester_email", "_status", b"_status", "_subject", b"_subject", "description", b"description", "etag", b"etag", "metadata_json", b"metadata_json", "priority", b"priority", "requester_email", b"requester_email", "status", b"status", "subject", b"subject", "update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "_metadata_json", b"_metadata_json", "_priority", b"_priority", "_requester_email", b"_requester_email", "_status", b"_status", "_subject", b"_subject", "description", b"description", "metadata_json", b"metadata_json", "priority", b"priority", "requester_email", b"requester_email", "status", b"status", "subject", b"subject", "ticket_id", b"ticket_id", "update_mask", b"update_mask"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "_etag", b"_etag", "_metadata_json", b"_metadata_json", "_priority", b"_priority", "_requester_email", b"_requester_email", "_status", b"_status", "_subject", b"_subject", "description", b"description", "etag", b"etag", "metadata_json", b"metadata_json", "priority", b"priority", "requester_email", b"requester_email", "status", b"status", "subject", b"subject", "ticket_id", b"ticket_id", "update_mask", b"update_mask"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__description: _TypeAlias = _typing.Literal["description"]  # noqa: Y015
     _WhichOneofArgType__description: _TypeAlias = _typing.Literal["_description", b"_description"]  # noqa: Y015
+    _WhichOneofReturnType__etag: _TypeAlias = _typing.Literal["etag"]  # noqa: Y015
+    _WhichOneofArgType__etag: _TypeAlias = _typing.Literal["_etag", b"_etag"]  # noqa: Y015
     _WhichOneofReturnType__metadata_json: _TypeAlias = _typing.Literal["metadata_json"]  # noqa: Y015
     _WhichOneofArgType__metadata_json: _TypeAlias = _typing.Literal["_metadata_json", b"_metadata_json"]  # noqa: Y015
     _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
@@ -333,6 +361,8 @@ class UpdateTicketRequest(_message.Message):
     _WhichOneofArgType__subject: _TypeAlias = _typing.Literal["_subject", b"_subject"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__description) -> _WhichOneofReturnType__description | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__etag) -> _WhichOneofReturnType__etag | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__metadata_json) -> _WhichOneofReturnType__metadata_json | None: ...
     @_typing.overload
@@ -509,7 +539,11 @@ class CreateWebhookRequest(_message.Message):
     """Required: an https address of at most 2048 characters, without user and fragment, whose host is public."""
     @_builtins.property
     def events(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Required, each once: `ticket.created`, `ticket.updated`, `ticket.closed`, `ticket.reopened`."""
+        """Required, each once, at most 32. Sent are `ticket.created`; `ticket.updated`, for every change after the creation; and
+        beside it `ticket.closed` and `ticket.reopened`. Other names of the public catalogue are kept and shown, and nothing
+        sends them: `ticket.note_added`, `conversation.created`, `conversation.updated`, `conversation.resolved`,
+        `conversation.assigned`, `conversation.reply`, `call.started`, `call.completed`, `call.escalated`, `user.created`.
+        """
 
     def __init__(
         self,

@@ -150,12 +150,13 @@ class TicketServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def UpdateTicket(self, request, context):
-        """Changes some members of a ticket; the others stay. The account's provider gets the changes afterwards, in the order
-        of the ticket's versions: during the call if it answers within five seconds and the deadline, else later. Metadata
-        `idempotency-key` as for CreateTicket.
+        """Changes some members of a ticket; the others stay. What changes nothing is not written: the ticket keeps its
+        `updated_at`, there is no event, and no webhook or provider is called. The account's provider gets changes afterwards,
+        in the order of the ticket's versions: during the call if it answers within five seconds and the deadline, else later.
+        Metadata `idempotency-key` as for CreateTicket; `if-match` is the same condition as `etag`.
 
         NOT_FOUND: the account has no such ticket. INVALID_ARGUMENT: a bound is broken, or `update_mask` names an unknown
-        or fixed member.
+        or fixed member. ABORTED, reason `stale`: the ticket has another `etag` by now.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -187,8 +188,8 @@ class TicketServiceServicer(object):
         """Registers a webhook: it is notified of events from now on. The response has its secret, which is shown only once.
         Metadata `idempotency-key` as for CreateTicket.
 
-        INVALID_ARGUMENT: a bound is broken, or the address may not be called; with reason `unknown_event`: there is no
-        such event. ALREADY_EXISTS: there are 20 webhooks already. UNAVAILABLE: also where secrets cannot be stored.
+        INVALID_ARGUMENT: a bound is broken; reason `url_refused`: the address may not be called; reason `unknown_event`: there
+        is no such event, and the message lists the valid ones. ALREADY_EXISTS: there are 20 webhooks already. UNAVAILABLE: also where secrets cannot be stored.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -57,12 +57,13 @@ class TicketServiceStub:
     ListTickets: _grpc.UnaryUnaryMultiCallable[_service_pb2.ListTicketsRequest, _service_pb2.ListTicketsResponse]
     """Lists the account's tickets, newest first, with the exact number that match. INVALID_ARGUMENT: a bound is broken."""
     UpdateTicket: _grpc.UnaryUnaryMultiCallable[_service_pb2.UpdateTicketRequest, _service_pb2.UpdateTicketResponse]
-    """Changes some members of a ticket; the others stay. The account's provider gets the changes afterwards, in the order
-    of the ticket's versions: during the call if it answers within five seconds and the deadline, else later. Metadata
-    `idempotency-key` as for CreateTicket.
+    """Changes some members of a ticket; the others stay. What changes nothing is not written: the ticket keeps its
+    `updated_at`, there is no event, and no webhook or provider is called. The account's provider gets changes afterwards,
+    in the order of the ticket's versions: during the call if it answers within five seconds and the deadline, else later.
+    Metadata `idempotency-key` as for CreateTicket; `if-match` is the same condition as `etag`.
 
     NOT_FOUND: the account has no such ticket. INVALID_ARGUMENT: a bound is broken, or `update_mask` names an unknown
-    or fixed member.
+    or fixed member. ABORTED, reason `stale`: the ticket has another `etag` by now.
     """
     ListTicketEvents: _grpc.UnaryUnaryMultiCallable[_service_pb2.ListTicketEventsRequest, _service_pb2.ListTicketEventsResponse]
     """Lists a ticket's history, oldest first, in pages. NOT_FOUND: the account has no such ticket. INVALID_ARGUMENT: a bound
@@ -82,8 +83,8 @@ class TicketServiceStub:
     """Registers a webhook: it is notified of events from now on. The response has its secret, which is shown only once.
     Metadata `idempotency-key` as for CreateTicket.
 
-    INVALID_ARGUMENT: a bound is broken, or the address may not be called; with reason `unknown_event`: there is no
-    such event. ALREADY_EXISTS: there are 20 webhooks already. UNAVAILABLE: also where secrets cannot be stored.
+    INVALID_ARGUMENT: a bound is broken; reason `url_refused`: the address may not be called; reason `unknown_event`: there
+    is no such event, and the message lists the valid ones. ALREADY_EXISTS: there are 20 webhooks already. UNAVAILABLE: also where secrets cannot be stored.
     """
     ListWebhooks: _grpc.UnaryUnaryMultiCallable[_service_pb2.ListWebhooksRequest, _service_pb2.ListWebhooksResponse]
     """Lists the account's webhooks, oldest first, without secrets."""
@@ -141,12 +142,13 @@ class TicketServiceAsyncStub(TicketServiceStub):
     ListTickets: _aio.UnaryUnaryMultiCallable[_service_pb2.ListTicketsRequest, _service_pb2.ListTicketsResponse]  # type: ignore[assignment]
     """Lists the account's tickets, newest first, with the exact number that match. INVALID_ARGUMENT: a bound is broken."""
     UpdateTicket: _aio.UnaryUnaryMultiCallable[_service_pb2.UpdateTicketRequest, _service_pb2.UpdateTicketResponse]  # type: ignore[assignment]
-    """Changes some members of a ticket; the others stay. The account's provider gets the changes afterwards, in the order
-    of the ticket's versions: during the call if it answers within five seconds and the deadline, else later. Metadata
-    `idempotency-key` as for CreateTicket.
+    """Changes some members of a ticket; the others stay. What changes nothing is not written: the ticket keeps its
+    `updated_at`, there is no event, and no webhook or provider is called. The account's provider gets changes afterwards,
+    in the order of the ticket's versions: during the call if it answers within five seconds and the deadline, else later.
+    Metadata `idempotency-key` as for CreateTicket; `if-match` is the same condition as `etag`.
 
     NOT_FOUND: the account has no such ticket. INVALID_ARGUMENT: a bound is broken, or `update_mask` names an unknown
-    or fixed member.
+    or fixed member. ABORTED, reason `stale`: the ticket has another `etag` by now.
     """
     ListTicketEvents: _aio.UnaryUnaryMultiCallable[_service_pb2.ListTicketEventsRequest, _service_pb2.ListTicketEventsResponse]  # type: ignore[assignment]
     """Lists a ticket's history, oldest first, in pages. NOT_FOUND: the account has no such ticket. INVALID_ARGUMENT: a bound
@@ -166,8 +168,8 @@ class TicketServiceAsyncStub(TicketServiceStub):
     """Registers a webhook: it is notified of events from now on. The response has its secret, which is shown only once.
     Metadata `idempotency-key` as for CreateTicket.
 
-    INVALID_ARGUMENT: a bound is broken, or the address may not be called; with reason `unknown_event`: there is no
-    such event. ALREADY_EXISTS: there are 20 webhooks already. UNAVAILABLE: also where secrets cannot be stored.
+    INVALID_ARGUMENT: a bound is broken; reason `url_refused`: the address may not be called; reason `unknown_event`: there
+    is no such event, and the message lists the valid ones. ALREADY_EXISTS: there are 20 webhooks already. UNAVAILABLE: also where secrets cannot be stored.
     """
     ListWebhooks: _aio.UnaryUnaryMultiCallable[_service_pb2.ListWebhooksRequest, _service_pb2.ListWebhooksResponse]  # type: ignore[assignment]
     """Lists the account's webhooks, oldest first, without secrets."""
@@ -246,12 +248,13 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _service_pb2.UpdateTicketRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_service_pb2.UpdateTicketResponse, _abc.Awaitable[_service_pb2.UpdateTicketResponse]]:
-        """Changes some members of a ticket; the others stay. The account's provider gets the changes afterwards, in the order
-        of the ticket's versions: during the call if it answers within five seconds and the deadline, else later. Metadata
-        `idempotency-key` as for CreateTicket.
+        """Changes some members of a ticket; the others stay. What changes nothing is not written: the ticket keeps its
+        `updated_at`, there is no event, and no webhook or provider is called. The account's provider gets changes afterwards,
+        in the order of the ticket's versions: during the call if it answers within five seconds and the deadline, else later.
+        Metadata `idempotency-key` as for CreateTicket; `if-match` is the same condition as `etag`.
 
         NOT_FOUND: the account has no such ticket. INVALID_ARGUMENT: a bound is broken, or `update_mask` names an unknown
-        or fixed member.
+        or fixed member. ABORTED, reason `stale`: the ticket has another `etag` by now.
         """
 
     @_abc_1.abstractmethod
@@ -289,8 +292,8 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
         """Registers a webhook: it is notified of events from now on. The response has its secret, which is shown only once.
         Metadata `idempotency-key` as for CreateTicket.
 
-        INVALID_ARGUMENT: a bound is broken, or the address may not be called; with reason `unknown_event`: there is no
-        such event. ALREADY_EXISTS: there are 20 webhooks already. UNAVAILABLE: also where secrets cannot be stored.
+        INVALID_ARGUMENT: a bound is broken; reason `url_refused`: the address may not be called; reason `unknown_event`: there
+        is no such event, and the message lists the valid ones. ALREADY_EXISTS: there are 20 webhooks already. UNAVAILABLE: also where secrets cannot be stored.
         """
 
     @_abc_1.abstractmethod

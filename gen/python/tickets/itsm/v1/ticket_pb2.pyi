@@ -100,6 +100,7 @@ class Ticket(_message.Message):
     METADATA_JSON_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
     UPDATED_AT_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUID, assigned by the service."""
     subject: _builtins.str
@@ -111,7 +112,7 @@ class Ticket(_message.Message):
     priority: Global___Priority.ValueType
     """Absent when none was given or it was cleared."""
     requester_email: _builtins.str
-    """The requester's e-mail address. Absent when none was given or it was cleared."""
+    """The requester's e-mail address, as it came. Absent when none was given or it was cleared."""
     external_provider: _builtins.str
     """The external provider that has the ticket too, such as `freshservice`. Absent while none does: the account is not
     linked, or the ticket has not been delivered yet.
@@ -123,6 +124,10 @@ class Ticket(_message.Message):
     metadata_json: _builtins.str
     """The caller's own data: the text of a JSON object, at most 256 KiB. Text, because a Struct would turn every number into
     a double. `{}` when none was given.
+    """
+    etag: _builtins.str
+    """Identifies this version of the ticket: sent back with a change that must not overwrite another. Set in answers that
+    are one ticket; absent in lists.
     """
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
@@ -147,11 +152,14 @@ class Ticket(_message.Message):
         metadata_json: _builtins.str = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
         updated_at: _timestamp_pb2.Timestamp | None = ...,
+        etag: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_external_provider", b"_external_provider", "_external_ticket_id", b"_external_ticket_id", "_external_ticket_url", b"_external_ticket_url", "_priority", b"_priority", "_requester_email", b"_requester_email", "created_at", b"created_at", "external_provider", b"external_provider", "external_ticket_id", b"external_ticket_id", "external_ticket_url", b"external_ticket_url", "priority", b"priority", "requester_email", b"requester_email", "updated_at", b"updated_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_etag", b"_etag", "_external_provider", b"_external_provider", "_external_ticket_id", b"_external_ticket_id", "_external_ticket_url", b"_external_ticket_url", "_priority", b"_priority", "_requester_email", b"_requester_email", "created_at", b"created_at", "etag", b"etag", "external_provider", b"external_provider", "external_ticket_id", b"external_ticket_id", "external_ticket_url", b"external_ticket_url", "priority", b"priority", "requester_email", b"requester_email", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_external_provider", b"_external_provider", "_external_ticket_id", b"_external_ticket_id", "_external_ticket_url", b"_external_ticket_url", "_priority", b"_priority", "_requester_email", b"_requester_email", "created_at", b"created_at", "description", b"description", "external_provider", b"external_provider", "external_ticket_id", b"external_ticket_id", "external_ticket_url", b"external_ticket_url", "id", b"id", "metadata_json", b"metadata_json", "priority", b"priority", "requester_email", b"requester_email", "status", b"status", "subject", b"subject", "updated_at", b"updated_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_etag", b"_etag", "_external_provider", b"_external_provider", "_external_ticket_id", b"_external_ticket_id", "_external_ticket_url", b"_external_ticket_url", "_priority", b"_priority", "_requester_email", b"_requester_email", "created_at", b"created_at", "description", b"description", "etag", b"etag", "external_provider", b"external_provider", "external_ticket_id", b"external_ticket_id", "external_ticket_url", b"external_ticket_url", "id", b"id", "metadata_json", b"metadata_json", "priority", b"priority", "requester_email", b"requester_email", "status", b"status", "subject", b"subject", "updated_at", b"updated_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__etag: _TypeAlias = _typing.Literal["etag"]  # noqa: Y015
+    _WhichOneofArgType__etag: _TypeAlias = _typing.Literal["_etag", b"_etag"]  # noqa: Y015
     _WhichOneofReturnType__external_provider: _TypeAlias = _typing.Literal["external_provider"]  # noqa: Y015
     _WhichOneofArgType__external_provider: _TypeAlias = _typing.Literal["_external_provider", b"_external_provider"]  # noqa: Y015
     _WhichOneofReturnType__external_ticket_id: _TypeAlias = _typing.Literal["external_ticket_id"]  # noqa: Y015
@@ -162,6 +170,8 @@ class Ticket(_message.Message):
     _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015
     _WhichOneofReturnType__requester_email: _TypeAlias = _typing.Literal["requester_email"]  # noqa: Y015
     _WhichOneofArgType__requester_email: _TypeAlias = _typing.Literal["_requester_email", b"_requester_email"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__etag) -> _WhichOneofReturnType__etag | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__external_provider) -> _WhichOneofReturnType__external_provider | None: ...
     @_typing.overload

@@ -25,8 +25,10 @@ class Webhook(_message.Message):
 
     Each event is a POST of `{"id": "evt_…", "type", "timestamp", "data": Ticket}`, where `data` is the ticket as of that
     event, signed as the Standard Webhooks specification says: headers `webhook-id`, `webhook-timestamp` and
-    `webhook-signature`. It is delivered when the answer is 2xx. A message can come more than once, with the same id; those
-    of one ticket come in order.
+    `webhook-signature`. Beside them `x-aurion-signature` is `sha256=` and the hex HMAC-SHA256 of the body, keyed with the
+    newest secret as it is shown. It is delivered when the answer is 2xx. A message can come more than once, with the same
+    id; those of one ticket come in order. A change that closes or reopens a ticket is two messages with an id each, for a
+    webhook that subscribes to both: `ticket.closed` or `ticket.reopened`, and `ticket.updated`.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

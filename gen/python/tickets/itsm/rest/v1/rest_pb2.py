@@ -26,7 +26,7 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ftickets/itsm/rest/v1/rest.proto\x12\x14tickets.itsm.rest.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\"C\n\x1dTicketRestCreateTicketRequest\x12\"\n\x04\x62ody\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBody\"/\n\x1aTicketRestGetTicketRequest\x12\x11\n\tticket_id\x18\x01 \x01(\t\"s\n\x1cTicketRestListTicketsRequest\x12\x0e\n\x06status\x18\x01 \x03(\t\x12\x12\n\nstart_date\x18\x02 \x03(\t\x12\x10\n\x08\x65nd_date\x18\x03 \x03(\t\x12\r\n\x05limit\x18\x04 \x03(\t\x12\x0e\n\x06offset\x18\x05 \x03(\t\"V\n\x1dTicketRestUpdateTicketRequest\x12\x11\n\tticket_id\x18\x01 \x01(\t\x12\"\n\x04\x62ody\x18\x02 \x01(\x0b\x32\x14.google.api.HttpBody\"U\n!TicketRestListTicketEventsRequest\x12\x11\n\tticket_id\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x03(\t\x12\x0e\n\x06\x63ursor\x18\x03 \x03(\t\"/\n\x1dTicketRestWatchTicketsRequest\x12\x0e\n\x06\x63ursor\x18\x01 \x03(\t\"D\n\x1eTicketRestCreateWebhookRequest\x12\"\n\x04\x62ody\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBody\"\x1f\n\x1dTicketRestListWebhooksRequest\"X\n\x1eTicketRestUpdateWebhookRequest\x12\x12\n\nwebhook_id\x18\x01 \x01(\t\x12\"\n\x04\x62ody\x18\x02 \x01(\x0b\x32\x14.google.api.HttpBody\"4\n\x1eTicketRestDeleteWebhookRequest\x12\x12\n\nwebhook_id\x18\x01 \x01(\t\"^\n$TicketRestRotateWebhookSecretRequest\x12\x12\n\nwebhook_id\x18\x01 \x01(\t\x12\"\n\x04\x62ody\x18\x02 \x01(\x0b\x32\x14.google.api.HttpBody\"<\n&TicketRestListWebhookDeliveriesRequest\x12\x12\n\nwebhook_id\x18\x01 \x01(\t\"u\n&TicketRestReplayWebhookDeliveryRequest\x12\x12\n\nwebhook_id\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65livery_id\x18\x02 \x01(\t\x12\"\n\x04\x62ody\x18\x03 \x01(\x0b\x32\x14.google.api.HttpBody2\x80\x0e\n\nTicketRest\x12x\n\x0c\x43reateTicket\x12\x33.tickets.itsm.rest.v1.TicketRestCreateTicketRequest\x1a\x14.google.api.HttpBody\"\x1d\x82\xd3\xe4\x93\x02\x17\"\x0f/api/v1/tickets:\x04\x62ody\x12x\n\tGetTicket\x12\x30.tickets.itsm.rest.v1.TicketRestGetTicketRequest\x1a\x14.google.api.HttpBody\"#\x82\xd3\xe4\x93\x02\x1d\x12\x1b/api/v1/tickets/{ticket_id}\x12p\n\x0bListTickets\x12\x32.tickets.itsm.rest.v1.TicketRestListTicketsRequest\x1a\x14.google.api.HttpBody\"\x17\x82\xd3\xe4\x93\x02\x11\x12\x0f/api/v1/tickets\x12\x84\x01\n\x0cUpdateTicket\x12\x33.tickets.itsm.rest.v1.TicketRestUpdateTicketRequest\x1a\x14.google.api.HttpBody\")\x82\xd3\xe4\x93\x02#2\x1b/api/v1/tickets/{ticket_id}:\x04\x62ody\x12\x8d\x01\n\x10ListTicketEvents\x12\x37.tickets.itsm.rest.v1.TicketRestListTicketEventsRequest\x1a\x14.google.api.HttpBody\"*\x82\xd3\xe4\x93\x02$\x12\"/api/v1/tickets/{ticket_id}/events\x12s\n\x0cWatchTickets\x12\x33.tickets.itsm.rest.v1.TicketRestWatchTicketsRequest\x1a\x14.google.api.HttpBody\"\x16\x82\xd3\xe4\x93\x02\x10\x12\x0e/api/v1/events0\x01\x12{\n\rCreateWebhook\x12\x34.tickets.itsm.rest.v1.TicketRestCreateWebhookRequest\x1a\x14.google.api.HttpBody\"\x1e\x82\xd3\xe4\x93\x02\x18\"\x10/api/v1/webhooks:\x04\x62ody\x12s\n\x0cListWebhooks\x12\x33.tickets.itsm.rest.v1.TicketRestListWebhooksRequest\x1a\x14.google.api.HttpBody\"\x18\x82\xd3\xe4\x93\x02\x12\x12\x10/api/v1/webhooks\x12\x88\x01\n\rUpdateWebhook\x12\x34.tickets.itsm.rest.v1.TicketRestUpdateWebhookRequest\x1a\x14.google.api.HttpBody\"+\x82\xd3\xe4\x93\x02%2\x1d/api/v1/webhooks/{webhook_id}:\x04\x62ody\x12\x82\x01\n\rDeleteWebhook\x12\x34.tickets.itsm.rest.v1.TicketRestDeleteWebhookRequest\x1a\x14.google.api.HttpBody\"%\x82\xd3\xe4\x93\x02\x1f*\x1d/api/v1/webhooks/{webhook_id}\x12\xa2\x01\n\x13RotateWebhookSecret\x12:.tickets.itsm.rest.v1.TicketRestRotateWebhookSecretRequest\x1a\x14.google.api.HttpBody\"9\x82\xd3\xe4\x93\x02\x33\"+/api/v1/webhooks/{webhook_id}/rotate-secret:\x04\x62ody\x12\x9d\x01\n\x15ListWebhookDeliveries\x12<.tickets.itsm.rest.v1.TicketRestListWebhookDeliveriesRequest\x1a\x14.google.api.HttpBody\"0\x82\xd3\xe4\x93\x02*\x12(/api/v1/webhooks/{webhook_id}/deliveries\x12\xb8\x01\n\x15ReplayWebhookDelivery\x12<.tickets.itsm.rest.v1.TicketRestReplayWebhookDeliveryRequest\x1a\x14.google.api.HttpBody\"K\x82\xd3\xe4\x93\x02\x45\"=/api/v1/webhooks/{webhook_id}/deliveries/{delivery_id}/replay:\x04\x62odyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ftickets/itsm/rest/v1/rest.proto\x12\x14tickets.itsm.rest.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\"C\n\x1dTicketRestCreateTicketRequest\x12\"\n\x04\x62ody\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBody\"/\n\x1aTicketRestGetTicketRequest\x12\x11\n\tticket_id\x18\x01 \x01(\t\"\x9e\x01\n\x1cTicketRestListTicketsRequest\x12\x0e\n\x06status\x18\x01 \x03(\t\x12\x12\n\nstart_date\x18\x02 \x03(\t\x12\x10\n\x08\x65nd_date\x18\x03 \x03(\t\x12\r\n\x05limit\x18\x04 \x03(\t\x12\x0e\n\x06offset\x18\x05 \x03(\t\x12\x10\n\x08priority\x18\x06 \x03(\t\x12\x17\n\x0frequester_email\x18\x07 \x03(\t\"V\n\x1dTicketRestUpdateTicketRequest\x12\x11\n\tticket_id\x18\x01 \x01(\t\x12\"\n\x04\x62ody\x18\x02 \x01(\x0b\x32\x14.google.api.HttpBody\"U\n!TicketRestListTicketEventsRequest\x12\x11\n\tticket_id\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x03(\t\x12\x0e\n\x06\x63ursor\x18\x03 \x03(\t\"/\n\x1dTicketRestWatchTicketsRequest\x12\x0e\n\x06\x63ursor\x18\x01 \x03(\t\"D\n\x1eTicketRestCreateWebhookRequest\x12\"\n\x04\x62ody\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBody\"\x1f\n\x1dTicketRestListWebhooksRequest\"X\n\x1eTicketRestUpdateWebhookRequest\x12\x12\n\nwebhook_id\x18\x01 \x01(\t\x12\"\n\x04\x62ody\x18\x02 \x01(\x0b\x32\x14.google.api.HttpBody\"4\n\x1eTicketRestDeleteWebhookRequest\x12\x12\n\nwebhook_id\x18\x01 \x01(\t\"^\n$TicketRestRotateWebhookSecretRequest\x12\x12\n\nwebhook_id\x18\x01 \x01(\t\x12\"\n\x04\x62ody\x18\x02 \x01(\x0b\x32\x14.google.api.HttpBody\"<\n&TicketRestListWebhookDeliveriesRequest\x12\x12\n\nwebhook_id\x18\x01 \x01(\t\"u\n&TicketRestReplayWebhookDeliveryRequest\x12\x12\n\nwebhook_id\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65livery_id\x18\x02 \x01(\t\x12\"\n\x04\x62ody\x18\x03 \x01(\x0b\x32\x14.google.api.HttpBody2\x80\x0e\n\nTicketRest\x12x\n\x0c\x43reateTicket\x12\x33.tickets.itsm.rest.v1.TicketRestCreateTicketRequest\x1a\x14.google.api.HttpBody\"\x1d\x82\xd3\xe4\x93\x02\x17\"\x0f/api/v1/tickets:\x04\x62ody\x12x\n\tGetTicket\x12\x30.tickets.itsm.rest.v1.TicketRestGetTicketRequest\x1a\x14.google.api.HttpBody\"#\x82\xd3\xe4\x93\x02\x1d\x12\x1b/api/v1/tickets/{ticket_id}\x12p\n\x0bListTickets\x12\x32.tickets.itsm.rest.v1.TicketRestListTicketsRequest\x1a\x14.google.api.HttpBody\"\x17\x82\xd3\xe4\x93\x02\x11\x12\x0f/api/v1/tickets\x12\x84\x01\n\x0cUpdateTicket\x12\x33.tickets.itsm.rest.v1.TicketRestUpdateTicketRequest\x1a\x14.google.api.HttpBody\")\x82\xd3\xe4\x93\x02#2\x1b/api/v1/tickets/{ticket_id}:\x04\x62ody\x12\x8d\x01\n\x10ListTicketEvents\x12\x37.tickets.itsm.rest.v1.TicketRestListTicketEventsRequest\x1a\x14.google.api.HttpBody\"*\x82\xd3\xe4\x93\x02$\x12\"/api/v1/tickets/{ticket_id}/events\x12s\n\x0cWatchTickets\x12\x33.tickets.itsm.rest.v1.TicketRestWatchTicketsRequest\x1a\x14.google.api.HttpBody\"\x16\x82\xd3\xe4\x93\x02\x10\x12\x0e/api/v1/events0\x01\x12{\n\rCreateWebhook\x12\x34.tickets.itsm.rest.v1.TicketRestCreateWebhookRequest\x1a\x14.google.api.HttpBody\"\x1e\x82\xd3\xe4\x93\x02\x18\"\x10/api/v1/webhooks:\x04\x62ody\x12s\n\x0cListWebhooks\x12\x33.tickets.itsm.rest.v1.TicketRestListWebhooksRequest\x1a\x14.google.api.HttpBody\"\x18\x82\xd3\xe4\x93\x02\x12\x12\x10/api/v1/webhooks\x12\x88\x01\n\rUpdateWebhook\x12\x34.tickets.itsm.rest.v1.TicketRestUpdateWebhookRequest\x1a\x14.google.api.HttpBody\"+\x82\xd3\xe4\x93\x02%2\x1d/api/v1/webhooks/{webhook_id}:\x04\x62ody\x12\x82\x01\n\rDeleteWebhook\x12\x34.tickets.itsm.rest.v1.TicketRestDeleteWebhookRequest\x1a\x14.google.api.HttpBody\"%\x82\xd3\xe4\x93\x02\x1f*\x1d/api/v1/webhooks/{webhook_id}\x12\xa2\x01\n\x13RotateWebhookSecret\x12:.tickets.itsm.rest.v1.TicketRestRotateWebhookSecretRequest\x1a\x14.google.api.HttpBody\"9\x82\xd3\xe4\x93\x02\x33\"+/api/v1/webhooks/{webhook_id}/rotate-secret:\x04\x62ody\x12\x9d\x01\n\x15ListWebhookDeliveries\x12<.tickets.itsm.rest.v1.TicketRestListWebhookDeliveriesRequest\x1a\x14.google.api.HttpBody\"0\x82\xd3\xe4\x93\x02*\x12(/api/v1/webhooks/{webhook_id}/deliveries\x12\xb8\x01\n\x15ReplayWebhookDelivery\x12<.tickets.itsm.rest.v1.TicketRestReplayWebhookDeliveryRequest\x1a\x14.google.api.HttpBody\"K\x82\xd3\xe4\x93\x02\x45\"=/api/v1/webhooks/{webhook_id}/deliveries/{delivery_id}/replay:\x04\x62odyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -63,28 +63,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TICKETRESTCREATETICKETREQUEST']._serialized_end=181
   _globals['_TICKETRESTGETTICKETREQUEST']._serialized_start=183
   _globals['_TICKETRESTGETTICKETREQUEST']._serialized_end=230
-  _globals['_TICKETRESTLISTTICKETSREQUEST']._serialized_start=232
-  _globals['_TICKETRESTLISTTICKETSREQUEST']._serialized_end=347
-  _globals['_TICKETRESTUPDATETICKETREQUEST']._serialized_start=349
-  _globals['_TICKETRESTUPDATETICKETREQUEST']._serialized_end=435
-  _globals['_TICKETRESTLISTTICKETEVENTSREQUEST']._serialized_start=437
-  _globals['_TICKETRESTLISTTICKETEVENTSREQUEST']._serialized_end=522
-  _globals['_TICKETRESTWATCHTICKETSREQUEST']._serialized_start=524
-  _globals['_TICKETRESTWATCHTICKETSREQUEST']._serialized_end=571
-  _globals['_TICKETRESTCREATEWEBHOOKREQUEST']._serialized_start=573
-  _globals['_TICKETRESTCREATEWEBHOOKREQUEST']._serialized_end=641
-  _globals['_TICKETRESTLISTWEBHOOKSREQUEST']._serialized_start=643
-  _globals['_TICKETRESTLISTWEBHOOKSREQUEST']._serialized_end=674
-  _globals['_TICKETRESTUPDATEWEBHOOKREQUEST']._serialized_start=676
-  _globals['_TICKETRESTUPDATEWEBHOOKREQUEST']._serialized_end=764
-  _globals['_TICKETRESTDELETEWEBHOOKREQUEST']._serialized_start=766
-  _globals['_TICKETRESTDELETEWEBHOOKREQUEST']._serialized_end=818
-  _globals['_TICKETRESTROTATEWEBHOOKSECRETREQUEST']._serialized_start=820
-  _globals['_TICKETRESTROTATEWEBHOOKSECRETREQUEST']._serialized_end=914
-  _globals['_TICKETRESTLISTWEBHOOKDELIVERIESREQUEST']._serialized_start=916
-  _globals['_TICKETRESTLISTWEBHOOKDELIVERIESREQUEST']._serialized_end=976
-  _globals['_TICKETRESTREPLAYWEBHOOKDELIVERYREQUEST']._serialized_start=978
-  _globals['_TICKETRESTREPLAYWEBHOOKDELIVERYREQUEST']._serialized_end=1095
-  _globals['_TICKETREST']._serialized_start=1098
-  _globals['_TICKETREST']._serialized_end=2890
+  _globals['_TICKETRESTLISTTICKETSREQUEST']._serialized_start=233
+  _globals['_TICKETRESTLISTTICKETSREQUEST']._serialized_end=391
+  _globals['_TICKETRESTUPDATETICKETREQUEST']._serialized_start=393
+  _globals['_TICKETRESTUPDATETICKETREQUEST']._serialized_end=479
+  _globals['_TICKETRESTLISTTICKETEVENTSREQUEST']._serialized_start=481
+  _globals['_TICKETRESTLISTTICKETEVENTSREQUEST']._serialized_end=566
+  _globals['_TICKETRESTWATCHTICKETSREQUEST']._serialized_start=568
+  _globals['_TICKETRESTWATCHTICKETSREQUEST']._serialized_end=615
+  _globals['_TICKETRESTCREATEWEBHOOKREQUEST']._serialized_start=617
+  _globals['_TICKETRESTCREATEWEBHOOKREQUEST']._serialized_end=685
+  _globals['_TICKETRESTLISTWEBHOOKSREQUEST']._serialized_start=687
+  _globals['_TICKETRESTLISTWEBHOOKSREQUEST']._serialized_end=718
+  _globals['_TICKETRESTUPDATEWEBHOOKREQUEST']._serialized_start=720
+  _globals['_TICKETRESTUPDATEWEBHOOKREQUEST']._serialized_end=808
+  _globals['_TICKETRESTDELETEWEBHOOKREQUEST']._serialized_start=810
+  _globals['_TICKETRESTDELETEWEBHOOKREQUEST']._serialized_end=862
+  _globals['_TICKETRESTROTATEWEBHOOKSECRETREQUEST']._serialized_start=864
+  _globals['_TICKETRESTROTATEWEBHOOKSECRETREQUEST']._serialized_end=958
+  _globals['_TICKETRESTLISTWEBHOOKDELIVERIESREQUEST']._serialized_start=960
+  _globals['_TICKETRESTLISTWEBHOOKDELIVERIESREQUEST']._serialized_end=1020
+  _globals['_TICKETRESTREPLAYWEBHOOKDELIVERYREQUEST']._serialized_start=1022
+  _globals['_TICKETRESTREPLAYWEBHOOKDELIVERYREQUEST']._serialized_end=1139
+  _globals['_TICKETREST']._serialized_start=1142
+  _globals['_TICKETREST']._serialized_end=2934
 # @@protoc_insertion_point(module_scope)

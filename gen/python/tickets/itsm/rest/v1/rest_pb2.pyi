@@ -80,17 +80,19 @@ class TicketRestListTicketsRequest(_message.Message):
     END_DATE_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
     OFFSET_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    REQUESTER_EMAIL_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def status(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Query `status`."""
 
     @_builtins.property
     def start_date(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Query `start_date`, ISO 8601."""
+        """Query `start_date`, ISO 8601; a date alone is its beginning."""
 
     @_builtins.property
     def end_date(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Query `end_date`, ISO 8601."""
+        """Query `end_date`, ISO 8601; a date alone is its end."""
 
     @_builtins.property
     def limit(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -100,6 +102,14 @@ class TicketRestListTicketsRequest(_message.Message):
     def offset(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Query `offset`, default 0."""
 
+    @_builtins.property
+    def priority(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Query `priority`."""
+
+    @_builtins.property
+    def requester_email(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Query `requester_email`, an e-mail address."""
+
     def __init__(
         self,
         *,
@@ -108,10 +118,12 @@ class TicketRestListTicketsRequest(_message.Message):
         end_date: _abc.Iterable[_builtins.str] | None = ...,
         limit: _abc.Iterable[_builtins.str] | None = ...,
         offset: _abc.Iterable[_builtins.str] | None = ...,
+        priority: _abc.Iterable[_builtins.str] | None = ...,
+        requester_email: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_date", b"end_date", "limit", b"limit", "offset", b"offset", "start_date", b"start_date", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_date", b"end_date", "limit", b"limit", "offset", b"offset", "priority", b"priority", "requester_email", b"requester_email", "start_date", b"start_date", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

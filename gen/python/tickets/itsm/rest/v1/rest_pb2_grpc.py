@@ -146,7 +146,8 @@ class TicketRestServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def UpdateTicket(self, request, context):
-        """200 and the ticket; 401, 403, 404, 409 and 422 as documented. Header `Idempotency-Key` makes it safe to retry.
+        """200 and the ticket; 401, 403, 404, 409, 412 and 422 as documented. Header `Idempotency-Key` makes it safe to retry;
+        `If-Match` with the `ETag` of an earlier answer makes it fail once the ticket has changed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -168,7 +169,7 @@ class TicketRestServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def CreateWebhook(self, request, context):
-        """201 and the webhook with its secret; 400 for an unknown event, 401, 403, 409 and 422. 503 also where secrets cannot
+        """201 and the webhook with its secret; 400 for an unknown event or an address that may not be called, 401, 403, 409 and 422. 503 also where secrets cannot
         be stored. Header `Idempotency-Key` makes it safe to retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -183,7 +184,7 @@ class TicketRestServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def UpdateWebhook(self, request, context):
-        """200 and the webhook; 400 for an unknown event, 401, 403, 404, 409 and 422. Header `Idempotency-Key` makes it safe to
+        """200 and the webhook; 400 for an unknown event or an address that may not be called, 401, 403, 404, 409 and 422. Header `Idempotency-Key` makes it safe to
         retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -52,7 +52,9 @@ class TicketRestStub:
     ListTickets: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestListTicketsRequest, _httpbody_pb2.HttpBody]
     """200 and `{"tickets", "total", "limit", "offset"}`; 401, 403 and 422 as documented."""
     UpdateTicket: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestUpdateTicketRequest, _httpbody_pb2.HttpBody]
-    """200 and the ticket; 401, 403, 404, 409 and 422 as documented. Header `Idempotency-Key` makes it safe to retry."""
+    """200 and the ticket; 401, 403, 404, 409, 412 and 422 as documented. Header `Idempotency-Key` makes it safe to retry;
+    `If-Match` with the `ETag` of an earlier answer makes it fail once the ticket has changed.
+    """
     ListTicketEvents: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestListTicketEventsRequest, _httpbody_pb2.HttpBody]
     """200 and `{"events", "next_cursor"}`; 401, 403, 404 and 422 as documented."""
     WatchTickets: _grpc.UnaryStreamMultiCallable[_rest_pb2.TicketRestWatchTicketsRequest, _httpbody_pb2.HttpBody]
@@ -60,13 +62,13 @@ class TicketRestStub:
     422. A watch that fails later ends with a line `{"detail"}`.
     """
     CreateWebhook: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestCreateWebhookRequest, _httpbody_pb2.HttpBody]
-    """201 and the webhook with its secret; 400 for an unknown event, 401, 403, 409 and 422. 503 also where secrets cannot
+    """201 and the webhook with its secret; 400 for an unknown event or an address that may not be called, 401, 403, 409 and 422. 503 also where secrets cannot
     be stored. Header `Idempotency-Key` makes it safe to retry.
     """
     ListWebhooks: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestListWebhooksRequest, _httpbody_pb2.HttpBody]
     """200 and `{"webhooks"}`; 401 and 403."""
     UpdateWebhook: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestUpdateWebhookRequest, _httpbody_pb2.HttpBody]
-    """200 and the webhook; 400 for an unknown event, 401, 403, 404, 409 and 422. Header `Idempotency-Key` makes it safe to
+    """200 and the webhook; 400 for an unknown event or an address that may not be called, 401, 403, 404, 409 and 422. Header `Idempotency-Key` makes it safe to
     retry.
     """
     DeleteWebhook: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestDeleteWebhookRequest, _httpbody_pb2.HttpBody]
@@ -103,7 +105,9 @@ class TicketRestAsyncStub(TicketRestStub):
     ListTickets: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestListTicketsRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """200 and `{"tickets", "total", "limit", "offset"}`; 401, 403 and 422 as documented."""
     UpdateTicket: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestUpdateTicketRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """200 and the ticket; 401, 403, 404, 409 and 422 as documented. Header `Idempotency-Key` makes it safe to retry."""
+    """200 and the ticket; 401, 403, 404, 409, 412 and 422 as documented. Header `Idempotency-Key` makes it safe to retry;
+    `If-Match` with the `ETag` of an earlier answer makes it fail once the ticket has changed.
+    """
     ListTicketEvents: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestListTicketEventsRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """200 and `{"events", "next_cursor"}`; 401, 403, 404 and 422 as documented."""
     WatchTickets: _aio.UnaryStreamMultiCallable[_rest_pb2.TicketRestWatchTicketsRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
@@ -111,13 +115,13 @@ class TicketRestAsyncStub(TicketRestStub):
     422. A watch that fails later ends with a line `{"detail"}`.
     """
     CreateWebhook: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestCreateWebhookRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """201 and the webhook with its secret; 400 for an unknown event, 401, 403, 409 and 422. 503 also where secrets cannot
+    """201 and the webhook with its secret; 400 for an unknown event or an address that may not be called, 401, 403, 409 and 422. 503 also where secrets cannot
     be stored. Header `Idempotency-Key` makes it safe to retry.
     """
     ListWebhooks: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestListWebhooksRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """200 and `{"webhooks"}`; 401 and 403."""
     UpdateWebhook: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestUpdateWebhookRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """200 and the webhook; 400 for an unknown event, 401, 403, 404, 409 and 422. Header `Idempotency-Key` makes it safe to
+    """200 and the webhook; 400 for an unknown event or an address that may not be called, 401, 403, 404, 409 and 422. Header `Idempotency-Key` makes it safe to
     retry.
     """
     DeleteWebhook: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestDeleteWebhookRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
@@ -175,7 +179,9 @@ class TicketRestServicer(metaclass=_abc_1.ABCMeta):
         request: _rest_pb2.TicketRestUpdateTicketRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
-        """200 and the ticket; 401, 403, 404, 409 and 422 as documented. Header `Idempotency-Key` makes it safe to retry."""
+        """200 and the ticket; 401, 403, 404, 409, 412 and 422 as documented. Header `Idempotency-Key` makes it safe to retry;
+        `If-Match` with the `ETag` of an earlier answer makes it fail once the ticket has changed.
+        """
 
     @_abc_1.abstractmethod
     def ListTicketEvents(
@@ -201,7 +207,7 @@ class TicketRestServicer(metaclass=_abc_1.ABCMeta):
         request: _rest_pb2.TicketRestCreateWebhookRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
-        """201 and the webhook with its secret; 400 for an unknown event, 401, 403, 409 and 422. 503 also where secrets cannot
+        """201 and the webhook with its secret; 400 for an unknown event or an address that may not be called, 401, 403, 409 and 422. 503 also where secrets cannot
         be stored. Header `Idempotency-Key` makes it safe to retry.
         """
 
@@ -219,7 +225,7 @@ class TicketRestServicer(metaclass=_abc_1.ABCMeta):
         request: _rest_pb2.TicketRestUpdateWebhookRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
-        """200 and the webhook; 400 for an unknown event, 401, 403, 404, 409 and 422. Header `Idempotency-Key` makes it safe to
+        """200 and the webhook; 400 for an unknown event or an address that may not be called, 401, 403, 404, 409 and 422. Header `Idempotency-Key` makes it safe to
         retry.
         """
 
