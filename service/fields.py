@@ -3,7 +3,7 @@
 import re
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar, get_args
 from uuid import UUID
 
 from pydantic import (
@@ -15,6 +15,7 @@ from pydantic import (
     PlainValidator,
     StringConstraints,
 )
+from pydantic.fields import FieldInfo
 from pydantic.networks import validate_email
 from pydantic_core import PydanticCustomError, PydanticKnownError
 
@@ -30,6 +31,9 @@ class Command(BaseModel):
 
     model_config = ConfigDict(strict=True, frozen=True)
 
+    # Whether query parameters that it does not know are refused; else they are ignored.
+    refuses_unknown: ClassVar[bool] = False
+
     @classmethod
     def sections(cls) -> dict[str, tuple[str, ...]]:
         """The names of the members of each section."""
@@ -38,6 +42,13 @@ class Command(BaseModel):
             for name, field in cls.model_fields.items()
             if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
         }
+
+    @classmethod
+    def lists(cls) -> frozenset[str]:
+        """The members of the query that are lists."""
+        query = cls.model_fields.get("query")
+        members = {} if query is None else getattr(query.annotation, "model_fields", {})
+        return frozenset(name for name, field in members.items() if _is_comma_list(field))
 
 
 class Section(BaseModel):
@@ -82,21 +93,14 @@ def _in_utc(instant: datetime) -> datetime:
 def _json_object(value: Any) -> JsonText:
     if not isinstance(value, dict):
         raise PydanticKnownError("dict_type")
-    return _json_text(value)
+    return json_text(value, MAX_OBJECT_BYTES)
 
 
-def _json_tags(value: Any) -> JsonText:
-    if not isinstance(value, dict) and not (isinstance(value, list) and all(isinstance(tag, str) for tag in value)):
-        raise PydanticCustomError("tags_type", "Input should be an array of strings or an object")
-    return _json_text(value)
-
-
-def _json_text(value: Any) -> JsonText:
+def json_text(value: Any, max_bytes: int) -> JsonText:
+    """The JSON text of a value, which is kept as it is. Raises PydanticCustomError: too long, or a NUL in it."""
     text = jsontext.dump(value)
-    if len(text) > MAX_OBJECT_BYTES:
-        raise PydanticCustomError(
-            "json_too_long", "JSON should be at most {max_bytes} bytes", {"max_bytes": MAX_OBJECT_BYTES}
-        )
+    if len(text) > max_bytes:
+        raise PydanticCustomError("json_too_long", "JSON should be at most {max_bytes} bytes", {"max_bytes": max_bytes})
     # Only an escape can bring a NUL, but not every escape that ends so is one: `\\u0000` is a backslash and text.
     if b"\\u0000" in text and _has_nul(value):
         raise PydanticCustomError("nul_character", "NUL characters are not allowed")
@@ -179,9 +183,6 @@ Instant = Annotated[datetime, BeforeValidator(_iso_8601), AfterValidator(_in_utc
 # A JSON object up to 256 KiB, kept as its text.
 JsonObject = Annotated[JsonText, PlainValidator(_json_object)]
 
-# A JSON array of strings, or a JSON object, up to 256 KiB, kept as its text.
-JsonTags = Annotated[JsonText, PlainValidator(_json_tags)]
-
 
 @lru_cache(maxsize=4096)
 def _email(text: str) -> str:
@@ -192,12 +193,27 @@ def _email(text: str) -> str:
 Email = Annotated[str, AfterValidator(_email)]
 
 
+# A comma that no backslash is before.
+_COMMA = re.compile(r"(?<!\\),")
+
+
 def _comma_list(value: Any) -> Any:
-    return value.split(",") if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    parts = _COMMA.split(value)
+    # Blanks around a comma are no part of a value. Each value that is given as one keeps its own.
+    return [part.replace("\\,", ",").strip(" " if len(parts) > 1 else "") for part in parts]
 
 
-# For a list in a query: comma separated.
+# For a list in a query: comma separated, but for `\,`. Given more than once, each time is one value (rest.py).
 comma_list = BeforeValidator(_comma_list)
+
+
+def _is_comma_list(field: FieldInfo) -> bool:
+    """Whether a field, or what is an alternative to its None, is a comma_list."""
+    forms = [field, *map(FieldInfo.from_annotation, get_args(field.annotation))]
+    return any(comma_list in form.metadata for form in forms)
+
 
 OpaqueId = Annotated[str, StringConstraints(min_length=1, max_length=64), without_nul]
 # A person's id, in the form that a token's `sub` is taken in.
