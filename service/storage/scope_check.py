@@ -125,6 +125,9 @@ class _Checker:
     def _check_table(self, item: FromClause, table: Table, bound: Bound) -> None:
         if not self._is_bound(item, table, bound):
             raise self._unscoped(table, f"{getattr(item, 'name', item)} is not bound")
+        self._check_whole(table)
+
+    def _check_whole(self, table: Table) -> None:
         if not separation(table).is_whole(self._scope):
             raise self._unscoped(table, "it does not say why the caller sees all of that")
 
@@ -137,6 +140,7 @@ class _Checker:
     def _check_written(self, statement: Any, block: _Block) -> None:
         """What is written into scope columns must be the caller's, and so must be what an upsert finds."""
         table = statement.table
+        self._check_whole(table)
         values, declared = self._written(statement, block), separation(table)
         needed, kinds = declared.needed(self._scope), declared.kinds(self._scope)
         # An insert must name what is needed, an update must not name anything else.
