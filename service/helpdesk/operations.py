@@ -189,8 +189,6 @@ async def _set_deleted(
     ticket = await lookup.lock_to_change(connection, call, command.path.id, with_deleted=True)
     if ticket["is_deleted"] == deleted:
         return _answer(call, ticket)
-    if not deleted:
-        rights.require_restore_ticket(call.caller, ticket)
     require_match(ticket, command.header.if_match, etag)
     parameters = {"tenant_id": ticket["tenant_id"], "id": ticket["id"], **events.actor_of(call)}
     return _answer(call, await connection.one(statement, parameters, commit=True))

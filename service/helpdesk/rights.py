@@ -12,8 +12,7 @@ The scopes that a method requires are in access/policy.py. There are three kinds
 | sees | own, or all of the tenant | its application's | the tenant's, or its application's |
 | sets in a creation | `NEW` | and `submitted_by_id`, `source` | every member |
 | sets later | `LATER`, a status of `LATER_STATUSES`; of own | the same | every member |
-| closes, deletes, comments on | own | its application's | all that they see |
-| restores | own that they deleted | its application's that it deleted | all that they see |
+| closes, deletes, restores, comments on | own | its application's | all that they see |
 | internal comments | no | no | sees and writes them |
 | edits a comment | as its author | as its author | as its author |
 """
@@ -62,13 +61,8 @@ def is_own(caller: Caller, ticket: Row) -> bool:
 
 
 def may_change_ticket(caller: Caller, ticket: Row) -> bool:
-    """Whether the caller may change, close, delete and comment on a ticket that they see."""
+    """Whether the caller may change, close, delete, restore and comment on a ticket that they see."""
     return is_agent(caller) or is_own(caller, ticket)
-
-
-def may_restore_ticket(caller: Caller, ticket: Row) -> bool:
-    """Whether the caller may restore a deleted ticket that they may change: not what somebody else has deleted."""
-    return is_agent(caller) or ticket["deleted_by"] == caller.subject
 
 
 def may_set_in_creation(caller: Caller, name: str) -> bool:
@@ -105,12 +99,6 @@ def require_change_ticket(caller: Caller, ticket: Row) -> None:
     """Raise TicketError `forbidden` unless the caller may change the ticket."""
     if not may_change_ticket(caller, ticket):
         raise TicketError("forbidden", "Only agents can change a ticket of someone else")
-
-
-def require_restore_ticket(caller: Caller, ticket: Row) -> None:
-    """Raise TicketError `forbidden` unless the caller may restore the deleted ticket."""
-    if not may_restore_ticket(caller, ticket):
-        raise TicketError("forbidden", "Only agents can restore a ticket that someone else deleted")
 
 
 def require_set_in_creation(caller: Caller, members: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:

@@ -235,8 +235,7 @@ class TicketServiceServicer(object):
 
     def RestoreTicket(self, request, context):
         """Restores a deleted ticket. Restoring one that is not deleted changes nothing, whatever the `etag`. NOT_FOUND,
-        PERMISSION_DENIED and ABORTED as for UpdateTicket; PERMISSION_DENIED also for a ticket that someone else deleted,
-        unless the caller is an agent. Metadata `idempotency-key` as for CreateTicket.
+        PERMISSION_DENIED and ABORTED as for UpdateTicket. Metadata `idempotency-key` as for CreateTicket.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -87,8 +87,7 @@ class TicketServiceStub:
     """
     RestoreTicket: _grpc.UnaryUnaryMultiCallable[_service_pb2.RestoreTicketRequest, _service_pb2.RestoreTicketResponse]
     """Restores a deleted ticket. Restoring one that is not deleted changes nothing, whatever the `etag`. NOT_FOUND,
-    PERMISSION_DENIED and ABORTED as for UpdateTicket; PERMISSION_DENIED also for a ticket that someone else deleted,
-    unless the caller is an agent. Metadata `idempotency-key` as for CreateTicket.
+    PERMISSION_DENIED and ABORTED as for UpdateTicket. Metadata `idempotency-key` as for CreateTicket.
     """
     CreateComment: _grpc.UnaryUnaryMultiCallable[_service_pb2.CreateCommentRequest, _service_pb2.CreateCommentResponse]
     """Comments on a ticket. The first public comment of an agent who did not submit the ticket is its first response.
@@ -209,8 +208,7 @@ class TicketServiceAsyncStub(TicketServiceStub):
     """
     RestoreTicket: _aio.UnaryUnaryMultiCallable[_service_pb2.RestoreTicketRequest, _service_pb2.RestoreTicketResponse]  # type: ignore[assignment]
     """Restores a deleted ticket. Restoring one that is not deleted changes nothing, whatever the `etag`. NOT_FOUND,
-    PERMISSION_DENIED and ABORTED as for UpdateTicket; PERMISSION_DENIED also for a ticket that someone else deleted,
-    unless the caller is an agent. Metadata `idempotency-key` as for CreateTicket.
+    PERMISSION_DENIED and ABORTED as for UpdateTicket. Metadata `idempotency-key` as for CreateTicket.
     """
     CreateComment: _aio.UnaryUnaryMultiCallable[_service_pb2.CreateCommentRequest, _service_pb2.CreateCommentResponse]  # type: ignore[assignment]
     """Comments on a ticket. The first public comment of an agent who did not submit the ticket is its first response.
@@ -370,8 +368,7 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_service_pb2.RestoreTicketResponse, _abc.Awaitable[_service_pb2.RestoreTicketResponse]]:
         """Restores a deleted ticket. Restoring one that is not deleted changes nothing, whatever the `etag`. NOT_FOUND,
-        PERMISSION_DENIED and ABORTED as for UpdateTicket; PERMISSION_DENIED also for a ticket that someone else deleted,
-        unless the caller is an agent. Metadata `idempotency-key` as for CreateTicket.
+        PERMISSION_DENIED and ABORTED as for UpdateTicket. Metadata `idempotency-key` as for CreateTicket.
         """
 
     @_abc_1.abstractmethod
