@@ -1,4 +1,4 @@
-"""contracts/helpdesk.md and README.md at both transports: filters by what a ticket is about, and values with commas."""
+"""contracts/helpdesk.md at both transports: filters by what a ticket is about, and values with commas (README.md)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -103,17 +103,18 @@ COMMAS: list[tuple[str, str]] = [
     # Given once it is split at commas, and blanks around them are no part of a value.
     ("category=Hardware%2C%20Printers", "bc"),
     ("category=Hardware,Printers", "bc"),
-    # Escaped, the comma belongs to the value.
-    (r"category=Hardware\,%20Printers", "a"),
-    (r"category=Hardware%5C,%20Printers,Hardware", "ab"),
+    # After a backslash, which a URL has in percent-encoding, the comma belongs to the value.
+    ("category=Hardware%5C,%20Printers", "a"),
+    ("category=Hardware%5C%2C%20Printers", "a"),
+    ("category=Hardware%5C,%20Printers,Hardware", "ab"),
     # Given twice, each is one value.
     ("category=Hardware%2C%20Printers&category=Hardware%2C%20Printers", "a"),
     ("category=Hardware%2C%20Printers&category=Hardware", "ab"),
     ("category=Hardware&category=Printers", "bc"),
     # Any other backslash is one.
-    (r"category=C:%5Cdir", "d"),
-    (r"source=monitor\,%20second", "c"),
-    (r"related_asset_id=ast\,3,ast_1", "ad"),
+    ("category=C:%5Cdir", "d"),
+    ("source=monitor%5C,%20second", "c"),
+    ("related_asset_id=ast%5C,3,ast_1", "ad"),
 ]
 
 

@@ -1,4 +1,4 @@
-"""contracts/README.md, Unknown names: this API refuses members and parameters that it does not know, naming them."""
+"""contracts/README.md: this API refuses members and query parameters that it does not know, naming them."""
 
 from typing import Any
 
@@ -90,7 +90,7 @@ async def test_unknown_parameters_of_a_watch_are_refused(rest: Rest, world: Worl
 
 async def test_a_parameter_without_a_value_or_with_another_spelling_is_unknown_too(rest: Rest, world: World) -> None:
     person = dict(world.person("read"))
-    for query, name in (("page", "page"), ("p%61ge=1", "page"), ("?limit=1", "?limit"), ("limit=1&%00=1", "\0")):
+    for query, name in (("page", "page"), ("p%61ge=1", "page"), ("?limit=1", "?limit")):
         answer = await rest.client.get(f"{URL}?{query}", headers=person)
         assert (query, answer.status_code) == (query, 400)
         assert (query, [issue["path"] for issue in answer.json()["issues"]]) == (query, [name])
