@@ -149,13 +149,18 @@ def actor_of(call: Call) -> dict[str, Any]:
     return {"actor": call.caller.subject, "request_id": call.request_id}
 
 
-def after_position(table: Table, scope: ColumnElement[bool]) -> Select[Any]:
-    """At most `rows` events after the position `after_transaction`, `after_id`, in the order in which readers go."""
+def after_position(table: Table, scope: ColumnElement[bool], *, until: bool = False) -> Select[Any]:
+    """At most `rows` events after the position `after_transaction`, `after_id`, in the order in which readers go.
+
+    With `until` up to the position `until_transaction`, `until_id`.
+    """
     position = tuple_(table.c.transaction_id, table.c.id)
-    after = tuple_(_xid8("after_transaction"), bindparam("after_id", type_=BigInteger))
+    after, last = (
+        tuple_(_xid8(f"{name}_transaction"), bindparam(f"{name}_id", type_=BigInteger)) for name in ("after", "until")
+    )
     return (
         select(table)
-        .where(scope, position > after, table.c.transaction_id < HORIZON)
+        .where(scope, position > after, *((position <= last,) if until else ()), table.c.transaction_id < HORIZON)
         .order_by(table.c.transaction_id, table.c.id)
         .limit(bindparam("rows", type_=Integer))
     )

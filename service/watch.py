@@ -78,12 +78,16 @@ class Found(NamedTuple, Generic[E]):
     horizon: int
     # Who of the watchers may still see them.
     watchers: Container[Any]
+    # Where the reader stopped, if before the horizon, though there may be more.
+    stop: Position | None = None
 
 
-def found(rows: Sequence[Row], show: Callable[[Row], E], watchers: Container[Any]) -> Found[E]:
+def found(
+    rows: Sequence[Row], show: Callable[[Row], E], watchers: Container[Any], stop: Position | None = None
+) -> Found[E]:
     """What the rows of a statement are: events, or one row without any, each with the horizon."""
     seen = [(show(row), Position(int(row["transaction_id"]), row["id"])) for row in rows if row["id"] is not None]
-    return Found(seen, int(rows[0]["horizon"]), watchers)
+    return Found(seen, int(rows[0]["horizon"]), watchers, stop)
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,14 +253,17 @@ async def follow(
             found = await _read(feed, call, reader, position or Position(*events.AFTER_ALL), behind=behind)
             for view, position in found.events:
                 yield view, position
-            behind = len(found.events) == _ROWS
-            if behind:
+            is_full = len(found.events) == _ROWS
+            behind = is_full or found.stop is not None
+            if is_full:
                 continue
             # There is nothing more before the horizon, and there never will be.
-            position = Position(found.horizon, 0)
+            position = found.stop or Position(found.horizon, 0)
             if time.monotonic() >= heartbeat_at:
                 yield None, position
                 heartbeat_at = _next_tick(_HEARTBEAT_SECONDS)
+            if behind:
+                continue
             look_at = min(heartbeat_at, _next_tick(look_seconds))
             await _woken(subscription, look_at - time.monotonic(), call)
 

@@ -4,7 +4,7 @@ That is all of it, or one application's tickets, or a person's own (rights.py). 
 comment_queries.py, those of service levels in sla/queries.py.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -23,7 +23,6 @@ from sqlalchemy import (
     bindparam,
     case,
     cast,
-    exists,
     func,
     insert,
     literal,
@@ -348,21 +347,33 @@ def _history_with(version: ColumnElement[int]) -> Iterator[ColumnElement[Any]]:
     return (version.label("version") if column.name == "version" else column for column in _history.c)
 
 
+# The position of a tenant's event `skipped` events after another: where one who looks for few of them stops for now.
+NEXT_STOP = Statement(
+    events.after_position(_history, and_(*mine(_history)))
+    .with_only_columns(_history.c.transaction_id, _history.c.id)
+    .offset(bindparam("skipped", type_=Integer)),
+    scope=Scope("tenant_id", whole="nothing of the event is shown"),
+)
+
+
 @lru_cache(maxsize=8)
 def events_after(by: frozenset[str], *, internal: bool) -> Statement:
     """Events after a position, each with the `horizon`; one empty row with the horizon when there are none.
 
-    A person's own are those of tickets that are theirs now.
+    Of an application or a person up to another position. A person's own are those of tickets that are theirs now.
     """
     of_ticket = (tickets.c.tenant_id == _history.c.tenant_id, tickets.c.id == _history.c.ticket_id)
+    # Asked of each new event. (As a join it would begin with all of the person's tickets.)
+    own = select(tickets.c.id).where(*mine(tickets), *of_ticket, OWN).scalar_subquery()
     visible = and_(
         *mine(_history),
         *((_history.c.app_id == parameter(_history.c.app_id),) if "app_id" in by else ()),
-        *((exists().where(*mine(tickets), *of_ticket, OWN),) if "person_id" in by else ()),
+        *((_history.c.ticket_id == own,) if "person_id" in by else ()),
         *(() if internal else (not_(_history.c.internal),)),
     )
     shown = _history_with(version_of(_history, internal=internal))
-    new = events.after_position(_history, visible).with_only_columns(*shown).subquery("new_events")
+    found = events.after_position(_history, visible, until=is_narrow(by))
+    new = found.with_only_columns(*shown).subquery("new_events")
     horizon = select(cast(cast(events.HORIZON, Text), Numeric).label("horizon")).subquery("now")
     return Statement(
         select(new, horizon.c.horizon)
@@ -370,6 +381,11 @@ def events_after(by: frozenset[str], *, internal: bool) -> Statement:
         .order_by(new.c.transaction_id, new.c.id),
         scope=scope_of(by),
     )
+
+
+def is_narrow(by: Container[str]) -> bool:
+    """Whether a scope has fewer tickets than the tenant."""
+    return "app_id" in by or "person_id" in by
 
 
 def _changed(name: str, named_as: str | None = None) -> ColumnElement[object]:
