@@ -122,6 +122,7 @@ async def test_a_resolution_note_holds_5000_characters(transport: Transport, wor
         (b'{"resolution_note": "x",}', ["body"]),
         (b'{"resolution_note": 1}', ["resolution_note"]),
         (b'{"resolution_note": ["x"]}', ["resolution_note"]),
+        (b'{"status": "open", "note": 1}', ["status", "note"]),
     ],
 )
 async def test_a_close_with_a_bad_body_closes_nothing(rest: Rest, world: World, text: bytes, paths: list[str]) -> None:
@@ -132,7 +133,7 @@ async def test_a_close_with_a_bad_body_closes_nothing(rest: Rest, world: World, 
     assert await get(rest, person, made) == made
 
 
-@pytest.mark.parametrize("text", [b"", b"null", b"{}", b'{"status": "open", "note": 1}'])
+@pytest.mark.parametrize("text", [b"", b"null", b"{}", b'{"id": "x", "number": 1}'])
 async def test_a_close_needs_no_body(rest: Rest, world: World, text: bytes) -> None:
     person = world.person("write", "agent")
     made = await create(rest, person)
@@ -193,11 +194,12 @@ async def test_an_event_has_the_id_of_its_request(transport: Transport, world: W
 
 async def test_a_rejected_write_leaves_no_event(transport: Transport, world: World) -> None:
     tenant_id = new_tenant_id()
-    person, other = (world.person("read", "write", "agent", tenant_id=tenant_id, sub=sub) for sub in ("per_1", "per_2"))
+    person, other = (world.person("read_all", "write", tenant_id=tenant_id, sub=sub) for sub in ("per_1", "per_2"))
     made = await create(transport, person)
     (await update(transport, other, made, title="x")).failed("forbidden")
     (await close(transport, other, made)).failed("forbidden")
     (await update(transport, person, made, title="")).failed("validation_error", paths=["title"])
+    (await update(transport, person, made, title="x", priority="low")).failed("forbidden", paths=["priority"])
     assert events(world, made, "type") == [("ticket.created",)]
 
 

@@ -66,7 +66,7 @@ CLEARABLE = [
     "related_asset_id",
     "related_vulnerability_id",
 ]
-FIXED = ["title", "type", "status", "priority", "tags", "source_type"]
+FIXED = ["title", "type", "status", "priority", "source_type"]
 # Opaque ids; the SLA policy's is checked.
 IDS = ["assigned_to_id", "team_id", "related_asset_id", "related_vulnerability_id"]
 # Changes of these replace a due instant that was given.
@@ -90,16 +90,15 @@ BROKEN = [
     ({"tags": ["a\0b"]}, ["tags"]),
     ({"tags": {"a\0b": 1}}, ["tags"]),
     ({"tags": {"a": [{"b": "\0"}]}}, ["tags"]),
-    ({"tags": ["x" * 262_141]}, ["tags"]),
-    *(({"tags": value}, ["tags"]) for value in ([1], [None], [["a"]], ["a", {}], "a", 1, True)),
-    ({"title": "x" * 256, "type": "x", "tags": 1}, ["title", "type", "tags"]),
+    ({"tags": ["x" * 16_381]}, ["tags"]),
+    ({"title": "x" * 256, "type": "x", "tags": "\0"}, ["title", "type", "tags"]),
 ]
 EDGES = {
     "title": "é" * 255,
     "description": "x" * 65_536,
     "category": "x" * 255,
     **dict.fromkeys(IDS, "x" * 64),
-    "tags": ["x" * (262_144 - len('[""]'))],
+    "tags": ["x" * (16_384 - len('[""]'))],
 }
 RESOLUTION_MINUTES = 60
 
@@ -307,7 +306,7 @@ async def test_null_in_a_new_ticket_means_absent(rest: Rest, world: World) -> No
 # Changes
 
 
-@pytest.mark.parametrize("member", [*CLEARABLE, *FIXED])
+@pytest.mark.parametrize("member", [*CLEARABLE, *FIXED, "tags"])
 async def test_a_patch_changes_only_the_members_given(transport: Transport, world: World, member: str) -> None:
     tenant_id = new_tenant_id()
     person = world.person("read", "write", "agent", tenant_id=tenant_id)
