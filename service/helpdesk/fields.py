@@ -71,14 +71,13 @@ def parse_number(text: str) -> int | None:
     return None if number is None else int(number[1])
 
 
-def _number(text: Any) -> int:
-    number = parse_number(text) if isinstance(text, str) else None
-    if number is None:
+def _number(text: str) -> str:
+    if parse_number(text) is None:
         raise PydanticCustomError("ticket_number", "Input should be the number of a ticket, such as TKT-0001")
-    return number
+    return text
 
 
-TicketNumber = Annotated[int, BeforeValidator(_number)]
+TicketNumber = Annotated[str, AfterValidator(_number)]
 
 Title = Annotated[str, StringConstraints(min_length=1, max_length=255), without_nul]
 Description = Annotated[str, StringConstraints(max_length=65_536), without_nul]

@@ -86,6 +86,7 @@ def _filters(query: TicketQuery) -> dict[str, Any]:
     for member, name in _ANY_OF.items():
         wanted = getattr(query, member)
         if wanted is not None:
+            wanted = [*map(parse_number, wanted)] if member == "number" else wanted
             filters |= {name: wanted[0]} if len(wanted) == 1 else {f"any_{name}": wanted}
     filters |= _assignees(query.assigned_to_id)
     plain = ("tag", "created_after", "created_before", "updated_since")
@@ -115,6 +116,7 @@ async def get_ticket(connection: Connection, call: Call, command: GetTicket) -> 
     return _answer(call, await connection.one(statement, key))
 
 
+# What a new ticket has where nothing is given.
 _DEFAULTS = {name: field.get_default() for name, field in NewTicket.model_fields.items()}
 
 
