@@ -29,6 +29,7 @@ ACCOUNT = Scope("account_id", "live", "key_id")
 MEMBER = Scope("user_id")
 TENANT = Scope("tenant_id")
 TENANT_AND_APP = Scope("tenant_id", "app_id")
+TENANT_AND_PERSON = Scope("tenant_id", "person_id")
 
 MemberRole = Literal["viewer", "member", "triager", "owner"]
 RoleName = Literal["frontend", "backend", "design", "devops", "qa", "test", "other"]

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 # How much of a caller's own name an error repeats.
 ECHO_LENGTH = 100
 # Of one request; more help nobody.
-_MAX_ISSUES = 100
+MAX_ISSUES = 100
 # Of a problem's words in a message, which is one line of a caller's log.
 _MAX_WORDS = 200
 
@@ -90,6 +90,8 @@ class TicketError(Exception):
     retry_after: int | None = None
     # False only where nothing of the request was begun, so that a gateway may retry it elsewhere.
     begun: bool = True
+    # True where the caller gets no earlier answer under the same idempotency key either.
+    is_final: bool = False
 
     def __post_init__(self) -> None:
         """Take the first problem's words, or else the table's, where the failure has none of its own."""
@@ -122,7 +124,7 @@ def validation_error(invalid: ValidationError) -> TicketError:
             input=None if error["type"] == "missing" and len(error["loc"]) == 1 else error["input"],
             context=error.get("ctx"),
         )
-        for error in invalid.errors(include_url=False)[:_MAX_ISSUES]
+        for error in invalid.errors(include_url=False)[:MAX_ISSUES]
     ]
     return TicketError("validation_error", _summary(issues, invalid.error_count()), issues=issues)
 
@@ -131,7 +133,7 @@ def _loc(loc: tuple[str | int, ...], value: Any) -> tuple[str | int, ...]:
     """Where the problem is. A name that is itself the problem, which pydantic marks with `[key]`, is cut short."""
     if loc[-1:] == ("[key]",) and loc[-2] == value:
         return *loc[:-2], str(value)[:ECHO_LENGTH]
-    return loc
+    return *loc[:-1], *(step[:ECHO_LENGTH] if isinstance(step, str) else step for step in loc[-1:])
 
 
 def invalid(section: str, name: str, message: str, kind: str = "value_error", value: Any = None) -> TicketError:

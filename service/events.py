@@ -7,7 +7,7 @@ ticket that order is the order of its versions: its writers wait for each other,
 number of its own).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -50,7 +50,8 @@ from service.operation import Call
 from service.storage.database import Xid8
 from service.storage.scope import scoped_by
 
-_NOTHING = cast(literal("{}", Text), JSON)
+# The changes of an event without any.
+NOTHING = cast(literal("{}", Text), JSON)
 _THIS_TRANSACTION = text("pg_current_xact_id()")
 # The horizon: every transaction before this one has ended.
 HORIZON = func.pg_snapshot_xmin(func.pg_current_snapshot(), type_=Xid8())
@@ -78,11 +79,11 @@ def event_table(
     *scope: Column[Any],
     ticket_id: Column[Any],
     own: Sequence[Column[Any]] = (),
-    narrower: Sequence[str] = (),
+    narrower: Mapping[str, Iterable[str] | Mapping[str, str]] | None = None,
 ) -> Table:
     """The events of one dialect's tickets, keyed by the dialect's scope columns first.
 
-    `own` are columns that no other dialect has, `narrower` those of them that a scope may have too.
+    `own` are columns that no other dialect has, `narrower` is as for `scoped_by`.
     """
     names = [column.name for column in scope]
     return Table(
@@ -114,7 +115,7 @@ def append(
     table: Table,
     ticket: FromClause,
     kind: ColumnElement[str] | str,
-    changes: ColumnElement[Any] = _NOTHING,
+    changes: ColumnElement[Any] = NOTHING,
     own: Mapping[str, ColumnElement[Any]] = MappingProxyType({}),
 ) -> CTE:
     """The part of a statement that appends one event for each row of `ticket`, a CTE that wrote tickets.
@@ -143,13 +144,18 @@ def actor_of(call: Call) -> dict[str, Any]:
     return {"actor": call.caller.subject, "request_id": call.request_id}
 
 
-def after_position(table: Table, scope: ColumnElement[bool]) -> Select[Any]:
-    """At most `rows` events after the position `after_transaction`, `after_id`, in the order in which readers go."""
+def after_position(table: Table, scope: ColumnElement[bool], *, until: bool = False) -> Select[Any]:
+    """At most `rows` events after the position `after_transaction`, `after_id`, in the order in which readers go.
+
+    With `until` up to the position `until_transaction`, `until_id`.
+    """
     position = tuple_(table.c.transaction_id, table.c.id)
-    after = tuple_(_xid8("after_transaction"), bindparam("after_id", type_=BigInteger))
+    after, last = (
+        tuple_(_xid8(f"{name}_transaction"), bindparam(f"{name}_id", type_=BigInteger)) for name in ("after", "until")
+    )
     return (
         select(table)
-        .where(scope, position > after, table.c.transaction_id < HORIZON)
+        .where(scope, position > after, *((position <= last,) if until else ()), table.c.transaction_id < HORIZON)
         .order_by(table.c.transaction_id, table.c.id)
         .limit(bindparam("rows", type_=Integer))
     )
@@ -205,12 +211,12 @@ def kind_of_change(before: FromClause, after: FromClause) -> ColumnElement[str]:
 def changes(before: FromClause, after: FromClause, names: Sequence[str]) -> ColumnElement[Any]:
     """The JSON of what differs between two rows: `{"status": {"from": "open", "to": "closed"}}`."""
     if not names:
-        return _NOTHING
+        return NOTHING
     old_and_new = [(literal(name, Text), func.to_json(before.c[name]), func.to_json(after.c[name])) for name in names]
     pair = values(Column("name", Text), Column("old", JSON), Column("new", JSON), name="pair").data(old_and_new)
     change = func.json_build_object("from", pair.c.old, "to", pair.c.new)
     return (
-        select(func.coalesce(func.json_object_agg(pair.c.name, change), _NOTHING))
+        select(func.coalesce(func.json_object_agg(pair.c.name, change), NOTHING))
         .where(cast(pair.c.old, Text).is_distinct_from(cast(pair.c.new, Text)))
         .scalar_subquery()
     )

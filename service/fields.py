@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, time
 from functools import cache, lru_cache
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar, get_args
 from uuid import UUID
 
 import email_validator
@@ -22,6 +22,7 @@ from pydantic import (
     WrapValidator,
     model_validator,
 )
+from pydantic.fields import FieldInfo
 from pydantic_core import InitErrorDetails, PydanticCustomError, PydanticKnownError
 
 from service import jsontext
@@ -36,6 +37,9 @@ class Command(BaseModel):
 
     model_config = ConfigDict(strict=True, frozen=True)
 
+    # Whether query parameters that it does not know are refused; else they are ignored.
+    refuses_unknown: ClassVar[bool] = False
+
     @classmethod
     def sections(cls) -> dict[str, tuple[str, ...]]:
         """The names of the members of each section, other names included."""
@@ -44,6 +48,13 @@ class Command(BaseModel):
             for name, field in cls.model_fields.items()
             if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
         }
+
+    @classmethod
+    def lists(cls) -> frozenset[str]:
+        """The members of the query that are lists."""
+        query = cls.model_fields.get("query")
+        members = {} if query is None else getattr(query.annotation, "model_fields", {})
+        return frozenset(name for name, field in members.items() if _is_comma_list(field))
 
 
 class Section(BaseModel):
@@ -145,21 +156,14 @@ def _in_utc(instant: datetime) -> datetime:
 def _json_object(value: Any) -> JsonText:
     if not isinstance(value, dict):
         raise PydanticKnownError("dict_type")
-    return _json_text(value)
+    return json_text(value, MAX_OBJECT_BYTES)
 
 
-def _json_tags(value: Any) -> JsonText:
-    if not isinstance(value, dict) and not (isinstance(value, list) and all(isinstance(tag, str) for tag in value)):
-        raise PydanticCustomError("tags_type", "Input should be an array of strings or an object")
-    return _json_text(value)
-
-
-def _json_text(value: Any) -> JsonText:
+def json_text(value: Any, max_bytes: int) -> JsonText:
+    """The JSON text of a value, which is kept as it is. Raises PydanticCustomError: too long, or a NUL in it."""
     text = jsontext.dump(value)
-    if len(text) > MAX_OBJECT_BYTES:
-        raise PydanticCustomError(
-            "json_too_long", "JSON should be at most {max_bytes} bytes", {"max_bytes": MAX_OBJECT_BYTES}
-        )
+    if len(text) > max_bytes:
+        raise PydanticCustomError("json_too_long", "JSON should be at most {max_bytes} bytes", {"max_bytes": max_bytes})
     # Only an escape can bring a NUL, but not every escape that ends so is one: `\\u0000` is a backslash and text.
     if b"\\u0000" in text and _has_nul(value):
         raise PydanticCustomError("nul_character", "NUL characters are not allowed")
@@ -254,9 +258,6 @@ LastInstant = Annotated[Instant, WrapValidator(_to_the_end_of_a_day)]
 # A JSON object up to 256 KiB, kept as its text.
 JsonObject = Annotated[JsonText, PlainValidator(_json_object)]
 
-# A JSON array of strings, or a JSON object, up to 256 KiB, kept as its text.
-JsonTags = Annotated[JsonText, PlainValidator(_json_tags)]
-
 
 # Who uses `corp.local` reaches it. (What is not to be refused is taken out of this list, says the library.)
 email_validator.SPECIAL_USE_DOMAIN_NAMES.clear()
@@ -282,12 +283,27 @@ def _email(text: str) -> str:
 Email = Annotated[str, StringConstraints(max_length=MAX_EMAIL_LENGTH), AfterValidator(_email)]
 
 
+# A comma that no backslash is before.
+_COMMA = re.compile(r"(?<!\\),")
+
+
 def _comma_list(value: Any) -> Any:
-    return value.split(",") if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    parts = _COMMA.split(value)
+    # Blanks around a comma are no part of a value. Each value that is given as one keeps its own.
+    return [part.replace("\\,", ",").strip(" " if len(parts) > 1 else "") for part in parts]
 
 
-# For a list in a query: comma separated.
+# For a list in a query: comma separated, but for `\,`. Given more than once, each time is one value (rest.py).
 comma_list = BeforeValidator(_comma_list)
+
+
+def _is_comma_list(field: FieldInfo) -> bool:
+    """Whether a field, or what is an alternative to its None, is a comma_list."""
+    forms = [field, *map(FieldInfo.from_annotation, get_args(field.annotation))]
+    return any(comma_list in form.metadata for form in forms)
+
 
 OpaqueId = Annotated[str, StringConstraints(min_length=1, max_length=64), without_nul]
 # A person's id, in the form that a token's `sub` is taken in.

@@ -284,7 +284,7 @@ async def _once(
     except _UsedError:
         failure = TicketError("unavailable", retry_after=1)  # should it have expired in between
     except TicketError as error:
-        if error.reason in _FAILS_AGAIN:
+        if error.is_final or error.reason in _FAILS_AGAIN:
             raise
         failure = error
     stored = await database.one(_STORED, key)

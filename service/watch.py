@@ -67,6 +67,7 @@ class Position(NamedTuple):
 
 # Of a scope without events.
 _BEFORE_ALL = Position(0, 0)
+AFTER_ALL = Position(2**64 - 1, 0)
 
 
 class Start(NamedTuple):
@@ -90,12 +91,16 @@ class Found(NamedTuple, Generic[E]):
     events: Sequence[tuple[E, Position]]
     # Who of the watchers may still see them.
     watchers: Container[Any]
+    # Where the reader stopped, if before the horizon, though there may be more.
+    stop: Position | None = None
 
 
-def found(rows: Sequence[Row], show: Callable[[Row], E], watchers: Container[Any]) -> Found[E]:
+def found(
+    rows: Sequence[Row], show: Callable[[Row], E], watchers: Container[Any], stop: Position | None = None
+) -> Found[E]:
     """What the rows of a statement are: events, or one row without any."""
     seen = [(show(row), Position(int(row["transaction_id"]), row["id"])) for row in rows if row["id"] is not None]
-    return Found(seen, watchers)
+    return Found(seen, watchers, stop)
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,14 +305,17 @@ async def follow(
             found = await _read(feed, call, reader, position, behind=behind)
             for view, position in found.events:
                 yield view, position
-            behind = len(found.events) == _ROWS
-            if behind:
+            is_full = len(found.events) == _ROWS
+            behind = is_full or found.stop is not None
+            if is_full:
                 continue
             # What lies between is not for this watcher.
-            position = max(position, newest)
+            position = found.stop or max(position, newest)
             if time.monotonic() >= heartbeat_at:
                 yield None, position
                 heartbeat_at = _next_tick(_HEARTBEAT_SECONDS)
+            if behind:
+                continue
             look_at = min(heartbeat_at, _next_tick(look_seconds))
             await _woken(subscription, look_at - time.monotonic(), call)
 

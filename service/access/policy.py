@@ -45,7 +45,8 @@ class Policy:
     all_applications: bool = False
 
 
-_READ_HELPDESK = Policy("tenant", ("helpdesk:read", "helpdesk:agent"))
+# Which tickets these read is in helpdesk/rights.py.
+_READ_HELPDESK = Policy("tenant", ("helpdesk:read", "helpdesk:read_all", "helpdesk:agent"))
 
 
 _MANAGE_SLA = Policy("tenant", ("helpdesk:agent",), "write", all_applications=True)

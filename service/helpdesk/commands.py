@@ -1,20 +1,16 @@
 """The commands of the helpdesk API: every bound, vocabulary and default of its inputs (contracts/helpdesk.md)."""
 
-import re
-from datetime import date
-from functools import cache
-from typing import Annotated, Any, Literal, TypeVar, get_args
-from zoneinfo import available_timezones
+from typing import Annotated, ClassVar, Literal, get_args
 
-from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
+from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
+from service import fields
 from service.fields import (
-    Command,
+    Aliased,
     Creation,
     IdempotencyHeader,
     Instant,
-    JsonTags,
     OpaqueId,
     Page,
     PersonId,
@@ -22,9 +18,28 @@ from service.fields import (
     Section,
     Words,
     WriteHeaders,
-    comma_list,
     distinct,
-    without_nul,
+    other_name,
+)
+from service.helpdesk.fields import (
+    AnyOf,
+    Body,
+    Category,
+    CommentBody,
+    Description,
+    EndTime,
+    Etag,
+    FilterText,
+    Flag,
+    Holiday,
+    Minutes,
+    ResolutionNote,
+    Source,
+    Tags,
+    TicketNumber,
+    Time,
+    TimeZone,
+    Title,
 )
 from service.jsontext import JsonText
 
@@ -36,32 +51,11 @@ PolicyStatus = Literal["active", "inactive"]
 Weekday = Literal["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
 SourceType = Literal["frontend", "backend", "server", "system", "api"]
 
-Title = Annotated[str, StringConstraints(min_length=1, max_length=255), without_nul]
-Description = Annotated[str, StringConstraints(max_length=65_536), without_nul]
-Category = Annotated[str, StringConstraints(max_length=255), without_nul]
-Source = Annotated[str, StringConstraints(min_length=1, max_length=64), without_nul]
-CommentBody = Annotated[str, StringConstraints(min_length=1, max_length=65_536), without_nul]
-Etag = Annotated[str, StringConstraints(max_length=64)]
-ResolutionNote = Annotated[str, StringConstraints(max_length=5_000), without_nul]
 
-_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+class TicketPath(Section):
+    """The path of one ticket: its id or its number. Without bounds: any other text is not found, not invalid."""
 
-
-def _iso_date(value: Any) -> Any:
-    if not isinstance(value, str) or not _DATE.fullmatch(value):
-        raise PydanticCustomError("date_parsing", "Input should be a date, such as 2030-12-25")
-    return value
-
-
-@cache
-def _time_zones() -> frozenset[str]:
-    return frozenset(available_timezones())
-
-
-def _iana(name: str) -> str:
-    if name not in _time_zones():
-        raise PydanticCustomError("time_zone", "Input should be an IANA time zone, such as Europe/Berlin")
-    return name
+    id: str = ""
 
 
 def _end_after_start(hours: "Hours") -> "Hours":
@@ -70,28 +64,24 @@ def _end_after_start(hours: "Hours") -> "Hours":
     return hours
 
 
-Holiday = Annotated[date, BeforeValidator(_iso_date), Field(strict=False)]
-TimeZone = Annotated[str, AfterValidator(_iana)]
-# Local times; as text they sort by time.
-Time = Annotated[str, StringConstraints(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")]
-EndTime = Annotated[str, StringConstraints(pattern=r"^(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)$")]
-# At most a year.
-Minutes = Annotated[int, Field(ge=1, le=525_600)]
+class Command(fields.Command):
+    """A command of this API: names that it does not know are refused."""
 
-T = TypeVar("T")
-# A filter for any of several values.
-AnyOf = Annotated[list[T], comma_list, Field(min_length=1, max_length=50)]
-Flag = Annotated[bool, Field(strict=False)]
-FilterText = Annotated[str, StringConstraints(min_length=1, max_length=255), without_nul]
+    refuses_unknown: ClassVar[bool] = True
 
 
-class TicketPath(Section):
-    """The path of one ticket: its id or its number. Without bounds: any other text is not found, not invalid."""
+class OfTicket(Body):
+    """A body about a ticket."""
 
-    id: str = ""
+    stamped: ClassVar[frozenset[str]] = frozenset(
+        {
+            *("id", "tenant_id", "app_id", "created_at", "updated_at", "created_by", "updated_by", "is_deleted"),
+            *("deleted_at", "deleted_by", "schema_version", "number", "first_response_at", "resolved_at"),
+        }
+    )
 
 
-class TicketMembers(Section):
+class TicketMembers(OfTicket):
     """The members of a ticket that a POST and a PATCH may set."""
 
     title: Title = ""
@@ -107,34 +97,36 @@ class TicketMembers(Section):
     due_at: Instant | None = None
     related_asset_id: OpaqueId | None = None
     related_vulnerability_id: OpaqueId | None = None
-    tags: JsonTags = JsonText("[]")
+    # Null clears them too: then there are none.
+    tags: Tags = JsonText("[]")
+    source: Source = "edm"
     source_type: SourceType = "api"
 
 
 class TicketChanges(TicketMembers):
     """The body of a PATCH: members that are left out stay; null clears those that may be None."""
 
+    submitted_by_id: PersonId = ""
     # The same condition as `If-Match`.
     etag: Etag | None = None
 
 
 class NewTicket(Creation, TicketMembers):
-    """The body of a POST: the members that can be changed later, and those that cannot."""
+    """The body of a POST."""
 
     title: Title
     # None: the caller.
     submitted_by_id: PersonId | None = None
-    source: Source = "edm"
 
 
-class Closing(Creation):
+class Closing(Creation, OfTicket):
     """The body of a close."""
 
     resolution_note: ResolutionNote | None = None
     etag: Etag | None = None
 
 
-class Condition(Section):
+class Condition(OfTicket):
     """A condition without other members: the same as `If-Match`."""
 
     etag: Etag | None = None
@@ -152,17 +144,18 @@ class CommentPath(TicketPath):
     comment_id: str = ""
 
 
-class NewComment(Creation):
-    """The body of a comment."""
-
-    body: CommentBody
-    internal: bool = False
-
-
-class CommentChange(Section):
+class CommentChange(Body):
     """The body of an edit."""
 
+    stamped: ClassVar[frozenset[str]] = frozenset({"id", "ticket_id", "author_id", "created_at", "updated_at"})
+
     body: CommentBody
+
+
+class NewComment(Creation, CommentChange):
+    """The body of a comment."""
+
+    internal: bool = False
 
 
 class PolicyPath(Section):
@@ -171,8 +164,16 @@ class PolicyPath(Section):
     id: str = ""
 
 
-class PolicyMembers(Section):
+_FIRST_RESPONSE_MINS = other_name("first_response_minutes", "first_response_mins")
+_RESOLUTION_MINS = other_name("resolution_minutes", "resolution_mins")
+
+
+class PolicyMembers(Aliased, Body):
     """The members of an SLA policy that a POST and a PATCH may set."""
+
+    stamped: ClassVar[frozenset[str]] = frozenset(
+        {"id", "tenant_id", "created_at", "created_by", "updated_at", "updated_by"}
+    )
 
     name: Title = ""
     description: Description | None = None
@@ -180,8 +181,8 @@ class PolicyMembers(Section):
     applies_to: Annotated[list[Type], Field(max_length=len(get_args(Type))), distinct] = Field(default_factory=list)
     priority: Priority = "medium"
     # None: no target for the first response.
-    first_response_minutes: Minutes | None = None
-    resolution_minutes: Minutes = 1
+    first_response_minutes: Annotated[Minutes | None, _FIRST_RESPONSE_MINS] = None
+    resolution_minutes: Annotated[Minutes, _RESOLUTION_MINS] = 1
     business_hours_only: bool = False
     status: PolicyStatus = "active"
 
@@ -191,10 +192,10 @@ class NewPolicy(Creation, PolicyMembers):
 
     name: Title
     priority: Priority
-    resolution_minutes: Minutes
+    resolution_minutes: Annotated[Minutes, _RESOLUTION_MINS]
 
 
-class Hours(Section):
+class Hours(Body):
     """One interval of business hours, in local time of the calendar's time zone."""
 
     weekday: Weekday
@@ -205,8 +206,10 @@ class Hours(Section):
 _OFFICE_HOURS = [Hours(weekday=weekday, start="09:00", end="17:00") for weekday in get_args(Weekday)[:5]]
 
 
-class CalendarMembers(Section):
+class CalendarMembers(Body):
     """The body of a PATCH of the calendar; its defaults are the default calendar."""
+
+    stamped: ClassVar[frozenset[str]] = frozenset({"tenant_id", "updated_at", "updated_by"})
 
     time_zone: TimeZone = "UTC"
     hours: Annotated[list[Annotated[Hours, AfterValidator(_end_after_start)]], Field(max_length=100)] = _OFFICE_HOURS
@@ -224,6 +227,12 @@ class TicketQuery(Page):
     assigned_to_id: AnyOf[PersonId] | None = None
     team_id: AnyOf[OpaqueId] | None = None
     submitted_by_id: AnyOf[PersonId] | None = None
+    related_asset_id: AnyOf[OpaqueId] | None = None
+    related_vulnerability_id: AnyOf[OpaqueId] | None = None
+    app_id: AnyOf[OpaqueId] | None = None
+    sla_policy: AnyOf[OpaqueId] | None = None
+    source: AnyOf[Source] | None = None
+    number: AnyOf[TicketNumber] | None = None
     tag: FilterText | None = None
     q: Words | None = None
     created_after: Instant | None = None

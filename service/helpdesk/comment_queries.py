@@ -12,6 +12,7 @@ from sqlalchemy import (
     and_,
     bindparam,
     case,
+    cast,
     func,
     insert,
     not_,
@@ -24,7 +25,6 @@ from sqlalchemy import (
 )
 
 from service import events
-from service.directory import TENANT
 from service.helpdesk import queries, tables
 from service.storage.statement import Statement, mine, parameter
 
@@ -35,15 +35,19 @@ _COMMENT = (
     comments.c.ticket_id == parameter(tickets.c.id),
     comments.c.id == bindparam("comment_id", type_=Text),
 )
-GET_COMMENT = Statement(select(comments).where(*_COMMENT), scope=TENANT)
+GET_COMMENT = Statement(select(comments).where(*_COMMENT), scope=queries.DECIDED)
 
 
 def _write(written: CTE, kind: str, before: ColumnElement[Any], after: ColumnElement[Any], **more: Any) -> Statement:
     """The statement that writes a comment of a locked ticket, stamps the ticket, and appends the event.
 
-    `more` are further columns of the ticket to set.
+    `more` are further columns of the ticket to set. An internal comment stamps nothing that is shown of the ticket.
     """
+    is_internal = select(written.c.internal).scalar_subquery()
     stamps = {**queries.write_stamps(), **more}
+    for name in ("updated_at", "updated_by"):
+        stamps[name] = case((is_internal, tickets.c[name]), else_=stamps[name])
+    stamps["internal_changes"] = tickets.c.internal_changes + cast(is_internal, Integer)
     ticket = update(tickets).where(*queries.LOCKED_TICKET).values(stamps).returning(tickets).cte("ticket")
     change = select(
         ticket,
@@ -53,9 +57,8 @@ def _write(written: CTE, kind: str, before: ColumnElement[Any], after: ColumnEle
         written.c.internal,
     )
     stamped = change.select_from(ticket.join(written, ticket.c.id == written.c.ticket_id)).cte("stamped")
-    own = {"app_id": stamped.c.app_id, "internal": stamped.c.internal}
-    event = events.append(tables.events, stamped, kind, stamped.c.changes, own)
-    return Statement(select(written).add_cte(event), scope=TENANT)
+    event = queries.append_event(stamped, kind, stamped.c.changes, internal=stamped.c.internal)
+    return Statement(select(written).add_cte(event), scope=queries.DECIDED)
 
 
 def _create_comment() -> Statement:

@@ -45,10 +45,7 @@ async def update_comment(connection: Connection, call: Call, command: UpdateComm
     comment_id, ticket = command.path.comment_id, await lookup.lock_ticket(connection, call, command.path.id)
     parameters = {"tenant_id": ticket["tenant_id"], "id": ticket["id"], "comment_id": comment_id}
     comment = await connection.one(comment_queries.GET_COMMENT, parameters) if _ID.fullmatch(comment_id) else None
-    is_seen = comment is not None and rights.may_see_comment(call.caller, comment)
-    if comment is None or not is_seen or not rights.may_edit_comment(call.caller, comment):
-        lookup.require_to_see(call, ticket)
-    if comment is None or not is_seen:
+    if comment is None or not rights.may_see_comment(call.caller, comment):
         raise TicketError("not_found", "Comment not found")
     rights.require_edit_comment(call.caller, comment)
     if comment["body"] != command.body.body:

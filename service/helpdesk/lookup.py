@@ -1,25 +1,27 @@
 """How a request names a ticket, which tickets its caller sees, and what is raised when there is none."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from service import jsontext
 from service.errors import TicketError
 from service.helpdesk import queries, rights
+from service.helpdesk.fields import parse_number
 from service.operation import Call
 from service.storage.database import Connection
 from service.storage.statement import Row
 
 _ID = re.compile(r"tkt_[0-9A-HJKMNP-TV-Z]{26}")
-# As it is written, and no other way; any number of eighteen digits fits a bigint.
-_NUMBER = re.compile(r"TKT-(0[0-9]{3}|[1-9][0-9]{3,17})")
 
 
 def caller_scope(call: Call) -> dict[str, Any]:
-    """The columns and values that limit what the caller sees: the tenant, and with an application's token its own."""
-    scope = {"tenant_id": call.caller.tenant_id}
-    return scope if call.caller.app_id is None else {**scope, "app_id": call.caller.app_id}
+    """What limits the tickets that the caller sees: the tenant, and in it their application, or whose own they are."""
+    caller = call.caller
+    scope = {"tenant_id": caller.tenant_id}
+    if rights.is_integration(caller):
+        return {**scope, "app_id": caller.app_id}
+    return scope if rights.sees_whole_tenant(caller) else {**scope, "person_id": caller.subject}
 
 
 def ticket_key(call: Call, id_or_number: str) -> dict[str, Any]:
@@ -35,12 +37,6 @@ def parse_ticket_ref(id_or_number: str) -> dict[str, Any]:
     if number is None:
         raise ticket_not_found()
     return {"number": number}
-
-
-def parse_number(text: str) -> int | None:
-    """Of `TKT-0001` the 1; None for text that is not a ticket's number."""
-    number = _NUMBER.fullmatch(text)
-    return None if number is None else int(number[1])
 
 
 def found(row: Row | None) -> Row:
@@ -60,27 +56,32 @@ def found_rows(rows: Sequence[Row]) -> list[Row]:
     return [row for row in rows if row["id"] is not None]
 
 
-def ticket_not_found() -> TicketError:
+def ticket_not_found(*, is_final: bool = False) -> TicketError:
     """The failure of a caller who names no ticket that they see."""
-    return TicketError("not_found", "Ticket not found")
+    return TicketError("not_found", "Ticket not found", is_final=is_final)
 
 
 async def lock_ticket(connection: Connection, call: Call, id_or_number: str, *, with_deleted: bool = False) -> Row:
     """The ticket, locked until the transaction ends. Raises TicketError `not_found`."""
     key = ticket_key(call, id_or_number)
-    return found(await connection.one(queries.lock_ticket(frozenset(key), with_deleted=with_deleted), key))
+    ticket = await connection.one(queries.lock_ticket(frozenset(key), with_deleted=with_deleted), key)
+    if ticket is None and call.idempotency_key is not None:
+        await _require_to_see(connection, key)
+    return found(ticket)
 
 
-def require_to_see(call: Call, ticket: Row) -> None:
-    """Raise TicketError `not_found`, as for a ticket that does not exist, unless the caller may know of this one."""
-    if not rights.may_see_ticket(call.caller, ticket):
-        raise ticket_not_found()
+async def _require_to_see(connection: Connection, key: Mapping[str, Any]) -> None:
+    """Raise TicketError `not_found` for good unless the caller sees the ticket, deleted or not.
+
+    Who has lost sight of it does not get the stored answer of an earlier request either.
+    """
+    if await connection.one(queries.get_ticket(frozenset(key), with_deleted=True), key) is None:
+        raise ticket_not_found(is_final=True)
 
 
 async def lock_to_change(connection: Connection, call: Call, id_or_number: str, *, with_deleted: bool = False) -> Row:
     """The same, for a caller who may change it. Raises TicketError `not_found`, `forbidden`."""
     ticket = await lock_ticket(connection, call, id_or_number, with_deleted=with_deleted)
-    require_to_see(call, ticket)
     rights.require_change_ticket(call.caller, ticket)
     return ticket
 

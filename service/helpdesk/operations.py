@@ -17,12 +17,14 @@ from service.helpdesk.commands import (
     GetTicket,
     ListTicketEvents,
     ListTickets,
+    NewTicket,
     RestoreTicket,
     Sort,
     TicketQuery,
     UpdateTicket,
     WatchTickets,
 )
+from service.helpdesk.fields import parse_number
 from service.helpdesk.lifecycle import resolution
 from service.helpdesk.preconditions import require_match
 from service.helpdesk.sla import ticket_clock
@@ -31,8 +33,22 @@ from service.search import tsquery
 from service.storage.database import Connection
 from service.storage.statement import Row, Statement
 
+# How many events of a tenant are looked at at a time for those of one of its people or applications.
+_LOOKED_AT = 2000
 # The word of the filter `assigned_to_id` for tickets that nobody is assigned to.
 _NOBODY = "none"
+
+# The members of the query that are any of several values, with the names of their filters.
+_ANY_OF = {
+    **{
+        name: name
+        for name in (
+            *("status", "type", "priority", "category", "team_id", "submitted_by_id", "related_asset_id"),
+            *("related_vulnerability_id", "sla_policy", "source", "number"),
+        )
+    },
+    "app_id": "of_app_id",
+}
 
 # What lists are ordered by: the key of their sort, and the id.
 _BY_TIME: TypeAdapter[tuple[Any, Any]] = TypeAdapter(tuple[Instant, str])
@@ -67,9 +83,10 @@ async def list_tickets(connection: Connection, call: Call, command: ListTickets)
 def _filters(query: TicketQuery) -> dict[str, Any]:
     """The filters of a list by their names in queries.py, each with its value."""
     filters: dict[str, Any] = {}
-    for name in ("status", "type", "priority", "category", "team_id", "submitted_by_id"):
-        wanted = getattr(query, name)
+    for member, name in _ANY_OF.items():
+        wanted = getattr(query, member)
         if wanted is not None:
+            wanted = [*map(parse_number, wanted)] if member == "number" else wanted
             filters |= {name: wanted[0]} if len(wanted) == 1 else {f"any_{name}": wanted}
     filters |= _assignees(query.assigned_to_id)
     plain = ("tag", "created_after", "created_before", "updated_since")
@@ -77,7 +94,7 @@ def _filters(query: TicketQuery) -> dict[str, Any]:
     if query.overdue:
         filters["overdue"] = True
     if query.q is not None:
-        number = lookup.parse_number(query.q.upper())
+        number = parse_number(query.q.upper())
         filters |= {"terms": query.q} if number is None else {"terms_or_number": number}
     return filters
 
@@ -99,16 +116,23 @@ async def get_ticket(connection: Connection, call: Call, command: GetTicket) -> 
     return _answer(call, await connection.one(statement, key))
 
 
+# What a new ticket has where nothing is given.
+_DEFAULTS = {name: field.get_default() for name, field in NewTicket.model_fields.items()}
+
+
 @operation(CreateTicket, one_statement=True)
 async def create_ticket(connection: Connection, call: Call, command: CreateTicket) -> views.Ticket:
     """Raise a ticket, once for each idempotency key."""
-    body = command.body
+    body, caller = command.body, call.caller
+    submitter = body.submitted_by_id or caller.subject
+    named = {name: getattr(body, name) for name in body.model_fields_set} | {"submitted_by_id": submitter}
+    rights.require_set_in_creation(caller, named, {**_DEFAULTS, "submitted_by_id": caller.subject})
     ticket = {
         **vars(body),
-        "app_id": None,
-        **lookup.caller_scope(call),
+        "tenant_id": caller.tenant_id,
+        "app_id": caller.app_id,
         "id": f"tkt_{ULID()}",
-        "submitted_by_id": body.submitted_by_id or call.caller.subject,
+        "submitted_by_id": submitter,
         "tag_terms": views.tag_terms(body.tags),
     }
     scope = lookup.key_scope(call)
@@ -129,8 +153,9 @@ async def create_ticket(connection: Connection, call: Call, command: CreateTicke
 async def update_ticket(connection: Connection, call: Call, command: UpdateTicket) -> views.Ticket:
     """Change some members of a ticket; any status may follow any other."""
     ticket = await lookup.lock_to_change(connection, call, command.path.id)
-    require_match(ticket, command.header.if_match, command.body.etag)
     changes = {name: getattr(command.body, name) for name in command.body.model_fields_set - {"etag"}}
+    rights.require_set_later(call.caller, changes, ticket)
+    require_match(ticket, command.header.if_match, command.body.etag)
     return _answer(call, await _change(connection, call, ticket, changes))
 
 
@@ -191,19 +216,31 @@ async def watch_tickets(feed: watch.EventFeed, call: Call, command: WatchTickets
     """Every event of the tickets that the caller sees, as it happens; agents see those about internal comments too."""
     scope, sees_internal = lookup.caller_scope(call), rights.may_see_internal(call.caller)
     binding = jsontext.dump(["helpdesk watch", sees_internal, scope]).decode()
-    statement = queries.events_after(of_app="app_id" in scope, internal=sees_internal)
+    statement = queries.events_after(frozenset(scope), internal=sees_internal)
 
     async def read(position: watch.Position, rows: int, watchers: Sequence[str]) -> watch.Found[views.TicketEvent]:
-        found = await feed.database.all(statement, {**scope, **position.parameters(), "rows": rows})
+        stop = await _stop(feed, scope, position)
+        until = dict(zip(("until_transaction", "until_id"), map(str, stop or watch.AFTER_ALL), strict=True))
+        found = await feed.database.all(statement, {**scope, **position.parameters(), **until, "rows": rows})
         # What a token says holds until it expires.
-        return watch.found(found, views.event, watchers)
+        return watch.found(found, views.event, watchers, stop)
 
-    audience = (sees_internal, *scope.values())
+    # (An application's id may be that of a person.)
+    audience = (sees_internal, *scope.items())
     reader = watch.Reader(audience, read, call.caller.subject, lambda: TicketError("forbidden"))
     start = watch.resumed(command.query.cursor, binding)
     async for event, reached in watch.follow(feed, scope["tenant_id"], call, reader, start):
         lag = feed.lag() if event is None else {}
         yield {"event": event, "cursor": feed.cursor(binding, reached), **lag}
+
+
+async def _stop(feed: watch.EventFeed, scope: Mapping[str, Any], position: watch.Position) -> watch.Position | None:
+    """Where to stop for now in looking for the few events that are a caller's among all of a tenant's."""
+    if not queries.is_narrow(scope):
+        return None
+    parameters = {**scope, **position.parameters(), "skipped": _LOOKED_AT - 1, "rows": 1}
+    found = await feed.database.one(queries.NEXT_STOP, parameters)
+    return None if found is None else watch.Position(int(found["transaction_id"]), found["id"])
 
 
 def _answer(call: Call, row: Row | None) -> views.Ticket:

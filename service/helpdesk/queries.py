@@ -1,9 +1,10 @@
-"""Every SQL statement of helpdesk tickets and their events, within a tenant, and within an application for its token.
+"""Every SQL statement of helpdesk tickets and their events, within what the caller sees of the tenant.
 
-Those of comments are in comment_queries.py, those of service levels in sla/queries.py.
+That is all of it, or one application's tickets, or a person's own (rights.py). Those of comments are in
+comment_queries.py, those of service levels in sla/queries.py.
 """
 
-from collections.abc import Mapping
+from collections.abc import Container, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from sqlalchemy import (
     CTE,
     BigInteger,
     ColumnElement,
+    FromClause,
     Integer,
     Select,
     Text,
@@ -32,15 +34,16 @@ from sqlalchemy import (
     text,
     true,
     tuple_,
+    union_all,
     update,
 )
 from sqlalchemy.dialects.postgresql import TSQUERY
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from service import events, idempotency, numbering
-from service.directory import TENANT, TENANT_AND_APP
+from service.directory import TENANT_AND_APP, TENANT_AND_PERSON
 from service.helpdesk import tables
-from service.helpdesk.commands import NewTicket, TicketMembers
+from service.helpdesk.commands import NewTicket, TicketChanges
 from service.storage.scope import Scope
 from service.storage.statement import Statement, bound, mine, parameter
 
@@ -48,7 +51,7 @@ tickets = tables.tickets
 
 _QUOTE = literal_column("''''", Text)
 
-CHANGEABLE = tuple(TicketMembers.model_fields)
+CHANGEABLE = tuple(name for name in TicketChanges.model_fields if name != "etag")
 # The columns of a ticket that only its SLA sets.
 SLA_COLUMNS = ("sla_policy_given", "due_at_given", "first_response_due_at", "paused_at", "sla_emitted", "sla_look_at")
 
@@ -59,18 +62,29 @@ def _lexeme(text: ColumnElement[str]) -> ColumnElement[Any]:
     return cast(_QUOTE + quoted + _QUOTE, TSQUERY)
 
 
+WHOLE_TENANT = Scope("tenant_id", whole="agents, and who has `helpdesk:read_all`, see every ticket of the tenant")
+# Of a ticket that is locked, or that the caller creates.
+DECIDED = Scope("tenant_id", whole="whether the caller sees this ticket has been decided")
+
+_person = bindparam("person_id", type_=Text)
+SUBMITTED, CREATED = tickets.c.submitted_by_id == _person, tickets.c.created_by == _person
+# The tickets of a person: of one by its id this costs nothing, for a list see list_tickets.
+OWN = or_(SUBMITTED, CREATED)
+
+
 def found_by(by: frozenset[str], *, with_deleted: bool = False) -> tuple[ColumnElement[bool], ...]:
-    """The conditions for tickets of the tenant that are not deleted and have the values given for the columns `by`."""
+    """The conditions for tickets that are not deleted, and of the tenant, application, person, id or number in `by`."""
     return (
         *mine(tickets),
         *(() if with_deleted else (not_(tickets.c.is_deleted),)),
-        *(tickets.c[name] == parameter(tickets.c[name]) for name in sorted(by - {"tenant_id"})),
+        *((OWN,) if "person_id" in by else ()),
+        *(tickets.c[name] == parameter(tickets.c[name]) for name in sorted(by - {"tenant_id", "person_id"})),
     )
 
 
 def scope_of(by: frozenset[str]) -> Scope:
-    """The scope of a statement that finds tickets by these columns: with `app_id`, one application's."""
-    return TENANT_AND_APP if "app_id" in by else TENANT
+    """The scope of a statement that finds tickets so: those of an application, a person's own, or all of a tenant."""
+    return TENANT_AND_APP if "app_id" in by else TENANT_AND_PERSON if "person_id" in by else WHOLE_TENANT
 
 
 # One ticket that is locked: whether the caller sees it was decided when it was.
@@ -79,7 +93,7 @@ LOCKED_TICKET = mine(tickets, id=parameter(tickets.c.id))
 
 @lru_cache(maxsize=16)
 def get_ticket(by: frozenset[str], *, with_deleted: bool = False) -> Statement:
-    """The ticket that has the values given for the columns `by`: the caller's scope, and `id` or `number`."""
+    """The ticket that has the values given for `by`: the caller's scope, and `id` or `number`."""
     return Statement(_ticket(by, with_deleted), scope=scope_of(by))
 
 
@@ -100,6 +114,10 @@ class _Order(NamedTuple):
     key: ColumnElement[Any]
     descending: bool
 
+    def of(self, *columns: ColumnElement[Any]) -> Sequence[ColumnElement[Any]]:
+        """The columns in the direction of the order."""
+        return [column.desc() if self.descending else column.asc() for column in columns]
+
 
 _ORDERS: Mapping[str, _Order] = {
     "-created_at": _Order(tickets.c.created_at, descending=True),
@@ -111,12 +129,12 @@ _ORDERS: Mapping[str, _Order] = {
 }
 
 
-def _any_of(name: str) -> Mapping[str, ColumnElement[bool]]:
+def _any_of(name: str, filter_: str = "") -> Mapping[str, ColumnElement[bool]]:
     """The conditions for one value and for any of several: only for one value does an index keep the order."""
-    column = tickets.c[name]
+    column, filter_ = tickets.c[name], filter_ or name
     return {
-        name: column == parameter(column),
-        f"any_{name}": column == any_(bindparam(f"any_{name}", type_=ARRAY(Text))),
+        filter_: column == bindparam(filter_, type_=column.type),
+        f"any_{filter_}": column == any_(bindparam(f"any_{filter_}", type_=ARRAY(column.type))),
     }
 
 
@@ -140,6 +158,13 @@ _FILTERS: Mapping[str, ColumnElement[bool]] = {
     **_any_of("assigned_to_id"),
     **_any_of("team_id"),
     **_any_of("submitted_by_id"),
+    **_any_of("related_asset_id"),
+    **_any_of("related_vulnerability_id"),
+    **_any_of("sla_policy"),
+    **_any_of("source"),
+    **_any_of("number"),
+    # (`app_id` is the caller's.)
+    **_any_of("app_id", "of_app_id"),
     "unassigned": tickets.c.assigned_to_id.is_(None),
     "any_or_unassigned": or_(
         tickets.c.assigned_to_id.is_(None),
@@ -167,16 +192,35 @@ def list_tickets(
     by: frozenset[str], filters: frozenset[str], sort: str, *, after: bool, with_deleted: bool = False
 ) -> Statement:
     """`rows` tickets in order, from the first one or, with `after`, after a position; each with its `sort_key`."""
-    order = _ORDERS[sort]
-    position = tuple_(order.key, tickets.c.id)
-    last = tuple_(bindparam("after_key", type_=order.key.type), bindparam("after_id", type_=tickets.c.id.type))
-    conditions = [*found_by(by, with_deleted=with_deleted), *(_FILTERS[name] for name in sorted(filters))]
+    order, scope = _ORDERS[sort], scope_of(by)
+    conditions = [_FILTERS[name] for name in sorted(filters)]
     if after:
+        position = tuple_(order.key, tickets.c.id)
+        last = tuple_(bindparam("after_key", type_=order.key.type), bindparam("after_id", type_=tickets.c.id.type))
         conditions.append(position < last if order.descending else position > last)
-    ordered = (part.desc() if order.descending else part.asc() for part in (order.key, tickets.c.id))
-    rows = select(tickets, order.key.label("sort_key")).where(*conditions).order_by(*ordered)
-    # With filters the best plan depends on their values.
-    return Statement(rows.limit(bindparam("rows", type_=Integer)), scope=scope_of(by), prepared=not filters)
+    rows = bindparam("rows", type_=Integer)
+
+    def page(*more: ColumnElement[bool]) -> Select[Any]:
+        found = select(tickets, order.key.label("sort_key"))
+        found = found.where(*found_by(by - {"person_id"}, with_deleted=with_deleted), *more, *conditions)
+        return found.order_by(*order.of(order.key, tickets.c.id)).limit(rows)
+
+    if "person_id" in by:
+        # Each half from its own index: an OR would read and sort all that the person has.
+        both = union_all(page(SUBMITTED), page(CREATED, tables.FOR_ANOTHER)).subquery("own")
+        found = select(both).order_by(*order.of(both.c.sort_key, both.c.id)).limit(rows)
+    else:
+        found = page()
+    # With filters the best plan depends on their values, and a person's on whether they have created any for others.
+    return Statement(found, scope=scope, prepared=not filters and "person_id" not in by)
+
+
+def append_event(
+    ticket: FromClause, kind: ColumnElement[str] | str, changes: ColumnElement[Any] = events.NOTHING, **own: Any
+) -> CTE:
+    """The part of a statement that appends one event for each row of `ticket`, a CTE that wrote tickets."""
+    of_ticket = {name: ticket.c[name] for name in ("app_id", "internal_changes")}
+    return events.append(tables.events, ticket, kind, changes, {**of_ticket, **own})
 
 
 def _create(guard: idempotency.Guard) -> tuple[CTE, CTE]:
@@ -195,10 +239,10 @@ def _create(guard: idempotency.Guard) -> tuple[CTE, CTE]:
     values = {**given, **stamped}
     row = select(*values.values()).select_from(counter)
     ticket = insert(tickets).from_select(list(values), row).returning(tickets).cte("ticket")
-    return ticket, events.append(tables.events, ticket, "ticket.created", own={"app_id": ticket.c.app_id})
+    return ticket, append_event(ticket, "ticket.created")
 
 
-CREATE = idempotency.creation(_create, scope=TENANT)
+CREATE = idempotency.creation(_create, scope=DECIDED)
 
 
 @lru_cache(maxsize=4)
@@ -228,7 +272,7 @@ def update_ticket(by: frozenset[str]) -> Statement:
     )
     both = after.join(before, after.c.id == before.c.id)
     written = change.select_from(both).cte("written")
-    event = events.append(tables.events, written, written.c.kind, written.c.changes, own={"app_id": written.c.app_id})
+    event = append_event(written, written.c.kind, written.c.changes)
     # The previous version sets `paused_at` of pending tickets alone, and ends it when they are resolved (targets.py).
     stopped_at = func.coalesce(before.c.paused_at, before.c.resolved_at)
     ended = select(after.c.tenant_id, after.c.id, stopped_at, after.c.updated_at).select_from(both)
@@ -266,8 +310,8 @@ def _set_deleted(*, deleted: bool) -> Statement:
         func.json_build_object(text("'from'"), not_(after.c.is_deleted), text("'to'"), after.c.is_deleted),
     )
     kind = "ticket.deleted" if deleted else "ticket.restored"
-    event = events.append(tables.events, after, kind, changes, {"app_id": after.c.app_id})
-    return Statement(select(after).add_cte(event), scope=TENANT)
+    event = append_event(after, kind, changes)
+    return Statement(select(after).add_cte(event), scope=DECIDED)
 
 
 DELETE, RESTORE = _set_deleted(deleted=True), _set_deleted(deleted=False)
@@ -277,15 +321,21 @@ _history = tables.events
 
 @lru_cache(maxsize=16)
 def list_events(by: frozenset[str], *, internal: bool) -> Statement:
-    """`rows` events of a ticket after a version: one empty row for a ticket without any, no row without the ticket."""
+    """`rows` events of a ticket after a version: one empty row for a ticket without any, no row without the ticket.
+
+    Not `internal`: without those about internal comments, and each with the version that is left when these do not
+    count.
+    """
+    version = version_of(_history, internal=internal)
+    after = bindparam("after_version", type_=Integer)
     page = (
-        select(_history)
+        select(*_history_with(version))
         .where(
             _history.c.tenant_id == tickets.c.tenant_id,
             _history.c.ticket_id == tickets.c.id,
-            _history.c.version > bindparam("after_version", type_=Integer),
-            *((_history.c.app_id == tickets.c.app_id,) if "app_id" in by else ()),
-            *(() if internal else (not_(_history.c.internal),)),
+            # (For the index: it is no less than the one that is shown.)
+            _history.c.version > after,
+            *(() if internal else (not_(_history.c.internal), version > after)),
         )
         .order_by(_history.c.version)
         .limit(bindparam("rows", type_=Integer))
@@ -298,18 +348,49 @@ def list_events(by: frozenset[str], *, internal: bool) -> Statement:
     )
 
 
-@lru_cache(maxsize=4)
-def events_after(*, of_app: bool, internal: bool) -> Statement:
-    """Events after a position."""
+def version_of(row: FromClause, *, internal: bool) -> ColumnElement[int]:
+    """The version of a ticket or an event for who sees what is `internal`, and for who does not."""
+    return row.c.version if internal else row.c.version - row.c.internal_changes
+
+
+def _history_with(version: ColumnElement[int]) -> Iterator[ColumnElement[Any]]:
+    return (version.label("version") if column.name == "version" else column for column in _history.c)
+
+
+# The position of a tenant's event `skipped` events after another: where one who looks for few of them stops for now.
+NEXT_STOP = Statement(
+    events.after_position(_history, and_(*mine(_history)))
+    .with_only_columns(_history.c.transaction_id, _history.c.id)
+    .offset(bindparam("skipped", type_=Integer)),
+    scope=Scope("tenant_id", whole="nothing of the event is shown"),
+)
+
+
+@lru_cache(maxsize=8)
+def events_after(by: frozenset[str], *, internal: bool) -> Statement:
+    """Events after a position; of an application or a person up to another position.
+
+    A person's own are those of tickets that are theirs now.
+    """
+    of_ticket = (tickets.c.tenant_id == _history.c.tenant_id, tickets.c.id == _history.c.ticket_id)
+    # Asked of each new event. (As a join it would begin with all of the person's tickets.)
+    own = select(tickets.c.id).where(*mine(tickets), *of_ticket, OWN).scalar_subquery()
     visible = and_(
         *mine(_history),
-        *((_history.c.app_id == parameter(_history.c.app_id),) if of_app else ()),
+        *((_history.c.app_id == parameter(_history.c.app_id),) if "app_id" in by else ()),
+        *((_history.c.ticket_id == own,) if "person_id" in by else ()),
         *(() if internal else (not_(_history.c.internal),)),
     )
+    shown = _history_with(version_of(_history, internal=internal))
     return Statement(
-        events.after_position(_history, visible),
-        scope=TENANT_AND_APP if of_app else TENANT,
+        events.after_position(_history, visible, until=is_narrow(by)).with_only_columns(*shown),
+        scope=scope_of(by),
     )
+
+
+def is_narrow(by: Container[str]) -> bool:
+    """Whether a scope has fewer tickets than the tenant."""
+    return "app_id" in by or "person_id" in by
 
 
 def _changed(name: str, named_as: str | None = None) -> ColumnElement[object]:

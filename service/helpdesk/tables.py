@@ -71,7 +71,7 @@ tickets = Table(
     Column("sla_look_at", DateTime(timezone=True)),
     # json and not jsonb: stored as it was sent.
     Column("tags", JSON, nullable=False),
-    # For searches: `#` and each string of the array, or each name of the object (views.py).
+    # For searches: `#` and each tag (views.py, tag_terms).
     Column("tag_terms", ARRAY(Text), nullable=False, server_default=text("'{}'")),
     Column("source", Text, nullable=False),
     Column("source_type", Text, nullable=False),
@@ -84,6 +84,8 @@ tickets = Table(
     Column("deleted_by", Text),
     # Counts changes from 1; the version of the newest event.
     Column("version", Integer, nullable=False, server_default="1"),
+    # How many of them only agents see: others do not count them.
+    Column("internal_changes", Integer, nullable=False, server_default="0"),
     last_transaction(),
     PrimaryKeyConstraint("tenant_id", "id"),
     UniqueConstraint("tenant_id", "number"),
@@ -91,8 +93,16 @@ tickets = Table(
     one_of("status", Status),
     one_of("priority", Priority),
     one_of("source_type", SourceType),
-    info=scoped_by("tenant_id", narrower=["app_id"]),
+    info=scoped_by(
+        "tenant_id",
+        narrower={"app_id": ["app_id"], "person_id": ["submitted_by_id", "created_by"]},
+        gives={"id": "ticket_id"},
+    ),
 )
+# Of a person's own tickets those that somebody else has submitted. Each is in the lists of two people.
+FOR_ANOTHER = tickets.c.created_by != tickets.c.submitted_by_id
+# What belongs to a ticket is for those who see the ticket.
+_OF_TICKET = {name: {"ticket_id": "ticket_id"} for name in ("app_id", "person_id")}
 
 # The orders of lists, each with the id as the tie-break.
 NEVER = text("'9999-12-31 23:59:59.999999+00'::timestamptz")
@@ -116,8 +126,24 @@ for _name, _order in _ORDERS.items():
         *_order,
         postgresql_where=tickets.c.app_id.is_not(None),
     )
-for _name in ("status", "assigned_to_id", "team_id", "submitted_by_id"):
+    Index(f"helpdesk_tickets_submitted_by_id_{_name}_idx", tickets.c.tenant_id, tickets.c.submitted_by_id, *_order)
+    Index(
+        f"helpdesk_tickets_created_by_{_name}_idx",
+        tickets.c.tenant_id,
+        tickets.c.created_by,
+        *_order,
+        postgresql_where=FOR_ANOTHER,
+    )
+for _name in ("status", "assigned_to_id", "team_id"):
     Index(f"helpdesk_tickets_{_name}_newest_idx", tickets.c.tenant_id, tickets.c[_name], *_newest_first)
+for _name in ("related_asset_id", "related_vulnerability_id"):
+    Index(
+        f"helpdesk_tickets_{_name}_newest_idx",
+        tickets.c.tenant_id,
+        tickets.c[_name],
+        *_newest_first,
+        postgresql_where=tickets.c[_name].is_not(None),
+    )
 
 Index(
     "helpdesk_tickets_sla_idx",
@@ -163,7 +189,7 @@ comments = Table(
     Column("updated_at", DateTime(timezone=True)),
     PrimaryKeyConstraint("tenant_id", "ticket_id", "id"),
     ForeignKeyConstraint(["tenant_id", "ticket_id"], ["helpdesk_tickets.tenant_id", "helpdesk_tickets.id"]),
-    info=scoped_by("tenant_id"),
+    info=scoped_by("tenant_id", narrower=_OF_TICKET),
 )
 Index("helpdesk_comments_oldest_idx", comments.c.tenant_id, comments.c.ticket_id, comments.c.created_at, comments.c.id)
 
@@ -177,7 +203,7 @@ pauses = Table(
     Column("ended_at", DateTime(timezone=True), nullable=False),
     PrimaryKeyConstraint("tenant_id", "ticket_id", "started_at"),
     ForeignKeyConstraint(["tenant_id", "ticket_id"], ["helpdesk_tickets.tenant_id", "helpdesk_tickets.id"]),
-    info=scoped_by("tenant_id"),
+    info=scoped_by("tenant_id", narrower=_OF_TICKET),
 )
 
 policies = Table(
@@ -258,7 +284,12 @@ events = event_table(
     "helpdesk_events",
     Column("tenant_id", Text, nullable=False),
     ticket_id=Column("ticket_id", Text, nullable=False),
-    # The ticket's application, and whether the event is about an internal comment, which only agents see.
-    own=(Column("app_id", Text), Column("internal", Boolean, nullable=False, server_default=false())),
-    narrower=["app_id"],
+    own=(
+        # The ticket's application.
+        Column("app_id", Text),
+        # Whether it is about an internal comment: only agents see it. And how many of those before it are.
+        Column("internal", Boolean, nullable=False, server_default=false()),
+        Column("internal_changes", Integer, nullable=False, server_default="0"),
+    ),
+    narrower={**_OF_TICKET, "app_id": {"app_id": "app_id", "ticket_id": "ticket_id"}},
 )

@@ -119,8 +119,9 @@ def ticket(row: Row) -> Ticket:
 
 
 def etag(row: Row) -> str:
-    """The ETag of a ticket: its version."""
-    return f'"{row["version"]}"'
+    """The ETag of a ticket: its version, without what only agents see, for agents too: it is not in the ticket."""
+    # (An answer stored by the version before has no such count.)
+    return f'"{row["version"] - (row["internal_changes"] or 0)}"'
 
 
 def comment(row: Row) -> Comment:
@@ -134,8 +135,10 @@ def event(row: Row) -> TicketEvent:
 
 
 def tag_terms(tags: JsonText) -> list[str]:
-    """The index terms of a ticket's tags: each string of the array, or each name of the object.
+    """The index terms of a ticket's tags: a string, the strings of an array, the names and the strings of an object.
 
     Cut to a length that PostgreSQL accepts; the `#` keeps them apart from the words of texts.
     """
-    return [f"#{tag[:_MAX_TAG_LENGTH]}" for tag in jsontext.parse(tags.text.encode())]
+    value = jsontext.parse(tags.text.encode())
+    found = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else [value]
+    return [f"#{tag[:_MAX_TAG_LENGTH]}" for tag in found if isinstance(tag, str)]

@@ -20,12 +20,17 @@ class UnscopedError(Exception):
 
 
 class Scope:
-    """The parameters that hold the caller's own values, each named as the kind of column that it binds."""
+    """The parameters that hold the caller's own values, each named as the kind of column that it binds.
+
+    Not everyone in a scope sees all of it, where its tables have `narrower` ones. A statement has one of those too, or
+    says in `whole` why it may touch the whole scope.
+    """
 
     reason: str | None = None
 
-    def __init__(self, *parameters: str) -> None:
+    def __init__(self, *parameters: str, whole: str = "") -> None:
         self.parameters = frozenset({*parameters, _KEY_SCOPE})
+        self.whole = whole
 
 
 class EVERYONE(Scope):
@@ -38,41 +43,61 @@ class EVERYONE(Scope):
         self.reason = reason
 
 
+# Columns with their kinds, any one of which suffices.
+AnyOf = Mapping[str, str]
+
+
 @dataclass(frozen=True, slots=True)
 class Separation:
     """How a table's rows are separated; all are columns with their kinds (`scoped_by`)."""
 
     scope: Mapping[str, str]
-    narrower: Mapping[str, str]
+    # By the parameter of a scope with which they count.
+    narrower: Mapping[str, AnyOf]
     or_by: Mapping[str, str]
     gives: Mapping[str, str]
     # Why there is nothing to separate.
     shared: str | None = None
 
-    def needed(self, scope: Scope) -> dict[str, str]:
-        """What must be bound, all of it, for a row to be the caller's."""
-        return {**self.scope, **{name: kind for name, kind in self.narrower.items() if kind in scope.parameters}}
+    def needed(self, scope: Scope) -> list[AnyOf]:
+        """What must be bound, one column of each, for a row to be the caller's."""
+        every = [{name: kind} for name, kind in self.scope.items()]
+        return [*every, *(columns for name, columns in self.narrower.items() if name in scope.parameters)]
 
     def kinds(self, scope: Scope) -> dict[str, str]:
         """What is bound in a row that is the caller's."""
-        return {**self.needed(scope), **self.or_by, **self.gives}
+        alone = [columns for columns in self.needed(scope) if len(columns) == 1]
+        return {**{name: kind for columns in alone for name, kind in columns.items()}, **self.or_by, **self.gives}
+
+    def bindable(self, scope: Scope) -> dict[str, str]:
+        """What counts when it is bound."""
+        return {**{name: kind for columns in self.needed(scope) for name, kind in columns.items()}, **self.kinds(scope)}
+
+    def is_whole(self, scope: Scope) -> bool:
+        """Whether a scope says whose rows of this table it is about: of a narrower scope, or why of all."""
+        return not self.narrower or bool(scope.whole) or not scope.parameters.isdisjoint(self.narrower)
 
 
 def scoped_by(
     *columns: str,
-    narrower: Iterable[str] = (),
+    narrower: Mapping[str, Iterable[str] | AnyOf] | None = None,
     or_by: Mapping[str, str] | None = None,
     gives: Mapping[str, str] | None = None,
     **renamed: str,
 ) -> dict[str, Any]:
     """The `info` of a table each row of which belongs to the one caller whose values are in all these columns.
 
-    The kind of a column is its name, or what `renamed` says. `narrower` columns count where the statement's scope has
-    them too. `or_by` are columns, with their kinds, each of which suffices: ids that are unique. `gives` are columns,
-    with their kinds, that are the caller's when the row is.
+    The kind of a column is its name, or what `renamed` says. `narrower` has for a parameter that a scope may have too
+    the columns, any one of which must then be bound: with their kinds, or all of the parameter's. `or_by` are columns,
+    with their kinds, each of which suffices: ids that are unique. `gives` are columns, with their kinds, that are the
+    caller's when the row is.
     """
     scope = {**{name: name for name in columns}, **renamed}
-    return {"scope": Separation(scope, {name: name for name in narrower}, or_by or {}, gives or {})}
+    narrowed = {
+        name: dict(any_of) if isinstance(any_of, Mapping) else dict.fromkeys(any_of, name)
+        for name, any_of in (narrower or {}).items()
+    }
+    return {"scope": Separation(scope, narrowed, or_by or {}, gives or {})}
 
 
 def shared(reason: str) -> dict[str, Any]:

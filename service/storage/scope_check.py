@@ -2,12 +2,13 @@
 
 Every SELECT, INSERT, UPDATE and DELETE of it, in CTEs and subqueries too, must bind each of its tables: the AND-ed
 conditions of WHERE and of joins make every scope column equal to a parameter of the scope, or to a column that is bound
-itself. An OR, a NOT, a function or a literal binds nothing, and the ON of an outer join binds only the side that may be
-missing. Columns have a kind (`account_id`, `project_id`): only what is of the same kind binds.
+itself. A NOT, a function or a literal binds nothing, nor does an OR, unless it is between the columns any one of which
+suffices; and the ON of an outer join binds only the side that may be missing. Columns have a kind (`account_id`,
+`project_id`): only what is of the same kind binds.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
@@ -112,8 +113,7 @@ class _Checker:
         for item in block.items:
             source = source_of(item)
             if isinstance(source, Table):
-                if not self._is_bound(item, source, block.bound):
-                    raise self._unscoped(source, f"{getattr(item, 'name', item)} is not bound")
+                self._check_table(item, source, block.bound)
             elif isinstance(item, AliasedReturnsRows):
                 if not isinstance(item, CTE):
                     self._check_item(item, source, block)
@@ -121,6 +121,15 @@ class _Checker:
                 raise UnscopedError(f"{item} does not declare how its rows are separated")
         if isinstance(statement, Insert | Update):
             self._check_written(statement, block)
+
+    def _check_table(self, item: FromClause, table: Table, bound: Bound) -> None:
+        if not self._is_bound(item, table, bound):
+            raise self._unscoped(table, f"{getattr(item, 'name', item)} is not bound")
+        self._check_whole(table)
+
+    def _check_whole(self, table: Table) -> None:
+        if not separation(table).is_whole(self._scope):
+            raise self._unscoped(table, "it does not say why the caller sees all of that")
 
     def _check_item(self, item: FromClause, source: Any, block: _Block) -> None:
         if isinstance(source, FunctionElement | Values):
@@ -131,16 +140,18 @@ class _Checker:
     def _check_written(self, statement: Any, block: _Block) -> None:
         """What is written into scope columns must be the caller's, and so must be what an upsert finds."""
         table = statement.table
+        self._check_whole(table)
         values, declared = self._written(statement, block), separation(table)
         needed, kinds = declared.needed(self._scope), declared.kinds(self._scope)
         # An insert must name what is needed, an update must not name anything else.
-        names = needed if isinstance(statement, Insert) else kinds.keys() & values.keys()
-        for name in sorted(names):
-            if values.get(name) != kinds[name]:
-                raise self._unscoped(table, f"what is written into {name} is not bound")
+        written = needed if isinstance(statement, Insert) else [{name: kinds[name]} for name in kinds if name in values]
+        for any_of in written:
+            if not any(values.get(name) == kind for name, kind in any_of.items()):
+                raise self._unscoped(table, f"what is written into {_or(any_of)} is not bound")
         conflict = getattr(statement, "_post_values_clause", None)
         if isinstance(conflict, OnConflictDoUpdate):
-            if not needed.keys() <= _target(table, conflict):
+            target = _target(table, conflict)
+            if any(target.isdisjoint(any_of) for any_of in needed):
                 raise self._unscoped(table, "a conflict can be with a row that is not bound")
             if kinds.keys() & set(map(_name, conflict.update_values_to_set)):
                 raise self._unscoped(table, "a conflict changes whose row it is")
@@ -250,7 +261,9 @@ class _Checker:
 
     def _bind(self, condition: Any, reach: Reach, block: _Block) -> None:
         """Add what one condition binds."""
-        if isinstance(condition, BinaryExpression):
+        if isinstance(condition, BooleanClauseList):
+            self._bind_either(condition, reach, block)
+        elif isinstance(condition, BinaryExpression):
             if condition.operator is operators.eq:
                 self._take(condition.left, condition.right, reach, block)
                 self._take(condition.right, condition.left, reach, block)
@@ -264,6 +277,22 @@ class _Checker:
                 found = {place: kind for place, kind in inner.bound.items() if place[0] not in inner.items}
                 block.bound.update({place: kind for place, kind in found.items() if reach is None or place[0] in reach})
 
+    def _bind_either(self, condition: BooleanClauseList, reach: Reach, block: _Block) -> None:
+        """Bind columns any one of which suffices, if each side of an OR binds one of them, all in the same row."""
+        if condition.operator is not operators.or_:
+            return
+        sides = []
+        for side in map(_bare, condition.clauses):
+            alone = block._replace(bound=dict(block.bound))
+            if isinstance(side, BinaryExpression):
+                self._bind(side, reach, alone)
+            sides.append(alone.bound.keys() - block.bound.keys())
+        for table in {table for side in sides for table, _ in side}:
+            source = source_of(table)
+            for any_of in separation(source).needed(self._scope) if isinstance(source, Table) else ():
+                if all(any((table, name) in side for name in any_of) for side in sides):
+                    block.bound[table, _or(any_of)] = _or({*any_of.values()})
+
     def _take(self, column: Any, value: Any, reach: Reach, block: _Block) -> None:
         """Bind a column to an equal value, if that is bound and of the same kind."""
         column = _bare(column)
@@ -272,7 +301,7 @@ class _Checker:
             return
         kind, source = self._kind(value, block), source_of(table)
         if kind is not None and (
-            not isinstance(source, Table) or separation(source).kinds(self._scope).get(column.key) == kind
+            not isinstance(source, Table) or separation(source).bindable(self._scope).get(column.key) == kind
         ):
             block.bound[table, column.key] = kind
 
@@ -291,12 +320,13 @@ class _Checker:
     def _is_bound(self, item: FromClause, table: Table, bound: Bound) -> bool:
         declared = separation(table)
         alone = any(bound.get((item, name)) == kind for name, kind in declared.or_by.items())
-        return alone or all((item, name) in bound for name in declared.needed(self._scope))
+        return alone or all(
+            any((item, name) in bound for name in (*any_of, _or(any_of))) for any_of in declared.needed(self._scope)
+        )
 
     def _unscoped(self, table: Table, what: str) -> UnscopedError:
-        columns, given = (
-            ", ".join(sorted(names)) for names in (separation(table).needed(self._scope), self._scope.parameters)
-        )
+        needed = map(_or, separation(table).needed(self._scope))
+        columns, given = (", ".join(sorted(names)) for names in (needed, self._scope.parameters))
         return UnscopedError(f"{table} is scoped by {columns}, the statement by {given}: {what}")
 
 
@@ -310,6 +340,10 @@ def _bare(element: Any) -> Any:
     while isinstance(element, Grouping | Label):
         element = element.element
     return element
+
+
+def _or(names: Iterable[str]) -> str:
+    return " or ".join(sorted(names))
 
 
 def _name(column: Any) -> str:

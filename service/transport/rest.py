@@ -7,8 +7,9 @@ the gRPC status instead: `etag="3"|ratelimit=…`. The gateway itself says `x-re
 
 import re
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Container, Mapping, Sequence
 from decimal import Decimal
+from itertools import islice
 from typing import Any, NoReturn, TypeAlias, cast
 from urllib.parse import parse_qsl, unquote
 
@@ -17,7 +18,7 @@ from google.api.httpbody_pb2 import HttpBody
 
 from service import jsontext
 from service.access.policy import POLICIES
-from service.errors import REASONS, Issue, Reason, TicketError, field_errors
+from service.errors import ECHO_LENGTH, MAX_ISSUES, REASONS, Issue, Reason, TicketError, field_errors
 from service.etags import matches
 from service.fields import Command
 from service.operation import CALL, Answer, Call, Operation, View, validated
@@ -176,17 +177,14 @@ def _reader(command: type[Command], members_of: str = "") -> Callable[[Any, Call
     """Sorts a transcoded request into the sections of a command, everything as it came."""
     sections = command.sections()
     path = [(name, _VARIABLES.get(name, name)) for name in sections.get("path", ())]
-    query = [name for name in sections.get("query", ()) if name != members_of]
+    read_query = _query_reader(command, sections.get("query", ()), members_of)
 
     def read(request: Any, call: Call) -> Sections:
         read: dict[str, Any] = {}
         if path:
             read["path"] = {name: getattr(request, variable) for name, variable in path}
-        if query:
-            # Given more than once, the last one counts.
-            read["query"] = {name: _query_text(values[-1]) for name in query if (values := getattr(request, name))}
-        if members_of and (members := _members(call.path or "", members_of + ".")):
-            read["query"][members_of] = members
+        if read_query is not None:
+            read["query"] = read_query(request, call.path or "")
         if "body" in sections:
             call.body = _json_body(request.body.data)
             # No body and `null` mean the same: nothing is given.
@@ -199,12 +197,49 @@ def _reader(command: type[Command], members_of: str = "") -> Callable[[Any, Call
     return read
 
 
+def _query_reader(
+    command: type[Command], names: Sequence[str], members_of: str
+) -> Callable[[Any, str], dict[str, Any]] | None:
+    """Reads the section `query` of a request and its path; None for a command that has none, whatever is given."""
+    plain, lists, known = [name for name in names if name != members_of], command.lists(), frozenset(names)
+    if not names and not command.refuses_unknown:
+        return None
+
+    def read(request: Any, path: str) -> dict[str, Any]:
+        if command.refuses_unknown and "?" in path:
+            _refuse_unknown(path, known)
+        given = ((name, getattr(request, name)) for name in plain)
+        query = {name: _query_value(values, is_list=name in lists) for name, values in given if values}
+        if members_of and (members := _members(path, members_of + ".")):
+            query[members_of] = members
+        return query
+
+    return read
+
+
 def _members(path: str, prefix: str) -> dict[str, str]:
     """The parameters whose names have a prefix. The transcoder cannot bind names that callers choose."""
     if prefix not in unquote(path):
         return {}
     pairs = parse_qsl(path.partition("?")[2], keep_blank_values=True)
     return {name.removeprefix(prefix): text for name, text in pairs if name.startswith(prefix)}
+
+
+def _refuse_unknown(path: str, known: Container[str]) -> None:
+    """Raise TicketError `validation_error` for query parameters that are not known. The transcoder leaves them out."""
+    pairs = parse_qsl(path.partition("?")[2], keep_blank_values=True)
+    unknown = dict.fromkeys(name for name, _ in pairs if name not in known)
+    if unknown:
+        issues = [
+            Issue(("query", name[:ECHO_LENGTH]), "Unknown query parameter", "extra_forbidden")
+            for name in islice(unknown, MAX_ISSUES)
+        ]
+        raise TicketError("validation_error", issues=issues)
+
+
+def _query_value(values: Sequence[str], *, is_list: bool) -> Any:
+    """What is given of a parameter. Given more than once, each is a value of a list, and else the last one counts."""
+    return [*values] if is_list and len(values) > 1 else _query_text(values[-1])
 
 
 def _query_text(text: str) -> str:

@@ -130,7 +130,7 @@ def _depth(ground: Ground, plan: Plan) -> Found:
         "first page": helpdesk_pb2.ListTicketsRequest(limit=_PAGE),
         "deep page": helpdesk_pb2.ListTicketsRequest(limit=_PAGE, cursor=_cursor(ground, plan.depth - plan.behind)),
     }
-    token = ground.issuer.token("per_benchmark", tenant_id=TENANT, scope="helpdesk:read")
+    token = ground.issuer.token("per_benchmark", tenant_id=TENANT, scope="helpdesk:read_all")
     with ground.service("depth") as service:
         planned = grpc_load.Plan(
             target=service.shared,

@@ -125,13 +125,18 @@ async def test_the_request_id_comes_back_once(client: httpx2.AsyncClient, given:
 
 
 async def test_an_id_in_the_path_wins_over_any_in_body_or_query(client: httpx2.AsyncClient, world: World) -> None:
-    person = world.person("read", "write")
-    path = "/api/v1/helpdesk/tickets"
+    person, path = world.person("read", "write"), "/api/v1/helpdesk/tickets"
     first, second = [(await client.post(path, json={"title": name}, headers=person)).json() for name in ("a", "b")]
-    response = await client.patch(
-        f"{path}/{first['id']}?id={second['id']}", json={"id": second["id"], "title": "c"}, headers=person
-    )
+    body = {"id": second["id"], "title": "c"}
+    response = await client.patch(f"{path}/{first['id']}", json=body, headers=person)
     assert (response.json()["id"], response.json()["title"]) == (first["id"], "c")
+    # In a query the helpdesk knows no such name; another API ignores it.
+    refused = await client.patch(f"{path}/{first['id']}?id={second['id']}", json=body, headers=person)
+    assert (refused.status_code, refused.json()["fieldErrors"]) == (400, {"id": "Unknown query parameter"})
+    who, path = (await world.program()).credential, "/api/v1/tickets"
+    first, second = [(await client.post(path, json={**TICKET, "subject": name}, headers=who)).json() for name in "ab"]
+    response = await client.get(f"{path}/{first['id']}?ticket_id={second['id']}&id={second['id']}", headers=who)
+    assert response.json() == first
 
 
 async def test_a_close_needs_no_body(client: httpx2.AsyncClient, world: World) -> None:

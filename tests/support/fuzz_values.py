@@ -21,6 +21,7 @@ FORMS: Mapping[str, Sequence[str]] = {
     "requester_email": ("ada@example.com", "o'neil+x@corp.local", "ü@example.com"),
     "url": ("https://127.0.0.1:9/hook", "http://127.0.0.1:9"),
     "domain": ("http://127.0.0.1:9",),
+    "number": ("TKT-0001", "TKT-10000"),
     "time_zone": ("UTC", "Europe/Berlin", "America/St_Johns", "Pacific/Apia"),
     "start": ("00:00", "09:30"),
     "end": ("17:00", "23:59", "24:00"),

@@ -60,7 +60,8 @@ class SlaTenant:
 
     @property
     def person(self) -> Credential:
-        return self.world.person("read", "write", tenant_id=self.tenant_id)
+        # Of an agent's rights: what is tried here only they set.
+        return self.world.person("read", "write", "agent", tenant_id=self.tenant_id)
 
     async def create(self, **members: Any) -> Any:
         [(now,)] = self.rows("SELECT now()")

@@ -20,10 +20,13 @@ from service.handoff import tables as handoff
 from service.helpdesk import tables as helpdesk
 from service.itsm import tables as itsm
 from service.providers.tables import deliveries, links
+from service.storage.scope import Scope
 
 TICKETS = itsm.tickets
 OTHER = TICKETS.alias("other")
 DESK = helpdesk.tickets
+# A tenant, all of whose tickets are meant; less than that is in test_narrower_scope.py.
+TENANT = Scope("tenant_id", whole="a test")
 
 
 def given(name: str) -> ColumnElement[Any]:

@@ -30,13 +30,15 @@ from sqlalchemy import (
 from service import events
 from service.directory import TENANT
 from service.helpdesk import tables
+from service.helpdesk.queries import append_event
 from service.helpdesk.sla.queries import LAST, calendar_terms, pauses_of
 from service.helpdesk.sla.targets import Policy
-from service.storage.scope import EVERYONE
+from service.storage.scope import EVERYONE, Scope
 from service.storage.statement import Statement, mine, parameter
 
 tickets, policies, calendars, reclocks = tables.tickets, tables.policies, tables.calendars, tables.reclocks
 _ALL_TENANTS = EVERYONE("clocks run and events are emitted for all tenants")
+_WHOLE_TENANT = Scope("tenant_id", whole="clocks run for all of a tenant's tickets")
 _INSTANT = DateTime(timezone=True)
 
 # Tickets by `tenant_ids` and `ids`, in pairs.
@@ -123,11 +125,11 @@ def _set_clocks() -> Statement:
         .cte("ticket")
     )
     happened = _happened(ticket)
-    event = events.append(tables.events, happened, happened.c.kind, happened.c.changes, {"app_id": happened.c.app_id})
+    event = append_event(happened, happened.c.kind, happened.c.changes)
     return Statement(select(func.count().label("tickets")).select_from(ticket).add_cte(event), scope=_ALL_TENANTS)
 
 
-_EVENT_COLUMNS = ("tenant_id", "id", "version", "transaction_id", "app_id")
+_EVENT_COLUMNS = ("tenant_id", "id", "version", "transaction_id", "app_id", "internal_changes")
 
 
 def _given() -> Any:
@@ -190,7 +192,7 @@ def _next_clocks() -> Statement:
         tickets.c.resolved_at.is_(None),
         tickets.c.id > bindparam("after_id", type_=Text),
     )
-    return Statement(of_policy.order_by(tickets.c.id).limit(bindparam("rows", type_=Integer)), scope=TENANT)
+    return Statement(of_policy.order_by(tickets.c.id).limit(bindparam("rows", type_=Integer)), scope=_WHOLE_TENANT)
 
 
 NEXT_CLOCKS = _next_clocks()

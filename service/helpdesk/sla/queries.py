@@ -79,7 +79,8 @@ def _sla_terms() -> Statement:
     one = select(tenant_id.label("tenant_id")).subquery("one")
     joined = one.outerjoin(policies, and_(policies.c.tenant_id == tenant_id, policies.c.id == found))
     joined = joined.outerjoin(calendars, calendars.c.tenant_id == tenant_id)
-    return Statement(select(*_terms(tenant_id, bindparam("ticket_id", type_=Text))).select_from(joined), scope=TENANT)
+    terms = select(*_terms(tenant_id, bindparam("ticket_id", type_=Text))).select_from(joined)
+    return Statement(terms, scope=queries.DECIDED)
 
 
 SLA_TERMS = _sla_terms()
@@ -91,7 +92,7 @@ def _with_terms() -> Select[Any]:
     return select(tickets, *_terms(tickets.c.tenant_id, tickets.c.id)).select_from(joined)
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=8)
 def get_ticket_and_terms(by: frozenset[str]) -> Statement:
     """A ticket as `get_ticket`, and the terms of its SLA."""
     return Statement(_with_terms().where(*queries.found_by(by)), scope=queries.scope_of(by))

@@ -1,6 +1,6 @@
 """indexes of ITSM tickets by priority and requester, names that webhooks may subscribe to, two messages of one event.
 
-Revision 0014, after 0011.
+Revision 0014, after 0013.
 """
 
 import sqlalchemy as sa
@@ -9,7 +9,7 @@ from alembic import op
 from service.migrations.online import create_index
 
 revision = "0014"
-down_revision = "0011"
+down_revision = "0013"
 branch_labels = None
 depends_on = None
 

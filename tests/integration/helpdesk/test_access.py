@@ -11,8 +11,8 @@ from support.transports import Grpc, Reply, Rest
 
 # One request of each operation, and the scopes, any one of which it needs.
 OPERATIONS: dict[str, tuple[Any, set[str]]] = {
-    "helpdesk.list": (None, {"read", "agent"}),
-    "helpdesk.get": (None, {"read", "agent"}),
+    "helpdesk.list": (None, {"read", "read_all", "agent"}),
+    "helpdesk.get": (None, {"read", "read_all", "agent"}),
     "helpdesk.create": (TICKET, {"write", "agent"}),
     "helpdesk.update": ({"title": "New"}, {"write", "agent"}),
     "helpdesk.close": (None, {"write", "agent"}),
@@ -30,7 +30,9 @@ async def call(transport: Transport, operation: str, person: Credential, id_or_n
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
-@pytest.mark.parametrize("scope", ["helpdesk:read", "helpdesk:write", "helpdesk:agent", "tickets:read", "", None])
+@pytest.mark.parametrize(
+    "scope", [*(f"helpdesk:{name}" for name in ("read", "read_all", "write", "agent")), "tickets:read", "", None]
+)
 async def test_each_operation_needs_its_scope(
     transport: Transport, world: World, operation: str, scope: str | None
 ) -> None:
@@ -57,20 +59,23 @@ async def test_a_token_needs_a_tenant(transport: Transport, world: World, operat
 
 @pytest.mark.parametrize("operation", ["helpdesk.update", "helpdesk.close"])
 @pytest.mark.parametrize(
-    ("sub", "scopes", "allowed"),
+    ("sub", "scopes", "reason"),
     [
-        ("per_submitter", ("write",), True),
-        ("per_submitter", ("read", "write"), True),
-        ("per_other", ("read", "write"), False),
-        ("per_assigned", ("read", "write"), False),
-        # Creating a ticket for someone else does not make its creator the submitter.
-        ("per_creator", ("read", "write"), False),
-        ("per_other", ("agent",), True),
-        ("per_creator", ("write", "agent"), True),
+        ("per_submitter", ("write",), None),
+        ("per_submitter", ("read", "write"), None),
+        # A ticket that somebody created for another is theirs too.
+        ("per_creator", ("read", "write"), None),
+        ("per_other", ("agent",), None),
+        ("per_creator", ("write", "agent"), None),
+        # What they do not see does not exist for them.
+        ("per_other", ("read", "write"), "not_found"),
+        ("per_assigned", ("read", "write"), "not_found"),
+        ("per_other", ("write",), "not_found"),
+        ("per_other", ("read_all", "write"), "forbidden"),
     ],
 )
 async def test_writers_change_their_own_tickets_and_agents_all(
-    transport: Transport, world: World, operation: str, sub: str, scopes: tuple[str, ...], allowed: bool
+    transport: Transport, world: World, operation: str, sub: str, scopes: tuple[str, ...], reason: str | None
 ) -> None:
     tenant_id = new_tenant_id()
     creator = world.person(*ALL, tenant_id=tenant_id, sub="per_creator")
@@ -78,20 +83,12 @@ async def test_writers_change_their_own_tickets_and_agents_all(
     assert (made["created_by"], made["submitted_by_id"]) == ("per_creator", "per_submitter")
     reply = await call(transport, operation, world.person(*scopes, tenant_id=tenant_id, sub=sub), made["id"])
     now = (await call(transport, "helpdesk.get", creator, made["id"])).succeeded()
-    if allowed:
+    if reason is None:
         assert reply.succeeded() == now
         assert now["updated_by"] == sub
     else:
-        reply.failed("forbidden")
+        reply.failed(reason)
         assert now == made
-
-
-async def test_readers_see_tickets_of_others(transport: Transport, world: World) -> None:
-    tenant_id = new_tenant_id()
-    made = await create(transport, world.person("write", tenant_id=tenant_id))
-    reader = world.person("read", tenant_id=tenant_id, sub="per_2")
-    assert (await call(transport, "helpdesk.get", reader, made["id"])).succeeded() == made
-    assert await numbers(transport, reader) == ["TKT-0001"]
 
 
 # Tenants, applications, deleted tickets
@@ -111,7 +108,7 @@ async def test_a_ticket_created_by_an_application_has_its_app_id(transport: Tran
     assert ("app_id" in own) == (transport.name == "grpc")
 
 
-async def test_a_person_sees_the_whole_tenant_and_an_application_its_own(transport: Transport, world: World) -> None:
+async def test_an_agent_sees_the_whole_tenant_and_an_application_its_own(transport: Transport, world: World) -> None:
     tenant_id = new_tenant_id()
     person = world.person(*ALL, tenant_id=tenant_id)
     one, two = (world.person(*ALL, tenant_id=tenant_id, app_id=app_id) for app_id in ("app_1", "app_2"))
@@ -146,6 +143,7 @@ async def test_missing_and_invisible_tickets_are_not_found_alike(
         (world.person(*ALL), of_person),
         # The answer does not reveal that it belongs to someone else.
         (world.person("read", "write", sub="per_2"), of_person),
+        (world.person("read", "write", tenant_id=tenant_id, sub="per_2"), of_person),
         (world.person(*ALL, app_id="app_1"), of_application),
         (world.person(*ALL, tenant_id=tenant_id, app_id="app_2"), of_application),
         (application, of_person),
@@ -173,8 +171,6 @@ CLAIMS = {
     "schema_version": 2,
     "first_response_at": "2001-01-01T00:00:00Z",
     "resolved_at": [],
-    "version": 9,
-    "unheard_of": {"a": None},
 }
 
 
@@ -185,7 +181,7 @@ async def test_stamps_in_a_body_are_ignored(rest: Rest, world: World) -> None:
     own = {"id": made["id"], "number": "TKT-0002", "created_at": made["created_at"], "updated_at": made["updated_at"]}
     assert made == {**plain, **own}
     assert made["id"] != CLAIMS["id"]
-    body = {**CLAIMS, "title": "New", "submitted_by_id": "per_other", "source": "other"}
+    body = {**CLAIMS, "title": "New"}
     reply = await rest.call("helpdesk.update", person, path={"id": made["id"]}, body=body)
     changed = reply.succeeded()
     assert changed == {**made, "title": "New", "updated_at": changed["updated_at"]}
@@ -201,16 +197,6 @@ async def test_stamps_in_a_body_are_ignored(rest: Rest, world: World) -> None:
     assert (await create(rest, application, **CLAIMS))["app_id"] == "app_1"
 
 
-async def test_query_variables_cannot_name_a_tenant_or_a_ticket(rest: Rest, world: World) -> None:
-    tenant_id = new_tenant_id()
-    person, stranger = world.person(*ALL, tenant_id=tenant_id), world.person(*ALL)
-    made, other = await create(rest, person), await create(rest, person)
-    query = {"tenant_id": tenant_id, "app_id": "app_1", "id": other["id"], "include": "all"}
-    assert (await rest.call("helpdesk.list", stranger, query=query)).succeeded()["tickets"] == []
-    (await rest.call("helpdesk.get", stranger, path={"id": made["id"]}, query=query)).failed("not_found")
-    assert (await rest.call("helpdesk.get", person, path={"id": made["id"]}, query=query)).succeeded() == made
-
-
 # Numbers
 
 
@@ -223,7 +209,7 @@ async def test_numbers_count_up_per_tenant(transport: Transport, world: World) -
 async def test_numbers_are_unique_and_without_gaps_under_concurrency(transport: Transport, world: World) -> None:
     tenant_id = new_tenant_id()
     people = [world.person("write", tenant_id=tenant_id, sub=f"per_{n}") for n in range(3)]
-    bodies: list[Any] = [TICKET, {"title": ""}, TICKET, {**TICKET, "tags": 1}]
+    bodies: list[Any] = [TICKET, {"title": ""}, TICKET, {**TICKET, "team_id": "grp_1"}]
     requests = [transport.call("helpdesk.create", who, body=body) for who, body in product(people * 4, bodies)]
     replies = await asyncio.gather(*requests)
     made = sorted(reply.body["number"] for reply in replies if "number" in reply.body)

@@ -45,16 +45,19 @@ async def test_a_comment_has_every_documented_member(transport: Transport, world
     assert await comments(transport, person, {"id": made["number"]}) == [comment, other]
 
 
-async def test_a_comment_changes_only_the_stamps_of_the_ticket(transport: Transport, world: World) -> None:
+@pytest.mark.parametrize("internal", [False, True])
+async def test_a_comment_changes_only_the_stamps_of_the_ticket_and_an_internal_one_nothing(
+    transport: Transport, world: World, internal: bool
+) -> None:
     tenant_id = new_tenant_id()
-    person = world.person("read", "write", tenant_id=tenant_id)
+    person = world.person(*ALL, tenant_id=tenant_id)
     agent = world.person("agent", tenant_id=tenant_id, sub="per_agent")
-    made = await create(transport, person, status="closed", tags={"a": 1})
-    comment = await write_comment(transport, agent, made, internal=True)
+    made = await create(transport, agent, status="closed", tags={"a": 1})
+    comment = await write_comment(transport, agent, made, internal=internal)
     now = await get(transport, person, made)
-    assert now == {**made, "updated_at": comment["created_at"], "updated_by": "per_agent"}
+    assert now == ({**made} if internal else {**made, "updated_at": comment["created_at"]})
     [_, event] = await events(transport, agent, made)
-    changes = {"comment": {"from": None, "to": {"id": comment["id"], "internal": True}}}
+    changes = {"comment": {"from": None, "to": {"id": comment["id"], "internal": internal}}}
     assert (event["type"], event["version"], event["actor"]) == ("ticket.commented", 2, "per_agent")
     assert event["changes"] == changes
     assert event["request_id"]
@@ -121,10 +124,13 @@ async def test_the_longest_comment_is_stored(transport: Transport, world: World)
         ("per_submitter", ("agent",), True, None),
         ("per_other", ("agent",), False, None),
         ("per_other", ("agent",), True, None),
-        ("per_other", ("read", "write"), False, "forbidden"),
-        ("per_other", ("read", "write"), True, "forbidden"),
-        ("per_assigned", ("read", "write"), False, "forbidden"),
-        ("per_creator", ("read", "write"), False, "forbidden"),
+        ("per_creator", ("read", "write"), False, None),
+        ("per_creator", ("read", "write"), True, "forbidden"),
+        # What they do not see does not exist for them.
+        ("per_other", ("read", "write"), False, "not_found"),
+        ("per_assigned", ("read", "write"), False, "not_found"),
+        ("per_other", ("read_all", "write"), False, "forbidden"),
+        ("per_other", ("read_all", "write"), True, "forbidden"),
         ("per_submitter", ("read",), False, "missing_scope"),
     ],
 )
@@ -228,8 +234,10 @@ async def test_only_the_author_edits_a_comment(transport: Transport, world: Worl
         (await edit(transport, person, comment)).failed("forbidden")
     (await edit(transport, world.person("read", tenant_id=tenant_id), of_submitter)).failed("missing_scope")
     assert await comments(transport, agents[0], made) == [of_submitter, of_agent]
-    # The author may edit it even when no longer an agent.
-    (await edit(transport, world.person("write", tenant_id=tenant_id, sub="per_a"), of_agent)).succeeded()
+    # The author may edit it even when no longer an agent, while they see the ticket.
+    reader = world.person("read_all", "write", tenant_id=tenant_id, sub="per_a")
+    (await edit(transport, reader, of_agent)).succeeded()
+    (await edit(transport, world.person("write", tenant_id=tenant_id, sub="per_a"), of_agent)).failed("not_found")
 
 
 async def test_only_agents_find_an_internal_comment(transport: Transport, world: World) -> None:
@@ -240,7 +248,7 @@ async def test_only_agents_find_an_internal_comment(transport: Transport, world:
     comment = await write_comment(transport, agents[0], made, internal=True)
     missing = await edit(transport, submitter, {**comment, "id": MISSING_COMMENT})
     missing.failed("not_found")
-    for person in (submitter, world.person("read", "write", tenant_id=tenant_id, sub="per_a")):
+    for person in (submitter, world.person("read_all", "write", tenant_id=tenant_id, sub="per_a")):
         assert (await edit(transport, person, comment)).failed("not_found") == missing.body
     (await edit(transport, agents[1], comment)).failed("forbidden")
     changed = (await edit(transport, agents[0], comment)).succeeded()

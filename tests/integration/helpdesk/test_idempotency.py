@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from support.helpdesk import TICKET, Transport, new_tenant_id, numbers
+from support.helpdesk_calls import ALL
 from support.system import Credential, World
 from support.transports import Grpc, Reply, Rest
 
@@ -19,7 +20,7 @@ async def create(transport: Transport, person: Credential, key: str, **members: 
 
 
 async def test_the_same_key_and_body_give_the_first_answer_again(transport: Transport, world: World) -> None:
-    person = world.person("read", "write")
+    person = world.person("read", "write", "agent")
     members = {
         "description": None if transport.name == "rest" else "x",
         "status": "resolved",
@@ -61,7 +62,7 @@ async def test_a_replay_is_the_first_answer_to_the_byte(rest: Rest, world: World
     ids=str,
 )
 async def test_the_same_key_with_another_body_is_rejected(transport: Transport, world: World, other: Any) -> None:
-    person = world.person("read", "write")
+    person = world.person("read", "write", "agent")
     first = (await create(transport, person, "key")).succeeded(201)
     (await create(transport, person, "key", **other)).failed("idempotency_mismatch", MISMATCH)
     assert (await create(transport, person, "key")).succeeded(201) == first
@@ -157,7 +158,7 @@ async def test_a_key_has_1_to_255_characters(transport: Transport, world: World,
 
 
 async def test_one_key_holds_across_both_transports(rest: Rest, rpc: Grpc, world: World) -> None:
-    person = world.person("write")
+    person = world.person("write", "agent")
     tags = {"n": 12345678901234567890123}
     members = {"priority": "low", "source_type": "server", "due_at": "2030-01-01T00:00:00Z", "tags": tags}
     first = (await create(rest, person, "both", **members)).succeeded(201)
@@ -219,7 +220,7 @@ async def test_a_failure_frees_the_key_of_a_policy(transport: Transport, world: 
 
 async def test_a_replay_does_not_check_the_policy_again(transport: Transport, world: World) -> None:
     tenant_id = new_tenant_id()
-    person, agent = world.person("read", "write", tenant_id=tenant_id), world.person("agent", tenant_id=tenant_id)
+    person, agent = world.person(*ALL, tenant_id=tenant_id), world.person("agent", tenant_id=tenant_id)
     policy = (await create_policy(transport, agent, "policy")).succeeded(201)
     first = (await create(transport, person, "key", sla_policy=policy["id"])).succeeded(201)
     await change_policy(transport, agent, policy, status="inactive", resolution_minutes=1)

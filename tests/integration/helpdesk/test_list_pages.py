@@ -95,7 +95,7 @@ async def test_a_ticket_moves_only_in_the_orders_that_its_change_touches(transpo
 
 
 async def test_tickets_without_a_due_instant_come_after_all_others(transport: Transport, world: World) -> None:
-    person = world.person("read", "write")
+    person = world.person("read", "write", "agent")
     for title, due in (("a", None), ("b", "9999-12-30T23:59:59Z"), ("c", "9999-12-31T23:59:59Z"), ("d", None)):
         await create(transport, person, title=title, **({"due_at": due} if due else {}))
     assert await letters(transport, person, sort="due_at") == "bcad"

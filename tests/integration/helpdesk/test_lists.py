@@ -34,7 +34,7 @@ async def cursor_of(transport: Transport, person: Credential, **query: Any) -> s
 
 
 async def test_a_list_is_newest_first_and_has_whole_tickets(transport: Transport, world: World) -> None:
-    person = world.person("read", "write", app_id="app_1")
+    person = world.person("read", "write", "agent", app_id="app_1")
     assert (await page(transport, person)).succeeded() == {"tickets": [], "next_cursor": None}
     made = [await create(transport, person, tags={"n": n}, due_at="2030-01-01T00:00:00Z") for n in range(3)]
     assert (await page(transport, person)).succeeded() == {"tickets": made[::-1], "next_cursor": None}
@@ -197,7 +197,7 @@ async def test_a_cursor_is_valid_only_for_its_own_list(transport: Transport, wor
 
 async def test_a_cursor_is_valid_for_everyone_who_sees_the_same_list(transport: Transport, world: World) -> None:
     tenant_id = new_tenant_id()
-    person = world.person("read", "write", tenant_id=tenant_id)
+    person = world.person("write", "read_all", tenant_id=tenant_id)
     made = [await create(transport, person) for _ in range(2)]
     colleague = world.person("agent", tenant_id=tenant_id, sub="per_2")
     answer = (await page(transport, colleague, cursor=await cursor_of(transport, person))).succeeded()

@@ -37,12 +37,17 @@ COMMON: dict[str, dict[str, Any]] = {
     "nobody or someone": {"assigned_to_id": "none,per_17"},
     "a team": {"team_id": "grp_3"},
     "a submitter": {"submitted_by_id": "per_117"},
+    "an asset": {"related_asset_id": "ast_117"},
+    "some assets": {"related_asset_id": "ast_117,ast_118"},
+    "a vulnerability": {"related_vulnerability_id": "vul_117"},
+    "an application": {"app_id": "app_2"},
     "a rare tag": {"tag": "rare117"},
     "a tag of half": {"tag": "half1"},
     "a rare word": {"q": "word117"},
     "a word of all": {"q": "title"},
     "a word of none": {"q": "nothing"},
     "a number": {"q": "TKT-15000"},
+    "that number": {"number": "TKT-15000"},
 }
 
 
@@ -55,7 +60,7 @@ def large(world: World) -> Iterator[psycopg.Connection[Any]]:
         connection.execute(
             "INSERT INTO helpdesk_tickets (tenant_id, id, app_id, number, title, type, status, priority, category,"
             " submitted_by_id, assigned_to_id, team_id, tags, tag_terms, source, source_type, created_by, updated_by,"
-            " created_at, updated_at, due_at, sla_policy, sla_look_at)"
+            " created_at, updated_at, due_at, sla_policy, sla_look_at, related_asset_id, related_vulnerability_id)"
             " SELECT CASE WHEN n <= %s THEN 'large' ELSE 'small' || n END, 'tkt_' || lpad(n::text, 26, '0'),"
             " 'app_' || nullif(n %% 5, 0), n, 'Title word' || n %% 1000, 'incident', CASE WHEN n %% 99 = 1 THEN"
             " 'pending' WHEN n %% 13 = 3 THEN 'resolved' WHEN n %% 2 = 0 THEN 'open' ELSE 'closed' END,"
@@ -64,7 +69,8 @@ def large(world: World) -> Iterator[psycopg.Connection[Any]]:
             " ARRAY['#rare' || n %% 1000, '#half' || n %% 2], 'edm', 'api', 'per_1', 'per_1',"
             " timestamptz '2026-01-01Z' + n * interval '1 s', timestamptz '2026-02-01Z' + n * 7919 %% %s * interval"
             " '1 s', CASE WHEN n %% 3 > 0 THEN timestamptz '2026-03-01Z' + n * 7907 %% %s * interval '1 s' END,"
-            " 'sla_' || n %% 1000, CASE n %% 1000 WHEN 7 THEN timestamptz '2026-01-01Z' ELSE '2999-01-01Z' END"
+            " 'sla_' || n %% 1000, CASE n %% 1000 WHEN 7 THEN timestamptz '2026-01-01Z' ELSE '2999-01-01Z' END,"
+            " 'ast_' || n %% 5000, 'vul_' || nullif(n %% 5000, 0)"
             " FROM generate_series(1, %s) n",
             (ROWS, ROWS, ROWS, ROWS + 1000),
         )
@@ -109,41 +115,56 @@ def explained(connection: psycopg.Connection[Any], statement: Statement, given: 
 def blocks(plan: str) -> int:
     """How many pages of the database were read, in memory or not."""
     read = re.search(r"Buffers: shared((?: (?:hit|read|dirtied|written)=\d+)+)", plan)
-    assert read is not None, plan
+    if read is None:
+        # What contradicts itself is not read at all.
+        assert "One-Time Filter: false" in plan, plan
+        return 0
     return sum(int(number) for number in re.findall(r"(?:hit|read)=(\d+)", read[1]))
 
 
 def deep(connection: psycopg.Connection[Any], scope: Mapping[str, Any], sort: str) -> tuple[Any, str]:
     """The position in the middle of a list."""
     direction = "DESC" if sort.startswith("-") else "ASC"
-    where = " AND ".join(f"{name} = %s" for name in scope)
+    person = {"person_id": "%s IN (submitted_by_id, created_by)"}
+    where = " AND ".join(person.get(name, f"{name} = %s") for name in scope)
     [found] = connection.execute(
         f"SELECT {KEYS[sort]}, id FROM helpdesk_tickets WHERE {where}"
         f" ORDER BY {KEYS[sort]} {direction}, id {direction} OFFSET %s LIMIT 1",
-        (*scope.values(), ROWS // 10),
+        (*scope.values(), DEPTHS.get(scope.get("person_id", ""), ROWS // 10)),
     ).fetchall()
     return found[0], found[1]
 
 
-SCOPES = [{"tenant_id": "large"}, {"tenant_id": "large", "app_id": "app_1"}]
-IDS = ["tenant", "application"]
+# Who submitted a hundred tickets, and who created all of them.
+FEW, ALL = {"tenant_id": "large", "person_id": "per_117"}, {"tenant_id": "large", "person_id": "per_1"}
+DEPTHS = {"per_117": 50}
+SCOPES = [{"tenant_id": "large"}, {"tenant_id": "large", "app_id": "app_1"}, FEW, ALL]
+IDS = ["tenant", "application", "person", "busy person"]
 
 
-@pytest.mark.parametrize("scope", SCOPES, ids=IDS)
+MODES = ["force_custom_plan", "force_generic_plan"]
+
+
+# Without filters a statement is prepared: after a few times it has one plan for every tenant. Not that of a person.
+@pytest.mark.parametrize(
+    ("scope", "mode"),
+    [(scope, mode) for scope in SCOPES for mode in (MODES[:1] if "person_id" in scope else MODES)],
+    ids=[f"{name}-{mode}" for name in IDS for mode in (MODES[:1] if "person" in name else MODES)],
+)
 @pytest.mark.parametrize("sort", SORTS)
-@pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
 def test_every_order_is_served_by_an_index_at_any_depth(
     large: psycopg.Connection[Any], scope: dict[str, Any], sort: str, mode: str
 ) -> None:
-    # Without filters a statement is prepared: after a few times it has one plan for every tenant.
     for position in (None, deep(large, scope, sort)):
         found = plan(large, scope, {"sort": sort}, position, mode)
         assert "Seq Scan on helpdesk_tickets" not in found
-        assert "Sort Key" not in found, found
+        # Of a person, two pages are merged.
+        assert "Sort Key" not in found or "person_id" in scope, found
         assert blocks(found) <= MAX_BLOCKS, found
 
 
-@pytest.mark.parametrize("scope", SCOPES, ids=IDS)
+# (Of a busy person a rare filter reads as much as two of the tenant.)
+@pytest.mark.parametrize("scope", SCOPES[:-1], ids=IDS[:-1])
 @pytest.mark.parametrize("query", COMMON.values(), ids=COMMON)
 def test_every_common_filter_is_served_by_an_index(
     large: psycopg.Connection[Any], scope: dict[str, Any], query: dict[str, Any]

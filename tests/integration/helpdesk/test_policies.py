@@ -358,7 +358,7 @@ async def test_another_tenants_policies_are_not_found(transport: Transport, worl
 @pytest.mark.parametrize("kind", ["unknown", "inactive", "of another tenant"])
 async def test_a_ticket_names_an_active_policy_of_its_tenant(transport: Transport, world: World, kind: str) -> None:
     tenant_id = new_tenant_id()
-    person, agent = world.person("read", "write", tenant_id=tenant_id), world.person("agent", tenant_id=tenant_id)
+    person, agent = world.person("write", "agent", tenant_id=tenant_id), world.person("agent", tenant_id=tenant_id)
     other = world.person("agent") if kind == "of another tenant" else agent
     policy = await make(transport, other, status="inactive" if kind == "inactive" else "active")
     name = "x" * 64 if kind == "unknown" else policy["id"]

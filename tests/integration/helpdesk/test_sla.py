@@ -40,7 +40,7 @@ async def test_the_policy_is_the_given_one_or_the_active_one_for_priority_and_ty
 
 
 async def test_a_policy_that_is_given_must_be_an_active_one_of_the_tenant(tenant: SlaTenant) -> None:
-    stranger = tenant.world.person("read", "write")
+    stranger = tenant.world.person("write", "agent")
     made = await tenant.create()
     theirs = await create(tenant.transport, stranger, priority="urgent")
     assert theirs["sla_policy"] is None

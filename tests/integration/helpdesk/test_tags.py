@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from support.helpdesk import URL, Transport, create, get, update
+from support.helpdesk_lists import letters, listed
 from support.system import World
 from support.transports import METHODS, Grpc, Rest
 from tickets.helpdesk.v1 import service_pb2
@@ -11,15 +12,67 @@ from tickets.helpdesk.v1 import service_pb2
 
 @pytest.mark.parametrize(
     "tags",
-    [[], {}, ["a", "a", ""], {"": ""}, {"a": [1, {"ok": True, "no": None}], "Zoë": "日本 🎫"}, {"a": "\\u0000"}],
-    ids=str,
+    [
+        *([], {}, ["a", "a", ""], {"": ""}, {"a": [1, {"ok": True, "no": None}], "Zoë": "日本 🎫"}, {"a": "\\u0000"}),
+        *("", "vpn", 17, -0.5, True, False, ["a", 1, None, {"b": []}, [["c"]]]),
+    ],
+    ids=repr,
 )
-async def test_tags_are_strings_or_any_object(transport: Transport, world: World, tags: Any) -> None:
+async def test_tags_are_any_json_value(transport: Transport, world: World, tags: Any) -> None:
     person = world.person("read", "write")
     made = await create(transport, person, tags=tags)
     assert made["tags"] == tags
     assert (await get(transport, person, made))["tags"] == tags
     assert (await update(transport, person, await create(transport, person), tags=tags)).succeeded()["tags"] == tags
+
+
+TAGS: list[tuple[Any, str, bool]] = [
+    ("vpn", "vpn", True),
+    ("vpn and more", "vpn", False),
+    (["a", "vpn"], "vpn", True),
+    ([["vpn"], {"vpn": "vpn"}], "vpn", False),
+    ({"vpn": 1}, "vpn", True),
+    ({"kind": "vpn"}, "vpn", True),
+    ({"kind": ["vpn"]}, "vpn", False),
+    ({"kind": {"vpn": "vpn"}}, "vpn", False),
+    (17, "17", False),
+    ([17, True, None], "17", False),
+    (True, "true", False),
+    ({"n": 17}, "17", False),
+]
+
+
+async def test_a_tag_finds_a_string_one_of_an_array_a_key_and_a_string_of_an_object(
+    transport: Transport, world: World
+) -> None:
+    for tags, tag, found in TAGS:
+        person = world.person("read", "write")
+        await create(transport, person, title="x", tags=tags)
+        assert (tags, await letters(transport, person, tag=tag)) == (tags, "x" if found else "")
+    # They follow changes.
+    [made] = await listed(transport, person)
+    (await update(transport, person, made, tags="lan")).succeeded()
+    assert await letters(transport, person, tag="lan") == "x"
+    assert await letters(transport, person, tag="n") == ""
+
+
+async def test_tags_have_at_most_16_kib(transport: Transport, world: World) -> None:
+    person = world.person("read", "write")
+    # Each in quotes.
+    for tags in ("x" * 16_382, ["é" * 8_190]):
+        assert (await create(transport, person, tags=tags))["tags"] == tags
+    too_long: list[Any] = ["x" * 16_383, ["é" * 8_191], {"a" * 16_000: ["b" * 500]}]
+    for tags in too_long:
+        reply = await transport.call("helpdesk.create", person, body={"title": "x", "tags": tags})
+        reply.failed("validation_error", paths=["tags"])
+        assert reply.issues()[0]["message"] == "JSON should be at most 16384 bytes"
+
+
+async def test_null_clears_the_tags(transport: Transport, world: World) -> None:
+    person = world.person("read", "write")
+    made = await create(transport, person, tags=["vpn"])
+    assert (await update(transport, person, made, tags=None)).succeeded()["tags"] == []
+    assert await letters(transport, person, tag="vpn") == ""
 
 
 async def test_numbers_in_tags_keep_every_digit(rest: Rest, rpc: Grpc, world: World) -> None:

@@ -66,7 +66,7 @@ CLEARABLE = [
     "related_asset_id",
     "related_vulnerability_id",
 ]
-FIXED = ["title", "type", "status", "priority", "tags", "source_type"]
+FIXED = ["title", "type", "status", "priority", "source_type"]
 # Opaque ids; the SLA policy's is checked.
 IDS = ["assigned_to_id", "team_id", "related_asset_id", "related_vulnerability_id"]
 # Changes of these replace a due instant that was given.
@@ -90,16 +90,15 @@ BROKEN = [
     ({"tags": ["a\0b"]}, ["tags"]),
     ({"tags": {"a\0b": 1}}, ["tags"]),
     ({"tags": {"a": [{"b": "\0"}]}}, ["tags"]),
-    ({"tags": ["x" * 262_141]}, ["tags"]),
-    *(({"tags": value}, ["tags"]) for value in ([1], [None], [["a"]], ["a", {}], "a", 1, True)),
-    ({"title": "x" * 256, "type": "x", "tags": 1}, ["title", "type", "tags"]),
+    ({"tags": ["x" * 16_381]}, ["tags"]),
+    ({"title": "x" * 256, "type": "x", "tags": "\0"}, ["title", "type", "tags"]),
 ]
 EDGES = {
     "title": "é" * 255,
     "description": "x" * 65_536,
     "category": "x" * 255,
     **dict.fromkeys(IDS, "x" * 64),
-    "tags": ["x" * (262_144 - len('[""]'))],
+    "tags": ["x" * (16_384 - len('[""]'))],
 }
 RESOLUTION_MINUTES = 60
 
@@ -126,7 +125,7 @@ def minutes_after(instant: str, minutes: int) -> str:
 
 async def test_a_ticket_is_created_with_the_documented_defaults(transport: Transport, world: World) -> None:
     tenant_id = new_tenant_id()
-    person = world.person("write", tenant_id=tenant_id, sub="per_7")
+    person = world.person("write", "agent", tenant_id=tenant_id, sub="per_7")
     ticket = await create(transport, person)
     # A person's ticket does not have this key in JSON; a typed message has it unset.
     assert ticket.pop("app_id", "absent") == ("absent" if transport.name == "rest" else None)
@@ -141,7 +140,7 @@ async def test_a_ticket_is_created_with_the_documented_defaults(transport: Trans
 
 async def test_every_member_is_stored_and_read_back(transport: Transport, world: World) -> None:
     tenant_id = new_tenant_id()
-    person = world.person("read", "write", tenant_id=tenant_id)
+    person = world.person("read", "write", "agent", tenant_id=tenant_id)
     given = await everything(transport, world, tenant_id)
     made = await create(transport, person, **given)
     assert {name: made[name] for name in given} == {**given, "due_at": "2030-02-20T14:30:00.250000Z"}
@@ -150,13 +149,13 @@ async def test_every_member_is_stored_and_read_back(transport: Transport, world:
 
 async def test_a_ticket_is_the_same_at_both_transports(rest: Rest, rpc: Grpc, world: World) -> None:
     tenant_id = new_tenant_id()
-    person = world.person("read", "write", tenant_id=tenant_id, app_id="app_1")
+    person = world.person("read", "write", "agent", tenant_id=tenant_id, app_id="app_1")
     made = await create(rest, person, **await everything(rest, world, tenant_id))
     assert await get(rpc, person, made) == made
 
 
 async def test_ids_sort_by_creation(transport: Transport, world: World) -> None:
-    person = world.person("write")
+    person = world.person("write", "agent")
     ids = [(await create(transport, person))["id"] for _ in range(20)]
     assert ids == sorted(ids)
 
@@ -180,7 +179,7 @@ async def test_ids_sort_by_creation(transport: Transport, world: World) -> None:
 async def test_broken_bounds_of_a_new_ticket_are_reported_by_path(
     transport: Transport, world: World, changed: Any, paths: list[str]
 ) -> None:
-    person = world.person("read", "write")
+    person = world.person("read", "write", "agent")
     reply = await transport.call("helpdesk.create", person, body={**TICKET, **changed})
     reply.failed("validation_error", paths=paths)
     assert (await transport.call("helpdesk.list", person)).succeeded()["tickets"] == []
@@ -190,19 +189,19 @@ async def test_broken_bounds_of_a_new_ticket_are_reported_by_path(
 async def test_broken_bounds_of_a_change_are_reported_by_path(
     transport: Transport, world: World, changed: Any, paths: list[str]
 ) -> None:
-    person = world.person("read", "write")
+    person = world.person("read", "write", "agent")
     made = await create(transport, person)
     (await update(transport, person, made, **changed)).failed("validation_error", paths=paths)
     assert await get(transport, person, made) == made
 
 
 async def test_a_title_is_required(transport: Transport, world: World) -> None:
-    reply = await transport.call("helpdesk.create", world.person("write"), body={"description": "x"})
+    reply = await transport.call("helpdesk.create", world.person("write", "agent"), body={"description": "x"})
     reply.failed("validation_error", paths=["title"])
 
 
 async def test_bounds_hold_at_their_edges(transport: Transport, world: World) -> None:
-    person = world.person("write")
+    person = world.person("write", "agent")
     made = await create(transport, person, **EDGES, source="x" * 64, submitted_by_id="x" * 64)
     assert {name: made[name] for name in EDGES} == EDGES
     assert (made["source"], made["submitted_by_id"]) == ("x" * 64, "x" * 64)
@@ -218,7 +217,7 @@ async def test_bounds_hold_at_their_edges(transport: Transport, world: World) ->
 async def test_every_value_of_a_vocabulary_is_stored(
     transport: Transport, world: World, member: str, word: str
 ) -> None:
-    person = world.person("write")
+    person = world.person("write", "agent")
     assert (await create(transport, person, **{member: word}))[member] == word
     changed = await update(transport, person, await create(transport, person), **{member: word})
     assert changed.succeeded()[member] == word
@@ -237,7 +236,7 @@ async def test_every_value_of_a_vocabulary_is_stored(
 async def test_times_come_with_any_offset_and_leave_in_utc(
     transport: Transport, world: World, given: str, kept: str
 ) -> None:
-    person = world.person("read", "write")
+    person = world.person("read", "write", "agent")
     made = await create(transport, person, due_at=given)
     assert made["due_at"] == kept
     assert await get(transport, person, made) == made
@@ -250,7 +249,7 @@ async def test_times_come_with_any_offset_and_leave_in_utc(
 async def test_a_timestamp_out_of_range_is_rejected(rpc: Grpc, world: World, seconds: int) -> None:
     request = service_pb2.CreateTicketRequest(title="x")
     request.due_at.seconds = seconds
-    reply = await rpc.send(METHODS["helpdesk.create"], request, world.person("write"))
+    reply = await rpc.send(METHODS["helpdesk.create"], request, world.person("write", "agent"))
     reply.failed("validation_error", paths=["due_at"])
 
 
@@ -288,7 +287,7 @@ async def test_a_timestamp_out_of_range_is_rejected(rpc: Grpc, world: World, sec
 async def test_json_is_strict_and_types_are_not_guessed(
     rest: Rest, world: World, text: bytes, paths: list[str]
 ) -> None:
-    person = world.person("read", "write")
+    person = world.person("read", "write", "agent")
     response = await rest.client.post(URL, content=text, headers=person)
     rest_reply("helpdesk", response).failed("validation_error", paths=paths)
     assert (await rest.call("helpdesk.list", person)).succeeded()["tickets"] == []
@@ -296,7 +295,7 @@ async def test_json_is_strict_and_types_are_not_guessed(
 
 async def test_null_in_a_new_ticket_means_absent(rest: Rest, world: World) -> None:
     given = {**dict.fromkeys(CLEARABLE), "submitted_by_id": None}
-    made = await create(rest, world.person("write", sub="per_7"), **given)
+    made = await create(rest, world.person("write", "agent", sub="per_7"), **given)
     assert {name: made[name] for name in CLEARABLE} == dict.fromkeys(CLEARABLE)
     assert made["submitted_by_id"] == "per_7"
 
@@ -304,10 +303,10 @@ async def test_null_in_a_new_ticket_means_absent(rest: Rest, world: World) -> No
 # Changes
 
 
-@pytest.mark.parametrize("member", [*CLEARABLE, *FIXED])
+@pytest.mark.parametrize("member", [*CLEARABLE, *FIXED, "tags"])
 async def test_a_patch_changes_only_the_members_given(transport: Transport, world: World, member: str) -> None:
     tenant_id = new_tenant_id()
-    person = world.person("read", "write", tenant_id=tenant_id)
+    person = world.person("read", "write", "agent", tenant_id=tenant_id)
     agent = world.person("agent", tenant_id=tenant_id, sub="per_2")
     made = await create(transport, person, **await everything(transport, world, tenant_id))
     value = {**EDGES, "type": "change", "status": "open", "priority": "low", "source_type": "server"}.get(member)
@@ -326,7 +325,7 @@ async def test_a_patch_changes_only_the_members_given(transport: Transport, worl
 
 
 async def test_every_patch_moves_updated_at_even_one_that_changes_nothing(transport: Transport, world: World) -> None:
-    person = world.person("read", "write")
+    person = world.person("read", "write", "agent")
     made = await create(transport, person)
     for changes in ({}, {"title": made["title"]}, {"category": None}):
         changed = (await update(transport, person, made, **changes)).succeeded()
@@ -349,7 +348,7 @@ async def test_null_clears_nullable_members(transport: Transport, world: World, 
 
 @pytest.mark.parametrize("member", FIXED)
 async def test_clearing_a_required_member_is_rejected(transport: Transport, world: World, member: str) -> None:
-    person = world.person("read", "write")
+    person = world.person("read", "write", "agent")
     made = await create(transport, person)
     (await update(transport, person, made, **{member: None})).failed("validation_error", paths=[member])
     (await update(transport, person, made, **{member: None, "category": "x"})).failed(
@@ -360,7 +359,7 @@ async def test_clearing_a_required_member_is_rejected(transport: Transport, worl
 
 @pytest.mark.parametrize("text", [b"", b"null", b"[]", b'"x"', b"{"])
 async def test_a_patch_is_an_object(rest: Rest, world: World, text: bytes) -> None:
-    person = world.person("read", "write")
+    person = world.person("read", "write", "agent")
     made = await create(rest, person)
     response = await rest.client.patch(f"{URL}/{made['id']}", content=text, headers=person)
     rest_reply("helpdesk", response).failed("validation_error", paths=["body"])
@@ -368,7 +367,7 @@ async def test_a_patch_is_an_object(rest: Rest, world: World, text: bytes) -> No
 
 
 async def test_a_mask_selects_the_members_to_change(rpc: Grpc, world: World) -> None:
-    person = world.person("read", "write")
+    person = world.person("read", "write", "agent")
     made = await create(rpc, person, category="Network", team_id="grp_1")
     request = service_pb2.UpdateTicketRequest(id=made["id"], title="New", tags_json='["a"]', team_id="grp_2")
     request.update_mask.paths.extend(["title", "category", "tags_json"])
@@ -377,9 +376,9 @@ async def test_a_mask_selects_the_members_to_change(rpc: Grpc, world: World) -> 
     assert changed == {**expected, "updated_at": changed["updated_at"]}
 
 
-@pytest.mark.parametrize("name", ["id", "number", "submitted_by_id", "tags", "update_mask", "title.x", "*", ""])
+@pytest.mark.parametrize("name", ["id", "number", "created_by", "tags", "update_mask", "title.x", "*", ""])
 async def test_a_mask_names_only_what_can_be_changed(rpc: Grpc, world: World, name: str) -> None:
-    person = world.person("read", "write")
+    person = world.person("read", "write", "agent")
     made = await create(rpc, person)
     request = service_pb2.UpdateTicketRequest(id=made["id"], title="New")
     request.update_mask.paths.extend(["title", name])

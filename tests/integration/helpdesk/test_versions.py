@@ -251,7 +251,8 @@ async def test_missing_rights_are_reported_before_stale_conditions(
     person = world.person(*ALL, tenant_id=tenant_id)
     ticket = await written_to(transport, person, operation)
     for credential, reason in (
-        (world.person("read", "write", tenant_id=tenant_id, sub="per_2"), "forbidden"),
+        (world.person("read_all", "write", tenant_id=tenant_id, sub="per_2"), "forbidden"),
+        (world.person("read", "write", tenant_id=tenant_id, sub="per_2"), "not_found"),
         (world.person("read", tenant_id=tenant_id), "missing_scope"),
         (world.person(*ALL, tenant_id=tenant_id, app_id="app_1"), "not_found"),
         (world.person(*ALL), "not_found"),

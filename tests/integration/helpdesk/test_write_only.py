@@ -53,10 +53,12 @@ async def test_a_ticket_of_others_is_as_one_that_does_not_exist(
             assert await attempt(id_or_number, comment_id) == nothing
 
 
-async def test_who_reads_is_told_that_a_ticket_is_not_theirs(transport: Transport, world: World) -> None:
+async def test_who_reads_it_is_told_that_a_ticket_is_not_theirs(transport: Transport, world: World) -> None:
     tenant_id = new_tenant_id()
     made = await create(transport, world.person("write", tenant_id=tenant_id, sub="per_other"))
-    (await update(transport, world.person("read", "write", tenant_id=tenant_id), made, title="x")).failed("forbidden")
+    reader, stranger = (world.person(scope, "write", tenant_id=tenant_id) for scope in ("read_all", "read"))
+    (await update(transport, reader, made, title="x")).failed("forbidden")
+    (await update(transport, stranger, made, title="x")).failed("not_found", "Ticket not found")
 
 
 async def test_a_writer_changes_their_own_ticket_without_reading(transport: Transport, world: World) -> None:

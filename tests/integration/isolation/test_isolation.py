@@ -71,7 +71,13 @@ async def itsm_parties(world: World, rpc: Grpc) -> tuple[Party, Sequence[Party]]
 async def helpdesk_parties(world: World, rpc: Grpc) -> tuple[Party, Sequence[Party]]:
     tenant_id = f"ten_{uuid4().hex}"
     owner = world.person(*ALL, tenant_id=tenant_id)
-    strangers = [(world.person(*ALL), True), (world.person(*ALL, tenant_id=tenant_id, app_id="app_2"), False)]
+    strangers = [
+        (world.person(*ALL), True),
+        (world.person(*ALL, tenant_id=tenant_id, app_id="app_2"), False),
+        (world.person("read", "write", tenant_id=tenant_id, app_id="app_3"), False),
+        # Another person of the same tenant, who sees their own tickets.
+        (world.person("read", "write", tenant_id=tenant_id, sub="per_2"), False),
+    ]
     things = await helpdesk_things(rpc, owner, is_tenants=True)
     return Party(owner, things), [
         Party(one, await helpdesk_things(rpc, one, is_tenants=is_tenants)) for one, is_tenants in strangers

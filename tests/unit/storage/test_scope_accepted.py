@@ -19,6 +19,7 @@ from support.scoped_clauses import (
     HO,
     MINE,
     OTHER,
+    TENANT,
     TENANT_IS,
     TICKETS,
     Build,
@@ -33,7 +34,7 @@ from support.scoped_clauses import (
 )
 
 import service.server  # noqa: F401 - every table that there is
-from service.directory import ACCOUNT, MEMBER, TENANT, TENANT_AND_APP, api_keys, project_members, projects
+from service.directory import ACCOUNT, MEMBER, TENANT_AND_APP, api_keys, project_members, projects
 from service.helpdesk import tables as helpdesk
 from service.idempotency import idempotency_keys
 from service.providers.tables import links

@@ -66,7 +66,8 @@ __all__ = [
 Status: TypeAlias = Literal["open", "in_progress", "pending", "resolved", "closed"]
 SourceType: TypeAlias = Literal["frontend", "backend", "server", "system", "api"]
 Sort: TypeAlias = Literal["-created_at", "created_at", "-updated_at", "due_at", "-priority"]
-Tags: TypeAlias = Sequence[str] | Mapping[str, Any]
+# Any JSON value.
+Tags: TypeAlias = Sequence[Any] | Mapping[str, Any] | str | float | bool
 
 T = TypeVar("T")
 # A filter: what is wanted, or any of several.
@@ -100,7 +101,7 @@ class Ticket:
     due_at: datetime | None
     related_asset_id: str | None
     related_vulnerability_id: str | None
-    tags: list[str] | dict[str, Any]
+    tags: Any
     source: str
     source_type: SourceType
     created_at: datetime
@@ -169,6 +170,7 @@ class _Members(TypedDict, total=False):
     related_asset_id: str | None
     related_vulnerability_id: str | None
     tags: Tags
+    source: str
     source_type: SourceType
 
 
@@ -177,13 +179,13 @@ class NewTicket(_Members, total=False):
 
     title: Required[str]
     submitted_by_id: str | None
-    source: str
 
 
 class TicketChanges(_Members, total=False):
     """What changes; what is left out stays, and None clears."""
 
     title: str
+    submitted_by_id: str
 
 
 class TicketFilter(TypedDict, total=False):
@@ -199,6 +201,12 @@ class TicketFilter(TypedDict, total=False):
     assigned_to_id: AnyOf[str]
     team_id: AnyOf[str]
     submitted_by_id: AnyOf[str]
+    related_asset_id: AnyOf[str]
+    related_vulnerability_id: AnyOf[str]
+    app_id: AnyOf[str]
+    sla_policy: AnyOf[str]
+    source: AnyOf[str]
+    number: AnyOf[str]
     tag: str | None
     q: str | None
     created_after: datetime | None

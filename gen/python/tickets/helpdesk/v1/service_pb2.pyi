@@ -45,12 +45,20 @@ class ListTicketsRequest(_message.Message):
     OVERDUE_FIELD_NUMBER: _builtins.int
     INCLUDE_DELETED_FIELD_NUMBER: _builtins.int
     SORT_FIELD_NUMBER: _builtins.int
+    RELATED_ASSET_ID_FIELD_NUMBER: _builtins.int
+    RELATED_VULNERABILITY_ID_FIELD_NUMBER: _builtins.int
+    APP_ID_FIELD_NUMBER: _builtins.int
+    SLA_POLICY_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
     limit: _builtins.int
     """How many at most, 1–100; 20 when absent."""
     cursor: _builtins.str
     """`next_cursor` of the page before; the first page when absent."""
     tag: _builtins.str
-    """Tickets with this tag: a string of the array, or a name of the object. 1–255 characters."""
+    """Tickets with this tag: the string that `tags` is, a string of the array, a name or a string of the object. 1–255
+    characters.
+    """
     q: _builtins.str
     """Tickets with all of these words, or words that begin with them, in title and description; or the ticket with this
     number (`TKT-0001`). 1–200 characters, at most 20 words.
@@ -107,6 +115,30 @@ class ListTicketsRequest(_message.Message):
     def updated_since(self) -> _timestamp_pb2.Timestamp:
         """Tickets created or changed at or after this instant."""
 
+    @_builtins.property
+    def related_asset_id(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Tickets about any of these assets."""
+
+    @_builtins.property
+    def related_vulnerability_id(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Tickets about any of these vulnerabilities."""
+
+    @_builtins.property
+    def app_id(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Tickets created by any of these applications."""
+
+    @_builtins.property
+    def sla_policy(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Tickets with any of these SLA policies."""
+
+    @_builtins.property
+    def source(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Tickets of any of these sources."""
+
+    @_builtins.property
+    def number(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Tickets with any of these numbers, such as `TKT-0001`."""
+
     def __init__(
         self,
         *,
@@ -127,10 +159,16 @@ class ListTicketsRequest(_message.Message):
         overdue: _builtins.bool = ...,
         include_deleted: _builtins.bool = ...,
         sort: _builtins.str | None = ...,
+        related_asset_id: _abc.Iterable[_builtins.str] | None = ...,
+        related_vulnerability_id: _abc.Iterable[_builtins.str] | None = ...,
+        app_id: _abc.Iterable[_builtins.str] | None = ...,
+        sla_policy: _abc.Iterable[_builtins.str] | None = ...,
+        source: _abc.Iterable[_builtins.str] | None = ...,
+        number: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_cursor", b"_cursor", "_limit", b"_limit", "_q", b"_q", "_sort", b"_sort", "_tag", b"_tag", "created_after", b"created_after", "created_before", b"created_before", "cursor", b"cursor", "limit", b"limit", "q", b"q", "sort", b"sort", "tag", b"tag", "updated_since", b"updated_since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cursor", b"_cursor", "_limit", b"_limit", "_q", b"_q", "_sort", b"_sort", "_tag", b"_tag", "assigned_to_id", b"assigned_to_id", "category", b"category", "created_after", b"created_after", "created_before", b"created_before", "cursor", b"cursor", "include_deleted", b"include_deleted", "limit", b"limit", "overdue", b"overdue", "priority", b"priority", "q", b"q", "sort", b"sort", "status", b"status", "submitted_by_id", b"submitted_by_id", "tag", b"tag", "team_id", b"team_id", "type", b"type", "updated_since", b"updated_since"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cursor", b"_cursor", "_limit", b"_limit", "_q", b"_q", "_sort", b"_sort", "_tag", b"_tag", "app_id", b"app_id", "assigned_to_id", b"assigned_to_id", "category", b"category", "created_after", b"created_after", "created_before", b"created_before", "cursor", b"cursor", "include_deleted", b"include_deleted", "limit", b"limit", "number", b"number", "overdue", b"overdue", "priority", b"priority", "q", b"q", "related_asset_id", b"related_asset_id", "related_vulnerability_id", b"related_vulnerability_id", "sla_policy", b"sla_policy", "sort", b"sort", "source", b"source", "status", b"status", "submitted_by_id", b"submitted_by_id", "tag", b"tag", "team_id", b"team_id", "type", b"type", "updated_since", b"updated_since"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cursor: _TypeAlias = _typing.Literal["cursor"]  # noqa: Y015
     _WhichOneofArgType__cursor: _TypeAlias = _typing.Literal["_cursor", b"_cursor"]  # noqa: Y015
@@ -270,7 +308,7 @@ class CreateTicketRequest(_message.Message):
     category: _builtins.str
     """At most 255 characters; none when absent."""
     submitted_by_id: _builtins.str
-    """Whom it is raised for; the caller when absent. Only they and agents can then change or close it."""
+    """Whom it is raised for; the caller when absent. It is then theirs, and the caller's."""
     assigned_to_id: _builtins.str
     """Unassigned when absent."""
     team_id: _builtins.str
@@ -284,7 +322,7 @@ class CreateTicketRequest(_message.Message):
     related_vulnerability_id: _builtins.str
     """None when absent."""
     tags_json: _builtins.str
-    """The text of a JSON array of strings or of a JSON object, at most 256 KiB; `[]` when absent."""
+    """The text of any JSON value but null, at most 16 KiB; `[]` when absent."""
     source: _builtins.str
     """Provenance tag, 1–64 characters; `edm` when absent."""
     source_type: _ticket_pb2.SourceType.ValueType
@@ -427,6 +465,8 @@ class UpdateTicketRequest(_message.Message):
     TAGS_JSON_FIELD_NUMBER: _builtins.int
     SOURCE_TYPE_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    SUBMITTED_BY_ID_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Required: its id (`tkt_…`) or its number (`TKT-0001`)."""
     title: _builtins.str
@@ -452,15 +492,19 @@ class UpdateTicketRequest(_message.Message):
     related_vulnerability_id: _builtins.str
     """Can be cleared."""
     tags_json: _builtins.str
-    """The text of a JSON array of strings or of a JSON object, at most 256 KiB; replaces the old one whole."""
+    """The text of any JSON value but null, at most 16 KiB; replaces the old one whole. Can be cleared: then it is `[]`."""
     source_type: _ticket_pb2.SourceType.ValueType
     """What kind of thing sent it."""
     etag: _builtins.str
     """The ticket's `etag` as the caller knows it: nothing is changed if it is another by now. Not named in `update_mask`."""
+    submitted_by_id: _builtins.str
+    """Whom it was raised for."""
+    source: _builtins.str
+    """Provenance tag, 1–64 characters."""
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
         """Members to change, any of those below. Can be cleared: `description`, `category`, `assigned_to_id`, `team_id`,
-        `sla_policy`, `due_at`, `related_asset_id`, `related_vulnerability_id`.
+        `sla_policy`, `due_at`, `related_asset_id`, `related_vulnerability_id`, `tags_json`.
         """
 
     @_builtins.property
@@ -489,10 +533,12 @@ class UpdateTicketRequest(_message.Message):
         tags_json: _builtins.str | None = ...,
         source_type: _ticket_pb2.SourceType.ValueType | None = ...,
         etag: _builtins.str | None = ...,
+        submitted_by_id: _builtins.str | None = ...,
+        source: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_assigned_to_id", b"_assigned_to_id", "_category", b"_category", "_description", b"_description", "_etag", b"_etag", "_priority", b"_priority", "_related_asset_id", b"_related_asset_id", "_related_vulnerability_id", b"_related_vulnerability_id", "_sla_policy", b"_sla_policy", "_source_type", b"_source_type", "_status", b"_status", "_tags_json", b"_tags_json", "_team_id", b"_team_id", "_title", b"_title", "_type", b"_type", "assigned_to_id", b"assigned_to_id", "category", b"category", "description", b"description", "due_at", b"due_at", "etag", b"etag", "priority", b"priority", "related_asset_id", b"related_asset_id", "related_vulnerability_id", b"related_vulnerability_id", "sla_policy", b"sla_policy", "source_type", b"source_type", "status", b"status", "tags_json", b"tags_json", "team_id", b"team_id", "title", b"title", "type", b"type", "update_mask", b"update_mask"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_assigned_to_id", b"_assigned_to_id", "_category", b"_category", "_description", b"_description", "_etag", b"_etag", "_priority", b"_priority", "_related_asset_id", b"_related_asset_id", "_related_vulnerability_id", b"_related_vulnerability_id", "_sla_policy", b"_sla_policy", "_source", b"_source", "_source_type", b"_source_type", "_status", b"_status", "_submitted_by_id", b"_submitted_by_id", "_tags_json", b"_tags_json", "_team_id", b"_team_id", "_title", b"_title", "_type", b"_type", "assigned_to_id", b"assigned_to_id", "category", b"category", "description", b"description", "due_at", b"due_at", "etag", b"etag", "priority", b"priority", "related_asset_id", b"related_asset_id", "related_vulnerability_id", b"related_vulnerability_id", "sla_policy", b"sla_policy", "source", b"source", "source_type", b"source_type", "status", b"status", "submitted_by_id", b"submitted_by_id", "tags_json", b"tags_json", "team_id", b"team_id", "title", b"title", "type", b"type", "update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_assigned_to_id", b"_assigned_to_id", "_category", b"_category", "_description", b"_description", "_etag", b"_etag", "_priority", b"_priority", "_related_asset_id", b"_related_asset_id", "_related_vulnerability_id", b"_related_vulnerability_id", "_sla_policy", b"_sla_policy", "_source_type", b"_source_type", "_status", b"_status", "_tags_json", b"_tags_json", "_team_id", b"_team_id", "_title", b"_title", "_type", b"_type", "assigned_to_id", b"assigned_to_id", "category", b"category", "description", b"description", "due_at", b"due_at", "etag", b"etag", "id", b"id", "priority", b"priority", "related_asset_id", b"related_asset_id", "related_vulnerability_id", b"related_vulnerability_id", "sla_policy", b"sla_policy", "source_type", b"source_type", "status", b"status", "tags_json", b"tags_json", "team_id", b"team_id", "title", b"title", "type", b"type", "update_mask", b"update_mask"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_assigned_to_id", b"_assigned_to_id", "_category", b"_category", "_description", b"_description", "_etag", b"_etag", "_priority", b"_priority", "_related_asset_id", b"_related_asset_id", "_related_vulnerability_id", b"_related_vulnerability_id", "_sla_policy", b"_sla_policy", "_source", b"_source", "_source_type", b"_source_type", "_status", b"_status", "_submitted_by_id", b"_submitted_by_id", "_tags_json", b"_tags_json", "_team_id", b"_team_id", "_title", b"_title", "_type", b"_type", "assigned_to_id", b"assigned_to_id", "category", b"category", "description", b"description", "due_at", b"due_at", "etag", b"etag", "id", b"id", "priority", b"priority", "related_asset_id", b"related_asset_id", "related_vulnerability_id", b"related_vulnerability_id", "sla_policy", b"sla_policy", "source", b"source", "source_type", b"source_type", "status", b"status", "submitted_by_id", b"submitted_by_id", "tags_json", b"tags_json", "team_id", b"team_id", "title", b"title", "type", b"type", "update_mask", b"update_mask"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__assigned_to_id: _TypeAlias = _typing.Literal["assigned_to_id"]  # noqa: Y015
     _WhichOneofArgType__assigned_to_id: _TypeAlias = _typing.Literal["_assigned_to_id", b"_assigned_to_id"]  # noqa: Y015
@@ -510,10 +556,14 @@ class UpdateTicketRequest(_message.Message):
     _WhichOneofArgType__related_vulnerability_id: _TypeAlias = _typing.Literal["_related_vulnerability_id", b"_related_vulnerability_id"]  # noqa: Y015
     _WhichOneofReturnType__sla_policy: _TypeAlias = _typing.Literal["sla_policy"]  # noqa: Y015
     _WhichOneofArgType__sla_policy: _TypeAlias = _typing.Literal["_sla_policy", b"_sla_policy"]  # noqa: Y015
+    _WhichOneofReturnType__source: _TypeAlias = _typing.Literal["source"]  # noqa: Y015
+    _WhichOneofArgType__source: _TypeAlias = _typing.Literal["_source", b"_source"]  # noqa: Y015
     _WhichOneofReturnType__source_type: _TypeAlias = _typing.Literal["source_type"]  # noqa: Y015
     _WhichOneofArgType__source_type: _TypeAlias = _typing.Literal["_source_type", b"_source_type"]  # noqa: Y015
     _WhichOneofReturnType__status: _TypeAlias = _typing.Literal["status"]  # noqa: Y015
     _WhichOneofArgType__status: _TypeAlias = _typing.Literal["_status", b"_status"]  # noqa: Y015
+    _WhichOneofReturnType__submitted_by_id: _TypeAlias = _typing.Literal["submitted_by_id"]  # noqa: Y015
+    _WhichOneofArgType__submitted_by_id: _TypeAlias = _typing.Literal["_submitted_by_id", b"_submitted_by_id"]  # noqa: Y015
     _WhichOneofReturnType__tags_json: _TypeAlias = _typing.Literal["tags_json"]  # noqa: Y015
     _WhichOneofArgType__tags_json: _TypeAlias = _typing.Literal["_tags_json", b"_tags_json"]  # noqa: Y015
     _WhichOneofReturnType__team_id: _TypeAlias = _typing.Literal["team_id"]  # noqa: Y015
@@ -539,9 +589,13 @@ class UpdateTicketRequest(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__sla_policy) -> _WhichOneofReturnType__sla_policy | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__source) -> _WhichOneofReturnType__source | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__source_type) -> _WhichOneofReturnType__source_type | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__status) -> _WhichOneofReturnType__status | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__submitted_by_id) -> _WhichOneofReturnType__submitted_by_id | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__tags_json) -> _WhichOneofReturnType__tags_json | None: ...
     @_typing.overload

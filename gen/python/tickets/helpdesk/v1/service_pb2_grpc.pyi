@@ -31,10 +31,20 @@ class TicketServiceStub:
 
     Credentials: metadata `authorization: Bearer <JWT>` with `tenant_id`, perhaps `app_id`, and a `scope` of
     `helpdesk:read` (every method that reads), `helpdesk:write` (create; change, close, delete, restore and comment on
-    tickets that the caller submitted) and `helpdesk:agent` (all of that on every ticket of the tenant, and internal
-    comments). A token with `app_id` sees only that application's tickets. SLA policies and the calendar belong to the
-    tenant and need `helpdesk:agent`; a token with `app_id` reads them and changes none (PERMISSION_DENIED). Without a
-    scope that reads, a ticket that the caller may not change is NOT_FOUND, as one that does not exist.
+    one's own tickets), `helpdesk:read_all` (reads all of the tenant's) and `helpdesk:agent` (reads and works on all of
+    them, and on internal comments). SLA policies and the calendar belong to the tenant and need `helpdesk:agent`; a token
+    with `app_id` reads them and changes none (PERMISSION_DENIED).
+
+    Who sees what: a person without `helpdesk:read_all` and `helpdesk:agent` sees their own tickets, those that they
+    submitted or created; a token with `app_id` sees that application's, whatever its scopes. Everybody else's are
+    NOT_FOUND, as tickets that do not exist, and in no list, search or watch. An internal comment changes nothing that
+    others than agents can read: no `etag`, no `updated_at`, no `version` of an event.
+
+    Who sets what: agents everything. Others PERMISSION_DENIED, with a BadRequest that names the members, unless it is:
+    in a new ticket `title`, `description`, `type`, `priority`, `category`, `tags`, `related_asset_id`,
+    `related_vulnerability_id` and `source_type`, with a token of an application also `submitted_by_id` and `source`;
+    later `title`, `description`, `category`, `tags`, `related_asset_id`, `related_vulnerability_id`, and the statuses open
+    and closed. To send what a ticket has already sets nothing.
 
     Every method can fail with UNAUTHENTICATED, PERMISSION_DENIED, RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and
     INTERNAL; see `tickets.errors.v1.Error`. Metadata `x-request-id` is used when it is sent, and is in the trailing
@@ -56,13 +66,14 @@ class TicketServiceStub:
     """Raises a ticket. Metadata `idempotency-key` (1–255 printable characters) makes it safe to repeat: for an hour the
     same key with the same request gets the first answer again, with trailing metadata `idempotent-replayed: true`.
 
-    INVALID_ARGUMENT: a bound is broken. ALREADY_EXISTS: the key was used with another request.
+    PERMISSION_DENIED: a member that only agents set. INVALID_ARGUMENT: a bound is broken. ALREADY_EXISTS: the key was
+    used with another request.
     """
     UpdateTicket: _grpc.UnaryUnaryMultiCallable[_service_pb2.UpdateTicketRequest, _service_pb2.UpdateTicketResponse]
     """Changes some members of a ticket; what is left out stays. Metadata `idempotency-key` as for CreateTicket.
 
-    NOT_FOUND: the caller sees no such ticket. PERMISSION_DENIED: it was submitted by someone else and the caller is
-    not an agent. INVALID_ARGUMENT: a bound is broken, or `update_mask` names a member that is unknown or cannot be
+    NOT_FOUND: the caller sees no such ticket. PERMISSION_DENIED: it is someone else's, or a member is one that only
+    agents set. INVALID_ARGUMENT: a bound is broken, or `update_mask` names a member that is unknown or cannot be
     changed. ABORTED, reason `stale`: the ticket has another `etag` by now.
     """
     CloseTicket: _grpc.UnaryUnaryMultiCallable[_service_pb2.CloseTicketRequest, _service_pb2.CloseTicketResponse]
@@ -82,8 +93,8 @@ class TicketServiceStub:
     """Comments on a ticket. The first public comment of an agent who did not submit the ticket is its first response.
     Metadata `idempotency-key` as for CreateTicket.
 
-    NOT_FOUND: the caller sees no such ticket. PERMISSION_DENIED: the caller is not an agent, and the ticket was
-    submitted by someone else or the comment is internal. INVALID_ARGUMENT: a bound is broken.
+    NOT_FOUND: the caller sees no such ticket. PERMISSION_DENIED: the caller is not an agent, and the ticket is someone
+    else's or the comment is internal. INVALID_ARGUMENT: a bound is broken.
     """
     UpdateComment: _grpc.UnaryUnaryMultiCallable[_service_pb2.UpdateCommentRequest, _service_pb2.UpdateCommentResponse]
     """Edits a comment of the caller's own. NOT_FOUND: the caller sees no such ticket or comment. PERMISSION_DENIED:
@@ -132,7 +143,7 @@ class TicketServiceStub:
     """Streams every event of the tickets that the caller sees as it happens, until the caller leaves. The first message
     comes at once and has the cursor at which the watch begins; after it, a message without an event comes every few
     seconds as a heartbeat. No event is left out; those of a ticket are in order of version. A watch resumed from a
-    cursor continues right after it.
+    cursor continues right after it. A person's tickets are those that are theirs when an event is sent.
 
     UNAUTHENTICATED: the token has expired. UNAVAILABLE: the server is shutting down, or its database is unavailable:
     resume elsewhere or later. INVALID_ARGUMENT: `cursor` is not from such a watch in this database.
@@ -144,10 +155,20 @@ class TicketServiceAsyncStub(TicketServiceStub):
 
     Credentials: metadata `authorization: Bearer <JWT>` with `tenant_id`, perhaps `app_id`, and a `scope` of
     `helpdesk:read` (every method that reads), `helpdesk:write` (create; change, close, delete, restore and comment on
-    tickets that the caller submitted) and `helpdesk:agent` (all of that on every ticket of the tenant, and internal
-    comments). A token with `app_id` sees only that application's tickets. SLA policies and the calendar belong to the
-    tenant and need `helpdesk:agent`; a token with `app_id` reads them and changes none (PERMISSION_DENIED). Without a
-    scope that reads, a ticket that the caller may not change is NOT_FOUND, as one that does not exist.
+    one's own tickets), `helpdesk:read_all` (reads all of the tenant's) and `helpdesk:agent` (reads and works on all of
+    them, and on internal comments). SLA policies and the calendar belong to the tenant and need `helpdesk:agent`; a token
+    with `app_id` reads them and changes none (PERMISSION_DENIED).
+
+    Who sees what: a person without `helpdesk:read_all` and `helpdesk:agent` sees their own tickets, those that they
+    submitted or created; a token with `app_id` sees that application's, whatever its scopes. Everybody else's are
+    NOT_FOUND, as tickets that do not exist, and in no list, search or watch. An internal comment changes nothing that
+    others than agents can read: no `etag`, no `updated_at`, no `version` of an event.
+
+    Who sets what: agents everything. Others PERMISSION_DENIED, with a BadRequest that names the members, unless it is:
+    in a new ticket `title`, `description`, `type`, `priority`, `category`, `tags`, `related_asset_id`,
+    `related_vulnerability_id` and `source_type`, with a token of an application also `submitted_by_id` and `source`;
+    later `title`, `description`, `category`, `tags`, `related_asset_id`, `related_vulnerability_id`, and the statuses open
+    and closed. To send what a ticket has already sets nothing.
 
     Every method can fail with UNAUTHENTICATED, PERMISSION_DENIED, RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and
     INTERNAL; see `tickets.errors.v1.Error`. Metadata `x-request-id` is used when it is sent, and is in the trailing
@@ -166,13 +187,14 @@ class TicketServiceAsyncStub(TicketServiceStub):
     """Raises a ticket. Metadata `idempotency-key` (1–255 printable characters) makes it safe to repeat: for an hour the
     same key with the same request gets the first answer again, with trailing metadata `idempotent-replayed: true`.
 
-    INVALID_ARGUMENT: a bound is broken. ALREADY_EXISTS: the key was used with another request.
+    PERMISSION_DENIED: a member that only agents set. INVALID_ARGUMENT: a bound is broken. ALREADY_EXISTS: the key was
+    used with another request.
     """
     UpdateTicket: _aio.UnaryUnaryMultiCallable[_service_pb2.UpdateTicketRequest, _service_pb2.UpdateTicketResponse]  # type: ignore[assignment]
     """Changes some members of a ticket; what is left out stays. Metadata `idempotency-key` as for CreateTicket.
 
-    NOT_FOUND: the caller sees no such ticket. PERMISSION_DENIED: it was submitted by someone else and the caller is
-    not an agent. INVALID_ARGUMENT: a bound is broken, or `update_mask` names a member that is unknown or cannot be
+    NOT_FOUND: the caller sees no such ticket. PERMISSION_DENIED: it is someone else's, or a member is one that only
+    agents set. INVALID_ARGUMENT: a bound is broken, or `update_mask` names a member that is unknown or cannot be
     changed. ABORTED, reason `stale`: the ticket has another `etag` by now.
     """
     CloseTicket: _aio.UnaryUnaryMultiCallable[_service_pb2.CloseTicketRequest, _service_pb2.CloseTicketResponse]  # type: ignore[assignment]
@@ -192,8 +214,8 @@ class TicketServiceAsyncStub(TicketServiceStub):
     """Comments on a ticket. The first public comment of an agent who did not submit the ticket is its first response.
     Metadata `idempotency-key` as for CreateTicket.
 
-    NOT_FOUND: the caller sees no such ticket. PERMISSION_DENIED: the caller is not an agent, and the ticket was
-    submitted by someone else or the comment is internal. INVALID_ARGUMENT: a bound is broken.
+    NOT_FOUND: the caller sees no such ticket. PERMISSION_DENIED: the caller is not an agent, and the ticket is someone
+    else's or the comment is internal. INVALID_ARGUMENT: a bound is broken.
     """
     UpdateComment: _aio.UnaryUnaryMultiCallable[_service_pb2.UpdateCommentRequest, _service_pb2.UpdateCommentResponse]  # type: ignore[assignment]
     """Edits a comment of the caller's own. NOT_FOUND: the caller sees no such ticket or comment. PERMISSION_DENIED:
@@ -242,7 +264,7 @@ class TicketServiceAsyncStub(TicketServiceStub):
     """Streams every event of the tickets that the caller sees as it happens, until the caller leaves. The first message
     comes at once and has the cursor at which the watch begins; after it, a message without an event comes every few
     seconds as a heartbeat. No event is left out; those of a ticket are in order of version. A watch resumed from a
-    cursor continues right after it.
+    cursor continues right after it. A person's tickets are those that are theirs when an event is sent.
 
     UNAUTHENTICATED: the token has expired. UNAVAILABLE: the server is shutting down, or its database is unavailable:
     resume elsewhere or later. INVALID_ARGUMENT: `cursor` is not from such a watch in this database.
@@ -253,10 +275,20 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
 
     Credentials: metadata `authorization: Bearer <JWT>` with `tenant_id`, perhaps `app_id`, and a `scope` of
     `helpdesk:read` (every method that reads), `helpdesk:write` (create; change, close, delete, restore and comment on
-    tickets that the caller submitted) and `helpdesk:agent` (all of that on every ticket of the tenant, and internal
-    comments). A token with `app_id` sees only that application's tickets. SLA policies and the calendar belong to the
-    tenant and need `helpdesk:agent`; a token with `app_id` reads them and changes none (PERMISSION_DENIED). Without a
-    scope that reads, a ticket that the caller may not change is NOT_FOUND, as one that does not exist.
+    one's own tickets), `helpdesk:read_all` (reads all of the tenant's) and `helpdesk:agent` (reads and works on all of
+    them, and on internal comments). SLA policies and the calendar belong to the tenant and need `helpdesk:agent`; a token
+    with `app_id` reads them and changes none (PERMISSION_DENIED).
+
+    Who sees what: a person without `helpdesk:read_all` and `helpdesk:agent` sees their own tickets, those that they
+    submitted or created; a token with `app_id` sees that application's, whatever its scopes. Everybody else's are
+    NOT_FOUND, as tickets that do not exist, and in no list, search or watch. An internal comment changes nothing that
+    others than agents can read: no `etag`, no `updated_at`, no `version` of an event.
+
+    Who sets what: agents everything. Others PERMISSION_DENIED, with a BadRequest that names the members, unless it is:
+    in a new ticket `title`, `description`, `type`, `priority`, `category`, `tags`, `related_asset_id`,
+    `related_vulnerability_id` and `source_type`, with a token of an application also `submitted_by_id` and `source`;
+    later `title`, `description`, `category`, `tags`, `related_asset_id`, `related_vulnerability_id`, and the statuses open
+    and closed. To send what a ticket has already sets nothing.
 
     Every method can fail with UNAUTHENTICATED, PERMISSION_DENIED, RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and
     INTERNAL; see `tickets.errors.v1.Error`. Metadata `x-request-id` is used when it is sent, and is in the trailing
@@ -291,7 +323,8 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
         """Raises a ticket. Metadata `idempotency-key` (1–255 printable characters) makes it safe to repeat: for an hour the
         same key with the same request gets the first answer again, with trailing metadata `idempotent-replayed: true`.
 
-        INVALID_ARGUMENT: a bound is broken. ALREADY_EXISTS: the key was used with another request.
+        PERMISSION_DENIED: a member that only agents set. INVALID_ARGUMENT: a bound is broken. ALREADY_EXISTS: the key was
+        used with another request.
         """
 
     @_abc_1.abstractmethod
@@ -302,8 +335,8 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_service_pb2.UpdateTicketResponse, _abc.Awaitable[_service_pb2.UpdateTicketResponse]]:
         """Changes some members of a ticket; what is left out stays. Metadata `idempotency-key` as for CreateTicket.
 
-        NOT_FOUND: the caller sees no such ticket. PERMISSION_DENIED: it was submitted by someone else and the caller is
-        not an agent. INVALID_ARGUMENT: a bound is broken, or `update_mask` names a member that is unknown or cannot be
+        NOT_FOUND: the caller sees no such ticket. PERMISSION_DENIED: it is someone else's, or a member is one that only
+        agents set. INVALID_ARGUMENT: a bound is broken, or `update_mask` names a member that is unknown or cannot be
         changed. ABORTED, reason `stale`: the ticket has another `etag` by now.
         """
 
@@ -347,8 +380,8 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
         """Comments on a ticket. The first public comment of an agent who did not submit the ticket is its first response.
         Metadata `idempotency-key` as for CreateTicket.
 
-        NOT_FOUND: the caller sees no such ticket. PERMISSION_DENIED: the caller is not an agent, and the ticket was
-        submitted by someone else or the comment is internal. INVALID_ARGUMENT: a bound is broken.
+        NOT_FOUND: the caller sees no such ticket. PERMISSION_DENIED: the caller is not an agent, and the ticket is someone
+        else's or the comment is internal. INVALID_ARGUMENT: a bound is broken.
         """
 
     @_abc_1.abstractmethod
@@ -463,7 +496,7 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
         """Streams every event of the tickets that the caller sees as it happens, until the caller leaves. The first message
         comes at once and has the cursor at which the watch begins; after it, a message without an event comes every few
         seconds as a heartbeat. No event is left out; those of a ticket are in order of version. A watch resumed from a
-        cursor continues right after it.
+        cursor continues right after it. A person's tickets are those that are theirs when an event is sent.
 
         UNAUTHENTICATED: the token has expired. UNAVAILABLE: the server is shutting down, or its database is unavailable:
         resume elsewhere or later. INVALID_ARGUMENT: `cursor` is not from such a watch in this database.

@@ -238,8 +238,8 @@ class Ticket(_message.Message):
     related_vulnerability_id: _builtins.str
     """The vulnerability it is about: an id of another system. Absent when there is none."""
     tags_json: _builtins.str
-    """Free-form tags: the text of a JSON array of strings or of a JSON object; `[]` by default. Text, because a Struct
-    would turn every number into a double.
+    """Free-form tags: the text of any JSON value; `[]` by default. Text, because a Struct would turn every number into a
+    double.
     """
     etag: _builtins.str
     """Identifies this version of the ticket: sent back with a write that must not overwrite another. Set in answers that
@@ -251,7 +251,7 @@ class Ticket(_message.Message):
 
     @_builtins.property
     def updated_at(self) -> _timestamp_pb2.Timestamp:
-        """When it last changed; equal to `created_at` until it does."""
+        """When it last changed; equal to `created_at` until it does. An internal comment is no change of it."""
 
     @_builtins.property
     def deleted_at(self) -> _timestamp_pb2.Timestamp:
@@ -422,7 +422,7 @@ class TicketEvent(_message.Message):
     ticket_id: _builtins.str
     """The ticket's id."""
     version: _builtins.int
-    """Counts the ticket's changes from 1, its creation. Only agents see those about internal comments."""
+    """Counts the ticket's changes from 1, its creation. Those about internal comments only agents see and count."""
     type: _builtins.str
     """`ticket.created`, `ticket.updated`, `ticket.closed`, `ticket.reopened`, `ticket.deleted`, `ticket.restored`,
     `ticket.commented`, `ticket.comment_edited`, `sla.due_soon` or `sla.breached`; later versions may have more.

@@ -42,6 +42,12 @@ class TicketRestListTicketsRequest(_message.Message):
     OVERDUE_FIELD_NUMBER: _builtins.int
     INCLUDE_DELETED_FIELD_NUMBER: _builtins.int
     SORT_FIELD_NUMBER: _builtins.int
+    RELATED_ASSET_ID_FIELD_NUMBER: _builtins.int
+    RELATED_VULNERABILITY_ID_FIELD_NUMBER: _builtins.int
+    APP_ID_FIELD_NUMBER: _builtins.int
+    SLA_POLICY_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def limit(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Query `limit`, 1–100, default 20."""
@@ -52,31 +58,31 @@ class TicketRestListTicketsRequest(_message.Message):
 
     @_builtins.property
     def status(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Query `status`: any of several values, comma separated; so with the six that follow."""
+        """Query `status`: any of several values, comma separated; so with all that have `any of`."""
 
     @_builtins.property
     def type(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Query `type`."""
+        """Query `type`, any of."""
 
     @_builtins.property
     def priority(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Query `priority`."""
+        """Query `priority`, any of."""
 
     @_builtins.property
     def category(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Query `category`."""
+        """Query `category`, any of."""
 
     @_builtins.property
     def assigned_to_id(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Query `assigned_to_id`, or `none`."""
+        """Query `assigned_to_id`, any of; `none`: unassigned."""
 
     @_builtins.property
     def team_id(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Query `team_id`."""
+        """Query `team_id`, any of."""
 
     @_builtins.property
     def submitted_by_id(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Query `submitted_by_id`."""
+        """Query `submitted_by_id`, any of."""
 
     @_builtins.property
     def tag(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -110,6 +116,30 @@ class TicketRestListTicketsRequest(_message.Message):
     def sort(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Query `sort`: `-created_at`, `created_at`, `-updated_at`, `due_at`, `-priority`."""
 
+    @_builtins.property
+    def related_asset_id(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Query `related_asset_id`, any of."""
+
+    @_builtins.property
+    def related_vulnerability_id(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Query `related_vulnerability_id`, any of."""
+
+    @_builtins.property
+    def app_id(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Query `app_id`, any of."""
+
+    @_builtins.property
+    def sla_policy(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Query `sla_policy`, any of."""
+
+    @_builtins.property
+    def source(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Query `source`, any of."""
+
+    @_builtins.property
+    def number(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Query `number`, any of: such as `TKT-0001`."""
+
     def __init__(
         self,
         *,
@@ -130,10 +160,16 @@ class TicketRestListTicketsRequest(_message.Message):
         overdue: _abc.Iterable[_builtins.str] | None = ...,
         include_deleted: _abc.Iterable[_builtins.str] | None = ...,
         sort: _abc.Iterable[_builtins.str] | None = ...,
+        related_asset_id: _abc.Iterable[_builtins.str] | None = ...,
+        related_vulnerability_id: _abc.Iterable[_builtins.str] | None = ...,
+        app_id: _abc.Iterable[_builtins.str] | None = ...,
+        sla_policy: _abc.Iterable[_builtins.str] | None = ...,
+        source: _abc.Iterable[_builtins.str] | None = ...,
+        number: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assigned_to_id", b"assigned_to_id", "category", b"category", "created_after", b"created_after", "created_before", b"created_before", "cursor", b"cursor", "include_deleted", b"include_deleted", "limit", b"limit", "overdue", b"overdue", "priority", b"priority", "q", b"q", "sort", b"sort", "status", b"status", "submitted_by_id", b"submitted_by_id", "tag", b"tag", "team_id", b"team_id", "type", b"type", "updated_since", b"updated_since"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_id", b"app_id", "assigned_to_id", b"assigned_to_id", "category", b"category", "created_after", b"created_after", "created_before", b"created_before", "cursor", b"cursor", "include_deleted", b"include_deleted", "limit", b"limit", "number", b"number", "overdue", b"overdue", "priority", b"priority", "q", b"q", "related_asset_id", b"related_asset_id", "related_vulnerability_id", b"related_vulnerability_id", "sla_policy", b"sla_policy", "sort", b"sort", "source", b"source", "status", b"status", "submitted_by_id", b"submitted_by_id", "tag", b"tag", "team_id", b"team_id", "type", b"type", "updated_since", b"updated_since"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

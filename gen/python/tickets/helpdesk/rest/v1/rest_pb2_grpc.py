@@ -30,8 +30,12 @@ class TicketRestStub(object):
     """The documented REST API of helpdesk tickets, for transcoders that follow `google.api.http`. gRPC callers use
     `TicketService`.
 
-    Requests carry path and query variables as the strings that were sent, and the body as it is. Of a query variable
-    that is given more than once the last value counts.
+    Requests carry path and query variables as the strings that were sent, and the body as it is. A query variable that
+    takes several values has them comma separated (a comma after a backslash belongs to a value), or is given once for
+    each, and then no comma separates. Of any other that is given more than once the last value counts.
+
+    Unknown query variables and unknown members of a body are 400, naming them. Members that the service stamps itself
+    are ignored, so that what was read may be sent back.
 
     Responses are the documented JSON bytes; the HTTP status travels in initial metadata `x-http-status` (200 when that
     is missing). Failures are responses too: `{"error", "code", …}` with their status.
@@ -144,8 +148,12 @@ class TicketRestServicer(object):
     """The documented REST API of helpdesk tickets, for transcoders that follow `google.api.http`. gRPC callers use
     `TicketService`.
 
-    Requests carry path and query variables as the strings that were sent, and the body as it is. Of a query variable
-    that is given more than once the last value counts.
+    Requests carry path and query variables as the strings that were sent, and the body as it is. A query variable that
+    takes several values has them comma separated (a comma after a backslash belongs to a value), or is given once for
+    each, and then no comma separates. Of any other that is given more than once the last value counts.
+
+    Unknown query variables and unknown members of a body are 400, naming them. Members that the service stamps itself
+    are ignored, so that what was read may be sent back.
 
     Responses are the documented JSON bytes; the HTTP status travels in initial metadata `x-http-status` (200 when that
     is missing). Failures are responses too: `{"error", "code", …}` with their status.
@@ -254,7 +262,8 @@ class TicketRestServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def CreateSlaPolicy(self, request, context):
-        """201 and the policy; 400, 401, 403 and 409. Header `Idempotency-Key` makes it safe to repeat.
+        """201 and the policy; 400, 401, 403 and 409. The body may say `first_response_mins` and `resolution_mins` for the two
+        members in minutes. Header `Idempotency-Key` makes it safe to repeat.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -399,8 +408,12 @@ class TicketRest(object):
     """The documented REST API of helpdesk tickets, for transcoders that follow `google.api.http`. gRPC callers use
     `TicketService`.
 
-    Requests carry path and query variables as the strings that were sent, and the body as it is. Of a query variable
-    that is given more than once the last value counts.
+    Requests carry path and query variables as the strings that were sent, and the body as it is. A query variable that
+    takes several values has them comma separated (a comma after a backslash belongs to a value), or is given once for
+    each, and then no comma separates. Of any other that is given more than once the last value counts.
+
+    Unknown query variables and unknown members of a body are 400, naming them. Members that the service stamps itself
+    are ignored, so that what was read may be sent back.
 
     Responses are the documented JSON bytes; the HTTP status travels in initial metadata `x-http-status` (200 when that
     is missing). Failures are responses too: `{"error", "code", …}` with their status.

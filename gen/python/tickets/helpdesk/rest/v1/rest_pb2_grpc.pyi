@@ -31,8 +31,12 @@ class TicketRestStub:
     """The documented REST API of helpdesk tickets, for transcoders that follow `google.api.http`. gRPC callers use
     `TicketService`.
 
-    Requests carry path and query variables as the strings that were sent, and the body as it is. Of a query variable
-    that is given more than once the last value counts.
+    Requests carry path and query variables as the strings that were sent, and the body as it is. A query variable that
+    takes several values has them comma separated (a comma after a backslash belongs to a value), or is given once for
+    each, and then no comma separates. Of any other that is given more than once the last value counts.
+
+    Unknown query variables and unknown members of a body are 400, naming them. Members that the service stamps itself
+    are ignored, so that what was read may be sent back.
 
     Responses are the documented JSON bytes; the HTTP status travels in initial metadata `x-http-status` (200 when that
     is missing). Failures are responses too: `{"error", "code", …}` with their status.
@@ -79,7 +83,9 @@ class TicketRestStub:
     GetSlaPolicy: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestGetSlaPolicyRequest, _httpbody_pb2.HttpBody]
     """200 and the policy; 401, 403 and 404."""
     CreateSlaPolicy: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestCreateSlaPolicyRequest, _httpbody_pb2.HttpBody]
-    """201 and the policy; 400, 401, 403 and 409. Header `Idempotency-Key` makes it safe to repeat."""
+    """201 and the policy; 400, 401, 403 and 409. The body may say `first_response_mins` and `resolution_mins` for the two
+    members in minutes. Header `Idempotency-Key` makes it safe to repeat.
+    """
     UpdateSlaPolicy: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestUpdateSlaPolicyRequest, _httpbody_pb2.HttpBody]
     """200 and the policy; 400, 401, 403, 404 and 409. Header `Idempotency-Key` makes it safe to retry."""
     GetCalendar: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestGetCalendarRequest, _httpbody_pb2.HttpBody]
@@ -96,8 +102,12 @@ class TicketRestAsyncStub(TicketRestStub):
     """The documented REST API of helpdesk tickets, for transcoders that follow `google.api.http`. gRPC callers use
     `TicketService`.
 
-    Requests carry path and query variables as the strings that were sent, and the body as it is. Of a query variable
-    that is given more than once the last value counts.
+    Requests carry path and query variables as the strings that were sent, and the body as it is. A query variable that
+    takes several values has them comma separated (a comma after a backslash belongs to a value), or is given once for
+    each, and then no comma separates. Of any other that is given more than once the last value counts.
+
+    Unknown query variables and unknown members of a body are 400, naming them. Members that the service stamps itself
+    are ignored, so that what was read may be sent back.
 
     Responses are the documented JSON bytes; the HTTP status travels in initial metadata `x-http-status` (200 when that
     is missing). Failures are responses too: `{"error", "code", …}` with their status.
@@ -141,7 +151,9 @@ class TicketRestAsyncStub(TicketRestStub):
     GetSlaPolicy: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestGetSlaPolicyRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """200 and the policy; 401, 403 and 404."""
     CreateSlaPolicy: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestCreateSlaPolicyRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """201 and the policy; 400, 401, 403 and 409. Header `Idempotency-Key` makes it safe to repeat."""
+    """201 and the policy; 400, 401, 403 and 409. The body may say `first_response_mins` and `resolution_mins` for the two
+    members in minutes. Header `Idempotency-Key` makes it safe to repeat.
+    """
     UpdateSlaPolicy: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestUpdateSlaPolicyRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """200 and the policy; 400, 401, 403, 404 and 409. Header `Idempotency-Key` makes it safe to retry."""
     GetCalendar: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestGetCalendarRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
@@ -157,8 +169,12 @@ class TicketRestServicer(metaclass=_abc_1.ABCMeta):
     """The documented REST API of helpdesk tickets, for transcoders that follow `google.api.http`. gRPC callers use
     `TicketService`.
 
-    Requests carry path and query variables as the strings that were sent, and the body as it is. Of a query variable
-    that is given more than once the last value counts.
+    Requests carry path and query variables as the strings that were sent, and the body as it is. A query variable that
+    takes several values has them comma separated (a comma after a backslash belongs to a value), or is given once for
+    each, and then no comma separates. Of any other that is given more than once the last value counts.
+
+    Unknown query variables and unknown members of a body are 400, naming them. Members that the service stamps itself
+    are ignored, so that what was read may be sent back.
 
     Responses are the documented JSON bytes; the HTTP status travels in initial metadata `x-http-status` (200 when that
     is missing). Failures are responses too: `{"error", "code", …}` with their status.
@@ -290,7 +306,9 @@ class TicketRestServicer(metaclass=_abc_1.ABCMeta):
         request: _rest_pb2.TicketRestCreateSlaPolicyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
-        """201 and the policy; 400, 401, 403 and 409. Header `Idempotency-Key` makes it safe to repeat."""
+        """201 and the policy; 400, 401, 403 and 409. The body may say `first_response_mins` and `resolution_mins` for the two
+        members in minutes. Header `Idempotency-Key` makes it safe to repeat.
+        """
 
     @_abc_1.abstractmethod
     def UpdateSlaPolicy(

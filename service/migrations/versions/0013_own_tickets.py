@@ -1,0 +1,83 @@
+"""helpdesk lists of a person's own tickets and of an asset's, what only agents count, every kind of tags.
+
+Revision 0013, after 0011.
+"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0013"
+down_revision = "0011"
+branch_labels = None
+depends_on = None
+
+_NEWEST = ("created_at DESC", "id DESC")
+_RANK = "array_position(ARRAY['low'::text, 'medium'::text, 'high'::text, 'urgent'::text], priority)"
+_ORDERS = {
+    "newest": _NEWEST,
+    "changed": ("updated_at DESC", "id DESC"),
+    "due": ("coalesce(due_at, '9999-12-31 23:59:59.999999+00'::timestamptz)", "id"),
+    "priority": (f"{_RANK} DESC", "id DESC"),
+}
+_RELATED = ("related_asset_id", "related_vulnerability_id")
+
+
+def upgrade() -> None:
+    """Apply. The columns come last: they lock the table for readers too."""
+    for name, order in _ORDERS.items():
+        columns = [sa.text(part) for part in order]
+        if name != "newest":  # that one is there
+            op.create_index(
+                f"helpdesk_tickets_submitted_by_id_{name}_idx",
+                "helpdesk_tickets",
+                ["tenant_id", "submitted_by_id", *columns],
+            )
+        op.create_index(
+            f"helpdesk_tickets_created_by_{name}_idx",
+            "helpdesk_tickets",
+            ["tenant_id", "created_by", *columns],
+            postgresql_where=sa.text("created_by <> submitted_by_id"),
+        )
+    for name in _RELATED:
+        op.create_index(
+            f"helpdesk_tickets_{name}_newest_idx",
+            "helpdesk_tickets",
+            ["tenant_id", name, *(sa.text(part) for part in _NEWEST)],
+            postgresql_where=sa.text(f"{name} IS NOT NULL"),
+        )
+    # Until now the strings of an object were no terms.
+    op.execute(
+        """UPDATE helpdesk_tickets SET tag_terms = ARRAY(
+             SELECT '#' || left(key, 500) FROM json_each(tags)
+             UNION
+             SELECT '#' || left(value #>> '{}', 500) FROM json_each(tags) WHERE json_typeof(value) = 'string')
+           WHERE json_typeof(tags) = 'object' AND tags::text <> '{}'"""
+    )
+    for table in ("helpdesk_tickets", "helpdesk_events"):
+        op.add_column(table, sa.Column("internal_changes", sa.Integer(), server_default=sa.text("0"), nullable=False))
+    op.execute(
+        """UPDATE helpdesk_tickets t SET internal_changes = counted.number FROM (
+             SELECT tenant_id, ticket_id, count(*) AS number FROM helpdesk_events WHERE internal GROUP BY 1, 2
+           ) counted WHERE t.tenant_id = counted.tenant_id AND t.id = counted.ticket_id"""
+    )
+    op.execute(
+        """UPDATE helpdesk_events e SET internal_changes = counted.number FROM (
+             SELECT tenant_id, transaction_id, id, count(*) FILTER (WHERE internal) OVER (
+               PARTITION BY tenant_id, ticket_id ORDER BY version ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+             ) AS number FROM helpdesk_events
+             WHERE (tenant_id, ticket_id) IN (SELECT tenant_id, ticket_id FROM helpdesk_events WHERE internal)
+           ) counted
+           WHERE e.tenant_id = counted.tenant_id AND e.transaction_id = counted.transaction_id AND e.id = counted.id"""
+    )
+
+
+def downgrade() -> None:
+    """Undo. The terms of objects stay: the version before finds more by them."""
+    for table in ("helpdesk_events", "helpdesk_tickets"):
+        op.drop_column(table, "internal_changes")
+    for name in _RELATED:
+        op.drop_index(f"helpdesk_tickets_{name}_newest_idx", table_name="helpdesk_tickets")
+    for name in _ORDERS:
+        op.drop_index(f"helpdesk_tickets_created_by_{name}_idx", table_name="helpdesk_tickets")
+        if name != "newest":
+            op.drop_index(f"helpdesk_tickets_submitted_by_id_{name}_idx", table_name="helpdesk_tickets")
