@@ -85,20 +85,23 @@ class Aliased(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _without_contradiction(cls, given: Any) -> Any:
-        others = other_names(cls).items() if isinstance(given, dict) else ()
+    def _by_one_name(cls, given: Any) -> Any:
+        others = other_names(cls)
+        if not isinstance(given, dict) or others.keys().isdisjoint(given):
+            return given
+        twice = {other: name for other, name in others.items() if other in given and name in given}
         issues = [
             InitErrorDetails(
                 type=PydanticCustomError("other_name", "Input should be as {member}, which it means", {"member": name}),
                 loc=(other,),
                 input=given[other],
             )
-            for other, name in others
-            if other in given and name in given and given[other] != given[name]
+            for other, name in twice.items()
+            if given[other] != given[name]
         ]
         if issues:
             raise ValidationError.from_exception_data(cls.__name__, issues)
-        return given
+        return {name: value for name, value in given.items() if name not in twice}
 
 
 class Creation(Section):

@@ -64,7 +64,7 @@ def large(world: World) -> Iterator[psycopg.Connection[Any]]:
             " SELECT CASE WHEN n <= %s THEN 'large' ELSE 'small' || n END, 'tkt_' || lpad(n::text, 26, '0'),"
             " 'app_' || nullif(n %% 5, 0), n, 'Title word' || n %% 1000, 'incident', CASE WHEN n %% 99 = 1 THEN"
             " 'pending' WHEN n %% 13 = 3 THEN 'resolved' WHEN n %% 2 = 0 THEN 'open' ELSE 'closed' END,"
-            " (ARRAY['low', 'medium', 'high', 'urgent'])[1 + n %% 4], 'c' || n %% 20, 'per_' || n %% 1000,"
+            " (ARRAY['low', 'medium', 'high', 'urgent'])[1 + n %% 4], 'c' || n %% 20, 'per_' || n %% 200,"
             " CASE WHEN n %% 19 > 0 THEN 'per_' || n %% 101 END, 'grp_' || n %% 11, '[]',"
             " ARRAY['#rare' || n %% 1000, '#half' || n %% 2], 'edm', 'api', 'per_1', 'per_1',"
             " timestamptz '2026-01-01Z' + n * interval '1 s', timestamptz '2026-02-01Z' + n * 7919 %% %s * interval"

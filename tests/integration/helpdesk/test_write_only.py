@@ -24,7 +24,7 @@ WRITES: dict[str, Any] = {
 
 def told(reply: Reply) -> Any:
     """All that a failure tells its caller; what differs between any two calls is left out."""
-    varying = {"x-request-id", "date", "x-envoy-upstream-service-time"}
+    varying = {"x-request-id", "date", "x-envoy-upstream-service-time", "ratelimit"}
     return reply.status, reply.body, {name: text for name, text in reply.headers.items() if name not in varying}
 
 
