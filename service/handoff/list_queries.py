@@ -16,7 +16,6 @@ from sqlalchemy import (
     cast,
     exists,
     func,
-    literal_column,
     or_,
     select,
     true,
@@ -45,12 +44,7 @@ def _has_role(condition: ColumnElement[bool]) -> ColumnElement[bool]:
     return exists().where(roles.c.project_id == tickets.c.project_id, roles.c.ticket_id == tickets.c.id, condition)
 
 
-_terms = func.to_tsquery(tables.SEARCH, bindparam("terms", type_=Text), type_=TSQUERY)
-_in_project = cast(
-    literal_column("'''' || ' '") + cast(bindparam("project_id", type_=Uuid), Text) + literal_column("''''"), TSQUERY
-)
-# A search without a single term finds nothing.
-_has_terms = and_(func.numnode(_terms) > 0, tables.INDEX_TERMS.op("@@")(_terms.op("&&")(_in_project)))
+_has_terms = tickets.c.search_terms.op("@@")(bindparam("terms", type_=TSQUERY))
 
 # The filters of lists by name; `ship` and `milestone` have one for each meaning.
 FILTERS: Mapping[str, ColumnElement[bool]] = {
@@ -105,7 +99,7 @@ def list_tickets(filters: frozenset[str], *, after: bool, of_project: bool) -> S
     is_same = and_(tickets.c.project_id == keys.c.of_project, tickets.c.id == keys.c.id)
     evidence = func.coalesce(func.octet_length(cast(tickets.c.evidence, Text)), 0)
     size = func.octet_length(tickets.c.description) + evidence
-    whole = select(tickets, *extras).select_from(keys.outerjoin(tickets, is_same))
+    whole = select(*tables.SHOWN, *extras).select_from(keys.outerjoin(tickets, is_same))
     page = measured(whole, size, newest_first).subquery("page")
     rows = select(page, roles_of(page).label("roles")).where(fits(page))
     # With filters the plan depends on their values.

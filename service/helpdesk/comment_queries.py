@@ -44,7 +44,7 @@ def _write(written: CTE, kind: str, before: ColumnElement[Any], after: ColumnEle
     `more` are further columns of the ticket to set.
     """
     stamps = {**queries.write_stamps(), **more}
-    ticket = update(tickets).where(*queries.LOCKED_TICKET).values(stamps).returning(tickets).cte("ticket")
+    ticket = update(tickets).where(*queries.LOCKED_TICKET).values(stamps).returning(*tables.SHOWN).cte("ticket")
     change = select(
         ticket,
         func.json_build_object(

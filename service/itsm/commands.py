@@ -19,6 +19,7 @@ from service.fields import (
     Resumable,
     Section,
     Uuid,
+    Words,
     distinct,
     without_nul,
 )
@@ -83,6 +84,7 @@ class TicketFilter(Section):
 
     status: Status | None = None
     metadata: Annotated[dict[MemberName, Annotated[str, without_nul]], Field(max_length=10)] | None = None
+    q: Words | None = None
     start_date: Instant | None = None
     end_date: Instant | None = None
     limit: Limit = 20

@@ -19,6 +19,7 @@ from service.itsm.delivery.queue import MIRRORED
 from service.itsm.dependencies import ItsmDependencies
 from service.numbering import uuid7
 from service.operation import Call, operation, own_transactions
+from service.search import tsquery
 from service.storage.database import Connection
 
 # How often a watch checks its key: a revoked one ends it within five seconds, as it ends everything else.
@@ -31,6 +32,7 @@ async def create_ticket(dependencies: ItsmDependencies, call: Call, command: Cre
     key_scope, scope = lookup.key_scope(call), _scope(call)
     terms = {"metadata_terms": metadata.index_terms(**scope, metadata=command.body.metadata)}
     ticket = {**scope, "id": uuid7(), **terms, **events.actor_of(call), **vars(command.body)}
+    ticket["search_terms"] = views.search_terms(ticket)
     if call.caller.is_linked:
         return views.ticket(await dependencies.deliveries.create(call, key_scope, ticket))
     return views.ticket(
@@ -51,6 +53,8 @@ async def list_tickets(connection: Connection, call: Call, command: ListTickets)
     given = {name: value for name, value in command.query if value is not None}
     if members := given.pop("metadata", None):
         given["metadata_terms"] = metadata.query_terms(**scope, members=members)
+    if (q := given.pop("q", None)) is not None:
+        given["search_terms"] = tsquery(views.search_scope(**scope), q)
     filters = frozenset(given) - {"limit", "offset"}
     rows = await connection.all(queries.list_tickets(filters, skips=command.query.offset > 0), scope | given)
     return {
@@ -71,15 +75,21 @@ async def update_ticket(dependencies: ItsmDependencies, call: Call, command: Upd
     delivery = _delivery(changed) if call.caller.live else {}
     statement = queries.update_ticket(frozenset(changed), mirrored=bool(delivery))
     named = _scope(call) | events.actor_of(call) | vars(command.path)
+    texts = {name: value for name, value in changed.items() if name in queries.TEXTS}
+    # Index terms are those of both texts: for a change of one the other is read.
+    is_one = len(texts) != 1
     is_mirrored = False
 
     async def act(connection: Connection) -> views.Ticket:
         nonlocal is_mirrored
+        if texts:
+            before = {} if is_one else _found(await connection.one(queries.LOCK_TEXTS, named))
+            values["new_search_terms"] = views.search_terms({**_scope(call), **before, **texts})
         ticket = _found(await connection.one(statement, named | values | delivery))
         is_mirrored = bool(delivery) and ticket["is_mirrored"]
         return views.ticket(ticket)
 
-    ticket = await idempotency.once(dependencies, call, lookup.key_scope(call), command, act, one_statement=True)
+    ticket = await idempotency.once(dependencies, call, lookup.key_scope(call), command, act, one_statement=is_one)
     if is_mirrored and not call.replayed:
         await dependencies.deliveries.deliver(call, delivery["delivery_id"])
     return ticket

@@ -3,6 +3,7 @@
 A new step is written by `make migration m="What changes"`: read what it wrote before it is committed.
 """
 
+import time
 from pathlib import Path
 
 import psycopg
@@ -14,14 +15,23 @@ from sqlalchemy import Connection, Engine, create_engine, text
 
 # Any number, the same in every release: one process migrates at a time.
 _LOCK = 7_303_014
+_LOCK_SECONDS = 0.1
 
 
 def upgrade(database_url: str) -> str:
-    """Bring a database to the newest schema; returns its revision. Safe to run from many places at once."""
+    """Bring a database to the newest schema; returns its revision. Safe to run from many places at once.
+
+    Each revision is a transaction; one may leave it for what PostgreSQL does in none, such as an index that is made
+    while the table is written to.
+    """
     engine = _engine(database_url)
     try:
-        with engine.begin() as connection:
-            connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
+        with engine.connect() as connection:
+            # Asked for again and again: whoever waits inside a statement would keep such an index waiting.
+            while not connection.execute(text(f"SELECT pg_try_advisory_lock({_LOCK})")).scalar_one():
+                connection.rollback()
+                time.sleep(_LOCK_SECONDS)
+            connection.commit()
             command.upgrade(config(connection), "head")
             return MigrationContext.configure(connection).get_current_revision() or ""
     finally:

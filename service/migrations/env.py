@@ -21,7 +21,11 @@ def _render(kind: str, item: object, autogen_context: Any) -> str | Literal[Fals
 
 
 context.configure(
-    connection=context.config.attributes["connection"], target_metadata=METADATA, render_item=_render, compare_type=True
+    connection=context.config.attributes["connection"],
+    target_metadata=METADATA,
+    render_item=_render,
+    compare_type=True,
+    transaction_per_migration=True,
 )
 with context.begin_transaction():
     context.run_migrations()

@@ -135,6 +135,7 @@ class TicketFilter(TypedDict, total=False):
 
     status: Status | None
     metadata: Mapping[str, str] | None
+    q: str | None
     start_date: datetime | None
     end_date: datetime | None
 

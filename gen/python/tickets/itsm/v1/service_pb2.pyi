@@ -181,12 +181,19 @@ class ListTicketsRequest(_message.Message):
     LIMIT_FIELD_NUMBER: _builtins.int
     OFFSET_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
+    Q_FIELD_NUMBER: _builtins.int
     status: _ticket_pb2.Status.ValueType
     """Only tickets with this status."""
     limit: _builtins.int
     """How many at most, 1–100; 20 when absent."""
     offset: _builtins.int
     """How many of the newest to skip, 0 or more; 0 when absent."""
+    q: _builtins.str
+    """Tickets with all of these words, or words that begin with them, in subject and description. Words are what a reader
+    sees: `printer/scanner` is found by each of its parts, by any run of them, and as a whole; `C++` is not `C`; letter
+    case and how letters are composed make no difference; in scripts without spaces any run of characters is found. Only
+    the first 65,536 characters of a text are searched. 1–200 characters, at most 20 words.
+    """
     @_builtins.property
     def start_date(self) -> _timestamp_pb2.Timestamp:
         """Only tickets created at this instant or later."""
@@ -211,21 +218,26 @@ class ListTicketsRequest(_message.Message):
         limit: _builtins.int | None = ...,
         offset: _builtins.int | None = ...,
         metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        q: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "_offset", b"_offset", "_status", b"_status", "end_date", b"end_date", "limit", b"limit", "offset", b"offset", "start_date", b"start_date", "status", b"status"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "_offset", b"_offset", "_q", b"_q", "_status", b"_status", "end_date", b"end_date", "limit", b"limit", "offset", b"offset", "q", b"q", "start_date", b"start_date", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "_offset", b"_offset", "_status", b"_status", "end_date", b"end_date", "limit", b"limit", "metadata", b"metadata", "offset", b"offset", "start_date", b"start_date", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "_offset", b"_offset", "_q", b"_q", "_status", b"_status", "end_date", b"end_date", "limit", b"limit", "metadata", b"metadata", "offset", b"offset", "q", b"q", "start_date", b"start_date", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__limit: _TypeAlias = _typing.Literal["limit"]  # noqa: Y015
     _WhichOneofArgType__limit: _TypeAlias = _typing.Literal["_limit", b"_limit"]  # noqa: Y015
     _WhichOneofReturnType__offset: _TypeAlias = _typing.Literal["offset"]  # noqa: Y015
     _WhichOneofArgType__offset: _TypeAlias = _typing.Literal["_offset", b"_offset"]  # noqa: Y015
+    _WhichOneofReturnType__q: _TypeAlias = _typing.Literal["q"]  # noqa: Y015
+    _WhichOneofArgType__q: _TypeAlias = _typing.Literal["_q", b"_q"]  # noqa: Y015
     _WhichOneofReturnType__status: _TypeAlias = _typing.Literal["status"]  # noqa: Y015
     _WhichOneofArgType__status: _TypeAlias = _typing.Literal["_status", b"_status"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__limit) -> _WhichOneofReturnType__limit | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__offset) -> _WhichOneofReturnType__offset | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__q) -> _WhichOneofReturnType__q | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__status) -> _WhichOneofReturnType__status | None: ...
 

@@ -80,6 +80,7 @@ class TicketRestListTicketsRequest(_message.Message):
     END_DATE_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
     OFFSET_FIELD_NUMBER: _builtins.int
+    Q_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def status(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Query `status`."""
@@ -100,6 +101,10 @@ class TicketRestListTicketsRequest(_message.Message):
     def offset(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Query `offset`, default 0."""
 
+    @_builtins.property
+    def q(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Query `q`: words of subject and description."""
+
     def __init__(
         self,
         *,
@@ -108,10 +113,11 @@ class TicketRestListTicketsRequest(_message.Message):
         end_date: _abc.Iterable[_builtins.str] | None = ...,
         limit: _abc.Iterable[_builtins.str] | None = ...,
         offset: _abc.Iterable[_builtins.str] | None = ...,
+        q: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_date", b"end_date", "limit", b"limit", "offset", b"offset", "start_date", b"start_date", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_date", b"end_date", "limit", b"limit", "offset", b"offset", "q", b"q", "start_date", b"start_date", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
