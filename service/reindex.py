@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from time import perf_counter
 
-from sqlalchemy import JSON, Column, Integer, Table, bindparam, column, func, literal_column, select, update
+from sqlalchemy import JSON, Column, Index, Integer, Table, bindparam, column, func, literal_column, select, update
 from sqlalchemy.dialects.postgresql import TSVECTOR
 
 from service import jsontext
@@ -32,6 +32,21 @@ def search_terms() -> Column[str]:
     return Column("search_terms", TSVECTOR)
 
 
+def index_search_terms(tickets: Table) -> None:
+    """The indexes of that column: one to search by, and one of the tickets whose terms are not made yet."""
+    terms = tickets.c.search_terms
+    Index(
+        f"{tickets.name}_search_idx",
+        terms,
+        postgresql_using="gin",
+        # New entries wait in the pending list: each search reads it from end to end, and the write that fills it
+        # empties it.
+        postgresql_with={"gin_pending_list_limit": 512},
+        postgresql_where=terms.is_not(None),
+    )
+    Index(f"{tickets.name}_unindexed_idx", tickets.c.created_at, postgresql_where=terms.is_(None))
+
+
 class Reindex:
     """The index of one table of tickets. Processes that are at it at once take different tickets."""
 
@@ -41,7 +56,7 @@ class Reindex:
         keys = [*tickets.primary_key.columns]
         also = [tickets.c.number] if "number" in tickets.c else []
         cut = [func.left(tickets.c[name], literal_column(str(MAX_CHARACTERS))).label(name) for name in texts]
-        self._keys = [key.name for key in keys]
+        self._keys = [str(key.name) for key in keys]
         self._next = Statement(
             select(*keys, *also, *cut, tickets.c.created_at)
             .where(

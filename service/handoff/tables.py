@@ -21,7 +21,7 @@ from sqlalchemy import (
 from service.directory import METADATA, RoleName, created_at, one_of
 from service.events import event_table, last_transaction
 from service.handoff.commands import Outcome, Priority, RequestType, ResolutionType, RoleStatus, Stage, Status
-from service.reindex import search_terms
+from service.reindex import index_search_terms, search_terms
 from service.storage.scope import scoped_by
 
 tickets = Table(
@@ -91,13 +91,7 @@ Index(
 CHANGED_AT = func.coalesce(tickets.c.updated_at, tickets.c.created_at)
 Index("handoff_tickets_changed_idx", tickets.c.project_id, CHANGED_AT)
 
-Index(
-    "handoff_tickets_search_idx",
-    tickets.c.search_terms,
-    postgresql_using="gin",
-    postgresql_where=tickets.c.search_terms.is_not(None),
-)
-Index("handoff_tickets_unindexed_idx", tickets.c.created_at, postgresql_where=tickets.c.search_terms.is_(None))
+index_search_terms(tickets)
 
 roles = Table(
     "handoff_roles",

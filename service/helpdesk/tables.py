@@ -31,7 +31,7 @@ from sqlalchemy.dialects.postgresql import TSVECTOR, array
 from service.directory import METADATA, all_of, created_at, one_of
 from service.events import event_table, last_transaction
 from service.helpdesk.commands import PolicyStatus, Priority, SourceType, Status, Type
-from service.reindex import search_terms
+from service.reindex import index_search_terms, search_terms
 from service.storage.scope import scoped_by
 
 tickets = Table(
@@ -139,13 +139,7 @@ Index(
     postgresql_where=and_(tickets.c.sla_policy.is_not(None), tickets.c.resolved_at.is_(None)),
 )
 
-Index(
-    "helpdesk_tickets_search_idx",
-    tickets.c.search_terms,
-    postgresql_using="gin",
-    postgresql_where=tickets.c.search_terms.is_not(None),
-)
-Index("helpdesk_tickets_unindexed_idx", tickets.c.created_at, postgresql_where=tickets.c.search_terms.is_(None))
+index_search_terms(tickets)
 # The tags of a ticket, and its tenant as one more: otherwise the index would be read for every tenant's tickets.
 TAGS = func.array_to_tsvector(
     func.array_append(tickets.c.tag_terms, literal_column("'@'") + tickets.c.tenant_id), type_=TSVECTOR

@@ -21,7 +21,7 @@ from sqlalchemy import (
 from service.directory import METADATA, created_at, one_of
 from service.events import event_table, last_transaction
 from service.itsm.commands import EventType, Priority, Status
-from service.reindex import search_terms
+from service.reindex import index_search_terms, search_terms
 from service.storage.scope import scoped_by
 from service.webhooks.tables import webhook_tables
 
@@ -73,13 +73,7 @@ Index(
     postgresql_where=tickets.c.metadata_terms.is_not(None),
 )
 
-Index(
-    "itsm_tickets_search_idx",
-    tickets.c.search_terms,
-    postgresql_using="gin",
-    postgresql_where=tickets.c.search_terms.is_not(None),
-)
-Index("itsm_tickets_unindexed_idx", tickets.c.created_at, postgresql_where=tickets.c.search_terms.is_(None))
+index_search_terms(tickets)
 
 # The number of tickets by status, so that a list need not count them: the totals as of the last merge, and the changes
 # since. Each write appends its own rows, so no row is hot; a background task merges them.

@@ -17,6 +17,7 @@ _TEXTS = {
     "helpdesk_tickets": ("title", "description"),
     "itsm_tickets": ("subject", "description"),
 }
+_GIN = "WITH (gin_pending_list_limit = 512) WHERE search_terms IS NOT NULL"
 
 
 def upgrade() -> None:
@@ -35,7 +36,7 @@ def upgrade() -> None:
         )
     with op.get_context().autocommit_block():
         for table in _TEXTS:
-            _create_index(f"{table}_search_idx", f"{table} USING gin (search_terms) WHERE search_terms IS NOT NULL")
+            _create_index(f"{table}_search_idx", f"{table} USING gin (search_terms) {_GIN}")
             _create_index(f"{table}_unindexed_idx", f"{table} (created_at) WHERE search_terms IS NULL")
         _create_index(
             "helpdesk_tickets_tags_idx",

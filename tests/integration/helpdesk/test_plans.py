@@ -65,8 +65,8 @@ def large(world: World) -> Iterator[psycopg.Connection[Any]]:
             " '1 s', CASE WHEN n %% 3 > 0 THEN timestamptz '2026-03-01Z' + n * 7907 %% %s * interval '1 s' END,"
             " 'sla_' || n %% 1000, CASE n %% 1000 WHEN 7 THEN timestamptz '2026-01-01Z' ELSE '2999-01-01Z' END,"
             # As views.py makes them.
-            " array_to_tsvector(ARRAY['title', 'word' || n %% 1000, 'tkt.' || lpad(n::text, greatest(4, length(n::text)),"
-            " '0'), '@' || CASE WHEN n <= %s THEN 'large' ELSE 'small' || n END])"
+            " array_to_tsvector(ARRAY['title', 'word' || n %% 1000, 'tkt.' || to_char(n, 'FM999990000'),"
+            " '@' || CASE WHEN n <= %s THEN 'large' ELSE 'small' || n END])"
             " FROM generate_series(1, %s) n",
             (ROWS, ROWS, ROWS, ROWS, ROWS + 1000),
         )
