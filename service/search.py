@@ -117,15 +117,16 @@ def index_terms(*texts: str) -> dict[str, None]:
     return {term: None for text in texts for term in _terms(_words(text))}
 
 
-def tsvector(scope: str, *texts: str) -> str:
+def tsvector(scope: str, *texts: str, constant: str = "") -> str:
     """The terms of texts, and that of whose they are, as PostgreSQL writes a tsvector.
 
     The scope has a checksum of the texts for its position, which nothing searches: a change of the texts always shows.
+    `constant` is a text that never changes.
     """
     texts = tuple(text[:MAX_CHARACTERS] for text in texts)
     checksum = zlib.crc32("\0".join(texts).encode()) % _MAX_POSITION + 1
     # Quotes and backslashes are glue, so no term of a text has one.
-    joined = "' '".join(index_terms(*texts))
+    joined = "' '".join(index_terms(*texts, constant))
     return (f"'{joined}' " if joined else "") + f"{_quoted(scope)}:{checksum}"
 
 

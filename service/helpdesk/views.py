@@ -137,7 +137,7 @@ def event(row: Row) -> TicketEvent:
 def search_terms(row: Row) -> str:
     """The index terms of a ticket's texts, and of its number where it has one."""
     number = f"TKT-{row['number']:04d}" if "number" in row else ""
-    return tsvector(f"@{row['tenant_id']}", row["title"], row["description"] or "", number)
+    return tsvector(f"@{row['tenant_id']}", row["title"], row["description"] or "", constant=number)
 
 
 def tag_terms(tags: JsonText) -> list[str]:
