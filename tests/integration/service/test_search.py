@@ -1,4 +1,4 @@
-"""contracts/helpdesk.md, "`q` finds words", in all three APIs at both transports, and the background that indexes."""
+"""contracts/helpdesk.md, List query: the words of `q` in all three APIs at both transports, and what fills the index."""
 
 import asyncio
 from collections.abc import AsyncIterator

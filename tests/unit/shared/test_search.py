@@ -1,4 +1,4 @@
-"""contracts/helpdesk.md, "`q` finds words": which texts a query finds, as PostgreSQL compares the terms of both."""
+"""contracts/helpdesk.md, List query: which texts a query finds, as PostgreSQL compares the terms of both."""
 
 import re
 import unicodedata
