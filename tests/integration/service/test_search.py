@@ -1,4 +1,4 @@
-"""contracts/helpdesk.md, List query: the words of `q` in all three APIs at both transports, and what fills the index."""
+"""contracts/helpdesk.md, List query: `q` in all three APIs at both transports, and what fills in its index."""
 
 import asyncio
 from collections.abc import AsyncIterator
