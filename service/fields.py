@@ -27,6 +27,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError, PydanticKnownEr
 
 from service import jsontext
 from service.jsontext import JsonText
+from service.search import words
 
 MAX_OBJECT_BYTES = 256 * 1024
 MAX_WORDS = 20
@@ -192,7 +193,7 @@ Limit = Annotated[Number, Field(ge=1, le=100)]
 
 
 def _few_words(text: str) -> str:
-    if len(set(text.casefold().split())) > MAX_WORDS:
+    if len(set(words(text))) > MAX_WORDS:
         raise PydanticCustomError(
             "too_many_words", "Input should have at most {max_words} words", {"max_words": MAX_WORDS}
         )

@@ -61,12 +61,13 @@ def _records(name: str, columns: Sequence[Column[Any]], *more: ColumnClause[Any]
 
 # The columns of a ticket that a change may write.
 CHANGEABLE = (*lifecycle.EVENT_MEMBERS, "resolved_at", "updated_at")
+_WRITTEN = (*CHANGEABLE, "search_terms")
 
 
 def _write() -> Statement:
     given = _records(
         "tickets",
-        [tickets.c[name] for name in ("id", *CHANGEABLE)],
+        [tickets.c[name] for name in ("id", *_WRITTEN)],
         column("changed", ARRAY(Text)),
         column("kind", Text),
         column("changes", JSON),
@@ -78,7 +79,7 @@ def _write() -> Statement:
         .values(
             {
                 name: case((literal(name, Text) == any_(given.c.changed), given.c[name]), else_=tickets.c[name])
-                for name in CHANGEABLE
+                for name in _WRITTEN
             }
             | events.next_version(tickets)
         )

@@ -132,6 +132,9 @@ async def _write(
             continue
         names = [name for name in change_queries.CHANGEABLE if name in before and after[name] != before[name]]
         new = {name: after[name] for name in names}
+        if new.keys() & {"title", "description"}:
+            names.append("search_terms")
+            new["search_terms"] = views.search_terms(after)
         event = {"kind": lifecycle.event_type(before, after), "changes": diff, "agent_origin": agent_origin}
         tickets.append({"id": after["id"], "changed": names, **new, **event})
         roles_before = list(enumerate(before["roles"]))

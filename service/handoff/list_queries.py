@@ -50,12 +50,7 @@ def _has_role(condition: ColumnElement[bool]) -> ColumnElement[bool]:
     return exists().where(roles.c.project_id == tickets.c.project_id, roles.c.ticket_id == tickets.c.id, condition)
 
 
-_terms = func.to_tsquery(tables.SEARCH, bindparam("terms", type_=Text), type_=TSQUERY)
-_in_project = cast(
-    literal_column("'''' || ' '") + cast(bindparam("project_id", type_=Uuid), Text) + literal_column("''''"), TSQUERY
-)
-# A search without a single term finds nothing.
-_has_terms = and_(func.numnode(_terms) > 0, tables.INDEX_TERMS.op("@@")(_terms.op("&&")(_in_project)))
+_has_terms = tickets.c.search_terms.op("@@")(bindparam("terms", type_=TSQUERY))
 
 # How far a ticket's work has come; null before it is merged.
 _shipped = case(
@@ -115,7 +110,7 @@ def list_tickets(filters: frozenset[str], *, after: bool, of_project: bool, offs
     extras = [keys.c[extra.name] for extra in PROJECT_COLUMNS]
     is_same = and_(tickets.c.project_id == keys.c.of_project, tickets.c.id == keys.c.id)
     parts = roles_of(tickets).label("roles")
-    whole = select(tickets, *extras, parts).select_from(keys.outerjoin(tickets, is_same)).subquery("whole")
+    whole = select(*tables.SHOWN, *extras, parts).select_from(keys.outerjoin(tickets, is_same)).subquery("whole")
     page = measured(select(whole), _size(whole), (whole.c.created_at.desc(), whole.c.id.desc())).subquery("page")
     # With filters the plan depends on their values.
     return Statement(

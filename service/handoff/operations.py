@@ -82,7 +82,7 @@ async def _list(
     binding = jsontext.dump(["handoff tickets", user_id, of_project, sorted(filters.items())]).decode()
     parameters = {**filters, "user_id": user_id, "limit": query.limit + 1}
     if (q := filters.get("terms", filters.get("terms_or_number"))) is not None:
-        parameters["terms"] = tsquery(q)
+        parameters["terms"] = tsquery(views.search_scope(filters["project_id"]), q)
     if query.cursor is not None:
         parameters["after_created_at"], parameters["after_id"] = paging.decode(query.cursor, binding, _POSITION)
     if offset:
@@ -126,6 +126,14 @@ async def create_ticket(connection: Connection, call: Call, command: CreateTicke
     user_id, project_id = lookup.user_id(call), command.path.project_id
     member = {"user_id": user_id, "project_id": project_id}
 
+    given = {
+        **member,
+        **vars(command.body),
+        **_provenance(call.caller, command.body),
+        # None: the project's default roles.
+        "roles": command.body.roles or None,
+    }
+
     async def admit() -> None:
         row = await connection.one(queries.MEMBERSHIP, member)
         if row is None or not rights.may_work(row["member_role"]):
@@ -136,14 +144,7 @@ async def create_ticket(connection: Connection, call: Call, command: CreateTicke
         call,
         lookup.key_scope(call, project_id),
         queries.CREATE,
-        {
-            **member,
-            **events.actor_of(call),
-            **vars(command.body),
-            **_provenance(call.caller, command.body),
-            # None: the project's default roles.
-            "roles": command.body.roles or None,
-        },
+        {**given, **events.actor_of(call), "search_terms": views.search_terms(given)},
         admit=admit,
     )
     if row is None:

@@ -114,6 +114,7 @@ def _create(guard: idempotency.Guard) -> tuple[CTE, CTE]:
         "implementation_notes",
         "actor_role",
         "actor_id",
+        "search_terms",
     )
     ticket = (
         insert(tickets)
@@ -126,7 +127,7 @@ def _create(guard: idempotency.Guard) -> tuple[CTE, CTE]:
                 *(bindparam(name, type_=tickets.c[name].type) for name in given),
             ).select_from(project.join(counter, true())),
         )
-        .returning(tickets)
+        .returning(*tables.SHOWN)
         .cte("ticket")
     )
     wanted = func.coalesce(bindparam("roles", type_=ARRAY(Text)), project.c.default_roles)
@@ -191,7 +192,7 @@ def read_tickets(by: By) -> Statement:
 
     No row at all when the caller is not a member of the project.
     """
-    columns = [tickets.c[name] for name in _SHORT] if by == "any" else list(tickets.c)
+    columns = [tickets.c[name] for name in _SHORT] if by == "any" else list(tables.SHOWN)
     at = events.next_instant(tables.CHANGED_AT)
     in_project = tickets.c.project_id == projects.c.id
     return Statement(

@@ -5,11 +5,15 @@ from contextlib import AsyncExitStack
 from tickets.handoff.rest.v1 import rest_pb2, rest_pb2_grpc
 from tickets.handoff.v1 import service_pb2, service_pb2_grpc
 
-from service.handoff import changes, operations, tables
+from service.background import Periodic
+from service.handoff import changes, operations, tables, views
 from service.operation import Dependencies
+from service.reindex import Reindex
 from service.transport import rest, rpc
 from service.transport.dialect import Dialect, Service, Servicer, Started
 from service.watch import EventFeed, WatchDependencies
+
+_REINDEX = Periodic("handoff_reindex", 1.0, Reindex(tables.tickets, ("title", "description"), views.search_terms).work)
 
 
 class TicketService(Servicer, service_pb2_grpc.TicketServiceServicer):
@@ -55,7 +59,7 @@ class TicketRest(Servicer, rest_pb2_grpc.TicketRestServicer):
 def _start(shared: Dependencies, _stack: AsyncExitStack) -> Started:
     feed = EventFeed(shared.database, tables.events, shared.settings.max_watches)
     dependencies = WatchDependencies(settings=shared.settings, database=shared.database, vault=shared.vault, feed=feed)
-    return Started(dependencies, feed)
+    return Started(dependencies, feed, [_REINDEX])
 
 
 DIALECT = Dialect(

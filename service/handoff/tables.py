@@ -15,16 +15,13 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     Uuid,
-    cast,
     func,
-    literal_column,
-    text,
 )
-from sqlalchemy.dialects.postgresql import TSVECTOR, array
 
 from service.directory import METADATA, RoleName, created_at, one_of
 from service.events import event_table, last_transaction
 from service.handoff.commands import Outcome, Priority, RequestType, ResolutionType, RoleStatus, Stage, Status
+from service.reindex import index_search_terms, search_terms
 from service.storage.scope import scoped_by
 
 tickets = Table(
@@ -64,6 +61,7 @@ tickets = Table(
     # The version of the newest event: 1 for the creation, and one more with each change.
     Column("version", Integer, nullable=False, server_default="1"),
     last_transaction(),
+    search_terms(),
     PrimaryKeyConstraint("project_id", "id"),
     UniqueConstraint("project_id", "number"),
     ForeignKeyConstraint(["project_id"], ["projects.id"]),
@@ -75,6 +73,9 @@ tickets = Table(
     CheckConstraint("(status = 'closed') = (stage = 'live')", name="closed_is_live"),
     info=scoped_by("project_id"),
 )
+
+# Index terms are only searched by, never read.
+SHOWN = tuple(column for column in tickets.c if column.name != "search_terms")
 
 _newest_first = (tickets.c.created_at.desc(), tickets.c.id.desc())
 Index("handoff_tickets_newest_idx", tickets.c.project_id, *_newest_first)
@@ -90,13 +91,7 @@ Index(
 CHANGED_AT = func.coalesce(tickets.c.updated_at, tickets.c.created_at)
 Index("handoff_tickets_changed_idx", tickets.c.project_id, CHANGED_AT)
 
-SEARCH = text("'simple'::regconfig")
-# The terms of a ticket, and its project's id as one more, after a space, which no term contains: without it a search
-# would read the terms of every project.
-INDEX_TERMS = func.to_tsvector(
-    SEARCH, tickets.c.title.op("||")(text("' '")).op("||")(tickets.c.description), type_=TSVECTOR
-).op("||")(func.array_to_tsvector(array([literal_column("' '") + cast(tickets.c.project_id, Text)]), type_=TSVECTOR))
-Index("handoff_tickets_terms_idx", INDEX_TERMS, postgresql_using="gin")
+index_search_terms(tickets)
 
 roles = Table(
     "handoff_roles",

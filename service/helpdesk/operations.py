@@ -74,7 +74,7 @@ async def list_tickets(connection: Connection, call: Call, command: ListTickets)
     )
     parameters = {**scope, **filters, **after, "rows": query.limit + 1}
     if query.q is not None:
-        parameters["terms"] = tsquery(query.q)
+        parameters["terms"] = tsquery(f"@{call.caller.tenant_id}", query.q)
     rows = await connection.all(statement, parameters)
     page, next_cursor = paging.cut(rows, query.limit, binding, "sort_key", "id")
     return {"tickets": [views.ticket(row) for row in page], "next_cursor": next_cursor}
@@ -94,8 +94,7 @@ def _filters(query: TicketQuery) -> dict[str, Any]:
     if query.overdue:
         filters["overdue"] = True
     if query.q is not None:
-        number = parse_number(query.q.upper())
-        filters |= {"terms": query.q} if number is None else {"terms_or_number": number}
+        filters["terms"] = query.q
     return filters
 
 
@@ -135,6 +134,7 @@ async def create_ticket(connection: Connection, call: Call, command: CreateTicke
         "submitted_by_id": submitter,
         "tag_terms": views.tag_terms(body.tags),
     }
+    ticket["search_terms"] = views.search_terms(ticket)
     scope = lookup.key_scope(call)
     try:
         ticket = await ticket_clock.on_create(connection, ticket, resolved=resolution(None, body.status) == "stamp")
@@ -261,9 +261,12 @@ async def _change(
     changes = {**changes, **{name: clock[name] for name in ("sla_policy", "due_at") if clock[name] != ticket[name]}}
     values = {f"new_{name}": changes.get(name) for name in queries.CHANGEABLE}
     values["new_tag_terms"] = views.tag_terms(changes["tags"]) if "tags" in changes else []
+    values["new_search_terms"] = None
+    if changes.keys() & {"title", "description"}:
+        values["new_search_terms"] = views.search_terms({**ticket, **changes})
     stamps = {
         **{name: clock[name] for name in queries.SLA_COLUMNS},
-        "changed": list(changes),
+        "changed": [*changes, *([] if values["new_search_terms"] is None else ["search_terms"])],
         "resolved_at": resolved_at,
         "resolution_note": resolution_note,
     }

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 from sqlalchemy import (
     ARRAY,
     CTE,
-    BigInteger,
     ColumnElement,
     FromClause,
     Integer,
@@ -37,7 +36,7 @@ from sqlalchemy import (
     union_all,
     update,
 )
-from sqlalchemy.dialects.postgresql import TSQUERY
+from sqlalchemy.dialects.postgresql import TSQUERY, TSVECTOR, array
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from service import events, idempotency, numbering
@@ -105,7 +104,7 @@ def lock_ticket(by: frozenset[str], *, with_deleted: bool = False) -> Statement:
 
 
 def _ticket(by: frozenset[str], with_deleted: bool) -> Select[tuple[object, ...]]:
-    return select(tickets).where(*found_by(by, with_deleted=with_deleted))
+    return select(*tables.SHOWN).where(*found_by(by, with_deleted=with_deleted))
 
 
 class _Order(NamedTuple):
@@ -138,9 +137,7 @@ def _any_of(name: str, filter_: str = "") -> Mapping[str, ColumnElement[bool]]:
     }
 
 
-_terms = func.to_tsquery(tables.SEARCH, bindparam("terms", type_=Text), type_=TSQUERY)
 _in_tenant = _lexeme(literal_column("'@'") + parameter(tickets.c.tenant_id))
-_has_terms = and_(func.numnode(_terms) > 0, tables.INDEX_TERMS.op("@@")(_terms.op("&&")(_in_tenant)))
 _tag = _lexeme(literal_column("'#'") + bindparam("tag", type_=Text))
 
 _DUE_WHILE_PAUSED = exists().where(
@@ -170,9 +167,8 @@ _FILTERS: Mapping[str, ColumnElement[bool]] = {
         tickets.c.assigned_to_id.is_(None),
         tickets.c.assigned_to_id == any_(bindparam("any_or_unassigned", type_=ARRAY(Text))),
     ),
-    "tag": tables.INDEX_TERMS.op("@@")(_tag.op("&&")(_in_tenant)),
-    "terms": _has_terms,
-    "terms_or_number": or_(tickets.c.number == bindparam("terms_or_number", type_=BigInteger), _has_terms),
+    "tag": tables.TAGS.op("@@")(_tag.op("&&")(_in_tenant)),
+    "terms": tickets.c.search_terms.op("@@")(bindparam("terms", type_=TSQUERY)),
     "created_after": tickets.c.created_at >= bindparam("created_after", type_=tickets.c.created_at.type),
     "created_before": tickets.c.created_at < bindparam("created_before", type_=tickets.c.created_at.type),
     "updated_since": tickets.c.updated_at >= bindparam("updated_since", type_=tickets.c.updated_at.type),
@@ -201,7 +197,7 @@ def list_tickets(
     rows = bindparam("rows", type_=Integer)
 
     def page(*more: ColumnElement[bool]) -> Select[Any]:
-        found = select(tickets, order.key.label("sort_key"))
+        found = select(*tables.SHOWN, order.key.label("sort_key"))
         found = found.where(*found_by(by - {"person_id"}, with_deleted=with_deleted), *more, *conditions)
         return found.order_by(*order.of(order.key, tickets.c.id)).limit(rows)
 
@@ -223,14 +219,30 @@ def append_event(
     return events.append(tables.events, ticket, kind, changes, {**of_ticket, **own})
 
 
+def _number_terms(number: ColumnElement[int]) -> ColumnElement[Any]:
+    """The index terms of `TKT-0001`, as search.py has them."""
+    digits = func.to_char(number, literal_column("'FM999999999999990000'"), type_=Text)
+    return func.array_to_tsvector(array([literal_column("'tkt.'", Text) + digits, digits]), type_=TSVECTOR)
+
+
 def _create(guard: idempotency.Guard) -> tuple[CTE, CTE]:
-    names = ("tenant_id", "id", "app_id", "tag_terms", "created_at", *SLA_COLUMNS, *NewTicket.model_fields)
+    names = (
+        "tenant_id",
+        "id",
+        "app_id",
+        "tag_terms",
+        "search_terms",
+        "created_at",
+        *SLA_COLUMNS,
+        *NewTicket.model_fields,
+    )
     given = bound(tickets, *names)
     actor = bindparam("actor", type_=Text)
     scope = select((literal("helpdesk:", Text) + parameter(tickets.c.tenant_id)).label("scope")).where(*guard)
     counter = numbering.next_number(scope.cte("scope"))
     stamped = {
         "number": counter.c.number,
+        "search_terms": given["search_terms"].op("||")(_number_terms(counter.c.number)),
         "created_by": actor,
         "updated_at": parameter(tickets.c.created_at),
         "updated_by": actor,
@@ -238,7 +250,7 @@ def _create(guard: idempotency.Guard) -> tuple[CTE, CTE]:
     }
     values = {**given, **stamped}
     row = select(*values.values()).select_from(counter)
-    ticket = insert(tickets).from_select(list(values), row).returning(tickets).cte("ticket")
+    ticket = insert(tickets).from_select(list(values), row).returning(*tables.SHOWN).cte("ticket")
     return ticket, append_event(ticket, "ticket.created")
 
 
@@ -252,7 +264,7 @@ def update_ticket(by: frozenset[str]) -> Statement:
     The ticket must be locked: then the row read here is the row that is changed, and the event is true.
     """
     # A resolution note is not a column: only the event has it.
-    before = select(tickets, cast(null(), Text).label("resolution_note")).where(*found_by(by)).cte("before")
+    before = select(*tables.SHOWN, cast(null(), Text).label("resolution_note")).where(*found_by(by)).cte("before")
     stamped = {
         "resolved_at": parameter(tickets.c.resolved_at),
         **bound(tickets, *SLA_COLUMNS),
@@ -261,8 +273,8 @@ def update_ticket(by: frozenset[str]) -> Statement:
     after = (
         update(tickets)
         .where(*found_by(by))
-        .values({name: _changed(name) for name in CHANGEABLE} | {"tag_terms": _changed("tag_terms", "tags")} | stamped)
-        .returning(tickets, bindparam("resolution_note", type_=Text).label("resolution_note"))
+        .values({name: _changed(name) for name in CHANGEABLE} | _changed_terms() | stamped)
+        .returning(*tables.SHOWN, bindparam("resolution_note", type_=Text).label("resolution_note"))
         .cte("after")
     )
     change = select(
@@ -286,6 +298,11 @@ def update_ticket(by: frozenset[str]) -> Statement:
     return Statement(select(after).add_cte(event, pause), scope=scope_of(by))
 
 
+def _changed_terms() -> dict[str, ColumnElement[Any]]:
+    """The columns that a ticket is searched by, of which the caller names none."""
+    return {"tag_terms": _changed("tag_terms", "tags"), "search_terms": _changed("search_terms")}
+
+
 def write_stamps() -> dict[str, ColumnElement[Any]]:
     """The columns of a ticket that every write stamps."""
     return {
@@ -302,7 +319,7 @@ def _set_deleted(*, deleted: bool) -> Statement:
         update(tickets)
         .where(*LOCKED_TICKET)
         .values({"is_deleted": deleted, **(stamps if deleted else dict.fromkeys(stamps, null())), **write_stamps()})
-        .returning(tickets)
+        .returning(*tables.SHOWN)
         .cte("after")
     )
     changes = func.json_build_object(

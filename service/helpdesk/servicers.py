@@ -6,16 +6,18 @@ from tickets.helpdesk.rest.v1 import rest_pb2, rest_pb2_grpc
 from tickets.helpdesk.v1 import service_pb2, service_pb2_grpc
 
 from service.background import Periodic
-from service.helpdesk import comments, operations, tables
+from service.helpdesk import comments, operations, tables, views
 from service.helpdesk.sla import notifier, reclock
 from service.helpdesk.sla import operations as sla
 from service.operation import Dependencies
+from service.reindex import Reindex
 from service.transport import rest, rpc
 from service.transport.dialect import Dialect, Service, Servicer, Started
 from service.watch import EventFeed, WatchDependencies
 
 _EMIT_DUE_EVENTS = Periodic("helpdesk_sla_events", 5.0, notifier.emit_due_events)
 _RECLOCK = Periodic("helpdesk_sla_reclock", 1.0, reclock.reclock)
+_REINDEX = Periodic("helpdesk_reindex", 1.0, Reindex(tables.tickets, ("title", "description"), views.search_terms).work)
 
 
 class TicketService(Servicer, service_pb2_grpc.TicketServiceServicer):
@@ -109,7 +111,7 @@ class TicketRest(Servicer, rest_pb2_grpc.TicketRestServicer):
 def _start(shared: Dependencies, _stack: AsyncExitStack) -> Started:
     feed = EventFeed(shared.database, tables.events, shared.settings.max_watches)
     dependencies = WatchDependencies(settings=shared.settings, database=shared.database, vault=shared.vault, feed=feed)
-    return Started(dependencies, feed, [_EMIT_DUE_EVENTS, _RECLOCK])
+    return Started(dependencies, feed, [_EMIT_DUE_EVENTS, _RECLOCK, _REINDEX])
 
 
 DIALECT = Dialect(

@@ -31,6 +31,7 @@ from sqlalchemy.dialects.postgresql import TSVECTOR, array
 from service.directory import METADATA, all_of, created_at, one_of
 from service.events import event_table, last_transaction
 from service.helpdesk.commands import PolicyStatus, Priority, SourceType, Status, Type
+from service.reindex import index_search_terms, search_terms
 from service.storage.scope import scoped_by
 
 tickets = Table(
@@ -71,7 +72,7 @@ tickets = Table(
     Column("sla_look_at", DateTime(timezone=True)),
     # json and not jsonb: stored as it was sent.
     Column("tags", JSON, nullable=False),
-    # For searches: `#` and each tag (views.py, tag_terms).
+    # For the filter: `#` and each tag (views.py, tag_terms).
     Column("tag_terms", ARRAY(Text), nullable=False, server_default=text("'{}'")),
     Column("source", Text, nullable=False),
     Column("source_type", Text, nullable=False),
@@ -87,6 +88,7 @@ tickets = Table(
     # How many of them only agents see: others do not count them.
     Column("internal_changes", Integer, nullable=False, server_default="0"),
     last_transaction(),
+    search_terms(),
     PrimaryKeyConstraint("tenant_id", "id"),
     UniqueConstraint("tenant_id", "number"),
     one_of("type", Type),
@@ -103,6 +105,9 @@ tickets = Table(
 FOR_ANOTHER = tickets.c.created_by != tickets.c.submitted_by_id
 # What belongs to a ticket is for those who see the ticket.
 _OF_TICKET = {name: {"ticket_id": "ticket_id"} for name in ("app_id", "person_id")}
+
+# Index terms are only searched by, never read.
+SHOWN = tuple(column for column in tickets.c if column.name != "search_terms")
 
 # The orders of lists, each with the id as the tie-break.
 NEVER = text("'9999-12-31 23:59:59.999999+00'::timestamptz")
@@ -160,19 +165,12 @@ Index(
     postgresql_where=and_(tickets.c.sla_policy.is_not(None), tickets.c.resolved_at.is_(None)),
 )
 
-SEARCH = text("'simple'::regconfig")
-# The words of a ticket, its tags, and its tenant as one more term: otherwise a search would go through every tenant's
-# tickets.
-INDEX_TERMS = (
-    func.to_tsvector(
-        SEARCH,
-        tickets.c.title.op("||")(text("' '")).op("||")(func.coalesce(tickets.c.description, text("''"))),
-        type_=TSVECTOR,
-    )
-    .op("||")(func.array_to_tsvector(tickets.c.tag_terms, type_=TSVECTOR))
-    .op("||")(func.array_to_tsvector(array([literal_column("'@'") + tickets.c.tenant_id]), type_=TSVECTOR))
+index_search_terms(tickets)
+# The tags of a ticket, and its tenant as one more: otherwise the index would be read for every tenant's tickets.
+TAGS = func.array_to_tsvector(
+    func.array_append(tickets.c.tag_terms, literal_column("'@'") + tickets.c.tenant_id), type_=TSVECTOR
 )
-Index("helpdesk_tickets_terms_idx", INDEX_TERMS, postgresql_using="gin")
+Index("helpdesk_tickets_tags_idx", TAGS, postgresql_using="gin")
 
 comments = Table(
     "helpdesk_comments",

@@ -6,6 +6,7 @@ from typing import NotRequired, TypedDict, cast
 from service import jsontext
 from service.helpdesk.commands import Priority, SourceType, Status, Type
 from service.jsontext import JsonText
+from service.search import tsvector
 from service.storage.statement import Row
 
 _SCHEMA_VERSION = 1
@@ -132,6 +133,12 @@ def comment(row: Row) -> Comment:
 def event(row: Row) -> TicketEvent:
     """The event of a row."""
     return cast(TicketEvent, {name: row[name] for name in _EVENT_COLUMNS})
+
+
+def search_terms(row: Row) -> str:
+    """The index terms of a ticket's texts, and of its number where it has one."""
+    number = f"TKT-{row['number']:04d}" if "number" in row else ""
+    return tsvector(f"@{row['tenant_id']}", row["title"], row["description"] or "", constant=number)
 
 
 def tag_terms(tags: JsonText) -> list[str]:

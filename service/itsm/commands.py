@@ -21,6 +21,7 @@ from service.fields import (
     Resumable,
     Section,
     Uuid,
+    Words,
     WriteHeaders,
     distinct,
     without_nul,
@@ -111,6 +112,7 @@ class TicketFilter(Section):
     priority: Priority | None = None
     requester_email: Email | None = None
     metadata: Annotated[dict[MemberName, Annotated[str, without_nul]], Field(max_length=10)] | None = None
+    q: Words | None = None
     start_date: Instant | None = None
     end_date: LastInstant | None = None
     limit: Limit = 20

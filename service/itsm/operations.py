@@ -19,6 +19,7 @@ from service.itsm.delivery.queue import MIRRORED
 from service.itsm.dependencies import ItsmDependencies
 from service.numbering import uuid7
 from service.operation import Call, operation, own_transactions
+from service.search import tsquery
 from service.storage.database import Connection
 
 # How often a watch checks its key: a revoked one ends it within five seconds, as it ends everything else.
@@ -31,6 +32,7 @@ async def create_ticket(dependencies: ItsmDependencies, call: Call, command: Cre
     key_scope, scope = lookup.key_scope(call), _scope(call)
     terms = {"metadata_terms": metadata.index_terms(**scope, metadata=command.body.metadata)}
     ticket = {**scope, "id": uuid7(), **terms, **events.actor_of(call), **vars(command.body)}
+    ticket["search_terms"] = views.search_terms(ticket)
     if call.caller.is_linked:
         return _answer(call, await dependencies.deliveries.create(call, key_scope, ticket))
     return _answer(call, await idempotency.create_once(dependencies.database, call, key_scope, queries.CREATE, ticket))
@@ -49,6 +51,8 @@ async def list_tickets(connection: Connection, call: Call, command: ListTickets)
     given = {name: value for name, value in command.query if value is not None}
     if members := given.pop("metadata", None):
         given["metadata_terms"] = metadata.query_terms(**scope, members=members)
+    if (q := given.pop("q", None)) is not None:
+        given["search_terms"] = tsquery(views.search_scope(**scope), q)
     filters = frozenset(given) - {"limit", "offset"}
     rows = await connection.all(queries.list_tickets(filters, skips=command.query.offset > 0), scope | given)
     return {
@@ -67,8 +71,9 @@ async def update_ticket(dependencies: ItsmDependencies, call: Call, command: Upd
     """
     changed = {name: getattr(command.body, name) for name in command.body.model_fields_set - {"etag"}}
     conditions = (command.header.if_match, command.body.etag)
-    # A statement alone can neither compare JSON values nor refuse the change.
-    must_look = "metadata" in changed or any(condition is not None for condition in conditions)
+    texts = {name: changed[name] for name in queries.TEXTS if name in changed}
+    # A statement alone can neither compare JSON values, nor refuse the change, nor make the index terms of both texts.
+    must_look = "metadata" in changed or len(texts) == 1 or any(condition is not None for condition in conditions)
     values = {f"new_{name}": value for name, value in changed.items()}
     if "metadata" in changed:
         values["new_metadata_terms"] = metadata.index_terms(**_scope(call), metadata=changed["metadata"])
@@ -78,12 +83,15 @@ async def update_ticket(dependencies: ItsmDependencies, call: Call, command: Upd
 
     async def act(connection: Connection) -> views.Ticket:
         nonlocal is_mirrored
-        members = frozenset(changed)
+        members, searched = frozenset(changed), texts
         if must_look:
             before = _found(await connection.one(queries.LOCK, named))
             etags.require_match(etags.of_version(before["version"]), *conditions)
             if "metadata" in changed and before["metadata"] == changed["metadata"]:
                 members -= {"metadata"}
+            searched = {name: before[name] for name in queries.TEXTS} | texts
+        if texts:
+            values["new_search_terms"] = views.search_terms({**_scope(call), **searched})
         statement = queries.update_ticket(members, mirrored=bool(delivery))
         ticket = _found(await connection.one(statement, named | values | delivery, commit=must_look))
         is_mirrored = ticket["is_mirrored"]

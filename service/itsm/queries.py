@@ -35,6 +35,7 @@ from sqlalchemy import (
     union_all,
     update,
 )
+from sqlalchemy.dialects.postgresql import TSQUERY
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from service import events, idempotency
@@ -47,8 +48,10 @@ from service.storage.statement import Statement, bound, mine, parameter, some_ro
 
 tickets = tables.tickets
 deliveries, links = providers.deliveries, providers.links
+# What a search reads.
+TEXTS = ("subject", "description")
 # Index terms are only searched by, never read.
-SHOWN = tuple(column for column in tickets.c if column.name != "metadata_terms")
+SHOWN = tuple(column for column in tickets.c if column.name not in ("metadata_terms", "search_terms"))
 
 
 MINE = mine(tickets)
@@ -56,9 +59,12 @@ ONE = (*MINE, tickets.c.id == bindparam("ticket_id", type_=Uuid))
 
 GET = Statement(select(*SHOWN).where(*ONE), scope=ACCOUNT)
 # What a change may depend on, of the ticket that it locks.
-LOCK = Statement(select(tickets.c.version, tickets.c.metadata).where(*ONE).with_for_update(), scope=ACCOUNT)
+LOCK = Statement(
+    select(*(tickets.c[name] for name in ("version", "metadata", *TEXTS))).where(*ONE).with_for_update(),
+    scope=ACCOUNT,
+)
 
-NEW = ("account_id", "live", "id", "metadata_terms", *NewTicket.model_fields)
+NEW = ("account_id", "live", "id", "metadata_terms", "search_terms", *NewTicket.model_fields)
 
 
 def _create(guard: idempotency.Guard) -> tuple[CTE, ...]:
@@ -93,6 +99,8 @@ def update_ticket(changed: frozenset[str], *, mirrored: bool = False) -> Stateme
     the account's provider has the ticket or will have it: see `is_mirrored`.
     """
     columns = changed | {"metadata_terms"} if "metadata" in changed else changed
+    if not changed.isdisjoint(TEXTS):
+        columns |= {"search_terms"}
     # The lock makes the row read here the row that is changed, so that the event is true.
     before = select(*SHOWN).where(*ONE).with_for_update().cte("before")
     after = (
@@ -190,6 +198,7 @@ def list_tickets(filters: frozenset[str], *, skips: bool) -> Statement:
         "start_date": tickets.c.created_at >= bindparam("start_date", type_=tickets.c.created_at.type),
         "end_date": tickets.c.created_at <= bindparam("end_date", type_=tickets.c.created_at.type),
         "metadata_terms": tickets.c.metadata_terms.op("@>")(bindparam("metadata_terms", type_=ARRAY(Uuid))),
+        "search_terms": tickets.c.search_terms.op("@@")(bindparam("search_terms", type_=TSQUERY)),
     }
     wanted = (*MINE, *(conditions[name] for name in sorted(filters)))
     newest_first = (tickets.c.created_at.desc(), tickets.c.id.desc())
@@ -212,7 +221,7 @@ def list_tickets(filters: frozenset[str], *, skips: bool) -> Statement:
         .order_by(page.c.created_at.desc(), page.c.id.desc()),
         scope=ACCOUNT,
         # Some terms and some values are common and others rare: which index serves best depends on them.
-        prepared="metadata_terms" not in filters and len(filters & _INDEXED) < 2,
+        prepared=filters.isdisjoint({"metadata_terms", "search_terms"}) and len(filters & _INDEXED) < 2,
     )
 
 

@@ -22,6 +22,7 @@ from sqlalchemy import (
 from service.directory import METADATA, created_at, one_of
 from service.events import event_table, last_transaction
 from service.itsm.commands import Priority, Status, WebhookEvent
+from service.reindex import index_search_terms, search_terms
 from service.storage.scope import scoped_by
 from service.webhooks.tables import webhook_tables
 
@@ -50,6 +51,7 @@ tickets = Table(
     # Counts changes from 1; the version of its newest event.
     Column("version", Integer, nullable=False, server_default="1"),
     last_transaction(),
+    search_terms(),
     PrimaryKeyConstraint("account_id", "live", "id"),
     one_of("status", Status),
     one_of("priority", Priority),
@@ -92,6 +94,8 @@ Index(
     postgresql_with={"gin_pending_list_limit": 256},
     postgresql_where=tickets.c.metadata_terms.is_not(None),
 )
+
+index_search_terms(tickets)
 
 # The number of tickets by status, so that a list need not count them: the totals as of the last merge, and the changes
 # since. Each write appends its own rows, so no row is hot; a background task merges them.

@@ -34,7 +34,9 @@ SOURCE = Source(
     events=tables.events,
     tickets=tables.tickets,
     # What only lists and writers need stays where it is.
-    ticket_columns=[c.name for c in tables.tickets.c if c.name not in ("metadata_terms", "transaction_id")],
+    ticket_columns=[
+        c.name for c in tables.tickets.c if c.name not in ("metadata_terms", "search_terms", "transaction_id")
+    ],
     tables=tables.WEBHOOKS,
     event_types=get_args(WebhookEvent),
     max_webhooks=MAX_WEBHOOKS,

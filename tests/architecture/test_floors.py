@@ -15,9 +15,10 @@ MAX_LINES = 400
 
 # From the ground up: a room imports from the floors below it, never from its own floor or one above.
 FLOORS = (
-    {"jsontext", "settings"},
+    {"jsontext", "settings", "search"},
     {"errors"},
-    {"etags", "fields", "storage", "vault", "outbound", "search"},
+    {"etags", "fields", "storage", "vault", "outbound"},
+    {"reindex"},
     {"directory"},
     {"providers", "numbering", "paging", "vault_check"},
     {"access"},

@@ -28,10 +28,11 @@ TENANT = "ten_benchmark"
 HELPDESK_TICKETS = """
 INSERT INTO helpdesk_tickets
     (tenant_id, id, number, title, description, type, status, priority, submitted_by_id, tags, source, source_type,
-    created_at, created_by, updated_at, updated_by)
+    created_at, created_by, updated_at, updated_by, search_terms)
 SELECT %(tenant)s, 'tkt_' || lpad(n::text, 26, '0'), n, 'Laptop ' || n || ' does not wake up',
     repeat('It stays dark after lunch. ', 6), 'incident', 'open', 'medium', 'per_' || n %% 1000, '["hardware"]', 'edm',
-    'api', at, 'seed', at, 'seed'
+    'api', at, 'seed', at, 'seed',
+    array_to_tsvector(string_to_array('laptop does not wake up it stays dark after ' || n || ' @' || %(tenant)s, ' '))
 FROM generate_series(1, %(tickets)s) AS n,
     LATERAL (SELECT timestamptz '2026-01-01T00:00:00Z' + (n - %(tickets)s) * interval '1 second' AS at)
 """

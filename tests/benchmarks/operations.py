@@ -10,6 +10,7 @@ from google.protobuf.message import Message
 from tickets.itsm.v1 import service_pb2, ticket_pb2
 
 from service.itsm import queries
+from service.search import tsvector
 from service.storage.statement import Statement
 
 from .stack import ID_OF_SEED
@@ -51,6 +52,8 @@ def _new_message() -> Message:
 # For pgbench: the expression that a statement's parameter becomes, by name. `:n` and `:m` are random numbers.
 _RANDOM_ID = ID_OF_SEED.format(n=":n")
 _EVENT = {"actor": "'pgbench'", "request_id": "'pgbench'"}
+# (Without its position, which would be a variable.)
+_TERMS = tsvector("@pgbench", NEW_TICKET["subject"], NEW_TICKET["description"]).rpartition(":")[0].replace("'", "''")
 _CREATED: Mapping[str, str] = {
     **_EVENT,
     "id": "gen_random_uuid()",
@@ -58,6 +61,7 @@ _CREATED: Mapping[str, str] = {
     "status": "'open'",
     "metadata": f"'{json.dumps(NEW_TICKET['metadata'])}'",
     "metadata_terms": f"ARRAY[{', '.join('gen_random_uuid()' for _ in NEW_TICKET['metadata'])}]",
+    "search_terms": f"'{_TERMS}'",
 }
 _KEYED = {
     **_CREATED,

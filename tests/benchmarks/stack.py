@@ -17,6 +17,7 @@ import psycopg
 
 from service import migrations
 from service.access.api_keys import hash_api_key, new_api_key
+from service.itsm import views
 from service.local.envoy import Envoy, envoy_config
 from service.local.postgres import EmbeddedPostgres
 from service.local.processes import free_port, wait_for
@@ -29,11 +30,13 @@ UNLIMITED = "1000000000/1000000000"
 ID_OF_SEED = "md5(cast({n} AS text))::uuid"
 _TICKETS = f"""
 INSERT INTO itsm_tickets
-    (account_id, live, id, subject, description, status, priority, requester_email, metadata, created_at, updated_at)
+    (account_id, live, id, subject, description, status, priority, requester_email, metadata, created_at, updated_at,
+    search_terms)
 SELECT %(account)s, true, {ID_OF_SEED.format(n="n")}, 'Laptop ' || n || ' does not wake up',
     repeat('It stays dark after lunch. ', 6), (ARRAY['open', 'pending', 'resolved', 'closed'])[1 + n %% 4],
     (ARRAY['low', 'medium', 'high', 'urgent', NULL])[1 + n %% 5], 'person' || n %% 1000 || '@example.com',
-    '{{"category": "Hardware", "floor": 3}}', at, at
+    '{{"category": "Hardware", "floor": 3}}', at, at,
+    array_to_tsvector(string_to_array('laptop does not wake up it stays dark after ' || n || ' ' || %(scope)s, ' '))
 FROM generate_series(1, %(tickets)s) AS n,
     LATERAL (SELECT timestamptz '2026-01-01T00:00:00Z' + (n - %(tickets)s) * interval '1 second' AS at)
 """
@@ -73,8 +76,9 @@ def seed(database_url: str, tickets: int) -> Account:
         row = connection.execute(_ACCOUNT, [hash_api_key(key)]).fetchone()
         if row is None:
             raise RuntimeError("no account")
+        scope = views.search_scope(row[0], live=True)
         for statement in (_TICKETS, _EVENTS, _TOTALS):
-            connection.execute(statement, {"account": row[0], "tickets": tickets})
+            connection.execute(statement, {"account": row[0], "scope": scope, "tickets": tickets})
     return Account(row[0], key, tickets)
 
 
@@ -107,6 +111,9 @@ def postgres(directory: Path) -> Iterator[EmbeddedPostgres]:
     """A fresh PostgreSQL with the service's schema, durable as in production."""
     with EmbeddedPostgres(directory / "postgres") as server:
         migrations.upgrade(server.url)
+        with psycopg.connect(server.url) as connection:
+            # The peer has no search. The service would make the terms of its tickets, in the time of others.
+            connection.execute("ALTER TABLE itsm_tickets ALTER COLUMN search_terms SET DEFAULT ''")
         yield server
 
 

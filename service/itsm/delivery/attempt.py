@@ -12,7 +12,7 @@ import structlog
 
 from service import events, idempotency, jsontext
 from service.errors import TicketError
-from service.itsm import metadata
+from service.itsm import metadata, views
 from service.itsm.delivery import queries
 from service.itsm.delivery.deadline import Deadline
 from service.itsm.delivery.provider_calls import Failure, ProviderCalls, find_existing
@@ -180,6 +180,7 @@ def _new_row(delivery: Row, members: Mapping[str, Any]) -> dict[str, Any]:
         "live": True,
         "metadata": metadata_text,
         "metadata_terms": metadata.index_terms(delivery["account_id"], True, metadata_text),
+        "search_terms": views.search_terms({**members, "account_id": delivery["account_id"], "live": True}),
     }
 
 

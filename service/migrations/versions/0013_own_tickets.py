@@ -1,13 +1,15 @@
 """helpdesk lists of a person's own tickets and of an asset's, what only agents count, every kind of tags.
 
-Revision 0013, after 0011.
+Revision 0013, after 0012.
 """
 
 import sqlalchemy as sa
 from alembic import op
 
+from service.migrations.online import create_index
+
 revision = "0013"
-down_revision = "0011"
+down_revision = "0012"
 branch_labels = None
 depends_on = None
 
@@ -23,23 +25,23 @@ _RELATED = ("related_asset_id", "related_vulnerability_id")
 
 
 def upgrade() -> None:
-    """Apply. The columns come last: they lock the table for readers too."""
+    """Apply. The columns come last, after what may take long."""
     for name, order in _ORDERS.items():
         columns = [sa.text(part) for part in order]
         if name != "newest":  # that one is there
-            op.create_index(
+            create_index(
                 f"helpdesk_tickets_submitted_by_id_{name}_idx",
                 "helpdesk_tickets",
                 ["tenant_id", "submitted_by_id", *columns],
             )
-        op.create_index(
+        create_index(
             f"helpdesk_tickets_created_by_{name}_idx",
             "helpdesk_tickets",
             ["tenant_id", "created_by", *columns],
             postgresql_where=sa.text("created_by <> submitted_by_id"),
         )
     for name in _RELATED:
-        op.create_index(
+        create_index(
             f"helpdesk_tickets_{name}_newest_idx",
             "helpdesk_tickets",
             ["tenant_id", name, *(sa.text(part) for part in _NEWEST)],

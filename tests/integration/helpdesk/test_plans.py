@@ -60,7 +60,8 @@ def large(world: World) -> Iterator[psycopg.Connection[Any]]:
         connection.execute(
             "INSERT INTO helpdesk_tickets (tenant_id, id, app_id, number, title, type, status, priority, category,"
             " submitted_by_id, assigned_to_id, team_id, tags, tag_terms, source, source_type, created_by, updated_by,"
-            " created_at, updated_at, due_at, sla_policy, sla_look_at, related_asset_id, related_vulnerability_id)"
+            " created_at, updated_at, due_at, sla_policy, sla_look_at, related_asset_id, related_vulnerability_id,"
+            " search_terms)"
             " SELECT CASE WHEN n <= %s THEN 'large' ELSE 'small' || n END, 'tkt_' || lpad(n::text, 26, '0'),"
             " 'app_' || nullif(n %% 5, 0), n, 'Title word' || n %% 1000, 'incident', CASE WHEN n %% 99 = 1 THEN"
             " 'pending' WHEN n %% 13 = 3 THEN 'resolved' WHEN n %% 2 = 0 THEN 'open' ELSE 'closed' END,"
@@ -70,11 +71,15 @@ def large(world: World) -> Iterator[psycopg.Connection[Any]]:
             " timestamptz '2026-01-01Z' + n * interval '1 s', timestamptz '2026-02-01Z' + n * 7919 %% %s * interval"
             " '1 s', CASE WHEN n %% 3 > 0 THEN timestamptz '2026-03-01Z' + n * 7907 %% %s * interval '1 s' END,"
             " 'sla_' || n %% 1000, CASE n %% 1000 WHEN 7 THEN timestamptz '2026-01-01Z' ELSE '2999-01-01Z' END,"
-            " 'ast_' || n %% 5000, 'vul_' || nullif(n %% 5000, 0)"
+            " 'ast_' || n %% 5000, 'vul_' || nullif(n %% 5000, 0),"
+            # As views.py makes them.
+            " array_to_tsvector(ARRAY['title', 'word' || n %% 1000, 'tkt.' || to_char(n, 'FM999990000'),"
+            " '@' || CASE WHEN n <= %s THEN 'large' ELSE 'small' || n END])"
             " FROM generate_series(1, %s) n",
-            (ROWS, ROWS, ROWS, ROWS + 1000),
+            (ROWS, ROWS, ROWS, ROWS, ROWS + 1000),
         )
-        connection.execute("SELECT gin_clean_pending_list('helpdesk_tickets_terms_idx')")
+        connection.execute("SELECT gin_clean_pending_list('helpdesk_tickets_search_idx')")
+        connection.execute("SELECT gin_clean_pending_list('helpdesk_tickets_tags_idx')")
         connection.execute("ANALYZE helpdesk_tickets")
         yield connection
         # Other connections never see them.
@@ -94,7 +99,7 @@ def plan(
     statement = queries.list_tickets(
         frozenset(scope), frozenset(filters), wanted.sort, after=position is not None, with_deleted=False
     )
-    given = {**scope, **filters, "rows": 21, "terms": tsquery(wanted.q or "")}
+    given = {**scope, **filters, "rows": 21, "terms": tsquery("@large", wanted.q or "")}
     if position is not None:
         given["after_key"], given["after_id"] = position
     return explained(connection, statement, given, mode)

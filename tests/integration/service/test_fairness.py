@@ -146,15 +146,18 @@ async def test_errors_do_not_repeat_a_long_input(rest: Rest, world: World) -> No
     assert shown == {("body", "subject"): "s" * 1000, ("body", "description"): None}
 
 
-@pytest.mark.parametrize("api", ["handoff", "helpdesk"])
+@pytest.mark.parametrize("api", ["handoff", "helpdesk", "itsm"])
 async def test_a_search_has_few_words(transport: Transport, world: World, api: str) -> None:
     words = " ".join(f"w{n}" for n in range(21))
+    sections: dict[str, Any] = {}
     if api == "helpdesk":
-        who, path, call = world.person("read"), {}, "helpdesk.list"
+        who, call = world.person("read"), "helpdesk.list"
+    elif api == "itsm":
+        who, call = (await world.program()).credential, "itsm.list"
     else:
         project_id = await world.project()
-        who, path, call = await world.member(project_id), {"project_id": project_id}, "handoff.project"
-    sections = {"path": path} if path else {}
+        who, call = await world.member(project_id), "handoff.project"
+        sections["path"] = {"project_id": project_id}
     reply = await transport.call(call, who, query={"q": words}, **sections)
     reply.failed("validation_error")
     assert "at most 20 words" in str(reply.body)

@@ -155,6 +155,7 @@ class TicketFilter(TypedDict, total=False):
     priority: Priority | None
     requester_email: str | None
     metadata: Mapping[str, str] | None
+    q: str | None
     start_date: datetime | None
     end_date: datetime | None
 

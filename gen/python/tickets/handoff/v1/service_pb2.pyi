@@ -368,7 +368,10 @@ class ListProjectTicketsRequest(_message.Message):
     """Tickets of this milestone: a UUID, or `none` for tickets without one."""
     q: _builtins.str
     """Tickets with all of these words, or words that begin with them, in title and description; or the ticket with this
-    number. 1–200 characters, at most 20 words.
+    number. Words are what a reader sees: `printer/scanner` is found by each of its parts, by any run of them, and as a
+    whole; `C++` is not `C`; letter case and how letters are composed make no difference; in scripts without spaces any
+    run of characters is found. Only the first 65,536 characters of a text are searched. 1–200 characters, at most 20
+    words.
     """
     offset: _builtins.int
     """How many of the newest tickets to leave out, at least 0. Not with `cursor`. A page cut short for its size goes on at

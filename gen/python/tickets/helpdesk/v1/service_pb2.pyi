@@ -60,8 +60,10 @@ class ListTicketsRequest(_message.Message):
     characters.
     """
     q: _builtins.str
-    """Tickets with all of these words, or words that begin with them, in title and description; or the ticket with this
-    number (`TKT-0001`). 1–200 characters, at most 20 words.
+    """Tickets with all of these words, or words that begin with them, in number (`TKT-0001`), title and description. Words
+    are what a reader sees: `printer/scanner` is found by each of its parts, by any run of them, and as a whole; `C++` is
+    not `C`; letter case and how letters are composed make no difference; in scripts without spaces any run of characters
+    is found. Only the first 65,536 characters of a text are searched. 1–200 characters, at most 20 words.
     """
     overdue: _builtins.bool
     """True: only tickets whose `due_at` is past and that are neither resolved nor closed. Not those that are pending since

@@ -185,6 +185,7 @@ class ListTicketsRequest(_message.Message):
     METADATA_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
     REQUESTER_EMAIL_FIELD_NUMBER: _builtins.int
+    Q_FIELD_NUMBER: _builtins.int
     status: _ticket_pb2.Status.ValueType
     """Only tickets with this status."""
     limit: _builtins.int
@@ -195,6 +196,12 @@ class ListTicketsRequest(_message.Message):
     """Only tickets with this priority."""
     requester_email: _builtins.str
     """Only tickets with this address, an e-mail address by its form; ASCII letters match in either case."""
+    q: _builtins.str
+    """Tickets with all of these words, or words that begin with them, in subject and description. Words are what a reader
+    sees: `printer/scanner` is found by each of its parts, by any run of them, and as a whole; `C++` is not `C`; letter
+    case and how letters are composed make no difference; in scripts without spaces any run of characters is found. Only
+    the first 65,536 characters of a text are searched. 1–200 characters, at most 20 words.
+    """
     @_builtins.property
     def start_date(self) -> _timestamp_pb2.Timestamp:
         """Only tickets created at this instant or later. (In REST a date alone is the beginning of that day, UTC.)"""
@@ -221,10 +228,11 @@ class ListTicketsRequest(_message.Message):
         metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         priority: _ticket_pb2.Priority.ValueType | None = ...,
         requester_email: _builtins.str | None = ...,
+        q: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "_offset", b"_offset", "_priority", b"_priority", "_requester_email", b"_requester_email", "_status", b"_status", "end_date", b"end_date", "limit", b"limit", "offset", b"offset", "priority", b"priority", "requester_email", b"requester_email", "start_date", b"start_date", "status", b"status"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "_offset", b"_offset", "_priority", b"_priority", "_q", b"_q", "_requester_email", b"_requester_email", "_status", b"_status", "end_date", b"end_date", "limit", b"limit", "offset", b"offset", "priority", b"priority", "q", b"q", "requester_email", b"requester_email", "start_date", b"start_date", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "_offset", b"_offset", "_priority", b"_priority", "_requester_email", b"_requester_email", "_status", b"_status", "end_date", b"end_date", "limit", b"limit", "metadata", b"metadata", "offset", b"offset", "priority", b"priority", "requester_email", b"requester_email", "start_date", b"start_date", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "_offset", b"_offset", "_priority", b"_priority", "_q", b"_q", "_requester_email", b"_requester_email", "_status", b"_status", "end_date", b"end_date", "limit", b"limit", "metadata", b"metadata", "offset", b"offset", "priority", b"priority", "q", b"q", "requester_email", b"requester_email", "start_date", b"start_date", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__limit: _TypeAlias = _typing.Literal["limit"]  # noqa: Y015
     _WhichOneofArgType__limit: _TypeAlias = _typing.Literal["_limit", b"_limit"]  # noqa: Y015
@@ -232,6 +240,8 @@ class ListTicketsRequest(_message.Message):
     _WhichOneofArgType__offset: _TypeAlias = _typing.Literal["_offset", b"_offset"]  # noqa: Y015
     _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
     _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015
+    _WhichOneofReturnType__q: _TypeAlias = _typing.Literal["q"]  # noqa: Y015
+    _WhichOneofArgType__q: _TypeAlias = _typing.Literal["_q", b"_q"]  # noqa: Y015
     _WhichOneofReturnType__requester_email: _TypeAlias = _typing.Literal["requester_email"]  # noqa: Y015
     _WhichOneofArgType__requester_email: _TypeAlias = _typing.Literal["_requester_email", b"_requester_email"]  # noqa: Y015
     _WhichOneofReturnType__status: _TypeAlias = _typing.Literal["status"]  # noqa: Y015
@@ -242,6 +252,8 @@ class ListTicketsRequest(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__offset) -> _WhichOneofReturnType__offset | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__priority) -> _WhichOneofReturnType__priority | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__q) -> _WhichOneofReturnType__q | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__requester_email) -> _WhichOneofReturnType__requester_email | None: ...
     @_typing.overload

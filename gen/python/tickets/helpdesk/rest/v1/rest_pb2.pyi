@@ -90,7 +90,7 @@ class TicketRestListTicketsRequest(_message.Message):
 
     @_builtins.property
     def q(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Query `q`: words of title and description, or the number."""
+        """Query `q`: words of number, title and description."""
 
     @_builtins.property
     def created_after(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:

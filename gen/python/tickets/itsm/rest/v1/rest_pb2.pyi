@@ -82,6 +82,7 @@ class TicketRestListTicketsRequest(_message.Message):
     OFFSET_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
     REQUESTER_EMAIL_FIELD_NUMBER: _builtins.int
+    Q_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def status(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Query `status`."""
@@ -110,6 +111,10 @@ class TicketRestListTicketsRequest(_message.Message):
     def requester_email(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Query `requester_email`, an e-mail address."""
 
+    @_builtins.property
+    def q(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Query `q`: words of subject and description."""
+
     def __init__(
         self,
         *,
@@ -120,10 +125,11 @@ class TicketRestListTicketsRequest(_message.Message):
         offset: _abc.Iterable[_builtins.str] | None = ...,
         priority: _abc.Iterable[_builtins.str] | None = ...,
         requester_email: _abc.Iterable[_builtins.str] | None = ...,
+        q: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_date", b"end_date", "limit", b"limit", "offset", b"offset", "priority", b"priority", "requester_email", b"requester_email", "start_date", b"start_date", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_date", b"end_date", "limit", b"limit", "offset", b"offset", "priority", b"priority", "q", b"q", "requester_email", b"requester_email", "start_date", b"start_date", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

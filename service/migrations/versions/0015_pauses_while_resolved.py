@@ -1,12 +1,12 @@
 """pauses of helpdesk tickets while they were resolved: of those that were reopened, from their history.
 
-Revision 0017, after 0014. Only of unresolved tickets that have an SLA: those are whose clocks run. The previous version
+Revision 0015, after 0014. Only of unresolved tickets that have an SLA: those are whose clocks run. The previous version
 reads these pauses as any other.
 """
 
 from alembic import op
 
-revision = "0017"
+revision = "0015"
 down_revision = "0014"
 branch_labels = None
 depends_on = None
