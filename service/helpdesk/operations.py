@@ -9,7 +9,7 @@ from ulid import ULID
 from service import events, idempotency, jsontext, paging, watch
 from service.errors import TicketError
 from service.fields import Instant
-from service.helpdesk import lookup, queries, rights, views
+from service.helpdesk import event_queries, lookup, queries, rights, views
 from service.helpdesk.commands import (
     CloseTicket,
     CreateTicket,
@@ -205,7 +205,7 @@ async def list_ticket_events(connection: Connection, call: Call, command: ListTi
     key = lookup.ticket_key(call, command.path.id)
     binding = jsontext.dump(["helpdesk events", sees_internal, key]).decode()
     (after,) = (0,) if query.cursor is None else paging.decode(query.cursor, binding, paging.BY_VERSION)
-    statement = queries.list_events(frozenset(key), internal=sees_internal)
+    statement = event_queries.list_events(frozenset(key), internal=sees_internal)
     rows = await connection.all(statement, {**key, "after_version": after, "rows": query.limit + 1})
     page, next_cursor = paging.cut(lookup.found_rows(rows), query.limit, binding, "version")
     return {"events": [views.event(row) for row in page], "next_cursor": next_cursor}
@@ -216,7 +216,7 @@ async def watch_tickets(feed: watch.EventFeed, call: Call, command: WatchTickets
     """Every event of the tickets that the caller sees, as it happens; agents see those about internal comments too."""
     scope, sees_internal = lookup.caller_scope(call), rights.may_see_internal(call.caller)
     binding = jsontext.dump(["helpdesk watch", sees_internal, scope]).decode()
-    statement = queries.events_after(frozenset(scope), internal=sees_internal)
+    statement = event_queries.events_after(frozenset(scope), internal=sees_internal)
 
     async def read(position: watch.Position, rows: int, watchers: Sequence[str]) -> watch.Found[views.TicketEvent]:
         stop = await _stop(feed, scope, position)
@@ -236,10 +236,10 @@ async def watch_tickets(feed: watch.EventFeed, call: Call, command: WatchTickets
 
 async def _stop(feed: watch.EventFeed, scope: Mapping[str, Any], position: watch.Position) -> watch.Position | None:
     """Where to stop for now in looking for the few events that are a caller's among all of a tenant's."""
-    if not queries.is_narrow(scope):
+    if not event_queries.is_narrow(scope):
         return None
     parameters = {**scope, **position.parameters(), "skipped": _LOOKED_AT - 1, "rows": 1}
-    found = await feed.database.one(queries.NEXT_STOP, parameters)
+    found = await feed.database.one(event_queries.NEXT_STOP, parameters)
     return None if found is None else watch.Position(int(found["transaction_id"]), found["id"])
 
 

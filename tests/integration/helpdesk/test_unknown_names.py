@@ -126,7 +126,7 @@ async def test_minutes_of_a_policy_have_a_second_name(rest: Rest, world: World, 
     [issue] = (await change(**{alias: 20, name: 21})).failed("validation_error")["issues"]
     assert issue == {"path": alias, "message": f"Input should be as {name}, which it means"}
     for value in (0, "5", 1.5):
-        (await change(**{alias: value})).failed("validation_error", paths=[name])
+        (await change(**{alias: value})).failed("validation_error", paths=[alias])
 
 
 async def test_a_policy_has_the_usual_stamps(rest: Rest, world: World) -> None:
