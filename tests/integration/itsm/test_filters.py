@@ -105,7 +105,7 @@ def large(world: World) -> Iterator[psycopg.Connection[Any]]:
         connection.execute(
             "INSERT INTO itsm_tickets (account_id, live, subject, description, status, priority, requester_email,"
             " metadata, created_at) SELECT '00000000-0000-0000-0000-000000000001', true, '', '', 'open',"
-            " CASE WHEN n %% 1000 = 0 THEN 'urgent' WHEN n %% 2 = 0 THEN 'low' END, 'Person' || n %% 1000 || '@a.b',"
+            " CASE WHEN n %% 100 = 0 THEN 'urgent' WHEN n %% 2 = 0 THEN 'low' END, 'Person' || n %% 50 || '@a.b',"
             " '{}', timestamptz '2026-01-01Z' + n * interval '1 s' FROM generate_series(1, %s) n",
             [20_000],
         )
