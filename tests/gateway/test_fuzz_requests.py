@@ -140,13 +140,16 @@ async def test_of_every_method_some_requests_succeed(
     assert [path for path in failing if "admin" not in path] == []
 
 
+@pytest.mark.parametrize("all_", [pytest.param(False, id="most"), pytest.param(True, id="all", marks=pytest.mark.long)])
 async def test_a_member_that_just_misses_is_refused_or_kept(
-    doors: Sequence[Rest | Typed], served: Sequence[Endpoint], world: World, channel: grpc.aio.Channel
+    doors: Sequence[Rest | Typed], served: Sequence[Endpoint], world: World, channel: grpc.aio.Channel, all_: bool
 ) -> None:
     """Every member of every request, one at a time: NUL, one too many, one too few, null, another type."""
     misses = [(endpoint, miss) for endpoint in served for miss in doors[0].near_misses(endpoint)]
     # In another order, so that what one method does to a ticket does not always come before the same others.
     Random(0).shuffle(misses)  # noqa: S311 - the same each time
+    if not all_:
+        del misses[::3]
     for begin in range(0, len(misses), MISSES):
         party = await new_party(world, Grpc(channel))
         some = misses[begin : begin + MISSES]
