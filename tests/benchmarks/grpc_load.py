@@ -90,16 +90,13 @@ class Requests:
         fixed = [(b":path", plan.path), (b":authority", plan.target), (b"content-type", "application/grpc")]
         fixed += [(b"te", "trailers"), (b"user-agent", "grpc-load")]
         fixed += [(name.encode(), value) for name, value in plan.metadata.items()]
-        # Literals that enter the server's table, then the places that they have there: the newest first.
-        self._first_head = b"\x83\x86" + b"".join(
-            b"\x40" + _text(name) + _text(value.encode()) for name, value in fixed
-        )
-        self._next_head = b"\x83\x86" + bytes(0x80 | 62 + place for place in reversed(range(len(fixed))))
+        # Literals each time: the server keeps no table of them (service/transport/tuning.py).
+        self._head = b"\x83\x86" + b"".join(b"\x00" + _text(name) + _text(value.encode()) for name, value in fixed)
 
     def next(self, stream: int) -> bytes:
         """A request on a stream of its connection."""
         self._count += 1
-        head = self._first_head if stream == 1 else self._next_head
+        head = self._head
         if self._fresh:
             head += b"\x00" + _text(b"idempotency-key") + _text(self._fresh + b"%d" % self._count)
         body = next(self._bodies)
@@ -107,6 +104,9 @@ class Requests:
             body = b"\x0a\x24" + random.choice(self._ids) + body  # noqa: S311 - not a secret
         message = b"\0" + len(body).to_bytes(4, "big") + body
         return frame(HEADERS, END_HEADERS, stream, head) + frame(DATA, END_STREAM, stream, message)
+
+
+_NO_ERROR = bytes(4)
 
 
 class Connection(ABC):
@@ -173,7 +173,8 @@ class GrpcConnection(Connection):
                 wait = self._ended(payload)
             elif kind in (SETTINGS, PING) and not flags & ACK:
                 self.socket.sendall(frame(kind, ACK, 0, payload if kind == PING else b""))
-            elif kind in (RST_STREAM, GOAWAY):
+            # After its answer a server may reset a stream without an error (RFC 9113, 8.1).
+            elif kind == GOAWAY or (kind == RST_STREAM and payload != _NO_ERROR):
                 raise ConnectionError(f"the server gave up: {payload!r}")
         return wait
 
