@@ -145,11 +145,18 @@ class CommentPath(TicketPath):
 
 
 class CommentChange(Body):
-    """The body of an edit."""
+    """What a comment and its edit say."""
 
     stamped: ClassVar[frozenset[str]] = frozenset({"id", "ticket_id", "author_id", "created_at", "updated_at"})
 
     body: CommentBody
+
+
+class CommentEdit(CommentChange):
+    """The body of an edit, which may be all that was read."""
+
+    # As it is already (comments.py).
+    internal: bool = False
 
 
 class NewComment(Creation, CommentChange):
@@ -314,7 +321,7 @@ class UpdateComment(Command):
 
     path: CommentPath
     header: IdempotencyHeader = IdempotencyHeader()
-    body: CommentChange
+    body: CommentEdit
 
 
 class ListComments(Command):

@@ -8,7 +8,7 @@ from ulid import ULID
 
 from service import events, idempotency, jsontext, paging
 from service.access.policy import Caller
-from service.errors import TicketError
+from service.errors import TicketError, invalid
 from service.fields import Instant
 from service.helpdesk import comment_queries, lookup, rights, views
 from service.helpdesk.commands import CreateComment, ListComments, UpdateComment
@@ -48,8 +48,11 @@ async def update_comment(connection: Connection, call: Call, command: UpdateComm
     if comment is None or not rights.may_see_comment(call.caller, comment):
         raise TicketError("not_found", "Comment not found")
     rights.require_edit_comment(call.caller, comment)
-    if comment["body"] != command.body.body:
-        change = {"body": command.body.body, "old_body": comment["body"], **events.actor_of(call)}
+    body = command.body
+    if "internal" in body.model_fields_set and body.internal != comment["internal"]:
+        raise invalid("body", "internal", "A comment stays internal, or public, as it was written", value=body.internal)
+    if comment["body"] != body.body:
+        change = {"body": body.body, "old_body": comment["body"], **events.actor_of(call)}
         changed = await connection.one(comment_queries.UPDATE_COMMENT, {**parameters, **change}, commit=True)
         comment = lookup.found(changed)
     return views.comment(comment)

@@ -54,6 +54,16 @@ async def test_an_upgrade_that_we_do_not_do_is_ignored(
     assert "tickets" in reply.succeeded()
 
 
+@pytest.mark.parametrize("api", LISTS)
+async def test_an_answer_over_http_2_has_nothing_of_grpc_in_it(gateway_url: str, callers: Callers, api: str) -> None:
+    request = [(":method", "GET"), (":scheme", "http"), (":path", LISTS[api]), (":authority", "a")]
+    async with connected(gateway_url.removeprefix("http://")) as peer:
+        # With its trailers: the complete list is a stream.
+        answer = await peer.answer(await peer.begin([*request, *callers.credentials[api].items()], end=True))
+    assert answer[":status"] == "200"
+    assert [name for name in answer if name.startswith("grpc-")] == []
+
+
 @pytest.mark.parametrize("slash", ["", "/"])
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
 @pytest.mark.parametrize("api", LISTS)

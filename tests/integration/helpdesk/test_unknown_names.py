@@ -73,6 +73,21 @@ async def test_unknown_members_are_refused_by_their_names(stage: Stage) -> None:
     assert issue["path"] == "y" * 100
 
 
+async def test_what_was_read_may_be_sent_back(stage: Stage) -> None:
+    read = {
+        "helpdesk.update": stage.ticket,
+        "helpdesk.edit": stage.comment,
+        "helpdesk.update_policy": stage.policy,
+        "helpdesk.update_calendar": (await stage.call("helpdesk.calendar")).succeeded(),
+    }
+    for operation, body in read.items():
+        (await stage.call(operation, body)).succeeded()
+    # A comment stays what it is.
+    (await stage.call("helpdesk.edit", {**stage.comment, "internal": True})).failed(
+        "validation_error", paths=["internal"]
+    )
+
+
 async def test_unknown_query_parameters_are_refused_by_their_names(stage: Stage) -> None:
     for operation in EVERY:
         body = WRITES[operation][0] if operation in WRITES else None
