@@ -79,21 +79,32 @@ def parse(raw: bytes, max_depth: int = MAX_DEPTH) -> JsonValue:
 
 def parse_request(raw: bytes) -> JsonValue:
     """The value of a JSON text of a caller. Raises ValueError as `parse`, and TooManyValuesError."""
-    bare = _bare(raw)
-    if len(raw) > _SHORT:
-        if _count_values(bare) > MAX_VALUES:
-            if _depth_over(raw, MAX_DEPTH):
-                raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
-            raise TooManyValuesError(f"more than {MAX_VALUES:,} values")
-        if next(islice(_NEEDS_EXACT.finditer(bare), MAX_EXACT_NUMBERS, None), None):
-            raise TooManyValuesError(f"more than {MAX_EXACT_NUMBERS:,} numbers with a fraction or very many digits")
+    if len(raw) <= _SHORT:
+        return parse(raw)
+    # A member has a name and a value: no more strings than two for each. What is plainly too much is refused first,
+    # without looking for where its strings begin and end.
+    if raw.count(b'"') - raw.count(b'\\"') > 4 * MAX_VALUES:
+        raise _too_many_values()
+    bare = _without_strings(raw)
+    if bare.count(b",") >= MAX_VALUES:
+        raise _too_many_values()
+    if _count_values(bare) > MAX_VALUES:
+        if _depth_over(bare, MAX_DEPTH):
+            raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
+        raise _too_many_values()
+    if next(islice(_NEEDS_EXACT.finditer(bare), MAX_EXACT_NUMBERS, None), None):
+        raise TooManyValuesError(f"more than {MAX_EXACT_NUMBERS:,} numbers with a fraction or very many digits")
     return _parse(raw, bare, MAX_DEPTH)
+
+
+def _too_many_values() -> TooManyValuesError:
+    return TooManyValuesError(f"more than {MAX_VALUES:,} values")
 
 
 def _parse(raw: bytes, bare: bytes, max_depth: int) -> JsonValue:
     value = _parse_exact(raw) if _NEEDS_EXACT.search(bare) else orjson.loads(raw)
     # Only a text with that many brackets can nest that deep.
-    if bare.count(b"[") + bare.count(b"{") > max_depth and _depth_over(raw, max_depth):
+    if bare.count(b"[") + bare.count(b"{") > max_depth and _depth_over(_without_strings(raw), max_depth):
         raise ValueError(f"nested deeper than {max_depth} levels")
     return value
 
@@ -170,10 +181,11 @@ def _canonical(value: object) -> object:
     return orjson.Fragment(f"{'-' if sign else ''}{stripped}E{scale}")
 
 
-def _depth_over(raw: bytes, limit: int) -> bool:
-    brackets = _without_strings(raw).translate(_SQUARE, _NO_BRACKETS)
+def _depth_over(bare: bytes, limit: int) -> bool:
+    brackets = bare.translate(_SQUARE, _NO_BRACKETS)
+    too_deep = b"[" * (limit + 1)
     for _ in range(limit):
-        if not brackets:
-            return False
+        if not brackets or too_deep in brackets:
+            break
         brackets = brackets.replace(b"[]", b"")
     return bool(brackets)

@@ -158,8 +158,9 @@ LONG = b"x" * 5000
         # What is said within strings counts for nothing.
         b'["' + b"1.5,[{" * MAX_VALUES + b'"]',
         b'["' + b'\\",\\\\\\",' * MAX_VALUES + b'"]',
+        b"{" + b",".join(b'"%d":"%d"' % (n, n) for n in range(MAX_VALUES)) + b"}",
     ],
-    ids=["values", "empty ones", "exact numbers", "text", "text with escapes"],
+    ids=["values", "empty ones", "exact numbers", "text", "text with escapes", "members"],
 )
 def test_a_request_may_hold_so_many_values(text: bytes) -> None:
     assert parse_request(text) == parse(text)
@@ -174,8 +175,9 @@ def test_a_request_may_hold_so_many_values(text: bytes) -> None:
         b"[" + b",".join([b"1.5"] * (MAX_EXACT_NUMBERS + 1)) + b"]",
         b"[" + b",".join([b"-0"] * (MAX_EXACT_NUMBERS + 1)) + b"]",
         b'["\\\\",' + b",".join([b"1"] * (MAX_VALUES + 1)) + b"]",
+        b"[" + b",".join([b'"x"'] * (3 * MAX_VALUES)) + b"]",
     ],
-    ids=["values", "arrays", "members", "fractions", "negative zeros", "after an escaped backslash"],
+    ids=["values", "arrays", "members", "fractions", "negative zeros", "after an escaped backslash", "strings"],
 )
 def test_a_request_with_more_values_is_refused(text: bytes) -> None:
     with pytest.raises(TooManyValuesError, match="more than"):
