@@ -68,12 +68,16 @@ def test_every_printed_line_works_as_it_stands(up: Up) -> None:
 
 def test_the_examples_of_the_pages_answer_as_pasted(up: Up) -> None:
     (setup, *front), more = (code_blocks(page, "sh|json") for page in ("README.md", "protos/README.md"))
-    for blocks in (front, more):
-        assert blocks
-        for (kind, command), (answer_kind, pasted) in zip(blocks[::2], blocks[1::2], strict=True):
-            assert (kind, answer_kind) == ("sh", "json")
-            answers = json_values(shell(up.here(setup[1]) + up.here(command)))
-            assert [shape(answer) for answer in answers] == [shape(answer) for answer in json_values(pasted)], command
+    assert front
+    assert more
+    blocks = [*front, *more]
+    assert [kind for kind, _ in blocks] == ["sh", "json"] * (len(blocks) // 2)
+    commands, pasted = [text for _, text in blocks[::2]], [text for _, text in blocks[1::2]]
+    # One after the other in one shell, as a reader pastes them.
+    answered = shell(up.here("\nprintf '\\0'\n".join([setup[1], *commands]))).split("\0")
+    assert answered.pop(0) == ""
+    for command, answer, example in zip(commands, answered, pasted, strict=True):
+        assert [shape(value) for value in json_values(answer)] == [shape(value) for value in json_values(example)], command
 
 
 def test_the_programs_of_the_clients_page_run(up: Up) -> None:
@@ -112,9 +116,9 @@ def shape(value: Any) -> Any:
 
 
 def test_admin_commands_work_beside_it(up: Up) -> None:
-    def tickets(*words: str, given: str = "") -> Any:
-        command = [str(TICKETS), *words, "--data-dir", str(up.data_dir)]
-        done = subprocess.run(command, input=given, capture_output=True, text=True, check=True)
+    def tickets(*words: str) -> Any:
+        done = CliRunner().invoke(app, [*words, "--data-dir", str(up.data_dir)])
+        assert (done.exit_code, done.stderr) == (0, "")
         return json.loads(done.stdout)
 
     account = tickets("admin", "create-account")
@@ -122,8 +126,11 @@ def test_admin_commands_work_beside_it(up: Up) -> None:
     url = f"http://127.0.0.1:{up.http_port}/api/v1/tickets"
     assert httpx2.get(url, headers={"x-api-key": key["key"]}).json()["total"] == 0
     # A credential is kept with the key in the data directory.
-    words = ("--account", account["id"], "--provider", "zendesk", "--url", "https://acme.zendesk.com")
-    assert tickets("admin", "link-provider", *words, given="ada@example.com/token:secret\n")["provider"] == "zendesk"
+    options = ("--account", account["id"], "--provider", "zendesk", "--url", "https://acme.zendesk.com")
+    command = [str(TICKETS), "admin", "link-provider", *options, "--data-dir", str(up.data_dir)]
+    given = "ada@example.com/token:secret\n"
+    linked = subprocess.run(command, input=given, capture_output=True, text=True, check=True)
+    assert json.loads(linked.stdout)["provider"] == "zendesk"
     token = tickets("token", "--sub", "per_9", "--tenant", "ten_x", "--scope", "helpdesk:read")["token"]
     listed = httpx2.get(
         f"http://127.0.0.1:{up.http_port}/api/v1/helpdesk/tickets", headers={"authorization": f"Bearer {token}"}
