@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 
 from service.__main__ import app
 from service.local.claims import claim_port
+from service.local.postgres import EmbeddedPostgres
 from service.local.processes import free_port, wait_for
 
 ROOT = Path(__file__).parents[2]
@@ -77,7 +78,9 @@ def test_the_examples_of_the_pages_answer_as_pasted(up: Up) -> None:
     answered = shell(up.here("\nprintf '\\0'\n".join([setup[1], *commands]))).split("\0")
     assert answered.pop(0) == ""
     for command, answer, example in zip(commands, answered, pasted, strict=True):
-        assert [shape(value) for value in json_values(answer)] == [shape(value) for value in json_values(example)], command
+        assert [shape(value) for value in json_values(answer)] == [shape(value) for value in json_values(example)], (
+            command
+        )
 
 
 def test_the_programs_of_the_clients_page_run(up: Up) -> None:
@@ -104,6 +107,11 @@ def json_values(text: str) -> list[Any]:
         values.append(value)
         text = text[end:]
     return values
+
+
+def shapes(text: str) -> list[Any]:
+    """The forms of the JSON values of a text."""
+    return [shape(value) for value in json_values(text)]
 
 
 def shape(value: Any) -> Any:
@@ -299,9 +307,22 @@ def test_its_children_stop_with_it_and_it_starts_again_on_its_data(up: Up) -> No
     url = f"http://127.0.0.1:{up.http_port}/api/v1/tickets"
     assert httpx2.get(url, headers={"x-api-key": after["itsm_api_key"]}).json()["total"] >= 1
 
+    # PostgreSQL is being started again, and nothing else takes a signal.
     kill(up, "PostgreSQL")
-    end(up, signal.SIGINT)  # while PostgreSQL is started again
-    up.process = start(up.data_dir, "--no-demo").process
     for process in psutil.Process(up.process.pid).children():
         process.suspend()
     end(up, signal.SIGTERM)
+
+
+def test_a_postgresql_that_hangs_is_stopped(tmp_path_factory: pytest.TempPathFactory) -> None:
+    # A short name, for its socket.
+    server = EmbeddedPostgres(tmp_path_factory.mktemp("hangs") / "data", settings={"fsync": "off"})
+    server.start()
+    with psycopg.connect(server.url) as connection:
+        backend = psutil.Process(connection.info.backend_pid)
+        hanging = [backend.parent(), *backend.parent().children()]
+        for process in hanging:
+            process.suspend()
+        server.stop(grace=0.1)
+    assert backend in hanging
+    assert not any(map(runs, hanging))
