@@ -15,7 +15,6 @@ import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import distribution
-from importlib.util import cache_from_source
 from pathlib import Path
 
 import pytest
@@ -141,10 +140,7 @@ def link(name: str, target: Path) -> None:
     """Link an installed distribution's files into another environment: hard, for those that look where they are."""
     source = Path(sysconfig.get_path("purelib"))
     # Programs lie beside Python: `../../../bin/envoy`.
-    listed = {file for file in distribution(name).files or () if (source / file).exists()}
-    # What Python has compiled is seldom listed, and would take longer to compile again than all else here.
-    compiled = {Path(cache_from_source(file)) for file in listed if file.suffix == ".py"}
-    files = {*listed, *(file for file in compiled if (source / file).exists())}
+    files = {file for file in distribution(name).files or () if (source / file).exists()}
     for folder in {file.parent for file in files}:
         (target / folder).mkdir(parents=True, exist_ok=True)
     for file in files:
