@@ -320,7 +320,8 @@ def test_a_postgresql_that_hangs_is_stopped(tmp_path_factory: pytest.TempPathFac
     server.start()
     with psycopg.connect(server.url) as connection:
         backend = psutil.Process(connection.info.backend_pid)
-        hanging = [backend.parent(), *backend.parent().children()]
+        postmaster = psutil.Process(backend.ppid())
+        hanging = [postmaster, *postmaster.children()]
         for process in hanging:
             process.suspend()
         server.stop(grace=0.1)
