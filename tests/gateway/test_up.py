@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 
 from service.__main__ import app
 from service.local.claims import claim_port
+from service.local.postgres import EmbeddedPostgres
 from service.local.processes import free_port, wait_for
 
 ROOT = Path(__file__).parents[2]
@@ -68,12 +69,18 @@ def test_every_printed_line_works_as_it_stands(up: Up) -> None:
 
 def test_the_examples_of_the_pages_answer_as_pasted(up: Up) -> None:
     (setup, *front), more = (code_blocks(page, "sh|json") for page in ("README.md", "protos/README.md"))
-    for blocks in (front, more):
-        assert blocks
-        for (kind, command), (answer_kind, pasted) in zip(blocks[::2], blocks[1::2], strict=True):
-            assert (kind, answer_kind) == ("sh", "json")
-            answers = json_values(shell(up.here(setup[1]) + up.here(command)))
-            assert [shape(answer) for answer in answers] == [shape(answer) for answer in json_values(pasted)], command
+    assert front
+    assert more
+    blocks = [*front, *more]
+    assert [kind for kind, _ in blocks] == ["sh", "json"] * (len(blocks) // 2)
+    commands, pasted = [text for _, text in blocks[::2]], [text for _, text in blocks[1::2]]
+    # One after the other in one shell, as a reader pastes them.
+    answered = shell(up.here("\nprintf '\\0'\n".join([setup[1], *commands]))).split("\0")
+    assert answered.pop(0) == ""
+    for command, answer, example in zip(commands, answered, pasted, strict=True):
+        assert [shape(value) for value in json_values(answer)] == [shape(value) for value in json_values(example)], (
+            command
+        )
 
 
 def test_the_programs_of_the_clients_page_run(up: Up) -> None:
@@ -102,6 +109,11 @@ def json_values(text: str) -> list[Any]:
     return values
 
 
+def shapes(text: str) -> list[Any]:
+    """The forms of the JSON values of a text."""
+    return [shape(value) for value in json_values(text)]
+
+
 def shape(value: Any) -> Any:
     """The form of a JSON value: names and types, whatever the values. A list has the form of its first item."""
     if isinstance(value, dict):
@@ -112,9 +124,9 @@ def shape(value: Any) -> Any:
 
 
 def test_admin_commands_work_beside_it(up: Up) -> None:
-    def tickets(*words: str, given: str = "") -> Any:
-        command = [str(TICKETS), *words, "--data-dir", str(up.data_dir)]
-        done = subprocess.run(command, input=given, capture_output=True, text=True, check=True)
+    def tickets(*words: str) -> Any:
+        done = CliRunner().invoke(app, [*words, "--data-dir", str(up.data_dir)])
+        assert (done.exit_code, done.stderr) == (0, "")
         return json.loads(done.stdout)
 
     account = tickets("admin", "create-account")
@@ -122,8 +134,11 @@ def test_admin_commands_work_beside_it(up: Up) -> None:
     url = f"http://127.0.0.1:{up.http_port}/api/v1/tickets"
     assert httpx2.get(url, headers={"x-api-key": key["key"]}).json()["total"] == 0
     # A credential is kept with the key in the data directory.
-    words = ("--account", account["id"], "--provider", "zendesk", "--url", "https://acme.zendesk.com")
-    assert tickets("admin", "link-provider", *words, given="ada@example.com/token:secret\n")["provider"] == "zendesk"
+    options = ("--account", account["id"], "--provider", "zendesk", "--url", "https://acme.zendesk.com")
+    command = [str(TICKETS), "admin", "link-provider", *options, "--data-dir", str(up.data_dir)]
+    given = "ada@example.com/token:secret\n"
+    linked = subprocess.run(command, input=given, capture_output=True, text=True, check=True)
+    assert json.loads(linked.stdout)["provider"] == "zendesk"
     token = tickets("token", "--sub", "per_9", "--tenant", "ten_x", "--scope", "helpdesk:read")["token"]
     listed = httpx2.get(
         f"http://127.0.0.1:{up.http_port}/api/v1/helpdesk/tickets", headers={"authorization": f"Bearer {token}"}
@@ -292,9 +307,23 @@ def test_its_children_stop_with_it_and_it_starts_again_on_its_data(up: Up) -> No
     url = f"http://127.0.0.1:{up.http_port}/api/v1/tickets"
     assert httpx2.get(url, headers={"x-api-key": after["itsm_api_key"]}).json()["total"] >= 1
 
+    # PostgreSQL is being started again, and nothing else takes a signal.
     kill(up, "PostgreSQL")
-    end(up, signal.SIGINT)  # while PostgreSQL is started again
-    up.process = start(up.data_dir, "--no-demo").process
     for process in psutil.Process(up.process.pid).children():
         process.suspend()
     end(up, signal.SIGTERM)
+
+
+def test_a_postgresql_that_hangs_is_stopped(tmp_path_factory: pytest.TempPathFactory) -> None:
+    # A short name, for its socket.
+    server = EmbeddedPostgres(tmp_path_factory.mktemp("hangs") / "data", settings={"fsync": "off"})
+    server.start()
+    with psycopg.connect(server.url) as connection:
+        backend = psutil.Process(connection.info.backend_pid)
+        postmaster = psutil.Process(backend.ppid())
+        hanging = [postmaster, *postmaster.children()]
+        for process in hanging:
+            process.suspend()
+        server.stop(grace=0.1)
+    assert backend in hanging
+    assert not any(map(runs, hanging))

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import socket
-import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,11 +21,12 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from service.admin import operations as admin
 from service.admin.direct import as_operator
 from service.directory import METADATA
-from service.local.processes import free_port, service_command, wait_for
+from service.local.processes import free_port, wait_for
 from service.operation import Dependencies, Operation
 from service.settings import Settings
 from service.storage.database import Database
 from service.vault import Vault
+from support import prepared
 
 ISSUER = "https://issuer.test"
 AUDIENCE = "tickets-test"
@@ -76,7 +76,7 @@ class Service:
 
     target: str
     log: Path
-    process: subprocess.Popen[bytes]
+    process: prepared.Started
 
     def lines(self) -> list[dict[str, Any]]:
         """The JSON lines that it has logged so far."""
@@ -111,8 +111,7 @@ def run_service(directory: Path, database_url: str, issuer: Issuer, **settings: 
     log = directory / f"service-{uuid4()}.log"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TICKETS_")}
     environment |= {f"TICKETS_{name.upper()}": str(value) for name, value in given.items()}
-    with log.open("wb") as output:
-        process = subprocess.Popen(service_command("serve"), env=environment, stderr=output)
+    process = prepared.serve(environment, log)
     try:
         wait_for(lambda: _listens(target, process), what=f"the service to listen (see {log})", timeout=30)
         yield Service(target, log, process)
@@ -121,7 +120,7 @@ def run_service(directory: Path, database_url: str, issuer: Issuer, **settings: 
         process.wait(timeout=30)
 
 
-def _listens(target: str, process: subprocess.Popen[bytes]) -> bool:
+def _listens(target: str, process: prepared.Started) -> bool:
     if process.poll() is not None:
         raise RuntimeError(f"the service exited with {process.returncode}")
     host, _, port = target.rpartition(":")

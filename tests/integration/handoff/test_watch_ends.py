@@ -71,7 +71,7 @@ async def test_the_watch_of_a_removed_member_ends_at_the_next_heartbeat(
 async def test_a_watch_ends_when_its_token_expires(frequent_heartbeats: Sequence[Transport], world: World) -> None:
     project_id, user_id = await world.project(), str(uuid4())
     await world.member(project_id, user_id=user_id)
-    expires_at = int(time.time()) + 3
+    expires_at = round(time.time()) + 2
     who = world.issuer.bearer(user_id, exp=expires_at)
 
     async def watch_to_the_end(transport: Transport) -> None:
@@ -93,7 +93,7 @@ async def test_an_expired_token_does_not_get_the_rest_of_a_backlog(
     async with Watch(transport, who, project_id) as watch:
         cursor = (await watch.message())["cursor"]
     events = write_events(world, project_id, 20 * BATCH, bytes_each=8192)
-    expires_at = int(time.time()) + 3
+    expires_at = round(time.time()) + 2
     who = world.issuer.bearer(user_id, exp=expires_at)
     call, number = watch_call(transport.channel, who, project_id=project_id, cursor=cursor), 0
 

@@ -53,7 +53,7 @@ class Load:
                 group.create_task(self._repeat((name, kind), partial(call, transport)))
 
     def is_under_way(self) -> bool:
-        return all(self.ends[name, "read", "answered"] > 50 for name in ("rest", "straight", "through the gateway"))
+        return all(self.ends[name, "read", "answered"] > 20 for name in ("rest", "straight", "through the gateway"))
 
     def end(self) -> None:
         """Let each caller end its call."""
@@ -166,7 +166,7 @@ async def test_every_call_of_a_process_that_stops_under_load_ends_with_its_answe
     directory: Path, database_url: str, issuer: Issuer, world: World
 ) -> None:
     program, member = await world.program(), await member_of_a_long_list(world)
-    with run_service(directory, database_url, issuer, drain_seconds=2, **ONE_ACCOUNT) as service:
+    with run_service(directory, database_url, issuer, drain_seconds=1, **ONE_ACCOUNT) as service:
         async with (
             gateway_to(service, directory) as client,
             grpc.aio.insecure_channel(service.target) as straight,

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,7 +13,8 @@ import psycopg
 from service import migrations
 from service.local.envoy import Envoy, envoy_config
 from service.local.postgres import EmbeddedPostgres
-from service.local.processes import free_port, service_command, wait_for
+from service.local.processes import free_port, wait_for
+from support import prepared
 from support.system import AUDIENCE, ENCRYPTION_KEY, ISSUER, Issuer, _listens
 
 _START_SECONDS = 60.0
@@ -29,16 +29,11 @@ class Worker:
         self.address = address
         self._environment = environment
         self._log = log
-        self.process: subprocess.Popen[bytes]
+        self.process: prepared.Started
 
     def start(self) -> None:
         """Start it."""
-        with self._log.open("ab") as log:
-            self.process = subprocess.Popen(
-                service_command("serve"),
-                env=self._environment,
-                stderr=log,
-            )
+        self.process = prepared.serve(self._environment, self._log)
 
     async def listening(self) -> None:
         """Return when it listens."""
