@@ -137,6 +137,6 @@ def test_each_is_served_by_its_index(large: psycopg.Connection[Any], filters: di
         large.execute("DEALLOCATE list")
     scans = [line for line in plan.splitlines() if "Scan" in line and "itsm_tickets" in line]
     assert scans, plan
-    assert all(index in line for line in scans), plan
+    assert all(index in line for line in scans if "Bitmap Heap Scan" not in line), plan
     # The page in the index's own order.
     assert "Sort Key: itsm_tickets.created_at" not in plan
