@@ -128,7 +128,7 @@ class Machine(RuleBasedStateMachine):
         self.tick()
         body = {"title": "T", **self.body_of({name: value for name, value in changes.items() if value is not None})}
         if self.refuses(changes):
-            with pytest.raises(TicketError, match="not valid"):
+            with pytest.raises(TicketError, match="active SLA policy"):
                 self.run(operations.create_ticket, header={}, body=body)
             return
         made = self.run(operations.create_ticket, header={}, body=body)
@@ -174,7 +174,7 @@ class Machine(RuleBasedStateMachine):
         changes = {name: value for name, value in changes.items() if name not in same}
         path, body = {"id": ticket.id}, self.body_of(changes)
         if self.refuses(changes, ticket.policy):
-            with pytest.raises(TicketError, match="not valid"):
+            with pytest.raises(TicketError, match="active SLA policy"):
                 self.run(operations.update_ticket, path=path, header={}, body=body)
             return
         self.run(operations.update_ticket, path=path, header={}, body=body)
