@@ -4,7 +4,7 @@ The scopes that a method requires are in access/policy.py. There are three kinds
 
 - an *agent*, with `helpdesk:agent`, works on all that they see;
 - an *integration* has a token of one application: it sees that application's tickets, and all of them are its own;
-- a *requester* is anybody else: those whom they submitted or created are their own, and with `helpdesk:read_all` they
+- a *requester* is anybody else: what they submitted or created is their own, and with `helpdesk:read_all` they
   read the others too.
 
 | | requester | integration | agent |
