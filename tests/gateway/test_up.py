@@ -240,7 +240,7 @@ def test_a_port_that_is_in_use_is_refused(up: Up, tmp_path: Path, option: str) -
 def test_a_port_of_an_instance_that_is_still_starting_is_refused(tmp_path: Path) -> None:
     # Nothing listens on it yet, so it could be bound, and later shared.
     with claim_port("127.0.0.1", port := free_port()):
-        assert refusal(tmp_path / "data", "--grpc-port", str(port)) == f"port {port} is in use"
+        assert refusal(tmp_path / "data", *free_ports(), "--grpc-port", str(port)) == f"port {port} is in use"
 
 
 def test_a_data_folder_that_is_in_use_is_refused(up: Up) -> None:
