@@ -4,12 +4,12 @@ import re
 from typing import Any
 from uuid import uuid4
 
-from tickets.admin.v1 import service_pb2
+from tickets.admin.v1 import admin_service_pb2
 
 from support.system import Credential, World
 from support.transports import Grpc, Method, Reply
 
-SERVICE: Any = service_pb2.DESCRIPTOR.services_by_name["AdminService"]
+SERVICE: Any = admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"]
 SCOPES = ["tickets:read", "tickets:write"]
 LIVE_KEY = re.compile(r"itsm_sk_live_[0-9A-Za-z]{38}")
 # The id of nothing.

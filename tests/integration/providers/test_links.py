@@ -12,7 +12,7 @@ from cryptography.fernet import Fernet
 from support.provider_lab import Desk, Process, deliveries, external, link, own_database
 from support.system import ENCRYPTION_KEY, Credential, Issuer, Service, World
 from support.transports import Grpc, Method, Reply
-from tickets.admin.v1 import service_pb2
+from tickets.admin.v1 import admin_service_pb2
 from typer.testing import CliRunner
 
 from service.__main__ import app
@@ -25,7 +25,7 @@ from service.settings import Settings
 from service.storage.database import Database
 from service.vault import Vault
 
-SERVICE: Any = service_pb2.DESCRIPTOR.services_by_name["AdminService"]
+SERVICE: Any = admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"]
 SECRET = "geheim-🔑"
 UNKNOWN = "7b0a3c9e-51d8-4a6e-8f0c-0b8f6f1f2a33"
 # Options that a link to each vendor may have.
