@@ -4,7 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from alembic import op
-from sqlalchemy import TextClause
+from sqlalchemy import ColumnClause, Row, TextClause, column, select, text
+from sqlalchemy import table as table_
+
+# Of a step of `fill`: who writes to one of them waits for some milliseconds.
+ROWS = 500
 
 
 def create_index(name: str, table: str, columns: Sequence[str | TextClause], **options: Any) -> None:
@@ -15,3 +19,28 @@ def create_index(name: str, table: str, columns: Sequence[str | TextClause], **o
     with op.get_context().autocommit_block():
         op.drop_index(name, table_name=table, postgresql_concurrently=True, if_exists=True)
         op.create_index(name, table, columns, postgresql_concurrently=True, **options)
+
+
+def fill(table: str, key: Sequence[str], *statements: str) -> None:
+    """Run statements for all rows of a table, some at a time: each locks a step's rows, and is a transaction.
+
+    A statement takes the rows of a step by `(…the columns of the key…) BETWEEN :first AND :last`, and changes nothing
+    when it is run again: a migration that was stopped begins anew. What was done before is committed, as with an index.
+    """
+    columns = ", ".join(key)
+    first, last = (f"({', '.join(f':{side}_{name}' for name in key)})" for side in ("first", "last"))
+    steps = [text(statement.replace(":first", first).replace(":last", last)) for statement in statements]
+    fields: list[ColumnClause[Any]] = [column(name) for name in key]
+    rows = select(*fields).select_from(table_(table)).order_by(*fields).limit(ROWS)
+    with op.get_context().autocommit_block():
+        connection = op.get_bind()
+        found = list(connection.execute(rows))
+        while found:
+            bounds = {f"{side}_{name}": row._mapping[name] for side, row in _ends(found) for name in key}
+            for step in steps:
+                connection.execute(step, bounds)
+            found = list(connection.execute(rows.where(text(f"({columns}) > {last}")), bounds))
+
+
+def _ends(rows: Sequence[Row[Any]]) -> tuple[tuple[str, Row[Any]], tuple[str, Row[Any]]]:
+    return ("first", rows[0]), ("last", rows[-1])

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import psycopg
+from psycopg.adapt import Transformer
 from psycopg.pq import ConnStatus, ExecStatus, PipelineStatus, TransactionStatus
 from psycopg.pq.abc import PGresult
 
@@ -29,6 +30,8 @@ class PooledConnection(psycopg.AsyncConnection[Any]):
         self.preparing: bytes | None = None
         # The pool's notes: whether someone has taken it, and for a write.
         self.in_use = self.writes = False
+        # What reads and writes values; one for all statements, as it looks up how for each type but once.
+        self.transformer = Transformer(self)
         # Why it was lost, in the words of the server or of libpq.
         self.failure = ""
         self._loop = asyncio.get_running_loop()

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from psycopg.adapt import PyFormat, Transformer
+from psycopg.adapt import PyFormat
 from psycopg.pq import Format
 from psycopg.pq.abc import PGconn
 from sqlalchemy import (
@@ -79,7 +79,7 @@ class Statement:
         locks, of the same parameters. Cancelled, it leaves at once, and the connection busy: `settle` it before
         anything else.
         """
-        transformer = Transformer.from_context(connection)
+        transformer = connection.transformer
         texts = self._texts(transformer, parameters)
         pgconn = connection.pgconn
         await self._prepare(connection)

@@ -152,12 +152,18 @@ def tables_with_rows(world: World, account_id: str) -> list[str]:
 @contextmanager
 def own_database(database_url: str) -> Iterator[str]:
     """A database that no running service uses."""
+    with empty_database(database_url) as url:
+        migrations.upgrade(url)
+        yield url
+
+
+@contextmanager
+def empty_database(database_url: str) -> Iterator[str]:
+    """One without any table."""
     name = f"apart_{uuid4().hex}"
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}")
-    url = database_url.replace("/tickets?", f"/{name}?")
-    migrations.upgrade(url)
-    yield url
+    yield database_url.replace("/tickets?", f"/{name}?")
 
 
 class Process:

@@ -6,7 +6,7 @@ Revision 0013, after 0012.
 import sqlalchemy as sa
 from alembic import op
 
-from service.migrations.online import create_index
+from service.migrations.online import create_index, fill
 
 revision = "0013"
 down_revision = "0012"
@@ -23,9 +23,37 @@ _ORDERS = {
 }
 _RELATED = ("related_asset_id", "related_vulnerability_id")
 
+# Until now the strings of an object were no terms.
+_TAG_TERMS = """
+UPDATE helpdesk_tickets SET tag_terms = ARRAY(
+    SELECT '#' || left(key, 500) FROM json_each(tags)
+    UNION
+    SELECT '#' || left(value #>> '{}', 500) FROM json_each(tags) WHERE json_typeof(value) = 'string')
+  WHERE (tenant_id, id) BETWEEN :first AND :last AND json_typeof(tags) = 'object' AND tags::text <> '{}'
+"""
+_OF_TICKETS = """
+UPDATE helpdesk_tickets AS tickets SET internal_changes = counted.number
+  FROM (
+    SELECT tenant_id, ticket_id, count(*) AS number FROM helpdesk_events
+      WHERE (tenant_id, ticket_id) BETWEEN :first AND :last AND internal GROUP BY tenant_id, ticket_id
+  ) AS counted
+  WHERE tickets.tenant_id = counted.tenant_id AND tickets.id = counted.ticket_id
+"""
+# Of an event: those before it.
+_OF_EVENTS = """
+UPDATE helpdesk_events AS events SET internal_changes = counted.number
+  FROM (
+    SELECT tenant_id, transaction_id, id, count(*) FILTER (WHERE internal) OVER (
+        PARTITION BY tenant_id, ticket_id ORDER BY version ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS number
+      FROM helpdesk_events WHERE (tenant_id, ticket_id) BETWEEN :first AND :last
+  ) AS counted
+  WHERE counted.number > 0 AND events.tenant_id = counted.tenant_id
+    AND events.transaction_id = counted.transaction_id AND events.id = counted.id
+"""
+
 
 def upgrade() -> None:
-    """Apply. The columns come last, after what may take long."""
+    """Apply."""
     for name, order in _ORDERS.items():
         columns = [sa.text(part) for part in order]
         if name != "newest":  # that one is there
@@ -47,30 +75,13 @@ def upgrade() -> None:
             ["tenant_id", name, *(sa.text(part) for part in _NEWEST)],
             postgresql_where=sa.text(f"{name} IS NOT NULL"),
         )
-    # Until now the strings of an object were no terms.
-    op.execute(
-        """UPDATE helpdesk_tickets SET tag_terms = ARRAY(
-             SELECT '#' || left(key, 500) FROM json_each(tags)
-             UNION
-             SELECT '#' || left(value #>> '{}', 500) FROM json_each(tags) WHERE json_typeof(value) = 'string')
-           WHERE json_typeof(tags) = 'object' AND tags::text <> '{}'"""
-    )
     for table in ("helpdesk_tickets", "helpdesk_events"):
-        op.add_column(table, sa.Column("internal_changes", sa.Integer(), server_default=sa.text("0"), nullable=False))
-    op.execute(
-        """UPDATE helpdesk_tickets t SET internal_changes = counted.number FROM (
-             SELECT tenant_id, ticket_id, count(*) AS number FROM helpdesk_events WHERE internal GROUP BY 1, 2
-           ) counted WHERE t.tenant_id = counted.tenant_id AND t.id = counted.ticket_id"""
-    )
-    op.execute(
-        """UPDATE helpdesk_events e SET internal_changes = counted.number FROM (
-             SELECT tenant_id, transaction_id, id, count(*) FILTER (WHERE internal) OVER (
-               PARTITION BY tenant_id, ticket_id ORDER BY version ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
-             ) AS number FROM helpdesk_events
-             WHERE (tenant_id, ticket_id) IN (SELECT tenant_id, ticket_id FROM helpdesk_events WHERE internal)
-           ) counted
-           WHERE e.tenant_id = counted.tenant_id AND e.transaction_id = counted.transaction_id AND e.id = counted.id"""
-    )
+        op.add_column(
+            table,
+            sa.Column("internal_changes", sa.Integer(), server_default=sa.text("0"), nullable=False),
+            if_not_exists=True,
+        )
+    fill("helpdesk_tickets", ["tenant_id", "id"], _TAG_TERMS, _OF_TICKETS, _OF_EVENTS)
 
 
 def downgrade() -> None:

@@ -4,7 +4,7 @@ Revision 0015, after 0014. Only of unresolved tickets that have an SLA: those ar
 reads these pauses as any other.
 """
 
-from alembic import op
+from service.migrations.online import fill
 
 revision = "0015"
 down_revision = "0014"
@@ -20,7 +20,8 @@ WITH moves AS MATERIALIZED (
       events.changes->'status'->>'to' IN ('resolved', 'closed') AS is_resolved
     FROM helpdesk_tickets AS tickets
     JOIN helpdesk_events AS events ON events.tenant_id = tickets.tenant_id AND events.ticket_id = tickets.id
-    WHERE tickets.sla_policy IS NOT NULL AND tickets.resolved_at IS NULL
+    WHERE (tickets.tenant_id, tickets.id) BETWEEN :first AND :last
+      AND tickets.sla_policy IS NOT NULL AND tickets.resolved_at IS NULL
       AND events.type IN ('ticket.updated', 'ticket.closed', 'ticket.reopened')
       AND events.changes->'status' IS NOT NULL
 ),
@@ -43,7 +44,7 @@ UPDATE helpdesk_tickets AS tickets SET sla_look_at = now()
 
 def upgrade() -> None:
     """Apply."""
-    op.execute(PAUSES)
+    fill("helpdesk_tickets", ["tenant_id", "id"], PAUSES)
 
 
 def downgrade() -> None:

@@ -265,8 +265,8 @@ async def test_a_migration_finds_in_the_history_when_reopened_tickets_were_resol
             bounds = [created_at + timedelta(minutes=minute) for minute in pause]
             own_tenant.rows("INSERT INTO helpdesk_pauses VALUES (%s, %s, %s, %s)", tenant_id, id_, *bounds)
     statement = import_module("service.migrations.versions.0015_pauses_while_resolved").PAUSES
-    where = "WHERE tickets.sla_policy IS NOT NULL"
-    statement = statement.replace(where, f"{where} AND tickets.tenant_id = '{made[0]['tenant_id']}'")
+    for bound, id_ in ((":first", ""), (":last", "~")):
+        statement = statement.replace(bound, f"('{made[0]['tenant_id']}', '{id_}')")
     # Once more changes nothing.
     for _ in range(2):
         own_tenant.rows(statement)
