@@ -1,9 +1,17 @@
 """What generators read in the protos: file options, and which members a caller must set and may not."""
 
+from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import pytest
+from google.api import field_behavior_pb2
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
+from support.fuzz import Endpoint, endpoints
+
+from service.fields import Section, other_names
+from service.handoff.commands import RoleChange
+from service.helpdesk.commands import Hours
 
 ROOT = Path(__file__).parents[2]
 FILES = {
@@ -37,3 +45,81 @@ def options(file: FileDescriptorProto) -> dict[str, str | bool]:
 @pytest.mark.parametrize("name", FILES)
 def test_a_proto_says_where_its_code_goes_in_every_language(name: str) -> None:
     assert {option.name: value for option, value in FILES[name].options.ListFields()} == options(FILES[name])
+
+
+ENDPOINTS = {(endpoint.api, endpoint.name): endpoint for endpoint in endpoints()}
+# Members of members.
+NESTED = [
+    (ENDPOINTS["handoff", "UpdateTicket"].typed.input_type.fields_by_name["role_status"].message_type, RoleChange),
+    (ENDPOINTS["helpdesk", "UpdateCalendar"].typed.input_type.fields_by_name["hours"].message_type, Hours),
+]
+
+
+def marked(message: Any, behavior: int) -> set[str]:
+    """The documented names of a message's members with this behavior."""
+    return {
+        field.name.removesuffix("_json")
+        for field in message.fields
+        if behavior in field.GetOptions().Extensions[field_behavior_pb2.field_behavior]
+    }
+
+
+def required(section: type[Section], message: Any) -> set[str]:
+    """What the section of a command cannot do without; a member that may come by another name is not it."""
+    others = {name for other, name in other_names(section).items() if other in message.fields_by_name}
+    return {name for name, field in section.model_fields.items() if field.is_required()} - others
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS.values(), ids=lambda endpoint: f"{endpoint.api}.{endpoint.name}")
+def test_a_request_marks_what_its_command_requires_and_nothing_else(endpoint: Endpoint) -> None:
+    message, sections = endpoint.typed.input_type, endpoint.command.model_fields
+    # A path has all of its variables: there is no address without one.
+    asked = set(endpoint.command.sections().get("path", ()))
+    for section in (sections[name].annotation for name in ("query", "body") if name in sections):
+        assert section is not None
+        asked |= required(section, message)
+    assert marked(message, field_behavior_pb2.REQUIRED) == asked
+
+
+@pytest.mark.parametrize(("message", "section"), NESTED, ids=["RoleChange", "BusinessHours"])
+def test_a_member_of_a_request_marks_what_is_required_of_it(message: Any, section: type[Section]) -> None:
+    assert marked(message, field_behavior_pb2.REQUIRED) == required(section, message)
+
+
+# What callers write too, and the methods that write it; the member of their answers that has it.
+WRITTEN: dict[tuple[str, str], Collection[str]] = {
+    ("handoff", "ticket"): ("CreateTicket", "UpdateTicket", "ReportDeployment"),
+    ("helpdesk", "ticket"): ("CreateTicket", "UpdateTicket"),
+    ("helpdesk", "comment"): ("CreateComment", "UpdateComment"),
+    ("helpdesk", "sla_policy"): ("CreateSlaPolicy", "UpdateSlaPolicy"),
+    ("helpdesk", "calendar"): ("UpdateCalendar",),
+    ("itsm", "ticket"): ("CreateTicket", "UpdateTicket"),
+    ("itsm", "webhook"): ("CreateWebhook", "UpdateWebhook"),
+    ("admin", "account"): ("CreateAccount",),
+    ("admin", "api_key"): ("CreateApiKey",),
+    ("admin", "project"): ("CreateProject", "UpdateProject"),
+    ("admin", "member"): ("AddMember",),
+    ("admin", "tenant"): ("CreateTenant",),
+    ("admin", "link"): ("LinkProvider",),
+}
+# Members of requests that are conditions.
+NOT_SET = {"etag", "updated_at"}
+
+
+@pytest.mark.parametrize(("api", "member"), WRITTEN)
+def test_a_resource_marks_what_no_request_sets(api: str, member: str) -> None:
+    sets: set[str] = set()
+    for name in WRITTEN[api, member]:
+        sections = ENDPOINTS[api, name].command.sections()
+        # The id in a path names what there is already; the others name what it is made in.
+        sets |= {*sections["body"], *(set(sections.get("path", ())) - {"id"})} - NOT_SET
+    message = ENDPOINTS[api, name].typed.output_type.fields_by_name[member].message_type
+    members = {field.name.removesuffix("_json") for field in message.fields}
+    assert marked(message, field_behavior_pb2.OUTPUT_ONLY) == members - sets
+
+
+def test_a_role_marks_what_its_change_does_not_set() -> None:
+    role = ENDPOINTS["handoff", "GetTicket"].typed.output_type.fields_by_name["ticket"].message_type
+    role = role.fields_by_name["roles"].message_type
+    members = {field.name for field in role.fields}
+    assert marked(role, field_behavior_pb2.OUTPUT_ONLY) == members - RoleChange.model_fields.keys()
