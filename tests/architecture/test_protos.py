@@ -1,8 +1,10 @@
-"""What generators read in the protos: file options, and which members a caller must set and may not."""
+"""What generators and readers find in the protos: options, what callers must set and may not, vocabularies."""
 
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, NotRequired, Union, get_args, get_origin, get_type_hints, is_typeddict
 
 import pytest
 from google.api import field_behavior_pb2
@@ -75,9 +77,10 @@ def test_a_request_marks_what_its_command_requires_and_nothing_else(endpoint: En
     message, sections = endpoint.typed.input_type, endpoint.command.model_fields
     # A path has all of its variables: there is no address without one.
     asked = set(endpoint.command.sections().get("path", ()))
-    for section in (sections[name].annotation for name in ("query", "body") if name in sections):
-        assert section is not None
-        asked |= required(section, message)
+    for section in ("query", "body"):
+        if section in sections:
+            kind: Any = sections[section].annotation
+            asked |= required(kind, message)
     assert marked(message, field_behavior_pb2.REQUIRED) == asked
 
 
@@ -123,3 +126,83 @@ def test_a_role_marks_what_its_change_does_not_set() -> None:
     role = role.fields_by_name["roles"].message_type
     members = {field.name for field in role.fields}
     assert marked(role, field_behavior_pb2.OUTPUT_ONLY) == members - RoleChange.model_fields.keys()
+
+
+# A word that is an identifier in every language.
+IDENTIFIER = re.compile("[a-z][a-z_]*")
+
+
+def words(kind: Any) -> frozenset[str]:
+    """The vocabulary of a member, or of the items of a list; empty where other values may stand beside its words."""
+    if get_origin(kind) in (Annotated, NotRequired):
+        return words(get_args(kind)[0])
+    if get_origin(kind) is list:
+        return words(get_args(kind)[0])
+    if get_origin(kind) is Literal:
+        return frozenset(get_args(kind))
+    if get_origin(kind) in (Union, UnionType):
+        kinds = [words(one) for one in get_args(kind) if one is not NoneType]
+        return frozenset().union(*kinds) if all(kinds) else frozenset()
+    return frozenset()
+
+
+def vocabularies() -> Iterator[tuple[Any, frozenset[str]]]:
+    """Each field of a request or a response whose values have a vocabulary, with its words."""
+    for endpoint in ENDPOINTS.values():
+        for section in ("query", "body"):
+            if section in endpoint.command.model_fields:
+                kind: Any = endpoint.command.model_fields[section].annotation
+                yield from _of(kind, endpoint.typed.input_type)
+        yield from _of(endpoint.view, _resource(endpoint))
+    for message, section_of in NESTED:
+        yield from _of(section_of, message)
+
+
+def _resource(endpoint: Endpoint) -> Any:
+    """The message of the view: the answer, or the one resource in it."""
+    answer = endpoint.typed.output_type
+    names = {field.name.removesuffix("_json") for field in answer.fields}
+    return answer if names == get_type_hints(endpoint.view).keys() else answer.fields[0].message_type
+
+
+def _of(kind: Any, message: Any) -> Iterator[tuple[Any, frozenset[str]]]:
+    fields = {field.name.removesuffix("_json"): field for field in message.fields}
+    for name, member in get_type_hints(kind, include_extras=True).items():
+        if name in fields and words(member):
+            yield fields[name], words(member)
+        for inner in (member, *get_args(member)):
+            if is_typeddict(inner) and name in fields:
+                yield from _of(inner, fields[name].message_type)
+
+
+VOCABULARIES = {(field.full_name, told): field for field, told in vocabularies()}
+
+
+def comment(message: str, field: str) -> str:
+    """What a proto says above a field."""
+    package, _, name = message.rpartition(".")
+    for path in (ROOT / "protos" / package.replace(".", "/")).glob("*.proto"):
+        block = re.search(rf"^message {name} {{\n(.*?)^}}", path.read_text(), re.MULTILINE | re.DOTALL)
+        said = block and re.search(rf"((?:^  //[^\n]*\n)+)^  [^\n/]* {field} = ", block[1], re.MULTILINE)
+        if said:
+            return said[1]
+    raise LookupError(f"{message}.{field}")
+
+
+def test_there_are_vocabularies() -> None:
+    assert {field.name for field in VOCABULARIES.values()} >= {"status", "resolution_type", "sort", "events", "weekday"}
+
+
+@pytest.mark.parametrize(("name", "told"), VOCABULARIES, ids=lambda part: part if isinstance(part, str) else "")
+def test_a_vocabulary_is_an_enum_where_it_can_be_and_is_listed_where_not(name: str, told: frozenset[str]) -> None:
+    field = VOCABULARIES[name, told]
+    if all(IDENTIFIER.fullmatch(word) for word in told):
+        assert field.enum_type is not None, "its words are identifiers"
+        prefix = field.enum_type.values[0].name.removesuffix("UNSPECIFIED")
+        assert {value.name.removeprefix(prefix).lower() for value in field.enum_type.values if value.number} == told
+    else:
+        said = comment(field.containing_type.full_name, field.name)
+        other = re.search(r"\bCreate\w+", said)
+        if other:
+            said = comment(f"{field.file.package}.{other[0]}Request", field.name)
+        assert told <= set(re.findall(r"`(.*?)`", said))
