@@ -2,7 +2,7 @@
 
 from contextlib import AsyncExitStack
 
-from tickets.admin.v1 import service_pb2, service_pb2_grpc
+from tickets.admin.v1 import admin_service_pb2, admin_service_pb2_grpc
 
 from service.admin import operations
 from service.operation import Dependencies
@@ -10,42 +10,44 @@ from service.transport import rpc
 from service.transport.dialect import Dialect, Service, Servicer, Started
 
 
-class AdminService(Servicer, service_pb2_grpc.AdminServiceServicer):
+class AdminService(Servicer, admin_service_pb2_grpc.AdminServiceServicer):
     """The typed service."""
 
     CreateAccount = rpc.unary(
-        operations.create_account, service_pb2.CreateAccountRequest, service_pb2.CreateAccountResponse
+        operations.create_account, admin_service_pb2.CreateAccountRequest, admin_service_pb2.CreateAccountResponse
     )
     CreateApiKey = rpc.unary(
-        operations.create_api_key, service_pb2.CreateApiKeyRequest, service_pb2.CreateApiKeyResponse
+        operations.create_api_key, admin_service_pb2.CreateApiKeyRequest, admin_service_pb2.CreateApiKeyResponse
     )
     RevokeApiKey = rpc.unary(
-        operations.revoke_api_key, service_pb2.RevokeApiKeyRequest, service_pb2.RevokeApiKeyResponse
+        operations.revoke_api_key, admin_service_pb2.RevokeApiKeyRequest, admin_service_pb2.RevokeApiKeyResponse
     )
     CreateProject = rpc.unary(
-        operations.create_project, service_pb2.CreateProjectRequest, service_pb2.CreateProjectResponse
+        operations.create_project, admin_service_pb2.CreateProjectRequest, admin_service_pb2.CreateProjectResponse
     )
     UpdateProject = rpc.unary(
-        operations.update_project, service_pb2.UpdateProjectRequest, service_pb2.UpdateProjectResponse
+        operations.update_project, admin_service_pb2.UpdateProjectRequest, admin_service_pb2.UpdateProjectResponse
     )
     RemoveMember = rpc.unary(
-        operations.remove_member, service_pb2.RemoveMemberRequest, service_pb2.RemoveMemberResponse
+        operations.remove_member, admin_service_pb2.RemoveMemberRequest, admin_service_pb2.RemoveMemberResponse
     )
-    AddMember = rpc.unary(operations.add_member, service_pb2.AddMemberRequest, service_pb2.AddMemberResponse)
+    AddMember = rpc.unary(
+        operations.add_member, admin_service_pb2.AddMemberRequest, admin_service_pb2.AddMemberResponse
+    )
     CreateTenant = rpc.unary(
-        operations.create_tenant, service_pb2.CreateTenantRequest, service_pb2.CreateTenantResponse
+        operations.create_tenant, admin_service_pb2.CreateTenantRequest, admin_service_pb2.CreateTenantResponse
     )
     LinkProvider = rpc.unary(
-        operations.link_provider, service_pb2.LinkProviderRequest, service_pb2.LinkProviderResponse
+        operations.link_provider, admin_service_pb2.LinkProviderRequest, admin_service_pb2.LinkProviderResponse
     )
     UnlinkProvider = rpc.unary(
-        operations.unlink_provider, service_pb2.UnlinkProviderRequest, service_pb2.UnlinkProviderResponse
+        operations.unlink_provider, admin_service_pb2.UnlinkProviderRequest, admin_service_pb2.UnlinkProviderResponse
     )
     ListDeliveries = rpc.unary(
-        operations.list_deliveries, service_pb2.ListDeliveriesRequest, service_pb2.ListDeliveriesResponse
+        operations.list_deliveries, admin_service_pb2.ListDeliveriesRequest, admin_service_pb2.ListDeliveriesResponse
     )
     RequeueDelivery = rpc.unary(
-        operations.requeue_delivery, service_pb2.RequeueDeliveryRequest, service_pb2.RequeueDeliveryResponse
+        operations.requeue_delivery, admin_service_pb2.RequeueDeliveryRequest, admin_service_pb2.RequeueDeliveryResponse
     )
 
 
@@ -56,9 +58,9 @@ def _start(shared: Dependencies, _stack: AsyncExitStack) -> Started:
 DIALECT = Dialect(
     services=(
         Service(
-            service_pb2.DESCRIPTOR.services_by_name["AdminService"],
+            admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"],
             AdminService,
-            service_pb2_grpc.add_AdminServiceServicer_to_server,
+            admin_service_pb2_grpc.add_AdminServiceServicer_to_server,
             rpc.Failures(),
         ),
     ),

@@ -3,7 +3,7 @@
 from contextlib import AsyncExitStack
 
 from tickets.handoff.rest.v1 import rest_pb2, rest_pb2_grpc
-from tickets.handoff.v1 import service_pb2, service_pb2_grpc
+from tickets.handoff.v1 import ticket_service_pb2, ticket_service_pb2_grpc
 
 from service.background import Periodic
 from service.handoff import changes, operations, tables, views
@@ -16,29 +16,43 @@ from service.watch import EventFeed, WatchDependencies
 _REINDEX = Periodic("handoff_reindex", 1.0, Reindex(tables.tickets, ("title", "description"), views.search_terms).work)
 
 
-class TicketService(Servicer, service_pb2_grpc.TicketServiceServicer):
+class TicketService(Servicer, ticket_service_pb2_grpc.TicketServiceServicer):
     """The typed service."""
 
-    ListTickets = rpc.unary(operations.list_tickets, service_pb2.ListTicketsRequest, service_pb2.ListTicketsResponse)
+    ListTickets = rpc.unary(
+        operations.list_tickets, ticket_service_pb2.ListTicketsRequest, ticket_service_pb2.ListTicketsResponse
+    )
     CreateTicket = rpc.unary(
-        operations.create_ticket, service_pb2.CreateTicketRequest, service_pb2.CreateTicketResponse
+        operations.create_ticket, ticket_service_pb2.CreateTicketRequest, ticket_service_pb2.CreateTicketResponse
     )
     ListProjectTickets = rpc.unary(
-        operations.list_project_tickets, service_pb2.ListProjectTicketsRequest, service_pb2.ListProjectTicketsResponse
+        operations.list_project_tickets,
+        ticket_service_pb2.ListProjectTicketsRequest,
+        ticket_service_pb2.ListProjectTicketsResponse,
     )
-    GetTicket = rpc.unary(operations.get_ticket, service_pb2.GetTicketRequest, service_pb2.GetTicketResponse)
-    UpdateTicket = rpc.unary(changes.update_ticket, service_pb2.UpdateTicketRequest, service_pb2.UpdateTicketResponse)
+    GetTicket = rpc.unary(
+        operations.get_ticket, ticket_service_pb2.GetTicketRequest, ticket_service_pb2.GetTicketResponse
+    )
+    UpdateTicket = rpc.unary(
+        changes.update_ticket, ticket_service_pb2.UpdateTicketRequest, ticket_service_pb2.UpdateTicketResponse
+    )
     BulkUpdateTickets = rpc.unary(
-        changes.bulk_update_tickets, service_pb2.BulkUpdateTicketsRequest, service_pb2.BulkUpdateTicketsResponse
+        changes.bulk_update_tickets,
+        ticket_service_pb2.BulkUpdateTicketsRequest,
+        ticket_service_pb2.BulkUpdateTicketsResponse,
     )
     ReportDeployment = rpc.unary(
-        changes.report_deployment, service_pb2.ReportDeploymentRequest, service_pb2.ReportDeploymentResponse
+        changes.report_deployment,
+        ticket_service_pb2.ReportDeploymentRequest,
+        ticket_service_pb2.ReportDeploymentResponse,
     )
     ListTicketEvents = rpc.unary(
-        operations.list_ticket_events, service_pb2.ListTicketEventsRequest, service_pb2.ListTicketEventsResponse
+        operations.list_ticket_events,
+        ticket_service_pb2.ListTicketEventsRequest,
+        ticket_service_pb2.ListTicketEventsResponse,
     )
     WatchTickets = rpc.watch(
-        operations.watch_tickets, service_pb2.WatchTicketsRequest, service_pb2.WatchTicketsResponse
+        operations.watch_tickets, ticket_service_pb2.WatchTicketsRequest, ticket_service_pb2.WatchTicketsResponse
     )
 
 
@@ -65,9 +79,9 @@ def _start(shared: Dependencies, _stack: AsyncExitStack) -> Started:
 DIALECT = Dialect(
     services=(
         Service(
-            service_pb2.DESCRIPTOR.services_by_name["TicketService"],
+            ticket_service_pb2.DESCRIPTOR.services_by_name["TicketService"],
             TicketService,
-            service_pb2_grpc.add_TicketServiceServicer_to_server,
+            ticket_service_pb2_grpc.add_TicketServiceServicer_to_server,
             rpc.Failures(),
         ),
         Service(

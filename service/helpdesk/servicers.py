@@ -3,7 +3,14 @@
 from contextlib import AsyncExitStack
 
 from tickets.helpdesk.rest.v1 import rest_pb2, rest_pb2_grpc
-from tickets.helpdesk.v1 import service_pb2, service_pb2_grpc
+from tickets.helpdesk.v1 import (
+    comment_service_pb2,
+    comment_service_pb2_grpc,
+    sla_service_pb2,
+    sla_service_pb2_grpc,
+    ticket_service_pb2,
+    ticket_service_pb2_grpc,
+)
 
 from service.background import Periodic
 from service.helpdesk import comments, operations, tables, views
@@ -20,67 +27,107 @@ _RECLOCK = Periodic("helpdesk_sla_reclock", 1.0, reclock.reclock)
 _REINDEX = Periodic("helpdesk_reindex", 1.0, Reindex(tables.tickets, ("title", "description"), views.search_terms).work)
 
 
-class TicketService(Servicer, service_pb2_grpc.TicketServiceServicer):
-    """The typed service."""
+class TicketService(Servicer, ticket_service_pb2_grpc.TicketServiceServicer):
+    """The typed service of tickets."""
 
-    ListTickets = rpc.unary(operations.list_tickets, service_pb2.ListTicketsRequest, service_pb2.ListTicketsResponse)
+    ListTickets = rpc.unary(
+        operations.list_tickets, ticket_service_pb2.ListTicketsRequest, ticket_service_pb2.ListTicketsResponse
+    )
     GetTicket = rpc.unary(
-        operations.get_ticket, service_pb2.GetTicketRequest, service_pb2.GetTicketResponse, wrap="ticket"
+        operations.get_ticket, ticket_service_pb2.GetTicketRequest, ticket_service_pb2.GetTicketResponse, wrap="ticket"
     )
     CreateTicket = rpc.unary(
-        operations.create_ticket, service_pb2.CreateTicketRequest, service_pb2.CreateTicketResponse, wrap="ticket"
+        operations.create_ticket,
+        ticket_service_pb2.CreateTicketRequest,
+        ticket_service_pb2.CreateTicketResponse,
+        wrap="ticket",
     )
     UpdateTicket = rpc.unary(
-        operations.update_ticket, service_pb2.UpdateTicketRequest, service_pb2.UpdateTicketResponse, wrap="ticket"
+        operations.update_ticket,
+        ticket_service_pb2.UpdateTicketRequest,
+        ticket_service_pb2.UpdateTicketResponse,
+        wrap="ticket",
     )
     CloseTicket = rpc.unary(
-        operations.close_ticket, service_pb2.CloseTicketRequest, service_pb2.CloseTicketResponse, wrap="ticket"
+        operations.close_ticket,
+        ticket_service_pb2.CloseTicketRequest,
+        ticket_service_pb2.CloseTicketResponse,
+        wrap="ticket",
     )
     DeleteTicket = rpc.unary(
-        operations.delete_ticket, service_pb2.DeleteTicketRequest, service_pb2.DeleteTicketResponse, wrap="ticket"
+        operations.delete_ticket,
+        ticket_service_pb2.DeleteTicketRequest,
+        ticket_service_pb2.DeleteTicketResponse,
+        wrap="ticket",
     )
     RestoreTicket = rpc.unary(
-        operations.restore_ticket, service_pb2.RestoreTicketRequest, service_pb2.RestoreTicketResponse, wrap="ticket"
+        operations.restore_ticket,
+        ticket_service_pb2.RestoreTicketRequest,
+        ticket_service_pb2.RestoreTicketResponse,
+        wrap="ticket",
     )
+    ListTicketEvents = rpc.unary(
+        operations.list_ticket_events,
+        ticket_service_pb2.ListTicketEventsRequest,
+        ticket_service_pb2.ListTicketEventsResponse,
+    )
+    WatchTickets = rpc.watch(
+        operations.watch_tickets, ticket_service_pb2.WatchTicketsRequest, ticket_service_pb2.WatchTicketsResponse
+    )
+
+
+class CommentService(Servicer, comment_service_pb2_grpc.CommentServiceServicer):
+    """The typed service of comments."""
+
     CreateComment = rpc.unary(
-        comments.create_comment, service_pb2.CreateCommentRequest, service_pb2.CreateCommentResponse, wrap="comment"
+        comments.create_comment,
+        comment_service_pb2.CreateCommentRequest,
+        comment_service_pb2.CreateCommentResponse,
+        wrap="comment",
     )
     UpdateComment = rpc.unary(
-        comments.update_comment, service_pb2.UpdateCommentRequest, service_pb2.UpdateCommentResponse, wrap="comment"
+        comments.update_comment,
+        comment_service_pb2.UpdateCommentRequest,
+        comment_service_pb2.UpdateCommentResponse,
+        wrap="comment",
     )
-    ListComments = rpc.unary(comments.list_comments, service_pb2.ListCommentsRequest, service_pb2.ListCommentsResponse)
-    ListTicketEvents = rpc.unary(
-        operations.list_ticket_events, service_pb2.ListTicketEventsRequest, service_pb2.ListTicketEventsResponse
+    ListComments = rpc.unary(
+        comments.list_comments, comment_service_pb2.ListCommentsRequest, comment_service_pb2.ListCommentsResponse
     )
+
+
+class SlaService(Servicer, sla_service_pb2_grpc.SlaServiceServicer):
+    """The typed service of service levels."""
+
     GetTicketSla = rpc.unary(
-        sla.get_ticket_sla, service_pb2.GetTicketSlaRequest, service_pb2.GetTicketSlaResponse, wrap="sla"
+        sla.get_ticket_sla, sla_service_pb2.GetTicketSlaRequest, sla_service_pb2.GetTicketSlaResponse, wrap="sla"
     )
     ListSlaPolicies = rpc.unary(
-        sla.list_sla_policies, service_pb2.ListSlaPoliciesRequest, service_pb2.ListSlaPoliciesResponse
+        sla.list_sla_policies, sla_service_pb2.ListSlaPoliciesRequest, sla_service_pb2.ListSlaPoliciesResponse
     )
     GetSlaPolicy = rpc.unary(
-        sla.get_sla_policy, service_pb2.GetSlaPolicyRequest, service_pb2.GetSlaPolicyResponse, wrap="sla_policy"
+        sla.get_sla_policy, sla_service_pb2.GetSlaPolicyRequest, sla_service_pb2.GetSlaPolicyResponse, wrap="sla_policy"
     )
     CreateSlaPolicy = rpc.unary(
         sla.create_sla_policy,
-        service_pb2.CreateSlaPolicyRequest,
-        service_pb2.CreateSlaPolicyResponse,
+        sla_service_pb2.CreateSlaPolicyRequest,
+        sla_service_pb2.CreateSlaPolicyResponse,
         wrap="sla_policy",
     )
     UpdateSlaPolicy = rpc.unary(
         sla.update_sla_policy,
-        service_pb2.UpdateSlaPolicyRequest,
-        service_pb2.UpdateSlaPolicyResponse,
+        sla_service_pb2.UpdateSlaPolicyRequest,
+        sla_service_pb2.UpdateSlaPolicyResponse,
         wrap="sla_policy",
     )
     GetCalendar = rpc.unary(
-        sla.get_calendar, service_pb2.GetCalendarRequest, service_pb2.GetCalendarResponse, wrap="calendar"
+        sla.get_calendar, sla_service_pb2.GetCalendarRequest, sla_service_pb2.GetCalendarResponse, wrap="calendar"
     )
     UpdateCalendar = rpc.unary(
-        sla.update_calendar, service_pb2.UpdateCalendarRequest, service_pb2.UpdateCalendarResponse, wrap="calendar"
-    )
-    WatchTickets = rpc.watch(
-        operations.watch_tickets, service_pb2.WatchTicketsRequest, service_pb2.WatchTicketsResponse
+        sla.update_calendar,
+        sla_service_pb2.UpdateCalendarRequest,
+        sla_service_pb2.UpdateCalendarResponse,
+        wrap="calendar",
     )
 
 
@@ -117,9 +164,21 @@ def _start(shared: Dependencies, _stack: AsyncExitStack) -> Started:
 DIALECT = Dialect(
     services=(
         Service(
-            service_pb2.DESCRIPTOR.services_by_name["TicketService"],
+            ticket_service_pb2.DESCRIPTOR.services_by_name["TicketService"],
             TicketService,
-            service_pb2_grpc.add_TicketServiceServicer_to_server,
+            ticket_service_pb2_grpc.add_TicketServiceServicer_to_server,
+            rpc.Failures(),
+        ),
+        Service(
+            comment_service_pb2.DESCRIPTOR.services_by_name["CommentService"],
+            CommentService,
+            comment_service_pb2_grpc.add_CommentServiceServicer_to_server,
+            rpc.Failures(),
+        ),
+        Service(
+            sla_service_pb2.DESCRIPTOR.services_by_name["SlaService"],
+            SlaService,
+            sla_service_pb2_grpc.add_SlaServiceServicer_to_server,
             rpc.Failures(),
         ),
         Service(

@@ -3,7 +3,7 @@
 from contextlib import AsyncExitStack
 
 from tickets.itsm.rest.v1 import rest_pb2, rest_pb2_grpc
-from tickets.itsm.v1 import service_pb2, service_pb2_grpc
+from tickets.itsm.v1 import ticket_service_pb2, ticket_service_pb2_grpc, webhook_service_pb2, webhook_service_pb2_grpc
 
 from service.background import Periodic
 from service.itsm import operations, queries, tables, views, webhooks
@@ -19,48 +19,73 @@ from service.webhooks.fan_out import FanOut
 from service.webhooks.sender import Sender
 
 
-class TicketService(Servicer, service_pb2_grpc.TicketServiceServicer):
-    """The typed service."""
+class TicketService(Servicer, ticket_service_pb2_grpc.TicketServiceServicer):
+    """The typed service of tickets."""
 
     CreateTicket = rpc.unary(
-        operations.create_ticket, service_pb2.CreateTicketRequest, service_pb2.CreateTicketResponse, wrap="ticket"
+        operations.create_ticket,
+        ticket_service_pb2.CreateTicketRequest,
+        ticket_service_pb2.CreateTicketResponse,
+        wrap="ticket",
     )
     GetTicket = rpc.unary(
-        operations.get_ticket, service_pb2.GetTicketRequest, service_pb2.GetTicketResponse, wrap="ticket"
+        operations.get_ticket, ticket_service_pb2.GetTicketRequest, ticket_service_pb2.GetTicketResponse, wrap="ticket"
     )
-    ListTickets = rpc.unary(operations.list_tickets, service_pb2.ListTicketsRequest, service_pb2.ListTicketsResponse)
+    ListTickets = rpc.unary(
+        operations.list_tickets, ticket_service_pb2.ListTicketsRequest, ticket_service_pb2.ListTicketsResponse
+    )
     UpdateTicket = rpc.unary(
-        operations.update_ticket, service_pb2.UpdateTicketRequest, service_pb2.UpdateTicketResponse, wrap="ticket"
+        operations.update_ticket,
+        ticket_service_pb2.UpdateTicketRequest,
+        ticket_service_pb2.UpdateTicketResponse,
+        wrap="ticket",
     )
     ListTicketEvents = rpc.unary(
-        operations.list_ticket_events, service_pb2.ListTicketEventsRequest, service_pb2.ListTicketEventsResponse
+        operations.list_ticket_events,
+        ticket_service_pb2.ListTicketEventsRequest,
+        ticket_service_pb2.ListTicketEventsResponse,
     )
     WatchTickets = rpc.watch(
-        operations.watch_tickets, service_pb2.WatchTicketsRequest, service_pb2.WatchTicketsResponse
+        operations.watch_tickets, ticket_service_pb2.WatchTicketsRequest, ticket_service_pb2.WatchTicketsResponse
     )
+
+
+class WebhookService(Servicer, webhook_service_pb2_grpc.WebhookServiceServicer):
+    """The typed service of webhooks."""
+
     CreateWebhook = rpc.unary(
-        webhooks.create_webhook, service_pb2.CreateWebhookRequest, service_pb2.CreateWebhookResponse, wrap="webhook"
+        webhooks.create_webhook,
+        webhook_service_pb2.CreateWebhookRequest,
+        webhook_service_pb2.CreateWebhookResponse,
+        wrap="webhook",
     )
-    ListWebhooks = rpc.unary(webhooks.list_webhooks, service_pb2.ListWebhooksRequest, service_pb2.ListWebhooksResponse)
+    ListWebhooks = rpc.unary(
+        webhooks.list_webhooks, webhook_service_pb2.ListWebhooksRequest, webhook_service_pb2.ListWebhooksResponse
+    )
     UpdateWebhook = rpc.unary(
-        webhooks.update_webhook, service_pb2.UpdateWebhookRequest, service_pb2.UpdateWebhookResponse, wrap="webhook"
+        webhooks.update_webhook,
+        webhook_service_pb2.UpdateWebhookRequest,
+        webhook_service_pb2.UpdateWebhookResponse,
+        wrap="webhook",
     )
     DeleteWebhook = rpc.unary(
-        webhooks.delete_webhook, service_pb2.DeleteWebhookRequest, service_pb2.DeleteWebhookResponse
+        webhooks.delete_webhook, webhook_service_pb2.DeleteWebhookRequest, webhook_service_pb2.DeleteWebhookResponse
     )
     RotateWebhookSecret = rpc.unary(
         webhooks.rotate_secret,
-        service_pb2.RotateWebhookSecretRequest,
-        service_pb2.RotateWebhookSecretResponse,
+        webhook_service_pb2.RotateWebhookSecretRequest,
+        webhook_service_pb2.RotateWebhookSecretResponse,
         wrap="webhook",
     )
     ListWebhookDeliveries = rpc.unary(
-        webhooks.list_deliveries, service_pb2.ListWebhookDeliveriesRequest, service_pb2.ListWebhookDeliveriesResponse
+        webhooks.list_deliveries,
+        webhook_service_pb2.ListWebhookDeliveriesRequest,
+        webhook_service_pb2.ListWebhookDeliveriesResponse,
     )
     ReplayWebhookDelivery = rpc.unary(
         webhooks.replay_delivery,
-        service_pb2.ReplayWebhookDeliveryRequest,
-        service_pb2.ReplayWebhookDeliveryResponse,
+        webhook_service_pb2.ReplayWebhookDeliveryRequest,
+        webhook_service_pb2.ReplayWebhookDeliveryResponse,
         wrap="delivery",
     )
 
@@ -107,9 +132,15 @@ def _start(shared: Dependencies, stack: AsyncExitStack) -> Started:
 DIALECT = Dialect(
     services=(
         Service(
-            service_pb2.DESCRIPTOR.services_by_name["TicketService"],
+            ticket_service_pb2.DESCRIPTOR.services_by_name["TicketService"],
             TicketService,
-            service_pb2_grpc.add_TicketServiceServicer_to_server,
+            ticket_service_pb2_grpc.add_TicketServiceServicer_to_server,
+            rpc.Failures(),
+        ),
+        Service(
+            webhook_service_pb2.DESCRIPTOR.services_by_name["WebhookService"],
+            WebhookService,
+            webhook_service_pb2_grpc.add_WebhookServiceServicer_to_server,
             rpc.Failures(),
         ),
         Service(

@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 import httpx2
 import psycopg
-from tickets.itsm.v1 import service_pb2, service_pb2_grpc
+from tickets.itsm.v1 import ticket_service_pb2, ticket_service_pb2_grpc
 
 from .operations import NEW_TICKET, STATUSES
 from .stack import Account
@@ -112,8 +112,8 @@ def _rows_left(database_url: str, client: httpx2.Client) -> Any:
 def _check_grpc(url: str, account: Account, target: str, ticket_id: str) -> None:
     """GRPC reads the ticket that REST reads."""
     with grpc.insecure_channel(target) as channel:
-        stub = service_pb2_grpc.TicketServiceStub(channel)
-        request = service_pb2.GetTicketRequest(ticket_id=ticket_id)
+        stub = ticket_service_pb2_grpc.TicketServiceStub(channel)
+        request = ticket_service_pb2.GetTicketRequest(ticket_id=ticket_id)
         typed = stub.GetTicket(request, metadata=(("x-api-key", account.key),)).ticket
     rest = httpx2.get(f"{url}{_TICKETS}/{ticket_id}", headers={"x-api-key": account.key}).json()
     plain = {name: getattr(typed, name) for name in ("id", "subject", "description")}

@@ -19,7 +19,7 @@ from typing import Annotated, Any
 import psycopg
 import typer
 from psycopg.rows import dict_row
-from tickets.helpdesk.v1 import service_pb2 as helpdesk_pb2
+from tickets.helpdesk.v1 import ticket_service_pb2 as helpdesk_pb2
 
 from service import jsontext, paging
 from service.settings import Settings

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from google.protobuf.message import Message
-from tickets.itsm.v1 import service_pb2, ticket_pb2
+from tickets.itsm.v1 import ticket_pb2, ticket_service_pb2
 
 from service.itsm import queries
 from service.search import tsvector
@@ -44,7 +44,7 @@ class Operation:
 
 def _new_message() -> Message:
     given = {name: value for name, value in NEW_TICKET.items() if name not in ("priority", "metadata")}
-    return service_pb2.CreateTicketRequest(
+    return ticket_service_pb2.CreateTicketRequest(
         **given, priority=ticket_pb2.PRIORITY_HIGH, metadata_json=json.dumps(NEW_TICKET["metadata"])
     )
 
@@ -80,7 +80,7 @@ OPERATIONS: Mapping[str, Operation] = {
             "GET",
             "/api/v1/tickets/{id}",
             "GetTicket",
-            (service_pb2.GetTicketRequest(),),
+            (ticket_service_pb2.GetTicketRequest(),),
             lambda: (queries.GET, {"ticket_id": _RANDOM_ID}),
             names_ticket=True,
         ),
@@ -90,7 +90,7 @@ OPERATIONS: Mapping[str, Operation] = {
             "GET",
             "/api/v1/tickets",
             "ListTickets",
-            (service_pb2.ListTicketsRequest(),),
+            (ticket_service_pb2.ListTicketsRequest(),),
             lambda: (queries.list_tickets(frozenset(), skips=False), {"limit": "20", "offset": "0"}),
         ),
         Operation(
@@ -121,7 +121,7 @@ OPERATIONS: Mapping[str, Operation] = {
             "/api/v1/tickets/{id}",
             "UpdateTicket",
             tuple(
-                service_pb2.UpdateTicketRequest(status=ticket_pb2.Status.Value(f"STATUS_{status.upper()}"))
+                ticket_service_pb2.UpdateTicketRequest(status=ticket_pb2.Status.Value(f"STATUS_{status.upper()}"))
                 for status in STATUSES
             ),
             lambda: (queries.update_ticket(frozenset({"status"})), _CHANGED),

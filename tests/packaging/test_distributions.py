@@ -37,7 +37,7 @@ TYPED = """\
 from typing import assert_type
 
 from tickets.client import AsyncTicketsClient, TicketsClient, helpdesk
-from tickets.helpdesk.v1 import service_pb2, service_pb2_grpc
+from tickets.helpdesk.v1 import ticket_service_pb2, ticket_service_pb2_grpc
 
 
 def blocking(client: TicketsClient) -> None:
@@ -51,9 +51,9 @@ async def asynchronous(client: AsyncTicketsClient) -> None:
     await client.helpdesk.tickets.get(1)  # type: ignore[arg-type]
 
 
-assert_type(service_pb2.CreateTicketRequest(title="A").title, str)
-service_pb2.CreateTicketRequest(title=1)  # type: ignore[arg-type]
-print(service_pb2_grpc.TicketServiceStub.__name__)
+assert_type(ticket_service_pb2.CreateTicketRequest(title="A").title, str)
+ticket_service_pb2.CreateTicketRequest(title=1)  # type: ignore[arg-type]
+print(ticket_service_pb2_grpc.TicketServiceStub.__name__)
 """
 
 

@@ -14,7 +14,7 @@ import grpc
 import httpx2
 import psycopg
 from grpc import StatusCode
-from tickets.handoff.v1 import service_pb2
+from tickets.handoff.v1 import ticket_service_pb2
 
 from service.local.envoy import Envoy, envoy_config
 from service.local.processes import free_port, wait_for
@@ -149,10 +149,10 @@ def watch_call(channel: grpc.aio.Channel, who: Credential, **request: Any) -> An
     """The stream of the typed service."""
     stream = channel.unary_stream(
         "/tickets.handoff.v1.TicketService/WatchTickets",
-        request_serializer=service_pb2.WatchTicketsRequest.SerializeToString,
-        response_deserializer=service_pb2.WatchTicketsResponse.FromString,
+        request_serializer=ticket_service_pb2.WatchTicketsRequest.SerializeToString,
+        response_deserializer=ticket_service_pb2.WatchTicketsResponse.FromString,
     )
-    return stream(service_pb2.WatchTicketsRequest(**request), metadata=tuple(who.items()))
+    return stream(ticket_service_pb2.WatchTicketsRequest(**request), metadata=tuple(who.items()))
 
 
 class Writer:

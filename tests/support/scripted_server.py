@@ -14,9 +14,12 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc import StatusCode
 from tickets.client.transport import Asynchronous, Blocking
 from tickets.errors.v1 import error_pb2
-from tickets.handoff.v1 import service_pb2 as handoff_pb2
-from tickets.helpdesk.v1 import service_pb2 as helpdesk_pb2
-from tickets.itsm.v1 import service_pb2 as itsm_pb2
+from tickets.handoff.v1 import ticket_service_pb2 as handoff_pb2
+from tickets.helpdesk.v1 import comment_service_pb2 as comment_pb2
+from tickets.helpdesk.v1 import sla_service_pb2 as sla_pb2
+from tickets.helpdesk.v1 import ticket_service_pb2 as helpdesk_pb2
+from tickets.itsm.v1 import ticket_service_pb2 as itsm_pb2
+from tickets.itsm.v1 import webhook_service_pb2 as webhook_pb2
 
 from support.clients import NEW, Client, P
 
@@ -115,22 +118,22 @@ CALLS: dict[str, tuple[tuple[str, ...], dict[str, Any], Message, str]] = {
     "helpdesk.close": (("1",), {}, helpdesk_pb2.CloseTicketResponse(), "key"),
     "helpdesk.delete": (("1",), {}, helpdesk_pb2.DeleteTicketResponse(), "key"),
     "helpdesk.restore": (("1",), {}, helpdesk_pb2.RestoreTicketResponse(), "key"),
-    "helpdesk.comment": (("1", "A"), {}, helpdesk_pb2.CreateCommentResponse(), "key"),
-    "helpdesk.edit_comment": (("1", "2", "A"), {}, helpdesk_pb2.UpdateCommentResponse(), "key"),
-    "helpdesk.comments": (("1",), {}, helpdesk_pb2.ListCommentsResponse(), "read"),
+    "helpdesk.comment": (("1", "A"), {}, comment_pb2.CreateCommentResponse(), "key"),
+    "helpdesk.edit_comment": (("1", "2", "A"), {}, comment_pb2.UpdateCommentResponse(), "key"),
+    "helpdesk.comments": (("1",), {}, comment_pb2.ListCommentsResponse(), "read"),
     "helpdesk.events": (("1",), {}, helpdesk_pb2.ListTicketEventsResponse(), "read"),
-    "helpdesk.sla": (("1",), {}, helpdesk_pb2.GetTicketSlaResponse(), "read"),
-    "helpdesk.sla_policies.list": ((), {}, helpdesk_pb2.ListSlaPoliciesResponse(), "read"),
-    "helpdesk.sla_policies.get": (("1",), {}, helpdesk_pb2.GetSlaPolicyResponse(), "read"),
+    "helpdesk.sla": (("1",), {}, sla_pb2.GetTicketSlaResponse(), "read"),
+    "helpdesk.sla_policies.list": ((), {}, sla_pb2.ListSlaPoliciesResponse(), "read"),
+    "helpdesk.sla_policies.get": (("1",), {}, sla_pb2.GetSlaPolicyResponse(), "read"),
     "helpdesk.sla_policies.create": (
         (),
         {"name": "A", "priority": "low", "resolution_minutes": 1},
-        helpdesk_pb2.CreateSlaPolicyResponse(),
+        sla_pb2.CreateSlaPolicyResponse(),
         "key",
     ),
-    "helpdesk.sla_policies.update": (("1",), {"name": "A"}, helpdesk_pb2.UpdateSlaPolicyResponse(), "key"),
-    "helpdesk.calendar.get": ((), {}, helpdesk_pb2.GetCalendarResponse(), "read"),
-    "helpdesk.calendar.update": ((), {"holidays": []}, helpdesk_pb2.UpdateCalendarResponse(), "key"),
+    "helpdesk.sla_policies.update": (("1",), {"name": "A"}, sla_pb2.UpdateSlaPolicyResponse(), "key"),
+    "helpdesk.calendar.get": ((), {}, sla_pb2.GetCalendarResponse(), "read"),
+    "helpdesk.calendar.update": ((), {"holidays": []}, sla_pb2.UpdateCalendarResponse(), "key"),
     "helpdesk.watch": ((), {}, helpdesk_pb2.WatchTicketsResponse(), "watch"),
     "itsm.create": ((), {"subject": "A", "description": "B"}, itsm_pb2.CreateTicketResponse(), "key"),
     "itsm.get": ((P,), {}, itsm_pb2.GetTicketResponse(), "read"),
@@ -141,15 +144,15 @@ CALLS: dict[str, tuple[tuple[str, ...], dict[str, Any], Message, str]] = {
     "itsm.webhooks.create": (
         (),
         {"url": "https://example.com", "events": ["ticket.created"]},
-        itsm_pb2.CreateWebhookResponse(),
+        webhook_pb2.CreateWebhookResponse(),
         "key",
     ),
-    "itsm.webhooks.list": ((), {}, itsm_pb2.ListWebhooksResponse(), "read"),
-    "itsm.webhooks.update": (("1",), {"is_active": True}, itsm_pb2.UpdateWebhookResponse(), "key"),
-    "itsm.webhooks.delete": (("1",), {}, itsm_pb2.DeleteWebhookResponse(), "key"),
-    "itsm.webhooks.rotate_secret": (("1",), {}, itsm_pb2.RotateWebhookSecretResponse(), "key"),
-    "itsm.webhooks.deliveries": (("1",), {}, itsm_pb2.ListWebhookDeliveriesResponse(), "read"),
-    "itsm.webhooks.replay": (("1", "2"), {}, itsm_pb2.ReplayWebhookDeliveryResponse(), "key"),
+    "itsm.webhooks.list": ((), {}, webhook_pb2.ListWebhooksResponse(), "read"),
+    "itsm.webhooks.update": (("1",), {"is_active": True}, webhook_pb2.UpdateWebhookResponse(), "key"),
+    "itsm.webhooks.delete": (("1",), {}, webhook_pb2.DeleteWebhookResponse(), "key"),
+    "itsm.webhooks.rotate_secret": (("1",), {}, webhook_pb2.RotateWebhookSecretResponse(), "key"),
+    "itsm.webhooks.deliveries": (("1",), {}, webhook_pb2.ListWebhookDeliveriesResponse(), "read"),
+    "itsm.webhooks.replay": (("1", "2"), {}, webhook_pb2.ReplayWebhookDeliveryResponse(), "key"),
     "handoff.list": ((), {}, handoff_pb2.ListTicketsResponse(), "read"),
     "handoff.list_project": ((P,), {}, handoff_pb2.ListProjectTicketsResponse(), "read"),
     "handoff.get": ((P, "1"), {}, handoff_pb2.GetTicketResponse(), "read"),

@@ -12,9 +12,12 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from tickets.errors.v1 import error_pb2
-from tickets.handoff.v1 import service_pb2 as handoff_pb2
-from tickets.helpdesk.v1 import service_pb2 as helpdesk_pb2
-from tickets.itsm.v1 import service_pb2 as itsm_pb2
+from tickets.handoff.v1 import ticket_service_pb2 as handoff_pb2
+from tickets.helpdesk.v1 import comment_service_pb2 as comment_pb2
+from tickets.helpdesk.v1 import sla_service_pb2 as sla_pb2
+from tickets.helpdesk.v1 import ticket_service_pb2 as helpdesk_pb2
+from tickets.itsm.v1 import ticket_service_pb2 as itsm_pb2
+from tickets.itsm.v1 import webhook_service_pb2 as webhook_pb2
 
 from service.errors import REASONS
 
@@ -34,10 +37,12 @@ class Method:
 
 
 def _service(module: Any) -> Any:
-    return module.DESCRIPTOR.services_by_name["TicketService"]
+    (service,) = module.DESCRIPTOR.services_by_name.values()
+    return service
 
 
-_ITSM, _HELPDESK, _HANDOFF = _service(itsm_pb2), _service(helpdesk_pb2), _service(handoff_pb2)
+_ITSM, _HOOKS, _HANDOFF = _service(itsm_pb2), _service(webhook_pb2), _service(handoff_pb2)
+_HELPDESK, _COMMENTS, _SLA = _service(helpdesk_pb2), _service(comment_pb2), _service(sla_pb2)
 _DESK = "/api/v1/helpdesk/tickets"
 _POLICIES = "/api/v1/helpdesk/sla-policies"
 _CALENDAR = "/api/v1/helpdesk/calendar"
@@ -51,20 +56,20 @@ METHODS = {
     "itsm.list": Method("itsm", "GET", "/api/v1/tickets", 200, _ITSM, "ListTickets"),
     "itsm.update": Method("itsm", "PATCH", "/api/v1/tickets/{ticket_id}", 200, _ITSM, "UpdateTicket", "ticket"),
     "itsm.events": Method("itsm", "GET", "/api/v1/tickets/{ticket_id}/events", 200, _ITSM, "ListTicketEvents"),
-    "itsm.create_webhook": Method("itsm", "POST", _WEBHOOKS, 201, _ITSM, "CreateWebhook", "webhook"),
-    "itsm.webhooks": Method("itsm", "GET", _WEBHOOKS, 200, _ITSM, "ListWebhooks"),
-    "itsm.update_webhook": Method("itsm", "PATCH", _WEBHOOK, 200, _ITSM, "UpdateWebhook", "webhook"),
-    "itsm.delete_webhook": Method("itsm", "DELETE", _WEBHOOK, 204, _ITSM, "DeleteWebhook"),
+    "itsm.create_webhook": Method("itsm", "POST", _WEBHOOKS, 201, _HOOKS, "CreateWebhook", "webhook"),
+    "itsm.webhooks": Method("itsm", "GET", _WEBHOOKS, 200, _HOOKS, "ListWebhooks"),
+    "itsm.update_webhook": Method("itsm", "PATCH", _WEBHOOK, 200, _HOOKS, "UpdateWebhook", "webhook"),
+    "itsm.delete_webhook": Method("itsm", "DELETE", _WEBHOOK, 204, _HOOKS, "DeleteWebhook"),
     "itsm.rotate_secret": Method(
-        "itsm", "POST", _WEBHOOK + "/rotate-secret", 200, _ITSM, "RotateWebhookSecret", "webhook"
+        "itsm", "POST", _WEBHOOK + "/rotate-secret", 200, _HOOKS, "RotateWebhookSecret", "webhook"
     ),
-    "itsm.deliveries": Method("itsm", "GET", _WEBHOOK + "/deliveries", 200, _ITSM, "ListWebhookDeliveries"),
+    "itsm.deliveries": Method("itsm", "GET", _WEBHOOK + "/deliveries", 200, _HOOKS, "ListWebhookDeliveries"),
     "itsm.replay": Method(
         "itsm",
         "POST",
         _WEBHOOK + "/deliveries/{delivery_id}/replay",
         202,
-        _ITSM,
+        _HOOKS,
         "ReplayWebhookDelivery",
         "delivery",
     ),
@@ -75,22 +80,22 @@ METHODS = {
     "helpdesk.close": Method("helpdesk", "POST", _DESK + "/{id}/close", 200, _HELPDESK, "CloseTicket", "ticket"),
     "helpdesk.delete": Method("helpdesk", "DELETE", _DESK + "/{id}", 200, _HELPDESK, "DeleteTicket", "ticket"),
     "helpdesk.restore": Method("helpdesk", "POST", _DESK + "/{id}/restore", 200, _HELPDESK, "RestoreTicket", "ticket"),
-    "helpdesk.sla": Method("helpdesk", "GET", _DESK + "/{id}/sla", 200, _HELPDESK, "GetTicketSla", "sla"),
-    "helpdesk.policies": Method("helpdesk", "GET", _POLICIES, 200, _HELPDESK, "ListSlaPolicies"),
-    "helpdesk.policy": Method("helpdesk", "GET", _POLICIES + "/{id}", 200, _HELPDESK, "GetSlaPolicy", "sla_policy"),
-    "helpdesk.create_policy": Method("helpdesk", "POST", _POLICIES, 201, _HELPDESK, "CreateSlaPolicy", "sla_policy"),
+    "helpdesk.sla": Method("helpdesk", "GET", _DESK + "/{id}/sla", 200, _SLA, "GetTicketSla", "sla"),
+    "helpdesk.policies": Method("helpdesk", "GET", _POLICIES, 200, _SLA, "ListSlaPolicies"),
+    "helpdesk.policy": Method("helpdesk", "GET", _POLICIES + "/{id}", 200, _SLA, "GetSlaPolicy", "sla_policy"),
+    "helpdesk.create_policy": Method("helpdesk", "POST", _POLICIES, 201, _SLA, "CreateSlaPolicy", "sla_policy"),
     "helpdesk.update_policy": Method(
-        "helpdesk", "PATCH", _POLICIES + "/{id}", 200, _HELPDESK, "UpdateSlaPolicy", "sla_policy"
+        "helpdesk", "PATCH", _POLICIES + "/{id}", 200, _SLA, "UpdateSlaPolicy", "sla_policy"
     ),
-    "helpdesk.calendar": Method("helpdesk", "GET", _CALENDAR, 200, _HELPDESK, "GetCalendar", "calendar"),
-    "helpdesk.update_calendar": Method("helpdesk", "PATCH", _CALENDAR, 200, _HELPDESK, "UpdateCalendar", "calendar"),
+    "helpdesk.calendar": Method("helpdesk", "GET", _CALENDAR, 200, _SLA, "GetCalendar", "calendar"),
+    "helpdesk.update_calendar": Method("helpdesk", "PATCH", _CALENDAR, 200, _SLA, "UpdateCalendar", "calendar"),
     "helpdesk.comment": Method(
-        "helpdesk", "POST", _DESK + "/{id}/comments", 201, _HELPDESK, "CreateComment", "comment"
+        "helpdesk", "POST", _DESK + "/{id}/comments", 201, _COMMENTS, "CreateComment", "comment"
     ),
     "helpdesk.edit": Method(
-        "helpdesk", "PATCH", _DESK + "/{id}/comments/{comment_id}", 200, _HELPDESK, "UpdateComment", "comment"
+        "helpdesk", "PATCH", _DESK + "/{id}/comments/{comment_id}", 200, _COMMENTS, "UpdateComment", "comment"
     ),
-    "helpdesk.comments": Method("helpdesk", "GET", _DESK + "/{id}/comments", 200, _HELPDESK, "ListComments"),
+    "helpdesk.comments": Method("helpdesk", "GET", _DESK + "/{id}/comments", 200, _COMMENTS, "ListComments"),
     "helpdesk.events": Method("helpdesk", "GET", _DESK + "/{id}/events", 200, _HELPDESK, "ListTicketEvents"),
     "handoff.create": Method("handoff", "POST", _BOARD, 201, _HANDOFF, "CreateTicket"),
     "handoff.list": Method("handoff", "GET", "/api/tickets", 200, _HANDOFF, "ListTickets"),
@@ -339,6 +344,15 @@ def _plain(field: Any, value: Any) -> Any:
     if field.enum_type is None:
         return value
     return [_number(field.enum_type, word) for word in value] if field.is_repeated else _number(field.enum_type, value)
+
+
+def with_enums(descriptor: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What a message is made of, with numbers for the words of its enums."""
+    fields = descriptor.fields_by_name
+    return {
+        name: _plain(fields[name], value) if fields[name].enum_type is not None else value
+        for name, value in given.items()
+    }
 
 
 def _number(enum: Any, word: str) -> int:

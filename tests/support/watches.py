@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc
-from tickets.helpdesk.v1 import service_pb2 as helpdesk_pb2
-from tickets.itsm.v1 import service_pb2 as itsm_pb2
+from tickets.helpdesk.v1 import ticket_service_pb2 as helpdesk_pb2
+from tickets.itsm.v1 import ticket_service_pb2 as itsm_pb2
 
 from support.system import Credential
 from support.transports import Grpc, Reply, Rest, _documented, _grpc_failure, rest_reply

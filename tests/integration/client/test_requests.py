@@ -9,11 +9,11 @@ from google.protobuf.message import Message
 from support.clients import END, KINDS, Client, Clients, P, open_clients
 from support.scripted_server import UNAVAILABLE, Server, make, serving, without_sleep
 from tickets.client import Retries, UnavailableError
-from tickets.handoff.v1 import service_pb2 as handoff_pb2
 from tickets.handoff.v1 import ticket_pb2 as handoff_ticket_pb2
-from tickets.helpdesk.v1 import service_pb2 as helpdesk_pb2
+from tickets.handoff.v1 import ticket_service_pb2 as handoff_pb2
 from tickets.helpdesk.v1 import ticket_pb2 as helpdesk_ticket_pb2
-from tickets.itsm.v1 import service_pb2 as itsm_pb2
+from tickets.helpdesk.v1 import ticket_service_pb2 as helpdesk_pb2
+from tickets.itsm.v1 import ticket_service_pb2 as itsm_pb2
 
 
 @pytest.fixture(params=KINDS)

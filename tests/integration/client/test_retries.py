@@ -22,9 +22,9 @@ from tickets.client import (
     UnavailableError,
     ValidationError,
 )
-from tickets.handoff.v1 import service_pb2 as handoff_pb2
 from tickets.handoff.v1 import ticket_pb2 as handoff_ticket_pb2
-from tickets.itsm.v1 import service_pb2 as itsm_pb2
+from tickets.handoff.v1 import ticket_service_pb2 as handoff_pb2
+from tickets.itsm.v1 import ticket_service_pb2 as itsm_pb2
 
 
 @pytest.fixture(params=KINDS)

@@ -25,7 +25,7 @@ from support.provider_lab import (
 )
 from support.system import World
 from support.transports import Grpc, Reply, Rest
-from tickets.itsm.v1 import service_pb2, service_pb2_grpc
+from tickets.itsm.v1 import ticket_service_pb2, ticket_service_pb2_grpc
 
 from service.admin import operations as admin
 
@@ -178,8 +178,8 @@ async def test_a_retry_waits_for_the_first_and_another_body_does_not(rest: Rest,
         for transport in (rest, rpc):
             (await create(transport, program, "key", subject="Another")).failed("idempotency_mismatch", MISMATCH)
         # One that cannot wait so long fails with its deadline, and changes nothing.
-        call = service_pb2_grpc.TicketServiceStub(rpc.channel).CreateTicket(
-            service_pb2.CreateTicketRequest(subject=TICKET["subject"], description=TICKET["description"]),
+        call = ticket_service_pb2_grpc.TicketServiceStub(rpc.channel).CreateTicket(
+            ticket_service_pb2.CreateTicketRequest(subject=TICKET["subject"], description=TICKET["description"]),
             metadata=[*program.credential.items(), ("idempotency-key", "key")],
             timeout=0.5,
         )
@@ -213,15 +213,17 @@ async def test_a_request_that_waited_for_a_rejected_one_is_attempted_too(transpo
 async def test_a_caller_with_little_time_gets_an_answer_while_the_provider_hangs(
     channel: grpc.aio.Channel, rpc: Grpc, world: World
 ) -> None:
-    tickets = service_pb2_grpc.TicketServiceStub(channel)
+    tickets = ticket_service_pb2_grpc.TicketServiceStub(channel)
     async with linked(world) as (program, desk):
         there = (await create(rpc, program)).succeeded(201)
         desk.may_process.clear()
         ticket: Any = TICKET
         given: Any = {"timeout": 1.5, "metadata": tuple(program.credential.items())}
         new, changed = await asyncio.gather(
-            tickets.CreateTicket(service_pb2.CreateTicketRequest(**ticket), **given),
-            tickets.UpdateTicket(service_pb2.UpdateTicketRequest(ticket_id=there["id"], subject="Changed"), **given),
+            tickets.CreateTicket(ticket_service_pb2.CreateTicketRequest(**ticket), **given),
+            tickets.UpdateTicket(
+                ticket_service_pb2.UpdateTicketRequest(ticket_id=there["id"], subject="Changed"), **given
+            ),
         )
         assert not new.ticket.HasField("external_ticket_id")
         assert changed.ticket.subject == "Changed"
@@ -233,13 +235,13 @@ async def test_a_caller_with_little_time_gets_an_answer_while_the_provider_hangs
 async def test_a_caller_who_leaves_does_not_cancel_the_delivery(
     channel: grpc.aio.Channel, rpc: Grpc, world: World
 ) -> None:
-    tickets = service_pb2_grpc.TicketServiceStub(channel)
+    tickets = ticket_service_pb2_grpc.TicketServiceStub(channel)
     async with linked(world) as (program, desk):
         there = (await create(rpc, program)).succeeded(201)
         desk.may_process.clear()
         before = len(desk.requests)
         call = tickets.UpdateTicket(
-            service_pb2.UpdateTicketRequest(ticket_id=there["id"], subject="Changed"),
+            ticket_service_pb2.UpdateTicketRequest(ticket_id=there["id"], subject="Changed"),
             metadata=tuple(program.credential.items()),
         )
         await until(lambda: len(desk.requests) > before, what="the attempt at the change")

@@ -8,7 +8,7 @@ import pytest
 from support.handoff import MEMBERS, Transport, change, changed, filed, has_members, history, member_of, read, starts
 from support.system import World
 from support.transports import METHODS, Grpc
-from tickets.handoff.v1 import service_pb2
+from tickets.handoff.v1 import ticket_service_pb2
 
 MILESTONE = "2c1d8a51-3f3c-4f0e-9a52-6d6f3b0d5a11"
 
@@ -110,7 +110,9 @@ async def test_a_change_that_breaks_a_bound_changes_nothing(
 @pytest.mark.parametrize("path", ["title.", "role_status.", "role_status.x", "number", "x" * 20_000])
 async def test_a_mask_that_names_no_member_is_refused(rpc: Grpc, world: World, path: str) -> None:
     who, ticket = await filed(rpc, world)
-    request = service_pb2.UpdateTicketRequest(project_id=ticket["project_id"], ticket_id=ticket["id"], title="New")
+    request = ticket_service_pb2.UpdateTicketRequest(
+        project_id=ticket["project_id"], ticket_id=ticket["id"], title="New"
+    )
     request.update_mask.paths.append(path)
     (await rpc.send(METHODS["handoff.update"], request, who)).failed("validation_error", paths=["update_mask"])
     assert await read(rpc, who, ticket) == ticket

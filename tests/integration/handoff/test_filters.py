@@ -9,7 +9,7 @@ import pytest
 from support.handoff import Transport, changed, created, listed, new_project, starts
 from support.system import Credential, World
 from support.transports import METHODS, Grpc
-from tickets.handoff.v1 import service_pb2
+from tickets.handoff.v1 import ticket_service_pb2
 
 from service.handoff import list_queries, views
 from service.search import tsquery
@@ -155,7 +155,7 @@ async def test_invalid_filters_are_refused(
 async def test_a_typed_filter_without_a_value_is_refused(rpc: Grpc, world: World) -> None:
     who = await world.member(await world.project())
     for name in ("status", "priority", "request_type", "role", "category", "severity"):
-        request = service_pb2.ListTicketsRequest()
+        request = ticket_service_pb2.ListTicketsRequest()
         setattr(request, name, 0)
         assert request.HasField(name)
         (await rpc.send(METHODS["handoff.list"], request, who)).failed("validation_error", paths=[name])

@@ -27,7 +27,7 @@ from support.handoff import (
 )
 from support.system import World
 from support.transports import Grpc, Rest
-from tickets.handoff.v1 import service_pb2, service_pb2_grpc, ticket_pb2
+from tickets.handoff.v1 import ticket_pb2, ticket_service_pb2, ticket_service_pb2_grpc
 
 LONGEST = {
     "title": 140,
@@ -330,9 +330,9 @@ async def test_evidence_is_kept_exactly(rest: Rest, rpc: Grpc, world: World, evi
         assert answer.status_code == 201, answer.text
         assert f'"evidence":{evidence}' in answer.text
     assert (await rest.client.get("/api/tickets", headers=dict(who))).text.count(f'"evidence":{evidence}') == 1
-    typed = service_pb2_grpc.TicketServiceStub(rpc.channel)
+    typed = ticket_service_pb2_grpc.TicketServiceStub(rpc.channel)
     metadata = tuple(who.items())
-    given = service_pb2.CreateTicketRequest(
+    given = ticket_service_pb2.CreateTicketRequest(
         project_id=project_id,
         title="x",
         description="y",
@@ -340,5 +340,5 @@ async def test_evidence_is_kept_exactly(rest: Rest, rpc: Grpc, world: World, evi
         evidence_json=evidence,
     )
     made = await typed.CreateTicket(given, metadata=metadata)
-    rows = await typed.ListTickets(service_pb2.ListTicketsRequest(), metadata=metadata)
+    rows = await typed.ListTickets(ticket_service_pb2.ListTicketsRequest(), metadata=metadata)
     assert [ticket.evidence_json for ticket in (made.ticket, *rows.tickets)] == [evidence] * 3

@@ -7,7 +7,7 @@ from support.helpdesk import URL, Transport, create, get, update
 from support.helpdesk_lists import letters, listed
 from support.system import World
 from support.transports import METHODS, Grpc, Rest
-from tickets.helpdesk.v1 import service_pb2
+from tickets.helpdesk.v1 import ticket_service_pb2
 
 
 @pytest.mark.parametrize(
@@ -90,13 +90,13 @@ async def test_numbers_in_tags_keep_every_digit(rest: Rest, rpc: Grpc, world: Wo
         await rest.client.post(f"{one}/close", headers=person),
     ]
     assert [f'"tags":{text}' in answer.text for answer in answers] == [True] * 5
-    request = service_pb2.GetTicketRequest(id=created.json()["id"])
+    request = ticket_service_pb2.GetTicketRequest(id=created.json()["id"])
     kept = (await rpc.send(METHODS["helpdesk.get"], request, person)).succeeded()["tags"]
     assert kept["a"] == 12345678901234567890123
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1,]", "nope", '{"a": NaN}', '["\\ud800"]'])
 async def test_tags_of_a_message_are_strict_json(rpc: Grpc, world: World, text: str) -> None:
-    request = service_pb2.CreateTicketRequest(title="x", tags_json=text)
+    request = ticket_service_pb2.CreateTicketRequest(title="x", tags_json=text)
     reply = await rpc.send(METHODS["helpdesk.create"], request, world.person("write"))
     reply.failed("validation_error", paths=["tags_json"])

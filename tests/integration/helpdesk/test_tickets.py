@@ -8,7 +8,7 @@ import pytest
 from support.helpdesk import TICKET, URL, Transport, create, get, new_tenant_id, update
 from support.system import Credential, World
 from support.transports import METHODS, Grpc, Rest, rest_reply
-from tickets.helpdesk.v1 import service_pb2
+from tickets.helpdesk.v1 import ticket_service_pb2
 
 # `everything` adds a policy of the tenant.
 EVERYTHING = {
@@ -247,7 +247,7 @@ async def test_times_come_with_any_offset_and_leave_in_utc(
 
 @pytest.mark.parametrize("seconds", [-62_135_596_801, 253_402_300_800, 2**62])
 async def test_a_timestamp_out_of_range_is_rejected(rpc: Grpc, world: World, seconds: int) -> None:
-    request = service_pb2.CreateTicketRequest(title="x")
+    request = ticket_service_pb2.CreateTicketRequest(title="x")
     request.due_at.seconds = seconds
     reply = await rpc.send(METHODS["helpdesk.create"], request, world.person("write", "agent"))
     reply.failed("validation_error", paths=["due_at"])
@@ -369,7 +369,7 @@ async def test_a_patch_is_an_object(rest: Rest, world: World, text: bytes) -> No
 async def test_a_mask_selects_the_members_to_change(rpc: Grpc, world: World) -> None:
     person = world.person("read", "write", "agent")
     made = await create(rpc, person, category="Network", team_id="grp_1")
-    request = service_pb2.UpdateTicketRequest(id=made["id"], title="New", tags_json='["a"]', team_id="grp_2")
+    request = ticket_service_pb2.UpdateTicketRequest(id=made["id"], title="New", tags_json='["a"]', team_id="grp_2")
     request.update_mask.paths.extend(["title", "category", "tags_json"])
     changed = (await rpc.send(METHODS["helpdesk.update"], request, person)).succeeded()
     expected = {**made, "title": "New", "category": None, "tags": ["a"]}
@@ -380,7 +380,7 @@ async def test_a_mask_selects_the_members_to_change(rpc: Grpc, world: World) -> 
 async def test_a_mask_names_only_what_can_be_changed(rpc: Grpc, world: World, name: str) -> None:
     person = world.person("read", "write", "agent")
     made = await create(rpc, person)
-    request = service_pb2.UpdateTicketRequest(id=made["id"], title="New")
+    request = ticket_service_pb2.UpdateTicketRequest(id=made["id"], title="New")
     request.update_mask.paths.extend(["title", name])
     (await rpc.send(METHODS["helpdesk.update"], request, person)).failed("validation_error", paths=["update_mask"])
     assert await get(rpc, person, made) == made

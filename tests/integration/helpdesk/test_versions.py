@@ -10,7 +10,7 @@ from support.helpdesk_calls import ALL, MISSING, delete, etag, get_with_deleted,
 from support.helpdesk_calls import events as history
 from support.system import Credential, World
 from support.transports import METHODS, Grpc, Reply, Rest, rest_reply
-from tickets.helpdesk.v1 import service_pb2
+from tickets.helpdesk.v1 import ticket_service_pb2
 
 # ETags
 
@@ -60,10 +60,10 @@ async def test_tickets_in_lists_have_no_etag(rpc: Grpc, world: World) -> None:
     await create(rpc, person)
     call = rpc.channel.unary_unary(
         "/tickets.helpdesk.v1.TicketService/ListTickets",
-        request_serializer=service_pb2.ListTicketsRequest.SerializeToString,
-        response_deserializer=service_pb2.ListTicketsResponse.FromString,
+        request_serializer=ticket_service_pb2.ListTicketsRequest.SerializeToString,
+        response_deserializer=ticket_service_pb2.ListTicketsResponse.FromString,
     )
-    answer: Any = await call(service_pb2.ListTicketsRequest(), metadata=tuple(person.items()))
+    answer: Any = await call(ticket_service_pb2.ListTicketsRequest(), metadata=tuple(person.items()))
     assert [ticket.HasField("etag") for ticket in answer.tickets] == [False]
 
 
@@ -289,7 +289,7 @@ async def test_a_mask_need_not_name_the_condition(rpc: Grpc, world: World) -> No
     made = await create(rpc, person, category="x")
 
     async def masked(tag: str) -> Reply:
-        request = service_pb2.UpdateTicketRequest(id=made["id"], title="New", etag=tag)
+        request = ticket_service_pb2.UpdateTicketRequest(id=made["id"], title="New", etag=tag)
         request.update_mask.paths.append("category")
         return await rpc.send(METHODS["helpdesk.update"], request, person)
 

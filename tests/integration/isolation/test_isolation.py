@@ -37,11 +37,10 @@ MOVING = {"itsm_totals", "itsm_total_changes", "idempotency_keys", "helpdesk_rec
 
 
 def test_every_method_of_every_service_has_its_cases() -> None:
-    served = {
-        service.full_name.split(".")[1]: {method.name for method in service.methods}
-        for service in DESCRIPTORS
-        if service.full_name.startswith("tickets.") and ".rest." not in service.full_name
-    }
+    served: dict[str, set[str]] = {}
+    for service in DESCRIPTORS:
+        if service.full_name.startswith("tickets.") and service.name != "TicketRest":
+            served.setdefault(service.full_name.split(".")[1], set()).update(method.name for method in service.methods)
     assert served.pop("admin")  # all of it is for operators: the last test
     assert served == {api: set(methods) for api, methods in APIS.items()}
     for methods in APIS.values():

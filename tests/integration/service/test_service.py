@@ -16,7 +16,7 @@ from support.locks import LockedTicket
 from support.system import Issuer, Program, Service, World, health, run_service
 from support.transports import METHODS, Grpc
 from tickets.itsm.rest.v1 import rest_pb2, rest_pb2_grpc
-from tickets.itsm.v1 import service_pb2, service_pb2_grpc
+from tickets.itsm.v1 import ticket_service_pb2, ticket_service_pb2_grpc
 
 from service.local.postgres import EmbeddedPostgres
 from service.local.processes import free_port, wait_for
@@ -74,8 +74,8 @@ async def test_a_call_past_its_deadline_leaves_no_running_statement(
     channel: grpc.aio.Channel, program: Program, locked: LockedTicket, world: World
 ) -> None:
     ticket_id = world.rows("SELECT id FROM itsm_tickets WHERE account_id = %s", program.account_id)[0][0]
-    request = service_pb2.UpdateTicketRequest(ticket_id=str(ticket_id), subject="Late")
-    stub = service_pb2_grpc.TicketServiceStub(channel)
+    request = ticket_service_pb2.UpdateTicketRequest(ticket_id=str(ticket_id), subject="Late")
+    stub = ticket_service_pb2_grpc.TicketServiceStub(channel)
     with pytest.raises(grpc.aio.AioRpcError) as failure:
         await stub.UpdateTicket(request, timeout=0.5, metadata=tuple(program.credential.items()))
     assert failure.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
@@ -102,8 +102,8 @@ async def test_a_caller_who_leaves_leaves_no_running_statement(
     channel: grpc.aio.Channel, program: Program, locked: LockedTicket, world: World
 ) -> None:
     ticket_id = world.rows("SELECT id FROM itsm_tickets WHERE account_id = %s", program.account_id)[0][0]
-    request = service_pb2.UpdateTicketRequest(ticket_id=str(ticket_id), subject="Gone")
-    stub = service_pb2_grpc.TicketServiceStub(channel)
+    request = ticket_service_pb2.UpdateTicketRequest(ticket_id=str(ticket_id), subject="Gone")
+    stub = ticket_service_pb2_grpc.TicketServiceStub(channel)
     call = asyncio.ensure_future(stub.UpdateTicket(request, metadata=tuple(program.credential.items())))
     await until(lambda: locked.waiting() == 1, what="the statement to run")
     call.cancel()
@@ -127,14 +127,14 @@ async def test_a_message_over_the_limit_is_too_large(rpc: Grpc, program: Program
 
 
 async def test_text_in_a_message_may_hold_no_nul(rpc: Grpc, program: Program) -> None:
-    request = service_pb2.CreateTicketRequest(subject="a\0b", description="c", metadata_json='{"a": "\\u0000"}')
+    request = ticket_service_pb2.CreateTicketRequest(subject="a\0b", description="c", metadata_json='{"a": "\\u0000"}')
     reply = await rpc.send(METHODS["itsm.create"], request, program.credential)
     reply.failed("validation_error", paths=["subject", "metadata"])
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "12", "{'a': 1}", '{"a": NaN}', '{"a": "\\ud800"}'])
 async def test_json_in_a_message_is_as_strict_as_a_body(rpc: Grpc, program: Program, text: str) -> None:
-    request = service_pb2.CreateTicketRequest(subject="a", description="b", metadata_json=text)
+    request = ticket_service_pb2.CreateTicketRequest(subject="a", description="b", metadata_json=text)
     reply = await rpc.send(METHODS["itsm.create"], request, program.credential)
     assert [issue["path"].removesuffix("_json") for issue in reply.failed("validation_error")["issues"]] == ["metadata"]
 
@@ -142,7 +142,7 @@ async def test_json_in_a_message_is_as_strict_as_a_body(rpc: Grpc, program: Prog
 async def test_a_mask_names_only_what_can_be_changed(rpc: Grpc, program: Program) -> None:
     ticket_id = await make_ticket(rpc, program)
     for path in ("id", "created_at", "external_provider", "metadata", "*", "ticket_id", "update_mask", ""):
-        request = service_pb2.UpdateTicketRequest(ticket_id=ticket_id)
+        request = ticket_service_pb2.UpdateTicketRequest(ticket_id=ticket_id)
         request.update_mask.paths.append(path)
         reply = await rpc.send(METHODS["itsm.update"], request, program.credential)
         reply.failed("validation_error", paths=["update_mask"])
@@ -150,7 +150,7 @@ async def test_a_mask_names_only_what_can_be_changed(rpc: Grpc, program: Program
 
 async def test_a_mask_decides_what_is_changed(rpc: Grpc, program: Program) -> None:
     ticket_id = await make_ticket(rpc, program)
-    request = service_pb2.UpdateTicketRequest(ticket_id=ticket_id, subject="New", description="not named")
+    request = ticket_service_pb2.UpdateTicketRequest(ticket_id=ticket_id, subject="New", description="not named")
     request.update_mask.paths.append("subject")
     changed = (await rpc.send(METHODS["itsm.update"], request, program.credential)).succeeded()
     assert (changed["subject"], changed["description"]) == ("New", TICKET["description"])

@@ -12,9 +12,9 @@ from typing import Any
 
 import grpc
 import httpx2
-from tickets.handoff.v1 import service_pb2 as handoff_pb2
-from tickets.helpdesk.v1 import service_pb2 as helpdesk_pb2
-from tickets.itsm.v1 import service_pb2 as itsm_pb2
+from tickets.handoff.v1 import ticket_service_pb2 as handoff_pb2
+from tickets.helpdesk.v1 import ticket_service_pb2 as helpdesk_pb2
+from tickets.itsm.v1 import ticket_service_pb2 as itsm_pb2
 
 from support.emulators.http import Request, Response, Server
 from support.history.records import (

@@ -11,7 +11,7 @@ from typing import Any, Literal, Required, TypeAlias, TypedDict, Unpack
 from tickets.client.api import PAGE_SIZE, Api, Stream, Unary, stream, unary
 from tickets.client.messages import methods, result
 from tickets.client.session import TransportT
-from tickets.handoff.v1 import service_pb2, ticket_pb2
+from tickets.handoff.v1 import ticket_pb2, ticket_service_pb2
 
 RequestType: TypeAlias = Literal["bug", "feature_request", "clarification_needed", "decision_needed"]
 Status: TypeAlias = Literal["open", "closed"]
@@ -113,7 +113,7 @@ class TicketEvent:
     created_at: datetime
 
 
-@result(service_pb2.WatchTicketsResponse)
+@result(ticket_service_pb2.WatchTicketsResponse)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WatchResponse:
     """One response of a watch: an event, or None as a keep-alive, and the cursor to resume after it.
@@ -126,7 +126,7 @@ class WatchResponse:
     behind_seconds: int | None
 
 
-@result(service_pb2.BulkError)
+@result(ticket_service_pb2.BulkError)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BulkError:
     """Why one ticket was not updated: `code` is stable, `error` is for people, `id` is as in the request."""
@@ -136,7 +136,7 @@ class BulkError:
     code: str
 
 
-@result(service_pb2.BulkUpdateTicketsResponse)
+@result(ticket_service_pb2.BulkUpdateTicketsResponse)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BulkResult:
     """How many tickets were updated, and why the others were not."""
@@ -232,7 +232,7 @@ class TicketFilter(_Filter, total=False):
 class ProjectFilter(_Filter, total=False):
     """Which tickets of one project are listed; None leaves all of them in."""
 
-    ship: Ship | None
+    ship: Ship | Sequence[Ship] | None
     milestone: str | None
     q: str | None
 
@@ -240,7 +240,7 @@ class ProjectFilter(_Filter, total=False):
 class Tickets(Api[TransportT]):
     """Handoff tickets."""
 
-    METHODS = methods(service_pb2)
+    METHODS = methods(ticket_service_pb2)
 
     @stream
     def list(

@@ -28,7 +28,7 @@ from tickets.client.sla import (
     Type,
     Weekday,
 )
-from tickets.helpdesk.v1 import service_pb2, ticket_pb2
+from tickets.helpdesk.v1 import comment_pb2, comment_service_pb2, sla_service_pb2, ticket_pb2, ticket_service_pb2
 
 # All that callers may name of the helpdesk API, whichever module has it.
 __all__ = [
@@ -115,7 +115,7 @@ class Ticket:
     etag: str | None
 
 
-@result(ticket_pb2.Comment)
+@result(comment_pb2.Comment)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comment:
     """A comment on a ticket; only agents see an `internal` one."""
@@ -144,7 +144,7 @@ class TicketEvent:
     created_at: datetime
 
 
-@result(service_pb2.WatchTicketsResponse)
+@result(ticket_service_pb2.WatchTicketsResponse)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WatchResponse:
     """One response of a watch: an event, or None as a keep-alive, and the cursor to resume after it.
@@ -223,7 +223,7 @@ class Tickets(Api[TransportT]):
     With `etag` a ticket must be as it was when it had that one; None, as in lists, is no condition.
     """
 
-    METHODS = methods(service_pb2)
+    METHODS = methods(ticket_service_pb2, comment_service_pb2, sla_service_pb2)
 
     @stream
     def list(

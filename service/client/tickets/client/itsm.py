@@ -8,7 +8,7 @@ from typing import Any, Literal, Required, TypeAlias, TypedDict, Unpack
 from tickets.client.api import PAGE_SIZE, Api, Stream, Unary, stream, unary
 from tickets.client.messages import methods, result
 from tickets.client.session import Request, TransportT
-from tickets.itsm.v1 import service_pb2, ticket_pb2, webhook_pb2
+from tickets.itsm.v1 import ticket_pb2, ticket_service_pb2, webhook_pb2, webhook_service_pb2
 
 Status: TypeAlias = Literal["open", "pending", "resolved", "closed"]
 Priority: TypeAlias = Literal["low", "medium", "high", "urgent"]
@@ -27,8 +27,6 @@ WebhookEvent: TypeAlias = Literal[
     "call.escalated",
     "user.created",
 ]
-
-_METHODS = methods(service_pb2)
 
 
 @result(ticket_pb2.Ticket)
@@ -69,7 +67,7 @@ class TicketEvent:
     created_at: datetime
 
 
-@result(service_pb2.WatchTicketsResponse)
+@result(ticket_service_pb2.WatchTicketsResponse)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WatchResponse:
     """One response of a watch: an event, or None as a keep-alive, and the cursor to resume after it.
@@ -163,7 +161,7 @@ class TicketFilter(TypedDict, total=False):
 class Tickets(Api[TransportT]):
     """ITSM tickets."""
 
-    METHODS = _METHODS
+    METHODS = methods(ticket_service_pb2)
 
     @unary
     def create(
@@ -225,7 +223,7 @@ class Tickets(Api[TransportT]):
 class Webhooks(Api[TransportT]):
     """Webhooks of ITSM tickets."""
 
-    METHODS = _METHODS
+    METHODS = methods(webhook_service_pb2)
 
     @unary
     def create(

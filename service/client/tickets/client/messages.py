@@ -36,9 +36,8 @@ class Method:
     is_read: bool
 
 
-def methods(module: Any) -> Mapping[str, Method]:
-    """The methods of the module's TicketService, by name."""
-    service = module.DESCRIPTOR.services_by_name["TicketService"]
+def methods(*modules: Any) -> Mapping[str, Method]:
+    """The methods of the services in generated modules, by name: no two services of an API share one."""
     return {
         method.name: Method(
             f"/{service.full_name}/{method.name}",
@@ -46,6 +45,8 @@ def methods(module: Any) -> Mapping[str, Method]:
             message_factory.GetMessageClass(method.output_type),
             method.GetOptions().idempotency_level == _NO_SIDE_EFFECTS,
         )
+        for module in modules
+        for service in module.DESCRIPTOR.services_by_name.values()
         for method in service.methods
     }
 

@@ -10,7 +10,7 @@ from typing import Literal, Required, TypeAlias, TypedDict, Unpack
 from tickets.client.api import PAGE_SIZE, Api, Stream, Unary, stream, unary
 from tickets.client.messages import methods, result
 from tickets.client.session import TransportT
-from tickets.helpdesk.v1 import service_pb2, sla_pb2
+from tickets.helpdesk.v1 import sla_pb2, sla_service_pb2
 
 Type: TypeAlias = Literal["incident", "service_request", "change", "problem"]
 Priority: TypeAlias = Literal["low", "medium", "high", "urgent"]
@@ -148,7 +148,7 @@ class CalendarChanges(TypedDict, total=False):
     holidays: Sequence[str] | None
 
 
-_METHODS = methods(service_pb2)
+_METHODS = methods(sla_service_pb2)
 
 
 class SlaPolicies(Api[TransportT]):

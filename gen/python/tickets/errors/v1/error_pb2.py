@@ -24,13 +24,14 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dtickets/errors/v1/error.proto\x12\x11tickets.errors.v1\"\x95\x02\n\x05\x45rror\x12\x0f\n\x07message\x18\x01 \x01(\t\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\x12?\n\x0c\x66ield_errors\x18\x03 \x03(\x0b\x32).tickets.errors.v1.Error.FieldErrorsEntry\x12(\n\x06issues\x18\x04 \x03(\x0b\x32\x18.tickets.errors.v1.Issue\x12\x18\n\x0bretry_after\x18\x05 \x01(\x05H\x00\x88\x01\x01\x12\x16\n\treconnect\x18\x06 \x01(\x08H\x01\x88\x01\x01\x1a\x32\n\x10\x46ieldErrorsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0e\n\x0c_retry_afterB\x0c\n\n_reconnect\"&\n\x05Issue\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dtickets/errors/v1/error.proto\x12\x11tickets.errors.v1\"\x95\x02\n\x05\x45rror\x12\x0f\n\x07message\x18\x01 \x01(\t\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\x12?\n\x0c\x66ield_errors\x18\x03 \x03(\x0b\x32).tickets.errors.v1.Error.FieldErrorsEntry\x12(\n\x06issues\x18\x04 \x03(\x0b\x32\x18.tickets.errors.v1.Issue\x12\x18\n\x0bretry_after\x18\x05 \x01(\x05H\x00\x88\x01\x01\x12\x16\n\treconnect\x18\x06 \x01(\x08H\x01\x88\x01\x01\x1a\x32\n\x10\x46ieldErrorsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0e\n\x0c_retry_afterB\x0c\n\n_reconnect\"&\n\x05Issue\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\tB\xe7\x01\n#io.github.tickets_service.errors.v1B\nErrorProtoP\x01ZDgithub.com/tickets-service/tickets/gen/go/tickets/errors/v1;errorsv1\xa2\x02\rTicketsErrors\xaa\x02\x11Tickets.Errors.V1\xca\x02\x11Tickets\\Errors\\V1\xe2\x02\x1dTickets\\Errors\\V1\\GPBMetadata\xea\x02\x13Tickets::Errors::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tickets.errors.v1.error_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n#io.github.tickets_service.errors.v1B\nErrorProtoP\001ZDgithub.com/tickets-service/tickets/gen/go/tickets/errors/v1;errorsv1\242\002\rTicketsErrors\252\002\021Tickets.Errors.V1\312\002\021Tickets\\Errors\\V1\342\002\035Tickets\\Errors\\V1\\GPBMetadata\352\002\023Tickets::Errors::V1'
   _globals['_ERROR_FIELDERRORSENTRY']._loaded_options = None
   _globals['_ERROR_FIELDERRORSENTRY']._serialized_options = b'8\001'
   _globals['_ERROR']._serialized_start=53

@@ -354,56 +354,6 @@ class Ticket(_message.Message):
 Global___Ticket: _TypeAlias = Ticket  # noqa: Y015
 
 @_typing.final
-class Comment(_message.Message):
-    """A comment on a ticket."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    ID_FIELD_NUMBER: _builtins.int
-    TICKET_ID_FIELD_NUMBER: _builtins.int
-    BODY_FIELD_NUMBER: _builtins.int
-    INTERNAL_FIELD_NUMBER: _builtins.int
-    AUTHOR_ID_FIELD_NUMBER: _builtins.int
-    CREATED_AT_FIELD_NUMBER: _builtins.int
-    UPDATED_AT_FIELD_NUMBER: _builtins.int
-    id: _builtins.str
-    """`cmt_` and a ULID, given by the service."""
-    ticket_id: _builtins.str
-    """The ticket's id."""
-    body: _builtins.str
-    """Markdown, 1–65,536 characters."""
-    internal: _builtins.bool
-    """True: visible to agents only."""
-    author_id: _builtins.str
-    """The `sub` of the token that wrote it."""
-    @_builtins.property
-    def created_at(self) -> _timestamp_pb2.Timestamp:
-        """When it was written."""
-
-    @_builtins.property
-    def updated_at(self) -> _timestamp_pb2.Timestamp:
-        """When it was last edited. Absent until it is."""
-
-    def __init__(
-        self,
-        *,
-        id: _builtins.str = ...,
-        ticket_id: _builtins.str = ...,
-        body: _builtins.str = ...,
-        internal: _builtins.bool = ...,
-        author_id: _builtins.str = ...,
-        created_at: _timestamp_pb2.Timestamp | None = ...,
-        updated_at: _timestamp_pb2.Timestamp | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "updated_at", b"updated_at"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["author_id", b"author_id", "body", b"body", "created_at", b"created_at", "id", b"id", "internal", b"internal", "ticket_id", b"ticket_id", "updated_at", b"updated_at"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___Comment: _TypeAlias = Comment  # noqa: Y015
-
-@_typing.final
 class TicketEvent(_message.Message):
     """One change of a ticket. Every write appends one."""
 

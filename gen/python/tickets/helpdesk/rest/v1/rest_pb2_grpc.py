@@ -28,7 +28,7 @@ if _version_not_supported:
 
 class TicketRestStub(object):
     """The documented REST API of helpdesk tickets, for transcoders that follow `google.api.http`. gRPC callers use
-    `TicketService`.
+    `TicketService`, `CommentService` and `SlaService`.
 
     Requests carry path and query variables as the strings that were sent, and the body as it is. A query variable that
     takes several values has them comma separated (a comma after a backslash belongs to a value), or is given once for
@@ -146,7 +146,7 @@ class TicketRestStub(object):
 
 class TicketRestServicer(object):
     """The documented REST API of helpdesk tickets, for transcoders that follow `google.api.http`. gRPC callers use
-    `TicketService`.
+    `TicketService`, `CommentService` and `SlaService`.
 
     Requests carry path and query variables as the strings that were sent, and the body as it is. A query variable that
     takes several values has them comma separated (a comma after a backslash belongs to a value), or is given once for
@@ -406,7 +406,7 @@ def add_TicketRestServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class TicketRest(object):
     """The documented REST API of helpdesk tickets, for transcoders that follow `google.api.http`. gRPC callers use
-    `TicketService`.
+    `TicketService`, `CommentService` and `SlaService`.
 
     Requests carry path and query variables as the strings that were sent, and the body as it is. A query variable that
     takes several values has them comma separated (a comma after a backslash belongs to a value), or is given once for

@@ -29,7 +29,7 @@ GRPC_VERSION: str
 
 class TicketRestStub:
     """The documented REST API of helpdesk tickets, for transcoders that follow `google.api.http`. gRPC callers use
-    `TicketService`.
+    `TicketService`, `CommentService` and `SlaService`.
 
     Requests carry path and query variables as the strings that were sent, and the body as it is. A query variable that
     takes several values has them comma separated (a comma after a backslash belongs to a value), or is given once for
@@ -100,7 +100,7 @@ class TicketRestStub:
 @_typing.type_check_only
 class TicketRestAsyncStub(TicketRestStub):
     """The documented REST API of helpdesk tickets, for transcoders that follow `google.api.http`. gRPC callers use
-    `TicketService`.
+    `TicketService`, `CommentService` and `SlaService`.
 
     Requests carry path and query variables as the strings that were sent, and the body as it is. A query variable that
     takes several values has them comma separated (a comma after a backslash belongs to a value), or is given once for
@@ -167,7 +167,7 @@ class TicketRestAsyncStub(TicketRestStub):
 
 class TicketRestServicer(metaclass=_abc_1.ABCMeta):
     """The documented REST API of helpdesk tickets, for transcoders that follow `google.api.http`. gRPC callers use
-    `TicketService`.
+    `TicketService`, `CommentService` and `SlaService`.
 
     Requests carry path and query variables as the strings that were sent, and the body as it is. A query variable that
     takes several values has them comma separated (a comma after a backslash belongs to a value), or is given once for

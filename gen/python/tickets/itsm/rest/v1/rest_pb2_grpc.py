@@ -28,7 +28,7 @@ if _version_not_supported:
 
 class TicketRestStub(object):
     """The documented REST API of ITSM tickets and webhooks, for transcoders that follow `google.api.http`. gRPC callers use
-    `TicketService`.
+    `TicketService` and `WebhookService`.
 
     Requests have path and query variables as the strings that were sent, and the body unchanged. Of a query variable that
     is given more than once the last value counts.
@@ -113,7 +113,7 @@ class TicketRestStub(object):
 
 class TicketRestServicer(object):
     """The documented REST API of ITSM tickets and webhooks, for transcoders that follow `google.api.http`. gRPC callers use
-    `TicketService`.
+    `TicketService` and `WebhookService`.
 
     Requests have path and query variables as the strings that were sent, and the body unchanged. Of a query variable that
     is given more than once the last value counts.
@@ -298,7 +298,7 @@ def add_TicketRestServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class TicketRest(object):
     """The documented REST API of ITSM tickets and webhooks, for transcoders that follow `google.api.http`. gRPC callers use
-    `TicketService`.
+    `TicketService` and `WebhookService`.
 
     Requests have path and query variables as the strings that were sent, and the body unchanged. Of a query variable that
     is given more than once the last value counts.

@@ -29,7 +29,7 @@ GRPC_VERSION: str
 
 class TicketRestStub:
     """The documented REST API of ITSM tickets and webhooks, for transcoders that follow `google.api.http`. gRPC callers use
-    `TicketService`.
+    `TicketService` and `WebhookService`.
 
     Requests have path and query variables as the strings that were sent, and the body unchanged. Of a query variable that
     is given more than once the last value counts.
@@ -85,7 +85,7 @@ class TicketRestStub:
 @_typing.type_check_only
 class TicketRestAsyncStub(TicketRestStub):
     """The documented REST API of ITSM tickets and webhooks, for transcoders that follow `google.api.http`. gRPC callers use
-    `TicketService`.
+    `TicketService` and `WebhookService`.
 
     Requests have path and query variables as the strings that were sent, and the body unchanged. Of a query variable that
     is given more than once the last value counts.
@@ -137,7 +137,7 @@ class TicketRestAsyncStub(TicketRestStub):
 
 class TicketRestServicer(metaclass=_abc_1.ABCMeta):
     """The documented REST API of ITSM tickets and webhooks, for transcoders that follow `google.api.http`. gRPC callers use
-    `TicketService`.
+    `TicketService` and `WebhookService`.
 
     Requests have path and query variables as the strings that were sent, and the body unchanged. Of a query variable that
     is given more than once the last value counts.

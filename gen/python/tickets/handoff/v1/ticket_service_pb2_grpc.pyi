@@ -5,7 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from grpc import aio as _aio
-from tickets.handoff.v1 import service_pb2 as _service_pb2
+from tickets.handoff.v1 import ticket_service_pb2 as _ticket_service_pb2
 import abc as _abc_1
 import grpc as _grpc
 import sys
@@ -44,11 +44,11 @@ class TicketServiceStub:
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> TicketServiceAsyncStub: ...
-    ListTickets: _grpc.UnaryUnaryMultiCallable[_service_pb2.ListTicketsRequest, _service_pb2.ListTicketsResponse]
+    ListTickets: _grpc.UnaryUnaryMultiCallable[_ticket_service_pb2.ListTicketsRequest, _ticket_service_pb2.ListTicketsResponse]
     """Lists the tickets of all the caller's projects, newest first, in pages. INVALID_ARGUMENT: a value is out of bounds,
     or `cursor` is not from this list.
     """
-    CreateTicket: _grpc.UnaryUnaryMultiCallable[_service_pb2.CreateTicketRequest, _service_pb2.CreateTicketResponse]
+    CreateTicket: _grpc.UnaryUnaryMultiCallable[_ticket_service_pb2.CreateTicketRequest, _ticket_service_pb2.CreateTicketResponse]
     """Creates a ticket in a project. Metadata `idempotency-key` (1–255 printable characters) makes it safe to retry: for
     an hour the same key with the same request gets the first answer again, with trailing metadata
     `idempotent-replayed: true`.
@@ -56,13 +56,13 @@ class TicketServiceStub:
     PERMISSION_DENIED: the caller is not a member of the project, or only a viewer. INVALID_ARGUMENT: a value is out of
     bounds, or a bot named no roles. ALREADY_EXISTS: the key was used with another request.
     """
-    ListProjectTickets: _grpc.UnaryUnaryMultiCallable[_service_pb2.ListProjectTicketsRequest, _service_pb2.ListProjectTicketsResponse]
+    ListProjectTickets: _grpc.UnaryUnaryMultiCallable[_ticket_service_pb2.ListProjectTicketsRequest, _ticket_service_pb2.ListProjectTicketsResponse]
     """Lists the tickets of one project, newest first, in pages. PERMISSION_DENIED: the caller is not a member of it.
     INVALID_ARGUMENT: a value is out of bounds, or `cursor` is not from this list.
     """
-    GetTicket: _grpc.UnaryUnaryMultiCallable[_service_pb2.GetTicketRequest, _service_pb2.GetTicketResponse]
+    GetTicket: _grpc.UnaryUnaryMultiCallable[_ticket_service_pb2.GetTicketRequest, _ticket_service_pb2.GetTicketResponse]
     """Reads one ticket. PERMISSION_DENIED: the caller is not a member of the project. NOT_FOUND: it has no such ticket."""
-    UpdateTicket: _grpc.UnaryUnaryMultiCallable[_service_pb2.UpdateTicketRequest, _service_pb2.UpdateTicketResponse]
+    UpdateTicket: _grpc.UnaryUnaryMultiCallable[_ticket_service_pb2.UpdateTicketRequest, _ticket_service_pb2.UpdateTicketResponse]
     """Changes a ticket: the members that are set, or those that `update_mask` names. Metadata `idempotency-key` makes it
     safe to retry.
 
@@ -77,23 +77,23 @@ class TicketServiceStub:
     ABORTED, by reason: `invalid_transition` (the role's status does not allow this one), `stale` (`updated_at` is not
     the ticket's). ALREADY_EXISTS: the key was used with another request.
     """
-    BulkUpdateTickets: _grpc.UnaryUnaryMultiCallable[_service_pb2.BulkUpdateTicketsRequest, _service_pb2.BulkUpdateTicketsResponse]
+    BulkUpdateTickets: _grpc.UnaryUnaryMultiCallable[_ticket_service_pb2.BulkUpdateTicketsRequest, _ticket_service_pb2.BulkUpdateTicketsResponse]
     """Moves or closes up to a hundred tickets one by one; the answer has an error for each that could not be changed.
     Metadata `idempotency-key` makes it safe to retry. PERMISSION_DENIED: the caller may not work in the project.
     INVALID_ARGUMENT: a value is out of bounds. ALREADY_EXISTS: the key was used with another request.
     """
-    ReportDeployment: _grpc.UnaryUnaryMultiCallable[_service_pb2.ReportDeploymentRequest, _service_pb2.ReportDeploymentResponse]
+    ReportDeployment: _grpc.UnaryUnaryMultiCallable[_ticket_service_pb2.ReportDeploymentRequest, _ticket_service_pb2.ReportDeploymentResponse]
     """Reports the outcome of a ticket's commit: merged, deployed or failed. The same commit and outcome again change
     nothing. For triagers, owners, and members of any role whose token has scope `handoff:deploy`.
 
     PERMISSION_DENIED: the caller may not report deployments. NOT_FOUND: no such ticket. INVALID_ARGUMENT: a value is
     out of bounds. ALREADY_EXISTS: the metadata `idempotency-key` was used with another request.
     """
-    ListTicketEvents: _grpc.UnaryUnaryMultiCallable[_service_pb2.ListTicketEventsRequest, _service_pb2.ListTicketEventsResponse]
+    ListTicketEvents: _grpc.UnaryUnaryMultiCallable[_ticket_service_pb2.ListTicketEventsRequest, _ticket_service_pb2.ListTicketEventsResponse]
     """Lists a ticket's history, oldest first, in pages. PERMISSION_DENIED: the caller is not a member of the project.
     NOT_FOUND: no such ticket. INVALID_ARGUMENT: a value is out of bounds, or `cursor` is not from this list.
     """
-    WatchTickets: _grpc.UnaryStreamMultiCallable[_service_pb2.WatchTicketsRequest, _service_pb2.WatchTicketsResponse]
+    WatchTickets: _grpc.UnaryStreamMultiCallable[_ticket_service_pb2.WatchTicketsRequest, _ticket_service_pb2.WatchTicketsResponse]
     """Streams every change of a project's tickets as it happens, until the caller cancels. The first message comes at
     once, with the cursor that the watch begins at; after it, a message without an event is a heartbeat, every few
     seconds. No event is left out, and those of a ticket come in order of version. A watch resumes after its cursor.
@@ -119,11 +119,11 @@ class TicketServiceAsyncStub(TicketServiceStub):
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
-    ListTickets: _aio.UnaryUnaryMultiCallable[_service_pb2.ListTicketsRequest, _service_pb2.ListTicketsResponse]  # type: ignore[assignment]
+    ListTickets: _aio.UnaryUnaryMultiCallable[_ticket_service_pb2.ListTicketsRequest, _ticket_service_pb2.ListTicketsResponse]  # type: ignore[assignment]
     """Lists the tickets of all the caller's projects, newest first, in pages. INVALID_ARGUMENT: a value is out of bounds,
     or `cursor` is not from this list.
     """
-    CreateTicket: _aio.UnaryUnaryMultiCallable[_service_pb2.CreateTicketRequest, _service_pb2.CreateTicketResponse]  # type: ignore[assignment]
+    CreateTicket: _aio.UnaryUnaryMultiCallable[_ticket_service_pb2.CreateTicketRequest, _ticket_service_pb2.CreateTicketResponse]  # type: ignore[assignment]
     """Creates a ticket in a project. Metadata `idempotency-key` (1–255 printable characters) makes it safe to retry: for
     an hour the same key with the same request gets the first answer again, with trailing metadata
     `idempotent-replayed: true`.
@@ -131,13 +131,13 @@ class TicketServiceAsyncStub(TicketServiceStub):
     PERMISSION_DENIED: the caller is not a member of the project, or only a viewer. INVALID_ARGUMENT: a value is out of
     bounds, or a bot named no roles. ALREADY_EXISTS: the key was used with another request.
     """
-    ListProjectTickets: _aio.UnaryUnaryMultiCallable[_service_pb2.ListProjectTicketsRequest, _service_pb2.ListProjectTicketsResponse]  # type: ignore[assignment]
+    ListProjectTickets: _aio.UnaryUnaryMultiCallable[_ticket_service_pb2.ListProjectTicketsRequest, _ticket_service_pb2.ListProjectTicketsResponse]  # type: ignore[assignment]
     """Lists the tickets of one project, newest first, in pages. PERMISSION_DENIED: the caller is not a member of it.
     INVALID_ARGUMENT: a value is out of bounds, or `cursor` is not from this list.
     """
-    GetTicket: _aio.UnaryUnaryMultiCallable[_service_pb2.GetTicketRequest, _service_pb2.GetTicketResponse]  # type: ignore[assignment]
+    GetTicket: _aio.UnaryUnaryMultiCallable[_ticket_service_pb2.GetTicketRequest, _ticket_service_pb2.GetTicketResponse]  # type: ignore[assignment]
     """Reads one ticket. PERMISSION_DENIED: the caller is not a member of the project. NOT_FOUND: it has no such ticket."""
-    UpdateTicket: _aio.UnaryUnaryMultiCallable[_service_pb2.UpdateTicketRequest, _service_pb2.UpdateTicketResponse]  # type: ignore[assignment]
+    UpdateTicket: _aio.UnaryUnaryMultiCallable[_ticket_service_pb2.UpdateTicketRequest, _ticket_service_pb2.UpdateTicketResponse]  # type: ignore[assignment]
     """Changes a ticket: the members that are set, or those that `update_mask` names. Metadata `idempotency-key` makes it
     safe to retry.
 
@@ -152,23 +152,23 @@ class TicketServiceAsyncStub(TicketServiceStub):
     ABORTED, by reason: `invalid_transition` (the role's status does not allow this one), `stale` (`updated_at` is not
     the ticket's). ALREADY_EXISTS: the key was used with another request.
     """
-    BulkUpdateTickets: _aio.UnaryUnaryMultiCallable[_service_pb2.BulkUpdateTicketsRequest, _service_pb2.BulkUpdateTicketsResponse]  # type: ignore[assignment]
+    BulkUpdateTickets: _aio.UnaryUnaryMultiCallable[_ticket_service_pb2.BulkUpdateTicketsRequest, _ticket_service_pb2.BulkUpdateTicketsResponse]  # type: ignore[assignment]
     """Moves or closes up to a hundred tickets one by one; the answer has an error for each that could not be changed.
     Metadata `idempotency-key` makes it safe to retry. PERMISSION_DENIED: the caller may not work in the project.
     INVALID_ARGUMENT: a value is out of bounds. ALREADY_EXISTS: the key was used with another request.
     """
-    ReportDeployment: _aio.UnaryUnaryMultiCallable[_service_pb2.ReportDeploymentRequest, _service_pb2.ReportDeploymentResponse]  # type: ignore[assignment]
+    ReportDeployment: _aio.UnaryUnaryMultiCallable[_ticket_service_pb2.ReportDeploymentRequest, _ticket_service_pb2.ReportDeploymentResponse]  # type: ignore[assignment]
     """Reports the outcome of a ticket's commit: merged, deployed or failed. The same commit and outcome again change
     nothing. For triagers, owners, and members of any role whose token has scope `handoff:deploy`.
 
     PERMISSION_DENIED: the caller may not report deployments. NOT_FOUND: no such ticket. INVALID_ARGUMENT: a value is
     out of bounds. ALREADY_EXISTS: the metadata `idempotency-key` was used with another request.
     """
-    ListTicketEvents: _aio.UnaryUnaryMultiCallable[_service_pb2.ListTicketEventsRequest, _service_pb2.ListTicketEventsResponse]  # type: ignore[assignment]
+    ListTicketEvents: _aio.UnaryUnaryMultiCallable[_ticket_service_pb2.ListTicketEventsRequest, _ticket_service_pb2.ListTicketEventsResponse]  # type: ignore[assignment]
     """Lists a ticket's history, oldest first, in pages. PERMISSION_DENIED: the caller is not a member of the project.
     NOT_FOUND: no such ticket. INVALID_ARGUMENT: a value is out of bounds, or `cursor` is not from this list.
     """
-    WatchTickets: _aio.UnaryStreamMultiCallable[_service_pb2.WatchTicketsRequest, _service_pb2.WatchTicketsResponse]  # type: ignore[assignment]
+    WatchTickets: _aio.UnaryStreamMultiCallable[_ticket_service_pb2.WatchTicketsRequest, _ticket_service_pb2.WatchTicketsResponse]  # type: ignore[assignment]
     """Streams every change of a project's tickets as it happens, until the caller cancels. The first message comes at
     once, with the cursor that the watch begins at; after it, a message without an event is a heartbeat, every few
     seconds. No event is left out, and those of a ticket come in order of version. A watch resumes after its cursor.
@@ -195,9 +195,9 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
     def ListTickets(
         self,
-        request: _service_pb2.ListTicketsRequest,
+        request: _ticket_service_pb2.ListTicketsRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_service_pb2.ListTicketsResponse, _abc.Awaitable[_service_pb2.ListTicketsResponse]]:
+    ) -> _typing.Union[_ticket_service_pb2.ListTicketsResponse, _abc.Awaitable[_ticket_service_pb2.ListTicketsResponse]]:
         """Lists the tickets of all the caller's projects, newest first, in pages. INVALID_ARGUMENT: a value is out of bounds,
         or `cursor` is not from this list.
         """
@@ -205,9 +205,9 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
     def CreateTicket(
         self,
-        request: _service_pb2.CreateTicketRequest,
+        request: _ticket_service_pb2.CreateTicketRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_service_pb2.CreateTicketResponse, _abc.Awaitable[_service_pb2.CreateTicketResponse]]:
+    ) -> _typing.Union[_ticket_service_pb2.CreateTicketResponse, _abc.Awaitable[_ticket_service_pb2.CreateTicketResponse]]:
         """Creates a ticket in a project. Metadata `idempotency-key` (1–255 printable characters) makes it safe to retry: for
         an hour the same key with the same request gets the first answer again, with trailing metadata
         `idempotent-replayed: true`.
@@ -219,9 +219,9 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
     def ListProjectTickets(
         self,
-        request: _service_pb2.ListProjectTicketsRequest,
+        request: _ticket_service_pb2.ListProjectTicketsRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_service_pb2.ListProjectTicketsResponse, _abc.Awaitable[_service_pb2.ListProjectTicketsResponse]]:
+    ) -> _typing.Union[_ticket_service_pb2.ListProjectTicketsResponse, _abc.Awaitable[_ticket_service_pb2.ListProjectTicketsResponse]]:
         """Lists the tickets of one project, newest first, in pages. PERMISSION_DENIED: the caller is not a member of it.
         INVALID_ARGUMENT: a value is out of bounds, or `cursor` is not from this list.
         """
@@ -229,17 +229,17 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
     def GetTicket(
         self,
-        request: _service_pb2.GetTicketRequest,
+        request: _ticket_service_pb2.GetTicketRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_service_pb2.GetTicketResponse, _abc.Awaitable[_service_pb2.GetTicketResponse]]:
+    ) -> _typing.Union[_ticket_service_pb2.GetTicketResponse, _abc.Awaitable[_ticket_service_pb2.GetTicketResponse]]:
         """Reads one ticket. PERMISSION_DENIED: the caller is not a member of the project. NOT_FOUND: it has no such ticket."""
 
     @_abc_1.abstractmethod
     def UpdateTicket(
         self,
-        request: _service_pb2.UpdateTicketRequest,
+        request: _ticket_service_pb2.UpdateTicketRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_service_pb2.UpdateTicketResponse, _abc.Awaitable[_service_pb2.UpdateTicketResponse]]:
+    ) -> _typing.Union[_ticket_service_pb2.UpdateTicketResponse, _abc.Awaitable[_ticket_service_pb2.UpdateTicketResponse]]:
         """Changes a ticket: the members that are set, or those that `update_mask` names. Metadata `idempotency-key` makes it
         safe to retry.
 
@@ -258,9 +258,9 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
     def BulkUpdateTickets(
         self,
-        request: _service_pb2.BulkUpdateTicketsRequest,
+        request: _ticket_service_pb2.BulkUpdateTicketsRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_service_pb2.BulkUpdateTicketsResponse, _abc.Awaitable[_service_pb2.BulkUpdateTicketsResponse]]:
+    ) -> _typing.Union[_ticket_service_pb2.BulkUpdateTicketsResponse, _abc.Awaitable[_ticket_service_pb2.BulkUpdateTicketsResponse]]:
         """Moves or closes up to a hundred tickets one by one; the answer has an error for each that could not be changed.
         Metadata `idempotency-key` makes it safe to retry. PERMISSION_DENIED: the caller may not work in the project.
         INVALID_ARGUMENT: a value is out of bounds. ALREADY_EXISTS: the key was used with another request.
@@ -269,9 +269,9 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
     def ReportDeployment(
         self,
-        request: _service_pb2.ReportDeploymentRequest,
+        request: _ticket_service_pb2.ReportDeploymentRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_service_pb2.ReportDeploymentResponse, _abc.Awaitable[_service_pb2.ReportDeploymentResponse]]:
+    ) -> _typing.Union[_ticket_service_pb2.ReportDeploymentResponse, _abc.Awaitable[_ticket_service_pb2.ReportDeploymentResponse]]:
         """Reports the outcome of a ticket's commit: merged, deployed or failed. The same commit and outcome again change
         nothing. For triagers, owners, and members of any role whose token has scope `handoff:deploy`.
 
@@ -282,9 +282,9 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
     def ListTicketEvents(
         self,
-        request: _service_pb2.ListTicketEventsRequest,
+        request: _ticket_service_pb2.ListTicketEventsRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_service_pb2.ListTicketEventsResponse, _abc.Awaitable[_service_pb2.ListTicketEventsResponse]]:
+    ) -> _typing.Union[_ticket_service_pb2.ListTicketEventsResponse, _abc.Awaitable[_ticket_service_pb2.ListTicketEventsResponse]]:
         """Lists a ticket's history, oldest first, in pages. PERMISSION_DENIED: the caller is not a member of the project.
         NOT_FOUND: no such ticket. INVALID_ARGUMENT: a value is out of bounds, or `cursor` is not from this list.
         """
@@ -292,9 +292,9 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
     def WatchTickets(
         self,
-        request: _service_pb2.WatchTicketsRequest,
+        request: _ticket_service_pb2.WatchTicketsRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_abc.Iterator[_service_pb2.WatchTicketsResponse], _abc.AsyncIterator[_service_pb2.WatchTicketsResponse]]:
+    ) -> _typing.Union[_abc.Iterator[_ticket_service_pb2.WatchTicketsResponse], _abc.AsyncIterator[_ticket_service_pb2.WatchTicketsResponse]]:
         """Streams every change of a project's tickets as it happens, until the caller cancels. The first message comes at
         once, with the cursor that the watch begins at; after it, a message without an event is a heartbeat, every few
         seconds. No event is left out, and those of a ticket come in order of version. A watch resumes after its cursor.

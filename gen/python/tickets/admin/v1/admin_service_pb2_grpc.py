@@ -3,7 +3,7 @@
 import grpc
 import warnings
 
-from tickets.admin.v1 import service_pb2 as tickets_dot_admin_dot_v1_dot_service__pb2
+from tickets.admin.v1 import admin_service_pb2 as tickets_dot_admin_dot_v1_dot_admin__service__pb2
 
 GRPC_GENERATED_VERSION = '1.73.1'
 GRPC_VERSION = grpc.__version__
@@ -18,7 +18,7 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + f' but the generated code in tickets/admin/v1/service_pb2_grpc.py depends on'
+        + f' but the generated code in tickets/admin/v1/admin_service_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
@@ -42,63 +42,63 @@ class AdminServiceStub(object):
         """
         self.CreateAccount = channel.unary_unary(
                 '/tickets.admin.v1.AdminService/CreateAccount',
-                request_serializer=tickets_dot_admin_dot_v1_dot_service__pb2.CreateAccountRequest.SerializeToString,
-                response_deserializer=tickets_dot_admin_dot_v1_dot_service__pb2.CreateAccountResponse.FromString,
+                request_serializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.CreateAccountRequest.SerializeToString,
+                response_deserializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.CreateAccountResponse.FromString,
                 _registered_method=True)
         self.CreateApiKey = channel.unary_unary(
                 '/tickets.admin.v1.AdminService/CreateApiKey',
-                request_serializer=tickets_dot_admin_dot_v1_dot_service__pb2.CreateApiKeyRequest.SerializeToString,
-                response_deserializer=tickets_dot_admin_dot_v1_dot_service__pb2.CreateApiKeyResponse.FromString,
+                request_serializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.CreateApiKeyRequest.SerializeToString,
+                response_deserializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.CreateApiKeyResponse.FromString,
                 _registered_method=True)
         self.RevokeApiKey = channel.unary_unary(
                 '/tickets.admin.v1.AdminService/RevokeApiKey',
-                request_serializer=tickets_dot_admin_dot_v1_dot_service__pb2.RevokeApiKeyRequest.SerializeToString,
-                response_deserializer=tickets_dot_admin_dot_v1_dot_service__pb2.RevokeApiKeyResponse.FromString,
+                request_serializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.RevokeApiKeyRequest.SerializeToString,
+                response_deserializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.RevokeApiKeyResponse.FromString,
                 _registered_method=True)
         self.CreateProject = channel.unary_unary(
                 '/tickets.admin.v1.AdminService/CreateProject',
-                request_serializer=tickets_dot_admin_dot_v1_dot_service__pb2.CreateProjectRequest.SerializeToString,
-                response_deserializer=tickets_dot_admin_dot_v1_dot_service__pb2.CreateProjectResponse.FromString,
+                request_serializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.CreateProjectRequest.SerializeToString,
+                response_deserializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.CreateProjectResponse.FromString,
                 _registered_method=True)
         self.UpdateProject = channel.unary_unary(
                 '/tickets.admin.v1.AdminService/UpdateProject',
-                request_serializer=tickets_dot_admin_dot_v1_dot_service__pb2.UpdateProjectRequest.SerializeToString,
-                response_deserializer=tickets_dot_admin_dot_v1_dot_service__pb2.UpdateProjectResponse.FromString,
+                request_serializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.UpdateProjectRequest.SerializeToString,
+                response_deserializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.UpdateProjectResponse.FromString,
                 _registered_method=True)
         self.AddMember = channel.unary_unary(
                 '/tickets.admin.v1.AdminService/AddMember',
-                request_serializer=tickets_dot_admin_dot_v1_dot_service__pb2.AddMemberRequest.SerializeToString,
-                response_deserializer=tickets_dot_admin_dot_v1_dot_service__pb2.AddMemberResponse.FromString,
+                request_serializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.AddMemberRequest.SerializeToString,
+                response_deserializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.AddMemberResponse.FromString,
                 _registered_method=True)
         self.RemoveMember = channel.unary_unary(
                 '/tickets.admin.v1.AdminService/RemoveMember',
-                request_serializer=tickets_dot_admin_dot_v1_dot_service__pb2.RemoveMemberRequest.SerializeToString,
-                response_deserializer=tickets_dot_admin_dot_v1_dot_service__pb2.RemoveMemberResponse.FromString,
+                request_serializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.RemoveMemberRequest.SerializeToString,
+                response_deserializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.RemoveMemberResponse.FromString,
                 _registered_method=True)
         self.CreateTenant = channel.unary_unary(
                 '/tickets.admin.v1.AdminService/CreateTenant',
-                request_serializer=tickets_dot_admin_dot_v1_dot_service__pb2.CreateTenantRequest.SerializeToString,
-                response_deserializer=tickets_dot_admin_dot_v1_dot_service__pb2.CreateTenantResponse.FromString,
+                request_serializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.CreateTenantRequest.SerializeToString,
+                response_deserializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.CreateTenantResponse.FromString,
                 _registered_method=True)
         self.LinkProvider = channel.unary_unary(
                 '/tickets.admin.v1.AdminService/LinkProvider',
-                request_serializer=tickets_dot_admin_dot_v1_dot_service__pb2.LinkProviderRequest.SerializeToString,
-                response_deserializer=tickets_dot_admin_dot_v1_dot_service__pb2.LinkProviderResponse.FromString,
+                request_serializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.LinkProviderRequest.SerializeToString,
+                response_deserializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.LinkProviderResponse.FromString,
                 _registered_method=True)
         self.UnlinkProvider = channel.unary_unary(
                 '/tickets.admin.v1.AdminService/UnlinkProvider',
-                request_serializer=tickets_dot_admin_dot_v1_dot_service__pb2.UnlinkProviderRequest.SerializeToString,
-                response_deserializer=tickets_dot_admin_dot_v1_dot_service__pb2.UnlinkProviderResponse.FromString,
+                request_serializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.UnlinkProviderRequest.SerializeToString,
+                response_deserializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.UnlinkProviderResponse.FromString,
                 _registered_method=True)
         self.ListDeliveries = channel.unary_unary(
                 '/tickets.admin.v1.AdminService/ListDeliveries',
-                request_serializer=tickets_dot_admin_dot_v1_dot_service__pb2.ListDeliveriesRequest.SerializeToString,
-                response_deserializer=tickets_dot_admin_dot_v1_dot_service__pb2.ListDeliveriesResponse.FromString,
+                request_serializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.ListDeliveriesRequest.SerializeToString,
+                response_deserializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.ListDeliveriesResponse.FromString,
                 _registered_method=True)
         self.RequeueDelivery = channel.unary_unary(
                 '/tickets.admin.v1.AdminService/RequeueDelivery',
-                request_serializer=tickets_dot_admin_dot_v1_dot_service__pb2.RequeueDeliveryRequest.SerializeToString,
-                response_deserializer=tickets_dot_admin_dot_v1_dot_service__pb2.RequeueDeliveryResponse.FromString,
+                request_serializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.RequeueDeliveryRequest.SerializeToString,
+                response_deserializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.RequeueDeliveryResponse.FromString,
                 _registered_method=True)
 
 
@@ -213,63 +213,63 @@ def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'CreateAccount': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateAccount,
-                    request_deserializer=tickets_dot_admin_dot_v1_dot_service__pb2.CreateAccountRequest.FromString,
-                    response_serializer=tickets_dot_admin_dot_v1_dot_service__pb2.CreateAccountResponse.SerializeToString,
+                    request_deserializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.CreateAccountRequest.FromString,
+                    response_serializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.CreateAccountResponse.SerializeToString,
             ),
             'CreateApiKey': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateApiKey,
-                    request_deserializer=tickets_dot_admin_dot_v1_dot_service__pb2.CreateApiKeyRequest.FromString,
-                    response_serializer=tickets_dot_admin_dot_v1_dot_service__pb2.CreateApiKeyResponse.SerializeToString,
+                    request_deserializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.CreateApiKeyRequest.FromString,
+                    response_serializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.CreateApiKeyResponse.SerializeToString,
             ),
             'RevokeApiKey': grpc.unary_unary_rpc_method_handler(
                     servicer.RevokeApiKey,
-                    request_deserializer=tickets_dot_admin_dot_v1_dot_service__pb2.RevokeApiKeyRequest.FromString,
-                    response_serializer=tickets_dot_admin_dot_v1_dot_service__pb2.RevokeApiKeyResponse.SerializeToString,
+                    request_deserializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.RevokeApiKeyRequest.FromString,
+                    response_serializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.RevokeApiKeyResponse.SerializeToString,
             ),
             'CreateProject': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateProject,
-                    request_deserializer=tickets_dot_admin_dot_v1_dot_service__pb2.CreateProjectRequest.FromString,
-                    response_serializer=tickets_dot_admin_dot_v1_dot_service__pb2.CreateProjectResponse.SerializeToString,
+                    request_deserializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.CreateProjectRequest.FromString,
+                    response_serializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.CreateProjectResponse.SerializeToString,
             ),
             'UpdateProject': grpc.unary_unary_rpc_method_handler(
                     servicer.UpdateProject,
-                    request_deserializer=tickets_dot_admin_dot_v1_dot_service__pb2.UpdateProjectRequest.FromString,
-                    response_serializer=tickets_dot_admin_dot_v1_dot_service__pb2.UpdateProjectResponse.SerializeToString,
+                    request_deserializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.UpdateProjectRequest.FromString,
+                    response_serializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.UpdateProjectResponse.SerializeToString,
             ),
             'AddMember': grpc.unary_unary_rpc_method_handler(
                     servicer.AddMember,
-                    request_deserializer=tickets_dot_admin_dot_v1_dot_service__pb2.AddMemberRequest.FromString,
-                    response_serializer=tickets_dot_admin_dot_v1_dot_service__pb2.AddMemberResponse.SerializeToString,
+                    request_deserializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.AddMemberRequest.FromString,
+                    response_serializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.AddMemberResponse.SerializeToString,
             ),
             'RemoveMember': grpc.unary_unary_rpc_method_handler(
                     servicer.RemoveMember,
-                    request_deserializer=tickets_dot_admin_dot_v1_dot_service__pb2.RemoveMemberRequest.FromString,
-                    response_serializer=tickets_dot_admin_dot_v1_dot_service__pb2.RemoveMemberResponse.SerializeToString,
+                    request_deserializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.RemoveMemberRequest.FromString,
+                    response_serializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.RemoveMemberResponse.SerializeToString,
             ),
             'CreateTenant': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateTenant,
-                    request_deserializer=tickets_dot_admin_dot_v1_dot_service__pb2.CreateTenantRequest.FromString,
-                    response_serializer=tickets_dot_admin_dot_v1_dot_service__pb2.CreateTenantResponse.SerializeToString,
+                    request_deserializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.CreateTenantRequest.FromString,
+                    response_serializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.CreateTenantResponse.SerializeToString,
             ),
             'LinkProvider': grpc.unary_unary_rpc_method_handler(
                     servicer.LinkProvider,
-                    request_deserializer=tickets_dot_admin_dot_v1_dot_service__pb2.LinkProviderRequest.FromString,
-                    response_serializer=tickets_dot_admin_dot_v1_dot_service__pb2.LinkProviderResponse.SerializeToString,
+                    request_deserializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.LinkProviderRequest.FromString,
+                    response_serializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.LinkProviderResponse.SerializeToString,
             ),
             'UnlinkProvider': grpc.unary_unary_rpc_method_handler(
                     servicer.UnlinkProvider,
-                    request_deserializer=tickets_dot_admin_dot_v1_dot_service__pb2.UnlinkProviderRequest.FromString,
-                    response_serializer=tickets_dot_admin_dot_v1_dot_service__pb2.UnlinkProviderResponse.SerializeToString,
+                    request_deserializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.UnlinkProviderRequest.FromString,
+                    response_serializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.UnlinkProviderResponse.SerializeToString,
             ),
             'ListDeliveries': grpc.unary_unary_rpc_method_handler(
                     servicer.ListDeliveries,
-                    request_deserializer=tickets_dot_admin_dot_v1_dot_service__pb2.ListDeliveriesRequest.FromString,
-                    response_serializer=tickets_dot_admin_dot_v1_dot_service__pb2.ListDeliveriesResponse.SerializeToString,
+                    request_deserializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.ListDeliveriesRequest.FromString,
+                    response_serializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.ListDeliveriesResponse.SerializeToString,
             ),
             'RequeueDelivery': grpc.unary_unary_rpc_method_handler(
                     servicer.RequeueDelivery,
-                    request_deserializer=tickets_dot_admin_dot_v1_dot_service__pb2.RequeueDeliveryRequest.FromString,
-                    response_serializer=tickets_dot_admin_dot_v1_dot_service__pb2.RequeueDeliveryResponse.SerializeToString,
+                    request_deserializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.RequeueDeliveryRequest.FromString,
+                    response_serializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.RequeueDeliveryResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -303,8 +303,8 @@ class AdminService(object):
             request,
             target,
             '/tickets.admin.v1.AdminService/CreateAccount',
-            tickets_dot_admin_dot_v1_dot_service__pb2.CreateAccountRequest.SerializeToString,
-            tickets_dot_admin_dot_v1_dot_service__pb2.CreateAccountResponse.FromString,
+            tickets_dot_admin_dot_v1_dot_admin__service__pb2.CreateAccountRequest.SerializeToString,
+            tickets_dot_admin_dot_v1_dot_admin__service__pb2.CreateAccountResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -330,8 +330,8 @@ class AdminService(object):
             request,
             target,
             '/tickets.admin.v1.AdminService/CreateApiKey',
-            tickets_dot_admin_dot_v1_dot_service__pb2.CreateApiKeyRequest.SerializeToString,
-            tickets_dot_admin_dot_v1_dot_service__pb2.CreateApiKeyResponse.FromString,
+            tickets_dot_admin_dot_v1_dot_admin__service__pb2.CreateApiKeyRequest.SerializeToString,
+            tickets_dot_admin_dot_v1_dot_admin__service__pb2.CreateApiKeyResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -357,8 +357,8 @@ class AdminService(object):
             request,
             target,
             '/tickets.admin.v1.AdminService/RevokeApiKey',
-            tickets_dot_admin_dot_v1_dot_service__pb2.RevokeApiKeyRequest.SerializeToString,
-            tickets_dot_admin_dot_v1_dot_service__pb2.RevokeApiKeyResponse.FromString,
+            tickets_dot_admin_dot_v1_dot_admin__service__pb2.RevokeApiKeyRequest.SerializeToString,
+            tickets_dot_admin_dot_v1_dot_admin__service__pb2.RevokeApiKeyResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -384,8 +384,8 @@ class AdminService(object):
             request,
             target,
             '/tickets.admin.v1.AdminService/CreateProject',
-            tickets_dot_admin_dot_v1_dot_service__pb2.CreateProjectRequest.SerializeToString,
-            tickets_dot_admin_dot_v1_dot_service__pb2.CreateProjectResponse.FromString,
+            tickets_dot_admin_dot_v1_dot_admin__service__pb2.CreateProjectRequest.SerializeToString,
+            tickets_dot_admin_dot_v1_dot_admin__service__pb2.CreateProjectResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -411,8 +411,8 @@ class AdminService(object):
             request,
             target,
             '/tickets.admin.v1.AdminService/UpdateProject',
-            tickets_dot_admin_dot_v1_dot_service__pb2.UpdateProjectRequest.SerializeToString,
-            tickets_dot_admin_dot_v1_dot_service__pb2.UpdateProjectResponse.FromString,
+            tickets_dot_admin_dot_v1_dot_admin__service__pb2.UpdateProjectRequest.SerializeToString,
+            tickets_dot_admin_dot_v1_dot_admin__service__pb2.UpdateProjectResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -438,8 +438,8 @@ class AdminService(object):
             request,
             target,
             '/tickets.admin.v1.AdminService/AddMember',
-            tickets_dot_admin_dot_v1_dot_service__pb2.AddMemberRequest.SerializeToString,
-            tickets_dot_admin_dot_v1_dot_service__pb2.AddMemberResponse.FromString,
+            tickets_dot_admin_dot_v1_dot_admin__service__pb2.AddMemberRequest.SerializeToString,
+            tickets_dot_admin_dot_v1_dot_admin__service__pb2.AddMemberResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -465,8 +465,8 @@ class AdminService(object):
             request,
             target,
             '/tickets.admin.v1.AdminService/RemoveMember',
-            tickets_dot_admin_dot_v1_dot_service__pb2.RemoveMemberRequest.SerializeToString,
-            tickets_dot_admin_dot_v1_dot_service__pb2.RemoveMemberResponse.FromString,
+            tickets_dot_admin_dot_v1_dot_admin__service__pb2.RemoveMemberRequest.SerializeToString,
+            tickets_dot_admin_dot_v1_dot_admin__service__pb2.RemoveMemberResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -492,8 +492,8 @@ class AdminService(object):
             request,
             target,
             '/tickets.admin.v1.AdminService/CreateTenant',
-            tickets_dot_admin_dot_v1_dot_service__pb2.CreateTenantRequest.SerializeToString,
-            tickets_dot_admin_dot_v1_dot_service__pb2.CreateTenantResponse.FromString,
+            tickets_dot_admin_dot_v1_dot_admin__service__pb2.CreateTenantRequest.SerializeToString,
+            tickets_dot_admin_dot_v1_dot_admin__service__pb2.CreateTenantResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -519,8 +519,8 @@ class AdminService(object):
             request,
             target,
             '/tickets.admin.v1.AdminService/LinkProvider',
-            tickets_dot_admin_dot_v1_dot_service__pb2.LinkProviderRequest.SerializeToString,
-            tickets_dot_admin_dot_v1_dot_service__pb2.LinkProviderResponse.FromString,
+            tickets_dot_admin_dot_v1_dot_admin__service__pb2.LinkProviderRequest.SerializeToString,
+            tickets_dot_admin_dot_v1_dot_admin__service__pb2.LinkProviderResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -546,8 +546,8 @@ class AdminService(object):
             request,
             target,
             '/tickets.admin.v1.AdminService/UnlinkProvider',
-            tickets_dot_admin_dot_v1_dot_service__pb2.UnlinkProviderRequest.SerializeToString,
-            tickets_dot_admin_dot_v1_dot_service__pb2.UnlinkProviderResponse.FromString,
+            tickets_dot_admin_dot_v1_dot_admin__service__pb2.UnlinkProviderRequest.SerializeToString,
+            tickets_dot_admin_dot_v1_dot_admin__service__pb2.UnlinkProviderResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -573,8 +573,8 @@ class AdminService(object):
             request,
             target,
             '/tickets.admin.v1.AdminService/ListDeliveries',
-            tickets_dot_admin_dot_v1_dot_service__pb2.ListDeliveriesRequest.SerializeToString,
-            tickets_dot_admin_dot_v1_dot_service__pb2.ListDeliveriesResponse.FromString,
+            tickets_dot_admin_dot_v1_dot_admin__service__pb2.ListDeliveriesRequest.SerializeToString,
+            tickets_dot_admin_dot_v1_dot_admin__service__pb2.ListDeliveriesResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -600,8 +600,8 @@ class AdminService(object):
             request,
             target,
             '/tickets.admin.v1.AdminService/RequeueDelivery',
-            tickets_dot_admin_dot_v1_dot_service__pb2.RequeueDeliveryRequest.SerializeToString,
-            tickets_dot_admin_dot_v1_dot_service__pb2.RequeueDeliveryResponse.FromString,
+            tickets_dot_admin_dot_v1_dot_admin__service__pb2.RequeueDeliveryRequest.SerializeToString,
+            tickets_dot_admin_dot_v1_dot_admin__service__pb2.RequeueDeliveryResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -5,7 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from grpc import aio as _aio
-from tickets.admin.v1 import service_pb2 as _service_pb2
+from tickets.admin.v1 import admin_service_pb2 as _admin_service_pb2
 import abc as _abc_1
 import grpc as _grpc
 import sys
@@ -39,50 +39,50 @@ class AdminServiceStub:
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> AdminServiceAsyncStub: ...
-    CreateAccount: _grpc.UnaryUnaryMultiCallable[_service_pb2.CreateAccountRequest, _service_pb2.CreateAccountResponse]
+    CreateAccount: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.CreateAccountRequest, _admin_service_pb2.CreateAccountResponse]
     """Creates a customer account. Metadata `idempotency-key` (1–255 printable characters) makes it safe to retry: for an
     hour the same key with the same request gets the first response again, with trailing metadata `idempotent-replayed:
     true`; with another request ALREADY_EXISTS.
     """
-    CreateApiKey: _grpc.UnaryUnaryMultiCallable[_service_pb2.CreateApiKeyRequest, _service_pb2.CreateApiKeyResponse]
+    CreateApiKey: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.CreateApiKeyRequest, _admin_service_pb2.CreateApiKeyResponse]
     """Creates an API key for ITSM tickets. The key itself is only in this answer. NOT_FOUND: no such account. Metadata
     `idempotency-key` as for CreateAccount; UNAVAILABLE with it where the service has no encryption key.
     """
-    RevokeApiKey: _grpc.UnaryUnaryMultiCallable[_service_pb2.RevokeApiKeyRequest, _service_pb2.RevokeApiKeyResponse]
+    RevokeApiKey: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.RevokeApiKeyRequest, _admin_service_pb2.RevokeApiKeyResponse]
     """Revokes an API key for good, everywhere within five seconds. Revoking it again changes nothing. NOT_FOUND: no such
     key. Metadata `idempotency-key` as for CreateAccount.
     """
-    CreateProject: _grpc.UnaryUnaryMultiCallable[_service_pb2.CreateProjectRequest, _service_pb2.CreateProjectResponse]
+    CreateProject: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.CreateProjectRequest, _admin_service_pb2.CreateProjectResponse]
     """Creates a project for handoff tickets. NOT_FOUND: no such account. ALREADY_EXISTS: the slug is taken. Metadata
     `idempotency-key` as for CreateAccount.
     """
-    UpdateProject: _grpc.UnaryUnaryMultiCallable[_service_pb2.UpdateProjectRequest, _service_pb2.UpdateProjectResponse]
+    UpdateProject: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.UpdateProjectRequest, _admin_service_pb2.UpdateProjectResponse]
     """Changes a project's settings: the members that are set, or those that `update_mask` names. NOT_FOUND: no such
     project. Metadata `idempotency-key` as for CreateAccount.
     """
-    AddMember: _grpc.UnaryUnaryMultiCallable[_service_pb2.AddMemberRequest, _service_pb2.AddMemberResponse]
+    AddMember: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.AddMemberRequest, _admin_service_pb2.AddMemberResponse]
     """Adds a user to a project, or changes the role of a member. NOT_FOUND: no such project. Metadata `idempotency-key`
     as for CreateAccount.
     """
-    RemoveMember: _grpc.UnaryUnaryMultiCallable[_service_pb2.RemoveMemberRequest, _service_pb2.RemoveMemberResponse]
+    RemoveMember: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.RemoveMemberRequest, _admin_service_pb2.RemoveMemberResponse]
     """Ends a user's membership of a project; their watches of it end within seconds. Without one nothing changes.
     Metadata `idempotency-key` as for CreateAccount.
     """
-    CreateTenant: _grpc.UnaryUnaryMultiCallable[_service_pb2.CreateTenantRequest, _service_pb2.CreateTenantResponse]
+    CreateTenant: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.CreateTenantRequest, _admin_service_pb2.CreateTenantResponse]
     """Creates a helpdesk tenant. ALREADY_EXISTS: the id is taken. Metadata `idempotency-key` as for CreateAccount."""
-    LinkProvider: _grpc.UnaryUnaryMultiCallable[_service_pb2.LinkProviderRequest, _service_pb2.LinkProviderResponse]
+    LinkProvider: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.LinkProviderRequest, _admin_service_pb2.LinkProviderResponse]
     """Links an account to an external ITSM provider, or changes the link: within five seconds every ticket that a live
     key creates is also created there. The provider is not called before the first ticket. NOT_FOUND: no such account.
     INVALID_ARGUMENT: the options are not valid for the vendor. UNAVAILABLE: the service has no encryption key.
     Metadata `idempotency-key` as for CreateAccount.
     """
-    UnlinkProvider: _grpc.UnaryUnaryMultiCallable[_service_pb2.UnlinkProviderRequest, _service_pb2.UnlinkProviderResponse]
+    UnlinkProvider: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.UnlinkProviderRequest, _admin_service_pb2.UnlinkProviderResponse]
     """Ends an account's link; queued deliveries are no longer sent, unless the account is linked again before their next
     attempt. Without a link nothing changes. Metadata `idempotency-key` as for CreateAccount.
     """
-    ListDeliveries: _grpc.UnaryUnaryMultiCallable[_service_pb2.ListDeliveriesRequest, _service_pb2.ListDeliveriesResponse]
+    ListDeliveries: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListDeliveriesRequest, _admin_service_pb2.ListDeliveriesResponse]
     """Lists the deliveries to providers, the oldest first: queued, or dead after too many attempts or a rejection."""
-    RequeueDelivery: _grpc.UnaryUnaryMultiCallable[_service_pb2.RequeueDeliveryRequest, _service_pb2.RequeueDeliveryResponse]
+    RequeueDelivery: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.RequeueDeliveryRequest, _admin_service_pb2.RequeueDeliveryResponse]
     """Has a delivery retried at once, as often as a new one and with the ticket's values at that time. NOT_FOUND: no such
     delivery, perhaps because it arrived. Metadata `idempotency-key` as for CreateAccount.
     """
@@ -98,50 +98,50 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
-    CreateAccount: _aio.UnaryUnaryMultiCallable[_service_pb2.CreateAccountRequest, _service_pb2.CreateAccountResponse]  # type: ignore[assignment]
+    CreateAccount: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.CreateAccountRequest, _admin_service_pb2.CreateAccountResponse]  # type: ignore[assignment]
     """Creates a customer account. Metadata `idempotency-key` (1–255 printable characters) makes it safe to retry: for an
     hour the same key with the same request gets the first response again, with trailing metadata `idempotent-replayed:
     true`; with another request ALREADY_EXISTS.
     """
-    CreateApiKey: _aio.UnaryUnaryMultiCallable[_service_pb2.CreateApiKeyRequest, _service_pb2.CreateApiKeyResponse]  # type: ignore[assignment]
+    CreateApiKey: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.CreateApiKeyRequest, _admin_service_pb2.CreateApiKeyResponse]  # type: ignore[assignment]
     """Creates an API key for ITSM tickets. The key itself is only in this answer. NOT_FOUND: no such account. Metadata
     `idempotency-key` as for CreateAccount; UNAVAILABLE with it where the service has no encryption key.
     """
-    RevokeApiKey: _aio.UnaryUnaryMultiCallable[_service_pb2.RevokeApiKeyRequest, _service_pb2.RevokeApiKeyResponse]  # type: ignore[assignment]
+    RevokeApiKey: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.RevokeApiKeyRequest, _admin_service_pb2.RevokeApiKeyResponse]  # type: ignore[assignment]
     """Revokes an API key for good, everywhere within five seconds. Revoking it again changes nothing. NOT_FOUND: no such
     key. Metadata `idempotency-key` as for CreateAccount.
     """
-    CreateProject: _aio.UnaryUnaryMultiCallable[_service_pb2.CreateProjectRequest, _service_pb2.CreateProjectResponse]  # type: ignore[assignment]
+    CreateProject: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.CreateProjectRequest, _admin_service_pb2.CreateProjectResponse]  # type: ignore[assignment]
     """Creates a project for handoff tickets. NOT_FOUND: no such account. ALREADY_EXISTS: the slug is taken. Metadata
     `idempotency-key` as for CreateAccount.
     """
-    UpdateProject: _aio.UnaryUnaryMultiCallable[_service_pb2.UpdateProjectRequest, _service_pb2.UpdateProjectResponse]  # type: ignore[assignment]
+    UpdateProject: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.UpdateProjectRequest, _admin_service_pb2.UpdateProjectResponse]  # type: ignore[assignment]
     """Changes a project's settings: the members that are set, or those that `update_mask` names. NOT_FOUND: no such
     project. Metadata `idempotency-key` as for CreateAccount.
     """
-    AddMember: _aio.UnaryUnaryMultiCallable[_service_pb2.AddMemberRequest, _service_pb2.AddMemberResponse]  # type: ignore[assignment]
+    AddMember: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.AddMemberRequest, _admin_service_pb2.AddMemberResponse]  # type: ignore[assignment]
     """Adds a user to a project, or changes the role of a member. NOT_FOUND: no such project. Metadata `idempotency-key`
     as for CreateAccount.
     """
-    RemoveMember: _aio.UnaryUnaryMultiCallable[_service_pb2.RemoveMemberRequest, _service_pb2.RemoveMemberResponse]  # type: ignore[assignment]
+    RemoveMember: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.RemoveMemberRequest, _admin_service_pb2.RemoveMemberResponse]  # type: ignore[assignment]
     """Ends a user's membership of a project; their watches of it end within seconds. Without one nothing changes.
     Metadata `idempotency-key` as for CreateAccount.
     """
-    CreateTenant: _aio.UnaryUnaryMultiCallable[_service_pb2.CreateTenantRequest, _service_pb2.CreateTenantResponse]  # type: ignore[assignment]
+    CreateTenant: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.CreateTenantRequest, _admin_service_pb2.CreateTenantResponse]  # type: ignore[assignment]
     """Creates a helpdesk tenant. ALREADY_EXISTS: the id is taken. Metadata `idempotency-key` as for CreateAccount."""
-    LinkProvider: _aio.UnaryUnaryMultiCallable[_service_pb2.LinkProviderRequest, _service_pb2.LinkProviderResponse]  # type: ignore[assignment]
+    LinkProvider: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.LinkProviderRequest, _admin_service_pb2.LinkProviderResponse]  # type: ignore[assignment]
     """Links an account to an external ITSM provider, or changes the link: within five seconds every ticket that a live
     key creates is also created there. The provider is not called before the first ticket. NOT_FOUND: no such account.
     INVALID_ARGUMENT: the options are not valid for the vendor. UNAVAILABLE: the service has no encryption key.
     Metadata `idempotency-key` as for CreateAccount.
     """
-    UnlinkProvider: _aio.UnaryUnaryMultiCallable[_service_pb2.UnlinkProviderRequest, _service_pb2.UnlinkProviderResponse]  # type: ignore[assignment]
+    UnlinkProvider: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.UnlinkProviderRequest, _admin_service_pb2.UnlinkProviderResponse]  # type: ignore[assignment]
     """Ends an account's link; queued deliveries are no longer sent, unless the account is linked again before their next
     attempt. Without a link nothing changes. Metadata `idempotency-key` as for CreateAccount.
     """
-    ListDeliveries: _aio.UnaryUnaryMultiCallable[_service_pb2.ListDeliveriesRequest, _service_pb2.ListDeliveriesResponse]  # type: ignore[assignment]
+    ListDeliveries: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListDeliveriesRequest, _admin_service_pb2.ListDeliveriesResponse]  # type: ignore[assignment]
     """Lists the deliveries to providers, the oldest first: queued, or dead after too many attempts or a rejection."""
-    RequeueDelivery: _aio.UnaryUnaryMultiCallable[_service_pb2.RequeueDeliveryRequest, _service_pb2.RequeueDeliveryResponse]  # type: ignore[assignment]
+    RequeueDelivery: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.RequeueDeliveryRequest, _admin_service_pb2.RequeueDeliveryResponse]  # type: ignore[assignment]
     """Has a delivery retried at once, as often as a new one and with the ticket's values at that time. NOT_FOUND: no such
     delivery, perhaps because it arrived. Metadata `idempotency-key` as for CreateAccount.
     """
@@ -158,9 +158,9 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
     def CreateAccount(
         self,
-        request: _service_pb2.CreateAccountRequest,
+        request: _admin_service_pb2.CreateAccountRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_service_pb2.CreateAccountResponse, _abc.Awaitable[_service_pb2.CreateAccountResponse]]:
+    ) -> _typing.Union[_admin_service_pb2.CreateAccountResponse, _abc.Awaitable[_admin_service_pb2.CreateAccountResponse]]:
         """Creates a customer account. Metadata `idempotency-key` (1–255 printable characters) makes it safe to retry: for an
         hour the same key with the same request gets the first response again, with trailing metadata `idempotent-replayed:
         true`; with another request ALREADY_EXISTS.
@@ -169,9 +169,9 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
     def CreateApiKey(
         self,
-        request: _service_pb2.CreateApiKeyRequest,
+        request: _admin_service_pb2.CreateApiKeyRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_service_pb2.CreateApiKeyResponse, _abc.Awaitable[_service_pb2.CreateApiKeyResponse]]:
+    ) -> _typing.Union[_admin_service_pb2.CreateApiKeyResponse, _abc.Awaitable[_admin_service_pb2.CreateApiKeyResponse]]:
         """Creates an API key for ITSM tickets. The key itself is only in this answer. NOT_FOUND: no such account. Metadata
         `idempotency-key` as for CreateAccount; UNAVAILABLE with it where the service has no encryption key.
         """
@@ -179,9 +179,9 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
     def RevokeApiKey(
         self,
-        request: _service_pb2.RevokeApiKeyRequest,
+        request: _admin_service_pb2.RevokeApiKeyRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_service_pb2.RevokeApiKeyResponse, _abc.Awaitable[_service_pb2.RevokeApiKeyResponse]]:
+    ) -> _typing.Union[_admin_service_pb2.RevokeApiKeyResponse, _abc.Awaitable[_admin_service_pb2.RevokeApiKeyResponse]]:
         """Revokes an API key for good, everywhere within five seconds. Revoking it again changes nothing. NOT_FOUND: no such
         key. Metadata `idempotency-key` as for CreateAccount.
         """
@@ -189,9 +189,9 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
     def CreateProject(
         self,
-        request: _service_pb2.CreateProjectRequest,
+        request: _admin_service_pb2.CreateProjectRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_service_pb2.CreateProjectResponse, _abc.Awaitable[_service_pb2.CreateProjectResponse]]:
+    ) -> _typing.Union[_admin_service_pb2.CreateProjectResponse, _abc.Awaitable[_admin_service_pb2.CreateProjectResponse]]:
         """Creates a project for handoff tickets. NOT_FOUND: no such account. ALREADY_EXISTS: the slug is taken. Metadata
         `idempotency-key` as for CreateAccount.
         """
@@ -199,9 +199,9 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
     def UpdateProject(
         self,
-        request: _service_pb2.UpdateProjectRequest,
+        request: _admin_service_pb2.UpdateProjectRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_service_pb2.UpdateProjectResponse, _abc.Awaitable[_service_pb2.UpdateProjectResponse]]:
+    ) -> _typing.Union[_admin_service_pb2.UpdateProjectResponse, _abc.Awaitable[_admin_service_pb2.UpdateProjectResponse]]:
         """Changes a project's settings: the members that are set, or those that `update_mask` names. NOT_FOUND: no such
         project. Metadata `idempotency-key` as for CreateAccount.
         """
@@ -209,9 +209,9 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
     def AddMember(
         self,
-        request: _service_pb2.AddMemberRequest,
+        request: _admin_service_pb2.AddMemberRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_service_pb2.AddMemberResponse, _abc.Awaitable[_service_pb2.AddMemberResponse]]:
+    ) -> _typing.Union[_admin_service_pb2.AddMemberResponse, _abc.Awaitable[_admin_service_pb2.AddMemberResponse]]:
         """Adds a user to a project, or changes the role of a member. NOT_FOUND: no such project. Metadata `idempotency-key`
         as for CreateAccount.
         """
@@ -219,9 +219,9 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
     def RemoveMember(
         self,
-        request: _service_pb2.RemoveMemberRequest,
+        request: _admin_service_pb2.RemoveMemberRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_service_pb2.RemoveMemberResponse, _abc.Awaitable[_service_pb2.RemoveMemberResponse]]:
+    ) -> _typing.Union[_admin_service_pb2.RemoveMemberResponse, _abc.Awaitable[_admin_service_pb2.RemoveMemberResponse]]:
         """Ends a user's membership of a project; their watches of it end within seconds. Without one nothing changes.
         Metadata `idempotency-key` as for CreateAccount.
         """
@@ -229,17 +229,17 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
     def CreateTenant(
         self,
-        request: _service_pb2.CreateTenantRequest,
+        request: _admin_service_pb2.CreateTenantRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_service_pb2.CreateTenantResponse, _abc.Awaitable[_service_pb2.CreateTenantResponse]]:
+    ) -> _typing.Union[_admin_service_pb2.CreateTenantResponse, _abc.Awaitable[_admin_service_pb2.CreateTenantResponse]]:
         """Creates a helpdesk tenant. ALREADY_EXISTS: the id is taken. Metadata `idempotency-key` as for CreateAccount."""
 
     @_abc_1.abstractmethod
     def LinkProvider(
         self,
-        request: _service_pb2.LinkProviderRequest,
+        request: _admin_service_pb2.LinkProviderRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_service_pb2.LinkProviderResponse, _abc.Awaitable[_service_pb2.LinkProviderResponse]]:
+    ) -> _typing.Union[_admin_service_pb2.LinkProviderResponse, _abc.Awaitable[_admin_service_pb2.LinkProviderResponse]]:
         """Links an account to an external ITSM provider, or changes the link: within five seconds every ticket that a live
         key creates is also created there. The provider is not called before the first ticket. NOT_FOUND: no such account.
         INVALID_ARGUMENT: the options are not valid for the vendor. UNAVAILABLE: the service has no encryption key.
@@ -249,9 +249,9 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
     def UnlinkProvider(
         self,
-        request: _service_pb2.UnlinkProviderRequest,
+        request: _admin_service_pb2.UnlinkProviderRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_service_pb2.UnlinkProviderResponse, _abc.Awaitable[_service_pb2.UnlinkProviderResponse]]:
+    ) -> _typing.Union[_admin_service_pb2.UnlinkProviderResponse, _abc.Awaitable[_admin_service_pb2.UnlinkProviderResponse]]:
         """Ends an account's link; queued deliveries are no longer sent, unless the account is linked again before their next
         attempt. Without a link nothing changes. Metadata `idempotency-key` as for CreateAccount.
         """
@@ -259,17 +259,17 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
     def ListDeliveries(
         self,
-        request: _service_pb2.ListDeliveriesRequest,
+        request: _admin_service_pb2.ListDeliveriesRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_service_pb2.ListDeliveriesResponse, _abc.Awaitable[_service_pb2.ListDeliveriesResponse]]:
+    ) -> _typing.Union[_admin_service_pb2.ListDeliveriesResponse, _abc.Awaitable[_admin_service_pb2.ListDeliveriesResponse]]:
         """Lists the deliveries to providers, the oldest first: queued, or dead after too many attempts or a rejection."""
 
     @_abc_1.abstractmethod
     def RequeueDelivery(
         self,
-        request: _service_pb2.RequeueDeliveryRequest,
+        request: _admin_service_pb2.RequeueDeliveryRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_service_pb2.RequeueDeliveryResponse, _abc.Awaitable[_service_pb2.RequeueDeliveryResponse]]:
+    ) -> _typing.Union[_admin_service_pb2.RequeueDeliveryResponse, _abc.Awaitable[_admin_service_pb2.RequeueDeliveryResponse]]:
         """Has a delivery retried at once, as often as a new one and with the ticket's values at that time. NOT_FOUND: no such
         delivery, perhaps because it arrived. Metadata `idempotency-key` as for CreateAccount.
         """

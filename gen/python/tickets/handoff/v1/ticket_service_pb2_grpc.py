@@ -3,7 +3,7 @@
 import grpc
 import warnings
 
-from tickets.handoff.v1 import service_pb2 as tickets_dot_handoff_dot_v1_dot_service__pb2
+from tickets.handoff.v1 import ticket_service_pb2 as tickets_dot_handoff_dot_v1_dot_ticket__service__pb2
 
 GRPC_GENERATED_VERSION = '1.73.1'
 GRPC_VERSION = grpc.__version__
@@ -18,7 +18,7 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + f' but the generated code in tickets/handoff/v1/service_pb2_grpc.py depends on'
+        + f' but the generated code in tickets/handoff/v1/ticket_service_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
@@ -47,48 +47,48 @@ class TicketServiceStub(object):
         """
         self.ListTickets = channel.unary_unary(
                 '/tickets.handoff.v1.TicketService/ListTickets',
-                request_serializer=tickets_dot_handoff_dot_v1_dot_service__pb2.ListTicketsRequest.SerializeToString,
-                response_deserializer=tickets_dot_handoff_dot_v1_dot_service__pb2.ListTicketsResponse.FromString,
+                request_serializer=tickets_dot_handoff_dot_v1_dot_ticket__service__pb2.ListTicketsRequest.SerializeToString,
+                response_deserializer=tickets_dot_handoff_dot_v1_dot_ticket__service__pb2.ListTicketsResponse.FromString,
                 _registered_method=True)
         self.CreateTicket = channel.unary_unary(
                 '/tickets.handoff.v1.TicketService/CreateTicket',
-                request_serializer=tickets_dot_handoff_dot_v1_dot_service__pb2.CreateTicketRequest.SerializeToString,
-                response_deserializer=tickets_dot_handoff_dot_v1_dot_service__pb2.CreateTicketResponse.FromString,
+                request_serializer=tickets_dot_handoff_dot_v1_dot_ticket__service__pb2.CreateTicketRequest.SerializeToString,
+                response_deserializer=tickets_dot_handoff_dot_v1_dot_ticket__service__pb2.CreateTicketResponse.FromString,
                 _registered_method=True)
         self.ListProjectTickets = channel.unary_unary(
                 '/tickets.handoff.v1.TicketService/ListProjectTickets',
-                request_serializer=tickets_dot_handoff_dot_v1_dot_service__pb2.ListProjectTicketsRequest.SerializeToString,
-                response_deserializer=tickets_dot_handoff_dot_v1_dot_service__pb2.ListProjectTicketsResponse.FromString,
+                request_serializer=tickets_dot_handoff_dot_v1_dot_ticket__service__pb2.ListProjectTicketsRequest.SerializeToString,
+                response_deserializer=tickets_dot_handoff_dot_v1_dot_ticket__service__pb2.ListProjectTicketsResponse.FromString,
                 _registered_method=True)
         self.GetTicket = channel.unary_unary(
                 '/tickets.handoff.v1.TicketService/GetTicket',
-                request_serializer=tickets_dot_handoff_dot_v1_dot_service__pb2.GetTicketRequest.SerializeToString,
-                response_deserializer=tickets_dot_handoff_dot_v1_dot_service__pb2.GetTicketResponse.FromString,
+                request_serializer=tickets_dot_handoff_dot_v1_dot_ticket__service__pb2.GetTicketRequest.SerializeToString,
+                response_deserializer=tickets_dot_handoff_dot_v1_dot_ticket__service__pb2.GetTicketResponse.FromString,
                 _registered_method=True)
         self.UpdateTicket = channel.unary_unary(
                 '/tickets.handoff.v1.TicketService/UpdateTicket',
-                request_serializer=tickets_dot_handoff_dot_v1_dot_service__pb2.UpdateTicketRequest.SerializeToString,
-                response_deserializer=tickets_dot_handoff_dot_v1_dot_service__pb2.UpdateTicketResponse.FromString,
+                request_serializer=tickets_dot_handoff_dot_v1_dot_ticket__service__pb2.UpdateTicketRequest.SerializeToString,
+                response_deserializer=tickets_dot_handoff_dot_v1_dot_ticket__service__pb2.UpdateTicketResponse.FromString,
                 _registered_method=True)
         self.BulkUpdateTickets = channel.unary_unary(
                 '/tickets.handoff.v1.TicketService/BulkUpdateTickets',
-                request_serializer=tickets_dot_handoff_dot_v1_dot_service__pb2.BulkUpdateTicketsRequest.SerializeToString,
-                response_deserializer=tickets_dot_handoff_dot_v1_dot_service__pb2.BulkUpdateTicketsResponse.FromString,
+                request_serializer=tickets_dot_handoff_dot_v1_dot_ticket__service__pb2.BulkUpdateTicketsRequest.SerializeToString,
+                response_deserializer=tickets_dot_handoff_dot_v1_dot_ticket__service__pb2.BulkUpdateTicketsResponse.FromString,
                 _registered_method=True)
         self.ReportDeployment = channel.unary_unary(
                 '/tickets.handoff.v1.TicketService/ReportDeployment',
-                request_serializer=tickets_dot_handoff_dot_v1_dot_service__pb2.ReportDeploymentRequest.SerializeToString,
-                response_deserializer=tickets_dot_handoff_dot_v1_dot_service__pb2.ReportDeploymentResponse.FromString,
+                request_serializer=tickets_dot_handoff_dot_v1_dot_ticket__service__pb2.ReportDeploymentRequest.SerializeToString,
+                response_deserializer=tickets_dot_handoff_dot_v1_dot_ticket__service__pb2.ReportDeploymentResponse.FromString,
                 _registered_method=True)
         self.ListTicketEvents = channel.unary_unary(
                 '/tickets.handoff.v1.TicketService/ListTicketEvents',
-                request_serializer=tickets_dot_handoff_dot_v1_dot_service__pb2.ListTicketEventsRequest.SerializeToString,
-                response_deserializer=tickets_dot_handoff_dot_v1_dot_service__pb2.ListTicketEventsResponse.FromString,
+                request_serializer=tickets_dot_handoff_dot_v1_dot_ticket__service__pb2.ListTicketEventsRequest.SerializeToString,
+                response_deserializer=tickets_dot_handoff_dot_v1_dot_ticket__service__pb2.ListTicketEventsResponse.FromString,
                 _registered_method=True)
         self.WatchTickets = channel.unary_stream(
                 '/tickets.handoff.v1.TicketService/WatchTickets',
-                request_serializer=tickets_dot_handoff_dot_v1_dot_service__pb2.WatchTicketsRequest.SerializeToString,
-                response_deserializer=tickets_dot_handoff_dot_v1_dot_service__pb2.WatchTicketsResponse.FromString,
+                request_serializer=tickets_dot_handoff_dot_v1_dot_ticket__service__pb2.WatchTicketsRequest.SerializeToString,
+                response_deserializer=tickets_dot_handoff_dot_v1_dot_ticket__service__pb2.WatchTicketsResponse.FromString,
                 _registered_method=True)
 
 
@@ -206,48 +206,48 @@ def add_TicketServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'ListTickets': grpc.unary_unary_rpc_method_handler(
                     servicer.ListTickets,
-                    request_deserializer=tickets_dot_handoff_dot_v1_dot_service__pb2.ListTicketsRequest.FromString,
-                    response_serializer=tickets_dot_handoff_dot_v1_dot_service__pb2.ListTicketsResponse.SerializeToString,
+                    request_deserializer=tickets_dot_handoff_dot_v1_dot_ticket__service__pb2.ListTicketsRequest.FromString,
+                    response_serializer=tickets_dot_handoff_dot_v1_dot_ticket__service__pb2.ListTicketsResponse.SerializeToString,
             ),
             'CreateTicket': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateTicket,
-                    request_deserializer=tickets_dot_handoff_dot_v1_dot_service__pb2.CreateTicketRequest.FromString,
-                    response_serializer=tickets_dot_handoff_dot_v1_dot_service__pb2.CreateTicketResponse.SerializeToString,
+                    request_deserializer=tickets_dot_handoff_dot_v1_dot_ticket__service__pb2.CreateTicketRequest.FromString,
+                    response_serializer=tickets_dot_handoff_dot_v1_dot_ticket__service__pb2.CreateTicketResponse.SerializeToString,
             ),
             'ListProjectTickets': grpc.unary_unary_rpc_method_handler(
                     servicer.ListProjectTickets,
-                    request_deserializer=tickets_dot_handoff_dot_v1_dot_service__pb2.ListProjectTicketsRequest.FromString,
-                    response_serializer=tickets_dot_handoff_dot_v1_dot_service__pb2.ListProjectTicketsResponse.SerializeToString,
+                    request_deserializer=tickets_dot_handoff_dot_v1_dot_ticket__service__pb2.ListProjectTicketsRequest.FromString,
+                    response_serializer=tickets_dot_handoff_dot_v1_dot_ticket__service__pb2.ListProjectTicketsResponse.SerializeToString,
             ),
             'GetTicket': grpc.unary_unary_rpc_method_handler(
                     servicer.GetTicket,
-                    request_deserializer=tickets_dot_handoff_dot_v1_dot_service__pb2.GetTicketRequest.FromString,
-                    response_serializer=tickets_dot_handoff_dot_v1_dot_service__pb2.GetTicketResponse.SerializeToString,
+                    request_deserializer=tickets_dot_handoff_dot_v1_dot_ticket__service__pb2.GetTicketRequest.FromString,
+                    response_serializer=tickets_dot_handoff_dot_v1_dot_ticket__service__pb2.GetTicketResponse.SerializeToString,
             ),
             'UpdateTicket': grpc.unary_unary_rpc_method_handler(
                     servicer.UpdateTicket,
-                    request_deserializer=tickets_dot_handoff_dot_v1_dot_service__pb2.UpdateTicketRequest.FromString,
-                    response_serializer=tickets_dot_handoff_dot_v1_dot_service__pb2.UpdateTicketResponse.SerializeToString,
+                    request_deserializer=tickets_dot_handoff_dot_v1_dot_ticket__service__pb2.UpdateTicketRequest.FromString,
+                    response_serializer=tickets_dot_handoff_dot_v1_dot_ticket__service__pb2.UpdateTicketResponse.SerializeToString,
             ),
             'BulkUpdateTickets': grpc.unary_unary_rpc_method_handler(
                     servicer.BulkUpdateTickets,
-                    request_deserializer=tickets_dot_handoff_dot_v1_dot_service__pb2.BulkUpdateTicketsRequest.FromString,
-                    response_serializer=tickets_dot_handoff_dot_v1_dot_service__pb2.BulkUpdateTicketsResponse.SerializeToString,
+                    request_deserializer=tickets_dot_handoff_dot_v1_dot_ticket__service__pb2.BulkUpdateTicketsRequest.FromString,
+                    response_serializer=tickets_dot_handoff_dot_v1_dot_ticket__service__pb2.BulkUpdateTicketsResponse.SerializeToString,
             ),
             'ReportDeployment': grpc.unary_unary_rpc_method_handler(
                     servicer.ReportDeployment,
-                    request_deserializer=tickets_dot_handoff_dot_v1_dot_service__pb2.ReportDeploymentRequest.FromString,
-                    response_serializer=tickets_dot_handoff_dot_v1_dot_service__pb2.ReportDeploymentResponse.SerializeToString,
+                    request_deserializer=tickets_dot_handoff_dot_v1_dot_ticket__service__pb2.ReportDeploymentRequest.FromString,
+                    response_serializer=tickets_dot_handoff_dot_v1_dot_ticket__service__pb2.ReportDeploymentResponse.SerializeToString,
             ),
             'ListTicketEvents': grpc.unary_unary_rpc_method_handler(
                     servicer.ListTicketEvents,
-                    request_deserializer=tickets_dot_handoff_dot_v1_dot_service__pb2.ListTicketEventsRequest.FromString,
-                    response_serializer=tickets_dot_handoff_dot_v1_dot_service__pb2.ListTicketEventsResponse.SerializeToString,
+                    request_deserializer=tickets_dot_handoff_dot_v1_dot_ticket__service__pb2.ListTicketEventsRequest.FromString,
+                    response_serializer=tickets_dot_handoff_dot_v1_dot_ticket__service__pb2.ListTicketEventsResponse.SerializeToString,
             ),
             'WatchTickets': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchTickets,
-                    request_deserializer=tickets_dot_handoff_dot_v1_dot_service__pb2.WatchTicketsRequest.FromString,
-                    response_serializer=tickets_dot_handoff_dot_v1_dot_service__pb2.WatchTicketsResponse.SerializeToString,
+                    request_deserializer=tickets_dot_handoff_dot_v1_dot_ticket__service__pb2.WatchTicketsRequest.FromString,
+                    response_serializer=tickets_dot_handoff_dot_v1_dot_ticket__service__pb2.WatchTicketsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -286,8 +286,8 @@ class TicketService(object):
             request,
             target,
             '/tickets.handoff.v1.TicketService/ListTickets',
-            tickets_dot_handoff_dot_v1_dot_service__pb2.ListTicketsRequest.SerializeToString,
-            tickets_dot_handoff_dot_v1_dot_service__pb2.ListTicketsResponse.FromString,
+            tickets_dot_handoff_dot_v1_dot_ticket__service__pb2.ListTicketsRequest.SerializeToString,
+            tickets_dot_handoff_dot_v1_dot_ticket__service__pb2.ListTicketsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -313,8 +313,8 @@ class TicketService(object):
             request,
             target,
             '/tickets.handoff.v1.TicketService/CreateTicket',
-            tickets_dot_handoff_dot_v1_dot_service__pb2.CreateTicketRequest.SerializeToString,
-            tickets_dot_handoff_dot_v1_dot_service__pb2.CreateTicketResponse.FromString,
+            tickets_dot_handoff_dot_v1_dot_ticket__service__pb2.CreateTicketRequest.SerializeToString,
+            tickets_dot_handoff_dot_v1_dot_ticket__service__pb2.CreateTicketResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -340,8 +340,8 @@ class TicketService(object):
             request,
             target,
             '/tickets.handoff.v1.TicketService/ListProjectTickets',
-            tickets_dot_handoff_dot_v1_dot_service__pb2.ListProjectTicketsRequest.SerializeToString,
-            tickets_dot_handoff_dot_v1_dot_service__pb2.ListProjectTicketsResponse.FromString,
+            tickets_dot_handoff_dot_v1_dot_ticket__service__pb2.ListProjectTicketsRequest.SerializeToString,
+            tickets_dot_handoff_dot_v1_dot_ticket__service__pb2.ListProjectTicketsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -367,8 +367,8 @@ class TicketService(object):
             request,
             target,
             '/tickets.handoff.v1.TicketService/GetTicket',
-            tickets_dot_handoff_dot_v1_dot_service__pb2.GetTicketRequest.SerializeToString,
-            tickets_dot_handoff_dot_v1_dot_service__pb2.GetTicketResponse.FromString,
+            tickets_dot_handoff_dot_v1_dot_ticket__service__pb2.GetTicketRequest.SerializeToString,
+            tickets_dot_handoff_dot_v1_dot_ticket__service__pb2.GetTicketResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -394,8 +394,8 @@ class TicketService(object):
             request,
             target,
             '/tickets.handoff.v1.TicketService/UpdateTicket',
-            tickets_dot_handoff_dot_v1_dot_service__pb2.UpdateTicketRequest.SerializeToString,
-            tickets_dot_handoff_dot_v1_dot_service__pb2.UpdateTicketResponse.FromString,
+            tickets_dot_handoff_dot_v1_dot_ticket__service__pb2.UpdateTicketRequest.SerializeToString,
+            tickets_dot_handoff_dot_v1_dot_ticket__service__pb2.UpdateTicketResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -421,8 +421,8 @@ class TicketService(object):
             request,
             target,
             '/tickets.handoff.v1.TicketService/BulkUpdateTickets',
-            tickets_dot_handoff_dot_v1_dot_service__pb2.BulkUpdateTicketsRequest.SerializeToString,
-            tickets_dot_handoff_dot_v1_dot_service__pb2.BulkUpdateTicketsResponse.FromString,
+            tickets_dot_handoff_dot_v1_dot_ticket__service__pb2.BulkUpdateTicketsRequest.SerializeToString,
+            tickets_dot_handoff_dot_v1_dot_ticket__service__pb2.BulkUpdateTicketsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -448,8 +448,8 @@ class TicketService(object):
             request,
             target,
             '/tickets.handoff.v1.TicketService/ReportDeployment',
-            tickets_dot_handoff_dot_v1_dot_service__pb2.ReportDeploymentRequest.SerializeToString,
-            tickets_dot_handoff_dot_v1_dot_service__pb2.ReportDeploymentResponse.FromString,
+            tickets_dot_handoff_dot_v1_dot_ticket__service__pb2.ReportDeploymentRequest.SerializeToString,
+            tickets_dot_handoff_dot_v1_dot_ticket__service__pb2.ReportDeploymentResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -475,8 +475,8 @@ class TicketService(object):
             request,
             target,
             '/tickets.handoff.v1.TicketService/ListTicketEvents',
-            tickets_dot_handoff_dot_v1_dot_service__pb2.ListTicketEventsRequest.SerializeToString,
-            tickets_dot_handoff_dot_v1_dot_service__pb2.ListTicketEventsResponse.FromString,
+            tickets_dot_handoff_dot_v1_dot_ticket__service__pb2.ListTicketEventsRequest.SerializeToString,
+            tickets_dot_handoff_dot_v1_dot_ticket__service__pb2.ListTicketEventsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -502,8 +502,8 @@ class TicketService(object):
             request,
             target,
             '/tickets.handoff.v1.TicketService/WatchTickets',
-            tickets_dot_handoff_dot_v1_dot_service__pb2.WatchTicketsRequest.SerializeToString,
-            tickets_dot_handoff_dot_v1_dot_service__pb2.WatchTicketsResponse.FromString,
+            tickets_dot_handoff_dot_v1_dot_ticket__service__pb2.WatchTicketsRequest.SerializeToString,
+            tickets_dot_handoff_dot_v1_dot_ticket__service__pb2.WatchTicketsResponse.FromString,
             options,
             channel_credentials,
             insecure,
