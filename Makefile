@@ -22,7 +22,7 @@ PROTO_DIR := protos
 # Python's compiled files are worth keeping: every test process would compile the tests again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: up test tests test-long test-newest bench check breaking baseline gen migration lock audit sbom clean
+.PHONY: up test tests test-long test-newest bench test-clients check breaking baseline gen migration lock audit sbom clean
 
 up: .venv/ready ## everything on this machine, with demo data
 	$(BIN)/tickets up
@@ -36,6 +36,9 @@ tests: $(READY)
 
 test-long: $(READY) ## what takes minutes and stays out of CI
 	$(BIN)/pytest -m long
+
+test-clients: $(READY) ## clients of other languages and browsers, against one `tickets up`; needs their tools
+	$(BIN)/pytest -m clients tests/clients
 
 # What depends on gRPC and protobuf most: the client, the service over both transports, and `tickets up`.
 NEWEST_TESTS := tests/gateway $(patsubst %,tests/integration/%,client service admin itsm handoff/test_tickets.py \
