@@ -7,7 +7,7 @@ from uuid import uuid4
 from tickets.admin.v1 import admin_service_pb2
 
 from support.system import Credential, World
-from support.transports import Grpc, Method, Reply
+from support.transports import Grpc, Method, Reply, with_enums
 
 SERVICE: Any = admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"]
 SCOPES = ["tickets:read", "tickets:write"]
@@ -37,7 +37,8 @@ def operator_of(world: World) -> Credential:
 
 
 async def call(rpc: Grpc, who: Credential, method: str, /, **request: Any) -> Reply:
-    message = SERVICE.methods_by_name[method].input_type._concrete_class(**request)
+    descriptor = SERVICE.methods_by_name[method].input_type
+    message = descriptor._concrete_class(**with_enums(descriptor, request))
     return await rpc.send(Method("admin", "", "", 0, SERVICE, method), message, who)
 
 

@@ -346,6 +346,15 @@ def _plain(field: Any, value: Any) -> Any:
     return [_number(field.enum_type, word) for word in value] if field.is_repeated else _number(field.enum_type, value)
 
 
+def with_enums(descriptor: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What a message is made of, with numbers for the words of its enums."""
+    fields = descriptor.fields_by_name
+    return {
+        name: _plain(fields[name], value) if fields[name].enum_type is not None else value
+        for name, value in given.items()
+    }
+
+
 def _number(enum: Any, word: str) -> int:
     """The number of a word; one that nobody knows for a word that is in no vocabulary."""
     known = enum.values_by_name.get(enum.values[0].name.removesuffix("UNSPECIFIED") + word.upper())

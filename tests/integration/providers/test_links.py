@@ -9,10 +9,10 @@ from uuid import UUID, uuid4
 
 import pytest
 from cryptography.fernet import Fernet
+from support import operators
 from support.provider_lab import Desk, Process, deliveries, external, link, own_database
 from support.system import ENCRYPTION_KEY, Credential, Issuer, Service, World
-from support.transports import Grpc, Method, Reply
-from tickets.admin.v1 import admin_service_pb2
+from support.transports import Grpc, Reply
 from typer.testing import CliRunner
 
 from service.__main__ import app
@@ -25,7 +25,6 @@ from service.settings import Settings
 from service.storage.database import Database
 from service.vault import Vault
 
-SERVICE: Any = admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"]
 SECRET = "geheim-🔑"
 UNKNOWN = "7b0a3c9e-51d8-4a6e-8f0c-0b8f6f1f2a33"
 # Options that a link to each vendor may have.
@@ -54,8 +53,7 @@ def operator(world: World) -> Credential:
 async def call(rpc: Grpc, who: Credential, method: str, /, **request: Any) -> Reply:
     if "options" in request:
         request["options_json"] = json.dumps(request.pop("options"))
-    message = SERVICE.methods_by_name[method].input_type._concrete_class(**request)
-    return await rpc.send(Method("admin", "", "", 0, SERVICE, method), message, who)
+    return await operators.call(rpc, who, method, **request)
 
 
 def a_link(**changed: Any) -> dict[str, Any]:

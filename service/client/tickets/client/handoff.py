@@ -232,7 +232,7 @@ class TicketFilter(_Filter, total=False):
 class ProjectFilter(_Filter, total=False):
     """Which tickets of one project are listed; None leaves all of them in."""
 
-    ship: Ship | None
+    ship: Ship | Sequence[Ship] | None
     milestone: str | None
     q: str | None
 

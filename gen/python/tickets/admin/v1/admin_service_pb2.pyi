@@ -9,6 +9,8 @@ from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from tickets.handoff.v1 import ticket_pb2 as _ticket_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -19,6 +21,118 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _Provider:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ProviderEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Provider.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PROVIDER_UNSPECIFIED: _Provider.ValueType  # 0
+    """Not specified."""
+    PROVIDER_FRESHSERVICE: _Provider.ValueType  # 1
+    """Freshservice."""
+    PROVIDER_ZENDESK: _Provider.ValueType  # 2
+    """Zendesk."""
+    PROVIDER_SERVICENOW: _Provider.ValueType  # 3
+    """ServiceNow."""
+    PROVIDER_JIRA: _Provider.ValueType  # 4
+    """Jira Service Management."""
+
+class Provider(_Provider, metaclass=_ProviderEnumTypeWrapper):
+    """A vendor of ITSM software; later versions may have more."""
+
+PROVIDER_UNSPECIFIED: Provider.ValueType  # 0
+"""Not specified."""
+PROVIDER_FRESHSERVICE: Provider.ValueType  # 1
+"""Freshservice."""
+PROVIDER_ZENDESK: Provider.ValueType  # 2
+"""Zendesk."""
+PROVIDER_SERVICENOW: Provider.ValueType  # 3
+"""ServiceNow."""
+PROVIDER_JIRA: Provider.ValueType  # 4
+"""Jira Service Management."""
+Global___Provider: _TypeAlias = Provider  # noqa: Y015
+
+class _DeliveryKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DeliveryKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DeliveryKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DELIVERY_KIND_UNSPECIFIED: _DeliveryKind.ValueType  # 0
+    """Not specified."""
+    DELIVERY_KIND_CREATE: _DeliveryKind.ValueType  # 1
+    """A new ticket."""
+    DELIVERY_KIND_UPDATE: _DeliveryKind.ValueType  # 2
+    """A change of a ticket."""
+
+class DeliveryKind(_DeliveryKind, metaclass=_DeliveryKindEnumTypeWrapper):
+    """What a delivery delivers."""
+
+DELIVERY_KIND_UNSPECIFIED: DeliveryKind.ValueType  # 0
+"""Not specified."""
+DELIVERY_KIND_CREATE: DeliveryKind.ValueType  # 1
+"""A new ticket."""
+DELIVERY_KIND_UPDATE: DeliveryKind.ValueType  # 2
+"""A change of a ticket."""
+Global___DeliveryKind: _TypeAlias = DeliveryKind  # noqa: Y015
+
+class _DeliveryState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DeliveryStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DeliveryState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DELIVERY_STATE_UNSPECIFIED: _DeliveryState.ValueType  # 0
+    """Not specified."""
+    DELIVERY_STATE_QUEUED: _DeliveryState.ValueType  # 1
+    """It waits for its next attempt, or is under way."""
+    DELIVERY_STATE_DEAD: _DeliveryState.ValueType  # 2
+    """It was rejected, or failed too many times."""
+
+class DeliveryState(_DeliveryState, metaclass=_DeliveryStateEnumTypeWrapper):
+    """Whether a delivery has another attempt."""
+
+DELIVERY_STATE_UNSPECIFIED: DeliveryState.ValueType  # 0
+"""Not specified."""
+DELIVERY_STATE_QUEUED: DeliveryState.ValueType  # 1
+"""It waits for its next attempt, or is under way."""
+DELIVERY_STATE_DEAD: DeliveryState.ValueType  # 2
+"""It was rejected, or failed too many times."""
+Global___DeliveryState: _TypeAlias = DeliveryState  # noqa: Y015
+
+class _MemberRole:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _MemberRoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MemberRole.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    MEMBER_ROLE_UNSPECIFIED: _MemberRole.ValueType  # 0
+    """Not specified."""
+    MEMBER_ROLE_VIEWER: _MemberRole.ValueType  # 1
+    """Reads."""
+    MEMBER_ROLE_MEMBER: _MemberRole.ValueType  # 2
+    """Creates tickets and works."""
+    MEMBER_ROLE_TRIAGER: _MemberRole.ValueType  # 3
+    """Edits and triages all tickets."""
+    MEMBER_ROLE_OWNER: _MemberRole.ValueType  # 4
+    """As a triager."""
+
+class MemberRole(_MemberRole, metaclass=_MemberRoleEnumTypeWrapper):
+    """The role of a user in a project; each has the rights of those before it."""
+
+MEMBER_ROLE_UNSPECIFIED: MemberRole.ValueType  # 0
+"""Not specified."""
+MEMBER_ROLE_VIEWER: MemberRole.ValueType  # 1
+"""Reads."""
+MEMBER_ROLE_MEMBER: MemberRole.ValueType  # 2
+"""Creates tickets and works."""
+MEMBER_ROLE_TRIAGER: MemberRole.ValueType  # 3
+"""Edits and triages all tickets."""
+MEMBER_ROLE_OWNER: MemberRole.ValueType  # 4
+"""As a triager."""
+Global___MemberRole: _TypeAlias = MemberRole  # noqa: Y015
 
 @_typing.final
 class ProviderLink(_message.Message):
@@ -34,8 +148,8 @@ class ProviderLink(_message.Message):
     UPDATED_AT_FIELD_NUMBER: _builtins.int
     account_id: _builtins.str
     """The account."""
-    provider: _builtins.str
-    """`freshservice`, `zendesk`, `servicenow` or `jira`."""
+    provider: Global___Provider.ValueType
+    """Whose API it has."""
     url: _builtins.str
     """The provider's URL, such as `https://example.freshservice.com`."""
     options_json: _builtins.str
@@ -52,7 +166,7 @@ class ProviderLink(_message.Message):
         self,
         *,
         account_id: _builtins.str = ...,
-        provider: _builtins.str = ...,
+        provider: Global___Provider.ValueType = ...,
         url: _builtins.str = ...,
         options_json: _builtins.str = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
@@ -90,10 +204,10 @@ class Delivery(_message.Message):
     """The ticket."""
     version: _builtins.int
     """The ticket's version that it delivers; a ticket's deliveries are sent in this order."""
-    kind: _builtins.str
-    """`create` or `update`."""
-    state: _builtins.str
-    """`queued` or `dead`."""
+    kind: Global___DeliveryKind.ValueType
+    """What it delivers."""
+    state: Global___DeliveryState.ValueType
+    """Whether there is another attempt."""
     attempts: _builtins.int
     """How many attempts were made."""
     last_error: _builtins.str
@@ -113,8 +227,8 @@ class Delivery(_message.Message):
         account_id: _builtins.str = ...,
         ticket_id: _builtins.str = ...,
         version: _builtins.int = ...,
-        kind: _builtins.str = ...,
-        state: _builtins.str = ...,
+        kind: Global___DeliveryKind.ValueType = ...,
+        state: Global___DeliveryState.ValueType = ...,
         attempts: _builtins.int = ...,
         next_attempt_at: _timestamp_pb2.Timestamp | None = ...,
         last_error: _builtins.str | None = ...,
@@ -246,7 +360,7 @@ class Project(_message.Message):
     github_repo: _builtins.str
     """The GitHub repository whose issues mirror tickets, `owner/name`. Absent when there is none."""
     @_builtins.property
-    def default_roles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+    def default_roles(self) -> _containers.RepeatedScalarFieldContainer[_ticket_pb2.RoleName.ValueType]:
         """The roles of a new ticket that names none."""
 
     @_builtins.property
@@ -262,7 +376,7 @@ class Project(_message.Message):
         slug: _builtins.str = ...,
         backend_repo: _builtins.str | None = ...,
         frontend_repo: _builtins.str | None = ...,
-        default_roles: _abc.Iterable[_builtins.str] | None = ...,
+        default_roles: _abc.Iterable[_ticket_pb2.RoleName.ValueType] | None = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
         github_repo: _builtins.str | None = ...,
     ) -> None: ...
@@ -299,8 +413,8 @@ class Member(_message.Message):
     """The project."""
     user_id: _builtins.str
     """The user's UUID: `sub` of their tokens."""
-    role: _builtins.str
-    """`viewer`, `member`, `triager` or `owner`."""
+    role: Global___MemberRole.ValueType
+    """The user's role, which decides their rights."""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
         """When the user became a member."""
@@ -310,7 +424,7 @@ class Member(_message.Message):
         *,
         project_id: _builtins.str = ...,
         user_id: _builtins.str = ...,
-        role: _builtins.str = ...,
+        role: Global___MemberRole.ValueType = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at"]  # noqa: Y015
@@ -537,8 +651,8 @@ class CreateProjectRequest(_message.Message):
     github_repo: _builtins.str
     """`owner/name`; none when absent."""
     @_builtins.property
-    def default_roles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Handoff roles, each once; `backend` when empty."""
+    def default_roles(self) -> _containers.RepeatedScalarFieldContainer[_ticket_pb2.RoleName.ValueType]:
+        """Handoff roles, each once; backend when empty."""
 
     def __init__(
         self,
@@ -548,7 +662,7 @@ class CreateProjectRequest(_message.Message):
         account_id: _builtins.str | None = ...,
         backend_repo: _builtins.str | None = ...,
         frontend_repo: _builtins.str | None = ...,
-        default_roles: _abc.Iterable[_builtins.str] | None = ...,
+        default_roles: _abc.Iterable[_ticket_pb2.RoleName.ValueType] | None = ...,
         github_repo: _builtins.str | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_account_id", b"_account_id", "_backend_repo", b"_backend_repo", "_frontend_repo", b"_frontend_repo", "_github_repo", b"_github_repo", "account_id", b"account_id", "backend_repo", b"backend_repo", "frontend_repo", b"frontend_repo", "github_repo", b"github_repo"]  # noqa: Y015
@@ -628,7 +742,7 @@ class UpdateProjectRequest(_message.Message):
         """The names of the members below that change."""
 
     @_builtins.property
-    def default_roles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+    def default_roles(self) -> _containers.RepeatedScalarFieldContainer[_ticket_pb2.RoleName.ValueType]:
         """Handoff roles, each once, at least one."""
 
     def __init__(
@@ -640,7 +754,7 @@ class UpdateProjectRequest(_message.Message):
         backend_repo: _builtins.str | None = ...,
         frontend_repo: _builtins.str | None = ...,
         github_repo: _builtins.str | None = ...,
-        default_roles: _abc.Iterable[_builtins.str] | None = ...,
+        default_roles: _abc.Iterable[_ticket_pb2.RoleName.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_backend_repo", b"_backend_repo", "_frontend_repo", b"_frontend_repo", "_github_repo", b"_github_repo", "_name", b"_name", "backend_repo", b"backend_repo", "frontend_repo", b"frontend_repo", "github_repo", b"github_repo", "name", b"name", "update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -702,14 +816,14 @@ class AddMemberRequest(_message.Message):
     """Required, a UUID."""
     user_id: _builtins.str
     """Required, a UUID."""
-    role: _builtins.str
-    """Required: `viewer`, `member`, `triager` or `owner`."""
+    role: Global___MemberRole.ValueType
+    """Required."""
     def __init__(
         self,
         *,
         project_id: _builtins.str = ...,
         user_id: _builtins.str = ...,
-        role: _builtins.str = ...,
+        role: Global___MemberRole.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -851,8 +965,8 @@ class LinkProviderRequest(_message.Message):
     OPTIONS_JSON_FIELD_NUMBER: _builtins.int
     account_id: _builtins.str
     """Required, a UUID."""
-    provider: _builtins.str
-    """Required: `freshservice`, `zendesk`, `servicenow` or `jira`."""
+    provider: Global___Provider.ValueType
+    """Required."""
     url: _builtins.str
     """Required, at most 255 characters: its https address without a path, such as `https://example.freshservice.com`."""
     credential: _builtins.str
@@ -865,7 +979,7 @@ class LinkProviderRequest(_message.Message):
         self,
         *,
         account_id: _builtins.str = ...,
-        provider: _builtins.str = ...,
+        provider: Global___Provider.ValueType = ...,
         url: _builtins.str = ...,
         credential: _builtins.str = ...,
         options_json: _builtins.str | None = ...,
@@ -955,8 +1069,8 @@ class ListDeliveriesRequest(_message.Message):
     CURSOR_FIELD_NUMBER: _builtins.int
     account_id: _builtins.str
     """A UUID; all accounts when absent."""
-    state: _builtins.str
-    """`queued` or `dead`; both when absent."""
+    state: Global___DeliveryState.ValueType
+    """Only deliveries with this state; with any when absent."""
     limit: _builtins.int
     """The limit of items, 1–100; 20 when absent."""
     cursor: _builtins.str
@@ -965,7 +1079,7 @@ class ListDeliveriesRequest(_message.Message):
         self,
         *,
         account_id: _builtins.str | None = ...,
-        state: _builtins.str | None = ...,
+        state: Global___DeliveryState.ValueType | None = ...,
         limit: _builtins.int | None = ...,
         cursor: _builtins.str | None = ...,
     ) -> None: ...

@@ -22,10 +22,11 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ftickets/handoff/v1/ticket.proto\x12\x12tickets.handoff.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf2\x0b\n\x06Ticket\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nproject_id\x18\x02 \x01(\t\x12\x1a\n\x12\x62illing_account_id\x18\x03 \x01(\t\x12\x19\n\x0cmilestone_id\x18\x04 \x01(\tH\x00\x88\x01\x01\x12\x0e\n\x06source\x18\x05 \x01(\t\x12\x0e\n\x06number\x18\x06 \x01(\x03\x12\r\n\x05title\x18\x07 \x01(\t\x12\x18\n\x0b\x64\x65scription\x18\x08 \x01(\tH\x01\x88\x01\x01\x12\x35\n\x0crequest_type\x18\t \x01(\x0e\x32\x1f.tickets.handoff.v1.RequestType\x12*\n\x06status\x18\n \x01(\x0e\x32\x1a.tickets.handoff.v1.Status\x12(\n\x05stage\x18\x0b \x01(\x0e\x32\x19.tickets.handoff.v1.Stage\x12.\n\x08priority\x18\x0c \x01(\x0e\x32\x1c.tickets.handoff.v1.Priority\x12\x10\n\x08\x62locking\x18\r \x01(\x08\x12.\n\ncreated_at\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\tmerge_sha\x18\x10 \x01(\tH\x02\x88\x01\x01\x12/\n\x0b\x64\x65ployed_at\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x34\n\x10\x64\x65ploy_failed_at\x18\x12 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1c\n\x0fresolution_type\x18\x13 \x01(\tH\x03\x88\x01\x01\x12 \n\x13reported_by_user_id\x18\x14 \x01(\tH\x04\x88\x01\x01\x12!\n\x14suggested_resolution\x18\x15 \x01(\tH\x05\x88\x01\x01\x12!\n\x14implementation_notes\x18\x16 \x01(\tH\x06\x88\x01\x01\x12\x1c\n\x0fresolution_note\x18\x17 \x01(\tH\x07\x88\x01\x01\x12/\n\x0bresolved_at\x18\x18 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1a\n\revidence_json\x18\x19 \x01(\tH\x08\x88\x01\x01\x12\'\n\x05roles\x18\x1a \x03(\x0b\x32\x18.tickets.handoff.v1.Role\x12\x14\n\x07summary\x18\x1b \x01(\tH\t\x88\x01\x01\x12\x12\n\nticket_ref\x18\x1c \x01(\t\x12\x14\n\x0cproject_name\x18\x1d \x01(\t\x12\x19\n\x0c\x62\x61\x63kend_repo\x18\x1e \x01(\tH\n\x88\x01\x01\x12\x1a\n\rfrontend_repo\x18\x1f \x01(\tH\x0b\x88\x01\x01\x12\x12\n\ncan_triage\x18  \x01(\x08\x12 \n\x13github_issue_number\x18! \x01(\x03H\x0c\x88\x01\x01\x12\x1d\n\x10github_issue_url\x18\" \x01(\tH\r\x88\x01\x01\x12\x31\n\x08\x63\x61tegory\x18# \x01(\x0e\x32\x1f.tickets.handoff.v1.RequestType\x12.\n\x08severity\x18$ \x01(\x0e\x32\x1c.tickets.handoff.v1.Priority\x12%\n\x18suggested_backend_change\x18% \x01(\tH\x0e\x88\x01\x01\x42\x0f\n\r_milestone_idB\x0e\n\x0c_descriptionB\x0c\n\n_merge_shaB\x12\n\x10_resolution_typeB\x16\n\x14_reported_by_user_idB\x17\n\x15_suggested_resolutionB\x17\n\x15_implementation_notesB\x12\n\x10_resolution_noteB\x10\n\x0e_evidence_jsonB\n\n\x08_summaryB\x0f\n\r_backend_repoB\x10\n\x0e_frontend_repoB\x16\n\x14_github_issue_numberB\x13\n\x11_github_issue_urlB\x1b\n\x19_suggested_backend_change\"\xc2\x04\n\x04Role\x12\n\n\x02id\x18\x01 \x01(\t\x12\x1a\n\x12handoff_request_id\x18\x02 \x01(\t\x12*\n\x04role\x18\x03 \x01(\x0e\x32\x1c.tickets.handoff.v1.RoleName\x12.\n\x06status\x18\x04 \x01(\x0e\x32\x1e.tickets.handoff.v1.RoleStatus\x12\x1d\n\x10\x61ssignee_user_id\x18\x05 \x01(\tH\x00\x88\x01\x01\x12\x1a\n\rassignee_note\x18\x06 \x01(\tH\x01\x88\x01\x01\x12\x1c\n\x0f\x62locking_reason\x18\x07 \x01(\tH\x02\x88\x01\x01\x12\x1e\n\x11work_started_note\x18\x08 \x01(\tH\x03\x88\x01\x01\x12\x19\n\x0c\x61gent_origin\x18\t \x01(\tH\x04\x88\x01\x01\x12.\n\nstarted_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0c\x63ompleted_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\ncreated_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x13\n\x11_assignee_user_idB\x10\n\x0e_assignee_noteB\x12\n\x10_blocking_reasonB\x14\n\x12_work_started_noteB\x0f\n\r_agent_origin\"\xb4\x02\n\x0bTicketEvent\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x11\n\tticket_id\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x05\x12\x0c\n\x04type\x18\x04 \x01(\t\x12\x14\n\x0c\x63hanges_json\x18\x05 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x06 \x01(\t\x12\x17\n\nactor_role\x18\x07 \x01(\tH\x00\x88\x01\x01\x12\x15\n\x08\x61\x63tor_id\x18\x08 \x01(\tH\x01\x88\x01\x01\x12\x19\n\x0c\x61gent_origin\x18\t \x01(\tH\x02\x88\x01\x01\x12\x12\n\nrequest_id\x18\n \x01(\t\x12.\n\ncreated_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\r\n\x0b_actor_roleB\x0b\n\t_actor_idB\x0f\n\r_agent_origin*\xac\x01\n\x0bRequestType\x12\x1c\n\x18REQUEST_TYPE_UNSPECIFIED\x10\x00\x12\x14\n\x10REQUEST_TYPE_BUG\x10\x01\x12 \n\x1cREQUEST_TYPE_FEATURE_REQUEST\x10\x02\x12%\n!REQUEST_TYPE_CLARIFICATION_NEEDED\x10\x03\x12 \n\x1cREQUEST_TYPE_DECISION_NEEDED\x10\x04*D\n\x06Status\x12\x16\n\x12STATUS_UNSPECIFIED\x10\x00\x12\x0f\n\x0bSTATUS_OPEN\x10\x01\x12\x11\n\rSTATUS_CLOSED\x10\x02*\x81\x01\n\x05Stage\x12\x15\n\x11STAGE_UNSPECIFIED\x10\x00\x12\x11\n\rSTAGE_BACKLOG\x10\x01\x12\x11\n\rSTAGE_UP_NEXT\x10\x02\x12\x15\n\x11STAGE_IN_PROGRESS\x10\x03\x12\x14\n\x10STAGE_VALIDATION\x10\x04\x12\x0e\n\nSTAGE_LIVE\x10\x05*^\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x10\n\x0cPRIORITY_LOW\x10\x01\x12\x13\n\x0fPRIORITY_MEDIUM\x10\x02\x12\x11\n\rPRIORITY_HIGH\x10\x03*\xbb\x01\n\x08RoleName\x12\x19\n\x15ROLE_NAME_UNSPECIFIED\x10\x00\x12\x16\n\x12ROLE_NAME_FRONTEND\x10\x01\x12\x15\n\x11ROLE_NAME_BACKEND\x10\x02\x12\x14\n\x10ROLE_NAME_DESIGN\x10\x03\x12\x14\n\x10ROLE_NAME_DEVOPS\x10\x04\x12\x10\n\x0cROLE_NAME_QA\x10\x05\x12\x12\n\x0eROLE_NAME_TEST\x10\x06\x12\x13\n\x0fROLE_NAME_OTHER\x10\x07*\x8e\x01\n\nRoleStatus\x12\x1b\n\x17ROLE_STATUS_UNSPECIFIED\x10\x00\x12\x17\n\x13ROLE_STATUS_PENDING\x10\x01\x12\x1b\n\x17ROLE_STATUS_IN_PROGRESS\x10\x02\x12\x14\n\x10ROLE_STATUS_DONE\x10\x03\x12\x17\n\x13ROLE_STATUS_SKIPPED\x10\x04\x42\xf0\x01\n$io.github.tickets_service.handoff.v1B\x0bTicketProtoP\x01ZFgithub.com/tickets-service/tickets/gen/go/tickets/handoff/v1;handoffv1\xa2\x02\x0eTicketsHandoff\xaa\x02\x12Tickets.Handoff.V1\xca\x02\x12Tickets\\Handoff\\V1\xe2\x02\x1eTickets\\Handoff\\V1\\GPBMetadata\xea\x02\x14Tickets::Handoff::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ftickets/handoff/v1/ticket.proto\x12\x12tickets.handoff.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf6\x0c\n\x06Ticket\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x12\n\nproject_id\x18\x02 \x01(\t\x12 \n\x12\x62illing_account_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03\x12\x19\n\x0cmilestone_id\x18\x04 \x01(\tH\x00\x88\x01\x01\x12\x0e\n\x06source\x18\x05 \x01(\t\x12\x14\n\x06number\x18\x06 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\r\n\x05title\x18\x07 \x01(\t\x12\x18\n\x0b\x64\x65scription\x18\x08 \x01(\tH\x01\x88\x01\x01\x12\x35\n\x0crequest_type\x18\t \x01(\x0e\x32\x1f.tickets.handoff.v1.RequestType\x12*\n\x06status\x18\n \x01(\x0e\x32\x1a.tickets.handoff.v1.Status\x12(\n\x05stage\x18\x0b \x01(\x0e\x32\x19.tickets.handoff.v1.Stage\x12.\n\x08priority\x18\x0c \x01(\x0e\x32\x1c.tickets.handoff.v1.Priority\x12\x10\n\x08\x62locking\x18\r \x01(\x08\x12\x34\n\ncreated_at\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x34\n\nupdated_at\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x16\n\tmerge_sha\x18\x10 \x01(\tH\x02\x88\x01\x01\x12\x35\n\x0b\x64\x65ployed_at\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12:\n\x10\x64\x65ploy_failed_at\x18\x12 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12@\n\x0fresolution_type\x18\x13 \x01(\x0e\x32\".tickets.handoff.v1.ResolutionTypeH\x03\x88\x01\x01\x12&\n\x13reported_by_user_id\x18\x14 \x01(\tB\x04\xe2\x41\x01\x03H\x04\x88\x01\x01\x12!\n\x14suggested_resolution\x18\x15 \x01(\tH\x05\x88\x01\x01\x12!\n\x14implementation_notes\x18\x16 \x01(\tH\x06\x88\x01\x01\x12\x1c\n\x0fresolution_note\x18\x17 \x01(\tH\x07\x88\x01\x01\x12\x35\n\x0bresolved_at\x18\x18 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x1a\n\revidence_json\x18\x19 \x01(\tH\x08\x88\x01\x01\x12\'\n\x05roles\x18\x1a \x03(\x0b\x32\x18.tickets.handoff.v1.Role\x12\x1a\n\x07summary\x18\x1b \x01(\tB\x04\xe2\x41\x01\x03H\t\x88\x01\x01\x12\x18\n\nticket_ref\x18\x1c \x01(\tB\x04\xe2\x41\x01\x03\x12\x1a\n\x0cproject_name\x18\x1d \x01(\tB\x04\xe2\x41\x01\x03\x12\x1f\n\x0c\x62\x61\x63kend_repo\x18\x1e \x01(\tB\x04\xe2\x41\x01\x03H\n\x88\x01\x01\x12 \n\rfrontend_repo\x18\x1f \x01(\tB\x04\xe2\x41\x01\x03H\x0b\x88\x01\x01\x12\x18\n\ncan_triage\x18  \x01(\x08\x42\x04\xe2\x41\x01\x03\x12 \n\x13github_issue_number\x18! \x01(\x03H\x0c\x88\x01\x01\x12#\n\x10github_issue_url\x18\" \x01(\tB\x04\xe2\x41\x01\x03H\r\x88\x01\x01\x12\x31\n\x08\x63\x61tegory\x18# \x01(\x0e\x32\x1f.tickets.handoff.v1.RequestType\x12.\n\x08severity\x18$ \x01(\x0e\x32\x1c.tickets.handoff.v1.Priority\x12%\n\x18suggested_backend_change\x18% \x01(\tH\x0e\x88\x01\x01\x42\x0f\n\r_milestone_idB\x0e\n\x0c_descriptionB\x0c\n\n_merge_shaB\x12\n\x10_resolution_typeB\x16\n\x14_reported_by_user_idB\x17\n\x15_suggested_resolutionB\x17\n\x15_implementation_notesB\x12\n\x10_resolution_noteB\x10\n\x0e_evidence_jsonB\n\n\x08_summaryB\x0f\n\r_backend_repoB\x10\n\x0e_frontend_repoB\x16\n\x14_github_issue_numberB\x13\n\x11_github_issue_urlB\x1b\n\x19_suggested_backend_change\"\xe6\x04\n\x04Role\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12 \n\x12handoff_request_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x12*\n\x04role\x18\x03 \x01(\x0e\x32\x1c.tickets.handoff.v1.RoleName\x12.\n\x06status\x18\x04 \x01(\x0e\x32\x1e.tickets.handoff.v1.RoleStatus\x12\x1d\n\x10\x61ssignee_user_id\x18\x05 \x01(\tH\x00\x88\x01\x01\x12\x1a\n\rassignee_note\x18\x06 \x01(\tH\x01\x88\x01\x01\x12\x1c\n\x0f\x62locking_reason\x18\x07 \x01(\tH\x02\x88\x01\x01\x12\x1e\n\x11work_started_note\x18\x08 \x01(\tH\x03\x88\x01\x01\x12\x19\n\x0c\x61gent_origin\x18\t \x01(\tH\x04\x88\x01\x01\x12\x34\n\nstarted_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x36\n\x0c\x63ompleted_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x34\n\ncreated_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x34\n\nupdated_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x42\x13\n\x11_assignee_user_idB\x10\n\x0e_assignee_noteB\x12\n\x10_blocking_reasonB\x14\n\x12_work_started_noteB\x0f\n\r_agent_origin\"\xb4\x02\n\x0bTicketEvent\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x11\n\tticket_id\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x05\x12\x0c\n\x04type\x18\x04 \x01(\t\x12\x14\n\x0c\x63hanges_json\x18\x05 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x06 \x01(\t\x12\x17\n\nactor_role\x18\x07 \x01(\tH\x00\x88\x01\x01\x12\x15\n\x08\x61\x63tor_id\x18\x08 \x01(\tH\x01\x88\x01\x01\x12\x19\n\x0c\x61gent_origin\x18\t \x01(\tH\x02\x88\x01\x01\x12\x12\n\nrequest_id\x18\n \x01(\t\x12.\n\ncreated_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\r\n\x0b_actor_roleB\x0b\n\t_actor_idB\x0f\n\r_agent_origin*\xac\x01\n\x0bRequestType\x12\x1c\n\x18REQUEST_TYPE_UNSPECIFIED\x10\x00\x12\x14\n\x10REQUEST_TYPE_BUG\x10\x01\x12 \n\x1cREQUEST_TYPE_FEATURE_REQUEST\x10\x02\x12%\n!REQUEST_TYPE_CLARIFICATION_NEEDED\x10\x03\x12 \n\x1cREQUEST_TYPE_DECISION_NEEDED\x10\x04*D\n\x06Status\x12\x16\n\x12STATUS_UNSPECIFIED\x10\x00\x12\x0f\n\x0bSTATUS_OPEN\x10\x01\x12\x11\n\rSTATUS_CLOSED\x10\x02*\x81\x01\n\x05Stage\x12\x15\n\x11STAGE_UNSPECIFIED\x10\x00\x12\x11\n\rSTAGE_BACKLOG\x10\x01\x12\x11\n\rSTAGE_UP_NEXT\x10\x02\x12\x15\n\x11STAGE_IN_PROGRESS\x10\x03\x12\x14\n\x10STAGE_VALIDATION\x10\x04\x12\x0e\n\nSTAGE_LIVE\x10\x05*^\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x10\n\x0cPRIORITY_LOW\x10\x01\x12\x13\n\x0fPRIORITY_MEDIUM\x10\x02\x12\x11\n\rPRIORITY_HIGH\x10\x03*\xbb\x01\n\x08RoleName\x12\x19\n\x15ROLE_NAME_UNSPECIFIED\x10\x00\x12\x16\n\x12ROLE_NAME_FRONTEND\x10\x01\x12\x15\n\x11ROLE_NAME_BACKEND\x10\x02\x12\x14\n\x10ROLE_NAME_DESIGN\x10\x03\x12\x14\n\x10ROLE_NAME_DEVOPS\x10\x04\x12\x10\n\x0cROLE_NAME_QA\x10\x05\x12\x12\n\x0eROLE_NAME_TEST\x10\x06\x12\x13\n\x0fROLE_NAME_OTHER\x10\x07*\x8e\x01\n\nRoleStatus\x12\x1b\n\x17ROLE_STATUS_UNSPECIFIED\x10\x00\x12\x17\n\x13ROLE_STATUS_PENDING\x10\x01\x12\x1b\n\x17ROLE_STATUS_IN_PROGRESS\x10\x02\x12\x14\n\x10ROLE_STATUS_DONE\x10\x03\x12\x17\n\x13ROLE_STATUS_SKIPPED\x10\x04*\xf6\x01\n\x0eResolutionType\x12\x1f\n\x1bRESOLUTION_TYPE_UNSPECIFIED\x10\x00\x12\x1d\n\x19RESOLUTION_TYPE_COMPLETED\x10\x01\x12 \n\x1cRESOLUTION_TYPE_ALREADY_DONE\x10\x02\x12\x1d\n\x19RESOLUTION_TYPE_DUPLICATE\x10\x03\x12\x1c\n\x18RESOLUTION_TYPE_WONT_FIX\x10\x04\x12&\n\"RESOLUTION_TYPE_NO_LONGER_RELEVANT\x10\x05\x12\x1d\n\x19RESOLUTION_TYPE_CANCELLED\x10\x06\x42\xf0\x01\n$io.github.tickets_service.handoff.v1B\x0bTicketProtoP\x01ZFgithub.com/tickets-service/tickets/gen/go/tickets/handoff/v1;handoffv1\xa2\x02\x0eTicketsHandoff\xaa\x02\x12Tickets.Handoff.V1\xca\x02\x12Tickets\\Handoff\\V1\xe2\x02\x1eTickets\\Handoff\\V1\\GPBMetadata\xea\x02\x14Tickets::Handoff::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,22 +34,68 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tickets.handoff.v1.ticket_p
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n$io.github.tickets_service.handoff.v1B\013TicketProtoP\001ZFgithub.com/tickets-service/tickets/gen/go/tickets/handoff/v1;handoffv1\242\002\016TicketsHandoff\252\002\022Tickets.Handoff.V1\312\002\022Tickets\\Handoff\\V1\342\002\036Tickets\\Handoff\\V1\\GPBMetadata\352\002\024Tickets::Handoff::V1'
-  _globals['_REQUESTTYPE']._serialized_start=2506
-  _globals['_REQUESTTYPE']._serialized_end=2678
-  _globals['_STATUS']._serialized_start=2680
-  _globals['_STATUS']._serialized_end=2748
-  _globals['_STAGE']._serialized_start=2751
-  _globals['_STAGE']._serialized_end=2880
-  _globals['_PRIORITY']._serialized_start=2882
-  _globals['_PRIORITY']._serialized_end=2976
-  _globals['_ROLENAME']._serialized_start=2979
-  _globals['_ROLENAME']._serialized_end=3166
-  _globals['_ROLESTATUS']._serialized_start=3169
-  _globals['_ROLESTATUS']._serialized_end=3311
-  _globals['_TICKET']._serialized_start=89
-  _globals['_TICKET']._serialized_end=1611
-  _globals['_ROLE']._serialized_start=1614
-  _globals['_ROLE']._serialized_end=2192
-  _globals['_TICKETEVENT']._serialized_start=2195
-  _globals['_TICKETEVENT']._serialized_end=2503
+  _globals['_TICKET'].fields_by_name['id']._loaded_options = None
+  _globals['_TICKET'].fields_by_name['id']._serialized_options = b'\342A\001\003'
+  _globals['_TICKET'].fields_by_name['billing_account_id']._loaded_options = None
+  _globals['_TICKET'].fields_by_name['billing_account_id']._serialized_options = b'\342A\001\003'
+  _globals['_TICKET'].fields_by_name['number']._loaded_options = None
+  _globals['_TICKET'].fields_by_name['number']._serialized_options = b'\342A\001\003'
+  _globals['_TICKET'].fields_by_name['created_at']._loaded_options = None
+  _globals['_TICKET'].fields_by_name['created_at']._serialized_options = b'\342A\001\003'
+  _globals['_TICKET'].fields_by_name['updated_at']._loaded_options = None
+  _globals['_TICKET'].fields_by_name['updated_at']._serialized_options = b'\342A\001\003'
+  _globals['_TICKET'].fields_by_name['deployed_at']._loaded_options = None
+  _globals['_TICKET'].fields_by_name['deployed_at']._serialized_options = b'\342A\001\003'
+  _globals['_TICKET'].fields_by_name['deploy_failed_at']._loaded_options = None
+  _globals['_TICKET'].fields_by_name['deploy_failed_at']._serialized_options = b'\342A\001\003'
+  _globals['_TICKET'].fields_by_name['reported_by_user_id']._loaded_options = None
+  _globals['_TICKET'].fields_by_name['reported_by_user_id']._serialized_options = b'\342A\001\003'
+  _globals['_TICKET'].fields_by_name['resolved_at']._loaded_options = None
+  _globals['_TICKET'].fields_by_name['resolved_at']._serialized_options = b'\342A\001\003'
+  _globals['_TICKET'].fields_by_name['summary']._loaded_options = None
+  _globals['_TICKET'].fields_by_name['summary']._serialized_options = b'\342A\001\003'
+  _globals['_TICKET'].fields_by_name['ticket_ref']._loaded_options = None
+  _globals['_TICKET'].fields_by_name['ticket_ref']._serialized_options = b'\342A\001\003'
+  _globals['_TICKET'].fields_by_name['project_name']._loaded_options = None
+  _globals['_TICKET'].fields_by_name['project_name']._serialized_options = b'\342A\001\003'
+  _globals['_TICKET'].fields_by_name['backend_repo']._loaded_options = None
+  _globals['_TICKET'].fields_by_name['backend_repo']._serialized_options = b'\342A\001\003'
+  _globals['_TICKET'].fields_by_name['frontend_repo']._loaded_options = None
+  _globals['_TICKET'].fields_by_name['frontend_repo']._serialized_options = b'\342A\001\003'
+  _globals['_TICKET'].fields_by_name['can_triage']._loaded_options = None
+  _globals['_TICKET'].fields_by_name['can_triage']._serialized_options = b'\342A\001\003'
+  _globals['_TICKET'].fields_by_name['github_issue_url']._loaded_options = None
+  _globals['_TICKET'].fields_by_name['github_issue_url']._serialized_options = b'\342A\001\003'
+  _globals['_ROLE'].fields_by_name['id']._loaded_options = None
+  _globals['_ROLE'].fields_by_name['id']._serialized_options = b'\342A\001\003'
+  _globals['_ROLE'].fields_by_name['handoff_request_id']._loaded_options = None
+  _globals['_ROLE'].fields_by_name['handoff_request_id']._serialized_options = b'\342A\001\003'
+  _globals['_ROLE'].fields_by_name['started_at']._loaded_options = None
+  _globals['_ROLE'].fields_by_name['started_at']._serialized_options = b'\342A\001\003'
+  _globals['_ROLE'].fields_by_name['completed_at']._loaded_options = None
+  _globals['_ROLE'].fields_by_name['completed_at']._serialized_options = b'\342A\001\003'
+  _globals['_ROLE'].fields_by_name['created_at']._loaded_options = None
+  _globals['_ROLE'].fields_by_name['created_at']._serialized_options = b'\342A\001\003'
+  _globals['_ROLE'].fields_by_name['updated_at']._loaded_options = None
+  _globals['_ROLE'].fields_by_name['updated_at']._serialized_options = b'\342A\001\003'
+  _globals['_REQUESTTYPE']._serialized_start=2707
+  _globals['_REQUESTTYPE']._serialized_end=2879
+  _globals['_STATUS']._serialized_start=2881
+  _globals['_STATUS']._serialized_end=2949
+  _globals['_STAGE']._serialized_start=2952
+  _globals['_STAGE']._serialized_end=3081
+  _globals['_PRIORITY']._serialized_start=3083
+  _globals['_PRIORITY']._serialized_end=3177
+  _globals['_ROLENAME']._serialized_start=3180
+  _globals['_ROLENAME']._serialized_end=3367
+  _globals['_ROLESTATUS']._serialized_start=3370
+  _globals['_ROLESTATUS']._serialized_end=3512
+  _globals['_RESOLUTIONTYPE']._serialized_start=3515
+  _globals['_RESOLUTIONTYPE']._serialized_end=3761
+  _globals['_TICKET']._serialized_start=122
+  _globals['_TICKET']._serialized_end=1776
+  _globals['_ROLE']._serialized_start=1779
+  _globals['_ROLE']._serialized_end=2393
+  _globals['_TICKETEVENT']._serialized_start=2396
+  _globals['_TICKETEVENT']._serialized_end=2704
 # @@protoc_insertion_point(module_scope)

@@ -216,6 +216,46 @@ ROLE_STATUS_SKIPPED: RoleStatus.ValueType  # 4
 """Not needed."""
 Global___RoleStatus: _TypeAlias = RoleStatus  # noqa: Y015
 
+class _ResolutionType:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ResolutionTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ResolutionType.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RESOLUTION_TYPE_UNSPECIFIED: _ResolutionType.ValueType  # 0
+    """Not specified."""
+    RESOLUTION_TYPE_COMPLETED: _ResolutionType.ValueType  # 1
+    """The work was done."""
+    RESOLUTION_TYPE_ALREADY_DONE: _ResolutionType.ValueType  # 2
+    """It had been done before."""
+    RESOLUTION_TYPE_DUPLICATE: _ResolutionType.ValueType  # 3
+    """Another ticket asks for the same."""
+    RESOLUTION_TYPE_WONT_FIX: _ResolutionType.ValueType  # 4
+    """It will not be done."""
+    RESOLUTION_TYPE_NO_LONGER_RELEVANT: _ResolutionType.ValueType  # 5
+    """Nobody needs it any more."""
+    RESOLUTION_TYPE_CANCELLED: _ResolutionType.ValueType  # 6
+    """It was called off."""
+
+class ResolutionType(_ResolutionType, metaclass=_ResolutionTypeEnumTypeWrapper):
+    """How a ticket ended."""
+
+RESOLUTION_TYPE_UNSPECIFIED: ResolutionType.ValueType  # 0
+"""Not specified."""
+RESOLUTION_TYPE_COMPLETED: ResolutionType.ValueType  # 1
+"""The work was done."""
+RESOLUTION_TYPE_ALREADY_DONE: ResolutionType.ValueType  # 2
+"""It had been done before."""
+RESOLUTION_TYPE_DUPLICATE: ResolutionType.ValueType  # 3
+"""Another ticket asks for the same."""
+RESOLUTION_TYPE_WONT_FIX: ResolutionType.ValueType  # 4
+"""It will not be done."""
+RESOLUTION_TYPE_NO_LONGER_RELEVANT: ResolutionType.ValueType  # 5
+"""Nobody needs it any more."""
+RESOLUTION_TYPE_CANCELLED: ResolutionType.ValueType  # 6
+"""It was called off."""
+Global___ResolutionType: _TypeAlias = ResolutionType  # noqa: Y015
+
 @_typing.final
 class Ticket(_message.Message):
     """A request of one part of a team to another: a bug to fix, a feature to build, a question to answer."""
@@ -287,10 +327,8 @@ class Ticket(_message.Message):
     """True when the author is blocked without it."""
     merge_sha: _builtins.str
     """The commit with the work. Absent until it is reported."""
-    resolution_type: _builtins.str
-    """How it ended: `completed`, `already_done`, `duplicate`, `wont_fix`, `no_longer_relevant` or `cancelled`. Absent
-    while open.
-    """
+    resolution_type: Global___ResolutionType.ValueType
+    """How it ended. Absent while open."""
     reported_by_user_id: _builtins.str
     """The authenticated user who created it, a UUID. Absent when there was none."""
     suggested_resolution: _builtins.str
@@ -370,7 +408,7 @@ class Ticket(_message.Message):
         merge_sha: _builtins.str | None = ...,
         deployed_at: _timestamp_pb2.Timestamp | None = ...,
         deploy_failed_at: _timestamp_pb2.Timestamp | None = ...,
-        resolution_type: _builtins.str | None = ...,
+        resolution_type: Global___ResolutionType.ValueType | None = ...,
         reported_by_user_id: _builtins.str | None = ...,
         suggested_resolution: _builtins.str | None = ...,
         implementation_notes: _builtins.str | None = ...,

@@ -9,6 +9,7 @@ from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from tickets.handoff.v1 import ticket_pb2 as _ticket_pb2
 import builtins as _builtins
 import sys
@@ -20,6 +21,90 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _ShipState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ShipStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ShipState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SHIP_STATE_UNSPECIFIED: _ShipState.ValueType  # 0
+    """Not specified."""
+    SHIP_STATE_MERGED: _ShipState.ValueType  # 1
+    """Merged, and neither deployed nor failed."""
+    SHIP_STATE_DEPLOYING: _ShipState.ValueType  # 2
+    """Another name of merged."""
+    SHIP_STATE_DEPLOYED: _ShipState.ValueType  # 3
+    """Deployed, most recently."""
+    SHIP_STATE_DEPLOY_FAILED: _ShipState.ValueType  # 4
+    """Its deployment failed, most recently."""
+
+class ShipState(_ShipState, metaclass=_ShipStateEnumTypeWrapper):
+    """How far the commit of a ticket's work has come."""
+
+SHIP_STATE_UNSPECIFIED: ShipState.ValueType  # 0
+"""Not specified."""
+SHIP_STATE_MERGED: ShipState.ValueType  # 1
+"""Merged, and neither deployed nor failed."""
+SHIP_STATE_DEPLOYING: ShipState.ValueType  # 2
+"""Another name of merged."""
+SHIP_STATE_DEPLOYED: ShipState.ValueType  # 3
+"""Deployed, most recently."""
+SHIP_STATE_DEPLOY_FAILED: ShipState.ValueType  # 4
+"""Its deployment failed, most recently."""
+Global___ShipState: _TypeAlias = ShipState  # noqa: Y015
+
+class _BulkAction:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _BulkActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BulkAction.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    BULK_ACTION_UNSPECIFIED: _BulkAction.ValueType  # 0
+    """Not specified."""
+    BULK_ACTION_MOVE: _BulkAction.ValueType  # 1
+    """Moves tickets to a stage."""
+    BULK_ACTION_CLOSE: _BulkAction.ValueType  # 2
+    """Closes tickets: stage live."""
+
+class BulkAction(_BulkAction, metaclass=_BulkActionEnumTypeWrapper):
+    """What a bulk change does."""
+
+BULK_ACTION_UNSPECIFIED: BulkAction.ValueType  # 0
+"""Not specified."""
+BULK_ACTION_MOVE: BulkAction.ValueType  # 1
+"""Moves tickets to a stage."""
+BULK_ACTION_CLOSE: BulkAction.ValueType  # 2
+"""Closes tickets: stage live."""
+Global___BulkAction: _TypeAlias = BulkAction  # noqa: Y015
+
+class _DeploymentOutcome:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DeploymentOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DeploymentOutcome.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DEPLOYMENT_OUTCOME_UNSPECIFIED: _DeploymentOutcome.ValueType  # 0
+    """Not specified."""
+    DEPLOYMENT_OUTCOME_MERGED: _DeploymentOutcome.ValueType  # 1
+    """It was merged."""
+    DEPLOYMENT_OUTCOME_DEPLOYED: _DeploymentOutcome.ValueType  # 2
+    """It was deployed."""
+    DEPLOYMENT_OUTCOME_FAILED: _DeploymentOutcome.ValueType  # 3
+    """Its deployment failed."""
+
+class DeploymentOutcome(_DeploymentOutcome, metaclass=_DeploymentOutcomeEnumTypeWrapper):
+    """What became of a ticket's commit."""
+
+DEPLOYMENT_OUTCOME_UNSPECIFIED: DeploymentOutcome.ValueType  # 0
+"""Not specified."""
+DEPLOYMENT_OUTCOME_MERGED: DeploymentOutcome.ValueType  # 1
+"""It was merged."""
+DEPLOYMENT_OUTCOME_DEPLOYED: DeploymentOutcome.ValueType  # 2
+"""It was deployed."""
+DEPLOYMENT_OUTCOME_FAILED: DeploymentOutcome.ValueType  # 3
+"""Its deployment failed."""
+Global___DeploymentOutcome: _TypeAlias = DeploymentOutcome  # noqa: Y015
 
 @_typing.final
 class ListTicketsRequest(_message.Message):
@@ -360,10 +445,6 @@ class ListProjectTicketsRequest(_message.Message):
     """Tickets with this role."""
     assignee: _builtins.str
     """Tickets with a role that is assigned to this user: a UUID, or `me`."""
-    ship: _builtins.str
-    """Tickets whose work is `merged` or `deploying` (both: merged, and neither deployed nor failed), `deployed`, or
-    `deploy_failed` (most recently): one or more, comma-separated.
-    """
     milestone: _builtins.str
     """Tickets of this milestone: a UUID, or `none` for tickets without one."""
     q: _builtins.str
@@ -389,6 +470,10 @@ class ListProjectTicketsRequest(_message.Message):
     def updated_since(self) -> _timestamp_pb2.Timestamp:
         """Tickets created or changed at or after this instant."""
 
+    @_builtins.property
+    def ship(self) -> _containers.RepeatedScalarFieldContainer[Global___ShipState.ValueType]:
+        """Tickets whose work is in any of these states."""
+
     def __init__(
         self,
         *,
@@ -403,16 +488,16 @@ class ListProjectTicketsRequest(_message.Message):
         role: _ticket_pb2.RoleName.ValueType | None = ...,
         assignee: _builtins.str | None = ...,
         updated_since: _timestamp_pb2.Timestamp | None = ...,
-        ship: _builtins.str | None = ...,
+        ship: _abc.Iterable[Global___ShipState.ValueType] | None = ...,
         milestone: _builtins.str | None = ...,
         q: _builtins.str | None = ...,
         offset: _builtins.int | None = ...,
         category: _ticket_pb2.RequestType.ValueType | None = ...,
         severity: _ticket_pb2.Priority.ValueType | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_assignee", b"_assignee", "_category", b"_category", "_cursor", b"_cursor", "_limit", b"_limit", "_milestone", b"_milestone", "_offset", b"_offset", "_priority", b"_priority", "_q", b"_q", "_request_type", b"_request_type", "_role", b"_role", "_severity", b"_severity", "_ship", b"_ship", "_status", b"_status", "assignee", b"assignee", "category", b"category", "cursor", b"cursor", "limit", b"limit", "milestone", b"milestone", "offset", b"offset", "priority", b"priority", "q", b"q", "request_type", b"request_type", "role", b"role", "severity", b"severity", "ship", b"ship", "status", b"status", "updated_since", b"updated_since"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_assignee", b"_assignee", "_category", b"_category", "_cursor", b"_cursor", "_limit", b"_limit", "_milestone", b"_milestone", "_offset", b"_offset", "_priority", b"_priority", "_q", b"_q", "_request_type", b"_request_type", "_role", b"_role", "_severity", b"_severity", "_status", b"_status", "assignee", b"assignee", "category", b"category", "cursor", b"cursor", "limit", b"limit", "milestone", b"milestone", "offset", b"offset", "priority", b"priority", "q", b"q", "request_type", b"request_type", "role", b"role", "severity", b"severity", "status", b"status", "updated_since", b"updated_since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_assignee", b"_assignee", "_category", b"_category", "_cursor", b"_cursor", "_limit", b"_limit", "_milestone", b"_milestone", "_offset", b"_offset", "_priority", b"_priority", "_q", b"_q", "_request_type", b"_request_type", "_role", b"_role", "_severity", b"_severity", "_ship", b"_ship", "_status", b"_status", "assignee", b"assignee", "category", b"category", "cursor", b"cursor", "limit", b"limit", "milestone", b"milestone", "offset", b"offset", "priority", b"priority", "project_id", b"project_id", "q", b"q", "request_type", b"request_type", "role", b"role", "severity", b"severity", "ship", b"ship", "slim", b"slim", "stage", b"stage", "status", b"status", "updated_since", b"updated_since"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_assignee", b"_assignee", "_category", b"_category", "_cursor", b"_cursor", "_limit", b"_limit", "_milestone", b"_milestone", "_offset", b"_offset", "_priority", b"_priority", "_q", b"_q", "_request_type", b"_request_type", "_role", b"_role", "_severity", b"_severity", "_status", b"_status", "assignee", b"assignee", "category", b"category", "cursor", b"cursor", "limit", b"limit", "milestone", b"milestone", "offset", b"offset", "priority", b"priority", "project_id", b"project_id", "q", b"q", "request_type", b"request_type", "role", b"role", "severity", b"severity", "ship", b"ship", "slim", b"slim", "stage", b"stage", "status", b"status", "updated_since", b"updated_since"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__assignee: _TypeAlias = _typing.Literal["assignee"]  # noqa: Y015
     _WhichOneofArgType__assignee: _TypeAlias = _typing.Literal["_assignee", b"_assignee"]  # noqa: Y015
@@ -436,8 +521,6 @@ class ListProjectTicketsRequest(_message.Message):
     _WhichOneofArgType__role: _TypeAlias = _typing.Literal["_role", b"_role"]  # noqa: Y015
     _WhichOneofReturnType__severity: _TypeAlias = _typing.Literal["severity"]  # noqa: Y015
     _WhichOneofArgType__severity: _TypeAlias = _typing.Literal["_severity", b"_severity"]  # noqa: Y015
-    _WhichOneofReturnType__ship: _TypeAlias = _typing.Literal["ship"]  # noqa: Y015
-    _WhichOneofArgType__ship: _TypeAlias = _typing.Literal["_ship", b"_ship"]  # noqa: Y015
     _WhichOneofReturnType__status: _TypeAlias = _typing.Literal["status"]  # noqa: Y015
     _WhichOneofArgType__status: _TypeAlias = _typing.Literal["_status", b"_status"]  # noqa: Y015
     @_typing.overload
@@ -462,8 +545,6 @@ class ListProjectTicketsRequest(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__role) -> _WhichOneofReturnType__role | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__severity) -> _WhichOneofReturnType__severity | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__ship) -> _WhichOneofReturnType__ship | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__status) -> _WhichOneofReturnType__status | None: ...
 
@@ -611,9 +692,9 @@ class UpdateTicketRequest(_message.Message):
     """By members or triage, required to move to `in_progress`: 1–5,000 characters, stored in the event."""
     resolution_note: _builtins.str
     """By members or triage, at any time: at most 5,000 characters. Null clears it, and so does reopening the ticket."""
-    resolution_type: _builtins.str
-    """By members or triage, for a ticket that is or becomes closed: `completed` (the default when it closes),
-    `already_done`, `duplicate`, `wont_fix`, `no_longer_relevant` or `cancelled`. Null is for an open ticket alone.
+    resolution_type: _ticket_pb2.ResolutionType.ValueType
+    """By members or triage, for a ticket that is or becomes closed; completed when it closes without one. Null is for an
+    open ticket alone.
     """
     milestone_id: _builtins.str
     """By triage: a milestone of another system, a UUID. Null clears it."""
@@ -665,7 +746,7 @@ class UpdateTicketRequest(_message.Message):
         status: _ticket_pb2.Status.ValueType | None = ...,
         work_started_note: _builtins.str | None = ...,
         resolution_note: _builtins.str | None = ...,
-        resolution_type: _builtins.str | None = ...,
+        resolution_type: _ticket_pb2.ResolutionType.ValueType | None = ...,
         role_status: Global___RoleChange | None = ...,
         milestone_id: _builtins.str | None = ...,
         roles: _abc.Iterable[_ticket_pb2.RoleName.ValueType] | None = ...,
@@ -877,16 +958,16 @@ class BulkUpdateTicketsRequest(_message.Message):
     ACTOR_ID_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
     """Required, a UUID."""
-    action: _builtins.str
-    """Required: `move` or `close`."""
+    action: Global___BulkAction.ValueType
+    """Required."""
     stage: _ticket_pb2.Stage.ValueType
-    """The new stage: required for `move`, and not allowed for `close`."""
+    """The new stage: required to move, and not allowed to close."""
     skip_pending_roles: _builtins.bool
     """For tickets that close: true skips the pending roles. False when absent."""
     resolution_note: _builtins.str
     """At most 5,000 characters; each keeps its own when absent, and so do tickets that are closed already."""
-    resolution_type: _builtins.str
-    """For tickets that close, and not allowed for another move: as in UpdateTicket; `completed` when absent."""
+    resolution_type: _ticket_pb2.ResolutionType.ValueType
+    """For tickets that close, and not allowed for another move: as in UpdateTicket; completed when absent."""
     work_started_note: _builtins.str
     """Required to move to `in_progress`: 1–5,000 characters, stored in the events."""
     actor_role: _builtins.str
@@ -901,12 +982,12 @@ class BulkUpdateTicketsRequest(_message.Message):
         self,
         *,
         project_id: _builtins.str = ...,
-        action: _builtins.str = ...,
+        action: Global___BulkAction.ValueType = ...,
         ticket_ids: _abc.Iterable[_builtins.str] | None = ...,
         stage: _ticket_pb2.Stage.ValueType | None = ...,
         skip_pending_roles: _builtins.bool | None = ...,
         resolution_note: _builtins.str | None = ...,
-        resolution_type: _builtins.str | None = ...,
+        resolution_type: _ticket_pb2.ResolutionType.ValueType | None = ...,
         work_started_note: _builtins.str | None = ...,
         actor_role: _builtins.str | None = ...,
         actor_id: _builtins.str | None = ...,
@@ -1023,8 +1104,8 @@ class ReportDeploymentRequest(_message.Message):
     """Required: UUID, number or `ticket_ref`."""
     merge_sha: _builtins.str
     """Required, the commit: 1–64 letters, digits, dots, hyphens and underscores."""
-    outcome: _builtins.str
-    """Required: `merged`, `deployed` or `failed`."""
+    outcome: Global___DeploymentOutcome.ValueType
+    """Required."""
     actor_role: _builtins.str
     """Declared provenance, for the event: at most 64 characters."""
     actor_id: _builtins.str
@@ -1039,7 +1120,7 @@ class ReportDeploymentRequest(_message.Message):
         project_id: _builtins.str = ...,
         ticket_id: _builtins.str = ...,
         merge_sha: _builtins.str = ...,
-        outcome: _builtins.str = ...,
+        outcome: Global___DeploymentOutcome.ValueType = ...,
         at: _timestamp_pb2.Timestamp | None = ...,
         actor_role: _builtins.str | None = ...,
         actor_id: _builtins.str | None = ...,

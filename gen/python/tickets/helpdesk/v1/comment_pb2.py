@@ -22,10 +22,11 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!tickets/helpdesk/v1/comment.proto\x12\x13tickets.helpdesk.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbb\x01\n\x07\x43omment\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\tticket_id\x18\x02 \x01(\t\x12\x0c\n\x04\x62ody\x18\x03 \x01(\t\x12\x10\n\x08internal\x18\x04 \x01(\x08\x12\x11\n\tauthor_id\x18\x05 \x01(\t\x12.\n\ncreated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\xf9\x01\n%io.github.tickets_service.helpdesk.v1B\x0c\x43ommentProtoP\x01ZHgithub.com/tickets-service/tickets/gen/go/tickets/helpdesk/v1;helpdeskv1\xa2\x02\x0fTicketsHelpdesk\xaa\x02\x13Tickets.Helpdesk.V1\xca\x02\x13Tickets\\Helpdesk\\V1\xe2\x02\x1fTickets\\Helpdesk\\V1\\GPBMetadata\xea\x02\x15Tickets::Helpdesk::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!tickets/helpdesk/v1/comment.proto\x12\x13tickets.helpdesk.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd9\x01\n\x07\x43omment\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x17\n\tticket_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x12\x0c\n\x04\x62ody\x18\x03 \x01(\t\x12\x10\n\x08internal\x18\x04 \x01(\x08\x12\x17\n\tauthor_id\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03\x12\x34\n\ncreated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x34\n\nupdated_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x42\xf9\x01\n%io.github.tickets_service.helpdesk.v1B\x0c\x43ommentProtoP\x01ZHgithub.com/tickets-service/tickets/gen/go/tickets/helpdesk/v1;helpdeskv1\xa2\x02\x0fTicketsHelpdesk\xaa\x02\x13Tickets.Helpdesk.V1\xca\x02\x13Tickets\\Helpdesk\\V1\xe2\x02\x1fTickets\\Helpdesk\\V1\\GPBMetadata\xea\x02\x15Tickets::Helpdesk::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,6 +34,16 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tickets.helpdesk.v1.comment
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n%io.github.tickets_service.helpdesk.v1B\014CommentProtoP\001ZHgithub.com/tickets-service/tickets/gen/go/tickets/helpdesk/v1;helpdeskv1\242\002\017TicketsHelpdesk\252\002\023Tickets.Helpdesk.V1\312\002\023Tickets\\Helpdesk\\V1\342\002\037Tickets\\Helpdesk\\V1\\GPBMetadata\352\002\025Tickets::Helpdesk::V1'
-  _globals['_COMMENT']._serialized_start=92
-  _globals['_COMMENT']._serialized_end=279
+  _globals['_COMMENT'].fields_by_name['id']._loaded_options = None
+  _globals['_COMMENT'].fields_by_name['id']._serialized_options = b'\342A\001\003'
+  _globals['_COMMENT'].fields_by_name['ticket_id']._loaded_options = None
+  _globals['_COMMENT'].fields_by_name['ticket_id']._serialized_options = b'\342A\001\003'
+  _globals['_COMMENT'].fields_by_name['author_id']._loaded_options = None
+  _globals['_COMMENT'].fields_by_name['author_id']._serialized_options = b'\342A\001\003'
+  _globals['_COMMENT'].fields_by_name['created_at']._loaded_options = None
+  _globals['_COMMENT'].fields_by_name['created_at']._serialized_options = b'\342A\001\003'
+  _globals['_COMMENT'].fields_by_name['updated_at']._loaded_options = None
+  _globals['_COMMENT'].fields_by_name['updated_at']._serialized_options = b'\342A\001\003'
+  _globals['_COMMENT']._serialized_start=125
+  _globals['_COMMENT']._serialized_end=342
 # @@protoc_insertion_point(module_scope)

@@ -22,10 +22,11 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from tickets.helpdesk.v1 import comment_pb2 as tickets_dot_helpdesk_dot_v1_dot_comment__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)tickets/helpdesk/v1/comment_service.proto\x12\x13tickets.helpdesk.v1\x1a!tickets/helpdesk/v1/comment.proto\"T\n\x14\x43reateCommentRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04\x62ody\x18\x02 \x01(\t\x12\x15\n\x08internal\x18\x03 \x01(\x08H\x00\x88\x01\x01\x42\x0b\n\t_internal\"F\n\x15\x43reateCommentResponse\x12-\n\x07\x63omment\x18\x01 \x01(\x0b\x32\x1c.tickets.helpdesk.v1.Comment\"D\n\x14UpdateCommentRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\ncomment_id\x18\x02 \x01(\t\x12\x0c\n\x04\x62ody\x18\x03 \x01(\t\"F\n\x15UpdateCommentResponse\x12-\n\x07\x63omment\x18\x01 \x01(\x0b\x32\x1c.tickets.helpdesk.v1.Comment\"_\n\x13ListCommentsRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\x05limit\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x13\n\x06\x63ursor\x18\x03 \x01(\tH\x01\x88\x01\x01\x42\x08\n\x06_limitB\t\n\x07_cursor\"p\n\x14ListCommentsResponse\x12.\n\x08\x63omments\x18\x01 \x03(\x0b\x32\x1c.tickets.helpdesk.v1.Comment\x12\x18\n\x0bnext_cursor\x18\x02 \x01(\tH\x00\x88\x01\x01\x42\x0e\n\x0c_next_cursor2\xd1\x02\n\x0e\x43ommentService\x12h\n\rCreateComment\x12).tickets.helpdesk.v1.CreateCommentRequest\x1a*.tickets.helpdesk.v1.CreateCommentResponse\"\x00\x12k\n\rUpdateComment\x12).tickets.helpdesk.v1.UpdateCommentRequest\x1a*.tickets.helpdesk.v1.UpdateCommentResponse\"\x03\x90\x02\x02\x12h\n\x0cListComments\x12(.tickets.helpdesk.v1.ListCommentsRequest\x1a).tickets.helpdesk.v1.ListCommentsResponse\"\x03\x90\x02\x01\x42\x80\x02\n%io.github.tickets_service.helpdesk.v1B\x13\x43ommentServiceProtoP\x01ZHgithub.com/tickets-service/tickets/gen/go/tickets/helpdesk/v1;helpdeskv1\xa2\x02\x0fTicketsHelpdesk\xaa\x02\x13Tickets.Helpdesk.V1\xca\x02\x13Tickets\\Helpdesk\\V1\xe2\x02\x1fTickets\\Helpdesk\\V1\\GPBMetadata\xea\x02\x15Tickets::Helpdesk::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)tickets/helpdesk/v1/comment_service.proto\x12\x13tickets.helpdesk.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a!tickets/helpdesk/v1/comment.proto\"`\n\x14\x43reateCommentRequest\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x12\n\x04\x62ody\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x15\n\x08internal\x18\x03 \x01(\x08H\x00\x88\x01\x01\x42\x0b\n\t_internal\"F\n\x15\x43reateCommentResponse\x12-\n\x07\x63omment\x18\x01 \x01(\x0b\x32\x1c.tickets.helpdesk.v1.Comment\"V\n\x14UpdateCommentRequest\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\ncomment_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x12\n\x04\x62ody\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\"F\n\x15UpdateCommentResponse\x12-\n\x07\x63omment\x18\x01 \x01(\x0b\x32\x1c.tickets.helpdesk.v1.Comment\"e\n\x13ListCommentsRequest\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x12\n\x05limit\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x13\n\x06\x63ursor\x18\x03 \x01(\tH\x01\x88\x01\x01\x42\x08\n\x06_limitB\t\n\x07_cursor\"p\n\x14ListCommentsResponse\x12.\n\x08\x63omments\x18\x01 \x03(\x0b\x32\x1c.tickets.helpdesk.v1.Comment\x12\x18\n\x0bnext_cursor\x18\x02 \x01(\tH\x00\x88\x01\x01\x42\x0e\n\x0c_next_cursor2\xd1\x02\n\x0e\x43ommentService\x12h\n\rCreateComment\x12).tickets.helpdesk.v1.CreateCommentRequest\x1a*.tickets.helpdesk.v1.CreateCommentResponse\"\x00\x12k\n\rUpdateComment\x12).tickets.helpdesk.v1.UpdateCommentRequest\x1a*.tickets.helpdesk.v1.UpdateCommentResponse\"\x03\x90\x02\x02\x12h\n\x0cListComments\x12(.tickets.helpdesk.v1.ListCommentsRequest\x1a).tickets.helpdesk.v1.ListCommentsResponse\"\x03\x90\x02\x01\x42\x80\x02\n%io.github.tickets_service.helpdesk.v1B\x13\x43ommentServiceProtoP\x01ZHgithub.com/tickets-service/tickets/gen/go/tickets/helpdesk/v1;helpdeskv1\xa2\x02\x0fTicketsHelpdesk\xaa\x02\x13Tickets.Helpdesk.V1\xca\x02\x13Tickets\\Helpdesk\\V1\xe2\x02\x1fTickets\\Helpdesk\\V1\\GPBMetadata\xea\x02\x15Tickets::Helpdesk::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,22 +34,34 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tickets.helpdesk.v1.comment
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n%io.github.tickets_service.helpdesk.v1B\023CommentServiceProtoP\001ZHgithub.com/tickets-service/tickets/gen/go/tickets/helpdesk/v1;helpdeskv1\242\002\017TicketsHelpdesk\252\002\023Tickets.Helpdesk.V1\312\002\023Tickets\\Helpdesk\\V1\342\002\037Tickets\\Helpdesk\\V1\\GPBMetadata\352\002\025Tickets::Helpdesk::V1'
+  _globals['_CREATECOMMENTREQUEST'].fields_by_name['id']._loaded_options = None
+  _globals['_CREATECOMMENTREQUEST'].fields_by_name['id']._serialized_options = b'\342A\001\002'
+  _globals['_CREATECOMMENTREQUEST'].fields_by_name['body']._loaded_options = None
+  _globals['_CREATECOMMENTREQUEST'].fields_by_name['body']._serialized_options = b'\342A\001\002'
+  _globals['_UPDATECOMMENTREQUEST'].fields_by_name['id']._loaded_options = None
+  _globals['_UPDATECOMMENTREQUEST'].fields_by_name['id']._serialized_options = b'\342A\001\002'
+  _globals['_UPDATECOMMENTREQUEST'].fields_by_name['comment_id']._loaded_options = None
+  _globals['_UPDATECOMMENTREQUEST'].fields_by_name['comment_id']._serialized_options = b'\342A\001\002'
+  _globals['_UPDATECOMMENTREQUEST'].fields_by_name['body']._loaded_options = None
+  _globals['_UPDATECOMMENTREQUEST'].fields_by_name['body']._serialized_options = b'\342A\001\002'
+  _globals['_LISTCOMMENTSREQUEST'].fields_by_name['id']._loaded_options = None
+  _globals['_LISTCOMMENTSREQUEST'].fields_by_name['id']._serialized_options = b'\342A\001\002'
   _globals['_COMMENTSERVICE'].methods_by_name['UpdateComment']._loaded_options = None
   _globals['_COMMENTSERVICE'].methods_by_name['UpdateComment']._serialized_options = b'\220\002\002'
   _globals['_COMMENTSERVICE'].methods_by_name['ListComments']._loaded_options = None
   _globals['_COMMENTSERVICE'].methods_by_name['ListComments']._serialized_options = b'\220\002\001'
-  _globals['_CREATECOMMENTREQUEST']._serialized_start=101
-  _globals['_CREATECOMMENTREQUEST']._serialized_end=185
-  _globals['_CREATECOMMENTRESPONSE']._serialized_start=187
-  _globals['_CREATECOMMENTRESPONSE']._serialized_end=257
-  _globals['_UPDATECOMMENTREQUEST']._serialized_start=259
-  _globals['_UPDATECOMMENTREQUEST']._serialized_end=327
-  _globals['_UPDATECOMMENTRESPONSE']._serialized_start=329
-  _globals['_UPDATECOMMENTRESPONSE']._serialized_end=399
-  _globals['_LISTCOMMENTSREQUEST']._serialized_start=401
-  _globals['_LISTCOMMENTSREQUEST']._serialized_end=496
-  _globals['_LISTCOMMENTSRESPONSE']._serialized_start=498
-  _globals['_LISTCOMMENTSRESPONSE']._serialized_end=610
-  _globals['_COMMENTSERVICE']._serialized_start=613
-  _globals['_COMMENTSERVICE']._serialized_end=950
+  _globals['_CREATECOMMENTREQUEST']._serialized_start=134
+  _globals['_CREATECOMMENTREQUEST']._serialized_end=230
+  _globals['_CREATECOMMENTRESPONSE']._serialized_start=232
+  _globals['_CREATECOMMENTRESPONSE']._serialized_end=302
+  _globals['_UPDATECOMMENTREQUEST']._serialized_start=304
+  _globals['_UPDATECOMMENTREQUEST']._serialized_end=390
+  _globals['_UPDATECOMMENTRESPONSE']._serialized_start=392
+  _globals['_UPDATECOMMENTRESPONSE']._serialized_end=462
+  _globals['_LISTCOMMENTSREQUEST']._serialized_start=464
+  _globals['_LISTCOMMENTSREQUEST']._serialized_end=565
+  _globals['_LISTCOMMENTSRESPONSE']._serialized_start=567
+  _globals['_LISTCOMMENTSRESPONSE']._serialized_end=679
+  _globals['_COMMENTSERVICE']._serialized_start=682
+  _globals['_COMMENTSERVICE']._serialized_end=1019
 # @@protoc_insertion_point(module_scope)

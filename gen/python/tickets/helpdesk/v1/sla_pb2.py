@@ -22,11 +22,12 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from tickets.helpdesk.v1 import ticket_pb2 as tickets_dot_helpdesk_dot_v1_dot_ticket__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dtickets/helpdesk/v1/sla.proto\x12\x13tickets.helpdesk.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a tickets/helpdesk/v1/ticket.proto\"\xf6\x03\n\tSlaPolicy\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\ttenant_id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x18\n\x0b\x64\x65scription\x18\x04 \x01(\tH\x00\x88\x01\x01\x12-\n\napplies_to\x18\x05 \x03(\x0e\x32\x19.tickets.helpdesk.v1.Type\x12/\n\x08priority\x18\x06 \x01(\x0e\x32\x1d.tickets.helpdesk.v1.Priority\x12#\n\x16\x66irst_response_minutes\x18\x07 \x01(\x05H\x01\x88\x01\x01\x12\x1a\n\x12resolution_minutes\x18\x08 \x01(\x05\x12\x1b\n\x13\x62usiness_hours_only\x18\t \x01(\x08\x12\x31\n\x06status\x18\n \x01(\x0e\x32!.tickets.helpdesk.v1.PolicyStatus\x12.\n\ncreated_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ncreated_by\x18\x0c \x01(\t\x12.\n\nupdated_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nupdated_by\x18\x0e \x01(\tB\x0e\n\x0c_descriptionB\x19\n\x17_first_response_minutes\"\xcd\x01\n\x08\x43\x61lendar\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x11\n\ttime_zone\x18\x02 \x01(\t\x12\x31\n\x05hours\x18\x03 \x03(\x0b\x32\".tickets.helpdesk.v1.BusinessHours\x12\x10\n\x08holidays\x18\x04 \x03(\t\x12.\n\nupdated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\nupdated_by\x18\x06 \x01(\tH\x00\x88\x01\x01\x42\r\n\x0b_updated_by\"Z\n\rBusinessHours\x12-\n\x07weekday\x18\x01 \x01(\x0e\x32\x1c.tickets.helpdesk.v1.Weekday\x12\r\n\x05start\x18\x02 \x01(\t\x12\x0b\n\x03\x65nd\x18\x03 \x01(\t\"\x9e\x02\n\tTicketSla\x12\x11\n\tticket_id\x18\x01 \x01(\t\x12.\n\x06policy\x18\x02 \x01(\x0b\x32\x1e.tickets.helpdesk.v1.SlaPolicy\x12\x16\n\ttime_zone\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x11\n\tis_paused\x18\x04 \x01(\x08\x12)\n\x05\x61s_of\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x36\n\x0e\x66irst_response\x18\x06 \x01(\x0b\x32\x1e.tickets.helpdesk.v1.SlaTarget\x12\x32\n\nresolution\x18\x07 \x01(\x0b\x32\x1e.tickets.helpdesk.v1.SlaTargetB\x0c\n\n_time_zone\"\x87\x03\n\tSlaTarget\x12\x1b\n\x0etarget_minutes\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12*\n\x06\x64ue_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x06met_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bis_breached\x18\x04 \x01(\x08\x12/\n\x0b\x62reached_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0f\x65lapsed_seconds\x18\x06 \x01(\x03\x12\x1e\n\x11remaining_seconds\x18\x07 \x01(\x03H\x01\x88\x01\x01\x12.\n\x07\x63ounted\x18\x08 \x03(\x0b\x32\x1d.tickets.helpdesk.v1.Interval\x12-\n\x06paused\x18\t \x03(\x0b\x32\x1d.tickets.helpdesk.v1.IntervalB\x11\n\x0f_target_minutesB\x14\n\x12_remaining_seconds\"^\n\x08Interval\x12)\n\x05start\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x03\x65nd\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*c\n\x0cPolicyStatus\x12\x1d\n\x19POLICY_STATUS_UNSPECIFIED\x10\x00\x12\x18\n\x14POLICY_STATUS_ACTIVE\x10\x01\x12\x1a\n\x16POLICY_STATUS_INACTIVE\x10\x02*\xb6\x01\n\x07Weekday\x12\x17\n\x13WEEKDAY_UNSPECIFIED\x10\x00\x12\x12\n\x0eWEEKDAY_MONDAY\x10\x01\x12\x13\n\x0fWEEKDAY_TUESDAY\x10\x02\x12\x15\n\x11WEEKDAY_WEDNESDAY\x10\x03\x12\x14\n\x10WEEKDAY_THURSDAY\x10\x04\x12\x12\n\x0eWEEKDAY_FRIDAY\x10\x05\x12\x14\n\x10WEEKDAY_SATURDAY\x10\x06\x12\x12\n\x0eWEEKDAY_SUNDAY\x10\x07\x42\xf5\x01\n%io.github.tickets_service.helpdesk.v1B\x08SlaProtoP\x01ZHgithub.com/tickets-service/tickets/gen/go/tickets/helpdesk/v1;helpdeskv1\xa2\x02\x0fTicketsHelpdesk\xaa\x02\x13Tickets.Helpdesk.V1\xca\x02\x13Tickets\\Helpdesk\\V1\xe2\x02\x1fTickets\\Helpdesk\\V1\\GPBMetadata\xea\x02\x15Tickets::Helpdesk::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dtickets/helpdesk/v1/sla.proto\x12\x13tickets.helpdesk.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a tickets/helpdesk/v1/ticket.proto\"\x9a\x04\n\tSlaPolicy\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x17\n\ttenant_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x18\n\x0b\x64\x65scription\x18\x04 \x01(\tH\x00\x88\x01\x01\x12-\n\napplies_to\x18\x05 \x03(\x0e\x32\x19.tickets.helpdesk.v1.Type\x12/\n\x08priority\x18\x06 \x01(\x0e\x32\x1d.tickets.helpdesk.v1.Priority\x12#\n\x16\x66irst_response_minutes\x18\x07 \x01(\x05H\x01\x88\x01\x01\x12\x1a\n\x12resolution_minutes\x18\x08 \x01(\x05\x12\x1b\n\x13\x62usiness_hours_only\x18\t \x01(\x08\x12\x31\n\x06status\x18\n \x01(\x0e\x32!.tickets.helpdesk.v1.PolicyStatus\x12\x34\n\ncreated_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x18\n\ncreated_by\x18\x0c \x01(\tB\x04\xe2\x41\x01\x03\x12\x34\n\nupdated_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x18\n\nupdated_by\x18\x0e \x01(\tB\x04\xe2\x41\x01\x03\x42\x0e\n\x0c_descriptionB\x19\n\x17_first_response_minutes\"\xdf\x01\n\x08\x43\x61lendar\x12\x17\n\ttenant_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x11\n\ttime_zone\x18\x02 \x01(\t\x12\x31\n\x05hours\x18\x03 \x03(\x0b\x32\".tickets.helpdesk.v1.BusinessHours\x12\x10\n\x08holidays\x18\x04 \x03(\t\x12\x34\n\nupdated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x1d\n\nupdated_by\x18\x06 \x01(\tB\x04\xe2\x41\x01\x03H\x00\x88\x01\x01\x42\r\n\x0b_updated_by\"l\n\rBusinessHours\x12\x33\n\x07weekday\x18\x01 \x01(\x0e\x32\x1c.tickets.helpdesk.v1.WeekdayB\x04\xe2\x41\x01\x02\x12\x13\n\x05start\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\x03\x65nd\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\"\x9e\x02\n\tTicketSla\x12\x11\n\tticket_id\x18\x01 \x01(\t\x12.\n\x06policy\x18\x02 \x01(\x0b\x32\x1e.tickets.helpdesk.v1.SlaPolicy\x12\x16\n\ttime_zone\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x11\n\tis_paused\x18\x04 \x01(\x08\x12)\n\x05\x61s_of\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x36\n\x0e\x66irst_response\x18\x06 \x01(\x0b\x32\x1e.tickets.helpdesk.v1.SlaTarget\x12\x32\n\nresolution\x18\x07 \x01(\x0b\x32\x1e.tickets.helpdesk.v1.SlaTargetB\x0c\n\n_time_zone\"\x87\x03\n\tSlaTarget\x12\x1b\n\x0etarget_minutes\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12*\n\x06\x64ue_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x06met_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bis_breached\x18\x04 \x01(\x08\x12/\n\x0b\x62reached_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0f\x65lapsed_seconds\x18\x06 \x01(\x03\x12\x1e\n\x11remaining_seconds\x18\x07 \x01(\x03H\x01\x88\x01\x01\x12.\n\x07\x63ounted\x18\x08 \x03(\x0b\x32\x1d.tickets.helpdesk.v1.Interval\x12-\n\x06paused\x18\t \x03(\x0b\x32\x1d.tickets.helpdesk.v1.IntervalB\x11\n\x0f_target_minutesB\x14\n\x12_remaining_seconds\"^\n\x08Interval\x12)\n\x05start\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x03\x65nd\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*c\n\x0cPolicyStatus\x12\x1d\n\x19POLICY_STATUS_UNSPECIFIED\x10\x00\x12\x18\n\x14POLICY_STATUS_ACTIVE\x10\x01\x12\x1a\n\x16POLICY_STATUS_INACTIVE\x10\x02*\xb6\x01\n\x07Weekday\x12\x17\n\x13WEEKDAY_UNSPECIFIED\x10\x00\x12\x12\n\x0eWEEKDAY_MONDAY\x10\x01\x12\x13\n\x0fWEEKDAY_TUESDAY\x10\x02\x12\x15\n\x11WEEKDAY_WEDNESDAY\x10\x03\x12\x14\n\x10WEEKDAY_THURSDAY\x10\x04\x12\x12\n\x0eWEEKDAY_FRIDAY\x10\x05\x12\x14\n\x10WEEKDAY_SATURDAY\x10\x06\x12\x12\n\x0eWEEKDAY_SUNDAY\x10\x07\x42\xf5\x01\n%io.github.tickets_service.helpdesk.v1B\x08SlaProtoP\x01ZHgithub.com/tickets-service/tickets/gen/go/tickets/helpdesk/v1;helpdeskv1\xa2\x02\x0fTicketsHelpdesk\xaa\x02\x13Tickets.Helpdesk.V1\xca\x02\x13Tickets\\Helpdesk\\V1\xe2\x02\x1fTickets\\Helpdesk\\V1\\GPBMetadata\xea\x02\x15Tickets::Helpdesk::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,20 +35,44 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tickets.helpdesk.v1.sla_pb2
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n%io.github.tickets_service.helpdesk.v1B\010SlaProtoP\001ZHgithub.com/tickets-service/tickets/gen/go/tickets/helpdesk/v1;helpdeskv1\242\002\017TicketsHelpdesk\252\002\023Tickets.Helpdesk.V1\312\002\023Tickets\\Helpdesk\\V1\342\002\037Tickets\\Helpdesk\\V1\\GPBMetadata\352\002\025Tickets::Helpdesk::V1'
-  _globals['_POLICYSTATUS']._serialized_start=1705
-  _globals['_POLICYSTATUS']._serialized_end=1804
-  _globals['_WEEKDAY']._serialized_start=1807
-  _globals['_WEEKDAY']._serialized_end=1989
-  _globals['_SLAPOLICY']._serialized_start=122
-  _globals['_SLAPOLICY']._serialized_end=624
-  _globals['_CALENDAR']._serialized_start=627
-  _globals['_CALENDAR']._serialized_end=832
-  _globals['_BUSINESSHOURS']._serialized_start=834
-  _globals['_BUSINESSHOURS']._serialized_end=924
-  _globals['_TICKETSLA']._serialized_start=927
-  _globals['_TICKETSLA']._serialized_end=1213
-  _globals['_SLATARGET']._serialized_start=1216
-  _globals['_SLATARGET']._serialized_end=1607
-  _globals['_INTERVAL']._serialized_start=1609
-  _globals['_INTERVAL']._serialized_end=1703
+  _globals['_SLAPOLICY'].fields_by_name['id']._loaded_options = None
+  _globals['_SLAPOLICY'].fields_by_name['id']._serialized_options = b'\342A\001\003'
+  _globals['_SLAPOLICY'].fields_by_name['tenant_id']._loaded_options = None
+  _globals['_SLAPOLICY'].fields_by_name['tenant_id']._serialized_options = b'\342A\001\003'
+  _globals['_SLAPOLICY'].fields_by_name['created_at']._loaded_options = None
+  _globals['_SLAPOLICY'].fields_by_name['created_at']._serialized_options = b'\342A\001\003'
+  _globals['_SLAPOLICY'].fields_by_name['created_by']._loaded_options = None
+  _globals['_SLAPOLICY'].fields_by_name['created_by']._serialized_options = b'\342A\001\003'
+  _globals['_SLAPOLICY'].fields_by_name['updated_at']._loaded_options = None
+  _globals['_SLAPOLICY'].fields_by_name['updated_at']._serialized_options = b'\342A\001\003'
+  _globals['_SLAPOLICY'].fields_by_name['updated_by']._loaded_options = None
+  _globals['_SLAPOLICY'].fields_by_name['updated_by']._serialized_options = b'\342A\001\003'
+  _globals['_CALENDAR'].fields_by_name['tenant_id']._loaded_options = None
+  _globals['_CALENDAR'].fields_by_name['tenant_id']._serialized_options = b'\342A\001\003'
+  _globals['_CALENDAR'].fields_by_name['updated_at']._loaded_options = None
+  _globals['_CALENDAR'].fields_by_name['updated_at']._serialized_options = b'\342A\001\003'
+  _globals['_CALENDAR'].fields_by_name['updated_by']._loaded_options = None
+  _globals['_CALENDAR'].fields_by_name['updated_by']._serialized_options = b'\342A\001\003'
+  _globals['_BUSINESSHOURS'].fields_by_name['weekday']._loaded_options = None
+  _globals['_BUSINESSHOURS'].fields_by_name['weekday']._serialized_options = b'\342A\001\002'
+  _globals['_BUSINESSHOURS'].fields_by_name['start']._loaded_options = None
+  _globals['_BUSINESSHOURS'].fields_by_name['start']._serialized_options = b'\342A\001\002'
+  _globals['_BUSINESSHOURS'].fields_by_name['end']._loaded_options = None
+  _globals['_BUSINESSHOURS'].fields_by_name['end']._serialized_options = b'\342A\001\002'
+  _globals['_POLICYSTATUS']._serialized_start=1810
+  _globals['_POLICYSTATUS']._serialized_end=1909
+  _globals['_WEEKDAY']._serialized_start=1912
+  _globals['_WEEKDAY']._serialized_end=2094
+  _globals['_SLAPOLICY']._serialized_start=155
+  _globals['_SLAPOLICY']._serialized_end=693
+  _globals['_CALENDAR']._serialized_start=696
+  _globals['_CALENDAR']._serialized_end=919
+  _globals['_BUSINESSHOURS']._serialized_start=921
+  _globals['_BUSINESSHOURS']._serialized_end=1029
+  _globals['_TICKETSLA']._serialized_start=1032
+  _globals['_TICKETSLA']._serialized_end=1318
+  _globals['_SLATARGET']._serialized_start=1321
+  _globals['_SLATARGET']._serialized_end=1712
+  _globals['_INTERVAL']._serialized_start=1714
+  _globals['_INTERVAL']._serialized_end=1808
 # @@protoc_insertion_point(module_scope)

@@ -22,12 +22,13 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from tickets.helpdesk.v1 import sla_pb2 as tickets_dot_helpdesk_dot_v1_dot_sla__pb2
 from tickets.helpdesk.v1 import ticket_pb2 as tickets_dot_helpdesk_dot_v1_dot_ticket__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%tickets/helpdesk/v1/sla_service.proto\x12\x13tickets.helpdesk.v1\x1a google/protobuf/field_mask.proto\x1a\x1dtickets/helpdesk/v1/sla.proto\x1a tickets/helpdesk/v1/ticket.proto\"!\n\x13GetTicketSlaRequest\x12\n\n\x02id\x18\x01 \x01(\t\"C\n\x14GetTicketSlaResponse\x12+\n\x03sla\x18\x01 \x01(\x0b\x32\x1e.tickets.helpdesk.v1.TicketSla\"\x99\x01\n\x16ListSlaPoliciesRequest\x12\x12\n\x05limit\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x13\n\x06\x63ursor\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\x36\n\x06status\x18\x03 \x01(\x0e\x32!.tickets.helpdesk.v1.PolicyStatusH\x02\x88\x01\x01\x42\x08\n\x06_limitB\t\n\x07_cursorB\t\n\x07_status\"y\n\x17ListSlaPoliciesResponse\x12\x34\n\x0csla_policies\x18\x01 \x03(\x0b\x32\x1e.tickets.helpdesk.v1.SlaPolicy\x12\x18\n\x0bnext_cursor\x18\x02 \x01(\tH\x00\x88\x01\x01\x42\x0e\n\x0c_next_cursor\"!\n\x13GetSlaPolicyRequest\x12\n\n\x02id\x18\x01 \x01(\t\"J\n\x14GetSlaPolicyResponse\x12\x32\n\nsla_policy\x18\x01 \x01(\x0b\x32\x1e.tickets.helpdesk.v1.SlaPolicy\"\x89\x03\n\x16\x43reateSlaPolicyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x18\n\x0b\x64\x65scription\x18\x02 \x01(\tH\x00\x88\x01\x01\x12-\n\napplies_to\x18\x03 \x03(\x0e\x32\x19.tickets.helpdesk.v1.Type\x12/\n\x08priority\x18\x04 \x01(\x0e\x32\x1d.tickets.helpdesk.v1.Priority\x12#\n\x16\x66irst_response_minutes\x18\x05 \x01(\x05H\x01\x88\x01\x01\x12\x1a\n\x12resolution_minutes\x18\x06 \x01(\x05\x12 \n\x13\x62usiness_hours_only\x18\x07 \x01(\x08H\x02\x88\x01\x01\x12\x36\n\x06status\x18\x08 \x01(\x0e\x32!.tickets.helpdesk.v1.PolicyStatusH\x03\x88\x01\x01\x42\x0e\n\x0c_descriptionB\x19\n\x17_first_response_minutesB\x16\n\x14_business_hours_onlyB\t\n\x07_status\"M\n\x17\x43reateSlaPolicyResponse\x12\x32\n\nsla_policy\x18\x01 \x01(\x0b\x32\x1e.tickets.helpdesk.v1.SlaPolicy\"\x82\x04\n\x16UpdateSlaPolicyRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x11\n\x04name\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x18\n\x0b\x64\x65scription\x18\x04 \x01(\tH\x01\x88\x01\x01\x12-\n\napplies_to\x18\x05 \x03(\x0e\x32\x19.tickets.helpdesk.v1.Type\x12\x34\n\x08priority\x18\x06 \x01(\x0e\x32\x1d.tickets.helpdesk.v1.PriorityH\x02\x88\x01\x01\x12#\n\x16\x66irst_response_minutes\x18\x07 \x01(\x05H\x03\x88\x01\x01\x12\x1f\n\x12resolution_minutes\x18\x08 \x01(\x05H\x04\x88\x01\x01\x12 \n\x13\x62usiness_hours_only\x18\t \x01(\x08H\x05\x88\x01\x01\x12\x36\n\x06status\x18\n \x01(\x0e\x32!.tickets.helpdesk.v1.PolicyStatusH\x06\x88\x01\x01\x42\x07\n\x05_nameB\x0e\n\x0c_descriptionB\x0b\n\t_priorityB\x19\n\x17_first_response_minutesB\x15\n\x13_resolution_minutesB\x16\n\x14_business_hours_onlyB\t\n\x07_status\"M\n\x17UpdateSlaPolicyResponse\x12\x32\n\nsla_policy\x18\x01 \x01(\x0b\x32\x1e.tickets.helpdesk.v1.SlaPolicy\"\x14\n\x12GetCalendarRequest\"F\n\x13GetCalendarResponse\x12/\n\x08\x63\x61lendar\x18\x01 \x01(\x0b\x32\x1d.tickets.helpdesk.v1.Calendar\"\xb3\x01\n\x15UpdateCalendarRequest\x12/\n\x0bupdate_mask\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x16\n\ttime_zone\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x31\n\x05hours\x18\x03 \x03(\x0b\x32\".tickets.helpdesk.v1.BusinessHours\x12\x10\n\x08holidays\x18\x04 \x03(\tB\x0c\n\n_time_zone\"I\n\x16UpdateCalendarResponse\x12/\n\x08\x63\x61lendar\x18\x01 \x01(\x0b\x32\x1d.tickets.helpdesk.v1.Calendar2\x8d\x06\n\nSlaService\x12h\n\x0cGetTicketSla\x12(.tickets.helpdesk.v1.GetTicketSlaRequest\x1a).tickets.helpdesk.v1.GetTicketSlaResponse\"\x03\x90\x02\x01\x12q\n\x0fListSlaPolicies\x12+.tickets.helpdesk.v1.ListSlaPoliciesRequest\x1a,.tickets.helpdesk.v1.ListSlaPoliciesResponse\"\x03\x90\x02\x01\x12h\n\x0cGetSlaPolicy\x12(.tickets.helpdesk.v1.GetSlaPolicyRequest\x1a).tickets.helpdesk.v1.GetSlaPolicyResponse\"\x03\x90\x02\x01\x12n\n\x0f\x43reateSlaPolicy\x12+.tickets.helpdesk.v1.CreateSlaPolicyRequest\x1a,.tickets.helpdesk.v1.CreateSlaPolicyResponse\"\x00\x12q\n\x0fUpdateSlaPolicy\x12+.tickets.helpdesk.v1.UpdateSlaPolicyRequest\x1a,.tickets.helpdesk.v1.UpdateSlaPolicyResponse\"\x03\x90\x02\x02\x12\x65\n\x0bGetCalendar\x12\'.tickets.helpdesk.v1.GetCalendarRequest\x1a(.tickets.helpdesk.v1.GetCalendarResponse\"\x03\x90\x02\x01\x12n\n\x0eUpdateCalendar\x12*.tickets.helpdesk.v1.UpdateCalendarRequest\x1a+.tickets.helpdesk.v1.UpdateCalendarResponse\"\x03\x90\x02\x02\x42\xfc\x01\n%io.github.tickets_service.helpdesk.v1B\x0fSlaServiceProtoP\x01ZHgithub.com/tickets-service/tickets/gen/go/tickets/helpdesk/v1;helpdeskv1\xa2\x02\x0fTicketsHelpdesk\xaa\x02\x13Tickets.Helpdesk.V1\xca\x02\x13Tickets\\Helpdesk\\V1\xe2\x02\x1fTickets\\Helpdesk\\V1\\GPBMetadata\xea\x02\x15Tickets::Helpdesk::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%tickets/helpdesk/v1/sla_service.proto\x12\x13tickets.helpdesk.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1dtickets/helpdesk/v1/sla.proto\x1a tickets/helpdesk/v1/ticket.proto\"\'\n\x13GetTicketSlaRequest\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"C\n\x14GetTicketSlaResponse\x12+\n\x03sla\x18\x01 \x01(\x0b\x32\x1e.tickets.helpdesk.v1.TicketSla\"\x99\x01\n\x16ListSlaPoliciesRequest\x12\x12\n\x05limit\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x13\n\x06\x63ursor\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\x36\n\x06status\x18\x03 \x01(\x0e\x32!.tickets.helpdesk.v1.PolicyStatusH\x02\x88\x01\x01\x42\x08\n\x06_limitB\t\n\x07_cursorB\t\n\x07_status\"y\n\x17ListSlaPoliciesResponse\x12\x34\n\x0csla_policies\x18\x01 \x03(\x0b\x32\x1e.tickets.helpdesk.v1.SlaPolicy\x12\x18\n\x0bnext_cursor\x18\x02 \x01(\tH\x00\x88\x01\x01\x42\x0e\n\x0c_next_cursor\"\'\n\x13GetSlaPolicyRequest\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"J\n\x14GetSlaPolicyResponse\x12\x32\n\nsla_policy\x18\x01 \x01(\x0b\x32\x1e.tickets.helpdesk.v1.SlaPolicy\"\x9b\x03\n\x16\x43reateSlaPolicyRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\x0b\x64\x65scription\x18\x02 \x01(\tH\x00\x88\x01\x01\x12-\n\napplies_to\x18\x03 \x03(\x0e\x32\x19.tickets.helpdesk.v1.Type\x12\x35\n\x08priority\x18\x04 \x01(\x0e\x32\x1d.tickets.helpdesk.v1.PriorityB\x04\xe2\x41\x01\x02\x12#\n\x16\x66irst_response_minutes\x18\x05 \x01(\x05H\x01\x88\x01\x01\x12 \n\x12resolution_minutes\x18\x06 \x01(\x05\x42\x04\xe2\x41\x01\x02\x12 \n\x13\x62usiness_hours_only\x18\x07 \x01(\x08H\x02\x88\x01\x01\x12\x36\n\x06status\x18\x08 \x01(\x0e\x32!.tickets.helpdesk.v1.PolicyStatusH\x03\x88\x01\x01\x42\x0e\n\x0c_descriptionB\x19\n\x17_first_response_minutesB\x16\n\x14_business_hours_onlyB\t\n\x07_status\"M\n\x17\x43reateSlaPolicyResponse\x12\x32\n\nsla_policy\x18\x01 \x01(\x0b\x32\x1e.tickets.helpdesk.v1.SlaPolicy\"\x88\x04\n\x16UpdateSlaPolicyRequest\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x11\n\x04name\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x18\n\x0b\x64\x65scription\x18\x04 \x01(\tH\x01\x88\x01\x01\x12-\n\napplies_to\x18\x05 \x03(\x0e\x32\x19.tickets.helpdesk.v1.Type\x12\x34\n\x08priority\x18\x06 \x01(\x0e\x32\x1d.tickets.helpdesk.v1.PriorityH\x02\x88\x01\x01\x12#\n\x16\x66irst_response_minutes\x18\x07 \x01(\x05H\x03\x88\x01\x01\x12\x1f\n\x12resolution_minutes\x18\x08 \x01(\x05H\x04\x88\x01\x01\x12 \n\x13\x62usiness_hours_only\x18\t \x01(\x08H\x05\x88\x01\x01\x12\x36\n\x06status\x18\n \x01(\x0e\x32!.tickets.helpdesk.v1.PolicyStatusH\x06\x88\x01\x01\x42\x07\n\x05_nameB\x0e\n\x0c_descriptionB\x0b\n\t_priorityB\x19\n\x17_first_response_minutesB\x15\n\x13_resolution_minutesB\x16\n\x14_business_hours_onlyB\t\n\x07_status\"M\n\x17UpdateSlaPolicyResponse\x12\x32\n\nsla_policy\x18\x01 \x01(\x0b\x32\x1e.tickets.helpdesk.v1.SlaPolicy\"\x14\n\x12GetCalendarRequest\"F\n\x13GetCalendarResponse\x12/\n\x08\x63\x61lendar\x18\x01 \x01(\x0b\x32\x1d.tickets.helpdesk.v1.Calendar\"\xb3\x01\n\x15UpdateCalendarRequest\x12/\n\x0bupdate_mask\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x16\n\ttime_zone\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x31\n\x05hours\x18\x03 \x03(\x0b\x32\".tickets.helpdesk.v1.BusinessHours\x12\x10\n\x08holidays\x18\x04 \x03(\tB\x0c\n\n_time_zone\"I\n\x16UpdateCalendarResponse\x12/\n\x08\x63\x61lendar\x18\x01 \x01(\x0b\x32\x1d.tickets.helpdesk.v1.Calendar2\x8d\x06\n\nSlaService\x12h\n\x0cGetTicketSla\x12(.tickets.helpdesk.v1.GetTicketSlaRequest\x1a).tickets.helpdesk.v1.GetTicketSlaResponse\"\x03\x90\x02\x01\x12q\n\x0fListSlaPolicies\x12+.tickets.helpdesk.v1.ListSlaPoliciesRequest\x1a,.tickets.helpdesk.v1.ListSlaPoliciesResponse\"\x03\x90\x02\x01\x12h\n\x0cGetSlaPolicy\x12(.tickets.helpdesk.v1.GetSlaPolicyRequest\x1a).tickets.helpdesk.v1.GetSlaPolicyResponse\"\x03\x90\x02\x01\x12n\n\x0f\x43reateSlaPolicy\x12+.tickets.helpdesk.v1.CreateSlaPolicyRequest\x1a,.tickets.helpdesk.v1.CreateSlaPolicyResponse\"\x00\x12q\n\x0fUpdateSlaPolicy\x12+.tickets.helpdesk.v1.UpdateSlaPolicyRequest\x1a,.tickets.helpdesk.v1.UpdateSlaPolicyResponse\"\x03\x90\x02\x02\x12\x65\n\x0bGetCalendar\x12\'.tickets.helpdesk.v1.GetCalendarRequest\x1a(.tickets.helpdesk.v1.GetCalendarResponse\"\x03\x90\x02\x01\x12n\n\x0eUpdateCalendar\x12*.tickets.helpdesk.v1.UpdateCalendarRequest\x1a+.tickets.helpdesk.v1.UpdateCalendarResponse\"\x03\x90\x02\x02\x42\xfc\x01\n%io.github.tickets_service.helpdesk.v1B\x0fSlaServiceProtoP\x01ZHgithub.com/tickets-service/tickets/gen/go/tickets/helpdesk/v1;helpdeskv1\xa2\x02\x0fTicketsHelpdesk\xaa\x02\x13Tickets.Helpdesk.V1\xca\x02\x13Tickets\\Helpdesk\\V1\xe2\x02\x1fTickets\\Helpdesk\\V1\\GPBMetadata\xea\x02\x15Tickets::Helpdesk::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,6 +36,18 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tickets.helpdesk.v1.sla_ser
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n%io.github.tickets_service.helpdesk.v1B\017SlaServiceProtoP\001ZHgithub.com/tickets-service/tickets/gen/go/tickets/helpdesk/v1;helpdeskv1\242\002\017TicketsHelpdesk\252\002\023Tickets.Helpdesk.V1\312\002\023Tickets\\Helpdesk\\V1\342\002\037Tickets\\Helpdesk\\V1\\GPBMetadata\352\002\025Tickets::Helpdesk::V1'
+  _globals['_GETTICKETSLAREQUEST'].fields_by_name['id']._loaded_options = None
+  _globals['_GETTICKETSLAREQUEST'].fields_by_name['id']._serialized_options = b'\342A\001\002'
+  _globals['_GETSLAPOLICYREQUEST'].fields_by_name['id']._loaded_options = None
+  _globals['_GETSLAPOLICYREQUEST'].fields_by_name['id']._serialized_options = b'\342A\001\002'
+  _globals['_CREATESLAPOLICYREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_CREATESLAPOLICYREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002'
+  _globals['_CREATESLAPOLICYREQUEST'].fields_by_name['priority']._loaded_options = None
+  _globals['_CREATESLAPOLICYREQUEST'].fields_by_name['priority']._serialized_options = b'\342A\001\002'
+  _globals['_CREATESLAPOLICYREQUEST'].fields_by_name['resolution_minutes']._loaded_options = None
+  _globals['_CREATESLAPOLICYREQUEST'].fields_by_name['resolution_minutes']._serialized_options = b'\342A\001\002'
+  _globals['_UPDATESLAPOLICYREQUEST'].fields_by_name['id']._loaded_options = None
+  _globals['_UPDATESLAPOLICYREQUEST'].fields_by_name['id']._serialized_options = b'\342A\001\002'
   _globals['_SLASERVICE'].methods_by_name['GetTicketSla']._loaded_options = None
   _globals['_SLASERVICE'].methods_by_name['GetTicketSla']._serialized_options = b'\220\002\001'
   _globals['_SLASERVICE'].methods_by_name['ListSlaPolicies']._loaded_options = None
@@ -47,34 +60,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SLASERVICE'].methods_by_name['GetCalendar']._serialized_options = b'\220\002\001'
   _globals['_SLASERVICE'].methods_by_name['UpdateCalendar']._loaded_options = None
   _globals['_SLASERVICE'].methods_by_name['UpdateCalendar']._serialized_options = b'\220\002\002'
-  _globals['_GETTICKETSLAREQUEST']._serialized_start=161
-  _globals['_GETTICKETSLAREQUEST']._serialized_end=194
-  _globals['_GETTICKETSLARESPONSE']._serialized_start=196
-  _globals['_GETTICKETSLARESPONSE']._serialized_end=263
-  _globals['_LISTSLAPOLICIESREQUEST']._serialized_start=266
-  _globals['_LISTSLAPOLICIESREQUEST']._serialized_end=419
-  _globals['_LISTSLAPOLICIESRESPONSE']._serialized_start=421
-  _globals['_LISTSLAPOLICIESRESPONSE']._serialized_end=542
-  _globals['_GETSLAPOLICYREQUEST']._serialized_start=544
-  _globals['_GETSLAPOLICYREQUEST']._serialized_end=577
-  _globals['_GETSLAPOLICYRESPONSE']._serialized_start=579
-  _globals['_GETSLAPOLICYRESPONSE']._serialized_end=653
-  _globals['_CREATESLAPOLICYREQUEST']._serialized_start=656
-  _globals['_CREATESLAPOLICYREQUEST']._serialized_end=1049
-  _globals['_CREATESLAPOLICYRESPONSE']._serialized_start=1051
-  _globals['_CREATESLAPOLICYRESPONSE']._serialized_end=1128
-  _globals['_UPDATESLAPOLICYREQUEST']._serialized_start=1131
-  _globals['_UPDATESLAPOLICYREQUEST']._serialized_end=1645
-  _globals['_UPDATESLAPOLICYRESPONSE']._serialized_start=1647
-  _globals['_UPDATESLAPOLICYRESPONSE']._serialized_end=1724
-  _globals['_GETCALENDARREQUEST']._serialized_start=1726
-  _globals['_GETCALENDARREQUEST']._serialized_end=1746
-  _globals['_GETCALENDARRESPONSE']._serialized_start=1748
-  _globals['_GETCALENDARRESPONSE']._serialized_end=1818
-  _globals['_UPDATECALENDARREQUEST']._serialized_start=1821
-  _globals['_UPDATECALENDARREQUEST']._serialized_end=2000
-  _globals['_UPDATECALENDARRESPONSE']._serialized_start=2002
-  _globals['_UPDATECALENDARRESPONSE']._serialized_end=2075
-  _globals['_SLASERVICE']._serialized_start=2078
-  _globals['_SLASERVICE']._serialized_end=2859
+  _globals['_GETTICKETSLAREQUEST']._serialized_start=194
+  _globals['_GETTICKETSLAREQUEST']._serialized_end=233
+  _globals['_GETTICKETSLARESPONSE']._serialized_start=235
+  _globals['_GETTICKETSLARESPONSE']._serialized_end=302
+  _globals['_LISTSLAPOLICIESREQUEST']._serialized_start=305
+  _globals['_LISTSLAPOLICIESREQUEST']._serialized_end=458
+  _globals['_LISTSLAPOLICIESRESPONSE']._serialized_start=460
+  _globals['_LISTSLAPOLICIESRESPONSE']._serialized_end=581
+  _globals['_GETSLAPOLICYREQUEST']._serialized_start=583
+  _globals['_GETSLAPOLICYREQUEST']._serialized_end=622
+  _globals['_GETSLAPOLICYRESPONSE']._serialized_start=624
+  _globals['_GETSLAPOLICYRESPONSE']._serialized_end=698
+  _globals['_CREATESLAPOLICYREQUEST']._serialized_start=701
+  _globals['_CREATESLAPOLICYREQUEST']._serialized_end=1112
+  _globals['_CREATESLAPOLICYRESPONSE']._serialized_start=1114
+  _globals['_CREATESLAPOLICYRESPONSE']._serialized_end=1191
+  _globals['_UPDATESLAPOLICYREQUEST']._serialized_start=1194
+  _globals['_UPDATESLAPOLICYREQUEST']._serialized_end=1714
+  _globals['_UPDATESLAPOLICYRESPONSE']._serialized_start=1716
+  _globals['_UPDATESLAPOLICYRESPONSE']._serialized_end=1793
+  _globals['_GETCALENDARREQUEST']._serialized_start=1795
+  _globals['_GETCALENDARREQUEST']._serialized_end=1815
+  _globals['_GETCALENDARRESPONSE']._serialized_start=1817
+  _globals['_GETCALENDARRESPONSE']._serialized_end=1887
+  _globals['_UPDATECALENDARREQUEST']._serialized_start=1890
+  _globals['_UPDATECALENDARREQUEST']._serialized_end=2069
+  _globals['_UPDATECALENDARRESPONSE']._serialized_start=2071
+  _globals['_UPDATECALENDARRESPONSE']._serialized_end=2144
+  _globals['_SLASERVICE']._serialized_start=2147
+  _globals['_SLASERVICE']._serialized_end=2928
 # @@protoc_insertion_point(module_scope)

@@ -22,10 +22,11 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n tickets/helpdesk/v1/ticket.proto\x12\x13tickets.helpdesk.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdb\x08\n\x06Ticket\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\ttenant_id\x18\x02 \x01(\t\x12\x13\n\x06\x61pp_id\x18\x03 \x01(\tH\x00\x88\x01\x01\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ncreated_by\x18\x06 \x01(\t\x12\x12\n\nupdated_by\x18\x07 \x01(\t\x12\x0e\n\x06source\x18\x08 \x01(\t\x12\x34\n\x0bsource_type\x18\t \x01(\x0e\x32\x1f.tickets.helpdesk.v1.SourceType\x12\x12\n\nis_deleted\x18\n \x01(\x08\x12.\n\ndeleted_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\ndeleted_by\x18\x0c \x01(\tH\x01\x88\x01\x01\x12\x16\n\x0eschema_version\x18\r \x01(\x05\x12\x0e\n\x06number\x18\x0e \x01(\t\x12\r\n\x05title\x18\x0f \x01(\t\x12\x18\n\x0b\x64\x65scription\x18\x10 \x01(\tH\x02\x88\x01\x01\x12\'\n\x04type\x18\x11 \x01(\x0e\x32\x19.tickets.helpdesk.v1.Type\x12+\n\x06status\x18\x12 \x01(\x0e\x32\x1b.tickets.helpdesk.v1.Status\x12/\n\x08priority\x18\x13 \x01(\x0e\x32\x1d.tickets.helpdesk.v1.Priority\x12\x15\n\x08\x63\x61tegory\x18\x14 \x01(\tH\x03\x88\x01\x01\x12\x17\n\x0fsubmitted_by_id\x18\x15 \x01(\t\x12\x1b\n\x0e\x61ssigned_to_id\x18\x16 \x01(\tH\x04\x88\x01\x01\x12\x14\n\x07team_id\x18\x17 \x01(\tH\x05\x88\x01\x01\x12\x17\n\nsla_policy\x18\x18 \x01(\tH\x06\x88\x01\x01\x12\x35\n\x11\x66irst_response_at\x18\x19 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bresolved_at\x18\x1a \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x06\x64ue_at\x18\x1b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1d\n\x10related_asset_id\x18\x1c \x01(\tH\x07\x88\x01\x01\x12%\n\x18related_vulnerability_id\x18\x1d \x01(\tH\x08\x88\x01\x01\x12\x11\n\ttags_json\x18\x1e \x01(\t\x12\x11\n\x04\x65tag\x18\x1f \x01(\tH\t\x88\x01\x01\x42\t\n\x07_app_idB\r\n\x0b_deleted_byB\x0e\n\x0c_descriptionB\x0b\n\t_categoryB\x11\n\x0f_assigned_to_idB\n\n\x08_team_idB\r\n\x0b_sla_policyB\x13\n\x11_related_asset_idB\x1b\n\x19_related_vulnerability_idB\x07\n\x05_etag\"\xbb\x01\n\x0bTicketEvent\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x11\n\tticket_id\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x05\x12\x0c\n\x04type\x18\x04 \x01(\t\x12\x14\n\x0c\x63hanges_json\x18\x05 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x06 \x01(\t\x12\x12\n\nrequest_id\x18\x07 \x01(\t\x12.\n\ncreated_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*l\n\x04Type\x12\x14\n\x10TYPE_UNSPECIFIED\x10\x00\x12\x11\n\rTYPE_INCIDENT\x10\x01\x12\x18\n\x14TYPE_SERVICE_REQUEST\x10\x02\x12\x0f\n\x0bTYPE_CHANGE\x10\x03\x12\x10\n\x0cTYPE_PROBLEM\x10\x04*\x85\x01\n\x06Status\x12\x16\n\x12STATUS_UNSPECIFIED\x10\x00\x12\x0f\n\x0bSTATUS_OPEN\x10\x01\x12\x16\n\x12STATUS_IN_PROGRESS\x10\x02\x12\x12\n\x0eSTATUS_PENDING\x10\x03\x12\x13\n\x0fSTATUS_RESOLVED\x10\x04\x12\x11\n\rSTATUS_CLOSED\x10\x05*s\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x10\n\x0cPRIORITY_LOW\x10\x01\x12\x13\n\x0fPRIORITY_MEDIUM\x10\x02\x12\x11\n\rPRIORITY_HIGH\x10\x03\x12\x13\n\x0fPRIORITY_URGENT\x10\x04*\xa1\x01\n\nSourceType\x12\x1b\n\x17SOURCE_TYPE_UNSPECIFIED\x10\x00\x12\x18\n\x14SOURCE_TYPE_FRONTEND\x10\x01\x12\x17\n\x13SOURCE_TYPE_BACKEND\x10\x02\x12\x16\n\x12SOURCE_TYPE_SERVER\x10\x03\x12\x16\n\x12SOURCE_TYPE_SYSTEM\x10\x04\x12\x13\n\x0fSOURCE_TYPE_API\x10\x05\x42\xf8\x01\n%io.github.tickets_service.helpdesk.v1B\x0bTicketProtoP\x01ZHgithub.com/tickets-service/tickets/gen/go/tickets/helpdesk/v1;helpdeskv1\xa2\x02\x0fTicketsHelpdesk\xaa\x02\x13Tickets.Helpdesk.V1\xca\x02\x13Tickets\\Helpdesk\\V1\xe2\x02\x1fTickets\\Helpdesk\\V1\\GPBMetadata\xea\x02\x15Tickets::Helpdesk::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n tickets/helpdesk/v1/ticket.proto\x12\x13tickets.helpdesk.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb5\t\n\x06Ticket\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x17\n\ttenant_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x12\x19\n\x06\x61pp_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03H\x00\x88\x01\x01\x12\x34\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x34\n\nupdated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x18\n\ncreated_by\x18\x06 \x01(\tB\x04\xe2\x41\x01\x03\x12\x18\n\nupdated_by\x18\x07 \x01(\tB\x04\xe2\x41\x01\x03\x12\x0e\n\x06source\x18\x08 \x01(\t\x12\x34\n\x0bsource_type\x18\t \x01(\x0e\x32\x1f.tickets.helpdesk.v1.SourceType\x12\x18\n\nis_deleted\x18\n \x01(\x08\x42\x04\xe2\x41\x01\x03\x12\x34\n\ndeleted_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x1d\n\ndeleted_by\x18\x0c \x01(\tB\x04\xe2\x41\x01\x03H\x01\x88\x01\x01\x12\x1c\n\x0eschema_version\x18\r \x01(\x05\x42\x04\xe2\x41\x01\x03\x12\x14\n\x06number\x18\x0e \x01(\tB\x04\xe2\x41\x01\x03\x12\r\n\x05title\x18\x0f \x01(\t\x12\x18\n\x0b\x64\x65scription\x18\x10 \x01(\tH\x02\x88\x01\x01\x12\'\n\x04type\x18\x11 \x01(\x0e\x32\x19.tickets.helpdesk.v1.Type\x12+\n\x06status\x18\x12 \x01(\x0e\x32\x1b.tickets.helpdesk.v1.Status\x12/\n\x08priority\x18\x13 \x01(\x0e\x32\x1d.tickets.helpdesk.v1.Priority\x12\x15\n\x08\x63\x61tegory\x18\x14 \x01(\tH\x03\x88\x01\x01\x12\x17\n\x0fsubmitted_by_id\x18\x15 \x01(\t\x12\x1b\n\x0e\x61ssigned_to_id\x18\x16 \x01(\tH\x04\x88\x01\x01\x12\x14\n\x07team_id\x18\x17 \x01(\tH\x05\x88\x01\x01\x12\x17\n\nsla_policy\x18\x18 \x01(\tH\x06\x88\x01\x01\x12;\n\x11\x66irst_response_at\x18\x19 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bresolved_at\x18\x1a \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12*\n\x06\x64ue_at\x18\x1b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1d\n\x10related_asset_id\x18\x1c \x01(\tH\x07\x88\x01\x01\x12%\n\x18related_vulnerability_id\x18\x1d \x01(\tH\x08\x88\x01\x01\x12\x11\n\ttags_json\x18\x1e \x01(\t\x12\x17\n\x04\x65tag\x18\x1f \x01(\tB\x04\xe2\x41\x01\x03H\t\x88\x01\x01\x42\t\n\x07_app_idB\r\n\x0b_deleted_byB\x0e\n\x0c_descriptionB\x0b\n\t_categoryB\x11\n\x0f_assigned_to_idB\n\n\x08_team_idB\r\n\x0b_sla_policyB\x13\n\x11_related_asset_idB\x1b\n\x19_related_vulnerability_idB\x07\n\x05_etag\"\xbb\x01\n\x0bTicketEvent\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x11\n\tticket_id\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x05\x12\x0c\n\x04type\x18\x04 \x01(\t\x12\x14\n\x0c\x63hanges_json\x18\x05 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x06 \x01(\t\x12\x12\n\nrequest_id\x18\x07 \x01(\t\x12.\n\ncreated_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*l\n\x04Type\x12\x14\n\x10TYPE_UNSPECIFIED\x10\x00\x12\x11\n\rTYPE_INCIDENT\x10\x01\x12\x18\n\x14TYPE_SERVICE_REQUEST\x10\x02\x12\x0f\n\x0bTYPE_CHANGE\x10\x03\x12\x10\n\x0cTYPE_PROBLEM\x10\x04*\x85\x01\n\x06Status\x12\x16\n\x12STATUS_UNSPECIFIED\x10\x00\x12\x0f\n\x0bSTATUS_OPEN\x10\x01\x12\x16\n\x12STATUS_IN_PROGRESS\x10\x02\x12\x12\n\x0eSTATUS_PENDING\x10\x03\x12\x13\n\x0fSTATUS_RESOLVED\x10\x04\x12\x11\n\rSTATUS_CLOSED\x10\x05*s\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x10\n\x0cPRIORITY_LOW\x10\x01\x12\x13\n\x0fPRIORITY_MEDIUM\x10\x02\x12\x11\n\rPRIORITY_HIGH\x10\x03\x12\x13\n\x0fPRIORITY_URGENT\x10\x04*\xa1\x01\n\nSourceType\x12\x1b\n\x17SOURCE_TYPE_UNSPECIFIED\x10\x00\x12\x18\n\x14SOURCE_TYPE_FRONTEND\x10\x01\x12\x17\n\x13SOURCE_TYPE_BACKEND\x10\x02\x12\x16\n\x12SOURCE_TYPE_SERVER\x10\x03\x12\x16\n\x12SOURCE_TYPE_SYSTEM\x10\x04\x12\x13\n\x0fSOURCE_TYPE_API\x10\x05\x42\xf8\x01\n%io.github.tickets_service.helpdesk.v1B\x0bTicketProtoP\x01ZHgithub.com/tickets-service/tickets/gen/go/tickets/helpdesk/v1;helpdeskv1\xa2\x02\x0fTicketsHelpdesk\xaa\x02\x13Tickets.Helpdesk.V1\xca\x02\x13Tickets\\Helpdesk\\V1\xe2\x02\x1fTickets\\Helpdesk\\V1\\GPBMetadata\xea\x02\x15Tickets::Helpdesk::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,16 +34,46 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tickets.helpdesk.v1.ticket_
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n%io.github.tickets_service.helpdesk.v1B\013TicketProtoP\001ZHgithub.com/tickets-service/tickets/gen/go/tickets/helpdesk/v1;helpdeskv1\242\002\017TicketsHelpdesk\252\002\023Tickets.Helpdesk.V1\312\002\023Tickets\\Helpdesk\\V1\342\002\037Tickets\\Helpdesk\\V1\\GPBMetadata\352\002\025Tickets::Helpdesk::V1'
-  _globals['_TYPE']._serialized_start=1398
-  _globals['_TYPE']._serialized_end=1506
-  _globals['_STATUS']._serialized_start=1509
-  _globals['_STATUS']._serialized_end=1642
-  _globals['_PRIORITY']._serialized_start=1644
-  _globals['_PRIORITY']._serialized_end=1759
-  _globals['_SOURCETYPE']._serialized_start=1762
-  _globals['_SOURCETYPE']._serialized_end=1923
-  _globals['_TICKET']._serialized_start=91
-  _globals['_TICKET']._serialized_end=1206
-  _globals['_TICKETEVENT']._serialized_start=1209
-  _globals['_TICKETEVENT']._serialized_end=1396
+  _globals['_TICKET'].fields_by_name['id']._loaded_options = None
+  _globals['_TICKET'].fields_by_name['id']._serialized_options = b'\342A\001\003'
+  _globals['_TICKET'].fields_by_name['tenant_id']._loaded_options = None
+  _globals['_TICKET'].fields_by_name['tenant_id']._serialized_options = b'\342A\001\003'
+  _globals['_TICKET'].fields_by_name['app_id']._loaded_options = None
+  _globals['_TICKET'].fields_by_name['app_id']._serialized_options = b'\342A\001\003'
+  _globals['_TICKET'].fields_by_name['created_at']._loaded_options = None
+  _globals['_TICKET'].fields_by_name['created_at']._serialized_options = b'\342A\001\003'
+  _globals['_TICKET'].fields_by_name['updated_at']._loaded_options = None
+  _globals['_TICKET'].fields_by_name['updated_at']._serialized_options = b'\342A\001\003'
+  _globals['_TICKET'].fields_by_name['created_by']._loaded_options = None
+  _globals['_TICKET'].fields_by_name['created_by']._serialized_options = b'\342A\001\003'
+  _globals['_TICKET'].fields_by_name['updated_by']._loaded_options = None
+  _globals['_TICKET'].fields_by_name['updated_by']._serialized_options = b'\342A\001\003'
+  _globals['_TICKET'].fields_by_name['is_deleted']._loaded_options = None
+  _globals['_TICKET'].fields_by_name['is_deleted']._serialized_options = b'\342A\001\003'
+  _globals['_TICKET'].fields_by_name['deleted_at']._loaded_options = None
+  _globals['_TICKET'].fields_by_name['deleted_at']._serialized_options = b'\342A\001\003'
+  _globals['_TICKET'].fields_by_name['deleted_by']._loaded_options = None
+  _globals['_TICKET'].fields_by_name['deleted_by']._serialized_options = b'\342A\001\003'
+  _globals['_TICKET'].fields_by_name['schema_version']._loaded_options = None
+  _globals['_TICKET'].fields_by_name['schema_version']._serialized_options = b'\342A\001\003'
+  _globals['_TICKET'].fields_by_name['number']._loaded_options = None
+  _globals['_TICKET'].fields_by_name['number']._serialized_options = b'\342A\001\003'
+  _globals['_TICKET'].fields_by_name['first_response_at']._loaded_options = None
+  _globals['_TICKET'].fields_by_name['first_response_at']._serialized_options = b'\342A\001\003'
+  _globals['_TICKET'].fields_by_name['resolved_at']._loaded_options = None
+  _globals['_TICKET'].fields_by_name['resolved_at']._serialized_options = b'\342A\001\003'
+  _globals['_TICKET'].fields_by_name['etag']._loaded_options = None
+  _globals['_TICKET'].fields_by_name['etag']._serialized_options = b'\342A\001\003'
+  _globals['_TYPE']._serialized_start=1521
+  _globals['_TYPE']._serialized_end=1629
+  _globals['_STATUS']._serialized_start=1632
+  _globals['_STATUS']._serialized_end=1765
+  _globals['_PRIORITY']._serialized_start=1767
+  _globals['_PRIORITY']._serialized_end=1882
+  _globals['_SOURCETYPE']._serialized_start=1885
+  _globals['_SOURCETYPE']._serialized_end=2046
+  _globals['_TICKET']._serialized_start=124
+  _globals['_TICKET']._serialized_end=1329
+  _globals['_TICKETEVENT']._serialized_start=1332
+  _globals['_TICKETEVENT']._serialized_end=1519
 # @@protoc_insertion_point(module_scope)

@@ -22,10 +22,11 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ctickets/itsm/v1/ticket.proto\x12\x0ftickets.itsm.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8f\x04\n\x06Ticket\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\'\n\x06status\x18\x04 \x01(\x0e\x32\x17.tickets.itsm.v1.Status\x12\x30\n\x08priority\x18\x05 \x01(\x0e\x32\x19.tickets.itsm.v1.PriorityH\x00\x88\x01\x01\x12\x1c\n\x0frequester_email\x18\x06 \x01(\tH\x01\x88\x01\x01\x12\x1e\n\x11\x65xternal_provider\x18\x07 \x01(\tH\x02\x88\x01\x01\x12\x1f\n\x12\x65xternal_ticket_id\x18\x08 \x01(\tH\x03\x88\x01\x01\x12 \n\x13\x65xternal_ticket_url\x18\t \x01(\tH\x04\x88\x01\x01\x12\x15\n\rmetadata_json\x18\n \x01(\t\x12.\n\ncreated_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\x04\x65tag\x18\r \x01(\tH\x05\x88\x01\x01\x42\x0b\n\t_priorityB\x12\n\x10_requester_emailB\x14\n\x12_external_providerB\x15\n\x13_external_ticket_idB\x16\n\x14_external_ticket_urlB\x07\n\x05_etag\"\xbc\x01\n\x0bTicketEvent\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x11\n\tticket_id\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x05\x12\x0c\n\x04type\x18\x04 \x01(\t\x12\x14\n\x0c\x63hanges_json\x18\x05 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x06 \x01(\t\x12\x12\n\nrequest_id\x18\x07 \x01(\t\x12.\n\ncreated_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*m\n\x06Status\x12\x16\n\x12STATUS_UNSPECIFIED\x10\x00\x12\x0f\n\x0bSTATUS_OPEN\x10\x01\x12\x12\n\x0eSTATUS_PENDING\x10\x02\x12\x13\n\x0fSTATUS_RESOLVED\x10\x03\x12\x11\n\rSTATUS_CLOSED\x10\x04*s\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x10\n\x0cPRIORITY_LOW\x10\x01\x12\x13\n\x0fPRIORITY_MEDIUM\x10\x02\x12\x11\n\rPRIORITY_HIGH\x10\x03\x12\x13\n\x0fPRIORITY_URGENT\x10\x04\x42\xd8\x01\n!io.github.tickets_service.itsm.v1B\x0bTicketProtoP\x01Z@github.com/tickets-service/tickets/gen/go/tickets/itsm/v1;itsmv1\xa2\x02\x0bTicketsItsm\xaa\x02\x0fTickets.Itsm.V1\xca\x02\x0fTickets\\Itsm\\V1\xe2\x02\x1bTickets\\Itsm\\V1\\GPBMetadata\xea\x02\x11Tickets::Itsm::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ctickets/itsm/v1/ticket.proto\x12\x0ftickets.itsm.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb9\x04\n\x06Ticket\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\'\n\x06status\x18\x04 \x01(\x0e\x32\x17.tickets.itsm.v1.Status\x12\x30\n\x08priority\x18\x05 \x01(\x0e\x32\x19.tickets.itsm.v1.PriorityH\x00\x88\x01\x01\x12\x1c\n\x0frequester_email\x18\x06 \x01(\tH\x01\x88\x01\x01\x12$\n\x11\x65xternal_provider\x18\x07 \x01(\tB\x04\xe2\x41\x01\x03H\x02\x88\x01\x01\x12%\n\x12\x65xternal_ticket_id\x18\x08 \x01(\tB\x04\xe2\x41\x01\x03H\x03\x88\x01\x01\x12&\n\x13\x65xternal_ticket_url\x18\t \x01(\tB\x04\xe2\x41\x01\x03H\x04\x88\x01\x01\x12\x15\n\rmetadata_json\x18\n \x01(\t\x12\x34\n\ncreated_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x34\n\nupdated_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x17\n\x04\x65tag\x18\r \x01(\tB\x04\xe2\x41\x01\x03H\x05\x88\x01\x01\x42\x0b\n\t_priorityB\x12\n\x10_requester_emailB\x14\n\x12_external_providerB\x15\n\x13_external_ticket_idB\x16\n\x14_external_ticket_urlB\x07\n\x05_etag\"\xbc\x01\n\x0bTicketEvent\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x11\n\tticket_id\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x05\x12\x0c\n\x04type\x18\x04 \x01(\t\x12\x14\n\x0c\x63hanges_json\x18\x05 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x06 \x01(\t\x12\x12\n\nrequest_id\x18\x07 \x01(\t\x12.\n\ncreated_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*m\n\x06Status\x12\x16\n\x12STATUS_UNSPECIFIED\x10\x00\x12\x0f\n\x0bSTATUS_OPEN\x10\x01\x12\x12\n\x0eSTATUS_PENDING\x10\x02\x12\x13\n\x0fSTATUS_RESOLVED\x10\x03\x12\x11\n\rSTATUS_CLOSED\x10\x04*s\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x10\n\x0cPRIORITY_LOW\x10\x01\x12\x13\n\x0fPRIORITY_MEDIUM\x10\x02\x12\x11\n\rPRIORITY_HIGH\x10\x03\x12\x13\n\x0fPRIORITY_URGENT\x10\x04\x42\xd8\x01\n!io.github.tickets_service.itsm.v1B\x0bTicketProtoP\x01Z@github.com/tickets-service/tickets/gen/go/tickets/itsm/v1;itsmv1\xa2\x02\x0bTicketsItsm\xaa\x02\x0fTickets.Itsm.V1\xca\x02\x0fTickets\\Itsm\\V1\xe2\x02\x1bTickets\\Itsm\\V1\\GPBMetadata\xea\x02\x11Tickets::Itsm::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,12 +34,26 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tickets.itsm.v1.ticket_pb2'
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n!io.github.tickets_service.itsm.v1B\013TicketProtoP\001Z@github.com/tickets-service/tickets/gen/go/tickets/itsm/v1;itsmv1\242\002\013TicketsItsm\252\002\017Tickets.Itsm.V1\312\002\017Tickets\\Itsm\\V1\342\002\033Tickets\\Itsm\\V1\\GPBMetadata\352\002\021Tickets::Itsm::V1'
-  _globals['_STATUS']._serialized_start=803
-  _globals['_STATUS']._serialized_end=912
-  _globals['_PRIORITY']._serialized_start=914
-  _globals['_PRIORITY']._serialized_end=1029
-  _globals['_TICKET']._serialized_start=83
-  _globals['_TICKET']._serialized_end=610
-  _globals['_TICKETEVENT']._serialized_start=613
-  _globals['_TICKETEVENT']._serialized_end=801
+  _globals['_TICKET'].fields_by_name['id']._loaded_options = None
+  _globals['_TICKET'].fields_by_name['id']._serialized_options = b'\342A\001\003'
+  _globals['_TICKET'].fields_by_name['external_provider']._loaded_options = None
+  _globals['_TICKET'].fields_by_name['external_provider']._serialized_options = b'\342A\001\003'
+  _globals['_TICKET'].fields_by_name['external_ticket_id']._loaded_options = None
+  _globals['_TICKET'].fields_by_name['external_ticket_id']._serialized_options = b'\342A\001\003'
+  _globals['_TICKET'].fields_by_name['external_ticket_url']._loaded_options = None
+  _globals['_TICKET'].fields_by_name['external_ticket_url']._serialized_options = b'\342A\001\003'
+  _globals['_TICKET'].fields_by_name['created_at']._loaded_options = None
+  _globals['_TICKET'].fields_by_name['created_at']._serialized_options = b'\342A\001\003'
+  _globals['_TICKET'].fields_by_name['updated_at']._loaded_options = None
+  _globals['_TICKET'].fields_by_name['updated_at']._serialized_options = b'\342A\001\003'
+  _globals['_TICKET'].fields_by_name['etag']._loaded_options = None
+  _globals['_TICKET'].fields_by_name['etag']._serialized_options = b'\342A\001\003'
+  _globals['_STATUS']._serialized_start=878
+  _globals['_STATUS']._serialized_end=987
+  _globals['_PRIORITY']._serialized_start=989
+  _globals['_PRIORITY']._serialized_end=1104
+  _globals['_TICKET']._serialized_start=116
+  _globals['_TICKET']._serialized_end=685
+  _globals['_TICKETEVENT']._serialized_start=688
+  _globals['_TICKETEVENT']._serialized_end=876
 # @@protoc_insertion_point(module_scope)

@@ -114,8 +114,8 @@ class Ticket(_message.Message):
     requester_email: _builtins.str
     """The requester's e-mail address, as it came. Absent when none was given or it was cleared."""
     external_provider: _builtins.str
-    """The external provider that has the ticket too, such as `freshservice`. Absent while none does: the account is not
-    linked, or the ticket has not been delivered yet.
+    """The external provider that has the ticket too: `freshservice`, `zendesk`, `servicenow` or `jira`; later versions may
+    have more. Absent while none does: the account is not linked, or the ticket has not been delivered yet.
     """
     external_ticket_id: _builtins.str
     """The ticket's id at that provider. Absent while there is none."""

@@ -22,12 +22,13 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from tickets.itsm.v1 import ticket_pb2 as tickets_dot_itsm_dot_v1_dot_ticket__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$tickets/itsm/v1/ticket_service.proto\x12\x0ftickets.itsm.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ctickets/itsm/v1/ticket.proto\"\x93\x02\n\x13\x43reateTicketRequest\x12\x0f\n\x07subject\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12,\n\x06status\x18\x03 \x01(\x0e\x32\x17.tickets.itsm.v1.StatusH\x00\x88\x01\x01\x12\x30\n\x08priority\x18\x04 \x01(\x0e\x32\x19.tickets.itsm.v1.PriorityH\x01\x88\x01\x01\x12\x1c\n\x0frequester_email\x18\x05 \x01(\tH\x02\x88\x01\x01\x12\x1a\n\rmetadata_json\x18\x06 \x01(\tH\x03\x88\x01\x01\x42\t\n\x07_statusB\x0b\n\t_priorityB\x12\n\x10_requester_emailB\x10\n\x0e_metadata_json\"?\n\x14\x43reateTicketResponse\x12\'\n\x06ticket\x18\x01 \x01(\x0b\x32\x17.tickets.itsm.v1.Ticket\"%\n\x10GetTicketRequest\x12\x11\n\tticket_id\x18\x01 \x01(\t\"<\n\x11GetTicketResponse\x12\'\n\x06ticket\x18\x01 \x01(\x0b\x32\x17.tickets.itsm.v1.Ticket\"\xe6\x03\n\x12ListTicketsRequest\x12,\n\x06status\x18\x01 \x01(\x0e\x32\x17.tickets.itsm.v1.StatusH\x00\x88\x01\x01\x12.\n\nstart_date\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_date\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\x05limit\x18\x04 \x01(\x05H\x01\x88\x01\x01\x12\x13\n\x06offset\x18\x05 \x01(\x03H\x02\x88\x01\x01\x12\x43\n\x08metadata\x18\x06 \x03(\x0b\x32\x31.tickets.itsm.v1.ListTicketsRequest.MetadataEntry\x12\x30\n\x08priority\x18\x07 \x01(\x0e\x32\x19.tickets.itsm.v1.PriorityH\x03\x88\x01\x01\x12\x1c\n\x0frequester_email\x18\x08 \x01(\tH\x04\x88\x01\x01\x12\x0e\n\x01q\x18\t \x01(\tH\x05\x88\x01\x01\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\t\n\x07_statusB\x08\n\x06_limitB\t\n\x07_offsetB\x0b\n\t_priorityB\x12\n\x10_requester_emailB\x04\n\x02_q\"m\n\x13ListTicketsResponse\x12(\n\x07tickets\x18\x01 \x03(\x0b\x32\x17.tickets.itsm.v1.Ticket\x12\r\n\x05total\x18\x02 \x01(\x03\x12\r\n\x05limit\x18\x03 \x01(\x05\x12\x0e\n\x06offset\x18\x04 \x01(\x03\"\x99\x03\n\x13UpdateTicketRequest\x12\x11\n\tticket_id\x18\x01 \x01(\t\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x14\n\x07subject\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x18\n\x0b\x64\x65scription\x18\x04 \x01(\tH\x01\x88\x01\x01\x12,\n\x06status\x18\x05 \x01(\x0e\x32\x17.tickets.itsm.v1.StatusH\x02\x88\x01\x01\x12\x30\n\x08priority\x18\x06 \x01(\x0e\x32\x19.tickets.itsm.v1.PriorityH\x03\x88\x01\x01\x12\x1c\n\x0frequester_email\x18\x07 \x01(\tH\x04\x88\x01\x01\x12\x1a\n\rmetadata_json\x18\x08 \x01(\tH\x05\x88\x01\x01\x12\x11\n\x04\x65tag\x18\t \x01(\tH\x06\x88\x01\x01\x42\n\n\x08_subjectB\x0e\n\x0c_descriptionB\t\n\x07_statusB\x0b\n\t_priorityB\x12\n\x10_requester_emailB\x10\n\x0e_metadata_jsonB\x07\n\x05_etag\"?\n\x14UpdateTicketResponse\x12\'\n\x06ticket\x18\x01 \x01(\x0b\x32\x17.tickets.itsm.v1.Ticket\"j\n\x17ListTicketEventsRequest\x12\x11\n\tticket_id\x18\x01 \x01(\t\x12\x12\n\x05limit\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x13\n\x06\x63ursor\x18\x03 \x01(\tH\x01\x88\x01\x01\x42\x08\n\x06_limitB\t\n\x07_cursor\"r\n\x18ListTicketEventsResponse\x12,\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1c.tickets.itsm.v1.TicketEvent\x12\x18\n\x0bnext_cursor\x18\x02 \x01(\tH\x00\x88\x01\x01\x42\x0e\n\x0c_next_cursor\"5\n\x13WatchTicketsRequest\x12\x13\n\x06\x63ursor\x18\x01 \x01(\tH\x00\x88\x01\x01\x42\t\n\x07_cursor\"\x83\x01\n\x14WatchTicketsResponse\x12+\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x1c.tickets.itsm.v1.TicketEvent\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\x12\x1b\n\x0e\x62\x65hind_seconds\x18\x03 \x01(\x05H\x00\x88\x01\x01\x42\x11\n\x0f_behind_seconds2\xd7\x04\n\rTicketService\x12]\n\x0c\x43reateTicket\x12$.tickets.itsm.v1.CreateTicketRequest\x1a%.tickets.itsm.v1.CreateTicketResponse\"\x00\x12W\n\tGetTicket\x12!.tickets.itsm.v1.GetTicketRequest\x1a\".tickets.itsm.v1.GetTicketResponse\"\x03\x90\x02\x01\x12]\n\x0bListTickets\x12#.tickets.itsm.v1.ListTicketsRequest\x1a$.tickets.itsm.v1.ListTicketsResponse\"\x03\x90\x02\x01\x12]\n\x0cUpdateTicket\x12$.tickets.itsm.v1.UpdateTicketRequest\x1a%.tickets.itsm.v1.UpdateTicketResponse\"\x00\x12l\n\x10ListTicketEvents\x12(.tickets.itsm.v1.ListTicketEventsRequest\x1a).tickets.itsm.v1.ListTicketEventsResponse\"\x03\x90\x02\x01\x12\x62\n\x0cWatchTickets\x12$.tickets.itsm.v1.WatchTicketsRequest\x1a%.tickets.itsm.v1.WatchTicketsResponse\"\x03\x90\x02\x01\x30\x01\x42\xdf\x01\n!io.github.tickets_service.itsm.v1B\x12TicketServiceProtoP\x01Z@github.com/tickets-service/tickets/gen/go/tickets/itsm/v1;itsmv1\xa2\x02\x0bTicketsItsm\xaa\x02\x0fTickets.Itsm.V1\xca\x02\x0fTickets\\Itsm\\V1\xe2\x02\x1bTickets\\Itsm\\V1\\GPBMetadata\xea\x02\x11Tickets::Itsm::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$tickets/itsm/v1/ticket_service.proto\x12\x0ftickets.itsm.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ctickets/itsm/v1/ticket.proto\"\x9f\x02\n\x13\x43reateTicketRequest\x12\x15\n\x07subject\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x19\n\x0b\x64\x65scription\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12,\n\x06status\x18\x03 \x01(\x0e\x32\x17.tickets.itsm.v1.StatusH\x00\x88\x01\x01\x12\x30\n\x08priority\x18\x04 \x01(\x0e\x32\x19.tickets.itsm.v1.PriorityH\x01\x88\x01\x01\x12\x1c\n\x0frequester_email\x18\x05 \x01(\tH\x02\x88\x01\x01\x12\x1a\n\rmetadata_json\x18\x06 \x01(\tH\x03\x88\x01\x01\x42\t\n\x07_statusB\x0b\n\t_priorityB\x12\n\x10_requester_emailB\x10\n\x0e_metadata_json\"?\n\x14\x43reateTicketResponse\x12\'\n\x06ticket\x18\x01 \x01(\x0b\x32\x17.tickets.itsm.v1.Ticket\"+\n\x10GetTicketRequest\x12\x17\n\tticket_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"<\n\x11GetTicketResponse\x12\'\n\x06ticket\x18\x01 \x01(\x0b\x32\x17.tickets.itsm.v1.Ticket\"\xe6\x03\n\x12ListTicketsRequest\x12,\n\x06status\x18\x01 \x01(\x0e\x32\x17.tickets.itsm.v1.StatusH\x00\x88\x01\x01\x12.\n\nstart_date\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_date\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\x05limit\x18\x04 \x01(\x05H\x01\x88\x01\x01\x12\x13\n\x06offset\x18\x05 \x01(\x03H\x02\x88\x01\x01\x12\x43\n\x08metadata\x18\x06 \x03(\x0b\x32\x31.tickets.itsm.v1.ListTicketsRequest.MetadataEntry\x12\x30\n\x08priority\x18\x07 \x01(\x0e\x32\x19.tickets.itsm.v1.PriorityH\x03\x88\x01\x01\x12\x1c\n\x0frequester_email\x18\x08 \x01(\tH\x04\x88\x01\x01\x12\x0e\n\x01q\x18\t \x01(\tH\x05\x88\x01\x01\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\t\n\x07_statusB\x08\n\x06_limitB\t\n\x07_offsetB\x0b\n\t_priorityB\x12\n\x10_requester_emailB\x04\n\x02_q\"m\n\x13ListTicketsResponse\x12(\n\x07tickets\x18\x01 \x03(\x0b\x32\x17.tickets.itsm.v1.Ticket\x12\r\n\x05total\x18\x02 \x01(\x03\x12\r\n\x05limit\x18\x03 \x01(\x05\x12\x0e\n\x06offset\x18\x04 \x01(\x03\"\x9f\x03\n\x13UpdateTicketRequest\x12\x17\n\tticket_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x14\n\x07subject\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x18\n\x0b\x64\x65scription\x18\x04 \x01(\tH\x01\x88\x01\x01\x12,\n\x06status\x18\x05 \x01(\x0e\x32\x17.tickets.itsm.v1.StatusH\x02\x88\x01\x01\x12\x30\n\x08priority\x18\x06 \x01(\x0e\x32\x19.tickets.itsm.v1.PriorityH\x03\x88\x01\x01\x12\x1c\n\x0frequester_email\x18\x07 \x01(\tH\x04\x88\x01\x01\x12\x1a\n\rmetadata_json\x18\x08 \x01(\tH\x05\x88\x01\x01\x12\x11\n\x04\x65tag\x18\t \x01(\tH\x06\x88\x01\x01\x42\n\n\x08_subjectB\x0e\n\x0c_descriptionB\t\n\x07_statusB\x0b\n\t_priorityB\x12\n\x10_requester_emailB\x10\n\x0e_metadata_jsonB\x07\n\x05_etag\"?\n\x14UpdateTicketResponse\x12\'\n\x06ticket\x18\x01 \x01(\x0b\x32\x17.tickets.itsm.v1.Ticket\"p\n\x17ListTicketEventsRequest\x12\x17\n\tticket_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x12\n\x05limit\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x13\n\x06\x63ursor\x18\x03 \x01(\tH\x01\x88\x01\x01\x42\x08\n\x06_limitB\t\n\x07_cursor\"r\n\x18ListTicketEventsResponse\x12,\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1c.tickets.itsm.v1.TicketEvent\x12\x18\n\x0bnext_cursor\x18\x02 \x01(\tH\x00\x88\x01\x01\x42\x0e\n\x0c_next_cursor\"5\n\x13WatchTicketsRequest\x12\x13\n\x06\x63ursor\x18\x01 \x01(\tH\x00\x88\x01\x01\x42\t\n\x07_cursor\"\x83\x01\n\x14WatchTicketsResponse\x12+\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x1c.tickets.itsm.v1.TicketEvent\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\x12\x1b\n\x0e\x62\x65hind_seconds\x18\x03 \x01(\x05H\x00\x88\x01\x01\x42\x11\n\x0f_behind_seconds2\xd7\x04\n\rTicketService\x12]\n\x0c\x43reateTicket\x12$.tickets.itsm.v1.CreateTicketRequest\x1a%.tickets.itsm.v1.CreateTicketResponse\"\x00\x12W\n\tGetTicket\x12!.tickets.itsm.v1.GetTicketRequest\x1a\".tickets.itsm.v1.GetTicketResponse\"\x03\x90\x02\x01\x12]\n\x0bListTickets\x12#.tickets.itsm.v1.ListTicketsRequest\x1a$.tickets.itsm.v1.ListTicketsResponse\"\x03\x90\x02\x01\x12]\n\x0cUpdateTicket\x12$.tickets.itsm.v1.UpdateTicketRequest\x1a%.tickets.itsm.v1.UpdateTicketResponse\"\x00\x12l\n\x10ListTicketEvents\x12(.tickets.itsm.v1.ListTicketEventsRequest\x1a).tickets.itsm.v1.ListTicketEventsResponse\"\x03\x90\x02\x01\x12\x62\n\x0cWatchTickets\x12$.tickets.itsm.v1.WatchTicketsRequest\x1a%.tickets.itsm.v1.WatchTicketsResponse\"\x03\x90\x02\x01\x30\x01\x42\xdf\x01\n!io.github.tickets_service.itsm.v1B\x12TicketServiceProtoP\x01Z@github.com/tickets-service/tickets/gen/go/tickets/itsm/v1;itsmv1\xa2\x02\x0bTicketsItsm\xaa\x02\x0fTickets.Itsm.V1\xca\x02\x0fTickets\\Itsm\\V1\xe2\x02\x1bTickets\\Itsm\\V1\\GPBMetadata\xea\x02\x11Tickets::Itsm::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,8 +36,18 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tickets.itsm.v1.ticket_serv
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n!io.github.tickets_service.itsm.v1B\022TicketServiceProtoP\001Z@github.com/tickets-service/tickets/gen/go/tickets/itsm/v1;itsmv1\242\002\013TicketsItsm\252\002\017Tickets.Itsm.V1\312\002\017Tickets\\Itsm\\V1\342\002\033Tickets\\Itsm\\V1\\GPBMetadata\352\002\021Tickets::Itsm::V1'
+  _globals['_CREATETICKETREQUEST'].fields_by_name['subject']._loaded_options = None
+  _globals['_CREATETICKETREQUEST'].fields_by_name['subject']._serialized_options = b'\342A\001\002'
+  _globals['_CREATETICKETREQUEST'].fields_by_name['description']._loaded_options = None
+  _globals['_CREATETICKETREQUEST'].fields_by_name['description']._serialized_options = b'\342A\001\002'
+  _globals['_GETTICKETREQUEST'].fields_by_name['ticket_id']._loaded_options = None
+  _globals['_GETTICKETREQUEST'].fields_by_name['ticket_id']._serialized_options = b'\342A\001\002'
   _globals['_LISTTICKETSREQUEST_METADATAENTRY']._loaded_options = None
   _globals['_LISTTICKETSREQUEST_METADATAENTRY']._serialized_options = b'8\001'
+  _globals['_UPDATETICKETREQUEST'].fields_by_name['ticket_id']._loaded_options = None
+  _globals['_UPDATETICKETREQUEST'].fields_by_name['ticket_id']._serialized_options = b'\342A\001\002'
+  _globals['_LISTTICKETEVENTSREQUEST'].fields_by_name['ticket_id']._loaded_options = None
+  _globals['_LISTTICKETEVENTSREQUEST'].fields_by_name['ticket_id']._serialized_options = b'\342A\001\002'
   _globals['_TICKETSERVICE'].methods_by_name['GetTicket']._loaded_options = None
   _globals['_TICKETSERVICE'].methods_by_name['GetTicket']._serialized_options = b'\220\002\001'
   _globals['_TICKETSERVICE'].methods_by_name['ListTickets']._loaded_options = None
@@ -45,32 +56,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TICKETSERVICE'].methods_by_name['ListTicketEvents']._serialized_options = b'\220\002\001'
   _globals['_TICKETSERVICE'].methods_by_name['WatchTickets']._loaded_options = None
   _globals['_TICKETSERVICE'].methods_by_name['WatchTickets']._serialized_options = b'\220\002\001'
-  _globals['_CREATETICKETREQUEST']._serialized_start=155
-  _globals['_CREATETICKETREQUEST']._serialized_end=430
-  _globals['_CREATETICKETRESPONSE']._serialized_start=432
-  _globals['_CREATETICKETRESPONSE']._serialized_end=495
-  _globals['_GETTICKETREQUEST']._serialized_start=497
-  _globals['_GETTICKETREQUEST']._serialized_end=534
-  _globals['_GETTICKETRESPONSE']._serialized_start=536
-  _globals['_GETTICKETRESPONSE']._serialized_end=596
-  _globals['_LISTTICKETSREQUEST']._serialized_start=599
-  _globals['_LISTTICKETSREQUEST']._serialized_end=1085
-  _globals['_LISTTICKETSREQUEST_METADATAENTRY']._serialized_start=967
-  _globals['_LISTTICKETSREQUEST_METADATAENTRY']._serialized_end=1014
-  _globals['_LISTTICKETSRESPONSE']._serialized_start=1087
-  _globals['_LISTTICKETSRESPONSE']._serialized_end=1196
-  _globals['_UPDATETICKETREQUEST']._serialized_start=1199
-  _globals['_UPDATETICKETREQUEST']._serialized_end=1608
-  _globals['_UPDATETICKETRESPONSE']._serialized_start=1610
-  _globals['_UPDATETICKETRESPONSE']._serialized_end=1673
-  _globals['_LISTTICKETEVENTSREQUEST']._serialized_start=1675
-  _globals['_LISTTICKETEVENTSREQUEST']._serialized_end=1781
-  _globals['_LISTTICKETEVENTSRESPONSE']._serialized_start=1783
-  _globals['_LISTTICKETEVENTSRESPONSE']._serialized_end=1897
-  _globals['_WATCHTICKETSREQUEST']._serialized_start=1899
-  _globals['_WATCHTICKETSREQUEST']._serialized_end=1952
-  _globals['_WATCHTICKETSRESPONSE']._serialized_start=1955
-  _globals['_WATCHTICKETSRESPONSE']._serialized_end=2086
-  _globals['_TICKETSERVICE']._serialized_start=2089
-  _globals['_TICKETSERVICE']._serialized_end=2688
+  _globals['_CREATETICKETREQUEST']._serialized_start=188
+  _globals['_CREATETICKETREQUEST']._serialized_end=475
+  _globals['_CREATETICKETRESPONSE']._serialized_start=477
+  _globals['_CREATETICKETRESPONSE']._serialized_end=540
+  _globals['_GETTICKETREQUEST']._serialized_start=542
+  _globals['_GETTICKETREQUEST']._serialized_end=585
+  _globals['_GETTICKETRESPONSE']._serialized_start=587
+  _globals['_GETTICKETRESPONSE']._serialized_end=647
+  _globals['_LISTTICKETSREQUEST']._serialized_start=650
+  _globals['_LISTTICKETSREQUEST']._serialized_end=1136
+  _globals['_LISTTICKETSREQUEST_METADATAENTRY']._serialized_start=1018
+  _globals['_LISTTICKETSREQUEST_METADATAENTRY']._serialized_end=1065
+  _globals['_LISTTICKETSRESPONSE']._serialized_start=1138
+  _globals['_LISTTICKETSRESPONSE']._serialized_end=1247
+  _globals['_UPDATETICKETREQUEST']._serialized_start=1250
+  _globals['_UPDATETICKETREQUEST']._serialized_end=1665
+  _globals['_UPDATETICKETRESPONSE']._serialized_start=1667
+  _globals['_UPDATETICKETRESPONSE']._serialized_end=1730
+  _globals['_LISTTICKETEVENTSREQUEST']._serialized_start=1732
+  _globals['_LISTTICKETEVENTSREQUEST']._serialized_end=1844
+  _globals['_LISTTICKETEVENTSRESPONSE']._serialized_start=1846
+  _globals['_LISTTICKETEVENTSRESPONSE']._serialized_end=1960
+  _globals['_WATCHTICKETSREQUEST']._serialized_start=1962
+  _globals['_WATCHTICKETSREQUEST']._serialized_end=2015
+  _globals['_WATCHTICKETSRESPONSE']._serialized_start=2018
+  _globals['_WATCHTICKETSRESPONSE']._serialized_end=2149
+  _globals['_TICKETSERVICE']._serialized_start=2152
+  _globals['_TICKETSERVICE']._serialized_end=2751
 # @@protoc_insertion_point(module_scope)

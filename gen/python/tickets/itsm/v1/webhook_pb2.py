@@ -22,10 +22,11 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dtickets/itsm/v1/webhook.proto\x12\x0ftickets.itsm.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xaa\x02\n\x07Webhook\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0b\n\x03url\x18\x02 \x01(\t\x12\x0e\n\x06\x65vents\x18\x03 \x03(\t\x12\x11\n\tis_active\x18\x04 \x01(\x08\x12\x1c\n\x0f\x64isabled_reason\x18\x05 \x01(\tH\x00\x88\x01\x01\x12\x31\n\rfailing_since\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\ncreated_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x06secret\x18\t \x01(\tH\x01\x88\x01\x01\x42\x12\n\x10_disabled_reasonB\t\n\x07_secret\"\x83\x02\n\x0fWebhookDelivery\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08\x65vent_id\x18\x02 \x01(\t\x12\x0c\n\x04type\x18\x03 \x01(\t\x12\x11\n\tticket_id\x18\x04 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x05 \x01(\x05\x12\x30\n\x0c\x61ttempted_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0b\x64uration_ms\x18\x07 \x01(\x05\x12\x11\n\tsucceeded\x18\x08 \x01(\x08\x12\x18\n\x0bstatus_code\x18\t \x01(\x05H\x00\x88\x01\x01\x12\x12\n\x05\x65rror\x18\n \x01(\tH\x01\x88\x01\x01\x42\x0e\n\x0c_status_codeB\x08\n\x06_errorB\xd9\x01\n!io.github.tickets_service.itsm.v1B\x0cWebhookProtoP\x01Z@github.com/tickets-service/tickets/gen/go/tickets/itsm/v1;itsmv1\xa2\x02\x0bTicketsItsm\xaa\x02\x0fTickets.Itsm.V1\xca\x02\x0fTickets\\Itsm\\V1\xe2\x02\x1bTickets\\Itsm\\V1\\GPBMetadata\xea\x02\x11Tickets::Itsm::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dtickets/itsm/v1/webhook.proto\x12\x0ftickets.itsm.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xce\x02\n\x07Webhook\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x0b\n\x03url\x18\x02 \x01(\t\x12\x0e\n\x06\x65vents\x18\x03 \x03(\t\x12\x11\n\tis_active\x18\x04 \x01(\x08\x12\"\n\x0f\x64isabled_reason\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03H\x00\x88\x01\x01\x12\x37\n\rfailing_since\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x34\n\ncreated_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x34\n\nupdated_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x19\n\x06secret\x18\t \x01(\tB\x04\xe2\x41\x01\x03H\x01\x88\x01\x01\x42\x12\n\x10_disabled_reasonB\t\n\x07_secret\"\x83\x02\n\x0fWebhookDelivery\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08\x65vent_id\x18\x02 \x01(\t\x12\x0c\n\x04type\x18\x03 \x01(\t\x12\x11\n\tticket_id\x18\x04 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x05 \x01(\x05\x12\x30\n\x0c\x61ttempted_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0b\x64uration_ms\x18\x07 \x01(\x05\x12\x11\n\tsucceeded\x18\x08 \x01(\x08\x12\x18\n\x0bstatus_code\x18\t \x01(\x05H\x00\x88\x01\x01\x12\x12\n\x05\x65rror\x18\n \x01(\tH\x01\x88\x01\x01\x42\x0e\n\x0c_status_codeB\x08\n\x06_errorB\xd9\x01\n!io.github.tickets_service.itsm.v1B\x0cWebhookProtoP\x01Z@github.com/tickets-service/tickets/gen/go/tickets/itsm/v1;itsmv1\xa2\x02\x0bTicketsItsm\xaa\x02\x0fTickets.Itsm.V1\xca\x02\x0fTickets\\Itsm\\V1\xe2\x02\x1bTickets\\Itsm\\V1\\GPBMetadata\xea\x02\x11Tickets::Itsm::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,8 +34,20 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tickets.itsm.v1.webhook_pb2
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n!io.github.tickets_service.itsm.v1B\014WebhookProtoP\001Z@github.com/tickets-service/tickets/gen/go/tickets/itsm/v1;itsmv1\242\002\013TicketsItsm\252\002\017Tickets.Itsm.V1\312\002\017Tickets\\Itsm\\V1\342\002\033Tickets\\Itsm\\V1\\GPBMetadata\352\002\021Tickets::Itsm::V1'
-  _globals['_WEBHOOK']._serialized_start=84
-  _globals['_WEBHOOK']._serialized_end=382
-  _globals['_WEBHOOKDELIVERY']._serialized_start=385
-  _globals['_WEBHOOKDELIVERY']._serialized_end=644
+  _globals['_WEBHOOK'].fields_by_name['id']._loaded_options = None
+  _globals['_WEBHOOK'].fields_by_name['id']._serialized_options = b'\342A\001\003'
+  _globals['_WEBHOOK'].fields_by_name['disabled_reason']._loaded_options = None
+  _globals['_WEBHOOK'].fields_by_name['disabled_reason']._serialized_options = b'\342A\001\003'
+  _globals['_WEBHOOK'].fields_by_name['failing_since']._loaded_options = None
+  _globals['_WEBHOOK'].fields_by_name['failing_since']._serialized_options = b'\342A\001\003'
+  _globals['_WEBHOOK'].fields_by_name['created_at']._loaded_options = None
+  _globals['_WEBHOOK'].fields_by_name['created_at']._serialized_options = b'\342A\001\003'
+  _globals['_WEBHOOK'].fields_by_name['updated_at']._loaded_options = None
+  _globals['_WEBHOOK'].fields_by_name['updated_at']._serialized_options = b'\342A\001\003'
+  _globals['_WEBHOOK'].fields_by_name['secret']._loaded_options = None
+  _globals['_WEBHOOK'].fields_by_name['secret']._serialized_options = b'\342A\001\003'
+  _globals['_WEBHOOK']._serialized_start=117
+  _globals['_WEBHOOK']._serialized_end=451
+  _globals['_WEBHOOKDELIVERY']._serialized_start=454
+  _globals['_WEBHOOKDELIVERY']._serialized_end=713
 # @@protoc_insertion_point(module_scope)

@@ -54,7 +54,7 @@ class Webhook(_message.Message):
     """`whsec_` and the base64 of the key; only in the answers of CreateWebhook and RotateWebhookSecret."""
     @_builtins.property
     def events(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The events that it subscribes to."""
+        """The events that it subscribes to, by the names that CreateWebhook takes."""
 
     @_builtins.property
     def failing_since(self) -> _timestamp_pb2.Timestamp:
@@ -117,7 +117,9 @@ class WebhookDelivery(_message.Message):
     event_id: _builtins.str
     """The message: the same for every attempt, and for every webhook that receives the event."""
     type: _builtins.str
-    """What happened, such as `ticket.created`."""
+    """What happened: `ticket.created`, `ticket.updated`, `ticket.closed` or `ticket.reopened`; later versions may have
+    more.
+    """
     ticket_id: _builtins.str
     """The ticket, a UUID."""
     attempt: _builtins.int

@@ -22,11 +22,12 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from tickets.itsm.v1 import webhook_pb2 as tickets_dot_itsm_dot_v1_dot_webhook__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%tickets/itsm/v1/webhook_service.proto\x12\x0ftickets.itsm.v1\x1a google/protobuf/field_mask.proto\x1a\x1dtickets/itsm/v1/webhook.proto\"3\n\x14\x43reateWebhookRequest\x12\x0b\n\x03url\x18\x01 \x01(\t\x12\x0e\n\x06\x65vents\x18\x02 \x03(\t\"B\n\x15\x43reateWebhookResponse\x12)\n\x07webhook\x18\x01 \x01(\x0b\x32\x18.tickets.itsm.v1.Webhook\"\x15\n\x13ListWebhooksRequest\"B\n\x14ListWebhooksResponse\x12*\n\x08webhooks\x18\x01 \x03(\x0b\x32\x18.tickets.itsm.v1.Webhook\"\xab\x01\n\x14UpdateWebhookRequest\x12\x12\n\nwebhook_id\x18\x01 \x01(\t\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x10\n\x03url\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x0e\n\x06\x65vents\x18\x04 \x03(\t\x12\x16\n\tis_active\x18\x05 \x01(\x08H\x01\x88\x01\x01\x42\x06\n\x04_urlB\x0c\n\n_is_active\"B\n\x15UpdateWebhookResponse\x12)\n\x07webhook\x18\x01 \x01(\x0b\x32\x18.tickets.itsm.v1.Webhook\"*\n\x14\x44\x65leteWebhookRequest\x12\x12\n\nwebhook_id\x18\x01 \x01(\t\"\x17\n\x15\x44\x65leteWebhookResponse\"0\n\x1aRotateWebhookSecretRequest\x12\x12\n\nwebhook_id\x18\x01 \x01(\t\"H\n\x1bRotateWebhookSecretResponse\x12)\n\x07webhook\x18\x01 \x01(\x0b\x32\x18.tickets.itsm.v1.Webhook\"2\n\x1cListWebhookDeliveriesRequest\x12\x12\n\nwebhook_id\x18\x01 \x01(\t\"U\n\x1dListWebhookDeliveriesResponse\x12\x34\n\ndeliveries\x18\x01 \x03(\x0b\x32 .tickets.itsm.v1.WebhookDelivery\"G\n\x1cReplayWebhookDeliveryRequest\x12\x12\n\nwebhook_id\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65livery_id\x18\x02 \x01(\t\"S\n\x1dReplayWebhookDeliveryResponse\x12\x32\n\x08\x64\x65livery\x18\x01 \x01(\x0b\x32 .tickets.itsm.v1.WebhookDelivery2\x83\x06\n\x0eWebhookService\x12`\n\rCreateWebhook\x12%.tickets.itsm.v1.CreateWebhookRequest\x1a&.tickets.itsm.v1.CreateWebhookResponse\"\x00\x12`\n\x0cListWebhooks\x12$.tickets.itsm.v1.ListWebhooksRequest\x1a%.tickets.itsm.v1.ListWebhooksResponse\"\x03\x90\x02\x01\x12`\n\rUpdateWebhook\x12%.tickets.itsm.v1.UpdateWebhookRequest\x1a&.tickets.itsm.v1.UpdateWebhookResponse\"\x00\x12`\n\rDeleteWebhook\x12%.tickets.itsm.v1.DeleteWebhookRequest\x1a&.tickets.itsm.v1.DeleteWebhookResponse\"\x00\x12r\n\x13RotateWebhookSecret\x12+.tickets.itsm.v1.RotateWebhookSecretRequest\x1a,.tickets.itsm.v1.RotateWebhookSecretResponse\"\x00\x12{\n\x15ListWebhookDeliveries\x12-.tickets.itsm.v1.ListWebhookDeliveriesRequest\x1a..tickets.itsm.v1.ListWebhookDeliveriesResponse\"\x03\x90\x02\x01\x12x\n\x15ReplayWebhookDelivery\x12-.tickets.itsm.v1.ReplayWebhookDeliveryRequest\x1a..tickets.itsm.v1.ReplayWebhookDeliveryResponse\"\x00\x42\xe0\x01\n!io.github.tickets_service.itsm.v1B\x13WebhookServiceProtoP\x01Z@github.com/tickets-service/tickets/gen/go/tickets/itsm/v1;itsmv1\xa2\x02\x0bTicketsItsm\xaa\x02\x0fTickets.Itsm.V1\xca\x02\x0fTickets\\Itsm\\V1\xe2\x02\x1bTickets\\Itsm\\V1\\GPBMetadata\xea\x02\x11Tickets::Itsm::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%tickets/itsm/v1/webhook_service.proto\x12\x0ftickets.itsm.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1dtickets/itsm/v1/webhook.proto\"?\n\x14\x43reateWebhookRequest\x12\x11\n\x03url\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06\x65vents\x18\x02 \x03(\tB\x04\xe2\x41\x01\x02\"B\n\x15\x43reateWebhookResponse\x12)\n\x07webhook\x18\x01 \x01(\x0b\x32\x18.tickets.itsm.v1.Webhook\"\x15\n\x13ListWebhooksRequest\"B\n\x14ListWebhooksResponse\x12*\n\x08webhooks\x18\x01 \x03(\x0b\x32\x18.tickets.itsm.v1.Webhook\"\xb1\x01\n\x14UpdateWebhookRequest\x12\x18\n\nwebhook_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x10\n\x03url\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x0e\n\x06\x65vents\x18\x04 \x03(\t\x12\x16\n\tis_active\x18\x05 \x01(\x08H\x01\x88\x01\x01\x42\x06\n\x04_urlB\x0c\n\n_is_active\"B\n\x15UpdateWebhookResponse\x12)\n\x07webhook\x18\x01 \x01(\x0b\x32\x18.tickets.itsm.v1.Webhook\"0\n\x14\x44\x65leteWebhookRequest\x12\x18\n\nwebhook_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\x17\n\x15\x44\x65leteWebhookResponse\"6\n\x1aRotateWebhookSecretRequest\x12\x18\n\nwebhook_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"H\n\x1bRotateWebhookSecretResponse\x12)\n\x07webhook\x18\x01 \x01(\x0b\x32\x18.tickets.itsm.v1.Webhook\"8\n\x1cListWebhookDeliveriesRequest\x12\x18\n\nwebhook_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"U\n\x1dListWebhookDeliveriesResponse\x12\x34\n\ndeliveries\x18\x01 \x03(\x0b\x32 .tickets.itsm.v1.WebhookDelivery\"S\n\x1cReplayWebhookDeliveryRequest\x12\x18\n\nwebhook_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x19\n\x0b\x64\x65livery_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\"S\n\x1dReplayWebhookDeliveryResponse\x12\x32\n\x08\x64\x65livery\x18\x01 \x01(\x0b\x32 .tickets.itsm.v1.WebhookDelivery2\x83\x06\n\x0eWebhookService\x12`\n\rCreateWebhook\x12%.tickets.itsm.v1.CreateWebhookRequest\x1a&.tickets.itsm.v1.CreateWebhookResponse\"\x00\x12`\n\x0cListWebhooks\x12$.tickets.itsm.v1.ListWebhooksRequest\x1a%.tickets.itsm.v1.ListWebhooksResponse\"\x03\x90\x02\x01\x12`\n\rUpdateWebhook\x12%.tickets.itsm.v1.UpdateWebhookRequest\x1a&.tickets.itsm.v1.UpdateWebhookResponse\"\x00\x12`\n\rDeleteWebhook\x12%.tickets.itsm.v1.DeleteWebhookRequest\x1a&.tickets.itsm.v1.DeleteWebhookResponse\"\x00\x12r\n\x13RotateWebhookSecret\x12+.tickets.itsm.v1.RotateWebhookSecretRequest\x1a,.tickets.itsm.v1.RotateWebhookSecretResponse\"\x00\x12{\n\x15ListWebhookDeliveries\x12-.tickets.itsm.v1.ListWebhookDeliveriesRequest\x1a..tickets.itsm.v1.ListWebhookDeliveriesResponse\"\x03\x90\x02\x01\x12x\n\x15ReplayWebhookDelivery\x12-.tickets.itsm.v1.ReplayWebhookDeliveryRequest\x1a..tickets.itsm.v1.ReplayWebhookDeliveryResponse\"\x00\x42\xe0\x01\n!io.github.tickets_service.itsm.v1B\x13WebhookServiceProtoP\x01Z@github.com/tickets-service/tickets/gen/go/tickets/itsm/v1;itsmv1\xa2\x02\x0bTicketsItsm\xaa\x02\x0fTickets.Itsm.V1\xca\x02\x0fTickets\\Itsm\\V1\xe2\x02\x1bTickets\\Itsm\\V1\\GPBMetadata\xea\x02\x11Tickets::Itsm::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,38 +35,54 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tickets.itsm.v1.webhook_ser
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n!io.github.tickets_service.itsm.v1B\023WebhookServiceProtoP\001Z@github.com/tickets-service/tickets/gen/go/tickets/itsm/v1;itsmv1\242\002\013TicketsItsm\252\002\017Tickets.Itsm.V1\312\002\017Tickets\\Itsm\\V1\342\002\033Tickets\\Itsm\\V1\\GPBMetadata\352\002\021Tickets::Itsm::V1'
+  _globals['_CREATEWEBHOOKREQUEST'].fields_by_name['url']._loaded_options = None
+  _globals['_CREATEWEBHOOKREQUEST'].fields_by_name['url']._serialized_options = b'\342A\001\002'
+  _globals['_CREATEWEBHOOKREQUEST'].fields_by_name['events']._loaded_options = None
+  _globals['_CREATEWEBHOOKREQUEST'].fields_by_name['events']._serialized_options = b'\342A\001\002'
+  _globals['_UPDATEWEBHOOKREQUEST'].fields_by_name['webhook_id']._loaded_options = None
+  _globals['_UPDATEWEBHOOKREQUEST'].fields_by_name['webhook_id']._serialized_options = b'\342A\001\002'
+  _globals['_DELETEWEBHOOKREQUEST'].fields_by_name['webhook_id']._loaded_options = None
+  _globals['_DELETEWEBHOOKREQUEST'].fields_by_name['webhook_id']._serialized_options = b'\342A\001\002'
+  _globals['_ROTATEWEBHOOKSECRETREQUEST'].fields_by_name['webhook_id']._loaded_options = None
+  _globals['_ROTATEWEBHOOKSECRETREQUEST'].fields_by_name['webhook_id']._serialized_options = b'\342A\001\002'
+  _globals['_LISTWEBHOOKDELIVERIESREQUEST'].fields_by_name['webhook_id']._loaded_options = None
+  _globals['_LISTWEBHOOKDELIVERIESREQUEST'].fields_by_name['webhook_id']._serialized_options = b'\342A\001\002'
+  _globals['_REPLAYWEBHOOKDELIVERYREQUEST'].fields_by_name['webhook_id']._loaded_options = None
+  _globals['_REPLAYWEBHOOKDELIVERYREQUEST'].fields_by_name['webhook_id']._serialized_options = b'\342A\001\002'
+  _globals['_REPLAYWEBHOOKDELIVERYREQUEST'].fields_by_name['delivery_id']._loaded_options = None
+  _globals['_REPLAYWEBHOOKDELIVERYREQUEST'].fields_by_name['delivery_id']._serialized_options = b'\342A\001\002'
   _globals['_WEBHOOKSERVICE'].methods_by_name['ListWebhooks']._loaded_options = None
   _globals['_WEBHOOKSERVICE'].methods_by_name['ListWebhooks']._serialized_options = b'\220\002\001'
   _globals['_WEBHOOKSERVICE'].methods_by_name['ListWebhookDeliveries']._loaded_options = None
   _globals['_WEBHOOKSERVICE'].methods_by_name['ListWebhookDeliveries']._serialized_options = b'\220\002\001'
-  _globals['_CREATEWEBHOOKREQUEST']._serialized_start=123
-  _globals['_CREATEWEBHOOKREQUEST']._serialized_end=174
-  _globals['_CREATEWEBHOOKRESPONSE']._serialized_start=176
-  _globals['_CREATEWEBHOOKRESPONSE']._serialized_end=242
-  _globals['_LISTWEBHOOKSREQUEST']._serialized_start=244
-  _globals['_LISTWEBHOOKSREQUEST']._serialized_end=265
-  _globals['_LISTWEBHOOKSRESPONSE']._serialized_start=267
-  _globals['_LISTWEBHOOKSRESPONSE']._serialized_end=333
-  _globals['_UPDATEWEBHOOKREQUEST']._serialized_start=336
-  _globals['_UPDATEWEBHOOKREQUEST']._serialized_end=507
-  _globals['_UPDATEWEBHOOKRESPONSE']._serialized_start=509
-  _globals['_UPDATEWEBHOOKRESPONSE']._serialized_end=575
-  _globals['_DELETEWEBHOOKREQUEST']._serialized_start=577
-  _globals['_DELETEWEBHOOKREQUEST']._serialized_end=619
-  _globals['_DELETEWEBHOOKRESPONSE']._serialized_start=621
-  _globals['_DELETEWEBHOOKRESPONSE']._serialized_end=644
-  _globals['_ROTATEWEBHOOKSECRETREQUEST']._serialized_start=646
-  _globals['_ROTATEWEBHOOKSECRETREQUEST']._serialized_end=694
-  _globals['_ROTATEWEBHOOKSECRETRESPONSE']._serialized_start=696
-  _globals['_ROTATEWEBHOOKSECRETRESPONSE']._serialized_end=768
-  _globals['_LISTWEBHOOKDELIVERIESREQUEST']._serialized_start=770
-  _globals['_LISTWEBHOOKDELIVERIESREQUEST']._serialized_end=820
-  _globals['_LISTWEBHOOKDELIVERIESRESPONSE']._serialized_start=822
-  _globals['_LISTWEBHOOKDELIVERIESRESPONSE']._serialized_end=907
-  _globals['_REPLAYWEBHOOKDELIVERYREQUEST']._serialized_start=909
-  _globals['_REPLAYWEBHOOKDELIVERYREQUEST']._serialized_end=980
-  _globals['_REPLAYWEBHOOKDELIVERYRESPONSE']._serialized_start=982
-  _globals['_REPLAYWEBHOOKDELIVERYRESPONSE']._serialized_end=1065
-  _globals['_WEBHOOKSERVICE']._serialized_start=1068
-  _globals['_WEBHOOKSERVICE']._serialized_end=1839
+  _globals['_CREATEWEBHOOKREQUEST']._serialized_start=156
+  _globals['_CREATEWEBHOOKREQUEST']._serialized_end=219
+  _globals['_CREATEWEBHOOKRESPONSE']._serialized_start=221
+  _globals['_CREATEWEBHOOKRESPONSE']._serialized_end=287
+  _globals['_LISTWEBHOOKSREQUEST']._serialized_start=289
+  _globals['_LISTWEBHOOKSREQUEST']._serialized_end=310
+  _globals['_LISTWEBHOOKSRESPONSE']._serialized_start=312
+  _globals['_LISTWEBHOOKSRESPONSE']._serialized_end=378
+  _globals['_UPDATEWEBHOOKREQUEST']._serialized_start=381
+  _globals['_UPDATEWEBHOOKREQUEST']._serialized_end=558
+  _globals['_UPDATEWEBHOOKRESPONSE']._serialized_start=560
+  _globals['_UPDATEWEBHOOKRESPONSE']._serialized_end=626
+  _globals['_DELETEWEBHOOKREQUEST']._serialized_start=628
+  _globals['_DELETEWEBHOOKREQUEST']._serialized_end=676
+  _globals['_DELETEWEBHOOKRESPONSE']._serialized_start=678
+  _globals['_DELETEWEBHOOKRESPONSE']._serialized_end=701
+  _globals['_ROTATEWEBHOOKSECRETREQUEST']._serialized_start=703
+  _globals['_ROTATEWEBHOOKSECRETREQUEST']._serialized_end=757
+  _globals['_ROTATEWEBHOOKSECRETRESPONSE']._serialized_start=759
+  _globals['_ROTATEWEBHOOKSECRETRESPONSE']._serialized_end=831
+  _globals['_LISTWEBHOOKDELIVERIESREQUEST']._serialized_start=833
+  _globals['_LISTWEBHOOKDELIVERIESREQUEST']._serialized_end=889
+  _globals['_LISTWEBHOOKDELIVERIESRESPONSE']._serialized_start=891
+  _globals['_LISTWEBHOOKDELIVERIESRESPONSE']._serialized_end=976
+  _globals['_REPLAYWEBHOOKDELIVERYREQUEST']._serialized_start=978
+  _globals['_REPLAYWEBHOOKDELIVERYREQUEST']._serialized_end=1061
+  _globals['_REPLAYWEBHOOKDELIVERYRESPONSE']._serialized_start=1063
+  _globals['_REPLAYWEBHOOKDELIVERYRESPONSE']._serialized_end=1146
+  _globals['_WEBHOOKSERVICE']._serialized_start=1149
+  _globals['_WEBHOOKSERVICE']._serialized_end=1920
 # @@protoc_insertion_point(module_scope)
