@@ -27,8 +27,8 @@ _ABOUT = """Three ticket APIs in one service. Each has its own credentials and i
 - **ITSM** (`/api/v1`): tickets and webhooks of an account. `X-API-Key: itsm_sk_…`.
 
 Times are RFC 3339 in UTC. What is null is there as `null`; what is absent is not there at all. In a PATCH null clears
-what can be cleared. A write with an `Idempotency-Key` is safe to repeat for an hour. HEAD answers as GET, without a body.
-New members may appear in answers at any time.
+what can be cleared. A write with an `Idempotency-Key` is safe to repeat for an hour. HEAD answers as GET, without a
+body. New members may appear in answers at any time.
 """
 _HEADERS: Mapping[str, tuple[str, Schema]] = {
     "X-Request-Id": (

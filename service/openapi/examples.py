@@ -29,8 +29,8 @@ def bodies() -> Mapping[str, Mapping[str, Any]]:
         "helpdeskCloseTicket": {"resolution_note": "The certificate was renewed."},
         "helpdeskCreateComment": {"body": "It works again."},
         "helpdeskCreateSlaPolicy": {
-            "name": "Urgent",
-            "priority": "urgent",
+            "name": "Problems",
+            "priority": "medium",
             "applies_to": ["problem"],
             "resolution_minutes": 240,
         },
