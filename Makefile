@@ -78,6 +78,7 @@ gen: $(READY) ## protos → gen/, never edited by hand
 		--python_out=$(GEN)/python --grpc_python_out=$(GEN)/python \
 		--mypy_out=quiet:$(GEN)/python --mypy_grpc_out=quiet:$(GEN)/python \
 		--include_imports --descriptor_set_out=$(GEN)/tickets.binpb $(PROTOS)
+	(cd protos && ../$(BIN)/buf build --output -) | $(BIN)/python -m service.openapi > $(GEN)/openapi.json
 	for stubs in $(GEN)/python/tickets/*/; do touch "$$stubs/py.typed"; done
 
 migration: $(READY) ## make migration m="What changes": the next one, with what the tables have and the schema has not

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, time
 from functools import cache, lru_cache
-from typing import Annotated, Any, ClassVar, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 from uuid import UUID
 
 import email_validator
@@ -241,7 +241,7 @@ def uuid_or(word: str) -> PlainValidator:
                 "uuid_or_word", "Input should be a valid UUID or '{word}'", {"word": word}
             ) from None
 
-    return PlainValidator(check)
+    return PlainValidator(check, json_schema_input_type=UUID | Literal[word])
 
 
 # ISO 8601 with any offset, UTC where there is none; microseconds.
@@ -260,7 +260,7 @@ def _to_the_end_of_a_day(value: Any, validate: ValidatorFunctionWrapHandler) -> 
 LastInstant = Annotated[Instant, WrapValidator(_to_the_end_of_a_day)]
 
 # A JSON object up to 256 KiB, kept as its text.
-JsonObject = Annotated[JsonText, PlainValidator(_json_object)]
+JsonObject = Annotated[JsonText, PlainValidator(_json_object, json_schema_input_type=dict[str, Any])]
 
 
 # Who uses `corp.local` reaches it. (What is not to be refused is taken out of this list, says the library.)

@@ -23,10 +23,10 @@ from service.etags import matches
 from service.fields import Command
 from service.operation import CALL, Answer, Call, Operation, View, validated
 from service.transport.dialect import Servicer
+from service.transport.documented import JSON, LINES, Documented, documented
 from service.watch import Watch
 
-CONTENT_TYPE = "application/json"
-LINES = "application/x-ndjson"
+CONTENT_TYPE = JSON
 
 # The gateway takes no query for a path variable of any method (`ignored_query_parameters`), so one whose documented
 # name is a query of another method goes by another name in the protos.
@@ -79,7 +79,7 @@ def unary(operation: Operation[Any], *, status: int = 200, members_of: str = "")
             await _send_status(context, status, headers)
         return HttpBody(content_type=CONTENT_TYPE, data=data)
 
-    return method
+    return documented(method, Documented(operation.command, operation.view, status, members_of=members_of))
 
 
 def streamed_list(operation: Operation[Any], member: str, *, complete: bool = False) -> Any:
@@ -133,7 +133,7 @@ def streamed_list(operation: Operation[Any], member: str, *, complete: bool = Fa
             yield HttpBody(data=b"," + text if items else b"")
         yield HttpBody(data=b'],"next_cursor":%b}' % jsontext.dump(cursor) if has_limit else b"]}")
 
-    return method
+    return documented(method, Documented(operation.command, operation.view, complete=complete))
 
 
 def watch(watch: Watch[Any], *, failure: Callable[[TicketError], View] | None = None) -> Any:
@@ -165,7 +165,7 @@ def watch(watch: Watch[Any], *, failure: Callable[[TicketError], View] | None = 
             if failed is not error:
                 raise
 
-    return method
+    return documented(method, Documented(watch.command, watch.view, media_type=LINES))
 
 
 def _items(views: object) -> bytes:
@@ -273,6 +273,14 @@ class Failures:
         self._http = http
         self._challenge = challenge
         self._challenges = _BAD_TOKEN if challenge == _BEARER else {}
+
+    def status_of(self, reason: Reason) -> int:
+        """The HTTP status of a reason."""
+        return self._http(reason)
+
+    def body_of(self, error: TicketError) -> View:
+        """The body of a failure."""
+        return self._body(error)
 
     def begin(self, context: Context, request_id: str) -> None:
         """Nothing: the gateway returns the id that it gave the request."""

@@ -29,7 +29,7 @@ FLOORS = (
     {"transport", "webhooks"},
     DIALECTS,
     {"server", "migrations"},
-    {"local"},
+    {"local", "openapi"},
     {"cli"},
     {"__main__"},
 )

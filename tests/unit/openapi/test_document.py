@@ -1,0 +1,68 @@
+"""The OpenAPI document: made of the code as it is, valid, and with nothing left out."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.protobuf.descriptor_pool import Default
+from openapi_spec_validator import validate
+
+from service.access.policy import POLICIES
+from service.openapi.document import document
+from service.openapi.words import first_sentence, read_words
+
+ROOT = Path(__file__).parents[3]
+PATH = ROOT / "gen" / "openapi.json"
+DOCUMENT: Any = json.loads(PATH.read_text())
+OPERATIONS = [(verb, path, operation) for path, item in DOCUMENT["paths"].items() for verb, operation in item.items()]
+
+
+def test_it_is_what_make_gen_writes() -> None:
+    buf = Path(sys.executable).with_name("buf")
+    built = subprocess.run([buf, "build", "--output", "-"], cwd=ROOT / "protos", capture_output=True, check=True)
+    assert document(read_words(built.stdout), DOCUMENT["info"]["version"]) == DOCUMENT
+
+
+def test_it_is_valid() -> None:
+    validate(DOCUMENT)
+
+
+def test_it_has_every_method_and_says_who_may_call_it() -> None:
+    methods = {
+        (f"tickets.{api}.v1", method.name)
+        for api in ("handoff", "helpdesk", "itsm")
+        for method in Default().FindServiceByName(f"tickets.{api}.rest.v1.TicketRest").methods
+    }
+    found = {}
+    for _, _, operation in OPERATIONS:
+        api = next(api for api in ("handoff", "helpdesk", "itsm") if operation["operationId"].startswith(api))
+        scopes = tuple(scope for one in operation["security"] for names in one.values() for scope in names)
+        found[f"tickets.{api}.v1", operation["operationId"].removeprefix(api)] = scopes
+    assert found == {method: POLICIES[method].scopes for method in methods}
+
+
+@pytest.mark.parametrize(
+    ("verb", "path", "operation"), OPERATIONS, ids=lambda value: "" if isinstance(value, dict) else value
+)
+def test_a_reader_finds_words_for_everything(verb: str, path: str, operation: Any) -> None:
+    assert operation["summary"]
+    assert operation["description"]
+    own = {"id", "comment_id", "project_id", "ticket_id"}  # their path says what they are
+    for parameter in operation["parameters"]:
+        assert parameter.get("description") or parameter["name"] in own, parameter["name"]
+
+
+@pytest.mark.parametrize(
+    ("text", "first"),
+    [
+        ("Reads one. NOT_FOUND: no such.", "Reads one."),
+        ("One. `limit` says.\n\nMore.", "One."),
+        ("Since version 1.2 of it\n\nMore.", "Since version 1.2 of it"),
+        ("", ""),
+    ],
+)
+def test_a_sentence_ends_where_another_begins(text: str, first: str) -> None:
+    assert first_sentence(text) == first
