@@ -47,13 +47,18 @@ def allow_origins(manager: dict[str, Any], origins: Sequence[str]) -> None:
     }
     host["response_headers_to_add"] = [*host.get("response_headers_to_add", []), _VARY]
     origin = _named(origins)
-    # To a cluster, for the filter passes other routes by; it answers before the cluster is asked.
     asked = {"name": "access-control-request-method", "present_match": True}
-    options = {"name": ":method", "string_match": {"exact": "OPTIONS"}}
-    preflight = {"match": {"prefix": "/", "headers": [options, asked, origin]}, "route": {"cluster": "tickets"}}
-    host["routes"] = [preflight, *host["routes"]]
+    preflight = [{"name": ":method", "string_match": {"exact": "OPTIONS"}}, asked, origin]
+    # To a cluster, for the filter passes other routes by; it answers before the cluster is asked.
+    host["routes"] = [
+        {"match": {"prefix": "/", "headers": preflight}, "route": {"cluster": "tickets"}},
+        *host["routes"],
+    ]
     mappers = manager["local_reply_config"]["mappers"]
-    manager["local_reply_config"]["mappers"] = [twin for mapper in mappers for twin in _twins(mapper, origin)]
+    manager["local_reply_config"]["mappers"] = [
+        _permission(preflight),
+        *(twin for mapper in mappers for twin in _twins(mapper, origin)),
+    ]
 
 
 def _named(origins: Sequence[str]) -> Mapping[str, Any]:
@@ -63,13 +68,36 @@ def _named(origins: Sequence[str]) -> Mapping[str, Any]:
 def _twins(mapper: Mapping[str, Any], origin: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     """A mapper for callers of these origins, and for all others."""
     readable = {"access-control-allow-origin": "%REQ(ORIGIN)%", "access-control-expose-headers": _EXPOSED}
-    added = [
-        {"header": {"key": name, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
-        for name, value in readable.items()
-    ]
-    headers = [*mapper.get("headers_to_add", []), {**_VARY, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}]
+    headers = [*mapper.get("headers_to_add", []), *_headers({"vary": "Origin"})]
     filters = {"and_filter": {"filters": [{"header_filter": {"header": origin}}, mapper["filter"]]}}
     return [
-        copy.deepcopy({**mapper, "filter": filters, "headers_to_add": [*headers, *added]}),
+        copy.deepcopy({**mapper, "filter": filters, "headers_to_add": [*headers, *_headers(readable)]}),
         {**mapper, "headers_to_add": headers},
+    ]
+
+
+def _permission(preflight: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The answer to a preflight that Envoy refuses before any filter, such as one of a path with an escaped slash.
+
+    What comes after it is refused in the same way, and that a page can read.
+    """
+    permitted = {
+        "access-control-allow-origin": "%REQ(ORIGIN)%",
+        "access-control-allow-methods": _VERBS,
+        "access-control-allow-headers": _ALLOWED,
+        "access-control-max-age": _SECONDS,
+        "vary": "Origin",
+    }
+    return {
+        "filter": {"and_filter": {"filters": [{"header_filter": {"header": header}} for header in preflight]}},
+        "status_code": 200,
+        "headers_to_add": _headers(permitted),
+        "body_format_override": {"text_format_source": {"inline_string": ""}},
+    }
+
+
+def _headers(values: Mapping[str, str]) -> list[Mapping[str, Any]]:
+    return [
+        {"header": {"key": name, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+        for name, value in values.items()
     ]

@@ -96,6 +96,9 @@ def is_readable(response: httpx2.Response, origin: str = PORTAL) -> None:
 
 CALLS = sorted({(method.verb, method.path.replace("{", "").replace("}", "")) for method in METHODS.values()})
 
+# (Envoy refuses the last of these before any filter, and then also what follows, which a page can read.)
+MORE = [("GET", "/api/v1/events"), ("POST", f"/{CREATE}"), ("GET", "/nowhere"), ("GET", "/api/v1/tickets/a%2Fb")]
+
 
 def preflight(verb: str, origin: str) -> dict[str, str]:
     return {
@@ -105,7 +108,7 @@ def preflight(verb: str, origin: str) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize(("verb", "path"), [*CALLS, ("GET", "/api/v1/events"), ("POST", f"/{CREATE}")])
+@pytest.mark.parametrize(("verb", "path"), [*CALLS, *MORE])
 async def test_every_call_has_a_preflight(open_client: httpx2.AsyncClient, verb: str, path: str) -> None:
     for origin in (PORTAL, OTHER):
         response = await open_client.options(path, headers=preflight(verb, origin))
