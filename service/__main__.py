@@ -54,6 +54,9 @@ def gateway(
     from service.local.envoy import deployed_config, yaml_of  # noqa: PLC0415 - `serve` needs no YAML
 
     settings = load_settings()
+    host, _, port = service.rpartition(":")
+    if not (host and port.isdecimal() and int(port)):
+        fail(f"--service: {service} is not host:port")
     text = yaml_of(deployed_config(service=service, workers=workers, cors_origins=settings.cors_origins))
     if output is None:
         sys.stdout.write(text)

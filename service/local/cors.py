@@ -48,7 +48,7 @@ def allow_origins(manager: dict[str, Any], origins: Sequence[str]) -> None:
     host["response_headers_to_add"] = [*host.get("response_headers_to_add", []), _VARY]
     origin = _named(origins)
     asked = {"name": "access-control-request-method", "present_match": True}
-    preflight = [{"name": ":method", "string_match": {"exact": "OPTIONS"}}, asked, origin]
+    preflight: list[Mapping[str, Any]] = [{"name": ":method", "string_match": {"exact": "OPTIONS"}}, asked, origin]
     # To a cluster, for the filter passes other routes by; it answers before the cluster is asked.
     host["routes"] = [
         {"match": {"prefix": "/", "headers": preflight}, "route": {"cluster": "tickets"}},

@@ -278,6 +278,14 @@ async def test_the_gateways_own_errors_are_grpc_web_too(
 
 # What is not offered
 
+
+async def test_reflection_is_only_where_an_operator_asks_for_it(channel: grpc.aio.Channel) -> None:
+    ask: Any = channel.stream_stream("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")
+    with pytest.raises(grpc.aio.AioRpcError) as failure:
+        await ask(iter([b""])).read()
+    assert failure.value.code() == grpc.StatusCode.UNIMPLEMENTED
+
+
 CLOSED = [
     "tickets.admin.v1.AdminService/CreateAccount",
     "tickets.itsm.rest.v1.TicketRest/CreateTicket",
