@@ -22,7 +22,7 @@ PROTO_DIR := protos
 # Python's compiled files are worth keeping: every test process would compile the tests again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: up test tests test-long test-newest bench test-clients check breaking baseline gen migration lock audit sbom clean
+.PHONY: up test tests test-clients test-long test-newest bench check breaking baseline gen migration lock audit sbom clean
 
 up: .venv/ready ## everything on this machine, with demo data
 	$(BIN)/tickets up
@@ -34,11 +34,15 @@ test: $(READY) ## lint, format, types, protos, and the whole test suite
 tests: $(READY)
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
+# What is installed here is Debian's, as nothing else can be: where it is not Debian, or not root, it says what is missing.
+test-clients: .venv/tools ## clients as users have them: a real browser, and those of other languages whose tools are here
+	@command -v chromium >/dev/null || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update -qq \
+		&& DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium >/dev/null; } \
+		|| { echo "This needs chromium on the PATH (Debian: apt-get install chromium)." >&2; exit 1; }
+	$(BIN)/pytest -m clients tests/clients
+
 test-long: $(READY) ## what takes minutes and stays out of CI
 	$(BIN)/pytest -m long
-
-test-clients: $(READY) ## clients of other languages and browsers, against one `tickets up`; needs their tools
-	$(BIN)/pytest -m clients tests/clients
 
 # What depends on gRPC and protobuf most: the client, the service over both transports, and `tickets up`.
 NEWEST_TESTS := tests/gateway $(patsubst %,tests/integration/%,client service admin itsm handoff/test_tickets.py \
@@ -105,7 +109,7 @@ lock: ## deploy/*.lock from the two pyproject.toml and deploy/constraints.txt
 	$(LOCK) --universal --extra local --extra dev --constraint deploy/constraints.txt -o deploy/requirements.lock pyproject.toml
 	$(LOCK) --python-platform linux $(AS_TESTED) -o deploy/service.lock pyproject.toml
 	echo hatchling | $(LOCK) --python-platform linux $(AS_TESTED) -o deploy/build.lock -
-	$(LOCK) --universal --extra bench --extra audit $(AS_TESTED) -o deploy/tools.lock pyproject.toml
+	$(LOCK) --universal --extra bench --extra audit --extra clients $(AS_TESTED) -o deploy/tools.lock pyproject.toml
 
 # It has failed too where the advisories cannot be had. Its options go through ARGS: make audit ARGS='-s osv'
 audit: .venv/tools ## advisories about anything in the locks; the findings are in dist/audit.json

@@ -1,6 +1,8 @@
 """The `tickets` command."""
 
 import gc
+import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -26,8 +28,8 @@ def up(
     """Run everything on this machine: PostgreSQL (or TICKETS_DATABASE_URL), the service, Envoy."""
     from service.local.up import UpOptions, up  # noqa: PLC0415 - the extra `local` may be absent everywhere else
 
-    load_settings()  # what is wrong in the environment is reported before anything starts
-    run(up(UpOptions(data_dir, http_port, grpc_port, workers, not no_demo)))
+    settings = load_settings()  # what is wrong in the environment is reported before anything starts
+    run(up(UpOptions(data_dir, http_port, grpc_port, workers, not no_demo, settings.cors_origins)))
 
 
 @app.command()
@@ -40,6 +42,29 @@ def serve() -> None:
     settings = load_settings()
     logs.configure(settings.log_level)
     uvloop.run(serve(settings))
+
+
+@app.command()
+def gateway(
+    service: Annotated[str, typer.Option(help="Where Envoy finds the service: `host:port`.")] = "tickets:50051",
+    workers: Annotated[int, typer.Option(min=1, help="Processes of the service behind that name.")] = 2,
+    output: Annotated[Path | None, typer.Option(help="The file to write; standard output without one.")] = None,
+) -> None:
+    """Print the Envoy configuration: deploy/envoy.yaml, and what TICKETS_* say."""
+    from service.local.envoy import deployed_config, yaml_of  # noqa: PLC0415 - `serve` needs no YAML
+
+    settings = load_settings()
+    host, _, port = service.rpartition(":")
+    if not (host and port.isdecimal() and int(port)):
+        fail(f"--service: {service} is not host:port")
+    text = yaml_of(deployed_config(service=service, workers=workers, cors_origins=settings.cors_origins))
+    if output is None:
+        sys.stdout.write(text)
+        return
+    try:
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        fail(str(error))
 
 
 @app.command()

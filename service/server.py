@@ -99,10 +99,9 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
     names = [descriptor.full_name for descriptor in DESCRIPTORS]
     health = Health(database, names)
     health_pb2_grpc.add_HealthServicer_to_server(health.servicer, server)
-    reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], server)
-    for address in (*settings.grpc_listen.split(","), probe.address):
-        if server.add_insecure_port(address.strip()) == 0:
-            raise OSError(f"cannot listen on {address}")
+    if settings.reflection:
+        reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], server)
+    _listen(server, (*settings.grpc_listen.split(","), probe.address))
     await health.look()
     await log_other_keys(database, shared.vault)
     await server.start()
@@ -114,6 +113,12 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
     for work in (*map(keep, lasting), *map(background.repeat, periodic)):
         stack.push_async_callback(_cancel, asyncio.create_task(work))
     return Running(server, health, admission, feeds)
+
+
+def _listen(server: grpc.aio.Server, addresses: Sequence[str]) -> None:
+    for address in addresses:
+        if server.add_insecure_port(address.strip()) == 0:
+            raise OSError(f"cannot listen on {address}")
 
 
 async def _cancel(task: "asyncio.Task[None]") -> None:

@@ -1,5 +1,6 @@
 """What an operator can set: TICKETS_* environment variables, read once."""
 
+import re
 from typing import Annotated, Literal
 
 from psycopg import ProgrammingError
@@ -16,6 +17,24 @@ def _connection_string(text: str) -> str:
         # libpq quotes what it cannot read, and the password with it.
         raise PydanticCustomError("connection_string", "Input should be a libpq connection string") from None
     return text
+
+
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
+# Which browsers leave out.
+_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+
+
+def _origins(text: str) -> str:
+    origins = [_origin(part.strip().lower()) for part in text.split(",")] if text.strip() else []
+    return ",".join(dict.fromkeys(origins))
+
+
+def _origin(text: str) -> str:
+    if _ORIGIN.fullmatch(text) is None:
+        raise PydanticCustomError(
+            "origins", "Input should be origins, comma separated: scheme://host or scheme://host:port, no path and no *"
+        )
+    return text.removesuffix(_DEFAULT_PORTS.get(text.partition(":")[0], ""))
 
 
 class Settings(BaseSettings):
@@ -43,6 +62,18 @@ class Settings(BaseSettings):
             " `unix:/path`."
         ),
     ] = "127.0.0.1:50051"
+    reflection: Annotated[
+        bool,
+        Field(description="Serve reflection, so that tools need no protos: for development. `tickets up` does."),
+    ] = False
+    cors_origins: Annotated[
+        str,
+        AfterValidator(_origins),
+        Field(
+            description="Origins whose pages may call the gateway from a browser, comma separated and exact:"
+            " `https://portal.example`. Empty: none. For `tickets up` and `tickets gateway`."
+        ),
+    ] = ""
     jwks: Annotated[
         str,
         Field(description="JWKS that signs bearer tokens: a file's path or an http(s) URL. Empty: no token is valid."),

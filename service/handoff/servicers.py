@@ -9,7 +9,7 @@ from service.background import Periodic
 from service.handoff import changes, operations, tables, views
 from service.operation import Dependencies
 from service.reindex import Reindex
-from service.transport import rest, rpc
+from service.transport import rest, rest_watch, rpc
 from service.transport.dialect import Dialect, Service, Servicer, Started
 from service.watch import EventFeed, WatchDependencies
 
@@ -67,7 +67,7 @@ class TicketRest(Servicer, rest_pb2_grpc.TicketRestServicer):
     BulkUpdateTickets = rest.unary(changes.bulk_update_tickets)
     ReportDeployment = rest.unary(changes.report_deployment)
     ListTicketEvents = rest.unary(operations.list_ticket_events)
-    WatchTickets = rest.watch(operations.watch_tickets)
+    WatchTickets = rest_watch.watch(operations.watch_tickets)
 
 
 def _start(shared: Dependencies, _stack: AsyncExitStack) -> Started:

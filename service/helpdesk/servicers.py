@@ -18,7 +18,7 @@ from service.helpdesk.sla import notifier, reclock
 from service.helpdesk.sla import operations as sla
 from service.operation import Dependencies
 from service.reindex import Reindex
-from service.transport import rest, rpc
+from service.transport import rest, rest_watch, rpc
 from service.transport.dialect import Dialect, Service, Servicer, Started
 from service.watch import EventFeed, WatchDependencies
 
@@ -152,7 +152,7 @@ class TicketRest(Servicer, rest_pb2_grpc.TicketRestServicer):
     UpdateSlaPolicy = rest.unary(sla.update_sla_policy)
     GetCalendar = rest.unary(sla.get_calendar)
     UpdateCalendar = rest.unary(sla.update_calendar)
-    WatchTickets = rest.watch(operations.watch_tickets)
+    WatchTickets = rest_watch.watch(operations.watch_tickets)
 
 
 def _start(shared: Dependencies, _stack: AsyncExitStack) -> Started:

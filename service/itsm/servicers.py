@@ -12,7 +12,7 @@ from service.itsm.dependencies import ItsmDependencies
 from service.operation import Dependencies
 from service.outbound import Outbound
 from service.reindex import Reindex
-from service.transport import rest, rpc
+from service.transport import rest, rest_watch, rpc
 from service.transport.dialect import Dialect, Service, Servicer, Started
 from service.watch import EventFeed
 from service.webhooks.fan_out import FanOut
@@ -98,7 +98,7 @@ class TicketRest(Servicer, rest_pb2_grpc.TicketRestServicer):
     ListTickets = rest.unary(operations.list_tickets, members_of="metadata")
     UpdateTicket = rest.unary(operations.update_ticket)
     ListTicketEvents = rest.unary(operations.list_ticket_events)
-    WatchTickets = rest.watch(operations.watch_tickets, failure=rest.detail_body)
+    WatchTickets = rest_watch.watch(operations.watch_tickets, failure=rest.detail_body)
     CreateWebhook = rest.unary(webhooks.create_webhook, status=201)
     ListWebhooks = rest.unary(webhooks.list_webhooks)
     UpdateWebhook = rest.unary(webhooks.update_webhook)

@@ -16,6 +16,7 @@ from typing import Any, Final, Self
 import yaml
 
 from service.local.claims import require_free_port
+from service.local.cors import allow_origins
 from service.local.processes import Child, wait_for
 from service.transport.tuning import use_batch_scheduler
 
@@ -71,7 +72,7 @@ class Envoy:
             raise RuntimeError(f"cannot listen on {self._host}:{self._port}: {error.strerror}") from None
         self._remove_config()  # of one that exited before it answered
         with tempfile.NamedTemporaryFile("w", prefix="tickets-envoy-", suffix=".yaml", delete=False) as file:
-            yaml.safe_dump(dict(self._config), file)
+            file.write(yaml_of(self._config))
         self._config_file = Path(file.name)
         # Hot restart would want shared memory and an id of its own for each Envoy on the machine.
         argv = [_envoy_binary(), "--config-path", file.name, "--disable-hot-restart", *self._options]
@@ -137,13 +138,14 @@ def envoy_config(
     descriptor: Path | None = None,
     template: Path | None = None,
     limit_addresses: bool = True,
+    cors_origins: str = "",
 ) -> dict[str, Any]:
-    """Load deploy/envoy.yaml and fill in where to listen, the workers and the descriptor set.
+    """Load deploy/envoy.yaml and fill in where to listen, the workers, the descriptor set, and browsers' origins.
 
     A worker is `host:port` or `unix:/path`. With a unix socket among them, each host must be an IP address. Without
     `limit_addresses` one address may call as often as it can, as a benchmark does.
     """
-    config: dict[str, Any] = yaml.safe_load((template or _shipped("envoy.yaml")).read_text(encoding="utf-8"))
+    config = _template(template)
     listener = config["static_resources"]["listeners"][0]
     listener["address"]["socket_address"] = {"address": host, "port_value": port}
     listener["enable_reuse_port"] = False  # or a second Envoy on the same port would share it without an error
@@ -151,17 +153,47 @@ def envoy_config(
         del config["admin"]
     else:
         config["admin"]["address"]["socket_address"]["port_value"] = admin_port
-    filters = listener["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"]
+    manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
+    filters = manager["http_filters"]
     if not limit_addresses:
         filters[:] = [entry for entry in filters if entry["name"] != "envoy.filters.http.local_ratelimit"]
     transcoder = next(entry for entry in filters if entry["name"] == "envoy.filters.http.grpc_json_transcoder")
     transcoder["typed_config"]["proto_descriptor"] = str(descriptor or _shipped("tickets.binpb"))
+    allow_origins(manager, cors_origins.split(",") if cors_origins else [])
+    _send_to(config, endpoints, len(endpoints))
     cluster = config["static_resources"]["clusters"][0]
-    cluster["load_assignment"]["endpoints"][0]["lb_endpoints"] = [_lb_endpoint(endpoint) for endpoint in endpoints]
     if any(endpoint.startswith(_UNIX) for endpoint in endpoints):
         cluster["type"] = "STATIC"  # STRICT_DNS ignores a path without an error
-    cluster["circuit_breakers"]["thresholds"][0]["max_requests"] = _REST_CALLS_PER_WORKER * len(endpoints)
     return config
+
+
+def deployed_config(*, service: str, workers: int, cors_origins: str) -> dict[str, Any]:
+    """deploy/envoy.yaml for a container: where it listens stays, the rest is as `envoy_config` fills it in.
+
+    All workers are behind the one name in `service`, `host:port`.
+    """
+    config = _template()
+    manager = config["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
+    allow_origins(manager, cors_origins.split(",") if cors_origins else [])
+    _send_to(config, [service], workers)
+    return config
+
+
+def yaml_of(config: Mapping[str, Any]) -> str:
+    """The text of a config, in the order of deploy/envoy.yaml."""
+    text: str = yaml.safe_dump(dict(config), sort_keys=False, width=120)
+    return text
+
+
+def _template(path: Path | None = None) -> dict[str, Any]:
+    config: dict[str, Any] = yaml.safe_load((path or _shipped("envoy.yaml")).read_text(encoding="utf-8"))
+    return config
+
+
+def _send_to(config: Mapping[str, Any], endpoints: Sequence[str], workers: int) -> None:
+    cluster = config["static_resources"]["clusters"][0]
+    cluster["load_assignment"]["endpoints"][0]["lb_endpoints"] = [_lb_endpoint(endpoint) for endpoint in endpoints]
+    cluster["circuit_breakers"]["thresholds"][0]["max_requests"] = _REST_CALLS_PER_WORKER * workers
 
 
 def _lb_endpoint(endpoint: str) -> dict[str, Any]:

@@ -51,6 +51,7 @@ class UpOptions:
     grpc_port: int
     workers: int
     demo: bool
+    cors_origins: str
 
 
 async def up(options: UpOptions) -> None:
@@ -91,7 +92,8 @@ async def _run(options: UpOptions) -> None:
         await _refuse_other_keys({**os.environ, **settings})
         sockets = _worker_sockets(options, stack)
         gateway = Envoy(
-            envoy_config(port=options.http_port, endpoints=sockets), log_file=options.data_dir / "envoy.log"
+            envoy_config(port=options.http_port, endpoints=sockets, cors_origins=options.cors_origins),
+            log_file=options.data_dir / "envoy.log",
         )
         stack.callback(gateway.stop, _GATEWAY_STOP_SECONDS)
         # Left first: the processes drain while the gateway still carries their answers.
@@ -201,6 +203,8 @@ def _settings(options: UpOptions, database_url: str) -> dict[str, str]:
         "TICKETS_DRAIN_NOTICE_SECONDS": "0",  # everything stops together: no other process takes new calls
         "TICKETS_DRAIN_SECONDS": str(_DRAIN_SECONDS),
     }
+    if "TICKETS_REFLECTION" not in os.environ:
+        settings["TICKETS_REFLECTION"] = "true"
     if "TICKETS_ENCRYPTION_KEYS" not in os.environ:
         settings["TICKETS_ENCRYPTION_KEYS"] = encryption_key(options.data_dir)
     if "TICKETS_JWKS" not in os.environ:

@@ -17,7 +17,7 @@ from service.openapi.words import first_sentence
 from service.server import DIALECTS
 from service.transport import rest
 from service.transport.dialect import Service
-from service.transport.documented import Documented
+from service.transport.documented import EVENTS, JSON, LINES, Documented
 
 _TITLES = {"Handoff": "Handoff", "Helpdesk": "Helpdesk", "Itsm": "ITSM"}
 _ABOUT = """Three ticket APIs in one service. Each has its own credentials and its own shape of failures.
@@ -48,8 +48,10 @@ _HEADERS: Mapping[str, tuple[str, Schema]] = {
 _HEADER_WORDS = {
     "Idempotency-Key": "Makes it safe to repeat: for an hour the same key and request get the first answer.",
     "If-Match": "Only if the resource still has this `ETag`; else 412.",
+    "Last-Event-Id": "Of server-sent events, the last one that was received: the watch goes on after it.",
     "If-None-Match": "304 without a body if the resource still has this `ETag`.",
 }
+_EVENTS = "Server-sent events, for those who accept just these: `id` is the cursor, `data` the JSON of a line."
 _ALWAYS = ("X-Request-Id", "RateLimit", "RateLimit-Policy")
 _STATUS = re.compile(r"\b[2-5][0-9]{2}\b")
 _WORD = re.compile(r"(?<!^)(?=[A-Z])")
@@ -178,7 +180,7 @@ class _Page:
         return f"{what}\n\n{self.words.get(method.rest.full_name, '')}"
 
     def _has_etag(self, method: _Method) -> bool:
-        if method.facts.media_type != "application/json":
+        if JSON not in method.facts.media_types:
             return False
         output = method.typed.output_type
         resources = [output, *(field.message_type for field in output.fields if not field.is_repeated)]
@@ -194,6 +196,8 @@ class _Page:
             yield from found if where != "header" else map(_header, found)
         if reads_etag:
             yield _header({"name": "if-none-match", "in": "header", "required": False, "schema": {"type": "string"}})
+        if EVENTS in method.facts.media_types:
+            yield _header({"name": "last-event-id", "in": "header", "required": False, "schema": {"type": "string"}})
 
     def _body(self, method: _Method, name: str) -> Schema:
         field = method.facts.command.model_fields.get("body")
@@ -233,7 +237,9 @@ class _Page:
         schema = self.answers.of_method(facts.view, method.typed.output_type)
         if facts.complete:
             schema = self.answers.without_required(schema, "next_cursor", method.name)
-        return {**success, "content": {facts.media_type: {"schema": schema}}}
+        # OpenAPI has no words for the messages of a stream: the schema of lines is that of each.
+        schemas = {JSON: schema, LINES: schema, EVENTS: {"type": "string", "description": _EVENTS}}
+        return {**success, "content": {name: {"schema": schemas[name]} for name in facts.media_types}}
 
 
 def _takes_key(facts: Documented) -> bool:

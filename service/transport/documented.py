@@ -7,6 +7,7 @@ from service.fields import Command
 
 JSON = "application/json"
 LINES = "application/x-ndjson"
+EVENTS = "text/event-stream"
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +19,7 @@ class Documented:
     view: type
     # The HTTP status of its success.
     status: int = 200
-    media_type: str = JSON
+    media_types: tuple[str, ...] = (JSON,)
     # The member of the query that is said by members: `metadata.floor=3`.
     members_of: str = ""
     # A list that is complete, and has no `next_cursor`, when neither `limit` nor `cursor` is given.

@@ -23,8 +23,7 @@ from service.etags import matches
 from service.fields import Command
 from service.operation import CALL, Answer, Call, Operation, View, validated
 from service.transport.dialect import Servicer
-from service.transport.documented import JSON, LINES, Documented, documented
-from service.watch import Watch
+from service.transport.documented import JSON, Documented, documented
 
 CONTENT_TYPE = JSON
 
@@ -56,7 +55,7 @@ def unary(operation: Operation[Any], *, status: int = 200, members_of: str = "")
 
     `members_of` names a member of the query that is said by members: `metadata.floor=3`.
     """
-    read = _reader(operation.command, members_of)
+    read = reader(operation.command, members_of)
 
     async def method(self: Servicer, request: Any, context: Context) -> HttpBody:
         call = CALL.get()
@@ -76,7 +75,7 @@ def unary(operation: Operation[Any], *, status: int = 200, members_of: str = "")
         if status == _OK:
             context.set_details("|".join(map("=".join, headers.items())))
         else:
-            await _send_status(context, status, headers)
+            await send_status(context, status, headers)
         return HttpBody(content_type=CONTENT_TYPE, data=data)
 
     return documented(method, Documented(operation.command, operation.view, status, members_of=members_of))
@@ -89,7 +88,7 @@ def streamed_list(operation: Operation[Any], member: str, *, complete: bool = Fa
     "next_cursor"}`, and may cut a page short for its size. No more than a piece is ever held, here or in the gateway,
     and neither a connection nor a place while the client reads.
     """
-    read = _reader(operation.command)
+    read = reader(operation.command)
 
     async def piece(self: Servicer, call: Call, sections: Sections, query: Sections) -> tuple[list[Any], str | None]:
         await call.place.take()
@@ -114,7 +113,7 @@ def streamed_list(operation: Operation[Any], member: str, *, complete: bool = Fa
         is_whole = has_limit and (cursor is None or not left)
         if has_limit and not is_whole:
             call.place.count_stream()
-        await _send_status(context, _OK, call.answer.rate_limit)
+        await send_status(context, _OK, call.answer.rate_limit)
         if call.answer.is_head:
             yield HttpBody(content_type=CONTENT_TYPE)
             return
@@ -136,44 +135,12 @@ def streamed_list(operation: Operation[Any], member: str, *, complete: bool = Fa
     return documented(method, Documented(operation.command, operation.view, complete=complete))
 
 
-def watch(watch: Watch[Any], *, failure: Callable[[TicketError], View] | None = None) -> Any:
-    """The method of a `…Rest` service that streams a watch, one JSON object a line.
-
-    `failure` is the form of the last line of one that fails: `error_body` unless another is given.
-    """
-    read, last_line = _reader(watch.command), failure or error_body
-
-    async def method(self: Servicer, request: Any, context: Context) -> AsyncIterator[HttpBody]:
-        call, begun = CALL.get(), False
-        try:
-            async for view in watch(self.dependencies.feed, call, read(request, call)):
-                if not begun:
-                    await _send_status(context, _OK, call.answer.rate_limit)
-                begun = True
-                if call.answer.is_head:
-                    yield HttpBody(content_type=LINES)
-                    return
-                yield HttpBody(content_type=LINES, data=jsontext.dump(view) + b"\n")
-        except Exception as error:
-            # As broad as the interceptor's, which logs it: the gateway ends a broken stream as if all were well (the
-            # status left long ago), so the last line must report the failure.
-            if not begun:
-                raise
-            failed = error if isinstance(error, TicketError) else TicketError("internal")
-            call.outcome = failed.reason
-            yield HttpBody(data=jsontext.dump(last_line(failed)) + b"\n")
-            if failed is not error:
-                raise
-
-    return documented(method, Documented(watch.command, watch.view, media_type=LINES))
-
-
 def _items(views: object) -> bytes:
     """The items of a JSON array, without its brackets."""
     return jsontext.dump(views)[1:-1]
 
 
-def _reader(command: type[Command], members_of: str = "") -> Callable[[Any, Call], Sections]:
+def reader(command: type[Command], members_of: str = "") -> Callable[[Any, Call], Sections]:
     """Sorts a transcoded request into the sections of a command, everything as it came."""
     sections = command.sections()
     path = [(name, _VARIABLES.get(name, name)) for name in sections.get("path", ())]
@@ -298,7 +265,7 @@ class Failures:
         data = jsontext.dump(self._body(error))
         if answer.is_head:
             return await _empty(context, status, {**headers, "x-content-length": str(len(data))})
-        await _send_status(context, status, headers)
+        await send_status(context, status, headers)
         return HttpBody(content_type=CONTENT_TYPE, data=data)
 
     async def break_off(self, context: Context, error: TicketError) -> NoReturn:
@@ -347,10 +314,11 @@ def _is_read(call: Call) -> bool:
 
 async def _empty(context: Context, status: int, headers: Mapping[str, str]) -> HttpBody:
     """An answer without a body."""
-    await _send_status(context, status, headers)
+    await send_status(context, status, headers)
     return HttpBody(content_type=CONTENT_TYPE)
 
 
-async def _send_status(context: Context, status: int, headers: Mapping[str, str]) -> None:
+async def send_status(context: Context, status: int, headers: Mapping[str, str]) -> None:
+    """Send the HTTP status and headers of an answer, where they are not those that it has anyway."""
     if status != _OK or headers:
         await context.send_initial_metadata((("x-http-status", str(status)), *headers.items()))

@@ -87,7 +87,7 @@ def reason(answer: Mapping[str, str]) -> str:
 
 @pytest.fixture(scope="module")
 def flooded_service(directory: Path, database_url: str, issuer: Issuer) -> Iterator[Service]:
-    with run_service(directory, database_url, issuer, default_deadline_seconds=SECONDS) as service:
+    with run_service(directory, database_url, issuer, default_deadline_seconds=SECONDS, reflection=True) as service:
         yield service
 
 

@@ -30,24 +30,40 @@ def published() -> Mapping[str, Mapping[str, Any]]:
 PATHS = published()
 
 
-def route_of(verb: str, path: str) -> Any:
-    """The first route that matches, as Envoy takes it; no call is gRPC here."""
-    return next(route for route in ROUTES if _matches(route["match"], verb, path))
+def route_of(verb: str, path: str, content_type: str = "application/json") -> Any:
+    """The first route that matches, as Envoy takes it."""
+    headers = {":method": verb, "content-type": content_type, "grpc-timeout": "1S", "grpc-encoding": "identity"}
+    return next(route for route in ROUTES if _matches(route["match"], headers, path))
 
 
-def _matches(match: Mapping[str, Any], verb: str, path: str) -> bool:
-    if "grpc" in match or not all(_header_matches(header, verb) for header in match.get("headers", ())):
+def _matches(match: Mapping[str, Any], headers: Mapping[str, str], path: str) -> bool:
+    if "grpc" in match and not re.fullmatch(r"application/grpc(\+.*)?", headers["content-type"]):
+        return False
+    if not all(_header_matches(header, headers[header["name"]]) for header in match.get("headers", ())):
         return False
     if "safe_regex" in match:
         return re.fullmatch(match["safe_regex"]["regex"], path) is not None
     return path.startswith(str(match["prefix"]))
 
 
-def _header_matches(header: Mapping[str, Any], verb: str) -> bool:
-    assert header["name"] == ":method"
+def _header_matches(header: Mapping[str, Any], value: str) -> bool:
     words = header["string_match"]
-    found = re.fullmatch(words["exact"] if "exact" in words else words["safe_regex"]["regex"], verb) is not None
+    found = re.fullmatch(words["exact"] if "exact" in words else words["safe_regex"]["regex"], value) is not None
     return found != bool(header.get("invert_match"))
+
+
+GRPC = ("application/grpc", "application/grpc+proto", "application/grpc-web", "application/grpc-web-text+proto")
+APIS = ("tickets.handoff.v1", "tickets.helpdesk.v1", "tickets.itsm.v1")
+
+
+@pytest.mark.parametrize("service", DESCRIPTORS, ids=lambda service: str(service.full_name))
+def test_the_typed_services_of_the_three_apis_are_offered_and_no_other(service: Any) -> None:
+    for method in service.methods:
+        for content_type in GRPC:
+            route = route_of("POST", f"/{service.full_name}/{method.name}", content_type)
+            assert ("route" in route) == (service.file.package in APIS), "see `method` in deploy/envoy.yaml"
+            # Only here is the filter of grpc-web asked.
+            assert "envoy.filters.http.grpc_web" in route["typed_per_filter_config"]
 
 
 @pytest.mark.parametrize("path", PATHS)

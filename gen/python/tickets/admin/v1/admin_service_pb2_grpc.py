@@ -27,7 +27,8 @@ if _version_not_supported:
 
 class AdminServiceStub(object):
     """The operations of operators: accounts and their API keys, projects and their members, tenants, links to providers and
-    deliveries to them. gRPC only; the `tickets admin` command has the same.
+    deliveries to them. gRPC only, at the service's own port: the public gateway does not offer it. The `tickets admin` command
+    has the same.
 
     Credentials: metadata `authorization: Bearer <JWT>` with scope `tickets:admin`. Every method can fail with
     UNAUTHENTICATED, PERMISSION_DENIED, INVALID_ARGUMENT, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see
@@ -104,7 +105,8 @@ class AdminServiceStub(object):
 
 class AdminServiceServicer(object):
     """The operations of operators: accounts and their API keys, projects and their members, tenants, links to providers and
-    deliveries to them. gRPC only; the `tickets admin` command has the same.
+    deliveries to them. gRPC only, at the service's own port: the public gateway does not offer it. The `tickets admin` command
+    has the same.
 
     Credentials: metadata `authorization: Bearer <JWT>` with scope `tickets:admin`. Every method can fail with
     UNAUTHENTICATED, PERMISSION_DENIED, INVALID_ARGUMENT, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see
@@ -281,7 +283,8 @@ def add_AdminServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class AdminService(object):
     """The operations of operators: accounts and their API keys, projects and their members, tenants, links to providers and
-    deliveries to them. gRPC only; the `tickets admin` command has the same.
+    deliveries to them. gRPC only, at the service's own port: the public gateway does not offer it. The `tickets admin` command
+    has the same.
 
     Credentials: metadata `authorization: Bearer <JWT>` with scope `tickets:admin`. Every method can fail with
     UNAUTHENTICATED, PERMISSION_DENIED, INVALID_ARGUMENT, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see

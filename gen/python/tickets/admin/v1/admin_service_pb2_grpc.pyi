@@ -28,7 +28,8 @@ GRPC_VERSION: str
 
 class AdminServiceStub:
     """The operations of operators: accounts and their API keys, projects and their members, tenants, links to providers and
-    deliveries to them. gRPC only; the `tickets admin` command has the same.
+    deliveries to them. gRPC only, at the service's own port: the public gateway does not offer it. The `tickets admin` command
+    has the same.
 
     Credentials: metadata `authorization: Bearer <JWT>` with scope `tickets:admin`. Every method can fail with
     UNAUTHENTICATED, PERMISSION_DENIED, INVALID_ARGUMENT, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see
@@ -90,7 +91,8 @@ class AdminServiceStub:
 @_typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
     """The operations of operators: accounts and their API keys, projects and their members, tenants, links to providers and
-    deliveries to them. gRPC only; the `tickets admin` command has the same.
+    deliveries to them. gRPC only, at the service's own port: the public gateway does not offer it. The `tickets admin` command
+    has the same.
 
     Credentials: metadata `authorization: Bearer <JWT>` with scope `tickets:admin`. Every method can fail with
     UNAUTHENTICATED, PERMISSION_DENIED, INVALID_ARGUMENT, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see
@@ -148,7 +150,8 @@ class AdminServiceAsyncStub(AdminServiceStub):
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     """The operations of operators: accounts and their API keys, projects and their members, tenants, links to providers and
-    deliveries to them. gRPC only; the `tickets admin` command has the same.
+    deliveries to them. gRPC only, at the service's own port: the public gateway does not offer it. The `tickets admin` command
+    has the same.
 
     Credentials: metadata `authorization: Bearer <JWT>` with scope `tickets:admin`. Every method can fail with
     UNAUTHENTICATED, PERMISSION_DENIED, INVALID_ARGUMENT, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see

@@ -162,6 +162,8 @@ class TicketRestServicer(object):
     def WatchTickets(self, request, context):
         """200 and one JSON object per line (`application/x-ndjson`), `{"event": …, "cursor"}`, as events happen; 400, 401,
         403. A watch that fails later ends with a line `{"error", "code", …}`.
+        With `Accept: text/event-stream` they are server-sent events: `data` has the same objects, `id` is the cursor, a
+        heartbeat is an event `heartbeat`, the failure an event `error`; header `Last-Event-ID` wins over `cursor`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

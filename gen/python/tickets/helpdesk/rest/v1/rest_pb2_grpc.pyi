@@ -95,6 +95,8 @@ class TicketRestStub:
     WatchTickets: _grpc.UnaryStreamMultiCallable[_rest_pb2.TicketRestWatchTicketsRequest, _httpbody_pb2.HttpBody]
     """200 and one JSON object a line (`application/x-ndjson`), `{"event": …, "cursor"}`, as events happen; 400, 401 and
     403. A watch that fails later ends with a line `{"error", "code", …}`.
+    With `Accept: text/event-stream` they are server-sent events: `data` has the same objects, `id` is the cursor, a
+    heartbeat is an event `heartbeat`, the failure an event `error`; header `Last-Event-ID` wins over `cursor`.
     """
 
 @_typing.type_check_only
@@ -163,6 +165,8 @@ class TicketRestAsyncStub(TicketRestStub):
     WatchTickets: _aio.UnaryStreamMultiCallable[_rest_pb2.TicketRestWatchTicketsRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """200 and one JSON object a line (`application/x-ndjson`), `{"event": …, "cursor"}`, as events happen; 400, 401 and
     403. A watch that fails later ends with a line `{"error", "code", …}`.
+    With `Accept: text/event-stream` they are server-sent events: `data` has the same objects, `id` is the cursor, a
+    heartbeat is an event `heartbeat`, the failure an event `error`; header `Last-Event-ID` wins over `cursor`.
     """
 
 class TicketRestServicer(metaclass=_abc_1.ABCMeta):
@@ -342,6 +346,8 @@ class TicketRestServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
         """200 and one JSON object a line (`application/x-ndjson`), `{"event": …, "cursor"}`, as events happen; 400, 401 and
         403. A watch that fails later ends with a line `{"error", "code", …}`.
+        With `Accept: text/event-stream` they are server-sent events: `data` has the same objects, `id` is the cursor, a
+        heartbeat is an event `heartbeat`, the failure an event `error`; header `Last-Event-ID` wins over `cursor`.
         """
 
 def add_TicketRestServicer_to_server(servicer: TicketRestServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -60,6 +60,8 @@ class TicketRestStub:
     WatchTickets: _grpc.UnaryStreamMultiCallable[_rest_pb2.TicketRestWatchTicketsRequest, _httpbody_pb2.HttpBody]
     """200 and one JSON object per line (`application/x-ndjson`), `{"event": …, "cursor"}`, as events happen; 401, 403 and
     422. A watch that fails later ends with a line `{"detail"}`.
+    With `Accept: text/event-stream` they are server-sent events: `data` has the same objects, `id` is the cursor, a
+    heartbeat is an event `heartbeat`, the failure an event `error`; header `Last-Event-ID` wins over `cursor`.
     """
     CreateWebhook: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestCreateWebhookRequest, _httpbody_pb2.HttpBody]
     """201 and the webhook with its secret; 400 for an unknown event or an address that may not be called, 401, 403, 409 and 422. 503 also where secrets cannot
@@ -113,6 +115,8 @@ class TicketRestAsyncStub(TicketRestStub):
     WatchTickets: _aio.UnaryStreamMultiCallable[_rest_pb2.TicketRestWatchTicketsRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """200 and one JSON object per line (`application/x-ndjson`), `{"event": …, "cursor"}`, as events happen; 401, 403 and
     422. A watch that fails later ends with a line `{"detail"}`.
+    With `Accept: text/event-stream` they are server-sent events: `data` has the same objects, `id` is the cursor, a
+    heartbeat is an event `heartbeat`, the failure an event `error`; header `Last-Event-ID` wins over `cursor`.
     """
     CreateWebhook: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestCreateWebhookRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """201 and the webhook with its secret; 400 for an unknown event or an address that may not be called, 401, 403, 409 and 422. 503 also where secrets cannot
@@ -199,6 +203,8 @@ class TicketRestServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
         """200 and one JSON object per line (`application/x-ndjson`), `{"event": …, "cursor"}`, as events happen; 401, 403 and
         422. A watch that fails later ends with a line `{"detail"}`.
+        With `Accept: text/event-stream` they are server-sent events: `data` has the same objects, `id` is the cursor, a
+        heartbeat is an event `heartbeat`, the failure an event `error`; header `Last-Event-ID` wins over `cursor`.
         """
 
     @_abc_1.abstractmethod

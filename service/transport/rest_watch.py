@@ -1,0 +1,102 @@
+"""REST servicers of watches: one JSON object a line, or server-sent events where the caller's `Accept` names them.
+
+Both carry the same objects. An event's id is the cursor after it, so that what reads them (a browser's EventSource)
+goes on after the last one by itself, with the header `Last-Event-ID`.
+"""
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any, NamedTuple
+
+from google.api.httpbody_pb2 import HttpBody
+
+from service import jsontext
+from service.errors import TicketError
+from service.operation import CALL, View
+from service.transport.dialect import Servicer
+from service.transport.documented import EVENTS, LINES, Documented, documented
+from service.transport.rest import Context, Sections, error_body, reader, send_status
+from service.watch import Watch
+
+_OK = 200
+# What stands between us and the reader must pass each event on as it comes: nginx heeds the second.
+_AS_THEY_COME = {"cache-control": "no-store", "x-accel-buffering": "no"}
+# When a reader whose connection has ended comes back.
+_RETRY_MILLISECONDS = 2000
+
+
+class Form(NamedTuple):
+    """How the messages of a watch are written."""
+
+    content_type: str
+    headers: Mapping[str, str]
+    # What comes before the first.
+    opening: bytes
+    message: Callable[[Any], bytes]
+    # The last one, of a watch that fails: its body.
+    failure: Callable[[View], bytes]
+
+
+def _line(view: View) -> bytes:
+    return jsontext.dump(view) + b"\n"
+
+
+def _event(view: Any) -> bytes:
+    # A change has no name, so that `onmessage` gets each, also of types that are yet to come.
+    name = b"event: heartbeat\n" if view["event"] is None else b""
+    return b"%bid: %b\ndata: %b\n\n" % (name, view["cursor"].encode(), jsontext.dump(view))
+
+
+def _last_event(body: View) -> bytes:
+    return b"event: error\ndata: %b\n\n" % jsontext.dump(body)
+
+
+_LINES = Form(LINES, {}, b"", _line, _line)
+_EVENTS = Form(EVENTS, _AS_THEY_COME, b"retry: %d\n" % _RETRY_MILLISECONDS, _event, _last_event)
+
+
+def watch(watch: Watch[Any], *, failure: Callable[[TicketError], View] = error_body) -> Any:
+    """The method of a `…Rest` service that streams a watch; `failure` is the body of its last message, if it fails."""
+    read = reader(watch.command)
+
+    async def method(self: Servicer, request: Any, context: Context) -> AsyncIterator[HttpBody]:
+        call, begun = CALL.get(), False
+        form, sections = _as_asked(context, read(request, call))
+        opening = form.opening
+        try:
+            async for view in watch(self.dependencies.feed, call, sections):
+                if not begun:
+                    await send_status(context, _OK, {**call.answer.rate_limit, **form.headers})
+                begun = True
+                if call.answer.is_head:
+                    yield HttpBody(content_type=form.content_type)
+                    return
+                yield HttpBody(content_type=form.content_type, data=opening + form.message(view))
+                opening = b""
+        except Exception as error:
+            # As broad as the interceptor's, which logs it: the gateway ends a broken stream as if all were well (the
+            # status left long ago), so the last message must report the failure.
+            if not begun:
+                raise
+            failed = error if isinstance(error, TicketError) else TicketError("internal")
+            call.outcome = failed.reason
+            yield HttpBody(data=form.failure(failure(failed)))
+            if failed is not error:
+                raise
+
+    return documented(method, Documented(watch.command, watch.view, media_types=(LINES, EVENTS)))
+
+
+def _as_asked(context: Context, sections: Sections) -> tuple[Form, Sections]:
+    """The form that a request's headers ask for, and the request with what they say of it.
+
+    Events are for those who name them alone: lines stay the default. The last event that a reader has is later than the
+    cursor in its address, which stays as it is when it comes back.
+    """
+    metadata = dict(context.invocation_metadata() or ())
+    kinds = {part.partition(";")[0].strip().lower() for part in str(metadata.get("accept", "")).split(",")}
+    if EVENTS not in kinds or LINES in kinds:
+        return _LINES, sections
+    last_id = metadata.get("last-event-id")
+    if not last_id:
+        return _EVENTS, sections
+    return _EVENTS, {**sections, "query": {**sections.get("query", {}), "cursor": str(last_id)}}

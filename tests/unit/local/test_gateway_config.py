@@ -1,0 +1,103 @@
+"""What settings say to the gateway: origins as they may be written, and what `tickets gateway` prints."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from service.__main__ import app
+from service.settings import Settings
+
+SHIPPED = Path(__file__).parents[3] / "deploy" / "envoy.yaml"
+
+ORIGINS = [
+    ("https://portal.example", "https://portal.example"),
+    (" https://a.example , http://localhost:3000", "https://a.example,http://localhost:3000"),
+    ("https://Portal.Example", "https://portal.example"),  # as browsers write it
+    ("https://a.example:443,http://b.example:80", "https://a.example,http://b.example"),
+    ("http://a.example:443", "http://a.example:443"),
+    ("http://[::1]:3000", "http://[::1]:3000"),
+    ("https://a.example,https://a.example", "https://a.example"),
+    ("app://obsidian.md", "app://obsidian.md"),
+    ("", ""),
+    (" ", ""),
+]
+
+
+@pytest.mark.parametrize(("given", "origins"), ORIGINS)
+def test_origins_are_as_browsers_write_them(given: str, origins: str) -> None:
+    assert Settings(cors_origins=given).cors_origins == origins
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "*",
+        "https://*.portal.example",
+        "https://portal.example/",
+        "https://portal.example/app",
+        "https://portal.example?x",
+        "portal.example",
+        "https://",
+        "https://user@portal.example",
+        "https://portal.example:x",
+        "https://a.example,",
+        "https://a.example https://b.example",
+        "null",
+        "https://a.example,*",
+    ],
+)
+@pytest.mark.parametrize("command", ["gateway", "up", "serve"])
+def test_what_is_no_origin_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch, command: str, given: str) -> None:
+    monkeypatch.setenv("TICKETS_CORS_ORIGINS", given)
+    done = CliRunner().invoke(app, [command])
+    assert (done.exit_code, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert done.stderr.startswith("TICKETS_CORS_ORIGINS: Input should be origins, comma separated: scheme://host")
+
+
+def printed(*arguments: str) -> Any:
+    done = CliRunner().invoke(app, ["gateway", *arguments])
+    assert (done.exit_code, done.stderr) == (0, "")
+    return yaml.safe_load(done.stdout)
+
+
+def test_without_settings_it_prints_the_configuration_as_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TICKETS_CORS_ORIGINS", raising=False)
+    assert printed() == yaml.safe_load(SHIPPED.read_text())
+
+
+def test_it_prints_what_settings_and_options_say(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TICKETS_CORS_ORIGINS", "https://portal.example,https://admin.example:8443")
+    config = printed("--service", "tickets.example:1234", "--workers", "5")
+    cluster = config["static_resources"]["clusters"][0]
+    [endpoint] = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"]
+    address = {"address": "tickets.example", "port_value": 1234}
+    assert endpoint["endpoint"]["address"]["socket_address"] == address
+    assert cluster["circuit_breakers"]["thresholds"][0]["max_requests"] == 5 * 256
+    manager = config["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
+    [policy] = manager["route_config"]["virtual_hosts"][0]["typed_per_filter_config"].values()
+    assert policy["allow_origin_string_match"] == [
+        {"exact": "https://portal.example"},
+        {"exact": "https://admin.example:8443"},
+    ]
+    # The preflight's route is for these alone; a dot is a dot.
+    origin = manager["route_config"]["virtual_hosts"][0]["routes"][0]["match"]["headers"][-1]
+    assert origin["string_match"]["safe_regex"]["regex"] == (r"https://portal\.example|https://admin\.example:8443")
+    file = tmp_path / "envoy.yaml"
+    assert CliRunner().invoke(app, ["gateway", "--output", str(file)]).stdout == ""
+    written = yaml.safe_load(file.read_text())
+    assert written["static_resources"]["listeners"] == config["static_resources"]["listeners"]
+
+
+def test_a_file_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["gateway", "--output", str(tmp_path / "nowhere" / "envoy.yaml")])
+    assert (done.exit_code, done.stderr.count("\n")) == (1, 1)
+
+
+@pytest.mark.parametrize("service", ["tickets", "tickets:", ":50051", "tickets:x", "tickets:0"])
+def test_a_service_that_is_no_address_is_one_line(service: str) -> None:
+    done = CliRunner().invoke(app, ["gateway", "--service", service])
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr == f"--service: {service} is not host:port\n"
