@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from functools import cache
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -153,11 +154,21 @@ def tables_with_rows(world: World, account_id: str) -> list[str]:
 def own_database(database_url: str) -> Iterator[str]:
     """A database that no running service uses."""
     name = f"apart_{uuid4().hex}"
+    # A copy takes a tenth of what the migrations take.
+    template = _migrated(database_url)
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
+    yield database_url.replace("/tickets?", f"/{name}?")
+
+
+@cache
+def _migrated(database_url: str) -> str:
+    """A database at the newest schema that stays as it is, to be copied."""
+    name = "newest_schema"
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}")
-    url = database_url.replace("/tickets?", f"/{name}?")
-    migrations.upgrade(url)
-    yield url
+    migrations.upgrade(database_url.replace("/tickets?", f"/{name}?"))
+    return name
 
 
 class Process:
