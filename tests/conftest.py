@@ -8,6 +8,7 @@ import grpc
 import httpx2
 import pytest
 import structlog
+from support.http1 import Http1Transport
 from support.provider_lab import own_database
 from support.system import Issuer, Service, World, run_service
 from support.transports import Grpc, Rest
@@ -41,8 +42,9 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def postgres(directory: Path) -> Iterator[EmbeddedPostgres]:
-    # Without fsync: the data need not survive a crash of the machine.
-    with EmbeddedPostgres(directory / "postgres", settings={"fsync": "off"}) as server:
+    # The data need not survive a crash of the machine.
+    settings = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
+    with EmbeddedPostgres(directory / "postgres", settings=settings) as server:
         yield server
 
 
@@ -86,8 +88,8 @@ def gateway_url(directory: Path, service: Service) -> Iterator[str]:
 @pytest.fixture(scope="session")
 async def client(gateway_url: str) -> AsyncIterator[httpx2.AsyncClient]:
     # One account may have 48 calls at once in a process.
-    limits = httpx2.Limits(max_connections=60)
-    async with httpx2.AsyncClient(base_url=gateway_url, timeout=30, limits=limits) as client:
+    transport = Http1Transport(max_connections=60)
+    async with httpx2.AsyncClient(base_url=gateway_url, timeout=30, transport=transport) as client:
         yield client
 
 

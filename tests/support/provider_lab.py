@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from functools import cache
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -152,18 +153,28 @@ def tables_with_rows(world: World, account_id: str) -> list[str]:
 @contextmanager
 def own_database(database_url: str) -> Iterator[str]:
     """A database that no running service uses."""
-    with empty_database(database_url) as url:
-        migrations.upgrade(url)
-        yield url
+    # A copy takes a tenth of what the migrations take.
+    yield _create(database_url, f"apart_{uuid4().hex}", f"TEMPLATE {_migrated(database_url)} STRATEGY file_copy")
 
 
 @contextmanager
 def empty_database(database_url: str) -> Iterator[str]:
     """One without any table."""
-    name = f"apart_{uuid4().hex}"
+    yield _create(database_url, f"empty_{uuid4().hex}")
+
+
+@cache
+def _migrated(database_url: str) -> str:
+    """A database at the newest schema that stays as it is, to be copied."""
+    name = "newest_schema"
+    migrations.upgrade(_create(database_url, name))
+    return name
+
+
+def _create(database_url: str, name: str, options: str = "") -> str:
     with psycopg.connect(database_url, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
-    yield database_url.replace("/tickets?", f"/{name}?")
+        connection.execute(f"CREATE DATABASE {name} {options}")
+    return database_url.replace("/tickets?", f"/{name}?")
 
 
 class Process:

@@ -141,9 +141,10 @@ def crash(url: str) -> None:
             return True
         return False
 
-    with suppress(psycopg.OperationalError), psycopg.connect(url) as connection:
-        os.kill(connection.info.backend_pid, signal.SIGKILL)
-        connection.execute("SELECT pg_sleep(10)")
+    # Another one ends once the postmaster has seen it: until then new connections would be let in.
+    with suppress(psycopg.OperationalError), psycopg.connect(url) as killed, psycopg.connect(url) as another:
+        os.kill(killed.info.backend_pid, signal.SIGKILL)
+        another.execute("SELECT pg_sleep(10)")
     wait_for(is_back, what="the server to recover", timeout=30)
 
 
