@@ -1,4 +1,4 @@
-# Everything a change must pass is `make test`. Every target makes what it needs, starting from a bare Python.
+# Everything a change must pass is in .ci/run; most of it is `make test`. Every target makes what it needs, starting from a bare Python.
 
 # The first of these that runs, is new enough, and can make an environment. Another one: `make up PYTHON=…`.
 PYTHONS := python3.11 python3.12 python3.13 python3.14 python3
@@ -22,19 +22,22 @@ PROTO_DIR := protos
 # Python's compiled files are worth keeping: every test process would compile the tests again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: up test tests test-clients test-long test-newest bench check breaking baseline gen migration lock audit sbom clean
+.PHONY: up test tests test-processes test-clients test-long test-newest bench check breaking baseline gen migration lock audit sbom clean
 
 up: .venv/ready ## everything on this machine, with demo data
 	$(BIN)/tickets up
 
 # Types are checked beside the first tests, which leave a core idle as they wait.
-test: $(READY) ## lint, format, types, protos, and the whole test suite
+test: $(READY) ## lint, format, types, protos, and what the contracts promise
 	$(MAKE) --jobs 2 check tests
 
 tests: $(READY)
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # What is installed here is Debian's, as nothing else can be: where it is not Debian, or not root, it says what is missing.
+test-processes: $(READY) ## what is flooded, fuzzed, stopped and killed, `tickets up` and both wheels: minutes, and part of CI
+	$(BIN)/pytest -m "processes and not long" -n 2 --dist loadfile --no-loadscope-reorder
+
 test-clients: .venv/tools ## clients as users have them: a real browser, and those of other languages whose tools are here
 	@command -v chromium >/dev/null || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update -qq \
 		&& DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium >/dev/null; } \

@@ -29,6 +29,8 @@ from service.errors import REASONS
 from service.local.envoy import Envoy, envoy_config
 from service.local.processes import free_port
 
+pytestmark = pytest.mark.processes
+
 LIST = "/tickets.itsm.v1.TicketService/ListTickets"
 WATCH = "/tickets.itsm.v1.TicketService/WatchTickets"
 CHECK, HEALTH_WATCH = "/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"

@@ -6,11 +6,14 @@ from pathlib import Path
 
 import grpc
 import httpx2
+import pytest
 from support.system import Issuer, Service, World, run_service
 from support.transports import Grpc, Rest
 
 from service.local.envoy import Envoy, envoy_config
 from service.local.processes import free_port
+
+pytestmark = pytest.mark.processes
 
 TICKET = {"subject": "VPN is down", "description": "Since nine."}
 # Fewer than the retries that the gateway makes at once.

@@ -24,6 +24,8 @@ from support.fuzz_rows import row_problems
 from support.system import Service, World
 from support.transports import Grpc
 
+pytestmark = pytest.mark.processes
+
 PARTY_CASES = 1000
 FEW_AND_MANY = pytest.mark.parametrize(
     "cases", [pytest.param(800, id="few"), pytest.param(75_000, id="many", marks=pytest.mark.long)]

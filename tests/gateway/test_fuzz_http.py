@@ -14,6 +14,8 @@ from support.fuzz_rows import row_problems
 from support.system import Service, World
 from support.transports import Grpc
 
+pytestmark = pytest.mark.processes
+
 ROUTES = [endpoint for endpoint in endpoints() if endpoint.path and not endpoint.is_watch]
 APIS = ("itsm", "helpdesk", "handoff")
 # Many of them wait until the gateway has seen that no more will come.

@@ -35,6 +35,8 @@ from support.fuzz_rows import row_problems
 from support.system import Service, World
 from support.transports import Grpc
 
+pytestmark = pytest.mark.processes
+
 Case = Callable[[Random], Awaitable[str | None]]
 
 # Of one party: its lists stay short.

@@ -14,6 +14,8 @@ from support.history.checks import problems
 from support.history.run import Plan, recorded
 from support.system import Issuer
 
+pytestmark = pytest.mark.processes
+
 
 def seed() -> int:
     return int(os.environ.get("HISTORY_SEED") or secrets.randbits(32))

@@ -13,6 +13,8 @@ from support.system import Issuer, World, run_service
 from service.local.envoy import Envoy, envoy_config
 from service.local.processes import free_port
 
+pytestmark = pytest.mark.processes
+
 TICKETS = 100_000
 MIB = 2**20
 

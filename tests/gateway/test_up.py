@@ -25,6 +25,8 @@ from service.local.claims import claim_port
 from service.local.postgres import EmbeddedPostgres
 from service.local.processes import free_port, wait_for
 
+pytestmark = pytest.mark.processes
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -26,6 +26,8 @@ from support.system import Service, World
 
 from service.local.processes import free_port, wait_for
 
+pytestmark = pytest.mark.processes
+
 ROOT = Path(__file__).parents[2]
 CLIENT = ROOT / "service/client"
 STUBS = ROOT / "gen/python/tickets"

@@ -15,6 +15,8 @@ from support.provider_lab import Desk, create, deliveries, events, external, lin
 from support.system import Issuer, Program, Service, World, run_service
 from support.transports import Grpc
 
+pytestmark = pytest.mark.processes
+
 
 @dataclass(frozen=True)
 class Step:

@@ -33,6 +33,8 @@ from service.admin import operations as admin
 from service.local.postgres import EmbeddedPostgres
 from service.local.processes import free_port
 
+pytestmark = pytest.mark.processes
+
 # How a watch ends
 
 

@@ -134,7 +134,8 @@ async def test_what_is_somebody_elses_answers_as_what_does_not_exist(
     nothing = {thing: absent(name) for thing, name in owner.things.items()}
     asks = [ask for asks in APIS[api].values() for ask in asks or ()]
     before = everything(world)
-    for stranger in strangers:
+    # Who asks makes no difference to a key: it belongs to one caller.
+    for stranger in strangers[:1] if keyed else strangers:
         for ask in asks:
             if any(thing not in stranger.things for _, thing in ask.path):
                 continue

@@ -12,6 +12,7 @@ from typing import Any
 
 import grpc
 import httpx2
+import pytest
 from support.locks import LockedTicket
 from support.system import Credential, Issuer, Program, Service, World, run_service
 from support.transports import Grpc, Reply, Rest
@@ -19,6 +20,8 @@ from support.watches import ITSM
 
 from service.local.envoy import Envoy, envoy_config
 from service.local.processes import free_port, wait_for
+
+pytestmark = pytest.mark.processes
 
 TICKET = {"subject": "VPN is down", "description": "Since nine."}
 CALLERS = 8

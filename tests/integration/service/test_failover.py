@@ -26,6 +26,8 @@ from service.storage.scope import EVERYONE
 from service.storage.statement import Statement
 from service.transport.health import Health
 
+pytestmark = pytest.mark.processes
+
 SETTINGS = {"fsync": "off"}
 WRITE = Statement(insert(accounts).values(name="A").returning(accounts.c.id), scope=EVERYONE("reads no table"))
 HANGS = Statement(select(func.pg_sleep(literal_column("60")).label("slept")), scope=EVERYONE("reads no table"))

@@ -23,6 +23,8 @@ from support.webhook_lab import Receiver, until
 
 from service.local.processes import free_port
 
+pytestmark = pytest.mark.processes
+
 TICKET = {"subject": "VPN is down", "description": "Since nine."}
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 # Well beyond the objective, so that only what never comes back fails.

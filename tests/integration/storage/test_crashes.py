@@ -31,6 +31,8 @@ from service.storage.scope import EVERYONE
 from service.storage.statement import Statement
 from service.watch import EventFeed
 
+pytestmark = pytest.mark.processes
+
 CRASHES = 12
 POOL_SIZE = 8
 CALLERS = 40
