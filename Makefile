@@ -135,4 +135,4 @@ sbom: .venv/tools ## what the image runs, as CycloneDX: dist/tickets-service.cdx
 		-o dist/tickets-service.cdx.json deploy/service.lock
 
 clean:
-	rm -rf .venv .venv-newest .tickets
+	rm -rf .venv .venv-newest .tickets gen/typescript/dist gen/typescript/node_modules

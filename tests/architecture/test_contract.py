@@ -98,7 +98,7 @@ def test_the_reasons_are_those_of_the_contract() -> None:
 
 
 def test_gen_is_fresh(tmp_path: Path) -> None:
-    """Fails when a proto changed and `make gen` was not run; what needs tools of other languages, in `make test-clients`."""
+    """Fails when a proto changed and `make gen` was not run. What needs other tools is in `make test-clients`."""
     made = tmp_path / "gen"
     subprocess.run(["make", "--silent", "gen-python", f"GEN={made}", "READY="], cwd=ROOT, check=True)
     names = sorted(path.relative_to(made) for path in made.rglob("*") if path.is_file())

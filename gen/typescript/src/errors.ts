@@ -5,6 +5,10 @@ import type { Duration } from "@bufbuild/protobuf/wkt";
 import { RetryInfoSchema } from "./gen/google/rpc/error_details_pb.js";
 import { ErrorSchema, type Issue } from "./gen/tickets/errors/v1/error_pb.js";
 
+// For those who read the details of a status themselves.
+export { BadRequestSchema, ErrorInfoSchema, RetryInfoSchema } from "./gen/google/rpc/error_details_pb.js";
+export { ErrorSchema, type Issue } from "./gen/tickets/errors/v1/error_pb.js";
+
 /** The reasons that the service gives: stable, and fit for a `switch`. `tickets.errors.v1.Error` says what each means. */
 export type Reason =
   | "already_exists"

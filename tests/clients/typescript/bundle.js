@@ -2,7 +2,7 @@
 import { build } from "esbuild";
 
 const page = `
-  import { TicketsError } from "@tickets-service/client";
+  import { TicketsError } from "@tickets-service/client/errors";
   import { Itsm } from "@tickets-service/client/itsm";
   import { grpcWeb } from "@tickets-service/client/web";
   try {

@@ -129,7 +129,10 @@ assert.ok(pages >= steps.pages.expect.pages_at_least);
 const listed: string[] = [];
 for await (const ticket of tickets.list(filter)) listed.push(ticket.id);
 assert.equal(new Set(listed).size, listed.length);
-assert.deepEqual(made.filter((id) => !listed.includes(id)), []);
+assert.deepEqual(
+  made.filter((id) => !listed.includes(id)),
+  [],
+);
 say("pages");
 
 const masked = { priority: { priority: null }, requester_email: { requesterEmail: null } };
