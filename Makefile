@@ -22,7 +22,7 @@ PROTO_DIR := protos
 # Python's compiled files are worth keeping: every test process would compile the tests again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: up test tests test-processes test-clients test-long test-newest bench check breaking baseline gen migration lock audit sbom clean
+.PHONY: up test tests test-processes test-clients test-long test-newest bench check breaking baseline gen gen-python gen-typescript migration lock audit sbom clean
 
 up: .venv/ready ## everything on this machine, with demo data
 	$(BIN)/tickets up
@@ -78,8 +78,11 @@ breaking: $(READY) ## the protos against protos/baseline.binpb
 baseline: $(READY) ## the protos as they are become what `make check` compares with: for a break that is meant, or a release
 	cd protos && ../$(BIN)/buf build --exclude-source-info --output baseline.binpb
 
-gen: $(READY) ## protos → gen/, never edited by hand
-	rm -rf $(GEN) && mkdir -p $(GEN)/python
+# In a language's folder this replaces what is generated; the package beside it is written by hand.
+gen: gen-python gen-typescript ## protos → gen/, never edited by hand
+
+gen-python: $(READY)
+	rm -rf $(GEN)/python && mkdir -p $(GEN)/python
 	$(BIN)/python -m grpc_tools.protoc -Iprotos -Iprotos/third_party \
 		--plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc \
 		--python_out=$(GEN)/python --grpc_python_out=$(GEN)/python \
@@ -87,6 +90,18 @@ gen: $(READY) ## protos → gen/, never edited by hand
 		--include_imports --descriptor_set_out=$(GEN)/tickets.binpb $(PROTOS)
 	(cd protos && ../$(BIN)/buf build --output -) | $(BIN)/python -m service.openapi > $(GEN)/openapi.json
 	for stubs in $(GEN)/python/tickets/*/; do touch "$$stubs/py.typed"; done
+
+ifeq ($(shell command -v npm 2>/dev/null),)
+gen-typescript:
+	@echo "npm is not installed: gen/typescript/src/gen stays as it is." >&2
+else
+gen-typescript: $(READY) gen/typescript/node_modules/.package-lock.json
+	cd gen/typescript && $(abspath $(BIN))/buf generate --output $(abspath $(GEN))/typescript
+endif
+
+gen/typescript/node_modules/.package-lock.json: gen/typescript/package-lock.json
+	cd gen/typescript && npm ci --ignore-scripts --no-audit --no-fund
+	touch $@
 
 migration: $(READY) ## make migration m="What changes": the next one, with what the tables have and the schema has not
 	$(BIN)/python -m service.local.migration "$(m)"
@@ -128,4 +143,4 @@ sbom: .venv/tools ## what the image runs, as CycloneDX: dist/tickets-service.cdx
 		-o dist/tickets-service.cdx.json deploy/service.lock
 
 clean:
-	rm -rf .venv .venv-newest .tickets
+	rm -rf .venv .venv-newest .tickets gen/typescript/dist gen/typescript/node_modules
