@@ -22,7 +22,7 @@ PROTO_DIR := protos
 # Python's compiled files are worth keeping: every test process would compile the tests again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: up test tests test-long test-newest bench test-clients check breaking baseline gen migration lock audit sbom clean
+.PHONY: up test tests test-long test-newest bench test-clients check breaking baseline gen gen-python gen-go migration lock audit sbom clean
 
 up: .venv/ready ## everything on this machine, with demo data
 	$(BIN)/tickets up
@@ -71,14 +71,23 @@ breaking: $(READY) ## the protos against protos/baseline.binpb
 baseline: $(READY) ## the protos as they are become what `make check` compares with: for a break that is meant, or a release
 	cd protos && ../$(BIN)/buf build --exclude-source-info --output baseline.binpb
 
-gen: $(READY) ## protos → gen/, never edited by hand
-	rm -rf $(GEN) && mkdir -p $(GEN)/python
+# A contributor without Go makes Python's part, which is what `make test` compares; `make test-clients` compares the others.
+gen: gen-python ## protos → gen/: in each language's folder what is made, not what is written; needs their tools
+	@if command -v go >/dev/null; then $(MAKE) --no-print-directory gen-go; \
+		else echo "gen/go stays as it was: it needs Go, which is not installed" >&2; fi
+
+gen-python: $(READY)
+	rm -rf $(GEN)/python && mkdir -p $(GEN)/python
 	$(BIN)/python -m grpc_tools.protoc -Iprotos -Iprotos/third_party \
 		--plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc \
 		--python_out=$(GEN)/python --grpc_python_out=$(GEN)/python \
 		--mypy_out=quiet:$(GEN)/python --mypy_grpc_out=quiet:$(GEN)/python \
 		--include_imports --descriptor_set_out=$(GEN)/tickets.binpb $(PROTOS)
 	for stubs in $(GEN)/python/tickets/*/; do touch "$$stubs/py.typed"; done
+
+gen-go: $(READY) ## gen/go/tickets, by the plugins of gen/go/buf.gen.yaml
+	rm -rf $(GEN)/go/tickets && mkdir -p $(GEN)/go
+	cd $(PROTO_DIR) && $(abspath $(BIN))/buf generate --template ../gen/go/buf.gen.yaml --output $(abspath $(GEN))/go
 
 migration: $(READY) ## make migration m="What changes": the next one, with what the tables have and the schema has not
 	$(BIN)/python -m service.local.migration "$(m)"

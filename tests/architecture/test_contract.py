@@ -98,13 +98,13 @@ def test_the_reasons_are_those_of_the_contract() -> None:
 
 
 def test_gen_is_fresh(tmp_path: Path) -> None:
-    """Fails when a proto changed and `make gen` was not run."""
+    """Fails when a proto changed and `make gen` was not run. What other languages have is compared in tests/clients."""
     made = tmp_path / "gen"
-    subprocess.run(["make", "--silent", "gen", f"GEN={made}", "READY="], cwd=ROOT, check=True)
+    subprocess.run(["make", "--silent", "gen-python", f"GEN={made}", "READY="], cwd=ROOT, check=True)
     names = sorted(path.relative_to(made) for path in made.rglob("*") if path.is_file())
     kept = sorted(
         path.relative_to(ROOT / "gen")
-        for path in (ROOT / "gen").rglob("*")
+        for path in (ROOT / "gen/tickets.binpb", *(ROOT / "gen/python").rglob("*"))
         if path.is_file() and path.suffix != ".pyc" and path.name != "README.md"
     )
     assert names == kept
