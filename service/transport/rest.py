@@ -2,7 +2,8 @@
 
 Envoy's transcoder carries both ways `google.api.HttpBody`. The status and headers leave as initial metadata, the status
 as `x-http-status`. That costs gRPC a batch of its own, so a 200 that is one message carries its headers in the words of
-the gRPC status instead: `etag="3"|ratelimit=…`. The gateway itself says `x-request-id`.
+the gRPC status instead: `etag="3"|ratelimit=…`. A gateway that cannot read the words of a success says its name in
+`x-gateway`, and gets them there too. The gateway itself says `x-request-id`.
 """
 
 import re
@@ -73,7 +74,7 @@ def unary(operation: Operation[Any], *, status: int = 200, members_of: str = "")
         data = jsontext.dump(view)
         if call.answer.is_head:
             return await _empty(context, status, {**headers, "x-content-length": str(len(data))})
-        if status == _OK:
+        if status == _OK and call.answer.in_words:
             context.set_details("|".join(map("=".join, headers.items())))
         else:
             await _send_status(context, status, headers)

@@ -23,7 +23,9 @@ class Language:
     commands: Sequence[Sequence[str]]
 
 
-LANGUAGES: Mapping[str, Language] = {}
+LANGUAGES: Mapping[str, Language] = {
+    "go": Language("go", [["go", "build", "-o", "/dev/null", "."], ["go", "run", "."]]),
+}
 
 
 @pytest.mark.clients
