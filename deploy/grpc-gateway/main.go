@@ -39,7 +39,7 @@ func main() {
 	server := &http.Server{
 		Addr: *listen, Handler: handler, MaxHeaderBytes: maxHeaders,
 		ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, IdleTimeout: 5 * time.Minute,
-		Protocols: new(http.Protocols),
+		Protocols: new(http.Protocols), DisableGeneralOptionsHandler: true,
 	}
 	server.Protocols.SetHTTP1(true)
 	server.Protocols.SetUnencryptedHTTP2(true)

@@ -114,6 +114,9 @@ CASES = {
     "itsm: long headers": Case("GET", ITSM, 431, own={"x-long": "x" * 17_000}),
     "itsm: an escaped slash": Case("GET", ITSM + "/a%2Fb", 400),
     "itsm: a backslash": Case("GET", ITSM + "?q=a\\b", 400),
+    "itsm: a path that is no text": Case("GET", ITSM + "/%00", 400),
+    "itsm: a filter that is no text": Case("GET", ITSM + "?metadata.a=%ff", 400),
+    "itsm: too many filters": Case("GET", ITSM + "?" + "&".join(f"metadata.{n}=x" for n in range(11)), 422),
     "itsm: a query that is no text": Case("GET", ITSM + "?q=%ff", 400),
     "itsm: a query that is not escaped": Case("GET", ITSM + "?q=%zz", 400),
     "helpdesk: create": helpdesk("POST", DESK, 201, TITLE),
@@ -188,9 +191,9 @@ class Both:
 
     def ask(self, url: str, case: Case) -> httpx2.Response:
         headers = {"x-request-id": "same", **self.credentials[case.api], **case.own}
-        content = self.filled(case.content if isinstance(case.content, str) else json.dumps(case.content))
-        with_body = {} if case.content is None else {"content": content}
-        return httpx2.request(case.verb, url + self.filled(case.path), headers=headers, **with_body)
+        text = case.content if isinstance(case.content, str) else json.dumps(case.content)
+        content = None if case.content is None else self.filled(text)
+        return httpx2.request(case.verb, url + self.filled(case.path), headers=headers, content=content)
 
     def filled(self, text: str) -> str:
         for name, value in self.made.items():
