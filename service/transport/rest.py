@@ -185,7 +185,7 @@ def _reader(command: type[Command], members_of: str = "") -> Callable[[Any, Call
         if path:
             read["path"] = {name: getattr(request, variable) for name, variable in path}
         if read_query is not None:
-            read["query"] = read_query(request, call.path or "")
+            read["query"] = read_query(request, call.path)
         if "body" in sections:
             call.body = _json_body(request.body.data)
             # No body and `null` mean the same: nothing is given.
@@ -200,13 +200,18 @@ def _reader(command: type[Command], members_of: str = "") -> Callable[[Any, Call
 
 def _query_reader(
     command: type[Command], names: Sequence[str], members_of: str
-) -> Callable[[Any, str], dict[str, Any]] | None:
+) -> Callable[[Any, str | None], dict[str, Any]] | None:
     """Reads the section `query` of a request and its path; None for a command that has none, whatever is given."""
+    needs_path = bool(members_of) or command.refuses_unknown
     plain, lists, known = [name for name in names if name != members_of], command.lists(), frozenset(names)
     if not names and not command.refuses_unknown:
         return None
 
-    def read(request: Any, path: str) -> dict[str, Any]:
+    def read(request: Any, path: str | None) -> dict[str, Any]:
+        if path is None:
+            if needs_path:  # a list without a filter that its caller has given would be another list
+                raise TicketError("internal", "The gateway does not say the path that was called")
+            path = ""
         if command.refuses_unknown and "?" in path:
             _refuse_unknown(path, known)
         given = ((name, getattr(request, name)) for name in plain)

@@ -15,7 +15,11 @@ from support.by_hand import by_hand, response_by_hand
 from support.frames import connected, grpc_headers
 from support.system import Credential, World
 from support.transports import METHODS, Rest, rest_reply
-from tickets.itsm.rest.v1.rest_pb2 import TicketRestCreateTicketRequest, TicketRestGetTicketRequest
+from tickets.itsm.rest.v1.rest_pb2 import (
+    TicketRestCreateTicketRequest,
+    TicketRestGetTicketRequest,
+    TicketRestListTicketsRequest,
+)
 from tickets.itsm.rest.v1.rest_pb2_grpc import TicketRestStub
 
 ITSM = {"subject": "VPN is down", "description": "Since nine."}
@@ -276,6 +280,15 @@ async def test_a_gateway_that_says_its_name_gets_the_headers_of_a_200_apart_from
     before, words = {name for name, _ in await call.initial_metadata() or ()}, await call.details()
     assert [name for name in ("etag", "ratelimit") if name in before] == seen
     assert ("etag=" in (words or "")) is not bool(seen)
+
+
+async def test_a_gateway_that_does_not_say_the_path_gets_no_list_without_its_filters(
+    channel: grpc.aio.Channel, world: World
+) -> None:
+    credential = tuple((await world.program()).credential.items())
+    call = TicketRestStub(channel).ListTickets(TicketRestListTicketsRequest(), metadata=credential)
+    assert json.loads((await call).data) == {"detail": "The gateway does not say the path that was called"}
+    assert ("x-http-status", "500") in [*(await call.initial_metadata() or ())]
 
 
 async def test_who_is_not_known_has_no_rate(client: httpx2.AsyncClient) -> None:
