@@ -22,7 +22,7 @@ PROTO_DIR := protos
 # Python's compiled files are worth keeping: every test process would compile the tests again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: up test tests test-processes test-clients test-long test-newest bench check breaking baseline gen gen-python gen-typescript migration lock audit sbom clean
+.PHONY: up test tests test-processes test-clients test-long test-newest bench check breaking baseline gen gen-python gen-go gen-typescript migration lock audit sbom clean
 
 up: .venv/ready ## everything on this machine, with demo data
 	$(BIN)/tickets up
@@ -78,8 +78,9 @@ breaking: $(READY) ## the protos against protos/baseline.binpb
 baseline: $(READY) ## the protos as they are become what `make check` compares with: for a break that is meant, or a release
 	cd protos && ../$(BIN)/buf build --exclude-source-info --output baseline.binpb
 
-# In a language's folder this replaces what is generated; the package beside it is written by hand.
-gen: gen-python gen-typescript ## protos → gen/, never edited by hand
+# In a language's folder this replaces what is generated; the package beside it is written by hand. Where a language's
+# tool is not there, what it has stays as it was: `make test` compares Python's part, `make test-clients` the others.
+gen: gen-python gen-go gen-typescript ## protos → gen/, never edited by hand
 
 gen-python: $(READY)
 	rm -rf $(GEN)/python && mkdir -p $(GEN)/python
@@ -102,6 +103,15 @@ endif
 gen/typescript/node_modules/.package-lock.json: gen/typescript/package-lock.json
 	cd gen/typescript && npm ci --ignore-scripts --no-audit --no-fund
 	touch $@
+
+ifeq ($(shell command -v go 2>/dev/null),)
+gen-go:
+	@echo "Go is not installed: gen/go/tickets stays as it is." >&2
+else
+gen-go: $(READY)
+	rm -rf $(GEN)/go/tickets && mkdir -p $(GEN)/go
+	cd $(PROTO_DIR) && $(abspath $(BIN))/buf generate --template ../gen/go/buf.gen.yaml --output $(abspath $(GEN))/go
+endif
 
 migration: $(READY) ## make migration m="What changes": the next one, with what the tables have and the schema has not
 	$(BIN)/python -m service.local.migration "$(m)"

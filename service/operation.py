@@ -58,6 +58,8 @@ class Answer:
 
     # The caller asked for the head alone.
     is_head: bool = False
+    # The gateway reads the headers of a 200 in the words of its status. Envoy does; another one may not.
+    in_words: bool = True
     # What is left of the caller's rate, and what the rate is; empty before the caller is known.
     rate_limit: Mapping[str, str] = field(default_factory=dict)
 

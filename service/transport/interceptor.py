@@ -306,6 +306,7 @@ def _call(method: Method, data: bytes, metadata: Metadata, line: _Line, place: C
     key, if_match = metadata.get("idempotency-key"), metadata.get("if-match")
     call = Call(method.key, line.request_id, key, place.caller, if_match, place=place, answer=line.answer)
     call.path = metadata.get("x-envoy-original-path")
+    line.answer.in_words = call.path is not None and "x-gateway" not in metadata
     call.if_none_match = metadata.get("if-none-match")
     CALL.set(call)
     return call, message

@@ -2,7 +2,8 @@
 
 Envoy's transcoder carries both ways `google.api.HttpBody`. The status and headers leave as initial metadata, the status
 as `x-http-status`. That costs gRPC a batch of its own, so a 200 that is one message carries its headers in the words of
-the gRPC status instead: `etag="3"|ratelimit=…`. The gateway itself says `x-request-id`.
+the gRPC status instead: `etag="3"|ratelimit=…`. A gateway that cannot read the words of a success says its name in
+`x-gateway`, and gets them there too. The gateway itself says `x-request-id`.
 """
 
 import re
@@ -72,7 +73,7 @@ def unary(operation: Operation[Any], *, status: int = 200, members_of: str = "")
         data = jsontext.dump(view)
         if call.answer.is_head:
             return await _empty(context, status, {**headers, "x-content-length": str(len(data))})
-        if status == _OK:
+        if status == _OK and call.answer.in_words:
             context.set_details("|".join(map("=".join, headers.items())))
         else:
             await send_status(context, status, headers)
@@ -151,7 +152,7 @@ def reader(command: type[Command], members_of: str = "") -> Callable[[Any, Call]
         if path:
             read["path"] = {name: getattr(request, variable) for name, variable in path}
         if read_query is not None:
-            read["query"] = read_query(request, call.path or "")
+            read["query"] = read_query(request, call.path)
         if "body" in sections:
             call.body = _json_body(request.body.data)
             # No body and `null` mean the same: nothing is given.
@@ -166,13 +167,18 @@ def reader(command: type[Command], members_of: str = "") -> Callable[[Any, Call]
 
 def _query_reader(
     command: type[Command], names: Sequence[str], members_of: str
-) -> Callable[[Any, str], dict[str, Any]] | None:
+) -> Callable[[Any, str | None], dict[str, Any]] | None:
     """Reads the section `query` of a request and its path; None for a command that has none, whatever is given."""
+    needs_path = bool(members_of) or command.refuses_unknown
     plain, lists, known = [name for name in names if name != members_of], command.lists(), frozenset(names)
     if not names and not command.refuses_unknown:
         return None
 
-    def read(request: Any, path: str) -> dict[str, Any]:
+    def read(request: Any, path: str | None) -> dict[str, Any]:
+        if path is None:
+            if needs_path:  # a list without a filter that its caller has given would be another list
+                raise TicketError("internal", "The gateway does not say the path that was called")
+            path = ""
         if command.refuses_unknown and "?" in path:
             _refuse_unknown(path, known)
         given = ((name, getattr(request, name)) for name in plain)

@@ -25,6 +25,7 @@ class Language:
 
 
 LANGUAGES: Mapping[str, Language] = {
+    "go": Language("go", [["go", "build", "-o", "/dev/null", "."], ["go", "run", "."]]),
     # Its build also compiles the examples of the client's page, and tests its retries and what a browser has to load.
     "typescript": Language("npm", [["npm", "ci"], ["npm", "run", "build"], ["node", "dist/scenario.js"]]),
 }

@@ -7,12 +7,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import grpc
 import httpx2
 import pytest
+from google.api.httpbody_pb2 import HttpBody
 from support.by_hand import by_hand, response_by_hand
 from support.frames import connected, grpc_headers
 from support.system import Credential, World
 from support.transports import METHODS, Rest, rest_reply
+from tickets.itsm.rest.v1.rest_pb2 import (
+    TicketRestCreateTicketRequest,
+    TicketRestGetTicketRequest,
+    TicketRestListTicketsRequest,
+)
+from tickets.itsm.rest.v1.rest_pb2_grpc import TicketRestStub
 
 ITSM = {"subject": "VPN is down", "description": "Since nine."}
 
@@ -255,6 +263,32 @@ async def test_every_answer_says_what_is_left_of_the_rate(
         rate = f'"{kind}";r={left};t=1', f'"{kind}";q=100000;w=1'
         assert response.status_code == status
         assert (response.headers["ratelimit"], response.headers["ratelimit-policy"]) == rate
+
+
+@pytest.mark.parametrize(("named", "seen"), [((), []), ((("x-gateway", "grpc-gateway"),), ["etag", "ratelimit"])])
+async def test_a_gateway_that_says_its_name_gets_the_headers_of_a_200_apart_from_its_words(
+    channel: grpc.aio.Channel, world: World, named: tuple[tuple[str, str], ...], seen: list[str]
+) -> None:
+    """Envoy reads the words of a success; most gRPC libraries do not show them."""
+    program = await world.program()
+    stub = TicketRestStub(channel)
+    metadata = (*program.credential.items(), *named)
+    body = HttpBody(data=json.dumps(ITSM).encode())
+    made = json.loads((await stub.CreateTicket(TicketRestCreateTicketRequest(body=body), metadata=metadata)).data)
+    path = ("x-envoy-original-path", f"/api/v1/tickets/{made['id']}")
+    call = stub.GetTicket(TicketRestGetTicketRequest(ticket_id=made["id"]), metadata=(*metadata, path))
+    before, words = {name for name, _ in await call.initial_metadata() or ()}, await call.details()
+    assert [name for name in ("etag", "ratelimit") if name in before] == seen
+    assert ("etag=" in (words or "")) is not bool(seen)
+
+
+async def test_a_gateway_that_does_not_say_the_path_gets_no_list_without_its_filters(
+    channel: grpc.aio.Channel, world: World
+) -> None:
+    credential = tuple((await world.program()).credential.items())
+    call = TicketRestStub(channel).ListTickets(TicketRestListTicketsRequest(), metadata=credential)
+    assert json.loads((await call).data) == {"detail": "The gateway does not say the path that was called"}
+    assert ("x-http-status", "500") in [*(await call.initial_metadata() or ())]
 
 
 async def test_who_is_not_known_has_no_rate(client: httpx2.AsyncClient) -> None:
