@@ -72,7 +72,7 @@ baseline: $(READY) ## the protos as they are become what `make check` compares w
 	cd protos && ../$(BIN)/buf build --exclude-source-info --output baseline.binpb
 
 gen: $(READY) ## protos → gen/, never edited by hand
-	rm -rf $(GEN) && mkdir -p $(GEN)/python
+	rm -rf $(GEN)/python $(GEN)/tickets.binpb && mkdir -p $(GEN)/python
 	$(BIN)/python -m grpc_tools.protoc -Iprotos -Iprotos/third_party \
 		--plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc \
 		--python_out=$(GEN)/python --grpc_python_out=$(GEN)/python \
