@@ -41,10 +41,19 @@ LANGUAGES: Mapping[str, Language] = {
         [
             ["mvn", "-q", "-B", "-f", "../../../gen/java/pom.xml", "install"],
             ["mvn", "-q", "-B", "process-classes"],
+            ["java", "-cp", "target/classes:target/libraries/*", "scenario.Failures"],
             ["java", "-cp", "target/classes:target/libraries/*", "scenario.Main"],
         ],
     ),
-    "rust": Language("cargo", [["cargo", "build", "--quiet"], ["target/debug/scenario"]]),
+    "rust": Language(
+        "cargo",
+        [
+            ["cargo", "fmt", "--all", "--check"],
+            ["cargo", "build", "--quiet"],
+            ["cargo", "test", "--quiet", "--test", "failures"],
+            ["target/debug/scenario"],
+        ],
+    ),
 }
 PAGES: Mapping[str, Page] = {
     "java": Page("target/Page.java", ["java", "-cp", "target/classes:target/libraries/*", "target/Page.java"]),
