@@ -1,0 +1,38 @@
+package scenario;
+
+import com.google.protobuf.Any;
+import com.google.rpc.Code;
+import io.github.tickets_service.client.Failure;
+import io.github.tickets_service.errors.v1.Error;
+import io.grpc.Status;
+import io.grpc.protobuf.StatusProto;
+import java.time.Duration;
+import java.util.Optional;
+
+/** What the artifact makes of failures that the scenario does not meet. */
+final class Failures {
+  private Failures() {}
+
+  public static void main(String[] arguments) {
+    Error error = Error.newBuilder().setCode("rate_limited").setRetryAfter(7).build();
+    Failure limited =
+        Failure.of(
+            StatusProto.toStatusRuntimeException(
+                com.google.rpc.Status.newBuilder()
+                    .setCode(Code.RESOURCE_EXHAUSTED_VALUE)
+                    .setMessage("Slow down")
+                    .addDetails(Any.pack(error))
+                    .build()));
+    See.same("code", limited.code(), Status.Code.RESOURCE_EXHAUSTED);
+    See.same("reason", limited.reason(), "rate_limited");
+    See.same("pause", limited.retryAfter(), Optional.of(Duration.ofSeconds(7)));
+    See.that(!limited.isTransient(), "a limit is transient");
+
+    Failure onTheWay = Failure.of(Status.UNAVAILABLE.withDescription("no connection").asRuntimeException());
+    See.same("reason", onTheWay.reason(), "");
+    See.same("pause", onTheWay.retryAfter(), Optional.empty());
+    See.same("request", onTheWay.requestId(), Optional.empty());
+    See.that(onTheWay.isTransient(), "no connection is for ever");
+    See.same("code of what is no status", Failure.of(new IllegalStateException()).code(), Status.Code.UNKNOWN);
+  }
+}
