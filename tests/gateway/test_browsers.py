@@ -10,8 +10,8 @@ import httpx2
 import pytest
 from google.rpc import error_details_pb2
 from support import grpc_web
+from support.methods import METHODS
 from support.system import Service, World
-from support.transports import METHODS
 from tickets.errors.v1 import error_pb2
 from tickets.itsm.v1 import ticket_service_pb2
 

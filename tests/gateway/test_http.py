@@ -13,8 +13,9 @@ import pytest
 from google.api.httpbody_pb2 import HttpBody
 from support.by_hand import by_hand, response_by_hand
 from support.frames import connected, grpc_headers
+from support.methods import METHODS
 from support.system import Credential, World
-from support.transports import METHODS, Rest, rest_reply
+from support.transports import Rest, rest_reply
 from tickets.itsm.rest.v1.rest_pb2 import (
     TicketRestCreateTicketRequest,
     TicketRestGetTicketRequest,

@@ -8,8 +8,9 @@ import grpc
 
 from service.admin import operations as admin
 from support.handoff import TICKET, Transport, changed, created, history, read, starts
+from support.methods import METHODS
 from support.system import Credential, World
-from support.transports import METHODS, Reply
+from support.transports import Reply
 
 # The table, a second time on purpose: which memberships have which right.
 RIGHTS: Mapping[str, tuple[str, ...]] = {

@@ -6,8 +6,9 @@ from uuid import uuid4
 
 from tickets.admin.v1 import admin_service_pb2
 
+from support.methods import Method
 from support.system import Credential, World
-from support.transports import Grpc, Method, Reply, with_enums
+from support.transports import Grpc, Reply, with_enums
 
 SERVICE: Any = admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"]
 SCOPES = ["tickets:read", "tickets:write"]

@@ -13,8 +13,9 @@ from google.protobuf.descriptor_pb2 import MethodOptions
 from service.access.policy import POLICIES
 from service.server import DESCRIPTORS
 from support import handoff, operators
+from support.methods import METHODS
 from support.system import Credential, World
-from support.transports import METHODS, Grpc, Reply, Rest
+from support.transports import Grpc, Reply, Rest
 
 Transport = Rest | Grpc
 

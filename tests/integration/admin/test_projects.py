@@ -6,9 +6,10 @@ from uuid import uuid4
 import grpc
 import pytest
 from support.handoff import TICKET, created
+from support.methods import METHODS
 from support.operators import OTHERS, SETTINGS, UNKNOWN, made, set_up
 from support.system import Credential, World
-from support.transports import METHODS, Grpc, Reply
+from support.transports import Grpc, Reply
 
 
 async def test_a_project_is_created(rpc: Grpc, operator: Credential, world: World) -> None:

@@ -6,8 +6,9 @@ from uuid import uuid4
 
 import pytest
 from support.handoff import MEMBERS, Transport, change, changed, filed, has_members, history, member_of, read, starts
+from support.methods import METHODS
 from support.system import World
-from support.transports import METHODS, Grpc
+from support.transports import Grpc
 from tickets.handoff.v1 import ticket_service_pb2
 
 MILESTONE = "2c1d8a51-3f3c-4f0e-9a52-6d6f3b0d5a11"

@@ -7,8 +7,9 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 from support.handoff import Transport, changed, created, listed, new_project, starts
+from support.methods import METHODS
 from support.system import Credential, World
-from support.transports import METHODS, Grpc
+from support.transports import Grpc
 from tickets.handoff.v1 import ticket_service_pb2
 
 from service.handoff import list_queries, views

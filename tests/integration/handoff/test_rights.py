@@ -25,8 +25,8 @@ from support.handoff_rights import (
     everything,
     shows,
 )
+from support.methods import METHODS
 from support.system import World
-from support.transports import METHODS
 
 from service.admin import operations as admin
 

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 from support.helpdesk import URL, Transport, create, get, update
 from support.helpdesk_lists import letters, listed
+from support.methods import METHODS
 from support.system import World
-from support.transports import METHODS, Grpc, Rest
+from support.transports import Grpc, Rest
 from tickets.helpdesk.v1 import ticket_service_pb2
 
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 from support.helpdesk import TICKET, URL, Transport, create, get, new_tenant_id, update
+from support.methods import METHODS
 from support.system import Credential, World
-from support.transports import METHODS, Grpc, Rest, rest_reply
+from support.transports import Grpc, Rest, rest_reply
 from tickets.helpdesk.v1 import ticket_service_pb2
 
 # `everything` adds a policy of the tenant.

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 from support.helpdesk import URL, create, new_tenant_id
 from support.helpdesk_calls import ALL, write_comment
+from support.methods import METHODS
 from support.system import World
-from support.transports import METHODS, Rest
+from support.transports import Rest
 
 POLICY = {"name": "p", "priority": "urgent", "resolution_minutes": 60}
 # The body of each write, and what was read of the same thing has beside it: stamps, which are ignored.

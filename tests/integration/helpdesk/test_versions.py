@@ -8,8 +8,9 @@ import pytest
 from support.helpdesk import TICKET, URL, Transport, close, create, get, new_tenant_id, update
 from support.helpdesk_calls import ALL, MISSING, delete, etag, get_with_deleted, restore
 from support.helpdesk_calls import events as history
+from support.methods import METHODS
 from support.system import Credential, World
-from support.transports import METHODS, Grpc, Reply, Rest, rest_reply
+from support.transports import Grpc, Reply, Rest, rest_reply
 from tickets.helpdesk.v1 import ticket_service_pb2
 
 # ETags

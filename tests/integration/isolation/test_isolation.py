@@ -23,9 +23,10 @@ from support.isolation import (
     helpdesk_things,
     itsm_things,
 )
+from support.methods import METHODS, Method
 from support.operators import SERVICE
 from support.system import Credential, World
-from support.transports import METHODS, Grpc, Method, Reply, Rest
+from support.transports import Grpc, Reply, Rest
 
 from service.directory import METADATA
 from service.server import DESCRIPTORS

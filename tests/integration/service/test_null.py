@@ -4,8 +4,9 @@ from typing import Any, NamedTuple
 
 import pytest
 from support import handoff, helpdesk
+from support.methods import METHODS
 from support.system import Credential, World
-from support.transports import METHODS, Rest
+from support.transports import Rest
 
 from service.fields import Section, other_names
 from service.handoff import commands as handoff_commands

@@ -13,8 +13,9 @@ from google.api.httpbody_pb2 import HttpBody
 from grpc_health.v1 import health_pb2
 from prometheus_client.parser import text_string_to_metric_families
 from support.locks import LockedTicket
+from support.methods import METHODS
 from support.system import Issuer, Program, Service, World, health, run_service
-from support.transports import METHODS, Grpc
+from support.transports import Grpc
 from tickets.itsm.rest.v1 import rest_pb2, rest_pb2_grpc
 from tickets.itsm.v1 import ticket_service_pb2, ticket_service_pb2_grpc
 

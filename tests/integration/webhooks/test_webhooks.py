@@ -9,8 +9,9 @@ from typing import Any, get_args
 import grpc
 import pytest
 from support.emulators.http import Response
+from support.methods import METHODS
 from support.system import Credential, Program, World
-from support.transports import METHODS, Grpc, Rest
+from support.transports import Grpc, Rest
 from support.webhook_lab import EVENTS, Account, Machine, Receiver, signatures, until
 
 from service.errors import TicketError
