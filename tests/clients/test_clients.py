@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -36,6 +37,7 @@ class Page:
 
 
 LANGUAGES: Mapping[str, Language] = {
+    "python": Language(sys.executable, [[sys.executable, "scenario.py"]]),
     "go": Language("go", [["go", "build", "-o", "/dev/null", "."], ["go", "run", "."]]),
     # Its build also compiles the examples of the client's page, and tests its retries and what a browser has to load.
     "typescript": Language("npm", [["npm", "ci"], ["npm", "run", "build"], ["node", "dist/scenario.js"]]),
@@ -85,6 +87,13 @@ def run(name: str, command: Sequence[str], environment: Mapping[str, str]) -> su
 def test_a_client_does_all_of_the_scenario(name: str, environment: Mapping[str, str]) -> None:
     build(name)
     done = run(name, LANGUAGES[name].commands[-1], environment)
+    assert (done.stdout.split("\n"), done.returncode) == ([*STEPS, ""], 0), done.stderr
+
+
+@pytest.mark.clients
+def test_it_does_so_through_the_gateway_as_a_page_would(environment: Mapping[str, str]) -> None:
+    build("typescript")
+    done = run("typescript", LANGUAGES["typescript"].commands[-1], {**environment, "TICKETS_TRANSPORT": "grpc-web"})
     assert (done.stdout.split("\n"), done.returncode) == ([*STEPS, ""], 0), done.stderr
 
 
