@@ -60,7 +60,7 @@ const (
 type TicketRestClient interface {
 	// 200 and `{"tickets", "next_cursor"}`; 400, 401 and 403.
 	ListTickets(ctx context.Context, in *TicketRestListTicketsRequest, opts ...grpc.CallOption) (*httpbody.HttpBody, error)
-	// 200 and the ticket; 401, 403 and 404.
+	// 200 and the ticket; 400, 401, 403 and 404.
 	GetTicket(ctx context.Context, in *TicketRestGetTicketRequest, opts ...grpc.CallOption) (*httpbody.HttpBody, error)
 	// 201 and the ticket; 400, 401, 403 and 409. Header `Idempotency-Key` makes it safe to repeat.
 	CreateTicket(ctx context.Context, in *TicketRestCreateTicketRequest, opts ...grpc.CallOption) (*httpbody.HttpBody, error)
@@ -70,7 +70,7 @@ type TicketRestClient interface {
 	// 200 and the ticket; 400, 401, 403, 404, 409 and 412. Headers `Idempotency-Key` and `If-Match`. The body may be
 	// empty.
 	CloseTicket(ctx context.Context, in *TicketRestCloseTicketRequest, opts ...grpc.CallOption) (*httpbody.HttpBody, error)
-	// 200 and the ticket; 401, 403, 404, 409 and 412. Header `If-Match`, or query `etag`. Header `Idempotency-Key` makes it
+	// 200 and the ticket; 400, 401, 403, 404, 409 and 412. Header `If-Match`, or query `etag`. Header `Idempotency-Key` makes it
 	// safe to retry.
 	DeleteTicket(ctx context.Context, in *TicketRestDeleteTicketRequest, opts ...grpc.CallOption) (*httpbody.HttpBody, error)
 	// 200 and the ticket; 400, 401, 403, 404, 409 and 412. Header `If-Match`. The body may be empty. Header `Idempotency-Key`
@@ -84,18 +84,18 @@ type TicketRestClient interface {
 	ListComments(ctx context.Context, in *TicketRestListCommentsRequest, opts ...grpc.CallOption) (*httpbody.HttpBody, error)
 	// 200 and `{"events", "next_cursor"}`; 400, 401, 403 and 404.
 	ListTicketEvents(ctx context.Context, in *TicketRestListTicketEventsRequest, opts ...grpc.CallOption) (*httpbody.HttpBody, error)
-	// 200 and how the ticket's SLA stands; 401, 403 and 404.
+	// 200 and how the ticket's SLA stands; 400, 401, 403 and 404.
 	GetTicketSla(ctx context.Context, in *TicketRestGetTicketSlaRequest, opts ...grpc.CallOption) (*httpbody.HttpBody, error)
 	// 200 and `{"sla_policies", "next_cursor"}`; 400, 401 and 403.
 	ListSlaPolicies(ctx context.Context, in *TicketRestListSlaPoliciesRequest, opts ...grpc.CallOption) (*httpbody.HttpBody, error)
-	// 200 and the policy; 401, 403 and 404.
+	// 200 and the policy; 400, 401, 403 and 404.
 	GetSlaPolicy(ctx context.Context, in *TicketRestGetSlaPolicyRequest, opts ...grpc.CallOption) (*httpbody.HttpBody, error)
 	// 201 and the policy; 400, 401, 403 and 409. The body may say `first_response_mins` and `resolution_mins` for the two
 	// members in minutes. Header `Idempotency-Key` makes it safe to repeat.
 	CreateSlaPolicy(ctx context.Context, in *TicketRestCreateSlaPolicyRequest, opts ...grpc.CallOption) (*httpbody.HttpBody, error)
 	// 200 and the policy; 400, 401, 403, 404 and 409. Header `Idempotency-Key` makes it safe to retry.
 	UpdateSlaPolicy(ctx context.Context, in *TicketRestUpdateSlaPolicyRequest, opts ...grpc.CallOption) (*httpbody.HttpBody, error)
-	// 200 and the calendar; 401 and 403.
+	// 200 and the calendar; 400, 401 and 403.
 	GetCalendar(ctx context.Context, in *TicketRestGetCalendarRequest, opts ...grpc.CallOption) (*httpbody.HttpBody, error)
 	// 200 and the calendar; 400, 401, 403 and 409. Header `Idempotency-Key` makes it safe to retry.
 	UpdateCalendar(ctx context.Context, in *TicketRestUpdateCalendarRequest, opts ...grpc.CallOption) (*httpbody.HttpBody, error)
@@ -332,7 +332,7 @@ type TicketRest_WatchTicketsClient = grpc.ServerStreamingClient[httpbody.HttpBod
 type TicketRestServer interface {
 	// 200 and `{"tickets", "next_cursor"}`; 400, 401 and 403.
 	ListTickets(context.Context, *TicketRestListTicketsRequest) (*httpbody.HttpBody, error)
-	// 200 and the ticket; 401, 403 and 404.
+	// 200 and the ticket; 400, 401, 403 and 404.
 	GetTicket(context.Context, *TicketRestGetTicketRequest) (*httpbody.HttpBody, error)
 	// 201 and the ticket; 400, 401, 403 and 409. Header `Idempotency-Key` makes it safe to repeat.
 	CreateTicket(context.Context, *TicketRestCreateTicketRequest) (*httpbody.HttpBody, error)
@@ -342,7 +342,7 @@ type TicketRestServer interface {
 	// 200 and the ticket; 400, 401, 403, 404, 409 and 412. Headers `Idempotency-Key` and `If-Match`. The body may be
 	// empty.
 	CloseTicket(context.Context, *TicketRestCloseTicketRequest) (*httpbody.HttpBody, error)
-	// 200 and the ticket; 401, 403, 404, 409 and 412. Header `If-Match`, or query `etag`. Header `Idempotency-Key` makes it
+	// 200 and the ticket; 400, 401, 403, 404, 409 and 412. Header `If-Match`, or query `etag`. Header `Idempotency-Key` makes it
 	// safe to retry.
 	DeleteTicket(context.Context, *TicketRestDeleteTicketRequest) (*httpbody.HttpBody, error)
 	// 200 and the ticket; 400, 401, 403, 404, 409 and 412. Header `If-Match`. The body may be empty. Header `Idempotency-Key`
@@ -356,18 +356,18 @@ type TicketRestServer interface {
 	ListComments(context.Context, *TicketRestListCommentsRequest) (*httpbody.HttpBody, error)
 	// 200 and `{"events", "next_cursor"}`; 400, 401, 403 and 404.
 	ListTicketEvents(context.Context, *TicketRestListTicketEventsRequest) (*httpbody.HttpBody, error)
-	// 200 and how the ticket's SLA stands; 401, 403 and 404.
+	// 200 and how the ticket's SLA stands; 400, 401, 403 and 404.
 	GetTicketSla(context.Context, *TicketRestGetTicketSlaRequest) (*httpbody.HttpBody, error)
 	// 200 and `{"sla_policies", "next_cursor"}`; 400, 401 and 403.
 	ListSlaPolicies(context.Context, *TicketRestListSlaPoliciesRequest) (*httpbody.HttpBody, error)
-	// 200 and the policy; 401, 403 and 404.
+	// 200 and the policy; 400, 401, 403 and 404.
 	GetSlaPolicy(context.Context, *TicketRestGetSlaPolicyRequest) (*httpbody.HttpBody, error)
 	// 201 and the policy; 400, 401, 403 and 409. The body may say `first_response_mins` and `resolution_mins` for the two
 	// members in minutes. Header `Idempotency-Key` makes it safe to repeat.
 	CreateSlaPolicy(context.Context, *TicketRestCreateSlaPolicyRequest) (*httpbody.HttpBody, error)
 	// 200 and the policy; 400, 401, 403, 404 and 409. Header `Idempotency-Key` makes it safe to retry.
 	UpdateSlaPolicy(context.Context, *TicketRestUpdateSlaPolicyRequest) (*httpbody.HttpBody, error)
-	// 200 and the calendar; 401 and 403.
+	// 200 and the calendar; 400, 401 and 403.
 	GetCalendar(context.Context, *TicketRestGetCalendarRequest) (*httpbody.HttpBody, error)
 	// 200 and the calendar; 400, 401, 403 and 409. Header `Idempotency-Key` makes it safe to retry.
 	UpdateCalendar(context.Context, *TicketRestUpdateCalendarRequest) (*httpbody.HttpBody, error)

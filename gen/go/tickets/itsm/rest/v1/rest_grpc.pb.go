@@ -74,14 +74,14 @@ type TicketRestClient interface {
 	// 200 and the webhook; 400 for an unknown event or an address that may not be called, 401, 403, 404, 409 and 422. Header `Idempotency-Key` makes it safe to
 	// retry.
 	UpdateWebhook(ctx context.Context, in *TicketRestUpdateWebhookRequest, opts ...grpc.CallOption) (*httpbody.HttpBody, error)
-	// 204 without a body; 401, 403, 404 and 409. Header `Idempotency-Key` makes it safe to retry.
+	// 204 without a body; 401, 403, 404, 409 and 422. Header `Idempotency-Key` makes it safe to retry.
 	DeleteWebhook(ctx context.Context, in *TicketRestDeleteWebhookRequest, opts ...grpc.CallOption) (*httpbody.HttpBody, error)
-	// 200 and the webhook with its new secret; 401, 403, 404 and 409. 503 also where secrets cannot be stored. Header
+	// 200 and the webhook with its new secret; 401, 403, 404, 409 and 422. 503 also where secrets cannot be stored. Header
 	// `Idempotency-Key` makes it safe to retry.
 	RotateWebhookSecret(ctx context.Context, in *TicketRestRotateWebhookSecretRequest, opts ...grpc.CallOption) (*httpbody.HttpBody, error)
-	// 200 and `{"deliveries"}`; 401, 403 and 404.
+	// 200 and `{"deliveries"}`; 401, 403, 404 and 422.
 	ListWebhookDeliveries(ctx context.Context, in *TicketRestListWebhookDeliveriesRequest, opts ...grpc.CallOption) (*httpbody.HttpBody, error)
-	// 202 and the attempt; 401, 403, 404 and 409. Header `Idempotency-Key` makes it safe to retry.
+	// 202 and the attempt; 401, 403, 404, 409 and 422. Header `Idempotency-Key` makes it safe to retry.
 	ReplayWebhookDelivery(ctx context.Context, in *TicketRestReplayWebhookDeliveryRequest, opts ...grpc.CallOption) (*httpbody.HttpBody, error)
 }
 
@@ -271,14 +271,14 @@ type TicketRestServer interface {
 	// 200 and the webhook; 400 for an unknown event or an address that may not be called, 401, 403, 404, 409 and 422. Header `Idempotency-Key` makes it safe to
 	// retry.
 	UpdateWebhook(context.Context, *TicketRestUpdateWebhookRequest) (*httpbody.HttpBody, error)
-	// 204 without a body; 401, 403, 404 and 409. Header `Idempotency-Key` makes it safe to retry.
+	// 204 without a body; 401, 403, 404, 409 and 422. Header `Idempotency-Key` makes it safe to retry.
 	DeleteWebhook(context.Context, *TicketRestDeleteWebhookRequest) (*httpbody.HttpBody, error)
-	// 200 and the webhook with its new secret; 401, 403, 404 and 409. 503 also where secrets cannot be stored. Header
+	// 200 and the webhook with its new secret; 401, 403, 404, 409 and 422. 503 also where secrets cannot be stored. Header
 	// `Idempotency-Key` makes it safe to retry.
 	RotateWebhookSecret(context.Context, *TicketRestRotateWebhookSecretRequest) (*httpbody.HttpBody, error)
-	// 200 and `{"deliveries"}`; 401, 403 and 404.
+	// 200 and `{"deliveries"}`; 401, 403, 404 and 422.
 	ListWebhookDeliveries(context.Context, *TicketRestListWebhookDeliveriesRequest) (*httpbody.HttpBody, error)
-	// 202 and the attempt; 401, 403, 404 and 409. Header `Idempotency-Key` makes it safe to retry.
+	// 202 and the attempt; 401, 403, 404, 409 and 422. Header `Idempotency-Key` makes it safe to retry.
 	ReplayWebhookDelivery(context.Context, *TicketRestReplayWebhookDeliveryRequest) (*httpbody.HttpBody, error)
 	mustEmbedUnimplementedTicketRestServer()
 }

@@ -167,7 +167,7 @@ class TicketRestServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetTicket(self, request, context):
-        """200 and the ticket; 401, 403 and 404.
+        """200 and the ticket; 400, 401, 403 and 404.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -197,7 +197,7 @@ class TicketRestServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def DeleteTicket(self, request, context):
-        """200 and the ticket; 401, 403, 404, 409 and 412. Header `If-Match`, or query `etag`. Header `Idempotency-Key` makes it
+        """200 and the ticket; 400, 401, 403, 404, 409 and 412. Header `If-Match`, or query `etag`. Header `Idempotency-Key` makes it
         safe to retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -241,7 +241,7 @@ class TicketRestServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetTicketSla(self, request, context):
-        """200 and how the ticket's SLA stands; 401, 403 and 404.
+        """200 and how the ticket's SLA stands; 400, 401, 403 and 404.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -255,7 +255,7 @@ class TicketRestServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetSlaPolicy(self, request, context):
-        """200 and the policy; 401, 403 and 404.
+        """200 and the policy; 400, 401, 403 and 404.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -277,7 +277,7 @@ class TicketRestServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetCalendar(self, request, context):
-        """200 and the calendar; 401 and 403.
+        """200 and the calendar; 400, 401 and 403.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -49,7 +49,7 @@ class TicketRestStub:
     ListTickets: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestListTicketsRequest, _httpbody_pb2.HttpBody]
     """200 and `{"tickets", "next_cursor"}`; 400, 401 and 403."""
     GetTicket: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestGetTicketRequest, _httpbody_pb2.HttpBody]
-    """200 and the ticket; 401, 403 and 404."""
+    """200 and the ticket; 400, 401, 403 and 404."""
     CreateTicket: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestCreateTicketRequest, _httpbody_pb2.HttpBody]
     """201 and the ticket; 400, 401, 403 and 409. Header `Idempotency-Key` makes it safe to repeat."""
     UpdateTicket: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestUpdateTicketRequest, _httpbody_pb2.HttpBody]
@@ -61,7 +61,7 @@ class TicketRestStub:
     empty.
     """
     DeleteTicket: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestDeleteTicketRequest, _httpbody_pb2.HttpBody]
-    """200 and the ticket; 401, 403, 404, 409 and 412. Header `If-Match`, or query `etag`. Header `Idempotency-Key` makes it
+    """200 and the ticket; 400, 401, 403, 404, 409 and 412. Header `If-Match`, or query `etag`. Header `Idempotency-Key` makes it
     safe to retry.
     """
     RestoreTicket: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestRestoreTicketRequest, _httpbody_pb2.HttpBody]
@@ -77,11 +77,11 @@ class TicketRestStub:
     ListTicketEvents: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestListTicketEventsRequest, _httpbody_pb2.HttpBody]
     """200 and `{"events", "next_cursor"}`; 400, 401, 403 and 404."""
     GetTicketSla: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestGetTicketSlaRequest, _httpbody_pb2.HttpBody]
-    """200 and how the ticket's SLA stands; 401, 403 and 404."""
+    """200 and how the ticket's SLA stands; 400, 401, 403 and 404."""
     ListSlaPolicies: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestListSlaPoliciesRequest, _httpbody_pb2.HttpBody]
     """200 and `{"sla_policies", "next_cursor"}`; 400, 401 and 403."""
     GetSlaPolicy: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestGetSlaPolicyRequest, _httpbody_pb2.HttpBody]
-    """200 and the policy; 401, 403 and 404."""
+    """200 and the policy; 400, 401, 403 and 404."""
     CreateSlaPolicy: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestCreateSlaPolicyRequest, _httpbody_pb2.HttpBody]
     """201 and the policy; 400, 401, 403 and 409. The body may say `first_response_mins` and `resolution_mins` for the two
     members in minutes. Header `Idempotency-Key` makes it safe to repeat.
@@ -89,7 +89,7 @@ class TicketRestStub:
     UpdateSlaPolicy: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestUpdateSlaPolicyRequest, _httpbody_pb2.HttpBody]
     """200 and the policy; 400, 401, 403, 404 and 409. Header `Idempotency-Key` makes it safe to retry."""
     GetCalendar: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestGetCalendarRequest, _httpbody_pb2.HttpBody]
-    """200 and the calendar; 401 and 403."""
+    """200 and the calendar; 400, 401 and 403."""
     UpdateCalendar: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestUpdateCalendarRequest, _httpbody_pb2.HttpBody]
     """200 and the calendar; 400, 401, 403 and 409. Header `Idempotency-Key` makes it safe to retry."""
     WatchTickets: _grpc.UnaryStreamMultiCallable[_rest_pb2.TicketRestWatchTicketsRequest, _httpbody_pb2.HttpBody]
@@ -119,7 +119,7 @@ class TicketRestAsyncStub(TicketRestStub):
     ListTickets: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestListTicketsRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """200 and `{"tickets", "next_cursor"}`; 400, 401 and 403."""
     GetTicket: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestGetTicketRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """200 and the ticket; 401, 403 and 404."""
+    """200 and the ticket; 400, 401, 403 and 404."""
     CreateTicket: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestCreateTicketRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """201 and the ticket; 400, 401, 403 and 409. Header `Idempotency-Key` makes it safe to repeat."""
     UpdateTicket: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestUpdateTicketRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
@@ -131,7 +131,7 @@ class TicketRestAsyncStub(TicketRestStub):
     empty.
     """
     DeleteTicket: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestDeleteTicketRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """200 and the ticket; 401, 403, 404, 409 and 412. Header `If-Match`, or query `etag`. Header `Idempotency-Key` makes it
+    """200 and the ticket; 400, 401, 403, 404, 409 and 412. Header `If-Match`, or query `etag`. Header `Idempotency-Key` makes it
     safe to retry.
     """
     RestoreTicket: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestRestoreTicketRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
@@ -147,11 +147,11 @@ class TicketRestAsyncStub(TicketRestStub):
     ListTicketEvents: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestListTicketEventsRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """200 and `{"events", "next_cursor"}`; 400, 401, 403 and 404."""
     GetTicketSla: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestGetTicketSlaRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """200 and how the ticket's SLA stands; 401, 403 and 404."""
+    """200 and how the ticket's SLA stands; 400, 401, 403 and 404."""
     ListSlaPolicies: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestListSlaPoliciesRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """200 and `{"sla_policies", "next_cursor"}`; 400, 401 and 403."""
     GetSlaPolicy: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestGetSlaPolicyRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """200 and the policy; 401, 403 and 404."""
+    """200 and the policy; 400, 401, 403 and 404."""
     CreateSlaPolicy: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestCreateSlaPolicyRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """201 and the policy; 400, 401, 403 and 409. The body may say `first_response_mins` and `resolution_mins` for the two
     members in minutes. Header `Idempotency-Key` makes it safe to repeat.
@@ -159,7 +159,7 @@ class TicketRestAsyncStub(TicketRestStub):
     UpdateSlaPolicy: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestUpdateSlaPolicyRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """200 and the policy; 400, 401, 403, 404 and 409. Header `Idempotency-Key` makes it safe to retry."""
     GetCalendar: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestGetCalendarRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """200 and the calendar; 401 and 403."""
+    """200 and the calendar; 400, 401 and 403."""
     UpdateCalendar: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestUpdateCalendarRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """200 and the calendar; 400, 401, 403 and 409. Header `Idempotency-Key` makes it safe to retry."""
     WatchTickets: _aio.UnaryStreamMultiCallable[_rest_pb2.TicketRestWatchTicketsRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
@@ -198,7 +198,7 @@ class TicketRestServicer(metaclass=_abc_1.ABCMeta):
         request: _rest_pb2.TicketRestGetTicketRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
-        """200 and the ticket; 401, 403 and 404."""
+        """200 and the ticket; 400, 401, 403 and 404."""
 
     @_abc_1.abstractmethod
     def CreateTicket(
@@ -234,7 +234,7 @@ class TicketRestServicer(metaclass=_abc_1.ABCMeta):
         request: _rest_pb2.TicketRestDeleteTicketRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
-        """200 and the ticket; 401, 403, 404, 409 and 412. Header `If-Match`, or query `etag`. Header `Idempotency-Key` makes it
+        """200 and the ticket; 400, 401, 403, 404, 409 and 412. Header `If-Match`, or query `etag`. Header `Idempotency-Key` makes it
         safe to retry.
         """
 
@@ -286,7 +286,7 @@ class TicketRestServicer(metaclass=_abc_1.ABCMeta):
         request: _rest_pb2.TicketRestGetTicketSlaRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
-        """200 and how the ticket's SLA stands; 401, 403 and 404."""
+        """200 and how the ticket's SLA stands; 400, 401, 403 and 404."""
 
     @_abc_1.abstractmethod
     def ListSlaPolicies(
@@ -302,7 +302,7 @@ class TicketRestServicer(metaclass=_abc_1.ABCMeta):
         request: _rest_pb2.TicketRestGetSlaPolicyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
-        """200 and the policy; 401, 403 and 404."""
+        """200 and the policy; 400, 401, 403 and 404."""
 
     @_abc_1.abstractmethod
     def CreateSlaPolicy(
@@ -328,7 +328,7 @@ class TicketRestServicer(metaclass=_abc_1.ABCMeta):
         request: _rest_pb2.TicketRestGetCalendarRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
-        """200 and the calendar; 401 and 403."""
+        """200 and the calendar; 400, 401 and 403."""
 
     @_abc_1.abstractmethod
     def UpdateCalendar(

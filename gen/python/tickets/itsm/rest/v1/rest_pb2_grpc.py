@@ -194,14 +194,14 @@ class TicketRestServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def DeleteWebhook(self, request, context):
-        """204 without a body; 401, 403, 404 and 409. Header `Idempotency-Key` makes it safe to retry.
+        """204 without a body; 401, 403, 404, 409 and 422. Header `Idempotency-Key` makes it safe to retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RotateWebhookSecret(self, request, context):
-        """200 and the webhook with its new secret; 401, 403, 404 and 409. 503 also where secrets cannot be stored. Header
+        """200 and the webhook with its new secret; 401, 403, 404, 409 and 422. 503 also where secrets cannot be stored. Header
         `Idempotency-Key` makes it safe to retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -209,14 +209,14 @@ class TicketRestServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListWebhookDeliveries(self, request, context):
-        """200 and `{"deliveries"}`; 401, 403 and 404.
+        """200 and `{"deliveries"}`; 401, 403, 404 and 422.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReplayWebhookDelivery(self, request, context):
-        """202 and the attempt; 401, 403, 404 and 409. Header `Idempotency-Key` makes it safe to retry.
+        """202 and the attempt; 401, 403, 404, 409 and 422. Header `Idempotency-Key` makes it safe to retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -74,15 +74,15 @@ class TicketRestStub:
     retry.
     """
     DeleteWebhook: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestDeleteWebhookRequest, _httpbody_pb2.HttpBody]
-    """204 without a body; 401, 403, 404 and 409. Header `Idempotency-Key` makes it safe to retry."""
+    """204 without a body; 401, 403, 404, 409 and 422. Header `Idempotency-Key` makes it safe to retry."""
     RotateWebhookSecret: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestRotateWebhookSecretRequest, _httpbody_pb2.HttpBody]
-    """200 and the webhook with its new secret; 401, 403, 404 and 409. 503 also where secrets cannot be stored. Header
+    """200 and the webhook with its new secret; 401, 403, 404, 409 and 422. 503 also where secrets cannot be stored. Header
     `Idempotency-Key` makes it safe to retry.
     """
     ListWebhookDeliveries: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestListWebhookDeliveriesRequest, _httpbody_pb2.HttpBody]
-    """200 and `{"deliveries"}`; 401, 403 and 404."""
+    """200 and `{"deliveries"}`; 401, 403, 404 and 422."""
     ReplayWebhookDelivery: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestReplayWebhookDeliveryRequest, _httpbody_pb2.HttpBody]
-    """202 and the attempt; 401, 403, 404 and 409. Header `Idempotency-Key` makes it safe to retry."""
+    """202 and the attempt; 401, 403, 404, 409 and 422. Header `Idempotency-Key` makes it safe to retry."""
 
 @_typing.type_check_only
 class TicketRestAsyncStub(TicketRestStub):
@@ -129,15 +129,15 @@ class TicketRestAsyncStub(TicketRestStub):
     retry.
     """
     DeleteWebhook: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestDeleteWebhookRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """204 without a body; 401, 403, 404 and 409. Header `Idempotency-Key` makes it safe to retry."""
+    """204 without a body; 401, 403, 404, 409 and 422. Header `Idempotency-Key` makes it safe to retry."""
     RotateWebhookSecret: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestRotateWebhookSecretRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """200 and the webhook with its new secret; 401, 403, 404 and 409. 503 also where secrets cannot be stored. Header
+    """200 and the webhook with its new secret; 401, 403, 404, 409 and 422. 503 also where secrets cannot be stored. Header
     `Idempotency-Key` makes it safe to retry.
     """
     ListWebhookDeliveries: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestListWebhookDeliveriesRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """200 and `{"deliveries"}`; 401, 403 and 404."""
+    """200 and `{"deliveries"}`; 401, 403, 404 and 422."""
     ReplayWebhookDelivery: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestReplayWebhookDeliveryRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """202 and the attempt; 401, 403, 404 and 409. Header `Idempotency-Key` makes it safe to retry."""
+    """202 and the attempt; 401, 403, 404, 409 and 422. Header `Idempotency-Key` makes it safe to retry."""
 
 class TicketRestServicer(metaclass=_abc_1.ABCMeta):
     """The documented REST API of ITSM tickets and webhooks, for transcoders that follow `google.api.http`. gRPC callers use
@@ -241,7 +241,7 @@ class TicketRestServicer(metaclass=_abc_1.ABCMeta):
         request: _rest_pb2.TicketRestDeleteWebhookRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
-        """204 without a body; 401, 403, 404 and 409. Header `Idempotency-Key` makes it safe to retry."""
+        """204 without a body; 401, 403, 404, 409 and 422. Header `Idempotency-Key` makes it safe to retry."""
 
     @_abc_1.abstractmethod
     def RotateWebhookSecret(
@@ -249,7 +249,7 @@ class TicketRestServicer(metaclass=_abc_1.ABCMeta):
         request: _rest_pb2.TicketRestRotateWebhookSecretRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
-        """200 and the webhook with its new secret; 401, 403, 404 and 409. 503 also where secrets cannot be stored. Header
+        """200 and the webhook with its new secret; 401, 403, 404, 409 and 422. 503 also where secrets cannot be stored. Header
         `Idempotency-Key` makes it safe to retry.
         """
 
@@ -259,7 +259,7 @@ class TicketRestServicer(metaclass=_abc_1.ABCMeta):
         request: _rest_pb2.TicketRestListWebhookDeliveriesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
-        """200 and `{"deliveries"}`; 401, 403 and 404."""
+        """200 and `{"deliveries"}`; 401, 403, 404 and 422."""
 
     @_abc_1.abstractmethod
     def ReplayWebhookDelivery(
@@ -267,6 +267,6 @@ class TicketRestServicer(metaclass=_abc_1.ABCMeta):
         request: _rest_pb2.TicketRestReplayWebhookDeliveryRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
-        """202 and the attempt; 401, 403, 404 and 409. Header `Idempotency-Key` makes it safe to retry."""
+        """202 and the attempt; 401, 403, 404, 409 and 422. Header `Idempotency-Key` makes it safe to retry."""
 
 def add_TicketRestServicer_to_server(servicer: TicketRestServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
