@@ -72,8 +72,9 @@ check: .venv/ready breaking
 breaking: $(READY) ## the protos against protos/baseline.binpb
 	cd $(PROTO_DIR) && $(abspath $(BIN))/buf build --output - | $(abspath $(BIN))/buf breaking - --config buf.yaml --against baseline.binpb
 
-baseline: $(READY) ## the protos as they are become what `make check` compares with: for a break that is meant, or a release
+baseline: $(READY) ## protos and OpenAPI as they are become what is compared with: for a break that is meant, or a release
 	cd protos && ../$(BIN)/buf build --exclude-source-info --output baseline.binpb
+	cp $(GEN)/openapi.json protos/openapi.baseline.json
 
 gen: $(READY) ## protos → gen/, never edited by hand
 	rm -rf $(GEN) && mkdir -p $(GEN)/python
