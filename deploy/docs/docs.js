@@ -88,6 +88,7 @@ function offer(ui, { schemes }) {
 
 async function show() {
   const [read, demo] = await Promise.all([fetch(DOCUMENT), demoCredentials()]);
+  if (!read.ok) throw new Error(`${DOCUMENT} was answered with ${read.status}`);
   const spec = await read.json();
   const page = document.getElementById("page");
   nameSearch(page);
@@ -106,4 +107,6 @@ async function show() {
   });
 }
 
-show();
+show().catch((error) => {
+  document.getElementById("page").textContent = `This page cannot be shown: ${error.message}. Load it again.`;
+});

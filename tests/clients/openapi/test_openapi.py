@@ -120,6 +120,7 @@ BREAKS: Mapping[str, tuple[Callable[[Any], Any], str]] = {
         lambda d: paths(d)["/api/v1/tickets"]["post"]["responses"]["201"]["headers"].pop("ETag"),
         "header-removed",
     ),
+    "an event of webhooks": (lambda d: d["webhooks"].pop("ticket.closed"), "webhook-removed"),
     "the credential": (
         lambda d: paths(d)["/api/v1/tickets"]["post"].update(security=[{"helpdeskToken": []}]),
         "security",
