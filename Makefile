@@ -75,8 +75,9 @@ check: .venv/ready breaking
 breaking: $(READY) ## the protos against protos/baseline.binpb
 	cd $(PROTO_DIR) && $(abspath $(BIN))/buf build --output - | $(abspath $(BIN))/buf breaking - --config buf.yaml --against baseline.binpb
 
-baseline: $(READY) ## the protos as they are become what `make check` compares with: for a break that is meant, or a release
+baseline: $(READY) ## protos and OpenAPI as they are become what is compared with: for a break that is meant, or a release
 	cd protos && ../$(BIN)/buf build --exclude-source-info --output baseline.binpb
+	cp $(GEN)/openapi.json protos/openapi.baseline.json
 
 # In a language's folder this replaces what is generated; the package beside it is written by hand. Where a language's
 # tool is not there, what it has stays as it was: `make test` compares Python's part, `make test-clients` the others.

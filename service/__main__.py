@@ -29,7 +29,7 @@ def up(
     from service.local.up import UpOptions, up  # noqa: PLC0415 - the extra `local` may be absent everywhere else
 
     settings = load_settings()  # what is wrong in the environment is reported before anything starts
-    run(up(UpOptions(data_dir, http_port, grpc_port, workers, not no_demo, settings.cors_origins)))
+    run(up(UpOptions(data_dir, http_port, grpc_port, workers, not no_demo, settings.cors_origins, settings.docs)))
 
 
 @app.command()
@@ -57,7 +57,8 @@ def gateway(
     host, _, port = service.rpartition(":")
     if not (host and port.isdecimal() and int(port)):
         fail(f"--service: {service} is not host:port")
-    text = yaml_of(deployed_config(service=service, workers=workers, cors_origins=settings.cors_origins))
+    origins = settings.cors_origins
+    text = yaml_of(deployed_config(service=service, workers=workers, cors_origins=origins, docs=settings.docs))
     if output is None:
         sys.stdout.write(text)
         return

@@ -74,6 +74,13 @@ class Settings(BaseSettings):
             " `https://portal.example`. Empty: none. For `tickets up` and `tickets gateway`."
         ),
     ] = ""
+    docs: Annotated[
+        bool,
+        Field(
+            description="Show the REST face at the gateway's `/docs`, and its OpenAPI at `/openapi.json`. For"
+            " `tickets up` and `tickets gateway`."
+        ),
+    ] = True
     jwks: Annotated[
         str,
         Field(description="JWKS that signs bearer tokens: a file's path or an http(s) URL. Empty: no token is valid."),

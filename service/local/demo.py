@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from service.admin import operations as admin
 from service.admin.direct import run_as_operator
+from service.local.docs import CREDENTIALS
 from service.operation import Operation
 from service.settings import Settings
 
@@ -96,6 +97,18 @@ async def demo_credentials(
     }
     write_private(path, orjson.dumps(credentials, option=orjson.OPT_INDENT_2))
     return credentials
+
+
+def write_page_credentials(folder: Path, credentials: Mapping[str, Any]) -> None:
+    """Write what the gateway's page fills in, by the names of its security schemes, and the demo project."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    schemes = {
+        "handoffToken": credentials["handoff_token"],
+        "helpdeskToken": credentials["helpdesk_token"],
+        "itsmKey": credentials["itsm_api_key"],
+    }
+    page = {"schemes": schemes, "path": {"project_id": credentials["handoff_project_id"]}}
+    write_private(folder / CREDENTIALS, orjson.dumps(page))
 
 
 async def _make_demo(settings: Settings) -> Mapping[str, Any]:

@@ -9,6 +9,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from ipaddress import ip_address
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -17,6 +18,7 @@ import yaml
 
 from service.local.claims import require_free_port
 from service.local.cors import allow_origins
+from service.local.docs import fill_in_docs, leave_out_docs, offer_credentials
 from service.local.processes import Child, wait_for
 from service.transport.tuning import use_batch_scheduler
 
@@ -139,11 +141,14 @@ def envoy_config(
     template: Path | None = None,
     limit_addresses: bool = True,
     cors_origins: str = "",
+    docs: bool = True,
+    demo_folder: Path | None = None,
 ) -> dict[str, Any]:
-    """Load deploy/envoy.yaml and fill in where to listen, the workers, the descriptor set, and browsers' origins.
+    """Load deploy/envoy.yaml and fill in where to listen, the workers, the files, and browsers' origins.
 
     A worker is `host:port` or `unix:/path`. With a unix socket among them, each host must be an IP address. Without
-    `limit_addresses` one address may call as often as it can, as a benchmark does.
+    `limit_addresses` one address may call as often as it can, as a benchmark does. The page offers the credentials in
+    `demo_folder`, if this listens to one machine alone.
     """
     config = _template(template)
     listener = config["static_resources"]["listeners"][0]
@@ -159,6 +164,12 @@ def envoy_config(
         filters[:] = [entry for entry in filters if entry["name"] != "envoy.filters.http.local_ratelimit"]
     transcoder = next(entry for entry in filters if entry["name"] == "envoy.filters.http.grpc_json_transcoder")
     transcoder["typed_config"]["proto_descriptor"] = str(descriptor or _shipped("tickets.binpb"))
+    if docs:
+        fill_in_docs(manager, _shipped("docs"), _shipped("openapi.json"))
+        if demo_folder is not None and ip_address(host).is_loopback:
+            offer_credentials(manager, demo_folder)
+    else:
+        leave_out_docs(manager)
     allow_origins(manager, cors_origins.split(",") if cors_origins else [])
     _send_to(config, endpoints, len(endpoints))
     cluster = config["static_resources"]["clusters"][0]
@@ -167,13 +178,15 @@ def envoy_config(
     return config
 
 
-def deployed_config(*, service: str, workers: int, cors_origins: str) -> dict[str, Any]:
+def deployed_config(*, service: str, workers: int, cors_origins: str, docs: bool) -> dict[str, Any]:
     """deploy/envoy.yaml for a container: where it listens stays, the rest is as `envoy_config` fills it in.
 
     All workers are behind the one name in `service`, `host:port`.
     """
     config = _template()
     manager = config["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
+    if not docs:
+        leave_out_docs(manager)
     allow_origins(manager, cors_origins.split(",") if cors_origins else [])
     _send_to(config, [service], workers)
     return config

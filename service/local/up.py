@@ -20,6 +20,7 @@ from service.local.demo import (
     DevelopmentKey,
     demo_credentials,
     encryption_key,
+    write_page_credentials,
     write_private,
 )
 from service.local.envoy import Envoy, envoy_config
@@ -35,6 +36,7 @@ from service.vault_check import check_keys
 
 MAX_WORKERS = 64
 _HOST = "127.0.0.1"
+_PAGE_FOLDER = "docs"  # what the page may read, in the data folder
 _START_SECONDS = 60.0
 # Whatever hangs, everything has stopped in less than ten seconds.
 _DRAIN_SECONDS = 1.5
@@ -52,6 +54,7 @@ class UpOptions:
     workers: int
     demo: bool
     cors_origins: str
+    docs: bool
 
 
 async def up(options: UpOptions) -> None:
@@ -91,10 +94,15 @@ async def _run(options: UpOptions) -> None:
         await asyncio.to_thread(migrations.upgrade, url)
         await _refuse_other_keys({**os.environ, **settings})
         sockets = _worker_sockets(options, stack)
-        gateway = Envoy(
-            envoy_config(port=options.http_port, endpoints=sockets, cors_origins=options.cors_origins),
-            log_file=options.data_dir / "envoy.log",
+        config = envoy_config(
+            port=options.http_port,
+            endpoints=sockets,
+            host=_HOST,
+            cors_origins=options.cors_origins,
+            docs=options.docs,
+            demo_folder=options.data_dir / _PAGE_FOLDER if _has_demo(options) else None,
         )
+        gateway = Envoy(config, log_file=options.data_dir / "envoy.log")
         stack.callback(gateway.stop, _GATEWAY_STOP_SECONDS)
         # Left first: the processes drain while the gateway still carries their answers.
         workers = [_Worker(options, settings, listen) for listen in sockets]
@@ -218,12 +226,21 @@ def _settings(options: UpOptions, database_url: str) -> dict[str, str]:
     return settings
 
 
+def _has_demo(options: UpOptions) -> bool:
+    """Whether there is demo data: not for the tokens of somebody else."""
+    return options.demo and "TICKETS_JWKS" not in os.environ
+
+
 async def _print_ready(options: UpOptions, settings: dict[str, str]) -> None:
     rest_url, target = f"http://{_HOST}:{options.http_port}", f"{_HOST}:{options.grpc_port}"
-    if options.demo and "TICKETS_JWKS" not in os.environ:
+    if _has_demo(options):
         database = Settings(database_url=settings["TICKETS_DATABASE_URL"], pool_size=1)
         key = DevelopmentKey(options.data_dir)
-        print(examples(await demo_credentials(database, options.data_dir, key, target, rest_url)))
+        credentials = await demo_credentials(database, options.data_dir, key, target, rest_url)
+        write_page_credentials(options.data_dir / _PAGE_FOLDER, credentials)
+        print(examples(credentials))
+    if options.docs:
+        print(f"# In a browser: {rest_url}/docs")
     print(f"ready: REST {rest_url}, gRPC {target}, data in {options.data_dir}; Ctrl-C stops", flush=True)
 
 

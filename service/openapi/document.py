@@ -51,6 +51,27 @@ _HEADER_WORDS = {
     "Last-Event-Id": "Of server-sent events, the last one that was received: the watch goes on after it.",
     "If-None-Match": "304 without a body if the resource still has this `ETag`.",
 }
+# Each API has one of its own: a token for one of them need not be one for the other.
+_SCHEMES: Mapping[str, Schema] = {
+    "handoffToken": {
+        "type": "http",
+        "scheme": "bearer",
+        "bearerFormat": "JWT",
+        "description": "Handoff: a token of a user (`sub`), who may work in the projects of a membership.",
+    },
+    "helpdeskToken": {
+        "type": "http",
+        "scheme": "bearer",
+        "bearerFormat": "JWT",
+        "description": "Helpdesk: a token of a person (`sub`) of a tenant (`tenant_id`), with scopes (`scope`).",
+    },
+    "itsmKey": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "X-API-Key",
+        "description": "ITSM: the API key of an account, with scopes.",
+    },
+}
 _EVENTS = "Server-sent events, for those who accept just these: `id` is the cursor, `data` the JSON of a line."
 _ALWAYS = ("X-Request-Id", "RateLimit", "RateLimit-Policy")
 _STATUS = re.compile(r"\b[2-5][0-9]{2}\b")
@@ -111,10 +132,7 @@ def document(words: Mapping[str, str], version: str) -> Schema:
             "schemas": dict(sorted(schemas.items())),
             "responses": responses,
             "headers": {name: {"description": about, "schema": schema} for name, (about, schema) in _HEADERS.items()},
-            "securitySchemes": {
-                "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
-                "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
-            },
+            "securitySchemes": _SCHEMES,
         },
     }
 
@@ -169,7 +187,7 @@ class _Page:
             "tags": [_tag(method)],
             "summary": _WORD.sub(" ", method.name).capitalize().replace(" sla", " SLA"),
             "description": self._about(method),
-            "security": _security(method.policy),
+            "security": _security(method),
             "parameters": [*self._parameters(method, reads_etag=has_etag and verb == "get")],
             **self._body(method, name),
             "responses": self._responses(method, verb, has_etag=has_etag),
@@ -256,7 +274,7 @@ def _header(parameter: Schema) -> Schema:
     return {**parameter, "name": name, "description": _HEADER_WORDS[name]}
 
 
-def _security(policy: Policy) -> list[Schema]:
+def _security(method: _Method) -> list[Schema]:
     """Any of the scopes will do."""
-    scheme = "apiKey" if policy.who == "program" else "bearer"
-    return [{scheme: [scope]} for scope in policy.scopes] or [{scheme: []}]
+    scheme = "itsmKey" if method.policy.who == "program" else f"{method.api.lower()}Token"
+    return [{scheme: [scope]} for scope in method.policy.scopes] or [{scheme: []}]

@@ -240,7 +240,7 @@ UNKNOWN_PATHS = [
     ("helpdesk", "POST", "/api/v1/helpdesk/calendar"),
     ("handoff", "POST", "/api/tickets"),
     ("handoff", "GET", "/api/projects"),
-    ("handoff", "GET", "/"),
+    ("handoff", "GET", "/nowhere"),
     ("handoff", "GET", "/api/ticketsx"),
     ("itsm", "POST", "/tickets.itsm.rest.v1.TicketRest/CreateTicket"),
     ("itsm", "POST", "/tickets.itsm.v1.TicketService/CreateTicket"),

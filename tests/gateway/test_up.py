@@ -60,6 +60,32 @@ def test_credentials_are_written_for_their_owner_alone(up: Up) -> None:
     }
 
 
+HOSTS = [
+    ("127.0.0.1:{port}", {}, 200),
+    ("localhost:{port}", {}, 200),
+    ("localhost", {}, 200),
+    ("rebound.example:{port}", {}, 404),  # a name that somebody's DNS gives to this machine
+    ("127.0.0.1.rebound.example", {}, 404),
+    ("localhost:{port}", {"origin": "http://localhost:3000"}, 404),  # a page of another origin
+    ("localhost:{port}", {"origin": "null"}, 404),
+]
+
+
+@pytest.mark.parametrize(("host", "headers", "status"), HOSTS)
+def test_the_page_gets_the_demo_credentials_by_this_machines_names_alone(
+    up: Up, host: str, headers: dict[str, str], status: int
+) -> None:
+    url = f"http://127.0.0.1:{up.http_port}/docs/credentials.json"
+    answer = httpx2.get(url, headers={**headers, "host": host.format(port=up.http_port)})
+    assert answer.status_code == status
+    if status == 200:
+        kept = up.credentials()
+        tokens = kept["handoff_token"], kept["helpdesk_token"], kept["itsm_api_key"]
+        assert tuple(answer.json()["schemes"].values()) == tokens
+        assert answer.json()["path"] == {"project_id": kept["handoff_project_id"]}
+        assert (answer.headers["cache-control"], answer.headers["x-content-type-options"]) == ("no-store", "nosniff")
+
+
 def test_every_printed_line_works_as_it_stands(up: Up) -> None:
     lines = [line for line in up.output.read_text().splitlines() if line.startswith(("curl ", "buf "))]
     assert len(lines) == 12

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from importlib.metadata import distribution
 from pathlib import Path
 
+import httpx2
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -304,7 +305,8 @@ def test_a_program_beside_their_package_imports_theirs(tickets: Path, theirs: Pa
 def test_the_installed_service_runs_in_their_folder(tickets: Path, theirs: Path, tmp_path: Path) -> None:
     """Its processes too: each would run theirs if it looked into the folder or on PYTHONPATH."""
     output = tmp_path / "output"
-    command = [str(tickets), "up", "--http-port", str(free_port()), "--grpc-port", str(free_port())]
+    port = free_port()
+    command = [str(tickets), "up", "--http-port", str(port), "--grpc-port", str(free_port())]
     with output.open("wb") as file:
         process = subprocess.Popen(command, cwd=theirs, env=clean_environment(PYTHONPATH="."), stdout=file, stderr=file)
 
@@ -314,6 +316,8 @@ def test_the_installed_service_runs_in_their_folder(tickets: Path, theirs: Path,
 
     try:
         wait_for(ready, what="tickets up", timeout=60)
+        for path in ("/docs", "/docs/docs.js", "/openapi.json", "/docs/credentials.json"):
+            assert httpx2.get(f"http://127.0.0.1:{port}{path}").status_code == 200
     finally:
         process.send_signal(signal.SIGINT)
         ended = process.wait(timeout=30)

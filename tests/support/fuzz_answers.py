@@ -63,7 +63,7 @@ def http_problem(answer: HttpAnswer, apis: Sequence[str], view: Any = None, *, h
         return "not one x-request-id"
     if not _LEAKED_HEADERS.isdisjoint(names):
         return "headers of gRPC"
-    if answer.status in (204, 304) or not has_body:
+    if answer.status in (204, 302, 304) or not has_body:  # 302: the root leads to the page
         return None if answer.body == b"" else "a body where none belongs"
     if not answer.header("content-type").startswith("application/json"):
         return "not JSON by its content type"

@@ -43,6 +43,8 @@ def _matches(match: Mapping[str, Any], headers: Mapping[str, str], path: str) ->
         return False
     if "safe_regex" in match:
         return re.fullmatch(match["safe_regex"]["regex"], path) is not None
+    if "path" in match:
+        return bool(match["path"] == path)
     return path.startswith(str(match["prefix"]))
 
 
@@ -87,8 +89,6 @@ def test_a_slash_at_the_end_means_the_same_path(path: str) -> None:
         assert route_of(verb, path) is route_of(verb, f"{path}/")
 
 
-@pytest.mark.parametrize(
-    "path", ["/", "/api", "/api/tickets/x", "/api/v1/events/x", "/api/v1/tickets/x/y", "/api/ticketsx"]
-)
+@pytest.mark.parametrize("path", ["/api", "/api/tickets/x", "/api/v1/events/x", "/api/v1/tickets/x/y", "/api/ticketsx"])
 def test_no_other_path_is_told_of_verbs(path: str) -> None:
     assert all("direct_response" not in route_of(verb, path) for verb in VERBS)
