@@ -7,6 +7,7 @@ from typing import Any, Literal, NotRequired, TypeAlias, Union, get_args, get_or
 from uuid import UUID
 
 from service.jsontext import JsonText
+from service.openapi.words import in_json
 
 Schema = dict[str, Any]
 # The two implementations of protobuf type their descriptors apart.
@@ -76,7 +77,8 @@ class Answers:
         if get_origin(kind) is NotRequired:
             (kind,) = get_args(kind)
         schema = self._value(name, kind, field)
-        about = "" if field is None else self._words.get(field.full_name, "")
+        is_null = not schema or "null" in schema.get("type", ()) or {"type": "null"} in schema.get("anyOf", ())
+        about = "" if field is None else in_json(self._words.get(field.full_name, ""), is_null=is_null)
         return {**schema, "description": about} if about else schema
 
     def _value(self, name: str, kind: Any, field: Descriptor | None) -> Schema:

@@ -13,7 +13,7 @@ from service.fields import WriteHeaders
 from service.openapi import examples, failures, webhooks
 from service.openapi.answers import Answers, Descriptor, Schema
 from service.openapi.requests import Requests
-from service.openapi.words import first_sentence
+from service.openapi.words import first_sentence, in_json
 from service.server import DIALECTS
 from service.transport import rest
 from service.transport.dialect import Service
@@ -194,7 +194,7 @@ class _Page:
         }
 
     def _about(self, method: _Method) -> str:
-        what = first_sentence(self.words.get(method.typed.full_name, ""))
+        what = in_json(first_sentence(self.words.get(method.typed.full_name, "")))
         return f"{what}\n\n{self.words.get(method.rest.full_name, '')}"
 
     def _has_etag(self, method: _Method) -> bool:

@@ -9,6 +9,7 @@ from pydantic.json_schema import GenerateJsonSchema
 from service.fields import Creation, Section, other_names
 from service.jsontext import JsonText
 from service.openapi.answers import Descriptor, Schema, nullable
+from service.openapi.words import in_json
 
 # What a schema of pydantic's says that is of no use to a reader.
 _NOISE = frozenset({"title"})
@@ -72,7 +73,9 @@ class Requests:
         properties = schema.setdefault("properties", {})
         for name, member in properties.items():
             if about := self._about(fields.get(name.replace("-", "_"))):
-                member["description"] = about
+                # A list is never null.
+                is_list = member.get("type") == "array"
+                member["description"] = about.replace("Null clears", "An empty one clears") if is_list else about
             if issubclass(section, Creation) and name not in schema.get("required", ()):
                 properties[name] = _or_null(member)
             elif is_body and not issubclass(section, Creation):
@@ -85,7 +88,7 @@ class Requests:
         return schema
 
     def _about(self, field: Descriptor | None) -> str:
-        return "" if field is None else self._words.get(field.full_name, "")
+        return "" if field is None else in_json(self._words.get(field.full_name, ""))
 
     @staticmethod
     def _add_other_names(section: type[Section], schema: Schema) -> None:

@@ -12,7 +12,7 @@ from openapi_spec_validator import validate
 
 from service.access.policy import POLICIES
 from service.openapi.document import document
-from service.openapi.words import first_sentence, read_words
+from service.openapi.words import first_sentence, in_json, read_words
 
 ROOT = Path(__file__).parents[3]
 PATH = ROOT / "gen" / "openapi.json"
@@ -66,3 +66,29 @@ def test_a_reader_finds_words_for_everything(verb: str, path: str, operation: An
 )
 def test_a_sentence_ends_where_another_begins(text: str, first: str) -> None:
     assert first_sentence(text) == first
+
+
+@pytest.mark.parametrize(
+    ("typed", "is_null", "json"),
+    [
+        ("The text of a JSON object; `{}` when absent.", False, "A JSON object; `{}` when absent."),
+        ("Yours: the text of any JSON value.", False, "Yours: any JSON value."),
+        ("As before. Cleared when named in `update_mask` and not set.", False, "As before. Null clears it."),
+        ("Its etag. Not named in `update_mask`.", False, "Its etag."),
+        ("Absent when there is none; never absent later.", True, "Null when there is none; never null later."),
+        (
+            "From then on. (In REST a date alone is its beginning.)",
+            False,
+            "From then on. A date alone is its beginning.",
+        ),
+    ],
+)
+def test_words_of_typed_messages_are_said_of_json(typed: str, is_null: bool, json: str) -> None:
+    assert in_json(typed, is_null=is_null) == json
+
+
+@pytest.mark.parametrize(
+    "word", ["update_mask", "Struct", "ABORTED", "INVALID_ARGUMENT", "NOT_FOUND", "gRPC", "In REST"]
+)
+def test_no_word_of_it_is_about_typed_messages(word: str) -> None:
+    assert word not in json.dumps(DOCUMENT)
