@@ -15,6 +15,8 @@ from support.transports import Grpc, Rest
 
 from service.local.processes import wait_for
 
+pytestmark = pytest.mark.processes
+
 TICKET = {"subject": "VPN is down", "description": "Since nine."}
 POOL = 5
 # Of one account at once, or one while its calls are slow; one of another finds a connection.

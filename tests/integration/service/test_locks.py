@@ -11,6 +11,8 @@ from support.system import Issuer, Service, World, run_service
 from support.transports import Grpc
 from support.webhook_lab import until
 
+pytestmark = pytest.mark.processes
+
 TICKET = {"subject": "VPN is down", "description": "Since nine."}
 PATCHES = 4
 # Of one account, or one while its calls are slow.

@@ -50,6 +50,8 @@ from service.local.envoy import Envoy, envoy_config
 from service.local.postgres import EmbeddedPostgres
 from service.local.processes import free_port
 
+pytestmark = pytest.mark.processes
+
 PROVIDER, ENCRYPTION, PASSWORD = "provider credential", "encryption key", "database password"
 
 # Where each may be, and is. (A database has what was written, never what was refused.)

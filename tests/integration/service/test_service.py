@@ -23,6 +23,8 @@ from service.local.postgres import EmbeddedPostgres
 from service.local.processes import free_port, wait_for
 from service.migrations import upgrade
 
+pytestmark = pytest.mark.processes
+
 TICKET = {"subject": "VPN is down", "description": "Since nine."}
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 
