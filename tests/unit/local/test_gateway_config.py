@@ -1,14 +1,14 @@
 """What settings say to the gateway: origins as they may be written, and what `tickets gateway` prints."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from typer.testing import CliRunner
 
 from service.__main__ import app
-from service.local.envoy import envoy_config
+from service.local.envoy import envoy_config, parsed
 from service.settings import Settings
 
 SHIPPED = Path(__file__).parents[3] / "deploy" / "envoy.yaml"
@@ -61,13 +61,13 @@ def test_what_is_no_origin_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatc
 def printed(*arguments: str) -> Any:
     done = CliRunner().invoke(app, ["gateway", *arguments])
     assert (done.exit_code, done.stderr) == (0, "")
-    return yaml.safe_load(done.stdout)
+    return parsed(done.stdout)
 
 
 def test_without_settings_it_prints_the_configuration_as_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
     for setting in ("TICKETS_CORS_ORIGINS", "TICKETS_DOCS"):
         monkeypatch.delenv(setting, raising=False)
-    assert printed() == yaml.safe_load(SHIPPED.read_text())
+    assert printed() == parsed(SHIPPED.read_text())
 
 
 def test_it_prints_what_settings_and_options_say(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -89,20 +89,20 @@ def test_it_prints_what_settings_and_options_say(monkeypatch: pytest.MonkeyPatch
     assert origin["string_match"]["safe_regex"]["regex"] == (r"https://portal\.example|https://admin\.example:8443")
     file = tmp_path / "envoy.yaml"
     assert CliRunner().invoke(app, ["gateway", "--output", str(file)]).stdout == ""
-    written = yaml.safe_load(file.read_text())
+    written = parsed(file.read_text())
     assert written["static_resources"]["listeners"] == config["static_resources"]["listeners"]
 
 
 def test_switched_off_the_page_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TICKETS_DOCS", "off")
-    text = yaml.safe_dump(printed())
+    text = json.dumps(printed())
     assert all(word not in text for word in ("file_server", "tickets.docs", "openapi.json:", "path: /docs"))
 
 
 @pytest.mark.parametrize(("host", "offered"), [("127.0.0.1", True), ("::1", True), ("::", False), ("10.0.0.1", False)])
 def test_credentials_are_offered_to_this_machine_alone(host: str, offered: bool) -> None:
     config = envoy_config(port=1, endpoints=["a:1"], host=host, demo_folder=Path("/data/docs"))
-    assert ("/docs/credentials.json" in yaml.safe_dump(config)) == offered
+    assert ("/docs/credentials.json" in json.dumps(config)) == offered
 
 
 def test_a_file_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
