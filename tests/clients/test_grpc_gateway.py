@@ -150,7 +150,7 @@ CASES = {
     "handoff: bulk is no ticket": handoff("GET", BOARD + "/bulk", 405),
     "handoff: not a member": handoff("GET", "/api/projects/00000000-0000-4000-8000-000000000000/tickets", 403),
     "handoff: no such path": handoff("GET", "/api/nothing", 404),
-    "nowhere": handoff("GET", "/", 404),
+    "nowhere": handoff("GET", "/nowhere", 404),
 }
 
 
