@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from support import up
+from support.tools import require
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -69,8 +69,7 @@ PAGES: Mapping[str, Page] = {
 @cache
 def build(name: str) -> None:
     language = LANGUAGES[name]
-    if shutil.which(language.tool) is None and "CI" not in os.environ:
-        pytest.skip(f"{language.tool} is not installed")
+    require(language.tool)
     for command in language.commands[:-1]:
         done = run(name, command, os.environ)
         assert done.returncode == 0, done.stdout + done.stderr

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from support import up
 from support.go import go
+from support.tools import require
 
 ROOT = Path(__file__).parents[2]
 MODULE = ROOT / "gen/go"
@@ -16,9 +17,13 @@ MODULES = [MODULE, ROOT / "deploy/grpc-gateway", ROOT / "tests/clients/go"]
 pytestmark = pytest.mark.clients
 
 
+@pytest.fixture(autouse=True)
+def _with_go() -> None:
+    require("go")
+
+
 def test_what_is_generated_is_fresh(tmp_path: Path) -> None:
     """Fails when a proto changed and `make gen` was not run where Go is."""
-    go("version", cwd=ROOT)
     subprocess.run(["make", "--silent", "gen-go", f"GEN={tmp_path}", "READY="], cwd=ROOT, check=True)
     made, kept = (
         {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.go")}

@@ -3,13 +3,13 @@
 import copy
 import json
 import os
-import shutil
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.tools import require
 
 pytestmark = pytest.mark.clients
 
@@ -34,8 +34,7 @@ def run(folder: str, *command: str, environment: Mapping[str, str] = os.environ)
 
 
 def built(folder: str, tool: str, *commands: Sequence[str]) -> None:
-    if shutil.which(tool) is None and "CI" not in os.environ:
-        pytest.skip(f"{tool} is not installed")
+    require(tool)
     for command in commands:
         run(folder, *command)
 
