@@ -69,4 +69,4 @@ def _check(position: bytes, binding: str) -> bytes:
 
 
 def _not_a_cursor() -> TicketError:
-    return invalid("query", "cursor", "Input should be the next_cursor of a page of this list", "cursor")
+    return invalid("query", "cursor", "Input should be a cursor that this list or watch has given", "cursor")
