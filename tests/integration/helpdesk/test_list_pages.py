@@ -7,6 +7,8 @@ from support.helpdesk import Transport, create, new_tenant_id
 from support.helpdesk_lists import SORTS, cursor_of, letters, listed, page
 from support.system import World
 
+from service.helpdesk import views
+
 RANKS = ("low", "medium", "high", "urgent")
 
 
@@ -19,15 +21,17 @@ def crowd(world: World) -> str:
     tenant_id = new_tenant_id()
     world.run(
         "INSERT INTO helpdesk_tickets (tenant_id, id, app_id, number, title, type, status, priority, submitted_by_id,"
-        " tags, tag_terms, source, source_type, created_by, updated_by, created_at, updated_at, due_at, is_deleted)"
+        " tags, tag_terms, search_terms, source, source_type, created_by, updated_by, created_at, updated_at, due_at,"
+        " is_deleted)"
         " SELECT %s, 'tkt_' || lpad((n * 17 %% 40)::text, 26, '0'), CASE WHEN n %% 2 = 0 THEN 'app_1' END, n,"
         " 'Word ' || n, 'incident', CASE WHEN n %% 3 = 0 THEN 'pending' ELSE 'open' END,"
-        " (ARRAY['low', 'medium', 'high', 'urgent'])[1 + n / 4 %% 4], 'per_1', '[\"vpn\"]', '{#vpn}', 'edm', 'api',"
-        " 'per_1', 'per_1', timestamptz '2026-01-01Z' + n / 9 * interval '1 microsecond',"
+        " (ARRAY['low', 'medium', 'high', 'urgent'])[1 + n / 4 %% 4], 'per_1', '[\"vpn\"]', '{#vpn}', %s::tsvector,"
+        " 'edm', 'api', 'per_1', 'per_1', timestamptz '2026-01-01Z' + n / 9 * interval '1 microsecond',"
         " timestamptz '2026-01-02Z' - n / 7 * interval '1 s',"
         " CASE WHEN n %% 5 < 3 THEN timestamptz '2026-01-03Z' + n %% 2 * interval '1 microsecond' END, n %% 10 = 9"
         " FROM generate_series(1, 40) n",
         tenant_id,
+        views.search_terms({"tenant_id": tenant_id, "title": "Word", "description": None}),
     )
     return tenant_id
 
