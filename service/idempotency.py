@@ -87,7 +87,7 @@ _EMPTY = cast(literal("{}", Text), JSON)
 _lock = func.pg_advisory_xact_lock(func.hashtextextended(_scope + _key, literal_column("0")))
 
 # Runs before a keyed creation, which then sees what the request before it has committed.
-LOCK = Statement(select(_lock), scope=_KEYS)
+LOCK = Statement(select(_lock), scope=_KEYS, locks=("idempotency_scope", "idempotency_key"))
 
 
 def _store(response: Select[Any]) -> ReturningInsert[Any]:
@@ -146,10 +146,11 @@ class Creation(NamedTuple):
 Guard = Sequence[ColumnElement[bool]]
 
 
-def creation(create: Callable[[Guard], tuple[CTE, ...]], *, scope: Scope) -> Creation:
+def creation(create: Callable[[Guard], tuple[CTE, ...]], *, scope: Scope, locks: str) -> Creation:
     """The statements of what `create` returns: what is created, then what depends on it.
 
-    It must create nothing, and take no number, unless the guard that it is given holds.
+    It must create nothing, and take no number, unless the guard that it is given holds. `locks` is the parameter that
+    tells which row it locks.
     """
     plain, *plain_others = create(())
     keyed, *keyed_others = create((not_(exists().where(*_USED)),))
@@ -167,9 +168,14 @@ def creation(create: Callable[[Guard], tuple[CTE, ...]], *, scope: Scope) -> Cre
         .where(*_USED)
     )
     return Creation(
-        Statement(select(plain).add_cte(*plain_others), scope=scope),
-        Statement(select(keyed).add_cte(*keyed_others, _store(response).cte("stored_key")), scope=scope),
-        Statement(replay, scope=scope),
+        Statement(select(plain).add_cte(*plain_others), scope=scope, short=True, locks=[locks]),
+        Statement(
+            select(keyed).add_cte(*keyed_others, _store(response).cte("stored_key")),
+            scope=scope,
+            short=True,
+            locks=[locks],
+        ),
+        Statement(replay, scope=scope, short=True),
     )
 
 

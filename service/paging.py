@@ -19,6 +19,13 @@ _CHECK_BYTES = 9
 BY_VERSION: TypeAdapter[tuple[int]] = TypeAdapter(tuple[Annotated[int, Field(ge=0, lt=2**31)]])
 # A page that grows beyond this is cut short: gRPC clients reject messages of more than 4 MiB by default.
 PAGE_BYTES = 3 * 1024 * 1024
+# A page of no more rows than this is read in a millisecond.
+_SHORT = 50
+
+
+def is_short(limit: int) -> bool:
+    """Whether a page of this length is read in no time."""
+    return limit <= _SHORT
 
 
 def cut(

@@ -83,24 +83,25 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
     background = Background(database)
     probe = QueueProbe(settings)
     admission, event_lag = AdmissionControl(settings.max_concurrent_calls, probe), EventLag(database)
-    metrics = Metrics(admission, background, event_lag)
+    metrics = Metrics(admission, background, event_lag, database)
     if settings.metrics_listen:
         stack.callback(metrics.listen(settings.metrics_listen))
     failures = {service.descriptor.full_name: service.failures for dialect in DIALECTS for service in dialect.services}
     interceptor = call_interceptor(settings, database, admission, metrics, failures, stack)
-    server = grpc.aio.server(interceptors=[interceptor], options=server_options(settings))
+    server = grpc.aio.server(options=server_options(settings))
+    server.add_generic_rpc_handlers((interceptor,))
 
     shared = Dependencies(settings=settings, database=database, vault=Vault(settings))
     dialects = []
     for dialect in DIALECTS:
         dialects.append(dialect.start(shared, stack))
         for service in dialect.services:
-            service.register(service.servicer(dialects[-1].dependencies), server)
+            service.register(service.servicer(dialects[-1].dependencies), interceptor)
     names = [descriptor.full_name for descriptor in DESCRIPTORS]
     health = Health(database, names)
-    health_pb2_grpc.add_HealthServicer_to_server(health.servicer, server)
+    health_pb2_grpc.add_HealthServicer_to_server(health.servicer, interceptor)
     if settings.reflection:
-        reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], server)
+        reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], interceptor)
     _listen(server, (*settings.grpc_listen.split(","), probe.address))
     await health.look()
     await log_other_keys(database, shared.vault)

@@ -49,7 +49,12 @@ class Settings(BaseSettings):
         Field(repr=False, description="PostgreSQL 15 or newer, as a libpq URL."),
     ] = "postgresql://"
     pool_size: Annotated[
-        int, Field(ge=1, description="Database connections of one process. Writes use all but two of them.")
+        int,
+        Field(
+            ge=1,
+            description="Database connections of one process. From four on, two of them carry short statements in"
+            " batches; of the others writes use all but two.",
+        ),
     ] = 8
     lock_timeout_seconds: Annotated[
         float,

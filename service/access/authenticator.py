@@ -42,6 +42,7 @@ _FIND_KEY = Statement(
         api_keys.c.key_hash == bindparam("key_hash", type_=LargeBinary),
         KEY_HOLDS,
     ),
+    short=True,
     scope=EVERYONE("who calls is not known before the key is found, and its hash is what only its owner can have made"),
 )
 

@@ -76,8 +76,12 @@ FILTERS: Mapping[str, ColumnElement[bool]] = {
 
 
 @lru_cache(maxsize=256)
-def list_tickets(filters: frozenset[str], *, after: bool, of_project: bool, offset: bool = False) -> Statement:
+def list_tickets(
+    filters: frozenset[str], *, after: bool, of_project: bool, offset: bool = False, short: bool = False
+) -> Statement:
     """A page of the caller's tickets, newest first; `after` a position (`created_at`, `id`), or from the top.
+
+    A `short` one has few rows.
 
     With `offset`, which is of one project's list alone, so many of the newest are left out.
 
@@ -116,6 +120,7 @@ def list_tickets(filters: frozenset[str], *, after: bool, of_project: bool, offs
     return Statement(
         select(page).where(fits(page)).order_by(page.c.created_at.desc(), page.c.id.desc()),
         prepared=not filters,
+        short=short and of_project and not filters and not offset,
         scope=MEMBER,
     )
 

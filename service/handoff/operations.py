@@ -93,6 +93,7 @@ async def _list(
         after=query.cursor is not None,
         offset=bool(offset),
         of_project=of_project,
+        short=paging.is_short(query.limit),
     )
     rows = await connection.all(statement, parameters)
     if of_project and not rows:

@@ -154,11 +154,13 @@ def _create(guard: idempotency.Guard) -> tuple[CTE, CTE]:
     return created, events.append(tables.events, ticket, "ticket.created", own=declared)
 
 
-CREATE = idempotency.creation(_create, scope=MEMBER)
+CREATE = idempotency.creation(_create, scope=MEMBER, locks="project_id")
 
 
 # The caller's role in a project; no row when the caller is not a member of it.
-MEMBERSHIP = Statement(select(project_members.c.role.label("member_role")).where(IS_CALLER, IS_PROJECT), scope=MEMBER)
+MEMBERSHIP = Statement(
+    select(project_members.c.role.label("member_role")).where(IS_CALLER, IS_PROJECT), scope=MEMBER, short=True
+)
 
 
 # What a ticket is found by within its project.
@@ -200,6 +202,7 @@ def read_tickets(by: By) -> Statement:
         .select_from(MEMBERS_PROJECTS.outerjoin(tickets, and_(in_project, FOUND_BY[by])))
         .where(IS_CALLER, IS_PROJECT),
         scope=MEMBER,
+        short=by != "any",
     )
 
 

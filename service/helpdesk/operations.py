@@ -71,6 +71,7 @@ async def list_tickets(connection: Connection, call: Call, command: ListTickets)
         query.sort,
         after=query.cursor is not None,
         with_deleted=query.include_deleted,
+        short=paging.is_short(query.limit),
     )
     parameters = {**scope, **filters, **after, "rows": query.limit + 1}
     if query.q is not None:

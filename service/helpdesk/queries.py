@@ -92,7 +92,7 @@ LOCKED_TICKET = mine(tickets, id=parameter(tickets.c.id))
 @lru_cache(maxsize=16)
 def get_ticket(by: frozenset[str], *, with_deleted: bool = False) -> Statement:
     """The ticket that has the values given for `by`: the caller's scope, and `id` or `number`."""
-    return Statement(_ticket(by, with_deleted), scope=scope_of(by))
+    return Statement(_ticket(by, with_deleted), scope=scope_of(by), short=True)
 
 
 @lru_cache(maxsize=16)
@@ -184,9 +184,18 @@ _FILTERS: Mapping[str, ColumnElement[bool]] = {
 
 @lru_cache(maxsize=256)
 def list_tickets(
-    by: frozenset[str], filters: frozenset[str], sort: str, *, after: bool, with_deleted: bool = False
+    by: frozenset[str],
+    filters: frozenset[str],
+    sort: str,
+    *,
+    after: bool,
+    with_deleted: bool = False,
+    short: bool = False,
 ) -> Statement:
-    """`rows` tickets in order, from the first one or, with `after`, after a position; each with its `sort_key`."""
+    """`rows` tickets in order, from the first one or, with `after`, after a position; each with its `sort_key`.
+
+    A `short` one has few rows.
+    """
     order, scope = _ORDERS[sort], scope_of(by)
     conditions = [_FILTERS[name] for name in sorted(filters)]
     if after:
@@ -207,7 +216,8 @@ def list_tickets(
     else:
         found = page()
     # With filters the best plan depends on their values, and a person's on whether they have created any for others.
-    return Statement(found, scope=scope, prepared=not filters and "person_id" not in by)
+    prepared = not filters and "person_id" not in by
+    return Statement(found, scope=scope, prepared=prepared, short=short and prepared)
 
 
 def append_event(
@@ -253,7 +263,7 @@ def _create(guard: idempotency.Guard) -> tuple[CTE, CTE]:
     return ticket, append_event(ticket, "ticket.created")
 
 
-CREATE = idempotency.creation(_create, scope=DECIDED)
+CREATE = idempotency.creation(_create, scope=DECIDED, locks="tenant_id")
 
 
 @lru_cache(maxsize=4)

@@ -54,12 +54,14 @@ async def list_tickets(connection: Connection, call: Call, command: ListTickets)
     if (q := given.pop("q", None)) is not None:
         given["search_terms"] = tsquery(views.search_scope(**scope), q)
     filters = frozenset(given) - {"limit", "offset"}
-    rows = await connection.all(queries.list_tickets(filters, skips=command.query.offset > 0), scope | given)
+    query = command.query
+    statement = queries.list_tickets(filters, skips=query.offset > 0, short=paging.is_short(query.limit))
+    rows = await connection.all(statement, scope | given)
     return {
         "tickets": [views.ticket(row) for row in rows if row["id"] is not None],
         "total": rows[0]["total"],
-        "limit": command.query.limit,
-        "offset": command.query.offset,
+        "limit": query.limit,
+        "offset": query.offset,
     }
 
 

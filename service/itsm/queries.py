@@ -57,7 +57,7 @@ SHOWN = tuple(column for column in tickets.c if column.name not in ("metadata_te
 MINE = mine(tickets)
 ONE = (*MINE, tickets.c.id == bindparam("ticket_id", type_=Uuid))
 
-GET = Statement(select(*SHOWN).where(*ONE), scope=ACCOUNT)
+GET = Statement(select(*SHOWN).where(*ONE), scope=ACCOUNT, short=True)
 # What a change may depend on, of the ticket that it locks.
 LOCK = Statement(
     select(*(tickets.c[name] for name in ("version", "metadata", *TEXTS))).where(*ONE).with_for_update(),
@@ -88,7 +88,7 @@ def _change_totals(changes: Select[Any] | CompoundSelect[Any]) -> CTE:
     return insert(tables.total_changes).from_select(names, changes).cte("total_change")
 
 
-CREATE = idempotency.creation(_create, scope=ACCOUNT)
+CREATE = idempotency.creation(_create, scope=ACCOUNT, locks="account_id")
 
 
 @lru_cache(maxsize=128)  # one statement for each set of members
@@ -135,7 +135,7 @@ def update_ticket(changed: frozenset[str], *, mirrored: bool = False) -> Stateme
     is_mirrored = exists(select(_mirror(after).c.id)) if mirrored else false()
     unchanged = select(before, false().label("is_mirrored")).where(not_(exists(select(after.c.id))))
     ticket = union_all(select(after, is_mirrored.label("is_mirrored")), unchanged).subquery("ticket")
-    return Statement(select(ticket).add_cte(*others), scope=ACCOUNT)
+    return Statement(select(ticket).add_cte(*others), scope=ACCOUNT, short=True, locks=["ticket_id"])
 
 
 def _new(name: str) -> ColumnElement[Any]:
@@ -186,10 +186,10 @@ _INDEXED = frozenset({"status", "priority", "requester_email"})
 
 
 @lru_cache(maxsize=128)
-def list_tickets(filters: frozenset[str], *, skips: bool) -> Statement:
+def list_tickets(filters: frozenset[str], *, skips: bool, short: bool = False) -> Statement:
     """A page, newest first, each row with the exact `total`; one row without a ticket when the page is empty.
 
-    One that `skips` none has offset 0.
+    One that `skips` none has offset 0. A `short` one has few rows.
     """
     conditions: dict[str, ColumnElement[bool]] = {
         "status": tickets.c.status == bindparam("status", type_=Text),
@@ -222,6 +222,7 @@ def list_tickets(filters: frozenset[str], *, skips: bool) -> Statement:
         scope=ACCOUNT,
         # Some terms and some values are common and others rare: which index serves best depends on them.
         prepared=filters.isdisjoint({"metadata_terms", "search_terms"}) and len(filters & _INDEXED) < 2,
+        short=short and not skips and filters <= {"status"},
     )
 
 

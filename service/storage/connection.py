@@ -20,26 +20,52 @@ _SETTLE_SECONDS = 2.0
 _CANCEL_AGAIN_SECONDS = 0.1
 
 
+class Reader:
+    """Reads the rows of one statement on one connection: how each column is read is looked up but once."""
+
+    __slots__ = ("_is_set", "_keeps", "_transformer")
+
+    def __init__(self, connection: psycopg.AsyncConnection[Any], *, keeps: bool = True) -> None:
+        """One that `keeps` nothing is for any statement."""
+        self._transformer = Transformer(connection)
+        self._keeps = keeps
+        self._is_set = False
+
+    def rows(self, result: PGresult) -> list[tuple[Any, ...]]:
+        """The rows of a result."""
+        transformer = self._transformer
+        transformer.set_pgresult(result, set_loaders=not self._is_set)
+        self._is_set = self._keeps
+        rows = transformer.load_rows(0, result.ntuples, tuple)
+        transformer.set_pgresult(None, set_loaders=False)  # it is not kept
+        return rows
+
+
 class PooledConnection(psycopg.AsyncConnection[Any]):
     """A connection whose socket the event loop watches from `watch` to `discard`."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        # Names of the statements that are prepared on the server, and of the one that is being prepared.
-        self.prepared: set[bytes] = set()
+        # The statements that are prepared on the server, each with what reads its rows; and the one being prepared.
+        self.prepared: dict[bytes, Reader] = {}
         self.preparing: bytes | None = None
-        # The pool's notes: whether someone has taken it, and for a write.
+        # The pool's notes: whether someone has taken it, for a write, and who.
         self.in_use = self.writes = False
-        # What reads and writes values; one for all statements, as it looks up how for each type but once.
+        self.owner: object = None
+        # What writes values; one for all statements, as it looks up how for each type but once.
         self.transformer = Transformer(self)
+        # What reads the rows of statements that are not prepared.
+        self.reader = Reader(self, keeps=False)
         # Why it was lost, in the words of the server or of libpq.
         self.failure = ""
         self._loop = asyncio.get_running_loop()
         self._socket = -1
         self._poll = select.poll()
         self._waiter: asyncio.Future[None] | None = None
-        # By the loop's clock: since when the newest statement is waited for.
-        self._since = 0.0
+        # By the loop's clock: since when an answer is waited for, if one is.
+        self._since: float | None = None
+        # Of a lane: called whenever something has arrived, and when the connection is lost.
+        self._follower: Callable[[], None] | None = None
         self._ended: Callable[[PooledConnection], None] | None = None
 
     def watch(self, ended: Callable[["PooledConnection"], None]) -> None:
@@ -58,6 +84,21 @@ class PooledConnection(psycopg.AsyncConnection[Any]):
         self.pgconn.finish()
         if self._waiter is not None:
             _wake(self._waiter)
+        if self._follower is not None:
+            self._follower()
+
+    def follow(self, follower: Callable[[], None]) -> None:
+        """Call `follower` whenever something has arrived, and when the connection is lost: it reads the results."""
+        self._follower = follower
+
+    def expect(self, *, answer: bool) -> None:
+        """Note whether an answer is waited for, from now on."""
+        self._since = self._loop.time() if answer else None
+
+    def flush(self) -> None:
+        """Send what is not sent yet, now and as the server takes it."""
+        if self.pgconn.flush():
+            self._loop.add_writer(self._socket, self._writable)
 
     @property
     def is_lost(self) -> bool:
@@ -72,8 +113,8 @@ class PooledConnection(psycopg.AsyncConnection[Any]):
         return bool(arrived.poll(0))
 
     def is_silent(self, seconds: float) -> bool:
-        """Whether a statement has been waited for so long, and nothing has arrived."""
-        if self._waiter is None or self._waiter.done() or self.is_lost:
+        """Whether an answer has been waited for so long, and nothing has arrived."""
+        if self._since is None or self.is_lost:
             return False
         # When this process stood still, the answer is there, though the clock says that it is late.
         return self._loop.time() - self._since >= seconds and not self.has_input
@@ -130,14 +171,24 @@ class PooledConnection(psycopg.AsyncConnection[Any]):
 
     def _note_prepared(self, result: PGresult) -> None:
         if self.preparing is not None and result.status != ExecStatus.FATAL_ERROR:
-            self.prepared.add(self.preparing)
+            self.note_prepared(self.preparing)
         self.preparing = None
 
+    def note_prepared(self, name: bytes) -> None:
+        """The server has prepared a statement."""
+        self.prepared[name] = Reader(self)
+
     async def _results(self) -> list[PGresult]:
+        self.expect(answer=True)
+        try:
+            return await self._read_results()
+        finally:
+            self.expect(answer=False)
+
+    async def _read_results(self) -> list[PGresult]:
         pgconn = self.pgconn
         results: list[PGresult] = []
         pipelined = pgconn.pipeline_status != PipelineStatus.OFF
-        self._since = self._loop.time()
         if pgconn.flush():
             await self._flush()
         while True:
@@ -171,6 +222,14 @@ class PooledConnection(psycopg.AsyncConnection[Any]):
                 if not self.is_lost:
                     self._loop.remove_writer(self._socket)
 
+    def _writable(self) -> None:
+        try:
+            if not self.pgconn.flush():
+                self._loop.remove_writer(self._socket)
+        except psycopg.OperationalError as error:
+            self.failure = str(error)
+            self.discard()
+
     def _readable(self) -> None:
         try:
             self.pgconn.consume_input()
@@ -181,7 +240,11 @@ class PooledConnection(psycopg.AsyncConnection[Any]):
         except psycopg.OperationalError as error:
             self.failure = str(error)
             self.discard()
-        if self._waiter is not None:
+            if self._follower is not None:
+                return  # it was told
+        if self._follower is not None:
+            self._follower()
+        elif self._waiter is not None:
             if self.is_lost or not self.pgconn.is_busy():
                 _wake(self._waiter)
         elif self.is_lost and self._ended is not None:

@@ -17,10 +17,14 @@ from service.errors import TicketError
 from service.jsontext import JsonText
 from service.settings import Settings
 from service.storage.connection import PooledConnection
-from service.storage.pool import NoConnectionError, Pool
+from service.storage.lanes import Lane
+from service.storage.pool import NoConnectionError, Pool, Usage
 from service.storage.statement import Row, Statement
 
 _POOL_TIMEOUT_SECONDS = 3.0
+# One for reads and one for writes; a pool that is smaller than the other has none.
+_LANES = 2
+_MIN_SIZE_WITH_LANES = 4
 # When the server ends a transaction that we seem to have left: it holds rows, and holds up all watches. Ours wait for
 # nothing between their statements.
 _IDLE_MILLISECONDS = 5000
@@ -85,6 +89,7 @@ class Database:
     def __init__(self, settings: Settings, metadata: MetaData) -> None:
         deadline = int(settings.default_deadline_seconds * 1000)
         lock_timeout = int(settings.lock_timeout_seconds * 1000)
+        self._kept = _LANES if settings.pool_size >= _MIN_SIZE_WITH_LANES else 0
         self._constraints: dict[str, tuple[str, str]] = {
             str(constraint.name): constraint.info["error"]
             for table in metadata.tables.values()
@@ -105,7 +110,10 @@ class Database:
             },
             _configure,
             settings.default_deadline_seconds + _MARGIN_SECONDS,
+            self._kept,
         )
+        # For short statements by whether they write; none for work that waits for locks.
+        self.lanes: Mapping[bool, Lane] = {}
         # How many statements have been answered: whoever runs them turns.
         self.answered = 0
         # What goes before a transaction's first statement, and around a statement that is a transaction by itself.
@@ -115,17 +123,28 @@ class Database:
     async def open(self) -> None:
         """Start connecting; does not wait, so that a service can start before its database."""
         self._pool.open()
+        if self._kept:
+            self.lanes = {writes: Lane(self._pool, writes=writes) for writes in (False, True)}
+        for lane in self.lanes.values():
+            lane.open()
 
     async def close(self) -> None:
         """Give back every connection."""
         await self._pool.close()
+        for lane in self.lanes.values():
+            await lane.close()
 
     def patient(self) -> "Database":
         """The same pool for work that nobody waits for: it waits for locks as long as a statement may take."""
         patient = copy(self)
         patient.answered = 0
+        patient.lanes = {}
         patient._begin = patient._single = _PATIENT
         return patient
+
+    def usage(self) -> Usage:
+        """How many connections there are, and who waits for them."""
+        return self._pool.usage()
 
     async def answers(self) -> bool:
         """Whether the database answers right now. If it is silent, the pool makes new connections."""
@@ -140,6 +159,14 @@ class Database:
         lock: Statement | None = None,
     ) -> list[Row]:
         """Every row. Raises TicketError and ConstraintViolationError."""
+        if statement.is_short and self.lanes:
+            try:
+                found = await self.lanes[statement.writes].run(statement, parameters, lock)
+            except psycopg.Error as error:
+                raise self.translate(error) from None
+            if found is not None:
+                self.answered += 1
+                return found
         connection = await self._take(writes=statement.writes)
         single = self._single
         try:
@@ -168,8 +195,11 @@ class Database:
         finally:
             self._pool.give_back(connection)
 
-    def translate(self, error: psycopg.Error, connection: PooledConnection) -> Exception:
-        """Translate a driver error: a TicketError where it may be reported to the caller."""
+    def translate(self, error: psycopg.Error, connection: PooledConnection | None = None) -> Exception:
+        """Translate a driver error: a TicketError where it may be reported to the caller.
+
+        A connection that such an error makes useless is closed.
+        """
         if isinstance(error, pg.IntegrityError):
             name = error.diag.constraint_name or ""
             if name in self._constraints:
@@ -177,11 +207,11 @@ class Database:
             return ConstraintViolationError(name)
         if isinstance(error, pg.FeatureNotSupported | pg.InvalidSqlStatementName):
             # The schema changed under a prepared statement, which has not run: the pool makes a new connection.
-            connection.discard()
+            _discard(connection)
             return TicketError("unavailable", retry_after=1, begun=False)
         if isinstance(error, pg.ReadOnlySqlTransaction):
             # A standby by now: the URL may name the server that has taken over.
-            connection.discard()
+            _discard(connection)
         if isinstance(error, pg.LockNotAvailable):
             return TicketError("unavailable", _LOCKED, retry_after=1)
         if isinstance(error, pg.QueryCanceled):
@@ -237,6 +267,11 @@ class _Transaction:
             except psycopg.Error as error:
                 # What became of the write is unknown.
                 raise self._database.translate(error, self._connection) from None
+
+
+def _discard(connection: PooledConnection | None) -> None:
+    if connection is not None:
+        connection.discard()
 
 
 def _configure(connection: PooledConnection) -> None:

@@ -1,6 +1,6 @@
 """PostgreSQL connections of one process: a fixed number, each used by one call at a time, handed over in order.
 
-Some are kept for reads: writes wait for each other's rows, and reads must not wait behind them. A server that has
+Some are kept for reads, and some for whoever comes next (waiting.py). A server that has
 stopped answering is told from one that is at work by asking it: then the connections to it are given up, and new ones
 are made, to another server where the URL names more than one.
 """
@@ -19,6 +19,7 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import TransactionStatus
 
 from service.storage.connection import PooledConnection
+from service.storage.waiting import OWNER, ConnectionQueue, Waiting
 
 # What libpq is asked for where the URL says nothing else: a path that drops everything is noticed within five seconds.
 _DEFAULTS = {
@@ -43,8 +44,6 @@ _IDLE_SECONDS = 0.5
 # Statements that wait for so long are given up with the others when the server is silent.
 _SILENT_SECONDS = 1.0
 _LOOK_SECONDS = 1.0
-# Places that writes leave to reads.
-_FOR_READS = 2
 _MAX_REASON_LENGTH = 300
 _SILENT = "the server does not answer"
 
@@ -55,11 +54,12 @@ class NoConnectionError(Exception):
     """There is no connection, or none became free in time."""
 
 
-class _Waiting(NamedTuple):
-    """One who waits for a connection."""
+class Usage(NamedTuple):
+    """How many connections are idle and in use, and how many wait for one."""
 
-    number: int
-    waiter: "asyncio.Future[PooledConnection]"
+    idle: int
+    in_use: int
+    waiting: int
 
 
 class Pool:
@@ -72,22 +72,21 @@ class Pool:
         options: Mapping[str, Any],
         configure: Callable[[PooledConnection], None],
         longest: float,
+        kept: int = 0,
     ) -> None:
-        """`longest` is in seconds: a statement that takes longer has lost its connection."""
+        """`longest` is in seconds: a statement that takes longer has lost its connection.
+
+        So many of the connections as are `kept` are taken once, by whoever needs one for good.
+        """
         self._options = {**_DEFAULTS, **conninfo_to_dict(url), **options}  # Settings has checked the URL
         self._size = size
-        self._max_writing = max(1, size - _FOR_READS)
+        self._queue = ConnectionQueue(size - kept)
         self._configure = configure
         self._longest = longest
         # All there are: idle, in use, or on the way to idle after they were given back in another state.
         self._connections: set[PooledConnection] = set()
         # Taken from the end, so that the one used last, which is warm, is used next.
         self._idle: deque[PooledConnection] = deque()
-        self._writing = 0
-        # Who waits, in order: those of both queues count on.
-        self._readers: deque[_Waiting] = deque()
-        self._writers: deque[_Waiting] = deque()
-        self._numbers = itertools.count()
         # Whether the last attempt to connect failed, and whose turn it is then, of the servers that the URL names.
         self._is_away = False
         self._turns = itertools.count(1)
@@ -116,22 +115,22 @@ class Pool:
 
         At once when there is none at all and the database could not be reached just now.
         """
-        if self._idle and (not writes or self._writing < self._max_writing):
+        owner = OWNER.get()
+        if self._idle and self._queue.admits(owner, writes=writes):
             connection = self._idle.pop()
-            self._mark(connection, writes)
+            self._queue.mark(connection, owner, writes=writes)
             return connection
         if self._is_away and not self._connections:
             raise NoConnectionError
         waiter: asyncio.Future[PooledConnection] = asyncio.get_running_loop().create_future()
-        queue, waiting = self._writers if writes else self._readers, _Waiting(next(self._numbers), waiter)
-        queue.append(waiting)
+        waiting = Waiting(owner, writes, waiter)
+        self._queue.add(waiting)
         try:
             async with asyncio.timeout(seconds):
                 return await waiter
         except (TimeoutError, asyncio.CancelledError) as error:
             if waiter.cancelled():
-                with suppress(ValueError):  # passed over already
-                    queue.remove(waiting)
+                self._queue.discard(waiting)
             elif waiter.exception() is None:  # a connection arrived at the same moment
                 self.give_back(waiter.result())
             if isinstance(error, TimeoutError):
@@ -140,15 +139,21 @@ class Pool:
 
     def give_back(self, connection: PooledConnection) -> None:
         """Take a connection back, in whatever state a call left it."""
-        self._writing -= connection.writes
-        connection.writes = connection.in_use = False
+        self._queue.unmark(connection)
         if connection.pgconn.transaction_status == TransactionStatus.IDLE and not self._closed:
             self._idle.append(connection)
+        elif connection.is_lost:
+            self._lose(connection)
         else:
             # In a task of its own: a call may be cancelled more than once.
             self._start(self._settle(connection))
-        if self._readers or self._writers:
+        if self._queue:
             self._serve()
+
+    def usage(self) -> Usage:
+        """How many connections there are, and who waits for them."""
+        idle = len(self._idle)
+        return Usage(idle, len(self._connections) - idle, len(self._queue))
 
     async def answers(self) -> bool:
         """Whether the server answers right now. If it is silent, its connections are given up."""
@@ -159,32 +164,16 @@ class Pool:
             except NoConnectionError:
                 return await self._answers_anew()
         connection = self._idle.popleft()
-        self._mark(connection, writes=False)
+        self._queue.mark(connection, None, writes=False)
         return await self._ping(connection)
-
-    def _mark(self, connection: PooledConnection, writes: bool) -> None:
-        connection.in_use = True
-        connection.writes = writes
-        self._writing += writes
 
     def _serve(self) -> None:
         """Hand idle connections to those who wait."""
-        while self._idle:
-            queue = self._next_queue()
-            if not queue:
-                return
-            _, waiter = queue.popleft()
-            if not waiter.done():
+        while self._idle and (waiting := self._queue.pop()) is not None:
+            if not waiting.waiter.done():
                 connection = self._idle.pop()
-                self._mark(connection, writes=queue is self._writers)
-                waiter.set_result(connection)
-
-    def _next_queue(self) -> deque[_Waiting]:
-        """The queue of who has waited longest, but for writers while no place is theirs."""
-        readers, writers = self._readers, self._writers
-        if not writers or self._writing >= self._max_writing:
-            return readers
-        return readers if readers and readers[0].number < writers[0].number else writers
+                self._queue.mark(connection, waiting.owner, writes=waiting.writes)
+                waiting.waiter.set_result(connection)
 
     async def _ping(self, connection: PooledConnection) -> bool:
         try:
@@ -322,11 +311,9 @@ class Pool:
         self._serve()
 
     def _refuse_all(self) -> None:
-        for _, waiter in (*self._readers, *self._writers):
-            if not waiter.done():
-                waiter.set_exception(NoConnectionError())
-        self._readers.clear()
-        self._writers.clear()
+        for waiting in self._queue.pop_all():
+            if not waiting.waiter.done():
+                waiting.waiter.set_exception(NoConnectionError())
 
     def _warn(self, why: str) -> None:
         password = self._options.get("password")

@@ -10,9 +10,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from psycopg.abc import Buffer
 from psycopg.adapt import PyFormat
 from psycopg.pq import Format
-from psycopg.pq.abc import PGconn
+from psycopg.pq.abc import PGconn, PGresult
 from sqlalchemy import (
     ColumnElement,
     Delete,
@@ -34,6 +35,8 @@ from service.storage.scope import Scope, UnscopedError, separation, source_of
 from service.storage.scope_check import check
 
 Row = dict[str, Any]
+# Parameters as they are sent.
+Texts = Sequence[Buffer | None]
 
 _DIALECT = PGDialect_psycopg(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]  # SQLAlchemy has no types there
 _names = itertools.count()
@@ -43,10 +46,19 @@ _WRITES = re.compile(r"\b(INSERT INTO|UPDATE|DELETE FROM|FOR (KEY )?SHARE)\b")
 class Statement:
     """One SQL statement. Its parameters have the names of its bindparams, its rows those of its columns."""
 
-    def __init__(self, clause: Select[Any] | Insert | Update | Delete, *, scope: Scope, prepared: bool = True) -> None:
+    def __init__(
+        self,
+        clause: Select[Any] | Insert | Update | Delete,
+        *,
+        scope: Scope,
+        prepared: bool = True,
+        short: bool = False,
+        locks: Sequence[str] = (),
+    ) -> None:
         """Not `prepared`, it is planned each time for the values given: for lists whose filters decide the plan.
 
-        Raises UnscopedError when it can touch rows outside the scope.
+        One that is `short`, whatever its values are, may share a round trip with others (lanes.py); `locks` are the
+        parameters that tell which row it locks. Raises UnscopedError when it can touch rows outside the scope.
         """
         compiled = clause.compile(dialect=_DIALECT)
         check(clause, scope, compiled.string)
@@ -62,7 +74,11 @@ class Statement:
         self.names = tuple(str(name) for name in compiled.positiontup or ())
         self.columns = tuple(map(str, clause.exported_columns.keys()))
         self._formats = [PyFormat.TEXT] * len(self.names)
-        self._name = b"tickets_%d" % next(_names) if prepared else b""
+        self.name = b"tickets_%d" % next(_names) if prepared else b""
+        if short and not prepared:
+            raise ValueError("A statement that is planned each time is not short")
+        self.is_short = short
+        self._locks = tuple(self.names.index(name) for name in locks)
 
     async def run(
         self,
@@ -79,8 +95,7 @@ class Statement:
         locks, of the same parameters. Cancelled, it leaves at once, and the connection busy: `settle` it before
         anything else.
         """
-        transformer = connection.transformer
-        texts = self._texts(transformer, parameters)
+        texts = self.texts(connection, parameters)
         pgconn = connection.pgconn
         await self._prepare(connection)
         if begin or commit or lock is not None:
@@ -90,36 +105,44 @@ class Statement:
             for command in begin:
                 pgconn.send_query_params(command, None)
             if lock is not None:
-                lock._send(pgconn, lock._texts(transformer, parameters))
-            self._send(pgconn, texts)
+                lock.send(pgconn, lock.texts(connection, parameters))
+            self.send(pgconn, texts)
             if commit:
                 pgconn.send_query_params(b"COMMIT", None)
             pgconn.pipeline_sync()
             result = (await connection.results())[len(begin) + (lock is not None)]
         else:
-            self._send(pgconn, texts)
+            self.send(pgconn, texts)
             result = await connection.result()
-        transformer.set_pgresult(result)
-        columns = self.columns
-        return [dict(zip(columns, row, strict=True)) for row in transformer.load_rows(0, result.ntuples, tuple)]
+        return self.rows(connection, result)
 
     async def _prepare(self, connection: PooledConnection) -> None:
-        if self._name and self._name not in connection.prepared:
-            connection.preparing = self._name
-            connection.pgconn.send_prepare(self._name, self.sql)
+        if self.name and self.name not in connection.prepared:
+            connection.preparing = self.name
+            connection.pgconn.send_prepare(self.name, self.sql)
             await connection.result()
 
-    def _send(self, pgconn: PGconn, texts: Sequence[Any]) -> None:
-        if self._name:
-            pgconn.send_query_prepared(self._name, texts, result_format=Format.BINARY)
+    def texts(self, connection: PooledConnection, parameters: Mapping[str, Any]) -> Texts:
+        """The parameters as they are sent. Raises KeyError for one that is missing."""
+        constants = self._constants
+        values = [parameters[name] if name in parameters else constants[name] for name in self.names]
+        return connection.transformer.dump_sequence(values, self._formats)
+
+    def send(self, pgconn: PGconn, texts: Texts) -> None:
+        """Send it with its parameters; it is prepared there, if it is to be."""
+        if self.name:
+            pgconn.send_query_prepared(self.name, texts, result_format=Format.BINARY)
         else:
             pgconn.send_query_params(self.sql, texts, result_format=Format.BINARY)
 
-    def _texts(self, transformer: Any, parameters: Mapping[str, Any]) -> Sequence[Any]:
-        constants = self._constants
-        values = [parameters[name] if name in parameters else constants[name] for name in self.names]
-        texts: Sequence[Any] = transformer.dump_sequence(values, self._formats)
-        return texts
+    def rows(self, connection: PooledConnection, result: PGresult) -> list[Row]:
+        """The rows of its result on this connection."""
+        reader, columns = connection.prepared[self.name] if self.name else connection.reader, self.columns
+        return [dict(zip(columns, row, strict=True)) for row in reader.rows(result)]
+
+    def locked(self, texts: Texts) -> bytes:
+        """What tells which row it locks."""
+        return b"\0".join([bytes(texts[position] or b"") for position in self._locks])
 
 
 def parameter(column: ColumnElement[Any]) -> ColumnElement[Any]:

@@ -5,7 +5,6 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
-import grpc
 from google.protobuf.descriptor import ServiceDescriptor
 
 from service.background import Periodic
@@ -28,7 +27,7 @@ class Service:
 
     descriptor: ServiceDescriptor
     servicer: type[Servicer]
-    register: Callable[[Any, grpc.aio.Server], None]
+    register: Callable[[Any, Any], None]
     failures: Failures
 
 

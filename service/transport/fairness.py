@@ -21,13 +21,15 @@ _SECONDS_AT_ONCE = 0.02
 _MEMORY_SECONDS = 1.0
 # An owner counts as calling for so long after its last call.
 _PRESENT_SECONDS = 1.0
-_MAX_LANES = 10_000
+# Places of one owner, for its reads and for its writes.
+_MAX_PLACES = 32
+_MAX_QUEUES = 10_000
 
 Kind: TypeAlias = Literal["read", "write"]
 Waiter: TypeAlias = "asyncio.Future[None]"
 
 
-class Lane:
+class OwnerQueue:
     """The reads, or the writes, of one owner."""
 
     __slots__ = ("_callers", "_places", "_slow_at", "_slow_seconds", "running")
@@ -104,27 +106,27 @@ class Lane:
 
 
 class Fairness:
-    """The lanes of one process."""
+    """The queues of one process."""
 
     def __init__(self, settings: Settings) -> None:
         most = settings.max_concurrent_calls
         # One owner's, and one caller's, part of all calls, and of all complete lists that are being read.
         self.calls = Shares("calls", most, most // 4, most * 3 // 16, retry_after=1)
         self.streams = Shares("lists", most // 4, most // 16, most // 16, retry_after=5)
-        self._places = max(1, (settings.pool_size - 1) // 2)
-        self._lanes: dict[tuple[Kind, object], Lane] = {}
+        self._places = min(_MAX_PLACES, max(1, most // 8))
+        self._queues: dict[tuple[Kind, object], OwnerQueue] = {}
         self._last: object = None
         self._alone_from = 0.0
 
-    def lane(self, kind: Kind, caller: Caller) -> Lane:
-        """The lane that a caller's calls run in."""
+    def queue(self, kind: Kind, caller: Caller) -> OwnerQueue:
+        """The queue that a caller's calls run in."""
         key = kind, caller.owner
-        lane = self._lanes.get(key)
-        if lane is None:
-            if len(self._lanes) >= _MAX_LANES:
-                self._lanes = {key: lane for key, lane in self._lanes.items() if not lane.is_idle}
-            lane = self._lanes[key] = Lane(self._places)
-        return lane
+        queue = self._queues.get(key)
+        if queue is None:
+            if len(self._queues) >= _MAX_QUEUES:
+                self._queues = {key: queue for key, queue in self._queues.items() if not queue.is_idle}
+            queue = self._queues[key] = OwnerQueue(self._places)
+        return queue
 
     def note(self, caller: Caller, now: float) -> None:
         """A caller calls."""
@@ -140,11 +142,11 @@ class Fairness:
 class CallPlace:
     """One call's place. It may be given back and taken again, around what the call waits for elsewhere."""
 
-    __slots__ = ("_began", "_counted", "_fairness", "_held", "_lane", "caller")
+    __slots__ = ("_began", "_counted", "_fairness", "_held", "_queue", "caller")
 
     def __init__(self, fairness: Fairness, kind: Kind, caller: Caller) -> None:
         self._fairness, self.caller = fairness, caller
-        self._lane = fairness.lane(kind, caller)
+        self._queue = fairness.queue(kind, caller)
         self._counted: Shares | None = None
         self._held = False
         self._began = 0.0
@@ -163,8 +165,8 @@ class CallPlace:
         """Wait for a place."""
         fairness, now = self._fairness, time.monotonic()
         fairness.note(self.caller, now)
-        if not self._lane.begin_at_once(now, alone=fairness.is_alone(now)):
-            await self._lane.wait(self.caller.subject)
+        if not self._queue.begin_at_once(now, alone=fairness.is_alone(now)):
+            await self._queue.wait(self.caller.subject)
             now = time.monotonic()
         self._held, self._began = True, now
 
@@ -173,7 +175,7 @@ class CallPlace:
         if self._held:
             self._held = False
             now = time.monotonic()
-            self._lane.end(now - self._began, now, alone=self._fairness.is_alone(now))
+            self._queue.end(now - self._began, now, alone=self._fairness.is_alone(now))
 
     def end(self) -> None:
         """The call has ended."""

@@ -6,8 +6,9 @@ import re
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from contextvars import ContextVar
 from typing import Any, NamedTuple, NoReturn, Protocol, TypeAlias
 
 import grpc
@@ -20,6 +21,7 @@ from service.errors import TicketError
 from service.operation import CALL, Answer, Call
 from service.settings import Settings
 from service.storage.database import Database
+from service.storage.waiting import OWNER
 from service.transport.admission import AdmissionControl
 from service.transport.fairness import CallPlace, Fairness
 from service.transport.logs import CallLog
@@ -34,6 +36,8 @@ _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _FAILURE_SECONDS = 0.05
 
 _log = structlog.get_logger()
+# Of the call that the task handles.
+_METADATA: "ContextVar[Sequence[tuple[str, str | bytes]]]" = ContextVar("metadata")
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Metadata: TypeAlias = Mapping[str, Any]
@@ -65,8 +69,12 @@ class Method(NamedTuple):
     decode: Callable[[bytes], Any]
 
 
-class CallInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps every method of every service. A method without an entry in POLICIES is refused."""
+class CallInterceptor(grpc.GenericRpcHandler):
+    """Wraps every method of every service. A method without an entry in POLICIES is refused.
+
+    Services are registered here as they would be at the server, which asks here for the method of each call: a chain of
+    gRPC's own interceptors takes longer, and reads the metadata a second time.
+    """
 
     def __init__(
         self,
@@ -77,6 +85,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         fairness: Fairness,
         metrics: Metrics,
         failures: Mapping[str, Failures],
+        log: CallLog,
     ) -> None:
         self._longest = settings.default_deadline_seconds
         self._max_bytes = settings.max_request_bytes
@@ -86,23 +95,22 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._fairness = fairness
         self._metrics = metrics
         self._failures = failures
-        self._log = CallLog(settings.log_level, sys.stderr.fileno())
+        self._log = log
         self._wrapped: dict[str, Handler] = {}
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[MaybeHandler]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> MaybeHandler:
-        """The wrapped handler of the method, made at its first call."""
-        path = handler_call_details.method
-        wrapped = self._wrapped.get(path)
-        if wrapped is None:
-            handler = await continuation(handler_call_details)
-            if handler is None:
-                return None  # no such method: gRPC's own UNIMPLEMENTED
-            wrapped = self._wrapped[path] = self._wrap(path, handler)
-        return wrapped
+    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Handler]) -> None:
+        """Register the methods of a service, by their names; generated code calls it."""
+        for name, handler in handlers.items():
+            path = f"/{service}/{name}"
+            self._wrapped[path] = self._wrap(path, handler)
+
+    def add_generic_rpc_handlers(self, _handlers: object) -> None:
+        """Nothing: generated code calls it too, with the same methods."""
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> MaybeHandler:
+        """The method of a call; None, which is gRPC's own UNIMPLEMENTED, when there is no such method."""
+        _METADATA.set(handler_call_details.invocation_metadata or ())
+        return self._wrapped.get(handler_call_details.method)
 
     def _wrap(self, path: str, handler: Any) -> Handler:
         service, _, name = path.removeprefix("/").rpartition("/")
@@ -246,7 +254,9 @@ def call_interceptor(
     stack.push_async_callback(authenticator.close)
     rate_limits = RateLimits(settings)
     stack.callback(rate_limits.close)
-    return CallInterceptor(settings, authenticator, rate_limits, admission, Fairness(settings), metrics, failures)
+    log = CallLog(settings.log_level, sys.stderr.fileno())
+    stack.callback(log.flush)
+    return CallInterceptor(settings, authenticator, rate_limits, admission, Fairness(settings), metrics, failures, log)
 
 
 class _Line:
@@ -281,11 +291,13 @@ class _Line:
             request_id=self.request_id,
             ms=round(seconds * 1000, 2),
         )
+        if self.outcome == "internal":
+            log.flush()  # whoever looks into it finds all there is
 
 
 def _begin(method: Method, context: Context, line: _Line) -> Metadata:
     """Read the call's metadata, and tell the caller the request id. Raises TicketError when it contradicts itself."""
-    given = context.invocation_metadata() or ()
+    given = _METADATA.get()
     metadata: dict[str, Any] = dict(given)
     line.request_id = _request_id(metadata.get("x-request-id"))
     line.answer.is_head = metadata.get("x-http-method") == "HEAD"
@@ -309,6 +321,7 @@ def _call(method: Method, data: bytes, metadata: Metadata, line: _Line, place: C
     line.answer.in_words = call.path is not None and "x-gateway" not in metadata
     call.if_none_match = metadata.get("if-none-match")
     CALL.set(call)
+    OWNER.set(place.caller.owner)
     return call, message
 
 

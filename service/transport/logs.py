@@ -1,8 +1,10 @@
 """Structured logs: one JSON object a line, on standard error."""
 
+import asyncio
 import logging
 import math
 import os
+import select
 import sys
 import time
 from contextlib import suppress
@@ -17,6 +19,8 @@ _REPEATED = frozenset(("unavailable", "deadline_exceeded"))
 _CAUSE = ("event", "work", "outcome", "error")
 _REPEAT_SECONDS = 60.0
 _MAX_CAUSES = 1000
+# How long the line of a call may wait for others; as long as they fit into one write that a pipe keeps whole.
+_GATHER_SECONDS = 0.02
 _INFO = logging.getLevelNamesMapping()["INFO"]
 
 
@@ -65,21 +69,39 @@ class _Repeats:
 
 
 class CallLog:
-    """Writes one line for every call, past structlog, whose processors would cost more than the line."""
+    """Writes one line for every call, past structlog, whose processors would cost more than the line.
+
+    Lines are gathered for some milliseconds: each write costs as much as making several of them.
+    """
 
     def __init__(self, level: str, file: int) -> None:
         """`file` is a descriptor."""
         self._wanted = logging.getLevelNamesMapping()[level.upper()] <= _INFO
         self._file = file
+        self._lines: list[bytes] = []
+        self._length = 0
 
     def write(self, **line: str | float) -> None:
-        """Write the line, if lines of level `info` are wanted."""
-        if self._wanted:
-            now = datetime.now(UTC)
-            whole = {**line, "event": "call", "level": "info", "timestamp": now}
+        """Write the line soon, if lines of level `info` are wanted."""
+        if not self._wanted:
+            return
+        now = datetime.now(UTC)
+        whole = {**line, "event": "call", "level": "info", "timestamp": now}
+        text = orjson.dumps(whole, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z)
+        if self._length + len(text) > select.PIPE_BUF:
+            self.flush()
+        if not self._lines:
+            asyncio.get_running_loop().call_later(_GATHER_SECONDS, self.flush)
+        self._lines.append(text)
+        self._length += len(text)
+
+    def flush(self) -> None:
+        """Write what was gathered."""
+        lines, self._lines, self._length = self._lines, [], 0
+        if lines:
             # The reader of the log may be gone or slow: the answer is worth more than its line.
             with suppress(OSError):
-                os.write(self._file, orjson.dumps(whole, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z))
+                os.write(self._file, b"".join(lines))
 
 
 class _JsonLine(logging.Formatter):

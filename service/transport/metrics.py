@@ -1,4 +1,4 @@
-"""Prometheus metrics of one process: calls by method and outcome, those in flight, when periodic work last succeeded.
+"""Prometheus metrics of one process: calls by method and outcome, those in flight, periodic work, the database.
 
 A call adds to a list; the metric families are made when they are scraped.
 """
@@ -7,11 +7,12 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator
 
 from prometheus_client import CollectorRegistry, start_http_server
-from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
 from service.background import Background
 from service.event_lag import EventLag
+from service.storage.database import Database
 from service.transport.admission import AdmissionControl
 
 # Upper bounds of the histogram's buckets, in seconds.
@@ -22,8 +23,11 @@ _NAMES = (*map(str, _BOUNDS), "+Inf")
 class Metrics(Collector):
     """Counts calls as they end."""
 
-    def __init__(self, admission: AdmissionControl, background: Background, event_lag: EventLag) -> None:
+    def __init__(
+        self, admission: AdmissionControl, background: Background, event_lag: EventLag, database: Database
+    ) -> None:
         self._admission = admission
+        self._database = database
         self._background = background
         self._event_lag = event_lag
         # By method and outcome: the number of calls in each bucket, and the sum of their seconds.
@@ -40,7 +44,7 @@ class Metrics(Collector):
         buckets[bisect_left(_BOUNDS, seconds)] += 1
         self._seconds[key] += seconds
 
-    def collect(self) -> Iterator[HistogramMetricFamily | GaugeMetricFamily]:
+    def collect(self) -> Iterator[HistogramMetricFamily | GaugeMetricFamily | CounterMetricFamily]:
         """The metric families."""
         took = HistogramMetricFamily(
             "tickets_request_duration_seconds", "Time that calls took, in seconds.", labels=("method", "outcome")
@@ -66,6 +70,33 @@ class Metrics(Collector):
             "For how long an open transaction has held back events from watches and webhooks.",
             value=self._event_lag.seconds(),
         )
+
+        yield from self._of_database()
+
+    def _of_database(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
+        usage = self._database.usage()
+        connections = GaugeMetricFamily(
+            "tickets_database_connections", "Connections to the database, those of the lanes too.", labels=("state",)
+        )
+        connections.add_metric(("idle",), usage.idle)
+        connections.add_metric(("in_use",), usage.in_use)
+        yield connections
+        yield GaugeMetricFamily("tickets_database_waiting", "Calls that wait for a connection.", value=usage.waiting)
+        is_open = GaugeMetricFamily("tickets_lane_open", "Whether a lane has its connection.", labels=("lane",))
+        waiting = GaugeMetricFamily("tickets_lane_waiting", "Statements that wait for a lane.", labels=("lane",))
+        batches = CounterMetricFamily("tickets_lane_batches", "Batches that a lane has sent.", labels=("lane",))
+        statements = CounterMetricFamily("tickets_lane_statements", "Statements in those batches.", labels=("lane",))
+        left_out = CounterMetricFamily(
+            "tickets_lane_left_out", "Statements that a lane left to the pool.", labels=("lane",)
+        )
+        for writes, lane in self._database.lanes.items():
+            name = ("writes" if writes else "reads",)
+            is_open.add_metric(name, lane.is_open)
+            waiting.add_metric(name, len(lane))
+            batches.add_metric(name, lane.batches)
+            statements.add_metric(name, lane.statements)
+            left_out.add_metric(name, lane.alone)
+        yield from (is_open, waiting, batches, statements, left_out)
 
     def listen(self, address: str) -> Callable[[], None]:
         """Serve the metrics over HTTP, in a thread of its own; returns what ends it. Raises OSError."""

@@ -80,7 +80,7 @@ def _sla_terms() -> Statement:
     joined = one.outerjoin(policies, and_(policies.c.tenant_id == tenant_id, policies.c.id == found))
     joined = joined.outerjoin(calendars, calendars.c.tenant_id == tenant_id)
     terms = select(*_terms(tenant_id, bindparam("ticket_id", type_=Text))).select_from(joined)
-    return Statement(terms, scope=queries.DECIDED)
+    return Statement(terms, scope=queries.DECIDED, short=True)
 
 
 SLA_TERMS = _sla_terms()

@@ -272,9 +272,9 @@ def _create_queued(guard: idempotency.Guard) -> tuple[CTE, ...]:
 
 
 # The delivery has ended: the provider has the ticket, or the account is no longer linked.
-CREATE_DELIVERED = idempotency.creation(_create_delivered, scope=ACCOUNT)
+CREATE_DELIVERED = idempotency.creation(_create_delivered, scope=ACCOUNT, locks="account_id")
 # The delivery stays queued.
-CREATE_QUEUED = idempotency.creation(_create_queued, scope=ACCOUNT)
+CREATE_QUEUED = idempotency.creation(_create_queued, scope=ACCOUNT, locks="account_id")
 
 
 def _delivered() -> Statement:

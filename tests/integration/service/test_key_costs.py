@@ -22,14 +22,14 @@ from service.storage.statement import Statement
 @pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """The statements that calls of a service in this process send; not those of its background work."""
-    statements, send = list[bytes](), Statement._send
+    statements, send = list[bytes](), Statement.send
 
     def record(self: Statement, *arguments: Any) -> None:
         if CALL.get(None) is not None:
             statements.append(self.sql)
         send(self, *arguments)
 
-    monkeypatch.setattr(Statement, "_send", record)
+    monkeypatch.setattr(Statement, "send", record)
     return statements
 
 

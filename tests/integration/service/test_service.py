@@ -328,4 +328,8 @@ async def test_each_call_is_counted_by_method_and_outcome(
     assert samples["tickets_request_duration_seconds_count", "unauthenticated", None] == 1
     assert 0 < samples["tickets_request_duration_seconds_sum", "ok", None] < 60
     assert samples["tickets_requests_in_flight", None, None] == 0
+    assert samples["tickets_database_waiting", None, None] == 0
+    assert samples["tickets_lane_open", None, None] == 1
+    assert samples["tickets_lane_waiting", None, None] == 0
+    assert samples["tickets_lane_left_out_total", None, None] == 0
     assert samples["tickets_events_behind_seconds", None, None] >= 0

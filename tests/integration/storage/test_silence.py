@@ -19,6 +19,7 @@ from service.storage.database import Database
 from service.storage.scope import EVERYONE
 from service.storage.statement import Statement
 
+# Without the two that are the lanes'.
 POOL_SIZE = 4
 
 PID = Statement(select(func.pg_backend_pid().label("pid")), scope=EVERYONE("reads no table"))
@@ -33,7 +34,9 @@ async def proxy(database_url: str) -> AsyncIterator[TcpProxy]:
 
 @pytest.fixture
 async def database(proxy: TcpProxy) -> AsyncIterator[Database]:
-    database = Database(Settings(database_url=proxy.url, pool_size=POOL_SIZE, default_deadline_seconds=0.5), METADATA)
+    database = Database(
+        Settings(database_url=proxy.url, pool_size=POOL_SIZE + 2, default_deadline_seconds=0.5), METADATA
+    )
     await database.open()
     async with asyncio.timeout(10):
         await until(lambda: len(database._pool._idle) == POOL_SIZE)

@@ -14,7 +14,7 @@ from service.transport import fairness as module
 from service.transport.fairness import CallPlace, Fairness
 
 PLACES = 3
-SETTINGS = Settings(pool_size=2 * PLACES + 1, max_concurrent_calls=64)
+SETTINGS = Settings(max_concurrent_calls=64)
 
 
 class Clock:
@@ -31,6 +31,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr(module, "_MAX_PLACES", PLACES)
     return clock
 
 

@@ -1,6 +1,8 @@
 """The line of a call: written if it can be, and never at the cost of the answer."""
 
+import asyncio
 import os
+import select
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -19,20 +21,57 @@ def pipe() -> Iterator[tuple[int, int]]:
         os.close(read)
 
 
-def test_a_call_is_one_json_line(pipe: tuple[int, int]) -> None:
-    CallLog("info", pipe[1]).write(method="/a/B", ms=1.5)
-    line = orjson.loads(os.read(pipe[0], 10_000))
+def lines(pipe: tuple[int, int]) -> list[bytes]:
+    """What has been written so far."""
+    os.set_blocking(pipe[0], False)
+    try:
+        return os.read(pipe[0], 1_000_000).splitlines(keepends=True)
+    except BlockingIOError:
+        return []
+
+
+async def test_a_call_is_one_json_line(pipe: tuple[int, int]) -> None:
+    log = CallLog("info", pipe[1])
+    log.write(method="/a/B", ms=1.5)
+    log.flush()
+    (text,) = lines(pipe)
+    line = orjson.loads(text)
     assert line.pop("timestamp").endswith("Z")
     assert line == {"event": "call", "level": "info", "method": "/a/B", "ms": 1.5}
 
 
-def test_no_line_is_written_below_its_level(pipe: tuple[int, int]) -> None:
-    CallLog("warning", pipe[1]).write(method="/a/B")
-    os.set_blocking(pipe[0], False)
-    with pytest.raises(BlockingIOError):
-        os.read(pipe[0], 1)
+async def test_lines_are_gathered_and_written_by_themselves(pipe: tuple[int, int]) -> None:
+    log = CallLog("info", pipe[1])
+    for number in range(3):
+        log.write(method="/a/B", ms=number)
+    assert lines(pipe) == []
+    # Readable once it is written to.
+    readable = asyncio.Event()
+    asyncio.get_running_loop().add_reader(pipe[0], readable.set)
+    async with asyncio.timeout(5):
+        await readable.wait()
+    asyncio.get_running_loop().remove_reader(pipe[0])
+    assert [orjson.loads(line)["ms"] for line in lines(pipe)] == [0, 1, 2]
 
 
-def test_a_reader_who_is_gone_fails_no_call(pipe: tuple[int, int]) -> None:
+async def test_a_write_is_no_longer_than_a_pipe_keeps_whole(pipe: tuple[int, int]) -> None:
+    log = CallLog("info", pipe[1])
+    for _ in range(100):
+        log.write(method="/a/B", caller="x" * 100)
+        read, write = lines(pipe), b"".join(log._lines)
+        assert len(b"".join(read)) <= select.PIPE_BUF
+        assert len(write) <= select.PIPE_BUF
+
+
+async def test_no_line_is_written_below_its_level(pipe: tuple[int, int]) -> None:
+    log = CallLog("warning", pipe[1])
+    log.write(method="/a/B")
+    log.flush()
+    assert lines(pipe) == []
+
+
+async def test_a_reader_who_is_gone_fails_no_call(pipe: tuple[int, int]) -> None:
     os.close(pipe[0])
-    CallLog("info", pipe[1]).write(method="/a/B")
+    log = CallLog("info", pipe[1])
+    log.write(method="/a/B")
+    log.flush()
