@@ -241,10 +241,10 @@ async def test_a_page_of_large_tickets_fits_into_a_message_and_loses_none(
 # Plans
 
 
-def plan(world: World, statement: Any, **parameters: Any) -> str:
+def plan(world: World, statement: Any, *, mode: str = "force_custom_plan", **parameters: Any) -> str:
     """The plan that a list's statement runs with for these values."""
     with psycopg.connect(world.database_url, cursor_factory=psycopg.ClientCursor) as connection:
-        connection.execute("SET plan_cache_mode = force_custom_plan")
+        connection.execute(f"SET plan_cache_mode = {mode}".encode())
         connection.execute(b"PREPARE list AS " + statement.sql)
         values = [parameters[name] if name in parameters else statement._constants[name] for name in statement.names]
         places = ", ".join(["%s"] * len(values))
@@ -307,3 +307,16 @@ def test_every_list_is_served_by_an_index(
     assert f"handoff_{'roles' if index == 'assignee_idx' else 'tickets'}_{index}" in found, found
     assert "Seq Scan on handoff_tickets" not in found
     assert "Seq Scan on handoff_roles" not in found
+
+
+@pytest.mark.parametrize("after", [{}, {"after_created_at": "2026-01-01T01:00:00Z", "after_id": MILESTONE}])
+def test_a_list_that_travels_on_a_lane_is_served_by_an_index(
+    world: World, large: tuple[UUID, UUID], after: dict[str, Any]
+) -> None:
+    project_id, user_id = large
+    statement = list_queries.list_tickets(frozenset(), after=bool(after), of_project=True, short=True)
+    assert statement.is_short
+    given = {"project_id": project_id, "user_id": user_id, "limit": 51, **after}
+    found = plan(world, statement, mode="force_generic_plan", **given)
+    assert "handoff_tickets_newest_idx" in found, found
+    assert "Seq Scan on handoff_tickets" not in found

@@ -1,22 +1,19 @@
-"""The list's filter by metadata at both transports: what it finds, what it refuses, and that it uses an index."""
+"""The list's filter by metadata at both transports: what it finds, and what it refuses."""
 
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 from uuid import uuid4
 
 import httpx2
-import psycopg
 import pytest
 from support.system import Program, World
 from support.transports import Grpc, Reply, Rest, rest_reply
 
 from service.admin import operations as admin
-from service.itsm import metadata, queries, views
+from service.itsm import metadata
 from service.jsontext import JsonText
 from service.local.processes import free_port
-from service.search import tsquery
 
 Transport = Rest | Grpc
 
@@ -210,75 +207,3 @@ def test_the_migration_makes_the_same_terms(world: World, keeper: Program) -> No
 def test_large_metadata_has_a_limited_number_of_terms() -> None:
     members = ",".join(f'"m{number}":{number}' for number in range(20_000))
     assert (metadata.index_terms(uuid4(), True, JsonText(f"{{{members}}}")) or "").count(",") == 999
-
-
-# Plans
-
-ROWS = 100_000
-LARGE = uuid4()
-
-
-@pytest.fixture(scope="module")
-def large(world: World) -> Iterator[psycopg.Connection[Any]]:
-    """An account of 100,000 tickets: each on one of a thousand floors and in one of two networks."""
-    floors = [metadata.query_terms(LARGE, True, {"floor": str(number)})[1:-1] for number in range(1000)]
-    networks = [metadata.query_terms(LARGE, True, {"network": str(number)})[1:-1] for number in range(2)]
-    with psycopg.connect(world.database_url, cursor_factory=psycopg.ClientCursor) as connection:
-        connection.execute(
-            "INSERT INTO itsm_tickets (account_id, live, id, subject, description, status, metadata, metadata_terms,"
-            " created_at, search_terms) SELECT %s, true, gen_random_uuid(), 'A', 'B', 'open', '{}',"
-            " ARRAY[(%s::uuid[])[1 + n %% 1000], (%s::uuid[])[1 + n %% 2]],"
-            " timestamptz '2026-01-01Z' + n * interval '1 s',"
-            " array_to_tsvector(ARRAY['a', 'b', 'word' || n %% 1000, %s]) FROM generate_series(1, %s) n",
-            (LARGE, floors, networks, views.search_scope(LARGE, True), ROWS),
-        )
-        connection.execute("SELECT gin_clean_pending_list('itsm_tickets_metadata_idx')")
-        connection.execute("SELECT gin_clean_pending_list('itsm_tickets_search_idx')")
-        connection.execute("ANALYZE itsm_tickets")
-        yield connection
-        # They are never committed.
-        connection.rollback()
-
-
-def plan(connection: psycopg.Connection[Any], **filters: Any) -> str:
-    """The plan of a list's statement as it runs."""
-    given = {"account_id": LARGE, "live": True, "limit": 20, "offset": 0, **filters}
-    statement = queries.list_tickets(frozenset(filters), skips=False)
-    values = [given[name] if name in given else statement._constants[name] for name in statement.names]
-    connection.execute(b"SET LOCAL plan_cache_mode = force_custom_plan")
-    connection.execute(b"PREPARE list AS " + statement.sql)
-    try:
-        explain = f"EXPLAIN (ANALYZE, BUFFERS, TIMING OFF) EXECUTE list({', '.join(['%s'] * len(values))})"
-        return "\n".join(line for (line,) in connection.execute(explain, values))
-    finally:
-        connection.execute("DEALLOCATE list")
-
-
-def having(**members: str) -> dict[str, str]:
-    return {"metadata_terms": metadata.query_terms(LARGE, True, members)}
-
-
-def saying(words: str) -> dict[str, str | None]:
-    return {"search_terms": tsquery(views.search_scope(LARGE, True), words)}
-
-
-SELECTIVE: dict[str, dict[str, Any]] = {
-    "a rare value": having(floor="117"),
-    "a rare and a common value": having(floor="117", network="1"),
-    "a value of none": having(floor="nothing"),
-    "with a status": {**having(floor="117"), "status": "open"},
-    "a rare word": saying("word117"),
-    "a rare and a common word": saying("word117 A"),
-    "a word of none": saying("nothing"),
-    "a word with a status": {**saying("word117"), "status": "open"},
-    "without a word": saying("!!!"),
-}
-
-
-@pytest.mark.parametrize("filters", SELECTIVE.values(), ids=SELECTIVE)
-def test_a_selective_filter_is_served_by_its_index(large: psycopg.Connection[Any], filters: dict[str, Any]) -> None:
-    plan_of = plan(large, **filters)
-    assert "Seq Scan" not in plan_of, plan_of
-    read = re.search(r"Buffers: shared((?: (?:hit|read|dirtied|written)=\d+)+)", plan_of)
-    # Twice a hundred tickets, for the page and for the total, each on a page of its own; without a word, none.
-    assert read is None or sum(int(number) for number in re.findall(r"(?:hit|read)=(\d+)", read[1])) < 500, plan_of

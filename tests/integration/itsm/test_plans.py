@@ -1,0 +1,129 @@
+"""Plans of the ITSM API's statements: selective filters use their indexes, and what travels on a lane reads little."""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+import pytest
+from support.system import World
+
+from service.itsm import metadata, queries, views
+from service.search import tsquery
+from service.storage.statement import Statement
+
+ROWS = 100_000
+LARGE, ONE = uuid4(), uuid4()
+MINE = {"account_id": LARGE, "live": True}
+ACTOR = {"actor": "key_1", "request_id": "r"}
+NEW = {
+    **dict.fromkeys(queries.NEW),
+    **MINE,
+    "id": uuid4(),
+    "subject": "A",
+    "description": "B",
+    "status": "open",
+    "metadata": "{}",
+}
+
+
+@pytest.fixture(scope="module")
+def large(world: World) -> Iterator[psycopg.Connection[Any]]:
+    """An account of 100,000 tickets: each on one of a thousand floors and in one of two networks."""
+    floors = [metadata.query_terms(LARGE, True, {"floor": str(number)})[1:-1] for number in range(1000)]
+    networks = [metadata.query_terms(LARGE, True, {"network": str(number)})[1:-1] for number in range(2)]
+    with psycopg.connect(world.database_url, cursor_factory=psycopg.ClientCursor) as connection:
+        connection.execute(
+            "INSERT INTO itsm_tickets (account_id, live, id, subject, description, status, metadata, metadata_terms,"
+            " created_at, search_terms)"
+            " SELECT %s, true, CASE WHEN n = 50000 THEN %s ELSE gen_random_uuid() END, 'A', 'B', 'open', '{}',"
+            " ARRAY[(%s::uuid[])[1 + n %% 1000], (%s::uuid[])[1 + n %% 2]],"
+            " timestamptz '2026-01-01Z' + n * interval '1 s',"
+            " array_to_tsvector(ARRAY['a', 'b', 'word' || n %% 1000, %s]) FROM generate_series(1, %s) n",
+            (LARGE, ONE, floors, networks, views.search_scope(LARGE, True), ROWS),
+        )
+        connection.execute("SELECT gin_clean_pending_list('itsm_tickets_metadata_idx')")
+        connection.execute("SELECT gin_clean_pending_list('itsm_tickets_search_idx')")
+        connection.execute("ANALYZE itsm_tickets")
+        yield connection
+        # They are never committed.
+        connection.rollback()
+
+
+def plan(connection: psycopg.Connection[Any], statement: Statement, given: Mapping[str, Any], mode: str) -> str:
+    """The plan of a statement as it runs."""
+    values = [given[name] if name in given else statement._constants[name] for name in statement.names]
+    connection.execute(f"SET LOCAL plan_cache_mode = {mode}".encode())
+    connection.execute(b"PREPARE planned AS " + statement.sql)
+    try:
+        explain = f"EXPLAIN (ANALYZE, BUFFERS, TIMING OFF) EXECUTE planned({', '.join(['%s'] * len(values))})"
+        return "\n".join(line for (line,) in connection.execute(explain, values))
+    finally:
+        connection.execute("DEALLOCATE planned")
+
+
+def blocks(plan: str) -> int:
+    """How many pages of the database were read, in memory or not."""
+    read = re.search(r"Buffers: shared((?: (?:hit|read|dirtied|written)=\d+)+)", plan)
+    return 0 if read is None else sum(int(number) for number in re.findall(r"(?:hit|read)=(\d+)", read[1]))
+
+
+def having(**members: str) -> dict[str, str]:
+    return {"metadata_terms": metadata.query_terms(LARGE, True, members)}
+
+
+def saying(words: str) -> dict[str, str | None]:
+    return {"search_terms": tsquery(views.search_scope(LARGE, True), words)}
+
+
+SELECTIVE: dict[str, dict[str, Any]] = {
+    "a rare value": having(floor="117"),
+    "a rare and a common value": having(floor="117", network="1"),
+    "a value of none": having(floor="nothing"),
+    "with a status": {**having(floor="117"), "status": "open"},
+    "a rare word": saying("word117"),
+    "a rare and a common word": saying("word117 A"),
+    "a word of none": saying("nothing"),
+    "a word with a status": {**saying("word117"), "status": "open"},
+    "without a word": saying("!!!"),
+}
+
+
+@pytest.mark.parametrize("filters", SELECTIVE.values(), ids=SELECTIVE)
+def test_a_selective_filter_is_served_by_its_index(large: psycopg.Connection[Any], filters: dict[str, Any]) -> None:
+    statement = queries.list_tickets(frozenset(filters), skips=False)
+    found = plan(large, statement, {**MINE, "limit": 20, "offset": 0, **filters}, "force_custom_plan")
+    assert "Seq Scan" not in found, found
+    # Twice a hundred tickets, for the page and for the total, each on a page of its own; without a word, none.
+    assert blocks(found) < 500, found
+
+
+# What travels on a lane has one plan for everyone, made without looking at the values.
+SHORT: dict[str, tuple[Statement, dict[str, Any]]] = {
+    "get": (queries.GET, {"ticket_id": ONE}),
+    "list": (queries.list_tickets(frozenset(), skips=False, short=True), {"limit": 50, "offset": 0}),
+    "list by status": (
+        queries.list_tickets(frozenset({"status"}), skips=False, short=True),
+        {"limit": 50, "offset": 0, "status": "open"},
+    ),
+    "list by a status of none": (
+        queries.list_tickets(frozenset({"status"}), skips=False, short=True),
+        {"limit": 50, "offset": 0, "status": "closed"},
+    ),
+    "change": (
+        queries.update_ticket(frozenset({"status", "priority"})),
+        {"ticket_id": ONE, "new_status": "pending", "new_priority": "high", **ACTOR},
+    ),
+    "create": (queries.CREATE.plain, {**NEW, **ACTOR}),
+}
+
+
+@pytest.mark.parametrize(("statement", "given"), SHORT.values(), ids=SHORT)
+def test_what_travels_on_a_lane_reads_little(
+    large: psycopg.Connection[Any], statement: Statement, given: dict[str, Any]
+) -> None:
+    assert statement.is_short
+    found = plan(large, statement, {**MINE, **given}, "force_generic_plan")
+    assert "Seq Scan on itsm_tickets" not in found, found
+    assert blocks(found) < 250, found
