@@ -22,7 +22,7 @@ PROTO_DIR := protos
 # Python's compiled files are worth keeping: every test process would compile the tests again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: up test tests test-processes test-clients test-long test-newest bench check breaking baseline gen gen-python gen-go gen-typescript migration lock audit sbom clean
+.PHONY: up test tests test-processes test-clients test-long test-newest newest bench check breaking baseline gen gen-python gen-go gen-typescript migration lock audit sbom clean
 
 up: .venv/ready ## everything on this machine, with demo data
 	$(BIN)/tickets up
@@ -51,17 +51,20 @@ test-long: $(READY) ## what takes minutes and stays out of CI
 NEWEST_TESTS := tests/gateway $(patsubst %,tests/integration/%,client service admin itsm handoff/test_tickets.py \
 	handoff/test_watch.py helpdesk/test_tickets.py)
 
-# In an environment of its own, made anew each time: by uv, which takes seconds.
-test-newest: .venv/ready ## on the newest gRPC and protobuf, which deploy/requirements.lock holds back
+test-newest: newest ## on the newest gRPC and protobuf, which deploy/requirements.lock holds back
+	.venv-newest/bin/pytest -n 2 --dist loadfile $(NEWEST_TESTS)
+
+# An environment of its own, made anew each time: by uv, which takes seconds. `make bench` makes it too: --grpcio newest
+newest: .venv/ready
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-newest
 	$(NEWEST_INSTALL) --require-hashes -r deploy/requirements.lock
 	$(BIN)/uv pip uninstall --quiet --python .venv-newest grpcio-tools
 	$(NEWEST_INSTALL) --upgrade grpcio grpcio-health-checking grpcio-reflection protobuf googleapis-common-protos
 	$(NEWEST_INSTALL) $(EDITABLE)
 	$(BIN)/uv pip list --python .venv-newest 2>/dev/null | grep -E '^(grpc|proto|google)'
-	.venv-newest/bin/pytest -n 2 --dist loadfile $(NEWEST_TESTS)
 
-# Its options go through ARGS, as `make` takes those on its own line for itself: make bench ARGS=--quick
+# Its options go through ARGS, as `make` takes those on its own line for itself: make bench ARGS=--quick, or
+# make bench ARGS="--api helpdesk,handoff", or make bench ARGS="--grpcio newest"
 bench: .venv/tools ## against what a user would build instead, in under ten minutes; needs wrk
 	$(BIN)/python -m tests.benchmarks.bench $(ARGS)
 

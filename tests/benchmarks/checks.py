@@ -1,4 +1,7 @@
-"""Before anything is timed: the same requests get the same answers, and leave the same rows, everywhere."""
+"""Before anything is timed: the same requests get the same answers, and leave the same rows, everywhere.
+
+Here is what is compared of ITSM; of the other two APIs, checks_bearer.py has it.
+"""
 
 import json
 import uuid
@@ -11,7 +14,7 @@ import psycopg
 from tickets.itsm.v1 import ticket_service_pb2, ticket_service_pb2_grpc
 
 from .operations import NEW_TICKET, STATUSES
-from .stack import Account
+from .seeds import Account
 
 # What two answers to the same request may differ in.
 _THEIR_OWN = frozenset({"id", "created_at", "updated_at"})
@@ -26,9 +29,16 @@ def check(database_url: str, ids: list[str], urls: Mapping[str, tuple[str, Accou
     """Compare every contestant with the first. Returns how many requests were compared; raises UnequalError."""
     answers: dict[str, list[Any]] = {}
     for name, (url, account) in urls.items():
-        with httpx2.Client(base_url=url, headers={"x-api-key": account.key}, timeout=30) as client:
+        with httpx2.Client(base_url=url, headers=dict([account.header]), timeout=30) as client:
             answers[name] = list(_answers(client, ids))
             answers[name].append(("rows", _rows_left(database_url, client)))
+    compared = require_equal(answers)
+    _check_grpc(*next(iter(urls.values())), target, ids[0])
+    return compared
+
+
+def require_equal(answers: Mapping[str, list[Any]]) -> int:
+    """Raise UnequalError unless everyone's answers are those of the first. Returns how many there are."""
     first, *others = answers
     unequal = [
         f"{first}: {_text(mine)}\n{other}: {_text(theirs)}"
@@ -38,7 +48,6 @@ def check(database_url: str, ids: list[str], urls: Mapping[str, tuple[str, Accou
     ]
     if unequal:
         raise UnequalError("\n\n".join(unequal))
-    _check_grpc(*next(iter(urls.values())), target, ids[0])
     return len(answers[first])
 
 
@@ -114,8 +123,8 @@ def _check_grpc(url: str, account: Account, target: str, ticket_id: str) -> None
     with grpc.insecure_channel(target) as channel:
         stub = ticket_service_pb2_grpc.TicketServiceStub(channel)
         request = ticket_service_pb2.GetTicketRequest(ticket_id=ticket_id)
-        typed = stub.GetTicket(request, metadata=(("x-api-key", account.key),)).ticket
-    rest = httpx2.get(f"{url}{_TICKETS}/{ticket_id}", headers={"x-api-key": account.key}).json()
+        typed = stub.GetTicket(request, metadata=(account.header,)).ticket
+    rest = httpx2.get(f"{url}{_TICKETS}/{ticket_id}", headers=dict([account.header])).json()
     plain = {name: getattr(typed, name) for name in ("id", "subject", "description")}
     if plain != {name: rest[name] for name in plain} or json.loads(typed.metadata_json) != rest["metadata"]:
         raise UnequalError(f"gRPC and REST differ: {plain} and {rest}")

@@ -26,11 +26,13 @@ from service.settings import Settings
 
 from . import grpc_load, loads, stack
 from .about import OURS, about
-from .growth_ground import CALLERS, HELPDESK_TICKETS, MIB, QUICK, TENANT, WORKERS, Found, Ground, Plan, Target, say
+from .growth_ground import CALLERS, MIB, QUICK, TENANT, WORKERS, Found, Ground, Plan, say
 from .loads import LoadError
 from .operations import OPERATIONS
 from .results import Measurement, Spread, Summary, summarize
 from .rounds import take_turns
+from .seeds import HELPDESK_TICKETS
+from .targets import Target
 
 _PAGE = 20
 _MIXED = ("get", "list", "create", "patch", "idempotent")
@@ -130,12 +132,12 @@ def _depth(ground: Ground, plan: Plan) -> Found:
         "first page": helpdesk_pb2.ListTicketsRequest(limit=_PAGE),
         "deep page": helpdesk_pb2.ListTicketsRequest(limit=_PAGE, cursor=_cursor(ground, plan.depth - plan.behind)),
     }
-    token = ground.issuer.token("per_benchmark", tenant_id=TENANT, scope="helpdesk:read_all")
+    bearer = ground.issuer.bearer("per_benchmark", tenant_id=TENANT, scope="helpdesk:read_all")
     with ground.service("depth") as service:
         planned = grpc_load.Plan(
             target=service.shared,
             path="/tickets.helpdesk.v1.TicketService/ListTickets",
-            metadata={"authorization": f"Bearer {token}"},
+            metadata=dict([bearer]),
             bodies=[],
             concurrency=CALLERS,
             seconds=0,
@@ -181,7 +183,7 @@ def _overload(ground: Ground, plan: Plan) -> Found:
         stack.gateway(ground.directory, service.endpoints) as (url, _),
     ):
         by_grpc = generators.grpc_plan(service.shared, operation, 0, 0)
-        by_rest = replace(by_grpc, target=url.removeprefix("http://"), path=operation.path)
+        by_rest = replace(by_grpc, target=url.removeprefix("http://"), path=operation.path, ids=str(generators.ids))
         for transport, load, planned in (("gRPC", loads.grpc, by_grpc), ("Envoy", loads.rest, by_rest)):
             title = f"{operation.title}, {transport}"
             say(title)

@@ -7,35 +7,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tests.support.system import AUDIENCE, ISSUER, Issuer
-
-from . import cpu, grpc_load, loads, stack
+from . import cpu, grpc_load, loads, seeds, stack
 from .loads import Generators, Load
 from .rounds import Taker
+from .targets import Target
+from .tokens import Issuer
 
 WORKERS = 2
-
-
 CALLERS = 16
-
-
 MIB = 1024 * 1024
-
-
 TENANT = "ten_benchmark"
-
-
-HELPDESK_TICKETS = """
-INSERT INTO helpdesk_tickets
-    (tenant_id, id, number, title, description, type, status, priority, submitted_by_id, tags, source, source_type,
-    created_at, created_by, updated_at, updated_by, search_terms)
-SELECT %(tenant)s, 'tkt_' || lpad(n::text, 26, '0'), n, 'Laptop ' || n || ' does not wake up',
-    repeat('It stays dark after lunch. ', 6), 'incident', 'open', 'medium', 'per_' || n %% 1000, '["hardware"]', 'edm',
-    'api', at, 'seed', at, 'seed',
-    array_to_tsvector(string_to_array('laptop does not wake up it stays dark after ' || n || ' @' || %(tenant)s, ' '))
-FROM generate_series(1, %(tickets)s) AS n,
-    LATERAL (SELECT timestamptz '2026-01-01T00:00:00Z' + (n - %(tickets)s) * interval '1 second' AS at)
-"""
 
 
 @dataclass(frozen=True)
@@ -76,22 +57,6 @@ QUICK = replace(
 
 
 @dataclass(frozen=True)
-class Target:
-    """What a figure ought to be."""
-
-    words: str
-    value: float
-    bound: float
-    at_least: bool = False
-
-    def text(self) -> str:
-        """For the terminal."""
-        reached = self.value >= self.bound if self.at_least else self.value <= self.bound
-        bound = f"{'at least' if self.at_least else 'at most'} {self.bound:g}"
-        return f"{self.words}: {self.value:.2f}, {bound}: {'yes' if reached else 'NO'}"
-
-
-@dataclass(frozen=True)
 class Found:
     """What one section found: a table, and for the result file all of it."""
 
@@ -116,8 +81,8 @@ class Ground:
         if tickets not in self._accounts:
             say(f"seeding {tickets:,} tickets")
             ids = self.directory / f"ids-{tickets}"
-            stack.write_ids(self.database.url, tickets, ids)
-            account = stack.seed(self.database.url, tickets)
+            seeds.write_ids(self.database.url, tickets, ids)
+            account = seeds.itsm(self.database.url, tickets)
             self._accounts[tickets] = Generators(self.directory, account, ids)
         return self._accounts[tickets]
 
@@ -125,9 +90,7 @@ class Ground:
     def service(self, name: str, **more: str) -> Iterator[stack.Service]:
         """The service, with nothing left to do in the database; `more` are settings."""
         settings = {
-            "TICKETS_JWKS": str(self.issuer.jwks),
-            "TICKETS_JWT_ISSUER": ISSUER,
-            "TICKETS_JWT_AUDIENCE": AUDIENCE,
+            **self.issuer.settings(),
             "TICKETS_DRAIN_NOTICE_SECONDS": "0",
             **more,
         }

@@ -55,8 +55,11 @@ class Plan:
     warm_up: float = 0
     # End sooner, with this many calls answered. 0: do not.
     requests: int = 0
-    # A file of ids; each request names one in its field 1, a string. Empty: none.
+    # A file of messages in hex, one a line, each naming a ticket: a request is one of them and a body. Empty: none.
+    # (Of GET by REST: a file of ids.)
     ids: str = ""
+    # Take them in order and each once, instead of at random.
+    once: bool = False
     # What idempotency keys begin with. Empty: none are sent.
     fresh: str = ""
     # What becomes of a call that was refused with a time to come back: it is a failure, or it is `shed` and its caller
@@ -84,7 +87,8 @@ class Requests:
 
     def __init__(self, plan: Plan) -> None:
         self._bodies = itertools.cycle([bytes.fromhex(body) for body in plan.bodies])
-        self._ids = Path(plan.ids).read_bytes().split() if plan.ids else []
+        self._named = [bytes.fromhex(line) for line in Path(plan.ids).read_text().split()] if plan.ids else []
+        self._once = iter(self._named) if plan.once else None
         self._fresh = plan.fresh.encode()
         self._count = 0
         fixed = [(b":path", plan.path), (b":authority", plan.target), (b"content-type", "application/grpc")]
@@ -99,11 +103,18 @@ class Requests:
         head = self._head
         if self._fresh:
             head += b"\x00" + _text(b"idempotency-key") + _text(self._fresh + b"%d" % self._count)
-        body = next(self._bodies)
-        if self._ids:
-            body = b"\x0a\x24" + random.choice(self._ids) + body  # noqa: S311 - not a secret
+        body = self._name() + next(self._bodies)
         message = b"\0" + len(body).to_bytes(4, "big") + body
         return frame(HEADERS, END_HEADERS, stream, head) + frame(DATA, END_STREAM, stream, message)
+
+    def _name(self) -> bytes:
+        """The part of a message that names a ticket."""
+        if self._once is not None:
+            name = next(self._once, None)
+            if name is None:
+                raise RuntimeError("every ticket was named once: more are needed for so long a turn")
+            return name
+        return random.choice(self._named) if self._named else b""  # noqa: S311 - not a secret
 
 
 _NO_ERROR = bytes(4)

@@ -11,19 +11,23 @@ import shutil
 import subprocess
 import sys
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from .grpc_load import Plan
-from .operations import Operation, pgbench_script
-from .stack import ROOT, Account
+import psycopg
 
-_SERVICE = "/tickets.itsm.v1.TicketService"
+from .grpc_load import Plan
+from .operations import Named, Operation, pgbench_script
+from .seeds import Account
+from .stack import ROOT
+
 # -I: nothing but the standard library, so that it starts at once.
 _GRPC_LOAD = (sys.executable, "-I", str(Path(__file__).with_name("grpc_load.py")))
 _REST_LOAD = (sys.executable, "-m", f"{__package__}.rest_load")
+# A second: more than any contestant does.
+_MOST_UPDATES = 15_000
 _PACKAGES = {"wrk": "wrk", "h2load": "nghttp2-client"}
 
 
@@ -59,16 +63,30 @@ class Generators:
 
     directory: Path
     account: Account
+    # A file of the tickets' ids, one a line.
     ids: Path
+    # Where updates find out which version a ticket has.
+    database_url: str = ""
+
+    def prepare(self, operation: Operation, seconds: int) -> None:
+        """Before a turn, and no part of it: read the versions of the tickets that it will name."""
+        if not operation.conditions:
+            return
+        given = {"scope": self.account.scope, "rows": seconds * _MOST_UPDATES}
+        with psycopg.connect(self.database_url) as connection:
+            rows = connection.execute(operation.conditions, given).fetchall()
+        self._named(operation).write_text("".join(f"{ticket_id}\t{condition}\n" for ticket_id, condition in rows))
+        self._messages(operation, ((str(ticket_id), condition) for ticket_id, condition in rows))
 
     def wrk(self, url: str, operation: Operation, concurrency: int, seconds: int) -> Load:
         """HTTP/1.1, keep-alive, one thread."""
         bodies = self._file("bodies", "\n".join(operation.bodies)) if operation.bodies else "-"
-        ids = str(self.ids) if operation.names_ticket else "-"
+        ids = str(self._named(operation)) if operation.names_ticket else "-"
         fresh = f"{uuid.uuid4().hex}-" if operation.fresh_key else "-"
         command = [_found("wrk"), "-t1", f"-c{concurrency}", f"-d{seconds}s", "--timeout", "30s"]
         command += ["-s", str(Path(__file__).with_name("wrk.lua")), url, "--"]
-        printed, used = _run([*command, operation.verb, operation.path, self.account.key, bodies, ids, fresh])
+        command += [operation.verb, operation.path.replace("{scope}", self.account.scope), *self.account.header]
+        printed, used = _run([*command, bodies, ids, fresh, operation.condition_header or "-"])
         return _load(json.loads(printed.splitlines()[-1]), used)
 
     def grpc(self, target: str, operation: Operation, concurrency: int, seconds: int) -> Load:
@@ -79,32 +97,54 @@ class Generators:
         """What `grpc` does."""
         return Plan(
             target=target,
-            path=f"{_SERVICE}/{operation.rpc}",
-            metadata={"x-api-key": self.account.key},
-            bodies=[message.SerializeToString().hex() for message in operation.messages],
+            path=operation.rpc,
+            metadata=dict([self.account.header]),
+            bodies=[message.hex() for message in self._bodies(operation)],
             concurrency=concurrency,
             seconds=seconds,
-            ids=str(self.ids) if operation.names_ticket else "",
+            ids=str(self._messages(operation)) if operation.names_ticket else "",
+            once=bool(operation.conditions),
             fresh=f"{uuid.uuid4().hex}-" if operation.fresh_key else "",
         )
+
+    def _bodies(self, operation: Operation) -> list[bytes]:
+        """The parts of typed requests that name no ticket."""
+        scope = b""
+        if operation.request is not None and not operation.names_ticket:
+            scope = operation.request(Named(self.account.scope)).SerializeToString()
+        return [scope + message.SerializeToString() for message in operation.messages]
+
+    def _named(self, operation: Operation) -> Path:
+        """The file of the tickets that an operation names by REST."""
+        return self.directory / f"{operation.name}-{self.account.scope}.tickets" if operation.conditions else self.ids
+
+    def _messages(self, operation: Operation, tickets: Iterable[tuple[str, str]] = ()) -> Path:
+        """The file of the same as typed messages, in hex. Without `tickets` it is made once, of the ids."""
+        path = self.directory / f"{operation.name}-{self.account.scope}.messages"
+        known = [*tickets]
+        if operation.request is not None and (known or not path.exists()):
+            known = known or [(line, "") for line in self.ids.read_text().split()]
+            named = (Named(self.account.scope, *ticket) for ticket in known)
+            path.write_text("".join(f"{operation.request(one).SerializeToString().hex()}\n" for one in named))
+        return path
 
     def h2load(self, target: str, operation: Operation, concurrency: int, seconds: int) -> Load:
         """Send gRPC by h2load: one constant request, so no fresh keys, and one ticket where a ticket is named.
 
         Blind to `grpc-status`, and reports no percentiles that it could be compared by.
         """
-        if operation.fresh_key:
-            raise LoadError("h2load cannot send fresh keys")
-        body = operation.messages[0].SerializeToString()
+        if operation.fresh_key or operation.conditions:
+            raise LoadError("h2load sends the same request always")
+        body = self._bodies(operation)[0]
         if operation.names_ticket:
-            with self.ids.open("rb") as ids:
-                body = b"\x0a\x24" + ids.readline().strip() + body
+            with self._messages(operation).open() as messages:
+                body = bytes.fromhex(messages.readline()) + body
         path = self.directory / "message"
         path.write_bytes(b"\0" + len(body).to_bytes(4, "big") + body)
         command = [_found("h2load"), f"-c{concurrency}", "-m1", f"-D{seconds}", "-d", str(path)]
-        for header in ("te: trailers", "content-type: application/grpc", f"x-api-key: {self.account.key}"):
+        for header in ("te: trailers", "content-type: application/grpc", ": ".join(self.account.header)):
             command += ["-H", header]
-        printed, used = _run([*command, f"http://{target}{_SERVICE}/{operation.rpc}"])
+        printed, used = _run([*command, f"http://{target}{operation.rpc}"])
         done = re.search(r"requests: \d+ total, \d+ started, (\d+) done, (\d+) succeeded, (\d+) failed", printed)
         if done is None:
             raise LoadError(f"h2load said: {printed}")
@@ -113,7 +153,7 @@ class Generators:
 
     def pgbench(self, program: str, database_url: str, operation: Operation, concurrency: int, seconds: int) -> Load:
         """The operation's SQL and nothing else: what PostgreSQL itself can do on this machine."""
-        script = pgbench_script(operation, str(self.account.account_id), self.account.tickets)
+        script = pgbench_script(operation, self.account.scope, self.account.tickets)
         log = self.directory / "pgbench-log"
         command = [program, "-n", "-M", "prepared", "-c", str(concurrency), "-j", "2", "-T", f"{seconds}"]
         command += ["-f", self._file("pgbench.sql", script), "-l", "--log-prefix", str(log), database_url]

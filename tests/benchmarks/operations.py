@@ -1,10 +1,13 @@
-"""What is measured: the five operations as HTTP requests, as typed gRPC requests, and as the SQL that they become."""
+"""What is measured of ITSM: five operations as HTTP requests, as typed gRPC requests, and as the SQL they become.
+
+Those of the other APIs are in helpdesk.py and handoff.py.
+"""
 
 import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from google.protobuf.message import Message
 from tickets.itsm.v1 import ticket_pb2, ticket_service_pb2
@@ -13,7 +16,7 @@ from service.itsm import queries
 from service.search import tsvector
 from service.storage.statement import Statement
 
-from .stack import ID_OF_SEED
+from .seeds import ID_OF_SEED
 
 NEW_TICKET: Mapping[str, Any] = {
     "subject": "Laptop does not wake up",
@@ -22,24 +25,60 @@ NEW_TICKET: Mapping[str, Any] = {
     "requester_email": "person17@example.com",
     "metadata": {"category": "Hardware", "floor": 3, "asset": {"tag": "LT-2041", "age_years": 2}},
 }
+_SERVICE = "/tickets.itsm.v1.TicketService"
 STATUSES = ("pending", "resolved", "closed", "open")
+
+
+class Named(NamedTuple):
+    """The ticket that a request names, if it does, in an account, a tenant or a project."""
+
+    scope: str
+    id: str = ""
+    # What the request says of the ticket's version, as it stands in JSON or a header.
+    condition: str = ""
 
 
 @dataclass(frozen=True)
 class Operation:
-    """One operation in its three forms. Bodies and messages are taken in turn; `{id}` is a ticket's, at random."""
+    """One operation in its forms. Bodies and messages are taken in turn; `{id}` is a ticket's, at random.
 
+    With `conditions` an update says which version of its ticket it is of, and each ticket is named once in a turn.
+    """
+
+    # `get` of ITSM, `helpdesk.get` of another API.
     name: str
     title: str
     verb: str
+    # With `{scope}` and `{id}`.
     path: str
     rpc: str
-    # Typed requests; each is finished by `with_id` where it names a ticket.
+    # Typed requests; each is finished by what `request` makes of the ticket, or of the scope.
     messages: tuple[Message, ...]
-    sql: Callable[[], tuple[Statement, Mapping[str, str]]]
+    request: Callable[[Named], Message] | None = None
+    # For pgbench; the operations without it are several statements in a transaction.
+    sql: Callable[[], tuple[Statement, Mapping[str, str]]] | None = None
+    # With `{condition}`, where the body has it.
     bodies: tuple[str, ...] = ()
     names_ticket: bool = False
     fresh_key: bool = False
+    # The statement that reads `%(rows)s` tickets of a scope at random, with what is to be said of each one's version.
+    conditions: str = ""
+    # The header that says it; "": the body does.
+    condition_header: str = ""
+
+    @property
+    def api(self) -> str:
+        """Which API it is of."""
+        return self.name.rpartition(".")[0] or "itsm"
+
+    @property
+    def kind(self) -> str:
+        """What it is in any API: `get`."""
+        return self.name.rpartition(".")[2]
+
+
+def _names(request: type[Message]) -> Callable[[Named], Message]:
+    return lambda ticket: request(ticket_id=ticket.id)
 
 
 def _new_message() -> Message:
@@ -79,9 +118,10 @@ OPERATIONS: Mapping[str, Operation] = {
             "GET one",
             "GET",
             "/api/v1/tickets/{id}",
-            "GetTicket",
+            f"{_SERVICE}/GetTicket",
             (ticket_service_pb2.GetTicketRequest(),),
-            lambda: (queries.GET, {"ticket_id": _RANDOM_ID}),
+            _names(ticket_service_pb2.GetTicketRequest),
+            sql=lambda: (queries.GET, {"ticket_id": _RANDOM_ID}),
             names_ticket=True,
         ),
         Operation(
@@ -89,29 +129,29 @@ OPERATIONS: Mapping[str, Operation] = {
             "LIST 20, exact total",
             "GET",
             "/api/v1/tickets",
-            "ListTickets",
+            f"{_SERVICE}/ListTickets",
             (ticket_service_pb2.ListTicketsRequest(),),
-            lambda: (queries.list_tickets(frozenset(), skips=False), {"limit": "20", "offset": "0"}),
+            sql=lambda: (queries.list_tickets(frozenset(), skips=False), {"limit": "20", "offset": "0"}),
         ),
         Operation(
             "create",
             "POST create",
             "POST",
             "/api/v1/tickets",
-            "CreateTicket",
+            f"{_SERVICE}/CreateTicket",
             (_new_message(),),
-            lambda: (queries.CREATE.plain, _CREATED),
-            (json.dumps(NEW_TICKET),),
+            sql=lambda: (queries.CREATE.plain, _CREATED),
+            bodies=(json.dumps(NEW_TICKET),),
         ),
         Operation(
             "idempotent",
             "POST, fresh key",
             "POST",
             "/api/v1/tickets",
-            "CreateTicket",
+            f"{_SERVICE}/CreateTicket",
             (_new_message(),),
-            lambda: (queries.CREATE.keyed, _KEYED),
-            (json.dumps(NEW_TICKET),),
+            sql=lambda: (queries.CREATE.keyed, _KEYED),
+            bodies=(json.dumps(NEW_TICKET),),
             fresh_key=True,
         ),
         Operation(
@@ -119,13 +159,14 @@ OPERATIONS: Mapping[str, Operation] = {
             "PATCH status",
             "PATCH",
             "/api/v1/tickets/{id}",
-            "UpdateTicket",
+            f"{_SERVICE}/UpdateTicket",
             tuple(
                 ticket_service_pb2.UpdateTicketRequest(status=ticket_pb2.Status.Value(f"STATUS_{status.upper()}"))
                 for status in STATUSES
             ),
-            lambda: (queries.update_ticket(frozenset({"status"})), _CHANGED),
-            tuple(json.dumps({"status": status}) for status in STATUSES),
+            _names(ticket_service_pb2.UpdateTicketRequest),
+            sql=lambda: (queries.update_ticket(frozenset({"status"})), _CHANGED),
+            bodies=tuple(json.dumps({"status": status}) for status in STATUSES),
             names_ticket=True,
         ),
     )
@@ -134,6 +175,8 @@ OPERATIONS: Mapping[str, Operation] = {
 
 def pgbench_script(operation: Operation, account_id: str, tickets: int) -> str:
     """The operation's statement, as the service sends it, for pgbench."""
+    if operation.sql is None:
+        raise ValueError(f"{operation.title} is no single statement")
     statement, given = operation.sql()
     constants = {name: f"'{value}'" for name, value in statement._constants.items()}
     expressions = {**constants, **given, "account_id": f"'{account_id}'", "live": "true"}

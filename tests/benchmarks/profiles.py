@@ -24,8 +24,9 @@ import psutil
 import typer
 
 from . import stack
+from .apis import APIS, OPERATIONS
 from .loads import Generators
-from .operations import OPERATIONS
+from .tokens import Issuer
 
 _FRAME = re.compile(r"^(?P<function>.*) \((?P<file>.*?)(:\d+)?\)$")
 # What stands below every stack.
@@ -38,7 +39,7 @@ _SITE_PACKAGES = re.compile(r".*(site-packages|lib/python3\.\d+)/")
 
 
 def main(
-    operations: Annotated[str, typer.Option(help="Comma separated.")] = "get,create",
+    operations: Annotated[str, typer.Option(help="Comma separated: `get`, `helpdesk.get`.")] = "get,create",
     transports: Annotated[str, typer.Option(help="grpc, envoy, or both.")] = "grpc,envoy",
     concurrency: Annotated[int, typer.Option(help="Callers at once.")] = 16,
     seconds: Annotated[int, typer.Option(help="How long each is sampled.")] = 8,
@@ -50,23 +51,29 @@ def main(
     with tempfile.TemporaryDirectory(prefix="tickets-bench-") as name, contextlib.ExitStack() as running:
         directory = Path(name)
         database = running.enter_context(stack.postgres(directory))
-        ids = directory / "ids"
-        stack.write_ids(database.url, tickets, ids)
-        generators = Generators(directory, stack.seed(database.url, tickets), ids)
+        wanted, issuer = [OPERATIONS[name] for name in operations.split(",")], Issuer(directory)
+        loads = {}
+        for api in {operation.api for operation in wanted}:
+            APIS[api].write_ids(database.url, tickets, directory / f"ids-{api}")
+            account = APIS[api].seed(database.url, tickets, issuer)
+            loads[api] = Generators(directory, account, directory / f"ids-{api}", database.url)
         stack.tidy(database.url)
-        service = running.enter_context(stack.service(directory, database.url, 2))
+        service = running.enter_context(stack.service(directory, database.url, 2, settings=issuer.settings()))
         url, _ = running.enter_context(stack.gateway(directory, service.endpoints))
-        for operation in operations.split(","):
+        for operation in wanted:
+            generators = loads[operation.api]
             for transport in transports.split(","):
                 load, target = (generators.wrk, url) if transport == "envoy" else (generators.grpc, service.shared)
-                load(target, OPERATIONS[operation], concurrency, 2)
-                loading = threading.Thread(target=load, args=(target, OPERATIONS[operation], concurrency, seconds + 3))
+                generators.prepare(operation, 2)
+                load(target, operation, concurrency, 2)
+                generators.prepare(operation, seconds + 3)
+                loading = threading.Thread(target=load, args=(target, operation, concurrency, seconds + 3))
                 loading.start()
                 before = _threads(service.processes[0])
                 stacks = _sample(service.processes[0].pid, seconds, directory / "stacks", native=native)
                 after = _threads(service.processes[0])
                 loading.join()
-                typer.echo(f"\n{OPERATIONS[operation].title} by {transport}\n{_tops(stacks, top)}")
+                typer.echo(f"\n{operation.title} by {transport}\n{_tops(stacks, top)}")
                 used = sorted(((after[name] - before.get(name, 0), name) for name in after), reverse=True)
                 typer.echo("CPU by thread, of the time sampled")
                 typer.echo("\n".join(f"  {cpu / seconds:6.1%}  {name}" for cpu, name in used if cpu / seconds > 0.005))

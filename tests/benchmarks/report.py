@@ -1,4 +1,4 @@
-"""The results as a table, and as the plot that deploy/README.md shows."""
+"""The results as a table, and as plots, of which deploy/README.md shows one."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,37 +6,32 @@ from typing import Any
 
 import matplotlib as mpl
 
-from .operations import OPERATIONS
+from .apis import OPERATIONS
 from .results import PEER, Spread, Summary
+from .targets import CROWD, OURS, RATES, TAIL
 
 mpl.use("agg")
 
 from matplotlib import pyplot as plt
 
-# Throughput as a multiple of the peer's, and p99 at 64 as a share of it: what must be, and what is aimed at.
-_TARGETS: Mapping[tuple[str, str], tuple[float, float]] = {
-    ("get", "envoy"): (1.4, 2.0),
-    ("list", "envoy"): (3.5, 5.0),
-    ("create", "envoy"): (1.5, 2.0),
-    ("idempotent", "envoy"): (2.4, 3.0),
-    ("patch", "envoy"): (1.5, 2.2),
-    ("get", "grpc"): (2.2, 3.0),
-    ("list", "grpc"): (5.0, 8.0),
-    ("create", "grpc"): (2.2, 3.0),
-    ("idempotent", "grpc"): (3.3, 4.5),
-    ("patch", "grpc"): (2.0, 3.0),
-}
-_P99_TARGETS: Mapping[str, tuple[float, float]] = {"envoy": (0.4, 0.25), "grpc": (0.3, 0.2)}
-_P99_CONCURRENCY = 64
-
 _COLORS = {"peer": "#b0b7c3", "envoy": "#e07b39", "grpc": "#2f6db5", "pgbench": "#5a9a68"}
 _GROUP_COLORS = {"app": "#2f6db5", "envoy": "#e07b39", "postgres": "#5a9a68"}
-_OURS = ("envoy", "grpc")
 
 
-def table(summaries: Sequence[Summary], titles: Mapping[str, str]) -> str:
-    """Lines for a terminal: medians of the rounds, in brackets the least and the most."""
-    heads = ["", "requests/s", "x peer", "must, aim", "p99 ms", "x peer", "must, aim", "CPU us"]
+def table(summaries: Sequence[Summary], titles: Mapping[str, str], base: str) -> str:
+    """Lines for a terminal: medians of the rounds, in brackets the least and the most. `base` is what ratios are to."""
+    heads = [
+        "",
+        "requests/s",
+        f"x {base}",
+        "must, aim",
+        "p50 ms",
+        "p99 ms",
+        f"x {base}",
+        "p99/p50",
+        "must, aim",
+        "CPU us",
+    ]
     blocks: dict[str, list[list[str]]] = {}
     for one in summaries:
         title = f"{OPERATIONS[one.operation].title}, {one.concurrency} callers"
@@ -53,15 +48,17 @@ def table(summaries: Sequence[Summary], titles: Mapping[str, str]) -> str:
 
 def _cells(one: Summary) -> list[str]:
     against_peer = one.contestant != PEER
-    p99_target = _P99_TARGETS.get(one.contestant) if one.concurrency == _P99_CONCURRENCY else None
+    tail_target = TAIL if one.contestant in OURS and one.concurrency == CROWD else None
     cpu = " + ".join(f"{name} {used:.0f}" for name, used in one.cpu_us.items())
     return [
         _spread(one.rate, 0),
         _spread(one.rate_ratio, 2) if against_peer else "",
-        _verdict(one.rate_ratio, _TARGETS.get((one.operation, one.contestant))),
+        _verdict(one.rate_ratio, RATES.get((one.operation, one.contestant))),
+        _spread(one.p50_ms, 1) if one.p50_ms.median else "",
         _spread(one.p99_ms, 0) if one.p99_ms.median else "",
         _spread(one.p99_ratio, 2) if against_peer and one.p99_ms.median else "",
-        _verdict(one.p99_ratio, p99_target, less=True),
+        _spread(one.tail, 1),
+        _verdict(one.tail, tail_target, less=True),
         f"{one.cpu_total_us:.0f} = {cpu}; load {one.generator_us:.0f}",
     ]
 
@@ -79,12 +76,12 @@ def plot(summaries: Sequence[Summary], titles: Mapping[str, str], path: Path, ca
         axes = figure.add_subplot(grid[0, place])
         axes.set_title(f"Throughput, {concurrency} callers (peer = 1)", fontsize=11)
         _ratio_bars(
-            axes, [[found.get((name, concurrency, who)) for name in operations] for who in _OURS], "rate_ratio", titles
+            axes, [[found.get((name, concurrency, who)) for name in operations] for who in OURS], "rate_ratio", titles
         )
         _finish(axes, labels)
     axes = figure.add_subplot(grid[1, 0])
     axes.set_title(f"99th percentile of latency, {last} callers (peer = 1, less is better)", fontsize=11)
-    _ratio_bars(axes, [[found.get((name, last, who)) for name in operations] for who in _OURS], "p99_ratio", titles)
+    _ratio_bars(axes, [[found.get((name, last, who)) for name in operations] for who in OURS], "p99_ratio", titles)
     _finish(axes, labels)
     axes = figure.add_subplot(grid[1, 1])
     axes.set_title(f"Server CPU for each request, {last} callers (µs, less is better)", fontsize=11)
@@ -98,7 +95,7 @@ def plot(summaries: Sequence[Summary], titles: Mapping[str, str], path: Path, ca
 def _ratio_bars(axes: Any, rows: Sequence[Sequence[Summary | None]], what: str, titles: Mapping[str, str]) -> None:
     width = 0.38
     axes.axhline(1, color=_COLORS[PEER], linewidth=2, label=titles[PEER], zorder=1)
-    for place, (who, row) in enumerate(zip(_OURS, rows, strict=True)):
+    for place, (who, row) in enumerate(zip(OURS, rows, strict=True)):
         label = titles[who]
         for at, one in enumerate(row):
             ratio: Spread | None = getattr(one, what) if one else None

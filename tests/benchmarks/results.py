@@ -68,6 +68,8 @@ class Summary:
     rate_ratio: Spread | None
     p50_ratio: Spread | None
     p99_ratio: Spread | None
+    # p99 as a multiple of p50, in the same turn; none where no latencies were taken.
+    tail: Spread | None
     cpu_ratio: Spread | None
     cpu_us: dict[str, float]
     generator_us: float
@@ -79,6 +81,16 @@ class Summary:
     def cpu_total_us(self) -> float:
         """Server CPU for each request, all processes together."""
         return sum(self.cpu_us.values())
+
+    @property
+    def postgres_us(self) -> float:
+        """PostgreSQL's CPU for each request."""
+        return self.cpu_us.get("postgres", 0)
+
+    @property
+    def app_us(self) -> float:
+        """CPU of the contestant's own processes for each request."""
+        return self.cpu_us.get("app", 0)
 
     def as_json(self) -> dict[str, Any]:
         """For the result file."""
@@ -99,6 +111,7 @@ def summarize(measurements: Iterable[Measurement], base: str = PEER) -> list[Sum
             rate_ratio=_ratio(rounds, groups.get((*where[:2], base)), lambda one: one.rate),
             p50_ratio=_ratio(rounds, groups.get((*where[:2], base)), lambda one: one.p50_ms),
             p99_ratio=_ratio(rounds, groups.get((*where[:2], base)), lambda one: one.p99_ms),
+            tail=Spread.of([one.p99_ms / one.p50_ms for one in rounds]) if all(one.p50_ms for one in rounds) else None,
             cpu_ratio=_ratio(rounds, groups.get((*where[:2], base)), lambda one: one.cpu_total_us),
             cpu_us={name: round(statistics.median(one.cpu_us[name] for one in rounds), 1) for name in rounds[0].cpu_us},
             generator_us=statistics.median(one.generator_us for one in rounds),

@@ -19,6 +19,8 @@ class Taker:
     load: Callable[[int], Load]
     # Whose CPU it uses.
     groups: cpu.Groups
+    # What comes before a turn of so many seconds, and is no part of it.
+    prepare: Callable[[int], None] = lambda _: None
 
 
 def take_turns(
@@ -32,12 +34,14 @@ def take_turns(
 ) -> Iterator[Measurement]:
     """A warm-up, then each in turn, round after round. `settle` waits for work that requests leave behind."""
     for taker in takers:
+        taker.prepare(_WARM_UP_SECONDS)
         taker.load(_WARM_UP_SECONDS)
     if settle:
         settle()
     for number in range(rounds):
         # There and back: nobody always comes first, or always after the same one.
         for taker in takers if number % 2 == 0 else reversed(takers):
+            taker.prepare(seconds)
             before = cpu.seconds(taker.groups)
             load = taker.load(seconds)
             if settle:

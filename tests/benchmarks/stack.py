@@ -10,14 +10,11 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from uuid import UUID
 
 import psutil
 import psycopg
 
 from service import migrations
-from service.access.api_keys import hash_api_key, new_api_key
-from service.itsm import views
 from service.local.envoy import Envoy, envoy_config
 from service.local.postgres import EmbeddedPostgres
 from service.local.processes import free_port, wait_for
@@ -25,61 +22,6 @@ from service.local.processes import free_port, wait_for
 ROOT = Path(__file__).resolve().parents[2]
 HOST = "127.0.0.1"
 UNLIMITED = "1000000000/1000000000"
-
-# The n-th seeded ticket's id is computable, so that pgbench can name tickets at random too.
-ID_OF_SEED = "md5(cast({n} AS text))::uuid"
-_TICKETS = f"""
-INSERT INTO itsm_tickets
-    (account_id, live, id, subject, description, status, priority, requester_email, metadata, created_at, updated_at,
-    search_terms)
-SELECT %(account)s, true, {ID_OF_SEED.format(n="n")}, 'Laptop ' || n || ' does not wake up',
-    repeat('It stays dark after lunch. ', 6), (ARRAY['open', 'pending', 'resolved', 'closed'])[1 + n %% 4],
-    (ARRAY['low', 'medium', 'high', 'urgent', NULL])[1 + n %% 5], 'person' || n %% 1000 || '@example.com',
-    '{{"category": "Hardware", "floor": 3}}', at, at,
-    array_to_tsvector(string_to_array('laptop does not wake up it stays dark after ' || n || ' ' || %(scope)s, ' '))
-FROM generate_series(1, %(tickets)s) AS n,
-    LATERAL (SELECT timestamptz '2026-01-01T00:00:00Z' + (n - %(tickets)s) * interval '1 second' AS at)
-"""
-_EVENTS = """
-INSERT INTO itsm_events (account_id, live, ticket_id, version, type, changes, actor, request_id, created_at)
-SELECT account_id, live, id, 1, 'ticket.created', '{}', 'seed', 'seed', created_at
-FROM itsm_tickets WHERE account_id = %(account)s
-"""
-_TOTALS = """
-INSERT INTO itsm_totals (account_id, live, status, total)
-SELECT account_id, live, status, count(*) FROM itsm_tickets WHERE account_id = %(account)s GROUP BY 1, 2, 3
-"""
-_ACCOUNT = """
-WITH account AS (INSERT INTO accounts (name) VALUES ('benchmark') RETURNING id)
-INSERT INTO api_keys (account_id, key_hash, live, scopes)
-SELECT id, %s, true, ARRAY['tickets:read', 'tickets:write'] FROM account RETURNING account_id
-"""
-
-
-@dataclass(frozen=True)
-class Account:
-    """Whom requests are for."""
-
-    account_id: UUID
-    key: str
-    tickets: int
-
-
-def seed(database_url: str, tickets: int) -> Account:
-    """An account with an API key and this many tickets, each with the event of its creation.
-
-    Each account's tickets are the same, ids included. The service and the peer have one each: the service keeps totals
-    as it writes, the peer counts.
-    """
-    key = new_api_key(live=True)
-    with psycopg.connect(database_url, autocommit=True) as connection:
-        row = connection.execute(_ACCOUNT, [hash_api_key(key)]).fetchone()
-        if row is None:
-            raise RuntimeError("no account")
-        scope = views.search_scope(row[0], live=True)
-        for statement in (_TICKETS, _EVENTS, _TOTALS):
-            connection.execute(statement, {"account": row[0], "scope": scope, "tickets": tickets})
-    return Account(row[0], key, tickets)
 
 
 def tidy(database_url: str) -> None:
@@ -99,13 +41,6 @@ def settle(database_url: str) -> None:
         wait_for(merged, what="the totals to be merged", timeout=60, interval=0.05)
 
 
-def write_ids(database_url: str, tickets: int, path: Path) -> None:
-    """A file of the seeded tickets' ids, one a line, for the load generators."""
-    ids = f"SELECT {ID_OF_SEED.format(n='n')} FROM generate_series(1, %s) AS n"
-    with psycopg.connect(database_url) as connection:
-        path.write_text("".join(f"{row[0]}\n" for row in connection.execute(ids, [tickets])))
-
-
 @contextlib.contextmanager
 def postgres(directory: Path) -> Iterator[EmbeddedPostgres]:
     """A fresh PostgreSQL with the service's schema, durable as in production."""
@@ -113,7 +48,8 @@ def postgres(directory: Path) -> Iterator[EmbeddedPostgres]:
         migrations.upgrade(server.url)
         with psycopg.connect(server.url) as connection:
             # The peer has no search. The service would make the terms of its tickets, in the time of others.
-            connection.execute("ALTER TABLE itsm_tickets ALTER COLUMN search_terms SET DEFAULT ''")
+            for api in ("itsm", "helpdesk", "handoff"):
+                connection.execute(f"ALTER TABLE {api}_tickets ALTER COLUMN search_terms SET DEFAULT ''")
         yield server
 
 
@@ -133,13 +69,14 @@ def service(
     workers: int,
     *,
     name: str = "service",
+    python: str = sys.executable,
     python_path: str = "",
     settings: Mapping[str, str] | None = None,
 ) -> Iterator[Service]:
     """Run the service as `tickets up` does: each process with a port of its own, and one that all share.
 
-    Logging is on, into a file; the limits are in force and never reached. `python_path` comes before what is installed.
-    `settings` are more of TICKETS_*.
+    Logging is on, into a file; the limits are in force and never reached. `python_path` comes before what is installed
+    for `python`. `settings` are more of TICKETS_*.
     """
     shared = f"{HOST}:{free_port()}"
     endpoints = [f"{HOST}:{free_port()}" for _ in range(workers)]
@@ -158,7 +95,7 @@ def service(
         processes = [
             stack.enter_context(
                 _process(
-                    [sys.executable, "-m", "service", "serve"],
+                    [python, "-m", "service", "serve"],
                     directory / f"{name}.log",
                     {**given, "TICKETS_GRPC_LISTEN": f"{shared},{endpoint}"},
                     endpoint,
@@ -180,15 +117,17 @@ def gateway(directory: Path, endpoints: list[str]) -> Iterator[tuple[str, list[p
 
 
 @contextlib.contextmanager
-def peer(directory: Path, database_url: str, workers: int) -> Iterator[tuple[str, list[psutil.Process]]]:
+def peer(
+    directory: Path, database_url: str, workers: int, settings: Mapping[str, str]
+) -> Iterator[tuple[str, list[psutil.Process]]]:
     """The peer under uvicorn: its URL and the process that its workers are children of."""
     address = f"{HOST}:{free_port()}"
     host, _, port = address.partition(":")
     command = [sys.executable, "-m", "uvicorn", f"{__package__}.peer.app:app", "--host", host, "--port", port]
     command += ["--workers", str(workers), "--loop", "uvloop", "--http", "httptools"]
     command += ["--no-access-log", "--log-level", "warning", "--backlog", "2048"]
-    settings = {"PEER_DATABASE_URL": database_url.replace("postgresql:", "postgresql+asyncpg:")}
-    with _process(command, directory / "peer.log", settings, address) as process:
+    given = {**settings, "PEER_DATABASE_URL": database_url.replace("postgresql:", "postgresql+asyncpg:")}
+    with _process(command, directory / "peer.log", given, address) as process:
         yield f"http://{address}", [process]
 
 
@@ -209,6 +148,15 @@ def grpcio_overlay(directory: Path, release: str) -> str:
     for path in generated.rglob("*_pb2_grpc.py"):
         path.write_text(re.sub(r"(GRPC_GENERATED_VERSION = )'.*'", rf"\1'{release}'", path.read_text()))
     return os.pathsep.join((str(overlay), str(generated)))
+
+
+def newest_grpcio() -> tuple[str, str]:
+    """The newest gRPC, as `make test-newest` has it: its release, and the Python of the environment that it is in."""
+    subprocess.run(["make", "--silent", "newest"], cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
+    python = str(ROOT / ".venv-newest" / "bin" / "python")
+    asks = "import importlib.metadata; print(importlib.metadata.version('grpcio'))"
+    asked = subprocess.run([python, "-c", asks], capture_output=True, text=True, check=True)
+    return asked.stdout.strip(), python
 
 
 @contextlib.contextmanager

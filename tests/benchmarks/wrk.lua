@@ -1,10 +1,12 @@
--- One operation for wrk: `wrk … -s wrk.lua URL -- METHOD PATH KEY BODIES IDS FRESH`.
+-- One operation for wrk: `wrk … -s wrk.lua URL -- METHOD PATH HEADER VALUE BODIES IDS FRESH CONDITION`.
 --
--- PATH may hold `{id}`, a random line of the file IDS. BODIES is a file with one body a line, taken in turn ("-" for
--- none). FRESH, unless "-", begins the idempotency keys, which end in a running number. The last line printed is JSON.
+-- HEADER and VALUE say who calls. PATH may hold `{id}`, which is of a line of the file IDS: at random; or where lines
+-- have a tab and a condition after it, each once and in order. The condition goes into the header CONDITION, or where
+-- that is "-" into the body, for `{condition}`. BODIES is a file with one body a line, taken in turn ("-" for none).
+-- FRESH, unless "-", begins the idempotency keys, which end in a running number. The last line printed is JSON.
 
-local method, path, bodies, ids, fresh
-local headers = {}
+local method, path, bodies, ids, fresh, condition
+local headers, conditions = {}, {}
 local count = 0
 
 local function lines(name)
@@ -17,19 +19,30 @@ end
 
 function init(args)
   method, path = args[1], args[2]
-  headers["x-api-key"] = args[3]
-  bodies, ids = lines(args[4]), lines(args[5])
-  fresh = args[6]
+  headers[args[3]] = args[4]
+  bodies, ids = lines(args[5]), lines(args[6])
+  fresh, condition = args[7], args[8]
+  for at, line in ipairs(ids) do
+    local id, said = line:match("^([^\t]*)\t(.*)$")
+    if id then ids[at], conditions[at] = id, said end
+  end
   if #bodies > 0 then headers["content-type"] = "application/json" end
   math.randomseed(os.time())
 end
 
 function request()
   count = count + 1
-  local target = path
-  if #ids > 0 then target = path:gsub("{id}", ids[math.random(#ids)]) end
+  local target, body = path, bodies[1 + count % #bodies]
+  if #conditions > 0 then
+    -- (To wrk an error here is no failure of the run: a ticket that is not there is one.)
+    target = path:gsub("{id}", ids[count] or "none")
+    local said = conditions[count] or "null"
+    if condition == "-" then body = body:gsub("{condition}", said) else headers[condition] = said end
+  elseif #ids > 0 then
+    target = path:gsub("{id}", ids[math.random(#ids)])
+  end
   if fresh ~= "-" then headers["idempotency-key"] = fresh .. count end
-  return wrk.format(method, target, headers, bodies[1 + count % #bodies])
+  return wrk.format(method, target, headers, body)
 end
 
 function done(summary, latency)

@@ -8,8 +8,9 @@ import orjson
 from fastapi import APIRouter, Header, HTTPException, Query, Request, Response
 from sqlalchemy import RowMapping
 
+from tests.benchmarks.peer.database import Connection
+
 from . import statements
-from .database import Connection
 from .schemas import NewTicket, Ticket, TicketChanges, TicketFilter, TicketPage
 from .security import Caller, Reader, Writer
 

@@ -11,7 +11,8 @@ from fastapi import Depends, HTTPException, Security
 from fastapi.security import APIKeyHeader
 from sqlalchemy import bindparam, func, or_, select
 
-from .database import engine
+from tests.benchmarks.peer.database import engine
+
 from .tables import api_keys
 
 _CACHE_SECONDS = 3.0

@@ -1,0 +1,1 @@
+"""The helpdesk API: list, get, create, and update under `If-Match`."""
