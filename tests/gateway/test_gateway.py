@@ -29,7 +29,8 @@ def gateway(directory: Path, *endpoints: str, deadline: str | None = None) -> It
         config = copy.deepcopy(config)  # the YAML's anchors are shared objects
         for route in _routes(config):
             for header in route.get("request_headers_to_add", []):
-                header["header"]["value"] = deadline
+                if header["header"]["key"] == "grpc-timeout":
+                    header["header"]["value"] = deadline
     with Envoy(config, log_file=directory / "envoy-of-a-test.log") as envoy:
         yield envoy
 

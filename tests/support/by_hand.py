@@ -24,7 +24,7 @@ async def response_by_hand(
     parts = urlsplit(gateway_url)
     reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
     host = [] if line.endswith("HTTP/1.0") else ["Host: a"]  # which HTTP/1.0 does not know
-    writer.write("\r\n".join([line, *host, *headers, "", ""]).encode())
+    writer.write("\r\n".join([line, *host, *headers, "", ""]).encode("latin-1"))
     parser = h11.Connection(h11.CLIENT)
     if line.startswith("HEAD "):
         parser.send(h11.Request(method=b"HEAD", target=b"/", headers=[(b"host", b"a")]))
