@@ -64,8 +64,9 @@ class PooledConnection(psycopg.AsyncConnection[Any]):
         self._waiter: asyncio.Future[None] | None = None
         # By the loop's clock: since when an answer is waited for, if one is.
         self._since: float | None = None
-        # Of a lane: called whenever something has arrived, and when the connection is lost.
+        # Of a lane: called whenever something has arrived, and when the connection is lost; how long it may be silent.
         self._follower: Callable[[], None] | None = None
+        self.patience: float | None = None
         self._ended: Callable[[PooledConnection], None] | None = None
 
     def watch(self, ended: Callable[["PooledConnection"], None]) -> None:
@@ -87,9 +88,12 @@ class PooledConnection(psycopg.AsyncConnection[Any]):
         if self._follower is not None:
             self._follower()
 
-    def follow(self, follower: Callable[[], None]) -> None:
-        """Call `follower` whenever something has arrived, and when the connection is lost: it reads the results."""
-        self._follower = follower
+    def follow(self, follower: Callable[[], None], patience: float) -> None:
+        """Call `follower` whenever something has arrived, and when the connection is lost: it reads the results.
+
+        An answer that does not come for `patience` seconds is one that never will.
+        """
+        self._follower, self.patience = follower, patience
 
     def expect(self, *, answer: bool) -> None:
         """Note whether an answer is waited for, from now on."""
@@ -111,6 +115,11 @@ class PooledConnection(psycopg.AsyncConnection[Any]):
         arrived = select.poll()
         arrived.register(self._socket, select.POLLIN)
         return bool(arrived.poll(0))
+
+    @property
+    def is_idle_lane(self) -> bool:
+        """Whether it is a lane's, and nothing is waited for."""
+        return self._follower is not None and self._since is None
 
     def is_silent(self, seconds: float) -> bool:
         """Whether an answer has been waited for so long, and nothing has arrived."""

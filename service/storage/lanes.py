@@ -36,6 +36,8 @@ _MAX_BYTES = 16_384
 # For how long what was in the way of others is kept from the lane, and how much of it is remembered.
 _ASIDE_SECONDS = 10.0
 _MAX_ASIDE = 1000
+# A lane that hears nothing for so long is lost: no statement takes nearly as long.
+_SILENT_SECONDS = 5.0
 # How long to wait for a connection at a time, and between two attempts.
 _TAKE_SECONDS = 5.0
 _PAUSE_SECONDS = 0.2
@@ -241,7 +243,7 @@ class Lane:
     def _begin(self, connection: PooledConnection) -> None:
         self._lost.clear()
         connection.pgconn.enter_pipeline_mode()
-        connection.follow(self._arrive)
+        connection.follow(self._arrive, _SILENT_SECONDS)
         self._connection = connection
 
     def _lose(self) -> None:

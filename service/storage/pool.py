@@ -217,8 +217,8 @@ class Pool:
     def _distrust(self) -> None:
         """Give up the connections to a server that is silent, but for those on which a statement has just begun."""
         self._warn(_SILENT)
-        for connection in self._connections:
-            if connection.is_silent(_SILENT_SECONDS):
+        for connection in [*self._connections]:
+            if connection.is_silent(_SILENT_SECONDS) or connection.is_idle_lane:
                 connection.failure = _SILENT
                 connection.discard()
         while self._idle:
@@ -229,9 +229,10 @@ class Pool:
         """Give up connections whose server has not ended a statement in time, again and again."""
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
-            for connection in self._connections:
-                if connection.is_silent(self._longest):
-                    connection.failure = f"no answer within {self._longest:g} seconds"
+            for connection in [*self._connections]:
+                longest = self._longest if connection.patience is None else connection.patience
+                if connection.is_silent(longest):
+                    connection.failure = f"no answer within {longest:g} seconds"
                     connection.discard()
             self._refill()
 

@@ -43,10 +43,15 @@ LEAVES = 7
 ACCOUNT, KEY = uuid4(), uuid4()
 CALLER = Caller(str(KEY), frozenset(), account_id=ACCOUNT)
 
-PID = Statement(
-    select(func.pg_backend_pid().label("pid"), func.pg_sleep(bindparam("seconds", type_=Float)).label("slept")),
-    scope=EVERYONE("reads no table"),
-)
+# On a connection of its own, and on a lane.
+PIDS = [
+    Statement(
+        select(func.pg_backend_pid().label("pid"), func.pg_sleep(bindparam("seconds", type_=Float)).label("slept")),
+        scope=EVERYONE("reads no table"),
+        short=short,
+    )
+    for short in (False, True)
+]
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +76,7 @@ class Load:
         leaves = self._calls % LEAVES == 0
         try:
             async with asyncio.timeout(0.002 if leaves else HUNG_SECONDS):
-                row = await self.database.one(PID, {"seconds": 0.1 if leaves else 0.001})
+                row = await self.database.one(PIDS[self._calls % 2], {"seconds": 0.1 if leaves else 0.001})
         except TicketError as error:
             self.outcomes[error.reason] += 1
             await asyncio.sleep(0.01)
@@ -94,19 +99,20 @@ class Load:
 
 async def outcomes_of(url: str) -> Counter[str]:
     """What became of calls while the server crashed so many times; in between all connections were there again."""
-    database = Database(Settings(database_url=url, pool_size=POOL_SIZE), METADATA)
+    # Of the two lanes, these calls have that of reads.
+    database = Database(Settings(database_url=url, pool_size=POOL_SIZE + 2), METADATA)
     await database.open()
     load = Load(database)
     callers = [asyncio.create_task(load.run()) for _ in range(CALLERS)]
     try:
         for _ in range(CRASHES):
             async with asyncio.timeout(30):
-                await load.answered(POOL_SIZE)
+                await load.answered(POOL_SIZE + 1)
             # The postmaster ends all the others then, and recovers.
             with suppress(ProcessLookupError):
                 os.kill(max(load.pids), signal.SIGKILL)
         async with asyncio.timeout(30):
-            await load.answered(POOL_SIZE)
+            await load.answered(POOL_SIZE + 1)
     finally:
         for caller in callers:
             caller.cancel()
