@@ -139,7 +139,7 @@ migration: $(READY) ## make migration m="What changes": the next one, with what 
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-deploy
 	$(BIN)/uv pip install --quiet --python .venv-deploy --require-hashes -r deploy/helm/checks.lock
 	@command -v go >/dev/null || { echo "Go is not installed: there is no Helm but one on the PATH." >&2; exit 0; }; \
-		cd deploy/helm/tools && GOBIN=$(abspath .venv-deploy/bin) go install tool
+		cd deploy/helm/tools && GOBIN=$(abspath .venv-deploy/bin) go install tool ./servicemonitor
 	touch $@
 
 LOCK := $(BIN)/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url \

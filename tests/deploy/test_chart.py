@@ -57,7 +57,7 @@ def test_helm_finds_nothing_wrong(values: str) -> None:
 def test_kubernetes_takes_it(tmp_path: Path, values: str, kubernetes: str) -> None:
     file = tmp_path / "resources.yaml"
     resources = yaml.safe_load_all(template(values, kubernetes=kubernetes).stdout)
-    # A resource of Prometheus' operator, whose schema Kubernetes has not.
+    # A resource of Prometheus' operator, whose schema Kubernetes has not: below.
     kept = [resource for resource in resources if resource and resource["kind"] != "ServiceMonitor"]
     file.write_text(yaml.safe_dump_all(kept))
     command = [tool("kubernetes-validate"), "--strict", "-k", kubernetes, str(file)]
@@ -143,6 +143,18 @@ def test_the_monitor_asks_the_port_that_the_service_has() -> None:
     assert labels(monitor)["release"] == "prometheus"
 
 
+def test_prometheus_operator_takes_the_monitor() -> None:
+    [monitor] = of_kind(rendered("whole"), "ServiceMonitor").values()
+    assert reading(monitor).returncode == 0
+    unknown = {**monitor, "spec": {**monitor["spec"], "ports": []}}
+    assert 'unknown field "ports"' in reading(unknown).stderr
+
+
+def reading(monitor: Resource) -> subprocess.CompletedProcess[str]:
+    text = yaml.safe_dump(monitor)
+    return subprocess.run([tool("servicemonitor")], input=text, capture_output=True, text=True, check=False)
+
+
 def test_autoscaling_leaves_the_number_to_itself() -> None:
     resources = rendered("whole")
     for name, scaler in of_kind(resources, "HorizontalPodAutoscaler").items():
@@ -160,8 +172,9 @@ def test_settings_are_those_of_the_service(values: str) -> None:
     for _, container in containers(rendered(values)):
         ours = {name: value for name, value in environment(container).items() if name.startswith("TICKETS_")}
         assert ours.keys() <= known
-        given = {name.removeprefix("TICKETS_").lower(): value for name, value in ours.items() if isinstance(value, str)}
-        Settings(**given)
+        Settings.model_validate(
+            {name.removeprefix("TICKETS_").lower(): value for name, value in ours.items() if isinstance(value, str)}
+        )
 
 
 @pytest.mark.parametrize(

