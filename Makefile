@@ -22,7 +22,8 @@ PROTO_DIR := protos
 # Python's compiled files are worth keeping: every test process would compile the tests again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: up test tests test-processes test-clients test-long test-newest newest bench check breaking baseline gen gen-python gen-go gen-typescript migration lock audit sbom clean
+.PHONY: up test tests test-processes test-clients test-long test-newest newest bench check breaking baseline gen gen-python gen-go gen-typescript migration lock audit sbom \
+	test-deploy release version clean
 
 up: .venv/ready ## everything on this machine, with demo data
 	$(BIN)/tickets up
@@ -43,6 +44,10 @@ test-clients: .venv/tools ## clients as users have them: a real browser, and tho
 		&& DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium >/dev/null; } \
 		|| { echo "This needs chromium on the PATH (Debian: apt-get install chromium)." >&2; exit 1; }
 	$(BIN)/pytest -m clients tests/clients
+
+# The image's contents are installed from the lock, so it takes two minutes on two cores after its tools, which take more.
+test-deploy: $(READY) .venv-deploy/ready ## what the image has, compose.yaml, and the Helm chart
+	$(BIN)/pytest -m deploy -n 2 --dist loadfile tests/deploy
 
 test-long: $(READY) ## what takes minutes and stays out of CI
 	$(BIN)/pytest -m long
@@ -132,6 +137,14 @@ migration: $(READY) ## make migration m="What changes": the next one, with what 
 	$(BIN)/python $(PIP_INSTALL) --require-hashes -r deploy/tools.lock
 	touch $@
 
+# Helm is built from its module's sums. Without Go there is none here: then one on the PATH is used, or its tests are skipped.
+.venv-deploy/ready: .venv/ready deploy/helm/checks.lock deploy/helm/tools/go.sum
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-deploy
+	$(BIN)/uv pip install --quiet --python .venv-deploy --require-hashes -r deploy/helm/checks.lock
+	@command -v go >/dev/null || { echo "Go is not installed: there is no Helm but one on the PATH." >&2; exit 0; }; \
+		cd deploy/helm/tools && GOBIN=$(abspath .venv-deploy/bin) go install tool ./servicemonitor
+	touch $@
+
 LOCK := $(BIN)/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url \
 	--no-emit-package tickets-client
 AS_TESTED := --constraint deploy/requirements.lock
@@ -142,6 +155,7 @@ lock: ## deploy/*.lock from the two pyproject.toml and deploy/constraints.txt
 	$(LOCK) --python-platform linux $(AS_TESTED) -o deploy/service.lock pyproject.toml
 	echo hatchling | $(LOCK) --python-platform linux $(AS_TESTED) -o deploy/build.lock -
 	$(LOCK) --universal --extra bench --extra audit --extra clients $(AS_TESTED) -o deploy/tools.lock pyproject.toml
+	$(LOCK) --universal -o deploy/helm/checks.lock deploy/helm/checks.in
 
 # It has failed too where the advisories cannot be had. Its options go through ARGS: make audit ARGS='-s osv'
 audit: .venv/tools ## advisories about anything in the locks; the findings are in dist/audit.json
@@ -151,10 +165,30 @@ audit: .venv/tools ## advisories about anything in the locks; the findings are i
 	test -s dist/audit.json || { echo "Nothing was audited: the advisories cannot be had from here (why: above)." >&2; exit 75; }; \
 	exit $$status
 
-sbom: .venv/tools ## what the image runs, as CycloneDX: dist/tickets-service.cdx.json
-	@mkdir -p dist
+DIST := dist
+
+# Licences are those that the installed packages name; versions and hashes are the lock's.
+sbom: .venv/tools ## what the image runs: as CycloneDX, and with the licence of each
+	@mkdir -p $(DIST)
 	$(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible --of JSON \
-		-o dist/tickets-service.cdx.json deploy/service.lock
+		-o $(DIST)/tickets-service.cdx.json deploy/service.lock
+	$(BIN)/pip-licenses --python $(BIN)/python --from mixed --with-urls --format csv --output-file $(DIST)/licenses.csv \
+		--packages $$(sed -n 's/^\([a-z0-9-]*\)==.*/\1/p' deploy/service.lock)
+
+CHANGELOG := CHANGELOG.md
+
+release: $(READY) .venv/tools .venv-deploy/ready ## all that a release has, into dist/: fails where the changelog does not have its version
+	$(BIN)/python deploy/release.py check --changelog $(CHANGELOG)
+	rm -rf $(DIST) && mkdir -p $(DIST)
+	for project in service/client .; do \
+		(cd $$project && $(abspath $(BIN))/python -m hatchling build --target sdist --target wheel --directory $(abspath $(DIST))) || exit 1; done
+	PATH="$(abspath .venv-deploy/bin):$$PATH" helm package deploy/helm/tickets --destination $(DIST)
+	$(MAKE) sbom DIST=$(DIST)
+	cd $(DIST) && sha256sum -- * > ../SHA256SUMS.part && mv ../SHA256SUMS.part SHA256SUMS
+
+version: $(READY) ## make version v=1.2.3: everywhere where it stands
+	$(BIN)/python deploy/release.py set "$(v)"
+	$(MAKE) gen-python
 
 clean:
-	rm -rf .venv .venv-newest .tickets gen/typescript/dist gen/typescript/node_modules
+	rm -rf .venv .venv-newest .venv-deploy .tickets gen/typescript/dist gen/typescript/node_modules

@@ -28,7 +28,7 @@ def installs(file: str) -> list[str]:
     return [match[0] for command in commands if (match := INSTALL.search(command))]
 
 
-@pytest.mark.parametrize("file", ["Makefile", "deploy/Dockerfile"])
+@pytest.mark.parametrize("file", ["Makefile", "deploy/image/build.sh"])
 def test_what_is_downloaded_is_checked_against_its_hash(file: str) -> None:
     found = installs(file)
     assert found
@@ -38,7 +38,7 @@ def test_what_is_downloaded_is_checked_against_its_hash(file: str) -> None:
         assert is_ours or "--require-hashes -r " in command or NEWEST in command, command
 
 
-@pytest.mark.parametrize("lock", LOCKS)
+@pytest.mark.parametrize("lock", [*LOCKS, "helm/checks.lock"])
 def test_every_package_of_a_lock_has_a_version_and_hashes(lock: str) -> None:
     for package, hashes in pins(lock).items():
         assert re.fullmatch(r"[a-z0-9-]+==\S+", package)
