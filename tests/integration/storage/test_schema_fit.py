@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
+import pytest
 from alembic import command
 from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
@@ -95,6 +96,11 @@ async def test_a_database_of_another_encoding_is_not_served(database_url: str) -
     with latin(database_url) as url:
         expected = "the database's encoding is LATIN1, and it must be UTF8: make one with ENCODING 'UTF8'"
         assert await looked_at(url) == expected
+        # Before it has made anything.
+        with pytest.raises(RuntimeError, match=re.escape(expected)):
+            await asyncio.to_thread(migrations.upgrade, url)
+        with psycopg.connect(url) as connection:
+            assert connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall() == []
 
 
 @contextmanager
