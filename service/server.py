@@ -19,7 +19,7 @@ from service.directory import METADATA
 from service.event_lag import EventLag
 from service.operation import Dependencies
 from service.schema import Schema
-from service.settings import Settings
+from service.settings import SettingError, Settings
 from service.storage.database import Database
 from service.transport.admission import AdmissionControl
 from service.transport.dialect import Dialect
@@ -122,5 +122,7 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
 
 def _listen(server: grpc.aio.Server, addresses: Sequence[str]) -> None:
     for address in addresses:
-        if server.add_insecure_port(address.strip()) == 0:
-            raise OSError(f"cannot listen on {address}")
+        try:
+            server.add_insecure_port(address.strip())
+        except RuntimeError:  # gRPC's words are of several lines
+            raise SettingError(f"TICKETS_GRPC_LISTEN: cannot listen on {address}") from None

@@ -60,8 +60,8 @@ class UpOptions:
 async def up(options: UpOptions) -> None:
     """Start everything, print where it listens, start again what exits, and stop everything at SIGINT or SIGTERM.
 
-    Raises OSError for a port that is in use; RuntimeError for a data folder that is, for other encryption keys than the
-    database's, and for a process that exits before everything answers.
+    Raises OSError for a port that is in use; SettingError for other encryption keys than the database's; RuntimeError
+    for a data folder that is in use, and for a process that exits before everything answers.
     """
     running = asyncio.create_task(_run(options))
     stopped = False
@@ -121,14 +121,10 @@ async def _run(options: UpOptions) -> None:
 
 
 async def _refuse_other_keys(environment: Mapping[str, str]) -> None:
-    """Raise RuntimeError when what others keep secret in this database could not be read."""
+    """Raise SettingError when what others keep secret in this database could not be read."""
     keys, url = environment["TICKETS_ENCRYPTION_KEYS"], environment["TICKETS_DATABASE_URL"]
     settings = Settings(database_url=url, encryption_keys=keys, pool_size=1)
-    try:
-        vault = Vault(settings)
-    except ValueError as error:
-        raise RuntimeError(str(error)) from None
-    database = Database(settings, METADATA)
+    vault, database = Vault(settings), Database(settings, METADATA)
     await database.open()
     try:
         await check_keys(database, vault)

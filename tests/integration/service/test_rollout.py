@@ -2,11 +2,13 @@
 
 import asyncio
 from pathlib import Path
+from uuid import uuid4
 
 import grpc
 import pytest
 from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from support import prepared
 from support.provider_lab import empty_database
 from support.system import Issuer, World, run_service
 from support.transports import Grpc
@@ -67,3 +69,24 @@ async def test_a_process_serves_as_soon_as_the_migration_has_run_and_says_until_
     ]
     # Neither calls nor background work have met a table that is not there.
     assert [line for line in service.lines() if line.get("outcome") == "internal" or "exception" in line] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "line"),
+    [
+        ("GRPC_LISTEN", "unix:/nowhere/at/all", "cannot listen on unix:/nowhere/at/all"),
+        ("METRICS_LISTEN", "192.0.2.1:9464", "cannot listen on 192.0.2.1:9464: Cannot assign requested address"),
+        ("ENCRYPTION_KEYS", "s3cret", "not a comma-separated list of Fernet keys"),
+        ("RATE_LIMIT_FILE", "/proc/nothing/limits", "[Errno 2] No such file or directory: '/proc/nothing'"),
+    ],
+)
+def test_a_setting_that_a_process_cannot_use_is_its_last_line(
+    directory: Path, database_url: str, name: str, value: str, line: str
+) -> None:
+    log = directory / f"service-{uuid4()}.log"
+    given = {"DATABASE_URL": database_url, "RATE_LIMIT_FILE": str(directory / f"limits-{uuid4()}"), name: value}
+    process = prepared.serve({f"TICKETS_{key}": text for key, text in given.items()}, log)
+    assert process.wait(timeout=30) == 2
+    text = log.read_text()
+    assert text.splitlines()[-1] == f"TICKETS_{name}: {line}"
+    assert "Traceback" not in text
