@@ -21,6 +21,7 @@ from service.cli.console import (
     settings_of,
     warn,
 )
+from service.cli.machine import show_doctor, show_env, show_logs, show_status
 from service.cli.operators import operators
 from service.local.demo import DevelopmentKey
 from service.settings import SettingError, missing_jwks, unknown_settings
@@ -134,6 +135,10 @@ def token(
     except FileNotFoundError:
         fail(f"no development key in {data_dir}: run `tickets up` first")
     print_json({"token": signed})
+
+
+for name, command in (("status", show_status), ("doctor", show_doctor), ("logs", show_logs), ("env", show_env)):
+    app.command(name)(command)
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from service import jsontext
 from service.errors import TicketError
-from service.local.demo import DATABASE_URL_FILE, encryption_key
+from service.local.demo import AUDIENCE, DATABASE_URL_FILE, ISSUER, DevelopmentKey, encryption_key
 from service.operation import View
 from service.settings import SettingError, Settings
 
@@ -44,6 +44,8 @@ def settings_of(data_dir: Path) -> Settings:
     given = {"database_url": url_file.read_text()}
     if "encryption_keys" not in settings.model_fields_set:
         given["encryption_keys"] = encryption_key(data_dir)
+    if "jwks" not in settings.model_fields_set:
+        given |= {"jwks": str(DevelopmentKey(data_dir).jwks), "jwt_issuer": ISSUER, "jwt_audience": AUDIENCE}
     return load_settings(pool_size=1, **given)
 
 

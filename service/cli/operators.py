@@ -10,7 +10,10 @@ from service import jsontext
 from service.admin import operations as admin
 from service.admin.direct import run_as_operator
 from service.cli.console import DATA_DIR, DataDir, fail, print_json, run, settings_of
+from service.directory import MemberRole
 from service.operation import Operation
+from service.providers.port import ProviderName
+from service.providers.tables import DeliveryState
 from service.transport import logs
 
 operators = typer.Typer(no_args_is_help=True, help="Operations of operators. Each command prints one JSON object.")
@@ -91,7 +94,7 @@ def update_project(
 def add_member(
     project: Annotated[str, typer.Option(help="The project's id.")],
     user: Annotated[str, typer.Option(help="The user's UUID.")],
-    role: Annotated[str, typer.Option(help="viewer, member, triager or owner.")],
+    role: Annotated[MemberRole, typer.Option()],
     data_dir: DataDir = DATA_DIR,
 ) -> None:
     """Make a user a member of a project, or change the member's role."""
@@ -111,7 +114,7 @@ def remove_member(
 @operators.command()
 def link_provider(
     account: Annotated[str, typer.Option(help="The account's id.")],
-    provider: Annotated[str, typer.Option(help="freshservice, zendesk, servicenow or jira.")],
+    provider: Annotated[ProviderName, typer.Option()],
     url: Annotated[str, typer.Option(help="Such as https://example.freshservice.com.")],
     options: Annotated[str, typer.Option(help="A JSON object with the vendor's own options.")] = "{}",
     data_dir: DataDir = DATA_DIR,
@@ -144,7 +147,7 @@ def unlink_provider(
 @operators.command()
 def deliveries(
     account: Annotated[str | None, typer.Option(help="Only this account's.")] = None,
-    state: Annotated[str | None, typer.Option(help="queued or dead.")] = None,
+    state: Annotated[DeliveryState | None, typer.Option()] = None,
     requeue: Annotated[str | None, typer.Option(help="The id of a delivery to retry now.")] = None,
     cursor: Annotated[str | None, typer.Option(help="next_cursor of the previous page.")] = None,
     data_dir: DataDir = DATA_DIR,
