@@ -2,19 +2,52 @@
 
 import gc
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
+import structlog
 import typer
 import uvloop
 
-from service.cli.console import DATA_DIR, DataDir, fail, load_settings, print_json, run, settings_of
+from service.cli.console import (
+    DATA_DIR,
+    WRONG_SETTING,
+    DataDir,
+    fail,
+    load_settings,
+    print_json,
+    run,
+    settings_of,
+    warn,
+)
+from service.cli.machine import show_doctor, show_env, show_logs, show_status
 from service.cli.operators import operators
 from service.local.demo import DevelopmentKey
+from service.settings import SettingError, missing_jwks, unknown_settings
 from service.transport import logs
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(operators, name="admin")
+
+
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        print(f"tickets {version('tickets-service')}")
+        raise typer.Exit
+
+
+@app.callback()
+def before(
+    context: typer.Context,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Run the service of the three ticket APIs, and what belongs to it."""
+    if context.invoked_subcommand != "serve":  # whose lines are JSON
+        for line in unknown_settings():
+            warn(line)
 
 
 @app.command()
@@ -41,7 +74,12 @@ def serve() -> None:
     gc.enable()
     settings = load_settings()
     logs.configure(settings.log_level)
-    uvloop.run(serve(settings))
+    for line in (*unknown_settings(), *missing_jwks(settings)):
+        structlog.get_logger().warning("settings", reason=line)
+    try:
+        uvloop.run(serve(settings))
+    except SettingError as error:
+        fail(str(error), WRONG_SETTING)
 
 
 @app.command()
@@ -97,6 +135,10 @@ def token(
     except FileNotFoundError:
         fail(f"no development key in {data_dir}: run `tickets up` first")
     print_json({"token": signed})
+
+
+for name, command in (("status", show_status), ("doctor", show_doctor), ("logs", show_logs), ("env", show_env)):
+    app.command(name)(command)
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import NamedTuple
 
 import structlog
@@ -86,3 +87,10 @@ async def keep(work: Callable[[], Awaitable[None]]) -> None:
             # Nobody else would notice that it has ended.
             _log.exception("background", work=work.__qualname__, outcome="internal")
         await asyncio.sleep(_PAUSE_SECONDS)
+
+
+async def cancel(task: "asyncio.Task[None]") -> None:
+    """End work that goes on for good."""
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task

@@ -3,7 +3,8 @@
 import asyncio
 import signal
 from collections.abc import Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
+from functools import partial
 from importlib import import_module
 from typing import NamedTuple
 
@@ -13,11 +14,12 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from service import idempotency
-from service.background import Background, Periodic, keep
+from service.background import Background, Periodic, cancel, keep
 from service.directory import METADATA
 from service.event_lag import EventLag
 from service.operation import Dependencies
-from service.settings import Settings
+from service.schema import Schema
+from service.settings import SettingError, Settings
 from service.storage.database import Database
 from service.transport.admission import AdmissionControl
 from service.transport.dialect import Dialect
@@ -80,9 +82,9 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
     database = Database(settings, METADATA)
     await database.open()
     stack.push_async_callback(database.close)
-    background = Background(database)
-    probe = QueueProbe(settings)
+    background, probe = Background(database), QueueProbe(settings)
     admission, event_lag = AdmissionControl(settings.max_concurrent_calls, probe), EventLag(database)
+    schema = Schema(database, admission.open)
     metrics = Metrics(admission, background, event_lag, database)
     if settings.metrics_listen:
         stack.callback(metrics.listen(settings.metrics_listen))
@@ -98,31 +100,30 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
         for service in dialect.services:
             service.register(service.servicer(dialects[-1].dependencies), interceptor)
     names = [descriptor.full_name for descriptor in DESCRIPTORS]
-    health = Health(database, names)
+    health = Health(schema.is_ready, names)
     health_pb2_grpc.add_HealthServicer_to_server(health.servicer, interceptor)
     if settings.reflection:
         reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], interceptor)
     _listen(server, (*settings.grpc_listen.split(","), probe.address))
     await health.look()
-    await log_other_keys(database, shared.vault)
     await server.start()
     feeds = [dialect.feed for dialect in dialects if dialect.feed is not None]
     for feed in feeds:
         feed.event_lag = event_lag
     periodic = [_PURGE_KEYS, *(work for dialect in dialects for work in dialect.periodic)]
-    lasting = [admission.cancel_overdue, probe.watch, health.follow, event_lag.follow, *(feed.poll for feed in feeds)]
-    for work in (*map(keep, lasting), *map(background.repeat, periodic)):
-        stack.push_async_callback(_cancel, asyncio.create_task(work))
+    schema.works += [partial(log_other_keys, database, shared.vault), partial(keep, event_lag.follow)]
+    schema.works += [
+        *(partial(keep, feed.poll) for feed in feeds),
+        *(partial(background.repeat, it) for it in periodic),
+    ]
+    for work in (admission.cancel_overdue, probe.watch, health.follow, schema.work_while_it_fits):
+        stack.push_async_callback(cancel, asyncio.create_task(keep(work)))
     return Running(server, health, admission, feeds)
 
 
 def _listen(server: grpc.aio.Server, addresses: Sequence[str]) -> None:
     for address in addresses:
-        if server.add_insecure_port(address.strip()) == 0:
-            raise OSError(f"cannot listen on {address}")
-
-
-async def _cancel(task: "asyncio.Task[None]") -> None:
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
+        try:
+            server.add_insecure_port(address.strip())
+        except RuntimeError:  # gRPC's words are of several lines
+            raise SettingError(f"TICKETS_GRPC_LISTEN: cannot listen on {address}") from None

@@ -1,6 +1,10 @@
 """What an operator can set: TICKETS_* environment variables, read once."""
 
+import os
 import re
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
 from typing import Annotated, Literal
 
 from psycopg import ProgrammingError
@@ -10,12 +14,48 @@ from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
+class SettingError(ValueError):
+    """A setting that cannot be used. The text names it, and quotes no secret."""
+
+
 def _connection_string(text: str) -> str:
     try:
-        conninfo_to_dict(text)
-    except ProgrammingError:
+        options = conninfo_to_dict(text)
+    except (ProgrammingError, UnicodeEncodeError):
         # libpq quotes what it cannot read, and the password with it.
         raise PydanticCustomError("connection_string", "Input should be a libpq connection string") from None
+    # What libpq takes for a host, a port or a database is in its messages.
+    ports = str(options.get("port") or "").split(",")
+    if not all(port.isdecimal() or not port for port in ports) or _AT_LATE.match(text):
+        raise PydanticCustomError(
+            "connection_string",
+            "Input should be a libpq connection string: in a user's name and password of a URL, write"
+            " @ as %40, : as %3A, / as %2F, # as %23, ? as %3F, % as %25",
+        )
+    return text
+
+
+# An @ that does not end the user's name and password is a part of them, or follows one.
+_AT_LATE = re.compile(r"postgres(ql)?://([^/?]*@[^/?]*@|[^/?]*/[^?]*@)")
+
+
+def _address(part: str) -> bool:
+    host, _, port = part.rpartition(":")
+    return part.startswith(("unix:", "unix-abstract:")) or bool(host and port.isdecimal() and int(port) <= _MAX_PORT)
+
+
+_MAX_PORT = 65_535
+
+
+def _addresses(text: str) -> str:
+    if not all(_address(part.strip()) for part in text.split(",")):
+        raise PydanticCustomError("addresses", "Input should be addresses, comma separated: host:port or unix:/path")
+    return text
+
+
+def _no_address_or_one(text: str) -> str:
+    if text and (text.startswith("unix") or not _address(text)):
+        raise PydanticCustomError("address", "Input should be an address: host:port")
     return text
 
 
@@ -62,6 +102,7 @@ class Settings(BaseSettings):
     ] = 2.0
     grpc_listen: Annotated[
         str,
+        AfterValidator(_addresses),
         Field(
             description="Addresses the service listens on, comma separated: `host:port`, whose port processes share, or"
             " `unix:/path`."
@@ -164,8 +205,34 @@ class Settings(BaseSettings):
         float, Field(ge=0, description="After that: how long calls in flight may take to finish.")
     ] = 20.0
     metrics_listen: Annotated[
-        str, Field(description="Address that serves Prometheus metrics of this process over HTTP. Empty: none.")
+        str,
+        AfterValidator(_no_address_or_one),
+        Field(description="Address that serves Prometheus metrics of this process over HTTP. Empty: none."),
     ] = ""
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Field(description="Least severe line logged.")
     ] = "info"
+
+
+def unknown_settings() -> Sequence[str]:
+    """A line about each variable of the environment that looks like a setting and is none."""
+    prefix = Settings.model_config["env_prefix"]
+    known = [f"{prefix}{name}".upper() for name in Settings.model_fields]
+    lines = []
+    for name in sorted(os.environ):
+        if name.upper().startswith(prefix) and name.upper() not in known:
+            close = get_close_matches(name.upper(), known, 1, 0.8)
+            lines.append(f"{name}: there is no such setting" + (f"; is it {close[0]}?" if close else ""))
+    return lines
+
+
+def missing_jwks(settings: Settings) -> Sequence[str]:
+    """A line about a JWKS whose file cannot be read; none where it can, or where it is a URL."""
+    source = settings.jwks
+    if not source or source.startswith("http"):
+        return []
+    try:
+        with Path(source).open("rb"):
+            return []
+    except OSError as error:
+        return [f"TICKETS_JWKS: {source}: {error.strerror}; no token is valid until it can be read"]

@@ -4,7 +4,7 @@ import structlog
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
 from service.errors import TicketError
-from service.settings import Settings
+from service.settings import SettingError, Settings
 
 _log = structlog.get_logger()
 
@@ -17,12 +17,12 @@ class Vault:
     """Encrypts with the first key and decrypts with each, so that keys can be changed one after the other."""
 
     def __init__(self, settings: Settings) -> None:
-        """Raises ValueError for a key that is malformed, without quoting it."""
+        """Raises SettingError for a key that is malformed, without quoting it."""
         keys = [key.strip() for key in settings.encryption_keys.split(",") if key.strip()]
         try:
             self._fernet = MultiFernet([Fernet(key) for key in keys]) if keys else None
         except ValueError:
-            raise ValueError("TICKETS_ENCRYPTION_KEYS: not a comma-separated list of Fernet keys") from None
+            raise SettingError("TICKETS_ENCRYPTION_KEYS: not a comma-separated list of Fernet keys") from None
 
     @property
     def has_keys(self) -> bool:

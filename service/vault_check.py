@@ -6,6 +6,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from service.directory import METADATA
 from service.errors import TicketError
+from service.settings import SettingError
 from service.storage.database import Database
 from service.storage.scope import EVERYONE, shared
 from service.storage.statement import Statement
@@ -30,7 +31,7 @@ _GET = Statement(select(_check.c.sealed), scope=_scope)
 _SEAL_AGAIN = Statement(update(_check).values(sealed=_sealed).returning(_check.c.sealed), scope=_scope)
 
 
-class OtherKeysError(RuntimeError):
+class OtherKeysError(SettingError):
     """None of the configured keys is one that the secrets in this database were encrypted with."""
 
 

@@ -60,6 +60,11 @@ class KeySet:
             raise TicketError("invalid_token")
         return found
 
+    async def count(self) -> int:
+        """How many keys the source has now."""
+        await self._fetch()
+        return sum(map(len, self._keys.values()))
+
     async def close(self) -> None:
         """Close the HTTP client."""
         if self._asking is not None:

@@ -135,6 +135,18 @@ class DeliveryFilter(Page):
     state: DeliveryState | None = None
 
 
+class AccountFilter(Page):
+    """Which of all accounts' resources to list."""
+
+    account_id: Uuid | None = None
+
+
+class MemberFilter(Page):
+    """Whose members to list."""
+
+    project_id: Uuid
+
+
 class DeliveryId(Section):
     """Which delivery."""
 
@@ -223,3 +235,39 @@ class RequeueDelivery(Command):
 
     header: IdempotencyHeader = IdempotencyHeader()
     body: DeliveryId
+
+
+class ListAccounts(Command):
+    """AdminService.ListAccounts."""
+
+    query: Page
+
+
+class ListApiKeys(Command):
+    """AdminService.ListApiKeys."""
+
+    query: AccountFilter
+
+
+class ListProjects(Command):
+    """AdminService.ListProjects."""
+
+    query: AccountFilter
+
+
+class ListMembers(Command):
+    """AdminService.ListMembers."""
+
+    query: MemberFilter
+
+
+class ListTenants(Command):
+    """AdminService.ListTenants."""
+
+    query: Page
+
+
+class ListLinks(Command):
+    """AdminService.ListLinks."""
+
+    query: AccountFilter

@@ -4,8 +4,12 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import uuid4
 
+import psycopg
+
+from service import schema
 from service.access.policy import Caller
 from service.directory import METADATA
+from service.errors import TicketError
 from service.operation import Call, Dependencies, Operation
 from service.settings import Settings
 from service.storage.database import Database
@@ -13,13 +17,24 @@ from service.vault import Vault
 
 
 async def run_as_operator(settings: Settings, operation: Operation[Any], body: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Run an operator's operation on a database of these settings. Raises TicketError."""
+    """Run an operator's operation on a database of these settings.
+
+    Raises TicketError; psycopg.Error for a database that cannot be had; RuntimeError for one of another schema.
+    """
     database = Database(settings, METADATA)
     await database.open()
     try:
+        misfit = await schema.look(database)
+        if misfit is not None:
+            raise RuntimeError(misfit)
         return await as_operator(
             Dependencies(settings=settings, database=database, vault=Vault(settings)), operation, body
         )
+    except TicketError as error:
+        if error.reason == "unavailable" and not error.begun:
+            # Who runs a command hears why, in the server's own words.
+            await (await psycopg.AsyncConnection.connect(settings.database_url, connect_timeout=5)).close()
+        raise
     finally:
         await database.close()
 

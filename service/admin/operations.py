@@ -2,12 +2,11 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime
-from uuid import UUID
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 from ulid import ULID
 
-from service import idempotency, jsontext, paging
+from service import idempotency, jsontext
 from service.access.api_keys import hash_api_key, new_api_key
 from service.admin import queries, views
 from service.admin.commands import (
@@ -17,7 +16,6 @@ from service.admin.commands import (
     CreateProject,
     CreateTenant,
     LinkProvider,
-    ListDeliveries,
     RemoveMember,
     RequeueDelivery,
     RevokeApiKey,
@@ -27,12 +25,9 @@ from service.admin.commands import (
 from service.directory import SLUG_IS_TAKEN, TENANT_EXISTS
 from service.errors import Issue, TicketError, invalid, validation_error
 from service.fields import Command
-from service.operation import Call, Dependencies, operation, own_transactions
+from service.operation import Call, Dependencies, own_transactions
 from service.providers import OPTIONS
 from service.storage.database import Connection
-
-# The key that deliveries are ordered by.
-_BY_ID: TypeAdapter[tuple[UUID]] = TypeAdapter(tuple[UUID])
 
 
 def _key_scope(call: Call, _command: Command) -> str:
@@ -137,21 +132,6 @@ async def unlink_provider(connection: Connection, _call: Call, command: UnlinkPr
     """End an account's link; ending it again changes nothing."""
     await connection.one(queries.UNLINK_PROVIDER, vars(command.body))
     return {}
-
-
-@operation(ListDeliveries, one_statement=True)
-async def list_deliveries(connection: Connection, _call: Call, command: ListDeliveries) -> views.DeliveryPage:
-    """A page of the deliveries to providers, the oldest first."""
-    query = command.query
-    given = {name: value for name in ("account_id", "state") if (value := getattr(query, name)) is not None}
-    binding = jsontext.dump(["deliveries", given]).decode()
-    after = {}
-    if query.cursor is not None:
-        (after["after_id"],) = paging.decode(query.cursor, binding, _BY_ID)
-    statement = queries.list_deliveries(frozenset(given), after=bool(after))
-    rows = await connection.all(statement, {**given, **after, "rows": query.limit + 1})
-    page, next_cursor = paging.cut(rows, query.limit, binding, "id")
-    return {"deliveries": [views.resource(views.Delivery, row) for row in page], "next_cursor": next_cursor}
 
 
 @idempotency.write(RequeueDelivery, _key_scope, one_statement=True)

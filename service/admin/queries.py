@@ -3,7 +3,7 @@
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Integer, bindparam, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Integer, Table, bindparam, delete, func, insert, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.sql.dml import ReturningInsert
 
@@ -98,13 +98,13 @@ UNLINK_PROVIDER = Statement(
 )
 
 
-@lru_cache(maxsize=8)
-def list_deliveries(by: frozenset[str], *, after: bool) -> Statement:
-    """The first `rows` deliveries of all accounts whose columns `by` have the values given, the oldest first."""
-    conditions = [deliveries.c[name] == value for name, value in bound(deliveries, *sorted(by)).items()]
+@lru_cache(maxsize=32)
+def list_page(table: Table, key: str, by: frozenset[str], *, after: bool) -> Statement:
+    """The first `rows` rows of a table whose columns `by` have the values given, in the order of the key."""
+    conditions = [table.c[name] == value for name, value in bound(table, *sorted(by)).items()]
     if after:
-        conditions.append(deliveries.c.id > bindparam("after_id", type_=deliveries.c.id.type))
-    page = select(deliveries).where(*conditions).order_by(deliveries.c.id)
+        conditions.append(table.c[key] > bindparam("after", type_=table.c[key].type))
+    page = select(table).where(*conditions).order_by(table.c[key])
     return Statement(page.limit(bindparam("rows", type_=Integer)), scope=_OPERATORS)
 
 

@@ -4,7 +4,7 @@ from contextlib import AsyncExitStack
 
 from tickets.admin.v1 import admin_service_pb2, admin_service_pb2_grpc
 
-from service.admin import operations
+from service.admin import lists, operations
 from service.operation import Dependencies
 from service.transport import rpc
 from service.transport.dialect import Dialect, Service, Servicer, Started
@@ -44,8 +44,24 @@ class AdminService(Servicer, admin_service_pb2_grpc.AdminServiceServicer):
         operations.unlink_provider, admin_service_pb2.UnlinkProviderRequest, admin_service_pb2.UnlinkProviderResponse
     )
     ListDeliveries = rpc.unary(
-        operations.list_deliveries, admin_service_pb2.ListDeliveriesRequest, admin_service_pb2.ListDeliveriesResponse
+        lists.list_deliveries, admin_service_pb2.ListDeliveriesRequest, admin_service_pb2.ListDeliveriesResponse
     )
+    ListAccounts = rpc.unary(
+        lists.list_accounts, admin_service_pb2.ListAccountsRequest, admin_service_pb2.ListAccountsResponse
+    )
+    ListApiKeys = rpc.unary(
+        lists.list_api_keys, admin_service_pb2.ListApiKeysRequest, admin_service_pb2.ListApiKeysResponse
+    )
+    ListProjects = rpc.unary(
+        lists.list_projects, admin_service_pb2.ListProjectsRequest, admin_service_pb2.ListProjectsResponse
+    )
+    ListMembers = rpc.unary(
+        lists.list_members, admin_service_pb2.ListMembersRequest, admin_service_pb2.ListMembersResponse
+    )
+    ListTenants = rpc.unary(
+        lists.list_tenants, admin_service_pb2.ListTenantsRequest, admin_service_pb2.ListTenantsResponse
+    )
+    ListLinks = rpc.unary(lists.list_links, admin_service_pb2.ListLinksRequest, admin_service_pb2.ListLinksResponse)
     RequeueDelivery = rpc.unary(
         operations.requeue_delivery, admin_service_pb2.RequeueDeliveryRequest, admin_service_pb2.RequeueDeliveryResponse
     )

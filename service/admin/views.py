@@ -146,6 +146,48 @@ class DeliveryPage(TypedDict):
     next_cursor: str | None
 
 
+class AccountPage(TypedDict):
+    """A page of accounts."""
+
+    accounts: list[Account]
+    next_cursor: str | None
+
+
+class ApiKeyPage(TypedDict):
+    """A page of API keys."""
+
+    api_keys: list[ApiKey]
+    next_cursor: str | None
+
+
+class ProjectPage(TypedDict):
+    """A page of projects."""
+
+    projects: list[Project]
+    next_cursor: str | None
+
+
+class MemberPage(TypedDict):
+    """A page of members."""
+
+    members: list[Member]
+    next_cursor: str | None
+
+
+class TenantPage(TypedDict):
+    """A page of tenants."""
+
+    tenants: list[Tenant]
+    next_cursor: str | None
+
+
+class LinkPage(TypedDict):
+    """A page of links."""
+
+    links: list[ProviderLink]
+    next_cursor: str | None
+
+
 class EmptyAnswer(TypedDict):
     """Nothing: the operation succeeded."""
 

@@ -13,21 +13,27 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from service import jsontext
 from service.errors import TicketError
-from service.local.demo import DATABASE_URL_FILE, encryption_key
+from service.local.demo import AUDIENCE, DATABASE_URL_FILE, ISSUER, DevelopmentKey, encryption_key
 from service.operation import View
-from service.settings import Settings
+from service.settings import SettingError, Settings
 
 DataDir = Annotated[Path, typer.Option("--data-dir", help="Where `tickets up` keeps its data.")]
 DATA_DIR = Path(".tickets")
+# The exit code of a setting that cannot be used, as of an option.
+WRONG_SETTING = 2
+_MAX_REASON_LENGTH = 500
 
 
 def load_settings(**given: Any) -> Settings:
-    """The environment's settings under those that are given. Wrong ones end the process with one line."""
+    """The environment's settings under those that are given. Wrong ones end the process with one line, and code 2."""
     try:
         return Settings(**given)
     except ValidationError as error:
         prefix = Settings.model_config["env_prefix"]
-        fail("; ".join(f"{prefix}{issue['loc'][0]}".upper() + f": {issue['msg']}" for issue in error.errors()))
+        fail(
+            "; ".join(f"{prefix}{issue['loc'][0]}".upper() + f": {issue['msg']}" for issue in error.errors()),
+            WRONG_SETTING,
+        )
 
 
 def settings_of(data_dir: Path) -> Settings:
@@ -38,6 +44,8 @@ def settings_of(data_dir: Path) -> Settings:
     given = {"database_url": url_file.read_text()}
     if "encryption_keys" not in settings.model_fields_set:
         given["encryption_keys"] = encryption_key(data_dir)
+    if "jwks" not in settings.model_fields_set:
+        given |= {"jwks": str(DevelopmentKey(data_dir).jwks), "jwt_issuer": ISSUER, "jwt_audience": AUDIENCE}
     return load_settings(pool_size=1, **given)
 
 
@@ -45,13 +53,12 @@ def run(work: Coroutine[Any, Any, Any]) -> Any:
     """Return the result of work. An expected failure ends the process with one line."""
     try:
         return asyncio.run(work)
+    except SettingError as error:
+        fail(str(error), WRONG_SETTING)
     except TicketError as error:
         fail("; ".join(f"{issue.path}: {issue.message}" for issue in error.issues) or error.message)
-    except psycopg.errors.UndefinedTable:
-        fail("the database has no tables yet: run `tickets migrate` first")
     except (psycopg.Error, SQLAlchemyError) as error:
-        cause = getattr(error, "orig", None) or error
-        fail(f"the database refused: {str(cause).splitlines()[0]}")
+        fail(f"the database refused: {reason_of(error)}")
     except (OSError, RuntimeError) as error:
         fail(str(error))
 
@@ -61,7 +68,20 @@ def print_json(value: View) -> None:
     sys.stdout.write(jsontext.dump(value).decode() + "\n")
 
 
-def fail(message: str) -> NoReturn:
-    """Write one line to standard error and exit with code 1."""
+def reason_of(error: Exception) -> str:
+    """Why PostgreSQL refused, in its own words, as one line; what quotes a row is left out."""
+    cause = getattr(error, "orig", None) or error
+    # Of several servers each has its reason, in a line of its own.
+    lines = str(cause).splitlines() if isinstance(cause, psycopg.OperationalError) else str(cause).splitlines()[:1]
+    return " ".join(" ".join(lines).split())[:_MAX_REASON_LENGTH]
+
+
+def warn(message: str) -> None:
+    """Write one line to standard error."""
     sys.stderr.write(message + "\n")
-    raise SystemExit(1)
+
+
+def fail(message: str, code: int = 1) -> NoReturn:
+    """Write one line to standard error and exit."""
+    warn(message)
+    raise SystemExit(code)

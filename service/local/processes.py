@@ -158,6 +158,8 @@ def last_log_lines(log_file: Path, count: int, *, offset: int = 0) -> list[str]:
     """Return up to so many last lines of a log, without blank ones and without what stands before the offset."""
     with log_file.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
+        if offset > size:  # the log was rotated
+            offset = 0
         file.seek(max(offset, size - _LOG_TAIL_BYTES))
         lines = file.read().decode("utf-8", errors="replace").splitlines()
     return [line for line in lines if line.strip()][-count:]

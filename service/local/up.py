@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shlex
 import shutil
 import signal
 from collections.abc import Mapping, Sequence
@@ -24,11 +25,13 @@ from service.local.demo import (
     write_private,
 )
 from service.local.envoy import Envoy, envoy_config
+from service.local.instance import Instance, forget_instance, log_files, write_instance
 from service.local.postgres import EmbeddedPostgres
 from service.local.processes import Child, service_command
+from service.local.progress import Progress
+from service.local.rotation import keep_short
 from service.local.sockets import socket_folder
 from service.local.supervisor import supervise
-from service.operation import View
 from service.settings import Settings
 from service.storage.database import Database
 from service.vault import Vault
@@ -60,8 +63,8 @@ class UpOptions:
 async def up(options: UpOptions) -> None:
     """Start everything, print where it listens, start again what exits, and stop everything at SIGINT or SIGTERM.
 
-    Raises OSError for a port that is in use; RuntimeError for a data folder that is, for other encryption keys than the
-    database's, and for a process that exits before everything answers.
+    Raises OSError for a port that is in use; SettingError for other encryption keys than the database's; RuntimeError
+    for a data folder that is in use, and for a process that exits before everything answers.
     """
     running = asyncio.create_task(_run(options))
     stopped = False
@@ -87,10 +90,14 @@ async def _run(options: UpOptions) -> None:
             stack.enter_context(claim_port(_HOST, port))
         options.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         stack.enter_context(claim_folder(options.data_dir, options.data_dir / "lock"))
+        progress = Progress()
+        stack.callback(progress.end)
+        progress.step("PostgreSQL")
         postgres = await _own_postgres(options, stack)
         url = os.environ["TICKETS_DATABASE_URL"] if postgres is None else postgres.url
         write_private(options.data_dir / DATABASE_URL_FILE, url.encode())
         settings = _settings(options, url)
+        progress.step("the schema")
         await asyncio.to_thread(migrations.upgrade, url)
         await _refuse_other_keys({**os.environ, **settings})
         sockets = _worker_sockets(options, stack)
@@ -107,12 +114,16 @@ async def _run(options: UpOptions) -> None:
         # Left first: the processes drain while the gateway still carries their answers.
         workers = [_Worker(options, settings, listen) for listen in sockets]
         stack.callback(_stop_workers, workers)
+        progress.step("the service and the gateway")
         for worker in workers:
             await worker.start()
         gateway.start()
         await asyncio.to_thread(_wait_until_ready, gateway, workers)
-        await _print_ready(options, settings)
+        progress.step("demo data")
+        await _print_ready(options, settings, progress)
+        stack.callback(forget_instance, options.data_dir)
         async with asyncio.TaskGroup() as group:
+            group.create_task(keep_short(log_files(options.data_dir)))
             if postgres is not None:
                 group.create_task(supervise(postgres.exited, partial(_launch, postgres)))
             for worker in workers:
@@ -121,14 +132,10 @@ async def _run(options: UpOptions) -> None:
 
 
 async def _refuse_other_keys(environment: Mapping[str, str]) -> None:
-    """Raise RuntimeError when what others keep secret in this database could not be read."""
+    """Raise SettingError when what others keep secret in this database could not be read."""
     keys, url = environment["TICKETS_ENCRYPTION_KEYS"], environment["TICKETS_DATABASE_URL"]
     settings = Settings(database_url=url, encryption_keys=keys, pool_size=1)
-    try:
-        vault = Vault(settings)
-    except ValueError as error:
-        raise RuntimeError(str(error)) from None
-    database = Database(settings, METADATA)
+    vault, database = Vault(settings), Database(settings, METADATA)
     await database.open()
     try:
         await check_keys(database, vault)
@@ -231,58 +238,30 @@ def _has_demo(options: UpOptions) -> bool:
     return options.demo and "TICKETS_JWKS" not in os.environ
 
 
-async def _print_ready(options: UpOptions, settings: dict[str, str]) -> None:
+async def _print_ready(options: UpOptions, settings: dict[str, str], progress: Progress) -> None:
     rest_url, target = f"http://{_HOST}:{options.http_port}", f"{_HOST}:{options.grpc_port}"
     if _has_demo(options):
         database = Settings(database_url=settings["TICKETS_DATABASE_URL"], pool_size=1)
         key = DevelopmentKey(options.data_dir)
         credentials = await demo_credentials(database, options.data_dir, key, target, rest_url)
         write_page_credentials(options.data_dir / _PAGE_FOLDER, credentials)
-        print(examples(credentials))
-    if options.docs:
-        print(f"# In a browser: {rest_url}/docs")
+    write_instance(options.data_dir, Instance(os.getpid(), rest_url, target, options.workers))
+    progress.end()
+    print(summary(options, rest_url, target))
     print(f"ready: REST {rest_url}, gRPC {target}, data in {options.data_dir}; Ctrl-C stops", flush=True)
 
 
-def examples(credentials: View) -> str:
-    """Commands to paste: a create and a list of each API, over REST and over gRPC."""
-    c = credentials
-    helpdesk, handoff, itsm = (
-        f"Authorization: Bearer {c['helpdesk_token']}",
-        f"Authorization: Bearer {c['handoff_token']}",
-        f"X-API-Key: {c['itsm_api_key']}",
-    )
-    rest, grpc = c["rest_url"], f"http://{c['grpc_target']}"
-    project = c["handoff_project_id"]
-    new_handoff = '"title": "Login fails", "description": "500 on /login", "request_type": "bug"'
-    lines = [
-        "# ITSM",
-        _curl(f"{rest}/api/v1/tickets", itsm, '{"subject": "VPN is down", "description": "Since 9 o\\u0027clock"}'),
-        _curl(f"{rest}/api/v1/tickets?status=open", itsm),
-        _buf(f"{grpc}/tickets.itsm.v1.TicketService/CreateTicket", itsm, '{"subject": "VPN", "description": "Down"}'),
-        _buf(f"{grpc}/tickets.itsm.v1.TicketService/ListTickets", itsm, "{}"),
-        "# Helpdesk",
-        _curl(f"{rest}/api/v1/helpdesk/tickets", helpdesk, '{"title": "New laptop", "type": "service_request"}'),
-        _curl(f"{rest}/api/v1/helpdesk/tickets", helpdesk),
-        _buf(f"{grpc}/tickets.helpdesk.v1.TicketService/CreateTicket", helpdesk, '{"title": "New laptop"}'),
-        _buf(f"{grpc}/tickets.helpdesk.v1.TicketService/ListTickets", helpdesk, "{}"),
-        "# Handoff",
-        _curl(f"{rest}/api/projects/{project}/tickets", handoff, f"{{{new_handoff}}}"),
-        _curl(f"{rest}/api/tickets?slim=1", handoff),
-        _buf(
-            f"{grpc}/tickets.handoff.v1.TicketService/CreateTicket",
-            handoff,
-            f'{{"project_id": "{project}", {new_handoff.replace("bug", "REQUEST_TYPE_BUG")}}}',
-        ),
-        _buf(f"{grpc}/tickets.handoff.v1.TicketService/ListTickets", handoff, "{}"),
+def summary(options: UpOptions, rest_url: str, target: str) -> str:
+    """Where everything is, and what to paste into another shell."""
+    folder = "" if options.data_dir == Path(".tickets") else f" --data-dir {shlex.quote(str(options.data_dir))}"
+    rows = [
+        ("REST", rest_url),
+        ("gRPC", target),
+        *([("page", f"{rest_url}/docs")] if options.docs else []),
+        ("logs", f"tickets logs{folder}"),
+        ("checks", f"tickets status{folder}"),
     ]
+    lines = [f"{name:6}  {words}" for name, words in rows]
+    if _has_demo(options):
+        lines += ["In another shell:", f'  eval "$(tickets env{folder})"', '  curl -sS $REST/api/v1/tickets -H "$ITSM"']
     return "\n".join(lines)
-
-
-def _curl(url: str, header: str, body: str | None = None) -> str:
-    data = "" if body is None else f" -H 'Content-Type: application/json' -d '{body}'"
-    return f"curl -sS '{url}' -H '{header}'{data}"
-
-
-def _buf(url: str, header: str, body: str) -> str:
-    return f"buf curl --protocol grpc --http2-prior-knowledge -H '{header}' -d '{body}' '{url}'"

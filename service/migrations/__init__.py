@@ -1,7 +1,8 @@
 """The database's schema, step by step (Alembic). Tables are declared in the dialects; a test compares the two.
 
 A new step is written by `make migration m="What changes"`: read what it wrote before it is committed. It is a
-transaction of its own, and runs while the version before serves: an index of a large table is built by `online.py`.
+transaction of its own, and runs while the version before serves: an index of a large table is built by `online.py`, and
+what takes something away is a step of the release after the one that stops using it, marked by `breaking.py`.
 """
 
 import time
@@ -13,26 +14,62 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy.exc import OperationalError
+
+from service.schema import wrong_encoding
 
 # Any number, the same in every release: one process migrates at a time.
 _LOCK = 7_303_014
 _LOCK_PAUSE_SECONDS = 0.1
+# A step that waits for a table makes all wait who come after it. It gives up soon, lets them pass, and tries again.
+_TABLE_SECONDS = 1.0
+_TABLE_PAUSE_SECONDS = 0.5
+_TABLE_ATTEMPTS = 200
+_OLDEST_SERVER = 15
 
 
 def upgrade(database_url: str) -> str:
     """Bring a database to the newest schema; returns its revision. Safe to run from many places at once.
 
     Each revision is a transaction; one may leave it for what PostgreSQL does in none, such as an index that is made
-    while the table is written to.
+    while the table is written to. Raises RuntimeError for a database that cannot hold the schema.
     """
     engine = _engine(database_url)
     try:
         with engine.connect() as connection:
+            _refuse_unfit(connection)
             _lock(connection)
-            command.upgrade(config(connection), "head")
+            connection.execute(text(f"SET lock_timeout = '{_TABLE_SECONDS}s'"))
+            connection.commit()
+            _upgrade(connection)
             return MigrationContext.configure(connection).get_current_revision() or ""
     finally:
         engine.dispose()
+
+
+def _refuse_unfit(connection: Connection) -> None:
+    """Raise RuntimeError for a server that is too old, and for an encoding that cannot hold what callers send."""
+    version = int(connection.scalar(text("SHOW server_version_num")) or 0) // 10_000
+    if version < _OLDEST_SERVER:
+        raise RuntimeError(f"the server is PostgreSQL {version}, and it must be {_OLDEST_SERVER} or newer")
+    wrong = wrong_encoding(str(connection.scalar(text("SHOW server_encoding"))))
+    if wrong is not None:
+        raise RuntimeError(wrong)
+    connection.commit()
+
+
+def _upgrade(connection: Connection) -> None:
+    for attempt in range(1, _TABLE_ATTEMPTS + 1):
+        try:
+            command.upgrade(config(connection), "head")
+        except OperationalError as error:
+            # The step is undone; those before it are committed.
+            connection.rollback()
+            if attempt == _TABLE_ATTEMPTS or not isinstance(error.orig, psycopg.errors.LockNotAvailable):
+                raise
+            time.sleep(_TABLE_PAUSE_SECONDS)
+        else:
+            return
 
 
 def _lock(connection: Connection) -> None:
@@ -82,4 +119,4 @@ def config(connection: Connection, versions: Path | None = None) -> Config:
 
 def _engine(database_url: str) -> Engine:
     # libpq reads the URL, as it does for the service: SQLAlchemy knows fewer forms.
-    return create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(database_url))
+    return create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(database_url, client_encoding="UTF8"))

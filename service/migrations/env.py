@@ -12,6 +12,7 @@ import service.idempotency
 import service.itsm.tables
 import service.numbering
 import service.providers.tables
+import service.schema
 import service.vault_check  # noqa: F401 - imported for their tables
 from service.directory import METADATA
 from service.storage.database import Xid8

@@ -1,6 +1,7 @@
 """Steps that run while the service writes to the tables."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from alembic import op
@@ -16,7 +17,7 @@ def create_index(name: str, table: str, columns: Sequence[str | TextClause], **o
 
     What the step did before is committed, and cannot be undone with what follows.
     """
-    with op.get_context().autocommit_block():
+    with op.get_context().autocommit_block(), _patience():
         op.drop_index(name, table_name=table, postgresql_concurrently=True, if_exists=True)
         op.create_index(name, table, columns, postgresql_concurrently=True, **options)
 
@@ -32,7 +33,7 @@ def fill(table: str, key: Sequence[str], *statements: str) -> None:
     steps = [text(statement.replace(":first", first).replace(":last", last)) for statement in statements]
     fields: list[ColumnClause[Any]] = [column(name) for name in key]
     rows = select(*fields).select_from(table_(table)).order_by(*fields).limit(ROWS)
-    with op.get_context().autocommit_block():
+    with op.get_context().autocommit_block(), _patience():
         connection = op.get_bind()
         found = list(connection.execute(rows))
         while found:
@@ -40,6 +41,16 @@ def fill(table: str, key: Sequence[str], *statements: str) -> None:
             for step in steps:
                 connection.execute(step, bounds)
             found = list(connection.execute(rows.where(text(f"({columns}) > {last}")), bounds))
+
+
+@contextmanager
+def _patience() -> Iterator[None]:
+    """Wait for transactions and rows for as long as it takes: nobody queues behind what waits here."""
+    connection = op.get_bind()
+    before = connection.scalar(text("SHOW lock_timeout"))
+    connection.execute(text("SET lock_timeout = 0"))
+    yield
+    connection.execute(text(f"SET lock_timeout = '{before}'"))
 
 
 def _ends(rows: Sequence[Row[Any]]) -> tuple[tuple[str, Row[Any]], tuple[str, Row[Any]]]:

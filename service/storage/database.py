@@ -105,6 +105,7 @@ class Database:
                 "prepare_threshold": None,
                 "application_name": "tickets",
                 # Second wall behind the call's own deadline: no statement outlives its caller.
+                "client_encoding": "UTF8",
                 "options": f"-c TimeZone=UTC -c statement_timeout={deadline} -c lock_timeout={lock_timeout}"
                 f" -c idle_in_transaction_session_timeout={min(deadline, _IDLE_MILLISECONDS)} {_SERVER_KEEPALIVES}",
             },

@@ -29,6 +29,8 @@ class AdmissionControl:
         self._cancelled: dict[Task, TicketError] = {}
         # They last as long as their callers read, so they are not counted.
         self._streams: set[Task] = set()
+        # Whether the process can serve any call.
+        self._is_open = True
         # While calls and answers are held back.
         self._gate: asyncio.Event | None = None
         self._held = 0
@@ -36,8 +38,15 @@ class AdmissionControl:
     def __len__(self) -> int:
         return len(self._until)
 
+    def open(self, is_open: bool) -> None:
+        """Admit calls from now on, or none: the process has nothing to answer them from."""
+        self._is_open = is_open
+
     def reject_if_overloaded(self) -> None:
-        """Raise TicketError `unavailable` at the limit, or when calls already queue for too long."""
+        """Raise TicketError `unavailable` at the limit, when calls queue for too long, or when none is served."""
+        if not self._is_open:
+            # A process of another version may serve it.
+            raise TicketError("unavailable", retry_after=1, begun=False)
         # Not marked as safe to retry elsewhere, though nothing was begun: the gateway balances, so all are as busy.
         if len(self._until) >= self._max_calls:
             raise TicketError("unavailable", _OVERLOADED, retry_after=1)

@@ -1,18 +1,24 @@
-"""The standard health service, which serves while the database answers."""
+"""The standard health service, which serves while the database answers and has the schema that is needed."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2
 
-from service.storage.database import Database
-
 _LOOK_SECONDS = 1.0
+# The name of the process itself, for those who would start it again: it does not follow the database.
+LIVE = "live"
 
 
 class _Servicer(health.aio.HealthServicer):  # type: ignore[misc]  # its package has no types
+    async def Check(self, request: Any, context: Any) -> Any:  # noqa: N802 - gRPC's name
+        """The status of a name; the process itself serves for as long as it answers, also while it drains."""
+        if request.service == LIVE:
+            return health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.SERVING)
+        return await super().Check(request, context)
+
     async def Watch(self, request: Any, context: Any) -> None:  # noqa: N802 - gRPC's name
         """Refuse: anybody may call it, and one watcher who does not read would hold up every change of the status.
 
@@ -24,15 +30,15 @@ class _Servicer(health.aio.HealthServicer):  # type: ignore[misc]  # its package
 class Health:
     """What the process says of each of its services, and of all of them under the empty name."""
 
-    def __init__(self, database: Database, services: Sequence[str]) -> None:
+    def __init__(self, is_ready: Callable[[], Awaitable[bool]], services: Sequence[str]) -> None:
         self.servicer = _Servicer()
-        self._database = database
+        self._is_ready = is_ready
         self._names = ("", *services)
         self._serving: bool | None = None
 
     async def look(self) -> None:
-        """Ask the database, and say what has changed."""
-        serving = await self._database.answers()
+        """Ask whether calls can be served, and say what has changed."""
+        serving = await self._is_ready()
         if serving != self._serving:
             status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
             for name in self._names:
@@ -46,5 +52,5 @@ class Health:
             await self.look()
 
     async def drain(self) -> None:
-        """Say NOT_SERVING from now on, whatever the database does."""
+        """Say NOT_SERVING from now on, whatever the database does; the process is still live."""
         await self.servicer.enter_graceful_shutdown()

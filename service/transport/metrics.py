@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 
 from service.background import Background
 from service.event_lag import EventLag
+from service.settings import SettingError
 from service.storage.database import Database
 from service.transport.admission import AdmissionControl
 
@@ -99,11 +100,14 @@ class Metrics(Collector):
         yield from (is_open, waiting, batches, statements, left_out)
 
     def listen(self, address: str) -> Callable[[], None]:
-        """Serve the metrics over HTTP, in a thread of its own; returns what ends it. Raises OSError."""
+        """Serve the metrics over HTTP, in a thread of its own; returns what ends it. Raises SettingError."""
         host, _, port = address.rpartition(":")
         registry = CollectorRegistry()
         registry.register(self)
-        server, thread = start_http_server(int(port), host.strip("[]"), registry)
+        try:
+            server, thread = start_http_server(int(port), host.strip("[]"), registry)
+        except OSError as error:
+            raise SettingError(f"TICKETS_METRICS_LISTEN: cannot listen on {address}: {error.strerror}") from None
 
         def close() -> None:
             server.shutdown()

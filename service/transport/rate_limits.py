@@ -21,7 +21,7 @@ from typing import Literal
 from service.access.policy import Caller
 from service.errors import TicketError
 from service.operation import Answer
-from service.settings import Settings
+from service.settings import SettingError, Settings
 
 # The caller (a hash), tokens left, when they were counted (the host's monotonic clock, in seconds).
 _BUCKET = struct.Struct("<Qdd")
@@ -36,11 +36,16 @@ class RateLimits:
     """The buckets of one host."""
 
     def __init__(self, settings: Settings) -> None:
+        """Raises SettingError for a file that it cannot have, or that another user could change."""
         self._policies = {
             "read": _Policy("read", settings.rate_limit_reads),
             "write": _Policy("write", settings.rate_limit_writes),
         }
-        self._file = _open(Path(settings.rate_limit_file) if settings.rate_limit_file else _default_file())
+        path = Path(settings.rate_limit_file) if settings.rate_limit_file else _default_file()
+        try:
+            self._file = _open(path)
+        except OSError as error:
+            raise SettingError(f"TICKETS_RATE_LIMIT_FILE: {error}") from None
         os.ftruncate(self._file, _GROUPS * _GROUP_BYTES)
         self._buckets = mmap.mmap(self._file, _GROUPS * _GROUP_BYTES)
         # By tag: tokens that were taken from the bucket and not used yet.
@@ -134,7 +139,7 @@ def _open(path: Path) -> int:
 def _require_own(opened: int, path: Path) -> None:
     status = os.fstat(opened)
     if status.st_uid != os.geteuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise PermissionError(f"{path} belongs to another user, or others can write to it (TICKETS_RATE_LIMIT_FILE)")
+        raise PermissionError(f"{path} belongs to another user, or others can write to it")
 
 
 class _Policy:

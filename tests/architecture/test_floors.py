@@ -20,7 +20,7 @@ FLOORS = (
     {"etags", "fields", "storage", "vault", "outbound"},
     {"reindex"},
     {"directory"},
-    {"providers", "numbering", "paging", "vault_check"},
+    {"providers", "numbering", "paging", "schema", "vault_check"},
     {"access"},
     {"operation", "background", "shares"},
     {"events", "idempotency"},

@@ -89,6 +89,20 @@ async def test_without_a_service_every_api_answers_503_in_its_shape(directory: P
             for api, path, body in UNAVAILABLE:
                 reply = rest_reply(api, await client.get(path))
                 assert (reply.status, reply.body, reply.headers["retry-after"]) == (503, body, "1")
+            # Whoever starts a gateway again, because it is dead, does not; who sends it callers sends them elsewhere.
+            assert [(await client.get(path)).status_code for path in PROBES] == [200, 503]
+
+
+PROBES = ("/healthz", "/readyz")
+
+
+async def test_probes_are_answered_by_the_gateway_itself(client: httpx2.AsyncClient, service: Service) -> None:
+    for path in PROBES:
+        for method in ("GET", "HEAD"):
+            answer = await client.request(method, path)
+            assert (answer.status_code, answer.content) == (200, b"")
+            assert answer.headers["x-request-id"]
+    assert (await client.get("/readyz/x")).status_code == 404
 
 
 async def test_what_takes_too_long_is_a_504_in_the_apis_shape(directory: Path, service: Any, world: World) -> None:

@@ -37,6 +37,7 @@ class Up:
             ("127.0.0.1:8080", f"127.0.0.1:{self.http_port}"),
             ("127.0.0.1:50051", f"127.0.0.1:{self.grpc_port}"),
             (".tickets/", f"{self.data_dir}/"),
+            ("tickets env", f"tickets env --data-dir {self.data_dir}"),
             ("$PWD/.venv/bin", str(TICKETS.parent)),
         ):
             text = text.replace(documented, actual)

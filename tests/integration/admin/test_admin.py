@@ -29,6 +29,12 @@ REQUESTS: dict[str, dict[str, Any]] = {
     },
     "UnlinkProvider": {"account_id": UNKNOWN},
     "ListDeliveries": {},
+    "ListAccounts": {},
+    "ListApiKeys": {"account_id": UNKNOWN},
+    "ListProjects": {"account_id": UNKNOWN},
+    "ListMembers": {"project_id": UNKNOWN},
+    "ListTenants": {},
+    "ListLinks": {"account_id": UNKNOWN},
     "RequeueDelivery": {"delivery_id": UNKNOWN},
 }
 # Texts that are not an `owner/name` of GitHub.

@@ -20,6 +20,7 @@ from support.provider_lab import (
 from support.system import World
 from support.transports import Grpc, Rest
 
+from service.admin import lists
 from service.admin import operations as admin
 from service.errors import TicketError
 from service.itsm.delivery import attempt, queue
@@ -125,7 +126,7 @@ async def test_a_creation_that_another_provider_may_have_is_not_repeated(
         assert (len(desk.tickets), other.tickets) == (1, [])
         # Linked there again and requeued, it is found.
         await link(apart, program, desk)
-        [dead] = (await apart.operate(admin.list_deliveries, account_id=program.account_id))["deliveries"]
+        [dead] = (await apart.operate(lists.list_deliveries, account_id=program.account_id))["deliveries"]
         await apart.operate(admin.requeue_delivery, delivery_id=dead["id"])
         await process.work_until_empty()
         found = await process.get(program, ticket)
@@ -200,7 +201,7 @@ async def test_a_dead_creation_that_the_provider_has_gets_the_later_changes_when
         with monkeypatch.context() as patch:
             patch.setattr(attempt, "MAX_ATTEMPTS", 1)
             ticket = await process.create(program)
-        [dead] = (await apart.operate(admin.list_deliveries, account_id=program.account_id, state="dead"))["deliveries"]
+        [dead] = (await apart.operate(lists.list_deliveries, account_id=program.account_id, state="dead"))["deliveries"]
         await process.update(program, ticket, subject="Changed meanwhile", priority="high")
         await apart.operate(admin.requeue_delivery, delivery_id=dead["id"])
         await process.work_until_empty()

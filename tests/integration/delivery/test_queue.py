@@ -20,6 +20,7 @@ from support.provider_lab import (
 )
 from support.system import World
 
+from service.admin import lists
 from service.admin import operations as admin
 from service.errors import TicketError
 from service.itsm.delivery import attempt, provider_calls, queue
@@ -79,7 +80,7 @@ async def test_a_rejected_change_is_dead_and_brings_the_current_members_when_req
         await process.update(program, ticket, description="Since ten.")
         await process.work()
         assert desk.tickets[0]["description"] == "Since ten."
-        [dead] = (await apart.operate(admin.list_deliveries, account_id=program.account_id))["deliveries"]
+        [dead] = (await apart.operate(lists.list_deliveries, account_id=program.account_id))["deliveries"]
         again = (await apart.operate(admin.requeue_delivery, delivery_id=dead["id"]))["delivery"]
         assert (again["id"], again["state"], again["attempts"]) == (dead["id"], "queued", 0)
         await process.work_until_empty()
@@ -100,7 +101,7 @@ async def test_a_delivery_that_fails_too_often_is_dead(
         assert [one[:2] for one in deliveries(apart, program.account_id)] == [("create", "dead")]
         await process.update(program, ticket, priority="high")
         assert [one[:2] for one in deliveries(apart, program.account_id)] == [("create", "dead")]
-        [dead] = (await apart.operate(admin.list_deliveries, account_id=program.account_id, state="dead"))["deliveries"]
+        [dead] = (await apart.operate(lists.list_deliveries, account_id=program.account_id, state="dead"))["deliveries"]
         assert dead["attempts"] == 2
         await apart.operate(admin.requeue_delivery, delivery_id=dead["id"])
         await process.work_until_empty()
@@ -116,7 +117,7 @@ async def test_a_rejected_queued_creation_brings_the_current_members_when_requeu
         ticket = await process.create(program, **BAD)
         await process.work()
         await process.update(program, ticket, description="Since ten.")
-        [dead] = (await apart.operate(admin.list_deliveries, account_id=program.account_id, state="dead"))["deliveries"]
+        [dead] = (await apart.operate(lists.list_deliveries, account_id=program.account_id, state="dead"))["deliveries"]
         await apart.operate(admin.requeue_delivery, delivery_id=dead["id"])
         await process.work_until_empty()
         assert [one["description"] for one in desk.tickets] == ["Since ten."]

@@ -80,7 +80,7 @@ async def database(primary: EmbeddedPostgres, standby: EmbeddedPostgres) -> Asyn
     )
     database = Database(Settings(database_url=url), METADATA)
     await database.open()
-    watching = asyncio.create_task(Health(database, ["a"]).follow())
+    watching = asyncio.create_task(Health(database.answers, ["a"]).follow())
     yield database
     watching.cancel()
     await asyncio.gather(watching, return_exceptions=True)

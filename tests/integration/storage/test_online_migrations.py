@@ -17,6 +17,7 @@ from support.provider_lab import empty_database
 from service import migrations
 from service.local.processes import wait_for
 from service.migrations import online
+from service.schema import known_revisions
 
 CREATED = datetime(2026, 1, 1, tzinfo=UTC)
 TICKETS = [f"tick_{number}" for number in range(5)]
@@ -74,6 +75,26 @@ def test_it_fills_in_what_tickets_had_before(url: str) -> None:
         assert before == [(1, 0), (2, 0), (3, 0), (4, 1), (5, 1)]
         paused = connection.execute("SELECT ticket_id, started_at, ended_at FROM helpdesk_pauses ORDER BY 1").fetchall()
         assert paused == [(id_, CREATED + timedelta(hours=4), CREATED + timedelta(hours=5)) for id_ in TICKETS[1:]]
+
+
+def test_a_step_that_waits_for_a_table_lets_others_pass(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(migrations, "_TABLE_SECONDS", 0.05)
+    monkeypatch.setattr(migrations, "_TABLE_PAUSE_SECONDS", 0.01)
+    waiting = (
+        "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        " AND query LIKE 'ALTER TABLE helpdesk_events%'"
+    )
+    with psycopg.connect(url) as holder, psycopg.connect(url, autocommit=True) as caller:
+        holder.execute("SELECT FROM helpdesk_events")
+        migrating = threading.Thread(target=migrations.upgrade, args=(url,))
+        migrating.start()
+        caller.execute("SET lock_timeout = '5s'")
+        for _ in range(2):
+            wait_for(lambda: caller.execute(waiting).rowcount == 1, what="the step that waits", timeout=20)
+            caller.execute("SELECT FROM helpdesk_events")
+        holder.commit()
+        migrating.join()
+        assert caller.execute("SELECT version_num FROM alembic_version").fetchall() == [(known_revisions()[-1],)]
 
 
 def test_while_a_step_waits_for_a_row_all_others_are_free(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

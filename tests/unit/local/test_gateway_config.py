@@ -54,7 +54,7 @@ def test_origins_are_as_browsers_write_them(given: str, origins: str) -> None:
 def test_what_is_no_origin_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch, command: str, given: str) -> None:
     monkeypatch.setenv("TICKETS_CORS_ORIGINS", given)
     done = CliRunner().invoke(app, [command])
-    assert (done.exit_code, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert (done.exit_code, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert done.stderr.startswith("TICKETS_CORS_ORIGINS: Input should be origins, comma separated: scheme://host")
 
 

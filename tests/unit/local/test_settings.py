@@ -1,9 +1,12 @@
-"""Wrong settings are one line that names each of them, in every command."""
+"""Wrong settings are one line that names each of them, in every command, with exit code 2; no line quotes a secret."""
+
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from service.__main__ import app
+from service.settings import Settings, missing_jwks, unknown_settings
 
 WRONG = {"TICKETS_POOL_SIZE": "none", "TICKETS_LOG_LEVEL": "loud", "TICKETS_GRPC_LISTEN": "127.0.0.1:1"}
 LINE = (
@@ -17,7 +20,7 @@ def test_wrong_settings_are_one_line(monkeypatch: pytest.MonkeyPatch, command: s
     for name, value in WRONG.items():
         monkeypatch.setenv(name, value)
     done = CliRunner().invoke(app, [command])
-    assert (done.exit_code, done.stdout, done.stderr) == (1, "", LINE)
+    assert (done.exit_code, done.stdout, done.stderr) == (2, "", LINE)
 
 
 def test_a_commands_own_settings_are_not_blamed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -25,5 +28,92 @@ def test_a_commands_own_settings_are_not_blamed(monkeypatch: pytest.MonkeyPatch)
     for name, value in WRONG.items():
         monkeypatch.setenv(name, value)
     done = CliRunner().invoke(app, ["migrate"])
-    assert (done.exit_code, done.stdout) == (1, "")
+    assert (done.exit_code, done.stdout) == (2, "")
     assert done.stderr == LINE.split("; ")[1]
+
+
+SECRET = "s3cret"
+ESCAPE = (
+    "TICKETS_DATABASE_URL: Input should be a libpq connection string: in a user's name and password of a URL, write"
+    " @ as %40, : as %3A, / as %2F, # as %23, ? as %3F, % as %25\n"
+)
+PARSE = "TICKETS_DATABASE_URL: Input should be a libpq connection string\n"
+
+
+@pytest.mark.parametrize("command", ["serve", "up", "migrate", "admin create-account"])
+@pytest.mark.parametrize(
+    ("url", "line"),
+    [
+        ("postgresql://tickets:x@{}@db.example/tickets", ESCAPE),  # libpq takes `{}@db.example` for the host
+        ("postgresql://tickets:{}/x@db.example/tickets", ESCAPE),  # … `{}` for the port
+        ("postgresql://tickets:12/{}@db.example/tickets", ESCAPE),  # … `{}@db.example/tickets` for the database
+        ("postgresql://tickets:{}%zz@db.example/tickets", PARSE),
+        ("host=db.example password={} x", PARSE),
+        ("{}", PARSE),
+    ],
+)
+def test_an_address_of_a_database_that_is_none_is_not_quoted(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: str, url: str, line: str
+) -> None:
+    monkeypatch.setenv("TICKETS_DATABASE_URL", url.format(SECRET))
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, command.split())
+    assert (done.exit_code, done.stdout, done.stderr) == (2, "", line)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://",
+        "postgres://tickets:p%40ss@one:5432,two:5433/tickets?target_session_attrs=read-write",
+        "postgresql://postgres@/tickets?host=%2Ftmp%2Fsockets&port=5432",
+        "host=db.example password='a@b/c' dbname=tickets",
+        "postgresql://tickets@[::1]/tickets?application_name=a@b",
+    ],
+)
+def test_an_address_of_a_database_may_have_any_form_of_libpqs(url: str) -> None:
+    assert Settings(database_url=url).database_url == url
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "line"),
+    [
+        ("GRPC_LISTEN", "50051", "Input should be addresses, comma separated: host:port or unix:/path"),
+        ("GRPC_LISTEN", "127.0.0.1:99999", "Input should be addresses, comma separated: host:port or unix:/path"),
+        ("METRICS_LISTEN", "9464", "Input should be an address: host:port"),
+        ("METRICS_LISTEN", "unix:/x", "Input should be an address: host:port"),
+    ],
+)
+def test_an_address_to_listen_at_has_its_form(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, line: str
+) -> None:
+    monkeypatch.setenv(f"TICKETS_{name}", value)
+    done = CliRunner().invoke(app, ["serve"])
+    assert (done.exit_code, done.stderr) == (2, f"TICKETS_{name}: {line}\n")
+
+
+def test_what_looks_like_a_setting_and_is_none_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TICKETS_POOLSIZE", "3")
+    monkeypatch.setenv("TICKETS_FANCY", "yes")
+    lines = [
+        "TICKETS_FANCY: there is no such setting",
+        "TICKETS_POOLSIZE: there is no such setting; is it TICKETS_POOL_SIZE?",
+    ]
+    assert unknown_settings() == lines
+    done = CliRunner().invoke(app, ["token", "--sub", "ada", "--data-dir", str(tmp_path)])
+    assert done.stderr.splitlines()[:2] == lines
+
+
+def test_a_jwks_that_is_missing_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "jwks.json"
+    assert missing_jwks(Settings(jwks=str(path))) == [
+        f"TICKETS_JWKS: {path}: No such file or directory; no token is valid until it can be read"
+    ]
+    path.write_text("{}")
+    for source in (str(path), "https://issuer.example/jwks.json", ""):
+        assert missing_jwks(Settings(jwks=source)) == []
+
+
+def test_the_version_is_printed() -> None:
+    done = CliRunner().invoke(app, ["--version"])
+    assert (done.exit_code, done.stdout) == (0, "tickets 0.1.0\n")

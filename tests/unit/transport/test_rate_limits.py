@@ -11,7 +11,7 @@ import pytest
 from service.access.policy import Caller
 from service.errors import TicketError
 from service.operation import Answer
-from service.settings import Settings
+from service.settings import SettingError, Settings
 from service.transport import rate_limits as limits
 from service.transport.rate_limits import RateLimits
 
@@ -120,7 +120,7 @@ def test_a_clock_that_began_anew_does_no_harm(tmp_path: Path, clock: Callable[[f
 
 
 def refusal(file: Path) -> str:
-    with pytest.raises(OSError) as refused:  # noqa: PT011 - which kind of refusal is the system's
+    with pytest.raises(SettingError) as refused:
         RateLimits(Settings(rate_limit_file=str(file)))
     return str(refused.value)
 

@@ -2230,6 +2230,702 @@ func (x *RequeueDeliveryResponse) GetDelivery() *Delivery {
 	return nil
 }
 
+// Which accounts to list.
+type ListAccountsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The limit of items, 1–100; 20 when absent.
+	Limit *int32 `protobuf:"varint,1,opt,name=limit,proto3,oneof" json:"limit,omitempty"`
+	// `next_cursor` of the previous page; the first page when absent.
+	Cursor        *string `protobuf:"bytes,2,opt,name=cursor,proto3,oneof" json:"cursor,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListAccountsRequest) Reset() {
+	*x = ListAccountsRequest{}
+	mi := &file_tickets_admin_v1_admin_service_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListAccountsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListAccountsRequest) ProtoMessage() {}
+
+func (x *ListAccountsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_tickets_admin_v1_admin_service_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListAccountsRequest.ProtoReflect.Descriptor instead.
+func (*ListAccountsRequest) Descriptor() ([]byte, []int) {
+	return file_tickets_admin_v1_admin_service_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *ListAccountsRequest) GetLimit() int32 {
+	if x != nil && x.Limit != nil {
+		return *x.Limit
+	}
+	return 0
+}
+
+func (x *ListAccountsRequest) GetCursor() string {
+	if x != nil && x.Cursor != nil {
+		return *x.Cursor
+	}
+	return ""
+}
+
+// One page of accounts.
+type ListAccountsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In the order of their ids.
+	Accounts []*Account `protobuf:"bytes,1,rep,name=accounts,proto3" json:"accounts,omitempty"`
+	// The cursor of the next page. Absent on the last page.
+	NextCursor    *string `protobuf:"bytes,2,opt,name=next_cursor,json=nextCursor,proto3,oneof" json:"next_cursor,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListAccountsResponse) Reset() {
+	*x = ListAccountsResponse{}
+	mi := &file_tickets_admin_v1_admin_service_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListAccountsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListAccountsResponse) ProtoMessage() {}
+
+func (x *ListAccountsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_tickets_admin_v1_admin_service_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListAccountsResponse.ProtoReflect.Descriptor instead.
+func (*ListAccountsResponse) Descriptor() ([]byte, []int) {
+	return file_tickets_admin_v1_admin_service_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *ListAccountsResponse) GetAccounts() []*Account {
+	if x != nil {
+		return x.Accounts
+	}
+	return nil
+}
+
+func (x *ListAccountsResponse) GetNextCursor() string {
+	if x != nil && x.NextCursor != nil {
+		return *x.NextCursor
+	}
+	return ""
+}
+
+// Which API keys to list.
+type ListApiKeysRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A UUID; all accounts when absent.
+	AccountId *string `protobuf:"bytes,1,opt,name=account_id,json=accountId,proto3,oneof" json:"account_id,omitempty"`
+	// The limit of items, 1–100; 20 when absent.
+	Limit *int32 `protobuf:"varint,2,opt,name=limit,proto3,oneof" json:"limit,omitempty"`
+	// `next_cursor` of the previous page; the first page when absent.
+	Cursor        *string `protobuf:"bytes,3,opt,name=cursor,proto3,oneof" json:"cursor,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListApiKeysRequest) Reset() {
+	*x = ListApiKeysRequest{}
+	mi := &file_tickets_admin_v1_admin_service_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListApiKeysRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListApiKeysRequest) ProtoMessage() {}
+
+func (x *ListApiKeysRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_tickets_admin_v1_admin_service_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListApiKeysRequest.ProtoReflect.Descriptor instead.
+func (*ListApiKeysRequest) Descriptor() ([]byte, []int) {
+	return file_tickets_admin_v1_admin_service_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *ListApiKeysRequest) GetAccountId() string {
+	if x != nil && x.AccountId != nil {
+		return *x.AccountId
+	}
+	return ""
+}
+
+func (x *ListApiKeysRequest) GetLimit() int32 {
+	if x != nil && x.Limit != nil {
+		return *x.Limit
+	}
+	return 0
+}
+
+func (x *ListApiKeysRequest) GetCursor() string {
+	if x != nil && x.Cursor != nil {
+		return *x.Cursor
+	}
+	return ""
+}
+
+// One page of API keys.
+type ListApiKeysResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In the order of their ids.
+	ApiKeys []*ApiKey `protobuf:"bytes,1,rep,name=api_keys,json=apiKeys,proto3" json:"api_keys,omitempty"`
+	// The cursor of the next page. Absent on the last page.
+	NextCursor    *string `protobuf:"bytes,2,opt,name=next_cursor,json=nextCursor,proto3,oneof" json:"next_cursor,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListApiKeysResponse) Reset() {
+	*x = ListApiKeysResponse{}
+	mi := &file_tickets_admin_v1_admin_service_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListApiKeysResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListApiKeysResponse) ProtoMessage() {}
+
+func (x *ListApiKeysResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_tickets_admin_v1_admin_service_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListApiKeysResponse.ProtoReflect.Descriptor instead.
+func (*ListApiKeysResponse) Descriptor() ([]byte, []int) {
+	return file_tickets_admin_v1_admin_service_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *ListApiKeysResponse) GetApiKeys() []*ApiKey {
+	if x != nil {
+		return x.ApiKeys
+	}
+	return nil
+}
+
+func (x *ListApiKeysResponse) GetNextCursor() string {
+	if x != nil && x.NextCursor != nil {
+		return *x.NextCursor
+	}
+	return ""
+}
+
+// Which projects to list.
+type ListProjectsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A UUID; all accounts when absent.
+	AccountId *string `protobuf:"bytes,1,opt,name=account_id,json=accountId,proto3,oneof" json:"account_id,omitempty"`
+	// The limit of items, 1–100; 20 when absent.
+	Limit *int32 `protobuf:"varint,2,opt,name=limit,proto3,oneof" json:"limit,omitempty"`
+	// `next_cursor` of the previous page; the first page when absent.
+	Cursor        *string `protobuf:"bytes,3,opt,name=cursor,proto3,oneof" json:"cursor,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListProjectsRequest) Reset() {
+	*x = ListProjectsRequest{}
+	mi := &file_tickets_admin_v1_admin_service_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListProjectsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListProjectsRequest) ProtoMessage() {}
+
+func (x *ListProjectsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_tickets_admin_v1_admin_service_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListProjectsRequest.ProtoReflect.Descriptor instead.
+func (*ListProjectsRequest) Descriptor() ([]byte, []int) {
+	return file_tickets_admin_v1_admin_service_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *ListProjectsRequest) GetAccountId() string {
+	if x != nil && x.AccountId != nil {
+		return *x.AccountId
+	}
+	return ""
+}
+
+func (x *ListProjectsRequest) GetLimit() int32 {
+	if x != nil && x.Limit != nil {
+		return *x.Limit
+	}
+	return 0
+}
+
+func (x *ListProjectsRequest) GetCursor() string {
+	if x != nil && x.Cursor != nil {
+		return *x.Cursor
+	}
+	return ""
+}
+
+// One page of projects.
+type ListProjectsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In the order of their ids.
+	Projects []*Project `protobuf:"bytes,1,rep,name=projects,proto3" json:"projects,omitempty"`
+	// The cursor of the next page. Absent on the last page.
+	NextCursor    *string `protobuf:"bytes,2,opt,name=next_cursor,json=nextCursor,proto3,oneof" json:"next_cursor,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListProjectsResponse) Reset() {
+	*x = ListProjectsResponse{}
+	mi := &file_tickets_admin_v1_admin_service_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListProjectsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListProjectsResponse) ProtoMessage() {}
+
+func (x *ListProjectsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_tickets_admin_v1_admin_service_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListProjectsResponse.ProtoReflect.Descriptor instead.
+func (*ListProjectsResponse) Descriptor() ([]byte, []int) {
+	return file_tickets_admin_v1_admin_service_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *ListProjectsResponse) GetProjects() []*Project {
+	if x != nil {
+		return x.Projects
+	}
+	return nil
+}
+
+func (x *ListProjectsResponse) GetNextCursor() string {
+	if x != nil && x.NextCursor != nil {
+		return *x.NextCursor
+	}
+	return ""
+}
+
+// Which members to list.
+type ListMembersRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A UUID.
+	ProjectId string `protobuf:"bytes,1,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
+	// The limit of items, 1–100; 20 when absent.
+	Limit *int32 `protobuf:"varint,2,opt,name=limit,proto3,oneof" json:"limit,omitempty"`
+	// `next_cursor` of the previous page; the first page when absent.
+	Cursor        *string `protobuf:"bytes,3,opt,name=cursor,proto3,oneof" json:"cursor,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListMembersRequest) Reset() {
+	*x = ListMembersRequest{}
+	mi := &file_tickets_admin_v1_admin_service_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListMembersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListMembersRequest) ProtoMessage() {}
+
+func (x *ListMembersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_tickets_admin_v1_admin_service_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListMembersRequest.ProtoReflect.Descriptor instead.
+func (*ListMembersRequest) Descriptor() ([]byte, []int) {
+	return file_tickets_admin_v1_admin_service_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *ListMembersRequest) GetProjectId() string {
+	if x != nil {
+		return x.ProjectId
+	}
+	return ""
+}
+
+func (x *ListMembersRequest) GetLimit() int32 {
+	if x != nil && x.Limit != nil {
+		return *x.Limit
+	}
+	return 0
+}
+
+func (x *ListMembersRequest) GetCursor() string {
+	if x != nil && x.Cursor != nil {
+		return *x.Cursor
+	}
+	return ""
+}
+
+// One page of members.
+type ListMembersResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In the order of their ids.
+	Members []*Member `protobuf:"bytes,1,rep,name=members,proto3" json:"members,omitempty"`
+	// The cursor of the next page. Absent on the last page.
+	NextCursor    *string `protobuf:"bytes,2,opt,name=next_cursor,json=nextCursor,proto3,oneof" json:"next_cursor,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListMembersResponse) Reset() {
+	*x = ListMembersResponse{}
+	mi := &file_tickets_admin_v1_admin_service_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListMembersResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListMembersResponse) ProtoMessage() {}
+
+func (x *ListMembersResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_tickets_admin_v1_admin_service_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListMembersResponse.ProtoReflect.Descriptor instead.
+func (*ListMembersResponse) Descriptor() ([]byte, []int) {
+	return file_tickets_admin_v1_admin_service_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *ListMembersResponse) GetMembers() []*Member {
+	if x != nil {
+		return x.Members
+	}
+	return nil
+}
+
+func (x *ListMembersResponse) GetNextCursor() string {
+	if x != nil && x.NextCursor != nil {
+		return *x.NextCursor
+	}
+	return ""
+}
+
+// Which tenants to list.
+type ListTenantsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The limit of items, 1–100; 20 when absent.
+	Limit *int32 `protobuf:"varint,1,opt,name=limit,proto3,oneof" json:"limit,omitempty"`
+	// `next_cursor` of the previous page; the first page when absent.
+	Cursor        *string `protobuf:"bytes,2,opt,name=cursor,proto3,oneof" json:"cursor,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListTenantsRequest) Reset() {
+	*x = ListTenantsRequest{}
+	mi := &file_tickets_admin_v1_admin_service_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListTenantsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListTenantsRequest) ProtoMessage() {}
+
+func (x *ListTenantsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_tickets_admin_v1_admin_service_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListTenantsRequest.ProtoReflect.Descriptor instead.
+func (*ListTenantsRequest) Descriptor() ([]byte, []int) {
+	return file_tickets_admin_v1_admin_service_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *ListTenantsRequest) GetLimit() int32 {
+	if x != nil && x.Limit != nil {
+		return *x.Limit
+	}
+	return 0
+}
+
+func (x *ListTenantsRequest) GetCursor() string {
+	if x != nil && x.Cursor != nil {
+		return *x.Cursor
+	}
+	return ""
+}
+
+// One page of tenants.
+type ListTenantsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In the order of their ids.
+	Tenants []*Tenant `protobuf:"bytes,1,rep,name=tenants,proto3" json:"tenants,omitempty"`
+	// The cursor of the next page. Absent on the last page.
+	NextCursor    *string `protobuf:"bytes,2,opt,name=next_cursor,json=nextCursor,proto3,oneof" json:"next_cursor,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListTenantsResponse) Reset() {
+	*x = ListTenantsResponse{}
+	mi := &file_tickets_admin_v1_admin_service_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListTenantsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListTenantsResponse) ProtoMessage() {}
+
+func (x *ListTenantsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_tickets_admin_v1_admin_service_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListTenantsResponse.ProtoReflect.Descriptor instead.
+func (*ListTenantsResponse) Descriptor() ([]byte, []int) {
+	return file_tickets_admin_v1_admin_service_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *ListTenantsResponse) GetTenants() []*Tenant {
+	if x != nil {
+		return x.Tenants
+	}
+	return nil
+}
+
+func (x *ListTenantsResponse) GetNextCursor() string {
+	if x != nil && x.NextCursor != nil {
+		return *x.NextCursor
+	}
+	return ""
+}
+
+// Which links to list.
+type ListLinksRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A UUID; all accounts when absent.
+	AccountId *string `protobuf:"bytes,1,opt,name=account_id,json=accountId,proto3,oneof" json:"account_id,omitempty"`
+	// The limit of items, 1–100; 20 when absent.
+	Limit *int32 `protobuf:"varint,2,opt,name=limit,proto3,oneof" json:"limit,omitempty"`
+	// `next_cursor` of the previous page; the first page when absent.
+	Cursor        *string `protobuf:"bytes,3,opt,name=cursor,proto3,oneof" json:"cursor,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListLinksRequest) Reset() {
+	*x = ListLinksRequest{}
+	mi := &file_tickets_admin_v1_admin_service_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListLinksRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListLinksRequest) ProtoMessage() {}
+
+func (x *ListLinksRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_tickets_admin_v1_admin_service_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListLinksRequest.ProtoReflect.Descriptor instead.
+func (*ListLinksRequest) Descriptor() ([]byte, []int) {
+	return file_tickets_admin_v1_admin_service_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *ListLinksRequest) GetAccountId() string {
+	if x != nil && x.AccountId != nil {
+		return *x.AccountId
+	}
+	return ""
+}
+
+func (x *ListLinksRequest) GetLimit() int32 {
+	if x != nil && x.Limit != nil {
+		return *x.Limit
+	}
+	return 0
+}
+
+func (x *ListLinksRequest) GetCursor() string {
+	if x != nil && x.Cursor != nil {
+		return *x.Cursor
+	}
+	return ""
+}
+
+// One page of links.
+type ListLinksResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In the order of their ids.
+	Links []*ProviderLink `protobuf:"bytes,1,rep,name=links,proto3" json:"links,omitempty"`
+	// The cursor of the next page. Absent on the last page.
+	NextCursor    *string `protobuf:"bytes,2,opt,name=next_cursor,json=nextCursor,proto3,oneof" json:"next_cursor,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListLinksResponse) Reset() {
+	*x = ListLinksResponse{}
+	mi := &file_tickets_admin_v1_admin_service_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListLinksResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListLinksResponse) ProtoMessage() {}
+
+func (x *ListLinksResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_tickets_admin_v1_admin_service_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListLinksResponse.ProtoReflect.Descriptor instead.
+func (*ListLinksResponse) Descriptor() ([]byte, []int) {
+	return file_tickets_admin_v1_admin_service_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *ListLinksResponse) GetLinks() []*ProviderLink {
+	if x != nil {
+		return x.Links
+	}
+	return nil
+}
+
+func (x *ListLinksResponse) GetNextCursor() string {
+	if x != nil && x.NextCursor != nil {
+		return *x.NextCursor
+	}
+	return ""
+}
+
 var File_tickets_admin_v1_admin_service_proto protoreflect.FileDescriptor
 
 const file_tickets_admin_v1_admin_service_proto_rawDesc = "" +
@@ -2413,7 +3109,78 @@ const file_tickets_admin_v1_admin_service_proto_rawDesc = "" +
 	"\vdelivery_id\x18\x01 \x01(\tB\x04\xe2A\x01\x02R\n" +
 	"deliveryId\"Q\n" +
 	"\x17RequeueDeliveryResponse\x126\n" +
-	"\bdelivery\x18\x01 \x01(\v2\x1a.tickets.admin.v1.DeliveryR\bdelivery*\x81\x01\n" +
+	"\bdelivery\x18\x01 \x01(\v2\x1a.tickets.admin.v1.DeliveryR\bdelivery\"b\n" +
+	"\x13ListAccountsRequest\x12\x19\n" +
+	"\x05limit\x18\x01 \x01(\x05H\x00R\x05limit\x88\x01\x01\x12\x1b\n" +
+	"\x06cursor\x18\x02 \x01(\tH\x01R\x06cursor\x88\x01\x01B\b\n" +
+	"\x06_limitB\t\n" +
+	"\a_cursor\"\x83\x01\n" +
+	"\x14ListAccountsResponse\x125\n" +
+	"\baccounts\x18\x01 \x03(\v2\x19.tickets.admin.v1.AccountR\baccounts\x12$\n" +
+	"\vnext_cursor\x18\x02 \x01(\tH\x00R\n" +
+	"nextCursor\x88\x01\x01B\x0e\n" +
+	"\f_next_cursor\"\x94\x01\n" +
+	"\x12ListApiKeysRequest\x12\"\n" +
+	"\n" +
+	"account_id\x18\x01 \x01(\tH\x00R\taccountId\x88\x01\x01\x12\x19\n" +
+	"\x05limit\x18\x02 \x01(\x05H\x01R\x05limit\x88\x01\x01\x12\x1b\n" +
+	"\x06cursor\x18\x03 \x01(\tH\x02R\x06cursor\x88\x01\x01B\r\n" +
+	"\v_account_idB\b\n" +
+	"\x06_limitB\t\n" +
+	"\a_cursor\"\x80\x01\n" +
+	"\x13ListApiKeysResponse\x123\n" +
+	"\bapi_keys\x18\x01 \x03(\v2\x18.tickets.admin.v1.ApiKeyR\aapiKeys\x12$\n" +
+	"\vnext_cursor\x18\x02 \x01(\tH\x00R\n" +
+	"nextCursor\x88\x01\x01B\x0e\n" +
+	"\f_next_cursor\"\x95\x01\n" +
+	"\x13ListProjectsRequest\x12\"\n" +
+	"\n" +
+	"account_id\x18\x01 \x01(\tH\x00R\taccountId\x88\x01\x01\x12\x19\n" +
+	"\x05limit\x18\x02 \x01(\x05H\x01R\x05limit\x88\x01\x01\x12\x1b\n" +
+	"\x06cursor\x18\x03 \x01(\tH\x02R\x06cursor\x88\x01\x01B\r\n" +
+	"\v_account_idB\b\n" +
+	"\x06_limitB\t\n" +
+	"\a_cursor\"\x83\x01\n" +
+	"\x14ListProjectsResponse\x125\n" +
+	"\bprojects\x18\x01 \x03(\v2\x19.tickets.admin.v1.ProjectR\bprojects\x12$\n" +
+	"\vnext_cursor\x18\x02 \x01(\tH\x00R\n" +
+	"nextCursor\x88\x01\x01B\x0e\n" +
+	"\f_next_cursor\"\x86\x01\n" +
+	"\x12ListMembersRequest\x12#\n" +
+	"\n" +
+	"project_id\x18\x01 \x01(\tB\x04\xe2A\x01\x02R\tprojectId\x12\x19\n" +
+	"\x05limit\x18\x02 \x01(\x05H\x00R\x05limit\x88\x01\x01\x12\x1b\n" +
+	"\x06cursor\x18\x03 \x01(\tH\x01R\x06cursor\x88\x01\x01B\b\n" +
+	"\x06_limitB\t\n" +
+	"\a_cursor\"\x7f\n" +
+	"\x13ListMembersResponse\x122\n" +
+	"\amembers\x18\x01 \x03(\v2\x18.tickets.admin.v1.MemberR\amembers\x12$\n" +
+	"\vnext_cursor\x18\x02 \x01(\tH\x00R\n" +
+	"nextCursor\x88\x01\x01B\x0e\n" +
+	"\f_next_cursor\"a\n" +
+	"\x12ListTenantsRequest\x12\x19\n" +
+	"\x05limit\x18\x01 \x01(\x05H\x00R\x05limit\x88\x01\x01\x12\x1b\n" +
+	"\x06cursor\x18\x02 \x01(\tH\x01R\x06cursor\x88\x01\x01B\b\n" +
+	"\x06_limitB\t\n" +
+	"\a_cursor\"\x7f\n" +
+	"\x13ListTenantsResponse\x122\n" +
+	"\atenants\x18\x01 \x03(\v2\x18.tickets.admin.v1.TenantR\atenants\x12$\n" +
+	"\vnext_cursor\x18\x02 \x01(\tH\x00R\n" +
+	"nextCursor\x88\x01\x01B\x0e\n" +
+	"\f_next_cursor\"\x92\x01\n" +
+	"\x10ListLinksRequest\x12\"\n" +
+	"\n" +
+	"account_id\x18\x01 \x01(\tH\x00R\taccountId\x88\x01\x01\x12\x19\n" +
+	"\x05limit\x18\x02 \x01(\x05H\x01R\x05limit\x88\x01\x01\x12\x1b\n" +
+	"\x06cursor\x18\x03 \x01(\tH\x02R\x06cursor\x88\x01\x01B\r\n" +
+	"\v_account_idB\b\n" +
+	"\x06_limitB\t\n" +
+	"\a_cursor\"\x7f\n" +
+	"\x11ListLinksResponse\x124\n" +
+	"\x05links\x18\x01 \x03(\v2\x1e.tickets.admin.v1.ProviderLinkR\x05links\x12$\n" +
+	"\vnext_cursor\x18\x02 \x01(\tH\x00R\n" +
+	"nextCursor\x88\x01\x01B\x0e\n" +
+	"\f_next_cursor*\x81\x01\n" +
 	"\bProvider\x12\x18\n" +
 	"\x14PROVIDER_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15PROVIDER_FRESHSERVICE\x10\x01\x12\x14\n" +
@@ -2434,7 +3201,7 @@ const file_tickets_admin_v1_admin_service_proto_rawDesc = "" +
 	"\x12MEMBER_ROLE_VIEWER\x10\x01\x12\x16\n" +
 	"\x12MEMBER_ROLE_MEMBER\x10\x02\x12\x17\n" +
 	"\x13MEMBER_ROLE_TRIAGER\x10\x03\x12\x15\n" +
-	"\x11MEMBER_ROLE_OWNER\x10\x042\xc7\t\n" +
+	"\x11MEMBER_ROLE_OWNER\x10\x042\x8d\x0e\n" +
 	"\fAdminService\x12b\n" +
 	"\rCreateAccount\x12&.tickets.admin.v1.CreateAccountRequest\x1a'.tickets.admin.v1.CreateAccountResponse\"\x00\x12_\n" +
 	"\fCreateApiKey\x12%.tickets.admin.v1.CreateApiKeyRequest\x1a&.tickets.admin.v1.CreateApiKeyResponse\"\x00\x12b\n" +
@@ -2446,7 +3213,13 @@ const file_tickets_admin_v1_admin_service_proto_rawDesc = "" +
 	"\fCreateTenant\x12%.tickets.admin.v1.CreateTenantRequest\x1a&.tickets.admin.v1.CreateTenantResponse\"\x00\x12b\n" +
 	"\fLinkProvider\x12%.tickets.admin.v1.LinkProviderRequest\x1a&.tickets.admin.v1.LinkProviderResponse\"\x03\x90\x02\x02\x12h\n" +
 	"\x0eUnlinkProvider\x12'.tickets.admin.v1.UnlinkProviderRequest\x1a(.tickets.admin.v1.UnlinkProviderResponse\"\x03\x90\x02\x02\x12h\n" +
-	"\x0eListDeliveries\x12'.tickets.admin.v1.ListDeliveriesRequest\x1a(.tickets.admin.v1.ListDeliveriesResponse\"\x03\x90\x02\x01\x12k\n" +
+	"\x0eListDeliveries\x12'.tickets.admin.v1.ListDeliveriesRequest\x1a(.tickets.admin.v1.ListDeliveriesResponse\"\x03\x90\x02\x01\x12b\n" +
+	"\fListAccounts\x12%.tickets.admin.v1.ListAccountsRequest\x1a&.tickets.admin.v1.ListAccountsResponse\"\x03\x90\x02\x01\x12_\n" +
+	"\vListApiKeys\x12$.tickets.admin.v1.ListApiKeysRequest\x1a%.tickets.admin.v1.ListApiKeysResponse\"\x03\x90\x02\x01\x12b\n" +
+	"\fListProjects\x12%.tickets.admin.v1.ListProjectsRequest\x1a&.tickets.admin.v1.ListProjectsResponse\"\x03\x90\x02\x01\x12_\n" +
+	"\vListMembers\x12$.tickets.admin.v1.ListMembersRequest\x1a%.tickets.admin.v1.ListMembersResponse\"\x03\x90\x02\x01\x12_\n" +
+	"\vListTenants\x12$.tickets.admin.v1.ListTenantsRequest\x1a%.tickets.admin.v1.ListTenantsResponse\"\x03\x90\x02\x01\x12Y\n" +
+	"\tListLinks\x12\".tickets.admin.v1.ListLinksRequest\x1a#.tickets.admin.v1.ListLinksResponse\"\x03\x90\x02\x01\x12k\n" +
 	"\x0fRequeueDelivery\x12(.tickets.admin.v1.RequeueDeliveryRequest\x1a).tickets.admin.v1.RequeueDeliveryResponse\"\x03\x90\x02\x02B\xe6\x01\n" +
 	"\"io.github.tickets_service.admin.v1B\x11AdminServiceProtoP\x01ZBgithub.com/tickets-service/tickets/gen/go/tickets/admin/v1;adminv1\xa2\x02\fTicketsAdmin\xaa\x02\x10Tickets.Admin.V1\xca\x02\x10Tickets\\Admin\\V1\xe2\x02\x1cTickets\\Admin\\V1\\GPBMetadata\xea\x02\x12Tickets::Admin::V1b\x06proto3"
 
@@ -2463,7 +3236,7 @@ func file_tickets_admin_v1_admin_service_proto_rawDescGZIP() []byte {
 }
 
 var file_tickets_admin_v1_admin_service_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_tickets_admin_v1_admin_service_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
+var file_tickets_admin_v1_admin_service_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
 var file_tickets_admin_v1_admin_service_proto_goTypes = []any{
 	(Provider)(0),                   // 0: tickets.admin.v1.Provider
 	(DeliveryKind)(0),               // 1: tickets.admin.v1.DeliveryKind
@@ -2500,35 +3273,47 @@ var file_tickets_admin_v1_admin_service_proto_goTypes = []any{
 	(*ListDeliveriesResponse)(nil),  // 32: tickets.admin.v1.ListDeliveriesResponse
 	(*RequeueDeliveryRequest)(nil),  // 33: tickets.admin.v1.RequeueDeliveryRequest
 	(*RequeueDeliveryResponse)(nil), // 34: tickets.admin.v1.RequeueDeliveryResponse
-	(*timestamppb.Timestamp)(nil),   // 35: google.protobuf.Timestamp
-	(v1.RoleName)(0),                // 36: tickets.handoff.v1.RoleName
-	(*fieldmaskpb.FieldMask)(nil),   // 37: google.protobuf.FieldMask
+	(*ListAccountsRequest)(nil),     // 35: tickets.admin.v1.ListAccountsRequest
+	(*ListAccountsResponse)(nil),    // 36: tickets.admin.v1.ListAccountsResponse
+	(*ListApiKeysRequest)(nil),      // 37: tickets.admin.v1.ListApiKeysRequest
+	(*ListApiKeysResponse)(nil),     // 38: tickets.admin.v1.ListApiKeysResponse
+	(*ListProjectsRequest)(nil),     // 39: tickets.admin.v1.ListProjectsRequest
+	(*ListProjectsResponse)(nil),    // 40: tickets.admin.v1.ListProjectsResponse
+	(*ListMembersRequest)(nil),      // 41: tickets.admin.v1.ListMembersRequest
+	(*ListMembersResponse)(nil),     // 42: tickets.admin.v1.ListMembersResponse
+	(*ListTenantsRequest)(nil),      // 43: tickets.admin.v1.ListTenantsRequest
+	(*ListTenantsResponse)(nil),     // 44: tickets.admin.v1.ListTenantsResponse
+	(*ListLinksRequest)(nil),        // 45: tickets.admin.v1.ListLinksRequest
+	(*ListLinksResponse)(nil),       // 46: tickets.admin.v1.ListLinksResponse
+	(*timestamppb.Timestamp)(nil),   // 47: google.protobuf.Timestamp
+	(v1.RoleName)(0),                // 48: tickets.handoff.v1.RoleName
+	(*fieldmaskpb.FieldMask)(nil),   // 49: google.protobuf.FieldMask
 }
 var file_tickets_admin_v1_admin_service_proto_depIdxs = []int32{
 	0,  // 0: tickets.admin.v1.ProviderLink.provider:type_name -> tickets.admin.v1.Provider
-	35, // 1: tickets.admin.v1.ProviderLink.created_at:type_name -> google.protobuf.Timestamp
-	35, // 2: tickets.admin.v1.ProviderLink.updated_at:type_name -> google.protobuf.Timestamp
+	47, // 1: tickets.admin.v1.ProviderLink.created_at:type_name -> google.protobuf.Timestamp
+	47, // 2: tickets.admin.v1.ProviderLink.updated_at:type_name -> google.protobuf.Timestamp
 	1,  // 3: tickets.admin.v1.Delivery.kind:type_name -> tickets.admin.v1.DeliveryKind
 	2,  // 4: tickets.admin.v1.Delivery.state:type_name -> tickets.admin.v1.DeliveryState
-	35, // 5: tickets.admin.v1.Delivery.next_attempt_at:type_name -> google.protobuf.Timestamp
-	35, // 6: tickets.admin.v1.Delivery.created_at:type_name -> google.protobuf.Timestamp
-	35, // 7: tickets.admin.v1.Account.created_at:type_name -> google.protobuf.Timestamp
-	35, // 8: tickets.admin.v1.ApiKey.created_at:type_name -> google.protobuf.Timestamp
-	35, // 9: tickets.admin.v1.ApiKey.expires_at:type_name -> google.protobuf.Timestamp
-	35, // 10: tickets.admin.v1.ApiKey.revoked_at:type_name -> google.protobuf.Timestamp
-	36, // 11: tickets.admin.v1.Project.default_roles:type_name -> tickets.handoff.v1.RoleName
-	35, // 12: tickets.admin.v1.Project.created_at:type_name -> google.protobuf.Timestamp
+	47, // 5: tickets.admin.v1.Delivery.next_attempt_at:type_name -> google.protobuf.Timestamp
+	47, // 6: tickets.admin.v1.Delivery.created_at:type_name -> google.protobuf.Timestamp
+	47, // 7: tickets.admin.v1.Account.created_at:type_name -> google.protobuf.Timestamp
+	47, // 8: tickets.admin.v1.ApiKey.created_at:type_name -> google.protobuf.Timestamp
+	47, // 9: tickets.admin.v1.ApiKey.expires_at:type_name -> google.protobuf.Timestamp
+	47, // 10: tickets.admin.v1.ApiKey.revoked_at:type_name -> google.protobuf.Timestamp
+	48, // 11: tickets.admin.v1.Project.default_roles:type_name -> tickets.handoff.v1.RoleName
+	47, // 12: tickets.admin.v1.Project.created_at:type_name -> google.protobuf.Timestamp
 	3,  // 13: tickets.admin.v1.Member.role:type_name -> tickets.admin.v1.MemberRole
-	35, // 14: tickets.admin.v1.Member.created_at:type_name -> google.protobuf.Timestamp
-	35, // 15: tickets.admin.v1.Tenant.created_at:type_name -> google.protobuf.Timestamp
+	47, // 14: tickets.admin.v1.Member.created_at:type_name -> google.protobuf.Timestamp
+	47, // 15: tickets.admin.v1.Tenant.created_at:type_name -> google.protobuf.Timestamp
 	6,  // 16: tickets.admin.v1.CreateAccountResponse.account:type_name -> tickets.admin.v1.Account
-	35, // 17: tickets.admin.v1.CreateApiKeyRequest.expires_at:type_name -> google.protobuf.Timestamp
+	47, // 17: tickets.admin.v1.CreateApiKeyRequest.expires_at:type_name -> google.protobuf.Timestamp
 	7,  // 18: tickets.admin.v1.CreateApiKeyResponse.api_key:type_name -> tickets.admin.v1.ApiKey
 	7,  // 19: tickets.admin.v1.RevokeApiKeyResponse.api_key:type_name -> tickets.admin.v1.ApiKey
-	36, // 20: tickets.admin.v1.CreateProjectRequest.default_roles:type_name -> tickets.handoff.v1.RoleName
+	48, // 20: tickets.admin.v1.CreateProjectRequest.default_roles:type_name -> tickets.handoff.v1.RoleName
 	8,  // 21: tickets.admin.v1.CreateProjectResponse.project:type_name -> tickets.admin.v1.Project
-	37, // 22: tickets.admin.v1.UpdateProjectRequest.update_mask:type_name -> google.protobuf.FieldMask
-	36, // 23: tickets.admin.v1.UpdateProjectRequest.default_roles:type_name -> tickets.handoff.v1.RoleName
+	49, // 22: tickets.admin.v1.UpdateProjectRequest.update_mask:type_name -> google.protobuf.FieldMask
+	48, // 23: tickets.admin.v1.UpdateProjectRequest.default_roles:type_name -> tickets.handoff.v1.RoleName
 	8,  // 24: tickets.admin.v1.UpdateProjectResponse.project:type_name -> tickets.admin.v1.Project
 	3,  // 25: tickets.admin.v1.AddMemberRequest.role:type_name -> tickets.admin.v1.MemberRole
 	9,  // 26: tickets.admin.v1.AddMemberResponse.member:type_name -> tickets.admin.v1.Member
@@ -2538,35 +3323,53 @@ var file_tickets_admin_v1_admin_service_proto_depIdxs = []int32{
 	2,  // 30: tickets.admin.v1.ListDeliveriesRequest.state:type_name -> tickets.admin.v1.DeliveryState
 	5,  // 31: tickets.admin.v1.ListDeliveriesResponse.deliveries:type_name -> tickets.admin.v1.Delivery
 	5,  // 32: tickets.admin.v1.RequeueDeliveryResponse.delivery:type_name -> tickets.admin.v1.Delivery
-	11, // 33: tickets.admin.v1.AdminService.CreateAccount:input_type -> tickets.admin.v1.CreateAccountRequest
-	13, // 34: tickets.admin.v1.AdminService.CreateApiKey:input_type -> tickets.admin.v1.CreateApiKeyRequest
-	15, // 35: tickets.admin.v1.AdminService.RevokeApiKey:input_type -> tickets.admin.v1.RevokeApiKeyRequest
-	17, // 36: tickets.admin.v1.AdminService.CreateProject:input_type -> tickets.admin.v1.CreateProjectRequest
-	19, // 37: tickets.admin.v1.AdminService.UpdateProject:input_type -> tickets.admin.v1.UpdateProjectRequest
-	21, // 38: tickets.admin.v1.AdminService.AddMember:input_type -> tickets.admin.v1.AddMemberRequest
-	23, // 39: tickets.admin.v1.AdminService.RemoveMember:input_type -> tickets.admin.v1.RemoveMemberRequest
-	25, // 40: tickets.admin.v1.AdminService.CreateTenant:input_type -> tickets.admin.v1.CreateTenantRequest
-	27, // 41: tickets.admin.v1.AdminService.LinkProvider:input_type -> tickets.admin.v1.LinkProviderRequest
-	29, // 42: tickets.admin.v1.AdminService.UnlinkProvider:input_type -> tickets.admin.v1.UnlinkProviderRequest
-	31, // 43: tickets.admin.v1.AdminService.ListDeliveries:input_type -> tickets.admin.v1.ListDeliveriesRequest
-	33, // 44: tickets.admin.v1.AdminService.RequeueDelivery:input_type -> tickets.admin.v1.RequeueDeliveryRequest
-	12, // 45: tickets.admin.v1.AdminService.CreateAccount:output_type -> tickets.admin.v1.CreateAccountResponse
-	14, // 46: tickets.admin.v1.AdminService.CreateApiKey:output_type -> tickets.admin.v1.CreateApiKeyResponse
-	16, // 47: tickets.admin.v1.AdminService.RevokeApiKey:output_type -> tickets.admin.v1.RevokeApiKeyResponse
-	18, // 48: tickets.admin.v1.AdminService.CreateProject:output_type -> tickets.admin.v1.CreateProjectResponse
-	20, // 49: tickets.admin.v1.AdminService.UpdateProject:output_type -> tickets.admin.v1.UpdateProjectResponse
-	22, // 50: tickets.admin.v1.AdminService.AddMember:output_type -> tickets.admin.v1.AddMemberResponse
-	24, // 51: tickets.admin.v1.AdminService.RemoveMember:output_type -> tickets.admin.v1.RemoveMemberResponse
-	26, // 52: tickets.admin.v1.AdminService.CreateTenant:output_type -> tickets.admin.v1.CreateTenantResponse
-	28, // 53: tickets.admin.v1.AdminService.LinkProvider:output_type -> tickets.admin.v1.LinkProviderResponse
-	30, // 54: tickets.admin.v1.AdminService.UnlinkProvider:output_type -> tickets.admin.v1.UnlinkProviderResponse
-	32, // 55: tickets.admin.v1.AdminService.ListDeliveries:output_type -> tickets.admin.v1.ListDeliveriesResponse
-	34, // 56: tickets.admin.v1.AdminService.RequeueDelivery:output_type -> tickets.admin.v1.RequeueDeliveryResponse
-	45, // [45:57] is the sub-list for method output_type
-	33, // [33:45] is the sub-list for method input_type
-	33, // [33:33] is the sub-list for extension type_name
-	33, // [33:33] is the sub-list for extension extendee
-	0,  // [0:33] is the sub-list for field type_name
+	6,  // 33: tickets.admin.v1.ListAccountsResponse.accounts:type_name -> tickets.admin.v1.Account
+	7,  // 34: tickets.admin.v1.ListApiKeysResponse.api_keys:type_name -> tickets.admin.v1.ApiKey
+	8,  // 35: tickets.admin.v1.ListProjectsResponse.projects:type_name -> tickets.admin.v1.Project
+	9,  // 36: tickets.admin.v1.ListMembersResponse.members:type_name -> tickets.admin.v1.Member
+	10, // 37: tickets.admin.v1.ListTenantsResponse.tenants:type_name -> tickets.admin.v1.Tenant
+	4,  // 38: tickets.admin.v1.ListLinksResponse.links:type_name -> tickets.admin.v1.ProviderLink
+	11, // 39: tickets.admin.v1.AdminService.CreateAccount:input_type -> tickets.admin.v1.CreateAccountRequest
+	13, // 40: tickets.admin.v1.AdminService.CreateApiKey:input_type -> tickets.admin.v1.CreateApiKeyRequest
+	15, // 41: tickets.admin.v1.AdminService.RevokeApiKey:input_type -> tickets.admin.v1.RevokeApiKeyRequest
+	17, // 42: tickets.admin.v1.AdminService.CreateProject:input_type -> tickets.admin.v1.CreateProjectRequest
+	19, // 43: tickets.admin.v1.AdminService.UpdateProject:input_type -> tickets.admin.v1.UpdateProjectRequest
+	21, // 44: tickets.admin.v1.AdminService.AddMember:input_type -> tickets.admin.v1.AddMemberRequest
+	23, // 45: tickets.admin.v1.AdminService.RemoveMember:input_type -> tickets.admin.v1.RemoveMemberRequest
+	25, // 46: tickets.admin.v1.AdminService.CreateTenant:input_type -> tickets.admin.v1.CreateTenantRequest
+	27, // 47: tickets.admin.v1.AdminService.LinkProvider:input_type -> tickets.admin.v1.LinkProviderRequest
+	29, // 48: tickets.admin.v1.AdminService.UnlinkProvider:input_type -> tickets.admin.v1.UnlinkProviderRequest
+	31, // 49: tickets.admin.v1.AdminService.ListDeliveries:input_type -> tickets.admin.v1.ListDeliveriesRequest
+	35, // 50: tickets.admin.v1.AdminService.ListAccounts:input_type -> tickets.admin.v1.ListAccountsRequest
+	37, // 51: tickets.admin.v1.AdminService.ListApiKeys:input_type -> tickets.admin.v1.ListApiKeysRequest
+	39, // 52: tickets.admin.v1.AdminService.ListProjects:input_type -> tickets.admin.v1.ListProjectsRequest
+	41, // 53: tickets.admin.v1.AdminService.ListMembers:input_type -> tickets.admin.v1.ListMembersRequest
+	43, // 54: tickets.admin.v1.AdminService.ListTenants:input_type -> tickets.admin.v1.ListTenantsRequest
+	45, // 55: tickets.admin.v1.AdminService.ListLinks:input_type -> tickets.admin.v1.ListLinksRequest
+	33, // 56: tickets.admin.v1.AdminService.RequeueDelivery:input_type -> tickets.admin.v1.RequeueDeliveryRequest
+	12, // 57: tickets.admin.v1.AdminService.CreateAccount:output_type -> tickets.admin.v1.CreateAccountResponse
+	14, // 58: tickets.admin.v1.AdminService.CreateApiKey:output_type -> tickets.admin.v1.CreateApiKeyResponse
+	16, // 59: tickets.admin.v1.AdminService.RevokeApiKey:output_type -> tickets.admin.v1.RevokeApiKeyResponse
+	18, // 60: tickets.admin.v1.AdminService.CreateProject:output_type -> tickets.admin.v1.CreateProjectResponse
+	20, // 61: tickets.admin.v1.AdminService.UpdateProject:output_type -> tickets.admin.v1.UpdateProjectResponse
+	22, // 62: tickets.admin.v1.AdminService.AddMember:output_type -> tickets.admin.v1.AddMemberResponse
+	24, // 63: tickets.admin.v1.AdminService.RemoveMember:output_type -> tickets.admin.v1.RemoveMemberResponse
+	26, // 64: tickets.admin.v1.AdminService.CreateTenant:output_type -> tickets.admin.v1.CreateTenantResponse
+	28, // 65: tickets.admin.v1.AdminService.LinkProvider:output_type -> tickets.admin.v1.LinkProviderResponse
+	30, // 66: tickets.admin.v1.AdminService.UnlinkProvider:output_type -> tickets.admin.v1.UnlinkProviderResponse
+	32, // 67: tickets.admin.v1.AdminService.ListDeliveries:output_type -> tickets.admin.v1.ListDeliveriesResponse
+	36, // 68: tickets.admin.v1.AdminService.ListAccounts:output_type -> tickets.admin.v1.ListAccountsResponse
+	38, // 69: tickets.admin.v1.AdminService.ListApiKeys:output_type -> tickets.admin.v1.ListApiKeysResponse
+	40, // 70: tickets.admin.v1.AdminService.ListProjects:output_type -> tickets.admin.v1.ListProjectsResponse
+	42, // 71: tickets.admin.v1.AdminService.ListMembers:output_type -> tickets.admin.v1.ListMembersResponse
+	44, // 72: tickets.admin.v1.AdminService.ListTenants:output_type -> tickets.admin.v1.ListTenantsResponse
+	46, // 73: tickets.admin.v1.AdminService.ListLinks:output_type -> tickets.admin.v1.ListLinksResponse
+	34, // 74: tickets.admin.v1.AdminService.RequeueDelivery:output_type -> tickets.admin.v1.RequeueDeliveryResponse
+	57, // [57:75] is the sub-list for method output_type
+	39, // [39:57] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_tickets_admin_v1_admin_service_proto_init() }
@@ -2582,13 +3385,25 @@ func file_tickets_admin_v1_admin_service_proto_init() {
 	file_tickets_admin_v1_admin_service_proto_msgTypes[23].OneofWrappers = []any{}
 	file_tickets_admin_v1_admin_service_proto_msgTypes[27].OneofWrappers = []any{}
 	file_tickets_admin_v1_admin_service_proto_msgTypes[28].OneofWrappers = []any{}
+	file_tickets_admin_v1_admin_service_proto_msgTypes[31].OneofWrappers = []any{}
+	file_tickets_admin_v1_admin_service_proto_msgTypes[32].OneofWrappers = []any{}
+	file_tickets_admin_v1_admin_service_proto_msgTypes[33].OneofWrappers = []any{}
+	file_tickets_admin_v1_admin_service_proto_msgTypes[34].OneofWrappers = []any{}
+	file_tickets_admin_v1_admin_service_proto_msgTypes[35].OneofWrappers = []any{}
+	file_tickets_admin_v1_admin_service_proto_msgTypes[36].OneofWrappers = []any{}
+	file_tickets_admin_v1_admin_service_proto_msgTypes[37].OneofWrappers = []any{}
+	file_tickets_admin_v1_admin_service_proto_msgTypes[38].OneofWrappers = []any{}
+	file_tickets_admin_v1_admin_service_proto_msgTypes[39].OneofWrappers = []any{}
+	file_tickets_admin_v1_admin_service_proto_msgTypes[40].OneofWrappers = []any{}
+	file_tickets_admin_v1_admin_service_proto_msgTypes[41].OneofWrappers = []any{}
+	file_tickets_admin_v1_admin_service_proto_msgTypes[42].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tickets_admin_v1_admin_service_proto_rawDesc), len(file_tickets_admin_v1_admin_service_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   31,
+			NumMessages:   43,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -96,6 +96,36 @@ class AdminServiceStub(object):
                 request_serializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.ListDeliveriesRequest.SerializeToString,
                 response_deserializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.ListDeliveriesResponse.FromString,
                 _registered_method=True)
+        self.ListAccounts = channel.unary_unary(
+                '/tickets.admin.v1.AdminService/ListAccounts',
+                request_serializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.ListAccountsRequest.SerializeToString,
+                response_deserializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.ListAccountsResponse.FromString,
+                _registered_method=True)
+        self.ListApiKeys = channel.unary_unary(
+                '/tickets.admin.v1.AdminService/ListApiKeys',
+                request_serializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.ListApiKeysRequest.SerializeToString,
+                response_deserializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.ListApiKeysResponse.FromString,
+                _registered_method=True)
+        self.ListProjects = channel.unary_unary(
+                '/tickets.admin.v1.AdminService/ListProjects',
+                request_serializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.ListProjectsRequest.SerializeToString,
+                response_deserializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.ListProjectsResponse.FromString,
+                _registered_method=True)
+        self.ListMembers = channel.unary_unary(
+                '/tickets.admin.v1.AdminService/ListMembers',
+                request_serializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.ListMembersRequest.SerializeToString,
+                response_deserializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.ListMembersResponse.FromString,
+                _registered_method=True)
+        self.ListTenants = channel.unary_unary(
+                '/tickets.admin.v1.AdminService/ListTenants',
+                request_serializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.ListTenantsRequest.SerializeToString,
+                response_deserializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.ListTenantsResponse.FromString,
+                _registered_method=True)
+        self.ListLinks = channel.unary_unary(
+                '/tickets.admin.v1.AdminService/ListLinks',
+                request_serializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.ListLinksRequest.SerializeToString,
+                response_deserializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.ListLinksResponse.FromString,
+                _registered_method=True)
         self.RequeueDelivery = channel.unary_unary(
                 '/tickets.admin.v1.AdminService/RequeueDelivery',
                 request_serializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.RequeueDeliveryRequest.SerializeToString,
@@ -202,6 +232,49 @@ class AdminServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListAccounts(self, request, context):
+        """Lists the customer accounts, in the order of their ids.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListApiKeys(self, request, context):
+        """Lists API keys without their secrets, revoked and expired ones too, in the order of their ids.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListProjects(self, request, context):
+        """Lists projects, in the order of their ids.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListMembers(self, request, context):
+        """Lists the members of a project, in the order of their user ids. A project that is not there has none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTenants(self, request, context):
+        """Lists the helpdesk tenants that were recorded, in the order of their ids; a signed `tenant_id` needs no such
+        record.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListLinks(self, request, context):
+        """Lists the links of accounts to their providers, without credentials, in the order of the accounts' ids.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RequeueDelivery(self, request, context):
         """Has a delivery retried at once, as often as a new one and with the ticket's values at that time. NOT_FOUND: no such
         delivery, perhaps because it arrived. Metadata `idempotency-key` as for CreateAccount.
@@ -267,6 +340,36 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.ListDeliveries,
                     request_deserializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.ListDeliveriesRequest.FromString,
                     response_serializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.ListDeliveriesResponse.SerializeToString,
+            ),
+            'ListAccounts': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAccounts,
+                    request_deserializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.ListAccountsRequest.FromString,
+                    response_serializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.ListAccountsResponse.SerializeToString,
+            ),
+            'ListApiKeys': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListApiKeys,
+                    request_deserializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.ListApiKeysRequest.FromString,
+                    response_serializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.ListApiKeysResponse.SerializeToString,
+            ),
+            'ListProjects': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListProjects,
+                    request_deserializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.ListProjectsRequest.FromString,
+                    response_serializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.ListProjectsResponse.SerializeToString,
+            ),
+            'ListMembers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListMembers,
+                    request_deserializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.ListMembersRequest.FromString,
+                    response_serializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.ListMembersResponse.SerializeToString,
+            ),
+            'ListTenants': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTenants,
+                    request_deserializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.ListTenantsRequest.FromString,
+                    response_serializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.ListTenantsResponse.SerializeToString,
+            ),
+            'ListLinks': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListLinks,
+                    request_deserializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.ListLinksRequest.FromString,
+                    response_serializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.ListLinksResponse.SerializeToString,
             ),
             'RequeueDelivery': grpc.unary_unary_rpc_method_handler(
                     servicer.RequeueDelivery,
@@ -578,6 +681,168 @@ class AdminService(object):
             '/tickets.admin.v1.AdminService/ListDeliveries',
             tickets_dot_admin_dot_v1_dot_admin__service__pb2.ListDeliveriesRequest.SerializeToString,
             tickets_dot_admin_dot_v1_dot_admin__service__pb2.ListDeliveriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAccounts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tickets.admin.v1.AdminService/ListAccounts',
+            tickets_dot_admin_dot_v1_dot_admin__service__pb2.ListAccountsRequest.SerializeToString,
+            tickets_dot_admin_dot_v1_dot_admin__service__pb2.ListAccountsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListApiKeys(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tickets.admin.v1.AdminService/ListApiKeys',
+            tickets_dot_admin_dot_v1_dot_admin__service__pb2.ListApiKeysRequest.SerializeToString,
+            tickets_dot_admin_dot_v1_dot_admin__service__pb2.ListApiKeysResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListProjects(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tickets.admin.v1.AdminService/ListProjects',
+            tickets_dot_admin_dot_v1_dot_admin__service__pb2.ListProjectsRequest.SerializeToString,
+            tickets_dot_admin_dot_v1_dot_admin__service__pb2.ListProjectsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListMembers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tickets.admin.v1.AdminService/ListMembers',
+            tickets_dot_admin_dot_v1_dot_admin__service__pb2.ListMembersRequest.SerializeToString,
+            tickets_dot_admin_dot_v1_dot_admin__service__pb2.ListMembersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTenants(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tickets.admin.v1.AdminService/ListTenants',
+            tickets_dot_admin_dot_v1_dot_admin__service__pb2.ListTenantsRequest.SerializeToString,
+            tickets_dot_admin_dot_v1_dot_admin__service__pb2.ListTenantsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListLinks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tickets.admin.v1.AdminService/ListLinks',
+            tickets_dot_admin_dot_v1_dot_admin__service__pb2.ListLinksRequest.SerializeToString,
+            tickets_dot_admin_dot_v1_dot_admin__service__pb2.ListLinksResponse.FromString,
             options,
             channel_credentials,
             insecure,

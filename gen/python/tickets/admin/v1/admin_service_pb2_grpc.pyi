@@ -83,6 +83,20 @@ class AdminServiceStub:
     """
     ListDeliveries: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListDeliveriesRequest, _admin_service_pb2.ListDeliveriesResponse]
     """Lists the deliveries to providers, the oldest first: queued, or dead after too many attempts or a rejection."""
+    ListAccounts: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListAccountsRequest, _admin_service_pb2.ListAccountsResponse]
+    """Lists the customer accounts, in the order of their ids."""
+    ListApiKeys: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListApiKeysRequest, _admin_service_pb2.ListApiKeysResponse]
+    """Lists API keys without their secrets, revoked and expired ones too, in the order of their ids."""
+    ListProjects: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListProjectsRequest, _admin_service_pb2.ListProjectsResponse]
+    """Lists projects, in the order of their ids."""
+    ListMembers: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListMembersRequest, _admin_service_pb2.ListMembersResponse]
+    """Lists the members of a project, in the order of their user ids. A project that is not there has none."""
+    ListTenants: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListTenantsRequest, _admin_service_pb2.ListTenantsResponse]
+    """Lists the helpdesk tenants that were recorded, in the order of their ids; a signed `tenant_id` needs no such
+    record.
+    """
+    ListLinks: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListLinksRequest, _admin_service_pb2.ListLinksResponse]
+    """Lists the links of accounts to their providers, without credentials, in the order of the accounts' ids."""
     RequeueDelivery: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.RequeueDeliveryRequest, _admin_service_pb2.RequeueDeliveryResponse]
     """Has a delivery retried at once, as often as a new one and with the ticket's values at that time. NOT_FOUND: no such
     delivery, perhaps because it arrived. Metadata `idempotency-key` as for CreateAccount.
@@ -143,6 +157,20 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """
     ListDeliveries: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListDeliveriesRequest, _admin_service_pb2.ListDeliveriesResponse]  # type: ignore[assignment]
     """Lists the deliveries to providers, the oldest first: queued, or dead after too many attempts or a rejection."""
+    ListAccounts: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListAccountsRequest, _admin_service_pb2.ListAccountsResponse]  # type: ignore[assignment]
+    """Lists the customer accounts, in the order of their ids."""
+    ListApiKeys: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListApiKeysRequest, _admin_service_pb2.ListApiKeysResponse]  # type: ignore[assignment]
+    """Lists API keys without their secrets, revoked and expired ones too, in the order of their ids."""
+    ListProjects: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListProjectsRequest, _admin_service_pb2.ListProjectsResponse]  # type: ignore[assignment]
+    """Lists projects, in the order of their ids."""
+    ListMembers: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListMembersRequest, _admin_service_pb2.ListMembersResponse]  # type: ignore[assignment]
+    """Lists the members of a project, in the order of their user ids. A project that is not there has none."""
+    ListTenants: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListTenantsRequest, _admin_service_pb2.ListTenantsResponse]  # type: ignore[assignment]
+    """Lists the helpdesk tenants that were recorded, in the order of their ids; a signed `tenant_id` needs no such
+    record.
+    """
+    ListLinks: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListLinksRequest, _admin_service_pb2.ListLinksResponse]  # type: ignore[assignment]
+    """Lists the links of accounts to their providers, without credentials, in the order of the accounts' ids."""
     RequeueDelivery: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.RequeueDeliveryRequest, _admin_service_pb2.RequeueDeliveryResponse]  # type: ignore[assignment]
     """Has a delivery retried at once, as often as a new one and with the ticket's values at that time. NOT_FOUND: no such
     delivery, perhaps because it arrived. Metadata `idempotency-key` as for CreateAccount.
@@ -266,6 +294,56 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.ListDeliveriesResponse, _abc.Awaitable[_admin_service_pb2.ListDeliveriesResponse]]:
         """Lists the deliveries to providers, the oldest first: queued, or dead after too many attempts or a rejection."""
+
+    @_abc_1.abstractmethod
+    def ListAccounts(
+        self,
+        request: _admin_service_pb2.ListAccountsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.ListAccountsResponse, _abc.Awaitable[_admin_service_pb2.ListAccountsResponse]]:
+        """Lists the customer accounts, in the order of their ids."""
+
+    @_abc_1.abstractmethod
+    def ListApiKeys(
+        self,
+        request: _admin_service_pb2.ListApiKeysRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.ListApiKeysResponse, _abc.Awaitable[_admin_service_pb2.ListApiKeysResponse]]:
+        """Lists API keys without their secrets, revoked and expired ones too, in the order of their ids."""
+
+    @_abc_1.abstractmethod
+    def ListProjects(
+        self,
+        request: _admin_service_pb2.ListProjectsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.ListProjectsResponse, _abc.Awaitable[_admin_service_pb2.ListProjectsResponse]]:
+        """Lists projects, in the order of their ids."""
+
+    @_abc_1.abstractmethod
+    def ListMembers(
+        self,
+        request: _admin_service_pb2.ListMembersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.ListMembersResponse, _abc.Awaitable[_admin_service_pb2.ListMembersResponse]]:
+        """Lists the members of a project, in the order of their user ids. A project that is not there has none."""
+
+    @_abc_1.abstractmethod
+    def ListTenants(
+        self,
+        request: _admin_service_pb2.ListTenantsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.ListTenantsResponse, _abc.Awaitable[_admin_service_pb2.ListTenantsResponse]]:
+        """Lists the helpdesk tenants that were recorded, in the order of their ids; a signed `tenant_id` needs no such
+        record.
+        """
+
+    @_abc_1.abstractmethod
+    def ListLinks(
+        self,
+        request: _admin_service_pb2.ListLinksRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.ListLinksResponse, _abc.Awaitable[_admin_service_pb2.ListLinksResponse]]:
+        """Lists the links of accounts to their providers, without credentials, in the order of the accounts' ids."""
 
     @_abc_1.abstractmethod
     def RequeueDelivery(

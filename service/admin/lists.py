@@ -1,0 +1,97 @@
+"""The lists of operators, page by page: each in the order of its ids, whose rows are never moved."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+from uuid import UUID
+
+from pydantic import TypeAdapter
+from sqlalchemy import Table
+
+from service import jsontext, paging
+from service.admin import queries, views
+from service.admin.commands import (
+    ListAccounts,
+    ListApiKeys,
+    ListDeliveries,
+    ListLinks,
+    ListMembers,
+    ListProjects,
+    ListTenants,
+)
+from service.directory import accounts, api_keys, project_members, projects, tenants
+from service.fields import Page
+from service.operation import Call, View, operation
+from service.providers.tables import deliveries, links
+from service.storage.database import Connection
+
+V = TypeVar("V", bound=View)
+# What a cursor holds, by the type of the key that a list is ordered by.
+_KEYS: Mapping[type, TypeAdapter[tuple[Any]]] = {UUID: TypeAdapter(tuple[UUID]), str: TypeAdapter(tuple[str])}
+
+
+async def _page(
+    connection: Connection, table: Table, query: Page, kind: type[V], *, key: str = "id", by: Sequence[str] = ()
+) -> tuple[list[V], str | None]:
+    """A page of a table's resources, and the cursor of the next one."""
+    given = {name: value for name in by if (value := getattr(query, name)) is not None}
+    binding = jsontext.dump([table.name, given]).decode()
+    after = {}
+    if query.cursor is not None:
+        (after["after"],) = paging.decode(query.cursor, binding, _KEYS[table.c[key].type.python_type])
+    statement = queries.list_page(table, key, frozenset(given), after=bool(after))
+    rows = await connection.all(statement, {**given, **after, "rows": query.limit + 1})
+    page, next_cursor = paging.cut(rows, query.limit, binding, key)
+    return [views.resource(kind, row) for row in page], next_cursor
+
+
+@operation(ListDeliveries, one_statement=True)
+async def list_deliveries(connection: Connection, _call: Call, command: ListDeliveries) -> views.DeliveryPage:
+    """A page of the deliveries to providers, the oldest first."""
+    page, next_cursor = await _page(connection, deliveries, command.query, views.Delivery, by=("account_id", "state"))
+    return {"deliveries": page, "next_cursor": next_cursor}
+
+
+@operation(ListAccounts, one_statement=True)
+async def list_accounts(connection: Connection, _call: Call, command: ListAccounts) -> views.AccountPage:
+    """A page of the customer accounts."""
+    page, next_cursor = await _page(connection, accounts, command.query, views.Account)
+    return {"accounts": page, "next_cursor": next_cursor}
+
+
+@operation(ListApiKeys, one_statement=True)
+async def list_api_keys(connection: Connection, _call: Call, command: ListApiKeys) -> views.ApiKeyPage:
+    """A page of API keys, revoked and expired ones too."""
+    page, next_cursor = await _page(connection, api_keys, command.query, views.ApiKey, by=("account_id",))
+    return {"api_keys": page, "next_cursor": next_cursor}
+
+
+@operation(ListProjects, one_statement=True)
+async def list_projects(connection: Connection, _call: Call, command: ListProjects) -> views.ProjectPage:
+    """A page of projects."""
+    page, next_cursor = await _page(connection, projects, command.query, views.Project, by=("account_id",))
+    return {"projects": page, "next_cursor": next_cursor}
+
+
+@operation(ListMembers, one_statement=True)
+async def list_members(connection: Connection, _call: Call, command: ListMembers) -> views.MemberPage:
+    """A page of the members of a project."""
+    page, next_cursor = await _page(
+        connection, project_members, command.query, views.Member, key="user_id", by=("project_id",)
+    )
+    return {"members": page, "next_cursor": next_cursor}
+
+
+@operation(ListTenants, one_statement=True)
+async def list_tenants(connection: Connection, _call: Call, command: ListTenants) -> views.TenantPage:
+    """A page of helpdesk tenants."""
+    page, next_cursor = await _page(connection, tenants, command.query, views.Tenant)
+    return {"tenants": page, "next_cursor": next_cursor}
+
+
+@operation(ListLinks, one_statement=True)
+async def list_links(connection: Connection, _call: Call, command: ListLinks) -> views.LinkPage:
+    """A page of accounts' links to their providers."""
+    page, next_cursor = await _page(
+        connection, links, command.query, views.ProviderLink, key="account_id", by=("account_id",)
+    )
+    return {"links": page, "next_cursor": next_cursor}

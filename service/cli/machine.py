@@ -1,0 +1,78 @@
+"""tickets status, doctor, logs, env: the `tickets up` of a data folder, seen from another shell."""
+
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from service.cli.console import DATA_DIR, DataDir, fail, run, settings_of
+from service.local.checks import Check, doctor, status
+from service.local.instance import LogName, as_exports, log_file, shell_variables
+
+_FOLLOW_SECONDS = 0.2
+_MARKS = {True: "ok", False: "bad", None: "note"}
+
+
+def show_status(data_dir: DataDir = DATA_DIR) -> None:
+    """Say what runs, and whether it answers; exit code 1 where something does not."""
+    _show(run(status(data_dir, settings_of(data_dir))))
+
+
+def show_doctor(
+    data_dir: DataDir = DATA_DIR,
+    http_port: Annotated[int, typer.Option(help="To be free, unless `tickets up` runs.")] = 8080,
+    grpc_port: Annotated[int, typer.Option(help="To be free, unless `tickets up` runs.")] = 50051,
+) -> None:
+    """Check settings, database, schema, keys, clock, ports and gateway; exit code 1 where something is bad."""
+    _show(run(doctor(data_dir, settings_of(data_dir), (http_port, grpc_port))))
+
+
+def show_logs(
+    name: Annotated[LogName, typer.Argument(help="Whose log.")] = "service",
+    lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="So many of the last ones.")] = 50,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what is written.")] = False,
+    data_dir: DataDir = DATA_DIR,
+) -> None:
+    """Print the end of a log of `tickets up`."""
+    path = log_file(data_dir, name)
+    if not path.exists():
+        fail(f"there is no {path}: run `tickets up` first")
+    text = path.read_bytes()
+    sys.stdout.buffer.write(b"".join(text.splitlines(keepends=True)[-lines:] if lines else []))
+    sys.stdout.flush()
+    if follow:
+        _follow(path, len(text))
+
+
+def show_env(data_dir: DataDir = DATA_DIR) -> None:
+    """Print what the examples of the pages need, for a shell: eval "$(tickets env)"."""
+    try:
+        variables = shell_variables(data_dir)
+    except FileNotFoundError:
+        fail(f"nothing was started in {data_dir}: run `tickets up` first")
+    sys.stdout.write(as_exports(variables))
+
+
+def _follow(path: Path, position: int) -> None:
+    while True:
+        try:
+            if path.stat().st_size < position:  # rotated
+                position = 0
+            with path.open("rb") as file:
+                file.seek(position)
+                sys.stdout.buffer.write(file.read())
+                sys.stdout.flush()
+                position = file.tell()
+            time.sleep(_FOLLOW_SECONDS)
+        except KeyboardInterrupt:
+            return
+
+
+def _show(checks: list[Check]) -> None:
+    width = max(len(check.name) for check in checks)
+    for check in checks:
+        sys.stdout.write(f"{_MARKS[check.is_good]:5} {check.name:{width}}  {check.words}\n")
+    if any(check.is_good is False for check in checks):
+        raise SystemExit(1)

@@ -1,0 +1,93 @@
+"""What `tickets status`, `env` and `logs` know of a data folder, and logs that are kept short."""
+
+import os
+import stat
+import subprocess
+from pathlib import Path
+
+import orjson
+import pytest
+from typer.testing import CliRunner
+
+from service.__main__ import app
+from service.local.demo import CREDENTIALS_FILE
+from service.local.instance import Instance, forget_instance, running_instance, shell_variables, write_instance
+from service.local.processes import last_log_lines
+from service.local.rotation import rotate
+
+HERE = Instance(os.getpid(), "http://127.0.0.1:1", "127.0.0.1:2", 1)
+
+
+def test_an_instance_is_found_while_its_process_runs(tmp_path: Path) -> None:
+    assert running_instance(tmp_path) is None
+    write_instance(tmp_path, HERE)
+    assert running_instance(tmp_path) == HERE
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    write_instance(tmp_path, HERE._replace(pid=ended.pid))
+    assert running_instance(tmp_path) is None
+    write_instance(tmp_path, HERE)
+    forget_instance(tmp_path)
+    assert running_instance(tmp_path) is None
+
+
+def test_the_variables_are_for_any_shell(tmp_path: Path) -> None:
+    kept = {"itsm_api_key": "k", "helpdesk_token": "h's", "handoff_token": "t", "handoff_project_id": "p"}
+    (tmp_path / CREDENTIALS_FILE).write_bytes(orjson.dumps({**kept, "rest_url": "old", "grpc_target": "old"}))
+    write_instance(tmp_path, HERE)  # where it listens now
+    done = CliRunner().invoke(app, ["env", "--data-dir", str(tmp_path)])
+    script = done.stdout + 'printf "%s\\n" "$REST" "$GRPC" "$ITSM" "$HELPDESK" "$HANDOFF" "$PROJECT"'
+    printed = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True).stdout.splitlines()
+    assert printed == [
+        *("http://127.0.0.1:1", "http://127.0.0.1:2"),
+        *("X-API-Key: k", "Authorization: Bearer h's", "Authorization: Bearer t", "p"),
+    ]
+
+
+def test_without_demo_data_they_are_where_it_listens(tmp_path: Path) -> None:
+    write_instance(tmp_path, HERE)
+    assert shell_variables(tmp_path) == {"REST": "http://127.0.0.1:1", "GRPC": "http://127.0.0.1:2"}
+
+
+@pytest.mark.parametrize("command", ["env", "logs", "status"])
+def test_without_an_instance_a_command_says_so(tmp_path: Path, command: str) -> None:
+    done = CliRunner().invoke(app, [command, "--data-dir", str(tmp_path)])
+    assert (done.exit_code, done.output.count("\n")) == (1, 1)
+
+
+def test_a_log_that_is_too_long_is_moved_while_it_is_written(tmp_path: Path) -> None:
+    log = tmp_path / "service.log"
+    assert not rotate(log)
+    with os.fdopen(os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "w", buffering=1) as file:
+        file.write("first\n" * 10)
+        assert not rotate(log, max_bytes=60)
+        file.write("second\n")
+        assert rotate(log, max_bytes=60)
+        file.write("third\n")
+    before = tmp_path / "service.log.1"
+    assert before.read_text() == "first\n" * 10 + "second\n"
+    assert log.read_text() == "third\n"
+    assert stat.S_IMODE(before.stat().st_mode) == 0o600
+    # Who looked for what was written since then finds it.
+    assert last_log_lines(log, 5, offset=60) == ["third"]
+
+
+@pytest.mark.parametrize(
+    ("words", "choices"),
+    [
+        (["admin", "add-member", "--project", "p", "--user", "u", "--role", "boss"], "'viewer', 'member'"),
+        (["admin", "link-provider", "--account", "a", "--url", "u", "--provider", "none"], "'freshservice', 'zendesk'"),
+        (["admin", "deliveries", "--state", "lost"], "'queued', 'dead'"),
+    ],
+)
+def test_an_option_with_choices_names_them(monkeypatch: pytest.MonkeyPatch, words: list[str], choices: str) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 2
+    assert choices in done.stderr
+
+
+def test_a_shell_completes_commands_and_choices() -> None:
+    environment = {"_TICKETS_COMPLETE": "complete_bash", "COMP_WORDS": "tickets logs ga", "COMP_CWORD": "2"}
+    done = CliRunner().invoke(app, [], prog_name="tickets", env=environment)
+    assert done.stdout.split() == ["gateway"]
