@@ -178,7 +178,6 @@ def test_callers_leave_before_envoy_stops_and_calls_end_before_the_service_does(
     assert seen["ended"] == [0, 0]
 
 
-@pytest.mark.xfail(reason="`live`, /healthz and /readyz are not served yet", strict=False)
 def test_what_the_probes_ask_for_is_there(seen: Any) -> None:
     assert seen["live"]
     assert seen["probes"] == {"/healthz": 200, "/readyz": 200}
