@@ -32,6 +32,12 @@ from service.storage.statement import Row, Statement
 # How long a statement may wait for a row, and may take, in milliseconds. Lanes plan a statement once.
 _SETTINGS = b"SET lock_timeout = 50; SET statement_timeout = 200; SET plan_cache_mode = force_generic_plan"
 _MAX_BATCH = 64
+# A batch is sent when so many turns of the event loop have added nothing, or it has so many statements.
+_TURNS = 4
+_ENOUGH = 32
+# Whoever is alone has batches of one. The mean is of about so many of them.
+_LONE = 1.05
+_REMEMBERED = 32
 _MAX_BYTES = 16_384
 # For how long what was in the way of others is kept from the lane, and how much of it is remembered.
 _ASIDE_SECONDS = 10.0
@@ -172,9 +178,11 @@ class Lane:
         self._writes = writes
         self._connection: PooledConnection | None = None
         self._waiting: deque[_Job] = deque()
-        # Whether the next batch is sent in this turn of the loop; and the one that is at the server.
+        # Whether the next batch is about to be sent, and the one that is at the server.
         self._is_due = False
         self._batch: _Batch | None = None
+        # How many statements batches had of late.
+        self._mean = 1.0
         # What is kept from the lane, and until when by the loop's clock: rows that were found locked, and statements.
         self._aside: dict[bytes, float] = {}
         self._lost = asyncio.Event()
@@ -216,9 +224,9 @@ class Lane:
             return None
         self._waiting.append(job)
         if self._batch is None and not self._is_due:
-            # What else this turn of the loop submits goes along.
+            # What else the next turns of the loop submit goes along.
             self._is_due = True
-            asyncio.get_running_loop().call_soon(self._send_soon, 0)
+            asyncio.get_running_loop().call_soon(self._send_soon, 0, 0)
         return await job.answer
 
     async def _keep(self) -> None:
@@ -258,11 +266,14 @@ class Lane:
             self._waiting.popleft().leave_out()
         self._lost.set()
 
-    def _send_soon(self, seen: int) -> None:
-        """Send what waits, when a turn of the loop has passed in which nothing was added, or when there is enough."""
+    def _send_soon(self, seen: int, turns: int) -> None:
+        """Send what waits when so many turns of the loop have brought nothing more, or when there is enough."""
         waiting = len(self._waiting)
-        if seen < waiting < _MAX_BATCH // 2:
-            asyncio.get_running_loop().call_soon(self._send_soon, waiting)
+        if seen < waiting:
+            # A lone caller gains nothing by it.
+            turns = _TURNS if self._mean > _LONE else 0
+        if turns > 0 and waiting < _ENOUGH:
+            asyncio.get_running_loop().call_soon(self._send_soon, waiting, turns - 1)
         else:
             self._is_due = False
             self._send()
@@ -281,6 +292,7 @@ class Lane:
         if self._writes:
             # All batches, of all processes, lock in one order, or two of them would wait for each other.
             jobs.sort(key=lambda job: job.locked)
+        self._mean += (len(jobs) - self._mean) / _REMEMBERED
         self._batch = _Batch(jobs, writes=self._writes)
         self.batches += 1
         self.statements += len(jobs)
