@@ -57,12 +57,14 @@ def up(
     grpc_port: Annotated[int, typer.Option(help="gRPC straight to the service.")] = 50051,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Processes of the service.")] = 1,
     no_demo: Annotated[bool, typer.Option("--no-demo", help="Make no demo data.")] = False,
+    pin: Annotated[bool, typer.Option("--pin", help="Keep each process of the service on a core of its own.")] = False,
 ) -> None:
     """Run everything on this machine: PostgreSQL (or TICKETS_DATABASE_URL), the service, Envoy."""
     from service.local.up import UpOptions, up  # noqa: PLC0415 - the extra `local` may be absent everywhere else
 
     settings = load_settings()  # what is wrong in the environment is reported before anything starts
-    run(up(UpOptions(data_dir, http_port, grpc_port, workers, not no_demo, settings.cors_origins, settings.docs)))
+    of_gateway = settings.cors_origins, settings.docs
+    run(up(UpOptions(data_dir, http_port, grpc_port, workers, not no_demo, *of_gateway, pin)))
 
 
 @app.command()

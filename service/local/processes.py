@@ -45,6 +45,12 @@ def wait_for(check: Callable[[], bool], *, what: str, timeout: float, interval: 
         time.sleep(interval)
 
 
+def pin(pid: int, number: int) -> None:
+    """Keep a process that has just started on one of the cores that this one may use, counted round and round."""
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(pid, {cores[number % len(cores)]})
+
+
 def service_command(*arguments: str) -> list[str]:
     """Return the command line that runs `tickets` with these arguments in an isolated Python.
 

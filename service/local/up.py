@@ -27,7 +27,7 @@ from service.local.demo import (
 from service.local.envoy import Envoy, envoy_config
 from service.local.instance import Instance, forget_instance, log_files, write_instance
 from service.local.postgres import EmbeddedPostgres
-from service.local.processes import Child, service_command
+from service.local.processes import Child, pin, service_command
 from service.local.progress import Progress
 from service.local.rotation import keep_short
 from service.local.sockets import socket_folder
@@ -58,6 +58,8 @@ class UpOptions:
     demo: bool
     cors_origins: str
     docs: bool
+    # Keep each worker on a core of its own.
+    pin: bool = False
 
 
 async def up(options: UpOptions) -> None:
@@ -112,7 +114,7 @@ async def _run(options: UpOptions) -> None:
         gateway = Envoy(config, log_file=options.data_dir / "envoy.log")
         stack.callback(gateway.stop, _GATEWAY_STOP_SECONDS)
         # Left first: the processes drain while the gateway still carries their answers.
-        workers = [_Worker(options, settings, listen) for listen in sockets]
+        workers = [_Worker(options, settings, listen, number) for number, listen in enumerate(sockets)]
         stack.callback(_stop_workers, workers)
         progress.step("the service and the gateway")
         for worker in workers:
@@ -146,18 +148,21 @@ async def _refuse_other_keys(environment: Mapping[str, str]) -> None:
 class _Worker:
     """One process of the service."""
 
-    def __init__(self, options: UpOptions, settings: dict[str, str], own_address: str) -> None:
+    def __init__(self, options: UpOptions, settings: dict[str, str], own_address: str, number: int) -> None:
         # One port is shared, for gRPC callers; each process has an address of its own, so that the gateway can balance
         # by request. That is a unix socket: a port picked for it could be taken, and shared, before it is bound.
         listen = f"{_HOST}:{options.grpc_port},{own_address}"
         self._environment = {**os.environ, **settings, "TICKETS_GRPC_LISTEN": listen}
         self._log_file = options.data_dir / "service.log"
+        self._core = number if options.pin else None
         self.child: Child | None = None
 
     async def start(self) -> None:
         argv, environment = service_command("serve"), self._environment
         # In the directory of the caller, whose settings may name files in it.
         self.child = Child("service process", argv, self._log_file, env=environment, cwd=None)
+        if self._core is not None:
+            pin(self.child.pid, self._core)
 
     def exited(self) -> str | None:
         """How it exited, in one line; None while it runs."""

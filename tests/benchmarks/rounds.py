@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from . import cpu
-from .loads import Load
+from .loads import Load, LoadError
 from .results import Measurement
 
 _WARM_UP_SECONDS = 1
@@ -23,6 +23,13 @@ class Taker:
     prepare: Callable[[int], None] = lambda _: None
 
 
+def _load(taker: Taker, seconds: int) -> Load:
+    try:
+        return taker.load(seconds)
+    except LoadError as error:
+        raise LoadError(f"{taker.name}: {error}") from None
+
+
 def take_turns(
     operation: str,
     concurrency: int,
@@ -35,7 +42,7 @@ def take_turns(
     """A warm-up, then each in turn, round after round. `settle` waits for work that requests leave behind."""
     for taker in takers:
         taker.prepare(_WARM_UP_SECONDS)
-        taker.load(_WARM_UP_SECONDS)
+        _load(taker, _WARM_UP_SECONDS)
     if settle:
         settle()
     for number in range(rounds):
@@ -43,7 +50,7 @@ def take_turns(
         for taker in takers if number % 2 == 0 else reversed(takers):
             taker.prepare(seconds)
             before = cpu.seconds(taker.groups)
-            load = taker.load(seconds)
+            load = _load(taker, seconds)
             if settle:
                 settle()
             used = cpu.per_request(before, cpu.seconds(taker.groups), load.requests)

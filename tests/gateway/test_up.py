@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
-    up = start(tmp_path_factory.mktemp("up") / "data", "--workers", "2")
+    up = start(tmp_path_factory.mktemp("up") / "data", "--workers", "2", "--pin")
     yield up
     if up.process.poll() is None:
         up.stop()
@@ -226,6 +226,12 @@ def test_each_process_has_a_private_socket_and_they_share_one_port(up: Up) -> No
     listening = {one.pid for one in open_sockets if one.laddr and one.laddr.port == up.grpc_port}
     # (Who listens is only told to root: other users cannot look into a process.)
     assert listening in (workers, {None})
+
+
+def test_each_pinned_process_has_a_core_of_its_own(up: Up) -> None:
+    cores = [worker.cpu_affinity() for worker in workers_of(up)]
+    assert all(len(of_one) == 1 for of_one in cores)
+    assert len({*map(tuple, cores)}) == min(2, len(os.sched_getaffinity(0)))
 
 
 def listener_of(path: Path) -> int:
