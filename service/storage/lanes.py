@@ -29,7 +29,7 @@ from service.storage.connection import PooledConnection
 from service.storage.pool import NoConnectionError, Pool
 from service.storage.statement import Row, Statement
 
-# How long a statement may wait for a row, and may take, in milliseconds. Lanes plan a statement once, and without bitmap
+# How long a statement may wait for a row, and may take, in milliseconds. Lanes plan a statement once, without bitmap
 # scans: those read what is dead in an index again and again, where an index scan marks it.
 _SETTINGS = (
     b"SET lock_timeout = 50; SET statement_timeout = 200;"
