@@ -18,6 +18,7 @@ from service import migrations
 from service.local.envoy import Envoy, envoy_config
 from service.local.postgres import EmbeddedPostgres
 from service.local.processes import free_port
+from service.transport import logs
 
 # Thousands of test items live as long as the session, so the collector must not look through them again and again.
 gc.disable()
@@ -29,8 +30,9 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _own_log() -> Iterator[None]:
+def _own_log(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Undo the logging that a command has configured within a test: the stream it writes to ends with the test."""
+    monkeypatch.setattr(logs, "_KEEPS_LOGGERS", False)
     yield
     structlog.reset_defaults()
 

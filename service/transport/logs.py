@@ -21,6 +21,8 @@ _REPEAT_SECONDS = 60.0
 _MAX_CAUSES = 1000
 # How long the line of a call may wait for others; as long as they fit into one write that a pipe keeps whole.
 _GATHER_SECONDS = 0.02
+# A logger that was used once is as it was configured then. Tests, which run commands in their own process, change it.
+_KEEPS_LOGGERS = True
 _INFO = logging.getLevelNamesMapping()["INFO"]
 
 
@@ -37,7 +39,7 @@ def configure(level: str) -> None:
         ],
         wrapper_class=structlog.make_filtering_bound_logger(severity),
         logger_factory=structlog.BytesLoggerFactory(sys.stderr.buffer),
-        cache_logger_on_first_use=True,
+        cache_logger_on_first_use=_KEEPS_LOGGERS,
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonLine())
