@@ -6,7 +6,7 @@ from uuid import UUID
 
 from service import etags, events, idempotency, jsontext, paging, watch
 from service.errors import TicketError
-from service.itsm import lookup, metadata, queries, views
+from service.itsm import lookup, metadata, queries, total_queries, views
 from service.itsm.commands import (
     CreateTicket,
     GetTicket,
@@ -148,7 +148,9 @@ async def watch_tickets(feed: watch.EventFeed, call: Call, command: WatchTickets
 
 async def merge_totals(connection: Connection) -> None:
     """Merge the appended changes into the totals of all accounts; run in the background, so that lists stay cheap."""
-    await connection.all(queries.MERGE_TOTALS, {})
+    await connection.all(total_queries.MERGE, {})
+    newest = await connection.one(total_queries.NEWEST, {})
+    await connection.all(total_queries.RAISE_FLOOR, newest or {"newest": 0})
 
 
 def _scope(call: Call) -> dict[str, Any]:

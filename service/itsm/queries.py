@@ -10,11 +10,7 @@ from sqlalchemy import (
     JSON,
     BigInteger,
     ColumnElement,
-    CompoundSelect,
-    FromClause,
     Integer,
-    Select,
-    SmallInteger,
     Text,
     Uuid,
     and_,
@@ -22,7 +18,6 @@ from sqlalchemy import (
     bindparam,
     cast,
     collate,
-    delete,
     exists,
     false,
     func,
@@ -36,15 +31,14 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects.postgresql import TSQUERY
-from sqlalchemy.dialects.postgresql import insert as upsert
 
 from service import events, idempotency
 from service.directory import ACCOUNT, KEY_HOLDS, api_keys
-from service.itsm import tables
+from service.itsm import tables, total_queries
 from service.itsm.commands import NewTicket
 from service.providers import tables as providers
 from service.storage.scope import EVERYONE
-from service.storage.statement import Statement, bound, mine, parameter, some_rows
+from service.storage.statement import Statement, bound, mine, parameter
 
 tickets = tables.tickets
 deliveries, links = providers.deliveries, providers.links
@@ -75,17 +69,8 @@ def new_ticket(names: Sequence[str], *conditions: ColumnElement[bool]) -> tuple[
     """A new ticket with the values given for these columns, its event, and its change of the totals."""
     row = select(*bound(tickets, *names).values()).where(*conditions)
     ticket = insert(tickets).from_select(list(names), row).returning(*SHOWN).cte("ticket")
-    one_more = _change_totals(_total_change(ticket, ticket.c.status, +1))
+    one_more = total_queries.change(total_queries.one_change(ticket, ticket.c.status, +1))
     return ticket, events.append(tables.events, ticket, "ticket.created"), one_more
-
-
-def _total_change(ticket: FromClause, status: ColumnElement[str], change: int) -> Select[Any]:
-    return select(ticket.c.account_id, ticket.c.live, status, literal(change, SmallInteger))
-
-
-def _change_totals(changes: Select[Any] | CompoundSelect[Any]) -> CTE:
-    names = ["account_id", "live", "status", "change"]
-    return insert(tables.total_changes).from_select(names, changes).cte("total_change")
 
 
 CREATE = idempotency.creation(_create, scope=ACCOUNT, locks="account_id")
@@ -125,10 +110,10 @@ def update_ticket(changed: frozenset[str], *, mirrored: bool = False) -> Stateme
     if "status" in changed:
         moved = written.c.old_status != written.c.status
         others.append(
-            _change_totals(
+            total_queries.change(
                 union_all(
-                    _total_change(written, written.c.old_status, -1).where(moved),
-                    _total_change(written, written.c.status, +1).where(moved),
+                    total_queries.one_change(written, written.c.old_status, -1).where(moved),
+                    total_queries.one_change(written, written.c.status, +1).where(moved),
                 )
             )
         )
@@ -202,7 +187,8 @@ def list_tickets(filters: frozenset[str], *, skips: bool, short: bool = False) -
     }
     wanted = (*MINE, *(conditions[name] for name in sorted(filters)))
     newest_first = (tickets.c.created_at.desc(), tickets.c.id.desc())
-    count = _total(filters) if filters <= {"status"} else select(func.count().label("total")).where(*wanted)
+    counts = select(func.count().label("total")).where(*wanted)
+    count = total_queries.total(filters) if filters <= {"status"} else counts
     counted = count.cte("counted") if skips else count.subquery("counted")
     if skips:
         # Nothing is read to skip all there is.
@@ -224,17 +210,6 @@ def list_tickets(filters: frozenset[str], *, skips: bool, short: bool = False) -
         prepared=filters.isdisjoint({"metadata_terms", "search_terms"}) and len(filters & _INDEXED) < 2,
         short=short and not skips and filters <= {"status"},
     )
-
-
-def _total(filters: frozenset[str]) -> Select[Any]:
-    """How many tickets there are, of all or of one status, without counting them."""
-    parts = [
-        select(func.coalesce(func.sum(number), 0))
-        .where(*mine(number.table), *([number.table.c.status == bindparam("status", type_=Text)] if filters else []))
-        .scalar_subquery()
-        for number in (tables.totals.c.total, tables.total_changes.c.change)
-    ]
-    return select(cast(parts[0] + parts[1], BigInteger).label("total"))
 
 
 _history = tables.events
@@ -281,26 +256,3 @@ EVENTS_AFTER = Statement(
     .order_by(_new_events.c.transaction_id, _new_events.c.id),
     scope=EVERYONE("what is new in an account is read once for all keys that watch it, and shown to those found valid"),
 )
-
-
-def _merge_totals() -> Statement:
-    """The statement that moves changes of totals, of all accounts, into the totals.
-
-    Readers see a change on one side of the move or the other, never on both. Processes that merge at the same moment
-    take different changes, and lock totals in the same order.
-    """
-    changes, totals = tables.total_changes, tables.totals
-    gone = delete(changes).where(some_rows(changes, _MAX_MERGED_ROWS)).returning(changes).cte("gone")
-    scope = (gone.c.account_id, gone.c.live, gone.c.status)
-    merged = select(*scope, func.sum(gone.c.change)).group_by(*scope).order_by(*scope)
-    into = upsert(totals).from_select(["account_id", "live", "status", "total"], merged)
-    return Statement(
-        into.on_conflict_do_update(
-            index_elements=["account_id", "live", "status"], set_={"total": totals.c.total + into.excluded.total}
-        ).returning(totals.c.total),
-        scope=EVERYONE("the background merges the totals of all accounts"),
-    )
-
-
-_MAX_MERGED_ROWS = 10_000
-MERGE_TOTALS = _merge_totals()

@@ -5,6 +5,7 @@ from sqlalchemy import (
     JSON,
     BigInteger,
     Boolean,
+    CheckConstraint,
     Column,
     DateTime,
     Identity,
@@ -17,13 +18,15 @@ from sqlalchemy import (
     Uuid,
     collate,
     func,
+    true,
 )
 
 from service.directory import METADATA, created_at, one_of
 from service.events import event_table, last_transaction
 from service.itsm.commands import Priority, Status, WebhookEvent
 from service.reindex import index_search_terms, search_terms
-from service.storage.scope import scoped_by
+from service.storage.database import Xid8
+from service.storage.scope import scoped_by, shared
 from service.webhooks.tables import webhook_tables
 
 tickets = Table(
@@ -121,6 +124,19 @@ total_changes = Table(
     Column("change", SmallInteger, nullable=False),
     PrimaryKeyConstraint("account_id", "live", "id"),
     info=scoped_by("account_id", "live"),
+)
+
+# One row: sums of changes begin behind the floor, and what it may rise to once `pending_until` is the horizon
+# (total_queries.py).
+totals_floor = Table(
+    "itsm_totals_floor",
+    METADATA,
+    Column("one", Boolean, primary_key=True, server_default=true()),
+    Column("floor", BigInteger, nullable=False),
+    Column("pending", BigInteger, nullable=False),
+    Column("pending_until", Xid8, nullable=False),
+    CheckConstraint("one", name="one"),
+    info=shared("one row for the whole database, that holds nothing of a caller's"),
 )
 
 events = event_table(

@@ -10,7 +10,7 @@ import pytest
 from support.system import World
 from support.transports import Grpc, Rest
 
-from service.itsm import queries
+from service.itsm import total_queries
 
 Transport = Rest | Grpc
 
@@ -373,7 +373,7 @@ async def test_totals_are_exact_while_everything_changes_at_once(world: World, r
 
     async def merge() -> None:
         for _ in range(30):
-            await asyncio.to_thread(world.run, queries.MERGE_TOTALS.sql.decode().replace("LIMIT 10000", "LIMIT 7"))
+            await asyncio.to_thread(world.run, total_queries.MERGE.sql.decode().replace("LIMIT 10000", "LIMIT 7"))
 
     async def look() -> None:
         for _ in range(60):

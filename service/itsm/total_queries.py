@@ -1,0 +1,126 @@
+"""The SQL of totals: how many tickets there are, as a sum of what was appended, and the merge of that.
+
+A merge deletes what it has added up, and PostgreSQL keeps what is deleted until it is vacuumed and no snapshot can see
+it. A sum from the first change on would read all of that each time. So it begins at the floor, behind what is merged.
+
+The floor may rise only to a number that no transaction still at work has taken. A write has its transaction's id, with
+its ticket, before it takes the number of its change. So once all transactions have ended that had an id when a number
+was the newest, all changes up to it can be seen; and when none of them is left, they are merged.
+"""
+
+from typing import Any
+
+from sqlalchemy import (
+    CTE,
+    BigInteger,
+    ColumnElement,
+    CompoundSelect,
+    FromClause,
+    Select,
+    SmallInteger,
+    Text,
+    bindparam,
+    case,
+    cast,
+    delete,
+    exists,
+    func,
+    insert,
+    literal,
+    literal_column,
+    not_,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.dialects.postgresql import insert as upsert
+
+from service import events
+from service.itsm import tables
+from service.storage.database import Xid8
+from service.storage.scope import EVERYONE
+from service.storage.statement import Statement, mine, some_rows
+
+_changes, _totals, _floor = tables.total_changes, tables.totals, tables.totals_floor
+_ALL = EVERYONE("the background merges the totals of all accounts")
+MAX_MERGED_ROWS = 10_000
+
+
+def one_change(ticket: FromClause, status: ColumnElement[str], change: int) -> Select[Any]:
+    """The change that one ticket more or less in a status is."""
+    return select(ticket.c.account_id, ticket.c.live, status, literal(change, SmallInteger))
+
+
+def change(changes: Select[Any] | CompoundSelect[Any]) -> CTE:
+    """The part of a statement that appends changes."""
+    names = ["account_id", "live", "status", "change"]
+    return insert(_changes).from_select(names, changes).cte("total_change")
+
+
+def total(filters: frozenset[str]) -> Select[Any]:
+    """How many tickets there are, of all or of one status, without counting them."""
+    floor = func.coalesce(select(_floor.c.floor).scalar_subquery(), literal_column("0"))
+    of_status = [bindparam("status", type_=Text)] if filters else []
+    merged = select(func.coalesce(func.sum(_totals.c.total), 0)).where(
+        *mine(_totals), *(_totals.c.status == status for status in of_status)
+    )
+    since = select(func.coalesce(func.sum(_changes.c.change), 0)).where(
+        *mine(_changes), _changes.c.id > floor, *(_changes.c.status == status for status in of_status)
+    )
+    return select(cast(merged.scalar_subquery() + since.scalar_subquery(), BigInteger).label("total"))
+
+
+def _merge() -> Statement:
+    """The statement that moves changes of totals, of all accounts, into the totals.
+
+    Readers see a change on one side of the move or the other, never on both. Processes that merge at the same moment
+    take different changes, and lock totals in the same order.
+    """
+    gone = delete(_changes).where(some_rows(_changes, MAX_MERGED_ROWS)).returning(_changes).cte("gone")
+    scope = (gone.c.account_id, gone.c.live, gone.c.status)
+    merged = select(*scope, func.sum(gone.c.change)).group_by(*scope).order_by(*scope)
+    into = upsert(_totals).from_select(["account_id", "live", "status", "total"], merged)
+    return Statement(
+        into.on_conflict_do_update(
+            index_elements=["account_id", "live", "status"], set_={"total": _totals.c.total + into.excluded.total}
+        ).returning(_totals.c.total),
+        scope=_ALL,
+    )
+
+
+MERGE = _merge()
+
+# The number of the newest change. Asked before the floor is raised: transactions are looked at after that.
+NEWEST = Statement(
+    select(
+        func.coalesce(
+            func.pg_sequence_last_value(literal_column("'itsm_total_changes_id_seq'::regclass")), literal_column("0")
+        ).label("newest")
+    ),
+    scope=_ALL,
+)
+
+
+def _raise_floor() -> Statement:
+    """The statement that raises the floor to what was the newest change once, when all up to that are merged.
+
+    Then it notes the `newest` one of now, for the next time. A floor above all numbers is that of another database.
+    """
+    newest = bindparam("newest", type_=BigInteger)
+    left = exists().where(_changes.c.id <= _floor.c.pending)
+    is_settled = _floor.c.pending_until <= events.HORIZON
+    is_strange = newest < _floor.c.floor
+    return Statement(
+        update(_floor)
+        .where(or_(is_strange, is_settled & not_(left) & (_floor.c.floor < newest)))
+        .values(
+            floor=case((is_strange, literal_column("0")), else_=_floor.c.pending),
+            pending=newest,
+            pending_until=func.pg_snapshot_xmax(func.pg_current_snapshot(), type_=Xid8()),
+        )
+        .returning(_floor.c.floor),
+        scope=_ALL,
+    )
+
+
+RAISE_FLOOR = _raise_floor()
