@@ -77,7 +77,7 @@ class Authenticator:
         known = self._verified.get(kind_and_digest)
         if known is None or known[1] <= time.time():
             known = await (self._verify_key if is_key else self._verify_token)(credential)
-            await self.suspensions.look_once()
+            await self.suspensions.look_once(known[0])
             self._remember(kind_and_digest, known)
         if policy.who != "operator":
             self.suspensions.refuse(known[0])

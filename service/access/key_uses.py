@@ -16,8 +16,10 @@ WRITE_SECONDS = 60.0
 _ROWS = 500
 
 _ids = bindparam("ids", type_=ARRAY(Uuid))
-_used = func.unnest(_ids, bindparam("instants", type_=ARRAY(DateTime(timezone=True)))).table_valued(
-    column("id", Uuid), column("used_at", DateTime(timezone=True)), name="used"
+_used = (
+    func.unnest(_ids, bindparam("instants", type_=ARRAY(DateTime(timezone=True))))
+    .table_valued(column("id", Uuid), column("used_at", DateTime(timezone=True)), name="used")
+    .render_derived()
 )
 # Who finds a key locked leaves it: another process writes about the same.
 _keys = (

@@ -13,7 +13,8 @@ from service.storage.database import Database
 from service.storage.scope import EVERYONE
 from service.storage.statement import Statement
 
-LOOK_SECONDS = 1.0  # contracts promise five until a call is refused
+# Contracts promise five until a call is refused.
+LOOK_SECONDS = 1.0
 
 
 class _Suspended(NamedTuple):
@@ -45,9 +46,9 @@ class Suspensions:
         # Called when they are others than before.
         self.on_change: list[Callable[[], None]] = []
 
-    async def look_once(self) -> None:
-        """Look, unless this process has looked before. Raises TicketError."""
-        if not self._has_looked:
+    async def look_once(self, caller: Caller) -> None:
+        """Look, unless this process has looked before, for a caller who can be suspended. Raises TicketError."""
+        if not self._has_looked and (caller.account_id or caller.tenant_id):
             await self.look(self._database)
 
     async def look(self, database: Database) -> None:

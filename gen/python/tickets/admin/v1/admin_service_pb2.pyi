@@ -592,7 +592,7 @@ class CreateApiKeyResponse(_message.Message):
     API_KEY_FIELD_NUMBER: _builtins.int
     KEY_FIELD_NUMBER: _builtins.int
     key: _builtins.str
-    """The key itself, shown this once. Only its hash is stored."""
+    """The key itself, shown this once. Only its hash and its first characters are stored."""
     @_builtins.property
     def api_key(self) -> Global___ApiKey:
         """Always set."""
