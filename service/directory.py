@@ -9,6 +9,7 @@ from sqlalchemy import (
     Column,
     DateTime,
     ForeignKeyConstraint,
+    Index,
     LargeBinary,
     MetaData,
     PrimaryKeyConstraint,
@@ -63,14 +64,21 @@ def created_at() -> Column[object]:
     return Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now())
 
 
+def suspended_at() -> Column[object]:
+    """Since when an operator has suspended it; null while it is not: see access/suspensions.py."""
+    return Column("suspended_at", DateTime(timezone=True))
+
+
 accounts = Table(
     "accounts",
     METADATA,
     Column("id", Uuid, primary_key=True, server_default=func.gen_random_uuid()),
     Column("name", Text, nullable=False),
     created_at(),
+    suspended_at(),
     info=scoped_by(id="account_id"),
 )
+Index("accounts_suspended_idx", accounts.c.id, postgresql_where=accounts.c.suspended_at.is_not(None))
 
 SLUG_IS_TAKEN = ("already_exists", "A project with this slug already exists")
 TENANT_EXISTS = ("already_exists", "A tenant with this id already exists")
@@ -88,11 +96,17 @@ api_keys = Table(
     Column("expires_at", DateTime(timezone=True)),
     Column("revoked_at", DateTime(timezone=True)),
     created_at(),
+    suspended_at(),
+    # The first characters of the key; null for keys that are older than this column.
+    Column("prefix", Text),
+    # Within a minute or so (access/key_uses.py).
+    Column("last_used_at", DateTime(timezone=True)),
     UniqueConstraint("key_hash"),
     ForeignKeyConstraint(["account_id"], ["accounts.id"], info=NO_ACCOUNT),
     all_of("scopes", KeyScope),
     info=scoped_by(id="key_id", gives={"account_id": "account_id", "live": "live"}),
 )
+Index("api_keys_suspended_idx", api_keys.c.id, postgresql_where=api_keys.c.suspended_at.is_not(None))
 # Whether a key is valid: neither revoked nor expired.
 KEY_HOLDS = and_(
     api_keys.c.revoked_at.is_(None), or_(api_keys.c.expires_at.is_(None), api_keys.c.expires_at > func.now())
@@ -136,6 +150,8 @@ tenants = Table(
     Column("id", Text),
     Column("name", Text, nullable=False),
     created_at(),
+    suspended_at(),
     PrimaryKeyConstraint("id", info={"error": TENANT_EXISTS}),
     info=scoped_by(id="tenant_id"),
 )
+Index("tenants_suspended_idx", tenants.c.id, postgresql_where=tenants.c.suspended_at.is_not(None))

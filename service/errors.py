@@ -34,6 +34,7 @@ REASONS: Mapping[str, Reason] = {
     "invalid_token": Reason(StatusCode.UNAUTHENTICATED, 401, 401, "The token is not valid"),
     "forbidden": Reason(StatusCode.PERMISSION_DENIED, 403, 403, "You are not allowed to do this"),
     "missing_scope": Reason(StatusCode.PERMISSION_DENIED, 403, 403, "A required scope is missing"),
+    "suspended": Reason(StatusCode.PERMISSION_DENIED, 403, 403, "The account is suspended"),
     "not_found": Reason(StatusCode.NOT_FOUND, 404, 404, "Not found"),
     "validation_error": Reason(StatusCode.INVALID_ARGUMENT, 400, 422, "The request is not valid"),
     # In the ITSM API a bad member is 422, but these two are documented as 400.

@@ -2,6 +2,7 @@
 
 import secrets
 import time
+from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import CTE, BigInteger, Column, FromClause, Table, Text, literal, select
@@ -40,3 +41,9 @@ def uuid7() -> UUID:
     """
     milliseconds, random = time.time_ns() // 1_000_000, secrets.randbits(74)
     return UUID(int=milliseconds << 80 | 0x7 << 76 | random >> 62 << 64 | 0b10 << 62 | random & (1 << 62) - 1)
+
+
+def uuid7_at(instant: datetime) -> UUID:
+    """Where the ids of an instant begin: none that was made earlier is greater."""
+    milliseconds = max(0, int(instant.timestamp() * 1000))
+    return UUID(int=milliseconds << 80 | 0x7 << 76 | 0b10 << 62)

@@ -109,8 +109,8 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
     await server.start()
     feeds = [dialect.feed for dialect in dialects if dialect.feed is not None]
     for feed in feeds:
-        feed.event_lag = event_lag
-    periodic = [_PURGE_KEYS, *(work for dialect in dialects for work in dialect.periodic)]
+        feed.attach(event_lag, interceptor.suspensions)
+    periodic = [_PURGE_KEYS, *interceptor.periodic, *(work for dialect in dialects for work in dialect.periodic)]
     schema.works += [partial(log_other_keys, database, shared.vault), partial(keep, event_lag.follow)]
     schema.works += [
         *(partial(keep, feed.poll) for feed in feeds),

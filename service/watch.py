@@ -19,6 +19,7 @@ from sqlalchemy import Table
 
 from service import events, paging
 from service.access.policy import Caller
+from service.access.suspensions import Suspensions
 from service.errors import TicketError, invalid
 from service.event_lag import EventLag
 from service.fields import Command
@@ -141,6 +142,12 @@ class EventFeed:
         self._closed = False
         # That of the process; one that has none, all is well.
         self.event_lag: EventLag | None = None
+        self.suspensions: Suspensions | None = None
+
+    def attach(self, event_lag: EventLag, suspensions: Suspensions) -> None:
+        """Heed what the process knows: how far it is behind, and who is suspended."""
+        self.event_lag, self.suspensions = event_lag, suspensions
+        suspensions.on_change.append(lambda: self._wake(self._subscriptions))
 
     def lag(self) -> Lag:
         """What the heartbeats of now say of it."""
@@ -207,6 +214,11 @@ class EventFeed:
         """Raise TicketError `unavailable` once the process is about to stop."""
         if self._closed:
             raise TicketError("unavailable", "The server is shutting down", retry_after=1)
+
+    def refuse_if_suspended(self, caller: Caller) -> None:
+        """Raise TicketError `suspended` for a watcher who was suspended since the watch began."""
+        if self.suspensions is not None:
+            self.suspensions.refuse(caller)
 
     async def poll(self) -> None:
         """Look for new events as long as anyone waits for them; runs for good."""
@@ -288,7 +300,7 @@ async def follow(
     """Every event of a scope from a start, or from now on, each with its position; None is a heartbeat.
 
     Reads at least every `look_seconds`, also when the feed is silent. Ends by raising TicketError: what the reader
-    raises, `token_expired`, or `unavailable` when the process stops.
+    raises, `token_expired`, `suspended`, or `unavailable` when the process stops.
     """
     with feed.subscribe(scope, call.caller) as subscription:
         heartbeat_at = time.monotonic()
@@ -298,6 +310,7 @@ async def follow(
         while True:
             subscription.clear()
             feed.refuse_if_closed()
+            feed.refuse_if_suspended(call.caller)
             _refuse_if_expired(call)
             if feed.history != history:
                 raise _another_history()

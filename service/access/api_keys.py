@@ -14,6 +14,10 @@ _RANDOM_LENGTH = 32  # 190 bits
 _CHECKSUM_LENGTH = 6
 
 
+# What is shown of a key: of its 190 random bits the first 36.
+_SHOWN_LENGTH = len("itsm_sk_live_") + 6
+
+
 def new_api_key(live: bool) -> str:
     """A fresh API key: prefix, 190 random bits, and a checksum that finds typing errors without a look-up."""
     start = f"itsm_sk_{'live' if live else 'test'}_" + "".join(secrets.choice(_BASE62) for _ in range(_RANDOM_LENGTH))
@@ -23,6 +27,11 @@ def new_api_key(live: bool) -> str:
 def hash_api_key(key: str) -> bytes:
     """What is stored of an API key: its SHA-256. A key's own randomness makes salt and stretching needless."""
     return hashlib.sha256(key.encode()).digest()
+
+
+def prefix_of(key: str) -> str:
+    """The first characters of a key, by which people know it again and nobody can guess it."""
+    return key[:_SHOWN_LENGTH]
 
 
 def is_well_formed(key: str) -> bool:

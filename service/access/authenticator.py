@@ -7,11 +7,13 @@ from contextlib import suppress
 from typing import Any
 
 import jwt
-from sqlalchemy import LargeBinary, and_, bindparam, exists, select
+from sqlalchemy import LargeBinary, and_, bindparam, exists, func, select
 
 from service.access.api_keys import hash_api_key, is_well_formed
 from service.access.jwks import KeySet
+from service.access.key_uses import KeyUses
 from service.access.policy import Caller, Policy, admit
+from service.access.suspensions import Suspensions
 from service.directory import KEY_HOLDS, api_keys
 from service.errors import TicketError
 from service.fields import one_uuid_form
@@ -36,6 +38,7 @@ _FIND_KEY = Statement(
         api_keys.c.live,
         api_keys.c.scopes,
         api_keys.c.expires_at,
+        func.now().label("used_at"),
         # A test key has no provider.
         and_(api_keys.c.live, exists().where(links.c.account_id == api_keys.c.account_id)).label("is_linked"),
     ).where(
@@ -53,6 +56,8 @@ class Authenticator:
     def __init__(self, settings: Settings, database: Database) -> None:
         self._database = database
         self._keys = KeySet(settings.jwks)
+        self.suspensions = Suspensions(database)
+        self.key_uses = KeyUses()
         self._leeway = settings.jwt_leeway_seconds
         self._issuer = settings.jwt_issuer
         self._audience = settings.jwt_audience
@@ -62,7 +67,7 @@ class Authenticator:
     async def caller(self, policy: Policy, metadata: Mapping[str, Any]) -> Caller:
         """The caller whose credential is in the metadata, allowed by the policy.
 
-        Raises TicketError: `unauthenticated`, `token_expired`, `invalid_token`, `missing_scope`.
+        Raises TicketError: `unauthenticated`, `token_expired`, `invalid_token`, `suspended`, `missing_scope`.
         """
         is_key = policy.who == "program"
         credential = metadata.get("x-api-key") if is_key else _bearer(metadata.get("authorization"))
@@ -72,7 +77,10 @@ class Authenticator:
         known = self._verified.get(kind_and_digest)
         if known is None or known[1] <= time.time():
             known = await (self._verify_key if is_key else self._verify_token)(credential)
+            await self.suspensions.look_once(known[0])
             self._remember(kind_and_digest, known)
+        if policy.who != "operator":
+            self.suspensions.refuse(known[0])
         admit(policy, known[0])
         return known[0]
 
@@ -92,6 +100,8 @@ class Authenticator:
             row = await self._database.one(_FIND_KEY, {"key_hash": hash_api_key(key)})
         if row is None:
             raise TicketError("invalid_token", "Invalid API key")
+        # As often as it is looked for, while it is used: every few seconds.
+        self.key_uses.note(row["id"], row["used_at"])
         until = time.time() + _KEY_CACHE_SECONDS
         if row["expires_at"] is not None:
             until = min(until, row["expires_at"].timestamp())

@@ -11,9 +11,10 @@ from service.directory import KeyScope, MemberRole, RoleName
 from service.fields import Command, IdempotencyHeader, Instant, JsonObject, Page, Section, Uuid, distinct, without_nul
 from service.jsontext import JsonText
 from service.providers.port import ProviderName
-from service.providers.tables import DeliveryState
+from service.providers.tables import DeliveryKind, DeliveryState
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=255), without_nul]
+TenantName = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[\x21-\x7e]+$")]
 Slug = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?$")]
 _OWNER, _REPO = "[A-Za-z0-9][A-Za-z0-9-]{0,38}", "[A-Za-z0-9_-][A-Za-z0-9._-]{0,98}"
 # Not only dots: such a name would be a relative path in the URL of an issue.
@@ -109,7 +110,13 @@ class NewTenant(Section):
     """A helpdesk tenant."""
 
     name: Name
-    id: Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[\x21-\x7e]+$")] | None = None
+    id: TenantName | None = None
+
+
+class TenantId(Section):
+    """Which tenant."""
+
+    tenant_id: TenantName
 
 
 class NewLink(Section):
@@ -133,6 +140,8 @@ class DeliveryFilter(Page):
 
     account_id: Uuid | None = None
     state: DeliveryState | None = None
+    kind: DeliveryKind | None = None
+    since: Instant | None = None
 
 
 class AccountFilter(Page):
@@ -271,3 +280,93 @@ class ListLinks(Command):
     """AdminService.ListLinks."""
 
     query: AccountFilter
+
+
+class GetAccount(Command):
+    """AdminService.GetAccount."""
+
+    path: AccountId
+
+
+class GetApiKey(Command):
+    """AdminService.GetApiKey."""
+
+    path: ApiKeyId
+
+
+class GetProject(Command):
+    """AdminService.GetProject."""
+
+    path: ProjectId
+
+
+class GetMember(Command):
+    """AdminService.GetMember."""
+
+    path: MemberId
+
+
+class GetTenant(Command):
+    """AdminService.GetTenant."""
+
+    path: TenantId
+
+
+class GetLink(Command):
+    """AdminService.GetLink."""
+
+    path: AccountId
+
+
+class GetDelivery(Command):
+    """AdminService.GetDelivery."""
+
+    path: DeliveryId
+
+
+class ListFailingWebhooks(Command):
+    """AdminService.ListFailingWebhooks."""
+
+    query: AccountFilter
+
+
+class SuspendAccount(Command):
+    """AdminService.SuspendAccount."""
+
+    header: IdempotencyHeader = IdempotencyHeader()
+    body: AccountId
+
+
+class ResumeAccount(Command):
+    """AdminService.ResumeAccount."""
+
+    header: IdempotencyHeader = IdempotencyHeader()
+    body: AccountId
+
+
+class SuspendApiKey(Command):
+    """AdminService.SuspendApiKey."""
+
+    header: IdempotencyHeader = IdempotencyHeader()
+    body: ApiKeyId
+
+
+class ResumeApiKey(Command):
+    """AdminService.ResumeApiKey."""
+
+    header: IdempotencyHeader = IdempotencyHeader()
+    body: ApiKeyId
+
+
+class SuspendTenant(Command):
+    """AdminService.SuspendTenant."""
+
+    header: IdempotencyHeader = IdempotencyHeader()
+    body: TenantId
+
+
+class ResumeTenant(Command):
+    """AdminService.ResumeTenant."""
+
+    header: IdempotencyHeader = IdempotencyHeader()
+    body: TenantId

@@ -1,6 +1,7 @@
 """The lists of operators, page by page: each in the order of its ids, whose rows are never moved."""
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -13,6 +14,7 @@ from service.admin.commands import (
     ListAccounts,
     ListApiKeys,
     ListDeliveries,
+    ListFailingWebhooks,
     ListLinks,
     ListMembers,
     ListProjects,
@@ -20,26 +22,38 @@ from service.admin.commands import (
 )
 from service.directory import accounts, api_keys, project_members, projects, tenants
 from service.fields import Page
+from service.numbering import uuid7_at
 from service.operation import Call, View, operation
 from service.providers.tables import deliveries, links
 from service.storage.database import Connection
+from service.webhooks.tables import TABLES
 
 V = TypeVar("V", bound=View)
 # What a cursor holds, by the type of the key that a list is ordered by.
 _KEYS: Mapping[type, TypeAdapter[tuple[Any]]] = {UUID: TypeAdapter(tuple[UUID]), str: TypeAdapter(tuple[str])}
+# Ids are made by the processes, instants of creation by the database: no two of their clocks are that far apart.
+_CLOCKS_APART = timedelta(hours=1)
 
 
 async def _page(
-    connection: Connection, table: Table, query: Page, kind: type[V], *, key: str = "id", by: Sequence[str] = ()
+    connection: Connection,
+    table: Table,
+    query: Page,
+    kind: type[V],
+    *,
+    key: str = "id",
+    by: Sequence[str] = (),
+    since: datetime | None = None,
 ) -> tuple[list[V], str | None]:
     """A page of a table's resources, and the cursor of the next one."""
     given = {name: value for name in by if (value := getattr(query, name)) is not None}
-    binding = jsontext.dump([table.name, given]).decode()
+    binding = jsontext.dump([table.name, given, *([since] if since else [])]).decode()
     after = {}
     if query.cursor is not None:
         (after["after"],) = paging.decode(query.cursor, binding, _KEYS[table.c[key].type.python_type])
-    statement = queries.list_page(table, key, frozenset(given), after=bool(after))
-    rows = await connection.all(statement, {**given, **after, "rows": query.limit + 1})
+    statement = queries.list_page(table, key, frozenset(given), after=bool(after), since=since is not None)
+    created = {} if since is None else {"since": since, "first": uuid7_at(since - _CLOCKS_APART)}
+    rows = await connection.all(statement, {**given, **after, **created, "rows": query.limit + 1})
     page, next_cursor = paging.cut(rows, query.limit, binding, key)
     return [views.resource(kind, row) for row in page], next_cursor
 
@@ -47,7 +61,8 @@ async def _page(
 @operation(ListDeliveries, one_statement=True)
 async def list_deliveries(connection: Connection, _call: Call, command: ListDeliveries) -> views.DeliveryPage:
     """A page of the deliveries to providers, the oldest first."""
-    page, next_cursor = await _page(connection, deliveries, command.query, views.Delivery, by=("account_id", "state"))
+    by, since = ("account_id", "state", "kind"), command.query.since
+    page, next_cursor = await _page(connection, deliveries, command.query, views.Delivery, by=by, since=since)
     return {"deliveries": page, "next_cursor": next_cursor}
 
 
@@ -95,3 +110,20 @@ async def list_links(connection: Connection, _call: Call, command: ListLinks) ->
         connection, links, command.query, views.ProviderLink, key="account_id", by=("account_id",)
     )
     return {"links": page, "next_cursor": next_cursor}
+
+
+@operation(ListFailingWebhooks, one_statement=True)
+async def list_failing_webhooks(
+    connection: Connection, _call: Call, command: ListFailingWebhooks
+) -> views.FailingWebhookPage:
+    """A page of the webhooks that fail, of ITSM tickets: no other API has any."""
+    query = command.query
+    given = {} if query.account_id is None else {"account_id": query.account_id}
+    binding = jsontext.dump(["failing_webhooks", given]).decode()
+    after = {}
+    if query.cursor is not None:
+        (after["after"],) = paging.decode(query.cursor, binding, _KEYS[str])
+    statement = queries.list_failing_webhooks(TABLES["itsm"], one_account=bool(given), after=bool(after))
+    rows = await connection.all(statement, {**given, **after, "rows": query.limit + 1})
+    page, next_cursor = paging.cut(rows, query.limit, binding, "id")
+    return {"webhooks": [views.resource(views.FailingWebhook, row) for row in page], "next_cursor": next_cursor}

@@ -4,7 +4,7 @@ from contextlib import AsyncExitStack
 
 from tickets.admin.v1 import admin_service_pb2, admin_service_pb2_grpc
 
-from service.admin import lists, operations
+from service.admin import gets, lists, operations, suspensions
 from service.operation import Dependencies
 from service.transport import rpc
 from service.transport.dialect import Dialect, Service, Servicer, Started
@@ -64,6 +64,38 @@ class AdminService(Servicer, admin_service_pb2_grpc.AdminServiceServicer):
     ListLinks = rpc.unary(lists.list_links, admin_service_pb2.ListLinksRequest, admin_service_pb2.ListLinksResponse)
     RequeueDelivery = rpc.unary(
         operations.requeue_delivery, admin_service_pb2.RequeueDeliveryRequest, admin_service_pb2.RequeueDeliveryResponse
+    )
+    GetAccount = rpc.unary(gets.get_account, admin_service_pb2.GetAccountRequest, admin_service_pb2.GetAccountResponse)
+    GetApiKey = rpc.unary(gets.get_api_key, admin_service_pb2.GetApiKeyRequest, admin_service_pb2.GetApiKeyResponse)
+    GetProject = rpc.unary(gets.get_project, admin_service_pb2.GetProjectRequest, admin_service_pb2.GetProjectResponse)
+    GetMember = rpc.unary(gets.get_member, admin_service_pb2.GetMemberRequest, admin_service_pb2.GetMemberResponse)
+    GetTenant = rpc.unary(gets.get_tenant, admin_service_pb2.GetTenantRequest, admin_service_pb2.GetTenantResponse)
+    GetLink = rpc.unary(gets.get_link, admin_service_pb2.GetLinkRequest, admin_service_pb2.GetLinkResponse)
+    GetDelivery = rpc.unary(
+        gets.get_delivery, admin_service_pb2.GetDeliveryRequest, admin_service_pb2.GetDeliveryResponse
+    )
+    ListFailingWebhooks = rpc.unary(
+        lists.list_failing_webhooks,
+        admin_service_pb2.ListFailingWebhooksRequest,
+        admin_service_pb2.ListFailingWebhooksResponse,
+    )
+    SuspendAccount = rpc.unary(
+        suspensions.suspend_account, admin_service_pb2.SuspendAccountRequest, admin_service_pb2.SuspendAccountResponse
+    )
+    ResumeAccount = rpc.unary(
+        suspensions.resume_account, admin_service_pb2.ResumeAccountRequest, admin_service_pb2.ResumeAccountResponse
+    )
+    SuspendApiKey = rpc.unary(
+        suspensions.suspend_api_key, admin_service_pb2.SuspendApiKeyRequest, admin_service_pb2.SuspendApiKeyResponse
+    )
+    ResumeApiKey = rpc.unary(
+        suspensions.resume_api_key, admin_service_pb2.ResumeApiKeyRequest, admin_service_pb2.ResumeApiKeyResponse
+    )
+    SuspendTenant = rpc.unary(
+        suspensions.suspend_tenant, admin_service_pb2.SuspendTenantRequest, admin_service_pb2.SuspendTenantResponse
+    )
+    ResumeTenant = rpc.unary(
+        suspensions.resume_tenant, admin_service_pb2.ResumeTenantRequest, admin_service_pb2.ResumeTenantResponse
     )
 
 

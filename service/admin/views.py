@@ -20,6 +20,7 @@ class Account(TypedDict):
     id: UUID
     name: str
     created_at: datetime
+    suspended_at: datetime | None
 
 
 class AccountAnswer(TypedDict):
@@ -38,6 +39,9 @@ class ApiKey(TypedDict):
     expires_at: datetime | None
     revoked_at: datetime | None
     created_at: datetime
+    suspended_at: datetime | None
+    prefix: str | None
+    last_used_at: datetime | None
 
 
 class ApiKeyAnswer(TypedDict):
@@ -93,6 +97,7 @@ class Tenant(TypedDict):
     id: str
     name: str
     created_at: datetime
+    suspended_at: datetime | None
 
 
 class TenantAnswer(TypedDict):
@@ -185,6 +190,29 @@ class LinkPage(TypedDict):
     """A page of links."""
 
     links: list[ProviderLink]
+    next_cursor: str | None
+
+
+class FailingWebhook(TypedDict):
+    """A webhook that fails, and how its last attempt did."""
+
+    id: str
+    account_id: UUID
+    live: bool
+    url: str
+    is_active: bool
+    disabled_reason: str | None
+    failing_since: datetime
+    last_attempt_at: datetime | None
+    last_attempt: int | None
+    last_status_code: int | None
+    last_error: str | None
+
+
+class FailingWebhookPage(TypedDict):
+    """A page of failing webhooks."""
+
+    webhooks: list[FailingWebhook]
     next_cursor: str | None
 
 

@@ -7,18 +7,23 @@ from typing import Annotated, Any
 import typer
 
 from service import jsontext
-from service.admin import lists
+from service.admin import gets, lists, suspensions
 from service.admin import operations as admin
 from service.admin.direct import run_as_operator
-from service.cli.console import DATA_DIR, DataDir, fail, print_json, run, settings_of
+from service.cli.console import DATA_DIR, WRONG_SETTING, DataDir, fail, print_json, run, settings_of
 from service.directory import MemberRole
+from service.itsm import tables as itsm_tables  # noqa: F401 - so that its webhooks are known
 from service.operation import Operation
 from service.providers.port import ProviderName
-from service.providers.tables import DeliveryState
+from service.providers.tables import DeliveryKind, DeliveryState
 from service.transport import logs
 
 Account = Annotated[str | None, typer.Option(help="Of this account alone.")]
 Cursor = Annotated[str | None, typer.Option(help="next_cursor of the previous page.")]
+Id = Annotated[str, typer.Option("--id", help="Its id.")]
+AnAccount = Annotated[str | None, typer.Option(help="An account's id: all of its API keys.")]
+AnApiKey = Annotated[str | None, typer.Option(help="An API key's id.")]
+ATenant = Annotated[str | None, typer.Option(help="A helpdesk tenant's id: all tokens with it.")]
 
 operators = typer.Typer(no_args_is_help=True, help="Operations of operators. Each command prints one JSON object.")
 
@@ -152,6 +157,8 @@ def unlink_provider(
 def deliveries(
     account: Annotated[str | None, typer.Option(help="Only this account's.")] = None,
     state: Annotated[DeliveryState | None, typer.Option()] = None,
+    kind: Annotated[DeliveryKind | None, typer.Option()] = None,
+    since: Annotated[str | None, typer.Option(help="Queued then or later; RFC 3339.")] = None,
     requeue: Annotated[str | None, typer.Option(help="The id of a delivery to retry now.")] = None,
     cursor: Annotated[str | None, typer.Option(help="next_cursor of the previous page.")] = None,
     data_dir: DataDir = DATA_DIR,
@@ -160,7 +167,8 @@ def deliveries(
     if requeue is not None:
         _operate(data_dir, admin.requeue_delivery, delivery_id=requeue)
         return
-    _list(data_dir, lists.list_deliveries, account_id=account, state=state, cursor=cursor)
+    filters = {"account_id": account, "state": state, "kind": kind, "since": since}
+    _list(data_dir, lists.list_deliveries, **filters, cursor=cursor)
 
 
 @operators.command()
@@ -209,6 +217,84 @@ def tenants(cursor: Cursor = None, data_dir: DataDir = DATA_DIR) -> None:
 def links(account: Account = None, cursor: Cursor = None, data_dir: DataDir = DATA_DIR) -> None:
     """List the links of accounts to their providers, without credentials."""
     _list(data_dir, lists.list_links, account_id=account, cursor=cursor)
+
+
+@operators.command()
+def failing_webhooks(account: Account = None, cursor: Cursor = None, data_dir: DataDir = DATA_DIR) -> None:
+    """List the webhooks that fail, each with its last error."""
+    _list(data_dir, lists.list_failing_webhooks, account_id=account, cursor=cursor)
+
+
+@operators.command()
+def account(account_id: Id, data_dir: DataDir = DATA_DIR) -> None:
+    """Show a customer account."""
+    _operate(data_dir, gets.get_account, account_id=account_id)
+
+
+@operators.command()
+def api_key(key_id: Id, data_dir: DataDir = DATA_DIR) -> None:
+    """Show an API key without its secret: its scopes, when it was last used, when it expires."""
+    _operate(data_dir, gets.get_api_key, api_key_id=key_id)
+
+
+@operators.command()
+def project(project_id: Id, data_dir: DataDir = DATA_DIR) -> None:
+    """Show a project with its settings."""
+    _operate(data_dir, gets.get_project, project_id=project_id)
+
+
+@operators.command()
+def member(
+    project: Annotated[str, typer.Option(help="The project's id.")],
+    user: Annotated[str, typer.Option(help="The user's UUID.")],
+    data_dir: DataDir = DATA_DIR,
+) -> None:
+    """Show a user's membership of a project."""
+    _operate(data_dir, gets.get_member, project_id=project, user_id=user)
+
+
+@operators.command()
+def tenant(tenant_id: Id, data_dir: DataDir = DATA_DIR) -> None:
+    """Show a helpdesk tenant that was recorded."""
+    _operate(data_dir, gets.get_tenant, tenant_id=tenant_id)
+
+
+@operators.command()
+def link(account: Annotated[str, typer.Option(help="The account's id.")], data_dir: DataDir = DATA_DIR) -> None:
+    """Show an account's link to its provider, without the credential."""
+    _operate(data_dir, gets.get_link, account_id=account)
+
+
+@operators.command()
+def delivery(delivery_id: Id, data_dir: DataDir = DATA_DIR) -> None:
+    """Show a delivery to a provider."""
+    _operate(data_dir, gets.get_delivery, delivery_id=delivery_id)
+
+
+@operators.command()
+def suspend(
+    account: AnAccount = None, api_key: AnApiKey = None, tenant: ATenant = None, data_dir: DataDir = DATA_DIR
+) -> None:
+    """Refuse the calls of an account, an API key or a tenant, within five seconds; their watches end."""
+    whom = {"account_id": account, "api_key_id": api_key, "tenant_id": tenant}
+    _one_of(data_dir, whom, suspensions.suspend_account, suspensions.suspend_api_key, suspensions.suspend_tenant)
+
+
+@operators.command()
+def resume(
+    account: AnAccount = None, api_key: AnApiKey = None, tenant: ATenant = None, data_dir: DataDir = DATA_DIR
+) -> None:
+    """End the suspension of an account, an API key or a tenant, within five seconds."""
+    whom = {"account_id": account, "api_key_id": api_key, "tenant_id": tenant}
+    _one_of(data_dir, whom, suspensions.resume_account, suspensions.resume_api_key, suspensions.resume_tenant)
+
+
+def _one_of(data_dir: Path, whom: dict[str, str | None], *operations: Operation[Any]) -> None:
+    given = [(name, text, operation) for (name, text), operation in zip(whom.items(), operations, strict=True) if text]
+    if len(given) != 1:
+        fail("name one of --account, --api-key and --tenant", WRONG_SETTING)
+    [(name, text, operation)] = given
+    _operate(data_dir, operation, **{name: text})
 
 
 def _list(data_dir: Path, operation: Operation[Any], **query: str | None) -> None:

@@ -92,6 +92,9 @@ KEY_INDEX = Index(
     unique=True,
     postgresql_where=not_(deliveries.c.has_ticket),
 )
+# Those of an account, and those in a state, the oldest first.
+Index("provider_deliveries_account_id_idx", deliveries.c.account_id, deliveries.c.id)
+Index("provider_deliveries_state_idx", deliveries.c.state, deliveries.c.id)
 Index("provider_deliveries_ticket_idx", deliveries.c.ticket_id, deliveries.c.version, unique=True)
 Index(
     "provider_deliveries_account_idx",

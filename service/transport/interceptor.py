@@ -16,7 +16,10 @@ import structlog
 from google.protobuf.message import DecodeError
 
 from service.access.authenticator import Authenticator
+from service.access.key_uses import WRITE_SECONDS
 from service.access.policy import POLICIES, Policy
+from service.access.suspensions import LOOK_SECONDS
+from service.background import Periodic
 from service.errors import TicketError
 from service.operation import CALL, Answer, Call
 from service.settings import Settings
@@ -90,6 +93,11 @@ class CallInterceptor(grpc.GenericRpcHandler):
         self._longest = settings.default_deadline_seconds
         self._max_bytes = settings.max_request_bytes
         self._authenticator = authenticator
+        self.suspensions = authenticator.suspensions
+        self.periodic = (
+            Periodic("suspensions", LOOK_SECONDS, authenticator.suspensions.look),
+            Periodic("key_uses", WRITE_SECONDS, authenticator.key_uses.write),
+        )
         self._rate_limits = rate_limits
         self._admission = admission
         self._fairness = fairness

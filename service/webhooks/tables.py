@@ -34,6 +34,10 @@ class WebhookTables(NamedTuple):
     attempts: Table
 
 
+# By prefix, once their dialect is imported: operators look through them, who know no dialect.
+TABLES: dict[str, WebhookTables] = {}
+
+
 def scope_columns(events: Table) -> list[Column[Any]]:
     """The columns that an event table (events.py) is keyed by first."""
     return [column for column in events.primary_key.columns if column.name not in ("transaction_id", "id")]
@@ -45,16 +49,17 @@ def webhook_tables(prefix: str, events: Table, event_types: object) -> WebhookTa
     They have the scope of the event table, and lie where it lies; `event_types` is a Literal.
     """
     webhooks = _webhooks(f"{prefix}_webhooks", events, event_types)
-    return WebhookTables(
+    TABLES[prefix] = WebhookTables(
         webhooks,
         _messages(f"{prefix}_webhook_messages", events, webhooks),
         _attempts(f"{prefix}_webhook_attempts", events, webhooks),
     )
+    return TABLES[prefix]
 
 
 def _webhooks(name: str, events: Table, event_types: object) -> Table:
     scope = _scope(events)
-    return Table(
+    webhooks = Table(
         name,
         events.metadata,
         *scope,
@@ -79,6 +84,8 @@ def _webhooks(name: str, events: Table, event_types: object) -> Table:
         all_of("events", event_types),
         info=_scoped(events),
     )
+    Index(f"{name}_failing_idx", webhooks.c.id, postgresql_where=webhooks.c.failing_since.is_not(None))
+    return webhooks
 
 
 def _messages(name: str, events: Table, webhooks: Table) -> Table:

@@ -73,6 +73,7 @@ CONTRACT = {
     "invalid_token": ("UNAUTHENTICATED", 401, 401),
     "forbidden": ("PERMISSION_DENIED", 403, 403),
     "missing_scope": ("PERMISSION_DENIED", 403, 403),
+    "suspended": ("PERMISSION_DENIED", 403, 403),
     "not_found": ("NOT_FOUND", 404, 404),
     "validation_error": ("INVALID_ARGUMENT", 400, 422),
     "unknown_event": ("INVALID_ARGUMENT", 400, 400),

@@ -102,6 +102,8 @@ async def test_probes_are_answered_by_the_gateway_itself(client: httpx2.AsyncCli
             answer = await client.request(method, path)
             assert (answer.status_code, answer.content) == (200, b"")
             assert answer.headers["x-request-id"]
+            # Nothing of how it is answered.
+            assert not [name for name in answer.headers if name.startswith("x-envoy")]
     assert (await client.get("/readyz/x")).status_code == 404
 
 

@@ -28,6 +28,7 @@ const (
 	ErrReconnectRequired   Reason = "reconnect_required"   // GitHub no longer accepts the project's link
 	ErrForbidden           Reason = "forbidden"            // the caller may not do this
 	ErrMissingScope        Reason = "missing_scope"        // the credential lacks a scope
+	ErrSuspended           Reason = "suspended"            // the API key, the account or the tenant is suspended
 	ErrNotFound            Reason = "not_found"            // there is no such thing, or it is not the caller's
 	ErrValidation          Reason = "validation_error"     // the request is not valid: see Issues
 	ErrPayloadTooLarge     Reason = "payload_too_large"    // the request is too large

@@ -26,6 +26,7 @@ export type Reason =
   | "reconnect_required"
   | "roles_incomplete"
   | "stale"
+  | "suspended"
   | "token_expired"
   | "unauthenticated"
   | "unavailable"

@@ -36,6 +36,20 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "ListTenants": {},
     "ListLinks": {"account_id": UNKNOWN},
     "RequeueDelivery": {"delivery_id": UNKNOWN},
+    "GetAccount": {"account_id": UNKNOWN},
+    "GetApiKey": {"api_key_id": UNKNOWN},
+    "GetProject": {"project_id": UNKNOWN},
+    "GetMember": {"project_id": UNKNOWN, "user_id": UNKNOWN},
+    "GetTenant": {"tenant_id": UNKNOWN},
+    "GetLink": {"account_id": UNKNOWN},
+    "GetDelivery": {"delivery_id": UNKNOWN},
+    "ListFailingWebhooks": {"account_id": UNKNOWN},
+    "SuspendAccount": {"account_id": UNKNOWN},
+    "ResumeAccount": {"account_id": UNKNOWN},
+    "SuspendApiKey": {"api_key_id": UNKNOWN},
+    "ResumeApiKey": {"api_key_id": UNKNOWN},
+    "SuspendTenant": {"tenant_id": "acme"},
+    "ResumeTenant": {"tenant_id": UNKNOWN},
 }
 # Texts that are not an `owner/name` of GitHub.
 NO_GITHUB_REPOS = (
@@ -81,6 +95,10 @@ async def test_a_key_is_shown_once_and_works_until_it_is_revoked(rpc: Grpc, oper
         "created_at": api_key["created_at"],
         "expires_at": None,
         "revoked_at": None,
+        "suspended_at": None,
+        # Six of its random characters.
+        "prefix": key[: len("itsm_sk_live_") + 6],
+        "last_used_at": None,
     }
     (await rpc.call("itsm.create", {"x-api-key": key}, body={"subject": "a", "description": "b"})).failed(
         "missing_scope"
@@ -113,7 +131,7 @@ async def test_a_tenant_is_created(rpc: Grpc, operator: Credential, world: World
     assert re.fullmatch(r"ten_[0-9A-HJKMNP-TV-Z]{26}", tenant["id"])
     tenant_id = uuid4().hex + uuid4().hex
     named = (await made(rpc, operator, "CreateTenant", name="Acme", id=tenant_id))["tenant"]
-    assert named == {"id": tenant_id, "name": "Acme", "created_at": named["created_at"]}
+    assert named == {"id": tenant_id, "name": "Acme", "created_at": named["created_at"], "suspended_at": None}
 
 
 @pytest.mark.parametrize(
@@ -126,6 +144,18 @@ async def test_a_tenant_is_created(rpc: Grpc, operator: Credential, world: World
         ("AddMember", "Project not found"),
         ("LinkProvider", "Account not found"),
         ("RequeueDelivery", "Delivery not found"),
+        ("GetAccount", "Account not found"),
+        ("GetApiKey", "API key not found"),
+        ("GetProject", "Project not found"),
+        ("GetMember", "Membership not found"),
+        ("GetTenant", "Tenant not found"),
+        ("GetLink", "Link not found"),
+        ("GetDelivery", "Delivery not found"),
+        ("SuspendAccount", "Account not found"),
+        ("ResumeAccount", "Account not found"),
+        ("SuspendApiKey", "API key not found"),
+        ("ResumeApiKey", "API key not found"),
+        ("ResumeTenant", "Tenant not found"),
     ],
 )
 async def test_a_missing_resource_is_not_found(rpc: Grpc, operator: Credential, name: str, message: str) -> None:
@@ -196,7 +226,19 @@ async def test_a_name_that_is_taken_already_exists(rpc: Grpc, operator: Credenti
         ("ListDeliveries", {"account_id": "acme", "state": "late"}, ["account_id", "state"]),
         *(("ListDeliveries", {"limit": limit}, ["limit"]) for limit in (0, 101, -1)),
         ("ListDeliveries", {"cursor": "x"}, ["cursor"]),
+        ("ListDeliveries", {"kind": "late"}, ["kind"]),
         ("RequeueDelivery", {"delivery_id": "x"}, ["delivery_id"]),
+        ("GetMember", {"project_id": "shop", "user_id": ""}, ["project_id", "user_id"]),
+        *(
+            (f"{verb}{name}", {key: "acme"}, [key])
+            for name, key in (("Account", "account_id"), ("ApiKey", "api_key_id"))
+            for verb in ("Get", "Suspend", "Resume")
+        ),
+        *(("GetTenant", {"tenant_id": tenant_id}, ["tenant_id"]) for tenant_id in ("", "x" * 65, "a b")),
+        ("SuspendTenant", {"tenant_id": "a b"}, ["tenant_id"]),
+        ("GetProject", {"project_id": "shop"}, ["project_id"]),
+        ("GetLink", {"account_id": "acme"}, ["account_id"]),
+        ("GetDelivery", {"delivery_id": "x"}, ["delivery_id"]),
         ("CreateTenant", {"name": ""}, ["name"]),
         ("CreateTenant", {"id": ""}, ["id"]),
         ("CreateTenant", {"id": "x" * 65}, ["id"]),

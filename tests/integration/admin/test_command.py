@@ -90,7 +90,7 @@ async def test_the_command_creates_every_resource(database_url: str, rpc: Grpc, 
 
     user_id, slug = str(uuid4()), f"shop-{uuid4().hex}"
     account = await admin("create-account", "--name", "Acme")
-    assert set(account) == {"id", "name", "created_at"}
+    assert set(account) == {"id", "name", "created_at", "suspended_at"}
     api_key = await admin("create-api-key", "--account", account["id"], "--scopes", "tickets:read, tickets:write")
     test_key = await admin(
         *("create-api-key", "--account", account["id"], "--scopes", "tickets:read", "--test"),
@@ -102,7 +102,8 @@ async def test_the_command_creates_every_resource(database_url: str, rpc: Grpc, 
         *("--github-repo", "acme/shop"),
     )
     tenant = await admin("create-tenant", "--name", "Acme", "--id", slug)
-    assert set(api_key) == {*("id", "account_id", "scopes", "live", "created_at", "expires_at", "revoked_at", "key")}
+    shown = ("id", "account_id", "scopes", "live", "created_at", "expires_at", "revoked_at", "key")
+    assert set(api_key) == {*shown, "suspended_at", "prefix", "last_used_at"}
     assert LIVE_KEY.fullmatch(api_key["key"])
     assert (api_key["scopes"], api_key["live"], api_key["expires_at"]) == (SCOPES, True, None)
     assert test_key["key"].startswith("itsm_sk_test_")
@@ -111,7 +112,7 @@ async def test_the_command_creates_every_resource(database_url: str, rpc: Grpc, 
     given = {"name": "Shop", "slug": slug, "account_id": account["id"], "backend_repo": "acme/api"}
     more = {"frontend_repo": "acme/web", "github_repo": "acme/shop", "default_roles": ["qa", "design"]}
     assert project == {**given, **more, "id": project["id"], "created_at": project["created_at"]}
-    assert tenant == {"id": slug, "name": "Acme", "created_at": tenant["created_at"]}
+    assert tenant == {"id": slug, "name": "Acme", "created_at": tenant["created_at"], "suspended_at": None}
 
     member = await admin("add-member", "--project", project["id"], "--user", user_id, "--role", "member")
     revoked = await admin("revoke-api-key", "--id", test_key["id"])

@@ -479,7 +479,9 @@ type Account struct {
 	// 1–255 characters.
 	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	// When it was created.
-	CreatedAt     *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
+	CreatedAt *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
+	// Since when it is suspended. Absent while it is not.
+	SuspendedAt   *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=suspended_at,json=suspendedAt,proto3" json:"suspended_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -535,6 +537,13 @@ func (x *Account) GetCreatedAt() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Account) GetSuspendedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.SuspendedAt
+	}
+	return nil
+}
+
 // An API key, without its secret.
 type ApiKey struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -551,7 +560,14 @@ type ApiKey struct {
 	// When it expires. Absent when it never does.
 	ExpiresAt *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
 	// When it was revoked. Absent when it was not.
-	RevokedAt     *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=revoked_at,json=revokedAt,proto3" json:"revoked_at,omitempty"`
+	RevokedAt *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=revoked_at,json=revokedAt,proto3" json:"revoked_at,omitempty"`
+	// Since when it is suspended. Absent while it is not.
+	SuspendedAt *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=suspended_at,json=suspendedAt,proto3" json:"suspended_at,omitempty"`
+	// Its first characters, by which people know it again: `itsm_sk_live_` or `itsm_sk_test_` and six more. Absent for keys
+	// that were made before this was stored.
+	Prefix *string `protobuf:"bytes,9,opt,name=prefix,proto3,oneof" json:"prefix,omitempty"`
+	// When it was last used, a minute or so late. Absent when it was not since this is noted.
+	LastUsedAt    *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=last_used_at,json=lastUsedAt,proto3" json:"last_used_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -631,6 +647,27 @@ func (x *ApiKey) GetExpiresAt() *timestamppb.Timestamp {
 func (x *ApiKey) GetRevokedAt() *timestamppb.Timestamp {
 	if x != nil {
 		return x.RevokedAt
+	}
+	return nil
+}
+
+func (x *ApiKey) GetSuspendedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.SuspendedAt
+	}
+	return nil
+}
+
+func (x *ApiKey) GetPrefix() string {
+	if x != nil && x.Prefix != nil {
+		return *x.Prefix
+	}
+	return ""
+}
+
+func (x *ApiKey) GetLastUsedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastUsedAt
 	}
 	return nil
 }
@@ -834,7 +871,9 @@ type Tenant struct {
 	// 1–255 characters.
 	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	// When it was created.
-	CreatedAt     *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
+	CreatedAt *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
+	// Since when it is suspended. Absent while it is not.
+	SuspendedAt   *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=suspended_at,json=suspendedAt,proto3" json:"suspended_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -886,6 +925,13 @@ func (x *Tenant) GetName() string {
 func (x *Tenant) GetCreatedAt() *timestamppb.Timestamp {
 	if x != nil {
 		return x.CreatedAt
+	}
+	return nil
+}
+
+func (x *Tenant) GetSuspendedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.SuspendedAt
 	}
 	return nil
 }
@@ -1060,7 +1106,7 @@ type CreateApiKeyResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Always set.
 	ApiKey *ApiKey `protobuf:"bytes,1,opt,name=api_key,json=apiKey,proto3" json:"api_key,omitempty"`
-	// The key itself, shown this once. Only its hash is stored.
+	// The key itself, shown this once. Only its hash and its first characters are stored.
 	Key           string `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2020,7 +2066,11 @@ type ListDeliveriesRequest struct {
 	// The limit of items, 1–100; 20 when absent.
 	Limit *int32 `protobuf:"varint,3,opt,name=limit,proto3,oneof" json:"limit,omitempty"`
 	// `next_cursor` of the previous page; the first page when absent.
-	Cursor        *string `protobuf:"bytes,4,opt,name=cursor,proto3,oneof" json:"cursor,omitempty"`
+	Cursor *string `protobuf:"bytes,4,opt,name=cursor,proto3,oneof" json:"cursor,omitempty"`
+	// Only deliveries of this kind; of any when absent.
+	Kind *DeliveryKind `protobuf:"varint,5,opt,name=kind,proto3,enum=tickets.admin.v1.DeliveryKind,oneof" json:"kind,omitempty"`
+	// Only deliveries that were queued then or later; all when absent.
+	Since         *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=since,proto3" json:"since,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2081,6 +2131,20 @@ func (x *ListDeliveriesRequest) GetCursor() string {
 		return *x.Cursor
 	}
 	return ""
+}
+
+func (x *ListDeliveriesRequest) GetKind() DeliveryKind {
+	if x != nil && x.Kind != nil {
+		return *x.Kind
+	}
+	return DeliveryKind_DELIVERY_KIND_UNSPECIFIED
+}
+
+func (x *ListDeliveriesRequest) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
 }
 
 // One page of deliveries.
@@ -2926,6 +2990,1466 @@ func (x *ListLinksResponse) GetNextCursor() string {
 	return ""
 }
 
+// Which account to get.
+type GetAccountRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required, a UUID.
+	AccountId     string `protobuf:"bytes,1,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetAccountRequest) Reset() {
+	*x = GetAccountRequest{}
+	mi := &file_tickets_admin_v1_admin_service_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetAccountRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetAccountRequest) ProtoMessage() {}
+
+func (x *GetAccountRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_tickets_admin_v1_admin_service_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetAccountRequest.ProtoReflect.Descriptor instead.
+func (*GetAccountRequest) Descriptor() ([]byte, []int) {
+	return file_tickets_admin_v1_admin_service_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *GetAccountRequest) GetAccountId() string {
+	if x != nil {
+		return x.AccountId
+	}
+	return ""
+}
+
+// It as it is now.
+type GetAccountResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Always set.
+	Account       *Account `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetAccountResponse) Reset() {
+	*x = GetAccountResponse{}
+	mi := &file_tickets_admin_v1_admin_service_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetAccountResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetAccountResponse) ProtoMessage() {}
+
+func (x *GetAccountResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_tickets_admin_v1_admin_service_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetAccountResponse.ProtoReflect.Descriptor instead.
+func (*GetAccountResponse) Descriptor() ([]byte, []int) {
+	return file_tickets_admin_v1_admin_service_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *GetAccountResponse) GetAccount() *Account {
+	if x != nil {
+		return x.Account
+	}
+	return nil
+}
+
+// Which API key to get.
+type GetApiKeyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required: the key's id, a UUID.
+	ApiKeyId      string `protobuf:"bytes,1,opt,name=api_key_id,json=apiKeyId,proto3" json:"api_key_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetApiKeyRequest) Reset() {
+	*x = GetApiKeyRequest{}
+	mi := &file_tickets_admin_v1_admin_service_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetApiKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetApiKeyRequest) ProtoMessage() {}
+
+func (x *GetApiKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_tickets_admin_v1_admin_service_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetApiKeyRequest.ProtoReflect.Descriptor instead.
+func (*GetApiKeyRequest) Descriptor() ([]byte, []int) {
+	return file_tickets_admin_v1_admin_service_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *GetApiKeyRequest) GetApiKeyId() string {
+	if x != nil {
+		return x.ApiKeyId
+	}
+	return ""
+}
+
+// It as it is now.
+type GetApiKeyResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Always set.
+	ApiKey        *ApiKey `protobuf:"bytes,1,opt,name=api_key,json=apiKey,proto3" json:"api_key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetApiKeyResponse) Reset() {
+	*x = GetApiKeyResponse{}
+	mi := &file_tickets_admin_v1_admin_service_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetApiKeyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetApiKeyResponse) ProtoMessage() {}
+
+func (x *GetApiKeyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_tickets_admin_v1_admin_service_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetApiKeyResponse.ProtoReflect.Descriptor instead.
+func (*GetApiKeyResponse) Descriptor() ([]byte, []int) {
+	return file_tickets_admin_v1_admin_service_proto_rawDescGZIP(), []int{46}
+}
+
+func (x *GetApiKeyResponse) GetApiKey() *ApiKey {
+	if x != nil {
+		return x.ApiKey
+	}
+	return nil
+}
+
+// Which project to get.
+type GetProjectRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required, a UUID.
+	ProjectId     string `protobuf:"bytes,1,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetProjectRequest) Reset() {
+	*x = GetProjectRequest{}
+	mi := &file_tickets_admin_v1_admin_service_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetProjectRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetProjectRequest) ProtoMessage() {}
+
+func (x *GetProjectRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_tickets_admin_v1_admin_service_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetProjectRequest.ProtoReflect.Descriptor instead.
+func (*GetProjectRequest) Descriptor() ([]byte, []int) {
+	return file_tickets_admin_v1_admin_service_proto_rawDescGZIP(), []int{47}
+}
+
+func (x *GetProjectRequest) GetProjectId() string {
+	if x != nil {
+		return x.ProjectId
+	}
+	return ""
+}
+
+// It as it is now.
+type GetProjectResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Always set.
+	Project       *Project `protobuf:"bytes,1,opt,name=project,proto3" json:"project,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetProjectResponse) Reset() {
+	*x = GetProjectResponse{}
+	mi := &file_tickets_admin_v1_admin_service_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetProjectResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetProjectResponse) ProtoMessage() {}
+
+func (x *GetProjectResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_tickets_admin_v1_admin_service_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetProjectResponse.ProtoReflect.Descriptor instead.
+func (*GetProjectResponse) Descriptor() ([]byte, []int) {
+	return file_tickets_admin_v1_admin_service_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *GetProjectResponse) GetProject() *Project {
+	if x != nil {
+		return x.Project
+	}
+	return nil
+}
+
+// Which membership to get.
+type GetMemberRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required, a UUID.
+	ProjectId string `protobuf:"bytes,1,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
+	// Required, a UUID.
+	UserId        string `protobuf:"bytes,2,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetMemberRequest) Reset() {
+	*x = GetMemberRequest{}
+	mi := &file_tickets_admin_v1_admin_service_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetMemberRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetMemberRequest) ProtoMessage() {}
+
+func (x *GetMemberRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_tickets_admin_v1_admin_service_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetMemberRequest.ProtoReflect.Descriptor instead.
+func (*GetMemberRequest) Descriptor() ([]byte, []int) {
+	return file_tickets_admin_v1_admin_service_proto_rawDescGZIP(), []int{49}
+}
+
+func (x *GetMemberRequest) GetProjectId() string {
+	if x != nil {
+		return x.ProjectId
+	}
+	return ""
+}
+
+func (x *GetMemberRequest) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+// It as it is now.
+type GetMemberResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Always set.
+	Member        *Member `protobuf:"bytes,1,opt,name=member,proto3" json:"member,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetMemberResponse) Reset() {
+	*x = GetMemberResponse{}
+	mi := &file_tickets_admin_v1_admin_service_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetMemberResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetMemberResponse) ProtoMessage() {}
+
+func (x *GetMemberResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_tickets_admin_v1_admin_service_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetMemberResponse.ProtoReflect.Descriptor instead.
+func (*GetMemberResponse) Descriptor() ([]byte, []int) {
+	return file_tickets_admin_v1_admin_service_proto_rawDescGZIP(), []int{50}
+}
+
+func (x *GetMemberResponse) GetMember() *Member {
+	if x != nil {
+		return x.Member
+	}
+	return nil
+}
+
+// Which tenant to get.
+type GetTenantRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required, 1–64 printable ASCII characters without spaces.
+	TenantId      string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetTenantRequest) Reset() {
+	*x = GetTenantRequest{}
+	mi := &file_tickets_admin_v1_admin_service_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetTenantRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetTenantRequest) ProtoMessage() {}
+
+func (x *GetTenantRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_tickets_admin_v1_admin_service_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetTenantRequest.ProtoReflect.Descriptor instead.
+func (*GetTenantRequest) Descriptor() ([]byte, []int) {
+	return file_tickets_admin_v1_admin_service_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *GetTenantRequest) GetTenantId() string {
+	if x != nil {
+		return x.TenantId
+	}
+	return ""
+}
+
+// It as it is now.
+type GetTenantResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Always set.
+	Tenant        *Tenant `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetTenantResponse) Reset() {
+	*x = GetTenantResponse{}
+	mi := &file_tickets_admin_v1_admin_service_proto_msgTypes[52]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetTenantResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetTenantResponse) ProtoMessage() {}
+
+func (x *GetTenantResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_tickets_admin_v1_admin_service_proto_msgTypes[52]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetTenantResponse.ProtoReflect.Descriptor instead.
+func (*GetTenantResponse) Descriptor() ([]byte, []int) {
+	return file_tickets_admin_v1_admin_service_proto_rawDescGZIP(), []int{52}
+}
+
+func (x *GetTenantResponse) GetTenant() *Tenant {
+	if x != nil {
+		return x.Tenant
+	}
+	return nil
+}
+
+// Which link, by its account to get.
+type GetLinkRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required, a UUID.
+	AccountId     string `protobuf:"bytes,1,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetLinkRequest) Reset() {
+	*x = GetLinkRequest{}
+	mi := &file_tickets_admin_v1_admin_service_proto_msgTypes[53]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetLinkRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetLinkRequest) ProtoMessage() {}
+
+func (x *GetLinkRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_tickets_admin_v1_admin_service_proto_msgTypes[53]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetLinkRequest.ProtoReflect.Descriptor instead.
+func (*GetLinkRequest) Descriptor() ([]byte, []int) {
+	return file_tickets_admin_v1_admin_service_proto_rawDescGZIP(), []int{53}
+}
+
+func (x *GetLinkRequest) GetAccountId() string {
+	if x != nil {
+		return x.AccountId
+	}
+	return ""
+}
+
+// It as it is now.
+type GetLinkResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Always set.
+	Link          *ProviderLink `protobuf:"bytes,1,opt,name=link,proto3" json:"link,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetLinkResponse) Reset() {
+	*x = GetLinkResponse{}
+	mi := &file_tickets_admin_v1_admin_service_proto_msgTypes[54]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetLinkResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetLinkResponse) ProtoMessage() {}
+
+func (x *GetLinkResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_tickets_admin_v1_admin_service_proto_msgTypes[54]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetLinkResponse.ProtoReflect.Descriptor instead.
+func (*GetLinkResponse) Descriptor() ([]byte, []int) {
+	return file_tickets_admin_v1_admin_service_proto_rawDescGZIP(), []int{54}
+}
+
+func (x *GetLinkResponse) GetLink() *ProviderLink {
+	if x != nil {
+		return x.Link
+	}
+	return nil
+}
+
+// Which delivery to get.
+type GetDeliveryRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required, a UUID.
+	DeliveryId    string `protobuf:"bytes,1,opt,name=delivery_id,json=deliveryId,proto3" json:"delivery_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetDeliveryRequest) Reset() {
+	*x = GetDeliveryRequest{}
+	mi := &file_tickets_admin_v1_admin_service_proto_msgTypes[55]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetDeliveryRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetDeliveryRequest) ProtoMessage() {}
+
+func (x *GetDeliveryRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_tickets_admin_v1_admin_service_proto_msgTypes[55]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetDeliveryRequest.ProtoReflect.Descriptor instead.
+func (*GetDeliveryRequest) Descriptor() ([]byte, []int) {
+	return file_tickets_admin_v1_admin_service_proto_rawDescGZIP(), []int{55}
+}
+
+func (x *GetDeliveryRequest) GetDeliveryId() string {
+	if x != nil {
+		return x.DeliveryId
+	}
+	return ""
+}
+
+// It as it is now.
+type GetDeliveryResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Always set.
+	Delivery      *Delivery `protobuf:"bytes,1,opt,name=delivery,proto3" json:"delivery,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetDeliveryResponse) Reset() {
+	*x = GetDeliveryResponse{}
+	mi := &file_tickets_admin_v1_admin_service_proto_msgTypes[56]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetDeliveryResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetDeliveryResponse) ProtoMessage() {}
+
+func (x *GetDeliveryResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_tickets_admin_v1_admin_service_proto_msgTypes[56]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetDeliveryResponse.ProtoReflect.Descriptor instead.
+func (*GetDeliveryResponse) Descriptor() ([]byte, []int) {
+	return file_tickets_admin_v1_admin_service_proto_rawDescGZIP(), []int{56}
+}
+
+func (x *GetDeliveryResponse) GetDelivery() *Delivery {
+	if x != nil {
+		return x.Delivery
+	}
+	return nil
+}
+
+// The account to suspend.
+type SuspendAccountRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required, a UUID.
+	AccountId     string `protobuf:"bytes,1,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SuspendAccountRequest) Reset() {
+	*x = SuspendAccountRequest{}
+	mi := &file_tickets_admin_v1_admin_service_proto_msgTypes[57]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SuspendAccountRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SuspendAccountRequest) ProtoMessage() {}
+
+func (x *SuspendAccountRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_tickets_admin_v1_admin_service_proto_msgTypes[57]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SuspendAccountRequest.ProtoReflect.Descriptor instead.
+func (*SuspendAccountRequest) Descriptor() ([]byte, []int) {
+	return file_tickets_admin_v1_admin_service_proto_rawDescGZIP(), []int{57}
+}
+
+func (x *SuspendAccountRequest) GetAccountId() string {
+	if x != nil {
+		return x.AccountId
+	}
+	return ""
+}
+
+// The account as it is now.
+type SuspendAccountResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Always set.
+	Account       *Account `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SuspendAccountResponse) Reset() {
+	*x = SuspendAccountResponse{}
+	mi := &file_tickets_admin_v1_admin_service_proto_msgTypes[58]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SuspendAccountResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SuspendAccountResponse) ProtoMessage() {}
+
+func (x *SuspendAccountResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_tickets_admin_v1_admin_service_proto_msgTypes[58]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SuspendAccountResponse.ProtoReflect.Descriptor instead.
+func (*SuspendAccountResponse) Descriptor() ([]byte, []int) {
+	return file_tickets_admin_v1_admin_service_proto_rawDescGZIP(), []int{58}
+}
+
+func (x *SuspendAccountResponse) GetAccount() *Account {
+	if x != nil {
+		return x.Account
+	}
+	return nil
+}
+
+// The account to resume.
+type ResumeAccountRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required, a UUID.
+	AccountId     string `protobuf:"bytes,1,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResumeAccountRequest) Reset() {
+	*x = ResumeAccountRequest{}
+	mi := &file_tickets_admin_v1_admin_service_proto_msgTypes[59]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResumeAccountRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResumeAccountRequest) ProtoMessage() {}
+
+func (x *ResumeAccountRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_tickets_admin_v1_admin_service_proto_msgTypes[59]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResumeAccountRequest.ProtoReflect.Descriptor instead.
+func (*ResumeAccountRequest) Descriptor() ([]byte, []int) {
+	return file_tickets_admin_v1_admin_service_proto_rawDescGZIP(), []int{59}
+}
+
+func (x *ResumeAccountRequest) GetAccountId() string {
+	if x != nil {
+		return x.AccountId
+	}
+	return ""
+}
+
+// The account as it is now.
+type ResumeAccountResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Always set.
+	Account       *Account `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResumeAccountResponse) Reset() {
+	*x = ResumeAccountResponse{}
+	mi := &file_tickets_admin_v1_admin_service_proto_msgTypes[60]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResumeAccountResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResumeAccountResponse) ProtoMessage() {}
+
+func (x *ResumeAccountResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_tickets_admin_v1_admin_service_proto_msgTypes[60]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResumeAccountResponse.ProtoReflect.Descriptor instead.
+func (*ResumeAccountResponse) Descriptor() ([]byte, []int) {
+	return file_tickets_admin_v1_admin_service_proto_rawDescGZIP(), []int{60}
+}
+
+func (x *ResumeAccountResponse) GetAccount() *Account {
+	if x != nil {
+		return x.Account
+	}
+	return nil
+}
+
+// The API key to suspend.
+type SuspendApiKeyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required: the key's id, a UUID.
+	ApiKeyId      string `protobuf:"bytes,1,opt,name=api_key_id,json=apiKeyId,proto3" json:"api_key_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SuspendApiKeyRequest) Reset() {
+	*x = SuspendApiKeyRequest{}
+	mi := &file_tickets_admin_v1_admin_service_proto_msgTypes[61]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SuspendApiKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SuspendApiKeyRequest) ProtoMessage() {}
+
+func (x *SuspendApiKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_tickets_admin_v1_admin_service_proto_msgTypes[61]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SuspendApiKeyRequest.ProtoReflect.Descriptor instead.
+func (*SuspendApiKeyRequest) Descriptor() ([]byte, []int) {
+	return file_tickets_admin_v1_admin_service_proto_rawDescGZIP(), []int{61}
+}
+
+func (x *SuspendApiKeyRequest) GetApiKeyId() string {
+	if x != nil {
+		return x.ApiKeyId
+	}
+	return ""
+}
+
+// The API key as it is now.
+type SuspendApiKeyResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Always set.
+	ApiKey        *ApiKey `protobuf:"bytes,1,opt,name=api_key,json=apiKey,proto3" json:"api_key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SuspendApiKeyResponse) Reset() {
+	*x = SuspendApiKeyResponse{}
+	mi := &file_tickets_admin_v1_admin_service_proto_msgTypes[62]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SuspendApiKeyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SuspendApiKeyResponse) ProtoMessage() {}
+
+func (x *SuspendApiKeyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_tickets_admin_v1_admin_service_proto_msgTypes[62]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SuspendApiKeyResponse.ProtoReflect.Descriptor instead.
+func (*SuspendApiKeyResponse) Descriptor() ([]byte, []int) {
+	return file_tickets_admin_v1_admin_service_proto_rawDescGZIP(), []int{62}
+}
+
+func (x *SuspendApiKeyResponse) GetApiKey() *ApiKey {
+	if x != nil {
+		return x.ApiKey
+	}
+	return nil
+}
+
+// The API key to resume.
+type ResumeApiKeyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required: the key's id, a UUID.
+	ApiKeyId      string `protobuf:"bytes,1,opt,name=api_key_id,json=apiKeyId,proto3" json:"api_key_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResumeApiKeyRequest) Reset() {
+	*x = ResumeApiKeyRequest{}
+	mi := &file_tickets_admin_v1_admin_service_proto_msgTypes[63]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResumeApiKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResumeApiKeyRequest) ProtoMessage() {}
+
+func (x *ResumeApiKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_tickets_admin_v1_admin_service_proto_msgTypes[63]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResumeApiKeyRequest.ProtoReflect.Descriptor instead.
+func (*ResumeApiKeyRequest) Descriptor() ([]byte, []int) {
+	return file_tickets_admin_v1_admin_service_proto_rawDescGZIP(), []int{63}
+}
+
+func (x *ResumeApiKeyRequest) GetApiKeyId() string {
+	if x != nil {
+		return x.ApiKeyId
+	}
+	return ""
+}
+
+// The API key as it is now.
+type ResumeApiKeyResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Always set.
+	ApiKey        *ApiKey `protobuf:"bytes,1,opt,name=api_key,json=apiKey,proto3" json:"api_key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResumeApiKeyResponse) Reset() {
+	*x = ResumeApiKeyResponse{}
+	mi := &file_tickets_admin_v1_admin_service_proto_msgTypes[64]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResumeApiKeyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResumeApiKeyResponse) ProtoMessage() {}
+
+func (x *ResumeApiKeyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_tickets_admin_v1_admin_service_proto_msgTypes[64]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResumeApiKeyResponse.ProtoReflect.Descriptor instead.
+func (*ResumeApiKeyResponse) Descriptor() ([]byte, []int) {
+	return file_tickets_admin_v1_admin_service_proto_rawDescGZIP(), []int{64}
+}
+
+func (x *ResumeApiKeyResponse) GetApiKey() *ApiKey {
+	if x != nil {
+		return x.ApiKey
+	}
+	return nil
+}
+
+// The tenant to suspend.
+type SuspendTenantRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required, 1–64 printable ASCII characters without spaces.
+	TenantId      string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SuspendTenantRequest) Reset() {
+	*x = SuspendTenantRequest{}
+	mi := &file_tickets_admin_v1_admin_service_proto_msgTypes[65]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SuspendTenantRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SuspendTenantRequest) ProtoMessage() {}
+
+func (x *SuspendTenantRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_tickets_admin_v1_admin_service_proto_msgTypes[65]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SuspendTenantRequest.ProtoReflect.Descriptor instead.
+func (*SuspendTenantRequest) Descriptor() ([]byte, []int) {
+	return file_tickets_admin_v1_admin_service_proto_rawDescGZIP(), []int{65}
+}
+
+func (x *SuspendTenantRequest) GetTenantId() string {
+	if x != nil {
+		return x.TenantId
+	}
+	return ""
+}
+
+// The tenant as it is now.
+type SuspendTenantResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Always set.
+	Tenant        *Tenant `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SuspendTenantResponse) Reset() {
+	*x = SuspendTenantResponse{}
+	mi := &file_tickets_admin_v1_admin_service_proto_msgTypes[66]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SuspendTenantResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SuspendTenantResponse) ProtoMessage() {}
+
+func (x *SuspendTenantResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_tickets_admin_v1_admin_service_proto_msgTypes[66]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SuspendTenantResponse.ProtoReflect.Descriptor instead.
+func (*SuspendTenantResponse) Descriptor() ([]byte, []int) {
+	return file_tickets_admin_v1_admin_service_proto_rawDescGZIP(), []int{66}
+}
+
+func (x *SuspendTenantResponse) GetTenant() *Tenant {
+	if x != nil {
+		return x.Tenant
+	}
+	return nil
+}
+
+// The tenant to resume.
+type ResumeTenantRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required, 1–64 printable ASCII characters without spaces.
+	TenantId      string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResumeTenantRequest) Reset() {
+	*x = ResumeTenantRequest{}
+	mi := &file_tickets_admin_v1_admin_service_proto_msgTypes[67]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResumeTenantRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResumeTenantRequest) ProtoMessage() {}
+
+func (x *ResumeTenantRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_tickets_admin_v1_admin_service_proto_msgTypes[67]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResumeTenantRequest.ProtoReflect.Descriptor instead.
+func (*ResumeTenantRequest) Descriptor() ([]byte, []int) {
+	return file_tickets_admin_v1_admin_service_proto_rawDescGZIP(), []int{67}
+}
+
+func (x *ResumeTenantRequest) GetTenantId() string {
+	if x != nil {
+		return x.TenantId
+	}
+	return ""
+}
+
+// The tenant as it is now.
+type ResumeTenantResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Always set.
+	Tenant        *Tenant `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResumeTenantResponse) Reset() {
+	*x = ResumeTenantResponse{}
+	mi := &file_tickets_admin_v1_admin_service_proto_msgTypes[68]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResumeTenantResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResumeTenantResponse) ProtoMessage() {}
+
+func (x *ResumeTenantResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_tickets_admin_v1_admin_service_proto_msgTypes[68]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResumeTenantResponse.ProtoReflect.Descriptor instead.
+func (*ResumeTenantResponse) Descriptor() ([]byte, []int) {
+	return file_tickets_admin_v1_admin_service_proto_rawDescGZIP(), []int{68}
+}
+
+func (x *ResumeTenantResponse) GetTenant() *Tenant {
+	if x != nil {
+		return x.Tenant
+	}
+	return nil
+}
+
+// A webhook that fails, without its secrets.
+type FailingWebhook struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// `wh_` and a ULID.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Its account.
+	AccountId string `protobuf:"bytes,2,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
+	// Whether it is of live keys; false: of test keys.
+	Live bool `protobuf:"varint,3,opt,name=live,proto3" json:"live,omitempty"`
+	// Where it sends to.
+	Url string `protobuf:"bytes,4,opt,name=url,proto3" json:"url,omitempty"`
+	// Whether it is enabled. One that is not has its messages kept for when its owner enables it again.
+	IsActive bool `protobuf:"varint,5,opt,name=is_active,json=isActive,proto3" json:"is_active,omitempty"`
+	// Why the service disabled it. Absent where it did not.
+	DisabledReason *string `protobuf:"bytes,6,opt,name=disabled_reason,json=disabledReason,proto3,oneof" json:"disabled_reason,omitempty"`
+	// Since when no attempt has succeeded.
+	FailingSince *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=failing_since,json=failingSince,proto3" json:"failing_since,omitempty"`
+	// The last attempt in its log; the next three members are of it too. Absent when there is none.
+	LastAttemptAt *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=last_attempt_at,json=lastAttemptAt,proto3" json:"last_attempt_at,omitempty"`
+	// Which attempt of its message that was, from 1.
+	LastAttempt *int32 `protobuf:"varint,9,opt,name=last_attempt,json=lastAttempt,proto3,oneof" json:"last_attempt,omitempty"`
+	// The HTTP status that it answered. Absent when it answered none.
+	LastStatusCode *int32 `protobuf:"varint,10,opt,name=last_status_code,json=lastStatusCode,proto3,oneof" json:"last_status_code,omitempty"`
+	// Why it failed.
+	LastError     *string `protobuf:"bytes,11,opt,name=last_error,json=lastError,proto3,oneof" json:"last_error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FailingWebhook) Reset() {
+	*x = FailingWebhook{}
+	mi := &file_tickets_admin_v1_admin_service_proto_msgTypes[69]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FailingWebhook) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FailingWebhook) ProtoMessage() {}
+
+func (x *FailingWebhook) ProtoReflect() protoreflect.Message {
+	mi := &file_tickets_admin_v1_admin_service_proto_msgTypes[69]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FailingWebhook.ProtoReflect.Descriptor instead.
+func (*FailingWebhook) Descriptor() ([]byte, []int) {
+	return file_tickets_admin_v1_admin_service_proto_rawDescGZIP(), []int{69}
+}
+
+func (x *FailingWebhook) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *FailingWebhook) GetAccountId() string {
+	if x != nil {
+		return x.AccountId
+	}
+	return ""
+}
+
+func (x *FailingWebhook) GetLive() bool {
+	if x != nil {
+		return x.Live
+	}
+	return false
+}
+
+func (x *FailingWebhook) GetUrl() string {
+	if x != nil {
+		return x.Url
+	}
+	return ""
+}
+
+func (x *FailingWebhook) GetIsActive() bool {
+	if x != nil {
+		return x.IsActive
+	}
+	return false
+}
+
+func (x *FailingWebhook) GetDisabledReason() string {
+	if x != nil && x.DisabledReason != nil {
+		return *x.DisabledReason
+	}
+	return ""
+}
+
+func (x *FailingWebhook) GetFailingSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.FailingSince
+	}
+	return nil
+}
+
+func (x *FailingWebhook) GetLastAttemptAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastAttemptAt
+	}
+	return nil
+}
+
+func (x *FailingWebhook) GetLastAttempt() int32 {
+	if x != nil && x.LastAttempt != nil {
+		return *x.LastAttempt
+	}
+	return 0
+}
+
+func (x *FailingWebhook) GetLastStatusCode() int32 {
+	if x != nil && x.LastStatusCode != nil {
+		return *x.LastStatusCode
+	}
+	return 0
+}
+
+func (x *FailingWebhook) GetLastError() string {
+	if x != nil && x.LastError != nil {
+		return *x.LastError
+	}
+	return ""
+}
+
+// Which failing webhooks to list.
+type ListFailingWebhooksRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A UUID; all accounts when absent.
+	AccountId *string `protobuf:"bytes,1,opt,name=account_id,json=accountId,proto3,oneof" json:"account_id,omitempty"`
+	// The limit of items, 1–100; 20 when absent.
+	Limit *int32 `protobuf:"varint,2,opt,name=limit,proto3,oneof" json:"limit,omitempty"`
+	// `next_cursor` of the previous page; the first page when absent.
+	Cursor        *string `protobuf:"bytes,3,opt,name=cursor,proto3,oneof" json:"cursor,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListFailingWebhooksRequest) Reset() {
+	*x = ListFailingWebhooksRequest{}
+	mi := &file_tickets_admin_v1_admin_service_proto_msgTypes[70]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListFailingWebhooksRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListFailingWebhooksRequest) ProtoMessage() {}
+
+func (x *ListFailingWebhooksRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_tickets_admin_v1_admin_service_proto_msgTypes[70]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListFailingWebhooksRequest.ProtoReflect.Descriptor instead.
+func (*ListFailingWebhooksRequest) Descriptor() ([]byte, []int) {
+	return file_tickets_admin_v1_admin_service_proto_rawDescGZIP(), []int{70}
+}
+
+func (x *ListFailingWebhooksRequest) GetAccountId() string {
+	if x != nil && x.AccountId != nil {
+		return *x.AccountId
+	}
+	return ""
+}
+
+func (x *ListFailingWebhooksRequest) GetLimit() int32 {
+	if x != nil && x.Limit != nil {
+		return *x.Limit
+	}
+	return 0
+}
+
+func (x *ListFailingWebhooksRequest) GetCursor() string {
+	if x != nil && x.Cursor != nil {
+		return *x.Cursor
+	}
+	return ""
+}
+
+// One page of failing webhooks.
+type ListFailingWebhooksResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In the order of their ids.
+	Webhooks []*FailingWebhook `protobuf:"bytes,1,rep,name=webhooks,proto3" json:"webhooks,omitempty"`
+	// The cursor of the next page. Absent on the last page.
+	NextCursor    *string `protobuf:"bytes,2,opt,name=next_cursor,json=nextCursor,proto3,oneof" json:"next_cursor,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListFailingWebhooksResponse) Reset() {
+	*x = ListFailingWebhooksResponse{}
+	mi := &file_tickets_admin_v1_admin_service_proto_msgTypes[71]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListFailingWebhooksResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListFailingWebhooksResponse) ProtoMessage() {}
+
+func (x *ListFailingWebhooksResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_tickets_admin_v1_admin_service_proto_msgTypes[71]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListFailingWebhooksResponse.ProtoReflect.Descriptor instead.
+func (*ListFailingWebhooksResponse) Descriptor() ([]byte, []int) {
+	return file_tickets_admin_v1_admin_service_proto_rawDescGZIP(), []int{71}
+}
+
+func (x *ListFailingWebhooksResponse) GetWebhooks() []*FailingWebhook {
+	if x != nil {
+		return x.Webhooks
+	}
+	return nil
+}
+
+func (x *ListFailingWebhooksResponse) GetNextCursor() string {
+	if x != nil && x.NextCursor != nil {
+		return *x.NextCursor
+	}
+	return ""
+}
+
 var File_tickets_admin_v1_admin_service_proto protoreflect.FileDescriptor
 
 const file_tickets_admin_v1_admin_service_proto_rawDesc = "" +
@@ -2956,12 +4480,13 @@ const file_tickets_admin_v1_admin_service_proto_rawDesc = "" +
 	"\n" +
 	"created_at\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAtB\r\n" +
-	"\v_last_error\"t\n" +
+	"\v_last_error\"\xb9\x01\n" +
 	"\aAccount\x12\x14\n" +
 	"\x02id\x18\x01 \x01(\tB\x04\xe2A\x01\x03R\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12?\n" +
 	"\n" +
-	"created_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampB\x04\xe2A\x01\x03R\tcreatedAt\"\xac\x02\n" +
+	"created_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampB\x04\xe2A\x01\x03R\tcreatedAt\x12C\n" +
+	"\fsuspended_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampB\x04\xe2A\x01\x03R\vsuspendedAt\"\xe3\x03\n" +
 	"\x06ApiKey\x12\x14\n" +
 	"\x02id\x18\x01 \x01(\tB\x04\xe2A\x01\x03R\x02id\x12\x1d\n" +
 	"\n" +
@@ -2973,7 +4498,13 @@ const file_tickets_admin_v1_admin_service_proto_rawDesc = "" +
 	"\n" +
 	"expires_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\x12?\n" +
 	"\n" +
-	"revoked_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampB\x04\xe2A\x01\x03R\trevokedAt\"\x95\x03\n" +
+	"revoked_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampB\x04\xe2A\x01\x03R\trevokedAt\x12C\n" +
+	"\fsuspended_at\x18\b \x01(\v2\x1a.google.protobuf.TimestampB\x04\xe2A\x01\x03R\vsuspendedAt\x12!\n" +
+	"\x06prefix\x18\t \x01(\tB\x04\xe2A\x01\x03H\x00R\x06prefix\x88\x01\x01\x12B\n" +
+	"\flast_used_at\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampB\x04\xe2A\x01\x03R\n" +
+	"lastUsedAtB\t\n" +
+	"\a_prefix\"\x95\x03\n" +
 	"\aProject\x12\x14\n" +
 	"\x02id\x18\x01 \x01(\tB\x04\xe2A\x01\x03R\x02id\x12\x1d\n" +
 	"\n" +
@@ -2996,12 +4527,13 @@ const file_tickets_admin_v1_admin_service_proto_rawDesc = "" +
 	"\auser_id\x18\x02 \x01(\tR\x06userId\x120\n" +
 	"\x04role\x18\x03 \x01(\x0e2\x1c.tickets.admin.v1.MemberRoleR\x04role\x12?\n" +
 	"\n" +
-	"created_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampB\x04\xe2A\x01\x03R\tcreatedAt\"m\n" +
+	"created_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampB\x04\xe2A\x01\x03R\tcreatedAt\"\xb2\x01\n" +
 	"\x06Tenant\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12?\n" +
 	"\n" +
-	"created_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampB\x04\xe2A\x01\x03R\tcreatedAt\"0\n" +
+	"created_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampB\x04\xe2A\x01\x03R\tcreatedAt\x12C\n" +
+	"\fsuspended_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampB\x04\xe2A\x01\x03R\vsuspendedAt\"0\n" +
 	"\x14CreateAccountRequest\x12\x18\n" +
 	"\x04name\x18\x01 \x01(\tB\x04\xe2A\x01\x02R\x04name\"L\n" +
 	"\x15CreateAccountResponse\x123\n" +
@@ -3087,17 +4619,20 @@ const file_tickets_admin_v1_admin_service_proto_rawDesc = "" +
 	"\x15UnlinkProviderRequest\x12#\n" +
 	"\n" +
 	"account_id\x18\x01 \x01(\tB\x04\xe2A\x01\x02R\taccountId\"\x18\n" +
-	"\x16UnlinkProviderResponse\"\xdd\x01\n" +
+	"\x16UnlinkProviderResponse\"\xd1\x02\n" +
 	"\x15ListDeliveriesRequest\x12\"\n" +
 	"\n" +
 	"account_id\x18\x01 \x01(\tH\x00R\taccountId\x88\x01\x01\x12:\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x1f.tickets.admin.v1.DeliveryStateH\x01R\x05state\x88\x01\x01\x12\x19\n" +
 	"\x05limit\x18\x03 \x01(\x05H\x02R\x05limit\x88\x01\x01\x12\x1b\n" +
-	"\x06cursor\x18\x04 \x01(\tH\x03R\x06cursor\x88\x01\x01B\r\n" +
+	"\x06cursor\x18\x04 \x01(\tH\x03R\x06cursor\x88\x01\x01\x127\n" +
+	"\x04kind\x18\x05 \x01(\x0e2\x1e.tickets.admin.v1.DeliveryKindH\x04R\x04kind\x88\x01\x01\x120\n" +
+	"\x05since\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x05sinceB\r\n" +
 	"\v_account_idB\b\n" +
 	"\x06_stateB\b\n" +
 	"\x06_limitB\t\n" +
-	"\a_cursor\"\x8a\x01\n" +
+	"\a_cursorB\a\n" +
+	"\x05_kind\"\x8a\x01\n" +
 	"\x16ListDeliveriesResponse\x12:\n" +
 	"\n" +
 	"deliveries\x18\x01 \x03(\v2\x1a.tickets.admin.v1.DeliveryR\n" +
@@ -3180,6 +4715,101 @@ const file_tickets_admin_v1_admin_service_proto_rawDesc = "" +
 	"\x05links\x18\x01 \x03(\v2\x1e.tickets.admin.v1.ProviderLinkR\x05links\x12$\n" +
 	"\vnext_cursor\x18\x02 \x01(\tH\x00R\n" +
 	"nextCursor\x88\x01\x01B\x0e\n" +
+	"\f_next_cursor\"8\n" +
+	"\x11GetAccountRequest\x12#\n" +
+	"\n" +
+	"account_id\x18\x01 \x01(\tB\x04\xe2A\x01\x02R\taccountId\"I\n" +
+	"\x12GetAccountResponse\x123\n" +
+	"\aaccount\x18\x01 \x01(\v2\x19.tickets.admin.v1.AccountR\aaccount\"6\n" +
+	"\x10GetApiKeyRequest\x12\"\n" +
+	"\n" +
+	"api_key_id\x18\x01 \x01(\tB\x04\xe2A\x01\x02R\bapiKeyId\"F\n" +
+	"\x11GetApiKeyResponse\x121\n" +
+	"\aapi_key\x18\x01 \x01(\v2\x18.tickets.admin.v1.ApiKeyR\x06apiKey\"8\n" +
+	"\x11GetProjectRequest\x12#\n" +
+	"\n" +
+	"project_id\x18\x01 \x01(\tB\x04\xe2A\x01\x02R\tprojectId\"I\n" +
+	"\x12GetProjectResponse\x123\n" +
+	"\aproject\x18\x01 \x01(\v2\x19.tickets.admin.v1.ProjectR\aproject\"V\n" +
+	"\x10GetMemberRequest\x12#\n" +
+	"\n" +
+	"project_id\x18\x01 \x01(\tB\x04\xe2A\x01\x02R\tprojectId\x12\x1d\n" +
+	"\auser_id\x18\x02 \x01(\tB\x04\xe2A\x01\x02R\x06userId\"E\n" +
+	"\x11GetMemberResponse\x120\n" +
+	"\x06member\x18\x01 \x01(\v2\x18.tickets.admin.v1.MemberR\x06member\"5\n" +
+	"\x10GetTenantRequest\x12!\n" +
+	"\ttenant_id\x18\x01 \x01(\tB\x04\xe2A\x01\x02R\btenantId\"E\n" +
+	"\x11GetTenantResponse\x120\n" +
+	"\x06tenant\x18\x01 \x01(\v2\x18.tickets.admin.v1.TenantR\x06tenant\"5\n" +
+	"\x0eGetLinkRequest\x12#\n" +
+	"\n" +
+	"account_id\x18\x01 \x01(\tB\x04\xe2A\x01\x02R\taccountId\"E\n" +
+	"\x0fGetLinkResponse\x122\n" +
+	"\x04link\x18\x01 \x01(\v2\x1e.tickets.admin.v1.ProviderLinkR\x04link\";\n" +
+	"\x12GetDeliveryRequest\x12%\n" +
+	"\vdelivery_id\x18\x01 \x01(\tB\x04\xe2A\x01\x02R\n" +
+	"deliveryId\"M\n" +
+	"\x13GetDeliveryResponse\x126\n" +
+	"\bdelivery\x18\x01 \x01(\v2\x1a.tickets.admin.v1.DeliveryR\bdelivery\"<\n" +
+	"\x15SuspendAccountRequest\x12#\n" +
+	"\n" +
+	"account_id\x18\x01 \x01(\tB\x04\xe2A\x01\x02R\taccountId\"M\n" +
+	"\x16SuspendAccountResponse\x123\n" +
+	"\aaccount\x18\x01 \x01(\v2\x19.tickets.admin.v1.AccountR\aaccount\";\n" +
+	"\x14ResumeAccountRequest\x12#\n" +
+	"\n" +
+	"account_id\x18\x01 \x01(\tB\x04\xe2A\x01\x02R\taccountId\"L\n" +
+	"\x15ResumeAccountResponse\x123\n" +
+	"\aaccount\x18\x01 \x01(\v2\x19.tickets.admin.v1.AccountR\aaccount\":\n" +
+	"\x14SuspendApiKeyRequest\x12\"\n" +
+	"\n" +
+	"api_key_id\x18\x01 \x01(\tB\x04\xe2A\x01\x02R\bapiKeyId\"J\n" +
+	"\x15SuspendApiKeyResponse\x121\n" +
+	"\aapi_key\x18\x01 \x01(\v2\x18.tickets.admin.v1.ApiKeyR\x06apiKey\"9\n" +
+	"\x13ResumeApiKeyRequest\x12\"\n" +
+	"\n" +
+	"api_key_id\x18\x01 \x01(\tB\x04\xe2A\x01\x02R\bapiKeyId\"I\n" +
+	"\x14ResumeApiKeyResponse\x121\n" +
+	"\aapi_key\x18\x01 \x01(\v2\x18.tickets.admin.v1.ApiKeyR\x06apiKey\"9\n" +
+	"\x14SuspendTenantRequest\x12!\n" +
+	"\ttenant_id\x18\x01 \x01(\tB\x04\xe2A\x01\x02R\btenantId\"I\n" +
+	"\x15SuspendTenantResponse\x120\n" +
+	"\x06tenant\x18\x01 \x01(\v2\x18.tickets.admin.v1.TenantR\x06tenant\"8\n" +
+	"\x13ResumeTenantRequest\x12!\n" +
+	"\ttenant_id\x18\x01 \x01(\tB\x04\xe2A\x01\x02R\btenantId\"H\n" +
+	"\x14ResumeTenantResponse\x120\n" +
+	"\x06tenant\x18\x01 \x01(\v2\x18.tickets.admin.v1.TenantR\x06tenant\"\xf9\x03\n" +
+	"\x0eFailingWebhook\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
+	"\n" +
+	"account_id\x18\x02 \x01(\tR\taccountId\x12\x12\n" +
+	"\x04live\x18\x03 \x01(\bR\x04live\x12\x10\n" +
+	"\x03url\x18\x04 \x01(\tR\x03url\x12\x1b\n" +
+	"\tis_active\x18\x05 \x01(\bR\bisActive\x12,\n" +
+	"\x0fdisabled_reason\x18\x06 \x01(\tH\x00R\x0edisabledReason\x88\x01\x01\x12?\n" +
+	"\rfailing_since\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\ffailingSince\x12B\n" +
+	"\x0flast_attempt_at\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\rlastAttemptAt\x12&\n" +
+	"\flast_attempt\x18\t \x01(\x05H\x01R\vlastAttempt\x88\x01\x01\x12-\n" +
+	"\x10last_status_code\x18\n" +
+	" \x01(\x05H\x02R\x0elastStatusCode\x88\x01\x01\x12\"\n" +
+	"\n" +
+	"last_error\x18\v \x01(\tH\x03R\tlastError\x88\x01\x01B\x12\n" +
+	"\x10_disabled_reasonB\x0f\n" +
+	"\r_last_attemptB\x13\n" +
+	"\x11_last_status_codeB\r\n" +
+	"\v_last_error\"\x9c\x01\n" +
+	"\x1aListFailingWebhooksRequest\x12\"\n" +
+	"\n" +
+	"account_id\x18\x01 \x01(\tH\x00R\taccountId\x88\x01\x01\x12\x19\n" +
+	"\x05limit\x18\x02 \x01(\x05H\x01R\x05limit\x88\x01\x01\x12\x1b\n" +
+	"\x06cursor\x18\x03 \x01(\tH\x02R\x06cursor\x88\x01\x01B\r\n" +
+	"\v_account_idB\b\n" +
+	"\x06_limitB\t\n" +
+	"\a_cursor\"\x91\x01\n" +
+	"\x1bListFailingWebhooksResponse\x12<\n" +
+	"\bwebhooks\x18\x01 \x03(\v2 .tickets.admin.v1.FailingWebhookR\bwebhooks\x12$\n" +
+	"\vnext_cursor\x18\x02 \x01(\tH\x00R\n" +
+	"nextCursor\x88\x01\x01B\x0e\n" +
 	"\f_next_cursor*\x81\x01\n" +
 	"\bProvider\x12\x18\n" +
 	"\x14PROVIDER_UNSPECIFIED\x10\x00\x12\x19\n" +
@@ -3201,7 +4831,7 @@ const file_tickets_admin_v1_admin_service_proto_rawDesc = "" +
 	"\x12MEMBER_ROLE_VIEWER\x10\x01\x12\x16\n" +
 	"\x12MEMBER_ROLE_MEMBER\x10\x02\x12\x17\n" +
 	"\x13MEMBER_ROLE_TRIAGER\x10\x03\x12\x15\n" +
-	"\x11MEMBER_ROLE_OWNER\x10\x042\x8d\x0e\n" +
+	"\x11MEMBER_ROLE_OWNER\x10\x042\xf0\x18\n" +
 	"\fAdminService\x12b\n" +
 	"\rCreateAccount\x12&.tickets.admin.v1.CreateAccountRequest\x1a'.tickets.admin.v1.CreateAccountResponse\"\x00\x12_\n" +
 	"\fCreateApiKey\x12%.tickets.admin.v1.CreateApiKeyRequest\x1a&.tickets.admin.v1.CreateApiKeyResponse\"\x00\x12b\n" +
@@ -3220,7 +4850,23 @@ const file_tickets_admin_v1_admin_service_proto_rawDesc = "" +
 	"\vListMembers\x12$.tickets.admin.v1.ListMembersRequest\x1a%.tickets.admin.v1.ListMembersResponse\"\x03\x90\x02\x01\x12_\n" +
 	"\vListTenants\x12$.tickets.admin.v1.ListTenantsRequest\x1a%.tickets.admin.v1.ListTenantsResponse\"\x03\x90\x02\x01\x12Y\n" +
 	"\tListLinks\x12\".tickets.admin.v1.ListLinksRequest\x1a#.tickets.admin.v1.ListLinksResponse\"\x03\x90\x02\x01\x12k\n" +
-	"\x0fRequeueDelivery\x12(.tickets.admin.v1.RequeueDeliveryRequest\x1a).tickets.admin.v1.RequeueDeliveryResponse\"\x03\x90\x02\x02B\xe6\x01\n" +
+	"\x0fRequeueDelivery\x12(.tickets.admin.v1.RequeueDeliveryRequest\x1a).tickets.admin.v1.RequeueDeliveryResponse\"\x03\x90\x02\x02\x12\\\n" +
+	"\n" +
+	"GetAccount\x12#.tickets.admin.v1.GetAccountRequest\x1a$.tickets.admin.v1.GetAccountResponse\"\x03\x90\x02\x01\x12Y\n" +
+	"\tGetApiKey\x12\".tickets.admin.v1.GetApiKeyRequest\x1a#.tickets.admin.v1.GetApiKeyResponse\"\x03\x90\x02\x01\x12\\\n" +
+	"\n" +
+	"GetProject\x12#.tickets.admin.v1.GetProjectRequest\x1a$.tickets.admin.v1.GetProjectResponse\"\x03\x90\x02\x01\x12Y\n" +
+	"\tGetMember\x12\".tickets.admin.v1.GetMemberRequest\x1a#.tickets.admin.v1.GetMemberResponse\"\x03\x90\x02\x01\x12Y\n" +
+	"\tGetTenant\x12\".tickets.admin.v1.GetTenantRequest\x1a#.tickets.admin.v1.GetTenantResponse\"\x03\x90\x02\x01\x12S\n" +
+	"\aGetLink\x12 .tickets.admin.v1.GetLinkRequest\x1a!.tickets.admin.v1.GetLinkResponse\"\x03\x90\x02\x01\x12_\n" +
+	"\vGetDelivery\x12$.tickets.admin.v1.GetDeliveryRequest\x1a%.tickets.admin.v1.GetDeliveryResponse\"\x03\x90\x02\x01\x12w\n" +
+	"\x13ListFailingWebhooks\x12,.tickets.admin.v1.ListFailingWebhooksRequest\x1a-.tickets.admin.v1.ListFailingWebhooksResponse\"\x03\x90\x02\x01\x12h\n" +
+	"\x0eSuspendAccount\x12'.tickets.admin.v1.SuspendAccountRequest\x1a(.tickets.admin.v1.SuspendAccountResponse\"\x03\x90\x02\x02\x12e\n" +
+	"\rResumeAccount\x12&.tickets.admin.v1.ResumeAccountRequest\x1a'.tickets.admin.v1.ResumeAccountResponse\"\x03\x90\x02\x02\x12e\n" +
+	"\rSuspendApiKey\x12&.tickets.admin.v1.SuspendApiKeyRequest\x1a'.tickets.admin.v1.SuspendApiKeyResponse\"\x03\x90\x02\x02\x12b\n" +
+	"\fResumeApiKey\x12%.tickets.admin.v1.ResumeApiKeyRequest\x1a&.tickets.admin.v1.ResumeApiKeyResponse\"\x03\x90\x02\x02\x12e\n" +
+	"\rSuspendTenant\x12&.tickets.admin.v1.SuspendTenantRequest\x1a'.tickets.admin.v1.SuspendTenantResponse\"\x03\x90\x02\x02\x12b\n" +
+	"\fResumeTenant\x12%.tickets.admin.v1.ResumeTenantRequest\x1a&.tickets.admin.v1.ResumeTenantResponse\"\x03\x90\x02\x02B\xe6\x01\n" +
 	"\"io.github.tickets_service.admin.v1B\x11AdminServiceProtoP\x01ZBgithub.com/tickets-service/tickets/gen/go/tickets/admin/v1;adminv1\xa2\x02\fTicketsAdmin\xaa\x02\x10Tickets.Admin.V1\xca\x02\x10Tickets\\Admin\\V1\xe2\x02\x1cTickets\\Admin\\V1\\GPBMetadata\xea\x02\x12Tickets::Admin::V1b\x06proto3"
 
 var (
@@ -3236,140 +4882,219 @@ func file_tickets_admin_v1_admin_service_proto_rawDescGZIP() []byte {
 }
 
 var file_tickets_admin_v1_admin_service_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_tickets_admin_v1_admin_service_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
+var file_tickets_admin_v1_admin_service_proto_msgTypes = make([]protoimpl.MessageInfo, 72)
 var file_tickets_admin_v1_admin_service_proto_goTypes = []any{
-	(Provider)(0),                   // 0: tickets.admin.v1.Provider
-	(DeliveryKind)(0),               // 1: tickets.admin.v1.DeliveryKind
-	(DeliveryState)(0),              // 2: tickets.admin.v1.DeliveryState
-	(MemberRole)(0),                 // 3: tickets.admin.v1.MemberRole
-	(*ProviderLink)(nil),            // 4: tickets.admin.v1.ProviderLink
-	(*Delivery)(nil),                // 5: tickets.admin.v1.Delivery
-	(*Account)(nil),                 // 6: tickets.admin.v1.Account
-	(*ApiKey)(nil),                  // 7: tickets.admin.v1.ApiKey
-	(*Project)(nil),                 // 8: tickets.admin.v1.Project
-	(*Member)(nil),                  // 9: tickets.admin.v1.Member
-	(*Tenant)(nil),                  // 10: tickets.admin.v1.Tenant
-	(*CreateAccountRequest)(nil),    // 11: tickets.admin.v1.CreateAccountRequest
-	(*CreateAccountResponse)(nil),   // 12: tickets.admin.v1.CreateAccountResponse
-	(*CreateApiKeyRequest)(nil),     // 13: tickets.admin.v1.CreateApiKeyRequest
-	(*CreateApiKeyResponse)(nil),    // 14: tickets.admin.v1.CreateApiKeyResponse
-	(*RevokeApiKeyRequest)(nil),     // 15: tickets.admin.v1.RevokeApiKeyRequest
-	(*RevokeApiKeyResponse)(nil),    // 16: tickets.admin.v1.RevokeApiKeyResponse
-	(*CreateProjectRequest)(nil),    // 17: tickets.admin.v1.CreateProjectRequest
-	(*CreateProjectResponse)(nil),   // 18: tickets.admin.v1.CreateProjectResponse
-	(*UpdateProjectRequest)(nil),    // 19: tickets.admin.v1.UpdateProjectRequest
-	(*UpdateProjectResponse)(nil),   // 20: tickets.admin.v1.UpdateProjectResponse
-	(*AddMemberRequest)(nil),        // 21: tickets.admin.v1.AddMemberRequest
-	(*AddMemberResponse)(nil),       // 22: tickets.admin.v1.AddMemberResponse
-	(*RemoveMemberRequest)(nil),     // 23: tickets.admin.v1.RemoveMemberRequest
-	(*RemoveMemberResponse)(nil),    // 24: tickets.admin.v1.RemoveMemberResponse
-	(*CreateTenantRequest)(nil),     // 25: tickets.admin.v1.CreateTenantRequest
-	(*CreateTenantResponse)(nil),    // 26: tickets.admin.v1.CreateTenantResponse
-	(*LinkProviderRequest)(nil),     // 27: tickets.admin.v1.LinkProviderRequest
-	(*LinkProviderResponse)(nil),    // 28: tickets.admin.v1.LinkProviderResponse
-	(*UnlinkProviderRequest)(nil),   // 29: tickets.admin.v1.UnlinkProviderRequest
-	(*UnlinkProviderResponse)(nil),  // 30: tickets.admin.v1.UnlinkProviderResponse
-	(*ListDeliveriesRequest)(nil),   // 31: tickets.admin.v1.ListDeliveriesRequest
-	(*ListDeliveriesResponse)(nil),  // 32: tickets.admin.v1.ListDeliveriesResponse
-	(*RequeueDeliveryRequest)(nil),  // 33: tickets.admin.v1.RequeueDeliveryRequest
-	(*RequeueDeliveryResponse)(nil), // 34: tickets.admin.v1.RequeueDeliveryResponse
-	(*ListAccountsRequest)(nil),     // 35: tickets.admin.v1.ListAccountsRequest
-	(*ListAccountsResponse)(nil),    // 36: tickets.admin.v1.ListAccountsResponse
-	(*ListApiKeysRequest)(nil),      // 37: tickets.admin.v1.ListApiKeysRequest
-	(*ListApiKeysResponse)(nil),     // 38: tickets.admin.v1.ListApiKeysResponse
-	(*ListProjectsRequest)(nil),     // 39: tickets.admin.v1.ListProjectsRequest
-	(*ListProjectsResponse)(nil),    // 40: tickets.admin.v1.ListProjectsResponse
-	(*ListMembersRequest)(nil),      // 41: tickets.admin.v1.ListMembersRequest
-	(*ListMembersResponse)(nil),     // 42: tickets.admin.v1.ListMembersResponse
-	(*ListTenantsRequest)(nil),      // 43: tickets.admin.v1.ListTenantsRequest
-	(*ListTenantsResponse)(nil),     // 44: tickets.admin.v1.ListTenantsResponse
-	(*ListLinksRequest)(nil),        // 45: tickets.admin.v1.ListLinksRequest
-	(*ListLinksResponse)(nil),       // 46: tickets.admin.v1.ListLinksResponse
-	(*timestamppb.Timestamp)(nil),   // 47: google.protobuf.Timestamp
-	(v1.RoleName)(0),                // 48: tickets.handoff.v1.RoleName
-	(*fieldmaskpb.FieldMask)(nil),   // 49: google.protobuf.FieldMask
+	(Provider)(0),                       // 0: tickets.admin.v1.Provider
+	(DeliveryKind)(0),                   // 1: tickets.admin.v1.DeliveryKind
+	(DeliveryState)(0),                  // 2: tickets.admin.v1.DeliveryState
+	(MemberRole)(0),                     // 3: tickets.admin.v1.MemberRole
+	(*ProviderLink)(nil),                // 4: tickets.admin.v1.ProviderLink
+	(*Delivery)(nil),                    // 5: tickets.admin.v1.Delivery
+	(*Account)(nil),                     // 6: tickets.admin.v1.Account
+	(*ApiKey)(nil),                      // 7: tickets.admin.v1.ApiKey
+	(*Project)(nil),                     // 8: tickets.admin.v1.Project
+	(*Member)(nil),                      // 9: tickets.admin.v1.Member
+	(*Tenant)(nil),                      // 10: tickets.admin.v1.Tenant
+	(*CreateAccountRequest)(nil),        // 11: tickets.admin.v1.CreateAccountRequest
+	(*CreateAccountResponse)(nil),       // 12: tickets.admin.v1.CreateAccountResponse
+	(*CreateApiKeyRequest)(nil),         // 13: tickets.admin.v1.CreateApiKeyRequest
+	(*CreateApiKeyResponse)(nil),        // 14: tickets.admin.v1.CreateApiKeyResponse
+	(*RevokeApiKeyRequest)(nil),         // 15: tickets.admin.v1.RevokeApiKeyRequest
+	(*RevokeApiKeyResponse)(nil),        // 16: tickets.admin.v1.RevokeApiKeyResponse
+	(*CreateProjectRequest)(nil),        // 17: tickets.admin.v1.CreateProjectRequest
+	(*CreateProjectResponse)(nil),       // 18: tickets.admin.v1.CreateProjectResponse
+	(*UpdateProjectRequest)(nil),        // 19: tickets.admin.v1.UpdateProjectRequest
+	(*UpdateProjectResponse)(nil),       // 20: tickets.admin.v1.UpdateProjectResponse
+	(*AddMemberRequest)(nil),            // 21: tickets.admin.v1.AddMemberRequest
+	(*AddMemberResponse)(nil),           // 22: tickets.admin.v1.AddMemberResponse
+	(*RemoveMemberRequest)(nil),         // 23: tickets.admin.v1.RemoveMemberRequest
+	(*RemoveMemberResponse)(nil),        // 24: tickets.admin.v1.RemoveMemberResponse
+	(*CreateTenantRequest)(nil),         // 25: tickets.admin.v1.CreateTenantRequest
+	(*CreateTenantResponse)(nil),        // 26: tickets.admin.v1.CreateTenantResponse
+	(*LinkProviderRequest)(nil),         // 27: tickets.admin.v1.LinkProviderRequest
+	(*LinkProviderResponse)(nil),        // 28: tickets.admin.v1.LinkProviderResponse
+	(*UnlinkProviderRequest)(nil),       // 29: tickets.admin.v1.UnlinkProviderRequest
+	(*UnlinkProviderResponse)(nil),      // 30: tickets.admin.v1.UnlinkProviderResponse
+	(*ListDeliveriesRequest)(nil),       // 31: tickets.admin.v1.ListDeliveriesRequest
+	(*ListDeliveriesResponse)(nil),      // 32: tickets.admin.v1.ListDeliveriesResponse
+	(*RequeueDeliveryRequest)(nil),      // 33: tickets.admin.v1.RequeueDeliveryRequest
+	(*RequeueDeliveryResponse)(nil),     // 34: tickets.admin.v1.RequeueDeliveryResponse
+	(*ListAccountsRequest)(nil),         // 35: tickets.admin.v1.ListAccountsRequest
+	(*ListAccountsResponse)(nil),        // 36: tickets.admin.v1.ListAccountsResponse
+	(*ListApiKeysRequest)(nil),          // 37: tickets.admin.v1.ListApiKeysRequest
+	(*ListApiKeysResponse)(nil),         // 38: tickets.admin.v1.ListApiKeysResponse
+	(*ListProjectsRequest)(nil),         // 39: tickets.admin.v1.ListProjectsRequest
+	(*ListProjectsResponse)(nil),        // 40: tickets.admin.v1.ListProjectsResponse
+	(*ListMembersRequest)(nil),          // 41: tickets.admin.v1.ListMembersRequest
+	(*ListMembersResponse)(nil),         // 42: tickets.admin.v1.ListMembersResponse
+	(*ListTenantsRequest)(nil),          // 43: tickets.admin.v1.ListTenantsRequest
+	(*ListTenantsResponse)(nil),         // 44: tickets.admin.v1.ListTenantsResponse
+	(*ListLinksRequest)(nil),            // 45: tickets.admin.v1.ListLinksRequest
+	(*ListLinksResponse)(nil),           // 46: tickets.admin.v1.ListLinksResponse
+	(*GetAccountRequest)(nil),           // 47: tickets.admin.v1.GetAccountRequest
+	(*GetAccountResponse)(nil),          // 48: tickets.admin.v1.GetAccountResponse
+	(*GetApiKeyRequest)(nil),            // 49: tickets.admin.v1.GetApiKeyRequest
+	(*GetApiKeyResponse)(nil),           // 50: tickets.admin.v1.GetApiKeyResponse
+	(*GetProjectRequest)(nil),           // 51: tickets.admin.v1.GetProjectRequest
+	(*GetProjectResponse)(nil),          // 52: tickets.admin.v1.GetProjectResponse
+	(*GetMemberRequest)(nil),            // 53: tickets.admin.v1.GetMemberRequest
+	(*GetMemberResponse)(nil),           // 54: tickets.admin.v1.GetMemberResponse
+	(*GetTenantRequest)(nil),            // 55: tickets.admin.v1.GetTenantRequest
+	(*GetTenantResponse)(nil),           // 56: tickets.admin.v1.GetTenantResponse
+	(*GetLinkRequest)(nil),              // 57: tickets.admin.v1.GetLinkRequest
+	(*GetLinkResponse)(nil),             // 58: tickets.admin.v1.GetLinkResponse
+	(*GetDeliveryRequest)(nil),          // 59: tickets.admin.v1.GetDeliveryRequest
+	(*GetDeliveryResponse)(nil),         // 60: tickets.admin.v1.GetDeliveryResponse
+	(*SuspendAccountRequest)(nil),       // 61: tickets.admin.v1.SuspendAccountRequest
+	(*SuspendAccountResponse)(nil),      // 62: tickets.admin.v1.SuspendAccountResponse
+	(*ResumeAccountRequest)(nil),        // 63: tickets.admin.v1.ResumeAccountRequest
+	(*ResumeAccountResponse)(nil),       // 64: tickets.admin.v1.ResumeAccountResponse
+	(*SuspendApiKeyRequest)(nil),        // 65: tickets.admin.v1.SuspendApiKeyRequest
+	(*SuspendApiKeyResponse)(nil),       // 66: tickets.admin.v1.SuspendApiKeyResponse
+	(*ResumeApiKeyRequest)(nil),         // 67: tickets.admin.v1.ResumeApiKeyRequest
+	(*ResumeApiKeyResponse)(nil),        // 68: tickets.admin.v1.ResumeApiKeyResponse
+	(*SuspendTenantRequest)(nil),        // 69: tickets.admin.v1.SuspendTenantRequest
+	(*SuspendTenantResponse)(nil),       // 70: tickets.admin.v1.SuspendTenantResponse
+	(*ResumeTenantRequest)(nil),         // 71: tickets.admin.v1.ResumeTenantRequest
+	(*ResumeTenantResponse)(nil),        // 72: tickets.admin.v1.ResumeTenantResponse
+	(*FailingWebhook)(nil),              // 73: tickets.admin.v1.FailingWebhook
+	(*ListFailingWebhooksRequest)(nil),  // 74: tickets.admin.v1.ListFailingWebhooksRequest
+	(*ListFailingWebhooksResponse)(nil), // 75: tickets.admin.v1.ListFailingWebhooksResponse
+	(*timestamppb.Timestamp)(nil),       // 76: google.protobuf.Timestamp
+	(v1.RoleName)(0),                    // 77: tickets.handoff.v1.RoleName
+	(*fieldmaskpb.FieldMask)(nil),       // 78: google.protobuf.FieldMask
 }
 var file_tickets_admin_v1_admin_service_proto_depIdxs = []int32{
 	0,  // 0: tickets.admin.v1.ProviderLink.provider:type_name -> tickets.admin.v1.Provider
-	47, // 1: tickets.admin.v1.ProviderLink.created_at:type_name -> google.protobuf.Timestamp
-	47, // 2: tickets.admin.v1.ProviderLink.updated_at:type_name -> google.protobuf.Timestamp
+	76, // 1: tickets.admin.v1.ProviderLink.created_at:type_name -> google.protobuf.Timestamp
+	76, // 2: tickets.admin.v1.ProviderLink.updated_at:type_name -> google.protobuf.Timestamp
 	1,  // 3: tickets.admin.v1.Delivery.kind:type_name -> tickets.admin.v1.DeliveryKind
 	2,  // 4: tickets.admin.v1.Delivery.state:type_name -> tickets.admin.v1.DeliveryState
-	47, // 5: tickets.admin.v1.Delivery.next_attempt_at:type_name -> google.protobuf.Timestamp
-	47, // 6: tickets.admin.v1.Delivery.created_at:type_name -> google.protobuf.Timestamp
-	47, // 7: tickets.admin.v1.Account.created_at:type_name -> google.protobuf.Timestamp
-	47, // 8: tickets.admin.v1.ApiKey.created_at:type_name -> google.protobuf.Timestamp
-	47, // 9: tickets.admin.v1.ApiKey.expires_at:type_name -> google.protobuf.Timestamp
-	47, // 10: tickets.admin.v1.ApiKey.revoked_at:type_name -> google.protobuf.Timestamp
-	48, // 11: tickets.admin.v1.Project.default_roles:type_name -> tickets.handoff.v1.RoleName
-	47, // 12: tickets.admin.v1.Project.created_at:type_name -> google.protobuf.Timestamp
-	3,  // 13: tickets.admin.v1.Member.role:type_name -> tickets.admin.v1.MemberRole
-	47, // 14: tickets.admin.v1.Member.created_at:type_name -> google.protobuf.Timestamp
-	47, // 15: tickets.admin.v1.Tenant.created_at:type_name -> google.protobuf.Timestamp
-	6,  // 16: tickets.admin.v1.CreateAccountResponse.account:type_name -> tickets.admin.v1.Account
-	47, // 17: tickets.admin.v1.CreateApiKeyRequest.expires_at:type_name -> google.protobuf.Timestamp
-	7,  // 18: tickets.admin.v1.CreateApiKeyResponse.api_key:type_name -> tickets.admin.v1.ApiKey
-	7,  // 19: tickets.admin.v1.RevokeApiKeyResponse.api_key:type_name -> tickets.admin.v1.ApiKey
-	48, // 20: tickets.admin.v1.CreateProjectRequest.default_roles:type_name -> tickets.handoff.v1.RoleName
-	8,  // 21: tickets.admin.v1.CreateProjectResponse.project:type_name -> tickets.admin.v1.Project
-	49, // 22: tickets.admin.v1.UpdateProjectRequest.update_mask:type_name -> google.protobuf.FieldMask
-	48, // 23: tickets.admin.v1.UpdateProjectRequest.default_roles:type_name -> tickets.handoff.v1.RoleName
-	8,  // 24: tickets.admin.v1.UpdateProjectResponse.project:type_name -> tickets.admin.v1.Project
-	3,  // 25: tickets.admin.v1.AddMemberRequest.role:type_name -> tickets.admin.v1.MemberRole
-	9,  // 26: tickets.admin.v1.AddMemberResponse.member:type_name -> tickets.admin.v1.Member
-	10, // 27: tickets.admin.v1.CreateTenantResponse.tenant:type_name -> tickets.admin.v1.Tenant
-	0,  // 28: tickets.admin.v1.LinkProviderRequest.provider:type_name -> tickets.admin.v1.Provider
-	4,  // 29: tickets.admin.v1.LinkProviderResponse.link:type_name -> tickets.admin.v1.ProviderLink
-	2,  // 30: tickets.admin.v1.ListDeliveriesRequest.state:type_name -> tickets.admin.v1.DeliveryState
-	5,  // 31: tickets.admin.v1.ListDeliveriesResponse.deliveries:type_name -> tickets.admin.v1.Delivery
-	5,  // 32: tickets.admin.v1.RequeueDeliveryResponse.delivery:type_name -> tickets.admin.v1.Delivery
-	6,  // 33: tickets.admin.v1.ListAccountsResponse.accounts:type_name -> tickets.admin.v1.Account
-	7,  // 34: tickets.admin.v1.ListApiKeysResponse.api_keys:type_name -> tickets.admin.v1.ApiKey
-	8,  // 35: tickets.admin.v1.ListProjectsResponse.projects:type_name -> tickets.admin.v1.Project
-	9,  // 36: tickets.admin.v1.ListMembersResponse.members:type_name -> tickets.admin.v1.Member
-	10, // 37: tickets.admin.v1.ListTenantsResponse.tenants:type_name -> tickets.admin.v1.Tenant
-	4,  // 38: tickets.admin.v1.ListLinksResponse.links:type_name -> tickets.admin.v1.ProviderLink
-	11, // 39: tickets.admin.v1.AdminService.CreateAccount:input_type -> tickets.admin.v1.CreateAccountRequest
-	13, // 40: tickets.admin.v1.AdminService.CreateApiKey:input_type -> tickets.admin.v1.CreateApiKeyRequest
-	15, // 41: tickets.admin.v1.AdminService.RevokeApiKey:input_type -> tickets.admin.v1.RevokeApiKeyRequest
-	17, // 42: tickets.admin.v1.AdminService.CreateProject:input_type -> tickets.admin.v1.CreateProjectRequest
-	19, // 43: tickets.admin.v1.AdminService.UpdateProject:input_type -> tickets.admin.v1.UpdateProjectRequest
-	21, // 44: tickets.admin.v1.AdminService.AddMember:input_type -> tickets.admin.v1.AddMemberRequest
-	23, // 45: tickets.admin.v1.AdminService.RemoveMember:input_type -> tickets.admin.v1.RemoveMemberRequest
-	25, // 46: tickets.admin.v1.AdminService.CreateTenant:input_type -> tickets.admin.v1.CreateTenantRequest
-	27, // 47: tickets.admin.v1.AdminService.LinkProvider:input_type -> tickets.admin.v1.LinkProviderRequest
-	29, // 48: tickets.admin.v1.AdminService.UnlinkProvider:input_type -> tickets.admin.v1.UnlinkProviderRequest
-	31, // 49: tickets.admin.v1.AdminService.ListDeliveries:input_type -> tickets.admin.v1.ListDeliveriesRequest
-	35, // 50: tickets.admin.v1.AdminService.ListAccounts:input_type -> tickets.admin.v1.ListAccountsRequest
-	37, // 51: tickets.admin.v1.AdminService.ListApiKeys:input_type -> tickets.admin.v1.ListApiKeysRequest
-	39, // 52: tickets.admin.v1.AdminService.ListProjects:input_type -> tickets.admin.v1.ListProjectsRequest
-	41, // 53: tickets.admin.v1.AdminService.ListMembers:input_type -> tickets.admin.v1.ListMembersRequest
-	43, // 54: tickets.admin.v1.AdminService.ListTenants:input_type -> tickets.admin.v1.ListTenantsRequest
-	45, // 55: tickets.admin.v1.AdminService.ListLinks:input_type -> tickets.admin.v1.ListLinksRequest
-	33, // 56: tickets.admin.v1.AdminService.RequeueDelivery:input_type -> tickets.admin.v1.RequeueDeliveryRequest
-	12, // 57: tickets.admin.v1.AdminService.CreateAccount:output_type -> tickets.admin.v1.CreateAccountResponse
-	14, // 58: tickets.admin.v1.AdminService.CreateApiKey:output_type -> tickets.admin.v1.CreateApiKeyResponse
-	16, // 59: tickets.admin.v1.AdminService.RevokeApiKey:output_type -> tickets.admin.v1.RevokeApiKeyResponse
-	18, // 60: tickets.admin.v1.AdminService.CreateProject:output_type -> tickets.admin.v1.CreateProjectResponse
-	20, // 61: tickets.admin.v1.AdminService.UpdateProject:output_type -> tickets.admin.v1.UpdateProjectResponse
-	22, // 62: tickets.admin.v1.AdminService.AddMember:output_type -> tickets.admin.v1.AddMemberResponse
-	24, // 63: tickets.admin.v1.AdminService.RemoveMember:output_type -> tickets.admin.v1.RemoveMemberResponse
-	26, // 64: tickets.admin.v1.AdminService.CreateTenant:output_type -> tickets.admin.v1.CreateTenantResponse
-	28, // 65: tickets.admin.v1.AdminService.LinkProvider:output_type -> tickets.admin.v1.LinkProviderResponse
-	30, // 66: tickets.admin.v1.AdminService.UnlinkProvider:output_type -> tickets.admin.v1.UnlinkProviderResponse
-	32, // 67: tickets.admin.v1.AdminService.ListDeliveries:output_type -> tickets.admin.v1.ListDeliveriesResponse
-	36, // 68: tickets.admin.v1.AdminService.ListAccounts:output_type -> tickets.admin.v1.ListAccountsResponse
-	38, // 69: tickets.admin.v1.AdminService.ListApiKeys:output_type -> tickets.admin.v1.ListApiKeysResponse
-	40, // 70: tickets.admin.v1.AdminService.ListProjects:output_type -> tickets.admin.v1.ListProjectsResponse
-	42, // 71: tickets.admin.v1.AdminService.ListMembers:output_type -> tickets.admin.v1.ListMembersResponse
-	44, // 72: tickets.admin.v1.AdminService.ListTenants:output_type -> tickets.admin.v1.ListTenantsResponse
-	46, // 73: tickets.admin.v1.AdminService.ListLinks:output_type -> tickets.admin.v1.ListLinksResponse
-	34, // 74: tickets.admin.v1.AdminService.RequeueDelivery:output_type -> tickets.admin.v1.RequeueDeliveryResponse
-	57, // [57:75] is the sub-list for method output_type
-	39, // [39:57] is the sub-list for method input_type
-	39, // [39:39] is the sub-list for extension type_name
-	39, // [39:39] is the sub-list for extension extendee
-	0,  // [0:39] is the sub-list for field type_name
+	76, // 5: tickets.admin.v1.Delivery.next_attempt_at:type_name -> google.protobuf.Timestamp
+	76, // 6: tickets.admin.v1.Delivery.created_at:type_name -> google.protobuf.Timestamp
+	76, // 7: tickets.admin.v1.Account.created_at:type_name -> google.protobuf.Timestamp
+	76, // 8: tickets.admin.v1.Account.suspended_at:type_name -> google.protobuf.Timestamp
+	76, // 9: tickets.admin.v1.ApiKey.created_at:type_name -> google.protobuf.Timestamp
+	76, // 10: tickets.admin.v1.ApiKey.expires_at:type_name -> google.protobuf.Timestamp
+	76, // 11: tickets.admin.v1.ApiKey.revoked_at:type_name -> google.protobuf.Timestamp
+	76, // 12: tickets.admin.v1.ApiKey.suspended_at:type_name -> google.protobuf.Timestamp
+	76, // 13: tickets.admin.v1.ApiKey.last_used_at:type_name -> google.protobuf.Timestamp
+	77, // 14: tickets.admin.v1.Project.default_roles:type_name -> tickets.handoff.v1.RoleName
+	76, // 15: tickets.admin.v1.Project.created_at:type_name -> google.protobuf.Timestamp
+	3,  // 16: tickets.admin.v1.Member.role:type_name -> tickets.admin.v1.MemberRole
+	76, // 17: tickets.admin.v1.Member.created_at:type_name -> google.protobuf.Timestamp
+	76, // 18: tickets.admin.v1.Tenant.created_at:type_name -> google.protobuf.Timestamp
+	76, // 19: tickets.admin.v1.Tenant.suspended_at:type_name -> google.protobuf.Timestamp
+	6,  // 20: tickets.admin.v1.CreateAccountResponse.account:type_name -> tickets.admin.v1.Account
+	76, // 21: tickets.admin.v1.CreateApiKeyRequest.expires_at:type_name -> google.protobuf.Timestamp
+	7,  // 22: tickets.admin.v1.CreateApiKeyResponse.api_key:type_name -> tickets.admin.v1.ApiKey
+	7,  // 23: tickets.admin.v1.RevokeApiKeyResponse.api_key:type_name -> tickets.admin.v1.ApiKey
+	77, // 24: tickets.admin.v1.CreateProjectRequest.default_roles:type_name -> tickets.handoff.v1.RoleName
+	8,  // 25: tickets.admin.v1.CreateProjectResponse.project:type_name -> tickets.admin.v1.Project
+	78, // 26: tickets.admin.v1.UpdateProjectRequest.update_mask:type_name -> google.protobuf.FieldMask
+	77, // 27: tickets.admin.v1.UpdateProjectRequest.default_roles:type_name -> tickets.handoff.v1.RoleName
+	8,  // 28: tickets.admin.v1.UpdateProjectResponse.project:type_name -> tickets.admin.v1.Project
+	3,  // 29: tickets.admin.v1.AddMemberRequest.role:type_name -> tickets.admin.v1.MemberRole
+	9,  // 30: tickets.admin.v1.AddMemberResponse.member:type_name -> tickets.admin.v1.Member
+	10, // 31: tickets.admin.v1.CreateTenantResponse.tenant:type_name -> tickets.admin.v1.Tenant
+	0,  // 32: tickets.admin.v1.LinkProviderRequest.provider:type_name -> tickets.admin.v1.Provider
+	4,  // 33: tickets.admin.v1.LinkProviderResponse.link:type_name -> tickets.admin.v1.ProviderLink
+	2,  // 34: tickets.admin.v1.ListDeliveriesRequest.state:type_name -> tickets.admin.v1.DeliveryState
+	1,  // 35: tickets.admin.v1.ListDeliveriesRequest.kind:type_name -> tickets.admin.v1.DeliveryKind
+	76, // 36: tickets.admin.v1.ListDeliveriesRequest.since:type_name -> google.protobuf.Timestamp
+	5,  // 37: tickets.admin.v1.ListDeliveriesResponse.deliveries:type_name -> tickets.admin.v1.Delivery
+	5,  // 38: tickets.admin.v1.RequeueDeliveryResponse.delivery:type_name -> tickets.admin.v1.Delivery
+	6,  // 39: tickets.admin.v1.ListAccountsResponse.accounts:type_name -> tickets.admin.v1.Account
+	7,  // 40: tickets.admin.v1.ListApiKeysResponse.api_keys:type_name -> tickets.admin.v1.ApiKey
+	8,  // 41: tickets.admin.v1.ListProjectsResponse.projects:type_name -> tickets.admin.v1.Project
+	9,  // 42: tickets.admin.v1.ListMembersResponse.members:type_name -> tickets.admin.v1.Member
+	10, // 43: tickets.admin.v1.ListTenantsResponse.tenants:type_name -> tickets.admin.v1.Tenant
+	4,  // 44: tickets.admin.v1.ListLinksResponse.links:type_name -> tickets.admin.v1.ProviderLink
+	6,  // 45: tickets.admin.v1.GetAccountResponse.account:type_name -> tickets.admin.v1.Account
+	7,  // 46: tickets.admin.v1.GetApiKeyResponse.api_key:type_name -> tickets.admin.v1.ApiKey
+	8,  // 47: tickets.admin.v1.GetProjectResponse.project:type_name -> tickets.admin.v1.Project
+	9,  // 48: tickets.admin.v1.GetMemberResponse.member:type_name -> tickets.admin.v1.Member
+	10, // 49: tickets.admin.v1.GetTenantResponse.tenant:type_name -> tickets.admin.v1.Tenant
+	4,  // 50: tickets.admin.v1.GetLinkResponse.link:type_name -> tickets.admin.v1.ProviderLink
+	5,  // 51: tickets.admin.v1.GetDeliveryResponse.delivery:type_name -> tickets.admin.v1.Delivery
+	6,  // 52: tickets.admin.v1.SuspendAccountResponse.account:type_name -> tickets.admin.v1.Account
+	6,  // 53: tickets.admin.v1.ResumeAccountResponse.account:type_name -> tickets.admin.v1.Account
+	7,  // 54: tickets.admin.v1.SuspendApiKeyResponse.api_key:type_name -> tickets.admin.v1.ApiKey
+	7,  // 55: tickets.admin.v1.ResumeApiKeyResponse.api_key:type_name -> tickets.admin.v1.ApiKey
+	10, // 56: tickets.admin.v1.SuspendTenantResponse.tenant:type_name -> tickets.admin.v1.Tenant
+	10, // 57: tickets.admin.v1.ResumeTenantResponse.tenant:type_name -> tickets.admin.v1.Tenant
+	76, // 58: tickets.admin.v1.FailingWebhook.failing_since:type_name -> google.protobuf.Timestamp
+	76, // 59: tickets.admin.v1.FailingWebhook.last_attempt_at:type_name -> google.protobuf.Timestamp
+	73, // 60: tickets.admin.v1.ListFailingWebhooksResponse.webhooks:type_name -> tickets.admin.v1.FailingWebhook
+	11, // 61: tickets.admin.v1.AdminService.CreateAccount:input_type -> tickets.admin.v1.CreateAccountRequest
+	13, // 62: tickets.admin.v1.AdminService.CreateApiKey:input_type -> tickets.admin.v1.CreateApiKeyRequest
+	15, // 63: tickets.admin.v1.AdminService.RevokeApiKey:input_type -> tickets.admin.v1.RevokeApiKeyRequest
+	17, // 64: tickets.admin.v1.AdminService.CreateProject:input_type -> tickets.admin.v1.CreateProjectRequest
+	19, // 65: tickets.admin.v1.AdminService.UpdateProject:input_type -> tickets.admin.v1.UpdateProjectRequest
+	21, // 66: tickets.admin.v1.AdminService.AddMember:input_type -> tickets.admin.v1.AddMemberRequest
+	23, // 67: tickets.admin.v1.AdminService.RemoveMember:input_type -> tickets.admin.v1.RemoveMemberRequest
+	25, // 68: tickets.admin.v1.AdminService.CreateTenant:input_type -> tickets.admin.v1.CreateTenantRequest
+	27, // 69: tickets.admin.v1.AdminService.LinkProvider:input_type -> tickets.admin.v1.LinkProviderRequest
+	29, // 70: tickets.admin.v1.AdminService.UnlinkProvider:input_type -> tickets.admin.v1.UnlinkProviderRequest
+	31, // 71: tickets.admin.v1.AdminService.ListDeliveries:input_type -> tickets.admin.v1.ListDeliveriesRequest
+	35, // 72: tickets.admin.v1.AdminService.ListAccounts:input_type -> tickets.admin.v1.ListAccountsRequest
+	37, // 73: tickets.admin.v1.AdminService.ListApiKeys:input_type -> tickets.admin.v1.ListApiKeysRequest
+	39, // 74: tickets.admin.v1.AdminService.ListProjects:input_type -> tickets.admin.v1.ListProjectsRequest
+	41, // 75: tickets.admin.v1.AdminService.ListMembers:input_type -> tickets.admin.v1.ListMembersRequest
+	43, // 76: tickets.admin.v1.AdminService.ListTenants:input_type -> tickets.admin.v1.ListTenantsRequest
+	45, // 77: tickets.admin.v1.AdminService.ListLinks:input_type -> tickets.admin.v1.ListLinksRequest
+	33, // 78: tickets.admin.v1.AdminService.RequeueDelivery:input_type -> tickets.admin.v1.RequeueDeliveryRequest
+	47, // 79: tickets.admin.v1.AdminService.GetAccount:input_type -> tickets.admin.v1.GetAccountRequest
+	49, // 80: tickets.admin.v1.AdminService.GetApiKey:input_type -> tickets.admin.v1.GetApiKeyRequest
+	51, // 81: tickets.admin.v1.AdminService.GetProject:input_type -> tickets.admin.v1.GetProjectRequest
+	53, // 82: tickets.admin.v1.AdminService.GetMember:input_type -> tickets.admin.v1.GetMemberRequest
+	55, // 83: tickets.admin.v1.AdminService.GetTenant:input_type -> tickets.admin.v1.GetTenantRequest
+	57, // 84: tickets.admin.v1.AdminService.GetLink:input_type -> tickets.admin.v1.GetLinkRequest
+	59, // 85: tickets.admin.v1.AdminService.GetDelivery:input_type -> tickets.admin.v1.GetDeliveryRequest
+	74, // 86: tickets.admin.v1.AdminService.ListFailingWebhooks:input_type -> tickets.admin.v1.ListFailingWebhooksRequest
+	61, // 87: tickets.admin.v1.AdminService.SuspendAccount:input_type -> tickets.admin.v1.SuspendAccountRequest
+	63, // 88: tickets.admin.v1.AdminService.ResumeAccount:input_type -> tickets.admin.v1.ResumeAccountRequest
+	65, // 89: tickets.admin.v1.AdminService.SuspendApiKey:input_type -> tickets.admin.v1.SuspendApiKeyRequest
+	67, // 90: tickets.admin.v1.AdminService.ResumeApiKey:input_type -> tickets.admin.v1.ResumeApiKeyRequest
+	69, // 91: tickets.admin.v1.AdminService.SuspendTenant:input_type -> tickets.admin.v1.SuspendTenantRequest
+	71, // 92: tickets.admin.v1.AdminService.ResumeTenant:input_type -> tickets.admin.v1.ResumeTenantRequest
+	12, // 93: tickets.admin.v1.AdminService.CreateAccount:output_type -> tickets.admin.v1.CreateAccountResponse
+	14, // 94: tickets.admin.v1.AdminService.CreateApiKey:output_type -> tickets.admin.v1.CreateApiKeyResponse
+	16, // 95: tickets.admin.v1.AdminService.RevokeApiKey:output_type -> tickets.admin.v1.RevokeApiKeyResponse
+	18, // 96: tickets.admin.v1.AdminService.CreateProject:output_type -> tickets.admin.v1.CreateProjectResponse
+	20, // 97: tickets.admin.v1.AdminService.UpdateProject:output_type -> tickets.admin.v1.UpdateProjectResponse
+	22, // 98: tickets.admin.v1.AdminService.AddMember:output_type -> tickets.admin.v1.AddMemberResponse
+	24, // 99: tickets.admin.v1.AdminService.RemoveMember:output_type -> tickets.admin.v1.RemoveMemberResponse
+	26, // 100: tickets.admin.v1.AdminService.CreateTenant:output_type -> tickets.admin.v1.CreateTenantResponse
+	28, // 101: tickets.admin.v1.AdminService.LinkProvider:output_type -> tickets.admin.v1.LinkProviderResponse
+	30, // 102: tickets.admin.v1.AdminService.UnlinkProvider:output_type -> tickets.admin.v1.UnlinkProviderResponse
+	32, // 103: tickets.admin.v1.AdminService.ListDeliveries:output_type -> tickets.admin.v1.ListDeliveriesResponse
+	36, // 104: tickets.admin.v1.AdminService.ListAccounts:output_type -> tickets.admin.v1.ListAccountsResponse
+	38, // 105: tickets.admin.v1.AdminService.ListApiKeys:output_type -> tickets.admin.v1.ListApiKeysResponse
+	40, // 106: tickets.admin.v1.AdminService.ListProjects:output_type -> tickets.admin.v1.ListProjectsResponse
+	42, // 107: tickets.admin.v1.AdminService.ListMembers:output_type -> tickets.admin.v1.ListMembersResponse
+	44, // 108: tickets.admin.v1.AdminService.ListTenants:output_type -> tickets.admin.v1.ListTenantsResponse
+	46, // 109: tickets.admin.v1.AdminService.ListLinks:output_type -> tickets.admin.v1.ListLinksResponse
+	34, // 110: tickets.admin.v1.AdminService.RequeueDelivery:output_type -> tickets.admin.v1.RequeueDeliveryResponse
+	48, // 111: tickets.admin.v1.AdminService.GetAccount:output_type -> tickets.admin.v1.GetAccountResponse
+	50, // 112: tickets.admin.v1.AdminService.GetApiKey:output_type -> tickets.admin.v1.GetApiKeyResponse
+	52, // 113: tickets.admin.v1.AdminService.GetProject:output_type -> tickets.admin.v1.GetProjectResponse
+	54, // 114: tickets.admin.v1.AdminService.GetMember:output_type -> tickets.admin.v1.GetMemberResponse
+	56, // 115: tickets.admin.v1.AdminService.GetTenant:output_type -> tickets.admin.v1.GetTenantResponse
+	58, // 116: tickets.admin.v1.AdminService.GetLink:output_type -> tickets.admin.v1.GetLinkResponse
+	60, // 117: tickets.admin.v1.AdminService.GetDelivery:output_type -> tickets.admin.v1.GetDeliveryResponse
+	75, // 118: tickets.admin.v1.AdminService.ListFailingWebhooks:output_type -> tickets.admin.v1.ListFailingWebhooksResponse
+	62, // 119: tickets.admin.v1.AdminService.SuspendAccount:output_type -> tickets.admin.v1.SuspendAccountResponse
+	64, // 120: tickets.admin.v1.AdminService.ResumeAccount:output_type -> tickets.admin.v1.ResumeAccountResponse
+	66, // 121: tickets.admin.v1.AdminService.SuspendApiKey:output_type -> tickets.admin.v1.SuspendApiKeyResponse
+	68, // 122: tickets.admin.v1.AdminService.ResumeApiKey:output_type -> tickets.admin.v1.ResumeApiKeyResponse
+	70, // 123: tickets.admin.v1.AdminService.SuspendTenant:output_type -> tickets.admin.v1.SuspendTenantResponse
+	72, // 124: tickets.admin.v1.AdminService.ResumeTenant:output_type -> tickets.admin.v1.ResumeTenantResponse
+	93, // [93:125] is the sub-list for method output_type
+	61, // [61:93] is the sub-list for method input_type
+	61, // [61:61] is the sub-list for extension type_name
+	61, // [61:61] is the sub-list for extension extendee
+	0,  // [0:61] is the sub-list for field type_name
 }
 
 func init() { file_tickets_admin_v1_admin_service_proto_init() }
@@ -3378,6 +5103,7 @@ func file_tickets_admin_v1_admin_service_proto_init() {
 		return
 	}
 	file_tickets_admin_v1_admin_service_proto_msgTypes[1].OneofWrappers = []any{}
+	file_tickets_admin_v1_admin_service_proto_msgTypes[3].OneofWrappers = []any{}
 	file_tickets_admin_v1_admin_service_proto_msgTypes[4].OneofWrappers = []any{}
 	file_tickets_admin_v1_admin_service_proto_msgTypes[13].OneofWrappers = []any{}
 	file_tickets_admin_v1_admin_service_proto_msgTypes[15].OneofWrappers = []any{}
@@ -3397,13 +5123,16 @@ func file_tickets_admin_v1_admin_service_proto_init() {
 	file_tickets_admin_v1_admin_service_proto_msgTypes[40].OneofWrappers = []any{}
 	file_tickets_admin_v1_admin_service_proto_msgTypes[41].OneofWrappers = []any{}
 	file_tickets_admin_v1_admin_service_proto_msgTypes[42].OneofWrappers = []any{}
+	file_tickets_admin_v1_admin_service_proto_msgTypes[69].OneofWrappers = []any{}
+	file_tickets_admin_v1_admin_service_proto_msgTypes[70].OneofWrappers = []any{}
+	file_tickets_admin_v1_admin_service_proto_msgTypes[71].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tickets_admin_v1_admin_service_proto_rawDesc), len(file_tickets_admin_v1_admin_service_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   43,
+			NumMessages:   72,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

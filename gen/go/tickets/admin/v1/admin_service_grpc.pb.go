@@ -19,24 +19,38 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	AdminService_CreateAccount_FullMethodName   = "/tickets.admin.v1.AdminService/CreateAccount"
-	AdminService_CreateApiKey_FullMethodName    = "/tickets.admin.v1.AdminService/CreateApiKey"
-	AdminService_RevokeApiKey_FullMethodName    = "/tickets.admin.v1.AdminService/RevokeApiKey"
-	AdminService_CreateProject_FullMethodName   = "/tickets.admin.v1.AdminService/CreateProject"
-	AdminService_UpdateProject_FullMethodName   = "/tickets.admin.v1.AdminService/UpdateProject"
-	AdminService_AddMember_FullMethodName       = "/tickets.admin.v1.AdminService/AddMember"
-	AdminService_RemoveMember_FullMethodName    = "/tickets.admin.v1.AdminService/RemoveMember"
-	AdminService_CreateTenant_FullMethodName    = "/tickets.admin.v1.AdminService/CreateTenant"
-	AdminService_LinkProvider_FullMethodName    = "/tickets.admin.v1.AdminService/LinkProvider"
-	AdminService_UnlinkProvider_FullMethodName  = "/tickets.admin.v1.AdminService/UnlinkProvider"
-	AdminService_ListDeliveries_FullMethodName  = "/tickets.admin.v1.AdminService/ListDeliveries"
-	AdminService_ListAccounts_FullMethodName    = "/tickets.admin.v1.AdminService/ListAccounts"
-	AdminService_ListApiKeys_FullMethodName     = "/tickets.admin.v1.AdminService/ListApiKeys"
-	AdminService_ListProjects_FullMethodName    = "/tickets.admin.v1.AdminService/ListProjects"
-	AdminService_ListMembers_FullMethodName     = "/tickets.admin.v1.AdminService/ListMembers"
-	AdminService_ListTenants_FullMethodName     = "/tickets.admin.v1.AdminService/ListTenants"
-	AdminService_ListLinks_FullMethodName       = "/tickets.admin.v1.AdminService/ListLinks"
-	AdminService_RequeueDelivery_FullMethodName = "/tickets.admin.v1.AdminService/RequeueDelivery"
+	AdminService_CreateAccount_FullMethodName       = "/tickets.admin.v1.AdminService/CreateAccount"
+	AdminService_CreateApiKey_FullMethodName        = "/tickets.admin.v1.AdminService/CreateApiKey"
+	AdminService_RevokeApiKey_FullMethodName        = "/tickets.admin.v1.AdminService/RevokeApiKey"
+	AdminService_CreateProject_FullMethodName       = "/tickets.admin.v1.AdminService/CreateProject"
+	AdminService_UpdateProject_FullMethodName       = "/tickets.admin.v1.AdminService/UpdateProject"
+	AdminService_AddMember_FullMethodName           = "/tickets.admin.v1.AdminService/AddMember"
+	AdminService_RemoveMember_FullMethodName        = "/tickets.admin.v1.AdminService/RemoveMember"
+	AdminService_CreateTenant_FullMethodName        = "/tickets.admin.v1.AdminService/CreateTenant"
+	AdminService_LinkProvider_FullMethodName        = "/tickets.admin.v1.AdminService/LinkProvider"
+	AdminService_UnlinkProvider_FullMethodName      = "/tickets.admin.v1.AdminService/UnlinkProvider"
+	AdminService_ListDeliveries_FullMethodName      = "/tickets.admin.v1.AdminService/ListDeliveries"
+	AdminService_ListAccounts_FullMethodName        = "/tickets.admin.v1.AdminService/ListAccounts"
+	AdminService_ListApiKeys_FullMethodName         = "/tickets.admin.v1.AdminService/ListApiKeys"
+	AdminService_ListProjects_FullMethodName        = "/tickets.admin.v1.AdminService/ListProjects"
+	AdminService_ListMembers_FullMethodName         = "/tickets.admin.v1.AdminService/ListMembers"
+	AdminService_ListTenants_FullMethodName         = "/tickets.admin.v1.AdminService/ListTenants"
+	AdminService_ListLinks_FullMethodName           = "/tickets.admin.v1.AdminService/ListLinks"
+	AdminService_RequeueDelivery_FullMethodName     = "/tickets.admin.v1.AdminService/RequeueDelivery"
+	AdminService_GetAccount_FullMethodName          = "/tickets.admin.v1.AdminService/GetAccount"
+	AdminService_GetApiKey_FullMethodName           = "/tickets.admin.v1.AdminService/GetApiKey"
+	AdminService_GetProject_FullMethodName          = "/tickets.admin.v1.AdminService/GetProject"
+	AdminService_GetMember_FullMethodName           = "/tickets.admin.v1.AdminService/GetMember"
+	AdminService_GetTenant_FullMethodName           = "/tickets.admin.v1.AdminService/GetTenant"
+	AdminService_GetLink_FullMethodName             = "/tickets.admin.v1.AdminService/GetLink"
+	AdminService_GetDelivery_FullMethodName         = "/tickets.admin.v1.AdminService/GetDelivery"
+	AdminService_ListFailingWebhooks_FullMethodName = "/tickets.admin.v1.AdminService/ListFailingWebhooks"
+	AdminService_SuspendAccount_FullMethodName      = "/tickets.admin.v1.AdminService/SuspendAccount"
+	AdminService_ResumeAccount_FullMethodName       = "/tickets.admin.v1.AdminService/ResumeAccount"
+	AdminService_SuspendApiKey_FullMethodName       = "/tickets.admin.v1.AdminService/SuspendApiKey"
+	AdminService_ResumeApiKey_FullMethodName        = "/tickets.admin.v1.AdminService/ResumeApiKey"
+	AdminService_SuspendTenant_FullMethodName       = "/tickets.admin.v1.AdminService/SuspendTenant"
+	AdminService_ResumeTenant_FullMethodName        = "/tickets.admin.v1.AdminService/ResumeTenant"
 )
 
 // AdminServiceClient is the client API for AdminService service.
@@ -101,6 +115,45 @@ type AdminServiceClient interface {
 	// Has a delivery retried at once, as often as a new one and with the ticket's values at that time. NOT_FOUND: no such
 	// delivery, perhaps because it arrived. Metadata `idempotency-key` as for CreateAccount.
 	RequeueDelivery(ctx context.Context, in *RequeueDeliveryRequest, opts ...grpc.CallOption) (*RequeueDeliveryResponse, error)
+	// Gets an account. NOT_FOUND: no such account.
+	GetAccount(ctx context.Context, in *GetAccountRequest, opts ...grpc.CallOption) (*GetAccountResponse, error)
+	// Gets an API key, a revoked or expired one too. NOT_FOUND: no such key.
+	GetApiKey(ctx context.Context, in *GetApiKeyRequest, opts ...grpc.CallOption) (*GetApiKeyResponse, error)
+	// Gets a project. NOT_FOUND: no such project.
+	GetProject(ctx context.Context, in *GetProjectRequest, opts ...grpc.CallOption) (*GetProjectResponse, error)
+	// Gets a user's membership of a project. NOT_FOUND: no such membership.
+	GetMember(ctx context.Context, in *GetMemberRequest, opts ...grpc.CallOption) (*GetMemberResponse, error)
+	// Gets a helpdesk tenant. NOT_FOUND: no such record of it.
+	GetTenant(ctx context.Context, in *GetTenantRequest, opts ...grpc.CallOption) (*GetTenantResponse, error)
+	// Gets an account's link to its provider, without the credential. NOT_FOUND: no such link.
+	GetLink(ctx context.Context, in *GetLinkRequest, opts ...grpc.CallOption) (*GetLinkResponse, error)
+	// Gets a delivery to a provider. NOT_FOUND: no such delivery, perhaps because it arrived.
+	GetDelivery(ctx context.Context, in *GetDeliveryRequest, opts ...grpc.CallOption) (*GetDeliveryResponse, error)
+	// Lists the webhooks that no attempt has reached since some time, and those that the service disabled for it, each with
+	// how its last attempt failed; in the order of their ids. One that succeeds again leaves the list.
+	ListFailingWebhooks(ctx context.Context, in *ListFailingWebhooksRequest, opts ...grpc.CallOption) (*ListFailingWebhooksResponse, error)
+	// Suspends the API keys of an account: within five seconds every call is refused with `suspended`
+	// (PERMISSION_DENIED, 403), and watches end with it. Its projects stay with their members, and what its keys have
+	// asked for goes on: deliveries and webhook messages. Suspending again changes nothing. NOT_FOUND: no such account.
+	// Metadata `idempotency-key` as for CreateAccount.
+	SuspendAccount(ctx context.Context, in *SuspendAccountRequest, opts ...grpc.CallOption) (*SuspendAccountResponse, error)
+	// Ends a suspension of an account, within five seconds. Where there is none nothing changes. NOT_FOUND: no such
+	// account. Metadata `idempotency-key` as for CreateAccount.
+	ResumeAccount(ctx context.Context, in *ResumeAccountRequest, opts ...grpc.CallOption) (*ResumeAccountResponse, error)
+	// Suspends an API key, until it is resumed: within five seconds every call is refused with `suspended`
+	// (PERMISSION_DENIED, 403), and watches end with it. Suspending again changes nothing. NOT_FOUND: no such key.
+	// Metadata `idempotency-key` as for CreateAccount.
+	SuspendApiKey(ctx context.Context, in *SuspendApiKeyRequest, opts ...grpc.CallOption) (*SuspendApiKeyResponse, error)
+	// Ends a suspension of an API key, within five seconds. Where there is none nothing changes. NOT_FOUND: no such key.
+	// Metadata `idempotency-key` as for CreateAccount.
+	ResumeApiKey(ctx context.Context, in *ResumeApiKeyRequest, opts ...grpc.CallOption) (*ResumeApiKeyResponse, error)
+	// Suspends the people and integrations of a helpdesk tenant, whatever their tokens: within five seconds every call
+	// is refused with `suspended` (PERMISSION_DENIED, 403), and watches end with it. One that was not recorded is, with
+	// its id as its name. Suspending again changes nothing. Metadata `idempotency-key` as for CreateAccount.
+	SuspendTenant(ctx context.Context, in *SuspendTenantRequest, opts ...grpc.CallOption) (*SuspendTenantResponse, error)
+	// Ends a suspension of a tenant, within five seconds. Where there is none nothing changes. NOT_FOUND: no such
+	// record. Metadata `idempotency-key` as for CreateAccount.
+	ResumeTenant(ctx context.Context, in *ResumeTenantRequest, opts ...grpc.CallOption) (*ResumeTenantResponse, error)
 }
 
 type adminServiceClient struct {
@@ -291,6 +344,146 @@ func (c *adminServiceClient) RequeueDelivery(ctx context.Context, in *RequeueDel
 	return out, nil
 }
 
+func (c *adminServiceClient) GetAccount(ctx context.Context, in *GetAccountRequest, opts ...grpc.CallOption) (*GetAccountResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetAccountResponse)
+	err := c.cc.Invoke(ctx, AdminService_GetAccount_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) GetApiKey(ctx context.Context, in *GetApiKeyRequest, opts ...grpc.CallOption) (*GetApiKeyResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetApiKeyResponse)
+	err := c.cc.Invoke(ctx, AdminService_GetApiKey_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) GetProject(ctx context.Context, in *GetProjectRequest, opts ...grpc.CallOption) (*GetProjectResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetProjectResponse)
+	err := c.cc.Invoke(ctx, AdminService_GetProject_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) GetMember(ctx context.Context, in *GetMemberRequest, opts ...grpc.CallOption) (*GetMemberResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetMemberResponse)
+	err := c.cc.Invoke(ctx, AdminService_GetMember_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) GetTenant(ctx context.Context, in *GetTenantRequest, opts ...grpc.CallOption) (*GetTenantResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetTenantResponse)
+	err := c.cc.Invoke(ctx, AdminService_GetTenant_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) GetLink(ctx context.Context, in *GetLinkRequest, opts ...grpc.CallOption) (*GetLinkResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetLinkResponse)
+	err := c.cc.Invoke(ctx, AdminService_GetLink_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) GetDelivery(ctx context.Context, in *GetDeliveryRequest, opts ...grpc.CallOption) (*GetDeliveryResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetDeliveryResponse)
+	err := c.cc.Invoke(ctx, AdminService_GetDelivery_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) ListFailingWebhooks(ctx context.Context, in *ListFailingWebhooksRequest, opts ...grpc.CallOption) (*ListFailingWebhooksResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListFailingWebhooksResponse)
+	err := c.cc.Invoke(ctx, AdminService_ListFailingWebhooks_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) SuspendAccount(ctx context.Context, in *SuspendAccountRequest, opts ...grpc.CallOption) (*SuspendAccountResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SuspendAccountResponse)
+	err := c.cc.Invoke(ctx, AdminService_SuspendAccount_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) ResumeAccount(ctx context.Context, in *ResumeAccountRequest, opts ...grpc.CallOption) (*ResumeAccountResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ResumeAccountResponse)
+	err := c.cc.Invoke(ctx, AdminService_ResumeAccount_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) SuspendApiKey(ctx context.Context, in *SuspendApiKeyRequest, opts ...grpc.CallOption) (*SuspendApiKeyResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SuspendApiKeyResponse)
+	err := c.cc.Invoke(ctx, AdminService_SuspendApiKey_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) ResumeApiKey(ctx context.Context, in *ResumeApiKeyRequest, opts ...grpc.CallOption) (*ResumeApiKeyResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ResumeApiKeyResponse)
+	err := c.cc.Invoke(ctx, AdminService_ResumeApiKey_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) SuspendTenant(ctx context.Context, in *SuspendTenantRequest, opts ...grpc.CallOption) (*SuspendTenantResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SuspendTenantResponse)
+	err := c.cc.Invoke(ctx, AdminService_SuspendTenant_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) ResumeTenant(ctx context.Context, in *ResumeTenantRequest, opts ...grpc.CallOption) (*ResumeTenantResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ResumeTenantResponse)
+	err := c.cc.Invoke(ctx, AdminService_ResumeTenant_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // AdminServiceServer is the server API for AdminService service.
 // All implementations must embed UnimplementedAdminServiceServer
 // for forward compatibility.
@@ -353,6 +546,45 @@ type AdminServiceServer interface {
 	// Has a delivery retried at once, as often as a new one and with the ticket's values at that time. NOT_FOUND: no such
 	// delivery, perhaps because it arrived. Metadata `idempotency-key` as for CreateAccount.
 	RequeueDelivery(context.Context, *RequeueDeliveryRequest) (*RequeueDeliveryResponse, error)
+	// Gets an account. NOT_FOUND: no such account.
+	GetAccount(context.Context, *GetAccountRequest) (*GetAccountResponse, error)
+	// Gets an API key, a revoked or expired one too. NOT_FOUND: no such key.
+	GetApiKey(context.Context, *GetApiKeyRequest) (*GetApiKeyResponse, error)
+	// Gets a project. NOT_FOUND: no such project.
+	GetProject(context.Context, *GetProjectRequest) (*GetProjectResponse, error)
+	// Gets a user's membership of a project. NOT_FOUND: no such membership.
+	GetMember(context.Context, *GetMemberRequest) (*GetMemberResponse, error)
+	// Gets a helpdesk tenant. NOT_FOUND: no such record of it.
+	GetTenant(context.Context, *GetTenantRequest) (*GetTenantResponse, error)
+	// Gets an account's link to its provider, without the credential. NOT_FOUND: no such link.
+	GetLink(context.Context, *GetLinkRequest) (*GetLinkResponse, error)
+	// Gets a delivery to a provider. NOT_FOUND: no such delivery, perhaps because it arrived.
+	GetDelivery(context.Context, *GetDeliveryRequest) (*GetDeliveryResponse, error)
+	// Lists the webhooks that no attempt has reached since some time, and those that the service disabled for it, each with
+	// how its last attempt failed; in the order of their ids. One that succeeds again leaves the list.
+	ListFailingWebhooks(context.Context, *ListFailingWebhooksRequest) (*ListFailingWebhooksResponse, error)
+	// Suspends the API keys of an account: within five seconds every call is refused with `suspended`
+	// (PERMISSION_DENIED, 403), and watches end with it. Its projects stay with their members, and what its keys have
+	// asked for goes on: deliveries and webhook messages. Suspending again changes nothing. NOT_FOUND: no such account.
+	// Metadata `idempotency-key` as for CreateAccount.
+	SuspendAccount(context.Context, *SuspendAccountRequest) (*SuspendAccountResponse, error)
+	// Ends a suspension of an account, within five seconds. Where there is none nothing changes. NOT_FOUND: no such
+	// account. Metadata `idempotency-key` as for CreateAccount.
+	ResumeAccount(context.Context, *ResumeAccountRequest) (*ResumeAccountResponse, error)
+	// Suspends an API key, until it is resumed: within five seconds every call is refused with `suspended`
+	// (PERMISSION_DENIED, 403), and watches end with it. Suspending again changes nothing. NOT_FOUND: no such key.
+	// Metadata `idempotency-key` as for CreateAccount.
+	SuspendApiKey(context.Context, *SuspendApiKeyRequest) (*SuspendApiKeyResponse, error)
+	// Ends a suspension of an API key, within five seconds. Where there is none nothing changes. NOT_FOUND: no such key.
+	// Metadata `idempotency-key` as for CreateAccount.
+	ResumeApiKey(context.Context, *ResumeApiKeyRequest) (*ResumeApiKeyResponse, error)
+	// Suspends the people and integrations of a helpdesk tenant, whatever their tokens: within five seconds every call
+	// is refused with `suspended` (PERMISSION_DENIED, 403), and watches end with it. One that was not recorded is, with
+	// its id as its name. Suspending again changes nothing. Metadata `idempotency-key` as for CreateAccount.
+	SuspendTenant(context.Context, *SuspendTenantRequest) (*SuspendTenantResponse, error)
+	// Ends a suspension of a tenant, within five seconds. Where there is none nothing changes. NOT_FOUND: no such
+	// record. Metadata `idempotency-key` as for CreateAccount.
+	ResumeTenant(context.Context, *ResumeTenantRequest) (*ResumeTenantResponse, error)
 	mustEmbedUnimplementedAdminServiceServer()
 }
 
@@ -416,6 +648,48 @@ func (UnimplementedAdminServiceServer) ListLinks(context.Context, *ListLinksRequ
 }
 func (UnimplementedAdminServiceServer) RequeueDelivery(context.Context, *RequeueDeliveryRequest) (*RequeueDeliveryResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RequeueDelivery not implemented")
+}
+func (UnimplementedAdminServiceServer) GetAccount(context.Context, *GetAccountRequest) (*GetAccountResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetAccount not implemented")
+}
+func (UnimplementedAdminServiceServer) GetApiKey(context.Context, *GetApiKeyRequest) (*GetApiKeyResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetApiKey not implemented")
+}
+func (UnimplementedAdminServiceServer) GetProject(context.Context, *GetProjectRequest) (*GetProjectResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetProject not implemented")
+}
+func (UnimplementedAdminServiceServer) GetMember(context.Context, *GetMemberRequest) (*GetMemberResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetMember not implemented")
+}
+func (UnimplementedAdminServiceServer) GetTenant(context.Context, *GetTenantRequest) (*GetTenantResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetTenant not implemented")
+}
+func (UnimplementedAdminServiceServer) GetLink(context.Context, *GetLinkRequest) (*GetLinkResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetLink not implemented")
+}
+func (UnimplementedAdminServiceServer) GetDelivery(context.Context, *GetDeliveryRequest) (*GetDeliveryResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetDelivery not implemented")
+}
+func (UnimplementedAdminServiceServer) ListFailingWebhooks(context.Context, *ListFailingWebhooksRequest) (*ListFailingWebhooksResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListFailingWebhooks not implemented")
+}
+func (UnimplementedAdminServiceServer) SuspendAccount(context.Context, *SuspendAccountRequest) (*SuspendAccountResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SuspendAccount not implemented")
+}
+func (UnimplementedAdminServiceServer) ResumeAccount(context.Context, *ResumeAccountRequest) (*ResumeAccountResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ResumeAccount not implemented")
+}
+func (UnimplementedAdminServiceServer) SuspendApiKey(context.Context, *SuspendApiKeyRequest) (*SuspendApiKeyResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SuspendApiKey not implemented")
+}
+func (UnimplementedAdminServiceServer) ResumeApiKey(context.Context, *ResumeApiKeyRequest) (*ResumeApiKeyResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ResumeApiKey not implemented")
+}
+func (UnimplementedAdminServiceServer) SuspendTenant(context.Context, *SuspendTenantRequest) (*SuspendTenantResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SuspendTenant not implemented")
+}
+func (UnimplementedAdminServiceServer) ResumeTenant(context.Context, *ResumeTenantRequest) (*ResumeTenantResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ResumeTenant not implemented")
 }
 func (UnimplementedAdminServiceServer) mustEmbedUnimplementedAdminServiceServer() {}
 func (UnimplementedAdminServiceServer) testEmbeddedByValue()                      {}
@@ -762,6 +1036,258 @@ func _AdminService_RequeueDelivery_Handler(srv interface{}, ctx context.Context,
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AdminService_GetAccount_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetAccountRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).GetAccount(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_GetAccount_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).GetAccount(ctx, req.(*GetAccountRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_GetApiKey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetApiKeyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).GetApiKey(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_GetApiKey_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).GetApiKey(ctx, req.(*GetApiKeyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_GetProject_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetProjectRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).GetProject(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_GetProject_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).GetProject(ctx, req.(*GetProjectRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_GetMember_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetMemberRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).GetMember(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_GetMember_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).GetMember(ctx, req.(*GetMemberRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_GetTenant_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetTenantRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).GetTenant(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_GetTenant_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).GetTenant(ctx, req.(*GetTenantRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_GetLink_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetLinkRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).GetLink(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_GetLink_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).GetLink(ctx, req.(*GetLinkRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_GetDelivery_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetDeliveryRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).GetDelivery(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_GetDelivery_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).GetDelivery(ctx, req.(*GetDeliveryRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_ListFailingWebhooks_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListFailingWebhooksRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).ListFailingWebhooks(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_ListFailingWebhooks_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).ListFailingWebhooks(ctx, req.(*ListFailingWebhooksRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_SuspendAccount_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SuspendAccountRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).SuspendAccount(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_SuspendAccount_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).SuspendAccount(ctx, req.(*SuspendAccountRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_ResumeAccount_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ResumeAccountRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).ResumeAccount(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_ResumeAccount_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).ResumeAccount(ctx, req.(*ResumeAccountRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_SuspendApiKey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SuspendApiKeyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).SuspendApiKey(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_SuspendApiKey_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).SuspendApiKey(ctx, req.(*SuspendApiKeyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_ResumeApiKey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ResumeApiKeyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).ResumeApiKey(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_ResumeApiKey_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).ResumeApiKey(ctx, req.(*ResumeApiKeyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_SuspendTenant_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SuspendTenantRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).SuspendTenant(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_SuspendTenant_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).SuspendTenant(ctx, req.(*SuspendTenantRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_ResumeTenant_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ResumeTenantRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).ResumeTenant(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_ResumeTenant_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).ResumeTenant(ctx, req.(*ResumeTenantRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // AdminService_ServiceDesc is the grpc.ServiceDesc for AdminService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -840,6 +1366,62 @@ var AdminService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RequeueDelivery",
 			Handler:    _AdminService_RequeueDelivery_Handler,
+		},
+		{
+			MethodName: "GetAccount",
+			Handler:    _AdminService_GetAccount_Handler,
+		},
+		{
+			MethodName: "GetApiKey",
+			Handler:    _AdminService_GetApiKey_Handler,
+		},
+		{
+			MethodName: "GetProject",
+			Handler:    _AdminService_GetProject_Handler,
+		},
+		{
+			MethodName: "GetMember",
+			Handler:    _AdminService_GetMember_Handler,
+		},
+		{
+			MethodName: "GetTenant",
+			Handler:    _AdminService_GetTenant_Handler,
+		},
+		{
+			MethodName: "GetLink",
+			Handler:    _AdminService_GetLink_Handler,
+		},
+		{
+			MethodName: "GetDelivery",
+			Handler:    _AdminService_GetDelivery_Handler,
+		},
+		{
+			MethodName: "ListFailingWebhooks",
+			Handler:    _AdminService_ListFailingWebhooks_Handler,
+		},
+		{
+			MethodName: "SuspendAccount",
+			Handler:    _AdminService_SuspendAccount_Handler,
+		},
+		{
+			MethodName: "ResumeAccount",
+			Handler:    _AdminService_ResumeAccount_Handler,
+		},
+		{
+			MethodName: "SuspendApiKey",
+			Handler:    _AdminService_SuspendApiKey_Handler,
+		},
+		{
+			MethodName: "ResumeApiKey",
+			Handler:    _AdminService_ResumeApiKey_Handler,
+		},
+		{
+			MethodName: "SuspendTenant",
+			Handler:    _AdminService_SuspendTenant_Handler,
+		},
+		{
+			MethodName: "ResumeTenant",
+			Handler:    _AdminService_ResumeTenant_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -131,6 +131,76 @@ class AdminServiceStub(object):
                 request_serializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.RequeueDeliveryRequest.SerializeToString,
                 response_deserializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.RequeueDeliveryResponse.FromString,
                 _registered_method=True)
+        self.GetAccount = channel.unary_unary(
+                '/tickets.admin.v1.AdminService/GetAccount',
+                request_serializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.GetAccountRequest.SerializeToString,
+                response_deserializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.GetAccountResponse.FromString,
+                _registered_method=True)
+        self.GetApiKey = channel.unary_unary(
+                '/tickets.admin.v1.AdminService/GetApiKey',
+                request_serializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.GetApiKeyRequest.SerializeToString,
+                response_deserializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.GetApiKeyResponse.FromString,
+                _registered_method=True)
+        self.GetProject = channel.unary_unary(
+                '/tickets.admin.v1.AdminService/GetProject',
+                request_serializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.GetProjectRequest.SerializeToString,
+                response_deserializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.GetProjectResponse.FromString,
+                _registered_method=True)
+        self.GetMember = channel.unary_unary(
+                '/tickets.admin.v1.AdminService/GetMember',
+                request_serializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.GetMemberRequest.SerializeToString,
+                response_deserializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.GetMemberResponse.FromString,
+                _registered_method=True)
+        self.GetTenant = channel.unary_unary(
+                '/tickets.admin.v1.AdminService/GetTenant',
+                request_serializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.GetTenantRequest.SerializeToString,
+                response_deserializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.GetTenantResponse.FromString,
+                _registered_method=True)
+        self.GetLink = channel.unary_unary(
+                '/tickets.admin.v1.AdminService/GetLink',
+                request_serializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.GetLinkRequest.SerializeToString,
+                response_deserializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.GetLinkResponse.FromString,
+                _registered_method=True)
+        self.GetDelivery = channel.unary_unary(
+                '/tickets.admin.v1.AdminService/GetDelivery',
+                request_serializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.GetDeliveryRequest.SerializeToString,
+                response_deserializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.GetDeliveryResponse.FromString,
+                _registered_method=True)
+        self.ListFailingWebhooks = channel.unary_unary(
+                '/tickets.admin.v1.AdminService/ListFailingWebhooks',
+                request_serializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.ListFailingWebhooksRequest.SerializeToString,
+                response_deserializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.ListFailingWebhooksResponse.FromString,
+                _registered_method=True)
+        self.SuspendAccount = channel.unary_unary(
+                '/tickets.admin.v1.AdminService/SuspendAccount',
+                request_serializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.SuspendAccountRequest.SerializeToString,
+                response_deserializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.SuspendAccountResponse.FromString,
+                _registered_method=True)
+        self.ResumeAccount = channel.unary_unary(
+                '/tickets.admin.v1.AdminService/ResumeAccount',
+                request_serializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.ResumeAccountRequest.SerializeToString,
+                response_deserializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.ResumeAccountResponse.FromString,
+                _registered_method=True)
+        self.SuspendApiKey = channel.unary_unary(
+                '/tickets.admin.v1.AdminService/SuspendApiKey',
+                request_serializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.SuspendApiKeyRequest.SerializeToString,
+                response_deserializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.SuspendApiKeyResponse.FromString,
+                _registered_method=True)
+        self.ResumeApiKey = channel.unary_unary(
+                '/tickets.admin.v1.AdminService/ResumeApiKey',
+                request_serializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.ResumeApiKeyRequest.SerializeToString,
+                response_deserializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.ResumeApiKeyResponse.FromString,
+                _registered_method=True)
+        self.SuspendTenant = channel.unary_unary(
+                '/tickets.admin.v1.AdminService/SuspendTenant',
+                request_serializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.SuspendTenantRequest.SerializeToString,
+                response_deserializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.SuspendTenantResponse.FromString,
+                _registered_method=True)
+        self.ResumeTenant = channel.unary_unary(
+                '/tickets.admin.v1.AdminService/ResumeTenant',
+                request_serializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.ResumeTenantRequest.SerializeToString,
+                response_deserializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.ResumeTenantResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer(object):
@@ -283,6 +353,115 @@ class AdminServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetAccount(self, request, context):
+        """Gets an account. NOT_FOUND: no such account.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetApiKey(self, request, context):
+        """Gets an API key, a revoked or expired one too. NOT_FOUND: no such key.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetProject(self, request, context):
+        """Gets a project. NOT_FOUND: no such project.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetMember(self, request, context):
+        """Gets a user's membership of a project. NOT_FOUND: no such membership.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetTenant(self, request, context):
+        """Gets a helpdesk tenant. NOT_FOUND: no such record of it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetLink(self, request, context):
+        """Gets an account's link to its provider, without the credential. NOT_FOUND: no such link.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetDelivery(self, request, context):
+        """Gets a delivery to a provider. NOT_FOUND: no such delivery, perhaps because it arrived.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListFailingWebhooks(self, request, context):
+        """Lists the webhooks that no attempt has reached since some time, and those that the service disabled for it, each with
+        how its last attempt failed; in the order of their ids. One that succeeds again leaves the list.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SuspendAccount(self, request, context):
+        """Suspends the API keys of an account: within five seconds every call is refused with `suspended`
+        (PERMISSION_DENIED, 403), and watches end with it. Its projects stay with their members, and what its keys have
+        asked for goes on: deliveries and webhook messages. Suspending again changes nothing. NOT_FOUND: no such account.
+        Metadata `idempotency-key` as for CreateAccount.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeAccount(self, request, context):
+        """Ends a suspension of an account, within five seconds. Where there is none nothing changes. NOT_FOUND: no such
+        account. Metadata `idempotency-key` as for CreateAccount.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SuspendApiKey(self, request, context):
+        """Suspends an API key, until it is resumed: within five seconds every call is refused with `suspended`
+        (PERMISSION_DENIED, 403), and watches end with it. Suspending again changes nothing. NOT_FOUND: no such key.
+        Metadata `idempotency-key` as for CreateAccount.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeApiKey(self, request, context):
+        """Ends a suspension of an API key, within five seconds. Where there is none nothing changes. NOT_FOUND: no such key.
+        Metadata `idempotency-key` as for CreateAccount.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SuspendTenant(self, request, context):
+        """Suspends the people and integrations of a helpdesk tenant, whatever their tokens: within five seconds every call
+        is refused with `suspended` (PERMISSION_DENIED, 403), and watches end with it. One that was not recorded is, with
+        its id as its name. Suspending again changes nothing. Metadata `idempotency-key` as for CreateAccount.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeTenant(self, request, context):
+        """Ends a suspension of a tenant, within five seconds. Where there is none nothing changes. NOT_FOUND: no such
+        record. Metadata `idempotency-key` as for CreateAccount.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -375,6 +554,76 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.RequeueDelivery,
                     request_deserializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.RequeueDeliveryRequest.FromString,
                     response_serializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.RequeueDeliveryResponse.SerializeToString,
+            ),
+            'GetAccount': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetAccount,
+                    request_deserializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.GetAccountRequest.FromString,
+                    response_serializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.GetAccountResponse.SerializeToString,
+            ),
+            'GetApiKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetApiKey,
+                    request_deserializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.GetApiKeyRequest.FromString,
+                    response_serializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.GetApiKeyResponse.SerializeToString,
+            ),
+            'GetProject': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetProject,
+                    request_deserializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.GetProjectRequest.FromString,
+                    response_serializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.GetProjectResponse.SerializeToString,
+            ),
+            'GetMember': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetMember,
+                    request_deserializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.GetMemberRequest.FromString,
+                    response_serializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.GetMemberResponse.SerializeToString,
+            ),
+            'GetTenant': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetTenant,
+                    request_deserializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.GetTenantRequest.FromString,
+                    response_serializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.GetTenantResponse.SerializeToString,
+            ),
+            'GetLink': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetLink,
+                    request_deserializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.GetLinkRequest.FromString,
+                    response_serializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.GetLinkResponse.SerializeToString,
+            ),
+            'GetDelivery': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetDelivery,
+                    request_deserializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.GetDeliveryRequest.FromString,
+                    response_serializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.GetDeliveryResponse.SerializeToString,
+            ),
+            'ListFailingWebhooks': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListFailingWebhooks,
+                    request_deserializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.ListFailingWebhooksRequest.FromString,
+                    response_serializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.ListFailingWebhooksResponse.SerializeToString,
+            ),
+            'SuspendAccount': grpc.unary_unary_rpc_method_handler(
+                    servicer.SuspendAccount,
+                    request_deserializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.SuspendAccountRequest.FromString,
+                    response_serializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.SuspendAccountResponse.SerializeToString,
+            ),
+            'ResumeAccount': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeAccount,
+                    request_deserializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.ResumeAccountRequest.FromString,
+                    response_serializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.ResumeAccountResponse.SerializeToString,
+            ),
+            'SuspendApiKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.SuspendApiKey,
+                    request_deserializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.SuspendApiKeyRequest.FromString,
+                    response_serializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.SuspendApiKeyResponse.SerializeToString,
+            ),
+            'ResumeApiKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeApiKey,
+                    request_deserializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.ResumeApiKeyRequest.FromString,
+                    response_serializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.ResumeApiKeyResponse.SerializeToString,
+            ),
+            'SuspendTenant': grpc.unary_unary_rpc_method_handler(
+                    servicer.SuspendTenant,
+                    request_deserializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.SuspendTenantRequest.FromString,
+                    response_serializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.SuspendTenantResponse.SerializeToString,
+            ),
+            'ResumeTenant': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeTenant,
+                    request_deserializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.ResumeTenantRequest.FromString,
+                    response_serializer=tickets_dot_admin_dot_v1_dot_admin__service__pb2.ResumeTenantResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -870,6 +1119,384 @@ class AdminService(object):
             '/tickets.admin.v1.AdminService/RequeueDelivery',
             tickets_dot_admin_dot_v1_dot_admin__service__pb2.RequeueDeliveryRequest.SerializeToString,
             tickets_dot_admin_dot_v1_dot_admin__service__pb2.RequeueDeliveryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetAccount(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tickets.admin.v1.AdminService/GetAccount',
+            tickets_dot_admin_dot_v1_dot_admin__service__pb2.GetAccountRequest.SerializeToString,
+            tickets_dot_admin_dot_v1_dot_admin__service__pb2.GetAccountResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetApiKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tickets.admin.v1.AdminService/GetApiKey',
+            tickets_dot_admin_dot_v1_dot_admin__service__pb2.GetApiKeyRequest.SerializeToString,
+            tickets_dot_admin_dot_v1_dot_admin__service__pb2.GetApiKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetProject(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tickets.admin.v1.AdminService/GetProject',
+            tickets_dot_admin_dot_v1_dot_admin__service__pb2.GetProjectRequest.SerializeToString,
+            tickets_dot_admin_dot_v1_dot_admin__service__pb2.GetProjectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetMember(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tickets.admin.v1.AdminService/GetMember',
+            tickets_dot_admin_dot_v1_dot_admin__service__pb2.GetMemberRequest.SerializeToString,
+            tickets_dot_admin_dot_v1_dot_admin__service__pb2.GetMemberResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetTenant(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tickets.admin.v1.AdminService/GetTenant',
+            tickets_dot_admin_dot_v1_dot_admin__service__pb2.GetTenantRequest.SerializeToString,
+            tickets_dot_admin_dot_v1_dot_admin__service__pb2.GetTenantResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetLink(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tickets.admin.v1.AdminService/GetLink',
+            tickets_dot_admin_dot_v1_dot_admin__service__pb2.GetLinkRequest.SerializeToString,
+            tickets_dot_admin_dot_v1_dot_admin__service__pb2.GetLinkResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetDelivery(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tickets.admin.v1.AdminService/GetDelivery',
+            tickets_dot_admin_dot_v1_dot_admin__service__pb2.GetDeliveryRequest.SerializeToString,
+            tickets_dot_admin_dot_v1_dot_admin__service__pb2.GetDeliveryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListFailingWebhooks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tickets.admin.v1.AdminService/ListFailingWebhooks',
+            tickets_dot_admin_dot_v1_dot_admin__service__pb2.ListFailingWebhooksRequest.SerializeToString,
+            tickets_dot_admin_dot_v1_dot_admin__service__pb2.ListFailingWebhooksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SuspendAccount(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tickets.admin.v1.AdminService/SuspendAccount',
+            tickets_dot_admin_dot_v1_dot_admin__service__pb2.SuspendAccountRequest.SerializeToString,
+            tickets_dot_admin_dot_v1_dot_admin__service__pb2.SuspendAccountResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeAccount(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tickets.admin.v1.AdminService/ResumeAccount',
+            tickets_dot_admin_dot_v1_dot_admin__service__pb2.ResumeAccountRequest.SerializeToString,
+            tickets_dot_admin_dot_v1_dot_admin__service__pb2.ResumeAccountResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SuspendApiKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tickets.admin.v1.AdminService/SuspendApiKey',
+            tickets_dot_admin_dot_v1_dot_admin__service__pb2.SuspendApiKeyRequest.SerializeToString,
+            tickets_dot_admin_dot_v1_dot_admin__service__pb2.SuspendApiKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeApiKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tickets.admin.v1.AdminService/ResumeApiKey',
+            tickets_dot_admin_dot_v1_dot_admin__service__pb2.ResumeApiKeyRequest.SerializeToString,
+            tickets_dot_admin_dot_v1_dot_admin__service__pb2.ResumeApiKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SuspendTenant(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tickets.admin.v1.AdminService/SuspendTenant',
+            tickets_dot_admin_dot_v1_dot_admin__service__pb2.SuspendTenantRequest.SerializeToString,
+            tickets_dot_admin_dot_v1_dot_admin__service__pb2.SuspendTenantResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeTenant(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tickets.admin.v1.AdminService/ResumeTenant',
+            tickets_dot_admin_dot_v1_dot_admin__service__pb2.ResumeTenantRequest.SerializeToString,
+            tickets_dot_admin_dot_v1_dot_admin__service__pb2.ResumeTenantResponse.FromString,
             options,
             channel_credentials,
             insecure,

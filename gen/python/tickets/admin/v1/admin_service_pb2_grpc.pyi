@@ -101,6 +101,52 @@ class AdminServiceStub:
     """Has a delivery retried at once, as often as a new one and with the ticket's values at that time. NOT_FOUND: no such
     delivery, perhaps because it arrived. Metadata `idempotency-key` as for CreateAccount.
     """
+    GetAccount: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.GetAccountRequest, _admin_service_pb2.GetAccountResponse]
+    """Gets an account. NOT_FOUND: no such account."""
+    GetApiKey: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.GetApiKeyRequest, _admin_service_pb2.GetApiKeyResponse]
+    """Gets an API key, a revoked or expired one too. NOT_FOUND: no such key."""
+    GetProject: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.GetProjectRequest, _admin_service_pb2.GetProjectResponse]
+    """Gets a project. NOT_FOUND: no such project."""
+    GetMember: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.GetMemberRequest, _admin_service_pb2.GetMemberResponse]
+    """Gets a user's membership of a project. NOT_FOUND: no such membership."""
+    GetTenant: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.GetTenantRequest, _admin_service_pb2.GetTenantResponse]
+    """Gets a helpdesk tenant. NOT_FOUND: no such record of it."""
+    GetLink: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.GetLinkRequest, _admin_service_pb2.GetLinkResponse]
+    """Gets an account's link to its provider, without the credential. NOT_FOUND: no such link."""
+    GetDelivery: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.GetDeliveryRequest, _admin_service_pb2.GetDeliveryResponse]
+    """Gets a delivery to a provider. NOT_FOUND: no such delivery, perhaps because it arrived."""
+    ListFailingWebhooks: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListFailingWebhooksRequest, _admin_service_pb2.ListFailingWebhooksResponse]
+    """Lists the webhooks that no attempt has reached since some time, and those that the service disabled for it, each with
+    how its last attempt failed; in the order of their ids. One that succeeds again leaves the list.
+    """
+    SuspendAccount: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.SuspendAccountRequest, _admin_service_pb2.SuspendAccountResponse]
+    """Suspends the API keys of an account: within five seconds every call is refused with `suspended`
+    (PERMISSION_DENIED, 403), and watches end with it. Its projects stay with their members, and what its keys have
+    asked for goes on: deliveries and webhook messages. Suspending again changes nothing. NOT_FOUND: no such account.
+    Metadata `idempotency-key` as for CreateAccount.
+    """
+    ResumeAccount: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ResumeAccountRequest, _admin_service_pb2.ResumeAccountResponse]
+    """Ends a suspension of an account, within five seconds. Where there is none nothing changes. NOT_FOUND: no such
+    account. Metadata `idempotency-key` as for CreateAccount.
+    """
+    SuspendApiKey: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.SuspendApiKeyRequest, _admin_service_pb2.SuspendApiKeyResponse]
+    """Suspends an API key, until it is resumed: within five seconds every call is refused with `suspended`
+    (PERMISSION_DENIED, 403), and watches end with it. Suspending again changes nothing. NOT_FOUND: no such key.
+    Metadata `idempotency-key` as for CreateAccount.
+    """
+    ResumeApiKey: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ResumeApiKeyRequest, _admin_service_pb2.ResumeApiKeyResponse]
+    """Ends a suspension of an API key, within five seconds. Where there is none nothing changes. NOT_FOUND: no such key.
+    Metadata `idempotency-key` as for CreateAccount.
+    """
+    SuspendTenant: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.SuspendTenantRequest, _admin_service_pb2.SuspendTenantResponse]
+    """Suspends the people and integrations of a helpdesk tenant, whatever their tokens: within five seconds every call
+    is refused with `suspended` (PERMISSION_DENIED, 403), and watches end with it. One that was not recorded is, with
+    its id as its name. Suspending again changes nothing. Metadata `idempotency-key` as for CreateAccount.
+    """
+    ResumeTenant: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ResumeTenantRequest, _admin_service_pb2.ResumeTenantResponse]
+    """Ends a suspension of a tenant, within five seconds. Where there is none nothing changes. NOT_FOUND: no such
+    record. Metadata `idempotency-key` as for CreateAccount.
+    """
 
 @_typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
@@ -174,6 +220,52 @@ class AdminServiceAsyncStub(AdminServiceStub):
     RequeueDelivery: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.RequeueDeliveryRequest, _admin_service_pb2.RequeueDeliveryResponse]  # type: ignore[assignment]
     """Has a delivery retried at once, as often as a new one and with the ticket's values at that time. NOT_FOUND: no such
     delivery, perhaps because it arrived. Metadata `idempotency-key` as for CreateAccount.
+    """
+    GetAccount: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.GetAccountRequest, _admin_service_pb2.GetAccountResponse]  # type: ignore[assignment]
+    """Gets an account. NOT_FOUND: no such account."""
+    GetApiKey: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.GetApiKeyRequest, _admin_service_pb2.GetApiKeyResponse]  # type: ignore[assignment]
+    """Gets an API key, a revoked or expired one too. NOT_FOUND: no such key."""
+    GetProject: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.GetProjectRequest, _admin_service_pb2.GetProjectResponse]  # type: ignore[assignment]
+    """Gets a project. NOT_FOUND: no such project."""
+    GetMember: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.GetMemberRequest, _admin_service_pb2.GetMemberResponse]  # type: ignore[assignment]
+    """Gets a user's membership of a project. NOT_FOUND: no such membership."""
+    GetTenant: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.GetTenantRequest, _admin_service_pb2.GetTenantResponse]  # type: ignore[assignment]
+    """Gets a helpdesk tenant. NOT_FOUND: no such record of it."""
+    GetLink: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.GetLinkRequest, _admin_service_pb2.GetLinkResponse]  # type: ignore[assignment]
+    """Gets an account's link to its provider, without the credential. NOT_FOUND: no such link."""
+    GetDelivery: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.GetDeliveryRequest, _admin_service_pb2.GetDeliveryResponse]  # type: ignore[assignment]
+    """Gets a delivery to a provider. NOT_FOUND: no such delivery, perhaps because it arrived."""
+    ListFailingWebhooks: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListFailingWebhooksRequest, _admin_service_pb2.ListFailingWebhooksResponse]  # type: ignore[assignment]
+    """Lists the webhooks that no attempt has reached since some time, and those that the service disabled for it, each with
+    how its last attempt failed; in the order of their ids. One that succeeds again leaves the list.
+    """
+    SuspendAccount: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.SuspendAccountRequest, _admin_service_pb2.SuspendAccountResponse]  # type: ignore[assignment]
+    """Suspends the API keys of an account: within five seconds every call is refused with `suspended`
+    (PERMISSION_DENIED, 403), and watches end with it. Its projects stay with their members, and what its keys have
+    asked for goes on: deliveries and webhook messages. Suspending again changes nothing. NOT_FOUND: no such account.
+    Metadata `idempotency-key` as for CreateAccount.
+    """
+    ResumeAccount: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ResumeAccountRequest, _admin_service_pb2.ResumeAccountResponse]  # type: ignore[assignment]
+    """Ends a suspension of an account, within five seconds. Where there is none nothing changes. NOT_FOUND: no such
+    account. Metadata `idempotency-key` as for CreateAccount.
+    """
+    SuspendApiKey: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.SuspendApiKeyRequest, _admin_service_pb2.SuspendApiKeyResponse]  # type: ignore[assignment]
+    """Suspends an API key, until it is resumed: within five seconds every call is refused with `suspended`
+    (PERMISSION_DENIED, 403), and watches end with it. Suspending again changes nothing. NOT_FOUND: no such key.
+    Metadata `idempotency-key` as for CreateAccount.
+    """
+    ResumeApiKey: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ResumeApiKeyRequest, _admin_service_pb2.ResumeApiKeyResponse]  # type: ignore[assignment]
+    """Ends a suspension of an API key, within five seconds. Where there is none nothing changes. NOT_FOUND: no such key.
+    Metadata `idempotency-key` as for CreateAccount.
+    """
+    SuspendTenant: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.SuspendTenantRequest, _admin_service_pb2.SuspendTenantResponse]  # type: ignore[assignment]
+    """Suspends the people and integrations of a helpdesk tenant, whatever their tokens: within five seconds every call
+    is refused with `suspended` (PERMISSION_DENIED, 403), and watches end with it. One that was not recorded is, with
+    its id as its name. Suspending again changes nothing. Metadata `idempotency-key` as for CreateAccount.
+    """
+    ResumeTenant: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ResumeTenantRequest, _admin_service_pb2.ResumeTenantResponse]  # type: ignore[assignment]
+    """Ends a suspension of a tenant, within five seconds. Where there is none nothing changes. NOT_FOUND: no such
+    record. Metadata `idempotency-key` as for CreateAccount.
     """
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -353,6 +445,136 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_admin_service_pb2.RequeueDeliveryResponse, _abc.Awaitable[_admin_service_pb2.RequeueDeliveryResponse]]:
         """Has a delivery retried at once, as often as a new one and with the ticket's values at that time. NOT_FOUND: no such
         delivery, perhaps because it arrived. Metadata `idempotency-key` as for CreateAccount.
+        """
+
+    @_abc_1.abstractmethod
+    def GetAccount(
+        self,
+        request: _admin_service_pb2.GetAccountRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.GetAccountResponse, _abc.Awaitable[_admin_service_pb2.GetAccountResponse]]:
+        """Gets an account. NOT_FOUND: no such account."""
+
+    @_abc_1.abstractmethod
+    def GetApiKey(
+        self,
+        request: _admin_service_pb2.GetApiKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.GetApiKeyResponse, _abc.Awaitable[_admin_service_pb2.GetApiKeyResponse]]:
+        """Gets an API key, a revoked or expired one too. NOT_FOUND: no such key."""
+
+    @_abc_1.abstractmethod
+    def GetProject(
+        self,
+        request: _admin_service_pb2.GetProjectRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.GetProjectResponse, _abc.Awaitable[_admin_service_pb2.GetProjectResponse]]:
+        """Gets a project. NOT_FOUND: no such project."""
+
+    @_abc_1.abstractmethod
+    def GetMember(
+        self,
+        request: _admin_service_pb2.GetMemberRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.GetMemberResponse, _abc.Awaitable[_admin_service_pb2.GetMemberResponse]]:
+        """Gets a user's membership of a project. NOT_FOUND: no such membership."""
+
+    @_abc_1.abstractmethod
+    def GetTenant(
+        self,
+        request: _admin_service_pb2.GetTenantRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.GetTenantResponse, _abc.Awaitable[_admin_service_pb2.GetTenantResponse]]:
+        """Gets a helpdesk tenant. NOT_FOUND: no such record of it."""
+
+    @_abc_1.abstractmethod
+    def GetLink(
+        self,
+        request: _admin_service_pb2.GetLinkRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.GetLinkResponse, _abc.Awaitable[_admin_service_pb2.GetLinkResponse]]:
+        """Gets an account's link to its provider, without the credential. NOT_FOUND: no such link."""
+
+    @_abc_1.abstractmethod
+    def GetDelivery(
+        self,
+        request: _admin_service_pb2.GetDeliveryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.GetDeliveryResponse, _abc.Awaitable[_admin_service_pb2.GetDeliveryResponse]]:
+        """Gets a delivery to a provider. NOT_FOUND: no such delivery, perhaps because it arrived."""
+
+    @_abc_1.abstractmethod
+    def ListFailingWebhooks(
+        self,
+        request: _admin_service_pb2.ListFailingWebhooksRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.ListFailingWebhooksResponse, _abc.Awaitable[_admin_service_pb2.ListFailingWebhooksResponse]]:
+        """Lists the webhooks that no attempt has reached since some time, and those that the service disabled for it, each with
+        how its last attempt failed; in the order of their ids. One that succeeds again leaves the list.
+        """
+
+    @_abc_1.abstractmethod
+    def SuspendAccount(
+        self,
+        request: _admin_service_pb2.SuspendAccountRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.SuspendAccountResponse, _abc.Awaitable[_admin_service_pb2.SuspendAccountResponse]]:
+        """Suspends the API keys of an account: within five seconds every call is refused with `suspended`
+        (PERMISSION_DENIED, 403), and watches end with it. Its projects stay with their members, and what its keys have
+        asked for goes on: deliveries and webhook messages. Suspending again changes nothing. NOT_FOUND: no such account.
+        Metadata `idempotency-key` as for CreateAccount.
+        """
+
+    @_abc_1.abstractmethod
+    def ResumeAccount(
+        self,
+        request: _admin_service_pb2.ResumeAccountRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.ResumeAccountResponse, _abc.Awaitable[_admin_service_pb2.ResumeAccountResponse]]:
+        """Ends a suspension of an account, within five seconds. Where there is none nothing changes. NOT_FOUND: no such
+        account. Metadata `idempotency-key` as for CreateAccount.
+        """
+
+    @_abc_1.abstractmethod
+    def SuspendApiKey(
+        self,
+        request: _admin_service_pb2.SuspendApiKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.SuspendApiKeyResponse, _abc.Awaitable[_admin_service_pb2.SuspendApiKeyResponse]]:
+        """Suspends an API key, until it is resumed: within five seconds every call is refused with `suspended`
+        (PERMISSION_DENIED, 403), and watches end with it. Suspending again changes nothing. NOT_FOUND: no such key.
+        Metadata `idempotency-key` as for CreateAccount.
+        """
+
+    @_abc_1.abstractmethod
+    def ResumeApiKey(
+        self,
+        request: _admin_service_pb2.ResumeApiKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.ResumeApiKeyResponse, _abc.Awaitable[_admin_service_pb2.ResumeApiKeyResponse]]:
+        """Ends a suspension of an API key, within five seconds. Where there is none nothing changes. NOT_FOUND: no such key.
+        Metadata `idempotency-key` as for CreateAccount.
+        """
+
+    @_abc_1.abstractmethod
+    def SuspendTenant(
+        self,
+        request: _admin_service_pb2.SuspendTenantRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.SuspendTenantResponse, _abc.Awaitable[_admin_service_pb2.SuspendTenantResponse]]:
+        """Suspends the people and integrations of a helpdesk tenant, whatever their tokens: within five seconds every call
+        is refused with `suspended` (PERMISSION_DENIED, 403), and watches end with it. One that was not recorded is, with
+        its id as its name. Suspending again changes nothing. Metadata `idempotency-key` as for CreateAccount.
+        """
+
+    @_abc_1.abstractmethod
+    def ResumeTenant(
+        self,
+        request: _admin_service_pb2.ResumeTenantRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.ResumeTenantResponse, _abc.Awaitable[_admin_service_pb2.ResumeTenantResponse]]:
+        """Ends a suspension of a tenant, within five seconds. Where there is none nothing changes. NOT_FOUND: no such
+        record. Metadata `idempotency-key` as for CreateAccount.
         """
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -34,7 +34,8 @@ export type Error = Message<"tickets.errors.v1.Error"> & {
    *
    * UNAUTHENTICATED: `unauthenticated` (no credentials), `token_expired`, `invalid_token`, `reconnect_required` (GitHub
    * no longer accepts the project's link).
-   * PERMISSION_DENIED: `forbidden` (not allowed to do this), `missing_scope` (the credential lacks a scope).
+   * PERMISSION_DENIED: `forbidden` (not allowed to do this), `missing_scope` (the credential lacks a scope),
+   * `suspended` (an operator has suspended the API key, the account or the tenant).
    * NOT_FOUND: `not_found` (no such thing, or not yours: the two are never told apart).
    * INVALID_ARGUMENT: `validation_error` (see `issues`), `payload_too_large`, `unknown_event`, `url_refused` (both of
    * webhooks), `unsupported_media_type` (a body with a `content-encoding`, which only REST callers can send).
