@@ -1,6 +1,6 @@
 """Suspended accounts, API keys and tenants; prefix and last use of keys; indexes for what operators list.
 
-Revision 0019, after 0017.
+Revision 0019, after 0018.
 """
 
 import sqlalchemy as sa
@@ -9,7 +9,7 @@ from alembic import op
 from service.migrations.online import create_index
 
 revision = "0019"
-down_revision = "0017"
+down_revision = "0018"
 branch_labels = None
 depends_on = None
 
