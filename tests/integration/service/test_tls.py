@@ -58,7 +58,6 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Ground:
     authority, others = Authority("ours"), Authority("others")
     client_ca = folder / "client-ca.pem"
     client_ca.write_bytes(authority.cert)
-    (folder / "stranger").mkdir()
     return Ground(
         folder,
         authority,
@@ -88,24 +87,15 @@ def own(ground: Ground, directory: Path, database_url: str, issuer: Issuer) -> I
 def gateway(ground: Ground, own: Service, directory: Path) -> Iterator[tuple[Envoy, int]]:
     """An Envoy with a certificate of its own on both sides, and its admin port.
 
-    Beside the service's cluster it has two more: as a client without a certificate, and with a stranger's.
+    Beside the service's cluster it has three that reach nothing: without a certificate, with a stranger's, and one that
+    looks for a service of another name.
     """
+    stranger = write_pair(ground.folder / "stranger", ground.others.pair("x.test"))
     sides = {
-        "": GatewayTls(
-            cert=str(ground.edge.cert),
-            key=str(ground.edge.key),
-            service_ca=str(ground.client_ca),
-            service_cert=str(ground.gateway.cert),
-            service_key=str(ground.gateway.key),
-            service_name=NAME,
-        ),
-        "none": GatewayTls(service_ca=str(ground.client_ca), service_name=NAME),
-        "stranger": GatewayTls(
-            service_ca=str(ground.client_ca),
-            service_cert=str(write_pair(ground.folder / "stranger" / "pair", ground.others.pair("x.test")).cert),
-            service_key=str(ground.folder / "stranger" / "pair" / "tls.key"),
-            service_name=NAME,
-        ),
+        "": towards(ground, ground.gateway, cert=str(ground.edge.cert), key=str(ground.edge.key)),
+        "none": towards(ground, None),
+        "stranger": towards(ground, stranger),
+        "elsewhere": towards(ground, ground.gateway, service_name="elsewhere.test"),
     }
     port, admin = free_port(), free_port()
     configs = {}
@@ -122,6 +112,12 @@ def gateway(ground: Ground, own: Service, directory: Path) -> Iterator[tuple[Env
     with Envoy(config, log_file=directory / "tls-envoy.log") as envoy:
         envoy.wait_until_ready(upstream=True)
         yield envoy, admin
+
+
+def towards(ground: Ground, client: Files | None, **more: str) -> GatewayTls:
+    """An Envoy that knows the service, and is known to it by these files."""
+    files = {} if client is None else {"service_cert": str(client.cert), "service_key": str(client.key)}
+    return GatewayTls(**{"service_ca": str(ground.client_ca), "service_name": NAME, **files, **more})
 
 
 @pytest.fixture(params=["rest", "grpc"])
@@ -169,14 +165,15 @@ def clusters(admin: int) -> dict[str, Any]:
     return {cluster["name"]: cluster["host_statuses"][0]["health_status"] for cluster in found}
 
 
-def test_a_gateway_without_the_right_certificate_reaches_nothing(gateway: tuple[Envoy, int]) -> None:
+def test_a_gateway_reaches_the_service_that_it_means_by_the_right_certificate_alone(
+    gateway: tuple[Envoy, int],
+) -> None:
     _, admin = gateway
-    wait_for(
-        lambda: all("failed_active_health_check" in clusters(admin)[it] for it in ("none", "stranger")),
-        what="both to be refused",
-        timeout=10,
-    )
-    assert "failed_active_health_check" not in clusters(admin)["tickets"]
+
+    def refused() -> set[str]:
+        return {name for name, health in clusters(admin).items() if "failed_active_health_check" in health}
+
+    wait_for(lambda: refused() == {"none", "stranger", "elsewhere"}, what="all three to be refused", timeout=10)
 
 
 def health_of(environment: dict[str, str]) -> tuple[int, str, str]:
@@ -286,8 +283,16 @@ async def test_who_signs_clients_is_read_again_too(ground: Ground, own: Service)
                 pass
 
 
-async def test_a_new_certificate_of_the_gateway_needs_no_restart(ground: Ground, gateway: tuple[Envoy, int]) -> None:
-    envoy, _ = gateway
+def rotations_failed(admin: int) -> int:
+    """How often the gateway found a pair of its own that is none."""
+    [line] = httpx2.get(f"http://127.0.0.1:{admin}/stats?filter=sds.edge.key_rotation_failed").text.splitlines()
+    return int(line.rpartition(":")[2])
+
+
+async def test_a_new_certificate_of_the_gateway_needs_no_restart_and_a_broken_one_is_not_taken(
+    ground: Ground, gateway: tuple[Envoy, int]
+) -> None:
+    envoy, admin = gateway
     address = envoy.url.removeprefix("https://")
     before = serial_at(address, ground)
     renewed = ground.authority.pair("localhost", "127.0.0.1")
@@ -298,6 +303,10 @@ async def test_a_new_certificate_of_the_gateway_needs_no_restart(ground: Ground,
         wait_for(lambda: serial_at(address, ground) == renewed.serial, what="the new one", timeout=10)
         assert before != renewed.serial
         assert channel.get_state() == grpc.ChannelConnectivity.READY
+        assert rotations_failed(admin) == 0
+        write_pair(ground.folder / "edge", Pair(ground.authority.pair("localhost").cert, renewed.key))
+        wait_for(lambda: rotations_failed(admin) == 1, what="the gateway to count it", timeout=10)
+        assert serial_at(address, ground) == renewed.serial
     assert envoy.exited() is None
 
 
