@@ -92,7 +92,7 @@ class Certificate:
             return
         self._failure = ""
         if pems != self._pems:
-            _log.info("certificate", outcome="renewed", **_words(pems))
+            _log.info("certificate", outcome="renewed", **words_of(pems))
             self._pems = pems
 
 
@@ -127,6 +127,7 @@ def _configuration(pems: Pems) -> grpc.ServerCertificateConfiguration:
     return grpc.ssl_server_certificate_configuration([(pems.key, pems.chain)], root_certificates=pems.client_ca)
 
 
-def _words(pems: Pems) -> Mapping[str, str]:
+def words_of(pems: Pems) -> Mapping[str, str]:
+    """What tells a certificate from others, for people: its serial number, and until when it is valid."""
     leaf = x509.load_pem_x509_certificates(pems.chain)[0]
     return {"serial": f"{leaf.serial_number:x}", "until": leaf.not_valid_after_utc.isoformat()}

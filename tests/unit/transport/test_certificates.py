@@ -3,10 +3,12 @@
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
 from support.authority import Authority, Pair, write_pair
 
+from service.local.checks import doctor
 from service.settings import SettingError, Settings
 from service.transport.certificates import Pems, read_pems
 
@@ -66,3 +68,20 @@ def test_files_that_cannot_be_used_are_one_line(tmp_path: Path, pair: Pair, clie
     with pytest.raises(SettingError) as refused:
         read_pems(settings)
     assert str(refused.value) == f"TICKETS_TLS_{line.replace('{}', str(tmp_path))}"
+
+
+async def test_doctor_says_what_is_wrong_with_them_and_until_when_they_are_valid(tmp_path: Path) -> None:
+    cert, key = map(str, write_pair(tmp_path / "own", PAIR))
+
+    async def said(**files: str) -> list[tuple[bool | None, str]]:
+        settings = Settings(database_url="host=/nowhere", **files)
+        return [
+            (check.is_good, check.words) for check in await doctor(tmp_path, settings, (0, 0)) if check.name == "TLS"
+        ]
+
+    assert await said() == []
+    assert await said(tls_cert=cert) == [(False, "TICKETS_TLS_KEY: must be set, as TICKETS_TLS_CERT is")]
+    [(is_good, words)] = await said(tls_cert=cert, tls_key=key)
+    assert is_good
+    until = x509.load_pem_x509_certificate(PAIR.cert).not_valid_after_utc
+    assert words == f"the certificate has its key, and is valid until {until.isoformat()}"
