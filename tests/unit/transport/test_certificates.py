@@ -1,6 +1,7 @@
 """Files of TLS that cannot be used are one line that names the setting and the file, and no more."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -73,7 +74,7 @@ def test_files_that_cannot_be_used_are_one_line(tmp_path: Path, pair: Pair, clie
 async def test_doctor_says_what_is_wrong_with_them_and_until_when_they_are_valid(tmp_path: Path) -> None:
     cert, key = map(str, write_pair(tmp_path / "own", PAIR))
 
-    async def said(**files: str) -> list[tuple[bool | None, str]]:
+    async def said(**files: Any) -> list[tuple[bool | None, str]]:
         settings = Settings(database_url="host=/nowhere", **files)
         return [
             (check.is_good, check.words) for check in await doctor(tmp_path, settings, (0, 0)) if check.name == "TLS"
