@@ -1,9 +1,7 @@
 """The `tickets` command."""
 
 import gc
-import sys
 from importlib.metadata import version
-from pathlib import Path
 from typing import Annotated
 
 import structlog
@@ -21,6 +19,7 @@ from service.cli.console import (
     settings_of,
     warn,
 )
+from service.cli.gateway import print_gateway
 from service.cli.machine import show_doctor, show_env, show_logs, show_status
 from service.cli.operators import operators
 from service.local.demo import DevelopmentKey
@@ -85,30 +84,6 @@ def serve() -> None:
 
 
 @app.command()
-def gateway(
-    service: Annotated[str, typer.Option(help="Where Envoy finds the service: `host:port`.")] = "tickets:50051",
-    workers: Annotated[int, typer.Option(min=1, help="Processes of the service behind that name.")] = 2,
-    output: Annotated[Path | None, typer.Option(help="The file to write; standard output without one.")] = None,
-) -> None:
-    """Print the Envoy configuration: deploy/envoy.yaml, and what TICKETS_* say."""
-    from service.local.envoy import deployed_config, yaml_of  # noqa: PLC0415 - `serve` needs no YAML
-
-    settings = load_settings()
-    host, _, port = service.rpartition(":")
-    if not (host and port.isdecimal() and int(port)):
-        fail(f"--service: {service} is not host:port")
-    origins = settings.cors_origins
-    text = yaml_of(deployed_config(service=service, workers=workers, cors_origins=origins, docs=settings.docs))
-    if output is None:
-        sys.stdout.write(text)
-        return
-    try:
-        output.write_text(text, encoding="utf-8")
-    except OSError as error:
-        fail(str(error))
-
-
-@app.command()
 def migrate(data_dir: DataDir = DATA_DIR) -> None:
     """Bring the database to the newest schema."""
     from service import migrations  # noqa: PLC0415 - seven megabytes that no other command needs
@@ -139,7 +114,13 @@ def token(
     print_json({"token": signed})
 
 
-for name, command in (("status", show_status), ("doctor", show_doctor), ("logs", show_logs), ("env", show_env)):
+for name, command in (
+    ("gateway", print_gateway),
+    ("status", show_status),
+    ("doctor", show_doctor),
+    ("logs", show_logs),
+    ("env", show_env),
+):
     app.command(name)(command)
 
 

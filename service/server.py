@@ -19,13 +19,14 @@ from service.directory import METADATA
 from service.event_lag import EventLag
 from service.operation import Dependencies
 from service.schema import Schema
-from service.settings import SettingError, Settings
+from service.settings import Settings
 from service.storage.database import Database
 from service.transport.admission import AdmissionControl
 from service.transport.dialect import Dialect
 from service.transport.draining import stop_server
 from service.transport.health import Health
 from service.transport.interceptor import call_interceptor
+from service.transport.listening import listen
 from service.transport.metrics import Metrics
 from service.transport.queue_probe import QueueProbe
 from service.transport.tuning import freeze_gc, keep_memory_private, server_options, use_batch_scheduler
@@ -104,7 +105,7 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
     health_pb2_grpc.add_HealthServicer_to_server(health.servicer, interceptor)
     if settings.reflection:
         reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], interceptor)
-    _listen(server, (*settings.grpc_listen.split(","), probe.address))
+    listen(server, settings, probe.address)
     await health.look()
     await server.start()
     feeds = [dialect.feed for dialect in dialects if dialect.feed is not None]
@@ -119,11 +120,3 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
     for work in (admission.cancel_overdue, probe.watch, health.follow, schema.work_while_it_fits):
         stack.push_async_callback(cancel, asyncio.create_task(keep(work)))
     return Running(server, health, admission, feeds)
-
-
-def _listen(server: grpc.aio.Server, addresses: Sequence[str]) -> None:
-    for address in addresses:
-        try:
-            server.add_insecure_port(address.strip())
-        except RuntimeError:  # gRPC's words are of several lines
-            raise SettingError(f"TICKETS_GRPC_LISTEN: cannot listen on {address}") from None

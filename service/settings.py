@@ -108,6 +108,21 @@ class Settings(BaseSettings):
             " `unix:/path`."
         ),
     ] = "127.0.0.1:50051"
+    tls_cert: Annotated[
+        str,
+        Field(
+            description="Certificate of the service with its chain, a PEM file, for `host:port` addresses; unix sockets"
+            " stay plain. Read again when it changes. Empty: no TLS."
+        ),
+    ] = ""
+    tls_key: Annotated[str, Field(description="Its private key, a PEM file without a password.")] = ""
+    tls_client_ca: Annotated[
+        str,
+        Field(
+            description="Who signs the certificates of clients, a PEM file: without such a certificate nobody gets in."
+            " Empty: none is asked for."
+        ),
+    ] = ""
     reflection: Annotated[
         bool,
         Field(description="Serve reflection, so that tools need no protos: for development. `tickets up` does."),

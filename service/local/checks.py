@@ -52,6 +52,7 @@ async def doctor(data_dir: Path, settings: Settings, ports: tuple[int, int]) -> 
     checks = unknown or [Check("settings", True, "are all known")]
     checks += [check async for check in _database(settings)]
     checks.append(await _jwks(settings))
+    checks += _tls(settings)
     instance = running_instance(data_dir)
     if instance is None:
         checks += _ports(ports)
@@ -116,6 +117,20 @@ async def _jwks(settings: Settings) -> Check:
     if not (settings.jwt_issuer and settings.jwt_audience):
         return Check("JWKS", False, "TICKETS_JWT_ISSUER and TICKETS_JWT_AUDIENCE must be set for a token to be valid")
     return Check("JWKS", True, f"{number} usable key(s) in {settings.jwks}")
+
+
+def _tls(settings: Settings) -> Iterator[Check]:
+    if not (settings.tls_cert or settings.tls_key or settings.tls_client_ca):
+        return
+    from service.transport.certificates import read_pems, words_of  # noqa: PLC0415 - with gRPC, which takes a while
+
+    try:
+        pems = read_pems(settings)
+    except SettingError as error:
+        yield Check("TLS", False, str(error))
+        return
+    if pems is not None:
+        yield Check("TLS", True, f"the certificate has its key, and is valid until {words_of(pems)['until']}")
 
 
 def _ports(ports: tuple[int, int]) -> Iterator[Check]:

@@ -6,11 +6,12 @@ import http.client
 import os
 import shutil
 import signal
+import ssl
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from ipaddress import ip_address
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -20,6 +21,7 @@ from service.local.claims import require_free_port
 from service.local.cors import allow_origins
 from service.local.docs import fill_in_docs, leave_out_docs, offer_credentials
 from service.local.processes import Child, wait_for
+from service.local.tls import ENVOYS_FOLDER, GatewayTls, use_tls
 from service.transport.tuning import use_batch_scheduler
 
 _SERVICE: Final = Path(__file__).resolve().parents[1]
@@ -40,7 +42,9 @@ class Envoy:
         self._options = ["--concurrency", str(concurrency), "--log-level", log_level]
         self._child: Child | None = None
         self._config_file: Path | None = None
-        address = config["static_resources"]["listeners"][0]["address"]["socket_address"]
+        listener = config["static_resources"]["listeners"][0]
+        address = listener["address"]["socket_address"]
+        self._has_tls = "transport_socket" in listener["filter_chains"][0]
         wildcards = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 nothing is bound here
         self._host: str = wildcards.get(address["address"], address["address"])
         self._port: int = address["port_value"]
@@ -61,7 +65,7 @@ class Envoy:
     def url(self) -> str:
         """The REST face, such as `http://127.0.0.1:8080`."""
         host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"http://{host}:{self._port}"
+        return f"http{'s' if self._has_tls else ''}://{host}:{self._port}"
 
     def start(self) -> None:
         """Start it, also again when it has exited; it does not answer before `wait_until_ready` returns."""
@@ -121,7 +125,7 @@ class Envoy:
             self._config_file.unlink(missing_ok=True)
 
     def _probe(self, path: str) -> int | None:
-        connection = http.client.HTTPConnection(self._host, self._port, timeout=2.0)
+        connection = self._connection()
         try:
             connection.request("GET", path)
             return connection.getresponse().status
@@ -129,6 +133,14 @@ class Envoy:
             return None
         finally:
             connection.close()
+
+    def _connection(self) -> http.client.HTTPConnection:
+        if not self._has_tls:
+            return http.client.HTTPConnection(self._host, self._port, timeout=2.0)
+        # It is our own child that answers, under whatever name its certificate has.
+        anybody = ssl.create_default_context()
+        anybody.check_hostname, anybody.verify_mode = False, ssl.CERT_NONE
+        return http.client.HTTPSConnection(self._host, self._port, timeout=2.0, context=anybody)
 
 
 def envoy_config(
@@ -143,12 +155,14 @@ def envoy_config(
     cors_origins: str = "",
     docs: bool = True,
     demo_folder: Path | None = None,
+    tls: GatewayTls | None = None,
+    secrets_folder: PurePosixPath = ENVOYS_FOLDER,
 ) -> dict[str, Any]:
     """Load deploy/envoy.yaml and fill in where to listen, the workers, the files, and browsers' origins.
 
     A worker is `host:port` or `unix:/path`. With a unix socket among them, each host must be an IP address. Without
     `limit_addresses` one address may call as often as it can, as a benchmark does. The page offers the credentials in
-    `demo_folder`, if this listens to one machine alone.
+    `demo_folder`, if this listens to one machine alone. The names of certificates are in `secrets_folder`.
     """
     config = _template(template)
     listener = config["static_resources"]["listeners"][0]
@@ -175,10 +189,12 @@ def envoy_config(
     cluster = config["static_resources"]["clusters"][0]
     if any(endpoint.startswith(_UNIX) for endpoint in endpoints):
         cluster["type"] = "STATIC"  # STRICT_DNS ignores a path without an error
+    if tls is not None:
+        use_tls(config, tls, secrets_folder)
     return config
 
 
-def deployed_config(*, service: str, workers: int, cors_origins: str, docs: bool) -> dict[str, Any]:
+def deployed_config(*, service: str, workers: int, cors_origins: str, docs: bool, tls: GatewayTls) -> dict[str, Any]:
     """deploy/envoy.yaml for a container: where it listens stays, the rest is as `envoy_config` fills it in.
 
     All workers are behind the one name in `service`, `host:port`.
@@ -189,6 +205,7 @@ def deployed_config(*, service: str, workers: int, cors_origins: str, docs: bool
         leave_out_docs(manager)
     allow_origins(manager, cors_origins.split(",") if cors_origins else [])
     _send_to(config, [service], workers)
+    use_tls(config, tls)
     return config
 
 

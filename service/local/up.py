@@ -222,6 +222,8 @@ def _settings(options: UpOptions, database_url: str) -> dict[str, str]:
         "TICKETS_RATE_LIMIT_FILE": str((options.data_dir / "limits" / "rate-limits").absolute()),
         "TICKETS_DRAIN_NOTICE_SECONDS": "0",  # everything stops together: no other process takes new calls
         "TICKETS_DRAIN_SECONDS": str(_DRAIN_SECONDS),
+        # Nothing leaves this machine, and the development credentials are for plain gRPC.
+        **dict.fromkeys(("TICKETS_TLS_CERT", "TICKETS_TLS_KEY", "TICKETS_TLS_CLIENT_CA"), ""),
     }
     if "TICKETS_REFLECTION" not in os.environ:
         settings["TICKETS_REFLECTION"] = "true"

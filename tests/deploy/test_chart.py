@@ -236,14 +236,46 @@ def test_health_is_asked_by_name(values: str) -> None:
         for _, container in containers(rendered(values))
         if container["name"] in ("service", "envoy")
     }
-    grpc = {kind: probe["grpc"] for kind, probe in asked["service"].items()}
-    assert grpc == {
-        "startup": {"port": 50051, "service": "live"},
-        "liveness": {"port": 50051, "service": "live"},
-        "readiness": {"port": 50051, "service": ""},
-    }
+    names = {"startup": "live", "liveness": "live", "readiness": ""}
+    if values == "tls":  # which the kubelet does not speak to gRPC
+        commands = {kind: probe["exec"]["command"] for kind, probe in asked["service"].items()}
+        assert commands == {kind: ["tickets-health", name] for kind, name in names.items()}
+    else:
+        grpc = {kind: probe["grpc"] for kind, probe in asked["service"].items()}
+        assert grpc == {kind: {"port": 50051, "service": name} for kind, name in names.items()}
+    assert {probe["httpGet"].get("scheme") == "HTTPS" for probe in asked["envoy"].values()} == {values == "tls"}
     http = {kind: probe["httpGet"]["path"] for kind, probe in asked["envoy"].items()}
     assert http == {"startup": "/healthz", "liveness": "/healthz", "readiness": "/readyz"}
+
+
+def test_certificates_are_where_settings_and_options_look_for_them() -> None:
+    resources = rendered("tls")
+    folders = {"service": {"service"}, "envoy": {"edge", "gateway"}}
+    for name, container in containers(resources):
+        sides = folders.get(container["name"], set())
+        mounts = {mount["name"]: mount for mount in container["volumeMounts"] if mount["name"].startswith("tls-")}
+        assert {f"tls-{side}": f"/etc/tls/{side}" for side in sides} == {
+            mount: found["mountPath"] for mount, found in mounts.items()
+        }
+        volumes = {volume["name"]: volume for volume in pods(resources)[name]["spec"]["volumes"]}
+        assert {volumes[f"tls-{side}"]["secret"]["secretName"] for side in sides} == {f"{side}-tls" for side in sides}
+    variables = environment(pods(resources)["shop-tickets-service"]["spec"]["containers"][0])
+    given = {name: value for name, value in variables.items() if name.startswith("TICKETS_TLS_")}
+    assert given == {
+        "TICKETS_TLS_CERT": "/etc/tls/service/tls.crt",
+        "TICKETS_TLS_KEY": "/etc/tls/service/tls.key",
+        "TICKETS_TLS_CLIENT_CA": "/etc/tls/service/ca.crt",
+    }
+    assert variables["TICKETS_GRPC_LISTEN"] == "0.0.0.0:50051,unix-abstract:tickets"
+    assert envoy_arguments(resources, "shop-tickets-gateway")[4:] == [
+        "--cert=/etc/tls/edge/tls.crt",
+        "--key=/etc/tls/edge/tls.key",
+        "--service-ca=/etc/tls/gateway/ca.crt",
+        "--service-cert=/etc/tls/gateway/tls.crt",
+        "--service-key=/etc/tls/gateway/tls.key",
+    ]
+    [port] = of_kind(resources, "Service")["shop-tickets"]["spec"]["ports"]
+    assert (port["name"], port["port"]) == ("https", 443)
 
 
 @pytest.mark.parametrize(
@@ -296,6 +328,8 @@ def test_a_digest_wins() -> None:
         ("database.parameters.password=secret", "invalid propertyName 'password'"),
         ("settings.TICKETS_ENCRYPTION_KEYS=secret", "TICKETS_ENCRYPTION_KEYS"),
         ("settings.TICKETS_DATABASE_URL=postgresql://db", "TICKETS_DATABASE_URL"),
+        ("settings.TICKETS_TLS_CERT=/x", "TICKETS_TLS_CERT"),
+        ("tls.service.secret=one", "tls.service.secret and tls.gateway.secret: both or neither"),
         ("settings.LOG_LEVEL=info", "LOG_LEVEL"),
         ("replicas=3", "'replicas' not allowed"),
         ("service.replicas=0", "/service/replicas"),

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 import yaml
 from support.chart import CHART, environment, pods, rendered
+from typer.testing import CliRunner
 
+from service.__main__ import app
 from service.settings import Settings
 
 pytestmark = pytest.mark.deploy
@@ -15,6 +17,7 @@ pytestmark = pytest.mark.deploy
 ROOT = Path(__file__).parents[2]
 COMPOSE = yaml.safe_load((ROOT / "deploy/compose.yaml").read_text())
 SERVICES: dict[str, Any] = COMPOSE["services"]
+TLS: dict[str, Any] = yaml.safe_load((ROOT / "deploy/compose.tls.yaml").read_text())["services"]
 OURS = ("migrate", "tickets", "gateway")
 STAY = ("postgres", "tickets", "envoy")
 # As compose reads it: `${NAME:-default}`, `${NAME:?}`, and `$$` for a dollar.
@@ -112,3 +115,21 @@ def test_there_is_time_to_drain() -> None:
     fields = Settings.model_fields
     needed = fields["drain_notice_seconds"].default + fields["drain_seconds"].default + 3
     assert int(SERVICES["tickets"]["stop_grace_period"].removesuffix("s")) >= needed
+
+
+def test_the_file_for_tls_mounts_what_it_names(tmp_path: Path) -> None:
+    """In folders, as a mounted file would not be seen when it is replaced."""
+    mounts = {
+        name: {volume.split(":")[-2] for volume in filled_in(TLS[name]["volumes"], TICKETS_TLS_FOLDER="/certs")}
+        for name in ("tickets", "envoy")
+    }
+    files = {name: path for name, path in TLS["tickets"]["environment"].items() if name.startswith("TICKETS_TLS_")}
+    assert files.keys() == {"TICKETS_TLS_CERT", "TICKETS_TLS_KEY", "TICKETS_TLS_CLIENT_CA"}
+    assert {str(Path(path).parent) for path in files.values()} == mounts["tickets"]
+    options = TLS["gateway"]["command"]
+    assert {str(Path(option.partition("=")[2]).parent) for option in options} == mounts["envoy"]
+    # What the step of compose.yaml runs, with these options behind its own.
+    done = CliRunner().invoke(app, ["gateway", "--output", str(tmp_path / "envoy.yaml"), *options])
+    assert (done.exit_code, done.output) == (0, "")
+    listens = Settings(grpc_listen=TLS["tickets"]["environment"]["TICKETS_GRPC_LISTEN"]).grpc_listen.split(",")
+    assert [address.startswith("unix-abstract:") for address in listens] == [False, True]

@@ -85,11 +85,14 @@ class Service:
 
 @contextmanager
 def run_service(directory: Path, database_url: str, issuer: Issuer, **settings: Any) -> Iterator[Service]:
-    """Run one process of the service until the block ends; `settings` are TICKETS_* in lower case."""
+    """Run one process of the service until the block ends; `settings` are TICKETS_* in lower case.
+
+    It listens on a port, and on the addresses in `sockets`.
+    """
     target = f"127.0.0.1:{free_port()}"
     given = {
         "database_url": database_url,
-        "grpc_listen": target,
+        "grpc_listen": ",".join([target, *settings.pop("sockets", [])]),
         "jwks": issuer.jwks,
         "jwt_issuer": ISSUER,
         "jwt_audience": AUDIENCE,

@@ -1,6 +1,7 @@
 """What settings say to the gateway: origins as they may be written, and what `tickets gateway` prints."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -115,3 +116,50 @@ def test_a_service_that_is_no_address_is_one_line(service: str) -> None:
     done = CliRunner().invoke(app, ["gateway", "--service", service])
     assert (done.exit_code, done.stdout) == (1, "")
     assert done.stderr == f"--service: {service} is not host:port\n"
+
+
+CERTIFICATES = (
+    *("--cert", "/certs/edge/tls.crt", "--key", "/certs/edge/tls.key"),
+    *("--service-ca", "/certs/ca.crt", "--service-cert", "/certs/own/tls.crt", "--service-key", "/certs/own/tls.key"),
+)
+
+
+def test_with_certificates_files_beside_the_configuration_name_them(tmp_path: Path) -> None:
+    file = tmp_path / "envoy.yaml"
+    done = CliRunner().invoke(app, ["gateway", "--output", str(file), *CERTIFICATES])
+    assert (done.exit_code, done.output) == (0, "")
+    config = parsed(file.read_text())
+    listener, cluster = config["static_resources"]["listeners"][0], config["static_resources"]["clusters"][0]
+    sides = [part["transport_socket"]["typed_config"] for part in (listener["filter_chains"][0], cluster)]
+    assert re.findall(r"/etc/envoy/(sds-[a-z-]+\.yaml)", str(sides[0])) == ["sds-edge.yaml"]
+    assert sorted(re.findall(r"/etc/envoy/(sds-[a-z-]+\.yaml)", str(sides[1]))) == [
+        "sds-service-ca.yaml",
+        "sds-service-client.yaml",
+    ]
+    assert sides[1]["sni"] == "tickets"
+    named = {}
+    for path in tmp_path.glob("sds-*.yaml"):
+        [resource] = parsed(path.read_text())["resources"]
+        named[path.name] = sorted(re.findall(r"'(/certs[^']*)'", str(resource)))
+    assert named == {
+        "sds-edge.yaml": ["/certs/edge", "/certs/edge/tls.crt", "/certs/edge/tls.key"],
+        "sds-service-client.yaml": ["/certs/own", "/certs/own/tls.crt", "/certs/own/tls.key"],
+        "sds-service-ca.yaml": ["/certs", "/certs/ca.crt"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (("--cert", "/c"), "--key: must be given, as --cert is"),
+        (("--key", "/k"), "--cert: must be given, as --key is"),
+        (("--service-ca", "/a", "--service-cert", "/c"), "--service-key: must be given, as --service-cert is"),
+        (("--service-cert", "/c", "--service-key", "/k"), "--service-ca: must be given, as --service-cert is"),
+        (("--service-name", "x"), "--service-ca: must be given, as --service-name is"),
+        (("--service-ca", "ca.crt"), "--service-ca: ca.crt: must be absolute, as Envoy finds it"),
+        (("--service-ca", "/a"), "--output: must be given with certificates, as files beside it name them"),
+    ],
+)
+def test_certificates_that_cannot_be_used_are_one_line(options: tuple[str, ...], line: str) -> None:
+    done = CliRunner().invoke(app, ["gateway", *options])
+    assert (done.exit_code, done.stdout, done.stderr) == (2, "", f"{line}\n")

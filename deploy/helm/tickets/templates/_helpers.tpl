@@ -141,6 +141,26 @@ postgresql://{{ join "," $database.hosts }}/{{ $database.name | urlquery | repla
 {{- end }}
 {{- end }}
 
+{{/* The certificates of these sides: (list . "edge" "gateway"). Whole folders, as a single file would not be renewed. */}}
+{{- define "tickets.tlsMounts" -}}
+{{- $tls := (first .).Values.tls }}
+{{- range rest . }}
+{{- if (get $tls .).secret }}
+- {name: tls-{{ . }}, mountPath: /etc/tls/{{ . }}, readOnly: true}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "tickets.tlsVolumes" -}}
+{{- $tls := (first .).Values.tls }}
+{{- range $side := rest . }}
+{{- with (get $tls $side).secret }}
+- name: tls-{{ $side }}
+  secret: {secretName: {{ . }}, defaultMode: 0440}
+{{- end }}
+{{- end }}
+{{- end }}
+
 {{/* As many processes as there are, or may be. */}}
 {{- define "tickets.workers" -}}
 {{- with .Values.service -}}

@@ -1,0 +1,57 @@
+"""`tickets gateway`: Envoy's configuration, and the names of its certificates beside it."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from service.cli.console import WRONG_SETTING, fail, load_settings
+from service.settings import SettingError
+
+_PEM = "PEM, by the path that Envoy has it at"
+
+
+def print_gateway(
+    service: Annotated[str, typer.Option(help="Where Envoy finds the service: `host:port`.")] = "tickets:50051",
+    workers: Annotated[int, typer.Option(min=1, help="Processes of the service behind that name.")] = 2,
+    output: Annotated[Path | None, typer.Option(help="The file to write; standard output without one.")] = None,
+    cert: Annotated[str, typer.Option(help=f"The gateway's certificate, for TLS with callers: {_PEM}.")] = "",
+    key: Annotated[str, typer.Option(help="Its key.")] = "",
+    service_ca: Annotated[
+        str, typer.Option(help=f"Who signed the service's certificate, for TLS with it: {_PEM}.")
+    ] = "",
+    service_name: Annotated[
+        str, typer.Option(help="The name in the service's certificate, where it is not the host of --service.")
+    ] = "",
+    service_cert: Annotated[str, typer.Option(help="The gateway's certificate as a client of the service.")] = "",
+    service_key: Annotated[str, typer.Option(help="Its key.")] = "",
+) -> None:
+    """Print the Envoy configuration: deploy/envoy.yaml, and what TICKETS_* and options say.
+
+    With certificates there are files beside the output (`sds-….yaml`): Envoy must have all of them at /etc/envoy.
+    """
+    from service.local.envoy import deployed_config, yaml_of  # noqa: PLC0415 - `serve` needs no YAML
+    from service.local.tls import GatewayTls, write_secrets  # noqa: PLC0415
+
+    settings = load_settings()
+    host, _, port = service.rpartition(":")
+    if not (host and port.isdecimal() and int(port)):
+        fail(f"--service: {service} is not host:port")
+    tls = GatewayTls(cert, key, service_ca, service_cert, service_key, service_name)
+    try:
+        tls.check()
+    except SettingError as error:
+        fail(str(error), WRONG_SETTING)
+    if tls.has_files and output is None:
+        fail("--output: must be given with certificates, as files beside it name them", WRONG_SETTING)
+    origins = settings.cors_origins
+    config = deployed_config(service=service, workers=workers, cors_origins=origins, docs=settings.docs, tls=tls)
+    if output is None:
+        sys.stdout.write(yaml_of(config))
+        return
+    try:
+        write_secrets(tls, output.parent)
+        output.write_text(yaml_of(config), encoding="utf-8")
+    except OSError as error:
+        fail(str(error))
