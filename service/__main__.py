@@ -64,7 +64,8 @@ def up(
 
     settings = load_settings()  # what is wrong in the environment is reported before anything starts
     of_gateway = settings.cors_origins, settings.docs
-    run(up(UpOptions(data_dir, http_port, grpc_port, workers, not no_demo, *of_gateway, pin)))
+    traces = settings.otlp_endpoint, settings.trace_sample_ratio
+    run(up(UpOptions(data_dir, http_port, grpc_port, workers, not no_demo, *of_gateway, pin, *traces)))
 
 
 @app.command()
@@ -75,7 +76,7 @@ def serve() -> None:
 
     gc.enable()
     settings = load_settings()
-    logs.configure(settings.log_level)
+    logs.configure(settings.log_level, settings.log_format)
     for line in (*unknown_settings(), *missing_jwks(settings)):
         structlog.get_logger().warning("settings", reason=line)
     try:
@@ -92,13 +93,15 @@ def gateway(
 ) -> None:
     """Print the Envoy configuration: deploy/envoy.yaml, and what TICKETS_* say."""
     from service.local.envoy import deployed_config, yaml_of  # noqa: PLC0415 - `serve` needs no YAML
+    from service.local.gateway_traces import trace  # noqa: PLC0415 - as above
 
     settings = load_settings()
     host, _, port = service.rpartition(":")
     if not (host and port.isdecimal() and int(port)):
         fail(f"--service: {service} is not host:port")
-    origins = settings.cors_origins
-    text = yaml_of(deployed_config(service=service, workers=workers, cors_origins=origins, docs=settings.docs))
+    config = deployed_config(service=service, workers=workers, cors_origins=settings.cors_origins, docs=settings.docs)
+    trace(config, settings.otlp_endpoint, settings.trace_sample_ratio)
+    text = yaml_of(config)
     if output is None:
         sys.stdout.write(text)
         return

@@ -20,7 +20,7 @@ from service.event_lag import EventLag
 from service.operation import Dependencies
 from service.schema import Schema
 from service.settings import SettingError, Settings
-from service.storage.database import Database
+from service.storage.traced import database_of
 from service.transport.admission import AdmissionControl
 from service.transport.dialect import Dialect
 from service.transport.draining import stop_server
@@ -79,7 +79,7 @@ async def serve(settings: Settings) -> None:
 
 async def start(settings: Settings, stack: AsyncExitStack) -> Running:
     """A server that listens; the stack gives back what it holds."""
-    database = Database(settings, METADATA)
+    database = database_of(settings, METADATA, stack)
     await database.open()
     stack.push_async_callback(database.close)
     background, probe = Background(database), QueueProbe(settings)
