@@ -41,7 +41,8 @@ _AT_LATE = re.compile(r"postgres(ql)?://([^/?]*@[^/?]*@|[^/?]*/[^?]*@)")
 
 def _address(part: str) -> bool:
     host, _, port = part.rpartition(":")
-    return part.startswith(("unix:", "unix-abstract:")) or bool(host and port.isdecimal() and int(port) <= _MAX_PORT)
+    is_host = bool(host) and "/" not in host
+    return part.startswith(("unix:", "unix-abstract:")) or (is_host and port.isdecimal() and int(port) <= _MAX_PORT)
 
 
 _MAX_PORT = 65_535
