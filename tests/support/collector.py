@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc
-from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+_SERVICE = "opentelemetry.proto.collector.trace.v1.TraceService"
 
 
 @dataclass(frozen=True)
@@ -43,9 +45,12 @@ class Collector:
     async def listening(self) -> AsyncIterator["Collector"]:
         """Listen on loopback until the end of the block."""
         server = grpc.aio.server()
-        servicer = trace_service_pb2_grpc.TraceServiceServicer()
-        servicer.Export = self._export
-        trace_service_pb2_grpc.add_TraceServiceServicer_to_server(servicer, server)
+        export = grpc.unary_unary_rpc_method_handler(
+            self._export,
+            trace_service_pb2.ExportTraceServiceRequest.FromString,
+            trace_service_pb2.ExportTraceServiceResponse.SerializeToString,
+        )
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE, {"Export": export}),))
         self.target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
         await server.start()
         try:
