@@ -45,6 +45,7 @@ def configure(level: str, form: str = "json") -> None:
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Line(form))
+    handler.addFilter(_SeldomWithoutCollector())
     # It logs headers that it cannot decode, whole: a credential with one odd byte, say.
     logging.getLogger("grpc._cython.cygrpc").setLevel(logging.CRITICAL)
     logging.basicConfig(handlers=[handler], level=max(severity, logging.WARNING))
@@ -109,6 +110,25 @@ class CallLog:
             # The reader of the log may be gone or slow: the answer is worth more than its line.
             with suppress(OSError):
                 os.write(self._file, b"".join(lines))
+
+
+class _SeldomWithoutCollector(logging.Filter):
+    """Lets pass one line a minute of what OpenTelemetry says each few seconds, of a collector that is away, say."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # By where it is said.
+        self._said_at: dict[tuple[str, int], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether it may be written."""
+        if not record.name.startswith("opentelemetry."):
+            return True
+        place, now = (record.name, record.lineno), time.monotonic()
+        if now - self._said_at.get(place, -math.inf) < _REPEAT_SECONDS:
+            return False
+        self._said_at[place] = now
+        return True
 
 
 class _Line(logging.Formatter):

@@ -68,6 +68,18 @@ def test_for_people_other_lines_are_text_too(
     assert traceback == ["ValueError: no?[2J"]
 
 
+def test_a_collector_that_is_away_is_said_once_a_minute(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    configure("info")
+    for number in range(3):
+        logging.getLogger("opentelemetry.exporter").warning("no collector %s", number)
+        logging.getLogger("another").warning("something else %s", number)
+    said = [orjson.loads(line)["event"] for line in capfd.readouterr().err.splitlines()]
+    assert said == ["no collector 0", *(f"something else {number}" for number in range(3))]
+
+
 async def test_lines_are_gathered_and_written_by_themselves(pipe: tuple[int, int]) -> None:
     log = CallLog("info", pipe[1])
     for number in range(3):
