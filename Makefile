@@ -151,8 +151,8 @@ AS_TESTED := --constraint deploy/requirements.lock
 
 # What is tested; of that, what the image runs and what builds it (its Python: see the Dockerfile); what some targets need.
 lock: ## deploy/*.lock from the two pyproject.toml and deploy/constraints.txt
-	$(LOCK) --universal --extra local --extra dev --constraint deploy/constraints.txt -o deploy/requirements.lock pyproject.toml
-	$(LOCK) --python-platform linux $(AS_TESTED) -o deploy/service.lock pyproject.toml
+	$(LOCK) --universal --extra local --extra otel --extra dev --constraint deploy/constraints.txt -o deploy/requirements.lock pyproject.toml
+	$(LOCK) --python-platform linux --extra otel $(AS_TESTED) -o deploy/service.lock pyproject.toml
 	echo hatchling | $(LOCK) --python-platform linux $(AS_TESTED) -o deploy/build.lock -
 	$(LOCK) --universal --extra bench --extra audit --extra clients $(AS_TESTED) -o deploy/tools.lock pyproject.toml
 	$(LOCK) --universal -o deploy/helm/checks.lock deploy/helm/checks.in

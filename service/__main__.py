@@ -63,7 +63,8 @@ def up(
 
     settings = load_settings()  # what is wrong in the environment is reported before anything starts
     of_gateway = settings.cors_origins, settings.docs
-    run(up(UpOptions(data_dir, http_port, grpc_port, workers, not no_demo, *of_gateway, pin)))
+    traces = settings.otlp_endpoint, settings.trace_sample_ratio
+    run(up(UpOptions(data_dir, http_port, grpc_port, workers, not no_demo, *of_gateway, pin, *traces)))
 
 
 @app.command()
@@ -74,7 +75,7 @@ def serve() -> None:
 
     gc.enable()
     settings = load_settings()
-    logs.configure(settings.log_level)
+    logs.configure(settings.log_level, settings.log_format)
     for line in (*unknown_settings(), *missing_jwks(settings)):
         structlog.get_logger().warning("settings", reason=line)
     try:

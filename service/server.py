@@ -11,7 +11,7 @@ from typing import NamedTuple
 import grpc
 import structlog
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from service import idempotency
 from service.background import Background, Periodic, cancel, keep
@@ -20,7 +20,7 @@ from service.event_lag import EventLag
 from service.operation import Dependencies
 from service.schema import Schema
 from service.settings import Settings
-from service.storage.database import Database
+from service.storage.traced import database_of
 from service.transport.admission import AdmissionControl
 from service.transport.dialect import Dialect
 from service.transport.draining import stop_server
@@ -80,7 +80,7 @@ async def serve(settings: Settings) -> None:
 
 async def start(settings: Settings, stack: AsyncExitStack) -> Running:
     """A server that listens; the stack gives back what it holds."""
-    database = Database(settings, METADATA)
+    database = database_of(settings, METADATA, stack)
     await database.open()
     stack.push_async_callback(database.close)
     background, probe = Background(database), QueueProbe(settings)
@@ -104,7 +104,8 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
     health = Health(schema.is_ready, names)
     health_pb2_grpc.add_HealthServicer_to_server(health.servicer, interceptor)
     if settings.reflection:
-        reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], interceptor)
+        reflects = reflection.aio.ReflectionServicer([*names, reflection.SERVICE_NAME])
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflects, interceptor)
     listen(server, settings, probe.address)
     await health.look()
     await server.start()

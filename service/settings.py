@@ -41,7 +41,8 @@ _AT_LATE = re.compile(r"postgres(ql)?://([^/?]*@[^/?]*@|[^/?]*/[^?]*@)")
 
 def _address(part: str) -> bool:
     host, _, port = part.rpartition(":")
-    return part.startswith(("unix:", "unix-abstract:")) or bool(host and port.isdecimal() and int(port) <= _MAX_PORT)
+    is_host = bool(host) and "/" not in host
+    return part.startswith(("unix:", "unix-abstract:")) or (is_host and port.isdecimal() and int(port) <= _MAX_PORT)
 
 
 _MAX_PORT = 65_535
@@ -224,9 +225,25 @@ class Settings(BaseSettings):
         AfterValidator(_no_address_or_one),
         Field(description="Address that serves Prometheus metrics of this process over HTTP. Empty: none."),
     ] = ""
+    otlp_endpoint: Annotated[
+        str,
+        AfterValidator(_no_address_or_one),
+        Field(
+            description="Collector that gets traces by OTLP over gRPC, `host:port`, without TLS: one of your own"
+            " network. Empty: none. The service needs the extra `otel`, which the image has. Also for `tickets up` and"
+            " `tickets gateway`."
+        ),
+    ] = ""
+    trace_sample_ratio: Annotated[
+        float,
+        Field(ge=0, le=1, description="Share of calls that are traced, of those whose callers have not decided it."),
+    ] = 0.01
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Field(description="Least severe line logged.")
     ] = "info"
+    log_format: Annotated[
+        Literal["json", "console"], Field(description="Lines as JSON objects, or as text for people: for development.")
+    ] = "json"
 
 
 def unknown_settings() -> Sequence[str]:

@@ -32,6 +32,7 @@ def print_gateway(
     With certificates there are files beside the output (`sds-….yaml`): Envoy must have all of them at /etc/envoy.
     """
     from service.local.envoy import deployed_config, yaml_of  # noqa: PLC0415 - `serve` needs no YAML
+    from service.local.gateway_traces import trace  # noqa: PLC0415
     from service.local.tls import GatewayTls, write_secrets  # noqa: PLC0415
 
     settings = load_settings()
@@ -47,6 +48,7 @@ def print_gateway(
         fail("--output: must be given with certificates, as files beside it name them", WRONG_SETTING)
     origins = settings.cors_origins
     config = deployed_config(service=service, workers=workers, cors_origins=origins, docs=settings.docs, tls=tls)
+    trace(config, settings.otlp_endpoint, settings.trace_sample_ratio)
     if output is None:
         sys.stdout.write(yaml_of(config))
         return

@@ -25,6 +25,7 @@ from service.local.demo import (
     write_private,
 )
 from service.local.envoy import Envoy, envoy_config
+from service.local.gateway_traces import trace
 from service.local.instance import Instance, forget_instance, log_files, write_instance
 from service.local.postgres import EmbeddedPostgres
 from service.local.processes import Child, pin, service_command
@@ -60,6 +61,9 @@ class UpOptions:
     docs: bool
     # Keep each worker on a core of its own.
     pin: bool = False
+    # Where traces go, if anywhere, and the share of calls that are traced.
+    otlp_endpoint: str = ""
+    trace_sample_ratio: float = 0.0
 
 
 async def up(options: UpOptions) -> None:
@@ -111,6 +115,7 @@ async def _run(options: UpOptions) -> None:
             docs=options.docs,
             demo_folder=options.data_dir / _PAGE_FOLDER if _has_demo(options) else None,
         )
+        trace(config, options.otlp_endpoint, options.trace_sample_ratio)
         gateway = Envoy(config, log_file=options.data_dir / "envoy.log")
         stack.callback(gateway.stop, _GATEWAY_STOP_SECONDS)
         # Left first: the processes drain while the gateway still carries their answers.

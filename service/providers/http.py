@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import httpx2
 
-from service import jsontext
+from service import jsontext, tracing
 from service.providers.port import LinkBrokenError, RejectedError, UnavailableError
 
 T = TypeVar("T")
@@ -77,14 +77,18 @@ class Http:
         # A read changes nothing, however it fails.
         may_write = method != "GET"
         try:
-            async with self._client.stream(
-                method, self._url + path, params=params, content=content, headers=sent
-            ) as response:
-                text = b""
-                async for piece in response.aiter_bytes():
-                    text += piece
-                    if len(text) > _MAX_BYTES:
-                        raise UnavailableError("the provider's answer is too large", in_doubt=may_write)
+            with tracing.request(method, self._url, "provider") as trace:
+                sent |= {} if trace is None else trace.headers
+                async with self._client.stream(
+                    method, self._url + path, params=params, content=content, headers=sent
+                ) as response:
+                    text = b""
+                    async for piece in response.aiter_bytes():
+                        text += piece
+                        if len(text) > _MAX_BYTES:
+                            raise UnavailableError("the provider's answer is too large", in_doubt=may_write)
+                if trace is not None:
+                    trace.answered(response.status_code)
         except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol) as error:
             raise UnavailableError(type(error).__name__, in_doubt=False) from error
         except httpx2.HTTPError as error:

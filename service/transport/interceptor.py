@@ -15,6 +15,7 @@ import grpc
 import structlog
 from google.protobuf.message import DecodeError
 
+from service import tracing
 from service.access.authenticator import Authenticator
 from service.access.key_uses import WRITE_SECONDS
 from service.access.policy import POLICIES, Policy
@@ -37,6 +38,7 @@ _SINGLE = ("authorization", "x-api-key", "idempotency-key", "if-match")
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 # Kept back from the caller's deadline, so that the failure still arrives.
 _FAILURE_SECONDS = 0.05
+_UNTRACED: Mapping[str, str] = {}
 
 _log = structlog.get_logger()
 # Of the call that the task handles.
@@ -262,7 +264,7 @@ def call_interceptor(
     stack.push_async_callback(authenticator.close)
     rate_limits = RateLimits(settings)
     stack.callback(rate_limits.close)
-    log = CallLog(settings.log_level, sys.stderr.fileno())
+    log = CallLog(settings.log_level, sys.stderr.fileno(), settings.log_format)
     stack.callback(log.flush)
     return CallInterceptor(settings, authenticator, rate_limits, admission, Fairness(settings), metrics, failures, log)
 
@@ -270,7 +272,7 @@ def call_interceptor(
 class _Line:
     """The log line of one call, and what its answer carries beside it."""
 
-    __slots__ = ("_started", "answer", "caller", "outcome", "path", "request_id")
+    __slots__ = ("_started", "answer", "caller", "outcome", "path", "request_id", "trace")
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -278,6 +280,7 @@ class _Line:
         self.caller = ""
         self.request_id = ""
         self.answer = Answer()
+        self.trace: tracing.Trace | None = None
         self._started = time.perf_counter()
 
     def failed(self, error: Exception) -> TicketError:
@@ -292,12 +295,14 @@ class _Line:
         """Write the line and count the call: no secrets, no bodies."""
         seconds = time.perf_counter() - self._started
         metrics.count(self.path, self.outcome, seconds)
+        traced = _UNTRACED if self.trace is None else self.trace.end_call(self.outcome)
         log.write(
             method=self.path,
             outcome=self.outcome,
             caller=self.caller,
             request_id=self.request_id,
             ms=round(seconds * 1000, 2),
+            **traced,
         )
         if self.outcome == "internal":
             log.flush()  # whoever looks into it finds all there is
@@ -308,6 +313,8 @@ def _begin(method: Method, context: Context, line: _Line) -> Metadata:
     given = _METADATA.get()
     metadata: dict[str, Any] = dict(given)
     line.request_id = _request_id(metadata.get("x-request-id"))
+    if tracing.active is not None:
+        line.trace = tracing.active.call(method.path, metadata, line.request_id)
     line.answer.is_head = metadata.get("x-http-method") == "HEAD"
     method.failures.begin(context, line.request_id)
     if len(metadata) != len(given):

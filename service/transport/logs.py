@@ -1,9 +1,10 @@
-"""Structured logs: one JSON object a line, on standard error."""
+"""Structured logs on standard error: one JSON object a line, or a line of text for people."""
 
 import asyncio
 import logging
 import math
 import os
+import re
 import select
 import sys
 import time
@@ -24,10 +25,13 @@ _GATHER_SECONDS = 0.02
 # A logger that was used once is as it was configured then. Tests, which run commands in their own process, change it.
 _KEEPS_LOGGERS = True
 _INFO = logging.getLevelNamesMapping()["INFO"]
+# What needs no quotes in a line for people.
+_WORD = re.compile(r"[\x21\x23-\x26\x28-\x7e]+")
+_for_programs = structlog.processors.JSONRenderer(serializer=orjson.dumps, default=str)
 
 
-def configure(level: str) -> None:
-    """Make every logger write JSON lines at this level and above; libraries' own logging too."""
+def configure(level: str, form: str = "json") -> None:
+    """Make every logger write lines of this form, at this level and above; libraries' own logging too."""
     severity = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(
         processors=[
@@ -35,14 +39,15 @@ def configure(level: str) -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(serializer=orjson.dumps, default=str),
+            _for_people if form == "console" else _for_programs,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(severity),
         logger_factory=structlog.BytesLoggerFactory(sys.stderr.buffer),
         cache_logger_on_first_use=_KEEPS_LOGGERS,
     )
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_JsonLine())
+    handler.setFormatter(_Line(form))
+    handler.addFilter(_SeldomWithoutCollector())
     # It logs headers that it cannot decode, whole: a credential with one odd byte, say.
     logging.getLogger("grpc._cython.cygrpc").setLevel(logging.CRITICAL)
     logging.basicConfig(handlers=[handler], level=max(severity, logging.WARNING))
@@ -76,8 +81,9 @@ class CallLog:
     Lines are gathered for some milliseconds: each write costs as much as making several of them.
     """
 
-    def __init__(self, level: str, file: int) -> None:
+    def __init__(self, level: str, file: int, form: str = "json") -> None:
         """`file` is a descriptor."""
+        self._is_json = form == "json"
         self._wanted = logging.getLevelNamesMapping()[level.upper()] <= _INFO
         self._file = file
         self._lines: list[bytes] = []
@@ -90,6 +96,8 @@ class CallLog:
         now = datetime.now(UTC)
         whole = {**line, "event": "call", "level": "info", "timestamp": now}
         text = orjson.dumps(whole, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z)
+        if not self._is_json:
+            text = _for_people(None, "", orjson.loads(text)) + b"\n"
         if self._length + len(text) > select.PIPE_BUF:
             self.flush()
         if not self._lines:
@@ -106,12 +114,57 @@ class CallLog:
                 os.write(self._file, b"".join(lines))
 
 
-class _JsonLine(logging.Formatter):
+class _SeldomWithoutCollector(logging.Filter):
+    """Lets pass one line a minute of what OpenTelemetry says each few seconds, of a collector that is away, say."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # By where it is said.
+        self._said_at: dict[tuple[str, int], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether it may be written."""
+        if not record.name.startswith("opentelemetry."):
+            return True
+        place, now = (record.name, record.lineno), time.monotonic()
+        if now - self._said_at.get(place, -math.inf) < _REPEAT_SECONDS:
+            return False
+        self._said_at[place] = now
+        return True
+
+
+class _Line(logging.Formatter):
     """Formats what libraries log as a line of the same form."""
+
+    def __init__(self, form: str) -> None:
+        super().__init__()
+        self._is_json = form == "json"
 
     def format(self, record: logging.LogRecord) -> str:
         """The line."""
         line = {"event": record.getMessage(), "logger": record.name, "level": record.levelname.lower()}
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
+        if not self._is_json:
+            line["timestamp"] = datetime.now(UTC).isoformat()
+            return _for_people(None, "", line).decode()
         return orjson.dumps(line).decode()
+
+
+def _for_people(_logger: object, _name: str, line: EventDict) -> bytes:
+    """The time of day, the level, what happened, and the rest by name; of a failure its traceback below.
+
+    What callers send begins no line of its own, and steers no terminal.
+    """
+    time_of_day = str(line.pop("timestamp")).partition("T")[2][:12]
+    head = f"{time_of_day} {line.pop('level'):<7} {_word(line.pop('event'))}"
+    exception = line.pop("exception", None)
+    words = [head, *(f"{name}={_word(value)}" for name, value in line.items() if value != "")]
+    below = "" if exception is None else "\n" + "".join(c if c.isprintable() or c == "\n" else "?" for c in exception)
+    return (" ".join(words) + below).encode(errors="replace")
+
+
+def _word(value: object) -> str:
+    """A value as it is, or as Python would write it where it is more than a word."""
+    text = str(value)
+    return text if _WORD.fullmatch(text) else repr(text)

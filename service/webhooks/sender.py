@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 import structlog
 
+from service import tracing
 from service.errors import TicketError
 from service.numbering import uuid7
 from service.outbound import Outbound, UnreachableError
@@ -111,8 +112,9 @@ class Sender:
         if begun - leased_at >= message_queries.LEASE_SECONDS:
             return  # this process was held up, and another may have sent it, and what follows
         try:
-            outcome = await self._post(message)
-            await self._attempts.record(database, message, outcome, time.monotonic() - begun)
+            with tracing.work("webhook message", "tickets.event_id", message["event_id"]):
+                outcome = await self._post(message)
+                await self._attempts.record(database, message, outcome, time.monotonic() - begun)
         except TicketError as error:
             _log.info("webhook", webhook=message["webhook_id"], outcome=error.reason)
         except ConstraintViolationError:
@@ -125,7 +127,11 @@ class Sender:
         body = message["body"].encode()
         try:
             headers = self._headers(message, body)
-            answer = await self._outbound.post(message["url"], headers, body, _ANSWER_SECONDS)
+            with tracing.request("POST", message["url"], "webhook") as trace:
+                headers |= {} if trace is None else trace.headers
+                answer = await self._outbound.post(message["url"], headers, body, _ANSWER_SECONDS)
+                if trace is not None:
+                    trace.answered(answer.status)
         except SealedError:
             return Outcome(error="the secret cannot be decrypted")
         except UnreachableError as error:

@@ -17,6 +17,7 @@ MAX_LINES = 400
 FLOORS = (
     {"jsontext", "settings", "search"},
     {"errors"},
+    {"tracing"},
     {"etags", "fields", "storage", "vault", "outbound"},
     {"reindex"},
     {"directory"},

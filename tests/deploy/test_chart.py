@@ -124,7 +124,17 @@ def test_the_service_is_reached_by_the_gateway_alone_and_its_metrics_by_who_is_n
     assert component.items() <= calls["from"][0]["podSelector"]["matchLabels"].items()
     assert metrics["ports"] == [{"protocol": "TCP", "port": 9464}]
     assert "monitoring" in str(metrics["from"])
-    assert [port["port"] for rule in spec["egress"] for port in rule["ports"]] == [53, 53, 5433, 5432, 443]
+    assert [port["port"] for rule in spec["egress"] for port in rule["ports"]] == [53, 53, 5433, 5432, 4317, 443]
+
+
+def test_the_gateway_and_the_service_trace_to_the_same_collector() -> None:
+    templates = pods(rendered("whole"))
+    [envoy_files] = templates["shop-tickets-gateway"]["spec"]["initContainers"]
+    [service] = templates["shop-tickets-service"]["spec"]["containers"]
+    assert {environment(one)["TICKETS_OTLP_ENDPOINT"] for one in (envoy_files, service)} == {"collector.traces:4317"}
+    policies = of_kind(rendered("whole"), "NetworkPolicy")
+    ports = [port["port"] for rule in policies["shop-tickets-gateway"]["spec"]["egress"] for port in rule["ports"]]
+    assert ports == [53, 53, 50051, 4317]
 
 
 def test_the_monitor_asks_the_port_that_the_service_has() -> None:

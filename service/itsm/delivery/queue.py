@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 from uuid import UUID
 
-from service import events, idempotency, jsontext
+from service import events, idempotency, jsontext, tracing
 from service.errors import TicketError
 from service.itsm.commands import NewTicket
 from service.itsm.delivery import queries
@@ -198,7 +198,8 @@ class Deliveries:
             held = delivery["id"], delivery["lease"]
             self._held[held] = deadline
             try:
-                await self._attempts.run(delivery, deadline)
+                with tracing.work("delivery", "tickets.request_id", delivery["request_id"]):
+                    await self._attempts.run(delivery, deadline)
             finally:
                 del self._held[held]
             account_id = delivery["account_id"]

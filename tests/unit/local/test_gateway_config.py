@@ -66,7 +66,7 @@ def printed(*arguments: str) -> Any:
 
 
 def test_without_settings_it_prints_the_configuration_as_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
-    for setting in ("TICKETS_CORS_ORIGINS", "TICKETS_DOCS"):
+    for setting in ("TICKETS_CORS_ORIGINS", "TICKETS_DOCS", "TICKETS_OTLP_ENDPOINT"):
         monkeypatch.delenv(setting, raising=False)
     assert printed() == parsed(SHIPPED.read_text())
 
@@ -98,6 +98,24 @@ def test_switched_off_the_page_leaves_nothing_behind(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("TICKETS_DOCS", "off")
     text = json.dumps(printed())
     assert all(word not in text for word in ("file_server", "tickets.docs", "openapi.json:", "path: /docs"))
+
+
+def test_traces_go_to_the_collector_that_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TICKETS_OTLP_ENDPOINT", "[::1]:4317")
+    monkeypatch.setenv("TICKETS_TRACE_SAMPLE_RATIO", "0.25")
+    resources = printed()["static_resources"]
+    tracing = resources["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]["tracing"]
+    assert (tracing["random_sampling"], tracing["client_sampling"]) == ({"value": 25}, {"value": 0})
+    [endpoint] = resources["clusters"][-1]["load_assignment"]["endpoints"][0]["lb_endpoints"]
+    assert endpoint["endpoint"]["address"]["socket_address"] == {"address": "::1", "port_value": 4317}
+
+
+@pytest.mark.parametrize(("setting", "given"), [("OTLP_ENDPOINT", "http://a:1"), ("TRACE_SAMPLE_RATIO", "1.1")])
+def test_traces_that_cannot_be_are_one_line(monkeypatch: pytest.MonkeyPatch, setting: str, given: str) -> None:
+    monkeypatch.setenv(f"TICKETS_{setting}", given)
+    done = CliRunner().invoke(app, ["gateway"])
+    assert (done.exit_code, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert done.stderr.startswith(f"TICKETS_{setting}: Input should be ")
 
 
 @pytest.mark.parametrize(("host", "offered"), [("127.0.0.1", True), ("::1", True), ("::", False), ("10.0.0.1", False)])

@@ -1,0 +1,93 @@
+"""The database of a process that traces: a span for each statement of a sampled call. Off, it is the plain one."""
+
+import re
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from sqlalchemy import MetaData
+
+from service import tracing
+from service.settings import Settings
+from service.storage.database import Connection, Database
+from service.storage.statement import Row, Statement
+
+_WRITTEN = re.compile(r"\b(INSERT) INTO (\w+)|\b(UPDATE) (\w+) SET\b|\b(DELETE) FROM (\w+)")
+_READ = re.compile(r"\bFROM (\w+)")
+_COMMON = re.compile(r"\b(\w+) AS (?:MATERIALIZED )?\(")
+# As the conventions bound a summary.
+_MAX_LENGTH = 255
+
+# Of the statements that were traced.
+_names: WeakKeyDictionary[Statement, str] = WeakKeyDictionary()
+
+
+def database_of(settings: Settings, metadata: MetaData, stack: AsyncExitStack) -> Database:
+    """The database, traced where the settings say so. Raises SettingError."""
+    tracing.start(settings, stack)
+    return Database(settings, metadata) if tracing.active is None else TracedDatabase(settings, metadata)
+
+
+class TracedDatabase(Database):
+    """A Database whose statements are spans."""
+
+    async def all(
+        self,
+        statement: Statement,
+        parameters: Mapping[str, Any],
+        *,
+        commit: bool = False,
+        lock: Statement | None = None,
+    ) -> list[Row]:
+        """As a Database does."""
+        if tracing.CURRENT.get() is None:
+            return await super().all(statement, parameters, commit=commit, lock=lock)
+        with tracing.step(name_of(statement), _attributes(statement)):
+            return await super().all(statement, parameters, commit=commit, lock=lock)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """As a Database does."""
+        async with super().transaction() as connection:
+            yield connection if tracing.CURRENT.get() is None else _Traced(connection)
+
+
+class _Traced:
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def all(
+        self,
+        statement: Statement,
+        parameters: Mapping[str, Any],
+        *,
+        commit: bool = False,
+        lock: Statement | None = None,
+    ) -> list[Row]:
+        with tracing.step(name_of(statement), _attributes(statement)):
+            return await self._connection.all(statement, parameters, commit=commit, lock=lock)
+
+    async def one(self, statement: Statement, parameters: Mapping[str, Any], *, commit: bool = False) -> Row | None:
+        rows = await self.all(statement, parameters, commit=commit)
+        return rows[0] if rows else None
+
+
+def name_of(statement: Statement) -> str:
+    """What a statement does to which tables, such as `INSERT itsm_tickets INSERT itsm_events`: none of its values."""
+    name = _names.get(statement)
+    if name is None:
+        name = _names[statement] = _summary(statement.sql.decode())
+    return name
+
+
+def _summary(sql: str) -> str:
+    done = [" ".join(filter(None, found)) for found in _WRITTEN.findall(sql)]
+    common = set(_COMMON.findall(sql))
+    read = [table for table in _READ.findall(sql) if table not in common]
+    words = done or [" ".join(("SELECT", *dict.fromkeys(read)))]
+    return " ".join(dict.fromkeys(words))[:_MAX_LENGTH]
+
+
+def _attributes(statement: Statement) -> tracing.Attributes:
+    return {"db.system.name": "postgresql", "db.query.summary": name_of(statement)}
