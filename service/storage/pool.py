@@ -19,6 +19,7 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import TransactionStatus
 
 from service.storage.connection import PooledConnection
+from service.storage.pooler import Pooler
 from service.storage.waiting import OWNER, ConnectionQueue, Waiting
 
 # What libpq is asked for where the URL says nothing else: a path that drops everything is noticed within five seconds.
@@ -81,6 +82,7 @@ class Pool:
         self._options = {**_DEFAULTS, **conninfo_to_dict(url), **options}  # Settings has checked the URL
         self._size = size
         self._queue = ConnectionQueue(size - kept)
+        self._pooler = Pooler()
         self._configure = configure
         self._longest = longest
         # All there are: idle, in use, or on the way to idle after they were given back in another state.
@@ -296,6 +298,7 @@ class Pool:
         try:
             async with asyncio.timeout(_CONNECT_SECONDS):
                 connection = await PooledConnection.connect(**options)
+                await self._pooler.begin(connection, options)
         except (psycopg.Error, OSError) as error:
             self._is_away = True
             self._warn(str(error) or type(error).__name__)
