@@ -1,5 +1,6 @@
 """PgBouncer between the service and PostgreSQL: what deploy/README.md says of it, tried with the real one."""
 
+import asyncio
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -100,7 +101,8 @@ async def test_a_session_has_all_settings_though_pgbouncer_leaves_them_out(datab
 
 
 async def test_lanes_work_in_session_mode(database: Database) -> None:
-    await until(lambda: all(lane.is_open for lane in database.lanes.values()))
+    async with asyncio.timeout(10):
+        await until(lambda: all(lane.is_open for lane in database.lanes.values()))
     assert await database.one(WRITE, {}) is not None
     assert database.lanes[True].statements == 1
 

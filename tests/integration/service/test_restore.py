@@ -1,5 +1,6 @@
 """A dump that is restored into another cluster (deploy/README.md, Backup): the service goes on with it."""
 
+import asyncio
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,9 +41,17 @@ def restore(source: str, target: EmbeddedPostgres, file: Path) -> None:
     """As the page says it."""
     binaries, _ = _postgres_install(target.data_dir)
     subprocess.run([binaries / "pg_dump", "--format=custom", "--file", file, source], check=True)
-    restoring = [binaries / "pg_restore", "--no-owner", "--no-acl", "--exit-on-error", "--dbname", target.url, file]
+    restoring: list[str | Path] = [
+        binaries / "pg_restore",
+        "--no-owner",
+        "--no-acl",
+        "--exit-on-error",
+        "--dbname",
+        target.url,
+        file,
+    ]
     subprocess.run(restoring, check=True)
-    script = [
+    script: list[str | Path] = [
         binaries / "psql",
         "--quiet",
         "--single-transaction",
@@ -52,6 +61,12 @@ def restore(source: str, target: EmbeddedPostgres, file: Path) -> None:
         target.url,
     ]
     subprocess.run(script, check=True)
+
+
+async def sent(receiver: Receiver, subject: str) -> None:
+    """Wait for the message of a creation."""
+    async with asyncio.timeout(30):
+        await until(lambda: ("ticket.created", subject) in receiver.events("/hook"))
 
 
 async def create(rpc: Grpc, program: Program, subject: str, key: str) -> str:
@@ -65,14 +80,15 @@ async def test_the_service_goes_on_with_a_restored_dump(
 ) -> None:
     spend_transactions(apart_url)
     program = await apart.program(scopes=("tickets:read", "tickets:write", "webhooks:manage"))
-    async with Receiver().listening() as receiver:
+    receiver = Receiver()
+    async with receiver.listening():
         with run_service(directory, apart_url, issuer) as service:
             async with grpc.aio.insecure_channel(service.target) as channel:
                 rpc = Grpc(channel)
                 hook = {"url": f"{receiver.url}/hook", "events": ["ticket.created"]}
                 (await rpc.call("itsm.create_webhook", program.credential, body=hook)).succeeded(201)
                 first = await create(rpc, program, "Before", "before")
-                await until(lambda: ("ticket.created", "Before") in receiver.events("/hook"))
+                await sent(receiver, "Before")
         restore(apart_url, elsewhere, tmp_path / "tickets.dump")
         before = snapshot(apart_url, {})
         after = snapshot(elsewhere.url, {})
@@ -85,7 +101,7 @@ async def test_the_service_goes_on_with_a_restored_dump(
                     assert (await next_of(stream))["event"] is None
                     second = await create(rpc, program, "After", "after")
                     assert (await next_of(stream))["event"]["ticket_id"] == second
-                await until(lambda: ("ticket.created", "After") in receiver.events("/hook"))
+                await sent(receiver, "After")
                 assert receiver.events("/hook").count(("ticket.created", "Before")) == 1
 
 

@@ -76,7 +76,8 @@ async def test_nothing_acknowledged_is_lost_or_doubled_and_nobody_starts_anythin
             watchers = [Watcher(board, rpc, random) for board in made]
             history.watches = [watcher.watched for watcher in watchers]
             async with running(watchers):
-                await asyncio.gather(*(watcher.has_begun.wait() for watcher in watchers))
+                async with asyncio.timeout(PATIENCE_SECONDS):
+                    await asyncio.gather(*(watcher.has_begun.wait() for watcher in watchers))
                 async with writing(writers), asyncio.timeout(2 * PATIENCE_SECONDS):
                     await until(lambda: acknowledged(history) >= WRITES * len(writers))
                     history.faults.append((fault, time.monotonic()))
