@@ -46,7 +46,10 @@ test-clients: .venv/tools ## clients as users have them: a real browser, and tho
 	$(BIN)/pytest -m clients tests/clients
 
 # The image's contents are installed from the lock, so it takes two minutes on two cores after its tools, which take more.
-test-deploy: $(READY) .venv-deploy/ready ## what the image has, compose.yaml, and the Helm chart
+test-deploy: $(READY) .venv-deploy/ready ## what the image has, compose.yaml, the Helm chart, and PgBouncer in front of PostgreSQL
+	@command -v pgbouncer >/dev/null || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update -qq \
+		&& DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends pgbouncer >/dev/null; } \
+		|| echo "pgbouncer is not on the PATH (Debian: apt-get install pgbouncer): without CI its tests are skipped." >&2
 	$(BIN)/pytest -m deploy -n 2 --dist loadfile tests/deploy
 
 test-long: $(READY) ## what takes minutes and stays out of CI

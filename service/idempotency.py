@@ -109,15 +109,17 @@ _STORED = Statement(
     select(idempotency_keys.c.request_hash, idempotency_keys.c.response).where(*_USED),
     scope=_KEYS,
 )
+_PURGED_AT_ONCE = 10_000
 _PURGE = Statement(
-    delete(idempotency_keys).where(some_rows(idempotency_keys, 10_000, "expires_at <= now()")).returning(_ONE),
+    delete(idempotency_keys).where(some_rows(idempotency_keys, _PURGED_AT_ONCE, "expires_at <= now()")).returning(_ONE),
     scope=EVERYONE("the background forgets everybody's old keys"),
 )
 
 
 async def purge(connection: Connection) -> None:
-    """Delete expired keys; run in the background, so that the table stays small."""
-    await connection.all(_PURGE, {})
+    """Delete all expired keys; run in the background, so that the table stays small."""
+    while len(await connection.all(_PURGE, {})) == _PURGED_AT_ONCE:
+        pass
 
 
 def key_of(call: Call, scope: str, *about: object) -> dict[str, Any]:

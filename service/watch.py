@@ -194,7 +194,10 @@ class EventFeed:
         key = reader.audience, position
         if key not in self._reads:
             watchers: set[Any] = set()
-            self._reads[key] = asyncio.create_task(self._gather(key, reader, position, watchers)), watchers
+            read = asyncio.create_task(self._gather(key, reader, position, watchers))
+            # When all who asked have left, nobody else takes note of its failure.
+            read.add_done_callback(lambda done: done.cancelled() or done.exception())
+            self._reads[key] = read, watchers
         task, watchers = self._reads[key]
         watchers.add(reader.watcher)
         # One who leaves takes it from nobody else.

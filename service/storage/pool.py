@@ -19,6 +19,7 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import TransactionStatus
 
 from service.storage.connection import PooledConnection
+from service.storage.pooler import Pooler
 from service.storage.waiting import OWNER, ConnectionQueue, Waiting
 
 # What libpq is asked for where the URL says nothing else: a path that drops everything is noticed within five seconds.
@@ -81,13 +82,15 @@ class Pool:
         self._options = {**_DEFAULTS, **conninfo_to_dict(url), **options}  # Settings has checked the URL
         self._size = size
         self._queue = ConnectionQueue(size - kept)
+        self._pooler = Pooler()
         self._configure = configure
         self._longest = longest
         # All there are: idle, in use, or on the way to idle after they were given back in another state.
         self._connections: set[PooledConnection] = set()
         # Taken from the end, so that the one used last, which is warm, is used next.
         self._idle: deque[PooledConnection] = deque()
-        # Whether the last attempt to connect failed, and whose turn it is then, of the servers that the URL names.
+        # Of the servers that the URL names: which is asked first, and whose turn it is while none can be reached.
+        self._first = 0
         self._is_away = False
         self._turns = itertools.count(1)
         self._filling: asyncio.Task[None] | None = None
@@ -217,6 +220,7 @@ class Pool:
     def _distrust(self) -> None:
         """Give up the connections to a server that is silent, but for those on which a statement has just begun."""
         self._warn(_SILENT)
+        self._first += 1
         for connection in [*self._connections]:
             if connection.is_silent(_SILENT_SECONDS) or connection.is_idle_lane:
                 connection.failure = _SILENT
@@ -275,7 +279,7 @@ class Pool:
         pause = shortest
         while missing := self._size - len(self._connections):
             # While the database is away one asks for it, not all, and each time another server is asked first.
-            servers = [next(self._turns)] if self._is_away else [0] * missing
+            servers = [next(self._turns)] if self._is_away else [self._first] * missing
             attempts = [self._start(self._connect(server)) for server in servers]
             _, hanging = await asyncio.wait(attempts, timeout=_ATTEMPT_SECONDS)
             if hanging and not self._connections:
@@ -290,9 +294,11 @@ class Pool:
 
     async def _connect(self, server: int) -> None:
         """Add a connection to a server of those that the URL names, counted from 0, or to the next that accepts it."""
+        options = _from_server(self._options, server)
         try:
             async with asyncio.timeout(_CONNECT_SECONDS):
-                connection = await PooledConnection.connect(**_from_server(self._options, server))
+                connection = await PooledConnection.connect(**options)
+                await self._pooler.begin(connection, options)
         except (psycopg.Error, OSError) as error:
             self._is_away = True
             self._warn(str(error) or type(error).__name__)
@@ -305,6 +311,9 @@ class Pool:
         if self._is_away:
             self._is_away = False
             _log.info("database", outcome="available")
+        if connection.pgconn.host.decode() == str(options.get("host") or "").partition(",")[0]:
+            # It took over: the others are asked after it, as one of them may hang.
+            self._first = server
         self._configure(connection)
         connection.watch(self._ended)
         self._connections.add(connection)

@@ -5,9 +5,9 @@ already, casts its parameters itself (so the server knows their types, and text 
 prepared. What is used of psycopg are its connections and its adaptation of values (`psycopg.pq`, `psycopg.adapt`).
 """
 
-import itertools
 import re
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from typing import Any
 
 from psycopg.abc import Buffer
@@ -39,7 +39,6 @@ Row = dict[str, Any]
 Texts = Sequence[Buffer | None]
 
 _DIALECT = PGDialect_psycopg(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]  # SQLAlchemy has no types there
-_names = itertools.count()
 _WRITES = re.compile(r"\b(INSERT INTO|UPDATE|DELETE FROM|FOR (KEY )?SHARE)\b")
 
 
@@ -74,7 +73,8 @@ class Statement:
         self.names = tuple(str(name) for name in compiled.positiontup or ())
         self.columns = tuple(map(str, clause.exported_columns.keys()))
         self._formats = [PyFormat.TEXT] * len(self.names)
-        self.name = b"tickets_%d" % next(_names) if prepared else b""
+        # Made of its text, so that whatever else a connection was used for, no other statement has it.
+        self.name = b"tickets_" + sha256(self.sql).hexdigest()[:16].encode() if prepared else b""
         if short and not prepared:
             raise ValueError("A statement that is planned each time is not short")
         self.is_short = short

@@ -4,10 +4,16 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from uuid import uuid4
 
+import psycopg
 import pytest
 from support.system import World
 from support.transports import Grpc, Rest
 from support.writes import Write, served_writes, writes
+
+from service.directory import METADATA
+from service.idempotency import purge
+from service.settings import Settings
+from service.storage.database import Database
 
 pytestmark = pytest.mark.usefixtures("quiet_postgres")
 
@@ -88,3 +94,16 @@ async def test_two_requests_at_once_under_a_key_do_a_write_once(
 async def test_every_write_has_a_case(rpc: Grpc, world: World) -> None:
     cases = {(api, name) for api in ("handoff", "helpdesk", "itsm", "admin") for name in await writes(world, rpc, api)}
     assert cases == served_writes()
+
+
+async def test_all_expired_keys_are_forgotten_in_one_turn_however_many_there_are(apart_url: str) -> None:
+    row = "INSERT INTO idempotency_keys SELECT 'nobody', n::text, '', '{{}}', now() {} FROM generate_series(1, {}) AS n"
+    count = "SELECT count(*) FROM idempotency_keys"
+    database = Database(Settings(database_url=apart_url, pool_size=1), METADATA)
+    await database.open()
+    async with await psycopg.AsyncConnection.connect(apart_url, autocommit=True) as connection:
+        await connection.execute(row.format("- interval '1 second'", 20_001))
+        await connection.execute("INSERT INTO idempotency_keys VALUES ('nobody', 'new', '', '{}')")
+        await purge(database.patient())
+        assert await (await connection.execute(count)).fetchone() == (1,)
+    await database.close()

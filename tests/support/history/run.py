@@ -51,26 +51,26 @@ class Plan:
 
 async def recorded(directory: Path, issuer: Issuer, plan: Plan) -> tuple[History, Snapshot]:
     """Run a plan; what was seen, and what there is afterwards."""
-    random, history = _random(plan.seed), History(webhooks=tuple(_WEBHOOKS))
-    receiver = Receiver(history, _WEBHOOKS, _random(random.random()))
+    random, history = seeded(plan.seed), History(webhooks=tuple(_WEBHOOKS))
+    receiver = Receiver(history, _WEBHOOKS, seeded(random.random()))
     async with (
         receiver.listening(),
         Cluster(directory, issuer).running() as cluster,
         _transports(cluster) as transports,
     ):
         rest, rpcs = transports
-        boards = await _boards(cluster, issuer, rest, receiver)
-        watchers = [Watcher(board, one, _random(random.random())) for board in boards for one in (rest, rpcs[0])]
+        boards = await _boards_with_webhooks(cluster, issuer, rest, receiver)
+        watchers = [Watcher(board, one, seeded(random.random())) for board in boards for one in (rest, rpcs[0])]
         history.watches = [watcher.watched for watcher in watchers]
-        async with _running(watchers):
+        async with running(watchers):
             await asyncio.gather(*(watcher.has_begun.wait() for watcher in watchers))
             await _write_under_faults(cluster, plan, history, random, _writers(boards, rest, rpcs, history, random))
-            await _settle(cluster, plan, history)
-        totals = await _totals(rest, boards[0])
-        return history, _snapshot(cluster.database_url, totals)
+            await settle(cluster.database_url, plan.silent_seconds, history)
+        return history, snapshot(cluster.database_url, await totals(rest, boards[0]))
 
 
-def _random(seed: float) -> Random:
+def seeded(seed: float) -> Random:
+    """Choices that can be repeated."""
     return Random(seed)  # noqa: S311 - makes choices that can be repeated, guards nothing
 
 
@@ -83,14 +83,19 @@ async def _transports(cluster: Cluster) -> AsyncIterator[tuple[Rest, Sequence[Gr
         yield Rest(client), [Grpc(await stack.enter_async_context(channel)) for channel in channels]
 
 
-async def _boards(cluster: Cluster, issuer: Issuer, rest: Rest, receiver: Receiver) -> Sequence[Board]:
-    """An account with its webhooks, a tenant and a project."""
-    world = World(cluster.database_url, issuer)
+async def _boards_with_webhooks(cluster: Cluster, issuer: Issuer, rest: Rest, receiver: Receiver) -> Sequence[Board]:
+    made = await boards(cluster.database_url, issuer)
+    for path in _WEBHOOKS:
+        body = {"url": receiver.url + path, "events": _EVENTS}
+        (await rest.call("itsm.create_webhook", made[0].who, body=body)).succeeded(201)
+    return made
+
+
+async def boards(database_url: str, issuer: Issuer) -> Sequence[Board]:
+    """An account, a tenant and a project."""
+    world = World(database_url, issuer)
     try:
         program = await world.program(scopes=("tickets:read", "tickets:write", "webhooks:manage"))
-        for path in _WEBHOOKS:
-            body = {"url": receiver.url + path, "events": _EVENTS}
-            (await rest.call("itsm.create_webhook", program.credential, body=body)).succeeded(201)
         expires_at = int(time.time()) + _TOKEN_SECONDS
         agent = world.person("read", "write", "agent", exp=expires_at)
         project = await world.project()
@@ -108,7 +113,7 @@ def _writers(
     boards: Sequence[Board], rest: Rest, rpcs: Sequence[Grpc], history: History, random: Random
 ) -> Sequence[Writer]:
     return [
-        Writer(f"{board.api}-{transport.name}-{number}", board, transport, history, _random(random.random()))
+        Writer(f"{board.api}-{transport.name}-{number}", board, transport, history, seeded(random.random()))
         for board in boards
         for number in range(_WRITERS)
         for transport in (rest, rpcs[number])
@@ -116,7 +121,7 @@ def _writers(
 
 
 @asynccontextmanager
-async def _running(watchers: Sequence[Watcher]) -> AsyncIterator[None]:
+async def running(watchers: Sequence[Watcher]) -> AsyncIterator[None]:
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(watcher.run()) for watcher in watchers]
         yield
@@ -141,13 +146,13 @@ async def _write_under_faults(
             writer.stop()
 
 
-async def _settle(cluster: Cluster, plan: Plan, history: History) -> None:
+async def settle(database_url: str, silent_seconds: float, history: History) -> None:
     """Return when watchers and webhooks have everything, or are told nothing more."""
-    async with await psycopg.AsyncConnection.connect(cluster.database_url, autocommit=True) as connection:
-        told, until = 0, time.monotonic() + plan.silent_seconds
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
+        told, until = 0, time.monotonic() + silent_seconds
         while not _is_told(history, await _events_of(connection)) and time.monotonic() < until:
             if history.told() > told:
-                told, until = history.told(), time.monotonic() + plan.silent_seconds
+                told, until = history.told(), time.monotonic() + silent_seconds
             await asyncio.sleep(0.1)
 
 
@@ -164,9 +169,9 @@ def _is_told(history: History, there: dict[str, int]) -> bool:
     return watched and not there["unsent"] and all(len(messages) >= there["itsm"] for messages in sent)
 
 
-async def _totals(rest: Rest, board: Board) -> dict[str, int]:
+async def totals(transport: Rest | Grpc, board: Board) -> dict[str, int]:
     """What the lists of ITSM tickets say."""
-    pages = [await rest.call("itsm.list", board.who, query={"status": status, "limit": 1}) for status in _STATUSES]
+    pages = [await transport.call("itsm.list", board.who, query={"status": status, "limit": 1}) for status in _STATUSES]
     return {status: page.succeeded()["total"] for status, page in zip(_STATUSES, pages, strict=True)}
 
 
@@ -185,7 +190,8 @@ _EVENT_ROWS = {
 }
 
 
-def _snapshot(database_url: str, totals: dict[str, int]) -> Snapshot:
+def snapshot(database_url: str, totals: dict[str, int]) -> Snapshot:
+    """What the database holds."""
     with psycopg.connect(database_url) as connection:
         tickets = [Ticket(*row) for row in connection.execute(_TICKETS)]
         events = [Event(*row) for api in APIS for row in connection.execute(_EVENT_ROWS[api], [api])]

@@ -1,0 +1,80 @@
+"""A pooler between this process and PostgreSQL, such as PgBouncer: what it must do, and what is done about it.
+
+Prepared statements, lanes and timeouts belong to a session of PostgreSQL. One that is handed to somebody else after
+each transaction has none of them, so a pooler in transaction mode is refused. In session mode the settings that it has
+kept from PostgreSQL are made once more.
+"""
+
+import asyncio
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import psycopg
+
+from service.storage.connection import PooledConnection
+
+_PID = b"SELECT pg_backend_pid()"
+# A pooler that is at work for others too may hand over the same session again by chance.
+_ROUNDS = 3
+# How long a second connection is waited for: a pooler in session mode may have no further session.
+_SECONDS = 1.0
+_SETTING = re.compile(r"-c (\S+?)=(\S+)")
+_REFUSED = (
+    "a pooler in transaction mode is between this process and PostgreSQL: set pool_mode = session there,"
+    " or name PostgreSQL itself in TICKETS_DATABASE_URL"
+)
+
+
+class Pooler:
+    """What is known of the one that there may be."""
+
+    def __init__(self) -> None:
+        self._keeps_sessions = False
+        self._asking = asyncio.Lock()
+
+    async def begin(self, connection: PooledConnection, options: Mapping[str, Any]) -> None:
+        """Make a new connection ready. Raises psycopg.Error, and closes it, where a pooler keeps no sessions."""
+        try:
+            # PostgreSQL itself names the process that serves a connection; a pooler invents a number.
+            if await _pid(connection) == connection.pgconn.backend_pid:
+                return
+            await self._refuse(connection, options)
+            for name, value in _SETTING.findall(str(options.get("options", ""))):
+                await connection.execute("SELECT set_config(%s, %s, false)", [name, value])
+        except BaseException:
+            connection.pgconn.finish()
+            raise
+
+    async def _refuse(self, connection: PooledConnection, options: Mapping[str, Any]) -> None:
+        async with self._asking:
+            self._keeps_sessions = self._keeps_sessions or await _keeps_sessions(connection, options)
+        if not self._keeps_sessions:
+            raise psycopg.OperationalError(_REFUSED)
+
+
+async def _keeps_sessions(connection: PooledConnection, options: Mapping[str, Any]) -> bool:
+    """Whether a connection has its session to itself, also while another one is at work."""
+    try:
+        async with asyncio.timeout(_SECONDS):
+            other = await psycopg.AsyncConnection.connect(**{**options, "autocommit": False})
+    except (TimeoutError, psycopg.Error):
+        return True  # there is no other session to be had, so this one stays
+    try:
+        async with asyncio.timeout(_SECONDS):
+            own = await _pid(connection)
+            for _ in range(_ROUNDS):
+                # Within a transaction, so that its session is its own until the rollback.
+                if await _pid(other) == own or await _pid(connection) != own:
+                    return False
+                await other.rollback()
+    except (TimeoutError, psycopg.Error):
+        pass
+    finally:
+        other.pgconn.finish()
+    return True
+
+
+async def _pid(connection: psycopg.AsyncConnection[Any]) -> int:
+    row = await (await connection.execute(_PID)).fetchone()
+    return int(row[0]) if row else 0
