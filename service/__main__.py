@@ -88,6 +88,9 @@ def serve() -> None:
 def gateway(
     service: Annotated[str, typer.Option(help="Where Envoy finds the service: `host:port`.")] = "tickets:50051",
     workers: Annotated[int, typer.Option(min=1, help="Processes of the service behind that name.")] = 2,
+    metrics_port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Port for Envoy's own metrics; none without it.")
+    ] = None,
     output: Annotated[Path | None, typer.Option(help="The file to write; standard output without one.")] = None,
 ) -> None:
     """Print the Envoy configuration: deploy/envoy.yaml, and what TICKETS_* say."""
@@ -98,7 +101,10 @@ def gateway(
     if not (host and port.isdecimal() and int(port)):
         fail(f"--service: {service} is not host:port")
     origins = settings.cors_origins
-    text = yaml_of(deployed_config(service=service, workers=workers, cors_origins=origins, docs=settings.docs))
+    config = deployed_config(
+        service=service, workers=workers, cors_origins=origins, docs=settings.docs, metrics_port=metrics_port
+    )
+    text = yaml_of(config)
     if output is None:
         sys.stdout.write(text)
         return

@@ -13,7 +13,7 @@ import structlog
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from service import idempotency
+from service import backlog, idempotency
 from service.background import Background, Periodic, cancel, keep
 from service.directory import METADATA
 from service.event_lag import EventLag
@@ -107,10 +107,10 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
     _listen(server, (*settings.grpc_listen.split(","), probe.address))
     await health.look()
     await server.start()
-    feeds = [dialect.feed for dialect in dialects if dialect.feed is not None]
+    feeds = metrics.feeds = [dialect.feed for dialect in dialects if dialect.feed is not None]
     for feed in feeds:
         feed.event_lag = event_lag
-    periodic = [_PURGE_KEYS, *(work for dialect in dialects for work in dialect.periodic)]
+    periodic = [_PURGE_KEYS, backlog.PERIODIC, *(work for dialect in dialects for work in dialect.periodic)]
     schema.works += [partial(log_other_keys, database, shared.vault), partial(keep, event_lag.follow)]
     schema.works += [
         *(partial(keep, feed.poll) for feed in feeds),

@@ -15,7 +15,7 @@ MAX_LINES = 400
 
 # From the ground up: a room imports from the floors below it, never from its own floor or one above.
 FLOORS = (
-    {"jsontext", "settings", "search"},
+    {"jsontext", "settings", "search", "counters"},
     {"errors"},
     {"etags", "fields", "storage", "vault", "outbound"},
     {"reindex"},
@@ -28,6 +28,7 @@ FLOORS = (
     {"watch"},
     {"transport", "webhooks"},
     DIALECTS,
+    {"backlog"},
     {"server", "migrations"},
     {"local", "openapi"},
     {"cli"},
