@@ -46,7 +46,7 @@ test-clients: .venv/tools ## clients as users have them: a real browser, and tho
 	$(BIN)/pytest -m clients tests/clients
 
 # The image's contents are installed from the lock, so it takes two minutes on two cores after its tools, which take more.
-test-deploy: $(READY) .venv-deploy/ready ## what the image has, compose.yaml, the Helm chart, and PgBouncer in front of PostgreSQL
+test-deploy: $(READY) .venv-deploy/promtool ## what the image has, compose.yaml, the Helm chart, alerts, and PgBouncer
 	@command -v pgbouncer >/dev/null || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update -qq \
 		&& DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends pgbouncer >/dev/null; } \
 		|| echo "pgbouncer is not on the PATH (Debian: apt-get install pgbouncer): without CI its tests are skipped." >&2
@@ -140,12 +140,23 @@ migration: $(READY) ## make migration m="What changes": the next one, with what 
 	$(BIN)/python $(PIP_INSTALL) --require-hashes -r deploy/tools.lock
 	touch $@
 
+# Out of Debian's package, as Prometheus itself need not run.
+PROMTOOL = cd .venv-deploy && { apt-get -qq download prometheus || { apt-get -qq update && apt-get -qq download prometheus; }; } \
+	>/dev/null 2>&1 && dpkg-deb --fsys-tarfile prometheus_*.deb | tar -x --strip-components 3 -C bin ./usr/bin/promtool \
+	&& rm prometheus_*.deb
+
 # Helm is built from its module's sums. Without Go there is none here: then one on the PATH is used, or its tests are skipped.
+
 .venv-deploy/ready: .venv/ready deploy/helm/checks.lock deploy/helm/tools/go.sum
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-deploy
 	$(BIN)/uv pip install --quiet --python .venv-deploy --require-hashes -r deploy/helm/checks.lock
 	@command -v go >/dev/null || { echo "Go is not installed: there is no Helm but one on the PATH." >&2; exit 0; }; \
 		cd deploy/helm/tools && GOBIN=$(abspath .venv-deploy/bin) go install tool ./servicemonitor
+	touch $@
+
+.venv-deploy/promtool: .venv-deploy/ready
+	@command -v promtool >/dev/null || { command -v apt-get >/dev/null && $(PROMTOOL); } \
+		|| { echo "This needs promtool on the PATH (Debian: in the package prometheus)." >&2; exit 1; }
 	touch $@
 
 LOCK := $(BIN)/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url \

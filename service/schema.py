@@ -8,12 +8,13 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 import structlog
 from sqlalchemy import Column, MetaData, Select, Table, Text, func, literal_column, select
 
+from service.counters import SCHEMA, SCHEMA_SERVED
 from service.directory import METADATA
 from service.errors import TicketError
 from service.storage.database import Database
@@ -90,19 +91,31 @@ def wrong_encoding(encoding: str) -> str | None:
     return f"the database's encoding is {encoding}, and it must be {_ENCODING}: make one with ENCODING '{_ENCODING}'"
 
 
+class Seen(NamedTuple):
+    """Why a database cannot be served, None when it can; and its revision, where it has one."""
+
+    misfit: str | None
+    revision: str | None = None
+
+
 async def look(database: Database) -> str | None:
     """Why the database cannot be served; None when it can. Raises TicketError when it cannot be had."""
+    return (await _look(database)).misfit
+
+
+async def _look(database: Database) -> Seen:
     facts = await database.one(_FACTS, {}) or {}
     wrong = wrong_encoding(facts["encoding"])
     if wrong is not None:
-        return wrong
+        return Seen(wrong)
     try:
         row = await database.one(_REVISION, {}) if facts[_version.name] else None
         rows = await database.all(_BREAKING, {}) if facts[breaking_revisions.name] else []
     except psycopg.Error as error:
-        return f"the database's revision cannot be read: {error.diag.message_primary or type(error).__name__}"
+        why = error.diag.message_primary or type(error).__name__
+        return Seen(f"the database's revision cannot be read: {why}")
     found = None if row is None else row["version_num"]
-    return misfit(known_revisions(), found, [row["revision"] for row in rows])
+    return Seen(misfit(known_revisions(), found, [row["revision"] for row in rows]), found)
 
 
 class Schema:
@@ -114,6 +127,7 @@ class Schema:
         # What goes on for good while the schema fits.
         self.works: list[Callable[[], Coroutine[Any, Any, None]]] = []
         self._reason: str | None = ""
+        self._needed = known_revisions()[-1]
         self._looked = float("-inf")
         self._fit, self._unfit = asyncio.Event(), asyncio.Event()
         self._unfit.set()
@@ -128,7 +142,7 @@ class Schema:
         if not self._fit.is_set() or time.monotonic() - self._looked > _LOOK_SECONDS:
             try:
                 async with asyncio.timeout(_PATIENCE_SECONDS):
-                    self._note(await look(self._database))
+                    self._note(*await _look(self._database))
             except (TicketError, TimeoutError):
                 pass  # what was seen last holds: that the database is away, health says
         return self._fit.is_set()
@@ -143,8 +157,10 @@ class Schema:
                 for task in tasks:
                     task.cancel()
 
-    def _note(self, reason: str | None) -> None:
+    def _note(self, reason: str | None, revision: str | None) -> None:
         self._looked = time.monotonic()
+        SCHEMA.info({"revision": revision or "", "needed": self._needed})
+        SCHEMA_SERVED.set(reason is None)
         if reason == self._reason:
             return
         self._reason = reason

@@ -13,7 +13,7 @@ import structlog
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
-from service import idempotency
+from service import backlog, idempotency
 from service.background import Background, Periodic, cancel, keep
 from service.directory import METADATA
 from service.event_lag import EventLag
@@ -109,10 +109,11 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
     listen(server, settings, probe.address)
     await health.look()
     await server.start()
-    feeds = [dialect.feed for dialect in dialects if dialect.feed is not None]
+    feeds = metrics.feeds = [dialect.feed for dialect in dialects if dialect.feed is not None]
     for feed in feeds:
         feed.attach(event_lag, interceptor.suspensions)
-    periodic = [_PURGE_KEYS, *interceptor.periodic, *(work for dialect in dialects for work in dialect.periodic)]
+    of_dialects = [work for dialect in dialects for work in dialect.periodic]
+    periodic = [_PURGE_KEYS, backlog.PERIODIC, *interceptor.periodic, *of_dialects]
     schema.works += [partial(log_other_keys, database, shared.vault), partial(keep, event_lag.follow)]
     schema.works += [
         *(partial(keep, feed.poll) for feed in feeds),

@@ -3,6 +3,7 @@
 from typing import Any
 
 from service.access.policy import Caller
+from service.counters import SHED
 from service.errors import TicketError
 
 
@@ -12,6 +13,7 @@ class Shares:
     def __init__(self, what: str, total: int, of_owner: int, of_caller: int, retry_after: int) -> None:
         """`what` names it in messages, such as `watches`; who is refused may retry after so many seconds."""
         self._what = what
+        self._full, self._had_its_share = SHED.labels(what), SHED.labels("share")
         self._total = total
         self._of_owner = max(1, min(of_owner, total))
         self._of_caller = max(1, min(of_caller, total))
@@ -20,15 +22,20 @@ class Shares:
         self._owners: dict[object, int] = {}
         self._callers: dict[tuple[object, str], int] = {}
 
+    def __len__(self) -> int:
+        return self._in_use
+
     def take(self, caller: Caller) -> None:
         """Count one more. Raises TicketError: `unavailable` when all are taken, `rate_limited` at its own limit."""
         owner = caller.owner
         key = owner, caller.subject
         of_owner, of_caller = self._owners.get(owner, 0), self._callers.get(key, 0)
         if self._in_use >= self._total:
+            self._full.inc()
             message = f"Too many {self._what} are open; try again later"
             raise TicketError("unavailable", message, retry_after=self._retry_after)
         if of_owner >= self._of_owner or of_caller >= self._of_caller:
+            self._had_its_share.inc()
             message = f"You have too many {self._what} open at once"
             raise TicketError("rate_limited", message, retry_after=self._retry_after)
         self._in_use += 1

@@ -139,6 +139,9 @@ class EventFeed:
         self._newest: dict[Any, Position] = {}
         # Which history of events the database has; None before the first look.
         self.history: int | None = None
+        # When it last looked for any; by whose name.
+        self._looked_at = 0.0
+        self.name = table.name.removesuffix("_events")
         self._closed = False
         # That of the process; one that has none, all is well.
         self.event_lag: EventLag | None = None
@@ -153,6 +156,14 @@ class EventFeed:
         """What the heartbeats of now say of it."""
         seconds = 0 if self.event_lag is None else int(self.event_lag.seconds())
         return {"behind_seconds": seconds} if seconds else {}
+
+    def __len__(self) -> int:
+        """How many watches are open."""
+        return len(self._shares)
+
+    def behind_seconds(self) -> float:
+        """How long ago it looked for news of the watches that are open; 0.0 without any."""
+        return time.monotonic() - self._looked_at if self._subscriptions else 0.0
 
     @contextmanager
     def subscribe(self, scope: Any, caller: Caller) -> Iterator[asyncio.Event]:
@@ -251,7 +262,7 @@ class EventFeed:
         rows = await self.database.all(self._newest_in_scopes, {"scopes": scopes, "since": str(since)})
         if self.history not in (None, rows[0]["history"]):
             self._newest.clear()
-        self.history = rows[0]["history"]
+        self.history, self._looked_at = rows[0]["history"], time.monotonic()
         with_events = {row["scope"] for row in rows if row["id"] is not None}
         for row in rows:
             if row["scope"] in self._subscriptions and row["id"] is not None:

@@ -10,7 +10,7 @@ import pytest
 import structlog
 from support.http1 import Http1Transport
 from support.provider_lab import own_database
-from support.system import Issuer, Service, World, run_service
+from support.system import Issuer, Metrics, Service, World, run_service
 from support.transports import Grpc, Rest
 from support.webhook_lab import Machine, Process, Receiver
 
@@ -74,14 +74,20 @@ def issuer(directory: Path) -> Issuer:
 
 
 @pytest.fixture(scope="session")
-def service(directory: Path, database_url: str, issuer: Issuer) -> Iterator[Service]:
-    with run_service(directory, database_url, issuer) as running:
+def service(directory: Path, database_url: str, issuer: Issuer, metrics: Metrics) -> Iterator[Service]:
+    with run_service(directory, database_url, issuer, metrics_listen=metrics.service) as running:
         yield running
 
 
 @pytest.fixture(scope="session")
-def gateway_url(directory: Path, service: Service) -> Iterator[str]:
-    config = envoy_config(port=free_port(), endpoints=[service.target])
+def metrics() -> Metrics:
+    return Metrics(f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}")
+
+
+@pytest.fixture(scope="session")
+def gateway_url(directory: Path, service: Service, metrics: Metrics) -> Iterator[str]:
+    port = int(metrics.gateway.rpartition(":")[2])
+    config = envoy_config(port=free_port(), endpoints=[service.target], admin_port=free_port(), metrics_port=port)
     with Envoy(config, log_file=directory / "envoy.log") as envoy:
         envoy.wait_until_ready(upstream=True)
         yield envoy.url

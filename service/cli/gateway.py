@@ -15,6 +15,9 @@ _PEM = "PEM, by the path that Envoy has it at"
 def print_gateway(
     service: Annotated[str, typer.Option(help="Where Envoy finds the service: `host:port`.")] = "tickets:50051",
     workers: Annotated[int, typer.Option(min=1, help="Processes of the service behind that name.")] = 2,
+    metrics_port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Port for Envoy's own metrics; none without it.")
+    ] = None,
     output: Annotated[Path | None, typer.Option(help="The file to write; standard output without one.")] = None,
     cert: Annotated[str, typer.Option(help=f"The gateway's certificate, for TLS with callers: {_PEM}.")] = "",
     key: Annotated[str, typer.Option(help="Its key.")] = "",
@@ -47,7 +50,14 @@ def print_gateway(
     if tls.has_files and output is None:
         fail("--output: must be given with certificates, as files beside it name them", WRONG_SETTING)
     origins = settings.cors_origins
-    config = deployed_config(service=service, workers=workers, cors_origins=origins, docs=settings.docs, tls=tls)
+    config = deployed_config(
+        service=service,
+        workers=workers,
+        cors_origins=origins,
+        docs=settings.docs,
+        tls=tls,
+        metrics_port=metrics_port,
+    )
     trace(config, settings.otlp_endpoint, settings.trace_sample_ratio)
     if output is None:
         sys.stdout.write(yaml_of(config))

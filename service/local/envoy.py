@@ -20,6 +20,7 @@ import yaml
 from service.local.claims import require_free_port
 from service.local.cors import allow_origins
 from service.local.docs import fill_in_docs, leave_out_docs, offer_credentials
+from service.local.gateway_metrics import show_metrics
 from service.local.processes import Child, wait_for
 from service.local.tls import ENVOYS_FOLDER, GatewayTls, use_tls
 from service.transport.tuning import use_batch_scheduler
@@ -149,6 +150,7 @@ def envoy_config(
     endpoints: Sequence[str],
     host: str = "127.0.0.1",
     admin_port: int | None = None,
+    metrics_port: int | None = None,
     descriptor: Path | None = None,
     template: Path | None = None,
     limit_addresses: bool = True,
@@ -161,8 +163,9 @@ def envoy_config(
     """Load deploy/envoy.yaml and fill in where to listen, the workers, the files, and browsers' origins.
 
     A worker is `host:port` or `unix:/path`. With a unix socket among them, each host must be an IP address. Without
-    `limit_addresses` one address may call as often as it can, as a benchmark does. The page offers the credentials in
-    `demo_folder`, if this listens to one machine alone. The names of certificates are in `secrets_folder`.
+    `limit_addresses` one address may call as often as it can, as a benchmark does. A `metrics_port` needs an
+    `admin_port`. The page offers the credentials in `demo_folder`, if this listens to one machine alone. The names of
+    certificates are in `secrets_folder`.
     """
     config = _template(template)
     listener = config["static_resources"]["listeners"][0]
@@ -186,6 +189,8 @@ def envoy_config(
         leave_out_docs(manager)
     allow_origins(manager, cors_origins.split(",") if cors_origins else [])
     _send_to(config, endpoints, len(endpoints))
+    if metrics_port is not None:
+        show_metrics(config, host, metrics_port)
     cluster = config["static_resources"]["clusters"][0]
     if any(endpoint.startswith(_UNIX) for endpoint in endpoints):
         cluster["type"] = "STATIC"  # STRICT_DNS ignores a path without an error
@@ -194,10 +199,18 @@ def envoy_config(
     return config
 
 
-def deployed_config(*, service: str, workers: int, cors_origins: str, docs: bool, tls: GatewayTls) -> dict[str, Any]:
+def deployed_config(
+    *,
+    service: str,
+    workers: int,
+    cors_origins: str,
+    docs: bool,
+    tls: GatewayTls,
+    metrics_port: int | None = None,
+) -> dict[str, Any]:
     """deploy/envoy.yaml for a container: where it listens stays, the rest is as `envoy_config` fills it in.
 
-    All workers are behind the one name in `service`, `host:port`.
+    All workers are behind the one name in `service`, `host:port`. Envoy's metrics are at a port of their own, if any.
     """
     config = _template()
     manager = config["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
@@ -206,6 +219,9 @@ def deployed_config(*, service: str, workers: int, cors_origins: str, docs: bool
     allow_origins(manager, cors_origins.split(",") if cors_origins else [])
     _send_to(config, [service], workers)
     use_tls(config, tls)
+    if metrics_port is not None:
+        listener = config["static_resources"]["listeners"][0]
+        show_metrics(config, listener["address"]["socket_address"]["address"], metrics_port)
     return config
 
 

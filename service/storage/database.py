@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from copy import copy
+from time import perf_counter
 from typing import Any, Protocol
 
 import psycopg
@@ -161,12 +162,14 @@ class Database:
     ) -> list[Row]:
         """Every row. Raises TicketError and ConstraintViolationError."""
         if statement.is_short and self.lanes:
+            begun = perf_counter()
             try:
                 found = await self.lanes[statement.writes].run(statement, parameters, lock)
             except psycopg.Error as error:
                 raise self.translate(error) from None
             if found is not None:
                 self.answered += 1
+                statement.timing.add(perf_counter() - begun)
                 return found
         connection = await self._take(writes=statement.writes)
         single = self._single

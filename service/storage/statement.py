@@ -6,8 +6,10 @@ prepared. What is used of psycopg are its connections and its adaptation of valu
 """
 
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
+from time import perf_counter
 from typing import Any
 
 from psycopg.abc import Buffer
@@ -33,6 +35,7 @@ from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from service.storage.connection import PooledConnection
 from service.storage.scope import Scope, UnscopedError, separation, source_of
 from service.storage.scope_check import check
+from service.storage.timings import timing_of
 
 Row = dict[str, Any]
 # Parameters as they are sent.
@@ -79,6 +82,7 @@ class Statement:
             raise ValueError("A statement that is planned each time is not short")
         self.is_short = short
         self._locks = tuple(self.names.index(name) for name in locks)
+        self.timing = timing_of(self, sys._getframe(1))
 
     async def run(
         self,
@@ -95,6 +99,7 @@ class Statement:
         locks, of the same parameters. Cancelled, it leaves at once, and the connection busy: `settle` it before
         anything else.
         """
+        begun = perf_counter()
         texts = self.texts(connection, parameters)
         pgconn = connection.pgconn
         await self._prepare(connection)
@@ -114,6 +119,7 @@ class Statement:
         else:
             self.send(pgconn, texts)
             result = await connection.result()
+        self.timing.add(perf_counter() - begun)
         return self.rows(connection, result)
 
     async def _prepare(self, connection: PooledConnection) -> None:

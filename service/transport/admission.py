@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
+from service.counters import SHED
 from service.errors import TicketError
 from service.transport.queue_probe import QueueProbe
 
@@ -14,6 +15,7 @@ _CHECK_SECONDS = 0.02
 _OVERLOADED = "The service is overloaded; retry later"
 _STOPPING = "The server is shutting down"
 _RETRY_AFTER_SECONDS = (1, 5)
+_NOT_SERVING, _IN_FLIGHT, _QUEUE = (SHED.labels(reason) for reason in ("not_serving", "in_flight", "queue"))
 
 Task: TypeAlias = "asyncio.Task[Any]"
 
@@ -38,6 +40,11 @@ class AdmissionControl:
     def __len__(self) -> int:
         return len(self._until)
 
+    @property
+    def queue_seconds(self) -> float:
+        """How long calls queue before they are started."""
+        return self._probe.seconds
+
     def open(self, is_open: bool) -> None:
         """Admit calls from now on, or none: the process has nothing to answer them from."""
         self._is_open = is_open
@@ -45,12 +52,15 @@ class AdmissionControl:
     def reject_if_overloaded(self) -> None:
         """Raise TicketError `unavailable` at the limit, when calls queue for too long, or when none is served."""
         if not self._is_open:
+            _NOT_SERVING.inc()
             # A process of another version may serve it.
             raise TicketError("unavailable", retry_after=1, begun=False)
         # Not marked as safe to retry elsewhere, though nothing was begun: the gateway balances, so all are as busy.
         if len(self._until) >= self._max_calls:
+            _IN_FLIGHT.inc()
             raise TicketError("unavailable", _OVERLOADED, retry_after=1)
         if self._probe.is_too_high():
+            _QUEUE.inc()
             # Spread, so that they do not all come back at the same moment.
             seconds = random.randint(*_RETRY_AFTER_SECONDS)  # noqa: S311 - spreads them, guards nothing
             raise TicketError("unavailable", _OVERLOADED, retry_after=seconds)

@@ -12,6 +12,7 @@ from collections import OrderedDict, deque
 from typing import Literal, TypeAlias
 
 from service.access.policy import Caller
+from service.counters import TURN_WAIT
 from service.settings import Settings
 from service.shares import Shares
 
@@ -167,7 +168,8 @@ class CallPlace:
         fairness.note(self.caller, now)
         if not self._queue.begin_at_once(now, alone=fairness.is_alone(now)):
             await self._queue.wait(self.caller.subject)
-            now = time.monotonic()
+            since, now = now, time.monotonic()
+            TURN_WAIT.observe(now - since)
         self._held, self._began = True, now
 
     def give_back(self) -> None:

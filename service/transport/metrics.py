@@ -1,20 +1,28 @@
-"""Prometheus metrics of one process: calls by method and outcome, those in flight, periodic work, the database.
+"""Prometheus metrics of one process: calls by method and outcome, those in flight, watches, work, the database.
 
-A call adds to a list; the metric families are made when they are scraped.
+A call adds to a list; the metric families are made when they are scraped. Beside them are those of counters.py.
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
-from prometheus_client import CollectorRegistry, start_http_server
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client import CollectorRegistry, Metric, start_http_server
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    SummaryMetricFamily,
+)
 from prometheus_client.registry import Collector
 
 from service.background import Background
+from service.counters import REGISTRY
 from service.event_lag import EventLag
 from service.settings import SettingError
+from service.storage import timings
 from service.storage.database import Database
 from service.transport.admission import AdmissionControl
+from service.watch import EventFeed
 
 # Upper bounds of the histogram's buckets, in seconds.
 _BOUNDS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -31,6 +39,7 @@ class Metrics(Collector):
         self._database = database
         self._background = background
         self._event_lag = event_lag
+        self.feeds: Sequence[EventFeed] = ()
         # By method and outcome: the number of calls in each bucket, and the sum of their seconds.
         self._buckets: dict[tuple[str, str], list[int]] = {}
         self._seconds: dict[tuple[str, str], float] = {}
@@ -45,7 +54,7 @@ class Metrics(Collector):
         buckets[bisect_left(_BOUNDS, seconds)] += 1
         self._seconds[key] += seconds
 
-    def collect(self) -> Iterator[HistogramMetricFamily | GaugeMetricFamily | CounterMetricFamily]:
+    def collect(self) -> Iterator[Metric]:
         """The metric families."""
         took = HistogramMetricFamily(
             "tickets_request_duration_seconds", "Time that calls took, in seconds.", labels=("method", "outcome")
@@ -58,6 +67,11 @@ class Metrics(Collector):
             took.add_metric(key, upto, self._seconds[key])
         yield took
         yield GaugeMetricFamily("tickets_requests_in_flight", "Calls in flight.", value=len(self._admission))
+        yield GaugeMetricFamily(
+            "tickets_queue_wait_seconds",
+            "How long calls queue before they are started.",
+            value=self._admission.queue_seconds,
+        )
         succeeded = GaugeMetricFamily(
             "tickets_background_last_success_timestamp_seconds",
             "When periodic work last succeeded, in seconds since 1970; 0 for never.",
@@ -72,9 +86,23 @@ class Metrics(Collector):
             value=self._event_lag.seconds(),
         )
 
+        yield from self._of_watches()
         yield from self._of_database()
+        yield _of_statements()
 
-    def _of_database(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
+    def _of_watches(self) -> Iterator[Metric]:
+        is_open = GaugeMetricFamily("tickets_watches_open", "Watches that are open.", labels=("api",))
+        behind = GaugeMetricFamily(
+            "tickets_watches_behind_seconds",
+            "How long ago this process looked for events of the watches that are open.",
+            labels=("api",),
+        )
+        for feed in self.feeds:
+            is_open.add_metric((feed.name,), len(feed))
+            behind.add_metric((feed.name,), feed.behind_seconds())
+        yield from (is_open, behind)
+
+    def _of_database(self) -> Iterator[Metric]:
         usage = self._database.usage()
         connections = GaugeMetricFamily(
             "tickets_database_connections", "Connections to the database, those of the lanes too.", labels=("state",)
@@ -104,6 +132,7 @@ class Metrics(Collector):
         host, _, port = address.rpartition(":")
         registry = CollectorRegistry()
         registry.register(self)
+        registry.register(REGISTRY)
         try:
             server, thread = start_http_server(int(port), host.strip("[]"), registry)
         except OSError as error:
@@ -115,3 +144,14 @@ class Metrics(Collector):
             thread.join()
 
         return close
+
+
+def _of_statements() -> Metric:
+    took = SummaryMetricFamily(
+        "tickets_statement_duration_seconds",
+        "Time until statements were answered, with those on a lane also the wait for it.",
+        labels=("statement",),
+    )
+    for name, number, seconds in timings.totals():
+        took.add_metric((name,), number, seconds)
+    return took

@@ -49,6 +49,11 @@ class QueueProbe:
         self._wait = 0.0
         self._next_rejection = 0.0
 
+    @property
+    def seconds(self) -> float:
+        """How long calls queue, as far as is known."""
+        return self._wait
+
     def is_too_high(self) -> bool:
         """Whether to reject a call: the longer the queue, the more often, so that neither all leave nor all stay."""
         wait, limit = self._wait, self._max_queue_seconds

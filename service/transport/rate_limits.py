@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Literal
 
 from service.access.policy import Caller
+from service.counters import SHED
 from service.errors import TicketError
 from service.operation import Answer
 from service.settings import SettingError, Settings
@@ -30,6 +31,7 @@ _GROUP_BYTES = _BUCKET.size * _GROUP_BUCKETS
 _GROUPS = 8192
 _BATCHES_IN_BURST = 100
 _MAX_CALLERS_WITH_TOKENS = 10_000
+_SHED = SHED.labels("rate")
 
 
 class RateLimits:
@@ -64,6 +66,7 @@ class RateLimits:
         if not batch.held:
             wait = max(1, math.ceil((1 - batch.left) / policy.rate))
             answer.rate_limit = policy.headers(0, wait)
+            _SHED.inc()
             raise TicketError("rate_limited", retry_after=wait)
         batch.held -= 1
         # As of the last look at the bucket: nobody is promised a token that another process may have taken.

@@ -9,6 +9,7 @@ from typing import Any
 import structlog
 from ulid import ULID
 
+from service.counters import WEBHOOK_ATTEMPTS
 from service.errors import TicketError
 from service.settings import Settings
 from service.storage.database import Connection, Database
@@ -71,6 +72,7 @@ class Attempts:
             "status_code": outcome.status,
             "error": outcome.error,
         }
+        WEBHOOK_ATTEMPTS.labels("succeeded" if outcome.is_success else "failed").inc()
         until = time.monotonic() + _RECORD_SECONDS
         while True:
             try:

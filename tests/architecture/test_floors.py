@@ -15,7 +15,7 @@ MAX_LINES = 400
 
 # From the ground up: a room imports from the floors below it, never from its own floor or one above.
 FLOORS = (
-    {"jsontext", "settings", "search"},
+    {"jsontext", "settings", "search", "counters"},
     {"errors"},
     {"tracing"},
     {"etags", "fields", "storage", "vault", "outbound"},
@@ -29,6 +29,7 @@ FLOORS = (
     {"watch"},
     {"transport", "webhooks"},
     DIALECTS,
+    {"backlog"},
     {"server", "migrations"},
     {"local", "openapi"},
     {"cli"},

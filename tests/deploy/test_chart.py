@@ -137,24 +137,47 @@ def test_the_gateway_and_the_service_trace_to_the_same_collector() -> None:
     assert ports == [53, 53, 50051, 4317]
 
 
-def test_the_monitor_asks_the_port_that_the_service_has() -> None:
+@pytest.mark.parametrize(("of", "path"), [("service", "/metrics"), ("gateway", "/stats/prometheus")])
+def test_a_monitor_asks_the_port_that_its_pods_have(of: str, path: str) -> None:
     resources = rendered("whole")
-    [monitor] = of_kind(resources, "ServiceMonitor").values()
+    name = f"shop-tickets-{of}"
+    monitor = of_kind(resources, "ServiceMonitor")[name]
     [service] = [
         found
         for found in of_kind(resources, "Service").values()
         if monitor["spec"]["selector"]["matchLabels"].items() <= labels(found).items()
     ]
     [endpoint] = monitor["spec"]["endpoints"]
-    ports = {port["name"]: port["port"] for port in service["spec"]["ports"]}
-    [container] = pods(resources)[service["metadata"]["name"]]["spec"]["containers"]
-    assert environment(container)["TICKETS_METRICS_LISTEN"] == f"0.0.0.0:{ports[endpoint['port']]}"
+    assert endpoint.get("path", "/metrics") == path
     assert endpoint["interval"] == "15s"
     assert labels(monitor)["release"] == "prometheus"
+    ports = {port["name"]: (port["port"], port["targetPort"]) for port in service["spec"]["ports"]}
+    assert ports[endpoint["port"]] == (9464, "metrics")
+    assert service["spec"]["selector"].items() <= labels(pods(resources)[name]).items()
+    [container] = pods(resources)[name]["spec"]["containers"]
+    assert {"name": "metrics", "containerPort": 9464} in container["ports"]
 
 
-def test_prometheus_operator_takes_the_monitor() -> None:
-    [monitor] = of_kind(rendered("whole"), "ServiceMonitor").values()
+def test_metrics_listen_where_monitors_ask() -> None:
+    resources = rendered("whole")
+    [container] = pods(resources)["shop-tickets-service"]["spec"]["containers"]
+    assert environment(container)["TICKETS_METRICS_LISTEN"] == "0.0.0.0:9464"
+    assert envoy_arguments(resources, "shop-tickets-gateway")[-2:] == ["--metrics-port", "9464"]
+
+
+def test_the_gateways_metrics_are_read_by_who_is_named() -> None:
+    resources = rendered("whole")
+    spec = of_kind(resources, "NetworkPolicy")["shop-tickets-gateway"]["spec"]
+    calls, metrics = spec["ingress"]
+    assert (calls["ports"][0]["port"], metrics["ports"][0]["port"]) == (8080, 9464)
+    assert "monitoring" in str(metrics["from"])
+    # The Service for callers, which may be for the public, has no port of it.
+    assert [port["name"] for port in of_kind(resources, "Service")["shop-tickets"]["spec"]["ports"]] == ["http"]
+
+
+@pytest.mark.parametrize("name", ["service", "gateway"])
+def test_prometheus_operator_takes_the_monitors(name: str) -> None:
+    monitor = of_kind(rendered("whole"), "ServiceMonitor")[f"shop-tickets-{name}"]
     assert reading(monitor).returncode == 0
     unknown = {**monitor, "spec": {**monitor["spec"], "ports": []}}
     assert 'unknown field "ports"' in reading(unknown).stderr
@@ -293,7 +316,7 @@ def test_certificates_are_where_settings_and_options_look_for_them() -> None:
 )
 def test_envoys_limits_follow_the_replicas(values: str, name: str, workers: int) -> None:
     resources = rendered(values)
-    assert envoy_arguments(resources, f"{name}-gateway") == [
+    assert envoy_arguments(resources, f"{name}-gateway")[:4] == [
         "--service",
         f"{name}-service:50051",
         "--workers",

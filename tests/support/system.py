@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 import grpc
@@ -81,6 +81,13 @@ class Service:
     def lines(self) -> list[dict[str, Any]]:
         """The JSON lines that it has logged so far."""
         return [orjson.loads(line) for line in self.log.read_bytes().splitlines() if line.startswith(b"{")]
+
+
+class Metrics(NamedTuple):
+    """Where a process and its gateway show their metrics."""
+
+    service: str
+    gateway: str
 
 
 @contextmanager

@@ -6,11 +6,12 @@ An outcome counts only while the lease is held: each statement that records one 
 import random
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import structlog
 
 from service import events, idempotency, jsontext
+from service.counters import DELIVERY_ATTEMPTS
 from service.errors import TicketError
 from service.itsm import metadata, views
 from service.itsm.delivery import queries
@@ -32,6 +33,8 @@ _REFERENCE = ("external_provider", "external_ticket_id", "external_ticket_url")
 _NO_REFERENCE: ExternalReference = dict.fromkeys(_REFERENCE)
 
 _log = structlog.get_logger()
+
+R = TypeVar("R")
 
 
 class Attempts:
@@ -76,7 +79,7 @@ class Attempts:
             found = await find_existing(provider, new) if delivery["in_doubt"] else None
             return _reference_to(name, found or await provider.create(new))
 
-        outcome = await self._providers.call(delivery, request, deadline)
+        outcome = _counted(delivery, await self._providers.call(delivery, request, deadline))
         if delivery["has_ticket"]:
             await self._record_created(delivery, outcome)
             return None
@@ -95,7 +98,7 @@ class Attempts:
         async def request(provider: Provider, _: str) -> None:
             await provider.update(ticket["external_ticket_id"], members)
 
-        outcome = await self._providers.call(delivery, request, deadline, changes=ticket)
+        outcome = _counted(delivery, await self._providers.call(delivery, request, deadline, changes=ticket))
         if isinstance(outcome, Failure):
             await self._fail(delivery, outcome)
         else:
@@ -154,14 +157,27 @@ class Attempts:
         await self._database.one(queries.FAIL_DELIVERY, {**_lease_of(delivery), **row})
 
 
+def _counted(delivery: Row, outcome: R) -> R:
+    """The outcome of an attempt, which is counted."""
+    if isinstance(outcome, Failure):
+        name = "dead" if _is_over(outcome, delivery["attempts"]) else "failed"
+    else:
+        name = "succeeded" if outcome is not None or delivery["kind"] == "update" else "not_linked"
+    DELIVERY_ATTEMPTS.labels(name).inc()
+    return outcome
+
+
+def _is_over(failure: Failure, attempts: int) -> bool:
+    return failure.permanent or attempts >= MAX_ATTEMPTS
+
+
 def failure_row(failure: Failure, attempts: int, first_pause: float) -> dict[str, Any]:
     """What is recorded of a failure after so many attempts: the pause before the next one, or that there is none."""
     pause = min(first_pause * 2.0 ** min(attempts - 1, 30), MAX_PAUSE_SECONDS)
     if not failure.in_doubt:  # a provider's search takes its time to know a ticket: no pause before one is shortened
         pause *= random.uniform(0.5, 1)  # noqa: S311 - spreads attempts, guards nothing
-    is_over = failure.permanent or attempts >= MAX_ATTEMPTS
     return {
-        "state": "dead" if is_over else "queued",
+        "state": "dead" if _is_over(failure, attempts) else "queued",
         "pause": max(pause, min(failure.retry_after or 0, MAX_PAUSE_SECONDS)),
         "in_doubt": failure.in_doubt,
         "last_error": failure.message.replace("\0", ""),

@@ -14,6 +14,7 @@ from typing import Any
 from uuid import UUID
 
 from service import events, idempotency, jsontext, tracing
+from service.counters import BREAKERS_OPEN
 from service.errors import TicketError
 from service.itsm.commands import NewTicket
 from service.itsm.delivery import queries
@@ -114,6 +115,7 @@ class Deliveries:
         It does not wait for them, but renews their leases. An account has a few at once, so that one whose provider
         hangs blocks no other.
         """
+        BREAKERS_OPEN.set(len(self._breakers.open_accounts()))
         await self._renew(database)
         # A few at a time, so that an account with many takes no more than its share before it is excluded.
         while rows := min(_MAX_RUNNING_OF_ACCOUNT, _MAX_RUNNING - len(self._running)):
