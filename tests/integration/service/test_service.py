@@ -53,13 +53,23 @@ async def until(check: Any, *, what: str) -> None:
 # Request ids
 
 
+async def logged(service: Service, request_ids: str, number: int) -> list[dict[str, Any]]:
+    """The lines of so many calls whose ids begin so: they are written soon after the answers."""
+
+    def lines() -> list[dict[str, Any]]:
+        return [line for line in service.lines() if str(line.get("request_id", "")).startswith(request_ids)]
+
+    await asyncio.to_thread(wait_for, lambda: len(lines()) >= number, what="the lines", timeout=10)
+    return lines()
+
+
 @pytest.mark.parametrize("given", ["abc-123", "r" * 128])
 async def test_a_request_id_is_taken_over_and_given_back(
     rpc: Grpc, program: Program, service: Service, given: str
 ) -> None:
     reply = await rpc.call("itsm.list", program.credential, headers={"x-request-id": given})
     assert reply.headers["x-request-id"] == given
-    assert [line for line in service.lines() if line.get("request_id") == given]
+    assert await logged(service, given, 1)
 
 
 @pytest.mark.parametrize("given", [None, "with space", "r" * 129])
@@ -294,7 +304,7 @@ async def test_each_call_is_one_line_without_secrets_or_bodies(rpc: Grpc, progra
     for index in range(3):
         headers = {"x-request-id": f"{program.key_id}-{index}"}
         await rpc.call("itsm.create", program.credential, body={**TICKET, "subject": secret}, headers=headers)
-    lines = [line for line in service.lines() if str(line.get("request_id", "")).startswith(program.key_id)]
+    lines = await logged(service, program.key_id, 3)
     assert [line["outcome"] for line in lines] == ["ok"] * 3
     assert {line["method"] for line in lines} == {"/tickets.itsm.v1.TicketService/CreateTicket"}
     assert {line["caller"] for line in lines} == {program.key_id}
