@@ -6,6 +6,7 @@ from typing import Any, Literal
 from alembic import context
 from alembic.operations.ops import CreateTableOp, MigrationScript
 
+import service.backlog
 import service.handoff.tables
 import service.helpdesk.tables
 import service.idempotency

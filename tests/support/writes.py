@@ -256,6 +256,13 @@ async def _admin(world: World, transport: Transport) -> dict[str, Write]:
         *(delivery_id, of_nobody, json.dumps({**members, "priority": None, "requester_email": None})),
     )
     unknown = {"account_id": operators.UNKNOWN}
+    # One of each to suspend, and one that is suspended.
+    running, halted = [(await do("CreateAccount", name=name))["account"]["id"] for _ in range(2)]
+    keys = [(await do("CreateApiKey", account_id=running, scopes=operators.SCOPES))["api_key"]["id"] for _ in range(2)]
+    tenants = [(await do("CreateTenant", name=name, id=f"{name}-{n}"))["tenant"]["id"] for n in range(2)]
+    await do("SuspendAccount", account_id=halted)
+    await do("SuspendApiKey", api_key_id=keys[1])
+    await do("SuspendTenant", tenant_id=tenants[1])
 
     def write(method: str, body: Mapping[str, Any], other: Mapping[str, Any], **more: Any) -> Write:
         return Write(world, transport, f"admin.{method}", who, name, body=body, other=other, **more)
@@ -290,6 +297,12 @@ async def _admin(world: World, transport: Transport) -> dict[str, Write]:
             ),
             write("UnlinkProvider", {"account_id": unlinked}, unknown, meanwhile=again),
             write("RequeueDelivery", {"delivery_id": delivery_id}, {"delivery_id": operators.UNKNOWN}, unkeyed="same"),
+            write("SuspendAccount", {"account_id": running}, unknown, unkeyed="same"),
+            write("ResumeAccount", {"account_id": halted}, unknown, unkeyed="same"),
+            write("SuspendApiKey", {"api_key_id": keys[0]}, {"api_key_id": operators.UNKNOWN}, unkeyed="same"),
+            write("ResumeApiKey", {"api_key_id": keys[1]}, {"api_key_id": operators.UNKNOWN}, unkeyed="same"),
+            write("SuspendTenant", {"tenant_id": tenants[0]}, {"tenant_id": "other"}, unkeyed="same"),
+            write("ResumeTenant", {"tenant_id": tenants[1]}, {"tenant_id": "other"}, unkeyed="same"),
         )
     }
 
