@@ -95,6 +95,9 @@ class Peer:
     async def send(self, stream: int, data: bytes, *, end: bool = True) -> None:
         """Send so much of the data as the other side takes before it answers."""
         rest = memoryview(data)
+        if end and not rest:
+            self._state.send_data(stream, b"", end_stream=True)
+            await self._send()
         while rest and not (self.is_closed or self._answers[stream].is_over):
             window = min(self._state.local_flow_control_window(stream), self._state.max_outbound_frame_size, len(rest))
             if window == 0:
