@@ -10,16 +10,22 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-TRIES = 60
+TRIES = 600
+PAUSE_SECONDS = 0.1
 
 
 def until(condition: Callable[[], bool]) -> bool:
     """Whether it comes true, in a while."""
-    return any(condition() for _ in range(TRIES))
+    for _ in range(TRIES):
+        if condition():
+            return True
+        time.sleep(PAUSE_SECONDS)
+    return False
 
 
 def succeeds(*command: str) -> bool:
@@ -34,7 +40,7 @@ def get(path: str, connection: http.client.HTTPConnection | None = None) -> tupl
         answer = connection.getresponse()
         answer.read()
         return answer.status, answer.getheader("connection", "keep-alive")
-    except OSError:
+    except (OSError, http.client.HTTPException):
         return 0, ""
 
 
@@ -59,8 +65,8 @@ def main() -> None:
     seen["live"] = succeeds("tickets-health", "live")
     seen["configured"] = succeeds(*configure)
     gateway = subprocess.Popen(envoy, stderr=subprocess.DEVNULL)
-    until(lambda: get("/openapi.json")[0] == 200 or succeeds("tickets-health"))
-    until(lambda: get("/api/v1/tickets")[0] == 401 or succeeds("tickets-health"))
+    until(lambda: get("/openapi.json")[0] == 200)
+    until(lambda: get("/api/v1/tickets")[0] == 401)
     seen["gateway"] = {path: get(path)[0] for path in ("/openapi.json", "/docs", "/docs/docs.js", "/api/v1/tickets")}
     seen["probes"] = {path: get(path)[0] for path in ("/healthz", "/readyz")}
     seen["buckets"] = oct(Path("/run/tickets/buckets/rate-limits").stat().st_mode & 0o777)

@@ -300,7 +300,7 @@ def test_certificates_are_where_settings_and_options_look_for_them() -> None:
         "TICKETS_TLS_CLIENT_CA": "/etc/tls/service/ca.crt",
     }
     assert variables["TICKETS_GRPC_LISTEN"] == "0.0.0.0:50051,unix-abstract:tickets"
-    assert envoy_arguments(resources, "shop-tickets-gateway")[4:] == [
+    assert envoy_arguments(resources, "shop-tickets-gateway")[4:9] == [
         "--cert=/etc/tls/edge/tls.crt",
         "--key=/etc/tls/edge/tls.key",
         "--service-ca=/etc/tls/gateway/ca.crt",
