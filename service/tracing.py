@@ -185,11 +185,11 @@ def start(settings: Settings, stack: AsyncExitStack) -> None:
     if not settings.otlp_endpoint:
         return
     try:
-        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
-        from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
-        from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
-        from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
-        from opentelemetry.sdk.trace.sampling import ALWAYS_ON  # noqa: PLC0415
+        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter  # noqa: PLC0415 - the extra
+        from opentelemetry.sdk.resources import Resource  # noqa: PLC0415 - the extra
+        from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415 - the extra
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415 - the extra
+        from opentelemetry.sdk.trace.sampling import ALWAYS_ON  # noqa: PLC0415 - the extra
     except ImportError:
         raise SettingError("TICKETS_OTLP_ENDPOINT: install the extra `otel` of tickets-service") from None
     # What is not sampled gets no further than `call`. A full queue drops spans and waits for nobody.

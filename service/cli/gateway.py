@@ -35,8 +35,8 @@ def print_gateway(
     With certificates there are files beside the output (`sds-….yaml`): Envoy must have all of them at /etc/envoy.
     """
     from service.local.envoy import deployed_config, yaml_of  # noqa: PLC0415 - `serve` needs no YAML
-    from service.local.gateway_traces import trace  # noqa: PLC0415
-    from service.local.tls import GatewayTls, write_secrets  # noqa: PLC0415
+    from service.local.gateway_traces import trace  # noqa: PLC0415 - as above
+    from service.local.tls import GatewayTls, write_secrets  # noqa: PLC0415 - as above
 
     settings = load_settings()
     host, _, port = service.rpartition(":")

@@ -181,7 +181,7 @@ def _probe(url: str) -> int | None:
 
 async def _grpc(instance: Instance) -> Check:
     import grpc  # noqa: PLC0415 - takes a while, and few commands need it
-    from grpc_health.v1 import health_pb2, health_pb2_grpc  # noqa: PLC0415
+    from grpc_health.v1 import health_pb2, health_pb2_grpc  # noqa: PLC0415 - as above
 
     async with grpc.aio.insecure_channel(instance.grpc_target) as channel:
         try:

@@ -91,7 +91,7 @@ def use_tls(config: dict[str, Any], tls: GatewayTls, folder: PurePosixPath = ENV
 def write_secrets(tls: GatewayTls, folder: Path) -> None:
     """Write the files that name the certificates. Envoy watches these names: what they name can be replaced."""
     # Imported here, as YAML is for who writes a configuration.
-    from service.local.envoy import yaml_of  # noqa: PLC0415
+    from service.local.envoy import yaml_of  # noqa: PLC0415 - that module imports this one
 
     for name, secret in _secrets(tls):
         resource = {"@type": f"{_TYPE}.Secret", "name": name, **secret}
