@@ -62,9 +62,7 @@ def up(
     from service.local.up import UpOptions, up  # noqa: PLC0415 - the extra `local` may be absent everywhere else
 
     settings = load_settings()  # what is wrong in the environment is reported before anything starts
-    of_gateway = settings.cors_origins, settings.docs
-    traces = settings.otlp_endpoint, settings.trace_sample_ratio
-    run(up(UpOptions(data_dir, http_port, grpc_port, workers, not no_demo, *of_gateway, pin, *traces)))
+    run(up(UpOptions(data_dir, http_port, grpc_port, workers, not no_demo, pin, settings)))
 
 
 @app.command()
@@ -88,9 +86,12 @@ def serve() -> None:
 def migrate(data_dir: DataDir = DATA_DIR) -> None:
     """Bring the database to the newest schema."""
     from service import migrations  # noqa: PLC0415 - seven megabytes that no other command needs
+    from service.storage.pooler import require_sessions  # noqa: PLC0415 - as above
 
     async def upgrade() -> str:
-        return migrations.upgrade(settings_of(data_dir).database_url)
+        url = settings_of(data_dir).database_url
+        await require_sessions(url)
+        return migrations.upgrade(url)
 
     print_json({"revision": run(upgrade())})
 

@@ -49,6 +49,12 @@ SCHEMA: Final = Info("tickets_schema", "The revision of the database, and the on
 SCHEMA_SERVED: Final = Gauge(
     "tickets_schema_served", "Whether the database has a schema that this process can serve.", registry=REGISTRY
 )
+CERTIFICATE_EXPIRY: Final = Gauge(
+    "tickets_certificate_expiry_timestamp_seconds",
+    "Until when the certificate that new connections get is valid, in seconds since 1970; none without TLS.",
+    ["file"],
+    registry=REGISTRY,
+)
 # Every series is there from the start: one that appears with its first count has no rate yet.
 for _counter, _outcomes in (
     (DELIVERY_ATTEMPTS, ("succeeded", "failed", "dead", "not_linked")),

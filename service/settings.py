@@ -229,9 +229,15 @@ class Settings(BaseSettings):
         str,
         AfterValidator(_no_address_or_one),
         Field(
-            description="Collector that gets traces by OTLP over gRPC, `host:port`, without TLS: one of your own"
-            " network. Empty: none. The service needs the extra `otel`, which the image has. Also for `tickets up` and"
-            " `tickets gateway`."
+            description="Collector that gets traces by OTLP over gRPC, `host:port`. Empty: none. The service needs the"
+            " extra `otel`, which the image has. Also for `tickets up` and `tickets gateway`."
+        ),
+    ] = ""
+    otlp_ca: Annotated[
+        str,
+        Field(
+            description="Who signed the collector's certificate, a PEM file at the same absolute path for the service"
+            " and Envoy; read at start. Empty: no TLS, for a collector in your own network."
         ),
     ] = ""
     trace_sample_ratio: Annotated[

@@ -9,8 +9,12 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
 from contextvars import ContextVar
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+
+import grpc
+from cryptography.x509 import load_pem_x509_certificates
 
 from service.errors import REASONS
 from service.settings import SettingError, Settings
@@ -180,7 +184,7 @@ def work(name: str, attribute: str, cause: str) -> Iterator[None]:
 
 
 def start(settings: Settings, stack: AsyncExitStack) -> None:
-    """Trace, if the settings say where to; the stack ends it. Raises SettingError where OpenTelemetry is missing."""
+    """Trace, if the settings say where to; the stack ends it. Raises SettingError where something is missing for it."""
     global active  # noqa: PLW0603 - a process has one, or none
     if not settings.otlp_endpoint:
         return
@@ -192,12 +196,26 @@ def start(settings: Settings, stack: AsyncExitStack) -> None:
         from opentelemetry.sdk.trace.sampling import ALWAYS_ON  # noqa: PLC0415 - the extra
     except ImportError:
         raise SettingError("TICKETS_OTLP_ENDPOINT: install the extra `otel` of tickets-service") from None
+    credentials = _collector_credentials(settings.otlp_ca)
     # What is not sampled gets no further than `call`. A full queue drops spans and waits for nobody.
     provider = TracerProvider(ALWAYS_ON, Resource.create({"service.name": "tickets"}), shutdown_on_exit=False)
-    exporter = OTLPSpanExporter(settings.otlp_endpoint, insecure=True, timeout=_SEND_SECONDS)
+    exporter = OTLPSpanExporter(settings.otlp_endpoint, credentials is None, credentials, timeout=_SEND_SECONDS)
     provider.add_span_processor(BatchSpanProcessor(exporter))
     active = Tracing(provider, settings.trace_sample_ratio)
     stack.callback(_stop, provider)
+
+
+def _collector_credentials(ca: str) -> "grpc.ChannelCredentials | None":
+    if not ca:
+        return None
+    try:
+        pem = Path(ca).read_bytes()
+        load_pem_x509_certificates(pem)
+    except OSError as error:
+        raise SettingError(f"TICKETS_OTLP_CA: {ca}: {error.strerror}") from None
+    except ValueError:
+        raise SettingError(f"TICKETS_OTLP_CA: {ca}: is no certificate in PEM") from None
+    return grpc.ssl_channel_credentials(pem)
 
 
 def _stop(provider: "TracerProvider") -> None:

@@ -18,6 +18,12 @@ def print_gateway(
     metrics_port: Annotated[
         int | None, typer.Option(min=1, max=65535, help="Port for Envoy's own metrics; none without it.")
     ] = None,
+    trusted_hops: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Proxies in front of Envoy that say in X-Forwarded-For who called, such as an ingress."
+        ),
+    ] = 0,
     output: Annotated[Path | None, typer.Option(help="The file to write; standard output without one.")] = None,
     cert: Annotated[str, typer.Option(help=f"The gateway's certificate, for TLS with callers: {_PEM}.")] = "",
     key: Annotated[str, typer.Option(help="Its key.")] = "",
@@ -57,8 +63,9 @@ def print_gateway(
         docs=settings.docs,
         tls=tls,
         metrics_port=metrics_port,
+        trusted_hops=trusted_hops,
     )
-    trace(config, settings.otlp_endpoint, settings.trace_sample_ratio)
+    trace(config, settings)
     if output is None:
         sys.stdout.write(yaml_of(config))
         return

@@ -20,6 +20,7 @@ from service.local.claims import require_free_port
 from service.local.instance import Instance, running_instance
 from service.settings import SettingError, Settings, missing_jwks, unknown_settings
 from service.storage.database import Database
+from service.storage.pooler import require_sessions
 from service.vault import Vault
 from service.vault_check import check_keys
 
@@ -77,6 +78,11 @@ async def _database(settings: Settings) -> AsyncIterator[Check]:
     newer = "" if version >= _OLDEST_SERVER else ": it must be 15 or newer"
     yield Check("database", not newer, f"PostgreSQL {version // 10_000}.{version % 10_000}{newer}")
     skew = row[0].timestamp() - (asked + time.time()) / 2 if row else 0.0
+    try:
+        await require_sessions(settings.database_url)
+    except RuntimeError as error:
+        yield Check("pooler", False, str(error))
+        return
     yield Check("clock", abs(skew) <= _MAX_SKEW_SECONDS, f"{abs(skew):.1f} s from the database's, {_now()} here")
     database = Database(settings, METADATA)
     await database.open()

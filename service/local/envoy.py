@@ -207,16 +207,20 @@ def deployed_config(
     docs: bool,
     tls: GatewayTls,
     metrics_port: int | None = None,
+    trusted_hops: int = 0,
 ) -> dict[str, Any]:
     """deploy/envoy.yaml for a container: where it listens stays, the rest is as `envoy_config` fills it in.
 
     All workers are behind the one name in `service`, `host:port`. Envoy's metrics are at a port of their own, if any.
+    `trusted_hops` proxies in front of it tell who called.
     """
     config = _template()
     manager = config["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
     if not docs:
         leave_out_docs(manager)
     allow_origins(manager, cors_origins.split(",") if cors_origins else [])
+    if trusted_hops:
+        manager["xff_num_trusted_hops"] = trusted_hops
     _send_to(config, [service], workers)
     use_tls(config, tls)
     if metrics_port is not None:

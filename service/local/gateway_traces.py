@@ -3,20 +3,22 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
+from service.local.tls import server_of
+from service.settings import Settings
+
 _CLUSTER: Final = "otlp"
 _HTTP2: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
-def trace(config: Mapping[str, Any], endpoint: str, ratio: float) -> None:
-    """Have Envoy trace this share of the requests, and send spans to `host:port`. Empty: the config stays as it is."""
-    if not endpoint:
+def trace(config: Mapping[str, Any], settings: Settings) -> None:
+    """Have Envoy trace and send spans, as the settings say. Without an endpoint the config stays as it is."""
+    if not settings.otlp_endpoint:
         return
     resources = config["static_resources"]
     manager = resources["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
-    host, _, port = endpoint.rpartition(":")
-    address = {"socket_address": {"address": host.strip("[]"), "port_value": int(port)}}
+    host, _, port = settings.otlp_endpoint.rpartition(":")
     manager["tracing"] = {
-        "random_sampling": {"value": ratio * 100},
+        "random_sampling": {"value": settings.trace_sample_ratio * 100},
         "client_sampling": {"value": 0},  # by a header of Envoy's own; what a traceparent says counts
         "spawn_upstream_span": True,  # shows which worker answered, and what was repeated
         # Of an address the path's first character, which is a slash: the rest may hold what people search for.
@@ -32,21 +34,28 @@ def trace(config: Mapping[str, Any], endpoint: str, ratio: float) -> None:
             },
         },
     }
-    resources["clusters"].append(
-        {
-            "name": _CLUSTER,
-            "type": "STRICT_DNS",
-            "dns_lookup_family": "V4_PREFERRED",
-            "connect_timeout": "1s",
-            "typed_extension_protocol_options": {
-                _HTTP2: {
-                    "@type": f"type.googleapis.com/{_HTTP2}",
-                    "explicit_http_config": {"http2_protocol_options": {}},
-                }
-            },
-            "load_assignment": {
-                "cluster_name": _CLUSTER,
-                "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
-            },
-        }
-    )
+    host = host.strip("[]")
+    cluster = _collector(host, int(port))
+    if settings.otlp_ca:
+        cluster["transport_socket"] = server_of(host, settings.otlp_ca)
+    resources["clusters"].append(cluster)
+
+
+def _collector(host: str, port: int) -> dict[str, Any]:
+    address = {"socket_address": {"address": host, "port_value": port}}
+    return {
+        "name": _CLUSTER,
+        "type": "STRICT_DNS",
+        "dns_lookup_family": "V4_PREFERRED",
+        "connect_timeout": "1s",
+        "typed_extension_protocol_options": {
+            _HTTP2: {
+                "@type": f"type.googleapis.com/{_HTTP2}",
+                "explicit_http_config": {"http2_protocol_options": {}},
+            }
+        },
+        "load_assignment": {
+            "cluster_name": _CLUSTER,
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
+        },
+    }

@@ -75,17 +75,30 @@ def use_tls(config: dict[str, Any], tls: GatewayTls, folder: PurePosixPath = ENV
     if tls.service_ca:
         cluster = resources["clusters"][0]
         name = tls.service_name or _host_of(cluster)
-        names = [{"san_type": "IP_ADDRESS" if _is_ip(name) else "DNS", "matcher": {"exact": name}}]
         context = {
-            "alpn_protocols": ["h2"],
             "combined_validation_context": {
-                "default_validation_context": {"match_typed_subject_alt_names": names},
+                "default_validation_context": _for(name),
                 "validation_context_sds_secret_config": _watched(_CA, folder),
             },
         }
         if tls.service_cert:
             context["tls_certificate_sds_secret_configs"] = [_watched(_CLIENT, folder)]
-        cluster["transport_socket"] = _socket("UpstreamTlsContext", context, {} if _is_ip(name) else {"sni": name})
+        cluster["transport_socket"] = _upstream(name, context)
+
+
+def server_of(name: str, ca: str) -> Mapping[str, Any]:
+    """TLS with an HTTP/2 server whose certificate is for this name or address, and signed by what is in the file."""
+    return _upstream(name, {"validation_context": {**_for(name), "trusted_ca": {"filename": ca}}})
+
+
+def _upstream(name: str, context: Mapping[str, Any]) -> Mapping[str, Any]:
+    more = {} if _is_ip(name) else {"sni": name}
+    return _socket("UpstreamTlsContext", {"alpn_protocols": ["h2"], **context}, more)
+
+
+def _for(name: str) -> Mapping[str, Any]:
+    kind = "IP_ADDRESS" if _is_ip(name) else "DNS"
+    return {"match_typed_subject_alt_names": [{"san_type": kind, "matcher": {"exact": name}}]}
 
 
 def write_secrets(tls: GatewayTls, folder: Path) -> None:

@@ -35,6 +35,7 @@ from service.local.sockets import socket_folder
 from service.local.supervisor import supervise
 from service.settings import Settings
 from service.storage.database import Database
+from service.storage.pooler import require_sessions
 from service.vault import Vault
 from service.vault_check import check_keys
 
@@ -57,13 +58,10 @@ class UpOptions:
     grpc_port: int
     workers: int
     demo: bool
-    cors_origins: str
-    docs: bool
     # Keep each worker on a core of its own.
-    pin: bool = False
-    # Where traces go, if anywhere, and the share of calls that are traced.
-    otlp_endpoint: str = ""
-    trace_sample_ratio: float = 0.0
+    pin: bool
+    # What the environment says of the gateway, and of traces.
+    settings: Settings
 
 
 async def up(options: UpOptions) -> None:
@@ -104,6 +102,7 @@ async def _run(options: UpOptions) -> None:
         write_private(options.data_dir / DATABASE_URL_FILE, url.encode())
         settings = _settings(options, url)
         progress.step("the schema")
+        await require_sessions(url)
         await asyncio.to_thread(migrations.upgrade, url)
         await _refuse_other_keys({**os.environ, **settings})
         sockets = _worker_sockets(options, stack)
@@ -111,11 +110,11 @@ async def _run(options: UpOptions) -> None:
             port=options.http_port,
             endpoints=sockets,
             host=_HOST,
-            cors_origins=options.cors_origins,
-            docs=options.docs,
+            cors_origins=options.settings.cors_origins,
+            docs=options.settings.docs,
             demo_folder=options.data_dir / _PAGE_FOLDER if _has_demo(options) else None,
         )
-        trace(config, options.otlp_endpoint, options.trace_sample_ratio)
+        trace(config, options.settings)
         gateway = Envoy(config, log_file=options.data_dir / "envoy.log")
         stack.callback(gateway.stop, _GATEWAY_STOP_SECONDS)
         # Left first: the processes drain while the gateway still carries their answers.
@@ -269,7 +268,7 @@ def summary(options: UpOptions, rest_url: str, target: str) -> str:
     rows = [
         ("REST", rest_url),
         ("gRPC", target),
-        *([("page", f"{rest_url}/docs")] if options.docs else []),
+        *([("page", f"{rest_url}/docs")] if options.settings.docs else []),
         ("logs", f"tickets logs{folder}"),
         ("checks", f"tickets status{folder}"),
     ]

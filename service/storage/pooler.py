@@ -53,6 +53,20 @@ class Pooler:
             raise psycopg.OperationalError(_REFUSED)
 
 
+async def require_sessions(database_url: str) -> None:
+    """Raise RuntimeError where a pooler keeps no sessions, before work that needs one, such as a migration.
+
+    Raises psycopg.Error where there is no database.
+    """
+    options: dict[str, Any] = {"conninfo": database_url, "autocommit": True, "client_encoding": "UTF8"}
+    connection = await PooledConnection.connect(**options)
+    try:
+        await Pooler().begin(connection, options)
+    except psycopg.OperationalError as error:
+        raise RuntimeError(str(error)) from None
+    connection.pgconn.finish()
+
+
 async def _keeps_sessions(connection: PooledConnection, options: Mapping[str, Any]) -> bool:
     """Whether a connection has its session to itself, also while another one is at work."""
     try:

@@ -12,6 +12,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from service.counters import CERTIFICATE_EXPIRY
 from service.settings import SettingError, Settings
 
 # Files are looked at no more often, however many connections come.
@@ -56,6 +57,7 @@ class Certificate:
         self._next_look = 0.0
         self._failure = ""
         self._lock = Lock()  # connections begin in threads of gRPC
+        CERTIFICATE_EXPIRY.labels(settings.tls_cert).set_function(self._expiry)
 
     def credentials(self) -> grpc.ServerCredentials:
         """Credentials for one address, each of which has to be told of a new certificate once."""
@@ -74,6 +76,9 @@ class Certificate:
             renewed,  # type: ignore[arg-type]  # may say None, by gRPC's own words
             require_client_authentication=told.client_ca is not None,
         )
+
+    def _expiry(self) -> float:
+        return _leaf(self._newest()).not_valid_after_utc.timestamp()
 
     def _newest(self) -> Pems:
         with self._lock:
@@ -129,5 +134,9 @@ def _configuration(pems: Pems) -> grpc.ServerCertificateConfiguration:
 
 def words_of(pems: Pems) -> Mapping[str, str]:
     """What tells a certificate from others, for people: its serial number, and until when it is valid."""
-    leaf = x509.load_pem_x509_certificates(pems.chain)[0]
+    leaf = _leaf(pems)
     return {"serial": f"{leaf.serial_number:x}", "until": leaf.not_valid_after_utc.isoformat()}
+
+
+def _leaf(pems: Pems) -> x509.Certificate:
+    return x509.load_pem_x509_certificates(pems.chain)[0]

@@ -283,7 +283,7 @@ def test_health_is_asked_by_name(values: str) -> None:
 
 def test_certificates_are_where_settings_and_options_look_for_them() -> None:
     resources = rendered("tls")
-    folders = {"service": {"service"}, "envoy": {"edge", "gateway"}}
+    folders = {"service": {"service", "collector"}, "envoy": {"edge", "gateway", "collector"}}
     for name, container in containers(resources):
         sides = folders.get(container["name"], set())
         mounts = {mount["name"]: mount for mount in container["volumeMounts"] if mount["name"].startswith("tls-")}
@@ -299,7 +299,10 @@ def test_certificates_are_where_settings_and_options_look_for_them() -> None:
         "TICKETS_TLS_KEY": "/etc/tls/service/tls.key",
         "TICKETS_TLS_CLIENT_CA": "/etc/tls/service/ca.crt",
     }
+    [envoy_files] = pods(resources)["shop-tickets-gateway"]["spec"]["initContainers"]
+    assert {one["TICKETS_OTLP_CA"] for one in (variables, environment(envoy_files))} == {"/etc/tls/collector/ca.crt"}
     assert variables["TICKETS_GRPC_LISTEN"] == "0.0.0.0:50051,unix-abstract:tickets"
+    assert "--trusted-hops=1" in envoy_arguments(resources, "shop-tickets-gateway")
     assert envoy_arguments(resources, "shop-tickets-gateway")[4:9] == [
         "--cert=/etc/tls/edge/tls.crt",
         "--key=/etc/tls/edge/tls.key",

@@ -1,6 +1,7 @@
 """PgBouncer between the service and PostgreSQL: what deploy/README.md says of it, tried with the real one."""
 
 import asyncio
+import re
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -17,7 +18,9 @@ from support.system import Issuer, World, health, run_service
 from support.tools import require
 from support.transports import Grpc
 from support.webhook_lab import until
+from typer.testing import CliRunner
 
+from service.__main__ import app
 from service.directory import METADATA, accounts
 from service.local.postgres import EmbeddedPostgres, _postgres_install
 from service.local.processes import free_port, wait_for
@@ -28,6 +31,10 @@ from service.storage.statement import Statement
 
 pytestmark = pytest.mark.deploy
 
+REFUSED = (
+    "a pooler in transaction mode is between this process and PostgreSQL: set pool_mode = session there, or name"
+    " PostgreSQL itself in TICKETS_DATABASE_URL"
+)
 SCOPE = EVERYONE("reads and writes nobody's rows")
 SETTINGS = ("TimeZone", "statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
 SET = Statement(
@@ -122,7 +129,12 @@ async def test_the_service_works_in_session_mode(
 
 @pytest.mark.parametrize("settings", [{}, {"server_round_robin": "1", "min_pool_size": "3"}], ids=["newest", "in turn"])
 def test_transaction_mode_is_refused_in_one_line(
-    postgres: EmbeddedPostgres, database_url: str, directory: Path, issuer: Issuer, settings: dict[str, str]
+    postgres: EmbeddedPostgres,
+    database_url: str,
+    directory: Path,
+    issuer: Issuer,
+    settings: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with (
         pgbouncer(postgres, directory, pool_mode="transaction", **settings) as url,
@@ -130,8 +142,14 @@ def test_transaction_mode_is_refused_in_one_line(
     ):
         wait_for(lambda: any("pooler" in str(line) for line in service.lines()), what="the line", timeout=30)
         assert health(service.target) == health_pb2.HealthCheckResponse.NOT_SERVING
+        monkeypatch.setenv("TICKETS_DATABASE_URL", url)
+        migrated = CliRunner().invoke(app, ["migrate"])
+        assert (migrated.exit_code, migrated.stderr.strip()) == (1, REFUSED)
+        assert f"bad pooler {REFUSED}" in re.sub(r"\s+", " ", CliRunner().invoke(app, ["doctor"]).output)
     lines = [line for line in service.lines() if line["event"] in ("database", "schema")]
-    assert [line.get("error") for line in lines] == [
-        "a pooler in transaction mode is between this process and PostgreSQL: set pool_mode = session there, or name"
-        " PostgreSQL itself in TICKETS_DATABASE_URL"
-    ]
+    assert [line.get("error") for line in lines] == [REFUSED]
+
+
+def test_a_migration_goes_through_session_mode(session_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TICKETS_DATABASE_URL", session_url)
+    assert CliRunner().invoke(app, ["migrate"]).exit_code == 0

@@ -9,6 +9,8 @@ import grpc
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
+from support.authority import Pair
+
 _SERVICE = "opentelemetry.proto.collector.trace.v1.TraceService"
 
 
@@ -42,8 +44,8 @@ class Collector:
         return trace_service_pb2.ExportTraceServiceResponse()
 
     @asynccontextmanager
-    async def listening(self) -> AsyncIterator["Collector"]:
-        """Listen on loopback until the end of the block."""
+    async def listening(self, pair: Pair) -> AsyncIterator["Collector"]:
+        """Listen on loopback, by TLS with this certificate, until the end of the block."""
         server = grpc.aio.server()
         export = grpc.unary_unary_rpc_method_handler(
             self._export,
@@ -51,7 +53,8 @@ class Collector:
             trace_service_pb2.ExportTraceServiceResponse.SerializeToString,
         )
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE, {"Export": export}),))
-        self.target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+        credentials = grpc.ssl_server_credentials([(pair.key, pair.cert)])
+        self.target = f"127.0.0.1:{server.add_secure_port('127.0.0.1:0', credentials)}"
         await server.start()
         try:
             yield self

@@ -10,6 +10,7 @@ from uuid import uuid4
 import grpc
 import httpx2
 import pytest
+from support.authority import Authority
 from support.collector import Collector, Received
 from support.provider_lab import create, get, linked, until
 from support.system import Issuer, Service, World, run_service
@@ -19,6 +20,7 @@ from support.webhook_lab import Receiver
 from service.local.envoy import Envoy, envoy_config
 from service.local.gateway_traces import trace
 from service.local.processes import free_port
+from service.settings import Settings
 
 SUBJECT = "A subject that no span repeats"
 
@@ -53,13 +55,16 @@ class Lab:
 
 @pytest.fixture(scope="module")
 async def lab(directory: Path, apart_url: str, issuer: Issuer) -> AsyncIterator[Lab]:
-    async with Collector().listening() as collector:
+    ours = Authority("ours")
+    ca = directory / f"collector-{uuid4()}.pem"
+    ca.write_bytes(ours.cert)
+    async with Collector().listening(ours.pair("127.0.0.1")) as collector:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("OTEL_BSP_SCHEDULE_DELAY", "20")  # milliseconds
-            traced = {"otlp_endpoint": collector.target, "trace_sample_ratio": 1}
+            traced = {"otlp_endpoint": collector.target, "otlp_ca": str(ca), "trace_sample_ratio": 1}
             with run_service(directory, apart_url, issuer, **traced) as service:
                 config = envoy_config(port=free_port(), endpoints=[service.target])
-                trace(config, collector.target, 1.0)
+                trace(config, Settings.model_validate(traced))
                 at_once = config["layered_runtime"]["layers"][0]["static_layer"]
                 at_once["tracing.opentelemetry.min_flush_spans"] = 1
                 with Envoy(config, log_file=directory / f"envoy-{uuid4()}.log") as envoy:

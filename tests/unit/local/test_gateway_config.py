@@ -110,6 +110,23 @@ def test_traces_go_to_the_collector_that_is_set(monkeypatch: pytest.MonkeyPatch)
     assert endpoint["endpoint"]["address"]["socket_address"] == {"address": "::1", "port_value": 4317}
 
 
+@pytest.mark.parametrize(("host", "kind"), [("collector.example", "DNS"), ("10.0.0.1", "IP_ADDRESS")])
+def test_a_collector_with_tls_is_known_by_its_name(monkeypatch: pytest.MonkeyPatch, host: str, kind: str) -> None:
+    monkeypatch.setenv("TICKETS_OTLP_ENDPOINT", f"{host}:4317")
+    monkeypatch.setenv("TICKETS_OTLP_CA", "/etc/tls/collector/ca.crt")
+    tls = printed()["static_resources"]["clusters"][-1]["transport_socket"]["typed_config"]
+    context = tls["common_tls_context"]["validation_context"]
+    assert context["trusted_ca"] == {"filename": "/etc/tls/collector/ca.crt"}
+    assert context["match_typed_subject_alt_names"] == [{"san_type": kind, "matcher": {"exact": host}}]
+    assert tls.get("sni") == (host if kind == "DNS" else None)
+
+
+def test_who_called_is_said_by_so_many_proxies() -> None:
+    assert "xff_num_trusted_hops" not in json.dumps(printed())
+    listener = printed("--trusted-hops", "2")["static_resources"]["listeners"][0]
+    assert listener["filter_chains"][0]["filters"][0]["typed_config"]["xff_num_trusted_hops"] == 2
+
+
 @pytest.mark.parametrize(("setting", "given"), [("OTLP_ENDPOINT", "http://a:1"), ("TRACE_SAMPLE_RATIO", "1.1")])
 def test_traces_that_cannot_be_are_one_line(monkeypatch: pytest.MonkeyPatch, setting: str, given: str) -> None:
     monkeypatch.setenv(f"TICKETS_{setting}", given)

@@ -102,6 +102,19 @@ async def test_without_the_extra_the_setting_is_refused(monkeypatch: pytest.Monk
     assert tracing.active is None
 
 
+@pytest.mark.parametrize(
+    ("content", "words"), [(None, "No such file or directory"), (b"x", "is no certificate in PEM")]
+)
+async def test_a_collector_without_its_authority_is_one_line(tmp_path: Path, content: bytes | None, words: str) -> None:
+    ca = tmp_path / "ca.pem"
+    if content is not None:
+        ca.write_bytes(content)
+    async with AsyncExitStack() as stack:
+        with pytest.raises(SettingError, match=f"^TICKETS_OTLP_CA: {ca}: {words}$"):
+            tracing.start(Settings(otlp_endpoint="127.0.0.1:4317", otlp_ca=str(ca)), stack)
+    assert tracing.active is None
+
+
 async def test_off_there_is_no_trace() -> None:
     async with AsyncExitStack() as stack:
         tracing.start(Settings(), stack)

@@ -9,9 +9,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
 from support.authority import Authority, Pair, write_pair
 
+from service.counters import REGISTRY
 from service.local.checks import doctor
 from service.settings import SettingError, Settings
-from service.transport.certificates import Pems, read_pems
+from service.transport.certificates import Certificate, Pems, read_pems
 
 AUTHORITY = Authority("ours")
 PAIR = AUTHORITY.pair("tickets.test")
@@ -69,6 +70,14 @@ def test_files_that_cannot_be_used_are_one_line(tmp_path: Path, pair: Pair, clie
     with pytest.raises(SettingError) as refused:
         read_pems(settings)
     assert str(refused.value) == f"TICKETS_TLS_{line.replace('{}', str(tmp_path))}"
+
+
+def test_metrics_say_until_when_it_is_valid_also_when_nobody_connects(tmp_path: Path) -> None:
+    cert, key = map(str, write_pair(tmp_path / "own", PAIR))
+    settings = Settings(tls_cert=cert, tls_key=key)
+    Certificate(settings, Pems(b"what there was before", b"", None))
+    until = x509.load_pem_x509_certificate(PAIR.cert).not_valid_after_utc.timestamp()
+    assert REGISTRY.get_sample_value("tickets_certificate_expiry_timestamp_seconds", {"file": cert}) == until
 
 
 async def test_doctor_says_what_is_wrong_with_them_and_until_when_they_are_valid(tmp_path: Path) -> None:
