@@ -21,6 +21,7 @@ from service.event_lag import EventLag
 from service.settings import SettingError
 from service.storage import timings
 from service.storage.database import Database
+from service.storage.standby import Standby
 from service.transport.admission import AdmissionControl
 from service.watch import EventFeed
 
@@ -126,6 +127,8 @@ class Metrics(Collector):
             statements.add_metric(name, lane.statements)
             left_out.add_metric(name, lane.alone)
         yield from (is_open, waiting, batches, statements, left_out)
+        if self._database.standby is not None:
+            yield from _of_standby(self._database.standby)
 
     def listen(self, address: str) -> Callable[[], None]:
         """Serve the metrics over HTTP, in a thread of its own; returns what ends it. Raises SettingError."""
@@ -144,6 +147,27 @@ class Metrics(Collector):
             thread.join()
 
         return close
+
+
+def _of_standby(standby: Standby) -> Iterator[Metric]:
+    yield CounterMetricFamily("tickets_standby_reads", "Reads that the standby answered.", value=standby.reads)
+    left = CounterMetricFamily(
+        "tickets_standby_reads_left",
+        "Reads that were left to the primary. The standby was behind, busy, lost, promoted, foreign (of another"
+        " cluster or timeline), replaying what was in conflict, or out (left alone after one of these); the read failed"
+        " there; or the primary was unasked, as it did not say where it is.",
+        labels=("reason",),
+    )
+    for reason, number in standby.left.items():
+        left.add_metric((reason,), number)
+    yield left
+    behind = GaugeMetricFamily(
+        "tickets_standby_behind_bytes",
+        "How much of the primary's log the standby has not replayed; absent while unknown.",
+    )
+    if standby.behind is not None:
+        behind.add_metric((), standby.behind)
+    yield behind
 
 
 def _of_statements() -> Metric:

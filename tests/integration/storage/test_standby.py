@@ -1,0 +1,301 @@
+"""Reads at a standby (deploy/README.md): they miss nothing that was acknowledged, or the primary answers.
+
+Two PostgreSQL servers, of which the second follows the first, and two processes' databases on both.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+import pytest
+from sqlalchemy import Text, bindparam, func, insert, literal_column, select
+from support.pair import Pair, running_pair
+from support.webhook_lab import until
+
+from service.directory import METADATA, accounts
+from service.settings import Settings
+from service.storage import standby as standbys
+from service.storage.database import Database, RefusedValueError
+from service.storage.scope import EVERYONE
+from service.storage.standby import Standby
+from service.storage.statement import Statement
+
+pytestmark = pytest.mark.processes
+
+TESTS = EVERYONE("a test has accounts of its own")
+_NAME = bindparam("name", type_=Text)
+_AT_STANDBY = func.pg_is_in_recovery().label("at_standby")
+
+WRITE = Statement(insert(accounts).values(name=_NAME).returning(accounts.c.id), scope=TESTS, short=True)
+# How many accounts of this name there are, and where that was counted.
+COUNT = Statement(
+    select(func.count().label("number"), _AT_STANDBY).where(accounts.c.name == _NAME), scope=TESTS, standby=True
+)
+ELSEWHERE = Statement(select(_AT_STANDBY), scope=TESTS, short=True)
+# Takes its time, but only at the standby.
+SLOW = Statement(
+    select(
+        _AT_STANDBY, func.pg_sleep(literal_column("CASE WHEN pg_is_in_recovery() THEN 60 ELSE 0 END")).label("slept")
+    )
+    .select_from(accounts)
+    .limit(literal_column("1")),
+    scope=TESTS,
+    standby=True,
+)
+# Refused by both.
+WRONG = Statement(
+    select((literal_column("1") / func.length(_NAME)).label("inverse")), scope=EVERYONE("reads no table"), standby=True
+)
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    # Short enough for a socket.
+    with running_pair(tmp_path_factory.mktemp("pair")) as pair:
+        yield pair
+
+
+@pytest.fixture(autouse=True)
+def _soon_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    for reason, seconds in standbys.OUT_SECONDS.items():
+        monkeypatch.setitem(standbys.OUT_SECONDS, reason, min(seconds, 0.1))
+
+
+@asynccontextmanager
+async def opened(url: str, read_url: str, **settings: Any) -> AsyncIterator[tuple[Database, Standby]]:
+    """The database of a process that serves, and its standby."""
+    given = Settings(database_url=url, database_read_url=read_url, **settings)
+    database = Database(given, METADATA)
+    database.standby = standby = Standby(given, database)
+    await database.open()
+    try:
+        async with asyncio.timeout(20):
+            await until(lambda: all(lane.is_open for lane in database.lanes.values()))
+            await until(lambda: standby._pool.usage().idle > 0)
+        yield database, standby
+    finally:
+        await database.close()
+
+
+@pytest.fixture
+async def reading(pair: Pair) -> AsyncIterator[tuple[Database, Standby]]:
+    async with opened(pair.primary.url, pair.standby.url) as both:
+        yield both
+
+
+@pytest.fixture
+async def database(reading: tuple[Database, Standby]) -> Database:
+    return reading[0]
+
+
+@pytest.fixture
+async def standby(reading: tuple[Database, Standby]) -> Standby:
+    return reading[1]
+
+
+@pytest.fixture
+async def writer(pair: Pair) -> AsyncIterator[Database]:
+    """Of another process."""
+    async with opened(pair.primary.url, pair.standby.url) as (database, _):
+        yield database
+
+
+def at(url: str, *statements: str) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        for statement in statements:
+            connection.execute(statement)
+
+
+async def count(database: Database, name: str) -> dict[str, Any]:
+    row = await database.one(COUNT, {"name": name})
+    assert row is not None
+    return row
+
+
+async def back_at_the_standby(database: Database, name: str, number: int) -> None:
+    """Return when a read runs there; until then the primary answers, and no less."""
+    async with asyncio.timeout(20):
+        while (row := await count(database, name)) != {"number": number, "at_standby": True}:
+            assert row == {"number": number, "at_standby": False}
+            await asyncio.sleep(0.01)
+
+
+async def test_a_read_runs_at_the_standby_and_has_what_any_process_was_answered_before(
+    database: Database, standby: Standby, writer: Database
+) -> None:
+    name = str(uuid4())
+    for number in range(1, 51):
+        await writer.one(WRITE, {"name": name})
+        rows = await asyncio.gather(*(count(database, name) for _ in range(3)))
+        assert [row["number"] for row in rows] == [number] * 3
+    await back_at_the_standby(database, name, 50)
+    assert standby.reads > 0
+
+
+async def test_while_nothing_is_replayed_the_primary_answers_with_what_was_written(
+    pair: Pair, database: Database, standby: Standby, writer: Database
+) -> None:
+    name = str(uuid4())
+    await back_at_the_standby(database, name, 0)
+    at(pair.standby.url, "SELECT pg_wal_replay_pause()")
+    try:
+        await writer.one(WRITE, {"name": name})
+        assert await count(database, name) == {"number": 1, "at_standby": False}
+        assert standby.left["behind"] == 1
+        async with asyncio.timeout(10):
+            await until(lambda: (standby.behind or 0) > 0)
+    finally:
+        at(pair.standby.url, "SELECT pg_wal_replay_resume()")
+    await back_at_the_standby(database, name, 1)
+    async with asyncio.timeout(10):
+        await until(lambda: standby.behind == 0)
+
+
+async def test_calls_that_wait_together_share_a_question_and_one_that_comes_later_has_its_own(
+    database: Database,
+) -> None:
+    await back_at_the_standby(database, "", 0)
+    timing = standbys._QUESTION.timing
+    before = timing.number
+    await asyncio.gather(*(count(database, "") for _ in range(50)))
+    # The look of each second may have had one too.
+    assert timing.number - before <= 2
+    before = timing.number
+    for _ in range(5):
+        await count(database, "")
+    assert timing.number - before >= 5
+
+
+async def test_a_question_that_was_asked_before_a_call_came_is_no_answer_to_it(
+    pair: Pair, database: Database, standby: Standby, writer: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, asked, released = str(uuid4()), asyncio.Event(), asyncio.Event()
+    ask = standby._ask_primary
+
+    async def slowly() -> Any:
+        position = await ask()
+        asked.set()
+        await released.wait()
+        return position
+
+    await back_at_the_standby(database, name, 0)
+    at(pair.standby.url, "SELECT pg_wal_replay_pause()")
+    try:
+        monkeypatch.setattr(standby, "_ask_primary", slowly)
+        before = asyncio.create_task(count(database, name))
+        await asked.wait()
+        await writer.one(WRITE, {"name": name})
+        after = asyncio.create_task(count(database, name))
+        await asyncio.sleep(0)  # it waits
+        released.set()
+        assert await before == {"number": 0, "at_standby": True}
+        assert await after == {"number": 1, "at_standby": False}
+    finally:
+        at(pair.standby.url, "SELECT pg_wal_replay_resume()")
+
+
+async def test_what_is_not_said_to_be_for_a_standby_stays_at_the_primary(database: Database) -> None:
+    await back_at_the_standby(database, "", 0)
+    at_primary = {"number": 0, "at_standby": False}
+    async with database.transaction() as connection:
+        assert await connection.one(COUNT, {"name": ""}) == at_primary
+    assert await database.patient().one(COUNT, {"name": ""}) == at_primary
+    assert await database.one(ELSEWHERE, {}) == {"at_standby": False}
+
+
+def test_what_writes_cannot_be_said_to_be_for_a_standby() -> None:
+    with pytest.raises(ValueError, match="nothing to do on a standby"):
+        Statement(select(accounts).with_for_update(), scope=TESTS, standby=True)
+
+
+async def test_a_read_that_is_in_the_way_of_replay_is_answered_by_the_primary(
+    pair: Pair, database: Database, standby: Standby
+) -> None:
+    at(pair.primary.url, "INSERT INTO accounts (name) VALUES ('one')")
+    at(pair.standby.url, "ALTER SYSTEM SET max_standby_streaming_delay = 0", "SELECT pg_reload_conf()")
+    await back_at_the_standby(database, "", 0)
+    slow = asyncio.create_task(database.one(SLOW, {}))
+    async with asyncio.timeout(20):
+        await until(lambda: standby._pool.usage().in_use > 0)
+        while not slow.done():
+            await asyncio.to_thread(at, pair.primary.url, "ALTER TABLE accounts SET (fillfactor = 100)")
+            await asyncio.wait([slow], timeout=0.1)
+    assert (await slow or {})["at_standby"] is False
+    assert standby.left["conflict"] == 1
+    await back_at_the_standby(database, "", 0)
+
+
+async def test_a_read_that_is_wrong_fails_as_it_does_at_the_primary_and_keeps_nobody_out(
+    database: Database, standby: Standby
+) -> None:
+    await back_at_the_standby(database, "", 0)
+    for each in (database.patient(), database):
+        with pytest.raises(RefusedValueError):
+            await each.one(WRONG, {"name": ""})
+    assert standby.left["failed"] == 1
+    assert (await count(database, ""))["at_standby"]
+
+
+async def test_when_the_standby_dies_no_read_fails_and_it_is_used_again_when_it_is_back(
+    pair: Pair, database: Database, standby: Standby
+) -> None:
+    name = str(uuid4())
+    await back_at_the_standby(database, name, 0)
+    under_way = [asyncio.create_task(database.one(SLOW, {})) for _ in range(2)]
+    async with asyncio.timeout(10):
+        await until(lambda: standby._pool.usage().in_use >= 2)
+    try:
+        pair.kill_standby()
+        assert [(row or {})["at_standby"] for row in await asyncio.gather(*under_way)] == [False, False]
+        for number in range(1, 21):
+            await database.one(WRITE, {"name": name})
+            rows = await asyncio.gather(*(count(database, name) for _ in range(3)))
+            assert rows == [{"number": number, "at_standby": False}] * 3
+    finally:
+        pair.restart_standby()
+    await back_at_the_standby(database, name, 20)
+
+
+async def test_a_standby_that_hangs_is_given_up(pair: Pair, database: Database, standby: Standby) -> None:
+    await back_at_the_standby(database, "", 0)
+    with pair.hanging(pair.standby):
+        async with asyncio.timeout(20):
+            assert await count(database, "") == {"number": 0, "at_standby": False}
+    await back_at_the_standby(database, "", 0)
+
+
+async def test_a_server_that_is_no_standby_is_not_read_from(pair: Pair) -> None:
+    async with opened(pair.primary.url, pair.primary.url) as (database, standby):
+        assert (await count(database, ""))["number"] == 0
+        assert (standby.reads, standby.left["promoted"]) == (0, 1)
+
+
+async def test_a_server_of_another_cluster_is_not_read_from(pair: Pair, database_url: str) -> None:
+    async with opened(database_url, pair.standby.url) as (database, standby):
+        assert await count(database, "") == {"number": 0, "at_standby": False}
+        assert (standby.reads, standby.left["foreign"]) == (0, 1)
+
+
+async def test_after_a_takeover_neither_the_new_primary_nor_the_old_one_is_read_from_as_a_standby(
+    tmp_path: Path,
+) -> None:
+    name = str(uuid4())
+    with running_pair(tmp_path) as pair:
+        async with opened(pair.primary.url, pair.standby.url) as (database, standby):
+            await database.one(WRITE, {"name": name})
+            await back_at_the_standby(database, name, 1)
+            await asyncio.to_thread(pair.promote)
+            at(pair.standby.url, f"INSERT INTO accounts (name) VALUES ('{name}')")
+            assert await count(database, name) == {"number": 1, "at_standby": False}
+            assert standby.left["promoted"] >= 1
+            # What the new primary will never have puts the old one ahead of it in its log.
+            for _ in range(100):
+                await database.one(WRITE, {"name": name})
+        pair.restart_primary_as_standby()
+        async with opened(pair.standby.url, pair.primary.url) as (database, standby):
+            assert await count(database, name) == {"number": 2, "at_standby": False}
+            assert (standby.reads, standby.left["foreign"]) == (0, 1)
