@@ -155,10 +155,10 @@ class Pool:
         if self._queue:
             self._serve()
 
-    def replace(self, connection: PooledConnection) -> None:
-        """Make another connection instead of one that is of no use, which whoever took it has said."""
-        self._queue.unmark(connection)
-        self._drop(connection)
+    def renew(self) -> None:
+        """Make new connections instead of those that are idle: the URL may name another server by now."""
+        while self._idle:
+            self._drop(self._idle.pop())
         self._refill()
 
     def usage(self) -> Usage:

@@ -46,16 +46,18 @@ _TAKE_SECONDS = 0.05
 # than without it.
 OUT_SECONDS: Mapping[str, float] = {
     "behind": 1.0,
-    "busy": 1.0,
     "lost": 5.0,
     "promoted": 5.0,
     "foreign": 5.0,
     "conflict": 5.0,
-    # One statement failed; the primary could not be asked; left alone.
+    # It has enough to do; one statement failed; the primary could not be asked; left alone.
+    "busy": 0.0,
     "failed": 0.0,
     "unasked": 0.0,
     "out": 0.0,
 }
+# Of these, that another server of its URL may do better.
+_ELSEWHERE = ("promoted", "foreign")
 # How often it is looked at, whether anything is read or not.
 _LOOK_SECONDS = 1.0
 
@@ -107,21 +109,23 @@ _IDENTITY = Statement(
 )
 
 
-class _Position(NamedTuple):
-    """A position in a primary's log: of this timeline, and of the server that runs since then."""
+class _Primary(NamedTuple):
+    """Whose log it is: of which cluster and timeline, and since when that server runs."""
 
-    lsn: int
+    system: int
     timeline: int
     started: datetime
 
-    @property
-    def primary(self) -> tuple[int, datetime]:
-        """Whose log it is."""
-        return self.timeline, self.started
+
+class _Position(NamedTuple):
+    """A position in a primary's log."""
+
+    lsn: int
+    primary: _Primary
 
 
-class _LeftError(Exception):
-    """The primary is to answer, for one of the reasons above."""
+class LeftError(Exception):
+    """The primary is to answer, for one of the reasons above, and in words that an operator reads."""
 
     def __init__(self, reason: str, words: str = "") -> None:
         super().__init__(reason)
@@ -135,13 +139,12 @@ class Standby:
         """`database` is the primary's."""
         self._database = database
         self._pool = pool_of(settings, settings.database_read_url, name="standby")
-        # Whose log positions are of, of which cluster, and how far a standby was found to have replayed it.
-        self._primary: tuple[int, datetime] | None = None
-        self._system: int | None = None
+        # The last primary that was met, and how far a standby was found to have replayed its log.
+        self._primary: _Primary | None = None
         self._replayed = 0
-        # Connections to servers that were found to follow it.
-        self._known: WeakKeyDictionary[PooledConnection, tuple[int, datetime]] = WeakKeyDictionary()
-        self._waiting: list[asyncio.Future[_Position | _LeftError]] = []
+        # Connections to servers that were found to follow a primary.
+        self._known: WeakKeyDictionary[PooledConnection, _Primary] = WeakKeyDictionary()
+        self._waiting: list[asyncio.Future[_Position | LeftError]] = []
         self._asking: asyncio.Task[None] | None = None
         self._looking: asyncio.Task[None] | None = None
         # Until when it is left alone, by the loop's clock.
@@ -165,12 +168,20 @@ class Standby:
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._pool.close()
 
+    async def look(self) -> int:
+        """How many bytes it is behind. Raises LeftError where it is of no use."""
+        if not await self._pool.answers():
+            raise LeftError("lost")
+        position = await self._ask_primary()
+        await self._ask_standby(position)
+        return max(0, position.lsn - self._replayed)
+
     async def run(self, statement: Statement, parameters: Mapping[str, Any]) -> list[Row] | None:
         """Every row, or None when the primary is to answer. Raises KeyError for a parameter that is missing."""
         try:
             self._require_in()
             rows = await self._read(await self._reached(), statement, parameters)
-        except _LeftError as left:
+        except LeftError as left:
             self.left[left.reason] += 1
             self._leave_alone(left)
             return None
@@ -179,47 +190,47 @@ class Standby:
 
     def _require_in(self) -> None:
         if asyncio.get_running_loop().time() < self._out_until:
-            raise _LeftError("out")
+            raise LeftError("out")
 
     async def _read(self, position: _Position, statement: Statement, parameters: Mapping[str, Any]) -> list[Row]:
         async with self._connected(position) as connection:
             where, rows = await statement.run_after(_WHERE, connection, parameters)
             if self._note(where[0]) < position.lsn:
-                raise _LeftError("behind", "a server of its URL has not replayed what another one has")
+                raise LeftError("behind", "a server of its URL has not replayed what another one has")
             return rows
 
     async def _reached(self) -> _Position:
         """A position that the primary was at after this was called, and that the standby has reached."""
-        waiting: asyncio.Future[_Position | _LeftError] = asyncio.get_running_loop().create_future()
+        waiting: asyncio.Future[_Position | LeftError] = asyncio.get_running_loop().create_future()
         self._waiting.append(waiting)
         if self._asking is None:
             # In nobody's name, as it is for all who wait.
             self._asking = asyncio.get_running_loop().create_task(self._ask(), context=Context())
         outcome = await waiting
-        if isinstance(outcome, _LeftError):
-            raise outcome
+        if isinstance(outcome, LeftError):
+            raise LeftError(outcome.reason)  # each its own, and what there is to say was said
         return outcome
 
     async def _ask(self) -> None:
         """Answer all who wait, and those who have come meanwhile by another question."""
-        asked: list[asyncio.Future[_Position | _LeftError]] = []
-        outcome: _Position | _LeftError
+        asked: list[asyncio.Future[_Position | LeftError]] = []
+        outcome: _Position | LeftError
         try:
             while self._waiting:
                 asked, self._waiting = self._waiting, []
                 try:
-                    self._require_in()
                     outcome = await self._confirm()
-                except _LeftError as left:
+                except LeftError as left:
                     self._leave_alone(left)
                     outcome = left
                 _answer(asked, outcome)
         finally:
             self._asking = None
-            _answer([*asked, *self._waiting], _LeftError("failed"))
+            _answer([*asked, *self._waiting], LeftError("failed"))
             self._waiting = []
 
     async def _confirm(self) -> _Position:
+        self._require_in()
         position = await self._ask_primary()
         until = asyncio.get_running_loop().time() + _PATIENCE_SECONDS
         while self._replayed < position.lsn:
@@ -227,25 +238,25 @@ class Standby:
             if self._replayed >= position.lsn:
                 break
             if asyncio.get_running_loop().time() >= until:
-                raise _LeftError("behind", "it has not replayed in time what the primary has")
+                raise LeftError("behind", "it has not replayed in time what the primary has")
             await asyncio.sleep(_PAUSE_SECONDS)
         return position
 
     async def _ask_primary(self) -> _Position:
         row = await self._primary_says(_QUESTION)
-        position = _Position(row["lsn"], int(row["timeline"], 16), row["started"])
-        if position.primary != self._primary:
+        timeline, started = int(row["timeline"], 16), row["started"]
+        if self._primary is None or self._primary[1:] != (timeline, started):
             identity = await self._primary_says(_IDENTITY)
-            if identity["started"] != position.started:
-                raise _LeftError("unasked")  # it is changing just now
-            self._primary, self._system, self._replayed = position.primary, identity["system"], 0
-        return position
+            if identity["started"] != started:
+                raise LeftError("unasked")  # it is changing just now
+            self._primary, self._replayed = _Primary(identity["system"], timeline, started), 0
+        return _Position(row["lsn"], self._primary)
 
     async def _primary_says(self, statement: Statement) -> Row:
         try:
             row = await self._database.one(statement, {})
         except (TicketError, psycopg.Error):
-            raise _LeftError("unasked") from None  # what is wrong the read itself will say
+            raise LeftError("unasked") from None  # what is wrong the read itself will say
         return row or {}
 
     async def _ask_standby(self, position: _Position) -> None:
@@ -260,42 +271,40 @@ class Standby:
         except NoConnectionError:
             usage = self._pool.usage()
             if usage.idle + usage.in_use:
-                raise _LeftError("busy", "none of its connections became free in time") from None
-            raise _LeftError("lost") from None
+                raise LeftError("busy", "none of its connections became free in time") from None
+            raise LeftError("lost") from None
         try:
             if self._known.get(connection) != position.primary:
-                await self._recognise(connection, position)
+                await self._recognise(connection, position.primary)
             yield connection
-        except _LeftError as left:
-            if left.reason in ("promoted", "foreign"):
-                self._pool.replace(connection)  # the URL may name another one
-            raise
         except psycopg.Error as error:
             raise _left(error, connection) from None
         finally:
-            if connection.in_use:
-                self._pool.give_back(connection)
+            self._pool.give_back(connection)
 
-    async def _recognise(self, connection: PooledConnection, position: _Position) -> None:
+    async def _recognise(self, connection: PooledConnection, primary: _Primary) -> None:
         identity = (await _IDENTITY.run(connection, {}))[0]
-        if identity["system"] != self._system:
-            raise _LeftError("foreign", "it has another cluster's data")
-        if identity["timeline"] != position.timeline:
-            words = f"it is at the timeline {identity['timeline']}, the primary at {position.timeline}"
-            raise _LeftError("foreign", words)
-        self._known[connection] = position.primary
+        if identity["system"] != primary.system:
+            raise LeftError("foreign", "it has another cluster's data")
+        if identity["timeline"] != primary.timeline:
+            words = f"it is at the timeline {identity['timeline']}, the primary at {primary.timeline}"
+            raise LeftError("foreign", words)
+        self._known[connection] = primary
 
     def _note(self, where: Row) -> int:
         """How far the server is that says this."""
         if not where["is_standby"]:
-            raise _LeftError("promoted", "the server is no standby, or not any more")
+            raise LeftError("promoted", "the server is no standby, or not any more")
         lsn = int(where["lsn"] or 0)
         self._replayed = max(self._replayed, lsn)
         return lsn
 
-    def _leave_alone(self, left: _LeftError) -> None:
+    def _leave_alone(self, left: LeftError) -> None:
+        now = asyncio.get_running_loop().time()
+        if left.reason in _ELSEWHERE and now >= self._out_until:
+            self._pool.renew()
         if seconds := OUT_SECONDS[left.reason]:
-            self._out_until = max(self._out_until, asyncio.get_running_loop().time() + seconds)
+            self._out_until = max(self._out_until, now + seconds)
         if left.words:  # one line a minute for each (transport/logs.py); why one is lost the pool says
             _log.warning("standby", outcome="unavailable", error=left.words)
 
@@ -304,31 +313,24 @@ class Standby:
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
             try:
-                self.behind = await self._look_once()
-            except _LeftError as left:
+                self.behind = await self.look()
+            except LeftError as left:
                 self.behind = None
                 self._leave_alone(left)
 
-    async def _look_once(self) -> int:
-        if not await self._pool.answers():
-            raise _LeftError("lost")
-        position = await self._ask_primary()
-        await self._ask_standby(position)
-        return max(0, position.lsn - self._replayed)
 
-
-def _answer(waiting: "list[asyncio.Future[_Position | _LeftError]]", outcome: _Position | _LeftError) -> None:
+def _answer(waiting: "list[asyncio.Future[_Position | LeftError]]", outcome: _Position | LeftError) -> None:
     for each in waiting:
         if not each.done():  # its caller is still there
             each.set_result(outcome)
 
 
-def _left(error: psycopg.Error, connection: PooledConnection) -> _LeftError:
+def _left(error: psycopg.Error, connection: PooledConnection) -> LeftError:
     """Why a read failed at the standby. What is wrong with the read itself the primary will say."""
     if isinstance(error, _CONFLICTS):
-        return _LeftError("conflict", "a read was in the way of what it replays")
+        return LeftError("conflict", "a read was in the way of what it replays")
     if connection.is_lost or isinstance(error, AdminShutdown):
-        return _LeftError("lost")
+        return LeftError("lost")
     if isinstance(error, _USELESS):
         connection.discard()
-    return _LeftError("failed")
+    return LeftError("failed")

@@ -10,13 +10,21 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import grpc
+import httpx2
 import psycopg
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import Text, bindparam, func, insert, literal_column, select
 from support.pair import Pair, running_pair
+from support.system import Credential, Issuer, World, run_service
+from support.transports import Grpc
 from support.webhook_lab import until
+from typer.testing import CliRunner
 
+from service.__main__ import app
 from service.directory import METADATA, accounts
+from service.local.processes import free_port
 from service.settings import Settings
 from service.storage import standby as standbys
 from service.storage.database import Database, RefusedValueError
@@ -60,7 +68,10 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
 
 
 @pytest.fixture(autouse=True)
-def _soon_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def _busy_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is waited for longer, and left alone for a shorter time."""
+    monkeypatch.setattr(standbys, "_PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr(standbys, "_TAKE_SECONDS", 3.0)
     for reason, seconds in standbys.OUT_SECONDS.items():
         monkeypatch.setitem(standbys.OUT_SECONDS, reason, min(seconds, 0.1))
 
@@ -183,6 +194,8 @@ async def test_a_question_that_was_asked_before_a_call_came_is_no_answer_to_it(
         return position
 
     await back_at_the_standby(database, name, 0)
+    assert standby._looking is not None
+    standby._looking.cancel()  # it asks too
     at(pair.standby.url, "SELECT pg_wal_replay_pause()")
     try:
         monkeypatch.setattr(standby, "_ask_primary", slowly)
@@ -278,6 +291,78 @@ async def test_a_server_of_another_cluster_is_not_read_from(pair: Pair, database
     async with opened(database_url, pair.standby.url) as (database, standby):
         assert await count(database, "") == {"number": 0, "at_standby": False}
         assert (standby.reads, standby.left["foreign"]) == (0, 1)
+
+
+# The service itself, and the commands
+
+
+async def test_lists_searches_and_histories_of_each_api_are_read_there_and_have_the_callers_own_writes(
+    pair: Pair, directory: Path, issuer: Issuer
+) -> None:
+    world, address = World(pair.primary.url, issuer), f"127.0.0.1:{free_port()}"
+    settings = {"database_read_url": pair.standby.url, "metrics_listen": address}
+    with run_service(directory, pair.primary.url, issuer, **settings) as service:
+        program, project, desk = await world.program(), await world.project(), world.person("read", "write", "agent")
+        member = await world.member(project)
+        board, word = {"project_id": project}, {"q": "standby"}
+        async with grpc.aio.insecure_channel(service.target) as channel:
+            calls = Grpc(channel)
+
+            async def asked(operation: str, who: Credential, **sections: Any) -> Any:
+                return (await calls.call(operation, who, **sections)).succeeded()
+
+            async def made(operation: str, who: Credential, body: Any, **sections: Any) -> Any:
+                return (await calls.call(operation, who, body=body, **sections)).succeeded(201)
+
+            for number in range(1, 11):
+                text = {"description": "Read at the standby."}
+                ticket = await made("itsm.create", program.credential, {"subject": "A", **text})
+                for query in ({}, {"status": "open"}, word):
+                    assert (await asked("itsm.list", program.credential, query=query))["total"] == number
+                path = {"ticket_id": ticket["id"]}
+                assert len((await asked("itsm.events", program.credential, path=path))["events"]) == 1
+                path = {"id": (await made("helpdesk.create", desk, {"title": "A", **text}))["id"]}
+                await made("helpdesk.comment", desk, {"body": "A"}, path=path)
+                for query in ({}, word):
+                    assert len((await asked("helpdesk.list", desk, query=query))["tickets"]) == number
+                assert len((await asked("helpdesk.comments", desk, path=path))["comments"]) == 1
+                assert len((await asked("helpdesk.events", desk, path=path))["events"]) == 2
+                request = {"title": "A", "request_type": "bug", **text}
+                ticket = (await made("handoff.create", member, request, path=board))["ticket"]
+                for query in ({}, word):
+                    found = await asked("handoff.project", member, path=board, query=query)
+                    assert len(found["tickets"]) == number
+                assert len((await asked("handoff.list", member))["tickets"]) == number
+                path = {**board, "ticket_id": ticket["id"]}
+                assert len((await asked("handoff.events", member, path=path))["events"]) == 1
+            async with httpx2.AsyncClient() as client:
+                shown = (await client.get(f"http://{address}/metrics")).text
+    await world.close()
+    samples = {
+        (sample.name, sample.labels.get("reason")): sample.value
+        for family in text_string_to_metric_families(shown)
+        for sample in family.samples
+        if sample.name.startswith("tickets_standby")
+    }
+    assert samples["tickets_standby_reads_total", None] > 0
+    left = {reason: value for (name, reason), value in samples.items() if name == "tickets_standby_reads_left_total"}
+    assert left.keys() == standbys.OUT_SECONDS.keys()
+    assert sum(left.values()) + samples["tickets_standby_reads_total", None] == 12 * 10
+    assert {reason for reason, value in left.items() if value} <= {"behind", "busy", "lost", "out"}
+
+
+@pytest.mark.parametrize(
+    ("at_primary", "line"),
+    [
+        (False, "ok    standby"),
+        (True, "bad   standby          is of no use: the server is no standby, or not any more"),
+    ],
+)
+def test_doctor_looks_at_it(pair: Pair, tmp_path: Path, at_primary: bool, line: str) -> None:
+    read_url = (pair.primary if at_primary else pair.standby).url
+    runner = CliRunner(env={"TICKETS_DATABASE_URL": pair.primary.url, "TICKETS_DATABASE_READ_URL": read_url})
+    done = runner.invoke(app, ["doctor", "--data-dir", str(tmp_path), "--http-port", "0", "--grpc-port", "0"])
+    assert any(shown.startswith(line) for shown in done.output.splitlines()), done.output
 
 
 async def test_after_a_takeover_neither_the_new_primary_nor_the_old_one_is_read_from_as_a_standby(
