@@ -92,7 +92,7 @@ topologySpreadConstraints:
 {{- define "tickets.databaseUrl" -}}
 {{- $database := (first .).Values.database }}
 {{- $hosts := index . 1 }}
-{{- $parameters := omit $database.parameters "target_session_attrs" }}
+{{- $parameters := omit ($database.parameters | default dict) "target_session_attrs" }}
 {{- if gt (len $hosts) 1 }}
 {{- $parameters = merge (dict) $parameters (dict "target_session_attrs" (last .)) }}
 {{- end }}
