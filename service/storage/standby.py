@@ -88,9 +88,17 @@ _QUESTION = Statement(
     scope=_NO_TABLE,
     short=True,
 )
+_PLACE = (_asked("is_standby", "pg_is_in_recovery()"), _asked("lsn", "pg_last_wal_replay_lsn()"))
 # Where a standby is.
-_WHERE = Statement(
-    select(_asked("is_standby", "pg_is_in_recovery()"), _asked("lsn", "pg_last_wal_replay_lsn()")), scope=_NO_TABLE
+_WHERE = Statement(select(*_PLACE), scope=_NO_TABLE)
+# The same before what is short: it is planned once, as on a lane (lanes.py), up to the next Sync.
+_WHERE_SHORT = Statement(
+    select(
+        *_PLACE,
+        _asked("plans", "set_config('plan_cache_mode', 'force_generic_plan', true)"),
+        _asked("scans", "set_config('enable_bitmapscan', 'off', true)"),
+    ),
+    scope=_NO_TABLE,
 )
 # Which cluster's data a server has, and which timeline's: that of its last checkpoint, which a standby has replayed, or
 # the one that it is being sent, which only those who may read all statistics are told.
@@ -194,7 +202,8 @@ class Standby:
 
     async def _read(self, position: _Position, statement: Statement, parameters: Mapping[str, Any]) -> list[Row]:
         async with self._connected(position) as connection:
-            where, rows = await statement.run_after(_WHERE, connection, parameters)
+            first = _WHERE_SHORT if statement.is_short else _WHERE
+            where, rows = await statement.run_after(first, connection, parameters)
             if self._note(where[0]) < position.lsn:
                 raise LeftError("behind", "a server of its URL has not replayed what another one has")
             return rows

@@ -5,59 +5,46 @@ Two PostgreSQL servers, of which the second follows the first, and two processes
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 from uuid import uuid4
 
 import grpc
 import httpx2
-import psycopg
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from sqlalchemy import Text, bindparam, func, insert, literal_column, select
+from psycopg.conninfo import conninfo_to_dict
+from sqlalchemy import select
 from support.pair import Pair, running_pair
+from support.standby_lab import (
+    COUNT,
+    ELSEWHERE,
+    PLANS,
+    SHORT_PLANS,
+    SLOW,
+    TESTS,
+    WRITE,
+    WRONG,
+    at,
+    back_at_the_standby,
+    count,
+    opened,
+)
 from support.system import Credential, Issuer, World, run_service
 from support.transports import Grpc
 from support.webhook_lab import until
 from typer.testing import CliRunner
 
 from service.__main__ import app
-from service.directory import METADATA, accounts
+from service.directory import accounts
 from service.local.processes import free_port
-from service.settings import Settings
 from service.storage import standby as standbys
 from service.storage.database import Database, RefusedValueError
-from service.storage.scope import EVERYONE
 from service.storage.standby import Standby
 from service.storage.statement import Statement
 
 pytestmark = pytest.mark.processes
-
-TESTS = EVERYONE("a test has accounts of its own")
-_NAME = bindparam("name", type_=Text)
-_AT_STANDBY = func.pg_is_in_recovery().label("at_standby")
-
-WRITE = Statement(insert(accounts).values(name=_NAME).returning(accounts.c.id), scope=TESTS, short=True)
-# How many accounts of this name there are, and where that was counted.
-COUNT = Statement(
-    select(func.count().label("number"), _AT_STANDBY).where(accounts.c.name == _NAME), scope=TESTS, standby=True
-)
-ELSEWHERE = Statement(select(_AT_STANDBY), scope=TESTS, short=True)
-# Takes its time, but only at the standby.
-SLOW = Statement(
-    select(
-        _AT_STANDBY, func.pg_sleep(literal_column("CASE WHEN pg_is_in_recovery() THEN 60 ELSE 0 END")).label("slept")
-    )
-    .select_from(accounts)
-    .limit(literal_column("1")),
-    scope=TESTS,
-    standby=True,
-)
-# Refused by both.
-WRONG = Statement(
-    select((literal_column("1") / func.length(_NAME)).label("inverse")), scope=EVERYONE("reads no table"), standby=True
-)
 
 
 @pytest.fixture(scope="module")
@@ -74,22 +61,6 @@ def _busy_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(standbys, "_TAKE_SECONDS", 3.0)
     for reason, seconds in standbys.OUT_SECONDS.items():
         monkeypatch.setitem(standbys.OUT_SECONDS, reason, min(seconds, 0.1))
-
-
-@asynccontextmanager
-async def opened(url: str, read_url: str, **settings: Any) -> AsyncIterator[tuple[Database, Standby]]:
-    """The database of a process that serves, and its standby."""
-    given = Settings(database_url=url, database_read_url=read_url, **settings)
-    database = Database(given, METADATA)
-    database.standby = standby = Standby(given, database)
-    await database.open()
-    try:
-        async with asyncio.timeout(20):
-            await until(lambda: all(lane.is_open for lane in database.lanes.values()))
-            await until(lambda: standby._pool.usage().idle > 0)
-        yield database, standby
-    finally:
-        await database.close()
 
 
 @pytest.fixture
@@ -113,26 +84,6 @@ async def writer(pair: Pair) -> AsyncIterator[Database]:
     """Of another process."""
     async with opened(pair.primary.url, pair.standby.url) as (database, _):
         yield database
-
-
-def at(url: str, *statements: str) -> None:
-    with psycopg.connect(url, autocommit=True) as connection:
-        for statement in statements:
-            connection.execute(statement)
-
-
-async def count(database: Database, name: str) -> dict[str, Any]:
-    row = await database.one(COUNT, {"name": name})
-    assert row is not None
-    return row
-
-
-async def back_at_the_standby(database: Database, name: str, number: int) -> None:
-    """Return when a read runs there; until then the primary answers, and no less."""
-    async with asyncio.timeout(20):
-        while (row := await count(database, name)) != {"number": number, "at_standby": True}:
-            assert row == {"number": number, "at_standby": False}
-            await asyncio.sleep(0.01)
 
 
 async def test_a_read_runs_at_the_standby_and_has_what_any_process_was_answered_before(
@@ -211,6 +162,13 @@ async def test_a_question_that_was_asked_before_a_call_came_is_no_answer_to_it(
         at(pair.standby.url, "SELECT pg_wal_replay_resume()")
 
 
+async def test_what_is_short_is_planned_once_as_on_a_lane_and_nothing_else_is(database: Database) -> None:
+    await back_at_the_standby(database, "", 0)
+    for _ in range(3):
+        assert await database.one(SHORT_PLANS, {}) == {"plans": "force_generic_plan", "at_standby": True}
+        assert await database.one(PLANS, {}) == {"plans": "auto", "at_standby": True}
+
+
 async def test_what_is_not_said_to_be_for_a_standby_stays_at_the_primary(database: Database) -> None:
     await back_at_the_standby(database, "", 0)
     at_primary = {"number": 0, "at_standby": False}
@@ -271,6 +229,22 @@ async def test_when_the_standby_dies_no_read_fails_and_it_is_used_again_when_it_
     finally:
         pair.restart_standby()
     await back_at_the_standby(database, name, 20)
+
+
+async def test_another_server_of_the_url_is_tried_when_one_is_no_standby(pair: Pair) -> None:
+    hosts = ",".join(
+        quote(str(conninfo_to_dict(server.url)["host"]), safe="") for server in (pair.standby, pair.primary)
+    )
+    url = f"postgresql://postgres@/tickets?host={hosts}&port=5432,5432"
+    async with opened(pair.primary.url, url) as (database, standby), asyncio.timeout(20):
+        await back_at_the_standby(database, "", 0)
+        try:
+            pair.kill_standby()
+            while not standby.left["promoted"]:
+                assert await count(database, "") == {"number": 0, "at_standby": False}
+        finally:
+            pair.restart_standby()
+        await back_at_the_standby(database, "", 0)
 
 
 async def test_a_standby_that_hangs_is_given_up(pair: Pair, database: Database, standby: Standby) -> None:
