@@ -98,6 +98,14 @@ async def test_a_read_runs_at_the_standby_and_has_what_any_process_was_answered_
     assert standby.reads > 0
 
 
+async def test_an_ordinary_role_may_ask_all_that_is_asked(pair: Pair) -> None:
+    at(pair.primary.url, "CREATE ROLE ordinary LOGIN", "GRANT SELECT ON accounts TO ordinary")
+    urls = [server.url_for("tickets", "ordinary") for server in (pair.primary, pair.standby)]
+    async with opened(*urls) as (database, standby):
+        await back_at_the_standby(database, "", 0)
+        assert await standby.look() >= 0
+
+
 async def test_while_nothing_is_replayed_the_primary_answers_with_what_was_written(
     pair: Pair, database: Database, standby: Standby, writer: Database
 ) -> None:
