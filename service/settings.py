@@ -89,6 +89,15 @@ class Settings(BaseSettings):
         AfterValidator(_connection_string),
         Field(repr=False, description="PostgreSQL 15 or newer, as a libpq URL."),
     ] = "postgresql://"
+    database_read_url: Annotated[
+        str,
+        AfterValidator(_connection_string),
+        Field(
+            repr=False,
+            description="A standby of that, as a libpq URL: lists, searches and histories are read there as long as it"
+            " has all that was acknowledged before. Empty: the primary answers everything.",
+        ),
+    ] = ""
     pool_size: Annotated[
         int,
         Field(

@@ -122,6 +122,7 @@ def list_tickets(
         prepared=not filters,
         short=short and of_project and not filters and not offset,
         scope=MEMBER,
+        standby=True,
     )
 
 

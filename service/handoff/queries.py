@@ -228,6 +228,7 @@ def list_events(by: By) -> Statement:
         .where(IS_CALLER, IS_PROJECT, fits(page))
         .order_by(page.c.version),
         scope=MEMBER,
+        standby=True,
     )
 
 

@@ -130,4 +130,5 @@ def list_comments(by: frozenset[str], *, internal: bool, after: bool) -> Stateme
         .where(*queries.found_by(by))
         .order_by(page_.c.created_at, page_.c.id),
         scope=queries.scope_of(by),
+        standby=True,
     )

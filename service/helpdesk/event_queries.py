@@ -41,6 +41,7 @@ def list_events(by: frozenset[str], *, internal: bool) -> Statement:
     return Statement(
         select(page).select_from(tickets.outerjoin(page, true())).where(*ticket).order_by(page.c.version),
         scope=scope_of(by),
+        standby=True,
     )
 
 

@@ -217,7 +217,7 @@ def list_tickets(
         found = page()
     # With filters the best plan depends on their values, and a person's on whether they have created any for others.
     prepared = not filters and "person_id" not in by
-    return Statement(found, scope=scope, prepared=prepared, short=short and prepared)
+    return Statement(found, scope=scope, prepared=prepared, short=short and prepared, standby=True)
 
 
 def append_event(

@@ -209,6 +209,7 @@ def list_tickets(filters: frozenset[str], *, skips: bool, short: bool = False) -
         # Some terms and some values are common and others rare: which index serves best depends on them.
         prepared=filters.isdisjoint({"metadata_terms", "search_terms"}) and len(filters & _INDEXED) < 2,
         short=short and not skips and filters <= {"status"},
+        standby=True,
     )
 
 
@@ -230,7 +231,9 @@ def _list_events() -> Statement:
         .lateral("page")
     )
     return Statement(
-        select(page).select_from(tickets.outerjoin(page, true())).where(*ONE).order_by(page.c.version), scope=ACCOUNT
+        select(page).select_from(tickets.outerjoin(page, true())).where(*ONE).order_by(page.c.version),
+        scope=ACCOUNT,
+        standby=True,
     )
 
 

@@ -21,6 +21,7 @@ from service.local.instance import Instance, running_instance
 from service.settings import SettingError, Settings, missing_jwks, unknown_settings
 from service.storage.database import Database
 from service.storage.pooler import require_sessions
+from service.storage.standby import LeftError, Standby
 from service.vault import Vault
 from service.vault_check import check_keys
 
@@ -52,6 +53,7 @@ async def doctor(data_dir: Path, settings: Settings, ports: tuple[int, int]) -> 
     unknown = [Check("settings", None, line) for line in unknown_settings()]
     checks = unknown or [Check("settings", True, "are all known")]
     checks += [check async for check in _database(settings)]
+    checks += [check async for check in _standby(settings)]
     checks.append(await _jwks(settings))
     checks += _tls(settings)
     instance = running_instance(data_dir)
@@ -94,6 +96,27 @@ async def _database(settings: Settings) -> AsyncIterator[Check]:
     except TicketError as error:
         yield Check("schema", False, error.message)
     finally:
+        await database.close()
+
+
+async def _standby(settings: Settings) -> AsyncIterator[Check]:
+    if not settings.database_read_url:
+        return
+    try:
+        await (await psycopg.AsyncConnection.connect(settings.database_read_url, connect_timeout=5)).close()
+    except psycopg.Error as error:
+        yield Check("standby", False, " ".join(str(error).split()))
+        return
+    database = Database(settings, METADATA)
+    standby = Standby(settings, database)
+    await database.open()
+    standby.open()
+    try:
+        yield Check("standby", True, f"follows the database, {await standby.look()} bytes behind")
+    except LeftError as left:
+        yield Check("standby", False, f"is of no use: {left.words or left.reason}")
+    finally:
+        await standby.close()
         await database.close()
 
 

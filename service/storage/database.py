@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from copy import copy
 from time import perf_counter
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import psycopg
 from psycopg import errors as pg
@@ -22,6 +22,9 @@ from service.storage.lanes import Lane
 from service.storage.pool import NoConnectionError, Pool, Usage
 from service.storage.statement import Row, Statement
 
+if TYPE_CHECKING:
+    from service.storage.standby import Standby
+
 _POOL_TIMEOUT_SECONDS = 3.0
 # One for reads and one for writes; a pool that is smaller than the other has none.
 _LANES = 2
@@ -36,7 +39,7 @@ _SERVER_KEEPALIVES = (
 # Beyond the server's own limit of a statement.
 _MARGIN_SECONDS = 2.0
 _LOCKED = "Another change holds what this one needs; retry later"
-_XID8_OID = 5069
+_XID8_OID, _PG_LSN_OID = 5069, 3220
 _BEGIN = (b"BEGIN",)
 _PATIENT = (b"BEGIN", b"SET LOCAL lock_timeout = 0")
 
@@ -88,8 +91,6 @@ class Database:
     """The pool of one process. As a Connection it commits each statement by itself, in one round trip."""
 
     def __init__(self, settings: Settings, metadata: MetaData) -> None:
-        deadline = int(settings.default_deadline_seconds * 1000)
-        lock_timeout = int(settings.lock_timeout_seconds * 1000)
         self._kept = _LANES if settings.pool_size >= _MIN_SIZE_WITH_LANES else 0
         self._constraints: dict[str, tuple[str, str]] = {
             str(constraint.name): constraint.info["error"]
@@ -97,25 +98,11 @@ class Database:
             for constraint in table.constraints
             if "error" in constraint.info
         }
-        self._pool = Pool(
-            settings.database_url,
-            settings.pool_size,
-            {
-                "autocommit": True,
-                # Statements prepare themselves; psycopg would drop theirs along with its own at a ROLLBACK.
-                "prepare_threshold": None,
-                "application_name": "tickets",
-                # Second wall behind the call's own deadline: no statement outlives its caller.
-                "client_encoding": "UTF8",
-                "options": f"-c TimeZone=UTC -c statement_timeout={deadline} -c lock_timeout={lock_timeout}"
-                f" -c idle_in_transaction_session_timeout={min(deadline, _IDLE_MILLISECONDS)} {_SERVER_KEEPALIVES}",
-            },
-            _configure,
-            settings.default_deadline_seconds + _MARGIN_SECONDS,
-            self._kept,
-        )
+        self._pool = pool_of(settings, settings.database_url, self._kept)
         # For short statements by whether they write; none for work that waits for locks.
         self.lanes: Mapping[bool, Lane] = {}
+        # Where statements that say so may run, if anywhere; not for background work either.
+        self.standby: Standby | None = None
         # How many statements have been answered: whoever runs them turns.
         self.answered = 0
         # What goes before a transaction's first statement, and around a statement that is a transaction by itself.
@@ -129,9 +116,13 @@ class Database:
             self.lanes = {writes: Lane(self._pool, writes=writes) for writes in (False, True)}
         for lane in self.lanes.values():
             lane.open()
+        if self.standby is not None:
+            self.standby.open()
 
     async def close(self) -> None:
         """Give back every connection."""
+        if self.standby is not None:
+            await self.standby.close()
         await self._pool.close()
         for lane in self.lanes.values():
             await lane.close()
@@ -140,7 +131,7 @@ class Database:
         """The same pool for work that nobody waits for: it waits for locks as long as a statement may take."""
         patient = copy(self)
         patient.answered = 0
-        patient.lanes = {}
+        patient.lanes, patient.standby = {}, None
         patient._begin = patient._single = _PATIENT
         return patient
 
@@ -161,6 +152,11 @@ class Database:
         lock: Statement | None = None,
     ) -> list[Row]:
         """Every row. Raises TicketError and ConstraintViolationError."""
+        if self.standby is not None and statement.is_for_standby:
+            found = await self.standby.run(statement, parameters)
+            if found is not None:
+                self.answered += 1
+                return found
         if statement.is_short and self.lanes:
             begun = perf_counter()
             try:
@@ -278,10 +274,29 @@ def _discard(connection: PooledConnection | None) -> None:
         connection.discard()
 
 
+def pool_of(settings: Settings, url: str, kept: int = 0, name: str = "database") -> Pool:
+    """The connections of one process to the servers of a URL; `name` is theirs in the log."""
+    deadline = int(settings.default_deadline_seconds * 1000)
+    lock_timeout = int(settings.lock_timeout_seconds * 1000)
+    options = {
+        "autocommit": True,
+        # Statements prepare themselves; psycopg would drop theirs along with its own at a ROLLBACK.
+        "prepare_threshold": None,
+        "application_name": "tickets",
+        "client_encoding": "UTF8",
+        # Second wall behind the call's own deadline: no statement outlives its caller.
+        "options": f"-c TimeZone=UTC -c statement_timeout={deadline} -c lock_timeout={lock_timeout}"
+        f" -c idle_in_transaction_session_timeout={min(deadline, _IDLE_MILLISECONDS)} {_SERVER_KEEPALIVES}",
+    }
+    longest = settings.default_deadline_seconds + _MARGIN_SECONDS
+    return Pool(url, settings.pool_size, options, _configure, longest, kept, name)
+
+
 def _configure(connection: PooledConnection) -> None:
     connection.adapters.register_loader("json", _JsonTextLoader)
     connection.adapters.register_loader("json", _JsonTextBinaryLoader)
-    connection.adapters.register_loader(_XID8_OID, _Xid8BinaryLoader)
+    for oid in (_XID8_OID, _PG_LSN_OID):
+        connection.adapters.register_loader(oid, _NumberBinaryLoader)
     connection.adapters.register_dumper(JsonText, _JsonTextDumper)
 
 
@@ -296,8 +311,8 @@ class _JsonTextBinaryLoader(_JsonTextLoader):
     format = Format.BINARY
 
 
-class _Xid8BinaryLoader(Loader):
-    """psycopg knows no xid8."""
+class _NumberBinaryLoader(Loader):
+    """psycopg knows no xid8, and a position in the log (pg_lsn) as a text alone."""
 
     format = Format.BINARY
 

@@ -74,11 +74,13 @@ class Pool:
         configure: Callable[[PooledConnection], None],
         longest: float,
         kept: int = 0,
+        name: str = "database",
     ) -> None:
         """`longest` is in seconds: a statement that takes longer has lost its connection.
 
-        So many of the connections as are `kept` are taken once, by whoever needs one for good.
+        So many of the connections as are `kept` are taken once, by whoever needs one for good. `name` is for the log.
         """
+        self._name = name
         self._options = {**_DEFAULTS, **conninfo_to_dict(url), **options}  # Settings has checked the URL
         self._size = size
         self._queue = ConnectionQueue(size - kept)
@@ -152,6 +154,12 @@ class Pool:
             self._start(self._settle(connection))
         if self._queue:
             self._serve()
+
+    def renew(self) -> None:
+        """Make new connections instead of those that are idle: the URL may name another server by now."""
+        while self._idle:
+            self._drop(self._idle.pop())
+        self._refill()
 
     def usage(self) -> Usage:
         """How many connections there are, and who waits for them."""
@@ -310,7 +318,7 @@ class Pool:
             return
         if self._is_away:
             self._is_away = False
-            _log.info("database", outcome="available")
+            _log.info(self._name, outcome="available")
         if connection.pgconn.host.decode() == str(options.get("host") or "").partition(",")[0]:
             # It took over: the others are asked after it, as one of them may hang.
             self._first = server
@@ -330,7 +338,7 @@ class Pool:
         # libpq does not repeat it; nobody else may either.
         if password and str(password) in why:
             why = "unknown"
-        _log.warning("database", outcome="unavailable", error=" ".join(why.split())[:_MAX_REASON_LENGTH])
+        _log.warning(self._name, outcome="unavailable", error=" ".join(why.split())[:_MAX_REASON_LENGTH])
 
     def _start(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         task = asyncio.create_task(work)

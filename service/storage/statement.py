@@ -56,11 +56,13 @@ class Statement:
         prepared: bool = True,
         short: bool = False,
         locks: Sequence[str] = (),
+        standby: bool = False,
     ) -> None:
         """Not `prepared`, it is planned each time for the values given: for lists whose filters decide the plan.
 
         One that is `short`, whatever its values are, may share a round trip with others (lanes.py); `locks` are the
-        parameters that tell which row it locks. Raises UnscopedError when it can touch rows outside the scope.
+        parameters that tell which row it locks. One for a `standby` may run there, where there is one (standby.py).
+        Raises UnscopedError when it can touch rows outside the scope.
         """
         compiled = clause.compile(dialect=_DIALECT)
         check(clause, scope, compiled.string)
@@ -80,7 +82,9 @@ class Statement:
         self.name = b"tickets_" + sha256(self.sql).hexdigest()[:16].encode() if prepared else b""
         if short and not prepared:
             raise ValueError("A statement that is planned each time is not short")
-        self.is_short = short
+        if standby and self.writes:
+            raise ValueError("A statement that writes or locks has nothing to do on a standby")
+        self.is_short, self.is_for_standby = short, standby
         self._locks = tuple(self.names.index(name) for name in locks)
         self.timing = timing_of(self, sys._getframe(1))
 
@@ -121,6 +125,25 @@ class Statement:
             result = await connection.result()
         self.timing.add(perf_counter() - begun)
         return self.rows(connection, result)
+
+    async def run_after(
+        self, first: "Statement", connection: PooledConnection, parameters: Mapping[str, Any]
+    ) -> tuple[list[Row], list[Row]]:
+        """Every row of another statement, and of this one, which runs just after it, in one round trip.
+
+        Raises, and is cancelled, as `run`.
+        """
+        begun = perf_counter()
+        both = [(each, each.texts(connection, parameters)) for each in (first, self)]
+        for each, _ in both:
+            await each._prepare(connection)
+        connection.pgconn.enter_pipeline_mode()
+        for each, texts in both:
+            each.send(connection.pgconn, texts)
+        connection.pgconn.pipeline_sync()
+        results = await connection.results()
+        self.timing.add(perf_counter() - begun)
+        return first.rows(connection, results[0]), self.rows(connection, results[1])
 
     async def _prepare(self, connection: PooledConnection) -> None:
         if self.name and self.name not in connection.prepared:

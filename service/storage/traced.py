@@ -11,6 +11,7 @@ from sqlalchemy import MetaData
 from service import tracing
 from service.settings import Settings
 from service.storage.database import Connection, Database
+from service.storage.standby import Standby
 from service.storage.statement import Row, Statement
 
 _WRITTEN = re.compile(r"\b(INSERT) INTO (\w+)|\b(UPDATE) (\w+) SET\b|\b(DELETE) FROM (\w+)")
@@ -24,9 +25,15 @@ _names: WeakKeyDictionary[Statement, str] = WeakKeyDictionary()
 
 
 def database_of(settings: Settings, metadata: MetaData, stack: AsyncExitStack) -> Database:
-    """The database, traced where the settings say so. Raises SettingError."""
+    """The database of a process that serves: traced, and with a standby, where the settings say so.
+
+    Raises SettingError.
+    """
     tracing.start(settings, stack)
-    return Database(settings, metadata) if tracing.active is None else TracedDatabase(settings, metadata)
+    database = Database(settings, metadata) if tracing.active is None else TracedDatabase(settings, metadata)
+    if settings.database_read_url:
+        database.standby = Standby(settings, database)
+    return database
 
 
 class TracedDatabase(Database):

@@ -3,6 +3,7 @@
 A call adds to a list; the metric families are made when they are scraped. Beside them are those of counters.py.
 """
 
+import math
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 
@@ -21,6 +22,7 @@ from service.event_lag import EventLag
 from service.settings import SettingError
 from service.storage import timings
 from service.storage.database import Database
+from service.storage.standby import OUT_SECONDS, Standby
 from service.transport.admission import AdmissionControl
 from service.watch import EventFeed
 
@@ -126,6 +128,7 @@ class Metrics(Collector):
             statements.add_metric(name, lane.statements)
             left_out.add_metric(name, lane.alone)
         yield from (is_open, waiting, batches, statements, left_out)
+        yield from _of_standby(self._database.standby)
 
     def listen(self, address: str) -> Callable[[], None]:
         """Serve the metrics over HTTP, in a thread of its own; returns what ends it. Raises SettingError."""
@@ -144,6 +147,27 @@ class Metrics(Collector):
             thread.join()
 
         return close
+
+
+def _of_standby(standby: Standby | None) -> Iterator[Metric]:
+    reads = 0 if standby is None else standby.reads
+    yield CounterMetricFamily("tickets_standby_reads", "Reads that the standby answered.", value=reads)
+    left = CounterMetricFamily(
+        "tickets_standby_reads_left",
+        "Reads that were left to the primary. The standby was behind, busy, lost, promoted, foreign (of another"
+        " cluster or timeline), replaying what was in conflict, or out (left alone after one of these); the read failed"
+        " there; or the primary was unasked, as it did not say where it is.",
+        labels=("reason",),
+    )
+    for reason in OUT_SECONDS:
+        left.add_metric((reason,), 0 if standby is None else standby.left[reason])
+    yield left
+    behind = None if standby is None else standby.behind
+    yield GaugeMetricFamily(
+        "tickets_standby_behind_bytes",
+        "How much of the primary's log the standby has not replayed; NaN while nobody knows.",
+        value=math.nan if behind is None else behind,
+    )
 
 
 def _of_statements() -> Metric:

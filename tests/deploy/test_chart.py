@@ -236,6 +236,22 @@ def test_secrets_are_named_and_stand_in_no_url(values: str, url: str) -> None:
             assert secret == set(), name
 
 
+def test_standbys_are_read_by_the_service_alone_and_by_their_own_url() -> None:
+    urls = {
+        name: environment(container).get("TICKETS_DATABASE_READ_URL")
+        for name, container in containers(rendered("whole"))
+    }
+    assert {name: url for name, url in urls.items() if url is not None} == {
+        "shop-tickets-service": "postgresql://three.example:5434,four.example/tickets%20db"
+        "?application_name=tickets%20%26%20more&sslmode=verify-full"
+        "&sslrootcert=%2Fetc%2Ftickets%2Fdatabase%2Froot.crt&target_session_attrs=standby"
+    }
+    assert "TICKETS_DATABASE_READ_URL" not in str(rendered("least"))
+    for policy in of_kind(rendered("whole"), "NetworkPolicy").values():
+        ports = {port["port"] for rule in policy["spec"].get("egress", []) for port in rule.get("ports", [])}
+        assert 5433 not in ports or {5432, 5434} <= ports
+
+
 def test_the_certificate_that_the_url_names_is_there() -> None:
     for name, container in containers(rendered("whole")):
         if "TICKETS_DATABASE_URL" in environment(container):
@@ -359,11 +375,13 @@ def test_a_digest_wins() -> None:
     [
         ("database.hosts=null", "/database"),
         ("database.hosts={user:secret@db.example}", "/database/hosts/0"),
+        ("database.readHosts={user:secret@db.example}", "/database/readHosts/0"),
         ("database.secret.name=", "/database/secret/name"),
         ("database.password=secret", "'password' not allowed"),
         ("database.parameters.password=secret", "invalid propertyName 'password'"),
         ("settings.TICKETS_ENCRYPTION_KEYS=secret", "TICKETS_ENCRYPTION_KEYS"),
         ("settings.TICKETS_DATABASE_URL=postgresql://db", "TICKETS_DATABASE_URL"),
+        ("settings.TICKETS_DATABASE_READ_URL=postgresql://db", "TICKETS_DATABASE_READ_URL"),
         ("settings.TICKETS_TLS_CERT=/x", "TICKETS_TLS_CERT"),
         ("tls.service.secret=one", "tls.service.secret and tls.gateway.secret: both or neither"),
         ("settings.LOG_LEVEL=info", "LOG_LEVEL"),

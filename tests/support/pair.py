@@ -58,13 +58,29 @@ class Pair:
 
     def kill_primary(self) -> None:
         """All its processes die at once, as with its machine."""
-        for process in _processes(self.primary):
-            process.kill()
+        _kill(self.primary)
+
+    def kill_standby(self) -> None:
+        """The same of the standby."""
+        _kill(self.standby)
+
+    def restart_standby(self) -> None:
+        """Start it again; it follows the primary as before."""
+        wait_for(lambda: self.standby.exited() is not None, what="the standby to end", timeout=30)
+        self.standby.clear_leftovers()
+        self.standby.launch()
+        self.standby.wait_until_ready()
+
+    def restart_primary_as_standby(self) -> None:
+        """The primary stops and comes back as a standby that follows nobody."""
+        self.primary.stop()
+        (self.primary.data_dir / "standby.signal").touch()
+        self.primary.start()
 
     @contextmanager
-    def hanging(self) -> Iterator[None]:
-        """All processes of the primary stand still: it accepts connections, and says nothing."""
-        processes = _processes(self.primary)
+    def hanging(self, server: EmbeddedPostgres | None = None) -> Iterator[None]:
+        """All processes of a server, the primary, stand still: it accepts connections, and says nothing."""
+        processes = _processes(server or self.primary)
         for process in processes:
             process.send_signal(signal.SIGSTOP)
         try:
@@ -95,6 +111,11 @@ def _copy(primary: EmbeddedPostgres, copy: Path) -> None:
     if owner is not None:
         for path in (copy, *copy.rglob("*")):
             os.chown(path, owner.pw_uid, owner.pw_gid, follow_symlinks=False)
+
+
+def _kill(server: EmbeddedPostgres) -> None:
+    for process in _processes(server):
+        process.kill()
 
 
 def _processes(server: EmbeddedPostgres) -> Sequence[psutil.Process]:

@@ -118,6 +118,7 @@ class System:
         with pytest.MonkeyPatch.context() as environment:
             # As an operator's shell has them, who starts it all.
             environment.setenv("TICKETS_DATABASE_URL", f"postgresql://app:{self.password}@127.0.0.1/tickets")
+            environment.setenv("TICKETS_DATABASE_READ_URL", f"postgresql://app:{self.password}@127.0.0.1/tickets")
             environment.setenv("TICKETS_ENCRYPTION_KEYS", self.secrets["TICKETS_ENCRYPTION_KEYS"])
             self.postgres = self._postgres(stack)
             self.url = self._with_password(self.postgres)
@@ -147,6 +148,7 @@ class System:
     def _service(self, issuer: Issuer, stack: ExitStack) -> Service:
         settings = {
             "encryption_keys": self.secrets["TICKETS_ENCRYPTION_KEYS"],
+            "database_read_url": self.url,  # which is no standby, so the log says what is wrong with it
             "metrics_listen": self.metrics,
             "rate_limit_file": self.directory / "rate-limits",
         }

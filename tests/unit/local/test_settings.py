@@ -61,6 +61,15 @@ def test_an_address_of_a_database_that_is_none_is_not_quoted(
     assert (done.exit_code, done.stdout, done.stderr) == (2, "", line)
 
 
+@pytest.mark.parametrize("command", ["serve", "up"])
+def test_nor_is_that_of_a_standby(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: str) -> None:
+    monkeypatch.setenv("TICKETS_DATABASE_READ_URL", f"postgresql://tickets:{SECRET}%zz@db.example/tickets")
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, [command])
+    assert (done.exit_code, done.stdout, done.stderr) == (2, "", PARSE.replace("_URL", "_READ_URL"))
+    assert SECRET not in repr(Settings(database_read_url=f"postgresql://tickets:{SECRET}@db.example/tickets"))
+
+
 @pytest.mark.parametrize(
     "url",
     [
@@ -73,6 +82,7 @@ def test_an_address_of_a_database_that_is_none_is_not_quoted(
 )
 def test_an_address_of_a_database_may_have_any_form_of_libpqs(url: str) -> None:
     assert Settings(database_url=url).database_url == url
+    assert Settings(database_read_url=url).database_read_url == url
 
 
 @pytest.mark.parametrize(

@@ -87,12 +87,14 @@ topologySpreadConstraints:
 {{- end }}
 {{- end }}
 
-{{/* How to reach the database, in the migration and in the service. No secret is in the URL. */}}
+{{/* How to reach the database at these hosts, several of which are told apart by what they are: (list . hosts "read-write").
+     No secret is in the URL. */}}
 {{- define "tickets.databaseUrl" -}}
-{{- $database := .Values.database }}
-{{- $parameters := $database.parameters }}
-{{- if gt (len $database.hosts) 1 }}
-{{- $parameters = merge (dict) $parameters (dict "target_session_attrs" "read-write") }}
+{{- $database := (first .).Values.database }}
+{{- $hosts := index . 1 }}
+{{- $parameters := omit ($database.parameters | default dict) "target_session_attrs" }}
+{{- if gt (len $hosts) 1 }}
+{{- $parameters = merge (dict) $parameters (dict "target_session_attrs" (last .)) }}
 {{- end }}
 {{- if $database.ca.secret }}
 {{- $parameters = merge (dict) $parameters (dict "sslrootcert" (printf "/etc/tickets/database/%s" $database.ca.key)) }}
@@ -101,17 +103,25 @@ topologySpreadConstraints:
 {{- range $name, $value := $parameters }}
 {{- $query = append $query (printf "%s=%s" $name (toString $value | urlquery | replace "+" "%20")) }}
 {{- end -}}
-postgresql://{{ join "," $database.hosts }}/{{ $database.name | urlquery | replace "+" "%20" }}{{ if $query }}?{{ join "&" $query }}{{ end }}
+postgresql://{{ join "," $hosts }}/{{ $database.name | urlquery | replace "+" "%20" }}{{ if $query }}?{{ join "&" $query }}{{ end }}
 {{- end }}
 
 {{- define "tickets.databaseEnv" -}}
 - name: TICKETS_DATABASE_URL
-  value: {{ include "tickets.databaseUrl" . | quote }}
+  value: {{ include "tickets.databaseUrl" (list . .Values.database.hosts "read-write") | quote }}
 {{- with .Values.database.secret }}
 - name: PGUSER
   valueFrom: {secretKeyRef: {name: {{ .name }}, key: {{ .usernameKey }}}}
 - name: PGPASSWORD
   valueFrom: {secretKeyRef: {name: {{ .name }}, key: {{ .passwordKey }}}}
+{{- end }}
+{{- end }}
+
+{{/* Of the service alone: nothing is migrated at a standby. */}}
+{{- define "tickets.databaseReadEnv" -}}
+{{- with .Values.database.readHosts }}
+- name: TICKETS_DATABASE_READ_URL
+  value: {{ include "tickets.databaseUrl" (list $ . "standby") | quote }}
 {{- end }}
 {{- end }}
 
@@ -171,7 +181,7 @@ postgresql://{{ join "," $database.hosts }}/{{ $database.name | urlquery | repla
 {{/* Ports of the database, for the network policy. */}}
 {{- define "tickets.databasePorts" -}}
 {{- $ports := list }}
-{{- range .Values.database.hosts }}
+{{- range concat .Values.database.hosts .Values.database.readHosts }}
 {{- $ports = append $ports (regexFind "[0-9]+$" (regexFind ":[0-9]+$" .) | default "5432") }}
 {{- end }}
 {{- range uniq $ports }}
