@@ -155,3 +155,13 @@ async def held(url: str) -> AsyncIterator[None]:
     async with await psycopg.AsyncConnection.connect(url) as connection:
         await connection.execute("SELECT pg_current_xact_id()")
         yield
+
+
+def forget_server(url: str) -> int:
+    """Let the database remember another server than the one it is on, as if it had come from there; returns that."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        [(server,)] = connection.execute(
+            "UPDATE event_epochs SET system_identifier = system_identifier - 1"
+            " WHERE epoch = (SELECT max(epoch) FROM event_epochs) RETURNING system_identifier"
+        ).fetchall()
+        return int(server)

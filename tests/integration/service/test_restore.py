@@ -37,6 +37,14 @@ async def serving(directory: Path, url: str, issuer: Issuer) -> AsyncIterator[Tr
 
 
 @pytest.fixture
+def publisher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
+    settings = {"fsync": "off", "wal_level": "logical"}
+    with EmbeddedPostgres(tmp_path_factory.mktemp("pg") / "data", settings=settings) as server:
+        migrations.upgrade(server.url)
+        yield server
+
+
+@pytest.fixture
 def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
     with EmbeddedPostgres(tmp_path_factory.mktemp("pg") / "data", settings={"fsync": "off"}) as server:
         yield server
@@ -181,3 +189,25 @@ async def test_readers_go_on_with_dumps_on_servers_whose_ids_are_lower_and_highe
                 assert is_lower == (name == "Lower")
                 await moved(desk, directory, target, issuer, lost, name)
                 url = target
+
+
+@pytest.mark.long
+async def test_readers_go_on_at_a_subscriber_that_takes_over(
+    directory: Path, publisher: EmbeddedPostgres, elsewhere: EmbeddedPostgres, issuer: Issuer, tmp_path: Path
+) -> None:
+    moves.spend_transactions(publisher.url, 3000)
+    receiver = Receiver()
+
+    def copy() -> None:
+        moves.catch_up(publisher, elsewhere)
+        with pytest.raises(RuntimeError, match="drop the subscription tickets"):
+            migrations.upgrade(elsewhere.url)
+        moves.unsubscribe(elsewhere)
+
+    async with receiver.listening():
+        desk = await Desk.new(publisher.url, issuer, receiver)
+        # What there is by now is copied, and all else is sent.
+        await asyncio.to_thread(moves.publish, publisher, elsewhere, tmp_path / "schema.dump")
+        lost = await left(desk, directory, publisher.url, issuer, "Before", copy)
+        assert moves.transaction_of(elsewhere.url) + 500 < moves.transaction_of(publisher.url)
+        await moved(desk, directory, elsewhere.url, issuer, lost, "After")
