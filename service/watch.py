@@ -247,13 +247,17 @@ class EventFeed:
         return int(rows[0]["horizon"]), with_events
 
     async def _note_server(self, epoch: int, server: int) -> None:
-        """Learn on which servers the database was, when that may be new. Raises TicketError `unavailable`."""
+        """Learn on which servers the database was, when that may be new, which ends the watches of before.
+
+        Raises TicketError `unavailable` before `tickets migrate` has noted this server.
+        """
         if self.servers[epoch:] == (server,):
             return
         self._newest.clear()
         rows = await self.database.all(epochs.ALL, {})
         servers = tuple(row["system_identifier"] for row in rows)
         self.servers = servers if servers[epoch:] == (server,) else ()
+        self._wake(self._subscriptions)
         if not self.servers:
             raise _moved()
 
