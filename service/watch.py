@@ -160,7 +160,7 @@ class EventFeed:
             return self.newest(scope)
         position = start.position
         is_known = epochs.is_of(position.transaction_id, start.server, self.servers)
-        if is_known and position != BEFORE_ALL:
+        if is_known and position > BEFORE_ALL:
             key = {"scope": scope, "transaction_id": str(position.transaction_id), "id": position.id}
             is_known = await self.database.one(self._event_at, key) is not None
         if not is_known:
