@@ -7,7 +7,6 @@ from typing import Any
 import structlog
 from sqlalchemy import Select, Text, cast, func, select
 
-from service import events
 from service.errors import TicketError
 from service.storage.database import Database
 from service.storage.scope import EVERYONE
@@ -17,8 +16,11 @@ _LOOK_SECONDS = 1.0
 # Where it is worth a line in the log.
 _LOG_SECONDS = 10.0
 
-_NEXT = cast(func.pg_snapshot_xmax(func.pg_current_snapshot()), Text)
-_HORIZON_AND_NEXT: Select[Any] = select(cast(events.HORIZON, Text).label("horizon")).add_columns(_NEXT.label("next"))
+# Both without their epoch, as PostgreSQL's views have them.
+_SNAPSHOT = func.pg_current_snapshot()
+_HORIZON_AND_NEXT: Select[Any] = select(cast(func.pg_snapshot_xmin(_SNAPSHOT), Text).label("horizon")).add_columns(
+    cast(func.pg_snapshot_xmax(_SNAPSHOT), Text).label("next")
+)
 _LOOK = Statement(_HORIZON_AND_NEXT, scope=EVERYONE("the horizon is one for all"))
 
 _log = structlog.get_logger()

@@ -4,7 +4,8 @@ Readers of a scope's events go by `(transaction_id, id)`, and no further than th
 all ended (`after_position`). A sequence alone is drawn before commit, so a reader would step over a late row. For one
 ticket that order is the order of its versions: its writers wait for each other, so `id` counts up, and
 `transaction_id` is never less than that of the version before (a writer that began earlier and waited has the lower
-number of its own).
+number of its own). The ids of transactions have their epoch (epochs.py), so that the order is one for all servers that
+the database was on.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -33,28 +34,31 @@ from sqlalchemy import (
     case,
     cast,
     column,
+    false,
     func,
     insert,
     literal,
     literal_column,
     not_,
     select,
-    text,
     true,
     tuple_,
     values,
 )
 
 from service.directory import METADATA
+from service.epochs import SERVER, in_epoch
 from service.operation import Call
 from service.storage.database import Xid8
 from service.storage.scope import scoped_by
 
 # The changes of an event without any.
 NOTHING = cast(literal("{}", Text), JSON)
-_THIS_TRANSACTION = text("pg_current_xact_id()")
-# The horizon: every transaction before this one has ended.
-HORIZON = func.pg_snapshot_xmin(func.pg_current_snapshot(), type_=Xid8())
+_THIS_TRANSACTION = in_epoch(func.pg_current_xact_id())
+# The horizon: every transaction before this one has ended, as have all of earlier epochs.
+HORIZON = in_epoch(func.pg_snapshot_xmin(func.pg_current_snapshot()))
+# No transaction has this id yet.
+NEXT_TRANSACTION = in_epoch(func.pg_snapshot_xmax(func.pg_current_snapshot()))
 
 
 # The actor of changes that no caller made.
@@ -70,7 +74,7 @@ def next_version(tickets: FromClause) -> dict[str, ColumnElement[Any]]:
     """What every change of a ticket sets beside its members: the version and the transaction of its event."""
     return {
         "version": tickets.c.version + 1,
-        "transaction_id": func.greatest(tickets.c.transaction_id, func.pg_current_xact_id(), type_=Xid8()),
+        "transaction_id": func.greatest(tickets.c.transaction_id, _THIS_TRANSACTION, type_=Xid8()),
     }
 
 
@@ -123,7 +127,7 @@ def append(
     `ticket` has the event table's scope columns, `id`, `version` and `transaction_id`. The statement takes the
     parameters of `actor_of`.
     """
-    scope = [column.name for column in table.primary_key.columns if column.name not in ("transaction_id", "id")]
+    scope = [column.name for column in _scope_of(table)]
     names = [*scope, "ticket_id", "version", "transaction_id", "type", "changes", "actor", "request_id", *own]
     row = select(
         *(ticket.c[name] for name in scope),
@@ -162,11 +166,11 @@ def after_position(table: Table, scope: ColumnElement[bool], *, until: bool = Fa
 
 
 def newest_in_scopes(table: Table) -> Select[Any]:
-    """The newest of the events from transaction `since` on of each of `scopes`, with the `horizon` and the `history`.
+    """The newest of the events from transaction `since` on of each of `scopes`, with the `horizon` and the `server`.
 
     One row for each scope (and each value of a narrower column) that has such an event; one without any when none has.
     """
-    scope, *narrower = (c for c in table.primary_key.columns if c.name not in ("transaction_id", "id"))
+    scope, *narrower = _scope_of(table)
     scopes = func.unnest(bindparam("scopes", type_=ARRAY(scope.type))).table_valued(column("scope", scope.type))
     scopes = scopes.render_derived(name="asked")
     asked: FromClause = scopes
@@ -183,12 +187,25 @@ def newest_in_scopes(table: Table) -> Select[Any]:
         .limit(1)
         .lateral("newest")
     )
-    # The server's own number: a promoted standby has it too, and a cluster into which a dump was restored another.
-    cluster = func.pg_control_system().table_valued(column("system_identifier", BigInteger))
     now = select(
-        cast(cast(HORIZON, Text), Numeric).label("horizon"), cluster.c.system_identifier.label("history")
+        cast(cast(HORIZON, Text), Numeric).label("horizon"), SERVER.c.system_identifier.label("server")
     ).subquery("now")
     return select(now, scopes.c.scope, newest).select_from(now.outerjoin(asked.join(newest, true()), true()))
+
+
+def event_at(table: Table) -> Select[Any]:
+    """Whether there is an event at the position `transaction_id`, `id` of a `scope`: one row, or none."""
+    scope, *narrower = _scope_of(table)
+    return select(table.c.id).where(
+        scope == bindparam("scope", type_=scope.type),
+        *(narrow.in_([false(), true()]) for narrow in narrower),
+        table.c.transaction_id == _xid8("transaction_id"),
+        table.c.id == bindparam("id", type_=BigInteger),
+    )
+
+
+def _scope_of(table: Table) -> list[Column[Any]]:
+    return [c for c in table.primary_key.columns if c.name not in ("transaction_id", "id")]
 
 
 def _xid8(name: str) -> ColumnElement[Any]:

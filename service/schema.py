@@ -14,6 +14,7 @@ import psycopg
 import structlog
 from sqlalchemy import Column, MetaData, Select, Table, Text, func, literal_column, select
 
+from service import epochs
 from service.counters import SCHEMA, SCHEMA_SERVED
 from service.directory import METADATA
 from service.errors import TicketError
@@ -54,6 +55,7 @@ _facts: Select[Any] = select(
     func.current_setting(literal_column("'server_encoding'")).label("encoding"),
     _is_there(_version),
     _is_there(breaking_revisions),
+    _is_there(epochs.event_epochs),
 )
 _FACTS = Statement(_facts, scope=_scope)
 _REVISION = Statement(select(_version.c.version_num), scope=_scope)
@@ -111,11 +113,15 @@ async def _look(database: Database) -> Seen:
     try:
         row = await database.one(_REVISION, {}) if facts[_version.name] else None
         rows = await database.all(_BREAKING, {}) if facts[breaking_revisions.name] else []
+        server = await database.one(epochs.LOOK, {}) if facts[epochs.event_epochs.name] else None
     except psycopg.Error as error:
         why = error.diag.message_primary or type(error).__name__
         return Seen(f"the database's revision cannot be read: {why}")
     found = None if row is None else row["version_num"]
-    return Seen(misfit(known_revisions(), found, [row["revision"] for row in rows]), found)
+    reason = misfit(known_revisions(), found, [row["revision"] for row in rows])
+    if reason is None and server is not None:
+        reason = epochs.moved(server["found"], server["remembered"])
+    return Seen(reason, found)
 
 
 class Schema:

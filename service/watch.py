@@ -11,19 +11,19 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Container, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Annotated, Any, Generic, NamedTuple, NotRequired, TypedDict, TypeVar, get_args
+from typing import Any, Generic, NamedTuple, NotRequired, TypedDict, TypeVar, get_args
 
 import structlog
-from pydantic import Field, TypeAdapter
 from sqlalchemy import Table
 
-from service import events, paging
+from service import epochs, events, positions
 from service.access.policy import Caller
 from service.access.suspensions import Suspensions
 from service.errors import TicketError, invalid
 from service.event_lag import EventLag
 from service.fields import Command
 from service.operation import Call, Dependencies, View, validated, view_of
+from service.positions import BEFORE_ALL, Position, Start
 from service.shares import Shares
 from service.storage.database import Database
 from service.storage.scope import EVERYONE
@@ -38,10 +38,6 @@ _ROWS = 200
 # Those who are woken together ask within this time.
 _GATHER_SECONDS = 0.005
 
-_TransactionId = Annotated[int, Field(ge=0, lt=2**64)]
-_EventId = Annotated[int, Field(ge=0, lt=2**63)]
-_CURSOR: TypeAdapter[tuple[int, int, int]] = TypeAdapter(tuple[_TransactionId, _EventId, int])
-
 _log = structlog.get_logger()
 
 C = TypeVar("C", bound=Command)
@@ -53,37 +49,6 @@ class Lag(TypedDict):
     """The members of a heartbeat that say how far a watch is behind: none when all is well."""
 
     behind_seconds: NotRequired[int]
-
-
-class Position(NamedTuple):
-    """After which event a watcher is: one that was committed, for the id of an aborted transaction may come again."""
-
-    transaction_id: int
-    id: int
-
-    def parameters(self) -> dict[str, Any]:
-        """The parameters of `events.after_position`."""
-        return {"after_transaction": str(self.transaction_id), "after_id": self.id}
-
-
-# Of a scope without events.
-_BEFORE_ALL = Position(0, 0)
-AFTER_ALL = Position(2**64 - 1, 0)
-
-
-class Start(NamedTuple):
-    """Where a watcher begins, by its cursor: in which history of events."""
-
-    position: Position
-    history: int
-
-
-def resumed(cursor: str | None, binding: str) -> Start | None:
-    """Where a cursor says; None without one: from now on. Raises TicketError `validation_error`."""
-    if cursor is None:
-        return None
-    *position, history = paging.decode(cursor, binding, _CURSOR)
-    return Start(Position(*position), history)
 
 
 class Found(NamedTuple, Generic[E]):
@@ -135,10 +100,14 @@ class EventFeed:
         # What is being read, and for whom.
         self._reads: dict[Hashable, tuple[asyncio.Task[Found[Any]], set[Any]]] = {}
         self._horizon: int | None = None
+        self._event_at = Statement(
+            events.event_at(table),
+            scope=EVERYONE("only whether a scope has such an event is asked, by who may watch it"),
+        )
         # The newest event that was seen in a scope that is watched.
         self._newest: dict[Any, Position] = {}
-        # Which history of events the database has; None before the first look.
-        self.history: int | None = None
+        # On which servers the database was, by epoch; none before the first look.
+        self.servers: tuple[int, ...] = ()
         # When it last looked for any; by whose name.
         self._looked_at = 0.0
         self.name = table.name.removesuffix("_events")
@@ -183,22 +152,30 @@ class EventFeed:
     async def begin(self, scope: Any, start: Start | None) -> Position:
         """Where a watch begins: after what its cursor says, or after the newest event of now.
 
-        Raises TicketError `validation_error` for the cursor of another history: its ids mean nothing in this one.
+        Raises TicketError `validation_error` for a cursor after an event that this database does not have: of a server
+        that it was not on, or written there after the dump that it was made of.
         """
         await self._look([scope], since=0)
         if start is None:
             return self.newest(scope)
-        if start.history != self.history:
-            raise _another_history()
-        return start.position
+        position = start.position
+        is_known = epochs.is_of(position.transaction_id, start.server, self.servers)
+        if is_known and position > BEFORE_ALL:
+            key = {"scope": scope, "transaction_id": str(position.transaction_id), "id": position.id}
+            is_known = await self.database.one(self._event_at, key) is not None
+        if not is_known:
+            raise invalid("query", "cursor", "The events of this cursor are not those of this database", "cursor")
+        return position
 
     def newest(self, scope: Any) -> Position:
         """The newest event of a scope that is watched, as of the last look."""
-        return self._newest.get(scope, _BEFORE_ALL)
+        return self._newest.get(scope, BEFORE_ALL)
 
     def cursor(self, binding: str, position: Position) -> str:
-        """The cursor with which a watch is resumed after a position."""
-        return paging.encode(binding, *position, self.history)
+        """The cursor with which a watch is resumed after a position. Raises TicketError `unavailable`."""
+        if not self.servers:
+            raise _moved()
+        return positions.cursor(binding, position, self.servers[position.epoch])
 
     async def read(self, reader: Reader[E], position: Position) -> Found[E]:
         """What is new after a position: read and shown once for all of an audience who ask at about the same time."""
@@ -260,15 +237,29 @@ class EventFeed:
     async def _look(self, scopes: Sequence[Any], since: int) -> tuple[int, set[Any]]:
         """Learn the newest events of scopes. Returns the horizon, and which have events from a transaction on."""
         rows = await self.database.all(self._newest_in_scopes, {"scopes": scopes, "since": str(since)})
-        if self.history not in (None, rows[0]["history"]):
-            self._newest.clear()
-        self.history, self._looked_at = rows[0]["history"], time.monotonic()
+        await self._note_server(epochs.epoch_of(int(rows[0]["horizon"])), rows[0]["server"])
+        self._looked_at = time.monotonic()
         with_events = {row["scope"] for row in rows if row["id"] is not None}
         for row in rows:
             if row["scope"] in self._subscriptions and row["id"] is not None:
                 seen = Position(int(row["transaction_id"]), row["id"])
                 self._newest[row["scope"]] = max(seen, self.newest(row["scope"]))
         return int(rows[0]["horizon"]), with_events
+
+    async def _note_server(self, epoch: int, server: int) -> None:
+        """Learn on which servers the database was, when that may be new, which ends the watches of before.
+
+        Raises TicketError `unavailable` before `tickets migrate` has noted this server.
+        """
+        if self.servers[epoch:] == (server,):
+            return
+        self._newest.clear()
+        rows = await self.database.all(epochs.ALL, {})
+        servers = tuple(row["system_identifier"] for row in rows)
+        self.servers = servers if servers[epoch:] == (server,) else ()
+        self._wake(self._subscriptions)
+        if not self.servers:
+            raise _moved()
 
     def _wake(self, scopes: Any) -> None:
         for scope in scopes:
@@ -320,14 +311,15 @@ async def follow(
         heartbeat_at = time.monotonic()
         behind = start is not None
         feed.refuse_if_closed()
-        position, history = await feed.begin(scope, start), feed.history
+        position, servers = await feed.begin(scope, start), feed.servers
         while True:
             subscription.clear()
             feed.refuse_if_closed()
             feed.refuse_if_suspended(call.caller)
             _refuse_if_expired(call)
-            if feed.history != history:
-                raise _another_history()
+            if feed.servers != servers:
+                # Resumed, its cursor is compared with the events of the new server.
+                raise _moved()
             newest = feed.newest(scope)
             found = await _read(feed, call, reader, position, behind=behind)
             for view, position in found.events:
@@ -381,5 +373,5 @@ def _refuse_if_expired(call: Call) -> None:
         raise TicketError("token_expired")
 
 
-def _another_history() -> TicketError:
-    return invalid("query", "cursor", "The events of this cursor are not those of this database", "cursor")
+def _moved() -> TicketError:
+    return TicketError("unavailable", "The database has moved", retry_after=1)

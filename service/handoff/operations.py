@@ -8,7 +8,7 @@ from uuid import UUID
 
 from pydantic import Field, TypeAdapter
 
-from service import events, idempotency, jsontext, paging, watch
+from service import events, idempotency, jsontext, paging, positions, watch
 from service.access.policy import Caller
 from service.errors import invalid
 from service.fields import Instant, Uuid
@@ -198,9 +198,9 @@ async def watch_tickets(feed: watch.EventFeed, call: Call, command: WatchTickets
     """Every change of a project's tickets as it happens."""
     project_id = command.path.project_id
     binding = f"handoff watch {project_id}"
-    start = watch.resumed(command.query.cursor, binding)
+    start = positions.resumed(command.query.cursor, binding)
 
-    async def read(position: watch.Position, rows: int, user_ids: Sequence[UUID]) -> watch.Found[views.TicketEvent]:
+    async def read(position: positions.Position, rows: int, user_ids: Sequence[UUID]) -> watch.Found[views.TicketEvent]:
         named = {"user_ids": user_ids, "project_id": project_id, "rows": rows}
         found = await feed.database.all(queries.EVENTS_AFTER, {**named, **position.parameters()})
         return watch.found(found, views.event, found[0]["members"] or ())

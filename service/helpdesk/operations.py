@@ -6,7 +6,7 @@ from typing import Annotated, Any, get_args
 from pydantic import Field, TypeAdapter
 from ulid import ULID
 
-from service import events, idempotency, jsontext, paging, watch
+from service import events, idempotency, jsontext, paging, positions, watch
 from service.errors import TicketError
 from service.fields import Instant
 from service.helpdesk import event_queries, lookup, queries, rights, views
@@ -29,6 +29,7 @@ from service.helpdesk.lifecycle import resolution
 from service.helpdesk.preconditions import require_match
 from service.helpdesk.sla import ticket_clock
 from service.operation import Call, operation
+from service.positions import Position
 from service.search import tsquery
 from service.storage.database import Connection
 from service.storage.statement import Row, Statement
@@ -219,9 +220,9 @@ async def watch_tickets(feed: watch.EventFeed, call: Call, command: WatchTickets
     binding = jsontext.dump(["helpdesk watch", sees_internal, scope]).decode()
     statement = event_queries.events_after(frozenset(scope), internal=sees_internal)
 
-    async def read(position: watch.Position, rows: int, watchers: Sequence[str]) -> watch.Found[views.TicketEvent]:
+    async def read(position: Position, rows: int, watchers: Sequence[str]) -> watch.Found[views.TicketEvent]:
         stop = await _stop(feed, scope, position)
-        until = dict(zip(("until_transaction", "until_id"), map(str, stop or watch.AFTER_ALL), strict=True))
+        until = dict(zip(("until_transaction", "until_id"), map(str, stop or positions.AFTER_ALL), strict=True))
         found = await feed.database.all(statement, {**scope, **position.parameters(), **until, "rows": rows})
         # What a token says holds until it expires.
         return watch.found(found, views.event, watchers, stop)
@@ -229,19 +230,19 @@ async def watch_tickets(feed: watch.EventFeed, call: Call, command: WatchTickets
     # (An application's id may be that of a person.)
     audience = (sees_internal, *scope.items())
     reader = watch.Reader(audience, read, call.caller.subject, lambda: TicketError("forbidden"))
-    start = watch.resumed(command.query.cursor, binding)
+    start = positions.resumed(command.query.cursor, binding)
     async for event, reached in watch.follow(feed, scope["tenant_id"], call, reader, start):
         lag = feed.lag() if event is None else {}
         yield {"event": event, "cursor": feed.cursor(binding, reached), **lag}
 
 
-async def _stop(feed: watch.EventFeed, scope: Mapping[str, Any], position: watch.Position) -> watch.Position | None:
+async def _stop(feed: watch.EventFeed, scope: Mapping[str, Any], position: Position) -> Position | None:
     """Where to stop for now in looking for the few events that are a caller's among all of a tenant's."""
     if not event_queries.is_narrow(scope):
         return None
     parameters = {**scope, **position.parameters(), "skipped": _LOOKED_AT - 1, "rows": 1}
     found = await feed.database.one(event_queries.NEXT_STOP, parameters)
-    return None if found is None else watch.Position(int(found["transaction_id"]), found["id"])
+    return None if found is None else Position(int(found["transaction_id"]), found["id"])
 
 
 def _answer(call: Call, row: Row | None) -> views.Ticket:

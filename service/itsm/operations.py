@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from service import etags, events, idempotency, jsontext, paging, watch
+from service import etags, events, idempotency, jsontext, paging, positions, watch
 from service.errors import TicketError
 from service.itsm import lookup, metadata, queries, total_queries, views
 from service.itsm.commands import (
@@ -133,13 +133,13 @@ async def watch_tickets(feed: watch.EventFeed, call: Call, command: WatchTickets
     scope = _scope(call)
     binding = jsontext.dump(["itsm watch", scope]).decode()
 
-    async def read(position: watch.Position, rows: int, key_ids: Sequence[UUID]) -> watch.Found[views.TicketEvent]:
+    async def read(position: positions.Position, rows: int, key_ids: Sequence[UUID]) -> watch.Found[views.TicketEvent]:
         named = {**scope, "key_ids": key_ids, "rows": rows}
         found = await feed.database.all(queries.EVENTS_AFTER, {**named, **position.parameters()})
         return watch.found(found, views.event, found[0]["valid_keys"] or ())
 
     reader = watch.Reader(tuple(scope.values()), read, UUID(call.caller.subject), _invalid_key)
-    start = watch.resumed(command.query.cursor, binding)
+    start = positions.resumed(command.query.cursor, binding)
     following = watch.follow(feed, scope["account_id"], call, reader, start, look_seconds=_KEY_CHECK_SECONDS)
     async for event, reached in following:
         lag = feed.lag() if event is None else {}

@@ -37,7 +37,6 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 
 from service import events
 from service.itsm import tables
-from service.storage.database import Xid8
 from service.storage.scope import EVERYONE
 from service.storage.statement import Statement, mine, some_rows
 
@@ -116,7 +115,7 @@ def _raise_floor() -> Statement:
         .values(
             floor=case((is_strange, literal_column("0")), else_=_floor.c.pending),
             pending=newest,
-            pending_until=func.pg_snapshot_xmax(func.pg_current_snapshot(), type_=Xid8()),
+            pending_until=events.NEXT_TRANSACTION,
         )
         .returning(_floor.c.floor),
         scope=_ALL,

@@ -16,6 +16,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.exc import OperationalError
 
+from service.migrations import epochs
 from service.schema import wrong_encoding
 
 # Any number, the same in every release: one process migrates at a time.
@@ -32,7 +33,8 @@ def upgrade(database_url: str) -> str:
     """Bring a database to the newest schema; returns its revision. Safe to run from many places at once.
 
     Each revision is a transaction; one may leave it for what PostgreSQL does in none, such as an index that is made
-    while the table is written to. Raises RuntimeError for a database that cannot hold the schema.
+    while the table is written to. Then, on a server that is new to the database, the order of events goes on there.
+    Raises RuntimeError for a database that cannot hold the schema, and as `epochs.follow_server`.
     """
     engine = _engine(database_url)
     try:
@@ -42,6 +44,7 @@ def upgrade(database_url: str) -> str:
             connection.execute(text(f"SET lock_timeout = '{_TABLE_SECONDS}s'"))
             connection.commit()
             _upgrade(connection)
+            epochs.follow_server(connection)
             return MigrationContext.configure(connection).get_current_revision() or ""
     finally:
         engine.dispose()

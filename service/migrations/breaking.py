@@ -6,6 +6,7 @@ step, so that processes of versions that still use it stop serving and say why.
 
 import sqlalchemy as sa
 from alembic import op
+from sqlalchemy.dialects.postgresql import insert
 
 _REVISIONS = sa.table("breaking_revisions", sa.column("revision", sa.Text))
 
@@ -13,6 +14,11 @@ _REVISIONS = sa.table("breaking_revisions", sa.column("revision", sa.Text))
 def mark(revision: str) -> None:
     """Note in the database that code which does not know this revision cannot serve it; first in `upgrade`."""
     op.execute(_REVISIONS.insert().values(revision=revision))
+
+
+def mark_again(connection: sa.Connection, revision: str) -> None:
+    """Note it outside of a revision: what older code cannot serve may begin later. It may be noted already."""
+    connection.execute(insert(_REVISIONS).values(revision=revision).on_conflict_do_nothing())
 
 
 def unmark(revision: str) -> None:

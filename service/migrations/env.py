@@ -7,6 +7,7 @@ from alembic import context
 from alembic.operations.ops import CreateTableOp, MigrationScript
 
 import service.backlog
+import service.epochs
 import service.handoff.tables
 import service.helpdesk.tables
 import service.idempotency

@@ -25,6 +25,7 @@ from support.handoff_watch import (
     watch_call,
     write_events,
 )
+from support.provider_lab import own_database
 from support.system import Issuer, World, run_service
 from support.transports import Grpc, _grpc_failure
 
@@ -175,6 +176,32 @@ async def test_a_watch_ends_when_the_database_is_down_and_resumes_afterwards(
                 assert emitted(await watch.until_quiet()) == [(ticket["id"], 2)]
     finally:
         await asyncio.to_thread(postgres.stop)
+
+
+async def test_a_watch_ends_when_the_database_moves_and_is_resumed_there(
+    directory: Path, database_url: str, issuer: Issuer
+) -> None:
+    with own_database(database_url) as url:
+        world = World(url, issuer)
+        project_id, who = await new_project(world)
+        async with (
+            service_in_process(directory, url, issuer) as (target, _),
+            grpc.aio.insecure_channel(target) as channel,
+        ):
+            rpc = Grpc(channel)
+            async with Watch(rpc, who, project_id) as watch:
+                await watch.message()
+                ticket = await created(rpc, who, project_id)
+                cursor = (await watch.event())["cursor"]
+                # It was on another server, and comes back.
+                world.run("INSERT INTO event_epochs (epoch, system_identifier) VALUES (1, 1)")
+                await asyncio.to_thread(migrations.upgrade, url)
+                _, end = await watch.ended("unavailable")
+                assert end.body["retry_after"] == 1
+            await changed(rpc, who, ticket, stage="up_next")
+            async with Watch(rpc, who, project_id, cursor) as watch:
+                assert emitted([await watch.event()]) == [(ticket["id"], 2)]
+        await world.close()
 
 
 async def test_a_watch_that_fails_ends_with_the_failure(

@@ -7,7 +7,10 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 from psycopg.rows import dict_row
+from support.moves import forget_server
+from support.provider_lab import own_database
 
+from service import migrations
 from service.itsm import queries, total_queries
 from service.itsm.views import search_terms
 from service.storage.statement import Statement
@@ -76,6 +79,22 @@ def account_id(sessions: tuple[Session, Session]) -> UUID:
     [row] = sessions[0].connection.execute("INSERT INTO accounts (name) VALUES ('a') RETURNING id").fetchall()
     account_id: UUID = row["id"]
     return account_id
+
+
+def test_on_a_new_server_the_floor_goes_on(database_url: str) -> None:
+    """Where it is, is a transaction id too."""
+    with own_database(database_url) as url:
+        old, account_id = Session(url), uuid4()
+        old.connection.execute("INSERT INTO accounts (id, name) VALUES (%s, 'a')", [account_id])
+        # As of a server with more transactions than this one.
+        old.connection.execute("UPDATE itsm_totals_floor SET pending_until = '1000000000'")
+        forget_server(url)
+        migrations.upgrade(url)
+        old.connection.close()
+        both = Session(url), Session(url)
+        test_the_floor_waits_for_writes_that_are_at_work(both, account_id)
+        for session in both:
+            session.connection.close()
 
 
 def test_the_floor_waits_for_writes_that_are_at_work(sessions: tuple[Session, Session], account_id: UUID) -> None:

@@ -94,7 +94,8 @@ type TicketServiceClient interface {
 	//
 	// PERMISSION_DENIED: the caller is not, or no longer, a member of the project. UNAUTHENTICATED: the token has
 	// expired. UNAVAILABLE: the server is shutting down, or its database is not available: resume elsewhere or later.
-	// INVALID_ARGUMENT: `cursor` is not from a watch of this project in this database.
+	// INVALID_ARGUMENT: `cursor` is not from a watch of this project, or the database was restored from a copy that is
+	// older than its event.
 	WatchTickets(ctx context.Context, in *WatchTicketsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchTicketsResponse], error)
 }
 
@@ -269,7 +270,8 @@ type TicketServiceServer interface {
 	//
 	// PERMISSION_DENIED: the caller is not, or no longer, a member of the project. UNAUTHENTICATED: the token has
 	// expired. UNAVAILABLE: the server is shutting down, or its database is not available: resume elsewhere or later.
-	// INVALID_ARGUMENT: `cursor` is not from a watch of this project in this database.
+	// INVALID_ARGUMENT: `cursor` is not from a watch of this project, or the database was restored from a copy that is
+	// older than its event.
 	WatchTickets(*WatchTicketsRequest, grpc.ServerStreamingServer[WatchTicketsResponse]) error
 	mustEmbedUnimplementedTicketServiceServer()
 }

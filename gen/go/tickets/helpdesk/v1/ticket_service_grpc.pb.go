@@ -91,7 +91,8 @@ type TicketServiceClient interface {
 	// cursor continues right after it. A person's tickets are those that are theirs when an event is sent.
 	//
 	// UNAUTHENTICATED: the token has expired. UNAVAILABLE: the server is shutting down, or its database is unavailable:
-	// resume elsewhere or later. INVALID_ARGUMENT: `cursor` is not from such a watch in this database.
+	// resume elsewhere or later. INVALID_ARGUMENT: `cursor` is not from such a watch, or the database was
+	// restored from a copy that is older than its event.
 	WatchTickets(ctx context.Context, in *WatchTicketsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchTicketsResponse], error)
 }
 
@@ -263,7 +264,8 @@ type TicketServiceServer interface {
 	// cursor continues right after it. A person's tickets are those that are theirs when an event is sent.
 	//
 	// UNAUTHENTICATED: the token has expired. UNAVAILABLE: the server is shutting down, or its database is unavailable:
-	// resume elsewhere or later. INVALID_ARGUMENT: `cursor` is not from such a watch in this database.
+	// resume elsewhere or later. INVALID_ARGUMENT: `cursor` is not from such a watch, or the database was
+	// restored from a copy that is older than its event.
 	WatchTickets(*WatchTicketsRequest, grpc.ServerStreamingServer[WatchTicketsResponse]) error
 	mustEmbedUnimplementedTicketServiceServer()
 }

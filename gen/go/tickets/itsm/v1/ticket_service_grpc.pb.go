@@ -72,7 +72,7 @@ type TicketServiceClient interface {
 	//
 	// UNAUTHENTICATED: the key was revoked or has expired, at most five seconds ago. UNAVAILABLE: the server is shutting
 	// down, its database is unavailable, or too many watches are open: resume elsewhere or later. INVALID_ARGUMENT: `cursor`
-	// is not from such a watch in this database.
+	// is not from such a watch, or the database was restored from a copy that is older than its event.
 	WatchTickets(ctx context.Context, in *WatchTicketsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchTicketsResponse], error)
 }
 
@@ -198,7 +198,7 @@ type TicketServiceServer interface {
 	//
 	// UNAUTHENTICATED: the key was revoked or has expired, at most five seconds ago. UNAVAILABLE: the server is shutting
 	// down, its database is unavailable, or too many watches are open: resume elsewhere or later. INVALID_ARGUMENT: `cursor`
-	// is not from such a watch in this database.
+	// is not from such a watch, or the database was restored from a copy that is older than its event.
 	WatchTickets(*WatchTicketsRequest, grpc.ServerStreamingServer[WatchTicketsResponse]) error
 	mustEmbedUnimplementedTicketServiceServer()
 }

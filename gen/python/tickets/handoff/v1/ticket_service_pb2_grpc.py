@@ -195,7 +195,8 @@ class TicketServiceServicer(object):
 
         PERMISSION_DENIED: the caller is not, or no longer, a member of the project. UNAUTHENTICATED: the token has
         expired. UNAVAILABLE: the server is shutting down, or its database is not available: resume elsewhere or later.
-        INVALID_ARGUMENT: `cursor` is not from a watch of this project in this database.
+        INVALID_ARGUMENT: `cursor` is not from a watch of this project, or the database was restored from a copy that is
+        older than its event.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -100,7 +100,8 @@ class TicketServiceStub:
 
     PERMISSION_DENIED: the caller is not, or no longer, a member of the project. UNAUTHENTICATED: the token has
     expired. UNAVAILABLE: the server is shutting down, or its database is not available: resume elsewhere or later.
-    INVALID_ARGUMENT: `cursor` is not from a watch of this project in this database.
+    INVALID_ARGUMENT: `cursor` is not from a watch of this project, or the database was restored from a copy that is
+    older than its event.
     """
 
 @_typing.type_check_only
@@ -175,7 +176,8 @@ class TicketServiceAsyncStub(TicketServiceStub):
 
     PERMISSION_DENIED: the caller is not, or no longer, a member of the project. UNAUTHENTICATED: the token has
     expired. UNAVAILABLE: the server is shutting down, or its database is not available: resume elsewhere or later.
-    INVALID_ARGUMENT: `cursor` is not from a watch of this project in this database.
+    INVALID_ARGUMENT: `cursor` is not from a watch of this project, or the database was restored from a copy that is
+    older than its event.
     """
 
 class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -301,7 +303,8 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
 
         PERMISSION_DENIED: the caller is not, or no longer, a member of the project. UNAUTHENTICATED: the token has
         expired. UNAVAILABLE: the server is shutting down, or its database is not available: resume elsewhere or later.
-        INVALID_ARGUMENT: `cursor` is not from a watch of this project in this database.
+        INVALID_ARGUMENT: `cursor` is not from a watch of this project, or the database was restored from a copy that is
+        older than its event.
         """
 
 def add_TicketServiceServicer_to_server(servicer: TicketServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

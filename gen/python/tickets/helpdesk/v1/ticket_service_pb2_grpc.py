@@ -201,7 +201,8 @@ class TicketServiceServicer(object):
         cursor continues right after it. A person's tickets are those that are theirs when an event is sent.
 
         UNAUTHENTICATED: the token has expired. UNAVAILABLE: the server is shutting down, or its database is unavailable:
-        resume elsewhere or later. INVALID_ARGUMENT: `cursor` is not from such a watch in this database.
+        resume elsewhere or later. INVALID_ARGUMENT: `cursor` is not from such a watch, or the database was
+        restored from a copy that is older than its event.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

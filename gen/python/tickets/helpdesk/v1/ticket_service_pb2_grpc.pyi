@@ -96,7 +96,8 @@ class TicketServiceStub:
     cursor continues right after it. A person's tickets are those that are theirs when an event is sent.
 
     UNAUTHENTICATED: the token has expired. UNAVAILABLE: the server is shutting down, or its database is unavailable:
-    resume elsewhere or later. INVALID_ARGUMENT: `cursor` is not from such a watch in this database.
+    resume elsewhere or later. INVALID_ARGUMENT: `cursor` is not from such a watch, or the database was
+    restored from a copy that is older than its event.
     """
 
 @_typing.type_check_only
@@ -167,7 +168,8 @@ class TicketServiceAsyncStub(TicketServiceStub):
     cursor continues right after it. A person's tickets are those that are theirs when an event is sent.
 
     UNAUTHENTICATED: the token has expired. UNAVAILABLE: the server is shutting down, or its database is unavailable:
-    resume elsewhere or later. INVALID_ARGUMENT: `cursor` is not from such a watch in this database.
+    resume elsewhere or later. INVALID_ARGUMENT: `cursor` is not from such a watch, or the database was
+    restored from a copy that is older than its event.
     """
 
 class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -289,7 +291,8 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
         cursor continues right after it. A person's tickets are those that are theirs when an event is sent.
 
         UNAUTHENTICATED: the token has expired. UNAVAILABLE: the server is shutting down, or its database is unavailable:
-        resume elsewhere or later. INVALID_ARGUMENT: `cursor` is not from such a watch in this database.
+        resume elsewhere or later. INVALID_ARGUMENT: `cursor` is not from such a watch, or the database was
+        restored from a copy that is older than its event.
         """
 
 def add_TicketServiceServicer_to_server(servicer: TicketServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

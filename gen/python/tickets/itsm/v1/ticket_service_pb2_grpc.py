@@ -143,7 +143,7 @@ class TicketServiceServicer(object):
 
         UNAUTHENTICATED: the key was revoked or has expired, at most five seconds ago. UNAVAILABLE: the server is shutting
         down, its database is unavailable, or too many watches are open: resume elsewhere or later. INVALID_ARGUMENT: `cursor`
-        is not from such a watch in this database.
+        is not from such a watch, or the database was restored from a copy that is older than its event.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -77,7 +77,7 @@ class TicketServiceStub:
 
     UNAUTHENTICATED: the key was revoked or has expired, at most five seconds ago. UNAVAILABLE: the server is shutting
     down, its database is unavailable, or too many watches are open: resume elsewhere or later. INVALID_ARGUMENT: `cursor`
-    is not from such a watch in this database.
+    is not from such a watch, or the database was restored from a copy that is older than its event.
     """
 
 @_typing.type_check_only
@@ -129,7 +129,7 @@ class TicketServiceAsyncStub(TicketServiceStub):
 
     UNAUTHENTICATED: the key was revoked or has expired, at most five seconds ago. UNAVAILABLE: the server is shutting
     down, its database is unavailable, or too many watches are open: resume elsewhere or later. INVALID_ARGUMENT: `cursor`
-    is not from such a watch in this database.
+    is not from such a watch, or the database was restored from a copy that is older than its event.
     """
 
 class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -214,7 +214,7 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
 
         UNAUTHENTICATED: the key was revoked or has expired, at most five seconds ago. UNAVAILABLE: the server is shutting
         down, its database is unavailable, or too many watches are open: resume elsewhere or later. INVALID_ARGUMENT: `cursor`
-        is not from such a watch in this database.
+        is not from such a watch, or the database was restored from a copy that is older than its event.
         """
 
 def add_TicketServiceServicer_to_server(servicer: TicketServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

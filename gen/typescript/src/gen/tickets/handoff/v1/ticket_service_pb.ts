@@ -1415,7 +1415,8 @@ export const TicketService: GenService<{
    *
    * PERMISSION_DENIED: the caller is not, or no longer, a member of the project. UNAUTHENTICATED: the token has
    * expired. UNAVAILABLE: the server is shutting down, or its database is not available: resume elsewhere or later.
-   * INVALID_ARGUMENT: `cursor` is not from a watch of this project in this database.
+   * INVALID_ARGUMENT: `cursor` is not from a watch of this project, or the database was restored from a copy that is
+   * older than its event.
    *
    * @generated from rpc tickets.handoff.v1.TicketService.WatchTickets
    */

@@ -996,7 +996,8 @@ export const TicketService: GenService<{
    * cursor continues right after it. A person's tickets are those that are theirs when an event is sent.
    *
    * UNAUTHENTICATED: the token has expired. UNAVAILABLE: the server is shutting down, or its database is unavailable:
-   * resume elsewhere or later. INVALID_ARGUMENT: `cursor` is not from such a watch in this database.
+   * resume elsewhere or later. INVALID_ARGUMENT: `cursor` is not from such a watch, or the database was
+   * restored from a copy that is older than its event.
    *
    * @generated from rpc tickets.helpdesk.v1.TicketService.WatchTickets
    */

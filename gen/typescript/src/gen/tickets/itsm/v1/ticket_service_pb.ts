@@ -569,7 +569,7 @@ export const TicketService: GenService<{
    *
    * UNAUTHENTICATED: the key was revoked or has expired, at most five seconds ago. UNAVAILABLE: the server is shutting
    * down, its database is unavailable, or too many watches are open: resume elsewhere or later. INVALID_ARGUMENT: `cursor`
-   * is not from such a watch in this database.
+   * is not from such a watch, or the database was restored from a copy that is older than its event.
    *
    * @generated from rpc tickets.itsm.v1.TicketService.WatchTickets
    */
