@@ -17,7 +17,7 @@ import structlog
 from pydantic import Field, TypeAdapter
 from sqlalchemy import Table
 
-from service import events, paging
+from service import events, paging, purged
 from service.access.policy import Caller
 from service.access.suspensions import Suspensions
 from service.errors import TicketError, invalid
@@ -129,6 +129,7 @@ class EventFeed:
                 "each process looks for the events of all its watchers at once, and finds only where there are some"
             ),
         )
+        self.marks = purged.Marks(database, table)
         # An account's, a tenant's or a user's part, and that of each of its callers.
         self._shares = Shares("watches", max_watches, max_watches // 10, max_watches // 20, retry_after=5)
         self._subscriptions: dict[Any, set[asyncio.Event]] = {}
@@ -187,7 +188,8 @@ class EventFeed:
         """
         await self._look([scope], since=0)
         if start is None:
-            return self.newest(scope)
+            # Where the newest of all were deleted, it begins after those.
+            return max(self.newest(scope), Position(*await self.marks.up_to(scope)))
         if start.history != self.history:
             raise _another_history()
         return start.position
@@ -314,10 +316,11 @@ async def follow(
     """Every event of a scope from a start, or from now on, each with its position; None is a heartbeat.
 
     Reads at least every `look_seconds`, also when the feed is silent. Ends by raising TicketError: what the reader
-    raises, `token_expired`, `suspended`, or `unavailable` when the process stops.
+    raises, `token_expired`, `suspended`, `cursor_expired` where events after it were deleted, or `unavailable` when the
+    process stops.
     """
     with feed.subscribe(scope, call.caller) as subscription:
-        heartbeat_at = time.monotonic()
+        heartbeat_at = read_at = time.monotonic()
         behind = start is not None
         feed.refuse_if_closed()
         position, history = await feed.begin(scope, start), feed.history
@@ -329,7 +332,11 @@ async def follow(
             if feed.history != history:
                 raise _another_history()
             newest = feed.newest(scope)
+            reads_at = time.monotonic()
             found = await _read(feed, call, reader, position, behind=behind)
+            if behind or time.monotonic() - read_at > purged.SETTLE_SECONDS:
+                await feed.marks.refuse_if_before(scope, position)
+            read_at = reads_at
             for view, position in found.events:
                 yield view, position
             is_full = len(found.events) == _ROWS
