@@ -72,9 +72,16 @@ class Purged(NamedTuple):
 class Purge:
     """The deletion of all that has a setting."""
 
-    def __init__(self, settings: Settings, *, blocks: int = BLOCKS, settle_seconds: float = SETTLE_SECONDS) -> None:
-        """`blocks` are those of a step."""
-        self._kinds = [(kind, days) for kind in KINDS if (days := kind.days(settings))]
+    def __init__(
+        self,
+        settings: Settings,
+        kinds: Sequence[Kind] = KINDS,
+        *,
+        blocks: int = BLOCKS,
+        settle_seconds: float = SETTLE_SECONDS,
+    ) -> None:
+        """`blocks` are those of a step; `settle_seconds` is how long readers have had to read what is deleted."""
+        self._kinds = [(kind, days) for kind in kinds if (days := kind.days(settings))]
         self._blocks = blocks
         self._settle_seconds = settle_seconds
 

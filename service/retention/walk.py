@@ -64,9 +64,9 @@ HORIZON: Final = Statement(select(cast(events.HORIZON, Text).label("settled")), 
 
 def number_of_blocks(table: Table) -> Statement:
     """How many blocks a table has."""
-    size = func.pg_relation_size(literal_column(f"'{table.name}'::regclass"))
+    size = func.pg_relation_size(literal_column(f"'{table.name}'::regclass"), type_=BigInteger)
     block = cast(func.current_setting(literal_column("'block_size'")), BigInteger)
-    return Statement(select((size / block).label("blocks")), scope=SCOPE)
+    return Statement(select((size // block).label("blocks")), scope=SCOPE)
 
 
 def _in_blocks(table: Table) -> ColumnElement[bool]:
