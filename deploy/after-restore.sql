@@ -27,3 +27,7 @@ UPDATE helpdesk_events SET transaction_id = pg_current_xact_id();
 UPDATE helpdesk_tickets SET transaction_id = pg_current_xact_id();
 UPDATE handoff_events SET transaction_id = pg_current_xact_id();
 UPDATE handoff_tickets SET transaction_id = pg_current_xact_id();
+-- Nobody's place is before what was deleted in the old cluster: its cursors are refused, and webhooks have moved.
+UPDATE itsm_events_purged SET transaction_id = '0';
+UPDATE helpdesk_events_purged SET transaction_id = '0';
+UPDATE handoff_events_purged SET transaction_id = '0';
