@@ -122,8 +122,8 @@ SEEDS: Mapping[str, Seed] = {
             f"{_INTO_TICKETS} {_TICKET_VALUES}, true, now() - {{days}} * interval '1 day'"
             " FROM generate_series(1, {number}) n",
             f"SELECT {_SINCE.format('deleted_at')} FROM helpdesk_tickets WHERE tenant_id = '{{owner}}' AND is_deleted",
-            f"{_INTO_TICKETS.replace('{days}-', 'open-').replace('{days} * 10000', '9000000')} {_TICKET_VALUES}, false, NULL"
-            " FROM generate_series(1, {number}) n",
+            f"{_INTO_TICKETS.replace('{days}-', 'open-').replace('{days} * 10000', '9000000')}"
+            f" {_TICKET_VALUES}, false, NULL FROM generate_series(1, {{number}}) n",
         ),
         Seed(
             "deployments",

@@ -1,4 +1,4 @@
-"""contracts/README.md, Retention: a watch is told where its place was deleted, at both doors, and skips nothing silently."""
+"""contracts/README.md, Retention: a watch is told where its place was deleted, and skips nothing silently."""
 
 from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
