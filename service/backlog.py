@@ -163,7 +163,7 @@ def _unqueued() -> Statement:
         .limit(literal_column("1"))
         .lateral("first")
     )
-    queue = select(literal_column("1")).where(*SOURCE.its_messages()).correlate(webhooks)
+    queue: Select[Any] = select(literal_column("1")).where(*SOURCE.its_messages()).correlate(webhooks)
     number = select(func.count()).select_from(queue.limit(literal_column(str(MAX_QUEUE))).subquery("queue"))
     return Statement(
         select(_seconds_since(func.min(first.c.created_at)).label("unqueued_seconds"))

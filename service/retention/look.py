@@ -27,7 +27,7 @@ from sqlalchemy import (
     values,
 )
 
-from service.counters import REGISTRY
+from service.counters import PURGED_ROWS, REGISTRY
 from service.itsm.webhooks import SOURCE
 from service.providers.tables import deliveries
 from service.retention import messages
@@ -49,6 +49,11 @@ ROWS: Final = Gauge(
 OLDEST: Final = Gauge(
     "tickets_kept_oldest_seconds", "How long ago the oldest of them was, by the same.", ["kind"], registry=REGISTRY
 )
+
+# Every series is there from the start: one that appears with its first count has no rate yet.
+for _kind in KINDS:
+    for _family in (ROWS, OLDEST, PURGED_ROWS):
+        _family.labels(_kind.name)
 
 _CATALOG: Final = shared("what PostgreSQL knows of tables, which are everybody's")
 _relations = Table(
