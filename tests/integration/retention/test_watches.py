@@ -1,4 +1,4 @@
-"""contracts/errors.md: a watch whose place was deleted gets `cursor_expired`, at both doors, and skips nothing silently."""
+"""contracts/errors.md: a watch whose place was deleted gets `cursor_expired`, and skips nothing silently."""
 
 from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
