@@ -22,6 +22,7 @@ from service.cli.console import (
 from service.cli.gateway import print_gateway
 from service.cli.machine import show_doctor, show_env, show_logs, show_status
 from service.cli.operators import operators
+from service.cli.retention import run_purge
 from service.local.demo import DevelopmentKey
 from service.settings import SettingError, missing_jwks, unknown_settings
 from service.transport import logs
@@ -94,6 +95,17 @@ def migrate(data_dir: DataDir = DATA_DIR) -> None:
         return migrations.upgrade(url)
 
     print_json({"revision": run(upgrade())})
+
+
+@app.command()
+def purge(
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Count what would be deleted, and delete nothing.")
+    ] = False,
+    data_dir: DataDir = DATA_DIR,
+) -> None:
+    """Delete what is older than the settings TICKETS_KEEP_… say, now."""
+    run_purge(data_dir, dry_run=dry_run)
 
 
 @app.command()

@@ -11,6 +11,7 @@ from prometheus_client import Gauge
 from sqlalchemy import (
     Column,
     ColumnElement,
+    DateTime,
     Float,
     FromClause,
     Integer,
@@ -24,7 +25,10 @@ from sqlalchemy import (
     func,
     literal_column,
     not_,
+    or_,
     select,
+    true,
+    tuple_,
 )
 from ulid import ULID
 
@@ -34,9 +38,11 @@ from service.helpdesk import tables as helpdesk
 from service.itsm import tables as itsm
 from service.itsm.webhooks import SOURCE
 from service.providers.tables import deliveries
+from service.purged import POSITION
 from service.storage.database import Database
 from service.storage.scope import EVERYONE, shared
 from service.storage.statement import Statement
+from service.webhooks.fan_out import MAX_QUEUE
 
 _LOOK_SECONDS = 15.0
 # The most rows of a queue that are counted.
@@ -50,6 +56,16 @@ _relations = Table(
     Column("reltuples", Float),
     info=shared("what PostgreSQL knows of tables, which are everybody's"),
 )
+
+_OF_SERVER = shared("transactions of the whole server, of which only their age is shown")
+_sessions = Table(
+    "pg_stat_activity",
+    MetaData(),
+    *(Column(name, Text) for name in ("pid", "backend_type", "backend_xid", "backend_xmin")),
+    Column("xact_start", DateTime(timezone=True)),
+    info=_OF_SERVER,
+)
+_prepared = Table("pg_prepared_xacts", MetaData(), Column("prepared", DateTime(timezone=True)), info=_OF_SERVER)
 
 
 def _gauge(name: str, meaning: str) -> Gauge:
@@ -67,6 +83,17 @@ _GAUGES: Final = {
     "sla_seconds": _gauge("sla_behind_seconds", "For how long the SLA clock of a ticket has been due."),
     "changes": _gauge("totals_unmerged", f"Changes of ITSM totals that were not merged yet; {MOST} for more."),
     "keys": _gauge("idempotency_keys", "Idempotency keys, by PostgreSQL's estimate."),
+    "unqueued_seconds": _gauge(
+        "webhook_events_unqueued_seconds",
+        "How long ago the oldest event was that is no message yet of a webhook whose queue has room.",
+    ),
+    "transaction_seconds": _gauge(
+        "oldest_transaction_seconds",
+        "For how long a transaction of this PostgreSQL has been open, of those that this user may see.",
+    ),
+    "prepared_seconds": _gauge(
+        "oldest_prepared_transaction_seconds", "For how long a prepared transaction has waited to be ended."
+    ),
 }
 
 
@@ -120,9 +147,55 @@ def _look() -> Statement:
 _LOOK = _look()
 
 
+def _unqueued() -> Statement:
+    """The oldest event after the place of a webhook that could take it; behind the horizon too."""
+    webhooks, history = SOURCE.tables.webhooks, SOURCE.events
+    place = tuple_(*(webhooks.c[name] for name in POSITION))
+    first = (
+        select(history.c.created_at)
+        .where(
+            *(history.c[name] == webhooks.c[name] for name in SOURCE.scope),
+            tuple_(history.c.transaction_id, history.c.id) > place,
+            # Not what was written before it was registered.
+            history.c.created_at >= webhooks.c.created_at,
+        )
+        .order_by(history.c.transaction_id, history.c.id)
+        .limit(literal_column("1"))
+        .lateral("first")
+    )
+    queue: Select[Any] = select(literal_column("1")).where(*SOURCE.its_messages()).correlate(webhooks)
+    number = select(func.count()).select_from(queue.limit(literal_column(str(MAX_QUEUE))).subquery("queue"))
+    return Statement(
+        select(_seconds_since(func.min(first.c.created_at)).label("unqueued_seconds"))
+        .select_from(webhooks.join(first, true()))
+        .where(webhooks.c.is_active, number.scalar_subquery() < literal_column(str(MAX_QUEUE))),
+        scope=EVERYONE("queues are watched whole, and nothing of a row is shown"),
+    )
+
+
+def _open() -> Statement:
+    """The oldest transactions of all databases: those that hold back the horizon, or what vacuum may take away."""
+    holds = or_(_sessions.c.backend_xid.is_not(None), _sessions.c.backend_xmin.is_not(None))
+    its_own = _sessions.c.pid == func.pg_backend_pid()
+    is_session = _sessions.c.backend_type == literal_column("'client backend'")
+    parts: tuple[Select[Any], ...] = (
+        select(_seconds_since(func.min(_sessions.c.xact_start)).label("transaction_seconds")).where(
+            holds, is_session, not_(its_own)
+        ),
+        select(_seconds_since(func.min(_prepared.c.prepared)).label("prepared_seconds")),
+    )
+    whole: Select[Any] = select(*(column for part in parts for column in part.subquery().c))
+    return Statement(whole, scope=EVERYONE("the horizon is one for all"))
+
+
+_UNQUEUED, _OPEN = _unqueued(), _open()
+
+
 async def look(database: Database) -> None:
     """Set the gauges."""
-    row = await database.one(_LOOK, {}) or {}
+    row: dict[str, Any] = {}
+    for statement in (_LOOK, _UNQUEUED, _OPEN):
+        row |= await database.one(statement, {}) or {}
     oldest = row["oldest_message"]
     # An event's id begins with its instant.
     age = 0.0 if oldest is None else time.time() - ULID.from_str(oldest.removeprefix("evt_")).timestamp

@@ -42,6 +42,14 @@ WEBHOOK_ATTEMPTS: Final = Counter(
     ["outcome"],
     registry=REGISTRY,
 )
+PURGED_ROWS: Final = Counter(
+    "tickets_purged_rows", "Rows deleted because they were older than they are kept.", ["kind"], registry=REGISTRY
+)
+WEBHOOKS_MISSED: Final = Counter(
+    "tickets_webhooks_missed_events",
+    "Webhooks whose next events or messages were deleted before they were sent.",
+    registry=REGISTRY,
+)
 BREAKERS_OPEN: Final = Gauge(
     "tickets_provider_breakers_open", "Accounts whose provider is not called for now.", registry=REGISTRY
 )

@@ -52,6 +52,12 @@ REASONS: Mapping[str, Reason] = {
     ),
     # 412 is for a condition in a header; in the handoff API it stands in the body.
     "stale": Reason(StatusCode.ABORTED, 412, 412, "The ticket has changed since it was read", handoff_http=409),
+    "cursor_expired": Reason(
+        StatusCode.OUT_OF_RANGE,
+        410,
+        410,
+        "Events after this cursor were deleted: list what there is, and watch again without a cursor",
+    ),
     "payload_too_large": Reason(StatusCode.INVALID_ARGUMENT, 413, 413, "The request is too large"),
     # Only the gateway sees it.
     "unsupported_media_type": Reason(StatusCode.INVALID_ARGUMENT, 415, 415, "The body must not be compressed"),

@@ -18,6 +18,7 @@ from service.background import Background, Periodic, cancel, keep
 from service.directory import METADATA
 from service.event_lag import EventLag
 from service.operation import Dependencies
+from service.retention import purge
 from service.schema import Schema
 from service.settings import Settings
 from service.storage.traced import database_of
@@ -113,7 +114,7 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
     for feed in feeds:
         feed.attach(event_lag, interceptor.suspensions)
     of_dialects = [work for dialect in dialects for work in dialect.periodic]
-    periodic = [_PURGE_KEYS, backlog.PERIODIC, *interceptor.periodic, *of_dialects]
+    periodic = [_PURGE_KEYS, backlog.PERIODIC, *purge.periodic(settings), *interceptor.periodic, *of_dialects]
     schema.works += [partial(log_other_keys, database, shared.vault), partial(keep, event_lag.follow)]
     schema.works += [
         *(partial(keep, feed.poll) for feed in feeds),

@@ -78,6 +78,9 @@ def _origin(text: str) -> str:
     return text.removesuffix(_DEFAULT_PORTS.get(text.partition(":")[0], ""))
 
 
+_Days = Annotated[int, Field(ge=0, le=36_500)]
+
+
 class Settings(BaseSettings):
     """Every setting with its default. The table in deploy/README.md is made of these; a test compares them."""
 
@@ -208,6 +211,38 @@ class Settings(BaseSettings):
             " webhooks (5 seconds to 24 hours at 10.0) scale with it.",
         ),
     ] = 10.0
+    keep_itsm_events_days: Annotated[
+        _Days,
+        Field(
+            description="For how many days events of ITSM tickets are kept: their history, and what watches and"
+            " webhooks read. 0: for ever."
+        ),
+    ] = 0
+    keep_helpdesk_events_days: Annotated[_Days, Field(description="The same for events of helpdesk tickets.")] = 0
+    keep_handoff_events_days: Annotated[_Days, Field(description="The same for events of handoff tickets.")] = 0
+    keep_webhook_messages_days: Annotated[
+        _Days,
+        Field(
+            description="For how many days messages are held for a webhook that is disabled, and its last attempts are "
+            "logged. 0: for ever."
+        ),
+    ] = 0
+    keep_dead_deliveries_days: Annotated[
+        _Days, Field(description="For how many days changes are kept that a provider did not take. 0: for ever.")
+    ] = 0
+    keep_deleted_tickets_days: Annotated[
+        _Days,
+        Field(
+            description="For how many days deleted helpdesk tickets can be restored; then they go with all that is"
+            " theirs. 0: for ever."
+        ),
+    ] = 0
+    keep_deployments_days: Annotated[
+        _Days, Field(description="For how many days reports of deployments are known again. 0: for ever.")
+    ] = 0
+    keep_revoked_keys_days: Annotated[
+        _Days, Field(description="For how many days revoked API keys are listed. 0: for ever.")
+    ] = 0
     rate_limit_reads: Annotated[
         str, Field(pattern=r"^[1-9]\d*/[1-9]\d*$", description="Reads of one caller: sustained per second / burst.")
     ] = "500/1000"

@@ -16,7 +16,7 @@ from typing import Any, Generic, NamedTuple, NotRequired, TypedDict, TypeVar, ge
 import structlog
 from sqlalchemy import Table
 
-from service import epochs, events, positions
+from service import epochs, events, positions, purged
 from service.access.policy import Caller
 from service.access.suspensions import Suspensions
 from service.errors import TicketError, invalid
@@ -94,6 +94,7 @@ class EventFeed:
                 "each process looks for the events of all its watchers at once, and finds only where there are some"
             ),
         )
+        self.marks = purged.Marks(database, table)
         # An account's, a tenant's or a user's part, and that of each of its callers.
         self._shares = Shares("watches", max_watches, max_watches // 10, max_watches // 20, retry_after=5)
         self._subscriptions: dict[Any, set[asyncio.Event]] = {}
@@ -153,19 +154,28 @@ class EventFeed:
         """Where a watch begins: after what its cursor says, or after the newest event of now.
 
         Raises TicketError `validation_error` for a cursor after an event that this database does not have: of a server
-        that it was not on, or written there after the dump that it was made of.
+        that it was not on, or written there after the dump that it was made of; `cursor_expired` where events after it
+        were deleted.
         """
         await self._look([scope], since=0)
         if start is None:
-            return self.newest(scope)
+            # Where the newest of all were deleted, it begins after those.
+            return max(self.newest(scope), await self._purged_up_to(scope))
         position = start.position
         is_known = epochs.is_of(position.transaction_id, start.server, self.servers)
-        if is_known and position > BEFORE_ALL:
+        purged_up_to = await self._purged_up_to(scope) if is_known else position
+        if position < purged_up_to:
+            raise TicketError("cursor_expired")
+        if is_known and position > purged_up_to:
             key = {"scope": scope, "transaction_id": str(position.transaction_id), "id": position.id}
             is_known = await self.database.one(self._event_at, key) is not None
         if not is_known:
             raise invalid("query", "cursor", "The events of this cursor are not those of this database", "cursor")
         return position
+
+    async def _purged_up_to(self, scope: Any) -> Position:
+        """Up to where its events may have been deleted; `BEFORE_ALL` where none were."""
+        return Position(*await self.marks.up_to(scope))
 
     def newest(self, scope: Any) -> Position:
         """The newest event of a scope that is watched, as of the last look."""
@@ -305,10 +315,11 @@ async def follow(
     """Every event of a scope from a start, or from now on, each with its position; None is a heartbeat.
 
     Reads at least every `look_seconds`, also when the feed is silent. Ends by raising TicketError: what the reader
-    raises, `token_expired`, `suspended`, or `unavailable` when the process stops.
+    raises, `token_expired`, `suspended`, `cursor_expired` where events after it were deleted, or `unavailable` when the
+    process stops.
     """
     with feed.subscribe(scope, call.caller) as subscription:
-        heartbeat_at = time.monotonic()
+        heartbeat_at = read_at = time.monotonic()
         behind = start is not None
         feed.refuse_if_closed()
         position, servers = await feed.begin(scope, start), feed.servers
@@ -321,7 +332,11 @@ async def follow(
                 # Resumed, its cursor is compared with the events of the new server.
                 raise _moved()
             newest = feed.newest(scope)
+            reads_at = time.monotonic()
             found = await _read(feed, call, reader, position, behind=behind)
+            if behind or time.monotonic() - read_at > purged.SETTLE_SECONDS:
+                await feed.marks.refuse_if_before(scope, position)
+            read_at = reads_at
             for view, position in found.events:
                 yield view, position
             is_full = len(found.events) == _ROWS

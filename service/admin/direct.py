@@ -1,6 +1,7 @@
 """Operators' operations run directly on the database, for the `tickets admin` command and the demo data."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 from uuid import uuid4
 
@@ -17,7 +18,16 @@ from service.vault import Vault
 
 
 async def run_as_operator(settings: Settings, operation: Operation[Any], body: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Run an operator's operation on a database of these settings.
+    """Run an operator's operation on a database of these settings. Raises as `opened`."""
+    async with opened(settings) as database:
+        return await as_operator(
+            Dependencies(settings=settings, database=database, vault=Vault(settings)), operation, body
+        )
+
+
+@asynccontextmanager
+async def opened(settings: Settings) -> AsyncIterator[Database]:
+    """The database of these settings, for a command.
 
     Raises TicketError; psycopg.Error for a database that cannot be had; RuntimeError for one of another schema.
     """
@@ -27,9 +37,7 @@ async def run_as_operator(settings: Settings, operation: Operation[Any], body: M
         misfit = await schema.look(database)
         if misfit is not None:
             raise RuntimeError(misfit)
-        return await as_operator(
-            Dependencies(settings=settings, database=database, vault=Vault(settings)), operation, body
-        )
+        yield database
     except TicketError as error:
         if error.reason == "unavailable" and not error.begun:
             # Who runs a command hears why, in the server's own words.

@@ -21,6 +21,7 @@ from sqlalchemy import (
 from service.directory import METADATA, RoleName, created_at, one_of
 from service.events import event_table, last_transaction
 from service.handoff.commands import Outcome, Priority, RequestType, ResolutionType, RoleStatus, Stage, Status
+from service.purged import purged_table
 from service.reindex import index_search_terms, search_terms
 from service.storage.scope import scoped_by
 
@@ -150,3 +151,4 @@ events = event_table(
     # The provenance that the caller declared, and the agent that started work on a role.
     own=(Column("actor_role", Text), Column("actor_id", Text), Column("agent_origin", Text)),
 )
+events_purged = purged_table(events)

@@ -31,6 +31,7 @@ from sqlalchemy.dialects.postgresql import TSVECTOR, array
 from service.directory import METADATA, all_of, created_at, one_of
 from service.events import event_table, last_transaction
 from service.helpdesk.commands import PolicyStatus, Priority, SourceType, Status, Type
+from service.purged import purged_table
 from service.reindex import index_search_terms, search_terms
 from service.storage.scope import scoped_by
 
@@ -291,3 +292,4 @@ events = event_table(
     ),
     narrower={**_OF_TICKET, "app_id": {"app_id": "app_id", "ticket_id": "ticket_id"}},
 )
+events_purged = purged_table(events)

@@ -147,8 +147,14 @@ async def watch_tickets(feed: watch.EventFeed, call: Call, command: WatchTickets
 
 
 async def merge_totals(connection: Connection) -> None:
-    """Merge the appended changes into the totals of all accounts; run in the background, so that lists stay cheap."""
-    await connection.all(total_queries.MERGE, {})
+    """Merge the appended changes into the totals of all accounts; run in the background, so that lists stay cheap.
+
+    All there are: after a burst, or a lock that was held for long, a batch a turn would fall ever further behind.
+    """
+    is_full = True
+    while is_full:
+        merged = await connection.all(total_queries.MERGE, {})
+        is_full = bool(merged) and merged[0]["merged"] == total_queries.MAX_MERGED_ROWS
     newest = await connection.one(total_queries.NEWEST, {})
     await connection.all(total_queries.RAISE_FLOOR, newest or {"newest": 0})
 

@@ -24,6 +24,7 @@ from sqlalchemy import (
 from service.directory import METADATA, created_at, one_of
 from service.events import event_table, last_transaction
 from service.itsm.commands import Priority, Status, WebhookEvent
+from service.purged import purged_table
 from service.reindex import index_search_terms, search_terms
 from service.storage.database import Xid8
 from service.storage.scope import scoped_by, shared
@@ -148,5 +149,7 @@ events = event_table(
     # ticket's `updated_at` as of this version. Null for a creation, and for events that are older than these columns.
     own=(Column("members", ARRAY(Text)), Column("updated_at", DateTime(timezone=True))),
 )
+
+events_purged = purged_table(events)
 
 WEBHOOKS = webhook_tables("itsm", events, WebhookEvent)

@@ -73,16 +73,17 @@ def _merge() -> Statement:
     """The statement that moves changes of totals, of all accounts, into the totals.
 
     Readers see a change on one side of the move or the other, never on both. Processes that merge at the same moment
-    take different changes, and lock totals in the same order.
+    take different changes, and lock totals in the same order. Each of its rows has how many changes were `merged`.
     """
     gone = delete(_changes).where(some_rows(_changes, MAX_MERGED_ROWS)).returning(_changes).cte("gone")
     scope = (gone.c.account_id, gone.c.live, gone.c.status)
     merged = select(*scope, func.sum(gone.c.change)).group_by(*scope).order_by(*scope)
+    number = select(func.count()).select_from(gone).scalar_subquery()
     into = upsert(_totals).from_select(["account_id", "live", "status", "total"], merged)
     return Statement(
         into.on_conflict_do_update(
             index_elements=["account_id", "live", "status"], set_={"total": _totals.c.total + into.excluded.total}
-        ).returning(_totals.c.total),
+        ).returning(_totals.c.total, number.label("merged")),
         scope=_ALL,
     )
 

@@ -108,6 +108,7 @@ class Webhook(TypedDict):
     is_active: bool
     disabled_reason: str | None
     failing_since: datetime | None
+    missed_events_at: datetime | None
     created_at: datetime
     updated_at: datetime
     secret: NotRequired[str]

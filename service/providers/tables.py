@@ -95,6 +95,13 @@ KEY_INDEX = Index(
 # Those of an account, and those in a state, the oldest first.
 Index("provider_deliveries_account_id_idx", deliveries.c.account_id, deliveries.c.id)
 Index("provider_deliveries_state_idx", deliveries.c.state, deliveries.c.id)
+# The dead ones of an account, however many others there are.
+Index(
+    "provider_deliveries_dead_idx",
+    deliveries.c.account_id,
+    deliveries.c.id,
+    postgresql_where=deliveries.c.state == text("'dead'"),
+)
 Index("provider_deliveries_ticket_idx", deliveries.c.ticket_id, deliveries.c.version, unique=True)
 Index(
     "provider_deliveries_account_idx",

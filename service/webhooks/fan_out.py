@@ -20,7 +20,7 @@ from service.webhooks.tables import MESSAGE
 _EVENTS_AT_ONCE = 25
 # The queue of a webhook that is slow or fails ends about here; the rest waits in the events. (Each look for messages
 # that are due reads all that are queued.)
-_MAX_QUEUE = 200
+MAX_QUEUE = 200
 
 _log = structlog.get_logger()
 
@@ -38,7 +38,7 @@ class FanOut:
         A webhook's position moves in the transaction that queues its messages, so none is queued twice or left out.
         """
         failed: list[str] = []
-        limits = {"failed": failed, "max_queue": _MAX_QUEUE}
+        limits = {"failed": failed, "max_queue": MAX_QUEUE}
         while waiting := await database.all(self._queries.waiting_webhooks, limits):
             is_progress = False
             # A few events of each, so that one that is far behind delays no other.
@@ -59,7 +59,7 @@ class FanOut:
         """Queue messages of a webhook's next events; False if it no longer waits, or another process has it."""
         key = {**self._scope(waiting), "webhook_id": waiting["id"]}
         async with database.transaction() as connection:
-            limits = {"max_queue": _MAX_QUEUE}
+            limits = {"max_queue": MAX_QUEUE}
             webhook = await connection.one(self._queries.lock_waiting_webhook, key | limits)
             if webhook is None:
                 return False

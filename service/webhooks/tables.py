@@ -75,6 +75,8 @@ def _webhooks(name: str, events: Table, event_types: object) -> Table:
         Column("disabled_reason", Text),
         # Since when no attempt has succeeded.
         Column("failing_since", DateTime(timezone=True)),
+        # When events were last deleted before it was told of them (retention/).
+        Column("missed_events_at", DateTime(timezone=True)),
         # Its position in the events: there are no messages yet of those after it.
         Column("transaction_id", Xid8, nullable=False),
         Column("event_id", BigInteger, nullable=False),

@@ -85,6 +85,7 @@ CONTRACT = {
     "roles_incomplete": ("FAILED_PRECONDITION", 409, 409),
     "stale": ("ABORTED", 412, 412),
     "idempotency_mismatch": ("ALREADY_EXISTS", 409, 409),
+    "cursor_expired": ("OUT_OF_RANGE", 410, 410),
     "payload_too_large": ("INVALID_ARGUMENT", 413, 413),
     "unsupported_media_type": ("INVALID_ARGUMENT", 415, 415),
     "rate_limited": ("RESOURCE_EXHAUSTED", 429, 429),

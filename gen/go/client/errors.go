@@ -31,6 +31,7 @@ const (
 	ErrSuspended           Reason = "suspended"            // the API key, the account or the tenant is suspended
 	ErrNotFound            Reason = "not_found"            // there is no such thing, or it is not the caller's
 	ErrValidation          Reason = "validation_error"     // the request is not valid: see Issues
+	ErrCursorExpired       Reason = "cursor_expired"       // events after a watch's cursor were deleted: list, and watch without it
 	ErrPayloadTooLarge     Reason = "payload_too_large"    // the request is too large
 	ErrUnknownEvent        Reason = "unknown_event"        // no webhook can subscribe to such an event
 	ErrURLRefused          Reason = "url_refused"          // no webhook may have this address

@@ -12,6 +12,7 @@ export { ErrorSchema, type Issue } from "./gen/tickets/errors/v1/error_pb.js";
 /** The reasons that the service gives: stable, and fit for a `switch`. `tickets.errors.v1.Error` says what each means. */
 export type Reason =
   | "already_exists"
+  | "cursor_expired"
   | "deadline_exceeded"
   | "forbidden"
   | "idempotency_mismatch"

@@ -50,7 +50,7 @@ from service.storage.statement import Statement, bound, in_seconds
 # How long a delivery may be due behind an earlier one of its ticket before it is postponed.
 _BLOCKED_FOR = literal_column("interval '30 seconds'", Interval)
 _MAX_POSTPONED_MINUTES = 60
-_MAX_POSTPONED_ROWS = 10_000
+MAX_POSTPONED_ROWS = 10_000
 
 _UNDER_LEASE = (
     deliveries.c.account_id == bindparam("account_id", type_=Uuid),
@@ -189,7 +189,7 @@ def _postpone() -> Statement:
             deliveries.c.state == "queued", deliveries.c.next_attempt_at <= func.now() - _BLOCKED_FOR, not_(_is_next)
         )
         .order_by(deliveries.c.next_attempt_at)
-        .limit(_MAX_POSTPONED_ROWS)
+        .limit(MAX_POSTPONED_ROWS)
         .with_for_update(skip_locked=True)
     )
     return Statement(

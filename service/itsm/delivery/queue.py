@@ -144,7 +144,8 @@ class Deliveries:
 
     async def postpone(self, database: Database) -> None:
         """Postpone due deliveries that wait for earlier ones, of all accounts; run in the background, everywhere."""
-        await database.all(queries.POSTPONE, {})
+        while len(await database.all(queries.POSTPONE, {})) == queries.MAX_POSTPONED_ROWS:
+            pass
 
     @contextmanager
     def _deadline_for(self, call: Call) -> Iterator[float]:

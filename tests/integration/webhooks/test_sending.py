@@ -332,7 +332,7 @@ async def test_a_queue_that_does_not_move_stops_growing(
     monkeypatch.setattr(fan_out, "_EVENTS_AT_ONCE", 3)
     for n in range(5):
         await process.create(account, subject=str(n))
-    monkeypatch.setattr(fan_out, "_MAX_QUEUE", 1)
+    monkeypatch.setattr(fan_out, "MAX_QUEUE", 1)
     await machine.fan_out(process)
     assert machine.rows("SELECT count(*) FROM itsm_webhook_messages") == [(3,)]
     await machine.send(process)

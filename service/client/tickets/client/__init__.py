@@ -13,6 +13,7 @@ with TicketsClient("127.0.0.1:50051", token=token) as client:
 from tickets.client.client import AsyncTicketsClient, TicketsClient
 from tickets.client.errors import (
     ConflictError,
+    CursorExpiredError,
     DeadlineExceededError,
     Issue,
     NotFoundError,
@@ -29,6 +30,7 @@ from tickets.client.session import Retries
 __all__ = [
     "AsyncTicketsClient",
     "ConflictError",
+    "CursorExpiredError",
     "DeadlineExceededError",
     "Issue",
     "NotFoundError",

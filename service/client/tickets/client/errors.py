@@ -70,6 +70,10 @@ class StaleError(ConflictError):
     """The ticket has changed since it was read."""
 
 
+class CursorExpiredError(TicketsError):
+    """Events after a watch's cursor were deleted by their age: list what there is, and watch without a cursor."""
+
+
 class RateLimitedError(TicketsError):
     """The caller is too fast: retry in `retry_after` seconds."""
 
@@ -92,6 +96,7 @@ _KINDS: Mapping[str, type[TicketsError]] = {
     "already_exists": ConflictError,
     "roles_incomplete": ConflictError,
     "stale": StaleError,
+    "out_of_range": CursorExpiredError,
     "rate_limited": RateLimitedError,
     "unavailable": UnavailableError,
     "deadline_exceeded": DeadlineExceededError,

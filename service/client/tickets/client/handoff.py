@@ -356,6 +356,7 @@ class Tickets(Api[TransportT]):
         """Every change of a project's tickets as it happens, from now on or after a cursor, until it is closed.
 
         The first response comes at once and says where the watch begins. When the service goes away the watch resumes
-        after the last response; it raises UnavailableError when it cannot within `resume_timeout` seconds.
+        after the last response; it raises UnavailableError when it cannot within `resume_timeout` seconds, and
+        CursorExpiredError when events after the cursor were deleted.
         """
         return self._watch(WatchResponse, {"project_id": project_id, "cursor": cursor}, resume_timeout)

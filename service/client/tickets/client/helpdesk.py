@@ -353,6 +353,6 @@ class Tickets(Api[TransportT]):
 
         It lasts until it is closed. The first response comes at once and says where the watch begins. When the service
         goes away the watch resumes after the last response; it raises UnavailableError when it cannot
-        within `resume_timeout` seconds.
+        within `resume_timeout` seconds, and CursorExpiredError when events after the cursor were deleted.
         """
         return self._watch(WatchResponse, {"cursor": cursor}, resume_timeout)

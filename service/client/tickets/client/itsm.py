@@ -91,6 +91,7 @@ class Webhook:
     is_active: bool
     disabled_reason: str | None
     failing_since: datetime | None
+    missed_events_at: datetime | None
     created_at: datetime
     updated_at: datetime
     # Only in the response that made it, and in no repr.
@@ -215,7 +216,8 @@ class Tickets(Api[TransportT]):
 
         It lasts until it is closed. The first response comes at once and says where the watch begins. When the service
         goes away the watch resumes after the last response; it raises UnavailableError when it cannot
-        within `resume_timeout` seconds, and UnauthenticatedError when the key is revoked.
+        within `resume_timeout` seconds, UnauthenticatedError when the key is revoked, and CursorExpiredError when
+        events after the cursor were deleted.
         """
         return self._watch(WatchResponse, {"cursor": cursor}, resume_timeout)
 

@@ -76,14 +76,17 @@ type TicketServiceClient interface {
 	// Closes a ticket. Closing a closed one changes nothing and answers the same, whatever the `etag`. Metadata
 	// `idempotency-key` as for CreateTicket; NOT_FOUND, PERMISSION_DENIED and ABORTED as for UpdateTicket.
 	CloseTicket(ctx context.Context, in *CloseTicketRequest, opts ...grpc.CallOption) (*CloseTicketResponse, error)
-	// Deletes a ticket, softly: it is listed and found only with `include_deleted`. Deleting a deleted one changes
+	// Deletes a ticket, softly: it is listed and found only with `include_deleted`, and can be restored, for as long as the
+	// operator keeps deleted tickets (for ever, unless they say so); its number never comes again. Deleting a deleted one changes
 	// nothing, whatever the `etag`. NOT_FOUND, PERMISSION_DENIED and ABORTED as for UpdateTicket. Metadata
 	// `idempotency-key` as for CreateTicket.
 	DeleteTicket(ctx context.Context, in *DeleteTicketRequest, opts ...grpc.CallOption) (*DeleteTicketResponse, error)
 	// Restores a deleted ticket. Restoring one that is not deleted changes nothing, whatever the `etag`. NOT_FOUND,
 	// PERMISSION_DENIED and ABORTED as for UpdateTicket. Metadata `idempotency-key` as for CreateTicket.
 	RestoreTicket(ctx context.Context, in *RestoreTicketRequest, opts ...grpc.CallOption) (*RestoreTicketResponse, error)
-	// Lists a ticket's history, oldest first, in pages; also that of a deleted ticket. Errors as for ListComments.
+	// Lists a ticket's history, oldest first, in pages; also that of a deleted ticket. Where an operator keeps events for a
+	// number of days, it begins with the oldest that is kept: its `version` says how many there were before. Errors as for
+	// ListComments.
 	ListTicketEvents(ctx context.Context, in *ListTicketEventsRequest, opts ...grpc.CallOption) (*ListTicketEventsResponse, error)
 	// Streams every event of the tickets that the caller sees as it happens, until the caller leaves. The first message
 	// comes at once and has the cursor at which the watch begins; after it, a message without an event comes every few
@@ -91,8 +94,9 @@ type TicketServiceClient interface {
 	// cursor continues right after it. A person's tickets are those that are theirs when an event is sent.
 	//
 	// UNAUTHENTICATED: the token has expired. UNAVAILABLE: the server is shutting down, or its database is unavailable:
-	// resume elsewhere or later. INVALID_ARGUMENT: `cursor` is not from such a watch, or the database was
-	// restored from a copy that is older than its event.
+	// resume elsewhere or later. INVALID_ARGUMENT: `cursor` is not from such a watch, or the database was restored from a
+	// copy that is older than its event. OUT_OF_RANGE, reason `cursor_expired`: events after `cursor` were deleted, by
+	// their age or with a ticket that had long been deleted: list the tickets, and watch without a cursor.
 	WatchTickets(ctx context.Context, in *WatchTicketsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchTicketsResponse], error)
 }
 
@@ -249,14 +253,17 @@ type TicketServiceServer interface {
 	// Closes a ticket. Closing a closed one changes nothing and answers the same, whatever the `etag`. Metadata
 	// `idempotency-key` as for CreateTicket; NOT_FOUND, PERMISSION_DENIED and ABORTED as for UpdateTicket.
 	CloseTicket(context.Context, *CloseTicketRequest) (*CloseTicketResponse, error)
-	// Deletes a ticket, softly: it is listed and found only with `include_deleted`. Deleting a deleted one changes
+	// Deletes a ticket, softly: it is listed and found only with `include_deleted`, and can be restored, for as long as the
+	// operator keeps deleted tickets (for ever, unless they say so); its number never comes again. Deleting a deleted one changes
 	// nothing, whatever the `etag`. NOT_FOUND, PERMISSION_DENIED and ABORTED as for UpdateTicket. Metadata
 	// `idempotency-key` as for CreateTicket.
 	DeleteTicket(context.Context, *DeleteTicketRequest) (*DeleteTicketResponse, error)
 	// Restores a deleted ticket. Restoring one that is not deleted changes nothing, whatever the `etag`. NOT_FOUND,
 	// PERMISSION_DENIED and ABORTED as for UpdateTicket. Metadata `idempotency-key` as for CreateTicket.
 	RestoreTicket(context.Context, *RestoreTicketRequest) (*RestoreTicketResponse, error)
-	// Lists a ticket's history, oldest first, in pages; also that of a deleted ticket. Errors as for ListComments.
+	// Lists a ticket's history, oldest first, in pages; also that of a deleted ticket. Where an operator keeps events for a
+	// number of days, it begins with the oldest that is kept: its `version` says how many there were before. Errors as for
+	// ListComments.
 	ListTicketEvents(context.Context, *ListTicketEventsRequest) (*ListTicketEventsResponse, error)
 	// Streams every event of the tickets that the caller sees as it happens, until the caller leaves. The first message
 	// comes at once and has the cursor at which the watch begins; after it, a message without an event comes every few
@@ -264,8 +271,9 @@ type TicketServiceServer interface {
 	// cursor continues right after it. A person's tickets are those that are theirs when an event is sent.
 	//
 	// UNAUTHENTICATED: the token has expired. UNAVAILABLE: the server is shutting down, or its database is unavailable:
-	// resume elsewhere or later. INVALID_ARGUMENT: `cursor` is not from such a watch, or the database was
-	// restored from a copy that is older than its event.
+	// resume elsewhere or later. INVALID_ARGUMENT: `cursor` is not from such a watch, or the database was restored from a
+	// copy that is older than its event. OUT_OF_RANGE, reason `cursor_expired`: events after `cursor` were deleted, by
+	// their age or with a ticket that had long been deleted: list the tickets, and watch without a cursor.
 	WatchTickets(*WatchTicketsRequest, grpc.ServerStreamingServer[WatchTicketsResponse]) error
 	mustEmbedUnimplementedTicketServiceServer()
 }

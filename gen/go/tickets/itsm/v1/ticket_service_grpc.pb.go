@@ -62,8 +62,9 @@ type TicketServiceClient interface {
 	// NOT_FOUND: the account has no such ticket. INVALID_ARGUMENT: a bound is broken, or `update_mask` names an unknown
 	// or fixed member. ABORTED, reason `stale`: the ticket has another `etag` by now.
 	UpdateTicket(ctx context.Context, in *UpdateTicketRequest, opts ...grpc.CallOption) (*UpdateTicketResponse, error)
-	// Lists a ticket's history, oldest first, in pages. NOT_FOUND: the account has no such ticket. INVALID_ARGUMENT: a bound
-	// is broken, or `cursor` is not from this list.
+	// Lists a ticket's history, oldest first, in pages. Where an operator keeps events for a number of days, it begins with
+	// the oldest that is kept: its `version` says how many there were before. NOT_FOUND: the account has no such ticket.
+	// INVALID_ARGUMENT: a bound is broken, or `cursor` is not from this list.
 	ListTicketEvents(ctx context.Context, in *ListTicketEventsRequest, opts ...grpc.CallOption) (*ListTicketEventsResponse, error)
 	// Streams every change of the account's tickets as it happens, until the caller cancels: a live key gets live tickets, a
 	// test key test tickets. The first message comes at once with the position where the watch begins; later, a message
@@ -72,7 +73,9 @@ type TicketServiceClient interface {
 	//
 	// UNAUTHENTICATED: the key was revoked or has expired, at most five seconds ago. UNAVAILABLE: the server is shutting
 	// down, its database is unavailable, or too many watches are open: resume elsewhere or later. INVALID_ARGUMENT: `cursor`
-	// is not from such a watch, or the database was restored from a copy that is older than its event.
+	// is not from such a watch, or the database was restored from a copy that is older than its event. OUT_OF_RANGE, reason
+	// `cursor_expired`: events after `cursor` were deleted by their age: list the tickets, and watch without a cursor; also
+	// to a watch whose caller reads too slowly for days.
 	WatchTickets(ctx context.Context, in *WatchTicketsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchTicketsResponse], error)
 }
 
@@ -188,8 +191,9 @@ type TicketServiceServer interface {
 	// NOT_FOUND: the account has no such ticket. INVALID_ARGUMENT: a bound is broken, or `update_mask` names an unknown
 	// or fixed member. ABORTED, reason `stale`: the ticket has another `etag` by now.
 	UpdateTicket(context.Context, *UpdateTicketRequest) (*UpdateTicketResponse, error)
-	// Lists a ticket's history, oldest first, in pages. NOT_FOUND: the account has no such ticket. INVALID_ARGUMENT: a bound
-	// is broken, or `cursor` is not from this list.
+	// Lists a ticket's history, oldest first, in pages. Where an operator keeps events for a number of days, it begins with
+	// the oldest that is kept: its `version` says how many there were before. NOT_FOUND: the account has no such ticket.
+	// INVALID_ARGUMENT: a bound is broken, or `cursor` is not from this list.
 	ListTicketEvents(context.Context, *ListTicketEventsRequest) (*ListTicketEventsResponse, error)
 	// Streams every change of the account's tickets as it happens, until the caller cancels: a live key gets live tickets, a
 	// test key test tickets. The first message comes at once with the position where the watch begins; later, a message
@@ -198,7 +202,9 @@ type TicketServiceServer interface {
 	//
 	// UNAUTHENTICATED: the key was revoked or has expired, at most five seconds ago. UNAVAILABLE: the server is shutting
 	// down, its database is unavailable, or too many watches are open: resume elsewhere or later. INVALID_ARGUMENT: `cursor`
-	// is not from such a watch, or the database was restored from a copy that is older than its event.
+	// is not from such a watch, or the database was restored from a copy that is older than its event. OUT_OF_RANGE, reason
+	// `cursor_expired`: events after `cursor` were deleted by their age: list the tickets, and watch without a cursor; also
+	// to a watch whose caller reads too slowly for days.
 	WatchTickets(*WatchTicketsRequest, grpc.ServerStreamingServer[WatchTicketsResponse]) error
 	mustEmbedUnimplementedTicketServiceServer()
 }

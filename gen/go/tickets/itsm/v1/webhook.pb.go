@@ -50,9 +50,12 @@ type Webhook struct {
 	// When it was last changed or disabled.
 	UpdatedAt *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=updated_at,json=updatedAt,proto3" json:"updated_at,omitempty"`
 	// `whsec_` and the base64 of the key; only in the answers of CreateWebhook and RotateWebhookSecret.
-	Secret        *string `protobuf:"bytes,9,opt,name=secret,proto3,oneof" json:"secret,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Secret *string `protobuf:"bytes,9,opt,name=secret,proto3,oneof" json:"secret,omitempty"`
+	// When events were last deleted by their age before they were sent to it, as it was disabled or fell behind for longer
+	// than the operator keeps them: list the tickets to learn what they are now. Absent if that never happened.
+	MissedEventsAt *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=missed_events_at,json=missedEventsAt,proto3" json:"missed_events_at,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Webhook) Reset() {
@@ -146,6 +149,13 @@ func (x *Webhook) GetSecret() string {
 		return *x.Secret
 	}
 	return ""
+}
+
+func (x *Webhook) GetMissedEventsAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.MissedEventsAt
+	}
+	return nil
 }
 
 // One attempt to deliver a message.
@@ -280,7 +290,7 @@ var File_tickets_itsm_v1_webhook_proto protoreflect.FileDescriptor
 
 const file_tickets_itsm_v1_webhook_proto_rawDesc = "" +
 	"\n" +
-	"\x1dtickets/itsm/v1/webhook.proto\x12\x0ftickets.itsm.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa5\x03\n" +
+	"\x1dtickets/itsm/v1/webhook.proto\x12\x0ftickets.itsm.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf1\x03\n" +
 	"\aWebhook\x12\x14\n" +
 	"\x02id\x18\x01 \x01(\tB\x04\xe2A\x01\x03R\x02id\x12\x10\n" +
 	"\x03url\x18\x02 \x01(\tR\x03url\x12\x16\n" +
@@ -292,7 +302,9 @@ const file_tickets_itsm_v1_webhook_proto_rawDesc = "" +
 	"created_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampB\x04\xe2A\x01\x03R\tcreatedAt\x12?\n" +
 	"\n" +
 	"updated_at\x18\b \x01(\v2\x1a.google.protobuf.TimestampB\x04\xe2A\x01\x03R\tupdatedAt\x12!\n" +
-	"\x06secret\x18\t \x01(\tB\x04\xe2A\x01\x03H\x01R\x06secret\x88\x01\x01B\x12\n" +
+	"\x06secret\x18\t \x01(\tB\x04\xe2A\x01\x03H\x01R\x06secret\x88\x01\x01\x12J\n" +
+	"\x10missed_events_at\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampB\x04\xe2A\x01\x03R\x0emissedEventsAtB\x12\n" +
 	"\x10_disabled_reasonB\t\n" +
 	"\a_secret\"\xe0\x02\n" +
 	"\x0fWebhookDelivery\x12\x0e\n" +
@@ -335,12 +347,13 @@ var file_tickets_itsm_v1_webhook_proto_depIdxs = []int32{
 	2, // 0: tickets.itsm.v1.Webhook.failing_since:type_name -> google.protobuf.Timestamp
 	2, // 1: tickets.itsm.v1.Webhook.created_at:type_name -> google.protobuf.Timestamp
 	2, // 2: tickets.itsm.v1.Webhook.updated_at:type_name -> google.protobuf.Timestamp
-	2, // 3: tickets.itsm.v1.WebhookDelivery.attempted_at:type_name -> google.protobuf.Timestamp
-	4, // [4:4] is the sub-list for method output_type
-	4, // [4:4] is the sub-list for method input_type
-	4, // [4:4] is the sub-list for extension type_name
-	4, // [4:4] is the sub-list for extension extendee
-	0, // [0:4] is the sub-list for field type_name
+	2, // 3: tickets.itsm.v1.Webhook.missed_events_at:type_name -> google.protobuf.Timestamp
+	2, // 4: tickets.itsm.v1.WebhookDelivery.attempted_at:type_name -> google.protobuf.Timestamp
+	5, // [5:5] is the sub-list for method output_type
+	5, // [5:5] is the sub-list for method input_type
+	5, // [5:5] is the sub-list for extension type_name
+	5, // [5:5] is the sub-list for extension extendee
+	0, // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_tickets_itsm_v1_webhook_proto_init() }

@@ -70,6 +70,7 @@ class Error(_message.Message):
     webhooks), `unsupported_media_type` (a body with a `content-encoding`, which only REST callers can send).
     FAILED_PRECONDITION: `provider_rejected` (the external provider said no), `roles_incomplete` (a role is neither done
     nor skipped).
+    OUT_OF_RANGE: `cursor_expired` (events after the cursor were deleted: list what there is, and watch without it).
     ABORTED: `invalid_transition` (the ticket's state forbids it), `stale` (it changed since it was read).
     ALREADY_EXISTS: `idempotency_mismatch` (the key was used with another payload), `already_exists`.
     RESOURCE_EXHAUSTED: `rate_limited` (wait for `retry_after`).

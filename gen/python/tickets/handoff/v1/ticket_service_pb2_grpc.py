@@ -171,7 +171,7 @@ class TicketServiceServicer(object):
 
     def ReportDeployment(self, request, context):
         """Reports the outcome of a ticket's commit: merged, deployed or failed. The same commit and outcome again change
-        nothing. For triagers, owners, and members of any role whose token has scope `handoff:deploy`.
+        nothing, for as long as the operator keeps reports (for ever, unless they say so). For triagers, owners, and members of any role whose token has scope `handoff:deploy`.
 
         PERMISSION_DENIED: the caller may not report deployments. NOT_FOUND: no such ticket. INVALID_ARGUMENT: a value is
         out of bounds. ALREADY_EXISTS: the metadata `idempotency-key` was used with another request.
@@ -181,7 +181,9 @@ class TicketServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListTicketEvents(self, request, context):
-        """Lists a ticket's history, oldest first, in pages. PERMISSION_DENIED: the caller is not a member of the project.
+        """Lists a ticket's history, oldest first, in pages. Where an operator keeps events for a number of days, it begins with
+        the oldest that is kept: its `version` says how many there were before. PERMISSION_DENIED: the caller is not a member
+        of the project.
         NOT_FOUND: no such ticket. INVALID_ARGUMENT: a value is out of bounds, or `cursor` is not from this list.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -196,7 +198,8 @@ class TicketServiceServicer(object):
         PERMISSION_DENIED: the caller is not, or no longer, a member of the project. UNAUTHENTICATED: the token has
         expired. UNAVAILABLE: the server is shutting down, or its database is not available: resume elsewhere or later.
         INVALID_ARGUMENT: `cursor` is not from a watch of this project, or the database was restored from a copy that is
-        older than its event.
+        older than its event. OUT_OF_RANGE, reason `cursor_expired`: events after `cursor` were deleted by their age: list
+        the tickets, and watch without a cursor.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

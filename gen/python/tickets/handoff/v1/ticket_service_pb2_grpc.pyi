@@ -84,13 +84,15 @@ class TicketServiceStub:
     """
     ReportDeployment: _grpc.UnaryUnaryMultiCallable[_ticket_service_pb2.ReportDeploymentRequest, _ticket_service_pb2.ReportDeploymentResponse]
     """Reports the outcome of a ticket's commit: merged, deployed or failed. The same commit and outcome again change
-    nothing. For triagers, owners, and members of any role whose token has scope `handoff:deploy`.
+    nothing, for as long as the operator keeps reports (for ever, unless they say so). For triagers, owners, and members of any role whose token has scope `handoff:deploy`.
 
     PERMISSION_DENIED: the caller may not report deployments. NOT_FOUND: no such ticket. INVALID_ARGUMENT: a value is
     out of bounds. ALREADY_EXISTS: the metadata `idempotency-key` was used with another request.
     """
     ListTicketEvents: _grpc.UnaryUnaryMultiCallable[_ticket_service_pb2.ListTicketEventsRequest, _ticket_service_pb2.ListTicketEventsResponse]
-    """Lists a ticket's history, oldest first, in pages. PERMISSION_DENIED: the caller is not a member of the project.
+    """Lists a ticket's history, oldest first, in pages. Where an operator keeps events for a number of days, it begins with
+    the oldest that is kept: its `version` says how many there were before. PERMISSION_DENIED: the caller is not a member
+    of the project.
     NOT_FOUND: no such ticket. INVALID_ARGUMENT: a value is out of bounds, or `cursor` is not from this list.
     """
     WatchTickets: _grpc.UnaryStreamMultiCallable[_ticket_service_pb2.WatchTicketsRequest, _ticket_service_pb2.WatchTicketsResponse]
@@ -101,7 +103,8 @@ class TicketServiceStub:
     PERMISSION_DENIED: the caller is not, or no longer, a member of the project. UNAUTHENTICATED: the token has
     expired. UNAVAILABLE: the server is shutting down, or its database is not available: resume elsewhere or later.
     INVALID_ARGUMENT: `cursor` is not from a watch of this project, or the database was restored from a copy that is
-    older than its event.
+    older than its event. OUT_OF_RANGE, reason `cursor_expired`: events after `cursor` were deleted by their age: list
+    the tickets, and watch without a cursor.
     """
 
 @_typing.type_check_only
@@ -160,13 +163,15 @@ class TicketServiceAsyncStub(TicketServiceStub):
     """
     ReportDeployment: _aio.UnaryUnaryMultiCallable[_ticket_service_pb2.ReportDeploymentRequest, _ticket_service_pb2.ReportDeploymentResponse]  # type: ignore[assignment]
     """Reports the outcome of a ticket's commit: merged, deployed or failed. The same commit and outcome again change
-    nothing. For triagers, owners, and members of any role whose token has scope `handoff:deploy`.
+    nothing, for as long as the operator keeps reports (for ever, unless they say so). For triagers, owners, and members of any role whose token has scope `handoff:deploy`.
 
     PERMISSION_DENIED: the caller may not report deployments. NOT_FOUND: no such ticket. INVALID_ARGUMENT: a value is
     out of bounds. ALREADY_EXISTS: the metadata `idempotency-key` was used with another request.
     """
     ListTicketEvents: _aio.UnaryUnaryMultiCallable[_ticket_service_pb2.ListTicketEventsRequest, _ticket_service_pb2.ListTicketEventsResponse]  # type: ignore[assignment]
-    """Lists a ticket's history, oldest first, in pages. PERMISSION_DENIED: the caller is not a member of the project.
+    """Lists a ticket's history, oldest first, in pages. Where an operator keeps events for a number of days, it begins with
+    the oldest that is kept: its `version` says how many there were before. PERMISSION_DENIED: the caller is not a member
+    of the project.
     NOT_FOUND: no such ticket. INVALID_ARGUMENT: a value is out of bounds, or `cursor` is not from this list.
     """
     WatchTickets: _aio.UnaryStreamMultiCallable[_ticket_service_pb2.WatchTicketsRequest, _ticket_service_pb2.WatchTicketsResponse]  # type: ignore[assignment]
@@ -177,7 +182,8 @@ class TicketServiceAsyncStub(TicketServiceStub):
     PERMISSION_DENIED: the caller is not, or no longer, a member of the project. UNAUTHENTICATED: the token has
     expired. UNAVAILABLE: the server is shutting down, or its database is not available: resume elsewhere or later.
     INVALID_ARGUMENT: `cursor` is not from a watch of this project, or the database was restored from a copy that is
-    older than its event.
+    older than its event. OUT_OF_RANGE, reason `cursor_expired`: events after `cursor` were deleted by their age: list
+    the tickets, and watch without a cursor.
     """
 
 class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -275,7 +281,7 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_ticket_service_pb2.ReportDeploymentResponse, _abc.Awaitable[_ticket_service_pb2.ReportDeploymentResponse]]:
         """Reports the outcome of a ticket's commit: merged, deployed or failed. The same commit and outcome again change
-        nothing. For triagers, owners, and members of any role whose token has scope `handoff:deploy`.
+        nothing, for as long as the operator keeps reports (for ever, unless they say so). For triagers, owners, and members of any role whose token has scope `handoff:deploy`.
 
         PERMISSION_DENIED: the caller may not report deployments. NOT_FOUND: no such ticket. INVALID_ARGUMENT: a value is
         out of bounds. ALREADY_EXISTS: the metadata `idempotency-key` was used with another request.
@@ -287,7 +293,9 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _ticket_service_pb2.ListTicketEventsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_ticket_service_pb2.ListTicketEventsResponse, _abc.Awaitable[_ticket_service_pb2.ListTicketEventsResponse]]:
-        """Lists a ticket's history, oldest first, in pages. PERMISSION_DENIED: the caller is not a member of the project.
+        """Lists a ticket's history, oldest first, in pages. Where an operator keeps events for a number of days, it begins with
+        the oldest that is kept: its `version` says how many there were before. PERMISSION_DENIED: the caller is not a member
+        of the project.
         NOT_FOUND: no such ticket. INVALID_ARGUMENT: a value is out of bounds, or `cursor` is not from this list.
         """
 
@@ -304,7 +312,8 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
         PERMISSION_DENIED: the caller is not, or no longer, a member of the project. UNAUTHENTICATED: the token has
         expired. UNAVAILABLE: the server is shutting down, or its database is not available: resume elsewhere or later.
         INVALID_ARGUMENT: `cursor` is not from a watch of this project, or the database was restored from a copy that is
-        older than its event.
+        older than its event. OUT_OF_RANGE, reason `cursor_expired`: events after `cursor` were deleted by their age: list
+        the tickets, and watch without a cursor.
         """
 
 def add_TicketServiceServicer_to_server(servicer: TicketServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -171,7 +171,8 @@ class TicketServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def DeleteTicket(self, request, context):
-        """Deletes a ticket, softly: it is listed and found only with `include_deleted`. Deleting a deleted one changes
+        """Deletes a ticket, softly: it is listed and found only with `include_deleted`, and can be restored, for as long as the
+        operator keeps deleted tickets (for ever, unless they say so); its number never comes again. Deleting a deleted one changes
         nothing, whatever the `etag`. NOT_FOUND, PERMISSION_DENIED and ABORTED as for UpdateTicket. Metadata
         `idempotency-key` as for CreateTicket.
         """
@@ -188,7 +189,9 @@ class TicketServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListTicketEvents(self, request, context):
-        """Lists a ticket's history, oldest first, in pages; also that of a deleted ticket. Errors as for ListComments.
+        """Lists a ticket's history, oldest first, in pages; also that of a deleted ticket. Where an operator keeps events for a
+        number of days, it begins with the oldest that is kept: its `version` says how many there were before. Errors as for
+        ListComments.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -201,8 +204,9 @@ class TicketServiceServicer(object):
         cursor continues right after it. A person's tickets are those that are theirs when an event is sent.
 
         UNAUTHENTICATED: the token has expired. UNAVAILABLE: the server is shutting down, or its database is unavailable:
-        resume elsewhere or later. INVALID_ARGUMENT: `cursor` is not from such a watch, or the database was
-        restored from a copy that is older than its event.
+        resume elsewhere or later. INVALID_ARGUMENT: `cursor` is not from such a watch, or the database was restored from a
+        copy that is older than its event. OUT_OF_RANGE, reason `cursor_expired`: events after `cursor` were deleted, by
+        their age or with a ticket that had long been deleted: list the tickets, and watch without a cursor.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -79,7 +79,8 @@ class TicketServiceStub:
     `idempotency-key` as for CreateTicket; NOT_FOUND, PERMISSION_DENIED and ABORTED as for UpdateTicket.
     """
     DeleteTicket: _grpc.UnaryUnaryMultiCallable[_ticket_service_pb2.DeleteTicketRequest, _ticket_service_pb2.DeleteTicketResponse]
-    """Deletes a ticket, softly: it is listed and found only with `include_deleted`. Deleting a deleted one changes
+    """Deletes a ticket, softly: it is listed and found only with `include_deleted`, and can be restored, for as long as the
+    operator keeps deleted tickets (for ever, unless they say so); its number never comes again. Deleting a deleted one changes
     nothing, whatever the `etag`. NOT_FOUND, PERMISSION_DENIED and ABORTED as for UpdateTicket. Metadata
     `idempotency-key` as for CreateTicket.
     """
@@ -88,7 +89,10 @@ class TicketServiceStub:
     PERMISSION_DENIED and ABORTED as for UpdateTicket. Metadata `idempotency-key` as for CreateTicket.
     """
     ListTicketEvents: _grpc.UnaryUnaryMultiCallable[_ticket_service_pb2.ListTicketEventsRequest, _ticket_service_pb2.ListTicketEventsResponse]
-    """Lists a ticket's history, oldest first, in pages; also that of a deleted ticket. Errors as for ListComments."""
+    """Lists a ticket's history, oldest first, in pages; also that of a deleted ticket. Where an operator keeps events for a
+    number of days, it begins with the oldest that is kept: its `version` says how many there were before. Errors as for
+    ListComments.
+    """
     WatchTickets: _grpc.UnaryStreamMultiCallable[_ticket_service_pb2.WatchTicketsRequest, _ticket_service_pb2.WatchTicketsResponse]
     """Streams every event of the tickets that the caller sees as it happens, until the caller leaves. The first message
     comes at once and has the cursor at which the watch begins; after it, a message without an event comes every few
@@ -96,8 +100,9 @@ class TicketServiceStub:
     cursor continues right after it. A person's tickets are those that are theirs when an event is sent.
 
     UNAUTHENTICATED: the token has expired. UNAVAILABLE: the server is shutting down, or its database is unavailable:
-    resume elsewhere or later. INVALID_ARGUMENT: `cursor` is not from such a watch, or the database was
-    restored from a copy that is older than its event.
+    resume elsewhere or later. INVALID_ARGUMENT: `cursor` is not from such a watch, or the database was restored from a
+    copy that is older than its event. OUT_OF_RANGE, reason `cursor_expired`: events after `cursor` were deleted, by
+    their age or with a ticket that had long been deleted: list the tickets, and watch without a cursor.
     """
 
 @_typing.type_check_only
@@ -151,7 +156,8 @@ class TicketServiceAsyncStub(TicketServiceStub):
     `idempotency-key` as for CreateTicket; NOT_FOUND, PERMISSION_DENIED and ABORTED as for UpdateTicket.
     """
     DeleteTicket: _aio.UnaryUnaryMultiCallable[_ticket_service_pb2.DeleteTicketRequest, _ticket_service_pb2.DeleteTicketResponse]  # type: ignore[assignment]
-    """Deletes a ticket, softly: it is listed and found only with `include_deleted`. Deleting a deleted one changes
+    """Deletes a ticket, softly: it is listed and found only with `include_deleted`, and can be restored, for as long as the
+    operator keeps deleted tickets (for ever, unless they say so); its number never comes again. Deleting a deleted one changes
     nothing, whatever the `etag`. NOT_FOUND, PERMISSION_DENIED and ABORTED as for UpdateTicket. Metadata
     `idempotency-key` as for CreateTicket.
     """
@@ -160,7 +166,10 @@ class TicketServiceAsyncStub(TicketServiceStub):
     PERMISSION_DENIED and ABORTED as for UpdateTicket. Metadata `idempotency-key` as for CreateTicket.
     """
     ListTicketEvents: _aio.UnaryUnaryMultiCallable[_ticket_service_pb2.ListTicketEventsRequest, _ticket_service_pb2.ListTicketEventsResponse]  # type: ignore[assignment]
-    """Lists a ticket's history, oldest first, in pages; also that of a deleted ticket. Errors as for ListComments."""
+    """Lists a ticket's history, oldest first, in pages; also that of a deleted ticket. Where an operator keeps events for a
+    number of days, it begins with the oldest that is kept: its `version` says how many there were before. Errors as for
+    ListComments.
+    """
     WatchTickets: _aio.UnaryStreamMultiCallable[_ticket_service_pb2.WatchTicketsRequest, _ticket_service_pb2.WatchTicketsResponse]  # type: ignore[assignment]
     """Streams every event of the tickets that the caller sees as it happens, until the caller leaves. The first message
     comes at once and has the cursor at which the watch begins; after it, a message without an event comes every few
@@ -168,8 +177,9 @@ class TicketServiceAsyncStub(TicketServiceStub):
     cursor continues right after it. A person's tickets are those that are theirs when an event is sent.
 
     UNAUTHENTICATED: the token has expired. UNAVAILABLE: the server is shutting down, or its database is unavailable:
-    resume elsewhere or later. INVALID_ARGUMENT: `cursor` is not from such a watch, or the database was
-    restored from a copy that is older than its event.
+    resume elsewhere or later. INVALID_ARGUMENT: `cursor` is not from such a watch, or the database was restored from a
+    copy that is older than its event. OUT_OF_RANGE, reason `cursor_expired`: events after `cursor` were deleted, by
+    their age or with a ticket that had long been deleted: list the tickets, and watch without a cursor.
     """
 
 class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -256,7 +266,8 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _ticket_service_pb2.DeleteTicketRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_ticket_service_pb2.DeleteTicketResponse, _abc.Awaitable[_ticket_service_pb2.DeleteTicketResponse]]:
-        """Deletes a ticket, softly: it is listed and found only with `include_deleted`. Deleting a deleted one changes
+        """Deletes a ticket, softly: it is listed and found only with `include_deleted`, and can be restored, for as long as the
+        operator keeps deleted tickets (for ever, unless they say so); its number never comes again. Deleting a deleted one changes
         nothing, whatever the `etag`. NOT_FOUND, PERMISSION_DENIED and ABORTED as for UpdateTicket. Metadata
         `idempotency-key` as for CreateTicket.
         """
@@ -277,7 +288,10 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _ticket_service_pb2.ListTicketEventsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_ticket_service_pb2.ListTicketEventsResponse, _abc.Awaitable[_ticket_service_pb2.ListTicketEventsResponse]]:
-        """Lists a ticket's history, oldest first, in pages; also that of a deleted ticket. Errors as for ListComments."""
+        """Lists a ticket's history, oldest first, in pages; also that of a deleted ticket. Where an operator keeps events for a
+        number of days, it begins with the oldest that is kept: its `version` says how many there were before. Errors as for
+        ListComments.
+        """
 
     @_abc_1.abstractmethod
     def WatchTickets(
@@ -291,8 +305,9 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
         cursor continues right after it. A person's tickets are those that are theirs when an event is sent.
 
         UNAUTHENTICATED: the token has expired. UNAVAILABLE: the server is shutting down, or its database is unavailable:
-        resume elsewhere or later. INVALID_ARGUMENT: `cursor` is not from such a watch, or the database was
-        restored from a copy that is older than its event.
+        resume elsewhere or later. INVALID_ARGUMENT: `cursor` is not from such a watch, or the database was restored from a
+        copy that is older than its event. OUT_OF_RANGE, reason `cursor_expired`: events after `cursor` were deleted, by
+        their age or with a ticket that had long been deleted: list the tickets, and watch without a cursor.
         """
 
 def add_TicketServiceServicer_to_server(servicer: TicketServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -128,8 +128,9 @@ class TicketServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListTicketEvents(self, request, context):
-        """Lists a ticket's history, oldest first, in pages. NOT_FOUND: the account has no such ticket. INVALID_ARGUMENT: a bound
-        is broken, or `cursor` is not from this list.
+        """Lists a ticket's history, oldest first, in pages. Where an operator keeps events for a number of days, it begins with
+        the oldest that is kept: its `version` says how many there were before. NOT_FOUND: the account has no such ticket.
+        INVALID_ARGUMENT: a bound is broken, or `cursor` is not from this list.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -143,7 +144,9 @@ class TicketServiceServicer(object):
 
         UNAUTHENTICATED: the key was revoked or has expired, at most five seconds ago. UNAVAILABLE: the server is shutting
         down, its database is unavailable, or too many watches are open: resume elsewhere or later. INVALID_ARGUMENT: `cursor`
-        is not from such a watch, or the database was restored from a copy that is older than its event.
+        is not from such a watch, or the database was restored from a copy that is older than its event. OUT_OF_RANGE, reason
+        `cursor_expired`: events after `cursor` were deleted by their age: list the tickets, and watch without a cursor; also
+        to a watch whose caller reads too slowly for days.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -66,8 +66,9 @@ class TicketServiceStub:
     or fixed member. ABORTED, reason `stale`: the ticket has another `etag` by now.
     """
     ListTicketEvents: _grpc.UnaryUnaryMultiCallable[_ticket_service_pb2.ListTicketEventsRequest, _ticket_service_pb2.ListTicketEventsResponse]
-    """Lists a ticket's history, oldest first, in pages. NOT_FOUND: the account has no such ticket. INVALID_ARGUMENT: a bound
-    is broken, or `cursor` is not from this list.
+    """Lists a ticket's history, oldest first, in pages. Where an operator keeps events for a number of days, it begins with
+    the oldest that is kept: its `version` says how many there were before. NOT_FOUND: the account has no such ticket.
+    INVALID_ARGUMENT: a bound is broken, or `cursor` is not from this list.
     """
     WatchTickets: _grpc.UnaryStreamMultiCallable[_ticket_service_pb2.WatchTicketsRequest, _ticket_service_pb2.WatchTicketsResponse]
     """Streams every change of the account's tickets as it happens, until the caller cancels: a live key gets live tickets, a
@@ -77,7 +78,9 @@ class TicketServiceStub:
 
     UNAUTHENTICATED: the key was revoked or has expired, at most five seconds ago. UNAVAILABLE: the server is shutting
     down, its database is unavailable, or too many watches are open: resume elsewhere or later. INVALID_ARGUMENT: `cursor`
-    is not from such a watch, or the database was restored from a copy that is older than its event.
+    is not from such a watch, or the database was restored from a copy that is older than its event. OUT_OF_RANGE, reason
+    `cursor_expired`: events after `cursor` were deleted by their age: list the tickets, and watch without a cursor; also
+    to a watch whose caller reads too slowly for days.
     """
 
 @_typing.type_check_only
@@ -118,8 +121,9 @@ class TicketServiceAsyncStub(TicketServiceStub):
     or fixed member. ABORTED, reason `stale`: the ticket has another `etag` by now.
     """
     ListTicketEvents: _aio.UnaryUnaryMultiCallable[_ticket_service_pb2.ListTicketEventsRequest, _ticket_service_pb2.ListTicketEventsResponse]  # type: ignore[assignment]
-    """Lists a ticket's history, oldest first, in pages. NOT_FOUND: the account has no such ticket. INVALID_ARGUMENT: a bound
-    is broken, or `cursor` is not from this list.
+    """Lists a ticket's history, oldest first, in pages. Where an operator keeps events for a number of days, it begins with
+    the oldest that is kept: its `version` says how many there were before. NOT_FOUND: the account has no such ticket.
+    INVALID_ARGUMENT: a bound is broken, or `cursor` is not from this list.
     """
     WatchTickets: _aio.UnaryStreamMultiCallable[_ticket_service_pb2.WatchTicketsRequest, _ticket_service_pb2.WatchTicketsResponse]  # type: ignore[assignment]
     """Streams every change of the account's tickets as it happens, until the caller cancels: a live key gets live tickets, a
@@ -129,7 +133,9 @@ class TicketServiceAsyncStub(TicketServiceStub):
 
     UNAUTHENTICATED: the key was revoked or has expired, at most five seconds ago. UNAVAILABLE: the server is shutting
     down, its database is unavailable, or too many watches are open: resume elsewhere or later. INVALID_ARGUMENT: `cursor`
-    is not from such a watch, or the database was restored from a copy that is older than its event.
+    is not from such a watch, or the database was restored from a copy that is older than its event. OUT_OF_RANGE, reason
+    `cursor_expired`: events after `cursor` were deleted by their age: list the tickets, and watch without a cursor; also
+    to a watch whose caller reads too slowly for days.
     """
 
 class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -197,8 +203,9 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _ticket_service_pb2.ListTicketEventsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_ticket_service_pb2.ListTicketEventsResponse, _abc.Awaitable[_ticket_service_pb2.ListTicketEventsResponse]]:
-        """Lists a ticket's history, oldest first, in pages. NOT_FOUND: the account has no such ticket. INVALID_ARGUMENT: a bound
-        is broken, or `cursor` is not from this list.
+        """Lists a ticket's history, oldest first, in pages. Where an operator keeps events for a number of days, it begins with
+        the oldest that is kept: its `version` says how many there were before. NOT_FOUND: the account has no such ticket.
+        INVALID_ARGUMENT: a bound is broken, or `cursor` is not from this list.
         """
 
     @_abc_1.abstractmethod
@@ -214,7 +221,9 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
 
         UNAUTHENTICATED: the key was revoked or has expired, at most five seconds ago. UNAVAILABLE: the server is shutting
         down, its database is unavailable, or too many watches are open: resume elsewhere or later. INVALID_ARGUMENT: `cursor`
-        is not from such a watch, or the database was restored from a copy that is older than its event.
+        is not from such a watch, or the database was restored from a copy that is older than its event. OUT_OF_RANGE, reason
+        `cursor_expired`: events after `cursor` were deleted by their age: list the tickets, and watch without a cursor; also
+        to a watch whose caller reads too slowly for days.
         """
 
 def add_TicketServiceServicer_to_server(servicer: TicketServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -42,6 +42,7 @@ class Webhook(_message.Message):
     CREATED_AT_FIELD_NUMBER: _builtins.int
     UPDATED_AT_FIELD_NUMBER: _builtins.int
     SECRET_FIELD_NUMBER: _builtins.int
+    MISSED_EVENTS_AT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """`wh_` and a ULID."""
     url: _builtins.str
@@ -68,6 +69,12 @@ class Webhook(_message.Message):
     def updated_at(self) -> _timestamp_pb2.Timestamp:
         """When it was last changed or disabled."""
 
+    @_builtins.property
+    def missed_events_at(self) -> _timestamp_pb2.Timestamp:
+        """When events were last deleted by their age before they were sent to it, as it was disabled or fell behind for longer
+        than the operator keeps them: list the tickets to learn what they are now. Absent if that never happened.
+        """
+
     def __init__(
         self,
         *,
@@ -80,10 +87,11 @@ class Webhook(_message.Message):
         created_at: _timestamp_pb2.Timestamp | None = ...,
         updated_at: _timestamp_pb2.Timestamp | None = ...,
         secret: _builtins.str | None = ...,
+        missed_events_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_disabled_reason", b"_disabled_reason", "_secret", b"_secret", "created_at", b"created_at", "disabled_reason", b"disabled_reason", "failing_since", b"failing_since", "secret", b"secret", "updated_at", b"updated_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_disabled_reason", b"_disabled_reason", "_secret", b"_secret", "created_at", b"created_at", "disabled_reason", b"disabled_reason", "failing_since", b"failing_since", "missed_events_at", b"missed_events_at", "secret", b"secret", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_disabled_reason", b"_disabled_reason", "_secret", b"_secret", "created_at", b"created_at", "disabled_reason", b"disabled_reason", "events", b"events", "failing_since", b"failing_since", "id", b"id", "is_active", b"is_active", "secret", b"secret", "updated_at", b"updated_at", "url", b"url"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_disabled_reason", b"_disabled_reason", "_secret", b"_secret", "created_at", b"created_at", "disabled_reason", b"disabled_reason", "events", b"events", "failing_since", b"failing_since", "id", b"id", "is_active", b"is_active", "missed_events_at", b"missed_events_at", "secret", b"secret", "updated_at", b"updated_at", "url", b"url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__disabled_reason: _TypeAlias = _typing.Literal["disabled_reason"]  # noqa: Y015
     _WhichOneofArgType__disabled_reason: _TypeAlias = _typing.Literal["_disabled_reason", b"_disabled_reason"]  # noqa: Y015

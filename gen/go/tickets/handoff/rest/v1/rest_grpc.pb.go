@@ -62,7 +62,7 @@ type TicketRestClient interface {
 	// 200 and `{"events": […], "next_cursor"}`; 400, 401, 403, 404.
 	ListTicketEvents(ctx context.Context, in *TicketRestListTicketEventsRequest, opts ...grpc.CallOption) (*httpbody.HttpBody, error)
 	// 200 and one JSON object per line (`application/x-ndjson`), `{"event": …, "cursor"}`, as events happen; 400, 401,
-	// 403. A watch that fails later ends with a line `{"error", "code", …}`.
+	// 403, 410 (events after `cursor` were deleted). A watch that fails later ends with a line `{"error", "code", …}`.
 	// With `Accept: text/event-stream` they are server-sent events: `data` has the same objects, `id` is the cursor, a
 	// heartbeat is an event `heartbeat`, the failure an event `error`; header `Last-Event-ID` wins over `cursor`.
 	WatchTickets(ctx context.Context, in *TicketRestWatchTicketsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[httpbody.HttpBody], error)
@@ -224,7 +224,7 @@ type TicketRestServer interface {
 	// 200 and `{"events": […], "next_cursor"}`; 400, 401, 403, 404.
 	ListTicketEvents(context.Context, *TicketRestListTicketEventsRequest) (*httpbody.HttpBody, error)
 	// 200 and one JSON object per line (`application/x-ndjson`), `{"event": …, "cursor"}`, as events happen; 400, 401,
-	// 403. A watch that fails later ends with a line `{"error", "code", …}`.
+	// 403, 410 (events after `cursor` were deleted). A watch that fails later ends with a line `{"error", "code", …}`.
 	// With `Accept: text/event-stream` they are server-sent events: `data` has the same objects, `id` is the cursor, a
 	// heartbeat is an event `heartbeat`, the failure an event `error`; header `Last-Event-ID` wins over `cursor`.
 	WatchTickets(*TicketRestWatchTicketsRequest, grpc.ServerStreamingServer[httpbody.HttpBody]) error

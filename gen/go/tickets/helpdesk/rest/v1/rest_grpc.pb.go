@@ -99,8 +99,8 @@ type TicketRestClient interface {
 	GetCalendar(ctx context.Context, in *TicketRestGetCalendarRequest, opts ...grpc.CallOption) (*httpbody.HttpBody, error)
 	// 200 and the calendar; 400, 401, 403 and 409. Header `Idempotency-Key` makes it safe to retry.
 	UpdateCalendar(ctx context.Context, in *TicketRestUpdateCalendarRequest, opts ...grpc.CallOption) (*httpbody.HttpBody, error)
-	// 200 and one JSON object a line (`application/x-ndjson`), `{"event": …, "cursor"}`, as events happen; 400, 401 and
-	// 403. A watch that fails later ends with a line `{"error", "code", …}`.
+	// 200 and one JSON object a line (`application/x-ndjson`), `{"event": …, "cursor"}`, as events happen; 400, 401,
+	// 403 and 410 (events after `cursor` were deleted). A watch that fails later ends with a line `{"error", "code", …}`.
 	// With `Accept: text/event-stream` they are server-sent events: `data` has the same objects, `id` is the cursor, a
 	// heartbeat is an event `heartbeat`, the failure an event `error`; header `Last-Event-ID` wins over `cursor`.
 	WatchTickets(ctx context.Context, in *TicketRestWatchTicketsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[httpbody.HttpBody], error)
@@ -371,8 +371,8 @@ type TicketRestServer interface {
 	GetCalendar(context.Context, *TicketRestGetCalendarRequest) (*httpbody.HttpBody, error)
 	// 200 and the calendar; 400, 401, 403 and 409. Header `Idempotency-Key` makes it safe to retry.
 	UpdateCalendar(context.Context, *TicketRestUpdateCalendarRequest) (*httpbody.HttpBody, error)
-	// 200 and one JSON object a line (`application/x-ndjson`), `{"event": …, "cursor"}`, as events happen; 400, 401 and
-	// 403. A watch that fails later ends with a line `{"error", "code", …}`.
+	// 200 and one JSON object a line (`application/x-ndjson`), `{"event": …, "cursor"}`, as events happen; 400, 401,
+	// 403 and 410 (events after `cursor` were deleted). A watch that fails later ends with a line `{"error", "code", …}`.
 	// With `Accept: text/event-stream` they are server-sent events: `data` has the same objects, `id` is the cursor, a
 	// heartbeat is an event `heartbeat`, the failure an event `error`; header `Last-Event-ID` wins over `cursor`.
 	WatchTickets(*TicketRestWatchTicketsRequest, grpc.ServerStreamingServer[httpbody.HttpBody]) error

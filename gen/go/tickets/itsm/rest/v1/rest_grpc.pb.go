@@ -61,8 +61,8 @@ type TicketRestClient interface {
 	UpdateTicket(ctx context.Context, in *TicketRestUpdateTicketRequest, opts ...grpc.CallOption) (*httpbody.HttpBody, error)
 	// 200 and `{"events", "next_cursor"}`; 401, 403, 404 and 422 as documented.
 	ListTicketEvents(ctx context.Context, in *TicketRestListTicketEventsRequest, opts ...grpc.CallOption) (*httpbody.HttpBody, error)
-	// 200 and one JSON object per line (`application/x-ndjson`), `{"event": …, "cursor"}`, as events happen; 401, 403 and
-	// 422. A watch that fails later ends with a line `{"detail"}`.
+	// 200 and one JSON object per line (`application/x-ndjson`), `{"event": …, "cursor"}`, as events happen; 401, 403,
+	// 410 (events after `cursor` were deleted) and 422. A watch that fails later ends with a line `{"detail"}`.
 	// With `Accept: text/event-stream` they are server-sent events: `data` has the same objects, `id` is the cursor, a
 	// heartbeat is an event `heartbeat`, the failure an event `error`; header `Last-Event-ID` wins over `cursor`.
 	WatchTickets(ctx context.Context, in *TicketRestWatchTicketsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[httpbody.HttpBody], error)
@@ -258,8 +258,8 @@ type TicketRestServer interface {
 	UpdateTicket(context.Context, *TicketRestUpdateTicketRequest) (*httpbody.HttpBody, error)
 	// 200 and `{"events", "next_cursor"}`; 401, 403, 404 and 422 as documented.
 	ListTicketEvents(context.Context, *TicketRestListTicketEventsRequest) (*httpbody.HttpBody, error)
-	// 200 and one JSON object per line (`application/x-ndjson`), `{"event": …, "cursor"}`, as events happen; 401, 403 and
-	// 422. A watch that fails later ends with a line `{"detail"}`.
+	// 200 and one JSON object per line (`application/x-ndjson`), `{"event": …, "cursor"}`, as events happen; 401, 403,
+	// 410 (events after `cursor` were deleted) and 422. A watch that fails later ends with a line `{"detail"}`.
 	// With `Accept: text/event-stream` they are server-sent events: `data` has the same objects, `id` is the cursor, a
 	// heartbeat is an event `heartbeat`, the failure an event `error`; header `Last-Event-ID` wins over `cursor`.
 	WatchTickets(*TicketRestWatchTicketsRequest, grpc.ServerStreamingServer[httpbody.HttpBody]) error

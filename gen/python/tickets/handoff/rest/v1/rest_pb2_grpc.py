@@ -161,7 +161,7 @@ class TicketRestServicer(object):
 
     def WatchTickets(self, request, context):
         """200 and one JSON object per line (`application/x-ndjson`), `{"event": …, "cursor"}`, as events happen; 400, 401,
-        403. A watch that fails later ends with a line `{"error", "code", …}`.
+        403, 410 (events after `cursor` were deleted). A watch that fails later ends with a line `{"error", "code", …}`.
         With `Accept: text/event-stream` they are server-sent events: `data` has the same objects, `id` is the cursor, a
         heartbeat is an event `heartbeat`, the failure an event `error`; header `Last-Event-ID` wins over `cursor`.
         """

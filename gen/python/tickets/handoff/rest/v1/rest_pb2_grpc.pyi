@@ -61,7 +61,7 @@ class TicketRestStub:
     """200 and `{"events": […], "next_cursor"}`; 400, 401, 403, 404."""
     WatchTickets: _grpc.UnaryStreamMultiCallable[_rest_pb2.TicketRestWatchTicketsRequest, _httpbody_pb2.HttpBody]
     """200 and one JSON object per line (`application/x-ndjson`), `{"event": …, "cursor"}`, as events happen; 400, 401,
-    403. A watch that fails later ends with a line `{"error", "code", …}`.
+    403, 410 (events after `cursor` were deleted). A watch that fails later ends with a line `{"error", "code", …}`.
     With `Accept: text/event-stream` they are server-sent events: `data` has the same objects, `id` is the cursor, a
     heartbeat is an event `heartbeat`, the failure an event `error`; header `Last-Event-ID` wins over `cursor`.
     """
@@ -98,7 +98,7 @@ class TicketRestAsyncStub(TicketRestStub):
     """200 and `{"events": […], "next_cursor"}`; 400, 401, 403, 404."""
     WatchTickets: _aio.UnaryStreamMultiCallable[_rest_pb2.TicketRestWatchTicketsRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """200 and one JSON object per line (`application/x-ndjson`), `{"event": …, "cursor"}`, as events happen; 400, 401,
-    403. A watch that fails later ends with a line `{"error", "code", …}`.
+    403, 410 (events after `cursor` were deleted). A watch that fails later ends with a line `{"error", "code", …}`.
     With `Accept: text/event-stream` they are server-sent events: `data` has the same objects, `id` is the cursor, a
     heartbeat is an event `heartbeat`, the failure an event `error`; header `Last-Event-ID` wins over `cursor`.
     """
@@ -186,7 +186,7 @@ class TicketRestServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
         """200 and one JSON object per line (`application/x-ndjson`), `{"event": …, "cursor"}`, as events happen; 400, 401,
-        403. A watch that fails later ends with a line `{"error", "code", …}`.
+        403, 410 (events after `cursor` were deleted). A watch that fails later ends with a line `{"error", "code", …}`.
         With `Accept: text/event-stream` they are server-sent events: `data` has the same objects, `id` is the cursor, a
         heartbeat is an event `heartbeat`, the failure an event `error`; header `Last-Event-ID` wins over `cursor`.
         """

@@ -291,8 +291,8 @@ class TicketRestServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def WatchTickets(self, request, context):
-        """200 and one JSON object a line (`application/x-ndjson`), `{"event": …, "cursor"}`, as events happen; 400, 401 and
-        403. A watch that fails later ends with a line `{"error", "code", …}`.
+        """200 and one JSON object a line (`application/x-ndjson`), `{"event": …, "cursor"}`, as events happen; 400, 401,
+        403 and 410 (events after `cursor` were deleted). A watch that fails later ends with a line `{"error", "code", …}`.
         With `Accept: text/event-stream` they are server-sent events: `data` has the same objects, `id` is the cursor, a
         heartbeat is an event `heartbeat`, the failure an event `error`; header `Last-Event-ID` wins over `cursor`.
         """

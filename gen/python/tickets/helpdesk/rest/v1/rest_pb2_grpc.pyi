@@ -93,8 +93,8 @@ class TicketRestStub:
     UpdateCalendar: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestUpdateCalendarRequest, _httpbody_pb2.HttpBody]
     """200 and the calendar; 400, 401, 403 and 409. Header `Idempotency-Key` makes it safe to retry."""
     WatchTickets: _grpc.UnaryStreamMultiCallable[_rest_pb2.TicketRestWatchTicketsRequest, _httpbody_pb2.HttpBody]
-    """200 and one JSON object a line (`application/x-ndjson`), `{"event": …, "cursor"}`, as events happen; 400, 401 and
-    403. A watch that fails later ends with a line `{"error", "code", …}`.
+    """200 and one JSON object a line (`application/x-ndjson`), `{"event": …, "cursor"}`, as events happen; 400, 401,
+    403 and 410 (events after `cursor` were deleted). A watch that fails later ends with a line `{"error", "code", …}`.
     With `Accept: text/event-stream` they are server-sent events: `data` has the same objects, `id` is the cursor, a
     heartbeat is an event `heartbeat`, the failure an event `error`; header `Last-Event-ID` wins over `cursor`.
     """
@@ -163,8 +163,8 @@ class TicketRestAsyncStub(TicketRestStub):
     UpdateCalendar: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestUpdateCalendarRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """200 and the calendar; 400, 401, 403 and 409. Header `Idempotency-Key` makes it safe to retry."""
     WatchTickets: _aio.UnaryStreamMultiCallable[_rest_pb2.TicketRestWatchTicketsRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """200 and one JSON object a line (`application/x-ndjson`), `{"event": …, "cursor"}`, as events happen; 400, 401 and
-    403. A watch that fails later ends with a line `{"error", "code", …}`.
+    """200 and one JSON object a line (`application/x-ndjson`), `{"event": …, "cursor"}`, as events happen; 400, 401,
+    403 and 410 (events after `cursor` were deleted). A watch that fails later ends with a line `{"error", "code", …}`.
     With `Accept: text/event-stream` they are server-sent events: `data` has the same objects, `id` is the cursor, a
     heartbeat is an event `heartbeat`, the failure an event `error`; header `Last-Event-ID` wins over `cursor`.
     """
@@ -344,8 +344,8 @@ class TicketRestServicer(metaclass=_abc_1.ABCMeta):
         request: _rest_pb2.TicketRestWatchTicketsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
-        """200 and one JSON object a line (`application/x-ndjson`), `{"event": …, "cursor"}`, as events happen; 400, 401 and
-        403. A watch that fails later ends with a line `{"error", "code", …}`.
+        """200 and one JSON object a line (`application/x-ndjson`), `{"event": …, "cursor"}`, as events happen; 400, 401,
+        403 and 410 (events after `cursor` were deleted). A watch that fails later ends with a line `{"error", "code", …}`.
         With `Accept: text/event-stream` they are server-sent events: `data` has the same objects, `id` is the cursor, a
         heartbeat is an event `heartbeat`, the failure an event `error`; header `Last-Event-ID` wins over `cursor`.
         """

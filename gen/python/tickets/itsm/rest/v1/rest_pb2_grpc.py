@@ -161,8 +161,8 @@ class TicketRestServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def WatchTickets(self, request, context):
-        """200 and one JSON object per line (`application/x-ndjson`), `{"event": …, "cursor"}`, as events happen; 401, 403 and
-        422. A watch that fails later ends with a line `{"detail"}`.
+        """200 and one JSON object per line (`application/x-ndjson`), `{"event": …, "cursor"}`, as events happen; 401, 403,
+        410 (events after `cursor` were deleted) and 422. A watch that fails later ends with a line `{"detail"}`.
         With `Accept: text/event-stream` they are server-sent events: `data` has the same objects, `id` is the cursor, a
         heartbeat is an event `heartbeat`, the failure an event `error`; header `Last-Event-ID` wins over `cursor`.
         """

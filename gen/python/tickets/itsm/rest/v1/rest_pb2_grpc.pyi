@@ -58,8 +58,8 @@ class TicketRestStub:
     ListTicketEvents: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestListTicketEventsRequest, _httpbody_pb2.HttpBody]
     """200 and `{"events", "next_cursor"}`; 401, 403, 404 and 422 as documented."""
     WatchTickets: _grpc.UnaryStreamMultiCallable[_rest_pb2.TicketRestWatchTicketsRequest, _httpbody_pb2.HttpBody]
-    """200 and one JSON object per line (`application/x-ndjson`), `{"event": …, "cursor"}`, as events happen; 401, 403 and
-    422. A watch that fails later ends with a line `{"detail"}`.
+    """200 and one JSON object per line (`application/x-ndjson`), `{"event": …, "cursor"}`, as events happen; 401, 403,
+    410 (events after `cursor` were deleted) and 422. A watch that fails later ends with a line `{"detail"}`.
     With `Accept: text/event-stream` they are server-sent events: `data` has the same objects, `id` is the cursor, a
     heartbeat is an event `heartbeat`, the failure an event `error`; header `Last-Event-ID` wins over `cursor`.
     """
@@ -113,8 +113,8 @@ class TicketRestAsyncStub(TicketRestStub):
     ListTicketEvents: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestListTicketEventsRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """200 and `{"events", "next_cursor"}`; 401, 403, 404 and 422 as documented."""
     WatchTickets: _aio.UnaryStreamMultiCallable[_rest_pb2.TicketRestWatchTicketsRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """200 and one JSON object per line (`application/x-ndjson`), `{"event": …, "cursor"}`, as events happen; 401, 403 and
-    422. A watch that fails later ends with a line `{"detail"}`.
+    """200 and one JSON object per line (`application/x-ndjson`), `{"event": …, "cursor"}`, as events happen; 401, 403,
+    410 (events after `cursor` were deleted) and 422. A watch that fails later ends with a line `{"detail"}`.
     With `Accept: text/event-stream` they are server-sent events: `data` has the same objects, `id` is the cursor, a
     heartbeat is an event `heartbeat`, the failure an event `error`; header `Last-Event-ID` wins over `cursor`.
     """
@@ -201,8 +201,8 @@ class TicketRestServicer(metaclass=_abc_1.ABCMeta):
         request: _rest_pb2.TicketRestWatchTicketsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
-        """200 and one JSON object per line (`application/x-ndjson`), `{"event": …, "cursor"}`, as events happen; 401, 403 and
-        422. A watch that fails later ends with a line `{"detail"}`.
+        """200 and one JSON object per line (`application/x-ndjson`), `{"event": …, "cursor"}`, as events happen; 401, 403,
+        410 (events after `cursor` were deleted) and 422. A watch that fails later ends with a line `{"detail"}`.
         With `Accept: text/event-stream` they are server-sent events: `data` has the same objects, `id` is the cursor, a
         heartbeat is an event `heartbeat`, the failure an event `error`; header `Last-Event-ID` wins over `cursor`.
         """

@@ -957,7 +957,8 @@ export const TicketService: GenService<{
     output: typeof CloseTicketResponseSchema;
   },
   /**
-   * Deletes a ticket, softly: it is listed and found only with `include_deleted`. Deleting a deleted one changes
+   * Deletes a ticket, softly: it is listed and found only with `include_deleted`, and can be restored, for as long as the
+   * operator keeps deleted tickets (for ever, unless they say so); its number never comes again. Deleting a deleted one changes
    * nothing, whatever the `etag`. NOT_FOUND, PERMISSION_DENIED and ABORTED as for UpdateTicket. Metadata
    * `idempotency-key` as for CreateTicket.
    *
@@ -980,7 +981,9 @@ export const TicketService: GenService<{
     output: typeof RestoreTicketResponseSchema;
   },
   /**
-   * Lists a ticket's history, oldest first, in pages; also that of a deleted ticket. Errors as for ListComments.
+   * Lists a ticket's history, oldest first, in pages; also that of a deleted ticket. Where an operator keeps events for a
+   * number of days, it begins with the oldest that is kept: its `version` says how many there were before. Errors as for
+   * ListComments.
    *
    * @generated from rpc tickets.helpdesk.v1.TicketService.ListTicketEvents
    */
@@ -996,8 +999,9 @@ export const TicketService: GenService<{
    * cursor continues right after it. A person's tickets are those that are theirs when an event is sent.
    *
    * UNAUTHENTICATED: the token has expired. UNAVAILABLE: the server is shutting down, or its database is unavailable:
-   * resume elsewhere or later. INVALID_ARGUMENT: `cursor` is not from such a watch, or the database was
-   * restored from a copy that is older than its event.
+   * resume elsewhere or later. INVALID_ARGUMENT: `cursor` is not from such a watch, or the database was restored from a
+   * copy that is older than its event. OUT_OF_RANGE, reason `cursor_expired`: events after `cursor` were deleted, by
+   * their age or with a ticket that had long been deleted: list the tickets, and watch without a cursor.
    *
    * @generated from rpc tickets.helpdesk.v1.TicketService.WatchTickets
    */

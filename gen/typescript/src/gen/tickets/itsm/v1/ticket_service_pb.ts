@@ -551,8 +551,9 @@ export const TicketService: GenService<{
     output: typeof UpdateTicketResponseSchema;
   },
   /**
-   * Lists a ticket's history, oldest first, in pages. NOT_FOUND: the account has no such ticket. INVALID_ARGUMENT: a bound
-   * is broken, or `cursor` is not from this list.
+   * Lists a ticket's history, oldest first, in pages. Where an operator keeps events for a number of days, it begins with
+   * the oldest that is kept: its `version` says how many there were before. NOT_FOUND: the account has no such ticket.
+   * INVALID_ARGUMENT: a bound is broken, or `cursor` is not from this list.
    *
    * @generated from rpc tickets.itsm.v1.TicketService.ListTicketEvents
    */
@@ -569,7 +570,9 @@ export const TicketService: GenService<{
    *
    * UNAUTHENTICATED: the key was revoked or has expired, at most five seconds ago. UNAVAILABLE: the server is shutting
    * down, its database is unavailable, or too many watches are open: resume elsewhere or later. INVALID_ARGUMENT: `cursor`
-   * is not from such a watch, or the database was restored from a copy that is older than its event.
+   * is not from such a watch, or the database was restored from a copy that is older than its event. OUT_OF_RANGE, reason
+   * `cursor_expired`: events after `cursor` were deleted by their age: list the tickets, and watch without a cursor; also
+   * to a watch whose caller reads too slowly for days.
    *
    * @generated from rpc tickets.itsm.v1.TicketService.WatchTickets
    */
