@@ -11,6 +11,7 @@ from sqlalchemy import (
     Index,
     Integer,
     LargeBinary,
+    PrimaryKeyConstraint,
     Table,
     Text,
     Uuid,
@@ -48,7 +49,7 @@ links = Table(
 deliveries = Table(
     "provider_deliveries",
     METADATA,
-    Column("id", Uuid, primary_key=True),
+    Column("id", Uuid, nullable=False),
     Column("account_id", Uuid, nullable=False),
     Column("ticket_id", Uuid, nullable=False),
     # The order of a ticket's deliveries: the version that each brings, 1 for the creation.
@@ -77,6 +78,7 @@ deliveries = Table(
     # Whether an operator has requeued it: it then brings the members as they are by then, not as they were.
     Column("is_requeued", Boolean, nullable=False, server_default=false()),
     created_at(),
+    PrimaryKeyConstraint("account_id", "id"),
     one_of("kind", DeliveryKind),
     one_of("state", DeliveryState),
     # Test keys have no provider. Its own id, its ticket's, and its idempotency key's scope are nobody else's either.
@@ -85,17 +87,18 @@ deliveries = Table(
         or_by={"id": "delivery_id", "ticket_id": "ticket_id", "idempotency_scope": "idempotency_scope"},
     ),
 )
-KEY_INDEX = Index(
-    "provider_deliveries_key_idx",
-    deliveries.c.idempotency_scope,
-    deliveries.c.idempotency_key,
-    unique=True,
-    postgresql_where=not_(deliveries.c.has_ticket),
-)
-# Those of an account, and those in a state, the oldest first.
-Index("provider_deliveries_account_id_idx", deliveries.c.account_id, deliveries.c.id)
+# (Operators, who look through everybody's, name one by its id alone.)
+Index("provider_deliveries_id_idx", deliveries.c.id)
 Index("provider_deliveries_state_idx", deliveries.c.state, deliveries.c.id)
-Index("provider_deliveries_ticket_idx", deliveries.c.ticket_id, deliveries.c.version, unique=True)
+_BY_KEY = (deliveries.c.idempotency_scope, deliveries.c.idempotency_key)
+_BY_TICKET = (deliveries.c.ticket_id, deliveries.c.version)
+_keyed = not_(deliveries.c.has_ticket)
+Index("provider_deliveries_account_key_idx", deliveries.c.account_id, *_BY_KEY, unique=True, postgresql_where=_keyed)
+Index("provider_deliveries_account_ticket_idx", deliveries.c.account_id, *_BY_TICKET, unique=True)
+# The version before names the first of these in its statements, and finds the deliveries of a ticket by the second: the
+# release after this one drops both.
+Index("provider_deliveries_key_idx", *_BY_KEY, unique=True, postgresql_where=_keyed)
+Index("provider_deliveries_ticket_idx", *_BY_TICKET, unique=True)
 Index(
     "provider_deliveries_account_idx",
     deliveries.c.account_id,

@@ -60,9 +60,14 @@ def problems_of_all() -> Sequence[tuple[str, Statement, Problem]]:
 @pytest.mark.parametrize("kind", ADVICE)
 def test_statements_run_where_the_rows_of_their_scope_lie(kind: str) -> None:
     found: dict[str, set[str]] = {}
-    for name, _, problem in problems_of_all():
+    for name, statement, problem in problems_of_all():
         if problem.kind == kind:
             found.setdefault(name, set()).add(problem.what)
+            column = problem.what.rpartition(".")[2]
+            # An exception is of what has no value to bind.
+            assert kind != "unbound" or column not in statement.names, (
+                f"{name} is given {column}, and {problem.what} is not bound to it: {ADVICE[kind]}"
+            )
     excepted = {name for names in EXCEPTIONS.get(kind, {}).values() for name in names}
     new = [f"{name}: {', '.join(sorted(what))}" for name, what in sorted(found.items()) if name not in excepted]
     assert not new, f"{ADVICE[kind]}; or name it in EXCEPTIONS ({kind!r}) with its reason:\n" + "\n".join(new)
