@@ -102,6 +102,7 @@ def _create(guard: idempotency.Guard) -> tuple[CTE, CTE]:
         .where(
             IS_CALLER,
             IS_PROJECT,
+            projects.c.id == bindparam("project_id", type_=Uuid),
             project_members.c.role == any_(literal(list(rights.WORKERS), ARRAY(Text))),
             *guard,
         )

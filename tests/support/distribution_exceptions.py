@@ -39,14 +39,9 @@ EXCEPTIONS: Mapping[str, Mapping[str, Collection[str]]] = {
             "webhooks.message_queries.lease_due",
             "webhooks.message_queries.renew_leases",
         ],
-        "tickets of several scopes are written at once": [
+        "the newest tickets that have no terms yet, of all scopes: once, after an update": [
             "handoff.servicers.Reindex",
             "helpdesk.servicers.Reindex",
-            "helpdesk.sla.clock_queries.LOCK_DUE",
-            "helpdesk.sla.clock_queries.LOCK_TICKETS",
-            "helpdesk.sla.clock_queries.READ_CALENDARS",
-            "helpdesk.sla.clock_queries.READ_TICKETS",
-            "helpdesk.sla.clock_queries.SET_CLOCKS",
             "reindex.Reindex",
         ],
     },
@@ -57,10 +52,7 @@ EXCEPTIONS: Mapping[str, Mapping[str, Collection[str]]] = {
             "helpdesk.queries.CREATE.keyed",
             "helpdesk.queries.CREATE.plain",
         ],
-        "what is merged or emitted is of several scopes": [
-            "helpdesk.sla.clock_queries.SET_CLOCKS",
-            "itsm.total_queries.MERGE",
-        ],
+        "the merge is of the totals of several accounts": ["itsm.total_queries.MERGE"],
     },
     "groups": {
         _KEYS_AND_NUMBERS: [
