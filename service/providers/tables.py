@@ -90,15 +90,19 @@ deliveries = Table(
 # (Operators, who look through everybody's, name one by its id alone.)
 Index("provider_deliveries_id_idx", deliveries.c.id)
 Index("provider_deliveries_state_idx", deliveries.c.state, deliveries.c.id)
-_BY_KEY = (deliveries.c.idempotency_scope, deliveries.c.idempotency_key)
 _BY_TICKET = (deliveries.c.ticket_id, deliveries.c.version)
-_keyed = not_(deliveries.c.has_ticket)
-Index("provider_deliveries_account_key_idx", deliveries.c.account_id, *_BY_KEY, unique=True, postgresql_where=_keyed)
 Index("provider_deliveries_account_ticket_idx", deliveries.c.account_id, *_BY_TICKET, unique=True)
-# The version before names the first of these in its statements, and finds the deliveries of a ticket by the second: the
-# release after this one drops both.
-Index("provider_deliveries_key_idx", *_BY_KEY, unique=True, postgresql_where=_keyed)
+# The version before finds the deliveries of a ticket by the first of these, and names the second in a statement. (Where
+# there is a second unique index of keys, that statement fails when two requests have one key.) The release after this
+# one drops the first, and has the account in the second.
 Index("provider_deliveries_ticket_idx", *_BY_TICKET, unique=True)
+Index(
+    "provider_deliveries_key_idx",
+    deliveries.c.idempotency_scope,
+    deliveries.c.idempotency_key,
+    unique=True,
+    postgresql_where=not_(deliveries.c.has_ticket),
+)
 Index(
     "provider_deliveries_account_idx",
     deliveries.c.account_id,

@@ -1,9 +1,8 @@
 """Keys and unique indexes of deliveries have the account.
 
-Revision 0024, after 0019. The version before names a unique index without it, and uses another: both stay for now.
+Revision 0024, after 0019. The version before names a unique index without it, and reads by another: both stay for now.
 """
 
-import sqlalchemy as sa
 from alembic import op
 
 from service.migrations.online import create_index
@@ -19,13 +18,6 @@ _TABLE = "provider_deliveries"
 def upgrade() -> None:
     """Apply."""
     create_index("provider_deliveries_id_idx", _TABLE, ["id"])
-    create_index(
-        "provider_deliveries_account_key_idx",
-        _TABLE,
-        ["account_id", "idempotency_scope", "idempotency_key"],
-        unique=True,
-        postgresql_where=sa.text("NOT has_ticket"),
-    )
     create_index("provider_deliveries_account_ticket_idx", _TABLE, ["account_id", "ticket_id", "version"], unique=True)
     create_index("provider_deliveries_next_pkey", _TABLE, ["account_id", "id"], unique=True)
     op.execute(
@@ -42,5 +34,4 @@ def downgrade() -> None:
     op.drop_constraint("provider_deliveries_pkey", _TABLE)
     op.create_primary_key("provider_deliveries_pkey", _TABLE, ["id"])
     op.drop_index("provider_deliveries_account_ticket_idx", _TABLE)
-    op.drop_index("provider_deliveries_account_key_idx", _TABLE)
     op.drop_index("provider_deliveries_id_idx", _TABLE)
