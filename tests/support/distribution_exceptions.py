@@ -29,7 +29,8 @@ EXCEPTIONS: Mapping[str, Mapping[str, Collection[str]]] = {
             "webhooks.fan_out_queries.waiting_webhooks",
         ],
         "whose turn it is, of all tenants, is told by one queue": ["helpdesk.sla.clock_queries.TAKE_TURN"],
-        "one statement leases, merges or purges what is next of all scopes": [
+        "what is next of all scopes is taken, but for what others are at work on: looked for without a lock, it would be"
+        " the same for all processes": [
             "idempotency.PURGE",
             "itsm.delivery.queries.LEASE_DUE",
             "itsm.delivery.queries.POSTPONE",
@@ -39,7 +40,7 @@ EXCEPTIONS: Mapping[str, Mapping[str, Collection[str]]] = {
             "webhooks.message_queries.lease_due",
             "webhooks.message_queries.renew_leases",
         ],
-        "the newest tickets that have no terms yet, of all scopes: once, after an update": [
+        "once, after an update: the newest tickets without terms are taken, but for what others are at work on": [
             "handoff.servicers.Reindex",
             "helpdesk.servicers.Reindex",
             "reindex.Reindex",
