@@ -29,8 +29,8 @@ EXCEPTIONS: Mapping[str, Mapping[str, Collection[str]]] = {
             "webhooks.fan_out_queries.waiting_webhooks",
         ],
         "whose turn it is, of all tenants, is told by one queue": ["helpdesk.sla.clock_queries.TAKE_TURN"],
-        "what is next of all scopes is taken, but for what others are at work on: looked for without a lock, it would be"
-        " the same for all processes": [
+        "what is next of all scopes is taken, but for what others are at work on: looked for without a lock, all would"
+        " find the same": [
             "idempotency.PURGE",
             "itsm.delivery.queries.LEASE_DUE",
             "itsm.delivery.queries.POSTPONE",
