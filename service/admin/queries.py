@@ -169,6 +169,7 @@ def list_failing_webhooks(of: WebhookTables, *, one_account: bool, after: bool) 
             attempts.c.account_id == webhooks.c.account_id,
             attempts.c.live == webhooks.c.live,
             attempts.c.webhook_id == webhooks.c.id,
+            *([attempts.c.account_id == parameter(attempts.c.account_id)] if one_account else []),
         )
         .order_by(attempts.c.id.desc())
         .limit(literal_column("1"))

@@ -29,14 +29,14 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from service import events
 from service.directory import MEMBER, project_members
 from service.handoff import lifecycle, tables
-from service.handoff.queries import FOUND_BY, IS_CALLER, IS_PROJECT, ROLE_COLUMNS, By
+from service.handoff.queries import FOUND_BY, IS_CALLER, IS_PROJECT, ROLE_COLUMNS, By, in_project
 from service.storage.statement import Statement
 
 tickets = tables.tickets
 roles = tables.roles
 
-_IN_PROJECT = tickets.c.project_id == bindparam("project_id", type_=Uuid)
-_IS_MEMBER = exists().where(IS_CALLER, project_members.c.project_id == tickets.c.project_id)
+_IN_PROJECT = in_project(tickets)
+_IS_MEMBER = exists().where(IS_CALLER, IS_PROJECT, project_members.c.project_id == tickets.c.project_id)
 
 
 @lru_cache(maxsize=3)
@@ -109,6 +109,7 @@ def _write() -> Statement:
     )
     removed = delete(roles).where(
         roles.c.project_id == ticket.c.project_id,
+        in_project(roles),
         roles.c.ticket_id == ticket.c.id,
         roles.c.id == any_(bindparam("removed_roles", type_=ARRAY(Uuid))),
     )

@@ -35,6 +35,7 @@ from service.handoff.queries import (
     MEMBERS_PROJECTS,
     PROJECT_COLUMNS,
     fits,
+    in_project,
     measured,
     roles_of,
 )
@@ -46,10 +47,12 @@ roles = tables.roles
 _REST_OF_A_TICKET = 1024
 
 
-def _has_role(condition: ColumnElement[bool]) -> ColumnElement[bool]:
-    return exists().where(roles.c.project_id == tickets.c.project_id, roles.c.ticket_id == tickets.c.id, condition)
+def _has_role(*conditions: ColumnElement[bool]) -> ColumnElement[bool]:
+    return exists().where(roles.c.project_id == tickets.c.project_id, roles.c.ticket_id == tickets.c.id, *conditions)
 
 
+_is_role = roles.c.role == bindparam("role", type_=Text)
+_is_assigned = roles.c.assignee_user_id == bindparam("assignee", type_=Uuid)
 _has_terms = tickets.c.search_terms.op("@@")(bindparam("terms", type_=TSQUERY))
 
 # How far a ticket's work has come; null before it is merged.
@@ -64,14 +67,20 @@ FILTERS: Mapping[str, ColumnElement[bool]] = {
     "stage": tickets.c.stage == any_(bindparam("stage", type_=ARRAY(Text))),
     "priority": tickets.c.priority == parameter(tickets.c.priority),
     "request_type": tickets.c.request_type == parameter(tickets.c.request_type),
-    "role": _has_role(roles.c.role == bindparam("role", type_=Text)),
-    "assignee": _has_role(roles.c.assignee_user_id == bindparam("assignee", type_=Uuid)),
+    "role": _has_role(_is_role),
+    "assignee": _has_role(_is_assigned),
     "updated_since": bindparam("updated_since", type_=tickets.c.created_at.type) <= tables.CHANGED_AT,
     "ship": _shipped == any_(bindparam("ship", type_=ARRAY(Text))),
     "milestone": tickets.c.milestone_id == bindparam("milestone", type_=Uuid),
     "no_milestone": tickets.c.milestone_id.is_(None),
     "terms": _has_terms,
     "terms_or_number": or_(tickets.c.number == bindparam("number", type_=BigInteger), _has_terms),
+}
+# The same of one project.
+_FILTERS_IN_PROJECT: Mapping[str, ColumnElement[bool]] = {
+    **FILTERS,
+    "role": _has_role(_is_role, in_project(roles)),
+    "assignee": _has_role(_is_assigned, in_project(roles)),
 }
 
 
@@ -90,7 +99,10 @@ def list_tickets(
     """
     newest_first = (tickets.c.created_at.desc(), tickets.c.id.desc())
     limit = bindparam("limit", type_=Integer)
-    conditions = [FILTERS[name] for name in sorted(filters - {"project_id"})]
+    in_one = of_project or "project_id" in filters
+    conditions = [(_FILTERS_IN_PROJECT if in_one else FILTERS)[name] for name in sorted(filters - {"project_id"})]
+    if in_one:
+        conditions.append(in_project(tickets))
     # Keys alone: of many projects most rows are dropped again.
     wanted = select(tickets.c.id, tickets.c.created_at).where(
         tickets.c.project_id == project_members.c.project_id, *conditions
@@ -106,14 +118,18 @@ def list_tickets(
     keys = (
         select(newest.c.id, newest.c.created_at, projects.c.id.label("of_project"), *PROJECT_COLUMNS)
         .select_from(MEMBERS_PROJECTS.join(newest, true(), isouter=of_project))
-        .where(IS_CALLER, *([IS_PROJECT] if of_project or "project_id" in filters else []))
+        .where(IS_CALLER, *([IS_PROJECT] if in_one else []))
         .order_by(newest.c.created_at.desc(), newest.c.id.desc())
         .limit(limit)
         .subquery("keys")
     )
     extras = [keys.c[extra.name] for extra in PROJECT_COLUMNS]
-    is_same = and_(tickets.c.project_id == keys.c.of_project, tickets.c.id == keys.c.id)
-    parts = roles_of(tickets).label("roles")
+    is_same = and_(
+        tickets.c.project_id == keys.c.of_project,
+        tickets.c.id == keys.c.id,
+        *([in_project(tickets)] if in_one else []),
+    )
+    parts = roles_of(tickets, *([in_project(roles)] if in_one else [])).label("roles")
     whole = select(*tables.SHOWN, *extras, parts).select_from(keys.outerjoin(tickets, is_same)).subquery("whole")
     page = measured(select(whole), _size(whole), (whole.c.created_at.desc(), whole.c.id.desc())).subquery("page")
     # With filters the plan depends on their values.

@@ -58,14 +58,21 @@ ROLE_COLUMNS = tuple(name for name in views.Role.__annotations__ if name != "han
 
 MEMBERS_PROJECTS = project_members.join(projects, projects.c.id == project_members.c.project_id)
 IS_CALLER = project_members.c.user_id == bindparam("user_id", type_=Uuid)
-IS_PROJECT = project_members.c.project_id == bindparam("project_id", type_=Uuid)
 
 
-def roles_of(ticket: FromClause) -> ScalarSelect[Any]:
+def in_project(table: FromClause) -> ColumnElement[bool]:
+    """The condition that rows are of the project that is given, for each table of a statement that is about one."""
+    return table.c.project_id == bindparam("project_id", type_=Uuid)
+
+
+IS_PROJECT = in_project(project_members)
+
+
+def roles_of(ticket: FromClause, *conditions: ColumnElement[bool]) -> ScalarSelect[Any]:
     """The roles of a ticket, in order, as JSON."""
     return (
         select(_roles_json(roles))
-        .where(roles.c.project_id == ticket.c.project_id, roles.c.ticket_id == ticket.c.id)
+        .where(roles.c.project_id == ticket.c.project_id, roles.c.ticket_id == ticket.c.id, *conditions)
         .scalar_subquery()
     )
 
@@ -94,6 +101,7 @@ def _create(guard: idempotency.Guard) -> tuple[CTE, CTE]:
         .select_from(MEMBERS_PROJECTS)
         .where(
             IS_CALLER,
+            IS_PROJECT,
             projects.c.id == bindparam("project_id", type_=Uuid),
             project_members.c.role == any_(literal(list(rights.WORKERS), ARRAY(Text))),
             *guard,
@@ -196,10 +204,10 @@ def read_tickets(by: By) -> Statement:
     """
     columns = [tickets.c[name] for name in _SHORT] if by == "any" else list(tables.SHOWN)
     at = events.next_instant(tables.CHANGED_AT)
-    in_project = tickets.c.project_id == projects.c.id
+    found = and_(tickets.c.project_id == projects.c.id, in_project(tickets), FOUND_BY[by])
     return Statement(
-        select(*columns, *PROJECT_COLUMNS, roles_of(tickets).label("roles"), at.label("at"))
-        .select_from(MEMBERS_PROJECTS.outerjoin(tickets, and_(in_project, FOUND_BY[by])))
+        select(*columns, *PROJECT_COLUMNS, roles_of(tickets, in_project(roles)).label("roles"), at.label("at"))
+        .select_from(MEMBERS_PROJECTS.outerjoin(tickets, found))
         .where(IS_CALLER, IS_PROJECT),
         scope=MEMBER,
         short=by != "any",
@@ -212,10 +220,11 @@ _history = tables.events
 @lru_cache(maxsize=2)
 def list_events(by: By) -> Statement:
     """A page of a ticket's events after a version; one row without an event, or without a ticket, when it is empty."""
-    found = and_(tickets.c.project_id == projects.c.id, FOUND_BY[by])
+    found = and_(tickets.c.project_id == projects.c.id, in_project(tickets), FOUND_BY[by])
     after = bindparam("after_version", type_=Integer)
     wanted = select(_history).where(
         _history.c.project_id == tickets.c.project_id,
+        in_project(_history),
         _history.c.ticket_id == tickets.c.id,
         # Versions have no gaps, so that this is a limit.
         _history.c.version > after,

@@ -115,7 +115,7 @@ def list_comments(by: frozenset[str], *, internal: bool, after: bool) -> Stateme
 
     `internal`: with the internal ones.
     """
-    page = select(comments).where(comments.c.tenant_id == tickets.c.tenant_id, comments.c.ticket_id == tickets.c.id)
+    page = select(comments).where(*mine(comments), comments.c.ticket_id == tickets.c.id)
     if not internal:
         page = page.where(not_(comments.c.internal))
     if after:

@@ -27,7 +27,7 @@ def list_events(by: frozenset[str], *, internal: bool) -> Statement:
     page = (
         select(*_history_with(version))
         .where(
-            _history.c.tenant_id == tickets.c.tenant_id,
+            *mine(_history),
             _history.c.ticket_id == tickets.c.id,
             # (For the index: it is no less than the one that is shown.)
             _history.c.version > after,

@@ -140,7 +140,7 @@ _in_tenant = _lexeme(literal_column("'@'") + parameter(tickets.c.tenant_id))
 _tag = _lexeme(literal_column("'#'") + bindparam("tag", type_=Text))
 
 _DUE_WHILE_PAUSED = exists().where(
-    tables.pauses.c.tenant_id == tickets.c.tenant_id,
+    *mine(tables.pauses),
     tables.pauses.c.ticket_id == tickets.c.id,
     tables.pauses.c.started_at < tickets.c.due_at,
     tables.pauses.c.ended_at > tickets.c.due_at,

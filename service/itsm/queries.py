@@ -144,7 +144,10 @@ def _mirror(after: CTE) -> CTE:
     """A delivery of the change, if the account's provider has the ticket or will have it."""
     is_linked = exists().where(links.c.account_id == after.c.account_id)
     is_queued = exists().where(
-        deliveries.c.ticket_id == after.c.id, deliveries.c.kind == "create", deliveries.c.state == "queued"
+        *mine(deliveries),
+        deliveries.c.ticket_id == after.c.id,
+        deliveries.c.kind == "create",
+        deliveries.c.state == "queued",
     )
     names = ["id", "account_id", "ticket_id", "version", "kind", "members", "has_ticket", "actor", "request_id"]
     row = select(
@@ -221,8 +224,7 @@ def _list_events() -> Statement:
     page = (
         select(_history)
         .where(
-            _history.c.account_id == tickets.c.account_id,
-            _history.c.live == tickets.c.live,
+            *mine(_history),
             _history.c.ticket_id == tickets.c.id,
             _history.c.version > bindparam("after_version", type_=Integer),
         )

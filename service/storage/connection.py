@@ -152,6 +152,12 @@ class PooledConnection(psycopg.AsyncConnection[Any]):
         self.pgconn.send_query(sql)
         await self.result()
 
+    async def forget(self) -> None:
+        """Have each statement prepared anew: the schema has changed under one. Raises psycopg.Error."""
+        await self.settle()
+        self.prepared.clear()
+        await self.command(b"DEALLOCATE ALL")
+
     async def settle(self) -> None:
         """Leave the connection idle after a call that was cancelled or failed: no statement running, nothing open.
 

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from copy import copy
+from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -68,6 +69,14 @@ class ConstraintViolationError(Exception):
 
 class RefusedValueError(Exception):
     """PostgreSQL refused a value that the bounds of the input let pass, with this SQLSTATE."""
+
+
+class UnsupportedStatementError(Exception):
+    """The server cannot run a statement, whatever its values; says which, and why in the server's words."""
+
+    def __init__(self, statement: Statement, error: psycopg.Error) -> None:
+        where = f"{statement.timing.module}.{statement.timing.function}".removeprefix("service.").strip(".")
+        super().__init__(f"A statement of {where} is not supported: {error.diag.message_primary}")
 
 
 class Connection(Protocol):
@@ -169,8 +178,18 @@ class Database:
                 return found
         connection = await self._take(writes=statement.writes)
         single = self._single
+        run = partial(statement.run, connection, parameters, begin=single, commit=bool(single), lock=lock)
         try:
-            rows = await statement.run(connection, parameters, begin=single, commit=bool(single), lock=lock)
+            try:
+                rows = await run()
+            except pg.FeatureNotSupported:
+                # The schema has changed since it was prepared, and it has not run. Or it never will.
+                await connection.forget()
+                rows = await run()
+        except pg.FeatureNotSupported as error:
+            # (The next connection knows nothing of it.)
+            _discard(connection)
+            raise UnsupportedStatementError(statement, error) from None
         except psycopg.Error as error:
             # Without its cause: the driver's message may quote the row.
             raise self.translate(error, connection) from None
@@ -248,9 +267,13 @@ class _Transaction:
     ) -> list[Row]:
         begin, self._begin = self._begin, ()
         self._begun = True
+        is_new = statement.name not in self._connection.prepared
         try:
             rows = await statement.run(self._connection, parameters, begin=begin, commit=commit, lock=lock)
         except psycopg.Error as error:
+            if isinstance(error, pg.FeatureNotSupported) and is_new:
+                _discard(self._connection)
+                raise UnsupportedStatementError(statement, error) from None
             raise self._database.translate(error, self._connection) from None
         self._committed = commit
         self._database.answered += 1

@@ -155,6 +155,10 @@ class _Batch:
                 left_out += 1
         return left_out
 
+    def prepares(self, statement: Statement) -> bool:
+        """Whether the connection had not prepared a statement before."""
+        return statement.name in self._parts
+
     def lose(self, error: psycopg.Error) -> None:
         """The connection was lost. What reads may run again."""
         for job in self.jobs:
@@ -325,7 +329,7 @@ class Lane:
             if result.status == ExecStatus.PIPELINE_SYNC:
                 self._end(connection, self._batch)
             elif (failed := self._batch.note(connection, result)) is not None:
-                self._note_failed(connection, failed, result)
+                self._note_failed(connection, self._batch, failed, result)
 
     def _end(self, connection: PooledConnection, batch: _Batch) -> None:
         self._batch = None
@@ -336,11 +340,13 @@ class Lane:
         else:
             self._send()
 
-    def _note_failed(self, connection: PooledConnection, job: _Job, result: PGresult) -> None:
+    def _note_failed(self, connection: PooledConnection, batch: _Batch, job: _Job, result: PGresult) -> None:
         error = psycopg.errors.error_from_result(result)
-        if isinstance(error, _USELESS):
+        # Nothing has changed under what was prepared just now: the server cannot run it.
+        is_unsupported = isinstance(error, FeatureNotSupported) and batch.prepares(job.statement)
+        if isinstance(error, _USELESS) and not is_unsupported:
             connection.failure = str(error)
-        elif isinstance(error, LockNotAvailable | QueryCanceled):
+        elif is_unsupported or isinstance(error, LockNotAvailable | QueryCanceled):
             key = job.locked if isinstance(error, LockNotAvailable) else job.statement.name
             if len(self._aside) >= _MAX_ASIDE:
                 self._aside.clear()

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from time import perf_counter
 from typing import Any
+from weakref import WeakSet
 
 from psycopg.abc import Buffer
 from psycopg.adapt import PyFormat
@@ -66,6 +67,7 @@ class Statement:
         """
         compiled = clause.compile(dialect=_DIALECT)
         check(clause, scope, compiled.string)
+        self.clause = clause
         self._constants = {name: value for name, value in compiled.params.items() if value is not None}
         if not scope.parameters.isdisjoint(self._constants):
             raise UnscopedError("A parameter of the scope has a value where the caller gives none")
@@ -87,6 +89,7 @@ class Statement:
         self.is_short, self.is_for_standby = short, standby
         self._locks = tuple(self.names.index(name) for name in locks)
         self.timing = timing_of(self, sys._getframe(1))
+        BUILT.add(self)
 
     async def run(
         self,
@@ -172,6 +175,10 @@ class Statement:
     def locked(self, texts: Texts) -> bytes:
         """What tells which row it locks."""
         return b"\0".join([bytes(texts[position] or b"") for position in self._locks])
+
+
+# All that there are, for tests that hold every one of them to something.
+BUILT: WeakSet[Statement] = WeakSet()
 
 
 def parameter(column: ColumnElement[Any]) -> ColumnElement[Any]:

@@ -53,16 +53,17 @@ def for_source(source: Source) -> FanOutQueries:
     return FanOutQueries(source)
 
 
-def _is_waiting(source: Source) -> ColumnElement[bool]:
-    """Whether a webhook has events that are no messages yet, and space in its queue."""
+def _is_waiting(source: Source, *, one_scope: bool) -> ColumnElement[bool]:
+    """Whether a webhook has events that are no messages yet, and space in its queue; it may be of `one_scope`."""
     webhooks, history = source.tables.webhooks, source.events
     has_events = exists().where(
+        *(source.in_scope(history) if one_scope else ()),
         *(history.c[name] == webhooks.c[name] for name in source.scope),
         tuple_(history.c.transaction_id, history.c.id) > tuple_(webhooks.c.transaction_id, webhooks.c.event_id),
         history.c.transaction_id < events.HORIZON,
     )
     max_queue = bindparam("max_queue", type_=Integer)
-    its_messages = and_(*source.its_messages())
+    its_messages = and_(*source.its_messages(), *(source.in_scope(source.tables.messages) if one_scope else ()))
     queue = select(literal(1)).where(its_messages).correlate(webhooks).limit(max_queue).subquery("queue")
     return and_(
         webhooks.c.is_active,
@@ -76,7 +77,7 @@ def _waiting_webhooks(source: Source) -> Statement:
     webhooks = source.tables.webhooks
     return Statement(
         select(*(webhooks.c[name] for name in (*source.scope, "id")))
-        .where(webhooks.c.id != all_(bindparam("failed", type_=ARRAY(Text))), _is_waiting(source))
+        .where(webhooks.c.id != all_(bindparam("failed", type_=ARRAY(Text))), _is_waiting(source, one_scope=False))
         .order_by(webhooks.c.transaction_id, webhooks.c.event_id)
         .limit(_WAITING_AT_ONCE),
         scope=EVERYONE("the background makes messages for the webhooks of all owners"),
@@ -87,7 +88,7 @@ def _lock_waiting_webhook(source: Source) -> Statement:
     """The statement that takes one of them for a transaction, if it still waits and no other transaction has it."""
     return Statement(
         select(source.tables.webhooks, events.HORIZON.label("horizon"))
-        .where(*source.one_webhook, _is_waiting(source))
+        .where(*source.one_webhook, _is_waiting(source, one_scope=True))
         .with_for_update(skip_locked=True, key_share=True),
         scope=source.statement_scope,
     )

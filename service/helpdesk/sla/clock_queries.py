@@ -41,12 +41,8 @@ _ALL_TENANTS = EVERYONE("clocks run and events are emitted for all tenants")
 _WHOLE_TENANT = Scope("tenant_id", whole="clocks run for all of a tenant's tickets")
 _INSTANT = DateTime(timezone=True)
 
-# Tickets by `tenant_ids` and `ids`, in pairs.
-_picked = func.unnest(bindparam("tenant_ids", type_=ARRAY(Text)), bindparam("ids", type_=ARRAY(Text))).table_valued(
-    column("tenant_id", Text), column("id", Text)
-)
-_picked = _picked.render_derived(name="picked")
-_picked_tickets = _picked.join(tickets, and_(tickets.c.tenant_id == _picked.c.tenant_id, tickets.c.id == _picked.c.id))
+# Tickets of a tenant by their `ids`.
+_PICKED = (*mine(tickets), tickets.c.id == any_(bindparam("ids", type_=ARRAY(Text))))
 _is_due = and_(tickets.c.sla_look_at < func.now(), not_(tickets.c.is_deleted))
 
 
@@ -63,15 +59,15 @@ def _due_round() -> Statement:
 
 DUE_ROUND = _due_round()
 
-_PAIRS = select(tickets.c.tenant_id, tickets.c.id).select_from(_picked_tickets)
 # Those that somebody is at work on are left out, and of those that are due what was looked at in the meantime.
-LOCK_TICKETS = Statement(_PAIRS.with_for_update(of=tickets, skip_locked=True), scope=_ALL_TENANTS)
-LOCK_DUE = Statement(_PAIRS.where(_is_due).with_for_update(of=tickets, skip_locked=True), scope=_ALL_TENANTS)
+_lock = select(tickets.c.id).where(*_PICKED).with_for_update(skip_locked=True)
+LOCK_TICKETS = Statement(_lock, scope=_WHOLE_TENANT)
+LOCK_DUE = Statement(_lock.where(_is_due), scope=_WHOLE_TENANT)
 
 _CLOCK = ("created_at", "first_response_at", "resolved_at", "paused_at", "due_at_given", "is_deleted")
 _SCHEDULE = ("due_at", "first_response_due_at", "sla_emitted", "sla_look_at")
 # What SET_CLOCKS needs of each ticket beside its events.
-WRITTEN = ("tenant_id", "id", *_SCHEDULE)
+WRITTEN = ("id", *_SCHEDULE)
 
 
 def _read_tickets() -> Statement:
@@ -79,25 +75,22 @@ def _read_tickets() -> Statement:
 
     A statement of its own: a pause may have been written while the lock was waited for.
     """
-    of_ticket = and_(policies.c.tenant_id == tickets.c.tenant_id, policies.c.id == tickets.c.sla_policy)
+    of_ticket = and_(*mine(policies), policies.c.id == tickets.c.sla_policy)
     return Statement(
         select(
-            *(tickets.c[name] for name in ("tenant_id", "id", *_CLOCK, *_SCHEDULE)),
+            *(tickets.c[name] for name in ("id", *_CLOCK, *_SCHEDULE)),
             *(policies.c[name].label(f"policy_{name}") for name in ("id", *Policy._fields)),
-            *pauses_of(tickets.c.tenant_id, tickets.c.id),
+            *pauses_of(parameter(tickets.c.tenant_id), tickets.c.id),
             func.now().label("now"),
-        ).select_from(_picked_tickets.outerjoin(policies, of_ticket)),
-        scope=_ALL_TENANTS,
+        )
+        .select_from(tickets.outerjoin(policies, of_ticket))
+        .where(*_PICKED),
+        scope=_WHOLE_TENANT,
     )
 
 
 READ_TICKETS = _read_tickets()
-READ_CALENDARS = Statement(
-    select(calendars.c.tenant_id, *calendar_terms()).where(
-        calendars.c.tenant_id == any_(bindparam("tenant_ids", type_=ARRAY(Text)))
-    ),
-    scope=_ALL_TENANTS,
-)
+READ_CALENDAR = Statement(select(*calendar_terms()).where(*mine(calendars)), scope=TENANT)
 
 
 def _set_clocks() -> Statement:
@@ -112,7 +105,7 @@ def _set_clocks() -> Statement:
     stamps = {"updated_at": events.next_instant(tickets.c.updated_at), "updated_by": bindparam("actor", type_=Text)}
     ticket = (
         update(tickets)
-        .where(tickets.c.tenant_id == given.c.tenant_id, tickets.c.id == given.c.id)
+        .where(*mine(tickets), tickets.c.id == given.c.id)
         .values(
             {
                 **{name: given.c[name] for name in _SCHEDULE},
@@ -126,7 +119,7 @@ def _set_clocks() -> Statement:
     )
     happened = _happened(ticket)
     event = append_event(happened, happened.c.kind, happened.c.changes)
-    return Statement(select(func.count().label("tickets")).select_from(ticket).add_cte(event), scope=_ALL_TENANTS)
+    return Statement(select(func.count().label("tickets")).select_from(ticket).add_cte(event), scope=_WHOLE_TENANT)
 
 
 _EVENT_COLUMNS = ("tenant_id", "id", "version", "transaction_id", "app_id", "internal_changes")
@@ -135,7 +128,7 @@ _EVENT_COLUMNS = ("tenant_id", "id", "version", "transaction_id", "app_id", "int
 def _given() -> Any:
     """The rows of the parameter `tickets`."""
     columns: list[Any] = [
-        *(column(name, Text) for name in ("tenant_id", "id")),
+        column("id", Text),
         *(column(name, _INSTANT) for name in ("due_at", "first_response_due_at", "sla_look_at")),
         column("sla_emitted", ARRAY(Text)),
         column("is_moved", Boolean),

@@ -1,12 +1,13 @@
 """Sets the clocks of tickets and emits the SLA events that are due, in the background.
 
-In steps: each a short transaction of some tickets, which keeps the event loop for a millisecond at a time.
+In steps: each a short transaction of some tickets of a tenant, which keeps the event loop for a millisecond at a time.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from time import perf_counter
+from typing import Any
 
 import structlog
 from ulid import ULID
@@ -35,30 +36,36 @@ async def emit_due_events(database: Database) -> None:
     """Append the SLA events that are due, of all tenants; run in the background, in every process."""
     while True:
         due = await database.all(clock_queries.DUE_ROUND, {"rows": _ROUND})
-        for start in range(0, len(due), STEP):
-            async with database.transaction() as connection:
-                locked = await connection.all(clock_queries.LOCK_DUE, _keys(due[start : start + STEP]))
-                await set_clocks(connection, locked)
+        ids_of: dict[str, list[str]] = {}
+        for ticket in due:
+            ids_of.setdefault(ticket["tenant_id"], []).append(ticket["id"])
+        # Who has few does not wait for who has many.
+        for tenant_id, ids in sorted(ids_of.items(), key=lambda of_tenant: len(of_tenant[1])):
+            for start in range(0, len(ids), STEP):
+                async with database.transaction() as connection:
+                    picked = {"tenant_id": tenant_id, "ids": ids[start : start + STEP]}
+                    locked = await connection.all(clock_queries.LOCK_DUE, picked)
+                    await set_clocks(connection, tenant_id, locked)
         if len(due) < _ROUND:
             return
 
 
-async def lock(connection: Connection, tickets: Sequence[Row]) -> list[Row]:
-    """Lock tickets, given by their `tenant_id` and `id`, but for those that somebody is at work on."""
-    return await connection.all(clock_queries.LOCK_TICKETS, _keys(tickets))
+async def lock(connection: Connection, tenant_id: str, tickets: Sequence[Row]) -> list[Row]:
+    """Lock tickets of a tenant, given by their `id`, but for those that somebody is at work on."""
+    return await connection.all(clock_queries.LOCK_TICKETS, _keys(tenant_id, tickets))
 
 
-async def set_clocks(connection: Connection, locked: Sequence[Row]) -> None:
+async def set_clocks(connection: Connection, tenant_id: str, locked: Sequence[Row]) -> None:
     """Set the clocks of locked tickets by their terms as they are now, and append their SLA events that are due."""
     if not locked:
         return
-    rows = await connection.all(clock_queries.READ_TICKETS, _keys(locked))
-    calendars = await _calendars(connection, rows)
+    rows = await connection.all(clock_queries.READ_TICKETS, _keys(tenant_id, locked))
+    calendar = await _calendar(connection, tenant_id, rows)
     written, failed = list[Row](), list[tuple[str, Exception]]()
     begun = perf_counter()
     for row in rows:
         try:
-            change = _change(row, calendars.get(row["tenant_id"]))
+            change = _change(row, calendar)
         except (LookupError, ValueError, OverflowError) as error:
             # Such as a time zone that this host does not know: one ticket must not hold up all others.
             failed.append((row["id"], error))
@@ -72,23 +79,23 @@ async def set_clocks(connection: Connection, locked: Sequence[Row]) -> None:
         _log.error("sla_schedule", tickets=[ticket for ticket, _ in failed], exc_info=failed[0][1])
     if written:
         values = {"tickets": jsontext.text(written), "actor": events.SYSTEM, "request_id": f"sla-{ULID()}"}
-        await connection.all(clock_queries.SET_CLOCKS, values)
+        await connection.all(clock_queries.SET_CLOCKS, {"tenant_id": tenant_id, **values})
 
 
-def _keys(tickets: Sequence[Row]) -> dict[str, list[str]]:
-    return {f"{name}s": [ticket[name] for ticket in tickets] for name in ("tenant_id", "id")}
+def _keys(tenant_id: str, tickets: Sequence[Row]) -> dict[str, Any]:
+    return {"tenant_id": tenant_id, "ids": [ticket["id"] for ticket in tickets]}
 
 
-async def _calendars(connection: Connection, tickets: Sequence[Row]) -> Mapping[str, Calendar]:
-    """The calendars by which some of the tickets count, of tenants that have one of their own."""
-    tenants = sorted({ticket["tenant_id"] for ticket in tickets if ticket["policy_business_hours_only"]})
-    rows = await connection.all(clock_queries.READ_CALENDARS, {"tenant_ids": tenants}) if tenants else []
-    return {row["tenant_id"]: calendar_of(row) for row in rows}
+async def _calendar(connection: Connection, tenant_id: str, tickets: Sequence[Row]) -> Calendar:
+    """The tenant's calendar, where some of the tickets count by it."""
+    is_needed = any(ticket["policy_business_hours_only"] for ticket in tickets)
+    named = {"tenant_id": tenant_id}
+    return calendar_of(await connection.one(clock_queries.READ_CALENDAR, named) if is_needed else None)
 
 
-def _change(row: Row, calendar: Calendar | None) -> Row | None:
+def _change(row: Row, calendar: Calendar) -> Row | None:
     """What to write of a ticket, with its events (clock_queries.py, SET_CLOCKS); None when nothing changes."""
-    ticket, due = _rescheduled(row, terms_of(row, calendar or calendar_of(None)))
+    ticket, due = _rescheduled(row, terms_of(row, calendar))
     if ticket == row:
         return None
     is_moved, appended = ticket["due_at"] != row["due_at"], list[Row]()

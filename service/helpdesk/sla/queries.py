@@ -87,9 +87,9 @@ SLA_TERMS = _sla_terms()
 
 
 def _with_terms() -> Select[Any]:
-    of_ticket = and_(policies.c.tenant_id == tickets.c.tenant_id, policies.c.id == tickets.c.sla_policy)
-    joined = tickets.outerjoin(policies, of_ticket).outerjoin(calendars, calendars.c.tenant_id == tickets.c.tenant_id)
-    return select(*tables.SHOWN, *_terms(tickets.c.tenant_id, tickets.c.id)).select_from(joined)
+    of_ticket = and_(*mine(policies), policies.c.id == tickets.c.sla_policy)
+    joined = tickets.outerjoin(policies, of_ticket).outerjoin(calendars, and_(*mine(calendars)))
+    return select(*tables.SHOWN, *_terms(parameter(tickets.c.tenant_id), tickets.c.id)).select_from(joined)
 
 
 @lru_cache(maxsize=8)

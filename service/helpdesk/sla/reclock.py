@@ -41,8 +41,8 @@ async def step(database: Database) -> bool:
 
 async def _take(connection: Connection, turn: Row) -> None:
     tickets = await connection.all(clock_queries.NEXT_CLOCKS, {**turn, "rows": notifier.STEP})
-    locked = await notifier.lock(connection, tickets)
-    await notifier.set_clocks(connection, locked)
+    locked = await notifier.lock(connection, turn["tenant_id"], tickets)
+    await notifier.set_clocks(connection, turn["tenant_id"], locked)
     ids = {ticket["id"] for ticket in locked}
     # The next step begins with the first that somebody had locked: those behind it do not change a second time.
     done = [*takewhile(lambda ticket: ticket["id"] in ids, tickets)]

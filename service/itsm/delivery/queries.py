@@ -11,6 +11,7 @@ from sqlalchemy import (
     CTE,
     JSON,
     ColumnElement,
+    FromClause,
     Integer,
     Interval,
     Select,
@@ -52,8 +53,13 @@ _BLOCKED_FOR = literal_column("interval '30 seconds'", Interval)
 _MAX_POSTPONED_MINUTES = 60
 MAX_POSTPONED_ROWS = 10_000
 
+
+def _of_account(table: FromClause = deliveries) -> ColumnElement[bool]:
+    return table.c.account_id == bindparam("account_id", type_=Uuid)
+
+
 _UNDER_LEASE = (
-    deliveries.c.account_id == bindparam("account_id", type_=Uuid),
+    _of_account(),
     deliveries.c.id == bindparam("delivery_id", type_=Uuid),
     deliveries.c.lease == bindparam("lease", type_=Uuid),
 )
@@ -91,14 +97,12 @@ BEGIN_DELIVERY = Statement(
             "attempted_url": _url_of(bindparam("account_id", type_=Uuid)),
         }
     )
-    .on_conflict_do_nothing(
-        index_elements=[deliveries.c.idempotency_scope, deliveries.c.idempotency_key],
-        index_where=not_(deliveries.c.has_ticket),
-    )
+    .on_conflict_do_nothing()
     .returning(deliveries),
     scope=ACCOUNT,
 )
 _OF_KEY = (
+    _of_account(),
     deliveries.c.idempotency_scope == bindparam("idempotency_scope", type_=Text),
     deliveries.c.idempotency_key == bindparam("idempotency_key", type_=Text),
     not_(deliveries.c.has_ticket),
@@ -110,18 +114,26 @@ TAKE_OVER = Statement(
 )
 
 _earlier = deliveries.alias("earlier")
-_is_next = not_(
-    exists().where(
-        _earlier.c.ticket_id == deliveries.c.ticket_id,
-        _earlier.c.version < deliveries.c.version,
-        # A dead change blocks nothing; a dead creation blocks the changes of a ticket that the provider does not have.
-        or_(_earlier.c.state == "queued", _earlier.c.kind == "create"),
+_SAME_TICKET = (_earlier.c.account_id == deliveries.c.account_id, _earlier.c.ticket_id == deliveries.c.ticket_id)
+
+
+def _is_next(*conditions: ColumnElement[bool]) -> ColumnElement[bool]:
+    return not_(
+        exists().where(
+            *_SAME_TICKET,
+            *conditions,
+            _earlier.c.version < deliveries.c.version,
+            # A dead change blocks nothing; a dead creation the changes of a ticket that the provider does not have.
+            or_(_earlier.c.state == "queued", _earlier.c.kind == "create"),
+        )
     )
-)
-_due = and_(deliveries.c.state == "queued", deliveries.c.next_attempt_at <= func.now(), _unleased, _is_next)
+
+
+_is_due = and_(deliveries.c.state == "queued", deliveries.c.next_attempt_at <= func.now(), _unleased)
+_DUE_OF_ACCOUNT = (_of_account(), _is_due, _is_next(_of_account(_earlier)))
 _due_ids = (
     select(deliveries.c.id)
-    .where(_due, deliveries.c.account_id != all_(bindparam("excluded_accounts", type_=ARRAY(Uuid))))
+    .where(_is_due, _is_next(), deliveries.c.account_id != all_(bindparam("excluded_accounts", type_=ARRAY(Uuid))))
     .order_by(deliveries.c.next_attempt_at)
     .limit(bindparam("rows", type_=Integer))
     .with_for_update(skip_locked=True)
@@ -152,23 +164,22 @@ RENEW = Statement(
 # Of one account: the one that has been due for longest.
 _next_id = (
     select(deliveries.c.id)
-    .where(_due, deliveries.c.account_id == bindparam("account_id", type_=Uuid))
+    .where(*_DUE_OF_ACCOUNT)
     .order_by(deliveries.c.next_attempt_at)
     .limit(1)
     .with_for_update(skip_locked=True)
 )
 LEASE_NEXT = Statement(
-    update(deliveries).where(deliveries.c.id == _next_id.scalar_subquery()).values(_leased).returning(deliveries),
+    update(deliveries)
+    .where(_of_account(), deliveries.c.id == _next_id.scalar_subquery())
+    .values(_leased)
+    .returning(deliveries),
     scope=ACCOUNT,
 )
 # One delivery, if it is due.
 LEASE = Statement(
     update(deliveries)
-    .where(
-        deliveries.c.account_id == bindparam("account_id", type_=Uuid),
-        deliveries.c.id == bindparam("delivery_id", type_=Uuid),
-        _due,
-    )
+    .where(*_DUE_OF_ACCOUNT, deliveries.c.id == bindparam("delivery_id", type_=Uuid))
     .values(_leased)
     .returning(deliveries),
     scope=ACCOUNT,
@@ -181,12 +192,12 @@ def _postpone() -> Statement:
     Each search for due deliveries would read all of them. Those with many before them are postponed for longer; the end
     of one makes the next due.
     """
-    head = select(func.min(_earlier.c.version)).where(_earlier.c.ticket_id == deliveries.c.ticket_id).scalar_subquery()
+    head = select(func.min(_earlier.c.version)).where(*_SAME_TICKET).scalar_subquery()
     minutes = func.least(deliveries.c.version - head, _MAX_POSTPONED_MINUTES)
     blocked = (
         select(deliveries.c.id)
         .where(
-            deliveries.c.state == "queued", deliveries.c.next_attempt_at <= func.now() - _BLOCKED_FOR, not_(_is_next)
+            deliveries.c.state == "queued", deliveries.c.next_attempt_at <= func.now() - _BLOCKED_FOR, not_(_is_next())
         )
         .order_by(deliveries.c.next_attempt_at)
         .limit(MAX_POSTPONED_ROWS)
@@ -209,7 +220,12 @@ def _after(ended: CTE) -> Select[Any]:
     later = deliveries.alias("later")
     return (
         select(later.c.id)
-        .where(later.c.ticket_id == ended.c.ticket_id, later.c.version > ended.c.version, later.c.state == "queued")
+        .where(
+            _of_account(later),
+            later.c.ticket_id == ended.c.ticket_id,
+            later.c.version > ended.c.version,
+            later.c.state == "queued",
+        )
         .correlate(ended)
     )
 
@@ -219,7 +235,7 @@ def _wake(ended: CTE, *conditions: ColumnElement[bool]) -> CTE:
     first = _after(ended).order_by(column("version")).limit(1).scalar_subquery()
     return (
         update(deliveries)
-        .where(deliveries.c.id == select(first).select_from(ended).where(*conditions).scalar_subquery())
+        .where(_of_account(), deliveries.c.id == select(first).select_from(ended).where(*conditions).scalar_subquery())
         .values(next_attempt_at=func.now())
         .returning(deliveries.c.id)
         .cte("woken")
@@ -247,7 +263,8 @@ def _fail() -> Statement:
     is_dead, is_creation = failed.c.state == "dead", failed.c.kind == "create"
     following = _after(failed).lateral("following")
     of_dead = select(following.c.id).select_from(failed.join(following, true())).where(is_dead, is_creation)
-    dropped = delete(deliveries).where(deliveries.c.id.in_(of_dead)).returning(deliveries.c.id).cte("dropped")
+    following_dead = delete(deliveries).where(_of_account(), deliveries.c.id.in_(of_dead))
+    dropped = following_dead.returning(deliveries.c.id).cte("dropped")
     return Statement(select(failed.c.id).add_cte(_wake(failed, is_dead, not_(is_creation)), dropped), scope=ACCOUNT)
 
 
@@ -325,4 +342,4 @@ def _delivered() -> Statement:
 
 DELIVERED = _delivered()
 
-LINK = Statement(select(links).where(links.c.account_id == bindparam("account_id", type_=Uuid)), scope=ACCOUNT)
+LINK = Statement(select(links).where(_of_account(links)), scope=ACCOUNT)

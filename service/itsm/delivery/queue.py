@@ -165,12 +165,11 @@ class Deliveries:
 
     async def _claim(self, call: Call, scope: str, values: Mapping[str, Any]) -> Row | None:
         """The creation, recorded and leased; None while another request holds its key."""
-        key = idempotency.key_of(call, scope)
+        key = {**idempotency.key_of(call, scope), "account_id": call.caller.account_id}
         delivery = await self._database.one(
             queries.BEGIN_DELIVERY,
             {
                 **key,
-                "account_id": call.caller.account_id,
                 "delivery_id": uuid7(),
                 "ticket_id": values["id"],
                 "members": jsontext.text({name: values[name] for name in NewTicket.model_fields}),

@@ -180,7 +180,7 @@ def test_every_common_filter_is_served_by_an_index(
         assert blocks(found) <= MAX_BLOCKS, found
 
 
-HUNDRED = {"tenant_ids": ["large"] * 100, "ids": [f"tkt_{number:026}" for number in range(7, 10_007, 100)]}
+HUNDRED = {"tenant_id": "large", "ids": [f"tkt_{number:026}" for number in range(7, 10_007, 100)]}
 CLOCKS: Mapping[str, tuple[Statement, dict[str, Any]]] = {
     "tickets to re-clock": (
         clock_queries.NEXT_CLOCKS,
@@ -196,11 +196,9 @@ PICKED: Mapping[str, tuple[Statement, dict[str, Any]]] = {
     "written": (
         clock_queries.SET_CLOCKS,
         {
+            "tenant_id": "large",
             "tickets": json.dumps(
-                [
-                    {"tenant_id": "large", "id": id_, "is_moved": False, "sla_emitted": [], "appended": []}
-                    for id_ in HUNDRED["ids"]
-                ]
+                [{"id": id_, "is_moved": False, "sla_emitted": [], "appended": []} for id_ in HUNDRED["ids"]]
             ),
             "actor": "system",
             "request_id": "sla-1",

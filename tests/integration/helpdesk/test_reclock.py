@@ -169,8 +169,8 @@ async def test_what_a_crash_leaves_the_next_process_does(lab: ReclockLab, monkey
     await reclock.step(lab.database)
     set_clocks = notifier.set_clocks
 
-    async def crash(connection: Connection, locked: list[Row]) -> None:
-        await set_clocks(connection, locked)
+    async def crash(connection: Connection, tenant_id: str, locked: list[Row]) -> None:
+        await set_clocks(connection, tenant_id, locked)
         raise ConnectionResetError
 
     async with lab.process() as process:

@@ -1,0 +1,136 @@
+"""What would not run on one machine as it is, by kind (`distribution.ADVICE`), each group with its reason.
+
+The ways out are in `service/decisions/0070-statements-bind-what-they-would-be-spread-by.md`.
+"""
+
+from collections.abc import Collection, Mapping
+
+_ONE_ROUND_TRIP = (
+    "what is written together is one statement, and so one round trip: spread, it is a function where the scope lies"
+)
+_OWN_INSTANT = "the instant, the version and the transaction of a change are after those of the row itself"
+_KEYS_AND_NUMBERS = "keys and numbers of all APIs share one table each: their own tables take two releases"
+
+EXCEPTIONS: Mapping[str, Mapping[str, Collection[str]]] = {
+    "unbound": {
+        "operators name a row by its id alone, and look through everybody's": [
+            "admin.queries.REQUEUE_DELIVERY",
+            "admin.queries.list_failing_webhooks",
+            "admin.queries.list_page",
+            "admin.queries.one",
+        ],
+        "metrics are of the whole database": ["backlog.LOOK"],
+        "a person's tickets are in all the projects that they are a member of": [
+            "handoff.list_queries.list_tickets",
+        ],
+        "which scopes have work, asked without a lock": [
+            "helpdesk.sla.clock_queries.DUE_ROUND",
+            "watch.EventFeed",
+            "webhooks.fan_out_queries.waiting_webhooks",
+        ],
+        "whose turn it is, of all tenants, is told by one queue": ["helpdesk.sla.clock_queries.TAKE_TURN"],
+        "what is next of all scopes is taken, but for what others are at work on: looked for without a lock, all would"
+        " find the same": [
+            "idempotency.PURGE",
+            "itsm.delivery.queries.LEASE_DUE",
+            "itsm.delivery.queries.POSTPONE",
+            "itsm.delivery.queries.RENEW",
+            "itsm.total_queries.MERGE",
+            "itsm.total_queries.RAISE_FLOOR",
+            "webhooks.message_queries.lease_due",
+            "webhooks.message_queries.renew_leases",
+        ],
+        "once, after an update: the newest tickets without terms are taken, but for what others are at work on": [
+            "handoff.servicers.Reindex",
+            "helpdesk.servicers.Reindex",
+            "reindex.Reindex",
+        ],
+    },
+    "written": {
+        _KEYS_AND_NUMBERS: [
+            "handoff.queries.CREATE.keyed",
+            "handoff.queries.CREATE.plain",
+            "helpdesk.queries.CREATE.keyed",
+            "helpdesk.queries.CREATE.plain",
+        ],
+        "the merge is of the totals of several accounts": ["itsm.total_queries.MERGE"],
+    },
+    "groups": {
+        _KEYS_AND_NUMBERS: [
+            "handoff.queries.CREATE.keyed",
+            "handoff.queries.CREATE.plain",
+            "helpdesk.queries.CREATE.keyed",
+            "helpdesk.queries.CREATE.plain",
+            "itsm.delivery.queries.CREATE_DELIVERED.keyed",
+            "itsm.delivery.queries.CREATE_QUEUED.keyed",
+            "itsm.queries.CREATE.keyed",
+        ],
+        "metrics are of the whole database": ["backlog.LOOK"],
+    },
+    "insert": {
+        "both tables are everywhere": ["admin.queries.CREATE_PROJECT_WITH_ACCOUNT"],
+        _ONE_ROUND_TRIP: [
+            "handoff.change_queries.WRITE",
+            "handoff.queries.CREATE.keyed",
+            "handoff.queries.CREATE.plain",
+            "helpdesk.comment_queries.CREATE_COMMENT",
+            "helpdesk.comment_queries.UPDATE_COMMENT",
+            "helpdesk.queries.CREATE.keyed",
+            "helpdesk.queries.CREATE.plain",
+            "helpdesk.queries.DELETE",
+            "helpdesk.queries.RESTORE",
+            "helpdesk.queries.update_ticket",
+            "helpdesk.sla.clock_queries.SET_CLOCKS",
+            "itsm.delivery.queries.CREATE_DELIVERED.keyed",
+            "itsm.delivery.queries.CREATE_DELIVERED.plain",
+            "itsm.delivery.queries.CREATE_QUEUED.keyed",
+            "itsm.delivery.queries.CREATE_QUEUED.plain",
+            "itsm.delivery.queries.DELIVERED",
+            "itsm.queries.CREATE.keyed",
+            "itsm.queries.CREATE.plain",
+            "itsm.queries.update_ticket",
+            "itsm.total_queries.MERGE",
+            "webhooks.fan_out_queries.queue",
+            "webhooks.message_queries.record_attempt",
+        ],
+    },
+    "stable": {
+        _OWN_INSTANT: [
+            "handoff.change_queries.WRITE",
+            "helpdesk.comment_queries.CREATE_COMMENT",
+            "helpdesk.comment_queries.UPDATE_COMMENT",
+            "helpdesk.queries.DELETE",
+            "helpdesk.queries.RESTORE",
+            "helpdesk.queries.update_ticket",
+            "helpdesk.sla.clock_queries.SET_CLOCKS",
+            "helpdesk.sla.queries.SET_CALENDAR",
+            "helpdesk.sla.queries.UPDATE_POLICY",
+            "itsm.delivery.queries.DELIVERED",
+            "itsm.queries.update_ticket",
+            "itsm.webhooks.QUERIES.disable",
+            "itsm.webhooks.QUERIES.rotate_secret",
+            "webhooks.queries.update_webhook",
+        ],
+        "what is due, leased or used is told by the clock that wrote it, the database's": [
+            "itsm.delivery.queries.CREATE_QUEUED.keyed",
+            "itsm.delivery.queries.FAIL_DELIVERY",
+            "itsm.delivery.queries.LEASE",
+            "itsm.delivery.queries.LEASE_DUE",
+            "itsm.delivery.queries.LEASE_NEXT",
+            "itsm.delivery.queries.POSTPONE",
+            "itsm.delivery.queries.TAKE_OVER",
+            "webhooks.message_queries.record_attempt",
+        ],
+    },
+    "text": {
+        "what is taken is told by its place on disk": ["idempotency.PURGE", "itsm.total_queries.MERGE"],
+    },
+}
+
+# Keys and unique indexes without the column, by table: the version before needs these, and the next release drops them.
+KEYS_WITHOUT: Mapping[str, Collection[str]] = {
+    "provider_deliveries": {
+        "provider_deliveries_key_idx",
+        "provider_deliveries_ticket_idx",
+    },
+}
