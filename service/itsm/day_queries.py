@@ -6,9 +6,11 @@ by another transaction than the last one that merged days. So is a table that wa
 new transaction. Such an account is counted as ever, until its days have been counted anew.
 """
 
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import (
+    CTE,
     BigInteger,
     ColumnElement,
     Date,
@@ -112,11 +114,16 @@ def _of(end: str, field: str, type_: Any) -> ColumnElement[Any]:
 
 def _beside(end: str, filters: frozenset[str]) -> ColumnElement[int]:
     """How many tickets lie between the midnight of an end and the end, negative where the end is first."""
+    return select(_counted_beside(end, has_status="status" in filters).c.tickets).scalar_subquery()
+
+
+@lru_cache(maxsize=4)  # one expression, so that a statement which needs it twice counts once
+def _counted_beside(end: str, *, has_status: bool) -> CTE:
     since, until = (_of(end, field, _tickets.c.created_at.type) for field in ("since", "until"))
     within = [*mine(_tickets), _tickets.c.created_at >= since, _tickets.c.created_at < until]
-    if "status" in filters:
+    if has_status:
         within.append(_tickets.c.status == bindparam("status", type_=Text))
-    return _of(end, "sign", Integer) * select(func.count()).where(*within).scalar_subquery()
+    return select((_of(end, "sign", Integer) * func.count()).label("tickets")).where(*within).cte(f"beside_{end}")
 
 
 def _queue_recounts() -> Statement:
