@@ -1,6 +1,6 @@
 """What becomes of the service when there is more of something: tickets, callers, pages, calls behind it.
 
-    python -m tests.benchmarks.growth [--quick] [--only size,dates,callers,depth,overload,memory] [--sizes 10000,1000000]
+    python -m tests.benchmarks.growth [--quick] [--only size,dates,callers,depth,overload,memory] [--sizes 10000,…]
 
 Prints a table for each and writes `growth.json` into `--output`. README.md beside this file says what is in them.
 """

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -21,8 +22,11 @@ from .targets import Target
 _LIST = OPERATIONS["list"]
 # The newest of a seed.
 _NEWEST = datetime(2026, 1, 1, tzinfo=UTC)
-_FAR_CALLERS = 8
 _NEIGHBOUR = "GET of another account"
+# What goes on beside it, by so many callers of the largest account.
+_FIRST, _FAR = "beside first pages", "beside far pages"
+_BESIDE = {_FIRST: "all", _FAR: "offset of half"}
+_BESIDE_CALLERS = 8
 
 
 def dates(ground: Ground, plan: Plan) -> Found:
@@ -40,11 +44,16 @@ def dates(ground: Ground, plan: Plan) -> Found:
             measurements += take_turns(name, 1, takers, rounds=plan.rounds, seconds=plan.seconds)
         say(_NEIGHBOUR)
         get = replace(accounts[least].grpc_plan(service.shared, OPERATIONS["get"], CALLERS, 0), refused="obey")
-        far = _plan(accounts[most], service.shared, _lists(plan.sizes)["offset of half"][most], _FAR_CALLERS)
-        takers = [ground.taker("alone", get), Taker("beside", lambda seconds: _beside(ground, get, far, seconds), {})]
+        lists = _lists(plan.sizes)
+        takers = [ground.taker("alone", get)]
+        for beside, name in _BESIDE.items():
+            other = replace(_plan(accounts[most], service.shared, lists[name][most], 1), concurrency=_BESIDE_CALLERS)
+            takers.append(Taker(beside, partial(_beside, ground, get, other), {}))
         measurements += take_turns(_NEIGHBOUR, CALLERS, takers, rounds=plan.rounds + 1, seconds=plan.seconds)
-    summaries = [*summarize(measurements, f"{least:,}")]
-    [beside] = [one for one in summarize(measurements, "alone") if one.contestant == "beside"]
+    summaries = summarize(measurements, f"{least:,}")
+    to_alone, to_first = (
+        {one.contestant: one.p99_ratio for one in summarize(measurements, base)}[_FAR] for base in ("alone", _FIRST)
+    )
     table = [["", "tickets", "p50 ms", "p99 ms"]]
     table += [[one.operation, one.contestant, one.p50_ms.text(2), one.p99_ms.text(2)] for one in summaries]
     targets = [
@@ -52,8 +61,9 @@ def dates(ground: Ground, plan: Plan) -> Found:
         for one in summaries
         if one.contestant == f"{most:,}"
     ]
-    if beside.p99_ratio is not None:
-        targets.append(Target(f"{_NEIGHBOUR}: p99, beside far pages to alone", beside.p99_ratio.median, 1.1))
+    for words, ratio in (("alone", to_alone), (_FIRST, to_first)):
+        if ratio is not None:
+            targets.append(Target(f"{_NEIGHBOUR}: p99, {_FAR} to {words}", ratio.median, 1.1))
     figures = {"summary": [one.as_json() for one in summaries], "measurements": [asdict(one) for one in measurements]}
     return Found(table, targets, figures, [one.first_failure for one in measurements if one.failed])
 
