@@ -106,7 +106,12 @@ def test_lost_days_are_noticed_and_counted_anew(
     lose(session)
     assert not session.has_true_days(account_id)
     check(session, account_id, chance, 10)
+    # What is merged after that makes it no better.
+    for status in STATUSES:
+        session.create_then(account_id, instants(chance), status)
     session.merge()
+    assert not session.has_true_days(account_id)
+    check(session, account_id, chance, 10)
     with other.connection.transaction():
         # What is at work, what is not merged, and what is merged between the steps.
         other.set_status(account_id, made[0], "closed")
