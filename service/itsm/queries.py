@@ -11,6 +11,8 @@ from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Integer,
+    Select,
+    Subquery,
     Text,
     Uuid,
     and_,
@@ -23,6 +25,7 @@ from sqlalchemy import (
     func,
     insert,
     literal,
+    literal_column,
     not_,
     or_,
     select,
@@ -34,7 +37,7 @@ from sqlalchemy.dialects.postgresql import TSQUERY
 
 from service import events, idempotency
 from service.directory import ACCOUNT, KEY_HOLDS, api_keys
-from service.itsm import tables, total_queries
+from service.itsm import day_queries, tables, total_queries
 from service.itsm.commands import NewTicket
 from service.providers import tables as providers
 from service.storage.scope import EVERYONE
@@ -171,13 +174,17 @@ def _lower(name: str) -> ColumnElement[str]:
 
 # The filters with an index each.
 _INDEXED = frozenset({"status", "priority", "requester_email"})
+# Those whose totals are kept, and those that are bitmaps of their indexes, in no order.
+_SUMMED = frozenset({"status", "start_date", "end_date"})
+_UNORDERED = frozenset({"metadata_terms", "search_terms"})
+_NEWEST_FIRST = (tickets.c.created_at.desc(), tickets.c.id.desc())
 
 
 @lru_cache(maxsize=128)
-def list_tickets(filters: frozenset[str], *, skips: bool, short: bool = False) -> Statement:
+def list_tickets(filters: frozenset[str], *, skips: bool, far: bool = False, short: bool = False) -> Statement:
     """A page, newest first, each row with the exact `total`; one row without a ticket when the page is empty.
 
-    One that `skips` none has offset 0. A `short` one has few rows.
+    One that `skips` none has offset 0, one that goes `far` skips many. A `short` one has few rows.
     """
     conditions: dict[str, ColumnElement[bool]] = {
         "status": tickets.c.status == bindparam("status", type_=Text),
@@ -189,31 +196,53 @@ def list_tickets(filters: frozenset[str], *, skips: bool, short: bool = False) -
         "search_terms": tickets.c.search_terms.op("@@")(bindparam("search_terms", type_=TSQUERY)),
     }
     wanted = (*MINE, *(conditions[name] for name in sorted(filters)))
-    newest_first = (tickets.c.created_at.desc(), tickets.c.id.desc())
-    counts = select(func.count().label("total")).where(*wanted)
-    count = total_queries.total(filters) if filters <= {"status"} else counts
-    counted = count.cte("counted") if skips else count.subquery("counted")
+    total = _total(filters, select(func.count().label("total")).where(*wanted))
+    counted = total.cte("counted") if skips else total.subquery("counted")
     if skips:
         # Nothing is read to skip all there is.
         wanted += (bindparam("offset", type_=BigInteger) < select(counted.c.total).scalar_subquery(),)
-    page = (
-        select(*SHOWN)
-        .where(*wanted)
-        .order_by(*newest_first)
-        .limit(bindparam("limit", type_=Integer))
-        .offset(bindparam("offset", type_=BigInteger))
-        .subquery("page")
-    )
+    is_walk = far and filters.isdisjoint(_UNORDERED)
+    page = _far_page(filters, wanted) if is_walk else _page(select(*SHOWN).where(*wanted), _OFFSET).subquery("page")
     return Statement(
         select(counted.c.total, page)
         .select_from(counted.outerjoin(page, true()))
         .order_by(page.c.created_at.desc(), page.c.id.desc()),
         scope=ACCOUNT,
         # Some terms and some values are common and others rare: which index serves best depends on them.
-        prepared=filters.isdisjoint({"metadata_terms", "search_terms"}) and len(filters & _INDEXED) < 2,
+        prepared=filters.isdisjoint(_UNORDERED) and len(filters & _INDEXED) < 2,
         short=short and not skips and filters <= {"status"},
         standby=True,
     )
+
+
+_OFFSET = bindparam("offset", type_=BigInteger)
+
+
+def _page(rows: Select[Any], offset: ColumnElement[int]) -> Select[Any]:
+    return rows.order_by(*_NEWEST_FIRST).limit(bindparam("limit", type_=Integer)).offset(offset)
+
+
+def _total(filters: frozenset[str], counted: Select[Any]) -> Select[Any]:
+    """What of a list is known, or counted."""
+    if filters <= {"status"}:
+        return total_queries.total(filters)
+    return day_queries.total(filters, counted) if filters <= _SUMMED else counted
+
+
+def _far_page(filters: frozenset[str], wanted: tuple[ColumnElement[bool], ...]) -> Subquery:
+    """A page behind many tickets: those of newer days are not read where totals say how many they are.
+
+    The rest are skipped in an index alone, and only the page's own are looked up, one by one.
+    """
+    offset: ColumnElement[int] = _OFFSET
+    if filters <= _SUMMED:
+        start = day_queries.start_of_page(filters).cte("start")
+        before = func.coalesce(select(start.c.before).scalar_subquery(), literal_column("'infinity'"))
+        wanted += (tickets.c.created_at < before,)
+        offset = offset - func.coalesce(select(start.c.skipped).scalar_subquery(), literal_column("0"))
+    ids = _page(select(tickets.c.id).where(*wanted), offset).subquery("ids")
+    ticket = select(*SHOWN).where(*MINE, tickets.c.id == ids.c.id).limit(literal_column("1")).lateral("ticket")
+    return select(ticket).select_from(ids.join(ticket, true())).subquery("page")
 
 
 _history = tables.events

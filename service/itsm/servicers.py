@@ -120,6 +120,7 @@ def _start(shared: Dependencies, stack: AsyncExitStack) -> Started:
     )
     periodic = [
         Periodic("itsm_totals", 0.5, operations.merge_totals),
+        Periodic("itsm_days", 10.0, operations.recount_days),
         Periodic("itsm_reindex", 1.0, Reindex(tables.tickets, queries.TEXTS, views.search_terms).work),
         Periodic("itsm_deliveries", 1.0, deliveries.work),
         Periodic("itsm_delivery_order", 30.0, deliveries.postpone),

@@ -7,6 +7,7 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    Date,
     DateTime,
     Identity,
     Index,
@@ -110,6 +111,8 @@ totals = Table(
     Column("live", Boolean, nullable=False),
     Column("status", Text, nullable=False),
     Column("total", BigInteger, nullable=False),
+    # The transaction that merged last, while each merge has merged the days too (day_queries.py).
+    Column("days_as_of", Xid8),
     PrimaryKeyConstraint("account_id", "live", "status"),
     one_of("status", Status),
     info=scoped_by("account_id", "live"),
@@ -123,7 +126,34 @@ total_changes = Table(
     Column("id", BigInteger, Identity(always=True)),
     Column("status", Text, nullable=False),
     Column("change", SmallInteger, nullable=False),
+    # When the ticket was created, in UTC. The version before does not write it.
+    Column("day", Date),
     PrimaryKeyConstraint("account_id", "live", "id"),
+    info=scoped_by("account_id", "live"),
+)
+
+# The same totals by the day of the tickets' creation, merged of the same changes.
+day_totals = Table(
+    "itsm_day_totals",
+    METADATA,
+    Column("account_id", Uuid, nullable=False),
+    Column("live", Boolean, nullable=False),
+    Column("day", Date, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("total", BigInteger, nullable=False),
+    PrimaryKeyConstraint("account_id", "live", "day", "status"),
+    one_of("status", Status),
+    info=scoped_by("account_id", "live"),
+)
+
+# Whose days are still to be counted, and that only before this one: the background goes back in time.
+day_recounts = Table(
+    "itsm_day_recounts",
+    METADATA,
+    Column("account_id", Uuid, nullable=False),
+    Column("live", Boolean, nullable=False),
+    Column("before", Date, nullable=False),
+    PrimaryKeyConstraint("account_id", "live"),
     info=scoped_by("account_id", "live"),
 )
 

@@ -15,6 +15,7 @@ from sqlalchemy import (
     BigInteger,
     ColumnElement,
     CompoundSelect,
+    Date,
     FromClause,
     Select,
     SmallInteger,
@@ -34,6 +35,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.types import UserDefinedType
 
 from service import events
 from service.itsm import tables
@@ -41,51 +43,96 @@ from service.storage.scope import EVERYONE
 from service.storage.statement import Statement, mine, some_rows
 
 _changes, _totals, _floor = tables.total_changes, tables.totals, tables.totals_floor
+_days = tables.day_totals
 _ALL = EVERYONE("the background merges the totals of all accounts")
 MAX_MERGED_ROWS = 10_000
 
 
+class _Xid(UserDefinedType[int]):
+    """What the system column `xmin` is."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_: Any) -> str:
+        return "xid"
+
+
 def one_change(ticket: FromClause, status: ColumnElement[str], change: int) -> Select[Any]:
     """The change that one ticket more or less in a status is."""
-    return select(ticket.c.account_id, ticket.c.live, status, literal(change, SmallInteger))
+    return select(ticket.c.account_id, ticket.c.live, status, literal(change, SmallInteger), day_of(ticket))
+
+
+def day_of(ticket: FromClause) -> ColumnElement[Any]:
+    """When a ticket was created, in UTC."""
+    return cast(func.timezone(literal_column("'UTC'"), ticket.c.created_at), Date)
 
 
 def change(changes: Select[Any] | CompoundSelect[Any]) -> CTE:
     """The part of a statement that appends changes."""
-    names = ["account_id", "live", "status", "change"]
+    names = ["account_id", "live", "status", "change", "day"]
     return insert(_changes).from_select(names, changes).cte("total_change")
+
+
+# What is left to merge begins behind the floor.
+UNMERGED = _changes.c.id > func.coalesce(select(_floor.c.floor).scalar_subquery(), literal_column("0"))
 
 
 def total(filters: frozenset[str]) -> Select[Any]:
     """How many tickets there are, of all or of one status, without counting them."""
-    floor = func.coalesce(select(_floor.c.floor).scalar_subquery(), literal_column("0"))
     of_status = [bindparam("status", type_=Text)] if filters else []
     merged = select(func.coalesce(func.sum(_totals.c.total), 0)).where(
         *mine(_totals), *(_totals.c.status == status for status in of_status)
     )
     since = select(func.coalesce(func.sum(_changes.c.change), 0)).where(
-        *mine(_changes), _changes.c.id > floor, *(_changes.c.status == status for status in of_status)
+        *mine(_changes), UNMERGED, *(_changes.c.status == status for status in of_status)
     )
     return select(cast(merged.scalar_subquery() + since.scalar_subquery(), BigInteger).label("total"))
 
 
 def _merge() -> Statement:
-    """The statement that moves changes of totals, of all accounts, into the totals.
+    """The statement that moves changes of totals, of all accounts, into the totals, and into those by day.
 
     Readers see a change on one side of the move or the other, never on both. Processes that merge at the same moment
-    take different changes, and lock totals in the same order. Each of its rows has how many changes were `merged`.
+    take different changes, and lock totals in the same order, then days in the same order. Each of its rows has how
+    many changes were `merged`.
     """
     gone = delete(_changes).where(some_rows(_changes, MAX_MERGED_ROWS)).returning(_changes).cte("gone")
     scope = (gone.c.account_id, gone.c.live, gone.c.status)
-    merged = select(*scope, func.sum(gone.c.change)).group_by(*scope).order_by(*scope)
+    # None where a change has no day: then the days of this account are no more to be relied on.
+    as_of = case((func.bool_and(gone.c.day.is_not(None)), func.pg_current_xact_id(type_=Xid8())))
+    merged = select(*scope, func.sum(gone.c.change), as_of).group_by(*scope).order_by(*scope)
     number = select(func.count()).select_from(gone).scalar_subquery()
-    into = upsert(_totals).from_select(["account_id", "live", "status", "total"], merged)
+    into = upsert(_totals).from_select(["account_id", "live", "status", "total", "days_as_of"], merged)
+    # A process of the version before has merged where the row is not of the transaction that it names.
+    goes_on = is_as_of_days() & into.excluded.days_as_of.is_not(None)
     return Statement(
         into.on_conflict_do_update(
-            index_elements=["account_id", "live", "status"], set_={"total": _totals.c.total + into.excluded.total}
-        ).returning(_totals.c.total, number.label("merged")),
+            index_elements=["account_id", "live", "status"],
+            set_={
+                "total": _totals.c.total + into.excluded.total,
+                "days_as_of": case((goes_on, into.excluded.days_as_of)),
+            },
+        )
+        .returning(_totals.c.total, number.label("merged"))
+        .add_cte(_merge_days(gone)),
         scope=_ALL,
     )
+
+
+def is_as_of_days() -> ColumnElement[bool]:
+    """Whether the transaction that wrote a row of totals last has merged the days too."""
+    return cast(_totals.c.days_as_of, _Xid) == literal_column("itsm_totals.xmin")
+
+
+def _merge_days(gone: CTE) -> CTE:
+    scope = (gone.c.account_id, gone.c.live, gone.c.day, gone.c.status)
+    total = func.sum(gone.c.change)
+    # A ticket that went from one status to another and back has changed nothing.
+    merged = select(*scope, total).where(gone.c.day.is_not(None)).group_by(*scope).having(total != 0).order_by(*scope)
+    into = upsert(_days).from_select(["account_id", "live", "day", "status", "total"], merged)
+    return into.on_conflict_do_update(
+        index_elements=["account_id", "live", "day", "status"], set_={"total": _days.c.total + into.excluded.total}
+    ).cte("merged_days")
 
 
 MERGE = _merge()

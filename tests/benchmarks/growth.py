@@ -1,6 +1,6 @@
 """What becomes of the service when there is more of something: tickets, callers, pages, calls behind it.
 
-    python -m tests.benchmarks.growth [--quick] [--only size,callers,depth,overload,memory]
+    python -m tests.benchmarks.growth [--quick] [--only size,dates,callers,depth,overload,memory] [--sizes 10000,…]
 
 Prints a table for each and writes `growth.json` into `--output`. README.md beside this file says what is in them.
 """
@@ -24,7 +24,7 @@ from tickets.helpdesk.v1 import ticket_service_pb2 as helpdesk_pb2
 from service import jsontext, paging
 from service.settings import Settings
 
-from . import grpc_load, loads, stack
+from . import growth_itsm, grpc_load, loads, stack
 from .about import OURS, about
 from .growth_ground import CALLERS, MIB, QUICK, TENANT, WORKERS, Found, Ground, Plan, say
 from .loads import LoadError
@@ -46,7 +46,8 @@ SELECT created_at, id FROM helpdesk_tickets WHERE tenant_id = %s ORDER BY create
 
 
 def main(
-    only: Annotated[str, typer.Option(help="Sections, comma separated.")] = "size,callers,depth,overload,memory",
+    only: Annotated[str, typer.Option(help="Sections, comma separated.")] = "size,dates,callers,depth,overload,memory",
+    sizes: Annotated[str, typer.Option(help="Tickets of ITSM accounts, comma separated.")] = "",
     output: Annotated[Path, typer.Option(help="Directory for the results.")] = Path("bench-results"),
     quick: Annotated[bool, typer.Option("--quick", help="Small and short: does it all work?")] = False,
 ) -> None:
@@ -56,6 +57,8 @@ def main(
     if strangers:
         raise typer.BadParameter(f"{', '.join(strangers)}: known are {', '.join(_SECTIONS)}")
     plan = QUICK if quick else Plan()
+    if sizes:
+        plan = replace(plan, sizes=tuple(sorted(int(size) for size in sizes.split(","))))
     result: dict[str, Any] = {"about": about(OURS), "plan": asdict(plan), "sections": {}}
     started = time.monotonic()
     failures = []
@@ -98,8 +101,15 @@ def _size(ground: Ground, plan: Plan) -> Found:
                 operation.title, CALLERS, takers, rounds=plan.rounds, seconds=plan.seconds, settle=settle
             )
     summaries = summarize(measurements, least)
-    ratio = _of(summaries, OPERATIONS["list"].title, most).cpu_ratio
-    return _found(measurements, summaries, [Target(f"CPU of LIST, {most} to {least}", _median(ratio), 1.3)])
+    targets = [
+        Target(
+            f"CPU of {title}, {most} to {least}",
+            _median(_of(summaries, OPERATIONS[title].title, most).cpu_ratio),
+            ratio,
+        )
+        for title, ratio in {"list": 1.3, "create": 1.15, "patch": 1.15}.items()
+    ]
+    return _found(measurements, summaries, targets)
 
 
 def _callers(ground: Ground, plan: Plan) -> Found:
@@ -239,6 +249,7 @@ def _memory(ground: Ground, plan: Plan) -> Found:
 
 _SECTIONS: Mapping[str, Callable[[Ground, Plan], Found]] = {
     "size": _size,
+    "dates": growth_itsm.dates,
     "callers": _callers,
     "depth": _depth,
     "overload": _overload,

@@ -39,8 +39,14 @@ SELECT account_id, live, id, 1, 'ticket.created', '{}', 'seed', 'seed', created_
 FROM itsm_tickets WHERE account_id = %(account)s
 """
 _TOTALS = """
-INSERT INTO itsm_totals (account_id, live, status, total)
-SELECT account_id, live, status, count(*) FROM itsm_tickets WHERE account_id = %(account)s GROUP BY 1, 2, 3
+INSERT INTO itsm_totals (account_id, live, status, total, days_as_of)
+SELECT account_id, live, status, count(*), pg_current_xact_id() FROM itsm_tickets WHERE account_id = %(account)s
+GROUP BY 1, 2, 3
+"""
+_DAYS = """
+INSERT INTO itsm_day_totals (account_id, live, day, status, total)
+SELECT account_id, live, (created_at AT TIME ZONE 'UTC')::date, status, count(*) FROM itsm_tickets
+WHERE account_id = %(account)s GROUP BY 1, 2, 3, 4
 """
 _ACCOUNT = """
 WITH account AS (INSERT INTO accounts (name) VALUES ('benchmark') RETURNING id)
@@ -119,7 +125,7 @@ def itsm(database_url: str, tickets: int, _: Issuer | None = None) -> Account:
         if row is None:
             raise RuntimeError("no account")
         scope = account_scope(row[0], live=True)
-        for statement in (_TICKETS, _EVENTS, _TOTALS):
+        for statement in (_TICKETS, _EVENTS, _TOTALS, _DAYS):
             connection.execute(statement, {"account": row[0], "scope": scope, "tickets": tickets})
     return Account(str(row[0]), ("x-api-key", key), tickets)
 

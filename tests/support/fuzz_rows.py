@@ -69,7 +69,13 @@ def _totals(world: World, account_id: str) -> Iterable[Any]:
         " SELECT live, status, total AS n FROM itsm_totals WHERE account_id = %(account)s UNION ALL"
         " SELECT live, status, change FROM itsm_total_changes WHERE account_id = %(account)s UNION ALL"
         " SELECT live, status, -1 FROM itsm_tickets WHERE account_id = %(account)s"
-        ") AS counted GROUP BY live, status HAVING sum(n) <> 0".replace("%(account)s", f"'{account_id}'")
+        ") AS counted GROUP BY live, status HAVING sum(n) <> 0"
+        " UNION ALL SELECT live, status || ' of ' || day, sum(n) FROM ("
+        " SELECT live, status, day, total AS n FROM itsm_day_totals WHERE account_id = %(account)s UNION ALL"
+        " SELECT live, status, day, change FROM itsm_total_changes WHERE account_id = %(account)s UNION ALL"
+        " SELECT live, status, (created_at AT TIME ZONE 'UTC')::date, -1"
+        " FROM itsm_tickets WHERE account_id = %(account)s"
+        ") AS by_day GROUP BY live, status, day HAVING sum(n) <> 0".replace("%(account)s", f"'{account_id}'")
     )
 
 

@@ -38,6 +38,8 @@ MOVING = {
     "itsm_totals",
     "itsm_total_changes",
     "itsm_totals_floor",
+    "itsm_day_totals",
+    "itsm_day_recounts",
     "idempotency_keys",
     "helpdesk_reclocks",
     "provider_deliveries",

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -9,7 +10,7 @@ import psycopg
 import pytest
 from support.system import World
 
-from service.itsm import metadata, queries, views
+from service.itsm import day_queries, days, metadata, queries, views
 from service.search import tsquery
 from service.storage.statement import Statement
 
@@ -45,6 +46,10 @@ def large(world: World) -> Iterator[psycopg.Connection[Any]]:
         )
         connection.execute("SELECT gin_clean_pending_list('itsm_tickets_metadata_idx')")
         connection.execute("SELECT gin_clean_pending_list('itsm_tickets_search_idx')")
+        connection.execute("INSERT INTO itsm_totals VALUES (%s, true, 'open', %s, pg_current_xact_id())", [LARGE, ROWS])
+        connection.execute("INSERT INTO itsm_day_recounts VALUES (%s, true, '9999-12-31')", [LARGE])
+        given = {**MINE, "before": "9999-12-31", "rows": 10 * ROWS}
+        plan(connection, day_queries.RECOUNT, given, "auto")
         connection.execute("ANALYZE itsm_tickets")
         yield connection
         # They are never committed.
@@ -129,3 +134,32 @@ def test_what_travels_on_a_lane_reads_little(
     large.execute("SET LOCAL enable_bitmapscan = on")
     assert "Seq Scan on itsm_tickets" not in found, found
     assert blocks(found) < 250, found
+
+
+MINUTES = timedelta(minutes=10)
+FIRST_DAY, SECOND_DAY = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC)
+# With how many pages of the database: what is counted at the ends, and what is walked of a day.
+SUMMED: dict[str, tuple[dict[str, Any], int]] = {
+    "from a time": ({"start_date": FIRST_DAY + MINUTES}, 100),
+    "until a time": ({"end_date": SECOND_DAY + MINUTES}, 100),
+    "between times, of a status": (
+        {"start_date": FIRST_DAY + MINUTES, "end_date": SECOND_DAY + MINUTES, "status": "open"},
+        150,
+    ),
+    "far": ({"offset": ROWS - 86_000}, 200),
+    "far, of a status": ({"offset": ROWS - 86_000, "status": "open"}, 200),
+    "far, until a time": ({"offset": 1000, "end_date": SECOND_DAY + MINUTES}, 200),
+    "past the end": ({"offset": 2 * ROWS, "start_date": FIRST_DAY}, 100),
+}
+
+
+@pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
+@pytest.mark.parametrize(("filters", "most"), SUMMED.values(), ids=SUMMED)
+def test_days_that_are_summed_are_not_read(
+    large: psycopg.Connection[Any], filters: dict[str, Any], most: int, mode: str
+) -> None:
+    names = frozenset(filters) - {"offset"}
+    statement = queries.list_tickets(names, skips="offset" in filters, far="offset" in filters)
+    given = filters | days.ends(filters.get("start_date"), filters.get("end_date"))
+    found = plan(large, statement, {**MINE, "limit": 20, "offset": 0, **given}, mode)
+    assert blocks(found) < most, found

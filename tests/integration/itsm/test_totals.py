@@ -1,84 +1,13 @@
 """Totals that are a sum: exact whatever is at work, and as cheap after many changes as before."""
 
-from collections.abc import Iterator
-from typing import Any
 from uuid import UUID, uuid4
 
-import psycopg
-import pytest
-from psycopg.rows import dict_row
 from support.moves import forget_server
 from support.provider_lab import own_database
+from support.totals import LIST, Session
 
 from service import migrations
-from service.itsm import queries, total_queries
-from service.itsm.views import search_terms
-from service.storage.statement import Statement
-
-ACTOR = {"actor": "key_1", "request_id": "r"}
-LIST = queries.list_tickets(frozenset(), skips=False, short=True)
-
-
-class Session:
-    """One connection to a database that no service works at."""
-
-    def __init__(self, url: str) -> None:
-        self.connection = psycopg.connect(
-            url, autocommit=True, row_factory=dict_row, cursor_factory=psycopg.ClientCursor
-        )
-        self.connection.execute("SET plan_cache_mode = force_generic_plan; SET enable_bitmapscan = off")
-
-    def run(self, statement: Statement, **given: Any) -> list[dict[str, Any]]:
-        values = [given[name] if name in given else statement._constants[name] for name in statement.names]
-        self.connection.execute(b"PREPARE one AS " + statement.sql)
-        try:
-            places = f"({', '.join(['%s'] * len(values))})" if values else ""
-            return self.connection.execute(f"EXECUTE one{places}", values).fetchall()
-        finally:
-            self.connection.execute("DEALLOCATE one")
-
-    def create(self, account_id: UUID) -> None:
-        ticket = {"account_id": account_id, "live": True, "subject": "A", "description": "B"}
-        given = {**dict.fromkeys(queries.NEW), **ticket, "id": uuid4(), "status": "open", "metadata": "{}"}
-        self.run(queries.CREATE.plain, **{**given, "search_terms": search_terms(ticket), **ACTOR})
-
-    def change(self, account_id: UUID, times: int) -> None:
-        self.connection.execute(
-            "INSERT INTO itsm_total_changes (account_id, live, status, change)"
-            " SELECT %s, true, 'open', 1 FROM generate_series(1, %s)",
-            [account_id, times],
-        )
-
-    def merge(self) -> None:
-        """As the background does."""
-        self.run(total_queries.MERGE)
-        [newest] = self.run(total_queries.NEWEST)
-        self.run(total_queries.RAISE_FLOOR, **newest)
-
-    def total(self, account_id: UUID) -> int:
-        [row] = self.run(LIST, account_id=account_id, live=True, limit=1, offset=0)
-        total: int = row["total"]
-        return total
-
-    def floor(self) -> int:
-        [row] = self.connection.execute("SELECT floor FROM itsm_totals_floor").fetchall()
-        floor: int = row["floor"]
-        return floor
-
-
-@pytest.fixture
-def sessions(apart_url: str) -> Iterator[tuple[Session, Session]]:
-    both = Session(apart_url), Session(apart_url)
-    yield both
-    for session in both:
-        session.connection.close()
-
-
-@pytest.fixture
-def account_id(sessions: tuple[Session, Session]) -> UUID:
-    [row] = sessions[0].connection.execute("INSERT INTO accounts (name) VALUES ('a') RETURNING id").fetchall()
-    account_id: UUID = row["id"]
-    return account_id
+from service.itsm import total_queries
 
 
 def test_on_a_new_server_the_floor_goes_on(database_url: str) -> None:
