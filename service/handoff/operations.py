@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -24,7 +24,7 @@ from service.handoff.commands import (
     WatchTickets,
 )
 from service.operation import Call, operation
-from service.search import tsquery
+from service.search import tsqueries, tsquery
 from service.storage.database import Connection
 from service.storage.statement import Row
 
@@ -81,13 +81,18 @@ async def _list(
         filters["assignee"] = user_id if query.assignee == "me" else query.assignee
     binding = jsontext.dump(["handoff tickets", user_id, of_project, sorted(filters.items())]).decode()
     parameters = {**filters, "user_id": user_id, "limit": query.limit + 1}
+    for name in ("unfailed", "undeployed") if "ship" in filters else ():
+        parameters[name] = [free for state in filters["ship"] for free in list_queries.FREE_OF_STAMPS[state][name]]
+    words = list[str]()
     if (q := filters.get("terms", filters.get("terms_or_number"))) is not None:
-        parameters["terms"] = tsquery(views.search_scope(filters["project_id"]), q)
+        in_project = views.search_scope(filters["project_id"])
+        words = tsqueries(in_project, q)
+        parameters |= {"terms": tsquery(in_project, q), "words": words}
     if query.cursor is not None:
         parameters["after_created_at"], parameters["after_id"] = paging.decode(query.cursor, binding, _POSITION)
     if offset:
         parameters["offset"] = offset
-    names_of_filters = frozenset(filters) - {"number"}
+    names_of_filters = _names(query, filters, words)
     statement = list_queries.list_tickets(
         names_of_filters - {"project_id"} if of_project else names_of_filters,
         after=query.cursor is not None,
@@ -104,6 +109,16 @@ async def _list(
         "tickets": [views.listed_ticket(row, slim=query.slim) for row in page],
         "next_cursor": next_cursor,
     }
+
+
+def _names(query: TicketFilters, filters: Mapping[str, Any], words: Sequence[str]) -> frozenset[str]:
+    """The filters by their names in list_queries.py, with what they imply: indexes have that."""
+    names = {*filters} - {"number"}
+    if query.status == "open":
+        names = names - {"status"} | {"open"}
+    elif query.stage is not None and "live" not in query.stage:
+        names |= {"open"}
+    return frozenset(names | {"words"} if "terms" in names and len(words) > 1 else names)
 
 
 def _is_cut(rows: Sequence[Row]) -> bool:

@@ -1,6 +1,6 @@
 """The SQL statements of ITSM tickets, each within one account and mode, but for the merge of totals."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -11,6 +11,7 @@ from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Integer,
+    Select,
     Text,
     Uuid,
     and_,
@@ -23,6 +24,7 @@ from sqlalchemy import (
     func,
     insert,
     literal,
+    literal_column,
     not_,
     or_,
     select,
@@ -32,7 +34,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import TSQUERY
 
-from service import events, idempotency
+from service import events, idempotency, nearest
 from service.directory import ACCOUNT, KEY_HOLDS, api_keys
 from service.itsm import tables, total_queries
 from service.itsm.commands import NewTicket
@@ -166,48 +168,74 @@ def _lower(name: str) -> ColumnElement[str]:
     return func.lower(collate(bindparam(name, type_=Text), "C"))
 
 
+# More than an account has.
+_MAX_OFFSET = literal_column("1000000000000", BigInteger)
 # The filters with an index each.
 _INDEXED = frozenset({"status", "priority", "requester_email"})
+
+
+_TERMS = bindparam("search_terms", type_=TSQUERY)
+_FILTERS: Mapping[str, ColumnElement[bool]] = {
+    "status": tickets.c.status == bindparam("status", type_=Text),
+    "priority": tickets.c.priority == bindparam("priority", type_=Text),
+    "requester_email": _lower("requester_email") == tables.REQUESTER,
+    "start_date": tickets.c.created_at >= bindparam("start_date", type_=tickets.c.created_at.type),
+    "end_date": tickets.c.created_at <= bindparam("end_date", type_=tickets.c.created_at.type),
+    "metadata_terms": tickets.c.metadata_terms.op("@>")(bindparam("metadata_terms", type_=ARRAY(Uuid))),
+    "search_terms": tickets.c.search_terms.op("@@")(_TERMS),
+}
+# Those whose indexes have no order, in which some terms are common and others rare.
+_TERMS_OF = frozenset({"metadata_terms", "search_terms"})
+
+
+def _newest_first(created_at: ColumnElement[Any], id_: ColumnElement[Any]) -> tuple[ColumnElement[Any], ...]:
+    return created_at.desc(), id_.desc()
+
+
+def _nearest(filters: frozenset[str]) -> tuple[Select[Any], tuple[ColumnElement[bool], ...]]:
+    """What an index has newest first, and the other filters in the words of theirs."""
+    one = [name for name in ("requester_email", "priority", "status") if name in filters][:1]
+    ordered = [*one, *sorted(filters & {"start_date", "end_date"})]
+    base = select(tickets.c.created_at, tickets.c.id).where(*MINE, *(_FILTERS[name] for name in ordered))
+    others = filters - {"words", *ordered}
+    if "words" not in filters:
+        return base, tuple(_FILTERS[name] for name in sorted(others))
+    words = nearest.has_words(tickets.c.search_terms, _TERMS, base, _newest_first)
+    return base, (*(_FILTERS[name] for name in sorted(others - {"search_terms"})), *words)
 
 
 @lru_cache(maxsize=128)
 def list_tickets(filters: frozenset[str], *, skips: bool, short: bool = False) -> Statement:
     """A page, newest first, each row with the exact `total`; one row without a ticket when the page is empty.
 
-    One that `skips` none has offset 0. A `short` one has few rows.
+    Beside `filters` of callers there is `words`, of a search for several. One that `skips` none has offset 0. A `short`
+    one has few rows.
     """
-    conditions: dict[str, ColumnElement[bool]] = {
-        "status": tickets.c.status == bindparam("status", type_=Text),
-        "priority": tickets.c.priority == bindparam("priority", type_=Text),
-        "requester_email": _lower("requester_email") == tables.REQUESTER,
-        "start_date": tickets.c.created_at >= bindparam("start_date", type_=tickets.c.created_at.type),
-        "end_date": tickets.c.created_at <= bindparam("end_date", type_=tickets.c.created_at.type),
-        "metadata_terms": tickets.c.metadata_terms.op("@>")(bindparam("metadata_terms", type_=ARRAY(Uuid))),
-        "search_terms": tickets.c.search_terms.op("@@")(bindparam("search_terms", type_=TSQUERY)),
-    }
-    wanted = (*MINE, *(conditions[name] for name in sorted(filters)))
-    newest_first = (tickets.c.created_at.desc(), tickets.c.id.desc())
-    counts = select(func.count().label("total")).where(*wanted)
+    wanted = (*MINE, *(_FILTERS[name] for name in sorted(filters - {"words"})))
+    base, indexed = _nearest(filters)
+    order = _newest_first(tickets.c.created_at, tickets.c.id)
+    has_terms = not filters.isdisjoint(_TERMS_OF)
+    counts = base.with_only_columns(func.count().label("total")).where(*indexed)
     count = total_queries.total(filters) if filters <= {"status"} else counts
     counted = count.cte("counted") if skips else count.subquery("counted")
-    if skips:
+    limit, offset = bindparam("limit", type_=Integer), bindparam("offset", type_=BigInteger)
+    if has_terms:
+        rows = limit + func.least(offset, _MAX_OFFSET, type_=BigInteger) if skips else limit
+        keys = nearest.nearest_keys(base, _newest_first, wanted=wanted[len(MINE) :], indexed=indexed, rows=rows)
+        found = select(*SHOWN).join(keys, keys.c.id == tickets.c.id).where(*MINE)
+    elif skips:
         # Nothing is read to skip all there is.
-        wanted += (bindparam("offset", type_=BigInteger) < select(counted.c.total).scalar_subquery(),)
-    page = (
-        select(*SHOWN)
-        .where(*wanted)
-        .order_by(*newest_first)
-        .limit(bindparam("limit", type_=Integer))
-        .offset(bindparam("offset", type_=BigInteger))
-        .subquery("page")
-    )
+        found = select(*SHOWN).where(*wanted, offset < select(counted.c.total).scalar_subquery())
+    else:
+        found = select(*SHOWN).where(*wanted)
+    page = found.order_by(*order).limit(limit).offset(offset).subquery("page")
     return Statement(
         select(counted.c.total, page)
         .select_from(counted.outerjoin(page, true()))
         .order_by(page.c.created_at.desc(), page.c.id.desc()),
         scope=ACCOUNT,
-        # Some terms and some values are common and others rare: which index serves best depends on them.
-        prepared=filters.isdisjoint({"metadata_terms", "search_terms"}) and len(filters & _INDEXED) < 2,
+        # Which index serves best depends on the values.
+        prepared=not has_terms and len(filters & _INDEXED) < 2,
         short=short and not skips and filters <= {"status"},
     )
 

@@ -21,7 +21,7 @@ FLOORS = (
     {"etags", "fields", "storage", "vault", "outbound"},
     {"reindex"},
     {"directory"},
-    {"providers", "numbering", "paging", "schema", "vault_check"},
+    {"providers", "nearest", "numbering", "paging", "schema", "vault_check"},
     {"access"},
     {"operation", "background", "shares"},
     {"events", "idempotency"},
