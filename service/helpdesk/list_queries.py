@@ -118,12 +118,13 @@ _NEWEST = ("-created_at", "created_at")
 # What an index has in an order: what is between two instants,
 _BETWEEN = {**dict.fromkeys(_NEWEST, frozenset({"created_after", "created_before"})), "-updated_at": {"updated_since"}}
 # and the tickets of one of these.
-_ONE_OF = {"-priority": ("priority",)} | dict.fromkeys(
-    _NEWEST,
-    ("related_asset_id", "related_vulnerability_id", "submitted_by_id", "assigned_to_id", "team_id"),
-)
-# Of any order: there is an index for each.
-_ANY_ORDER = ("submitted_by_id", "of_app_id", "unresolved")
+_RELATED = ("related_asset_id", "related_vulnerability_id", "submitted_by_id", "assigned_to_id", "team_id")
+_ONE_OF: Mapping[str, Sequence[str]] = {
+    **dict.fromkeys(_NEWEST, (*_RELATED, "of_app_id", "unresolved")),
+    "-updated_at": ("submitted_by_id", "of_app_id"),
+    "due_at": ("submitted_by_id", "of_app_id", "unresolved"),
+    "-priority": ("priority", "submitted_by_id", "of_app_id", "unresolved"),
+}
 # Of which there are so few that PostgreSQL takes them first, as it knows.
 _UNIQUE = frozenset({"number", "any_number"})
 
@@ -132,7 +133,7 @@ def _ordered(by: frozenset[str], filters: frozenset[str], sort: str) -> frozense
     """The filters that an index has in the order of a list."""
     if filters & _UNIQUE:
         return filters
-    of_tenant = (*_ONE_OF.get(sort, ()), *_ANY_ORDER) if by == {"tenant_id"} else ()
+    of_tenant = _ONE_OF[sort] if by == {"tenant_id"} else ()
     return frozenset(filters & {*_BETWEEN.get(sort, ())}) | {*[name for name in of_tenant if name in filters][:1]}
 
 

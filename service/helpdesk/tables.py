@@ -148,13 +148,14 @@ for _name, _order in _ORDERS.items():
         *_order,
         postgresql_where=FOR_ANOTHER,
     )
-    # Most tickets are resolved, so that these are small.
-    Index(
-        f"helpdesk_tickets_unresolved_{_name}_idx",
-        tickets.c.tenant_id,
-        *_order,
-        postgresql_where=IS_UNRESOLVED,
-    )
+    # Most tickets are resolved, so that these are small. What was changed last is not, more often than not.
+    if _name != "changed":
+        Index(
+            f"helpdesk_tickets_unresolved_{_name}_idx",
+            tickets.c.tenant_id,
+            *_order,
+            postgresql_where=IS_UNRESOLVED,
+        )
 for _name in ("assigned_to_id", "team_id"):
     Index(f"helpdesk_tickets_{_name}_newest_idx", tickets.c.tenant_id, tickets.c[_name], *_newest_first)
 for _name in ("related_asset_id", "related_vulnerability_id"):

@@ -15,7 +15,9 @@ KINDS: tuple[Kind, ...] = ("natural", "machine")
 
 _VOCABULARY, _WORDS = 20_000, 30
 # By Zipf's law: the k-th word is in every k-th place, more or less.
-_NATURAL = f"(SELECT array_agg(DISTINCT 'w' || power({_VOCABULARY}, random())::int) FROM generate_series(1, {_WORDS} + n * 0))"
+_NATURAL = (
+    f"(SELECT array_agg(DISTINCT 'w' || power({_VOCABULARY}, random())::int) FROM generate_series(1, {_WORDS} + n * 0))"
+)
 _MACHINE = "ARRAY['alert', 'check', 'failed', 'service', 'host' || n % 8, 'event', substr(md5(n::text), 1, 12)]"
 # The n-th of so many tickets, the oldest first, has such a word: how many of a million do.
 _RARE = {"one": 1, "hundred": 100, "tenthousand": 10_000}
@@ -23,7 +25,10 @@ _RARE = {"one": 1, "hundred": 100, "tenthousand": 10_000}
 
 def terms(kind: Kind, tickets: int, scope: str) -> str:
     """The SQL of the index terms of the n-th ticket. `scope` is that of its scope's term."""
-    rare = [f"CASE WHEN n % {max(tickets // hits, 1)} = {tickets // hits // 2} THEN '{word}' END" for word, hits in _RARE.items()]
+    rare = [
+        f"CASE WHEN n % {max(tickets // hits, 1)} = {tickets // hits // 2} THEN '{word}' END"
+        for word, hits in _RARE.items()
+    ]
     # In the older half, and there alone.
     rare += [f"CASE WHEN n < {tickets // 2} AND n % 10 = 0 THEN 'former' END", "'always'", scope]
     texts = _NATURAL if kind == "natural" else _MACHINE
@@ -35,7 +40,12 @@ def words(kind: Kind) -> dict[str, str]:
     found = {"absent": "zebra", "1 in all": "one", "100": "hundred", "10,000": "tenthousand", "5 %, all old": "former"}
     both = "w1 hundred" if kind == "natural" else "alert hundred"
     id_ = {} if kind == "natural" else {"an id": "c4ca4238a0b9"}
-    return {**found, "all": "always", "a common and a rare one": both, "a common and an absent one": "always zebra"} | id_
+    return {
+        **found,
+        "all": "always",
+        "a common and a rare one": both,
+        "a common and an absent one": "always zebra",
+    } | id_
 
 
 @contextmanager

@@ -19,7 +19,6 @@ _NEWEST = ("created_at DESC", "id DESC")
 _RANK = "array_position(ARRAY['low'::text, 'medium'::text, 'high'::text, 'urgent'::text], priority)"
 _ORDERS = {
     "newest": _NEWEST,
-    "changed": ("updated_at DESC", "id DESC"),
     "due": ("coalesce(due_at, '9999-12-31 23:59:59.999999+00'::timestamptz)", "id"),
     "priority": (f"{_RANK} DESC", "id DESC"),
 }
