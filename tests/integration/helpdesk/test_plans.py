@@ -7,9 +7,11 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg.rows import dict_row
 from support.helpdesk_lists import SORTS
 from support.system import World
 
+from service import nearest
 from service.helpdesk import list_queries, operations, views
 from service.helpdesk.commands import TicketQuery
 from service.helpdesk.sla import clock_queries
@@ -98,6 +100,13 @@ def plan(
     mode: str = "force_custom_plan",
 ) -> str:
     """The plan of a list's statement as it runs: after a position, or from the first ticket on."""
+    return explained(connection, *prepared(scope, query, position), mode)
+
+
+def prepared(
+    scope: Mapping[str, Any], query: Mapping[str, Any], position: tuple[Any, str] | None
+) -> tuple[Statement, dict[str, Any]]:
+    """A list's statement with its parameters."""
     wanted = TicketQuery.model_validate(query)
     filters = operations._filters(wanted)
     words = tsqueries("@large", wanted.q or "")
@@ -107,7 +116,7 @@ def plan(
     given["facets"] = views.facet_terms("@large", filters)
     if position is not None:
         given["after_key"], given["after_id"] = position
-    return explained(connection, statement, given, mode)
+    return statement, given
 
 
 def explained(connection: psycopg.Connection[Any], statement: Statement, given: Mapping[str, Any], mode: str) -> str:
@@ -151,9 +160,9 @@ def deep(connection: psycopg.Connection[Any], scope: Mapping[str, Any], sort: st
 
 
 # Who submitted a hundred tickets, and who created all of them.
-FEW, ALL = {"tenant_id": "large", "person_id": "per_117"}, {"tenant_id": "large", "person_id": "per_1"}
+OF_FEW, OF_ALL = {"tenant_id": "large", "person_id": "per_117"}, {"tenant_id": "large", "person_id": "per_1"}
 DEPTHS = {"per_117": 50}
-SCOPES = [{"tenant_id": "large"}, {"tenant_id": "large", "app_id": "app_1"}, FEW, ALL]
+SCOPES = [{"tenant_id": "large"}, {"tenant_id": "large", "app_id": "app_1"}, OF_FEW, OF_ALL]
 IDS = ["tenant", "application", "person", "busy person"]
 
 
@@ -218,6 +227,38 @@ def test_what_is_rare_is_found_without_a_walk_through_everything(
     found = plan(large, {"tenant_id": "large"}, {**query, "sort": sort})
     assert not scans_all(found), found
     assert blocks(found) <= (MAX_LOOKED_AT if "created_at" in sort else MAX_SCATTERED), found
+
+
+FEW = {name: RARE[name] for name in ("a word of twenty", "a common and a rare word", "a policy of few")}
+
+
+@pytest.mark.parametrize("sort", SORTS)
+@pytest.mark.parametrize("query", FEW.values(), ids=FEW)
+def test_what_is_sorted_is_what_a_walk_finds(
+    large: psycopg.Connection[Any], query: dict[str, Any], sort: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scope, wanted = {"tenant_id": "large"}, {**query, "sort": sort}
+    statement, given = prepared(scope, wanted, None)
+    [*_, last] = sorted_rows = listed(large, statement, {**given, "rows": 3})
+    later, after = prepared(scope, wanted, (last["sort_key"], last["id"]))
+    sorted_rows += listed(large, later, after)
+    monkeypatch.setattr(nearest, "ROWS", 2 * ROWS)
+    list_queries.list_tickets.cache_clear()
+    walk, given = prepared(scope, wanted, None)
+    assert statement.sql != walk.sql
+    assert [row["id"] for row in sorted_rows] == [row["id"] for row in listed(large, walk, given)]
+    list_queries.list_tickets.cache_clear()
+
+
+def listed(connection: psycopg.Connection[Any], statement: Statement, given: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The rows of a list."""
+    values = [given[name] if name in given else statement._constants[name] for name in statement.names]
+    connection.execute(b"PREPARE list AS " + statement.sql)
+    try:
+        cursor = connection.cursor(row_factory=dict_row)
+        return cursor.execute(f"EXECUTE list({', '.join(['%s'] * len(values))})", values).fetchall()
+    finally:
+        connection.execute("DEALLOCATE list")
 
 
 def test_of_several_words_the_index_is_asked_for_the_rarest(large: psycopg.Connection[Any]) -> None:
