@@ -12,6 +12,7 @@ for the pairs of each of its words, and the last of them may be the beginning of
 
 import re
 import zlib
+from collections.abc import Iterable
 from unicodedata import category, normalize
 
 # Of a text: what is behind them is not found. Each term costs time and space.
@@ -132,13 +133,28 @@ def tsvector(scope: str, *texts: str, constant: str = "") -> str:
 
 def tsquery(scope: str, text: str) -> str | None:
     """What asks PostgreSQL for every word of a text, or words that begin so, within a scope; None without a word."""
+    asked = _asked(text)
+    return " & ".join([*asked, _quoted(scope)]) if asked else None
+
+
+def tsqueries(scope: str, text: str) -> list[str]:
+    """The same in parts: one for each word."""
+    return [f"{term} & {_quoted(scope)}" for term in _asked(text)]
+
+
+def _asked(text: str) -> list[str]:
     asked = dict[str, None]()
     for word in words(text):
         terms = _terms(word)
         *pairs, last = terms[:-1] or terms
         asked |= dict.fromkeys(f"'{pair}'" for pair in pairs)
         asked[f"'{last}':*"] = None
-    return " & ".join([*list(asked)[:_MAX_QUERY_TERMS], _quoted(scope)]) if asked else None
+    return list(asked)[:_MAX_QUERY_TERMS]
+
+
+def any_of_each(*groups: Iterable[str]) -> str:
+    """What asks PostgreSQL for one term of each group at least, as they are."""
+    return " & ".join(f"({' | '.join(map(_quoted, group))})" for group in groups)
 
 
 def _quoted(term: str) -> str:

@@ -1,15 +1,18 @@
 """The statement of the lists of tickets: filters, search and pages."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache, reduce
 from operator import add
+from typing import Any
 
 from sqlalchemy import (
     ARRAY,
     BigInteger,
+    Boolean,
     ColumnElement,
     FromClause,
     Integer,
+    Select,
     Text,
     Uuid,
     and_,
@@ -19,6 +22,7 @@ from sqlalchemy import (
     cast,
     exists,
     func,
+    literal,
     literal_column,
     or_,
     select,
@@ -27,8 +31,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import TSQUERY
 
+from service import nearest
 from service.directory import MEMBER, project_members, projects
 from service.handoff import tables
+from service.handoff.commands import Ship
 from service.handoff.queries import (
     IS_CALLER,
     IS_PROJECT,
@@ -43,6 +49,8 @@ from service.storage.statement import Statement, parameter
 
 tickets = tables.tickets
 roles = tables.roles
+# More rows than any project has.
+_MAX_SKIPPED = literal_column("1000000000000", BigInteger)
 # What its short members come to.
 _REST_OF_A_TICKET = 1024
 
@@ -53,7 +61,8 @@ def _has_role(*conditions: ColumnElement[bool]) -> ColumnElement[bool]:
 
 _is_role = roles.c.role == bindparam("role", type_=Text)
 _is_assigned = roles.c.assignee_user_id == bindparam("assignee", type_=Uuid)
-_has_terms = tickets.c.search_terms.op("@@")(bindparam("terms", type_=TSQUERY))
+_terms = bindparam("terms", type_=TSQUERY)
+_has_terms = tickets.c.search_terms.op("@@")(_terms)
 
 # How far a ticket's work has come; null before it is merged.
 _shipped = case(
@@ -61,16 +70,28 @@ _shipped = case(
     (tickets.c.deployed_at.is_not(None), "deployed"),
     (tickets.c.merge_sha.is_not(None), "merged"),
 )
+# The same for its index: whether it is free of these stamps.
+FREE_OF_STAMPS: Mapping[Ship, Mapping[str, Sequence[bool]]] = {
+    "merged": {"unfailed": [True], "undeployed": [True]},
+    "deployed": {"unfailed": [True], "undeployed": [False]},
+    "deploy_failed": {"unfailed": [False], "undeployed": [True, False]},
+}
+_has_shipped = (
+    tickets.c.merge_sha.is_not(None),
+    any_(bindparam("unfailed", type_=ARRAY(Boolean))) == tables.IS_UNFAILED,
+    any_(bindparam("undeployed", type_=ARRAY(Boolean))) == tables.IS_UNDEPLOYED,
+)
 # The filters of lists by name; `milestone` has one for each meaning.
 FILTERS: Mapping[str, ColumnElement[bool]] = {
     "status": tickets.c.status == parameter(tickets.c.status),
+    "open": tickets.c.status == literal_column("'open'"),
     "stage": tickets.c.stage == any_(bindparam("stage", type_=ARRAY(Text))),
     "priority": tickets.c.priority == parameter(tickets.c.priority),
     "request_type": tickets.c.request_type == parameter(tickets.c.request_type),
     "role": _has_role(_is_role),
     "assignee": _has_role(_is_assigned),
     "updated_since": bindparam("updated_since", type_=tickets.c.created_at.type) <= tables.CHANGED_AT,
-    "ship": _shipped == any_(bindparam("ship", type_=ARRAY(Text))),
+    "ship": any_(bindparam("ship", type_=ARRAY(Text))) == _shipped,
     "milestone": tickets.c.milestone_id == bindparam("milestone", type_=Uuid),
     "no_milestone": tickets.c.milestone_id.is_(None),
     "terms": _has_terms,
@@ -82,6 +103,32 @@ _FILTERS_IN_PROJECT: Mapping[str, ColumnElement[bool]] = {
     "role": _has_role(_is_role, in_project(roles)),
     "assignee": _has_role(_is_assigned, in_project(roles)),
 }
+
+
+# What an index has in the order of the lists: one of these. `open` is what a stage implies.
+_ORDERED = ("milestone", "open")
+
+
+def _indexed(
+    filters: frozenset[str], base: Select[Any], conditions: Mapping[str, ColumnElement[bool]]
+) -> Sequence[ColumnElement[bool]]:
+    """Filters in the words of the indexes that they have, in whatever order."""
+    found = [conditions[name] for name in sorted(filters - {"words"})]
+    if {"terms", "words"} <= filters:
+        words = nearest.has_words(tickets.c.search_terms, _terms, base, _newest_first)
+        return [*_indexed(filters - {"terms", "words"}, base, conditions), *words]
+    found += _has_shipped if "ship" in filters else ()
+    last = max((place for place, name in enumerate(tables.FACETS) if name in filters), default=0)
+    # The columns of an index before the one that is asked for may have any value.
+    return [*found, *(tickets.c[name] == any_(literal(words, ARRAY(Text))) for name, words in _leading(filters, last))]
+
+
+def _leading(filters: frozenset[str], last: int) -> Sequence[tuple[str, list[str]]]:
+    return [(name, list(words)) for name, words in [*tables.FACETS.items()][:last] if name not in filters]
+
+
+def _newest_first(created_at: ColumnElement[Any], id_: ColumnElement[Any]) -> Sequence[ColumnElement[Any]]:
+    return created_at.desc(), id_.desc()
 
 
 @lru_cache(maxsize=256)
@@ -97,24 +144,39 @@ def list_tickets(
     Each project gives its own newest rows from an index, so that a page costs the same at any depth. `of_project`: of
     one project, with one row without a ticket when the page is empty, and no row when the caller is not a member.
     """
-    newest_first = (tickets.c.created_at.desc(), tickets.c.id.desc())
     limit = bindparam("limit", type_=Integer)
     in_one = of_project or "project_id" in filters
-    conditions = [(_FILTERS_IN_PROJECT if in_one else FILTERS)[name] for name in sorted(filters - {"project_id"})]
-    if in_one:
-        conditions.append(in_project(tickets))
+    conditions = _FILTERS_IN_PROJECT if in_one else FILTERS
+    filters -= {"project_id"}
+    # Of all projects the nearest rows are none of one index.
+    ordered = frozenset({*[name for name in _ORDERED if name in filters][:1]} if in_one else filters)
     # Keys alone: of many projects most rows are dropped again.
-    wanted = select(tickets.c.id, tickets.c.created_at).where(
-        tickets.c.project_id == project_members.c.project_id, *conditions
-    )
+    wanted = select(tickets.c.created_at, tickets.c.id)
+    wanted = wanted.where(*(conditions[name] for name in sorted(ordered - {"words"})))
+    if in_one:
+        wanted = wanted.where(in_project(tickets))
+    if filters <= ordered:
+        wanted = wanted.where(tickets.c.project_id == project_members.c.project_id)
+    else:
+        of_member = tickets.c.project_id == project_members.c.project_id
+        wanted = wanted.join(project_members, of_member).where(IS_CALLER, IS_PROJECT)
     if after:
         position = tuple_(
             bindparam("after_created_at", type_=tickets.c.created_at.type), bindparam("after_id", type_=Uuid)
         )
         wanted = wanted.where(tuple_(tickets.c.created_at, tickets.c.id) < position)
-    if offset:
-        wanted = wanted.offset(bindparam("offset", type_=BigInteger))
-    newest = wanted.order_by(*newest_first).limit(limit).lateral("newest")
+    skipped = bindparam("offset", type_=BigInteger) if offset else None
+    if not filters <= ordered:
+        found = nearest.nearest_keys(
+            wanted,
+            _newest_first,
+            wanted=[conditions[name] for name in sorted(filters - ordered - {"words"})],
+            indexed=_indexed(filters - ordered, wanted, conditions),
+            rows=limit if skipped is None else limit + func.least(skipped, _MAX_SKIPPED, type_=BigInteger),
+        )
+        wanted = select(found)
+    first = wanted.order_by(*_newest_first(*wanted.selected_columns)).limit(limit).offset(skipped)
+    newest = first.lateral("newest") if filters <= ordered else first.subquery("newest")
     keys = (
         select(newest.c.id, newest.c.created_at, projects.c.id.label("of_project"), *PROJECT_COLUMNS)
         .select_from(MEMBERS_PROJECTS.join(newest, true(), isouter=of_project))

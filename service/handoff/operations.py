@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -20,11 +20,12 @@ from service.handoff.commands import (
     ListTicketEvents,
     ListTickets,
     NewTicket,
+    ProjectTicketsQuery,
     TicketFilters,
     WatchTickets,
 )
 from service.operation import Call, operation
-from service.search import tsquery
+from service.search import tsqueries, tsquery
 from service.storage.database import Connection
 from service.storage.statement import Row
 
@@ -51,9 +52,15 @@ async def list_tickets(connection: Connection, call: Call, command: ListTickets)
 async def list_project_tickets(connection: Connection, call: Call, command: ListProjectTickets) -> views.TicketPage:
     """A page of the tickets of one project, newest first."""
     query = command.query
-    filters: dict[str, Any] = {"project_id": command.path.project_id}
     if query.cursor is not None and query.offset is not None:
         raise invalid("query", "offset", "A page begins at a cursor or at an offset, not at both", value=query.offset)
+    filters = {"project_id": command.path.project_id, **_project_filters(query)}
+    return await _list(connection, call, query, filters, of_project=True, offset=query.offset)
+
+
+def _project_filters(query: ProjectTicketsQuery) -> dict[str, Any]:
+    """The filters that only the list of a project has."""
+    filters: dict[str, Any] = {}
     if query.ship is not None:
         filters["ship"] = ["merged" if state == "deploying" else state for state in query.ship]
     if query.milestone is not None:
@@ -62,7 +69,7 @@ async def list_project_tickets(connection: Connection, call: Call, command: List
         number = _SEARCHED_NUMBER.fullmatch(query.q)
         filters["terms" if number is None else "terms_or_number"] = query.q
         filters |= {} if number is None else {"number": int(number[1])}
-    return await _list(connection, call, query, filters, of_project=True, offset=query.offset)
+    return filters
 
 
 async def _list(
@@ -75,21 +82,16 @@ async def _list(
     offset: int | None = None,
 ) -> views.TicketPage:
     user_id = lookup.user_id(call)
-    names = ("status", "stage", "priority", "request_type", "role", "updated_since")
-    filters |= {name: value for name in names if (value := getattr(query, name)) is not None}
-    if query.assignee is not None:
-        filters["assignee"] = user_id if query.assignee == "me" else query.assignee
+    filters |= _filters(user_id, query)
     binding = jsontext.dump(["handoff tickets", user_id, of_project, sorted(filters.items())]).decode()
-    parameters = {**filters, "user_id": user_id, "limit": query.limit + 1}
-    if (q := filters.get("terms", filters.get("terms_or_number"))) is not None:
-        parameters["terms"] = tsquery(views.search_scope(filters["project_id"]), q)
+    parameters = {**filters, **_index_terms(filters), "user_id": user_id, "limit": query.limit + 1}
     if query.cursor is not None:
         parameters["after_created_at"], parameters["after_id"] = paging.decode(query.cursor, binding, _POSITION)
     if offset:
         parameters["offset"] = offset
-    names_of_filters = frozenset(filters) - {"number"}
+    names = _names(query, parameters)
     statement = list_queries.list_tickets(
-        names_of_filters - {"project_id"} if of_project else names_of_filters,
+        names - {"project_id"} if of_project else names,
         after=query.cursor is not None,
         offset=bool(offset),
         of_project=of_project,
@@ -104,6 +106,37 @@ async def _list(
         "tickets": [views.listed_ticket(row, slim=query.slim) for row in page],
         "next_cursor": next_cursor,
     }
+
+
+def _filters(user_id: UUID, query: TicketFilters) -> dict[str, Any]:
+    """The filters that every list has."""
+    names = ("status", "stage", "priority", "request_type", "role", "updated_since")
+    filters = {name: value for name in names if (value := getattr(query, name)) is not None}
+    if query.assignee is not None:
+        filters["assignee"] = user_id if query.assignee == "me" else query.assignee
+    return filters
+
+
+def _index_terms(filters: Mapping[str, Any]) -> dict[str, Any]:
+    """What indexes are asked for by some filters."""
+    terms: dict[str, Any] = {}
+    for name in ("unfailed", "undeployed") if "ship" in filters else ():
+        terms[name] = [free for state in filters["ship"] for free in list_queries.FREE_OF_STAMPS[state][name]]
+    if (q := filters.get("terms", filters.get("terms_or_number"))) is not None:
+        in_project = views.search_scope(filters["project_id"])
+        terms |= {"terms": tsquery(in_project, q), "words": tsqueries(in_project, q)}
+    return terms
+
+
+def _names(query: TicketFilters, given: Mapping[str, Any]) -> frozenset[str]:
+    """The filters that are given by their names in list_queries.py, with what they imply: indexes have that."""
+    names = given.keys() & (list_queries.FILTERS.keys() | {"project_id"})
+    names -= {"terms"} if "terms_or_number" in names else set()
+    if query.status == "open":
+        names = names - {"status"} | {"open"}
+    elif query.stage is not None and "live" not in query.stage:
+        names |= {"open"}
+    return frozenset(names | {"words"} if "terms" in names and len(given["words"]) > 1 else names)
 
 
 def _is_cut(rows: Sequence[Row]) -> bool:

@@ -1,5 +1,8 @@
 """The tables of handoff tickets, their roles, deployments and events."""
 
+from collections.abc import Mapping, Sequence
+from typing import get_args
+
 from sqlalchemy import (
     JSON,
     BigInteger,
@@ -89,6 +92,31 @@ Index(
     *_newest_first,
     postgresql_where=tickets.c.milestone_id.is_not(None),
 )
+# For what is rare among them; each combination is one entry with many rows. What a stage may be is in none: it changes
+# often, and a change of a column of no index is cheap.
+FACETS: Mapping[str, Sequence[str]] = {
+    "priority": get_args(Priority),
+    "request_type": get_args(RequestType),
+    "status": get_args(Status),
+    "no_milestone": (),
+}
+Index(
+    "handoff_tickets_facets_idx",
+    tickets.c.project_id,
+    tickets.c.priority,
+    tickets.c.request_type,
+    tickets.c.status,
+    tickets.c.milestone_id.is_(None),
+)
+# By how far their work has come: whatever is so has a commit.
+IS_UNFAILED, IS_UNDEPLOYED = tickets.c.deploy_failed_at.is_(None), tickets.c.deployed_at.is_(None)
+Index(
+    "handoff_tickets_shipped_idx",
+    tickets.c.project_id,
+    IS_UNFAILED,
+    IS_UNDEPLOYED,
+    postgresql_where=tickets.c.merge_sha.is_not(None),
+)
 CHANGED_AT = func.coalesce(tickets.c.updated_at, tickets.c.created_at)
 Index("handoff_tickets_changed_idx", tickets.c.project_id, CHANGED_AT)
 
@@ -127,6 +155,8 @@ Index(
     roles.c.assignee_user_id,
     postgresql_where=roles.c.assignee_user_id.is_not(None),
 )
+
+Index("handoff_roles_role_idx", roles.c.project_id, roles.c.role)
 
 # The reports received: the same commit and outcome again changes nothing.
 deployments = Table(

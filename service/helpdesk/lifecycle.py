@@ -1,11 +1,12 @@
 """How a ticket's status moves its stamps and stops its clocks. Pure."""
 
 from collections.abc import Collection
-from typing import Literal
+from typing import Literal, get_args
 
 from service.helpdesk.commands import Status
 
 _RESOLVED: Collection[Status] = ("resolved", "closed")
+UNRESOLVED = frozenset(get_args(Status)).difference(_RESOLVED)
 _STOPPED: Collection[Status] = ("pending", *_RESOLVED)
 
 

@@ -9,7 +9,7 @@ from ulid import ULID
 from service import events, idempotency, jsontext, paging, positions, watch
 from service.errors import TicketError
 from service.fields import Instant
-from service.helpdesk import event_queries, lookup, queries, rights, views
+from service.helpdesk import event_queries, list_queries, lookup, queries, rights, views
 from service.helpdesk.commands import (
     CloseTicket,
     CreateTicket,
@@ -25,12 +25,12 @@ from service.helpdesk.commands import (
     WatchTickets,
 )
 from service.helpdesk.fields import parse_number
-from service.helpdesk.lifecycle import resolution
+from service.helpdesk.lifecycle import UNRESOLVED, resolution
 from service.helpdesk.preconditions import require_match
 from service.helpdesk.sla import ticket_clock
 from service.operation import Call, operation
 from service.positions import Position
-from service.search import tsquery
+from service.search import tsqueries, tsquery
 from service.storage.database import Connection
 from service.storage.statement import Row, Statement
 
@@ -66,17 +66,19 @@ async def list_tickets(connection: Connection, call: Call, command: ListTickets)
     after = {}
     if query.cursor is not None:
         after["after_key"], after["after_id"] = paging.decode(query.cursor, binding, _CURSOR_KEYS[query.sort])
-    statement = queries.list_tickets(
+    words = [] if query.q is None else tsqueries(f"@{call.caller.tenant_id}", query.q)
+    statement = list_queries.list_tickets(
         frozenset(scope),
-        frozenset(filters),
+        frozenset(filters).union(_implied(query, words)),
         query.sort,
         after=query.cursor is not None,
         with_deleted=query.include_deleted,
         short=paging.is_short(query.limit),
     )
-    parameters = {**scope, **filters, **after, "rows": query.limit + 1}
+    facets = views.facet_terms(f"@{call.caller.tenant_id}", filters)
+    parameters = {**scope, **filters, **after, "facets": facets, "rows": query.limit + 1}
     if query.q is not None:
-        parameters["terms"] = tsquery(f"@{call.caller.tenant_id}", query.q)
+        parameters |= {"terms": tsquery(f"@{call.caller.tenant_id}", query.q), "words": words}
     rows = await connection.all(statement, parameters)
     page, next_cursor = paging.cut(rows, query.limit, binding, "sort_key", "id")
     return {"tickets": [views.ticket(row) for row in page], "next_cursor": next_cursor}
@@ -98,6 +100,12 @@ def _filters(query: TicketQuery) -> dict[str, Any]:
     if query.q is not None:
         filters["terms"] = query.q
     return filters
+
+
+def _implied(query: TicketQuery, words: Sequence[str]) -> list[str]:
+    """The names of what the filters imply: indexes have that."""
+    is_unresolved = query.overdue or (query.status is not None and UNRESOLVED.issuperset(query.status))
+    return [*(["unresolved"] if is_unresolved else []), *(["words"] if len(words) > 1 else [])]
 
 
 def _assignees(wanted: Sequence[str] | None) -> dict[str, Any]:

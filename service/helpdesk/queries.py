@@ -4,24 +4,20 @@ That is all of it, or one application's tickets, or a person's own (rights.py). 
 comment_queries.py, those that read events in event_queries.py, those of service levels in sla/queries.py.
 """
 
-from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 from sqlalchemy import (
     ARRAY,
     CTE,
     ColumnElement,
     FromClause,
-    Integer,
     Select,
     Text,
-    and_,
     any_,
     bindparam,
     case,
     cast,
-    exists,
     func,
     insert,
     literal,
@@ -31,11 +27,9 @@ from sqlalchemy import (
     or_,
     select,
     text,
-    tuple_,
-    union_all,
     update,
 )
-from sqlalchemy.dialects.postgresql import TSQUERY, TSVECTOR, array
+from sqlalchemy.dialects.postgresql import TSVECTOR, array
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from service import events, idempotency, numbering
@@ -47,17 +41,9 @@ from service.storage.statement import Statement, bound, mine, parameter
 
 tickets = tables.tickets
 
-_QUOTE = literal_column("''''", Text)
-
 CHANGEABLE = tuple(name for name in TicketChanges.model_fields if name != "etag")
 # The columns of a ticket that only its SLA sets.
 SLA_COLUMNS = ("sla_policy_given", "due_at_given", "first_response_due_at", "paused_at", "sla_emitted", "sla_look_at")
-
-
-def _lexeme(text: ColumnElement[str]) -> ColumnElement[Any]:
-    """The query for one index term, quoted as it is."""
-    quoted = func.replace(func.replace(text, literal_column(r"'\'"), literal_column(r"'\\'")), _QUOTE, _QUOTE + _QUOTE)
-    return cast(_QUOTE + quoted + _QUOTE, TSQUERY)
 
 
 WHOLE_TENANT = Scope("tenant_id", whole="agents, and who has `helpdesk:read_all`, see every ticket of the tenant")
@@ -104,120 +90,6 @@ def lock_ticket(by: frozenset[str], *, with_deleted: bool = False) -> Statement:
 
 def _ticket(by: frozenset[str], with_deleted: bool) -> Select[tuple[object, ...]]:
     return select(*tables.SHOWN).where(*found_by(by, with_deleted=with_deleted))
-
-
-class _Order(NamedTuple):
-    """What a list is sorted by; among equals by the id, in the same direction."""
-
-    key: ColumnElement[Any]
-    descending: bool
-
-    def of(self, *columns: ColumnElement[Any]) -> Sequence[ColumnElement[Any]]:
-        """The columns in the direction of the order."""
-        return [column.desc() if self.descending else column.asc() for column in columns]
-
-
-_ORDERS: Mapping[str, _Order] = {
-    "-created_at": _Order(tickets.c.created_at, descending=True),
-    "created_at": _Order(tickets.c.created_at, descending=False),
-    "-updated_at": _Order(tickets.c.updated_at, descending=True),
-    # Tickets without a due instant come last.
-    "due_at": _Order(tables.DUE, descending=False),
-    "-priority": _Order(tables.RANK, descending=True),
-}
-
-
-def _any_of(name: str, filter_: str = "") -> Mapping[str, ColumnElement[bool]]:
-    """The conditions for one value and for any of several: only for one value does an index keep the order."""
-    column, filter_ = tickets.c[name], filter_ or name
-    return {
-        filter_: column == bindparam(filter_, type_=column.type),
-        f"any_{filter_}": column == any_(bindparam(f"any_{filter_}", type_=ARRAY(column.type))),
-    }
-
-
-_in_tenant = _lexeme(literal_column("'@'") + parameter(tickets.c.tenant_id))
-_tag = _lexeme(literal_column("'#'") + bindparam("tag", type_=Text))
-
-_DUE_WHILE_PAUSED = exists().where(
-    *mine(tables.pauses),
-    tables.pauses.c.ticket_id == tickets.c.id,
-    tables.pauses.c.started_at < tickets.c.due_at,
-    tables.pauses.c.ended_at > tickets.c.due_at,
-)
-
-_FILTERS: Mapping[str, ColumnElement[bool]] = {
-    **_any_of("status"),
-    **_any_of("type"),
-    **_any_of("priority"),
-    **_any_of("category"),
-    **_any_of("assigned_to_id"),
-    **_any_of("team_id"),
-    **_any_of("submitted_by_id"),
-    **_any_of("related_asset_id"),
-    **_any_of("related_vulnerability_id"),
-    **_any_of("sla_policy"),
-    **_any_of("source"),
-    **_any_of("number"),
-    # (`app_id` is the caller's.)
-    **_any_of("app_id", "of_app_id"),
-    "unassigned": tickets.c.assigned_to_id.is_(None),
-    "any_or_unassigned": or_(
-        tickets.c.assigned_to_id.is_(None),
-        tickets.c.assigned_to_id == any_(bindparam("any_or_unassigned", type_=ARRAY(Text))),
-    ),
-    "tag": tables.TAGS.op("@@")(_tag.op("&&")(_in_tenant)),
-    "terms": tickets.c.search_terms.op("@@")(bindparam("terms", type_=TSQUERY)),
-    "created_after": tickets.c.created_at >= bindparam("created_after", type_=tickets.c.created_at.type),
-    "created_before": tickets.c.created_at < bindparam("created_before", type_=tickets.c.created_at.type),
-    "updated_since": tickets.c.updated_at >= bindparam("updated_since", type_=tickets.c.updated_at.type),
-    "overdue": and_(
-        func.now() > tables.DUE,
-        tickets.c.status != "resolved",
-        tickets.c.status != "closed",
-        # While a ticket is pending the clocks of its SLA stand still. What a caller gave does not move on after that.
-        or_(tickets.c.paused_at.is_(None), tickets.c.due_at <= tickets.c.paused_at),
-        not_(and_(tickets.c.due_at_given, _DUE_WHILE_PAUSED)),
-    ),
-}
-
-
-@lru_cache(maxsize=256)
-def list_tickets(
-    by: frozenset[str],
-    filters: frozenset[str],
-    sort: str,
-    *,
-    after: bool,
-    with_deleted: bool = False,
-    short: bool = False,
-) -> Statement:
-    """`rows` tickets in order, from the first one or, with `after`, after a position; each with its `sort_key`.
-
-    A `short` one has few rows.
-    """
-    order, scope = _ORDERS[sort], scope_of(by)
-    conditions = [_FILTERS[name] for name in sorted(filters)]
-    if after:
-        position = tuple_(order.key, tickets.c.id)
-        last = tuple_(bindparam("after_key", type_=order.key.type), bindparam("after_id", type_=tickets.c.id.type))
-        conditions.append(position < last if order.descending else position > last)
-    rows = bindparam("rows", type_=Integer)
-
-    def page(*more: ColumnElement[bool]) -> Select[Any]:
-        found = select(*tables.SHOWN, order.key.label("sort_key"))
-        found = found.where(*found_by(by - {"person_id"}, with_deleted=with_deleted), *more, *conditions)
-        return found.order_by(*order.of(order.key, tickets.c.id)).limit(rows)
-
-    if "person_id" in by:
-        # Each half from its own index: an OR would read and sort all that the person has.
-        both = union_all(page(SUBMITTED), page(CREATED, tables.FOR_ANOTHER)).subquery("own")
-        found = select(both).order_by(*order.of(both.c.sort_key, both.c.id)).limit(rows)
-    else:
-        found = page()
-    # With filters the best plan depends on their values, and a person's on whether they have created any for others.
-    prepared = not filters and "person_id" not in by
-    return Statement(found, scope=scope, prepared=prepared, short=short and prepared, standby=True)
 
 
 def append_event(

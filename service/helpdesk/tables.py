@@ -24,6 +24,7 @@ from sqlalchemy import (
     func,
     literal_column,
     not_,
+    null,
     text,
 )
 from sqlalchemy.dialects.postgresql import TSVECTOR, array
@@ -115,7 +116,15 @@ NEVER = text("'9999-12-31 23:59:59.999999+00'::timestamptz")
 DUE = func.coalesce(tickets.c.due_at, NEVER, type_=DateTime(timezone=True))
 # Constants and not parameters: otherwise PostgreSQL would not see that an index has the expression.
 _PRIORITIES = array([text(f"'{word}'::text") for word in get_args(Priority)])
-RANK: ColumnElement[int] = func.array_position(_PRIORITIES, tickets.c.priority, type_=Integer)
+
+
+def rank(priority: ColumnElement[str]) -> ColumnElement[int]:
+    """The place of a priority among all of them, from 1, the lowest."""
+    return func.array_position(_PRIORITIES, priority, type_=Integer)
+
+
+RANK = rank(tickets.c.priority)
+IS_UNRESOLVED = and_(tickets.c.status != "resolved", tickets.c.status != "closed")
 _newest_first = (tickets.c.created_at.desc(), tickets.c.id.desc())
 _ORDERS: Mapping[str, Sequence[ColumnElement[Any]]] = {
     "newest": _newest_first,
@@ -140,7 +149,15 @@ for _name, _order in _ORDERS.items():
         *_order,
         postgresql_where=FOR_ANOTHER,
     )
-for _name in ("status", "assigned_to_id", "team_id"):
+    # Most tickets are resolved, so that these are small. What was changed last is not, more often than not.
+    if _name != "changed":
+        Index(
+            f"helpdesk_tickets_unresolved_{_name}_idx",
+            tickets.c.tenant_id,
+            *_order,
+            postgresql_where=IS_UNRESOLVED,
+        )
+for _name in ("assigned_to_id", "team_id"):
     Index(f"helpdesk_tickets_{_name}_newest_idx", tickets.c.tenant_id, tickets.c[_name], *_newest_first)
 for _name in ("related_asset_id", "related_vulnerability_id"):
     Index(
@@ -167,11 +184,26 @@ Index(
 )
 
 index_search_terms(tickets)
-# The tags of a ticket, and its tenant as one more: otherwise the index would be read for every tenant's tickets.
-TAGS = func.array_to_tsvector(
-    func.array_append(tickets.c.tag_terms, literal_column("'@'") + tickets.c.tenant_id), type_=TSVECTOR
+# By what tickets are found that are few: the terms of their tags, of some members, and of their tenant, as otherwise
+# the index would be read for every tenant's tickets.
+_FACETS = ("status", "type", "category", "sla_policy", "source")
+FACETS: Mapping[str, ColumnElement[str]] = {
+    name: literal_column(f"'{name}='", Text) + tickets.c[name] for name in _FACETS
+}
+FACET_TERMS = func.array_to_tsvector(
+    func.array_cat(
+        tickets.c.tag_terms,
+        func.array_remove(array([literal_column("'@'", Text) + tickets.c.tenant_id, *FACETS.values()]), null()),
+    ),
+    type_=TSVECTOR,
 )
-Index("helpdesk_tickets_tags_idx", TAGS, postgresql_using="gin")
+Index(
+    "helpdesk_tickets_facets_idx",
+    FACET_TERMS,
+    postgresql_using="gin",
+    # As of the search's index.
+    postgresql_with={"gin_pending_list_limit": 512},
+)
 
 comments = Table(
     "helpdesk_comments",

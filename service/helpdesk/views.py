@@ -1,12 +1,14 @@
 """Row → documented JSON of a helpdesk ticket, its comments and its events (contracts/helpdesk.md)."""
 
+from collections.abc import Mapping
 from datetime import datetime
-from typing import NotRequired, TypedDict, cast
+from typing import Any, NotRequired, TypedDict, cast
 
 from service import jsontext
+from service.helpdesk import tables
 from service.helpdesk.commands import Priority, SourceType, Status, Type
 from service.jsontext import JsonText
-from service.search import tsvector
+from service.search import any_of_each, tsvector
 from service.storage.statement import Row
 
 _SCHEMA_VERSION = 1
@@ -149,3 +151,14 @@ def tag_terms(tags: JsonText) -> list[str]:
     value = jsontext.parse(tags.text.encode())
     found = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else [value]
     return [f"#{tag[:_MAX_TAG_LENGTH]}" for tag in found if isinstance(tag, str)]
+
+
+def facet_terms(scope: str, wanted: Mapping[str, Any]) -> str:
+    """What asks the index for tickets by their tags and by the members that it has (tables.py); nothing by others."""
+    groups = [[scope]]
+    if (tag := wanted.get("tag")) is not None:
+        groups.append([f"#{tag}"])
+    for name in tables.FACETS:
+        values = wanted.get(f"any_{name}", [wanted[name]] if name in wanted else [])
+        groups += [[f"{name}={value}" for value in values]] if values else []
+    return any_of_each(*groups)

@@ -21,7 +21,7 @@ from service.itsm.delivery.queue import MIRRORED
 from service.itsm.dependencies import ItsmDependencies
 from service.numbering import uuid7
 from service.operation import Call, operation, own_transactions
-from service.search import tsquery
+from service.search import tsqueries, tsquery
 from service.storage.database import Connection, Database
 
 # How often a watch checks its key: a revoked one ends it within five seconds, as it ends everything else.
@@ -62,6 +62,7 @@ async def list_tickets(connection: Connection, call: Call, command: ListTickets)
         given["metadata_terms"] = metadata.query_terms(**scope, members=members)
     if (q := given.pop("q", None)) is not None:
         given["search_terms"] = tsquery(views.search_scope(**scope), q)
+        given |= {"words": words} if len(words := tsqueries(views.search_scope(**scope), q)) > 1 else {}
     filters = frozenset(given) - {"limit", "offset"}
     query = command.query
     statement = queries.list_tickets(

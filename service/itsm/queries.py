@@ -1,6 +1,6 @@
 """The SQL statements of ITSM tickets, each within one account and mode, but for the merge of totals."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -35,7 +35,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import TSQUERY
 
-from service import events, idempotency
+from service import events, idempotency, nearest
 from service.directory import ACCOUNT, KEY_HOLDS, api_keys
 from service.itsm import day_queries, tables, total_queries
 from service.itsm.commands import NewTicket
@@ -172,54 +172,76 @@ def _lower(name: str) -> ColumnElement[str]:
     return func.lower(collate(bindparam(name, type_=Text), "C"))
 
 
+# More than an account has.
+_MAX_OFFSET = literal_column("1000000000000", BigInteger)
 # The filters with an index each.
 _INDEXED = frozenset({"status", "priority", "requester_email"})
-# Those whose totals are kept, and those that are bitmaps of their indexes, in no order.
+# Those whose totals are kept; and those whose indexes have no order, in which some terms are common and others rare.
 _SUMMED = frozenset({"status", "start_date", "end_date"})
 _UNORDERED = frozenset({"metadata_terms", "search_terms"})
-_NEWEST_FIRST = (tickets.c.created_at.desc(), tickets.c.id.desc())
+_LIMIT, _OFFSET = bindparam("limit", type_=Integer), bindparam("offset", type_=BigInteger)
+_TERMS = bindparam("search_terms", type_=TSQUERY)
+_FILTERS: Mapping[str, ColumnElement[bool]] = {
+    "status": tickets.c.status == bindparam("status", type_=Text),
+    "priority": tickets.c.priority == bindparam("priority", type_=Text),
+    "requester_email": _lower("requester_email") == tables.REQUESTER,
+    "start_date": tickets.c.created_at >= bindparam("start_date", type_=tickets.c.created_at.type),
+    "end_date": tickets.c.created_at <= bindparam("end_date", type_=tickets.c.created_at.type),
+    "metadata_terms": tickets.c.metadata_terms.op("@>")(bindparam("metadata_terms", type_=ARRAY(Uuid))),
+    "search_terms": tickets.c.search_terms.op("@@")(_TERMS),
+}
+
+
+def _newest_first(created_at: ColumnElement[Any], id_: ColumnElement[Any]) -> tuple[ColumnElement[Any], ...]:
+    return created_at.desc(), id_.desc()
+
+
+def _nearest(filters: frozenset[str]) -> tuple[Select[Any], tuple[ColumnElement[bool], ...]]:
+    """What an index has newest first, and the other filters in the words of theirs."""
+    one = [name for name in ("requester_email", "priority", "status") if name in filters][:1]
+    ordered = [*one, *sorted(filters & {"start_date", "end_date"})]
+    base = select(tickets.c.created_at, tickets.c.id).where(*MINE, *(_FILTERS[name] for name in ordered))
+    others = filters - {"words", *ordered}
+    if "words" not in filters:
+        return base, tuple(_FILTERS[name] for name in sorted(others))
+    words = nearest.has_words(tickets.c.search_terms, _TERMS, base, _newest_first)
+    return base, (*(_FILTERS[name] for name in sorted(others - {"search_terms"})), *words)
 
 
 @lru_cache(maxsize=128)
 def list_tickets(filters: frozenset[str], *, skips: bool, far: bool = False, short: bool = False) -> Statement:
     """A page, newest first, each row with the exact `total`; one row without a ticket when the page is empty.
 
-    One that `skips` none has offset 0, one that goes `far` skips many. A `short` one has few rows.
+    Beside `filters` of callers there is `words`, of a search for several. One that `skips` none has offset 0, one that
+    goes `far` skips many. A `short` one has few rows.
     """
-    conditions: dict[str, ColumnElement[bool]] = {
-        "status": tickets.c.status == bindparam("status", type_=Text),
-        "priority": tickets.c.priority == bindparam("priority", type_=Text),
-        "requester_email": _lower("requester_email") == tables.REQUESTER,
-        "start_date": tickets.c.created_at >= bindparam("start_date", type_=tickets.c.created_at.type),
-        "end_date": tickets.c.created_at <= bindparam("end_date", type_=tickets.c.created_at.type),
-        "metadata_terms": tickets.c.metadata_terms.op("@>")(bindparam("metadata_terms", type_=ARRAY(Uuid))),
-        "search_terms": tickets.c.search_terms.op("@@")(bindparam("search_terms", type_=TSQUERY)),
-    }
-    wanted = (*MINE, *(conditions[name] for name in sorted(filters)))
-    total = _total(filters, select(func.count().label("total")).where(*wanted))
+    wanted = (*MINE, *(_FILTERS[name] for name in sorted(filters - {"words"})))
+    base, indexed = _nearest(filters)
+    has_terms = not filters.isdisjoint(_UNORDERED)
+    total = _total(filters, base.with_only_columns(func.count().label("total")).where(*indexed))
     counted = total.cte("counted") if skips else total.subquery("counted")
-    if skips:
+    if has_terms:
+        rows = _LIMIT + func.least(_OFFSET, _MAX_OFFSET, type_=BigInteger) if skips else _LIMIT
+        keys = nearest.nearest_keys(base, _newest_first, wanted=wanted[len(MINE) :], indexed=indexed, rows=rows)
+        page = _page(select(*SHOWN).join(keys, keys.c.id == tickets.c.id).where(*MINE), _OFFSET).subquery("page")
+    else:
         # Nothing is read to skip all there is.
-        wanted += (bindparam("offset", type_=BigInteger) < select(counted.c.total).scalar_subquery(),)
-    is_walk = far and filters.isdisjoint(_UNORDERED)
-    page = _far_page(filters, wanted) if is_walk else _page(select(*SHOWN).where(*wanted), _OFFSET).subquery("page")
+        wanted += (select(counted.c.total).scalar_subquery() > _OFFSET,) if skips else ()
+        page = _far_page(filters, wanted) if far else _page(select(*SHOWN).where(*wanted), _OFFSET).subquery("page")
     return Statement(
         select(counted.c.total, page)
         .select_from(counted.outerjoin(page, true()))
         .order_by(page.c.created_at.desc(), page.c.id.desc()),
         scope=ACCOUNT,
-        # Some terms and some values are common and others rare: which index serves best depends on them.
-        prepared=filters.isdisjoint(_UNORDERED) and len(filters & _INDEXED) < 2,
+        # Which index serves best depends on the values.
+        prepared=not has_terms and len(filters & _INDEXED) < 2,
         short=short and not skips and filters <= {"status"},
         standby=True,
     )
 
 
-_OFFSET = bindparam("offset", type_=BigInteger)
-
-
 def _page(rows: Select[Any], offset: ColumnElement[int]) -> Select[Any]:
-    return rows.order_by(*_NEWEST_FIRST).limit(bindparam("limit", type_=Integer)).offset(offset)
+    return rows.order_by(*_newest_first(tickets.c.created_at, tickets.c.id)).limit(_LIMIT).offset(offset)
 
 
 def _total(filters: frozenset[str], counted: Select[Any]) -> Select[Any]:

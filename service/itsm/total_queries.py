@@ -39,6 +39,7 @@ from sqlalchemy.types import UserDefinedType
 
 from service import events
 from service.itsm import tables
+from service.storage.database import Xid8
 from service.storage.scope import EVERYONE
 from service.storage.statement import Statement, mine, some_rows
 

@@ -22,6 +22,12 @@ def create_index(name: str, table: str, columns: Sequence[str | TextClause], **o
         op.create_index(name, table, columns, postgresql_concurrently=True, **options)
 
 
+def drop_index(name: str, table: str) -> None:
+    """Drop an index while others read and write; what the step did before is committed."""
+    with op.get_context().autocommit_block(), _patience():
+        op.drop_index(name, table_name=table, postgresql_concurrently=True, if_exists=True)
+
+
 def fill(table: str, key: Sequence[str], *statements: str) -> None:
     """Run statements for all rows of a table, some at a time: each locks a step's rows, and is a transaction.
 

@@ -176,16 +176,22 @@ class Database:
                 self.answered += 1
                 statement.timing.add(perf_counter() - begun)
                 return found
+        rows = await self._alone(statement, parameters, lock)
+        self.answered += 1
+        return rows
+
+    async def _alone(self, statement: Statement, parameters: Mapping[str, Any], lock: Statement | None) -> list[Row]:
+        """Every row, on a connection of the pool."""
         connection = await self._take(writes=statement.writes)
         single = self._single
         run = partial(statement.run, connection, parameters, begin=single, commit=bool(single), lock=lock)
         try:
             try:
-                rows = await run()
+                return await run()
             except pg.FeatureNotSupported:
                 # The schema has changed since it was prepared, and it has not run. Or it never will.
                 await connection.forget()
-                rows = await run()
+                return await run()
         except pg.FeatureNotSupported as error:
             # (The next connection knows nothing of it.)
             _discard(connection)
@@ -195,8 +201,6 @@ class Database:
             raise self.translate(error, connection) from None
         finally:
             self._pool.give_back(connection)
-        self.answered += 1
-        return rows
 
     async def one(self, statement: Statement, parameters: Mapping[str, Any], *, commit: bool = False) -> Row | None:
         """The first row, or None. Raises TicketError and ConstraintViolationError."""

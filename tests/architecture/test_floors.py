@@ -22,7 +22,7 @@ FLOORS = (
     {"reindex"},
     {"directory"},
     {"epochs"},
-    {"providers", "numbering", "paging", "schema", "vault_check"},
+    {"providers", "nearest", "numbering", "paging", "schema", "vault_check"},
     {"access"},
     {"operation", "background", "shares"},
     {"events", "idempotency"},

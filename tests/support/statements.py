@@ -13,6 +13,7 @@ from service.handoff import change_queries, list_queries
 from service.handoff import queries as handoff
 from service.handoff import tables as handoff_tables
 from service.helpdesk import comment_queries, event_queries
+from service.helpdesk import list_queries as helpdesk_lists
 from service.helpdesk import queries as helpdesk
 from service.helpdesk import tables as helpdesk_tables
 from service.helpdesk.sla import queries as sla
@@ -58,6 +59,8 @@ _ADMIN_LISTS: Sequence[tuple[Any, str, Sequence[str]]] = (
     (links, "account_id", ()),
     (deliveries, "id", ("account_id", "state", "kind")),
 )
+# Of a search for several words.
+_WORDS = ("words",)
 # By the function that is called; a test finds those that are missing.
 BUILDERS: Mapping[Any, Sequence[Build]] = {
     admin.update_project: _each(admin.update_project, _any_and_all(["github_repo", "default_roles"])),
@@ -81,7 +84,10 @@ BUILDERS: Mapping[Any, Sequence[Build]] = {
     change_queries.lock_tickets: _each(change_queries.lock_tickets, ("id", "number", "any")),
     list_queries.list_tickets: [
         *_each(
-            list_queries.list_tickets, [frozenset(), frozenset(list_queries.FILTERS)], after=_BOTH, of_project=_BOTH
+            list_queries.list_tickets,
+            [frozenset(), frozenset({*list_queries.FILTERS, *_WORDS})],
+            after=_BOTH,
+            of_project=_BOTH,
         ),
         *_each(list_queries.list_tickets, [frozenset({"project_id"})], after=[True], of_project=[False]),
         *_each(list_queries.list_tickets, [frozenset()], after=[False], of_project=[True], offset=[True]),
@@ -89,10 +95,15 @@ BUILDERS: Mapping[Any, Sequence[Build]] = {
     helpdesk.get_ticket: _each(helpdesk.get_ticket, _ONE_TICKET),
     helpdesk.lock_ticket: _each(helpdesk.lock_ticket, _ONE_TICKET),
     helpdesk.update_ticket: _each(helpdesk.update_ticket, _ONE_TICKET),
-    helpdesk.list_tickets: [
-        *_each(helpdesk.list_tickets, _SEEN_BY[:1], [frozenset(helpdesk._FILTERS)], ["due_at"], after=[True]),
-        *_each(helpdesk.list_tickets, _SEEN_BY, [frozenset()], ["-created_at"], after=_BOTH),
-        *_each(helpdesk.list_tickets, _SEEN_BY[1:], [frozenset(helpdesk._FILTERS)], ["-priority"], after=[True]),
+    helpdesk_lists.list_tickets: [
+        *_each(
+            helpdesk_lists.list_tickets,
+            _SEEN_BY,
+            [frozenset({*helpdesk_lists._FILTERS, *_WORDS})],
+            ["due_at", "-priority"],
+            after=[True],
+        ),
+        *_each(helpdesk_lists.list_tickets, _SEEN_BY, [frozenset()], ["-created_at"], after=_BOTH),
     ],
     event_queries.list_events: _each(event_queries.list_events, _ONE_TICKET, internal=[False]),
     event_queries.events_after: _each(event_queries.events_after, _SEEN_BY, internal=_BOTH),
@@ -105,7 +116,8 @@ BUILDERS: Mapping[Any, Sequence[Build]] = {
     ],
     itsm.list_tickets: [
         *_each(itsm.list_tickets, _any_and_all(_ITSM_FILTERS), skips=[False]),
-        *_each(itsm.list_tickets, [frozenset(), frozenset(_ITSM_FILTERS)], skips=[True]),
+        *_each(itsm.list_tickets, [frozenset(), frozenset({*_ITSM_FILTERS, *_WORDS})], skips=[True]),
+        *_each(itsm.list_tickets, _any_and_all(_ITSM_FILTERS[:5]), skips=[True], far=[True]),
         *_each(itsm.list_tickets, _any_and_all(["status"]), skips=[False], short=[True]),
     ],
     webhooks.update_webhook: _each(webhooks.update_webhook, [SOURCE], _any_and_all(["is_active", "url"])),

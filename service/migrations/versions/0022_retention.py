@@ -11,7 +11,7 @@ from service.migrations.online import create_index
 from service.storage.database import Xid8
 
 revision = "0022"
-down_revision = "0019"
+down_revision = "0021"
 branch_labels = None
 depends_on = None
 

@@ -8,7 +8,7 @@ from alembic import op
 from service.migrations.online import create_index
 
 revision = "0024"
-down_revision = "0019"
+down_revision = "0023"
 branch_labels = None
 depends_on = None
 

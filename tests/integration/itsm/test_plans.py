@@ -100,8 +100,8 @@ def test_a_selective_filter_is_served_by_its_index(large: psycopg.Connection[Any
     statement = queries.list_tickets(frozenset(filters), skips=False)
     found = plan(large, statement, {**MINE, "limit": 20, "offset": 0, **filters}, "force_custom_plan")
     assert "Seq Scan" not in found, found
-    # Twice a hundred tickets, for the page and for the total, each on a page of its own; without a word, none.
-    assert blocks(found) < 500, found
+    # Twice a hundred tickets, for the page and for the total, each on a page of its own, and the nearest four thousand.
+    assert blocks(found) < 900, found
 
 
 # What travels on a lane has one plan for everyone, made without looking at the values.

@@ -14,7 +14,8 @@ from service.access.policy import Caller
 from service.errors import TicketError
 from service.itsm import queries, views
 from service.operation import Call
-from service.watch import Found, Position, Reader, Start, follow, found
+from service.positions import Position, Start
+from service.watch import Found, Reader, follow, found
 
 OF = SEEDS["itsm_events"]
 
@@ -68,12 +69,11 @@ class Lab:
         reader = Reader(("a watch",), self._read, "a key", lambda: TicketError("invalid_token"))
         return follow(self.process.dependencies.feed, self.account_id, call, reader, start, look_seconds=0.05)
 
-    async def history(self) -> int:
+    async def server(self) -> int:
         """That of this database, as the feed has it once it has looked."""
         feed = self.process.dependencies.feed
         await feed.begin(self.account_id, None)
-        assert feed.history is not None
-        return feed.history
+        return feed.servers[-1]
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def lab(machine: Machine, process: Process) -> Lab:
 
 async def test_what_is_deleted_before_the_first_read_is_told(lab: Lab) -> None:
     lab.write(KEEP + 1)
-    start = Start(newest(lab.machine, lab.account_id), await lab.history())
+    start = Start(newest(lab.machine, lab.account_id), await lab.server())
     lab.write(KEEP + 1)
     lab.write(0)
     await lab.settled()
@@ -109,7 +109,7 @@ async def test_what_is_deleted_while_its_caller_reads_slowly_is_told(lab: Lab, m
 async def test_one_that_has_read_what_is_deleted_goes_on(lab: Lab) -> None:
     lab.write(KEEP + 1, 3)
     await lab.settled()
-    start = Start(Position(0, 0), await lab.history())
+    start = Start(Position(0, 0), await lab.server())
     watch = lab.watch(start)
     seen = [(await anext(watch))[0] for _ in range(3)]
     await lab.purge()

@@ -1,0 +1,197 @@
+"""The statement of the lists of tickets: filters, search, orders and pages.
+
+A list without filters, and one with a filter that has an index in its order, walks that index. Of any other the nearest
+rows are looked at first (nearest.py).
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    Integer,
+    Select,
+    Text,
+    and_,
+    any_,
+    bindparam,
+    exists,
+    func,
+    literal_column,
+    or_,
+    select,
+    tuple_,
+    union_all,
+)
+from sqlalchemy.dialects.postgresql import TSQUERY
+
+from service import nearest
+from service.helpdesk import tables
+from service.helpdesk.queries import CREATED, SUBMITTED, found_by, scope_of
+from service.storage.statement import Statement, mine
+
+tickets = tables.tickets
+
+
+class _Order(NamedTuple):
+    """What a list is sorted by; among equals by the id, in the same direction."""
+
+    key: ColumnElement[Any]
+    descending: bool
+
+    def of(self, *columns: ColumnElement[Any]) -> Sequence[ColumnElement[Any]]:
+        """The columns in the direction of the order."""
+        return [column.desc() if self.descending else column.asc() for column in columns]
+
+
+_ORDERS: Mapping[str, _Order] = {
+    "-created_at": _Order(tickets.c.created_at, descending=True),
+    "created_at": _Order(tickets.c.created_at, descending=False),
+    "-updated_at": _Order(tickets.c.updated_at, descending=True),
+    # Tickets without a due instant come last.
+    "due_at": _Order(tables.DUE, descending=False),
+    "-priority": _Order(tables.RANK, descending=True),
+}
+
+
+def _any_of(name: str, filter_: str = "") -> Mapping[str, ColumnElement[bool]]:
+    """The conditions for one value and for any of several: only for one value does an index keep the order."""
+    column, filter_ = tickets.c[name], filter_ or name
+    return {
+        filter_: column == bindparam(filter_, type_=column.type),
+        f"any_{filter_}": column == any_(bindparam(f"any_{filter_}", type_=ARRAY(column.type))),
+    }
+
+
+_DUE_WHILE_PAUSED = exists().where(
+    *mine(tables.pauses),
+    tables.pauses.c.ticket_id == tickets.c.id,
+    tables.pauses.c.started_at < tickets.c.due_at,
+    tables.pauses.c.ended_at > tickets.c.due_at,
+)
+
+_TERMS = bindparam("terms", type_=TSQUERY)
+_FILTERS: Mapping[str, ColumnElement[bool]] = {
+    **_any_of("status"),
+    **_any_of("type"),
+    **_any_of("priority"),
+    **_any_of("category"),
+    **_any_of("assigned_to_id"),
+    **_any_of("team_id"),
+    **_any_of("submitted_by_id"),
+    **_any_of("related_asset_id"),
+    **_any_of("related_vulnerability_id"),
+    **_any_of("sla_policy"),
+    **_any_of("source"),
+    **_any_of("number"),
+    # (`app_id` is the caller's.)
+    **_any_of("app_id", "of_app_id"),
+    "unassigned": tickets.c.assigned_to_id.is_(None),
+    "any_or_unassigned": or_(
+        tickets.c.assigned_to_id.is_(None),
+        tickets.c.assigned_to_id == any_(bindparam("any_or_unassigned", type_=ARRAY(Text))),
+    ),
+    "tag": literal_column("'#'", Text) + bindparam("tag", type_=Text) == any_(tickets.c.tag_terms),
+    "terms": tickets.c.search_terms.op("@@")(_TERMS),
+    "created_after": tickets.c.created_at >= bindparam("created_after", type_=tickets.c.created_at.type),
+    "created_before": tickets.c.created_at < bindparam("created_before", type_=tickets.c.created_at.type),
+    "updated_since": tickets.c.updated_at >= bindparam("updated_since", type_=tickets.c.updated_at.type),
+    "unresolved": tables.IS_UNRESOLVED,
+    # (And unresolved.)
+    "overdue": and_(
+        func.now() > tables.DUE,
+        # While a ticket is pending the clocks of its SLA stand still. What a caller gave does not move on after that.
+        or_(tickets.c.paused_at.is_(None), tickets.c.due_at <= tickets.c.paused_at),
+        ~and_(tickets.c.due_at_given, _DUE_WHILE_PAUSED),
+    ),
+}
+
+
+# Those that one index has together: the parameter `facets` (views.py).
+_FACETS = frozenset({"tag", *tables.FACETS, *(f"any_{name}" for name in tables.FACETS)})
+_HAS_FACETS = tables.FACET_TERMS.op("@@")(bindparam("facets", type_=TSQUERY))
+_HAS_RANK = tables.rank(bindparam("priority", type_=Text)) == tables.RANK
+
+_NEWEST = ("-created_at", "created_at")
+# What an index has in an order: what is between two instants,
+_BETWEEN = {**dict.fromkeys(_NEWEST, frozenset({"created_after", "created_before"})), "-updated_at": {"updated_since"}}
+# and the tickets of one of these.
+_RELATED = ("related_asset_id", "related_vulnerability_id", "submitted_by_id", "assigned_to_id", "team_id")
+_ONE_OF: Mapping[str, Sequence[str]] = {
+    **dict.fromkeys(_NEWEST, (*_RELATED, "of_app_id", "unresolved")),
+    "-updated_at": ("submitted_by_id", "of_app_id"),
+    "due_at": ("submitted_by_id", "of_app_id", "unresolved"),
+    "-priority": ("priority", "submitted_by_id", "of_app_id", "unresolved"),
+}
+# Of which there are so few that PostgreSQL takes them first, as it knows.
+_UNIQUE = frozenset({"number", "any_number"})
+
+
+def _ordered(by: frozenset[str], filters: frozenset[str], sort: str) -> frozenset[str]:
+    """The filters that an index has in the order of a list."""
+    if filters & _UNIQUE:
+        return filters
+    of_tenant = _ONE_OF[sort] if by == {"tenant_id"} else ()
+    return frozenset(filters & {*_BETWEEN.get(sort, ())}) | {*[name for name in of_tenant if name in filters][:1]}
+
+
+def _wanted(filters: frozenset[str]) -> Sequence[ColumnElement[bool]]:
+    return [_HAS_RANK if name == "priority" else _FILTERS[name] for name in sorted(filters - {"words"})]
+
+
+def _indexed(filters: frozenset[str], base: Select[Any], order: nearest.Order) -> Sequence[ColumnElement[bool]]:
+    """Filters in the words of the indexes that they have, in whatever order."""
+    found = [*_wanted(filters - _FACETS), *([_HAS_FACETS] if filters & _FACETS else [])]
+    if "words" not in filters:
+        return found
+    words = nearest.has_words(tickets.c.search_terms, _TERMS, base, order)
+    return [*_indexed(filters - {"terms", "words"}, base, order), *words]
+
+
+@lru_cache(maxsize=256)
+def list_tickets(
+    by: frozenset[str],
+    filters: frozenset[str],
+    sort: str,
+    *,
+    after: bool,
+    with_deleted: bool = False,
+    short: bool = False,
+) -> Statement:
+    """`rows` tickets in order, from the first one or, with `after`, after a position; each with its `sort_key`.
+
+    Beside `filters` of callers there are `unresolved`, which others imply, and `words`, of a search for several. A
+    `short` one has few rows.
+    """
+    order, scope = _ORDERS[sort], scope_of(by)
+    key, rows = order.key.label("sort_key"), bindparam("rows", type_=Integer)
+    ordered = _ordered(by, filters, sort)
+    always = [*_wanted(ordered)]
+    if after:
+        position = tuple_(order.key, tickets.c.id)
+        last = tuple_(bindparam("after_key", type_=order.key.type), bindparam("after_id", type_=tickets.c.id.type))
+        always.append(position < last if order.descending else position > last)
+    wanted = _wanted(filters - ordered)
+
+    def page(*more: ColumnElement[bool], name: str = "") -> Select[Any]:
+        mine = (*found_by(by - {"person_id"}, with_deleted=with_deleted), *more)
+        if not wanted:
+            found = select(*tables.SHOWN, key).where(*mine, *always).order_by(*order.of(order.key, tickets.c.id))
+            return found.limit(rows)
+        base = select(key, tickets.c.id).where(*mine, *always)
+        indexed = _indexed(filters - ordered, base, order.of)
+        keys = nearest.nearest_keys(base, order.of, wanted=wanted, indexed=indexed, rows=rows, name=name)
+        whole = select(*tables.SHOWN, keys.c.sort_key).join(keys, keys.c.id == tickets.c.id).where(*mine)
+        return whole.order_by(*order.of(keys.c.sort_key, tickets.c.id)).limit(rows)
+
+    if "person_id" in by:
+        # Each half from its own index: an OR would read and sort all that the person has.
+        both = union_all(page(SUBMITTED), page(CREATED, tables.FOR_ANOTHER, name="_for_another")).subquery("own")
+        found = select(both).order_by(*order.of(both.c.sort_key, both.c.id)).limit(rows)
+    else:
+        found = page()
+    # With filters the best plan depends on their values, and a person's on whether they have created any for others.
+    prepared = not filters and "person_id" not in by
+    return Statement(found, scope=scope, prepared=prepared, short=short and prepared, standby=True)
