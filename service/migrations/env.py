@@ -14,6 +14,8 @@ import service.idempotency
 import service.itsm.tables
 import service.numbering
 import service.providers.tables
+import service.retention.look
+import service.retention.purge
 import service.schema
 import service.vault_check  # noqa: F401 - imported for their tables
 from service.directory import METADATA
