@@ -1,6 +1,7 @@
 """contracts/handoff.md at both transports: filters and search of both lists, and the indexes that serve them."""
 
 import asyncio
+import re
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -12,7 +13,9 @@ from support.system import Credential, World
 from support.transports import Grpc
 from tickets.handoff.v1 import ticket_service_pb2
 
-from service.handoff import list_queries, views
+from service import nearest
+from service.handoff import list_queries, operations, views
+from service.handoff.commands import ProjectTicketsQuery
 from service.search import tsquery
 
 MILESTONE = "0b7c1ad6-7c6e-4f3c-9d57-5a3a0f5c2a11"
@@ -307,6 +310,61 @@ def test_every_list_is_served_by_an_index(
     assert f"handoff_{'roles' if index == 'assignee_idx' else 'tickets'}_{index}" in found, found
     assert "Seq Scan on handoff_tickets" not in found
     assert "Seq Scan on handoff_roles" not in found
+
+
+RARE: dict[str, dict[str, str]] = {
+    "a priority of none": {"priority": "high"},
+    "a type of none": {"request_type": "decision_needed"},
+    "a stage of none": {"stage": "validation"},
+    "a role of none": {"role": "devops"},
+    "merged, of none": {"ship": "merged"},
+    "a word of none": {"q": "nothing"},
+    "a common word and one of none": {"q": "title nothing"},
+}
+# A ticket in a hundred is open, and one in a thousand is somebody's.
+FEW: dict[str, dict[str, str]] = {
+    "an assignee": {"assignee": "me"},
+    "a word": {"q": "word17"},
+    "a common and a rare word": {"q": "title word17"},
+    "open, of somebody": {"status": "open", "assignee": "me"},
+}
+
+
+def first_rows(world: World, large: tuple[UUID, UUID], query: dict[str, str], *, explain: str = "") -> list[Any]:
+    """The ids of the newest of a list, or its plan."""
+    project_id, user_id = large
+    wanted = ProjectTicketsQuery.model_validate({**query, "limit": "20"})
+    filters = {"project_id": project_id, **operations._project_filters(wanted), **operations._filters(user_id, wanted)}
+    given = {**filters, **operations._index_terms(filters), "user_id": user_id, "limit": 21}
+    names = operations._names(wanted, given) - {"project_id"}
+    statement = list_queries.list_tickets.__wrapped__(names, after=False, of_project=True)
+    values = [given[name] if name in given else statement._constants[name] for name in statement.names]
+    with psycopg.connect(world.database_url, cursor_factory=psycopg.ClientCursor) as connection:
+        connection.execute(b"PREPARE list AS " + statement.sql)
+        found = connection.execute(f"{explain} EXECUTE list({', '.join(['%s'] * len(values))})", values)
+        return [row[0 if explain else 1] for row in found]
+
+
+@pytest.mark.parametrize("query", RARE.values(), ids=RARE)
+def test_what_is_rare_is_found_without_a_walk_through_everything(
+    world: World, large: tuple[UUID, UUID], query: dict[str, str]
+) -> None:
+    found = "\n".join(first_rows(world, large, query, explain="EXPLAIN (ANALYZE, BUFFERS, TIMING OFF)"))
+    read = re.search(r"Buffers: shared((?: (?:hit|read|dirtied|written)=\d+)+)", found)
+    assert read is not None, found
+    # Four thousand rows lie side by side. All of them are on 600 pages, and in each of many blocks of an index.
+    assert sum(map(int, re.findall(r"(?:hit|read)=(\d+)", read[1]))) <= 450, found
+    assert re.search(r"Seq Scan on handoff_tickets.*\(actual", found) is None, found
+
+
+@pytest.mark.parametrize("query", FEW.values(), ids=FEW)
+def test_what_is_sorted_is_what_a_walk_finds(
+    world: World, large: tuple[UUID, UUID], query: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = first_rows(world, large, query)
+    assert len(found) >= 20
+    monkeypatch.setattr(nearest, "ROWS", 40_000)
+    assert first_rows(world, large, query) == found
 
 
 @pytest.mark.parametrize("after", [{}, {"after_created_at": "2026-01-01T01:00:00Z", "after_id": MILESTONE}])
