@@ -129,7 +129,13 @@ def _merge_days(gone: CTE) -> CTE:
     scope = (gone.c.account_id, gone.c.live, gone.c.day, gone.c.status)
     total = func.sum(gone.c.change)
     # A ticket that went from one status to another and back has changed nothing.
-    merged = select(*scope, total).where(gone.c.day.is_not(None)).group_by(*scope).having(total != 0).order_by(*scope)
+    merged = (
+        select(*scope, total)
+        .where(gone.c.day.is_not(None))
+        .group_by(*scope)
+        .having(total != literal_column("0"))
+        .order_by(*scope)
+    )
     into = upsert(_days).from_select(["account_id", "live", "day", "status", "total"], merged)
     return into.on_conflict_do_update(
         index_elements=["account_id", "live", "day", "status"], set_={"total": _days.c.total + into.excluded.total}

@@ -376,12 +376,16 @@ async def test_totals_are_exact_while_everything_changes_at_once(world: World, r
             await asyncio.to_thread(world.run, total_queries.MERGE.sql.decode().replace("LIMIT 10000", "LIMIT 7"))
 
     async def look() -> None:
-        for _ in range(60):
-            listed = (await rpc.call("itsm.list", program.credential, query={"limit": 100})).succeeded()
+        for turn in range(60):
+            # The sum of statuses, and that of days.
+            dated = {"start_date": "2020-01-01T00:00:00Z"} if turn % 2 else {}
+            listed = (await rpc.call("itsm.list", program.credential, query={"limit": 100, **dated})).succeeded()
             assert listed["total"] == len(listed["tickets"])
 
     await asyncio.gather(*(life(n) for n in range(90)), merge(), merge(), look())
     count = "SELECT count(*) FROM itsm_tickets WHERE account_id = %s AND status = %s"
     for status in statuses:
-        assert await total(rpc, program, status=status) == world.rows(count, program.account_id, status)[0][0]
+        counted = world.rows(count, program.account_id, status)[0][0]
+        assert await total(rpc, program, status=status) == counted
+        assert await total(rpc, program, status=status, start_date="2020-01-01T00:00:00Z") == counted
     assert await total(rpc, program) == 30
