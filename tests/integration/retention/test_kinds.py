@@ -20,8 +20,13 @@ def ages(machine: Machine, seed: Seed, owner: UUID) -> Counter[int]:
     return Counter(age for (age,) in machine.rows(seed.ages.format(owner=owner)))
 
 
-def seeded(machine: Machine, seed: Seed) -> list[UUID]:
+async def seeded(machine: Machine, seed: Seed) -> list[UUID]:
     """Two owners with rows that are old and rows that are not."""
+    # In a thread: the process makes its connections meanwhile.
+    return await asyncio.to_thread(_seeded, machine, seed)
+
+
+def _seeded(machine: Machine, seed: Seed) -> list[UUID]:
     owners = [uuid4(), uuid4()]
     for owner in owners:
         for sql in seed.before:
@@ -47,7 +52,7 @@ def test_every_kind_is_seeded() -> None:
 
 @pytest.mark.parametrize("seed", SEEDS.values(), ids=SEEDS)
 async def test_what_is_old_is_counted_and_then_deleted_in_steps(machine: Machine, process: Process, seed: Seed) -> None:
-    owners = seeded(machine, seed)
+    owners = await seeded(machine, seed)
     others = "SELECT count(*) FROM {}".format(
         {
             "dead_deliveries": "provider_deliveries",
@@ -74,7 +79,7 @@ async def test_what_is_old_is_counted_and_then_deleted_in_steps(machine: Machine
 
 async def test_nothing_is_deleted_without_a_setting(machine: Machine, process: Process) -> None:
     seed = SEEDS["helpdesk_events"]
-    owners = seeded(machine, seed)
+    owners = await seeded(machine, seed)
     assert await purge().delete(process.database) == []
     assert [kind.days(Settings(database_url="postgresql://")) for kind in KINDS] == [0] * len(KINDS)
     assert ages(machine, seed, owners[0]) == Counter({**OLD, **NEW})
@@ -82,7 +87,7 @@ async def test_nothing_is_deleted_without_a_setting(machine: Machine, process: P
 
 async def test_a_step_is_a_transaction_of_its_own(machine: Machine, process: Process) -> None:
     seed = SEEDS["itsm_events"]
-    [owner, _] = seeded(machine, seed)
+    [owner, _] = await seeded(machine, seed)
     [(last,)] = machine.rows("SELECT max(ctid)::text FROM itsm_events WHERE account_id = %s AND version = 1", owner)
     assert int(last.strip("()").partition(",")[0]) > 3, "the rows fill several blocks"
     # What others are at work on is left out, and found the next time.
@@ -99,7 +104,7 @@ async def test_a_step_is_a_transaction_of_its_own(machine: Machine, process: Pro
 
 async def test_one_process_looks_through_a_kind_within_an_hour(machine: Machine, process: Process) -> None:
     seed = SEEDS["handoff_events"]
-    [owner, _] = seeded(machine, seed)
+    [owner, _] = await seeded(machine, seed)
     machine.rows("DELETE FROM purges")
     await asyncio.gather(*(purge(seed.kind).work(process.database) for _ in range(3)))
     assert ages(machine, seed, owner) == Counter(NEW)
