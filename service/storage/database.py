@@ -311,8 +311,9 @@ def pool_of(settings: Settings, url: str, kept: int = 0, name: str = "database")
         "prepare_threshold": None,
         "application_name": "tickets",
         "client_encoding": "UTF8",
-        # Second wall behind the call's own deadline: no statement outlives its caller.
-        "options": f"-c TimeZone=UTC -c statement_timeout={deadline} -c lock_timeout={lock_timeout}"
+        # No statement takes so long that compiling it would pay, though a plan may hold what costs much and never runs.
+        # And the second wall behind the call's own deadline: no statement outlives its caller.
+        "options": f"-c TimeZone=UTC -c jit=off -c statement_timeout={deadline} -c lock_timeout={lock_timeout}"
         f" -c idle_in_transaction_session_timeout={min(deadline, _IDLE_MILLISECONDS)} {_SERVER_KEEPALIVES}",
     }
     longest = settings.default_deadline_seconds + _MARGIN_SECONDS
