@@ -32,12 +32,13 @@ up: .venv/ready ## everything on this machine, with demo data
 test: $(READY) ## lint, format, types, protos, and what the contracts promise
 	$(MAKE) --jobs 2 check tests
 
+# Three, for two cores: a third of the time each waits for what it has started.
 tests: $(READY)
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 # What is installed here is Debian's, as nothing else can be: where it is not Debian, or not root, it says what is missing.
 test-processes: $(READY) ## what is flooded, fuzzed, stopped and killed, `tickets up` and both wheels: minutes, and part of CI
-	$(BIN)/pytest -m "processes and not long" -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -m "processes and not long" -n 3 --dist loadfile --no-loadscope-reorder
 
 test-clients: .venv/tools ## clients as users have them: a real browser, and those of other languages whose tools are here
 	@command -v chromium >/dev/null || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update -qq \
