@@ -186,10 +186,11 @@ def _overload(ground: Ground, plan: Plan) -> Found:
         obeying: (plan.crowd, "obey"),
         f"{plan.crowd:,}, insisting": (plan.crowd, "insist"),
     }
-    patience = str(Settings.model_fields["max_queue_seconds"].default)
+    default = {name: str(Settings.model_fields[name].default) for name in ("max_queue_seconds", "max_concurrent_calls")}
+    limits = {f"TICKETS_{name.upper()}": value for name, value in default.items()}
     measurements: list[Measurement] = []
     with (
-        ground.service("overload", TICKETS_MAX_QUEUE_SECONDS=patience) as service,
+        ground.service("overload", **limits) as service,
         stack.gateway(ground.directory, service.endpoints) as (url, _),
     ):
         by_grpc = generators.grpc_plan(service.shared, operation, 0, 0)
