@@ -137,6 +137,12 @@ active: Tracing | None = None
 CURRENT: "ContextVar[Trace | None]" = ContextVar("trace", default=None)
 
 
+def is_sampled() -> bool:
+    """Whether what the task is about is in a trace that is sampled."""
+    trace = CURRENT.get()
+    return trace is not None and trace.span is not None
+
+
 @contextmanager
 def step(name: str, attributes: Attributes) -> Iterator[Trace | None]:
     """Something that the current work asks of others, as a span of its own where it is sampled."""

@@ -1,7 +1,7 @@
 """The database of a process that traces: a span for each statement of a sampled call. Off, it is the plain one."""
 
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -39,25 +39,24 @@ def database_of(settings: Settings, metadata: MetaData, stack: AsyncExitStack) -
 class TracedDatabase(Database):
     """A Database whose statements are spans."""
 
-    async def all(
+    def all(
         self,
         statement: Statement,
         parameters: Mapping[str, Any],
         *,
         commit: bool = False,
         lock: Statement | None = None,
-    ) -> list[Row]:
+    ) -> Coroutine[Any, Any, list[Row]]:
         """As a Database does."""
-        if tracing.CURRENT.get() is None:
-            return await super().all(statement, parameters, commit=commit, lock=lock)
-        with tracing.step(name_of(statement), _attributes(statement)):
-            return await super().all(statement, parameters, commit=commit, lock=lock)
+        found = super().all(statement, parameters, commit=commit, lock=lock)
+        # (Most calls are not sampled, and theirs is returned as it is.)
+        return _in_span(statement, found) if tracing.is_sampled() else found
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
         """As a Database does."""
         async with super().transaction() as connection:
-            yield connection if tracing.CURRENT.get() is None else _Traced(connection)
+            yield _Traced(connection) if tracing.is_sampled() else connection
 
 
 class _Traced:
@@ -72,12 +71,17 @@ class _Traced:
         commit: bool = False,
         lock: Statement | None = None,
     ) -> list[Row]:
-        with tracing.step(name_of(statement), _attributes(statement)):
-            return await self._connection.all(statement, parameters, commit=commit, lock=lock)
+        return await _in_span(statement, self._connection.all(statement, parameters, commit=commit, lock=lock))
 
     async def one(self, statement: Statement, parameters: Mapping[str, Any], *, commit: bool = False) -> Row | None:
         rows = await self.all(statement, parameters, commit=commit)
         return rows[0] if rows else None
+
+
+async def _in_span(statement: Statement, found: Coroutine[Any, Any, list[Row]]) -> list[Row]:
+    name = name_of(statement)
+    with tracing.step(name, {"db.system.name": "postgresql", "db.query.summary": name}):
+        return await found
 
 
 def name_of(statement: Statement) -> str:
@@ -94,7 +98,3 @@ def _summary(sql: str) -> str:
     read = [table for table in _READ.findall(sql) if table not in common]
     words = done or [" ".join(("SELECT", *dict.fromkeys(read)))]
     return " ".join(dict.fromkeys(words))[:_MAX_LENGTH]
-
-
-def _attributes(statement: Statement) -> tracing.Attributes:
-    return {"db.system.name": "postgresql", "db.query.summary": name_of(statement)}
