@@ -64,6 +64,8 @@ class PooledConnection(psycopg.AsyncConnection[Any]):
         self._waiter: asyncio.Future[None] | None = None
         # By the loop's clock: since when an answer is waited for, if one is.
         self._since: float | None = None
+        # Whether the server was found silent on another one, and this one has heard nothing since.
+        self.is_doubtful = False
         # Of a lane: called whenever something has arrived, and when the connection is lost; how long it may be silent.
         self._follower: Callable[[], None] | None = None
         self.patience: float | None = None
@@ -246,6 +248,7 @@ class PooledConnection(psycopg.AsyncConnection[Any]):
             self.discard()
 
     def _readable(self) -> None:
+        self.is_doubtful = False
         try:
             self.pgconn.consume_input()
             # The loop may never call again: libuv stops watching a socket once it has an error. What has arrived is

@@ -226,13 +226,18 @@ class Pool:
         return True
 
     def _distrust(self) -> None:
-        """Give up the connections to a server that is silent, but for those on which a statement has just begun."""
+        """Give up the connections to a server that is silent.
+
+        Those on which a statement has just begun are given a moment: the server may be another one by now, or back.
+        """
         self._warn(_SILENT)
         self._first += 1
         for connection in [*self._connections]:
             if connection.is_silent(_SILENT_SECONDS) or connection.is_idle_lane:
                 connection.failure = _SILENT
                 connection.discard()
+            else:
+                connection.is_doubtful = True
         while self._idle:
             self._drop(self._idle.pop())
         self._refill()
@@ -243,6 +248,8 @@ class Pool:
             await asyncio.sleep(_LOOK_SECONDS)
             for connection in [*self._connections]:
                 longest = self._longest if connection.patience is None else connection.patience
+                if connection.is_doubtful:
+                    longest = min(longest, _SILENT_SECONDS)
                 if connection.is_silent(longest):
                     connection.failure = f"no answer within {longest:g} seconds"
                     connection.discard()

@@ -87,6 +87,24 @@ async def test_when_one_connection_is_found_silent_the_others_are_given_up_too(
         await until(lambda: len(database._pool._idle) == POOL_SIZE)
 
 
+async def test_a_statement_on_one_that_was_in_use_meanwhile_does_not_wait_for_its_deadline(proxy: TcpProxy) -> None:
+    database = Database(Settings(database_url=proxy.url, pool_size=POOL_SIZE + 2), METADATA)
+    await database.open()
+
+    async def lose_the_path_between_two_statements() -> None:
+        async with database.transaction() as connection:
+            await connection.one(PID, {})
+            proxy.lose()
+            assert not await database.answers()
+            await connection.one(PID, {})
+
+    async with asyncio.timeout(20):
+        await until(lambda: len(database._pool._idle) == POOL_SIZE)
+        with pytest.raises(TicketError, match="currently unavailable"):
+            await lose_the_path_between_two_statements()
+    await database.close()
+
+
 async def test_a_server_that_answers_is_healthy_though_all_connections_are_in_use(
     database: Database, proxy: TcpProxy
 ) -> None:
