@@ -4,12 +4,14 @@ Off, nothing of OpenTelemetry is imported, and a call costs one look at `active`
 its trace's id, for its log line and for those whom it calls, and makes no span.
 """
 
+import os
 import random
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
 from contextvars import ContextVar
 from pathlib import Path
+from socket import gethostname
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -204,7 +206,9 @@ def start(settings: Settings, stack: AsyncExitStack) -> None:
         raise SettingError("TICKETS_OTLP_ENDPOINT: install the extra `otel` of tickets-service") from None
     credentials = _collector_credentials(settings.otlp_ca)
     # What is not sampled gets no further than `call`. A full queue drops spans and waits for nobody.
-    provider = TracerProvider(ALWAYS_ON, Resource.create({"service.name": "tickets"}), shutdown_on_exit=False)
+    # Which process answered: of a call that the gateway has repeated, each attempt is a span of another one.
+    resource = Resource.create({"service.name": "tickets", "service.instance.id": f"{gethostname()}:{os.getpid()}"})
+    provider = TracerProvider(ALWAYS_ON, resource, shutdown_on_exit=False)
     exporter = OTLPSpanExporter(settings.otlp_endpoint, credentials is None, credentials, timeout=_SEND_SECONDS)
     provider.add_span_processor(BatchSpanProcessor(exporter))
     active = Tracing(provider, settings.trace_sample_ratio)

@@ -16,9 +16,10 @@ _SERVICE = "opentelemetry.proto.collector.trace.v1.TraceService"
 
 @dataclass(frozen=True)
 class Received:
-    """One span, with the service that sent it."""
+    """One span, with the service that sent it, and which of its processes."""
 
     service: str
+    instance: str
     name: str
     trace_id: str
     id: str
@@ -39,8 +40,8 @@ class Collector:
     async def _export(self, request: Any, _context: object) -> Any:
         self.raw += request.SerializeToString()
         for resource in request.resource_spans:
-            service = _values(resource.resource.attributes)["service.name"]
-            self.spans += [_received(service, span) for scope in resource.scope_spans for span in scope.spans]
+            sender = _values(resource.resource.attributes)
+            self.spans += [_received(sender, span) for scope in resource.scope_spans for span in scope.spans]
         return trace_service_pb2.ExportTraceServiceResponse()
 
     @asynccontextmanager
@@ -70,9 +71,10 @@ def _values(attributes: Any) -> dict[str, Any]:
     return {one.key: getattr(one.value, str(one.value.WhichOneof("value"))) for one in attributes}
 
 
-def _received(service: str, span: Any) -> Received:
+def _received(sender: Mapping[str, Any], span: Any) -> Received:
     return Received(
-        service,
+        sender["service.name"],
+        sender.get("service.instance.id", ""),
         span.name,
         span.trace_id.hex(),
         span.span_id.hex(),
