@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, time
+from decimal import Decimal
 from functools import cache, lru_cache
 from typing import Annotated, Any, ClassVar, Literal, get_args
 from uuid import UUID
@@ -193,6 +194,18 @@ def _has_nul(value: Any) -> bool:
 
 # After the bounds of a text, so that those are reported in pydantic's own words.
 without_nul = AfterValidator(_without_nul)
+
+_WHOLE_DIGITS = 20
+
+
+def _whole(value: Any) -> Any:
+    # What has a fraction, an exponent or many digits comes as a Decimal (jsontext.py), maybe too large to write out.
+    is_whole = isinstance(value, Decimal) and value.adjusted() < _WHOLE_DIGITS and value == value.to_integral_value()
+    return int(value) if is_whole else value
+
+
+# For an integer of a body, after its bounds: it may be written `60`, `60.0`, `6e1`.
+whole = BeforeValidator(_whole)
 
 # Text that comes from a path or a query may be guessed from: there is nothing but text there.
 Number = Annotated[int, Field(strict=False)]
