@@ -203,7 +203,7 @@ async def test_a_mebibyte_is_not_too_large_and_a_byte_more_is(
     to = await endpoint(name, world, client)
     content = json.dumps(to.body).encode()
     reply = await send(client, to, content.ljust(2**20))
-    assert (name, reply.status // 100) == (name, 2), reply.body
+    assert reply.status in (200, 201), reply.body
     (await send(client, to, content.ljust(2**20 + 1))).failed("payload_too_large")
 
 
