@@ -85,7 +85,8 @@ def _iso_date(value: Any) -> Any:
 
 @cache
 def _time_zones() -> frozenset[str]:
-    return frozenset(available_timezones())
+    # `localtime` is where this machine stands, and another one may stand elsewhere.
+    return frozenset(available_timezones() - {"localtime"})
 
 
 def _iana(name: str) -> str:
