@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, time
+from decimal import Decimal
 from functools import cache, lru_cache
 from typing import Annotated, Any, ClassVar, Literal, get_args
 from uuid import UUID
@@ -53,9 +54,18 @@ class Command(BaseModel):
     @classmethod
     def lists(cls) -> frozenset[str]:
         """The members of the query that are lists."""
+        return cls._query_with(comma_list)
+
+    @classmethod
+    def instants(cls) -> frozenset[str]:
+        """The members of the query that are instants."""
+        return cls._query_with(iso_8601)
+
+    @classmethod
+    def _query_with(cls, validator: BeforeValidator) -> frozenset[str]:
         query = cls.model_fields.get("query")
         members = {} if query is None else getattr(query.annotation, "model_fields", {})
-        return frozenset(name for name, field in members.items() if _is_comma_list(field))
+        return frozenset(name for name, field in members.items() if _has_validator(field, validator))
 
 
 class Section(BaseModel):
@@ -185,6 +195,18 @@ def _has_nul(value: Any) -> bool:
 # After the bounds of a text, so that those are reported in pydantic's own words.
 without_nul = AfterValidator(_without_nul)
 
+_WHOLE_DIGITS = 20
+
+
+def _whole(value: Any) -> Any:
+    # What has a fraction, an exponent or many digits comes as a Decimal (jsontext.py), maybe too large to write out.
+    is_whole = isinstance(value, Decimal) and value.adjusted() < _WHOLE_DIGITS and value == value.to_integral_value()
+    return int(value) if is_whole else value
+
+
+# For an integer of a body, after its bounds: it may be written `60`, `60.0`, `6e1`.
+whole = BeforeValidator(_whole)
+
 # Text that comes from a path or a query may be guessed from: there is nothing but text there.
 Number = Annotated[int, Field(strict=False)]
 
@@ -244,8 +266,11 @@ def uuid_or(word: str) -> PlainValidator:
     return PlainValidator(check, json_schema_input_type=UUID | Literal[word])
 
 
+# What is read as an instant.
+iso_8601 = BeforeValidator(_iso_8601)
+
 # ISO 8601 with any offset, UTC where there is none; microseconds.
-Instant = Annotated[datetime, BeforeValidator(_iso_8601), AfterValidator(_in_utc), Field(strict=False)]
+Instant = Annotated[datetime, iso_8601, AfterValidator(_in_utc), Field(strict=False)]
 
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
@@ -303,10 +328,10 @@ def _comma_list(value: Any) -> Any:
 comma_list = BeforeValidator(_comma_list)
 
 
-def _is_comma_list(field: FieldInfo) -> bool:
-    """Whether a field, or what is an alternative to its None, is a comma_list."""
+def _has_validator(field: FieldInfo, validator: BeforeValidator) -> bool:
+    """Whether a field, or what is an alternative to its None, begins with this validator."""
     forms = [field, *map(FieldInfo.from_annotation, get_args(field.annotation))]
-    return any(comma_list in form.metadata for form in forms)
+    return any(validator in form.metadata for form in forms)
 
 
 OpaqueId = Annotated[str, StringConstraints(min_length=1, max_length=64), without_nul]

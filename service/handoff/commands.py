@@ -23,6 +23,7 @@ from service.fields import (
     distinct,
     other_name,
     uuid_or,
+    whole,
     without_nul,
 )
 
@@ -166,7 +167,7 @@ class TicketChanges(Declared, Aliased):
     role_status: RoleChange | None = None
     milestone_id: Uuid | None = None
     roles: Roles = Field([])
-    github_issue_number: Annotated[int, Field(ge=1, lt=2**63)] | None = None
+    github_issue_number: Annotated[int, Field(ge=1, lt=2**63), whole] | None = None
     # The ticket's `updated_at` as the caller last read it.
     updated_at: Instant | None = None
 

@@ -17,7 +17,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from service.fields import Section, comma_list, json_text, without_nul
+from service.fields import Section, comma_list, json_text, whole, without_nul
 from service.jsontext import JsonText
 
 _MAX_TAGS_BYTES = 16 * 1024
@@ -85,7 +85,8 @@ def _iso_date(value: Any) -> Any:
 
 @cache
 def _time_zones() -> frozenset[str]:
-    return frozenset(available_timezones())
+    # `localtime` is where this machine stands, and another one may stand elsewhere.
+    return frozenset(available_timezones() - {"localtime"})
 
 
 def _iana(name: str) -> str:
@@ -100,7 +101,7 @@ TimeZone = Annotated[str, AfterValidator(_iana)]
 Time = Annotated[str, StringConstraints(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")]
 EndTime = Annotated[str, StringConstraints(pattern=r"^(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)$")]
 # At most a year.
-Minutes = Annotated[int, Field(ge=1, le=525_600)]
+Minutes = Annotated[int, Field(ge=1, le=525_600), whole]
 
 T = TypeVar("T")
 # A filter for any of several values.

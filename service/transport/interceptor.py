@@ -149,7 +149,7 @@ class CallInterceptor(grpc.GenericRpcHandler):
                 task = self._admission.begin(self._seconds(context))
                 place = await self._admit(method, metadata, line)
                 place.count_call()
-                data = await self._read(context)
+                data = await self._read(method, context)
                 await place.take()
                 call, message = _call(method, data, metadata, line, place)
                 call.until = self._admission.until(task)
@@ -190,7 +190,7 @@ class CallInterceptor(grpc.GenericRpcHandler):
                 await self._admission.wait_while_held()
                 task = self._admission.begin_stream()
                 place = await self._admit(method, metadata, line)
-                data = await self._read_in_time(context)
+                data = await self._read_in_time(method, context)
                 _, request = _call(method, data, metadata, line, place)
                 async for message in behaviour(request, context):
                     yield message
@@ -232,21 +232,21 @@ class CallInterceptor(grpc.GenericRpcHandler):
         self._rate_limits.take(method.policy.kind, caller, line.answer)
         return CallPlace(self._fairness, method.policy.kind, caller)
 
-    async def _read(self, context: Context) -> bytes:
+    async def _read(self, method: Method, context: Context) -> bytes:
         """The request's message, which is not read before its caller is known. Raises TicketError."""
         data: Any = await context.read()
         if data is grpc.aio.EOF:
             raise TicketError("validation_error", "The call has no message")
-        if len(data) > self._max_bytes:
-            raise TicketError("payload_too_large")
         message: bytes = data
+        if len(message) > self._max_bytes and _size(method, message) > self._max_bytes:
+            raise TicketError("payload_too_large")
         return message
 
-    async def _read_in_time(self, context: Context) -> bytes:
+    async def _read_in_time(self, method: Method, context: Context) -> bytes:
         """As `_read`; a message that never comes ends by the default deadline."""
         try:
             async with asyncio.timeout(self._longest):
-                return await self._read(context)
+                return await self._read(method, context)
         except TimeoutError:
             raise TicketError("deadline_exceeded") from None
 
@@ -324,12 +324,22 @@ def _begin(method: Method, context: Context, line: _Line) -> Metadata:
     return metadata
 
 
-def _call(method: Method, data: bytes, metadata: Metadata, line: _Line, place: CallPlace) -> tuple[Call, Any]:
-    """The call, and its request decoded. Raises TicketError."""
+def _size(method: Method, data: bytes) -> int:
+    """The bytes of a request that a limit is about: of REST, the body without what the gateway wraps it in."""
+    body = getattr(_decoded(method, data), "body", None) if ".rest." in method.path else None
+    return len(data) if body is None else len(body.data)
+
+
+def _decoded(method: Method, data: bytes) -> Any:
     try:
-        message = method.decode(data)
+        return method.decode(data)
     except DecodeError:
         raise TicketError("validation_error", "The request is not a message of this method") from None
+
+
+def _call(method: Method, data: bytes, metadata: Metadata, line: _Line, place: CallPlace) -> tuple[Call, Any]:
+    """The call, and its request decoded. Raises TicketError."""
+    message = _decoded(method, data)
     key, if_match = metadata.get("idempotency-key"), metadata.get("if-match")
     call = Call(method.key, line.request_id, key, place.caller, if_match, place=place, answer=line.answer)
     call.path = metadata.get("x-envoy-original-path")

@@ -32,6 +32,7 @@ CONTENT_TYPE = JSON
 # name is a query of another method goes by another name in the protos.
 _VARIABLES = {"project_id": "project"}
 
+# A plus is a space in a query, but many forget to escape it in an instant's offset, where no space can be.
 _OFFSET = re.compile(r"(?<=[0-9]) (?=[0-9]{2}:?[0-9]{2}$)")
 _OK = 200
 _NO_CONTENT = 204
@@ -170,7 +171,8 @@ def _query_reader(
 ) -> Callable[[Any, str | None], dict[str, Any]] | None:
     """Reads the section `query` of a request and its path; None for a command that has none, whatever is given."""
     needs_path = bool(members_of) or command.refuses_unknown
-    plain, lists, known = [name for name in names if name != members_of], command.lists(), frozenset(names)
+    plain, known = [name for name in names if name != members_of], frozenset(names)
+    lists, instants = command.lists(), command.instants()
     if not names and not command.refuses_unknown:
         return None
 
@@ -182,7 +184,9 @@ def _query_reader(
         if command.refuses_unknown and "?" in path:
             _refuse_unknown(path, known)
         given = ((name, getattr(request, name)) for name in plain)
-        query = {name: _query_value(values, is_list=name in lists) for name, values in given if values}
+        query: dict[str, Any] = {name: _query_value(values, name in lists) for name, values in given if values}
+        for name in instants & query.keys():
+            query[name] = _OFFSET.sub("+", query[name])
         if members_of and (members := _members(path, members_of + ".")):
             query[members_of] = members
         return query
@@ -210,14 +214,9 @@ def _refuse_unknown(path: str, known: Container[str]) -> None:
         raise TicketError("validation_error", issues=issues)
 
 
-def _query_value(values: Sequence[str], *, is_list: bool) -> Any:
+def _query_value(values: Sequence[str], is_list: bool) -> Any:
     """What is given of a parameter. Given more than once, each is a value of a list, and else the last one counts."""
-    return [*values] if is_list and len(values) > 1 else _query_text(values[-1])
-
-
-def _query_text(text: str) -> str:
-    # A plus is a space in a query, but many forget to escape it in an instant's offset, where no space can be.
-    return _OFFSET.sub("+", text)
+    return [*values] if is_list and len(values) > 1 else values[-1]
 
 
 def _json_body(raw: bytes) -> Any:

@@ -4,7 +4,7 @@ Both carry the same objects. An event's id is the cursor after it, so that what 
 goes on after the last one by itself, with the header `Last-Event-ID`.
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from typing import Any, NamedTuple
 
 from google.api.httpbody_pb2 import HttpBody
@@ -28,7 +28,6 @@ class Form(NamedTuple):
     """How the messages of a watch are written."""
 
     content_type: str
-    headers: Mapping[str, str]
     # What comes before the first.
     opening: bytes
     message: Callable[[Any], bytes]
@@ -50,8 +49,8 @@ def _last_event(body: View) -> bytes:
     return b"event: error\ndata: %b\n\n" % jsontext.dump(body)
 
 
-_LINES = Form(LINES, {}, b"", _line, _line)
-_EVENTS = Form(EVENTS, _AS_THEY_COME, b"retry: %d\n" % _RETRY_MILLISECONDS, _event, _last_event)
+_LINES = Form(LINES, b"", _line, _line)
+_EVENTS = Form(EVENTS, b"retry: %d\n" % _RETRY_MILLISECONDS, _event, _last_event)
 
 
 def watch(watch: Watch[Any], *, failure: Callable[[TicketError], View] = error_body) -> Any:
@@ -65,7 +64,7 @@ def watch(watch: Watch[Any], *, failure: Callable[[TicketError], View] = error_b
         try:
             async for view in watch(self.dependencies.feed, call, sections):
                 if not begun:
-                    await send_status(context, _OK, {**call.answer.rate_limit, **form.headers})
+                    await send_status(context, _OK, {**call.answer.rate_limit, **_AS_THEY_COME})
                 begun = True
                 if call.answer.is_head:
                     yield HttpBody(content_type=form.content_type)

@@ -197,6 +197,17 @@ async def test_two_mebibytes_are_too_large(client: httpx2.AsyncClient, world: Wo
 
 
 @pytest.mark.parametrize("name", WRITES)
+async def test_a_mebibyte_is_not_too_large_and_a_byte_more_is(
+    client: httpx2.AsyncClient, world: World, name: str
+) -> None:
+    to = await endpoint(name, world, client)
+    content = json.dumps(to.body).encode()
+    reply = await send(client, to, content.ljust(2**20))
+    assert reply.status in (200, 201), reply.body
+    (await send(client, to, content.ljust(2**20 + 1))).failed("payload_too_large")
+
+
+@pytest.mark.parametrize("name", WRITES)
 async def test_unknown_members_are_ignored_or_in_the_helpdesk_refused(
     client: httpx2.AsyncClient, world: World, name: str
 ) -> None:

@@ -184,9 +184,20 @@ async def test_a_body_with_a_coding_is_refused(
     assert reply.headers["accept-encoding"] == "identity"
 
 
-async def test_a_body_as_it_is_may_say_so(client: httpx2.AsyncClient, callers: Callers) -> None:
-    headers = {**callers.credentials["itsm"], "content-encoding": "Identity"}
+@pytest.mark.parametrize("coding", ["Identity", ""])
+async def test_a_body_as_it_is_may_say_so(client: httpx2.AsyncClient, callers: Callers, coding: str) -> None:
+    headers = {**callers.credentials["itsm"], "content-encoding": coding}
     assert (await client.post(LISTS["itsm"], json=ITSM, headers=headers)).status_code == 201
+
+
+async def test_a_coding_is_none_of_a_request_that_has_no_body(client: httpx2.AsyncClient, callers: Callers) -> None:
+    credential = dict(callers.credentials["helpdesk"])
+    made = (await client.post(LISTS["helpdesk"], json={"title": "a"}, headers=credential)).json()
+    for verb, path in (("GET", ""), ("HEAD", ""), ("GET", f"/{made['id']}"), ("DELETE", f"/{made['id']}")):
+        answer = await client.request(
+            verb, LISTS["helpdesk"] + path, headers={**credential, "content-encoding": "gzip"}
+        )
+        assert (verb, path, answer.status_code) == (verb, path, 200)
 
 
 # ETags

@@ -36,7 +36,7 @@ async def test_a_handoff_list_takes_several_stages_with_commas_or_one_by_one(res
 
 async def test_an_itsm_list_takes_one_value_of_each_parameter(rest: Rest, world: World) -> None:
     program = await world.program()
-    body = {"subject": "x", "description": "x", "metadata": {"category": "Hardware, Printers"}}
+    body = {"subject": "Room 2 1015", "description": "x", "metadata": {"category": "Hardware, Printers"}}
     (await rest.call("itsm.create", program.credential, body=body)).succeeded(201)
 
     async def ask(query: str) -> Any:
@@ -48,6 +48,11 @@ async def test_an_itsm_list_takes_one_value_of_each_parameter(rest: Rest, world:
         ("metadata.category=Hardware", 0),
         ("status=closed&status=open", 1),
         ("status=open&status=closed", 0),
+        # A space is a plus only at the end of an instant.
+        ("q=room%202%201015", 1),
+        ("q=2+1015", 1),
+        ("start_date=2026-01-01T00:00:00+02:00", 1),
+        ("end_date=2026-01-01T00:00:00%2002:00", 0),
     ):
         assert (query, (await ask(query)).succeeded()["total"]) == (query, total)
     (await ask("status=open,closed")).failed("validation_error", paths=["status"])

@@ -170,6 +170,8 @@ def test_members_that_no_request_can_hold_raise_before_any_call() -> None:
             tickets.update("1", statuss="open")
         with pytest.raises(TypeError, match="no member 'update_mask'"):
             tickets.update("1", update_mask=["status"])
+        with pytest.raises(TypeError, match="a page_size and no limit"):
+            tickets.list(limit=10)
         with pytest.raises(ValueError, match="Out of range float"):
             tickets.create(title="A", tags={"n": float("nan")})
         calendar: Any = client.helpdesk.calendar
@@ -177,6 +179,19 @@ def test_members_that_no_request_can_hold_raise_before_any_call() -> None:
             calendar.update(hours=[{"weekday": "mon", "start": "09:00", "end": "17:00"}])
         with pytest.raises(TypeError, match="BusinessHours has no member 'day'"):
             calendar.update(hours=[{"day": "monday"}])
+
+
+@pytest.mark.parametrize("odd", ["a\nb", "é", "\0", "a\x7f"])
+def test_text_that_no_metadata_can_hold_raises_without_the_secrets(odd: str) -> None:
+    for name in ("token", "api_key", "idempotency_key"):
+        secrets = {"token": "secret-token", "api_key": "secret-key"}
+        given: dict[str, Any] = {**secrets, name: secrets.get(name, "") + odd}
+        key = given.pop("idempotency_key", None)
+        with (
+            TicketsClient("127.0.0.1:1", **given) as client,
+            pytest.raises(ValueError, match=f"^{name}: it has characters that are not printable ASCII$"),
+        ):
+            client.itsm.tickets.create(subject="A", description="B", idempotency_key=key)
 
 
 def test_the_client_imports_nothing_of_the_server() -> None:

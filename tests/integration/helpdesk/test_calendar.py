@@ -93,7 +93,18 @@ async def test_a_patch_of_a_calendar_changes_only_the_members_given(
     [
         *(
             ({"time_zone": name}, "time_zone")
-            for name in ("", "Berlin", "europe/berlin", "Mars/Olympus", "../UTC", "UTC\0", "+02:00", "x" * 5_000, None)
+            for name in (
+                "",
+                "Berlin",
+                "europe/berlin",
+                "Mars/Olympus",
+                "../UTC",
+                "UTC\0",
+                "+02:00",
+                "localtime",
+                "x" * 5_000,
+                None,
+            )
         ),
         ({"hours": [hours(), hours("someday")]}, "hours.1.weekday"),
         *(

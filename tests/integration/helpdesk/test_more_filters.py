@@ -15,7 +15,7 @@ TICKETS: dict[str, dict[str, Any]] = {
     "a": {"related_asset_id": "ast_1", "related_vulnerability_id": "vul_1", "category": "Hardware, Printers"},
     "b": {"related_asset_id": "ast_2", "source": "monitor", "category": "Hardware"},
     "c": {"related_vulnerability_id": "vul_2", "source": "monitor, second", "category": "Printers"},
-    "d": {"related_asset_id": "ast,3", "category": "C:\\dir"},
+    "d": {"related_asset_id": "ast,3", "category": "C:\\dir", "team_id": "room 2 1015"},
 }
 
 
@@ -37,6 +37,8 @@ CASES: list[tuple[dict[str, Any], str]] = [
     ({"related_asset_id": "ast_1"}, "a"),
     ({"related_asset_id": "ast_1,ast_2"}, "ab"),
     ({"related_asset_id": "ast"}, ""),
+    # It ends as an instant does whose plus was read as a space.
+    ({"team_id": "room 2 1015"}, "d"),
     ({"related_vulnerability_id": "vul_1"}, "a"),
     ({"related_vulnerability_id": "vul_2, vul_1"}, "ac"),
     ({"app_id": "app_1"}, "e"),

@@ -135,8 +135,13 @@ async def test_bytes_that_are_no_message_are_invalid(rpc: Grpc, program: Program
 
 
 async def test_a_message_over_the_limit_is_too_large(rpc: Grpc, program: Program) -> None:
-    reply = await rpc.call("itsm.create", program.credential, body={**TICKET, "description": "x" * 2**20})
-    reply.failed("payload_too_large")
+    bare = ticket_service_pb2.CreateTicketRequest(subject="a", description="x" * 2**19).ByteSize()
+    most = 2**19 + 2**20 - bare
+    for more in (0, 1):
+        request = ticket_service_pb2.CreateTicketRequest(subject="a", description="x" * (most + more))
+        assert request.ByteSize() == 2**20 + more
+        reply = await rpc.send(METHODS["itsm.create"], request, program.credential)
+        reply.failed("payload_too_large") if more else reply.succeeded(201)
 
 
 async def test_text_in_a_message_may_hold_no_nul(rpc: Grpc, program: Program) -> None:

@@ -63,6 +63,9 @@ class Api(Generic[TransportT]):
         field: str = "tickets",
     ) -> Stream[T]:
         """The items of a list, page after page; each page has them in `field`."""
+        if "limit" in members:
+            # It would be taken for a page's, and whoever wants ten would get all of them.
+            raise TypeError("a list has a page_size and no limit: it goes on as long as it is iterated")
         return self._items(kind, self._request(method, {**members, "limit": page_size}, timeout), field)
 
     async def _items(self, kind: type[T], request: Request, field: str) -> Stream[T]:

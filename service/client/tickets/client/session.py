@@ -1,6 +1,7 @@
 """A call from its request to its response: credentials, deadline, retries, pages, and watches that resume."""
 
 import random
+import re
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
@@ -21,6 +22,7 @@ Credential: TypeAlias = str | Callable[[], str]
 AsyncCredential: TypeAlias = str | Callable[[], str | Awaitable[str]]
 
 _DOUBLINGS = 20
+_PLAIN = re.compile(r"[\x20-\x7e]*")
 
 
 def _full_jitter(backoff: float) -> float:
@@ -127,12 +129,19 @@ class Session(Generic[TransportT]):
     async def _metadata(self, request: Request) -> list[tuple[str, str]]:
         metadata = []
         if self.token is not None:
-            metadata.append(("authorization", f"Bearer {await _secret(self.token)}"))
+            metadata.append(("authorization", f"Bearer {_plain('token', await _secret(self.token))}"))
         if self.api_key is not None:
-            metadata.append(("x-api-key", await _secret(self.api_key)))
+            metadata.append(("x-api-key", _plain("api_key", await _secret(self.api_key))))
         if request.idempotency_key is not None:
-            metadata.append(("idempotency-key", request.idempotency_key))
+            metadata.append(("idempotency-key", _plain("idempotency_key", request.idempotency_key)))
         return metadata
+
+
+def _plain(name: str, text: str) -> str:
+    """The text of metadata. Raises ValueError, as gRPC would: but its words quote all metadata, secrets too."""
+    if not _PLAIN.fullmatch(text):
+        raise ValueError(f"{name}: it has characters that are not printable ASCII")
+    return text
 
 
 async def _secret(credential: AsyncCredential) -> str:
