@@ -8,7 +8,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2
 
 _LOOK_SECONDS = 1.0
-# The name of the process itself, for those who would start it again: it does not follow the database.
+# The name of the process itself, for supervisors that would restart it: it does not depend on the database.
 LIVE = "live"
 
 
@@ -20,15 +20,15 @@ class _Servicer(health.aio.HealthServicer):  # type: ignore[misc]  # its package
         return await super().Check(request, context)
 
     async def Watch(self, request: Any, context: Any) -> None:  # noqa: N802 - gRPC's name
-        """Refuse: anybody may call it, and one watcher who does not read would hold up every change of the status.
+        """Reject it: anybody may call it, and one watcher that does not read would block every change of the status.
 
-        Callers take that for SERVING, says gRPC's health checking protocol.
+        Callers then assume SERVING, as gRPC's health checking protocol says.
         """
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, "Health is not watched here: call Check")
 
 
 class Health:
-    """What the process says of each of its services, and of all of them under the empty name."""
+    """The status of each service of the process, and of all of them under the empty name."""
 
     def __init__(self, is_ready: Callable[[], Awaitable[bool]], services: Sequence[str]) -> None:
         self.servicer = _Servicer()
@@ -37,7 +37,7 @@ class Health:
         self._serving: bool | None = None
 
     async def look(self) -> None:
-        """Ask whether calls can be served, and say what has changed."""
+        """Ask whether calls can be served, and set the statuses when that has changed."""
         serving = await self._is_ready()
         if serving != self._serving:
             status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
@@ -52,5 +52,5 @@ class Health:
             await self.look()
 
     async def drain(self) -> None:
-        """Say NOT_SERVING from now on, whatever the database does; the process is still live."""
+        """Report NOT_SERVING from now on, whatever the database does; the process is still live."""
         await self.servicer.enter_graceful_shutdown()
