@@ -114,7 +114,7 @@ async def _standby(settings: Settings) -> AsyncIterator[Check]:
     try:
         yield Check("standby", True, f"follows the database, {await standby.look()} bytes behind")
     except LeftError as left:
-        yield Check("standby", False, f"is of no use: {left.words or left.reason}")
+        yield Check("standby", False, f"is of no use: {left.message or left.reason}")
     finally:
         await standby.close()
         await database.close()
