@@ -1,7 +1,7 @@
-"""Deletes what is older than an operator keeps it: in the background, and for `tickets purge`.
+"""Deletes rows that are older than a setting keeps them: in the background, and for `tickets purge`.
 
-Each step is a short transaction. Whether it is broken off or done by several processes at once, what is left is found
-the next time.
+Each step is a short transaction. A run may be interrupted, and several processes may run at once: rows that are left
+are found by the next run.
 """
 
 import asyncio
@@ -26,9 +26,9 @@ from service.storage.database import Database
 from service.storage.scope import shared
 from service.storage.statement import Statement
 
-# Of a step: half a megabyte, some thousands of rows at most.
+# Blocks of one step: half a megabyte, some thousands of rows at most.
 BLOCKS: Final = 64
-# How long to pause after a step, of the time that it took: the busier a machine is, the more of it is left to callers.
+# The pause after a step, as a share of the time that the step took: the busier the machine, the longer the pause.
 _PAUSE: Final = 0.5
 _LOOK_SECONDS: Final = 60.0
 
