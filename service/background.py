@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from typing import NamedTuple
 
 import structlog
@@ -87,6 +87,17 @@ async def keep(work: Callable[[], Awaitable[None]]) -> None:
             # Nobody else would notice that it has ended.
             _log.exception("background", work=work.__qualname__, outcome="internal")
         await asyncio.sleep(_PAUSE_SECONDS)
+
+
+@asynccontextmanager
+async def paced(share: float) -> AsyncIterator[None]:
+    """Run a step of long work, and pause after it for a share of the time that it took.
+
+    So the busier a machine is, the longer the pauses, and the more of it is left to callers.
+    """
+    begun = time.perf_counter()
+    yield
+    await asyncio.sleep(share * (time.perf_counter() - begun))
 
 
 async def cancel(task: "asyncio.Task[None]") -> None:

@@ -8,12 +8,12 @@ by a process of an earlier version: where it changes the texts, a trigger of the
 import asyncio
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from time import perf_counter
 
 from sqlalchemy import JSON, Column, Index, Integer, Table, bindparam, column, func, literal_column, select, update
 from sqlalchemy.dialects.postgresql import TSVECTOR
 
 from service import jsontext
+from service.background import paced
 from service.search import MAX_CHARACTERS
 from service.storage.database import Database
 from service.storage.scope import EVERYONE
@@ -21,7 +21,6 @@ from service.storage.statement import Row, Statement
 
 # Tickets of a step, which are locked for some milliseconds unless their texts are very long.
 ROWS = 25
-# The pause after a step, as a share of the time that the step took: the busier the machine, the longer the pause.
 _PAUSE = 0.5
 _SCOPE = EVERYONE("the background indexes everybody's tickets")
 _NEWEST = datetime(9999, 12, 31, tzinfo=UTC)
@@ -83,9 +82,8 @@ class Reindex:
         """Index what there is to index; run in the background, in every process."""
         until: datetime | None = _NEWEST
         while until is not None:
-            begun = perf_counter()
-            until = await self.step(database, until)
-            await asyncio.sleep(_PAUSE * (perf_counter() - begun))
+            async with paced(_PAUSE):
+                until = await self.step(database, until)
 
     async def step(self, database: Database, until: datetime = _NEWEST) -> datetime | None:
         """Index some tickets that are no newer; when the last of them was created, or None when there were no more."""
