@@ -10,8 +10,7 @@ from typing import NamedTuple
 
 import grpc
 import structlog
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
+from grpc_health.v1 import health_pb2
 
 from service import backlog, idempotency
 from service.background import Background, Periodic, cancel, keep
@@ -25,7 +24,7 @@ from service.storage.traced import database_of
 from service.transport.admission import AdmissionControl
 from service.transport.dialect import Dialect, Started
 from service.transport.draining import stop_server
-from service.transport.health import Health
+from service.transport.health import Health, register_health
 from service.transport.interceptor import CallInterceptor, call_interceptor
 from service.transport.listening import listen
 from service.transport.metrics import Metrics
@@ -96,7 +95,8 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
     server.add_generic_rpc_handlers((interceptor,))
     shared = Dependencies(settings=settings, database=database, vault=Vault(settings))
     dialects = _start_dialects(shared, interceptor, stack)
-    health = _serve_health(settings, schema, interceptor)
+    names = [descriptor.full_name for descriptor in DESCRIPTORS]
+    health = register_health(interceptor, schema.is_ready, names, with_reflection=settings.reflection)
     listen(server, settings, probe.address)
     await health.look()
     await server.start()
@@ -124,14 +124,3 @@ def _start_dialects(shared: Dependencies, interceptor: CallInterceptor, stack: A
         for service in dialect.services:
             service.register(service.servicer(started[-1].dependencies), interceptor)
     return started
-
-
-def _serve_health(settings: Settings, schema: Schema, interceptor: CallInterceptor) -> Health:
-    """Register the health service, and reflection where settings say so."""
-    names = [descriptor.full_name for descriptor in DESCRIPTORS]
-    health = Health(schema.is_ready, names)
-    health_pb2_grpc.add_HealthServicer_to_server(health.servicer, interceptor)
-    if settings.reflection:
-        reflects = reflection.aio.ReflectionServicer([*names, reflection.SERVICE_NAME])
-        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflects, interceptor)
-    return health

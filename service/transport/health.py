@@ -1,11 +1,12 @@
-"""The standard health service, which serves while the database answers and has the schema that is needed."""
+"""The standard health service, which serves while the database answers and its schema fits; and reflection."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import grpc
-from grpc_health.v1 import health, health_pb2
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 _LOOK_SECONDS = 1.0
 # The name of the process itself, for supervisors that would restart it: it does not depend on the database.
@@ -54,3 +55,15 @@ class Health:
     async def drain(self) -> None:
         """Report NOT_SERVING from now on, whatever the database does; the process is still live."""
         await self.servicer.enter_graceful_shutdown()
+
+
+def register_health(
+    server: Any, is_ready: Callable[[], Awaitable[bool]], services: Sequence[str], *, with_reflection: bool
+) -> Health:
+    """Register the health of these services at a server, and their reflection if that is wanted."""
+    served = Health(is_ready, services)
+    health_pb2_grpc.add_HealthServicer_to_server(served.servicer, server)
+    if with_reflection:
+        reflects = reflection.aio.ReflectionServicer([*services, reflection.SERVICE_NAME])
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflects, server)
+    return served
