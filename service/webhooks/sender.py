@@ -92,7 +92,8 @@ class Sender:
             "rows": rows,
             "failing_rows": max(0, rows - _MAX_IN_FLIGHT // 2),
             "busy": [owner for owner, number in owners.items() if number >= message_queries.MAX_OF_OWNER],
-            # Not just after the database was unavailable: leases have lapsed whose holders live and will renew them.
+            # Not just after the database was unavailable: leases have lapsed whose holders are well and will renew
+            # them.
             "lapsed_too": time.monotonic() - self._away_at >= message_queries.LEASE_SECONDS,
         }
         return await self._all(database, self._queries.lease_due, {**limits, "lease": uuid7()}) or []
