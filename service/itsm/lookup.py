@@ -1,4 +1,4 @@
-"""Whose a request of the ITSM API is."""
+"""The scope of an ITSM caller's idempotency keys."""
 
 from service.operation import Call
 

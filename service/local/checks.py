@@ -1,4 +1,4 @@
-"""What `tickets status` and `tickets doctor` look at: each check is one line, and says what to do where it is bad."""
+"""The checks of `tickets status` and `tickets doctor`: each is one line, which says what to do if it is bad."""
 
 import asyncio
 import http.client
@@ -32,7 +32,7 @@ _BAD_GATEWAY = 502
 
 
 class Check(NamedTuple):
-    """One thing that was looked at; `is_good` is None where it is worth a word and no failure."""
+    """The result of one check; `is_good` is None for a hint that is no failure."""
 
     name: str
     is_good: bool | None
