@@ -185,7 +185,7 @@ def _has_nul(value: Any) -> bool:
 # After the bounds of a text, so that those are reported in pydantic's own words.
 without_nul = AfterValidator(_without_nul)
 
-# Not strict: paths and queries hold only text, from which an integer is parsed.
+# Text that comes from a path or a query may be guessed from: there is nothing but text there.
 Number = Annotated[int, Field(strict=False)]
 
 # How many items a page has at most.

@@ -105,9 +105,8 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
         feed.attach(event_lag, interceptor.suspensions)
     of_dialects = [work for dialect in dialects for work in dialect.periodic]
     periodic = [_PURGE_KEYS, backlog.PERIODIC, *purge.periodic(settings), *interceptor.periodic, *of_dialects]
+    schema.works += [partial(log_other_keys, database, shared.vault), partial(keep, event_lag.follow)]
     schema.works += [
-        partial(log_other_keys, database, shared.vault),
-        partial(keep, event_lag.follow),
         *(partial(keep, feed.poll) for feed in feeds),
         *(partial(background.repeat, it) for it in periodic),
     ]

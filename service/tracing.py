@@ -203,7 +203,7 @@ def start(settings: Settings, stack: AsyncExitStack) -> None:
     except ImportError:
         raise SettingError("TICKETS_OTLP_ENDPOINT: install the extra `otel` of tickets-service") from None
     credentials = _collector_credentials(settings.otlp_ca)
-    # Only sampled calls get spans (`call`). A full queue drops spans instead of blocking.
+    # What is not sampled gets no further than `call`. A full queue drops spans and waits for nobody.
     provider = TracerProvider(ALWAYS_ON, Resource.create({"service.name": "tickets"}), shutdown_on_exit=False)
     exporter = OTLPSpanExporter(settings.otlp_endpoint, credentials is None, credentials, timeout=_SEND_SECONDS)
     provider.add_span_processor(BatchSpanProcessor(exporter))

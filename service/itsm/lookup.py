@@ -1,4 +1,4 @@
-"""The scope of an ITSM caller's idempotency keys."""
+"""Whose a request of the ITSM API is."""
 
 from service.operation import Call
 

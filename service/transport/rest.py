@@ -211,12 +211,12 @@ def _refuse_unknown(path: str, known: Container[str]) -> None:
 
 
 def _query_value(values: Sequence[str], *, is_list: bool) -> Any:
-    """The value of a parameter. One given more than once is a list where the command has one; else the last counts."""
+    """What is given of a parameter. Given more than once, each is a value of a list, and else the last one counts."""
     return [*values] if is_list and len(values) > 1 else _query_text(values[-1])
 
 
 def _query_text(text: str) -> str:
-    # A plus in a query means a space, but callers forget to escape it in the offset of an instant, which has no spaces.
+    # A plus is a space in a query, but many forget to escape it in an instant's offset, where no space can be.
     return _OFFSET.sub("+", text)
 
 

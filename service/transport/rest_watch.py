@@ -29,7 +29,7 @@ class Form(NamedTuple):
 
     content_type: str
     headers: Mapping[str, str]
-    # Sent before the first message.
+    # What comes before the first.
     opening: bytes
     message: Callable[[Any], bytes]
     # The last message of a watch that fails, made of the error's body.
