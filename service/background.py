@@ -1,9 +1,9 @@
-"""Work that nobody waits for: repeated in every process, safe when many do it at once."""
+"""Background work: repeated in every process, and safe when many processes do it at once."""
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from typing import NamedTuple
 
 import structlog
@@ -11,8 +11,8 @@ import structlog
 from service.errors import TicketError
 from service.storage.database import Database
 
-# A turn in which no statement was answered for so long is broken off. Longer than a statement, or an attempt at
-# somebody else's address, may take.
+# A turn in which no statement was answered for so long is cancelled. Longer than a statement, or a call to a provider
+# or a receiver, may take.
 _STALLED_SECONDS = 60.0
 _CANCEL_SECONDS = 5.0
 _PAUSE_SECONDS = 1.0
@@ -29,7 +29,7 @@ class Periodic(NamedTuple):
 
 
 class StalledError(Exception):
-    """A turn of periodic work does not get on."""
+    """A turn of periodic work makes no progress."""
 
 
 class Background:
@@ -62,14 +62,14 @@ class Background:
         turn = asyncio.ensure_future(periodic.work(database))
         answered = 0
         try:
-            # Some goes on as long as there is something to do.
+            # Some work goes on as long as there is something to do: each answered statement is progress.
             while not (await asyncio.wait([turn], timeout=_STALLED_SECONDS))[0]:
                 if database.answered == answered:
                     raise StalledError
                 answered = database.answered
                 self.last_success[periodic.name] = time.time()
             await turn
-            # Some make do without a database that is away.
+            # Some work returns without an error when the database is unavailable: that is no success.
             if database.answered:
                 self.last_success[periodic.name] = time.time()
         finally:
@@ -79,7 +79,7 @@ class Background:
 
 
 async def keep(work: Callable[[], Awaitable[None]]) -> None:
-    """Do work that goes on for good; when it fails all the same, that is logged, and it begins again."""
+    """Run work that never ends; should it fail, the failure is logged, and it is started again."""
     while True:
         try:
             await work()
@@ -89,8 +89,19 @@ async def keep(work: Callable[[], Awaitable[None]]) -> None:
         await asyncio.sleep(_PAUSE_SECONDS)
 
 
+@asynccontextmanager
+async def paced(share: float) -> AsyncIterator[None]:
+    """Run a step of long work, and pause after it for a share of the time that it took.
+
+    So the busier a machine is, the longer the pauses, and the more of it is left to callers.
+    """
+    begun = time.perf_counter()
+    yield
+    await asyncio.sleep(share * (time.perf_counter() - begun))
+
+
 async def cancel(task: "asyncio.Task[None]") -> None:
-    """End work that goes on for good."""
+    """Cancel work that never ends."""
     task.cancel()
     with suppress(asyncio.CancelledError):
         await task

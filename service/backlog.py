@@ -1,7 +1,6 @@
-"""What waits in the database for the background, and since when: looked up now and then, never as metrics are read.
+"""Gauges of the queues in the database: how much waits, and since when. Set now and then, and not as metrics are read.
 
-Of a queue no more rows than a bound are counted, so that a look is cheap when it matters, and they are those whose turn
-is next.
+Of a queue at most so many rows are counted, the next ones in order, so that the look stays cheap when a queue is long.
 """
 
 import time
@@ -107,7 +106,7 @@ def _first(table: Table, *wanted: ColumnElement[Any], of: ColumnElement[bool], o
 
 
 def _look() -> Statement:
-    # With the words of the indexes, as a value that is given has none.
+    # Literals as in the conditions of the partial indexes, which a parameter would not match.
     messages = SOURCE.tables.messages
     due = _first(
         deliveries,
@@ -201,7 +200,7 @@ async def look(database: Database) -> None:
     age = 0.0 if oldest is None else time.time() - ULID.from_str(oldest.removeprefix("evt_")).timestamp
     for name, value in {**row, "message_seconds": age}.items():
         if name in _GAUGES:
-            # What is due later is behind by nothing; nor are two clocks quite the same.
+            # Not negative for what is due later, nor where two clocks differ.
             _GAUGES[name].set(max(0.0, value))
 
 

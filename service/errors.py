@@ -1,4 +1,4 @@
-"""What can go wrong, said once: every reason with its gRPC status, its HTTP statuses and its public message."""
+"""What can go wrong: every reason with its gRPC status, its HTTP statuses and its public message, in one table."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,23 +7,23 @@ from typing import Any
 from grpc import StatusCode
 from pydantic import ValidationError
 
-# How much of a caller's own name an error repeats.
+# How many characters of a name that the caller chose an error repeats.
 ECHO_LENGTH = 100
-# Of one request; more help nobody.
+# How many problems of one request are reported.
 MAX_ISSUES = 100
-# Of a problem's words in a message, which is one line of a caller's log.
-_MAX_WORDS = 200
+# How many characters of a problem go into the message, which callers log as one line.
+_MAX_ISSUE_LENGTH = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """How one reason leaves the service: gRPC status, HTTP status of the handoff and helpdesk APIs and of ITSM."""
+    """How a reason is reported: gRPC status, HTTP status in the handoff and helpdesk APIs, and in ITSM."""
 
     status: StatusCode
     http: int
     itsm_http: int
     message: str
-    # Where it is not `http`.
+    # Where the handoff API has another one than `http`.
     handoff_http: int | None = None
 
 
@@ -59,7 +59,7 @@ REASONS: Mapping[str, Reason] = {
         "Events after this cursor were deleted: list what there is, and watch again without a cursor",
     ),
     "payload_too_large": Reason(StatusCode.INVALID_ARGUMENT, 413, 413, "The request is too large"),
-    # Only the gateway sees it.
+    # Sent by the gateway alone.
     "unsupported_media_type": Reason(StatusCode.INVALID_ARGUMENT, 415, 415, "The body must not be compressed"),
     "rate_limited": Reason(StatusCode.RESOURCE_EXHAUSTED, 429, 429, "Too many requests"),
     "unavailable": Reason(StatusCode.UNAVAILABLE, 503, 503, "The service is currently unavailable"),
@@ -101,7 +101,7 @@ class TicketError(Exception):
     is_final: bool = False
 
     def __post_init__(self) -> None:
-        """Take the first problem's words, or else the table's, where the failure has none of its own."""
+        """Make the message of the first problem, or take the table's, where there is none."""
         self.message = self.message or _summary(self.issues) or REASONS[self.reason].message
         Exception.__init__(self, self.reason, self.message)
 
@@ -112,12 +112,12 @@ class TicketError(Exception):
 
 
 def _summary(issues: Sequence[Issue], count: int = 0) -> str:
-    """The first problem, and how many more there are: all that most loggers print of an error."""
+    """The first problem, and how many more there are: many callers log no more than the message."""
     if not issues:
         return ""
     more = max(count, len(issues)) - 1
-    words = f"{issues[0].path[:ECHO_LENGTH]}: {issues[0].message[:_MAX_WORDS]}"
-    return f"{words} (and {more} more)" if more else words
+    first = f"{issues[0].path[:ECHO_LENGTH]}: {issues[0].message[:_MAX_ISSUE_LENGTH]}"
+    return f"{first} (and {more} more)" if more else first
 
 
 def validation_error(invalid: ValidationError) -> TicketError:
@@ -137,7 +137,7 @@ def validation_error(invalid: ValidationError) -> TicketError:
 
 
 def _loc(loc: tuple[str | int, ...], value: Any) -> tuple[str | int, ...]:
-    """Where the problem is. A name that is itself the problem, which pydantic marks with `[key]`, is cut short."""
+    """The path to the problem. A name that is itself the problem, which pydantic marks with `[key]`, is cut short."""
     if loc[-1:] == ("[key]",) and loc[-2] == value:
         return *loc[:-2], str(value)[:ECHO_LENGTH]
     return *loc[:-1], *(step[:ECHO_LENGTH] if isinstance(step, str) else step for step in loc[-1:])

@@ -13,7 +13,7 @@ from service.storage.scope import EVERYONE
 from service.storage.statement import Statement
 
 _LOOK_SECONDS = 1.0
-# Where it is worth a line in the log.
+# From this lag on it is logged.
 _LOG_SECONDS = 10.0
 
 # Both without their epoch, as PostgreSQL's views have them.
@@ -42,7 +42,7 @@ class EventLag:
     async def look(self) -> None:
         """See whether the horizon has moved. Raises TicketError."""
         found = await self._database.one(_LOOK, {})
-        if found is None or found["horizon"] == found["next"]:  # none has ended that one before it holds back
+        if found is None or found["horizon"] == found["next"]:  # no transaction that has ended is held back
             self._held_at = None
         elif found["horizon"] != self._held_at:
             self._held_at, self._held_since = found["horizon"], time.monotonic()

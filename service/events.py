@@ -1,11 +1,11 @@
 """History: every write appends an event row in its own statement or transaction.
 
-Readers of a scope's events go by `(transaction_id, id)`, and no further than the horizon: the transactions that have
-all ended (`after_position`). A sequence alone is drawn before commit, so a reader would step over a late row. For one
-ticket that order is the order of its versions: its writers wait for each other, so `id` counts up, and
-`transaction_id` is never less than that of the version before (a writer that began earlier and waited has the lower
-number of its own). The ids of transactions have their epoch (epochs.py), so that the order is one for all servers that
-the database was on.
+Events of a scope are read in the order of `(transaction_id, id)`, and only up to the horizon, before which all
+transactions have ended (`after_position`). The order of a sequence alone would not do: its numbers are taken before
+commit, so a reader would skip a row that is committed late. For one ticket the order of reading is that of its
+versions: its writers wait for each other, so `id` counts up, and `transaction_id` is never less than that of the
+version before (greatest() in `next_version`, as a writer that waited may have the lower id). Transaction ids include an
+epoch (epochs.py), so that there is one order across all servers that the database was on.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -52,7 +52,7 @@ from service.operation import Call
 from service.storage.database import Xid8
 from service.storage.scope import scoped_by
 
-# The changes of an event without any.
+# The `changes` of an event without changes.
 NOTHING = cast(literal("{}", Text), JSON)
 _THIS_TRANSACTION = in_epoch(func.pg_current_xact_id())
 # The horizon: every transaction before this one has ended, as have all of earlier epochs.
@@ -61,7 +61,7 @@ HORIZON = in_epoch(func.pg_snapshot_xmin(func.pg_current_snapshot()))
 NEXT_TRANSACTION = in_epoch(func.pg_snapshot_xmax(func.pg_current_snapshot()))
 
 
-# The actor of changes that no caller made.
+# The actor of changes that the service itself makes.
 SYSTEM = "system"
 
 
@@ -149,9 +149,9 @@ def actor_of(call: Call) -> dict[str, Any]:
 
 
 def after_position(table: Table, scope: ColumnElement[bool], *, until: bool = False) -> Select[Any]:
-    """At most `rows` events after the position `after_transaction`, `after_id`, in the order in which readers go.
+    """At most `rows` events after the position `after_transaction`, `after_id`, in the order of positions.
 
-    With `until` up to the position `until_transaction`, `until_id`.
+    With `until`, up to and including the position `until_transaction`, `until_id`.
     """
     position = tuple_(table.c.transaction_id, table.c.id)
     after, last = (
@@ -176,7 +176,7 @@ def newest_in_scopes(table: Table) -> Select[Any]:
     asked: FromClause = scopes
     same = [scope == scopes.c.scope]
     for narrow in narrower:
-        # Left out, the index would be read through for all of the scope's events. A narrower column has two values.
+        # Without it the index would be scanned over all of the scope's events. A narrower column has two values.
         both = values(column("value", narrow.type), name=narrow.name, literal_binds=True).data([(False,), (True,)])
         same.append(narrow == both.c.value)
         asked = asked.join(both, true())
@@ -213,7 +213,7 @@ def _xid8(name: str) -> ColumnElement[Any]:
 
 
 def next_instant(last_change: ColumnElement[Any]) -> ColumnElement[Any]:
-    """The instant of a change: now, and after the last one even where this transaction began before it ended."""
+    """The instant of a change: now, but after the last change, even where that ended after this transaction began."""
     return func.greatest(func.now(), last_change + literal_column("interval '1 microsecond'"))
 
 

@@ -1,4 +1,4 @@
-"""Field types that the commands of all dialects share. A bound that more than one command has is said here."""
+"""Field types that the commands of all dialects share. A bound that several commands have is defined here."""
 
 import re
 from collections.abc import Mapping
@@ -39,7 +39,7 @@ class Command(BaseModel):
 
     model_config = ConfigDict(strict=True, frozen=True)
 
-    # Whether query parameters that it does not know are refused; else they are ignored.
+    # Whether unknown query parameters are rejected; else they are ignored.
     refuses_unknown: ClassVar[bool] = False
 
     @classmethod
@@ -71,7 +71,7 @@ class Command(BaseModel):
 class Section(BaseModel):
     """One part of a request. Types are not guessed: `"12"` is no integer. Unknown members are ignored."""
 
-    # from_attributes only changes the message for a body that is no object to the one that FastAPI's clients know.
+    # from_attributes only changes the message for a body that is no object: to the one that FastAPI gives.
     model_config = ConfigDict(strict=True, frozen=True, from_attributes=True, extra="ignore")
 
 
@@ -121,7 +121,7 @@ class Creation(Section):
     @model_validator(mode="before")
     @classmethod
     def _without_nulls(cls, given: Any) -> Any:
-        # Hardly any body has a null, so the values are looked through first.
+        # The quick way out: hardly any body has a null.
         if not isinstance(given, dict) or None not in given.values():
             return given
         optional = _optional_names(cls)
@@ -130,13 +130,13 @@ class Creation(Section):
 
 @cache
 def _optional_names(section: type[Section]) -> frozenset[str]:
-    """The names of the members that may be left out. Another name of a required member may be: it has its own."""
+    """The names of the members that may be left out; every alias is one, as its member has a name of its own."""
     optional = {name for name, field in section.model_fields.items() if not field.is_required()}
     return frozenset(optional | other_names(section).keys())
 
 
 class Resumable(Section):
-    """The query of what goes on from a cursor: a watch, or a list page by page."""
+    """The query of what resumes at a cursor: a watch, or a list page by page."""
 
     cursor: str | None = None
 
@@ -148,7 +148,7 @@ def _without_nul(text: str) -> str:
 
 
 def _only_text(value: Any) -> Any:
-    # Numbers would pass as Unix times, bytes as UUIDs: neither is what the documents say.
+    # pydantic would take a number for a Unix time, and bytes for a UUID; neither is documented.
     if isinstance(value, int | float | bytes):
         raise PydanticCustomError("string_type", "Input should be a valid string")
     return value
@@ -222,7 +222,7 @@ def _few_words(text: str) -> str:
     return text
 
 
-# The words of a search. Each costs about as much as the whole list without it.
+# The words of a search. Each word costs about as much as the list without a search.
 Words = Annotated[
     str,
     StringConstraints(strip_whitespace=True, min_length=1, max_length=200),
@@ -288,20 +288,20 @@ LastInstant = Annotated[Instant, WrapValidator(_to_the_end_of_a_day)]
 JsonObject = Annotated[JsonText, PlainValidator(_json_object, json_schema_input_type=dict[str, Any])]
 
 
-# Who uses `corp.local` reaches it. (What is not to be refused is taken out of this list, says the library.)
+# Domains such as `corp.local` are accepted, as private networks have them. (The library documents this way to do it.)
 email_validator.SPECIAL_USE_DOMAIN_NAMES.clear()
 MAX_EMAIL_LENGTH = 254
 
 
-# The same people write again and again, and one address takes as long as the rest of a ticket.
+# Cached, as the same people write again and again, and one address takes as long as the rest of a ticket.
 @lru_cache(maxsize=4096)
 def _email(text: str) -> str:
-    # `root@server` is one too; what has dots must end in letters, as no IPv4 address does.
+    # `root@server` is accepted too; a domain with dots must end in letters, which excludes IPv4 addresses.
     has_dots = "." in text.rpartition("@")[2]
     try:
         email_validator.validate_email(text, check_deliverability=False, globally_deliverable=has_dots)
     except email_validator.EmailNotValidError as error:
-        # Pydantic's own words, for its EmailStr.
+        # The message of pydantic's own EmailStr.
         raise PydanticCustomError(
             "value_error", "value is not a valid email address: {reason}", {"reason": str(error)}
         ) from None
@@ -320,11 +320,12 @@ def _comma_list(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     parts = _COMMA.split(value)
-    # Blanks around a comma are no part of a value. Each value that is given as one keeps its own.
+    # Spaces around a comma are no part of a value; a value without commas keeps its own.
     return [part.replace("\\,", ",").strip(" " if len(parts) > 1 else "") for part in parts]
 
 
-# For a list in a query: comma separated, but for `\,`. Given more than once, each time is one value (rest.py).
+# For a list in a query: comma separated, and `\,` is a comma in a value. A parameter that is given more than once has
+# one value each time (rest.py).
 comma_list = BeforeValidator(_comma_list)
 
 
@@ -348,7 +349,7 @@ class IdempotencyHeader(Section):
 
 
 class WriteHeaders(IdempotencyHeader):
-    """What says when a write counts: once for a key, and while the resource is as it was."""
+    """The headers of a conditional write: once for each key, and only if the resource is unchanged."""
 
     # `*`, or one ETag or several with commas between (RFC 9110, 13.1.1).
     if_match: Annotated[str | None, Field(alias="if-match", max_length=1000)] = None

@@ -54,12 +54,12 @@ _NO_PLACE = _NoPlace()
 
 @dataclass(slots=True)
 class Answer:
-    """What the answer to a call carries whatever it says, where its transport has a place for it."""
+    """Facts about the answer to a call beside its view, for transports that can carry them."""
 
-    # The caller asked for the head alone.
+    # The caller asked for the headers alone.
     is_head: bool = False
-    # The gateway reads the headers of a 200 in the words of its status. Envoy does; another one may not.
-    in_words: bool = True
+    # The gateway reads the headers of a 200 from the message of its gRPC status. Envoy does; another one may not.
+    headers_in_status: bool = True
     # What is left of the caller's rate, and what the rate is; empty before the caller is known.
     rate_limit: Mapping[str, str] = field(default_factory=dict)
 
@@ -76,11 +76,11 @@ class Call:
     if_match: str | None = None
     # Of a read: the version that its caller has.
     if_none_match: str | None = None
-    # The path that was called, with its query; None where a transcoder did not say it.
+    # The path that was called, with its query; None where the gateway did not send it.
     path: str | None = None
     # The body's JSON value as it came, for the comparison of repeated requests.
     body: Any = None
-    # When its caller must have the answer, by the loop's clock.
+    # When the call is cancelled, by the loop's clock.
     until: float = math.inf
     # Set when the answer is the stored one of an earlier request with the same idempotency key.
     replayed: bool = False
@@ -162,7 +162,7 @@ def operation(
 def own_transactions(command: type[C]) -> Callable[[Callable[[D, Call, C], Awaitable[View]]], Operation[C]]:
     """Make a function an operation that is given its dependencies and opens its transactions itself.
 
-    For what asks others in between: no transaction is open while a provider or a receiver is asked.
+    For one that calls a provider or a receiver in between: no transaction is open during such a call.
     """
 
     def decorate(use_case: Callable[[D, Call, C], Awaitable[View]]) -> Operation[C]:

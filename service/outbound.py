@@ -105,7 +105,7 @@ class Outbound:
                 stream = self._pool.stream("POST", url, headers=sent, content=body)
                 response = await stack.enter_async_context(stream)
             given = {name.lower(): value for name, value in response.headers}
-            # Whatever becomes of the body, the receiver has answered.
+            # The receiver has answered, even if its body cannot be read.
             with suppress(TimeoutError, httpcore2.NetworkError, httpcore2.ProtocolError, ssl.SSLError):
                 await _drain(response)
             return Answer(response.status, given.get(b"retry-after", b"").decode("latin-1") or None)

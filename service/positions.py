@@ -1,4 +1,4 @@
-"""Positions in the events of a scope, and the cursors that say them to callers."""
+"""Positions in the events of a scope, and the cursors by which callers know them."""
 
 from typing import Annotated, Any, NamedTuple
 
@@ -12,7 +12,7 @@ _CURSOR: TypeAdapter[tuple[int, int, int]] = TypeAdapter(tuple[_TransactionId, _
 
 
 class Position(NamedTuple):
-    """After which event a watcher is: one that was committed, for the id of an aborted transaction may come again."""
+    """The last event that a watcher has: always a committed one, as the id of an aborted transaction may come again."""
 
     # With its epoch (epochs.py).
     transaction_id: int
@@ -28,7 +28,7 @@ class Position(NamedTuple):
         return epochs.epoch_of(self.transaction_id)
 
 
-# Of a scope without events.
+# Before and after every event.
 BEFORE_ALL = Position(0, 0)
 AFTER_ALL = Position(2**64 - 1, 0)
 
@@ -41,7 +41,7 @@ class Start(NamedTuple):
 
 
 def resumed(cursor: str | None, binding: str) -> Start | None:
-    """Where a cursor says; None without one: from now on. Raises TicketError `validation_error`."""
+    """The start that a cursor names; None without a cursor: from now on. Raises TicketError `validation_error`."""
     if cursor is None:
         return None
     *position, server = paging.decode(cursor, binding, _CURSOR)

@@ -1,8 +1,8 @@
-"""Up to where the events of each scope were deleted, so that a reader whose place was before that is told of it.
+"""Marks: up to which event each scope's events were deleted, so that a reader that has missed some learns of it.
 
-Events are deleted where an operator wants it (retention/). In the same transaction the mark of their scope rises to
-the newest of them: no reader finds events missing without finding the mark. A reader asks for it after it has read,
-where it may have been away: whose place is before the mark has missed something, and is never led on from there.
+Old events are deleted where an operator has set that (retention/). In the same transaction the mark of their scope
+rises to the newest of them, so no reader can miss events without finding the mark. A reader that may have been away
+looks at the mark after each read: if its position is before the mark, it has missed events, and its watch fails.
 """
 
 from typing import Any, Final
@@ -14,10 +14,10 @@ from service.storage.database import Database, Xid8
 from service.storage.scope import EVERYONE, scoped_by
 from service.storage.statement import Statement
 
-# What is deleted was there to be read for at least so long: who has read all that there was more recently has lost
-# nothing. Longer than a look for events may take.
+# Events can be read for at least so long before they are deleted: a reader that has read more recently than that has
+# missed nothing. Longer than a poll may take.
 SETTLE_SECONDS: Final = 5.0
-# The columns of a position, in the order in which readers go.
+# The columns of a position, in its order.
 POSITION: Final = ("transaction_id", "event_id")
 
 
@@ -47,7 +47,7 @@ def _name(events: Table) -> str:
 
 
 class Marks:
-    """What watches ask: by the first column of the scope, as they are fed."""
+    """The marks of one event table, for watches: by the first column of the scope, like the event feed."""
 
     def __init__(self, database: Database, events: Table) -> None:
         self._database = database
@@ -63,7 +63,7 @@ class Marks:
         return (0,) * len(POSITION) if row is None else tuple(int(row[name]) for name in POSITION)
 
     async def refuse_if_before(self, scope: Any, position: tuple[int, ...]) -> None:
-        """Raise TicketError `cursor_expired` for a position behind which events may be missing."""
+        """Raise TicketError `cursor_expired` for a position after which events may be missing."""
         if await self.up_to(scope) > position:
             raise TicketError("cursor_expired")
 

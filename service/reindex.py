@@ -1,27 +1,26 @@
 """Fills in, in the background, the index terms of tickets that have none.
 
-Those were written before there was this search, or by a process of an earlier version. A writer of this version sets
-the terms with the texts. Where texts change without them, a trigger of the table forgets them (migration 0012). So what
-is left to do is what has no terms; an index has just that, and is empty once it is done.
+A write of this version sets the terms with the texts. Tickets without terms were written before this search existed, or
+by a process of an earlier version: where it changes the texts, a trigger of the table clears the terms (migration
+0012). A partial index holds the tickets without terms, and is empty once all are indexed.
 """
 
 import asyncio
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from time import perf_counter
 
 from sqlalchemy import JSON, Column, Index, Integer, Table, bindparam, column, func, literal_column, select, update
 from sqlalchemy.dialects.postgresql import TSVECTOR
 
 from service import jsontext
+from service.background import paced
 from service.search import MAX_CHARACTERS
 from service.storage.database import Database
 from service.storage.scope import EVERYONE
 from service.storage.statement import Row, Statement
 
-# Of a step. It holds their locks, for some milliseconds unless their texts are very long.
+# Tickets of a step, which are locked for some milliseconds unless their texts are very long.
 ROWS = 25
-# How long to pause after a step, of the time that it took: the busier a machine is, the more of it is left to callers.
 _PAUSE = 0.5
 _SCOPE = EVERYONE("the background indexes everybody's tickets")
 _NEWEST = datetime(9999, 12, 31, tzinfo=UTC)
@@ -39,8 +38,7 @@ def index_search_terms(tickets: Table) -> None:
         f"{tickets.name}_search_idx",
         terms,
         postgresql_using="gin",
-        # New entries wait in the pending list: each search reads it from end to end, and the write that fills it
-        # empties it.
+        # In KiB. Each search scans the whole pending list of new entries, and the write that fills it must merge it.
         postgresql_with={"gin_pending_list_limit": 512},
         postgresql_where=terms.is_not(None),
     )
@@ -48,7 +46,7 @@ def index_search_terms(tickets: Table) -> None:
 
 
 class Reindex:
-    """The index of one table of tickets. Processes that are at it at once take different tickets."""
+    """The index of one table of tickets. Processes that work on it at once take different tickets."""
 
     def __init__(self, tickets: Table, texts: Sequence[str], terms: Callable[[Row], str]) -> None:
         """`terms` makes those of a row, which has its key, its `texts` and its number if it has one."""
@@ -84,9 +82,8 @@ class Reindex:
         """Index what there is to index; run in the background, in every process."""
         until: datetime | None = _NEWEST
         while until is not None:
-            begun = perf_counter()
-            until = await self.step(database, until)
-            await asyncio.sleep(_PAUSE * (perf_counter() - begun))
+            async with paced(_PAUSE):
+                until = await self.step(database, until)
 
     async def step(self, database: Database, until: datetime = _NEWEST) -> datetime | None:
         """Index some tickets that are no newer; when the last of them was created, or None when there were no more."""

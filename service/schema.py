@@ -22,9 +22,9 @@ from service.storage.database import Database
 from service.storage.scope import EVERYONE, shared
 from service.storage.statement import Statement
 
-# While it fits; it is looked at each time that health is, while it does not.
+# Between looks while it fits; while it does not, each health check looks.
 _LOOK_SECONDS = 5.0
-# A look that waits for a free connection must not hold up health.
+# A look that waits for a free connection must not delay the health check.
 _PATIENCE_SECONDS = 1.0
 _ENCODING = "UTF8"
 
@@ -94,14 +94,14 @@ def wrong_encoding(encoding: str) -> str | None:
 
 
 class Seen(NamedTuple):
-    """Why a database cannot be served, None when it can; and its revision, where it has one."""
+    """Why a database cannot be served (None when it can), and its revision, where it has one."""
 
     misfit: str | None
     revision: str | None = None
 
 
 async def look(database: Database) -> str | None:
-    """Why the database cannot be served; None when it can. Raises TicketError when it cannot be had."""
+    """Why the database cannot be served; None when it can. Raises TicketError when it is unavailable."""
     return (await _look(database)).misfit
 
 
@@ -125,19 +125,19 @@ async def _look(database: Database) -> Seen:
 
 
 class Schema:
-    """Follows whether the schema fits, for one process. What is told is whether calls can be served."""
+    """Tracks whether this process can serve the schema, and calls `on_change` with that whenever it changes."""
 
-    def __init__(self, database: Database, tell: Callable[[bool], None]) -> None:
+    def __init__(self, database: Database, on_change: Callable[[bool], None]) -> None:
         self._database = database
-        self._tell = tell
-        # What goes on for good while the schema fits.
+        self._on_change = on_change
+        # Work without an end, done while the schema fits.
         self.works: list[Callable[[], Coroutine[Any, Any, None]]] = []
         self._reason: str | None = ""
         self._needed = known_revisions()[-1]
         self._looked = float("-inf")
         self._fit, self._unfit = asyncio.Event(), asyncio.Event()
         self._unfit.set()
-        tell(False)
+        on_change(False)
 
     async def is_ready(self) -> bool:
         """Whether calls can be served right now: the database answers, and its schema fits."""
@@ -150,7 +150,7 @@ class Schema:
                 async with asyncio.timeout(_PATIENCE_SECONDS):
                     self._note(*await _look(self._database))
             except (TicketError, TimeoutError):
-                pass  # what was seen last holds: that the database is away, health says
+                pass  # the last look holds: `is_ready` itself reports a database that is unavailable
         return self._fit.is_set()
 
     async def work_while_it_fits(self) -> None:
@@ -176,4 +176,4 @@ class Schema:
             _log.error("schema", outcome="not served", reason=reason)
         (self._fit if reason is None else self._unfit).set()
         (self._unfit if reason is None else self._fit).clear()
-        self._tell(reason is None)
+        self._on_change(reason is None)

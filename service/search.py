@@ -1,4 +1,4 @@
-"""Search: the terms by which a text is found, and those that a query asks for. Pure; both sides are made here.
+"""Search: the index terms of a text, and the terms that a query looks for. Pure.
 
 A text is read as a reader sees it. Letter case, and how a character is encoded (composed, decomposed, full width, as a
 ligature), make no difference. Spaces end a word. What else is no letter and no digit glues the parts of a word
@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Iterable
 from unicodedata import category, normalize
 
-# Of a text: what is behind them is not found. Each term costs time and space.
+# The characters of a text that are indexed; what follows is not found, as each term costs time and space.
 MAX_CHARACTERS = 65_536
 # A longer part is found by its beginning. Two of them make a term; PostgreSQL takes up to 2,046 bytes.
 _MAX_PART = 64
@@ -23,7 +23,7 @@ _MAX_PART = 64
 _MAX_QUERY_TERMS = 64
 # Of a position in a tsvector.
 _MAX_POSITION = 16_383
-# How many characters are remembered: those of some languages, and not all that there are.
+# How many characters are cached: those of some languages, and not all of Unicode.
 _MAX_REMEMBERED = 32_768
 
 # Scripts without spaces between words. Korean has spaces.

@@ -10,8 +10,7 @@ from typing import NamedTuple
 
 import grpc
 import structlog
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
+from grpc_health.v1 import health_pb2
 
 from service import backlog, idempotency
 from service.background import Background, Periodic, cancel, keep
@@ -23,10 +22,10 @@ from service.schema import Schema
 from service.settings import Settings
 from service.storage.traced import database_of
 from service.transport.admission import AdmissionControl
-from service.transport.dialect import Dialect
+from service.transport.dialect import Dialect, Started
 from service.transport.draining import stop_server
-from service.transport.health import Health
-from service.transport.interceptor import call_interceptor
+from service.transport.health import Health, register_health
+from service.transport.interceptor import CallInterceptor, call_interceptor
 from service.transport.listening import listen
 from service.transport.metrics import Metrics
 from service.transport.queue_probe import QueueProbe
@@ -80,7 +79,7 @@ async def serve(settings: Settings) -> None:
 
 
 async def start(settings: Settings, stack: AsyncExitStack) -> Running:
-    """A server that listens; the stack gives back what it holds."""
+    """Start a server and its background work; the stack closes what it opens."""
     database = database_of(settings, METADATA, stack)
     await database.open()
     stack.push_async_callback(database.close)
@@ -94,19 +93,10 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
     interceptor = call_interceptor(settings, database, admission, metrics, failures, stack)
     server = grpc.aio.server(options=server_options(settings))
     server.add_generic_rpc_handlers((interceptor,))
-
     shared = Dependencies(settings=settings, database=database, vault=Vault(settings))
-    dialects = []
-    for dialect in DIALECTS:
-        dialects.append(dialect.start(shared, stack))
-        for service in dialect.services:
-            service.register(service.servicer(dialects[-1].dependencies), interceptor)
+    dialects = _start_dialects(shared, interceptor, stack)
     names = [descriptor.full_name for descriptor in DESCRIPTORS]
-    health = Health(schema.is_ready, names)
-    health_pb2_grpc.add_HealthServicer_to_server(health.servicer, interceptor)
-    if settings.reflection:
-        reflects = reflection.aio.ReflectionServicer([*names, reflection.SERVICE_NAME])
-        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflects, interceptor)
+    health = register_health(interceptor, schema.is_ready, names, with_reflection=settings.reflection)
     listen(server, settings, probe.address)
     await health.look()
     await server.start()
@@ -123,3 +113,13 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
     for work in (admission.cancel_overdue, probe.watch, health.follow, schema.work_while_it_fits):
         stack.push_async_callback(cancel, asyncio.create_task(keep(work)))
     return Running(server, health, admission, feeds)
+
+
+def _start_dialects(shared: Dependencies, interceptor: CallInterceptor, stack: AsyncExitStack) -> Sequence[Started]:
+    """Start every dialect, and register its services."""
+    started = []
+    for dialect in DIALECTS:
+        started.append(dialect.start(shared, stack))
+        for service in dialect.services:
+            service.register(service.servicer(started[-1].dependencies), interceptor)
+    return started

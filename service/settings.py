@@ -22,9 +22,9 @@ def _connection_string(text: str) -> str:
     try:
         options = conninfo_to_dict(text)
     except (ProgrammingError, UnicodeEncodeError):
-        # libpq quotes what it cannot read, and the password with it.
+        # libpq's message quotes the text, and the password in it.
         raise PydanticCustomError("connection_string", "Input should be a libpq connection string") from None
-    # What libpq takes for a host, a port or a database is in its messages.
+    # libpq's messages quote host, port and database, which a mistake may fill with a part of the password.
     ports = str(options.get("port") or "").split(",")
     if not all(port.isdecimal() or not port for port in ports) or _AT_LATE.match(text):
         raise PydanticCustomError(
@@ -35,7 +35,7 @@ def _connection_string(text: str) -> str:
     return text
 
 
-# An @ that does not end the user's name and password is a part of them, or follows one.
+# A second @, or one after a slash: then a part of the user's name or password would be taken for a host.
 _AT_LATE = re.compile(r"postgres(ql)?://([^/?]*@[^/?]*@|[^/?]*/[^?]*@)")
 
 
@@ -61,7 +61,7 @@ def _no_address_or_one(text: str) -> str:
 
 
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
-# Which browsers leave out.
+# The ports that browsers leave out of an origin.
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 

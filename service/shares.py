@@ -1,4 +1,4 @@
-"""How many of something may be there at once: for all, for each owner, and for each of an owner's callers."""
+"""Limits on how many of something are open at once: in all, for each owner, and for each of an owner's callers."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from service.errors import TicketError
 
 
 class Shares:
-    """Counts what is there, such as the open watches of a process."""
+    """Counts what is open, such as the watches of a process."""
 
     def __init__(self, what: str, total: int, of_owner: int, of_caller: int, retry_after: int) -> None:
         """`what` names it in messages, such as `watches`; who is refused may retry after so many seconds."""

@@ -1,7 +1,7 @@
-"""Traces, for those who name where they go: W3C contexts in and out, spans made and sent by OpenTelemetry.
+"""Traces, where a collector is set: W3C contexts in and out, spans made and sent by OpenTelemetry.
 
-Off, nothing of OpenTelemetry is imported, and a call costs one look at `active`. On, a call that is not sampled keeps
-its trace's id, for its log line and for those whom it calls, and makes no span.
+When off, nothing of OpenTelemetry is imported, and a call costs one check of `active`. When on, a call that is not
+sampled makes no span, and keeps its trace's id, for its log line and for the services that it calls.
 """
 
 import os
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 # A trace, and the caller's span in it, neither of them all zeros. Versions to come may have more members.
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?")
 _SAMPLED = 1
-# How fine the ratio is, and which digits of a request id decide: Envoy's own.
+# The resolution of the ratio, and how many digits of a request id decide: both are Envoy's.
 _STEPS = 10_000
 _DIGITS = 8
-# A collector that hangs holds up the end of the process for no longer.
+# How long a collector that hangs may delay the end of the process.
 _SEND_SECONDS = 2
-# gRPC's codes of what went wrong on our side; others are the caller's business.
+# gRPC's codes of failures of the service; with other codes the caller is at fault.
 _OUR_FAULTS = frozenset((2, 4, 12, 13, 14, 15))
 _CODES = {"ok": 0, "cancelled": 1} | {name: reason.status.value[0] for name, reason in REASONS.items()}
 _MIN_ERROR_STATUS = 400
@@ -65,7 +65,7 @@ class Trace:
                 self.fail(str(status))
 
     def fail(self, kind: str) -> None:
-        """Note that it failed: by its kind alone, as an error's words may quote what callers sent."""
+        """Note that it failed: only the kind, as an error's message may quote what callers sent."""
         if self.span is not None:
             from opentelemetry.trace import StatusCode  # noqa: PLC0415 - only where tracing is on
 
@@ -73,7 +73,7 @@ class Trace:
             self.span.set_status(StatusCode.ERROR)
 
     def end(self) -> None:
-        """Send the span, sometime."""
+        """End the span, which is sent later."""
         if self.span is not None:
             self.span.end()
 
@@ -101,7 +101,7 @@ class Tracing:
         self.kind = SpanKind
 
     def samples(self, cause: str) -> bool:
-        """Whether to sample what comes of a request with this id: as Envoy decides, and so alike in each process."""
+        """Whether to sample a request with this id, and what it causes: as Envoy decides, so alike in each process."""
         try:
             step = int(cause[:_DIGITS], 16)
         except ValueError:
@@ -164,7 +164,7 @@ def step(name: str, attributes: Attributes) -> Iterator[Trace | None]:
 
 @contextmanager
 def request(method: str, url: str, whose: str) -> Iterator[Trace | None]:
-    """An HTTP request, of whose address only the host is told: its path and query may hold anything."""
+    """An HTTP request. Of its address only the host is recorded: path and query may hold anything."""
     if CURRENT.get() is None:
         yield None
         return

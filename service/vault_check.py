@@ -1,4 +1,4 @@
-"""The check that all who use one database encrypt with the same keys: a row in it that they must be able to open."""
+"""The check that all processes of a database have its encryption keys: a row that each must be able to decrypt."""
 
 import structlog
 from sqlalchemy import Boolean, CheckConstraint, Column, LargeBinary, Table, bindparam, select, true, update

@@ -1,8 +1,7 @@
 """Watches: events streamed as they happen.
 
-Each process polls for all of its watchers in one statement, and then reads what is new once for those who are shown the
-same. NOTIFY would be
-sooner, but every commit that notifies takes one lock, and writes matter more.
+Each process polls for all of its watchers in one statement, and then reads new events once for all watchers of one
+audience. NOTIFY would be sooner, but every commit that notifies takes one lock, and writes matter more.
 """
 
 import asyncio
@@ -30,12 +29,12 @@ from service.storage.scope import EVERYONE
 from service.storage.statement import Row, Statement
 
 _POLL_SECONDS = 0.25
-# The longest that a look may take.
+# The longest that a poll may take.
 _LOOK_SECONDS = 5.0
-# A heartbeat this often; also how long a former member may go on watching.
+# A heartbeat this often; each reads, so it is also how long a former member may go on watching.
 _HEARTBEAT_SECONDS = 10.0
 _ROWS = 200
-# Those who are woken together ask within this time.
+# Watchers that are woken together ask within this time, and share one read.
 _GATHER_SECONDS = 0.005
 
 _log = structlog.get_logger()
@@ -55,16 +54,16 @@ class Found(NamedTuple, Generic[E]):
     """What was read of the events after a position."""
 
     events: Sequence[tuple[E, Position]]
-    # Who of the watchers may still see them.
+    # Those of the watchers who may still see them.
     watchers: Container[Any]
-    # Where the reader stopped, if before the horizon, though there may be more.
+    # Where the reader stopped, if that was before the horizon: there may be more events after it.
     stop: Position | None = None
 
 
 def found(
     rows: Sequence[Row], show: Callable[[Row], E], watchers: Container[Any], stop: Position | None = None
 ) -> Found[E]:
-    """What the rows of a statement are: events, or one row without any."""
+    """The events of a statement's rows, which are one row without an event when there is none."""
     seen = [(show(row), Position(int(row["transaction_id"]), row["id"])) for row in rows if row["id"] is not None]
     return Found(seen, watchers, stop)
 
@@ -95,35 +94,36 @@ class EventFeed:
             ),
         )
         self.marks = purged.Marks(database, table)
-        # An account's, a tenant's or a user's part, and that of each of its callers.
+        # An owner (account, tenant or user) may have a tenth of the watches, each of its callers a twentieth.
         self._shares = Shares("watches", max_watches, max_watches // 10, max_watches // 20, retry_after=5)
         self._subscriptions: dict[Any, set[asyncio.Event]] = {}
-        # What is being read, and for whom.
+        # By audience and position: the read under way, and its watchers.
         self._reads: dict[Hashable, tuple[asyncio.Task[Found[Any]], set[Any]]] = {}
         self._horizon: int | None = None
         self._event_at = Statement(
             events.event_at(table),
             scope=EVERYONE("only whether a scope has such an event is asked, by who may watch it"),
         )
-        # The newest event that was seen in a scope that is watched.
+        # By watched scope: the newest event that was found.
         self._newest: dict[Any, Position] = {}
-        # On which servers the database was, by epoch; none before the first look.
+        # The servers that the database was on, by epoch; none before the first poll.
         self.servers: tuple[int, ...] = ()
-        # When it last looked for any; by whose name.
+        # When it last polled, by the monotonic clock.
         self._looked_at = 0.0
+        # The API, as metrics name it.
         self.name = table.name.removesuffix("_events")
         self._closed = False
-        # That of the process; one that has none, all is well.
+        # Set by `attach`; without them a feed has no lag, and nobody is suspended.
         self.event_lag: EventLag | None = None
         self.suspensions: Suspensions | None = None
 
     def attach(self, event_lag: EventLag, suspensions: Suspensions) -> None:
-        """Heed what the process knows: how far it is behind, and who is suspended."""
+        """Use what the process knows of event lag and suspensions; called once, before the first watch."""
         self.event_lag, self.suspensions = event_lag, suspensions
         suspensions.on_change.append(lambda: self._wake(self._subscriptions))
 
     def lag(self) -> Lag:
-        """What the heartbeats of now say of it."""
+        """The members of a heartbeat sent now."""
         seconds = 0 if self.event_lag is None else int(self.event_lag.seconds())
         return {"behind_seconds": seconds} if seconds else {}
 
@@ -132,12 +132,12 @@ class EventFeed:
         return len(self._shares)
 
     def behind_seconds(self) -> float:
-        """How long ago it looked for news of the watches that are open; 0.0 without any."""
+        """How long ago it last polled for the open watches; 0.0 without any."""
         return time.monotonic() - self._looked_at if self._subscriptions else 0.0
 
     @contextmanager
     def subscribe(self, scope: Any, caller: Caller) -> Iterator[asyncio.Event]:
-        """An event that is set when a scope may have news. Raises TicketError as Shares.take."""
+        """An asyncio.Event that is set when a scope may have new events. Raises TicketError as Shares.take."""
         self._shares.take(caller)
         subscription = asyncio.Event()
         self._subscriptions.setdefault(scope, set()).add(subscription)
@@ -151,15 +151,15 @@ class EventFeed:
                 self._newest.pop(scope, None)
 
     async def begin(self, scope: Any, start: Start | None) -> Position:
-        """Where a watch begins: after what its cursor says, or after the newest event of now.
+        """Where a watch begins: after the event of its cursor, or after the newest event.
 
-        Raises TicketError `validation_error` for a cursor after an event that this database does not have: of a server
-        that it was not on, or written there after the dump that it was made of; `cursor_expired` where events after it
-        were deleted.
+        Raises TicketError `validation_error` for a cursor whose event this database does not have (it is from a server
+        that the database was never on, or was written there after the dump that this database is restored from), and
+        `cursor_expired` where events after it were deleted.
         """
         await self._look([scope], since=0)
         if start is None:
-            # Where the newest of all were deleted, it begins after those.
+            # The newest events may be deleted already; it begins after those too.
             return max(self.newest(scope), await self._purged_up_to(scope))
         position = start.position
         is_known = epochs.is_of(position.transaction_id, start.server, self.servers)
@@ -188,17 +188,17 @@ class EventFeed:
         return positions.cursor(binding, position, self.servers[position.epoch])
 
     async def read(self, reader: Reader[E], position: Position) -> Found[E]:
-        """What is new after a position: read and shown once for all of an audience who ask at about the same time."""
+        """New events after a position: read once for all watchers of an audience that ask at about the same time."""
         key = reader.audience, position
         if key not in self._reads:
             watchers: set[Any] = set()
             read = asyncio.create_task(self._gather(key, reader, position, watchers))
-            # When all who asked have left, nobody else takes note of its failure.
+            # When all watchers have left, nobody else retrieves its exception.
             read.add_done_callback(lambda done: done.cancelled() or done.exception())
             self._reads[key] = read, watchers
         task, watchers = self._reads[key]
         watchers.add(reader.watcher)
-        # One who leaves takes it from nobody else.
+        # A watcher that leaves does not cancel the read of the others.
         return await asyncio.shield(task)
 
     async def _gather(self, key: Hashable, reader: Reader[E], position: Position, watchers: set[Any]) -> Found[E]:
@@ -233,7 +233,7 @@ class EventFeed:
                     await self._look_for_all()
             except (TicketError, TimeoutError) as error:
                 _log.warning("watch", outcome=getattr(error, "reason", "deadline_exceeded"))
-                # The database may have crashed, and transactions that it forgot have no events: look at all again.
+                # A database that has crashed may give ids below this horizon to new transactions: poll from the start.
                 self._horizon = None
                 # Each watch then reads for itself, and reports its own failure.
                 self._wake(self._subscriptions)
@@ -241,11 +241,11 @@ class EventFeed:
     async def _look_for_all(self) -> None:
         since, asked = self._horizon, list(self._subscriptions)
         self._horizon, with_events = await self._look(asked, since or 0)
-        # The first look does not know what came before it, nor does any look know of scopes subscribed meanwhile.
+        # The first poll does not know what came before it, nor does any poll know scopes subscribed meanwhile.
         self._wake(self._subscriptions if since is None else {*with_events, *self._subscriptions.keys() - asked})
 
     async def _look(self, scopes: Sequence[Any], since: int) -> tuple[int, set[Any]]:
-        """Learn the newest events of scopes. Returns the horizon, and which have events from a transaction on."""
+        """Find the newest events of scopes. Returns the horizon, and the scopes with events from a transaction on."""
         rows = await self.database.all(self._newest_in_scopes, {"scopes": scopes, "since": str(since)})
         await self._note_server(epochs.epoch_of(int(rows[0]["horizon"])), rows[0]["server"])
         self._looked_at = time.monotonic()
@@ -257,9 +257,9 @@ class EventFeed:
         return int(rows[0]["horizon"]), with_events
 
     async def _note_server(self, epoch: int, server: int) -> None:
-        """Learn on which servers the database was, when that may be new, which ends the watches of before.
+        """Read which servers the database was on, when this one may be new; then watches that are open end.
 
-        Raises TicketError `unavailable` before `tickets migrate` has noted this server.
+        Raises TicketError `unavailable` until `tickets migrate` has recorded this server.
         """
         if self.servers[epoch:] == (server,):
             return
@@ -314,9 +314,9 @@ async def follow(
 ) -> AsyncIterator[tuple[E | None, Position]]:
     """Every event of a scope from a start, or from now on, each with its position; None is a heartbeat.
 
-    Reads at least every `look_seconds`, also when the feed is silent. Ends by raising TicketError: what the reader
-    raises, `token_expired`, `suspended`, `cursor_expired` where events after it were deleted, or `unavailable` when the
-    process stops.
+    Reads at least every `look_seconds`, also when the feed has nothing new. Ends only by raising TicketError: what the
+    reader raises, `token_expired`, `suspended`, `cursor_expired` where events after its position were deleted, or
+    `unavailable` when the process stops.
     """
     with feed.subscribe(scope, call.caller) as subscription:
         heartbeat_at = read_at = time.monotonic()
@@ -343,7 +343,7 @@ async def follow(
             behind = is_full or found.stop is not None
             if is_full:
                 continue
-            # What lies between is not for this watcher.
+            # Events in between are not for this watcher.
             position = found.stop or max(position, newest)
             if time.monotonic() >= heartbeat_at:
                 yield None, position
@@ -355,7 +355,7 @@ async def follow(
 
 
 async def _read(feed: EventFeed, call: Call, reader: Reader[E], position: Position, *, behind: bool) -> Found[E]:
-    """What is new for a watcher. One that is far behind reads by itself, as its caller's other calls do."""
+    """New events for a watcher. One that is far behind reads alone, and waits for a place like any call."""
     if not behind:
         found = await feed.read(reader, position)
     else:
@@ -370,7 +370,7 @@ async def _read(feed: EventFeed, call: Call, reader: Reader[E], position: Positi
 
 
 def _next_tick(seconds: float) -> float:
-    """The next of the moments at which all watches look, so that those of the same events can share what is read."""
+    """The next multiple of so many seconds: all watches read at these instants, and so can share a read."""
     return math.inf if seconds == math.inf else (time.monotonic() // seconds + 1) * seconds
 
 

@@ -1,1 +1,1 @@
-"""Who calls and what each method asks of them: credentials, the policy table, default deny."""
+"""Who calls, and what each method requires of them: credentials, the policy table, default deny."""

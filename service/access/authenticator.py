@@ -1,4 +1,4 @@
-"""Who calls: bearer JWTs and API keys are verified, and what was verified is cached for a short while."""
+"""Verifies bearer JWTs and API keys, and caches the caller of a verified credential for a short while."""
 
 import hashlib
 import time
@@ -46,7 +46,7 @@ _FIND_KEY = Statement(
         KEY_HOLDS,
     ),
     short=True,
-    scope=EVERYONE("who calls is not known before the key is found, and its hash is what only its owner can have made"),
+    scope=EVERYONE("the caller is unknown before the key is found, and only its owner can make its hash"),
 )
 
 
@@ -100,7 +100,7 @@ class Authenticator:
             row = await self._database.one(_FIND_KEY, {"key_hash": hash_api_key(key)})
         if row is None:
             raise TicketError("invalid_token", "Invalid API key")
-        # As often as it is looked for, while it is used: every few seconds.
+        # Recorded whenever it is looked up: every few seconds while it is used.
         self.key_uses.note(row["id"], row["used_at"])
         until = time.time() + _KEY_CACHE_SECONDS
         if row["expires_at"] is not None:
@@ -123,7 +123,7 @@ class Authenticator:
             raise TicketError("token_expired") from error
         except (jwt.PyJWTError, ValueError, TypeError) as error:
             raise TicketError("invalid_token") from error
-        # PyJWT takes a number in quotes for one.
+        # PyJWT also accepts a number in quotes.
         expires_at = int(claims["exp"]) + self._leeway
         return _caller_of(claims, expires_at), min(expires_at, time.time() + _TOKEN_CACHE_SECONDS)
 

@@ -21,7 +21,7 @@ _used = (
     .table_valued(column("id", Uuid), column("used_at", DateTime(timezone=True)), name="used")
     .render_derived()
 )
-# Who finds a key locked leaves it: another process writes about the same.
+# A locked key is skipped: another process is writing about the same instant.
 _keys = (
     select(api_keys.c.id)
     .where(api_keys.c.id == any_(_ids))
@@ -51,7 +51,7 @@ class KeyUses:
         self._used: dict[UUID, datetime] = {}
 
     def note(self, key_id: UUID, used_at: datetime) -> None:
-        """Note that a key was used: one that exists, so that there are never more than keys."""
+        """Record that an existing key was used; so there are never more entries than keys."""
         self._used[key_id] = used_at
 
     async def write(self, database: Database) -> None:

@@ -1,4 +1,4 @@
-"""What each method asks of its caller: one table for the whole service, default deny."""
+"""What each method requires of its caller: one table for the whole service, default deny."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -37,35 +37,23 @@ class Caller:
 class Policy:
     """What a method requires: a kind of credential, any one of the scopes (none: the operation decides), its bucket."""
 
-    # `user`: a token whose sub is a UUID. `tenant`: a token with tenant_id. `none`: anyone.
+    # `user`: a token whose sub is a UUID. `tenant`: a token with tenant_id. `operator`: any token; the scope decides.
+    # `program`: an API key. `none`: anyone, without a credential.
     who: Literal["user", "tenant", "operator", "program", "none"]
     scopes: tuple[str, ...] = ()
     kind: Literal["read", "write"] = "read"
-    # Not for the token of one application: it is about what all of the tenant's have in common.
+    # Not for the token of one application: it changes what all applications of the tenant share.
     all_applications: bool = False
 
 
 # Which tickets these read is in helpdesk/rights.py.
 _READ_HELPDESK = Policy("tenant", ("helpdesk:read", "helpdesk:read_all", "helpdesk:agent"))
-
-
-_MANAGE_SLA = Policy("tenant", ("helpdesk:agent",), "write", all_applications=True)
-
-
-_READ_SLA = Policy("tenant", ("helpdesk:agent",))
-
-
 _WRITE_HELPDESK = Policy("tenant", ("helpdesk:write", "helpdesk:agent"), "write")
-
-
-_MANAGE_WEBHOOKS = Policy("program", ("webhooks:manage",), "write")
-
-
+_READ_SLA = Policy("tenant", ("helpdesk:agent",))
+_MANAGE_SLA = Policy("tenant", ("helpdesk:agent",), "write", all_applications=True)
 _READ_WEBHOOKS = Policy("program", ("webhooks:manage",))
-
-
+_MANAGE_WEBHOOKS = Policy("program", ("webhooks:manage",), "write")
 _ADMIN = Policy("operator", ("tickets:admin",), "write")
-
 
 # Package and method; the typed service and its REST sister share the entry. A method without one is refused.
 POLICIES: Mapping[tuple[str, str], Policy] = {

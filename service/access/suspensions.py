@@ -1,4 +1,4 @@
-"""Who is suspended: every process asks once a second, so that no call asks the database."""
+"""Who is suspended: every process polls once a second, so that no call asks the database."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from service.storage.database import Database
 from service.storage.scope import EVERYONE
 from service.storage.statement import Statement
 
-# Contracts promise five until a call is refused.
+# Contracts promise that calls are refused within five seconds.
 LOOK_SECONDS = 1.0
 
 
@@ -43,7 +43,7 @@ class Suspensions:
         self._database = database
         self._suspended = _Suspended()
         self._has_looked = False
-        # Called when they are others than before.
+        # Called when they have changed.
         self.on_change: list[Callable[[], None]] = []
 
     async def look_once(self, caller: Caller) -> None:

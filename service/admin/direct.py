@@ -40,7 +40,7 @@ async def opened(settings: Settings) -> AsyncIterator[Database]:
         yield database
     except TicketError as error:
         if error.reason == "unavailable" and not error.begun:
-            # Who runs a command hears why, in the server's own words.
+            # An operator may read why, in the server's own message.
             await (await psycopg.AsyncConnection.connect(settings.database_url, connect_timeout=5)).close()
         raise
     finally:

@@ -1,4 +1,4 @@
-"""What operators look at one by one."""
+"""The use cases of operators that read one resource."""
 
 from typing import Any, TypeVar
 

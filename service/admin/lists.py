@@ -1,4 +1,4 @@
-"""The lists of operators, page by page: each in the order of its ids, whose rows are never moved."""
+"""The use cases of operators that list resources page by page, each list in the order of its ids."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta

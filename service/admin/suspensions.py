@@ -1,4 +1,4 @@
-"""Operators suspend accounts, API keys and tenants, and resume them (access/suspensions.py)."""
+"""The use cases of operators that suspend and resume accounts, API keys and tenants (access/suspensions.py)."""
 
 from service import idempotency
 from service.admin import queries, views
@@ -48,14 +48,14 @@ async def suspend_api_key(connection: Connection, _call: Call, command: SuspendA
 
 @idempotency.write(ResumeApiKey, key_scope, one_statement=True)
 async def resume_api_key(connection: Connection, _call: Call, command: ResumeApiKey) -> views.ApiKeyAnswer:
-    """End an API key's suspension; one that was revoked stays so."""
+    """End an API key's suspension; a revoked one stays revoked."""
     api_key = await _changed(connection, queries.RESUME_API_KEY, command.body, "API key")
     return {"api_key": views.resource(views.ApiKey, api_key)}
 
 
 @idempotency.write(SuspendTenant, key_scope, one_statement=True)
 async def suspend_tenant(connection: Connection, _call: Call, command: SuspendTenant) -> views.TenantAnswer:
-    """Suspend a helpdesk tenant, which is recorded by that if it was not."""
+    """Suspend a helpdesk tenant; one without a row gets one."""
     tenant = await _changed(connection, queries.SUSPEND_TENANT, command.body, "Tenant")
     return {"tenant": views.resource(views.Tenant, tenant)}
 

@@ -1,7 +1,7 @@
 """The start of the `tickets` script, before it imports `service`.
 
-The wheel has this file as the top-level module `tickets_launcher`, a name that nobody else has: with PYTHONPATH set,
-`service` may be somebody else's package.
+The wheel has this file as the top-level module `tickets_launcher`, a name that no other package has: with PYTHONPATH
+set, `service` may be another package.
 """
 
 import os

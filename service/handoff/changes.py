@@ -126,39 +126,48 @@ async def _write(
 
     A change that leaves its ticket as it was is not written and has no event.
     """
-    tickets, roles, removed = [], list[Row](), list[str]()
-    for before, after, diff in changes:
-        if before == after:
-            continue
-        names = [name for name in change_queries.CHANGEABLE if name in before and after[name] != before[name]]
-        new = {name: after[name] for name in names}
-        if new.keys() & {"title", "description"}:
-            names.append("search_terms")
-            new["search_terms"] = views.search_terms(after)
-        event = {"kind": lifecycle.event_type(before, after), "changes": diff, "agent_origin": agent_origin}
-        tickets.append({"id": after["id"], "changed": names, **new, **event})
-        roles_before = list(enumerate(before["roles"]))
-        roles += [
-            {**role, "ticket_id": after["id"], "position": position + 1}
-            for position, role in enumerate(after["roles"])
-            if (position, role) not in roles_before
-        ]
-        kept = {role["id"] for role in after["roles"]}
-        removed += [role["id"] for role in before["roles"] if role["id"] not in kept]
-    if not tickets:
+    changes = [change for change in changes if change.before != change.after]
+    if not changes:
         return
     parameters = {
         "user_id": lookup.user_id(call),
         "project_id": project_id,
-        "tickets": jsontext.text(tickets),
-        "roles": jsontext.text(roles),
-        "removed_roles": removed,
+        "tickets": jsontext.text([_ticket_row(change, agent_origin) for change in changes]),
+        "roles": jsontext.text([role for change in changes for role in _written_roles(change)]),
+        "removed_roles": [role_id for change in changes for role_id in _removed_roles(change)],
         "actor_role": declared.actor_role or call.caller.actor_role,
         "actor_id": declared.actor_id,
         **events.actor_of(call),
     }
-    if len(await connection.all(change_queries.WRITE, parameters, commit=commit)) < len(tickets):
+    if len(await connection.all(change_queries.WRITE, parameters, commit=commit)) < len(changes):
         raise rights.not_a_member()  # the membership ended meanwhile, and nothing was written
+
+
+def _ticket_row(change: _Change, agent_origin: str | None) -> Row:
+    """The row of the parameter `tickets`: the columns that change, and the ticket's event."""
+    before, after, diff = change
+    names = [name for name in change_queries.CHANGEABLE if name in before and after[name] != before[name]]
+    new = {name: after[name] for name in names}
+    if new.keys() & {"title", "description"}:
+        names.append("search_terms")
+        new["search_terms"] = views.search_terms(after)
+    event = {"kind": lifecycle.event_type(before, after), "changes": diff, "agent_origin": agent_origin}
+    return {"id": after["id"], "changed": names, **new, **event}
+
+
+def _written_roles(change: _Change) -> Sequence[Row]:
+    """The rows of the parameter `roles`: those that are new, changed or moved."""
+    before = list(enumerate(change.before["roles"]))
+    return [
+        {**role, "ticket_id": change.after["id"], "position": position + 1}
+        for position, role in enumerate(change.after["roles"])
+        if (position, role) not in before
+    ]
+
+
+def _removed_roles(change: _Change) -> Sequence[str]:
+    kept = {role["id"] for role in change.after["roles"]}
+    return [role["id"] for role in change.before["roles"] if role["id"] not in kept]
 
 
 async def _locked(connection: Connection, call: Call, project_id: UUID, ticket_id: str) -> Row:

@@ -54,7 +54,7 @@ def _history_with(version: ColumnElement[int]) -> Iterator[ColumnElement[Any]]:
     return (version.label("version") if column.name == "version" else column for column in _history.c)
 
 
-# The position of a tenant's event `skipped` events after another: where one who looks for few of them stops for now.
+# The position of a tenant's event `skipped` events after another: where a narrow watch stops scanning for now.
 NEXT_STOP = Statement(
     events.after_position(_history, and_(*mine(_history)))
     .with_only_columns(_history.c.transaction_id, _history.c.id)

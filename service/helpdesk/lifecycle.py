@@ -20,5 +20,5 @@ def resolution(was: Status | None, becomes: Status) -> Literal["stamp", "clear",
 
 
 def stops_clocks(status: Status) -> bool:
-    """Whether the clocks of a ticket's SLA stand still: nobody of those who promised works on it."""
+    """Whether the clocks of a ticket's SLA stand still: it waits for the requester, or the work is done."""
     return status in _STOPPED

@@ -73,7 +73,7 @@ async def lock_ticket(connection: Connection, call: Call, id_or_number: str, *, 
 async def _require_to_see(connection: Connection, key: Mapping[str, Any]) -> None:
     """Raise TicketError `not_found` for good unless the caller sees the ticket, deleted or not.
 
-    Who has lost sight of it does not get the stored answer of an earlier request either.
+    A caller who no longer sees it does not get the stored answer of an earlier request either.
     """
     if await connection.one(queries.get_ticket(frozenset(key), with_deleted=True), key) is None:
         raise ticket_not_found(is_final=True)

@@ -34,7 +34,7 @@ from service.search import tsqueries, tsquery
 from service.storage.database import Connection
 from service.storage.statement import Row, Statement
 
-# How many events of a tenant are looked at at a time for those of one of its people or applications.
+# How many events of a tenant one read scans for those of one person or application.
 _LOOKED_AT = 2000
 # The word of the filter `assigned_to_id` for tickets that nobody is assigned to.
 _NOBODY = "none"
@@ -232,10 +232,10 @@ async def watch_tickets(feed: watch.EventFeed, call: Call, command: WatchTickets
         stop = await _stop(feed, scope, position)
         until = dict(zip(("until_transaction", "until_id"), map(str, stop or positions.AFTER_ALL), strict=True))
         found = await feed.database.all(statement, {**scope, **position.parameters(), **until, "rows": rows})
-        # What a token says holds until it expires.
+        # A token's claims hold until it expires, so every watcher may still see them.
         return watch.found(found, views.event, watchers, stop)
 
-    # (An application's id may be that of a person.)
+    # With the names, as an application's id may equal a person's.
     audience = (sees_internal, *scope.items())
     reader = watch.Reader(audience, read, call.caller.subject, lambda: TicketError("forbidden"))
     start = positions.resumed(command.query.cursor, binding)
@@ -245,7 +245,7 @@ async def watch_tickets(feed: watch.EventFeed, call: Call, command: WatchTickets
 
 
 async def _stop(feed: watch.EventFeed, scope: Mapping[str, Any], position: Position) -> Position | None:
-    """Where to stop for now in looking for the few events that are a caller's among all of a tenant's."""
+    """Where this read stops scanning a tenant's events for the few that a caller sees; None: at the horizon."""
     if not event_queries.is_narrow(scope):
         return None
     parameters = {**scope, **position.parameters(), "skipped": _LOOKED_AT - 1, "rows": 1}

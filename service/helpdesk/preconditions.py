@@ -1,4 +1,4 @@
-"""Conditions of a write: it counts only while the ticket has an ETag that the caller names."""
+"""Conditions of a write: the ticket must still have an ETag that the caller names."""
 
 from service import etags
 from service.helpdesk import views

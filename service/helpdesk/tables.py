@@ -105,7 +105,7 @@ tickets = Table(
 )
 # Of a person's own tickets those that somebody else has submitted. Each is in the lists of two people.
 FOR_ANOTHER = tickets.c.created_by != tickets.c.submitted_by_id
-# What belongs to a ticket is for those who see the ticket.
+# Callers who see a ticket see the rows that belong to it.
 _OF_TICKET = {name: {"ticket_id": "ticket_id"} for name in ("app_id", "person_id")}
 
 # Index terms are only searched by, never read.
@@ -184,8 +184,8 @@ Index(
 )
 
 index_search_terms(tickets)
-# By what tickets are found that are few: the terms of their tags, of some members, and of their tenant, as otherwise
-# the index would be read for every tenant's tickets.
+# Finds the few tickets that a filter matches, by terms of their tags and some members. Each term list has the tenant's
+# term, as the index would otherwise be read for all tenants.
 _FACETS = ("status", "type", "category", "sla_policy", "source")
 FACETS: Mapping[str, ColumnElement[str]] = {
     name: literal_column(f"'{name}='", Text) + tickets.c[name] for name in _FACETS

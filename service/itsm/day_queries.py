@@ -1,9 +1,9 @@
 """The SQL of totals by the day of creation: a total between two instants, and where in a list a deep page begins.
 
 They are merged with the totals (total_queries.py), of the same changes. A process of the version before writes changes
-without a day, and merges days away. Both are seen: by a change that has no day, and by a row of totals that was written
-by another transaction than the last one that merged days. So is a table that was restored, whose rows are all of one
-new transaction. Such an account is counted as ever, until its days have been counted anew.
+without a day, and merges days away. Both are detected: by a change that has no day, and by a row of totals that was
+written by another transaction than the last one that merged days. So is a restored table, whose rows are all of one new
+transaction. Until the days of such an account have been recounted, its lists by date count their matches.
 """
 
 from functools import lru_cache
@@ -47,7 +47,7 @@ _days, _recounts = tables.day_totals, tables.day_recounts
 _ALL = EVERYONE("the background counts the days of all accounts")
 _day = day_of(_tickets).label("day")
 
-# Whether the days of an account are to be relied on.
+# Whether the totals by day of an account are reliable.
 ARE_TRUE = and_(
     not_(exists().where(*mine(_totals), is_as_of_days().is_not(True))),
     not_(exists().where(*mine(_recounts))),
@@ -150,7 +150,7 @@ def _queue_recounts() -> Statement:
 
 
 QUEUE_RECOUNTS = _queue_recounts()
-# What is to be counted next, locked: what follows in the transaction sees all that others counted of it.
+# The next recount, locked: the next statement of the transaction then sees all that other processes have counted of it.
 NEXT_RECOUNT = Statement(
     select(_recounts).limit(literal_column("1")).with_for_update(skip_locked=True),
     scope=_ALL,

@@ -1,12 +1,11 @@
 """The use cases of the ITSM API."""
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from time import perf_counter
 from typing import Any
 from uuid import UUID
 
 from service import etags, events, idempotency, jsontext, paging, positions, watch
+from service.background import paced
 from service.errors import TicketError
 from service.itsm import day_queries, days, lookup, metadata, queries, total_queries, views
 from service.itsm.commands import (
@@ -31,8 +30,8 @@ _KEY_CHECK_SECONDS = 3.0
 _MAX_WALK = 1_000
 # Tickets of one step of a recount: some ten milliseconds.
 _RECOUNTED_ROWS = 50_000
-# How long to pause between two steps of a recount, of the time that one took: most of a machine is left to callers.
-_PAUSE = 2.0
+# Long pauses: a recount is in no hurry, as lists by date are exact without it.
+_RECOUNT_PAUSE = 2.0
 
 
 @own_transactions(CreateTicket)
@@ -162,7 +161,7 @@ async def watch_tickets(feed: watch.EventFeed, call: Call, command: WatchTickets
 async def merge_totals(connection: Connection) -> None:
     """Merge the appended changes into the totals of all accounts; run in the background, so that lists stay cheap.
 
-    All there are: after a burst, or a lock that was held for long, a batch a turn would fall ever further behind.
+    All of them: after a burst, or a lock that was held for long, one batch a turn would fall ever further behind.
     """
     is_full = True
     while is_full:
@@ -173,19 +172,17 @@ async def merge_totals(connection: Connection) -> None:
 
 
 async def recount_days(database: Database) -> None:
-    """Count days of accounts anew where a process of another version, or a restore, has lost some; in the background.
+    """Recount the days of accounts whose totals by day a process of another version, or a restore, has lost.
 
-    Their lists by date are counted until then.
+    Run in the background, in every process. Until it is done, the totals of their lists by date are counted each time.
     """
     await database.all(day_queries.QUEUE_RECOUNTS, {})
     while True:
-        begun = perf_counter()
-        async with database.transaction() as connection:
+        async with paced(_RECOUNT_PAUSE), database.transaction() as connection:
             place = await connection.one(day_queries.NEXT_RECOUNT, {})
             if place is None:
                 return
             await connection.one(day_queries.RECOUNT, {**place, "rows": _RECOUNTED_ROWS}, commit=True)
-        await asyncio.sleep(_PAUSE * (perf_counter() - begun))
 
 
 def _scope(call: Call) -> dict[str, Any]:

@@ -146,7 +146,7 @@ day_totals = Table(
     info=scoped_by("account_id", "live"),
 )
 
-# Whose days are still to be counted, and that only before this one: the background goes back in time.
+# Accounts whose days are being recounted, and the day before which they still are: the background goes back in time.
 day_recounts = Table(
     "itsm_day_recounts",
     METADATA,
@@ -157,7 +157,7 @@ day_recounts = Table(
     info=scoped_by("account_id", "live"),
 )
 
-# One row: sums of changes begin behind the floor, and what it may rise to once `pending_until` is the horizon
+# One row: the floor, after which sums of changes begin, and what it may rise to once the horizon is `pending_until`
 # (total_queries.py).
 totals_floor = Table(
     "itsm_totals_floor",

@@ -1,11 +1,12 @@
-"""The SQL of totals: how many tickets there are, as a sum of what was appended, and the merge of that.
+"""The SQL of totals: the sum of appended changes, and the merge of those changes.
 
-A merge deletes what it has added up, and PostgreSQL keeps what is deleted until it is vacuumed and no snapshot can see
-it. A sum from the first change on would read all of that each time. So it begins at the floor, behind what is merged.
+A merge deletes the changes that it has added up, and PostgreSQL keeps deleted rows until no snapshot can see them and
+they are vacuumed. A sum over all changes would read those rows each time. So sums begin at the floor, a number up to
+which all changes are merged.
 
-The floor may rise only to a number that no transaction still at work has taken. A write has its transaction's id, with
-its ticket, before it takes the number of its change. So once all transactions have ended that had an id when a number
-was the newest, all changes up to it can be seen; and when none of them is left, they are merged.
+The floor may only rise to a number below which no running transaction has a change. A write has its transaction id,
+from its ticket, before it takes the number of its change. So the newest number is noted; once all transactions that had
+an id by then have ended, all changes up to that number are visible; and once none of those is left, all are merged.
 """
 
 from typing import Any
@@ -74,7 +75,7 @@ def change(changes: Select[Any] | CompoundSelect[Any]) -> CTE:
     return insert(_changes).from_select(names, changes).cte("total_change")
 
 
-# What is left to merge begins behind the floor.
+# Changes that are not merged yet have numbers after the floor.
 UNMERGED = _changes.c.id > func.coalesce(select(_floor.c.floor).scalar_subquery(), literal_column("0"))
 
 
@@ -99,7 +100,7 @@ def _merge() -> Statement:
     """
     gone = delete(_changes).where(some_rows(_changes, MAX_MERGED_ROWS)).returning(_changes).cte("gone")
     scope = (gone.c.account_id, gone.c.live, gone.c.status)
-    # None where a change has no day: then the days of this account are no more to be relied on.
+    # None where a change has no day: then this account's totals by day are not reliable any more.
     as_of = case((func.bool_and(gone.c.day.is_not(None)), func.pg_current_xact_id(type_=Xid8())))
     merged = select(*scope, func.sum(gone.c.change), as_of).group_by(*scope).order_by(*scope)
     number = select(func.count()).select_from(gone).scalar_subquery()
@@ -144,7 +145,7 @@ def _merge_days(gone: CTE) -> CTE:
 
 MERGE = _merge()
 
-# The number of the newest change. Asked before the floor is raised: transactions are looked at after that.
+# The number of the newest change. Read before the floor is raised, as the running transactions must be read after it.
 NEWEST = Statement(
     select(
         func.coalesce(

@@ -1,4 +1,4 @@
-"""What `tickets status` and `tickets doctor` look at: each check is one line, and says what to do where it is bad."""
+"""The checks of `tickets status` and `tickets doctor`: each is one line, which says what to do if it is bad."""
 
 import asyncio
 import http.client
@@ -32,7 +32,7 @@ _BAD_GATEWAY = 502
 
 
 class Check(NamedTuple):
-    """One thing that was looked at; `is_good` is None where it is worth a word and no failure."""
+    """The result of one check; `is_good` is None for a hint that is no failure."""
 
     name: str
     is_good: bool | None
@@ -114,7 +114,7 @@ async def _standby(settings: Settings) -> AsyncIterator[Check]:
     try:
         yield Check("standby", True, f"follows the database, {await standby.look()} bytes behind")
     except LeftError as left:
-        yield Check("standby", False, f"is of no use: {left.words or left.reason}")
+        yield Check("standby", False, f"is of no use: {left.message or left.reason}")
     finally:
         await standby.close()
         await database.close()

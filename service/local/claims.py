@@ -1,6 +1,6 @@
-"""What two processes on one machine must not have at the same time: a data folder, a port, the making of a user.
+"""Claims that one process on a machine holds at a time: a data folder, a port, the creation of a user.
 
-The kernel gives back each claim when its process ends, however it ends.
+The kernel releases a claim when its process ends, however it ends.
 """
 
 import fcntl
@@ -34,7 +34,7 @@ def claim_folder(folder: Path, lock_file: Path) -> Iterator[None]:
 def claim_machine(name: str) -> Iterator[None]:
     """Wait until no other process of this user on this machine is in a block of the same name, then run the block."""
     path = _SHARED_FOLDER / f"tickets-{os.geteuid()}-{name}.lock"
-    # Anybody may put a file or a link of this name there first.
+    # Another user may have made a file or a link of this name first.
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
     try:
         opened = os.fstat(descriptor)
@@ -53,7 +53,7 @@ def claim_port(host: str, port: int) -> Iterator[None]:
         try:
             if sys.platform == "linux":
                 # Processes of one user that listen with SO_REUSEPORT share a port without an error. A name in the
-                # abstract namespace is theirs who bind it first, and is as local to a container as the port.
+                # abstract namespace can be bound once, and is as local to a container as the port.
                 claim.bind(f"\0tickets-up-port-{port}")
             require_free_port(host, port)
         except OSError as error:

@@ -1,7 +1,7 @@
-"""Browsers of other origins: what the gateway's config has for them, where an operator names some.
+"""CORS in the gateway's config, for the origins that an operator names.
 
-Envoy's own filter answers preflights and marks the service's answers. It passes by what Envoy answers itself, so each
-mapper of such an answer gets a twin for these origins: a browser shows no error to a page that it does not name.
+Envoy's own filter answers preflights and marks the service's answers. It does not mark answers that Envoy makes itself,
+so each mapper of such an answer gets a twin for these origins: a page can only read an answer that names its origin.
 """
 
 import copy
@@ -31,7 +31,7 @@ def allow_origins(manager: dict[str, Any], origins: Sequence[str]) -> None:
     if not origins:
         return
     names = [entry["name"] for entry in manager["http_filters"]]
-    # After what bounds an address, which a preflight must not go around.
+    # After the rate limit of an address, which preflights must not bypass.
     behind_limit = names.index("envoy.filters.http.header_mutation")
     manager["http_filters"].insert(behind_limit, {"name": _NAME, "typed_config": {"@type": f"{_TYPE}.Cors"}})
     host = manager["route_config"]["virtual_hosts"][0]
@@ -49,7 +49,7 @@ def allow_origins(manager: dict[str, Any], origins: Sequence[str]) -> None:
     origin = _named(origins)
     asked = {"name": "access-control-request-method", "present_match": True}
     preflight: list[Mapping[str, Any]] = [{"name": ":method", "string_match": {"exact": "OPTIONS"}}, asked, origin]
-    # To a cluster, for the filter passes other routes by; it answers before the cluster is asked.
+    # The filter only acts on routes to a cluster; it answers before the cluster is called.
     host["routes"] = [
         {"match": {"prefix": "/", "headers": preflight}, "route": {"cluster": "tickets"}},
         *host["routes"],
@@ -77,9 +77,9 @@ def _twins(mapper: Mapping[str, Any], origin: Mapping[str, Any]) -> Sequence[Map
 
 
 def _permission(preflight: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """The answer to a preflight that Envoy refuses before any filter, such as one of a path with an escaped slash.
+    """The answer to a preflight that Envoy rejects before any filter, such as one of a path with an escaped slash.
 
-    What comes after it is refused in the same way, and that a page can read.
+    It permits the request, which is then rejected in the same way, with an answer that the page can read.
     """
     permitted = {
         "access-control-allow-origin": "%REQ(ORIGIN)%",

@@ -1,4 +1,4 @@
-"""The page that shows the REST face: where the gateway finds it, and what only a machine of one's own offers there."""
+"""The page that shows the REST face: where the gateway finds it, and what demo credentials it may offer."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any, Final
 CREDENTIALS: Final = "credentials.json"
 _ROUTE: Final = "docs"
 _FILTERS: Final = ("tickets.docs", "envoy.filters.http.file_server")
-# A name that somebody else's DNS gives this machine is another one.
+# No other name, as anybody's DNS may resolve one to this machine.
 _THIS_MACHINE: Final = r"(127\.0\.0\.1|localhost|\[::1\])(:[0-9]+)?"
 
 
@@ -26,7 +26,7 @@ def fill_in_docs(manager: Mapping[str, Any], folder: Path, document: Path) -> No
 
 
 def offer_credentials(manager: Mapping[str, Any], folder: Path) -> None:
-    """Offer the page the demo credentials in this folder: to no page of another origin, and by no other name."""
+    """Offer the page the demo credentials in this folder, but no page of another origin or of another host name."""
     _mappings(manager).append({"request_path_prefix": "/demo/", "file_path_prefix": f"{folder.absolute()}/"})
     routes = _routes(manager)
     place, page = next((place, route) for place, route in enumerate(routes) if route["match"].get("path") == "/docs")

@@ -50,7 +50,7 @@ def _listener(host: str, port: int) -> dict[str, Any]:
         "name": "metrics",
         "address": {"socket_address": {"address": host, "port_value": port}},
         "enable_reuse_port": False,
-        # Who asks for metrics is not turned away with callers who are too many.
+        # Scrapes do not count against the limits of callers.
         "ignore_global_conn_limit": True,
         "filter_chains": [
             {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}

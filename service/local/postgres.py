@@ -95,8 +95,8 @@ class EmbeddedPostgres:
             self._claims.close()
         self._socket_dir = None
 
-    # The steps of a start, for who cannot wait: the second may take seconds, the third is short, and is to be made in
-    # the main thread. The second and the third also start a server again that has exited.
+    # The steps of a start, for callers that must not block: the second may take seconds; the third is short, and must
+    # run in the main thread. The second and the third also restart a server that has exited.
 
     def claim(self) -> None:
         """Hold the data directory, and find the binaries and a place for the socket."""
@@ -238,7 +238,7 @@ def _clear_leftovers(data_dir: Path) -> None:
     left = [process for process in psutil.process_iter(["name"]) if _serves(process, data_dir)]
     heads = [process for process in left if postmaster == [str(process.pid)]]
     _end(heads, signal.SIGINT, 5.0)
-    # What is left has no postmaster. It goes by itself, unless a long statement or a stopped process keeps it.
+    # These backends have lost their postmaster. They exit by themselves, unless a long statement or SIGSTOP keeps them.
     _end([process for process in left if process not in heads], signal.SIGQUIT, _STRAY_SECONDS)
     # PostgreSQL refuses to start while a process has a pid in them, though it may be another program's, or a zombie's.
     for stale in (pid_file, data_dir / _SOCKET, data_dir / f"{_SOCKET}.lock"):
@@ -257,7 +257,7 @@ def _end(processes: list[psutil.Process], number: signal.Signals, grace: float) 
 
 
 def _lives(process: psutil.Process) -> bool:
-    # What has no parent any more may stay a zombie for long: it holds nothing, and only the system can remove it.
+    # An orphan may stay a zombie for long: it holds nothing, and only the system can remove it.
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

@@ -1,4 +1,4 @@
-"""Starts again what has exited, for as long as everything runs."""
+"""Restarts processes that exit, for as long as `tickets up` runs."""
 
 import asyncio
 import sys
@@ -16,9 +16,9 @@ _STEADY_SECONDS: Final = 10.0
 
 
 async def supervise(exited: Callable[[], str | None], start: Callable[[], Awaitable[None]]) -> None:
-    """Start a process again whenever it has exited, and say so in one line each time; runs until it is cancelled.
+    """Restart a process whenever it has exited, with one line on standard error; runs until it is cancelled.
 
-    `exited` says in one line how it exited, and None while it runs.
+    `exited` returns one line about how it exited, and None while it runs.
     """
     pause = _PAUSE_SECONDS
     while True:
@@ -40,5 +40,5 @@ def next_pause(pause: float, lived: float) -> float:
 
 
 def _say(line: str) -> None:
-    with suppress(OSError):  # nobody reads it any more, and that ends nothing
+    with suppress(OSError):  # a closed terminal must not end the supervisor
         print(line, file=sys.stderr, flush=True)

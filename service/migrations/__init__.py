@@ -22,7 +22,8 @@ from service.schema import wrong_encoding
 # Any number, the same in every release: one process migrates at a time.
 _LOCK = 7_303_014
 _LOCK_PAUSE_SECONDS = 0.1
-# A step that waits for a table makes all wait who come after it. It gives up soon, lets them pass, and tries again.
+# While a step waits for a table's lock, every later statement on the table queues behind it. So it gives up soon, lets
+# them pass, and tries again.
 _TABLE_SECONDS = 1.0
 _TABLE_PAUSE_SECONDS = 0.5
 _TABLE_ATTEMPTS = 200

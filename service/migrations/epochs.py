@@ -9,7 +9,7 @@ from service.migrations import breaking
 
 # The first revision that knows epochs: an older version would write and read in the order of the first.
 _REVISION = "0023"
-# How long who writes may go on. (After a restore autovacuum is at the tables, and gives way after a second.)
+# How long to wait for transactions that write. (Autovacuum, which runs after a restore, gives way after a second.)
 LOCK_SECONDS = 10.0
 
 # Those with transaction ids, and those whose ids a sequence gives.

@@ -8,7 +8,7 @@ from alembic import op
 from sqlalchemy import ColumnClause, Row, TextClause, column, select, text
 from sqlalchemy import table as table_
 
-# Of a step of `fill`: who writes to one of them waits for some milliseconds.
+# Rows of one step of `fill`: a writer of one of them waits for some milliseconds.
 ROWS = 500
 
 
@@ -51,7 +51,7 @@ def fill(table: str, key: Sequence[str], *statements: str) -> None:
 
 @contextmanager
 def _patience() -> Iterator[None]:
-    """Wait for transactions and rows for as long as it takes: nobody queues behind what waits here."""
+    """Wait for transactions and rows for as long as it takes: these waits block no other statement."""
     connection = op.get_bind()
     before = connection.scalar(text("SHOW lock_timeout"))
     connection.execute(text("SET lock_timeout = 0"))

@@ -3,15 +3,14 @@
 from collections.abc import Mapping
 from datetime import datetime
 from types import NoneType, UnionType
-from typing import Any, Literal, NotRequired, TypeAlias, Union, get_args, get_origin, get_type_hints, is_typeddict
+from typing import Any, Literal, NotRequired, Union, get_args, get_origin, get_type_hints, is_typeddict
 from uuid import UUID
 
 from service.jsontext import JsonText
 from service.openapi.words import in_json
+from service.transport.view_types import Descriptor
 
 Schema = dict[str, Any]
-# The two implementations of protobuf type their descriptors apart.
-Descriptor: TypeAlias = Any
 
 _JSON = "_json"
 _SCALARS: Mapping[Any, Schema] = {

@@ -11,13 +11,14 @@ from service.access.policy import POLICIES, Policy
 from service.errors import REASONS
 from service.fields import WriteHeaders
 from service.openapi import examples, failures, webhooks
-from service.openapi.answers import Answers, Descriptor, Schema
+from service.openapi.answers import Answers, Schema
 from service.openapi.requests import Requests
 from service.openapi.words import first_sentence, in_json
 from service.server import DIALECTS
 from service.transport import rest
 from service.transport.dialect import Service
 from service.transport.documented import EVENTS, JSON, LINES, Documented
+from service.transport.view_types import Descriptor
 
 _TITLES = {"Handoff": "Handoff", "Helpdesk": "Helpdesk", "Itsm": "ITSM"}
 _ABOUT = """Three ticket APIs in one service. Each has its own credentials and its own shape of failures.

@@ -6,6 +6,7 @@ from typing import Any
 from service.errors import REASONS, Issue, TicketError
 from service.openapi.answers import Schema
 from service.transport import rest
+from service.transport.documented import JSON
 
 # Reasons that not every API has.
 _ONLY: Mapping[str, Collection[str]] = {
@@ -118,7 +119,7 @@ def _response(api: str, status: int, names: Collection[str], failures: rest.Fail
         "description": " ".join(about),
         "headers": {name: {"$ref": f"#/components/headers/{name}"} for name in headers},
         "content": {
-            rest.CONTENT_TYPE: {
+            JSON: {
                 "schema": {"$ref": f"#/components/schemas/{'Detail' if api == 'Itsm' else 'Error'}"},
                 **({"examples": examples} if examples else {}),
             }

@@ -8,8 +8,9 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from service.fields import Creation, Section, other_names
 from service.jsontext import JsonText
-from service.openapi.answers import Descriptor, Schema, nullable
+from service.openapi.answers import Schema, nullable
 from service.openapi.words import in_json
+from service.transport.view_types import Descriptor
 
 # What a schema of pydantic's says that is of no use to a reader.
 _NOISE = frozenset({"title"})

@@ -13,7 +13,7 @@ T = TypeVar("T")
 # For each member of ours: its name at the vendor, and what converts our value to the vendor's.
 Members = Mapping[str, tuple[str, Callable[[Any], object]]]
 
-# Request timeout, conflict, locked, too early: these pass.
+# Request timeout, conflict, locked, too early: worth a retry.
 _TRANSIENT = (408, 409, 423, 425)
 # Of a provider's message that callers and operators read.
 _MAX_MESSAGE_LENGTH = 500
@@ -79,14 +79,10 @@ class Http:
         try:
             with tracing.request(method, self._url, "provider") as trace:
                 sent |= {} if trace is None else trace.headers
-                async with self._client.stream(
+                request = self._client.build_request(
                     method, self._url + path, params=params, content=content, headers=sent
-                ) as response:
-                    text = b""
-                    async for piece in response.aiter_bytes():
-                        text += piece
-                        if len(text) > _MAX_BYTES:
-                            raise UnavailableError("the provider's answer is too large", in_doubt=may_write)
+                )
+                response, text = await self._exchange(request, in_doubt=may_write)
                 if trace is not None:
                     trace.answered(response.status_code)
         except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol) as error:
@@ -97,8 +93,21 @@ class Http:
             text = self._without_secrets(text)
         return _answer(response, text, is_rejection, in_doubt=may_write)
 
+    async def _exchange(self, request: httpx2.Request, *, in_doubt: bool) -> tuple[httpx2.Response, bytes]:
+        """The answer to a request, and its body. Raises UnavailableError for one that is too large."""
+        response = await self._client.send(request, stream=True)
+        try:
+            text = b""
+            async for piece in response.aiter_bytes():
+                text += piece
+                if len(text) > _MAX_BYTES:
+                    raise UnavailableError("the provider's answer is too large", in_doubt=in_doubt)
+        finally:
+            await response.aclose()
+        return response, text
+
     def _without_secrets(self, text: bytes) -> bytes:
-        """A refusal that callers and operators may read: some quote what they were called with."""
+        """An error's text without the credential, which some providers quote in it."""
         for secret in self._secrets:
             text = text.replace(secret, b"***")
         return text

@@ -87,7 +87,7 @@ deliveries = Table(
         or_by={"id": "delivery_id", "ticket_id": "ticket_id", "idempotency_scope": "idempotency_scope"},
     ),
 )
-# (Operators, who look through everybody's, name one by its id alone.)
+# Operators name a delivery by its id alone.
 Index("provider_deliveries_id_idx", deliveries.c.id)
 Index("provider_deliveries_state_idx", deliveries.c.state, deliveries.c.id)
 _BY_TICKET = (deliveries.c.ticket_id, deliveries.c.version)

@@ -1,1 +1,1 @@
-"""What an operator does not keep for ever: kinds of rows with an age, deleted in small transactions."""
+"""Retention: rows that are older than a setting keeps them are counted, and deleted in small transactions."""

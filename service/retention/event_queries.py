@@ -1,4 +1,4 @@
-"""The SQL of deleting events, and what else takes events along: their marks rise in the same transaction."""
+"""The SQL that deletes events, alone or with their tickets, and raises the marks of their scopes with them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -48,10 +48,10 @@ def _raise_marks(events: Table, gone: CTE) -> CTE:
 
 
 def move_webhooks(events: Table, of: WebhookTables) -> Statement:
-    """The statement that moves webhooks whose next events are gone behind those, and notes that they missed some.
+    """The statement that moves webhooks whose next events were deleted after those, and records that they missed some.
 
-    It runs in the transaction in which they went. Fan-out locks a webhook while it reads events: what it has read by
-    then is not missed.
+    It runs in the transaction that deletes the events. Fan-out locks a webhook while it reads events: those that it has
+    read by then are not missed.
     """
     webhooks, marks = of.webhooks, purged.marks_of(events)
     key = [column.name for column in webhooks.primary_key.columns]
@@ -76,7 +76,7 @@ def move_webhooks(events: Table, of: WebhookTables) -> Statement:
 def delete_tickets() -> Statement:
     """The statement that deletes soft-deleted helpdesk tickets of some blocks with all that is theirs; how many.
 
-    Of their events too: readers are told by the mark.
+    Their events are deleted too, and marks rise.
     """
     tickets, events = helpdesk.tickets, helpdesk.events
     places = take(tickets, tickets.c.deleted_at, tickets.c.is_deleted, is_settled(tickets))

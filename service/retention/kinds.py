@@ -1,4 +1,4 @@
-"""The kinds of rows that an operator may not keep for ever: since when each is old, and what goes with it."""
+"""The kinds of rows whose age a setting may bound: the instant that counts, and what is deleted with them."""
 
 from collections.abc import Sequence
 from datetime import datetime

@@ -1,7 +1,7 @@
-"""How much there is of each kind of rows, and since when: by what PostgreSQL knows of its tables, so that none is read.
+"""Gauges of how many rows of each kind there are, and how old the oldest is, from PostgreSQL's statistics.
 
-Its statistics have how many rows a table has, which part of them has no instant, and the earliest instant of a sample.
-Of what is in a queue some rows are looked at.
+These have the number of rows, the part of them without an instant, and the earliest instant of a sample. Only of queues
+some rows are read.
 """
 
 import time

@@ -1,13 +1,12 @@
-"""Deletes what is older than an operator keeps it: in the background, and for `tickets purge`.
+"""Deletes rows that are older than a setting keeps them: in the background, and for `tickets purge`.
 
-Each step is a short transaction. Whether it is broken off or done by several processes at once, what is left is found
-the next time.
+Each step is a short transaction. A run may be interrupted, and several processes may run at once: rows that are left
+are found by the next run.
 """
 
 import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from time import perf_counter
 from typing import Any, Final, NamedTuple
 
 import structlog
@@ -15,7 +14,7 @@ from sqlalchemy import Column, DateTime, Interval, Table, Text, bindparam, func,
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from service import idempotency
-from service.background import Periodic
+from service.background import Periodic, paced
 from service.counters import PURGED_ROWS, WEBHOOKS_MISSED
 from service.directory import METADATA
 from service.purged import SETTLE_SECONDS
@@ -26,9 +25,8 @@ from service.storage.database import Database
 from service.storage.scope import shared
 from service.storage.statement import Statement
 
-# Of a step: half a megabyte, some thousands of rows at most.
+# Blocks of one step: half a megabyte, some thousands of rows at most.
 BLOCKS: Final = 64
-# How long to pause after a step, of the time that it took: the busier a machine is, the more of it is left to callers.
 _PAUSE: Final = 0.5
 _LOOK_SECONDS: Final = 60.0
 
@@ -132,9 +130,8 @@ class Purge:
         if isinstance(kind.rows, Walked):
             number = 0
             for step in await self._steps(database, kind.rows):
-                begun = perf_counter()
-                number += await self._step(database, kind, kind.rows, {**step, "days": days, "settled": settled})
-                await asyncio.sleep(_PAUSE * (perf_counter() - begun))
+                async with paced(_PAUSE):
+                    number += await self._step(database, kind, kind.rows, {**step, "days": days, "settled": settled})
         else:
             number, missed = await kind.rows.delete(database, days)
             _note_missed(missed, kind)

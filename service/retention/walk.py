@@ -1,7 +1,7 @@
 """Statements that walk through a table, some blocks at a time: they find what is old without an index on its age.
 
-Such an index would cost every write, for a look a few times a day. A walk reads each block once, however much is found
-and whatever was deleted before; its statements are short, and hold few rows.
+Such an index would slow down every write, and be used a few times a day. A walk reads each block once, however many old
+rows it finds; its statements are short, and lock few rows.
 """
 
 from typing import Any, Final
@@ -54,7 +54,7 @@ def is_older(instant: ColumnElement[Any]) -> ColumnElement[bool]:
 
 
 def is_settled(table: Table) -> ColumnElement[bool]:
-    """Whether readers of events were able to read all that a row of a ticket or an event is about."""
+    """Whether readers have had the time to read the last event of a ticket's row, or the event of a row."""
     return table.c.transaction_id < cast(bindparam("settled", type_=Text), Xid8)
 
 
@@ -87,7 +87,7 @@ def count(table: Table, instant: ColumnElement[Any], *conditions: ColumnElement[
 
 
 def take(table: Table, instant: ColumnElement[Any], *conditions: ColumnElement[bool]) -> Select[Any]:
-    """The places of rows of some blocks that are old, locked; not those that somebody else is at work on."""
+    """The places of old rows in some blocks, locked; not of those that another transaction has locked."""
     found = select(_place(table)).select_from(table).correlate(None)
     found = found.where(_in_blocks(table), is_older(instant), *conditions)
     return found.with_for_update(skip_locked=True)

@@ -1,8 +1,8 @@
 """One PostgreSQL connection, on libpq itself (`psycopg.pq`).
 
-psycopg makes the connection, and cancels on it; the rest is done here, because a call that takes 0.1 ms in all has no
-time for locks, tasks and pollers. The event loop watches the socket as long as the connection lives, so that one which
-the server ended while idle is replaced before anyone needs it.
+psycopg makes the connection, and cancels on it; the rest is done here, because a statement takes 0.1 ms in all, which
+leaves no time for psycopg's locks, tasks and pollers. The event loop watches the socket as long as the connection
+lives, so that a connection that the server ends while it is idle is replaced before a call needs it.
 """
 
 import asyncio
@@ -15,18 +15,18 @@ from psycopg.adapt import Transformer
 from psycopg.pq import ConnStatus, ExecStatus, PipelineStatus, TransactionStatus
 from psycopg.pq.abc import PGresult
 
-# For a connection that is given back busy: until then the server must have ended what it runs.
+# For a connection that is given back busy: how long the server may take to end its statement.
 _SETTLE_SECONDS = 2.0
 _CANCEL_AGAIN_SECONDS = 0.1
 
 
 class Reader:
-    """Reads the rows of one statement on one connection: how each column is read is looked up but once."""
+    """Reads the rows of one statement on one connection, and looks the loaders of its columns up once."""
 
     __slots__ = ("_is_set", "_keeps", "_transformer")
 
     def __init__(self, connection: psycopg.AsyncConnection[Any], *, keeps: bool = True) -> None:
-        """One that `keeps` nothing is for any statement."""
+        """With `keeps=False` the loaders are looked up each time, for any statement."""
         self._transformer = Transformer(connection)
         self._keeps = keeps
         self._is_set = False
@@ -46,15 +46,15 @@ class PooledConnection(psycopg.AsyncConnection[Any]):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        # The statements that are prepared on the server, each with what reads its rows; and the one being prepared.
+        # The statements that are prepared on the server, each with its Reader; and the one being prepared.
         self.prepared: dict[bytes, Reader] = {}
         self.preparing: bytes | None = None
-        # The pool's notes: whether someone has taken it, for a write, and who.
+        # Set by the pool: whether it is taken, whether for a write, and by which owner's call.
         self.in_use = self.writes = False
         self.owner: object = None
-        # What writes values; one for all statements, as it looks up how for each type but once.
+        # Writes parameters; one for all statements, as it looks the dumper of each type up once.
         self.transformer = Transformer(self)
-        # What reads the rows of statements that are not prepared.
+        # Reads the rows of statements that are not prepared.
         self.reader = Reader(self, keeps=False)
         # Why it was lost, in the words of the server or of libpq.
         self.failure = ""
@@ -64,9 +64,10 @@ class PooledConnection(psycopg.AsyncConnection[Any]):
         self._waiter: asyncio.Future[None] | None = None
         # By the loop's clock: since when an answer is waited for, if one is.
         self._since: float | None = None
-        # Whether the server was found silent on another one, and this one has heard nothing since.
+        # Whether the server was found silent on another connection, and nothing has arrived on this one since.
         self.is_doubtful = False
-        # Of a lane: called whenever something has arrived, and when the connection is lost; how long it may be silent.
+        # Of a lane: called whenever something has arrived, and when the connection is lost; how long an answer may
+        # take.
         self._follower: Callable[[], None] | None = None
         self.patience: float | None = None
         self._ended: Callable[[PooledConnection], None] | None = None
@@ -98,7 +99,7 @@ class PooledConnection(psycopg.AsyncConnection[Any]):
         self._follower, self.patience = follower, patience
 
     def expect(self, *, answer: bool) -> None:
-        """Note whether an answer is waited for, from now on."""
+        """Record whether an answer is expected from now on."""
         self._since = self._loop.time() if answer else None
 
     def flush(self) -> None:
@@ -124,16 +125,16 @@ class PooledConnection(psycopg.AsyncConnection[Any]):
         return self._follower is not None and self._since is None
 
     def is_silent(self, seconds: float) -> bool:
-        """Whether an answer has been waited for so long, and nothing has arrived."""
+        """Whether an answer has been expected for so long, and nothing has arrived."""
         if self._since is None or self.is_lost:
             return False
-        # When this process stood still, the answer is there, though the clock says that it is late.
+        # After a pause of this process the answer may have arrived in time, and not be read yet.
         return self._loop.time() - self._since >= seconds and not self.has_input
 
     async def result(self) -> PGresult:
         """The outcome of what was sent. Raises psycopg.Error.
 
-        Cancelled, it leaves at once, and the connection busy: `settle` it before anything else.
+        When it is cancelled, it returns at once and leaves the connection busy: `settle` it before anything else.
         """
         result = (await self._results())[-1]
         self._note_prepared(result)
@@ -142,7 +143,7 @@ class PooledConnection(psycopg.AsyncConnection[Any]):
         return result
 
     async def results(self) -> list[PGresult]:
-        """The outcomes of all that was sent in pipeline mode up to a sync; ends the mode. Raises psycopg.Error."""
+        """The outcomes of everything sent in pipeline mode up to a Sync; ends that mode. Raises psycopg.Error."""
         results = await self._results()
         for result in results:
             if result.status == ExecStatus.FATAL_ERROR:
@@ -155,7 +156,7 @@ class PooledConnection(psycopg.AsyncConnection[Any]):
         await self.result()
 
     async def forget(self) -> None:
-        """Have each statement prepared anew: the schema has changed under one. Raises psycopg.Error."""
+        """Drop all prepared statements, because the schema has changed under one. Raises psycopg.Error."""
         await self.settle()
         self.prepared.clear()
         await self.command(b"DEALLOCATE ALL")
@@ -174,15 +175,15 @@ class PooledConnection(psycopg.AsyncConnection[Any]):
     async def _cancel(self) -> None:
         while self.pgconn.transaction_status == TransactionStatus.ACTIVE:
             await self.cancel_safe(timeout=_SETTLE_SECONDS)
-            # A cancel that arrives before the statement does nothing: then once more.
+            # A cancel request that arrives before the statement has no effect, and is sent again.
             try:
                 async with asyncio.timeout(_CANCEL_AGAIN_SECONDS):
                     results = await self._results()
             except TimeoutError:
                 if self.preparing is not None:
-                    raise  # half a result may be lost: was it prepared or not?
+                    raise  # whether it was prepared is unknown
             else:
-                # The statement may have ended before it could be cancelled: then what it prepared is there.
+                # The statement may have ended before it was cancelled: then it is prepared.
                 if results:
                     self._note_prepared(results[-1])
 
@@ -251,15 +252,15 @@ class PooledConnection(psycopg.AsyncConnection[Any]):
         self.is_doubtful = False
         try:
             self.pgconn.consume_input()
-            # The loop may never call again: libuv stops watching a socket once it has an error. What has arrived is
-            # read before the error is, a piece at a time.
+            # The loop may never call again, as libuv stops watching a socket with an error. libpq reads a piece at a
+            # time, and meets the error only after all that has arrived.
             while self._poll.poll(0):
                 self.pgconn.consume_input()
         except psycopg.OperationalError as error:
             self.failure = str(error)
             self.discard()
             if self._follower is not None:
-                return  # it was told
+                return  # `discard` has called it
         if self._follower is not None:
             self._follower()
         elif self._waiter is not None:

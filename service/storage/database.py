@@ -30,10 +30,10 @@ _POOL_TIMEOUT_SECONDS = 3.0
 # One for reads and one for writes; a pool that is smaller than the other has none.
 _LANES = 2
 _MIN_SIZE_WITH_LANES = 4
-# When the server ends a transaction that we seem to have left: it holds rows, and holds up all watches. Ours wait for
-# nothing between their statements.
+# When the server ends an idle transaction: it would hold locks, and hold back the events of all watches. No operation
+# waits between two statements for so long.
 _IDLE_MILLISECONDS = 5000
-# The server's side of what the pool asks of libpq.
+# The server's side of the keepalives that the pool sets for libpq.
 _SERVER_KEEPALIVES = (
     "-c tcp_keepalives_idle=2 -c tcp_keepalives_interval=1 -c tcp_keepalives_count=3 -c tcp_user_timeout=5000"
 )
@@ -46,7 +46,7 @@ _PATIENT = (b"BEGIN", b"SET LOCAL lock_timeout = 0")
 
 
 class Xid8(UserDefinedType[int]):
-    """PostgreSQL's transaction id: lets a reader see which rows may still be uncommitted after one it has."""
+    """PostgreSQL's transaction id of 64 bits, by which readers of events order them (events.py)."""
 
     cache_ok = True
 
@@ -68,7 +68,7 @@ class ConstraintViolationError(Exception):
 
 
 class RefusedValueError(Exception):
-    """PostgreSQL refused a value that the bounds of the input let pass, with this SQLSTATE."""
+    """PostgreSQL rejected, with this SQLSTATE, a value that the bounds of the commands let pass."""
 
 
 class UnsupportedStatementError(Exception):
@@ -112,7 +112,7 @@ class Database:
         self.lanes: Mapping[bool, Lane] = {}
         # Where statements that say so may run, if anywhere; not for background work either.
         self.standby: Standby | None = None
-        # How many statements have been answered: whoever runs them turns.
+        # How many statements have been answered, which shows that background work makes progress.
         self.answered = 0
         # What goes before a transaction's first statement, and around a statement that is a transaction by itself.
         self._begin: Sequence[bytes] = _BEGIN
@@ -189,11 +189,11 @@ class Database:
             try:
                 return await run()
             except pg.FeatureNotSupported:
-                # The schema has changed since it was prepared, and it has not run. Or it never will.
+                # The schema has changed since it was prepared, and it has not run; or the server cannot run it at all.
                 await connection.forget()
                 return await run()
         except pg.FeatureNotSupported as error:
-            # (The next connection knows nothing of it.)
+            # A prepared statement of it may be left on this connection.
             _discard(connection)
             raise UnsupportedStatementError(statement, error) from None
         except psycopg.Error as error:
@@ -233,7 +233,7 @@ class Database:
             _discard(connection)
             return TicketError("unavailable", retry_after=1, begun=False)
         if isinstance(error, pg.ReadOnlySqlTransaction):
-            # A standby by now: the URL may name the server that has taken over.
+            # The server is a standby now: the URL may name another one, which has taken over.
             _discard(connection)
         if isinstance(error, pg.LockNotAvailable):
             return TicketError("unavailable", _LOCKED, retry_after=1)
@@ -242,7 +242,7 @@ class Database:
         # Away, shutting down, or read-only.
         if isinstance(error, psycopg.OperationalError | psycopg.InternalError | psycopg.InterfaceError):
             return TicketError("unavailable", retry_after=1)
-        # What says that a value is wrong quotes it.
+        # The driver's message would quote the value.
         return RefusedValueError(error.sqlstate) if isinstance(error, psycopg.DataError) else error
 
     async def _take(self, *, writes: bool) -> PooledConnection:
@@ -292,7 +292,7 @@ class _Transaction:
             try:
                 await self._connection.command(b"COMMIT")
             except psycopg.Error as error:
-                # What became of the write is unknown.
+                # Whether the write was committed is unknown.
                 raise self._database.translate(error, self._connection) from None
 
 
@@ -311,8 +311,8 @@ def pool_of(settings: Settings, url: str, kept: int = 0, name: str = "database")
         "prepare_threshold": None,
         "application_name": "tickets",
         "client_encoding": "UTF8",
-        # No statement takes so long that compiling it would pay, though a plan may hold what costs much and never runs.
-        # And the second wall behind the call's own deadline: no statement outlives its caller.
+        # No JIT: no statement runs long enough for it to pay, though the planner may estimate a costly part that never
+        # runs. The timeouts are a second wall behind the call's deadline: no statement outlives its caller.
         "options": f"-c TimeZone=UTC -c jit=off -c statement_timeout={deadline} -c lock_timeout={lock_timeout}"
         f" -c idle_in_transaction_session_timeout={min(deadline, _IDLE_MILLISECONDS)} {_SERVER_KEEPALIVES}",
     }

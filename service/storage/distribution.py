@@ -1,7 +1,7 @@
 """Where the rows of each table would lie if PostgreSQL were spread over several machines, by an engine such as Citus.
 
-Nothing here is needed while there is one. It is what such an engine is told of the tables, and what
-`tests/architecture/test_distribution.py` holds tables and statements to, so that they can be spread without a change.
+Nothing here is used while there is one machine. It is the configuration that such an engine would get, and
+`tests/architecture/test_distribution.py` checks tables and statements against it, so that they can be spread unchanged.
 """
 
 from collections.abc import Mapping

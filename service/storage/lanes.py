@@ -1,12 +1,12 @@
 """Lanes: connections on which the short statements of many calls travel together, in libpq's pipeline mode.
 
-What is submitted while a lane is at work waits, and goes with the next batch: the statements one after the other, then
-a Sync. So a batch costs one round trip, and is one transaction. Reads are answered as their rows come; writes when all
+Statements that are submitted while a lane is busy wait for its next batch: the statements one after the other, then a
+Sync. So a batch costs one round trip, and is one transaction. Reads are answered as their rows arrive; writes when all
 of them are committed, by one flush of PostgreSQL's log.
 
-Nothing on a lane may hold up the rest. A statement that fails, waits for a lock or takes long undoes its batch: then
-each of them runs alone, on a connection of the pool. So does what is large, and for a while what locks a row that was
-found locked, or is a statement that took long.
+No statement may delay the others for long. One that fails, waits for a lock or takes long rolls its batch back: then
+each statement of the batch runs alone, on a connection of the pool. A large statement runs alone too; and so, for a
+while, does one that would lock a row that was found locked, and one that took long.
 """
 
 import asyncio
@@ -39,11 +39,11 @@ _MAX_BATCH = 64
 # A batch is sent when so many turns of the event loop have added nothing, or it has so many statements.
 _TURNS = 4
 _ENOUGH = 32
-# Whoever is alone has batches of one. The mean is of about so many of them.
+# Up to this mean length of a batch, the lane has one caller at a time; the mean is over about so many batches.
 _LONE = 1.05
 _REMEMBERED = 32
 _MAX_BYTES = 16_384
-# For how long what was in the way of others is kept from the lane, and how much of it is remembered.
+# For how long a row or a statement that delayed a batch is kept off the lane, and how many are remembered.
 _ASIDE_SECONDS = 10.0
 _MAX_ASIDE = 1000
 # A lane that hears nothing for so long is lost: no statement takes nearly as long.
@@ -52,12 +52,12 @@ _SILENT_SECONDS = 5.0
 _TAKE_SECONDS = 5.0
 _PAUSE_SECONDS = 0.2
 
-# What only another connection helps against: the schema changed under what is prepared, or the server is a standby.
+# Errors for which the connection is replaced: the schema changed under a prepared statement, or this is a standby.
 _USELESS = (FeatureNotSupported, InvalidSqlStatementName, ReadOnlySqlTransaction)
 
 
 class _Job:
-    """One statement of one call, with its answer to be: its rows, or None when it is to run alone."""
+    """One statement of one call, and the future of its answer: its rows, or None when it must run alone."""
 
     __slots__ = ("answer", "lock", "lock_texts", "locked", "locked_before", "result", "statement", "texts")
 
@@ -80,17 +80,17 @@ class _Job:
         return sum([len(text) for text in self.texts if text is not None])
 
     def leave_out(self) -> None:
-        """Have it run alone."""
+        """Answer that it must run alone."""
         if not self.answer.done():
             self.answer.set_result(None)
 
     def fail(self, error: psycopg.Error) -> None:
-        """Say that nobody knows whether it ran."""
+        """Answer that it is unknown whether it ran."""
         if not self.answer.done():
             self.answer.set_exception(error)
 
     def reply(self, connection: PooledConnection, result: PGresult) -> None:
-        """Answer with the rows of a result. One whose caller has left has none to answer."""
+        """Answer with the rows of a result, unless the caller has left."""
         if self.answer.done():
             return
         try:
@@ -105,7 +105,7 @@ class _Batch:
     def __init__(self, jobs: Sequence[_Job], *, writes: bool) -> None:
         self.jobs = jobs
         self._writes = writes
-        # What results come of, in order: a name is a statement's that is prepared, and a statement one that only locks.
+        # What each result belongs to, in order: the name of a statement being prepared, a lock statement, or a job.
         self._parts: list[bytes | Statement | _Job] = []
         self._arrived = 0
         self._has_failed = False
@@ -145,7 +145,7 @@ class _Batch:
         return None
 
     def end(self, connection: PooledConnection) -> int:
-        """The transaction has ended: answer. Returns how many are to run alone."""
+        """The transaction has ended: answer the jobs. Returns how many must run alone."""
         left_out = 0
         for job in self.jobs:
             if job.result is not None and not self._has_failed:
@@ -160,7 +160,7 @@ class _Batch:
         return statement.name in self._parts
 
     def lose(self, error: psycopg.Error) -> None:
-        """The connection was lost. What reads may run again."""
+        """The connection was lost. Reads run again alone; whether writes ran is unknown."""
         for job in self.jobs:
             if self._writes:
                 job.fail(error)
@@ -186,16 +186,16 @@ class Lane:
         self._writes = writes
         self._connection: PooledConnection | None = None
         self._waiting: deque[_Job] = deque()
-        # Whether the next batch is about to be sent, and the one that is at the server.
+        # Whether the next batch is about to be sent, and the batch that was sent and is not answered.
         self._is_due = False
         self._batch: _Batch | None = None
         # How many statements batches had of late.
         self._mean = 1.0
-        # What is kept from the lane, and until when by the loop's clock: rows that were found locked, and statements.
+        # The keys of rows and the names of statements that are kept off the lane, until when by the loop's clock.
         self._aside: dict[bytes, float] = {}
         self._lost = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        # So many batches there were, statements in them, and statements that were to run alone.
+        # Counted for metrics: batches, statements in them, and statements that had to run alone.
         self.batches = self.statements = self.alone = 0
 
     def open(self) -> None:
@@ -232,13 +232,13 @@ class Lane:
             return None
         self._waiting.append(job)
         if self._batch is None and not self._is_due:
-            # What else the next turns of the loop submit goes along.
+            # Statements that the next turns of the loop submit join the batch.
             self._is_due = True
             asyncio.get_running_loop().call_soon(self._send_soon, 0, 0)
         return await job.answer
 
     async def _keep(self) -> None:
-        """Have a connection as long as the process serves; another one when it is lost."""
+        """Hold a connection as long as the process serves, and take another one when it is lost."""
         while True:
             try:
                 connection = await self._pool.take(_TAKE_SECONDS)
@@ -278,7 +278,7 @@ class Lane:
         """Send what waits when so many turns of the loop have brought nothing more, or when there is enough."""
         waiting = len(self._waiting)
         if seen < waiting:
-            # A lone caller gains nothing by it.
+            # A lone caller gains nothing by waiting.
             turns = _TURNS if self._mean > _LONE else 0
         if turns > 0 and waiting < _ENOUGH:
             asyncio.get_running_loop().call_soon(self._send_soon, waiting, turns - 1)
@@ -342,7 +342,7 @@ class Lane:
 
     def _note_failed(self, connection: PooledConnection, batch: _Batch, job: _Job, result: PGresult) -> None:
         error = psycopg.errors.error_from_result(result)
-        # Nothing has changed under what was prepared just now: the server cannot run it.
+        # A statement that was prepared in this batch has not gone stale: the server cannot run it.
         is_unsupported = isinstance(error, FeatureNotSupported) and batch.prepares(job.statement)
         if isinstance(error, _USELESS) and not is_unsupported:
             connection.failure = str(error)

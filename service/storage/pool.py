@@ -1,8 +1,8 @@
-"""PostgreSQL connections of one process: a fixed number, each used by one call at a time, handed over in order.
+"""PostgreSQL connections of one process: a fixed number, each used by one call at a time, handed out in order.
 
-Some are kept for reads, and some for whoever comes next (waiting.py). A server that has
-stopped answering is told from one that is at work by asking it: then the connections to it are given up, and new ones
-are made, to another server where the URL names more than one.
+Writes leave some of them to reads, and one owner leaves some to others (waiting.py). A ping tells a server that is
+silent from one that is busy: the connections to a silent one are closed, and new ones are made, to another server where
+the URL names more than one.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from service.storage.connection import PooledConnection
 from service.storage.pooler import Pooler
 from service.storage.waiting import OWNER, ConnectionQueue, Waiting
 
-# What libpq is asked for where the URL says nothing else: a path that drops everything is noticed within five seconds.
+# Options of libpq where the URL has no others: a network that drops every packet is noticed within five seconds.
 _DEFAULTS = {
     "connect_timeout": 2,
     "keepalives": 1,
@@ -31,9 +31,9 @@ _DEFAULTS = {
     "keepalives_count": 3,
     "tcp_user_timeout": 5000,
 }
-# Beyond `connect_timeout`, which is for each address, and does not count the look-up of names.
+# A limit beyond `connect_timeout`, which is for each address and excludes name resolution.
 _CONNECT_SECONDS = 10.0
-# How long an attempt is waited for before the next one.
+# How long to wait for an attempt to connect before the next one begins.
 _ATTEMPT_SECONDS = 1.0
 # Pauses between attempts to connect grow from the first to the second.
 _RECONNECT_SECONDS = (0.1, 1.0)
@@ -42,7 +42,7 @@ _PING_SECONDS = 1.5
 _PING = b"SELECT 1"
 # How long a ping waits for an idle connection, before the server is asked on a new one.
 _IDLE_SECONDS = 0.5
-# Statements that wait for so long are given up with the others when the server is silent.
+# When the server is silent, statements are given up that have waited for so long.
 _SILENT_SECONDS = 1.0
 _LOOK_SECONDS = 1.0
 _MAX_REASON_LENGTH = 300
@@ -76,9 +76,9 @@ class Pool:
         kept: int = 0,
         name: str = "database",
     ) -> None:
-        """`longest` is in seconds: a statement that takes longer has lost its connection.
+        """A statement that takes longer than `longest` seconds has lost its connection.
 
-        So many of the connections as are `kept` are taken once, by whoever needs one for good. `name` is for the log.
+        `kept` of the connections are taken for good, by the lanes. `name` is for the log.
         """
         self._name = name
         self._options = {**_DEFAULTS, **conninfo_to_dict(url), **options}  # Settings has checked the URL
@@ -87,11 +87,11 @@ class Pool:
         self._pooler = Pooler()
         self._configure = configure
         self._longest = longest
-        # All there are: idle, in use, or on the way to idle after they were given back in another state.
+        # All connections: idle, in use, or being settled after they were given back busy.
         self._connections: set[PooledConnection] = set()
         # Taken from the end, so that the one used last, which is warm, is used next.
         self._idle: deque[PooledConnection] = deque()
-        # Of the servers that the URL names: which is asked first, and whose turn it is while none can be reached.
+        # Of the servers that the URL names: the one tried first, and the one tried next while none can be reached.
         self._first = 0
         self._is_away = False
         self._turns = itertools.count(1)
@@ -110,7 +110,7 @@ class Pool:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        # Those on the way to idle too: a task that was cancelled before it began has done nothing.
+        # Those being settled too, as their tasks are cancelled.
         for connection in [one for one in self._connections if not one.in_use]:
             self._drop(connection)
         self._idle.clear()
@@ -118,7 +118,7 @@ class Pool:
     async def take(self, seconds: float, *, writes: bool = False) -> PooledConnection:
         """A connection, the caller's until it is given back. Raises NoConnectionError after so many seconds.
 
-        At once when there is none at all and the database could not be reached just now.
+        It is raised at once when there is no connection and the last attempt to make one failed.
         """
         owner = OWNER.get()
         if self._idle and self._queue.admits(owner, writes=writes):
@@ -156,7 +156,7 @@ class Pool:
             self._serve()
 
     def renew(self) -> None:
-        """Make new connections instead of those that are idle: the URL may name another server by now."""
+        """Replace the idle connections: their server may not be the one to use any more."""
         while self._idle:
             self._drop(self._idle.pop())
         self._refill()
@@ -209,7 +209,7 @@ class Pool:
         if in_use is None:
             return False
         pgconn = in_use.pgconn
-        # That very one, of those that the URL names.
+        # The same server, of those that the URL names.
         server = {"host": pgconn.host, "hostaddr": pgconn.hostaddr, "port": pgconn.port}
         named = {name: value.decode() or None for name, value in server.items()}
         try:
@@ -221,14 +221,14 @@ class Pool:
             self._distrust()
             return False
         except psycopg.Error:
-            return True  # it refuses, so it answers; those in use work, or will be lost by themselves
+            return True  # it refused, so it answers
         connection.pgconn.finish()
         return True
 
     def _distrust(self) -> None:
-        """Give up the connections to a server that is silent.
+        """Close the connections to a server that is silent.
 
-        Those on which a statement has just begun are given a moment: the server may be another one by now, or back.
+        Those on which a statement has just begun are given another second: the server may have come back.
         """
         self._warn(_SILENT)
         self._first += 1
@@ -243,7 +243,7 @@ class Pool:
         self._refill()
 
     async def _look(self) -> None:
-        """Give up connections whose server has not ended a statement in time, again and again."""
+        """Again and again, close connections whose server has not answered a statement in time."""
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
             for connection in [*self._connections]:
@@ -293,12 +293,12 @@ class Pool:
         shortest, longest = _RECONNECT_SECONDS
         pause = shortest
         while missing := self._size - len(self._connections):
-            # While the database is away one asks for it, not all, and each time another server is asked first.
+            # While the database is unavailable, one connection is tried at a time, each with another server first.
             servers = [next(self._turns)] if self._is_away else [self._first] * missing
             attempts = [self._start(self._connect(server)) for server in servers]
             _, hanging = await asyncio.wait(attempts, timeout=_ATTEMPT_SECONDS)
             if hanging and not self._connections:
-                # They go on; the next one may meet a server that is back, or a path.
+                # They go on, while the next one may reach a server that is back.
                 self._is_away = True
                 self._refuse_all()
             elif self._is_away:
@@ -327,7 +327,7 @@ class Pool:
             self._is_away = False
             _log.info(self._name, outcome="available")
         if connection.pgconn.host.decode() == str(options.get("host") or "").partition(",")[0]:
-            # It took over: the others are asked after it, as one of them may hang.
+            # This server accepted: it is tried first from now on, as another one may hang.
             self._first = server
         self._configure(connection)
         connection.watch(self._ended)
@@ -342,7 +342,7 @@ class Pool:
 
     def _warn(self, why: str) -> None:
         password = self._options.get("password")
-        # libpq does not repeat it; nobody else may either.
+        # libpq does not quote the password, and no other library's message may either.
         if password and str(password) in why:
             why = "unknown"
         _log.warning(self._name, outcome="unavailable", error=" ".join(why.split())[:_MAX_REASON_LENGTH])

@@ -1,8 +1,8 @@
-"""A pooler between this process and PostgreSQL, such as PgBouncer: what it must do, and what is done about it.
+"""Detects a pooler between this process and PostgreSQL, such as PgBouncer, and rejects one that keeps no sessions.
 
-Prepared statements, lanes and timeouts belong to a session of PostgreSQL. One that is handed to somebody else after
-each transaction has none of them, so a pooler in transaction mode is refused. In session mode the settings that it has
-kept from PostgreSQL are made once more.
+Prepared statements, lanes and timeouts belong to a session of PostgreSQL. A pooler in transaction mode gives the
+session to another client after each transaction, so it is rejected. One in session mode drops the settings of the
+connection string, so they are set once more.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ import psycopg
 from service.storage.connection import PooledConnection
 
 _PID = b"SELECT pg_backend_pid()"
-# A pooler that is at work for others too may hand over the same session again by chance.
+# A pooler that other clients use too may assign the same session again by chance.
 _ROUNDS = 3
 # How long a second connection is waited for: a pooler in session mode may have no further session.
 _SECONDS = 1.0
@@ -27,7 +27,7 @@ _REFUSED = (
 
 
 class Pooler:
-    """What is known of the one that there may be."""
+    """What a pool knows of the pooler, if there is one."""
 
     def __init__(self) -> None:
         self._keeps_sessions = False

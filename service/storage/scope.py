@@ -1,4 +1,4 @@
-"""Whose rows a statement may touch: what tables and statements declare of it.
+"""Whose rows a statement may touch, as tables and statements declare it.
 
 A table declares how its rows are separated (`scoped_by`, `shared`), and a statement which parameters hold the caller's
 own values (`Scope`), or why it is for everyone. `scope_check.py` compares the two.

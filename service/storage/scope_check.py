@@ -1,4 +1,4 @@
-"""A statement that can touch rows of others is refused when it is built.
+"""Rejects, when it is built, a statement that can touch rows outside its scope.
 
 Every SELECT, INSERT, UPDATE and DELETE of it, in CTEs and subqueries too, must bind each of its tables: the AND-ed
 conditions of WHERE and of joins make every scope column equal to a parameter of the scope, or to a column that is bound
@@ -40,7 +40,7 @@ from sqlalchemy.sql.selectable import AliasedReturnsRows, FromGrouping, SelectSt
 
 from service.storage.scope import Scope, UnscopedError, separation, source_of
 
-# The columns that can only have the caller's values, each by its table, alias or subquery and its name; with its kind.
+# The columns that can only have the caller's values, by table (or alias, or subquery) and name; each with its kind.
 Bound = dict[tuple[FromClause, str], str]
 # Of a result's columns, in order; None for those that are not bound.
 Kinds = Sequence[str | None]

@@ -1,9 +1,9 @@
-"""Reads at a standby, which miss nothing that was acknowledged before they were asked for, whoever wrote it.
+"""Reads at a standby that see every write acknowledged before they began, whoever made it.
 
-The primary is asked how far its log is flushed, once for all calls that wait at that moment, and the standby how far it
-has replayed the log. When it is there, a read may run. The connection that reads is asked again just before it does, in
-the same round trip: another one may be to another server. Where the standby is not there in time, is lost, has taken
-over or follows somebody else, the primary answers, as if there were no standby.
+The primary is asked how far its log is flushed, once for all reads that wait at that moment, and the standby how far it
+has replayed that log. Once the standby has reached that position, the reads may run. Each read asks for the position
+again on its own connection, in the same round trip, as that connection may lead to another server. Where the standby is
+late, is lost, was promoted or follows another primary, the primary answers, as if there were no standby.
 """
 
 import asyncio
@@ -36,32 +36,32 @@ from service.storage.statement import Row, Statement
 
 _log = structlog.get_logger()
 
-# How long the standby may take to replay what the primary has; a caller hardly notices, and one that follows closely
-# needs a few milliseconds. And how long until it is asked again.
+# How long the standby may take to reach the primary's position (one that follows closely takes a few milliseconds), and
+# how long to wait before it is asked again.
 _PATIENCE_SECONDS = 0.02
 _PAUSE_SECONDS = 0.001
 # How long a read waits for a connection to it.
 _TAKE_SECONDS = 0.05
-# Why the primary answers instead, and for how long the standby is then left alone: what waits for it in vain is slower
-# than without it.
+# Why the primary answers instead, and for how long the standby then gets no reads: waiting for it in vain would make
+# every read slower than without a standby.
 OUT_SECONDS: Mapping[str, float] = {
     "behind": 1.0,
     "lost": 5.0,
     "promoted": 5.0,
     "foreign": 5.0,
     "conflict": 5.0,
-    # It has enough to do; one statement failed; the primary could not be asked; left alone.
+    # All its connections are in use; one statement failed; the primary could not be asked; it gets no reads for now.
     "busy": 0.0,
     "failed": 0.0,
     "unasked": 0.0,
     "out": 0.0,
 }
-# Of these, that another server of its URL may do better.
+# The reasons for which another server of its URL may do better.
 _ELSEWHERE = ("promoted", "foreign")
-# How often it is looked at, whether anything is read or not.
+# How often it is checked, whether there are reads or not.
 _LOOK_SECONDS = 1.0
 
-# What cannot be told of a connection that goes on: the schema changed under what is prepared there.
+# Errors for which the connection is replaced: the schema changed under a prepared statement.
 _USELESS = (FeatureNotSupported, InvalidSqlStatementName)
 _CONFLICTS = (SerializationFailure, DeadlockDetected)
 
@@ -73,8 +73,8 @@ def _asked(name: str, sql: str) -> Label[Any]:
 
 
 _STARTED = _asked("started", "pg_postmaster_start_time()")
-# Where the primary's log is flushed to, which all commits were before they were answered; but where those are not
-# flushed, how far it is written. Of which timeline it is, and since when that server runs.
+# Up to where the primary's log is flushed, which includes every acknowledged commit; with synchronous_commit off, up to
+# where it is inserted. Its timeline, and since when that server runs.
 _QUESTION = Statement(
     select(
         _asked(
@@ -91,7 +91,7 @@ _QUESTION = Statement(
 _PLACE = (_asked("is_standby", "pg_is_in_recovery()"), _asked("lsn", "pg_last_wal_replay_lsn()"))
 # Where a standby is.
 _WHERE = Statement(select(*_PLACE), scope=_NO_TABLE)
-# The same before what is short: it is planned once, as on a lane (lanes.py), up to the next Sync.
+# The same before a short statement, which is planned once, as on a lane (lanes.py); the settings last until the Sync.
 _WHERE_SHORT = Statement(
     select(
         *_PLACE,
@@ -100,8 +100,8 @@ _WHERE_SHORT = Statement(
     ),
     scope=_NO_TABLE,
 )
-# Which cluster's data a server has, and which timeline's: that of its last checkpoint, which a standby has replayed, or
-# the one that it is being sent, which only those who may read all statistics are told.
+# The cluster and the timeline of a server: the timeline of its last checkpoint, or the one that it receives, which only
+# users who may read all statistics see.
 _IDENTITY = Statement(
     select(
         _asked("system", "(SELECT system_identifier FROM pg_control_system())"),
@@ -118,7 +118,7 @@ _IDENTITY = Statement(
 
 
 class _Primary(NamedTuple):
-    """Whose log it is: of which cluster and timeline, and since when that server runs."""
+    """The identity of a primary: its cluster and timeline, and since when that server runs."""
 
     system: int
     timeline: int
@@ -133,11 +133,11 @@ class _Position(NamedTuple):
 
 
 class LeftError(Exception):
-    """The primary is to answer, for one of the reasons above, and in words that an operator reads."""
+    """The primary must answer: one of the reasons above, and a message for operators."""
 
-    def __init__(self, reason: str, words: str = "") -> None:
+    def __init__(self, reason: str, message: str = "") -> None:
         super().__init__(reason)
-        self.reason, self.words = reason, words
+        self.reason, self.message = reason, message
 
 
 class Standby:
@@ -147,7 +147,7 @@ class Standby:
         """`database` is the primary's."""
         self._database = database
         self._pool = pool_of(settings, settings.database_read_url, name="standby")
-        # The last primary that was met, and how far a standby was found to have replayed its log.
+        # The primary when it was last asked, and how far a standby has replayed its log.
         self._primary: _Primary | None = None
         self._replayed = 0
         # Connections to servers that were found to follow a primary.
@@ -155,9 +155,9 @@ class Standby:
         self._waiting: list[asyncio.Future[_Position | LeftError]] = []
         self._asking: asyncio.Task[None] | None = None
         self._looking: asyncio.Task[None] | None = None
-        # Until when it is left alone, by the loop's clock.
+        # Until when it gets no reads, by the loop's clock.
         self._out_until = 0.0
-        # Reads that it answered, and by reason those that the primary did.
+        # Counted for metrics: reads that it answered, and by reason those left to the primary.
         self.reads = 0
         self.left: Counter[str] = Counter(dict.fromkeys(OUT_SECONDS, 0))
         # How many bytes of the log it has not replayed; None while nobody knows.
@@ -177,7 +177,7 @@ class Standby:
         await self._pool.close()
 
     async def look(self) -> int:
-        """How many bytes it is behind. Raises LeftError where it is of no use."""
+        """How many bytes it is behind. Raises LeftError when it cannot serve reads."""
         if not await self._pool.answers():
             raise LeftError("lost")
         position = await self._ask_primary()
@@ -185,7 +185,7 @@ class Standby:
         return max(0, position.lsn - self._replayed)
 
     async def run(self, statement: Statement, parameters: Mapping[str, Any]) -> list[Row] | None:
-        """Every row, or None when the primary is to answer. Raises KeyError for a parameter that is missing."""
+        """Every row, or None when the primary must answer. Raises KeyError for a parameter that is missing."""
         try:
             self._require_in()
             rows = await self._read(await self._reached(), statement, parameters)
@@ -213,11 +213,11 @@ class Standby:
         waiting: asyncio.Future[_Position | LeftError] = asyncio.get_running_loop().create_future()
         self._waiting.append(waiting)
         if self._asking is None:
-            # In nobody's name, as it is for all who wait.
+            # In an empty context: it is for all reads that wait, not for this call.
             self._asking = asyncio.get_running_loop().create_task(self._ask(), context=Context())
         outcome = await waiting
         if isinstance(outcome, LeftError):
-            raise LeftError(outcome.reason)  # each its own, and what there is to say was said
+            raise LeftError(outcome.reason)  # an exception of its own for each read; `_ask` has logged the message
         return outcome
 
     async def _ask(self) -> None:
@@ -265,7 +265,7 @@ class Standby:
         try:
             row = await self._database.one(statement, {})
         except (TicketError, psycopg.Error):
-            raise LeftError("unasked") from None  # what is wrong the read itself will say
+            raise LeftError("unasked") from None  # the read itself will report what is wrong
         return row or {}
 
     async def _ask_standby(self, position: _Position) -> None:
@@ -296,12 +296,12 @@ class Standby:
         if identity["system"] != primary.system:
             raise LeftError("foreign", "it has another cluster's data")
         if identity["timeline"] != primary.timeline:
-            words = f"it is at the timeline {identity['timeline']}, the primary at {primary.timeline}"
-            raise LeftError("foreign", words)
+            message = f"it is at the timeline {identity['timeline']}, the primary at {primary.timeline}"
+            raise LeftError("foreign", message)
         self._known[connection] = primary
 
     def _note(self, where: Row) -> int:
-        """How far the server is that says this."""
+        """Up to where the server that gave this answer has replayed the log."""
         if not where["is_standby"]:
             raise LeftError("promoted", "the server is no standby, or not any more")
         lsn = int(where["lsn"] or 0)
@@ -314,11 +314,11 @@ class Standby:
             self._pool.renew()
         if seconds := OUT_SECONDS[left.reason]:
             self._out_until = max(self._out_until, now + seconds)
-        if left.words:  # one line a minute for each (transport/logs.py); why one is lost the pool says
-            _log.warning("standby", outcome="unavailable", error=left.words)
+        if left.message:  # one line a minute for each (transport/logs.py); the pool logs why it is lost
+            _log.warning("standby", outcome="unavailable", error=left.message)
 
     async def _look(self) -> None:
-        """Have a server that is silent given up, and note how far it is behind, again and again."""
+        """Again and again, measure how far the standby is behind; the pool closes connections to a silent one."""
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
             try:
@@ -335,9 +335,9 @@ def _answer(waiting: "list[asyncio.Future[_Position | LeftError]]", outcome: _Po
 
 
 def _left(error: psycopg.Error, connection: PooledConnection) -> LeftError:
-    """Why a read failed at the standby. What is wrong with the read itself the primary will say."""
+    """Why a read failed at the standby. If the read itself is at fault, the primary will report that."""
     if isinstance(error, _CONFLICTS):
-        return LeftError("conflict", "a read was in the way of what it replays")
+        return LeftError("conflict", "a read conflicted with what it replays")
     if connection.is_lost or isinstance(error, AdminShutdown):
         return LeftError("lost")
     if isinstance(error, _USELESS):

@@ -1,8 +1,8 @@
 """SQL statements: built with SQLAlchemy Core, compiled once, prepared once a connection, run on libpq itself.
 
-psycopg's cursors can do more than is needed here, and cost twice as much: a statement of ours has its `$1` placeholders
-already, casts its parameters itself (so the server knows their types, and text will do for each), and is always
-prepared. What is used of psycopg are its connections and its adaptation of values (`psycopg.pq`, `psycopg.adapt`).
+psycopg's cursors can do more than is needed here, and cost twice as much: our statements have `$1` placeholders
+already, cast their parameters themselves (so the server knows the types, and all are sent as text), and most are
+prepared. Of psycopg only connections and the adaptation of values are used (`psycopg.pq`, `psycopg.adapt`).
 """
 
 import re
@@ -59,10 +59,10 @@ class Statement:
         locks: Sequence[str] = (),
         standby: bool = False,
     ) -> None:
-        """Not `prepared`, it is planned each time for the values given: for lists whose filters decide the plan.
+        """With `prepared=False` it is planned each time for its values: for lists whose filters decide the plan.
 
-        One that is `short`, whatever its values are, may share a round trip with others (lanes.py); `locks` are the
-        parameters that tell which row it locks. One for a `standby` may run there, where there is one (standby.py).
+        A `short` one, quick whatever its values are, may share a round trip with others (lanes.py); `locks` are the
+        parameters that identify the row it locks. A `standby` one may run at the standby, if there is one (standby.py).
         Raises UnscopedError when it can touch rows outside the scope.
         """
         compiled = clause.compile(dialect=_DIALECT)
@@ -80,7 +80,7 @@ class Statement:
         self.names = tuple(str(name) for name in compiled.positiontup or ())
         self.columns = tuple(map(str, clause.exported_columns.keys()))
         self._formats = [PyFormat.TEXT] * len(self.names)
-        # Made of its text, so that whatever else a connection was used for, no other statement has it.
+        # A hash of its text, so that on no connection another statement has the same name.
         self.name = b"tickets_" + sha256(self.sql).hexdigest()[:16].encode() if prepared else b""
         if short and not prepared:
             raise ValueError("A statement that is planned each time is not short")
@@ -102,9 +102,9 @@ class Statement:
     ) -> list[Row]:
         """Every row. Raises KeyError for a parameter that is missing, and psycopg.Error.
 
-        What begins a transaction travels with it, and COMMIT, and another statement `lock` which it runs: one that only
-        locks, of the same parameters. Cancelled, it leaves at once, and the connection busy: `settle` it before
-        anything else.
+        `begin`, `lock` (a statement of the same parameters, which only locks rows and runs before this one) and COMMIT
+        are sent in the same round trip. When it is cancelled, it returns at once and leaves the connection busy:
+        `settle` it before anything else.
         """
         begun = perf_counter()
         texts = self.texts(connection, parameters)
@@ -161,7 +161,7 @@ class Statement:
         return connection.transformer.dump_sequence(values, self._formats)
 
     def send(self, pgconn: PGconn, texts: Texts) -> None:
-        """Send it with its parameters; it is prepared there, if it is to be."""
+        """Send it with its parameters; if it is one to prepare, that was done before."""
         if self.name:
             pgconn.send_query_prepared(self.name, texts, result_format=Format.BINARY)
         else:
@@ -173,11 +173,11 @@ class Statement:
         return [dict(zip(columns, row, strict=True)) for row in reader.rows(result)]
 
     def locked(self, texts: Texts) -> bytes:
-        """What tells which row it locks."""
+        """The key of the row that it locks."""
         return b"\0".join([bytes(texts[position] or b"") for position in self._locks])
 
 
-# All that there are, for tests that hold every one of them to something.
+# Every statement, for tests that check all of them.
 BUILT: WeakSet[Statement] = WeakSet()
 
 
@@ -205,10 +205,10 @@ def in_seconds(name: str) -> ColumnElement[Any]:
 
 
 def some_rows(table: Table, limit: int, where: str = "true") -> ColumnElement[bool]:
-    """The condition of up to `limit` rows that nobody else is at work on, for statements that many processes repeat.
+    """The condition of up to `limit` rows that no other process has locked, for statements that many processes repeat.
 
-    By their place on disk: a join of the table with itself is planned for the empty table that it usually is, and takes
-    seconds once it is not. The rows must never be updated, only written and deleted.
+    By their place on disk (ctid): a join of the table with itself would be planned for the empty table that it usually
+    is, and take seconds once it is not. The rows must never be updated, only inserted and deleted.
     """
     found = f"SELECT ctid FROM {table.name} WHERE {where} LIMIT {limit} FOR UPDATE SKIP LOCKED"  # noqa: S608 - our own words
     return literal_column(f"{table.name}.ctid") == any_(literal_column(f"ARRAY({found})"))

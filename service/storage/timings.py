@@ -1,6 +1,7 @@
 """How long statements take, by a name that people find in the code.
 
-A name costs nothing as a statement runs: where it was built is noted then, and looked up when the metrics are read.
+Names cost nothing while statements run: the place where a statement is built is recorded, and resolved to a name when
+the metrics are read.
 """
 
 import sys
@@ -10,7 +11,7 @@ from typing import Any, NamedTuple
 
 
 class Timing:
-    """How often a statement was answered, or those that one function builds, and how long that took in all."""
+    """How often a statement was answered, or any that one function builds, and how long that took in all."""
 
     __slots__ = ("function", "module", "number", "seconds", "statement")
 

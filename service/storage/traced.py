@@ -25,7 +25,7 @@ _names: WeakKeyDictionary[Statement, str] = WeakKeyDictionary()
 
 
 def database_of(settings: Settings, metadata: MetaData, stack: AsyncExitStack) -> Database:
-    """The database of a process that serves: traced, and with a standby, where the settings say so.
+    """The database of a serving process: traced, and with a standby, where the settings say so.
 
     Raises SettingError.
     """
@@ -49,7 +49,7 @@ class TracedDatabase(Database):
     ) -> Coroutine[Any, Any, list[Row]]:
         """As a Database does."""
         found = super().all(statement, parameters, commit=commit, lock=lock)
-        # (Most calls are not sampled, and theirs is returned as it is.)
+        # Most calls are not sampled: their coroutine is returned without a wrapper.
         return _in_span(statement, found) if tracing.is_sampled() else found
 
     @asynccontextmanager
@@ -85,7 +85,7 @@ async def _in_span(statement: Statement, found: Coroutine[Any, Any, list[Row]]) 
 
 
 def name_of(statement: Statement) -> str:
-    """What a statement does to which tables, such as `INSERT itsm_tickets INSERT itsm_events`: none of its values."""
+    """A statement's commands and tables, such as `INSERT itsm_tickets INSERT itsm_events`, without any values."""
     name = _names.get(statement)
     if name is None:
         name = _names[statement] = _summary(statement.sql.decode())

@@ -1,4 +1,4 @@
-"""Who waits for a database connection, and who is next: in order, but no owner takes more than a share of them."""
+"""The queue for database connections: first come, first served, but no owner has more than a share of them."""
 
 import asyncio
 from collections import Counter, deque
@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from service.storage.connection import PooledConnection
 
-# Whose call this is: an account, a tenant, a user. None: nobody's, as in the background, which has a share of its own.
+# Whose call this is: an account, a tenant or a user. None for background work, to which no share applies.
 OWNER: ContextVar[object] = ContextVar("owner", default=None)
 
-# Places that writes leave to reads.
+# Connections that writes leave to reads.
 _FOR_READS = 2
 
 
 class Waiting(NamedTuple):
-    """One who waits for a connection."""
+    """A call that waits for a connection."""
 
     owner: object
     writes: bool
@@ -24,7 +24,7 @@ class Waiting(NamedTuple):
 
 
 class ConnectionQueue:
-    """Those who wait, and who may have a connection."""
+    """The waiting calls, and the shares of those that hold a connection."""
 
     def __init__(self, size: int) -> None:
         """`size` is of the connections that calls share."""
@@ -38,20 +38,20 @@ class ConnectionQueue:
         return len(self._waiting)
 
     def admits(self, owner: object, *, writes: bool) -> bool:
-        """Whether one more connection may be the owner's. Writes wait for each other's rows, and must leave some."""
+        """Whether the owner may have one more. Writes, which wait for each other's locks, leave some to reads."""
         if writes and self._writing >= self._max_writing:
             return False
         return owner is None or self._held[owner] < self._share
 
     def mark(self, connection: "PooledConnection", owner: object, *, writes: bool) -> None:
-        """A connection is the owner's until `unmark`."""
+        """Count a connection as the owner's until `unmark`."""
         connection.in_use, connection.owner, connection.writes = True, owner, writes
         self._writing += writes
         if owner is not None:
             self._held[owner] += 1
 
     def unmark(self, connection: "PooledConnection") -> None:
-        """It is nobody's any more."""
+        """Count it no more."""
         self._writing -= connection.writes
         owner = connection.owner
         if owner is not None:
@@ -62,16 +62,16 @@ class ConnectionQueue:
         connection.in_use, connection.owner, connection.writes = False, None, False
 
     def add(self, waiting: Waiting) -> None:
-        """One more waits."""
+        """Append a waiting call."""
         self._waiting.append(waiting)
 
     def discard(self, waiting: Waiting) -> None:
-        """One waits no longer, if it did."""
+        """Remove a call, if it still waits."""
         if waiting in self._waiting:
             self._waiting.remove(waiting)
 
     def pop(self) -> Waiting | None:
-        """The first of those who wait that may have a connection now."""
+        """Remove and return the first call that may have a connection now."""
         for waiting in self._waiting:
             if self.admits(waiting.owner, writes=waiting.writes):
                 self._waiting.remove(waiting)
@@ -79,7 +79,7 @@ class ConnectionQueue:
         return None
 
     def pop_all(self) -> list[Waiting]:
-        """All who wait."""
+        """Remove and return all waiting calls."""
         waiting = [*self._waiting]
         self._waiting.clear()
         return waiting

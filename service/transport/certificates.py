@@ -1,4 +1,4 @@
-"""The service's certificate: files that are read again as connections come, so that a new one needs no restart."""
+"""The service's certificate, read again from its files as connections begin, so that a new one needs no restart."""
 
 import time
 from collections.abc import Mapping
@@ -49,7 +49,7 @@ def read_pems(settings: Settings) -> Pems | None:
 
 
 class Certificate:
-    """What new connections get: the newest files that were good. Those that are open keep what they began with."""
+    """The certificate of new connections: the newest files that were valid. Open connections keep theirs."""
 
     def __init__(self, settings: Settings, pems: Pems) -> None:
         self._settings = settings
@@ -60,21 +60,21 @@ class Certificate:
         CERTIFICATE_EXPIRY.labels(settings.tls_cert).set_function(self._expiry)
 
     def credentials(self) -> grpc.ServerCredentials:
-        """Credentials for one address, each of which has to be told of a new certificate once."""
-        told = self._pems
+        """The credentials of one address. gRPC asks at each new connection, and is given a new certificate once."""
+        current = self._pems
 
         def renewed() -> grpc.ServerCertificateConfiguration | None:
-            nonlocal told
+            nonlocal current
             newest = self._newest()
-            if newest == told:
+            if newest == current:
                 return None
-            told = newest
+            current = newest
             return _configuration(newest)
 
         return grpc.dynamic_ssl_server_credentials(
-            _configuration(told),
-            renewed,  # type: ignore[arg-type]  # may say None, by gRPC's own words
-            require_client_authentication=told.client_ca is not None,
+            _configuration(current),
+            renewed,  # type: ignore[arg-type]  # may return None, as gRPC's documentation says
+            require_client_authentication=current.client_ca is not None,
         )
 
     def _expiry(self) -> float:
@@ -109,7 +109,7 @@ def _contents(name: str, path: str) -> bytes:
 
 
 def _check(pems: Pems, paths: Mapping[str, str]) -> None:
-    """GRPC takes anything, and then fails each connection with no more than a line in its own words."""
+    """Raise SettingError for what gRPC would accept, and then fail each connection for with one line in its log."""
     leaf, path = _certificates("TLS_CERT", pems.chain, paths)[0], paths["TLS_KEY"]
     try:
         key = load_pem_private_key(pems.key, None)
@@ -133,7 +133,7 @@ def _configuration(pems: Pems) -> grpc.ServerCertificateConfiguration:
 
 
 def words_of(pems: Pems) -> Mapping[str, str]:
-    """What tells a certificate from others, for people: its serial number, and until when it is valid."""
+    """What people know a certificate by: its serial number, and until when it is valid."""
     leaf = _leaf(pems)
     return {"serial": f"{leaf.serial_number:x}", "until": leaf.not_valid_after_utc.isoformat()}
 

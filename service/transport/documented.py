@@ -1,4 +1,4 @@
-"""What a REST method says of itself, for the OpenAPI document: nothing of it is needed to answer a call."""
+"""Facts about a REST method for the OpenAPI document; no call needs them."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -20,13 +20,13 @@ class Documented:
     # The HTTP status of its success.
     status: int = 200
     media_types: tuple[str, ...] = (JSON,)
-    # The member of the query that is said by members: `metadata.floor=3`.
+    # The object in the query, each member of which is a parameter of its own: `metadata.floor=3`.
     members_of: str = ""
     # A list that is complete, and has no `next_cursor`, when neither `limit` nor `cursor` is given.
     complete: bool = False
 
 
 def documented(method: Any, facts: Documented) -> Any:
-    """The method, which knows these facts from now on."""
+    """Attach the facts to the method."""
     method.documented = facts
     return method

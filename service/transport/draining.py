@@ -1,4 +1,4 @@
-"""How a server stops, so that each call ends with its answer or with `unavailable`."""
+"""Stops a server so that each call ends with its answer or with `unavailable`."""
 
 import asyncio
 from collections.abc import Iterable
@@ -9,9 +9,9 @@ import grpc
 from service.transport.admission import AdmissionControl
 from service.watch import EventFeed
 
-# Within which calls on their way have arrived, and callers have heard of the end.
+# Long enough for calls that were sent to arrive, and for callers to learn that the server stops.
 _QUIET_SECONDS = 0.1
-# For the answers to calls that are cut off, and for callers to fall silent before the end.
+# For the answers to calls that are cancelled at the end, and for callers to stop sending before it.
 _FAILURE_SECONDS = 1.0
 
 
@@ -20,9 +20,9 @@ async def stop_server(
 ) -> None:
     """Stop a server: calls in flight may finish for so many seconds, and what is left then fails as `unavailable`.
 
-    gRPC itself answers CANCELLED, which no client retries: to a call that arrives between its end and the moment when
-    the caller hears of it, and to those in flight at the end of the grace. So callers get no answers meanwhile, after
-    which they would call again, and the calls are cancelled here, a little earlier.
+    gRPC itself answers CANCELLED, which no client retries, to calls that arrive after the server has stopped and before
+    their caller knows, and to those in flight at the end of the grace period. So answers are held back while the server
+    stops (a caller that waits sends no more calls), and calls are cancelled here, a little earlier.
     """
     with admission.holding():
         with suppress(TimeoutError):

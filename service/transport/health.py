@@ -1,14 +1,15 @@
-"""The standard health service, which serves while the database answers and has the schema that is needed."""
+"""The standard health service, which serves while the database answers and its schema fits; and reflection."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import grpc
-from grpc_health.v1 import health, health_pb2
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 _LOOK_SECONDS = 1.0
-# The name of the process itself, for those who would start it again: it does not follow the database.
+# The name of the process itself, for supervisors that would restart it: it does not depend on the database.
 LIVE = "live"
 
 
@@ -20,15 +21,15 @@ class _Servicer(health.aio.HealthServicer):  # type: ignore[misc]  # its package
         return await super().Check(request, context)
 
     async def Watch(self, request: Any, context: Any) -> None:  # noqa: N802 - gRPC's name
-        """Refuse: anybody may call it, and one watcher who does not read would hold up every change of the status.
+        """Reject it: anybody may call it, and one watcher that does not read would block every change of the status.
 
-        Callers take that for SERVING, says gRPC's health checking protocol.
+        Callers then assume SERVING, as gRPC's health checking protocol says.
         """
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, "Health is not watched here: call Check")
 
 
 class Health:
-    """What the process says of each of its services, and of all of them under the empty name."""
+    """The status of each service of the process, and of all of them under the empty name."""
 
     def __init__(self, is_ready: Callable[[], Awaitable[bool]], services: Sequence[str]) -> None:
         self.servicer = _Servicer()
@@ -37,7 +38,7 @@ class Health:
         self._serving: bool | None = None
 
     async def look(self) -> None:
-        """Ask whether calls can be served, and say what has changed."""
+        """Ask whether calls can be served, and set the statuses when that has changed."""
         serving = await self._is_ready()
         if serving != self._serving:
             status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
@@ -52,5 +53,17 @@ class Health:
             await self.look()
 
     async def drain(self) -> None:
-        """Say NOT_SERVING from now on, whatever the database does; the process is still live."""
+        """Report NOT_SERVING from now on, whatever the database does; the process is still live."""
         await self.servicer.enter_graceful_shutdown()
+
+
+def register_health(
+    server: Any, is_ready: Callable[[], Awaitable[bool]], services: Sequence[str], *, with_reflection: bool
+) -> Health:
+    """Register the health of these services at a server, and their reflection if that is wanted."""
+    served = Health(is_ready, services)
+    health_pb2_grpc.add_HealthServicer_to_server(served.servicer, server)
+    if with_reflection:
+        reflects = reflection.aio.ReflectionServicer([*services, reflection.SERVICE_NAME])
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflects, server)
+    return served

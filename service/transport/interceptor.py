@@ -33,15 +33,15 @@ from service.transport.metrics import Metrics
 from service.transport.open_methods import bounded
 from service.transport.rate_limits import RateLimits
 
-# Metadata of which there can be only one.
+# Metadata keys that a call may have once.
 _SINGLE = ("authorization", "x-api-key", "idempotency-key", "if-match")
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
-# Kept back from the caller's deadline, so that the failure still arrives.
+# Subtracted from the caller's deadline, so that the failure still arrives in time.
 _FAILURE_SECONDS = 0.05
 _UNTRACED: Mapping[str, str] = {}
 
 _log = structlog.get_logger()
-# Of the call that the task handles.
+# The metadata of the call that the task handles.
 _METADATA: "ContextVar[Sequence[tuple[str, str | bytes]]]" = ContextVar("metadata")
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -51,10 +51,10 @@ MaybeHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
 
 
 class Failures(Protocol):
-    """How a service tells its callers of a failure, and of the request's id."""
+    """How a service reports failures, and the request's id, to its callers."""
 
     def begin(self, context: Context, request_id: str) -> None:
-        """Tell the caller the request's id."""
+        """Send the caller the request's id."""
 
     async def fail(self, context: Context, error: TicketError, answer: Answer) -> Any:
         """The response that reports the failure; or raises, having aborted the call."""
@@ -77,8 +77,8 @@ class Method(NamedTuple):
 class CallInterceptor(grpc.GenericRpcHandler):
     """Wraps every method of every service. A method without an entry in POLICIES is refused.
 
-    Services are registered here as they would be at the server, which asks here for the method of each call: a chain of
-    gRPC's own interceptors takes longer, and reads the metadata a second time.
+    Services are registered here instead of at the server, which then asks this handler for the method of each call: a
+    chain of gRPC's own interceptors takes longer, and reads the metadata a second time.
     """
 
     def __init__(
@@ -129,9 +129,9 @@ class CallInterceptor(grpc.GenericRpcHandler):
         policy = POLICIES.get(key)
         if policy is not None and policy.who == "none":
             return bounded(handler, self._longest)  # health and reflection answer by themselves
-        # Requests arrive as bytes, so that what does not decode fails with our documented error and not gRPC's; and as
-        # streams of one, so that they are read when their caller is known. (gRPC would first hold all of a request, and
-        # wait forever for one that never comes.)
+        # Requests are taken as bytes, so that one that cannot be decoded fails with the documented error instead of
+        # gRPC's; and as streams of one message, so that it is read after its caller is authenticated. (gRPC would first
+        # buffer all of a unary request, and wait forever for one that never comes.)
         method = Method(path, key, policy, self._failures[service], handler.request_deserializer)
         if handler.unary_stream is not None:
             streaming = self._stream(method, handler.unary_stream)
@@ -205,7 +205,7 @@ class CallInterceptor(grpc.GenericRpcHandler):
                 task.uncancel()
                 yield await self._stream_failure(method, context, line, failure, begun=begun)
             except Exception as error:
-                # As above.
+                # The outermost catch, as in `_unary`.
                 yield await self._stream_failure(method, context, line, error, begun=begun)
             finally:
                 if place is not None:
@@ -305,11 +305,11 @@ class _Line:
             **traced,
         )
         if self.outcome == "internal":
-            log.flush()  # whoever looks into it finds all there is
+            log.flush()  # so that the log of a failure is complete at once
 
 
 def _begin(method: Method, context: Context, line: _Line) -> Metadata:
-    """Read the call's metadata, and tell the caller the request id. Raises TicketError when it contradicts itself."""
+    """Read the call's metadata, and send the caller the request id. Raises TicketError when a key is repeated."""
     given = _METADATA.get()
     metadata: dict[str, Any] = dict(given)
     line.request_id = _request_id(metadata.get("x-request-id"))
@@ -343,7 +343,7 @@ def _call(method: Method, data: bytes, metadata: Metadata, line: _Line, place: C
     key, if_match = metadata.get("idempotency-key"), metadata.get("if-match")
     call = Call(method.key, line.request_id, key, place.caller, if_match, place=place, answer=line.answer)
     call.path = metadata.get("x-envoy-original-path")
-    line.answer.in_words = call.path is not None and "x-gateway" not in metadata
+    line.answer.headers_in_status = call.path is not None and "x-gateway" not in metadata
     call.if_none_match = metadata.get("if-none-match")
     CALL.set(call)
     OWNER.set(place.caller.owner)

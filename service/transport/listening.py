@@ -5,7 +5,7 @@ import grpc
 from service.settings import SettingError, Settings
 from service.transport.certificates import Certificate, read_pems
 
-# Whoever may use a unix socket is on this machine, and the file system says who.
+# Only users of this machine reach a unix socket, and the file system says which.
 _PLAIN = ("unix:", "unix-abstract:")
 
 
@@ -20,5 +20,5 @@ def listen(server: grpc.aio.Server, settings: Settings, own_address: str) -> Non
                 server.add_insecure_port(address)
             else:
                 server.add_secure_port(address, certificate.credentials())
-        except RuntimeError:  # gRPC's words are of several lines
+        except RuntimeError:  # gRPC's message has several lines
             raise SettingError(f"TICKETS_GRPC_LISTEN: cannot listen on {address}") from None

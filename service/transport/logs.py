@@ -15,14 +15,14 @@ import orjson
 import structlog
 from structlog.typing import EventDict
 
-# While something is away, everything that needs it fails again and again.
+# Outcomes that repeat for as long as something that calls need is unavailable.
 _REPEATED = frozenset(("unavailable", "deadline_exceeded"))
 _CAUSE = ("event", "work", "outcome", "error")
 _REPEAT_SECONDS = 60.0
 _MAX_CAUSES = 1000
-# How long the line of a call may wait for others; as long as they fit into one write that a pipe keeps whole.
+# How long the line of a call may wait for others. Lines are written together up to what a pipe writes atomically.
 _GATHER_SECONDS = 0.02
-# A logger that was used once is as it was configured then. Tests, which run commands in their own process, change it.
+# A cached logger ignores a later `configure`. Tests, which run commands in their own process, turn caching off.
 _KEEPS_LOGGERS = True
 _INFO = logging.getLevelNamesMapping()["INFO"]
 # What needs no quotes in a line for people.
@@ -48,16 +48,16 @@ def configure(level: str, form: str = "json") -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Line(form))
     handler.addFilter(_SeldomWithoutCollector())
-    # It logs headers that it cannot decode, whole: a credential with one odd byte, say.
+    # gRPC logs the whole of a header that it cannot decode, such as a credential with one invalid byte.
     logging.getLogger("grpc._cython.cygrpc").setLevel(logging.CRITICAL)
     logging.basicConfig(handlers=[handler], level=max(severity, logging.WARNING))
 
 
 class _Repeats:
-    """Drops lines that say again what cannot be had: one a minute remains, with the number of those dropped before."""
+    """Drops repeated lines about what is unavailable: one a minute is kept, with the number of those dropped before."""
 
     def __init__(self) -> None:
-        # By cause: when it was last said, and how often it was not since then.
+        # By cause: when a line was last written, and how many were dropped since.
         self._said: dict[tuple[object, ...], tuple[float, int]] = {}
 
     def __call__(self, _logger: object, _name: str, line: EventDict) -> EventDict:
@@ -76,7 +76,7 @@ class _Repeats:
 
 
 class CallLog:
-    """Writes one line for every call, past structlog, whose processors would cost more than the line.
+    """Writes one line for every call, without structlog, whose processors would cost more than the line.
 
     Lines are gathered for some milliseconds: each write costs as much as making several of them.
     """
@@ -115,11 +115,11 @@ class CallLog:
 
 
 class _SeldomWithoutCollector(logging.Filter):
-    """Lets pass one line a minute of what OpenTelemetry says each few seconds, of a collector that is away, say."""
+    """Keeps one line a minute of those that OpenTelemetry repeats, such as about a collector that is unavailable."""
 
     def __init__(self) -> None:
         super().__init__()
-        # By where it is said.
+        # By logger and line of code.
         self._said_at: dict[tuple[str, int], float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -152,9 +152,9 @@ class _Line(logging.Formatter):
 
 
 def _for_people(_logger: object, _name: str, line: EventDict) -> bytes:
-    """The time of day, the level, what happened, and the rest by name; of a failure its traceback below.
+    """The time of day, the level, the event, and the other values by name; below it the traceback of a failure.
 
-    What callers send begins no line of its own, and steers no terminal.
+    Values from callers are escaped, so that they can neither begin a new line nor control a terminal.
     """
     time_of_day = str(line.pop("timestamp")).partition("T")[2][:12]
     head = f"{time_of_day} {line.pop('level'):<7} {_word(line.pop('event'))}"

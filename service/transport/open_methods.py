@@ -1,4 +1,4 @@
-"""Methods that anybody may call, health and reflection: none waits for its caller for longer than a deadline."""
+"""Methods that anybody may call (health, reflection): none waits for its caller for longer than a deadline."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -15,7 +15,7 @@ _TOO_LATE = REASONS["deadline_exceeded"]
 
 
 def bounded(handler: Any, seconds: float) -> Handler:
-    """The handler of such a method, which answers in so many seconds a call whose message never comes."""
+    """The handler of such a method, with a deadline for a call whose message never comes."""
     decode, encode = handler.request_deserializer, handler.response_serializer
     if handler.stream_stream is not None:
         return grpc.stream_stream_rpc_method_handler(_conversation(handler.stream_stream, seconds), decode, encode)

@@ -1,9 +1,9 @@
 """REST servicers: path, query and body into a command, a view into JSON bytes with their HTTP status.
 
-Envoy's transcoder carries both ways `google.api.HttpBody`. The status and headers leave as initial metadata, the status
-as `x-http-status`. That costs gRPC a batch of its own, so a 200 that is one message carries its headers in the words of
-the gRPC status instead: `etag="3"|ratelimit=…`. A gateway that cannot read the words of a success says its name in
-`x-gateway`, and gets them there too. The gateway itself says `x-request-id`.
+Envoy's transcoder passes requests and responses on as `google.api.HttpBody`. The HTTP status and headers are sent as
+initial metadata, the status as `x-http-status`. That costs gRPC a batch of its own, so a 200 of one message has its
+headers in the message of the gRPC status instead: `etag="3"|ratelimit=…`. A gateway that cannot read that message sends
+its name in `x-gateway`, and gets initial metadata for a 200 too. The gateway itself adds `x-request-id`.
 """
 
 import re
@@ -26,10 +26,8 @@ from service.operation import CALL, Answer, Call, Operation, View, validated
 from service.transport.dialect import Servicer
 from service.transport.documented import JSON, Documented, documented
 
-CONTENT_TYPE = JSON
-
-# The gateway takes no query for a path variable of any method (`ignored_query_parameters`), so one whose documented
-# name is a query of another method goes by another name in the protos.
+# Envoy ignores a query parameter that is named like a path variable of any method (`ignored_query_parameters`). So a
+# path variable has another name in the protos where its documented name is a query parameter of another method.
 _VARIABLES = {"project_id": "project"}
 
 # A plus is a space in a query, but many forget to escape it in an instant's offset, where no space can be.
@@ -38,12 +36,14 @@ _OK = 200
 _NO_CONTENT = 204
 _NOT_MODIFIED = 304
 _UNAUTHORIZED = 401
-# What a 401 asks for. RFC 6750, 3: with a parameter, and who sent no token is told of no error.
+# The `WWW-Authenticate` of a 401. RFC 6750, 3: it has a parameter, and no `error` where no token was sent.
 _BEARER = 'Bearer realm="tickets"'
 _BAD_TOKEN = dict.fromkeys(("invalid_token", "token_expired"), _BEARER + ', error="invalid_token"')
 API_KEY = "ApiKey"
+# How much of an invalid input an error repeats: characters of a text, bytes of any other JSON.
 _MAX_SHOWN = 1000
-# A complete list is read by so many rows at first, and a long one by as many as make so many bytes, up to a limit.
+# A streamed list is read in pieces: the first of a complete list has so many rows, the next ones as many as make about
+# so many bytes, up to a limit.
 _FIRST_ROWS = 20
 _PAGE_BYTES = 512 * 1024
 _MAX_ROWS = 250
@@ -55,7 +55,7 @@ Sections = Mapping[str, Any]
 def unary(operation: Operation[Any], *, status: int = 200, members_of: str = "") -> Any:
     """The method of a `…Rest` service that runs an operation; `status` is the HTTP status of its success.
 
-    `members_of` names a member of the query that is said by members: `metadata.floor=3`.
+    `members_of` names an object in the query, each member of which is a parameter of its own: `metadata.floor=3`.
     """
     read = reader(operation.command, members_of)
 
@@ -74,11 +74,11 @@ def unary(operation: Operation[Any], *, status: int = 200, members_of: str = "")
         data = jsontext.dump(view)
         if call.answer.is_head:
             return await _empty(context, status, {**headers, "x-content-length": str(len(data))})
-        if status == _OK and call.answer.in_words:
+        if status == _OK and call.answer.headers_in_status:
             context.set_details("|".join(map("=".join, headers.items())))
         else:
             await send_status(context, status, headers)
-        return HttpBody(content_type=CONTENT_TYPE, data=data)
+        return HttpBody(content_type=JSON, data=data)
 
     return documented(method, Documented(operation.command, operation.view, status, members_of=members_of))
 
@@ -117,20 +117,20 @@ def streamed_list(operation: Operation[Any], member: str, *, complete: bool = Fa
             call.place.count_stream()
         await send_status(context, _OK, call.answer.rate_limit)
         if call.answer.is_head:
-            yield HttpBody(content_type=CONTENT_TYPE)
+            yield HttpBody(content_type=JSON)
             return
         if is_whole:
-            yield HttpBody(content_type=CONTENT_TYPE, data=jsontext.dump({member: items, "next_cursor": cursor}))
+            yield HttpBody(content_type=JSON, data=jsontext.dump({member: items, "next_cursor": cursor}))
             return
         following = {name: value for name, value in query.items() if name != "offset"}
         text = _items(items)
-        yield HttpBody(content_type=CONTENT_TYPE, data=b'{"%b":[%b' % (member.encode(), text))
+        yield HttpBody(content_type=JSON, data=b'{"%b":[%b' % (member.encode(), text))
         while cursor is not None and left:
             rows = max(1, min(_MAX_ROWS, left, len(items) * _PAGE_BYTES // len(text)))
             items, cursor = await piece(self, call, sections, {**following, "cursor": cursor, "limit": rows})
             left -= len(items)
             text = _items(items)
-            # None, when what was left no longer fits the filters.
+            # None, when the rows that were left no longer match the filters.
             yield HttpBody(data=b"," + text if items else b"")
         yield HttpBody(data=b'],"next_cursor":%b}' % jsontext.dump(cursor) if has_limit else b"]}")
 
@@ -143,7 +143,7 @@ def _items(views: object) -> bytes:
 
 
 def reader(command: type[Command], members_of: str = "") -> Callable[[Any, Call], Sections]:
-    """Sorts a transcoded request into the sections of a command, everything as it came."""
+    """Returns what sorts a transcoded request into the sections of a command, its values still as text."""
     sections = command.sections()
     path = [(name, _VARIABLES.get(name, name)) for name in sections.get("path", ())]
     read_query = _query_reader(command, sections.get("query", ()), members_of)
@@ -178,7 +178,7 @@ def _query_reader(
 
     def read(request: Any, path: str | None) -> dict[str, Any]:
         if path is None:
-            if needs_path:  # a list without a filter that its caller has given would be another list
+            if needs_path:  # without the path a filter would be lost, and the list would be another one
                 raise TicketError("internal", "The gateway does not say the path that was called")
             path = ""
         if command.refuses_unknown and "?" in path:
@@ -230,17 +230,17 @@ def _json_body(raw: bytes) -> Any:
         message = str(getattr(error, "msg", error))
         issue = Issue(("body",), "JSON decode error", "json_invalid", {}, {"error": message})
         raise TicketError("validation_error", issues=[issue]) from error
-    # An exact number has attributes, which pydantic would read as members; alone it is no body anyway.
+    # pydantic would read the attributes of a Decimal as members (`from_attributes`); a bare number is no body anyway.
     return float(value) if isinstance(value, Decimal) else value
 
 
 class Failures:
-    """How the failures of one `…Rest` service leave: a documented body, and its HTTP status beside it."""
+    """Reports the failures of one `…Rest` service: the documented body, with its HTTP status."""
 
     def __init__(
         self, body: Callable[[TicketError], View], http: Callable[[Reason], int], challenge: str = _BEARER
     ) -> None:
-        """`http` is the status of a reason in this API, and `challenge` what a 401 asks for."""
+        """`http` is the status of a reason in this API, and `challenge` the `WWW-Authenticate` of a 401."""
         self._body = body
         self._http = http
         self._challenge = challenge
@@ -271,7 +271,7 @@ class Failures:
         if answer.is_head:
             return await _empty(context, status, {**headers, "x-content-length": str(len(data))})
         await send_status(context, status, headers)
-        return HttpBody(content_type=CONTENT_TYPE, data=data)
+        return HttpBody(content_type=JSON, data=data)
 
     async def break_off(self, context: Context, error: TicketError) -> NoReturn:
         """End a stream that had begun so that its reader sees that it is incomplete."""
@@ -307,7 +307,7 @@ def _detail(issue: Issue) -> View:
 
 
 def _shown(value: Any) -> Any:
-    """What an error repeats of an input: not a megabyte for each of its problems."""
+    """As much of an input as an error repeats of it."""
     if isinstance(value, str):
         return value[:_MAX_SHOWN]
     return None if len(jsontext.dump(value)) > _MAX_SHOWN else value
@@ -320,10 +320,10 @@ def _is_read(call: Call) -> bool:
 async def _empty(context: Context, status: int, headers: Mapping[str, str]) -> HttpBody:
     """An answer without a body."""
     await send_status(context, status, headers)
-    return HttpBody(content_type=CONTENT_TYPE)
+    return HttpBody(content_type=JSON)
 
 
 async def send_status(context: Context, status: int, headers: Mapping[str, str]) -> None:
-    """Send the HTTP status and headers of an answer, where they are not those that it has anyway."""
+    """Send the HTTP status and headers of an answer; nothing for a 200 without headers, which is the default."""
     if status != _OK or headers:
         await context.send_initial_metadata((("x-http-status", str(status)), *headers.items()))

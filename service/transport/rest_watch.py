@@ -1,7 +1,7 @@
 """REST servicers of watches: one JSON object a line, or server-sent events where the caller's `Accept` names them.
 
-Both carry the same objects. An event's id is the cursor after it, so that what reads them (a browser's EventSource)
-goes on after the last one by itself, with the header `Last-Event-ID`.
+Both carry the same objects. The id of a server-sent event is the cursor after it, so that a reader (a browser's
+EventSource) resumes after the last one by itself, with the header `Last-Event-ID`.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -18,9 +18,9 @@ from service.transport.rest import Context, Sections, error_body, reader, send_s
 from service.watch import Watch
 
 _OK = 200
-# What stands between us and the reader must pass each event on as it comes: nginx heeds the second.
+# Proxies must not buffer events on their way to the reader; the second header is nginx's.
 _AS_THEY_COME = {"cache-control": "no-store", "x-accel-buffering": "no"}
-# When a reader whose connection has ended comes back.
+# How long a reader waits before it reconnects.
 _RETRY_MILLISECONDS = 2000
 
 
@@ -31,7 +31,7 @@ class Form(NamedTuple):
     # What comes before the first.
     opening: bytes
     message: Callable[[Any], bytes]
-    # The last one, of a watch that fails: its body.
+    # The last message of a watch that fails, made of the error's body.
     failure: Callable[[View], bytes]
 
 
@@ -40,7 +40,7 @@ def _line(view: View) -> bytes:
 
 
 def _event(view: Any) -> bytes:
-    # A change has no name, so that `onmessage` gets each, also of types that are yet to come.
+    # A change has no event name, so that `onmessage` gets every change, also of types that are added later.
     name = b"event: heartbeat\n" if view["event"] is None else b""
     return b"%bid: %b\ndata: %b\n\n" % (name, view["cursor"].encode(), jsontext.dump(view))
 
@@ -72,8 +72,8 @@ def watch(watch: Watch[Any], *, failure: Callable[[TicketError], View] = error_b
                 yield HttpBody(content_type=form.content_type, data=opening + form.message(view))
                 opening = b""
         except Exception as error:
-            # As broad as the interceptor's, which logs it: the gateway ends a broken stream as if all were well (the
-            # status left long ago), so the last message must report the failure.
+            # As broad as the interceptor's, which logs it. The HTTP status was sent long ago, so the gateway ends a
+            # broken stream like a complete one: the last message must report the failure.
             if not begun:
                 raise
             failed = error if isinstance(error, TicketError) else TicketError("internal")
@@ -86,10 +86,10 @@ def watch(watch: Watch[Any], *, failure: Callable[[TicketError], View] = error_b
 
 
 def _as_asked(context: Context, sections: Sections) -> tuple[Form, Sections]:
-    """The form that a request's headers ask for, and the request with what they say of it.
+    """The form that a request's headers ask for, and the request with the cursor of `Last-Event-ID`.
 
-    Events are for those who name them alone: lines stay the default. The last event that a reader has is later than the
-    cursor in its address, which stays as it is when it comes back.
+    Lines are the default, and server-sent events are for callers whose `Accept` names them and not lines. A reader that
+    reconnects calls the same URL, so its last event is newer than the cursor in the query.
     """
     metadata = dict(context.invocation_metadata() or ())
     kinds = {part.partition(";")[0].strip().lower() for part in str(metadata.get("accept", "")).split(",")}

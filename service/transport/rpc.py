@@ -1,6 +1,5 @@
 """gRPC servicers: a typed message into a command, a view into a typed message, a failure into a status with details."""
 
-import re
 from collections.abc import AsyncIterator, Callable, Container, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -18,16 +17,13 @@ from service.fields import Command
 from service.jsontext import JsonText
 from service.operation import CALL, Answer, Call, Operation, View
 from service.transport.dialect import Servicer
-from service.transport.view_types import check_view
+from service.transport.view_types import Descriptor, Field, check_view, enum_prefix
 from service.watch import Watch
 
 DOMAIN = "tickets"
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Sections = Mapping[str, Any]
-# The two implementations of protobuf type their descriptors apart.
-Descriptor: TypeAlias = Any
-Field: TypeAlias = Any
 
 _JSON = "_json"
 # A precondition and not a member to change, so no mask names it.
@@ -118,26 +114,26 @@ def _details(error: TicketError) -> Iterable[Message]:
 
 
 def _reader(command: type[Command], descriptor: Descriptor) -> Callable[[Any, Call], Sections]:
-    """Sorts a typed request into the sections of a command: the members that are set, by their documented names."""
+    """Returns what sorts a typed request into the sections of a command: the members set, by their documented names."""
     sections = command.sections()
-    homes = {name: section for section, names in sections.items() for name in names if section != "header"}
-    # A filter is never ignored: set to no value of its vocabulary it is refused, as a word that this does not have.
-    unspecified = {name: "unspecified" for name, section in homes.items() if section == "query"}
+    section_of = {name: section for section, names in sections.items() for name in names if section != "header"}
+    # A filter is never ignored: one that is set to UNSPECIFIED is rejected, like a word that its vocabulary lacks.
+    unspecified = {name: "unspecified" for name, section in section_of.items() if section == "query"}
     readers = {
         field.name: (_name(field), _field_reader(field, unspecified.get(_name(field)))) for field in descriptor.fields
     }
     has_mask = readers.pop("update_mask", None) is not None
-    strangers = [name for name, _ in readers.values() if name not in homes]
-    if strangers:
-        raise TypeError(f"{command.__name__} has no place for {strangers} of {descriptor.full_name}")
-    body = {field: name for field, (name, _) in readers.items() if homes[name] == "body"}
+    unknown = [name for name, _ in readers.values() if name not in section_of]
+    if unknown:
+        raise TypeError(f"{command.__name__} has no place for {unknown} of {descriptor.full_name}")
+    body = {field: name for field, (name, _) in readers.items() if section_of[name] == "body"}
 
     def read(request: Any, call: Call) -> Sections:
         read: dict[str, Any] = {section: {} for section in sections}
         for name, field_reader in readers.values():
             value = field_reader(request)
             if value is not None:
-                read[homes[name]][name] = value
+                read[section_of[name]][name] = value
         if has_mask and request.HasField("update_mask"):
             given = read["body"]
             read["body"] = _masked(descriptor, request.update_mask.paths, body, given)
@@ -201,10 +197,10 @@ def _field_reader(field: Field, unspecified: str | None = None) -> Callable[[Any
 
 def _value_reader(field: Field, unspecified: str | None) -> Callable[[Any], Any]:
     if field.enum_type is not None:
-        prefix = _enum_prefix(field)
+        prefix = enum_prefix(field)
         words = {value.number: value.name.removeprefix(prefix).lower() for value in field.enum_type.values}
         words[0] = unspecified
-        # A number that the vocabulary does not have fails validation as a word that it does not have.
+        # A number that the enum does not have is rejected like a word that the vocabulary does not have.
         return lambda number: words.get(number, str(number))
     if field.message_type is not None and field.message_type.full_name == _TIMESTAMP:
         return lambda stamp: _datetime(field.name, stamp)
@@ -266,7 +262,7 @@ def _field_writer(field: Field) -> Callable[[Any], Any] | None:
 
 def _value_writer(field: Field) -> Callable[[Any], Any] | None:
     if field.enum_type is not None:
-        prefix = _enum_prefix(field)
+        prefix = enum_prefix(field)
         numbers = {value.name.removeprefix(prefix).lower(): value.number for value in field.enum_type.values}
         return numbers.__getitem__
     if field.message_type is not None:
@@ -285,8 +281,3 @@ def _stamp(instant: datetime | str) -> dict[str, int]:
     # A stored answer of an idempotency key has instants as text.
     since = (datetime.fromisoformat(instant) if isinstance(instant, str) else instant) - _EPOCH
     return {"seconds": since.days * 86400 + since.seconds, "nanos": since.microseconds * 1000}
-
-
-def _enum_prefix(field: Field) -> str:
-    """What every value of the enum begins with: `REQUEST_TYPE_` for RequestType."""
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", field.enum_type.name).upper() + "_"

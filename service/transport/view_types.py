@@ -1,4 +1,4 @@
-"""Views and typed messages say the same: checked when a service is imported, so that no member is forgotten."""
+"""Checks, when a service is imported, that its views and its typed messages have the same members and types."""
 
 import re
 from collections.abc import Collection, Mapping
@@ -22,7 +22,7 @@ from google.protobuf.descriptor import FieldDescriptor
 
 from service.jsontext import JsonText
 
-# The two implementations of protobuf type their descriptors apart.
+# protobuf's two implementations (C and Python) have descriptor classes of their own.
 Descriptor: TypeAlias = Any
 Field: TypeAlias = Any
 
@@ -110,7 +110,12 @@ def _check_words(where: str, words: Collection[str], field: Field) -> None:
         if field.type != FieldDescriptor.TYPE_STRING:
             raise TypeError(f"{where}: a vocabulary is an enum or a string")
         return
-    prefix = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", field.enum_type.name).upper() + "_"
+    prefix = enum_prefix(field)
     values = {value.name.removeprefix(prefix).lower() for value in field.enum_type.values if value.number}
     if set(words) != values:
         raise TypeError(f"{where}: the vocabularies differ in {sorted(set(words) ^ values)}")
+
+
+def enum_prefix(field: Field) -> str:
+    """What every value of a field's enum begins with: `REQUEST_TYPE_` for RequestType."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", field.enum_type.name).upper() + "_"

@@ -1,4 +1,4 @@
-"""How attempts end: they are recorded, and their messages and webhooks go on, pause or stop."""
+"""Records attempts, and decides whether their messages and webhooks go on, pause or stop."""
 
 import asyncio
 import random
@@ -26,7 +26,7 @@ MAX_ATTEMPTS = len(PAUSES) + 1
 _USUAL_PAUSE: float = Settings.model_fields["delivery_pause_seconds"].default
 _JITTER = (0.9, 1.1)
 _GONE = 410
-# Until an attempt that could not be recorded is recorded once more, and for how long that is tried.
+# How long to wait before an attempt is recorded again after a failure, and for how long that is tried.
 _AGAIN_SECONDS = 0.5
 _RECORD_SECONDS = 60.0
 
@@ -62,7 +62,7 @@ class Attempts:
     async def record(self, database: Database, message: Row, outcome: Outcome, seconds: float) -> None:
         """Add an attempt to the log, and decide what becomes of the message, as it was leased, and of its webhook.
 
-        Tried again while the database is away, or the message would be sent once more.
+        Retried while the database is unavailable, as the message would otherwise be sent again.
         """
         attempt = {name: message[name] for name in (*self._key, *MESSAGE, "attempted_at", "lease")} | {
             "id": f"dlv_{ULID()}",
@@ -98,7 +98,7 @@ class Attempts:
             return
         is_last = attempt["attempt"] >= MAX_ATTEMPTS
         if is_last and not self._has_long_failed(webhook):
-            # Others are accepted, so this one must not stop them.
+            # The receiver accepts other messages, so this one must not disable the webhook.
             await connection.one(self._messages.record_last_attempt, attempt, commit=True)
             _log.warning("webhook", webhook=attempt["webhook_id"], message=attempt["event_id"], outcome="given up")
             return

@@ -18,8 +18,8 @@ from service.webhooks.tables import MESSAGE
 
 # Events of one webhook that become messages in one transaction; each may have half a megabyte.
 _EVENTS_AT_ONCE = 25
-# The queue of a webhook that is slow or fails ends about here; the rest waits in the events. (Each look for messages
-# that are due reads all that are queued.)
+# About how long the queue of a slow or failing webhook may get; the rest stays in the event table. (Each look for due
+# messages reads all queued ones.)
 MAX_QUEUE = 200
 
 _log = structlog.get_logger()
@@ -79,7 +79,7 @@ class FanOut:
             ]
             position = {"after_transaction": str(events[-1]["transaction_id"]), "after_id": events[-1]["id"]}
         else:
-            # Those there were are older than the webhook.
+            # All events up to the horizon are older than the webhook.
             position = {"after_transaction": str(webhook["horizon"]), "after_id": 0}
         columns = {f"{name}s": [message[name] for message in messages] for name in MESSAGE}
         key = {**scope, "webhook_id": webhook["id"]}

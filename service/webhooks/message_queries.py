@@ -45,8 +45,8 @@ from service.webhooks.source import Source
 _OF_WEBHOOK, _OF_FAILING_WEBHOOK = 4, 1
 # How many messages of an owner a process sends at once.
 MAX_OF_OWNER = 8
-# A worker that does not renew its leases for that long is taken for dead. Short, because the messages of one that died
-# wait for it; three times as long as the pause between renewals, so that two may fail.
+# A worker that does not renew its leases for so long is considered dead. Short, because the messages of a dead worker
+# wait for it; three times as long as the pause between renewals, so that two renewals may fail.
 LEASE_SECONDS = 6
 _LEASE_TIME = literal_column(f"interval '{LEASE_SECONDS} seconds'", Interval)
 
@@ -120,8 +120,8 @@ def _lease_due(source: Source) -> Statement:
 def _renew_leases(source: Source) -> Statement:
     """The statement that prolongs the leases of messages in flight, of all owners, given as arrays.
 
-    Also of one that begins anew meanwhile, so that it is not sent twice at once. One that is locked waits for its next
-    turn: whoever has it may wait for others of these.
+    Also of a message that was reset for a replay meanwhile, so that it is not sent twice at once. A locked one is left
+    to the next renewal: the transaction that has locked it may wait for others of these.
     """
     messages, key = source.tables.messages, key_of_message(source)
     names = (*key, "lease")
@@ -201,7 +201,7 @@ def _rank(source: Source, due: Subquery) -> CTE:
         )
         .where(due.c.is_allowed)
         .cte("allowed")
-        # With statistics of a moment when little was due, it would be worked out anew for each message.
+        # With statistics of a moment when little was due, the planner would evaluate it for each message.
         .prefix_with("MATERIALIZED")
     )
 
@@ -232,7 +232,7 @@ def _leased(source: Source) -> tuple[ColumnElement[bool], ...]:
 def _try_again(source: Source) -> dict[str, Any]:
     """What a failed attempt makes of its message."""
     return {
-        # Only those that were recorded: an attempt that broke off here says nothing of the receiver.
+        # Only recorded attempts count: one that was interrupted in this process says nothing about the receiver.
         "attempts": bindparam("attempt", type_=Integer),
         # Null where its webhook was disabled meanwhile.
         "next_attempt_at": case((is_active(source), in_seconds("pause")), else_=null()),
@@ -251,11 +251,12 @@ def _record_attempt(source: Source, end: Delete | Update) -> Statement:
     given = bound(attempts, *(column.name for column in attempts.c))
     written = insert(attempts).values(given).returning(attempts.c.id).cte("written")
     ended = end.returning(messages.c.version).cte("ended")
-    # It does not see the new one.
+    # This statement does not see the row that it inserts.
     oldest: Select[Any] = (
         select(attempts.c.id).where(*log).order_by(attempts.c.id.desc()).offset(KEPT_ATTEMPTS - 1).limit(1)
     )
-    # It does not wait for those that another removes at this moment: it has locked a message that the other may need.
+    # Rows that another transaction is removing are skipped: to wait for it could be a deadlock, as this one has locked
+    # a message that the other may need.
     too_old = select(attempts.c.id).where(*log, attempts.c.id <= oldest.scalar_subquery())
     removed = (
         delete(attempts)

@@ -92,7 +92,8 @@ class Sender:
             "rows": rows,
             "failing_rows": max(0, rows - _MAX_IN_FLIGHT // 2),
             "busy": [owner for owner, number in owners.items() if number >= message_queries.MAX_OF_OWNER],
-            # A database that was away has let leases lapse whose holders are well: they renew them first.
+            # Not just after the database was unavailable: leases have lapsed whose holders are well and will renew
+            # them.
             "lapsed_too": time.monotonic() - self._away_at >= message_queries.LEASE_SECONDS,
         }
         return await self._all(database, self._queries.lease_due, {**limits, "lease": uuid7()}) or []
@@ -107,10 +108,10 @@ class Sender:
             return None
 
     async def _send(self, database: Database, message: Row, leased_at: float) -> None:
-        """Send a leased message. One that breaks off is found when its lease ends."""
+        """Send a leased message. If that is interrupted, another process leases it when the lease ends."""
         begun = time.monotonic()
         if begun - leased_at >= message_queries.LEASE_SECONDS:
-            return  # this process was held up, and another may have sent it, and what follows
+            return  # this process was paused, and another may have sent this message and later ones
         try:
             with tracing.work("webhook message", "tickets.event_id", message["event_id"]):
                 outcome = await self._post(message)
@@ -145,6 +146,6 @@ class Sender:
                 secrets.append(self._vault.open(bytes(message["previous_secret"])))
         headers = signature_headers(message["event_id"], int(time.time()), body, secrets)
         if self._body_signature is not None:
-            # There is room for one: by the secret of today.
+            # The header has room for one signature: by the current secret.
             headers[self._body_signature] = body_signature(body, secrets[0])
         return headers

@@ -34,7 +34,7 @@ class WebhookTables(NamedTuple):
     attempts: Table
 
 
-# By prefix, once their dialect is imported: operators look through them, who know no dialect.
+# By prefix, once their dialect is imported: for the API of operators, which imports no other dialect.
 TABLES: dict[str, WebhookTables] = {}
 
 
@@ -75,7 +75,7 @@ def _webhooks(name: str, events: Table, event_types: object) -> Table:
         Column("disabled_reason", Text),
         # Since when no attempt has succeeded.
         Column("failing_since", DateTime(timezone=True)),
-        # When events were last deleted before it was told of them (retention/).
+        # When events were last deleted before they were sent to it (retention/).
         Column("missed_events_at", DateTime(timezone=True)),
         # Its position in the events: there are no messages yet of those after it.
         Column("transaction_id", Xid8, nullable=False),
@@ -101,7 +101,7 @@ def _messages(name: str, events: Table, webhooks: Table) -> Table:
         Column("attempts", Integer, nullable=False, server_default="0"),
         # Null while its webhook is disabled.
         Column("next_attempt_at", DateTime(timezone=True), server_default=func.now()),
-        # Which worker has it, and until when no other takes it.
+        # The lease of the worker that sends it, and when it ends.
         Column("lease", Uuid),
         Column("leased_until", DateTime(timezone=True)),
         PrimaryKeyConstraint(*(column.name for column in columns), "ticket_id", "version", "type"),

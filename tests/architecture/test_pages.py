@@ -3,12 +3,16 @@
 import re
 import subprocess
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from google.api import annotations_pb2
+from typer.core import TyperGroup
+from typer.main import get_command
 
+from service.__main__ import app
 from service.errors import REASONS
 from service.server import DESCRIPTORS
 
@@ -113,3 +117,24 @@ def test_the_page_of_the_apis_has_every_reason() -> None:
         name: (reason.status.name, reason.handoff_http or reason.http, reason.http, reason.itsm_http)
         for name, reason in REASONS.items()
     }
+
+
+def commands(command: Any, *words: str) -> Iterator[tuple[str, list[Sequence[str]]]]:
+    """Every subcommand by its words, with the forms of each of its options: `--follow`, `-f`."""
+    if isinstance(command, TyperGroup):
+        for name, inner in command.commands.items():
+            yield from commands(inner, *words, name)
+    else:
+        yield " ".join(words), [one.opts for one in command.params if one.param_type_name == "option"]
+
+
+def test_the_page_of_the_command_has_every_option() -> None:
+    page = (ROOT / "deploy/README.md").read_text()
+    cells = re.findall(r"^\| (`tickets .*?) \| ", page, re.MULTILINE)
+    # What many commands take is said once, below the table.
+    shared = {"--data-dir", "--cursor"}
+    for name, options in commands(get_command(app)):
+        word = rf"`(?:tickets )?(?:admin )?{name.removeprefix('admin ')}[ `]"
+        cell = next(cell for cell in cells if re.search(word, cell))
+        for forms in options:
+            assert shared.intersection(forms) or any(form in re.findall(r"-[\w-]+", cell) for form in forms), name

@@ -62,12 +62,6 @@ class ReclockTenant:
     def fill(self, tickets: int, **members: Any) -> None:
         fill(self.lab.connection, self.id, self.policy_id, tickets, **members)
 
-    def id_of(self, number: int) -> str:
-        [(id_,)] = self.lab.rows(
-            "SELECT id FROM helpdesk_tickets WHERE tenant_id = %s AND number = %s", self.id, number
-        )
-        return str(id_)
-
     def count(self, condition: str = "true") -> int:
         """How many of its tickets meet a condition."""
         sql = f"SELECT count(*) FROM helpdesk_tickets WHERE tenant_id = %s AND {condition}"

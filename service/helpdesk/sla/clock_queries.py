@@ -1,4 +1,4 @@
-"""The SQL statements that set clocks in the background: whose turn it is, which tickets, and what becomes of them."""
+"""The SQL statements that set clocks in the background: find and lock tickets, write their clocks, take turns."""
 
 from typing import Any
 
@@ -49,7 +49,7 @@ _is_due = and_(tickets.c.sla_look_at < func.now(), not_(tickets.c.is_deleted))
 def _due_round() -> Statement:
     """`rows` tickets whose SLA may have an event to emit: the longest due of each tenant, then the next of each.
 
-    So a tenant with any number of them holds up no other.
+    So no tenant, however many it has, delays another.
     """
     turn = func.row_number().over(partition_by=tickets.c.tenant_id, order_by=tickets.c.sla_look_at).label("turn")
     due = select(tickets.c.tenant_id, tickets.c.id, tickets.c.sla_look_at, turn).where(_is_due).subquery("due")
@@ -59,7 +59,7 @@ def _due_round() -> Statement:
 
 DUE_ROUND = _due_round()
 
-# Those that somebody is at work on are left out, and of those that are due what was looked at in the meantime.
+# Tickets that another transaction has locked are left out; LOCK_DUE also leaves out those that are not due any more.
 _lock = select(tickets.c.id).where(*_PICKED).with_for_update(skip_locked=True)
 LOCK_TICKETS = Statement(_lock, scope=_WHOLE_TENANT)
 LOCK_DUE = Statement(_lock.where(_is_due), scope=_WHOLE_TENANT)
@@ -161,7 +161,7 @@ SET_CLOCKS = _set_clocks()
 
 # Re-clocks
 
-# The row of the tenant whose turn it is, and that no other process is at work on.
+# The row of the tenant whose turn it is, and that no other process has locked.
 TAKE_TURN = Statement(
     select(
         reclocks.c.tenant_id,

@@ -39,7 +39,7 @@ async def emit_due_events(database: Database) -> None:
         ids_of: dict[str, list[str]] = {}
         for ticket in due:
             ids_of.setdefault(ticket["tenant_id"], []).append(ticket["id"])
-        # Who has few does not wait for who has many.
+        # A tenant with few tickets does not wait for one with many.
         for tenant_id, ids in sorted(ids_of.items(), key=lambda of_tenant: len(of_tenant[1])):
             for start in range(0, len(ids), STEP):
                 async with database.transaction() as connection:
@@ -51,7 +51,7 @@ async def emit_due_events(database: Database) -> None:
 
 
 async def lock(connection: Connection, tenant_id: str, tickets: Sequence[Row]) -> list[Row]:
-    """Lock tickets of a tenant, given by their `id`, but for those that somebody is at work on."""
+    """Lock tickets of a tenant, given by their `id`, but for those that another transaction has locked."""
     return await connection.all(clock_queries.LOCK_TICKETS, _keys(tenant_id, tickets))
 
 
@@ -102,8 +102,8 @@ def _change(row: Row, calendar: Calendar) -> Row | None:
     if is_moved:
         appended.append(_event("ticket.updated", "due_at", row["due_at"], ticket["due_at"]))
     for event in due:
-        told = {"target": event.target, "due_at": event.due_at}
-        appended.append(_event(f"sla.{event.kind}", "sla", None, told))
+        target = {"target": event.target, "due_at": event.due_at}
+        appended.append(_event(f"sla.{event.kind}", "sla", None, target))
     return _written(ticket, appended, is_moved=is_moved)
 
 

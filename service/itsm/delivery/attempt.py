@@ -47,7 +47,7 @@ class Attempts:
         self._first_pause = first_pause
 
     async def run(self, delivery: Row, deadline: Deadline) -> None:
-        """Attempt a delivery; its outcome is recorded. One that breaks off is found again when its lease ends."""
+        """Attempt a delivery, and record its outcome. An interrupted one is leased again when its lease ends."""
         try:
             if delivery["kind"] == "create":
                 await self.create(delivery, deadline)
@@ -158,7 +158,7 @@ class Attempts:
 
 
 def _counted(delivery: Row, outcome: R) -> R:
-    """The outcome of an attempt, which is counted."""
+    """Count the outcome of an attempt, and return it."""
     if isinstance(outcome, Failure):
         name = "dead" if _is_over(outcome, delivery["attempts"]) else "failed"
     else:

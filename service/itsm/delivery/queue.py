@@ -35,10 +35,10 @@ _CALLER_SECONDS = 5.0
 _BACKGROUND_SECONDS = 20.0
 # Of the caller's own time, for what follows the attempt.
 _RESERVED_SECONDS = 0.5
-# How long a provider may be at work on a call that was broken off: no other attempt begins so soon after one.
+# How long a provider may still work on a call that was cancelled: no other attempt begins before that.
 _LEASE_MARGIN_SECONDS = 5.0
-# A background attempt may take far longer than the deliveries of a process that died should wait. So its lease is
-# short, and renewed about once a second; when that fails, the call is broken off so long before the lease ends.
+# A background attempt may take far longer than the deliveries of a dead process should wait. So its lease is short, and
+# renewed about once a second; if renewals fail, the call is cancelled the margin before the lease ends.
 _BACKGROUND_LEASE_SECONDS = 8.0
 # Background attempts of the process, and of one account.
 _MAX_RUNNING = 128

@@ -3,14 +3,13 @@
 import asyncio
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any, assert_type
 from uuid import uuid4
 
 import grpc
 import pytest
 from grpc import StatusCode
-from support.clients import KINDS, NEW, NOW, RESOURCES, TIMEOUT_SECONDS, Client, Clients, P, open_clients, token
+from support.clients import NEW, NOW, RESOURCES, TIMEOUT_SECONDS, Client, Clients, P, token
 from support.handoff import new_project
 from support.system import Program, Service, World
 from tickets.client import (
@@ -29,12 +28,6 @@ from tickets.client import (
 )
 
 from service.local.processes import wait_for
-
-
-@pytest.fixture(params=KINDS)
-async def clients(request: pytest.FixtureRequest) -> AsyncIterator[Clients]:
-    async with open_clients(request.param) as clients:
-        yield clients
 
 
 async def test_lists_go_over_all_pages(clients: Clients, service: Service, world: World) -> None:

@@ -1,20 +1,13 @@
 """tickets.client, both clients against the service: the handoff API."""
 
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from uuid import uuid4
 
 import pytest
-from support.clients import KINDS, NEW, Clients, open_clients, token
+from support.clients import NEW, Clients, token
 from support.handoff import new_project
 from support.system import Service, World
 from tickets.client import ConflictError, StaleError, handoff
-
-
-@pytest.fixture(params=KINDS)
-async def clients(request: pytest.FixtureRequest) -> AsyncIterator[Clients]:
-    async with open_clients(request.param) as clients:
-        yield clients
 
 
 async def test_handoff(clients: Clients, service: Service, world: World) -> None:

@@ -1,21 +1,14 @@
 """tickets.client, both clients against the service: the helpdesk API."""
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
 import pytest
-from support.clients import KINDS, NOW, Clients, open_clients, token
+from support.clients import NOW, Clients, token
 from support.system import Service, World
 from tickets.client import ConflictError, NotFoundError, PermissionDeniedError, StaleError, ValidationError, helpdesk
-
-
-@pytest.fixture(params=KINDS)
-async def clients(request: pytest.FixtureRequest) -> AsyncIterator[Clients]:
-    async with open_clients(request.param) as clients:
-        yield clients
 
 
 async def test_helpdesk(clients: Clients, service: Service, world: World) -> None:

@@ -1,19 +1,12 @@
 """tickets.client, both clients against the service: the ITSM API."""
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from support.clients import END, KINDS, Clients, open_clients
+from support.clients import END, Clients
 from support.system import Service, World
 from tickets.client import ConflictError, NotFoundError, itsm
-
-
-@pytest.fixture(params=KINDS)
-async def clients(request: pytest.FixtureRequest) -> AsyncIterator[Clients]:
-    async with open_clients(request.param) as clients:
-        yield clients
 
 
 async def test_itsm(clients: Clients, service: Service, world: World) -> None:

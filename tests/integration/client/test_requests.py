@@ -1,42 +1,18 @@
 """tickets.client against a scripted server: which requests it gets, and when."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
 import pytest
 from google.protobuf.message import Message
-from support.clients import END, KINDS, Client, Clients, P, open_clients
-from support.scripted_server import UNAVAILABLE, Server, make, serving, without_sleep
-from tickets.client import Retries, UnavailableError
+from support.clients import END, Client, Clients, P
+from support.scripted_server import UNAVAILABLE, Server, make
+from tickets.client import UnavailableError
 from tickets.handoff.v1 import ticket_pb2 as handoff_ticket_pb2
 from tickets.handoff.v1 import ticket_service_pb2 as handoff_pb2
 from tickets.helpdesk.v1 import ticket_pb2 as helpdesk_ticket_pb2
 from tickets.helpdesk.v1 import ticket_service_pb2 as helpdesk_pb2
 from tickets.itsm.v1 import ticket_service_pb2 as itsm_pb2
-
-
-@pytest.fixture(params=KINDS)
-async def clients(request: pytest.FixtureRequest) -> AsyncIterator[Clients]:
-    async with open_clients(request.param) as clients:
-        yield clients
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Server]:
-    async with serving() as server:
-        yield server
-
-
-@pytest.fixture
-def sleeps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The seconds that clients would have slept."""
-    return without_sleep(monkeypatch)
-
-
-@pytest.fixture
-def client(clients: Clients, server: Server, sleeps: list[float]) -> Client:
-    return clients(server.target, token="t", api_key="k", retries=Retries(jitter=lambda most: most))
 
 
 async def test_metadata(clients: Clients, server: Server) -> None:

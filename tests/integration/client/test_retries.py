@@ -8,8 +8,8 @@ import grpc
 import pytest
 from google.protobuf.message import Message
 from grpc import StatusCode
-from support.clients import KINDS, RESOURCES, TIMEOUT_SECONDS, Client, Clients, P, open_clients
-from support.scripted_server import CALLS, LIMITED, UNARY, UNAVAILABLE, Refusal, Server, make, serving, without_sleep
+from support.clients import RESOURCES, TIMEOUT_SECONDS, Client, Clients, P
+from support.scripted_server import CALLS, LIMITED, UNARY, UNAVAILABLE, Refusal, Server, make
 from tickets.client import (
     ConflictError,
     DeadlineExceededError,
@@ -25,29 +25,6 @@ from tickets.client import (
 from tickets.handoff.v1 import ticket_pb2 as handoff_ticket_pb2
 from tickets.handoff.v1 import ticket_service_pb2 as handoff_pb2
 from tickets.itsm.v1 import ticket_service_pb2 as itsm_pb2
-
-
-@pytest.fixture(params=KINDS)
-async def clients(request: pytest.FixtureRequest) -> AsyncIterator[Clients]:
-    async with open_clients(request.param) as clients:
-        yield clients
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Server]:
-    async with serving() as server:
-        yield server
-
-
-@pytest.fixture
-def sleeps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The seconds that clients would have slept."""
-    return without_sleep(monkeypatch)
-
-
-@pytest.fixture
-def client(clients: Clients, server: Server, sleeps: list[float]) -> Client:
-    return clients(server.target, token="t", api_key="k", retries=Retries(jitter=lambda most: most))
 
 
 def test_every_method_is_in_the_table() -> None:

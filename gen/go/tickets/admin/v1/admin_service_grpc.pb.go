@@ -62,8 +62,8 @@ const (
 // has the same.
 //
 // Credentials: metadata `authorization: Bearer <JWT>` with scope `tickets:admin`. Every method can fail with
-// UNAUTHENTICATED, PERMISSION_DENIED, INVALID_ARGUMENT, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see
-// `tickets.errors.v1.Error`.
+// UNAUTHENTICATED, PERMISSION_DENIED, INVALID_ARGUMENT, RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL;
+// see `tickets.errors.v1.Error`.
 type AdminServiceClient interface {
 	// Creates a customer account. Metadata `idempotency-key` (1–255 printable characters) makes it safe to retry: for an
 	// hour the same key with the same request gets the first response again, with trailing metadata `idempotent-replayed:
@@ -493,8 +493,8 @@ func (c *adminServiceClient) ResumeTenant(ctx context.Context, in *ResumeTenantR
 // has the same.
 //
 // Credentials: metadata `authorization: Bearer <JWT>` with scope `tickets:admin`. Every method can fail with
-// UNAUTHENTICATED, PERMISSION_DENIED, INVALID_ARGUMENT, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see
-// `tickets.errors.v1.Error`.
+// UNAUTHENTICATED, PERMISSION_DENIED, INVALID_ARGUMENT, RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL;
+// see `tickets.errors.v1.Error`.
 type AdminServiceServer interface {
 	// Creates a customer account. Metadata `idempotency-key` (1–255 printable characters) makes it safe to retry: for an
 	// hour the same key with the same request gets the first response again, with trailing metadata `idempotent-replayed:

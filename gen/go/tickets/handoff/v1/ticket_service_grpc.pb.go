@@ -80,15 +80,16 @@ type TicketServiceClient interface {
 	// INVALID_ARGUMENT: a value is out of bounds. ALREADY_EXISTS: the key was used with another request.
 	BulkUpdateTickets(ctx context.Context, in *BulkUpdateTicketsRequest, opts ...grpc.CallOption) (*BulkUpdateTicketsResponse, error)
 	// Reports the outcome of a ticket's commit: merged, deployed or failed. The same commit and outcome again change
-	// nothing, for as long as the operator keeps reports (for ever, unless they say so). For triagers, owners, and members of any role whose token has scope `handoff:deploy`.
+	// nothing, for as long as the operator keeps reports (for ever by default). For triagers, owners, and members of any
+	// role whose token has scope `handoff:deploy`.
 	//
 	// PERMISSION_DENIED: the caller may not report deployments. NOT_FOUND: no such ticket. INVALID_ARGUMENT: a value is
 	// out of bounds. ALREADY_EXISTS: the metadata `idempotency-key` was used with another request.
 	ReportDeployment(ctx context.Context, in *ReportDeploymentRequest, opts ...grpc.CallOption) (*ReportDeploymentResponse, error)
 	// Lists a ticket's history, oldest first, in pages. Where an operator keeps events for a number of days, it begins with
 	// the oldest that is kept: its `version` says how many there were before. PERMISSION_DENIED: the caller is not a member
-	// of the project.
-	// NOT_FOUND: no such ticket. INVALID_ARGUMENT: a value is out of bounds, or `cursor` is not from this list.
+	// of the project. NOT_FOUND: no such ticket. INVALID_ARGUMENT: a value is out of bounds, or `cursor` is not from this
+	// list.
 	ListTicketEvents(ctx context.Context, in *ListTicketEventsRequest, opts ...grpc.CallOption) (*ListTicketEventsResponse, error)
 	// Streams every change of a project's tickets as it happens, until the caller cancels. The first message comes at
 	// once, with the cursor that the watch begins at; after it, a message without an event is a heartbeat, every few
@@ -259,15 +260,16 @@ type TicketServiceServer interface {
 	// INVALID_ARGUMENT: a value is out of bounds. ALREADY_EXISTS: the key was used with another request.
 	BulkUpdateTickets(context.Context, *BulkUpdateTicketsRequest) (*BulkUpdateTicketsResponse, error)
 	// Reports the outcome of a ticket's commit: merged, deployed or failed. The same commit and outcome again change
-	// nothing, for as long as the operator keeps reports (for ever, unless they say so). For triagers, owners, and members of any role whose token has scope `handoff:deploy`.
+	// nothing, for as long as the operator keeps reports (for ever by default). For triagers, owners, and members of any
+	// role whose token has scope `handoff:deploy`.
 	//
 	// PERMISSION_DENIED: the caller may not report deployments. NOT_FOUND: no such ticket. INVALID_ARGUMENT: a value is
 	// out of bounds. ALREADY_EXISTS: the metadata `idempotency-key` was used with another request.
 	ReportDeployment(context.Context, *ReportDeploymentRequest) (*ReportDeploymentResponse, error)
 	// Lists a ticket's history, oldest first, in pages. Where an operator keeps events for a number of days, it begins with
 	// the oldest that is kept: its `version` says how many there were before. PERMISSION_DENIED: the caller is not a member
-	// of the project.
-	// NOT_FOUND: no such ticket. INVALID_ARGUMENT: a value is out of bounds, or `cursor` is not from this list.
+	// of the project. NOT_FOUND: no such ticket. INVALID_ARGUMENT: a value is out of bounds, or `cursor` is not from this
+	// list.
 	ListTicketEvents(context.Context, *ListTicketEventsRequest) (*ListTicketEventsResponse, error)
 	// Streams every change of a project's tickets as it happens, until the caller cancels. The first message comes at
 	// once, with the cursor that the watch begins at; after it, a message without an event is a heartbeat, every few

@@ -34,9 +34,9 @@ const (
 // `helpdesk:read` or `helpdesk:read_all` (reads), `helpdesk:write` (comments on one's own tickets, edits one's own
 // comments) and `helpdesk:agent` (comments on all of the tenant's tickets, also internally).
 //
-// Every method can fail with UNAUTHENTICATED, PERMISSION_DENIED, RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and
-// INTERNAL; see `tickets.errors.v1.Error`. Metadata `x-request-id` is used when it is sent, and is in the trailing
-// metadata of every answer.
+// Every method can fail with UNAUTHENTICATED, PERMISSION_DENIED (also while an operator has suspended the tenant),
+// RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see `tickets.errors.v1.Error`. Metadata
+// `x-request-id` is used when it is sent, and is in the trailing metadata of every answer.
 type CommentServiceClient interface {
 	// Comments on a ticket. The first public comment of an agent who did not submit the ticket is its first response.
 	// Metadata `idempotency-key` as for TicketService.CreateTicket.
@@ -102,9 +102,9 @@ func (c *commentServiceClient) ListComments(ctx context.Context, in *ListComment
 // `helpdesk:read` or `helpdesk:read_all` (reads), `helpdesk:write` (comments on one's own tickets, edits one's own
 // comments) and `helpdesk:agent` (comments on all of the tenant's tickets, also internally).
 //
-// Every method can fail with UNAUTHENTICATED, PERMISSION_DENIED, RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and
-// INTERNAL; see `tickets.errors.v1.Error`. Metadata `x-request-id` is used when it is sent, and is in the trailing
-// metadata of every answer.
+// Every method can fail with UNAUTHENTICATED, PERMISSION_DENIED (also while an operator has suspended the tenant),
+// RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see `tickets.errors.v1.Error`. Metadata
+// `x-request-id` is used when it is sent, and is in the trailing metadata of every answer.
 type CommentServiceServer interface {
 	// Comments on a ticket. The first public comment of an agent who did not submit the ticket is its first response.
 	// Metadata `idempotency-key` as for TicketService.CreateTicket.

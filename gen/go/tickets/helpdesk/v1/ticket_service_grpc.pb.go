@@ -51,9 +51,9 @@ const (
 // later `title`, `description`, `category`, `tags`, `related_asset_id`, `related_vulnerability_id`, and the statuses open
 // and closed. To send what a ticket has already sets nothing.
 //
-// Every method can fail with UNAUTHENTICATED, PERMISSION_DENIED, RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and
-// INTERNAL; see `tickets.errors.v1.Error`. Metadata `x-request-id` is used when it is sent, and is in the trailing
-// metadata of every answer.
+// Every method can fail with UNAUTHENTICATED, PERMISSION_DENIED (also while an operator has suspended the tenant),
+// RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see `tickets.errors.v1.Error`. Metadata
+// `x-request-id` is used when it is sent, and is in the trailing metadata of every answer.
 type TicketServiceClient interface {
 	// Lists the tickets that the caller sees, in pages that cost the same at any depth. A ticket that changes meanwhile
 	// moves only in the orders that its change affects. INVALID_ARGUMENT: a bound is broken, or `cursor` is not from this
@@ -228,9 +228,9 @@ type TicketService_WatchTicketsClient = grpc.ServerStreamingClient[WatchTicketsR
 // later `title`, `description`, `category`, `tags`, `related_asset_id`, `related_vulnerability_id`, and the statuses open
 // and closed. To send what a ticket has already sets nothing.
 //
-// Every method can fail with UNAUTHENTICATED, PERMISSION_DENIED, RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and
-// INTERNAL; see `tickets.errors.v1.Error`. Metadata `x-request-id` is used when it is sent, and is in the trailing
-// metadata of every answer.
+// Every method can fail with UNAUTHENTICATED, PERMISSION_DENIED (also while an operator has suspended the tenant),
+// RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see `tickets.errors.v1.Error`. Metadata
+// `x-request-id` is used when it is sent, and is in the trailing metadata of every answer.
 type TicketServiceServer interface {
 	// Lists the tickets that the caller sees, in pages that cost the same at any depth. A ticket that changes meanwhile
 	// moves only in the orders that its change affects. INVALID_ARGUMENT: a bound is broken, or `cursor` is not from this

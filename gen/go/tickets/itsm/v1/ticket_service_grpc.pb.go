@@ -37,8 +37,9 @@ const (
 // for writes.
 //
 // Every method can fail with UNAUTHENTICATED (no key; unknown, revoked or expired key), PERMISSION_DENIED (the key lacks
-// the scope), RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see `tickets.errors.v1.Error`. Metadata
-// `x-request-id` is adopted when it is sent, and is in the trailing metadata of every response.
+// the scope; or an operator has suspended the key or its account), RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED
+// and INTERNAL; see `tickets.errors.v1.Error`. Metadata `x-request-id` is adopted when it is sent, and is in the
+// trailing metadata of every response.
 type TicketServiceClient interface {
 	// Creates a ticket. Metadata `idempotency-key` (1–255 printable characters) makes it safe to retry: for an hour the
 	// same key with the same request gets the first response again, with trailing metadata `idempotent-replayed: true`.
@@ -74,8 +75,8 @@ type TicketServiceClient interface {
 	// UNAUTHENTICATED: the key was revoked or has expired, at most five seconds ago. UNAVAILABLE: the server is shutting
 	// down, its database is unavailable, or too many watches are open: resume elsewhere or later. INVALID_ARGUMENT: `cursor`
 	// is not from such a watch, or the database was restored from a copy that is older than its event. OUT_OF_RANGE, reason
-	// `cursor_expired`: events after `cursor` were deleted by their age: list the tickets, and watch without a cursor; also
-	// to a watch whose caller reads too slowly for days.
+	// `cursor_expired`: events after `cursor` were deleted by their age: list the tickets, and watch without a cursor. It
+	// also ends a watch whose caller reads so slowly that its next events are deleted first.
 	WatchTickets(ctx context.Context, in *WatchTicketsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchTicketsResponse], error)
 }
 
@@ -166,8 +167,9 @@ type TicketService_WatchTicketsClient = grpc.ServerStreamingClient[WatchTicketsR
 // for writes.
 //
 // Every method can fail with UNAUTHENTICATED (no key; unknown, revoked or expired key), PERMISSION_DENIED (the key lacks
-// the scope), RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see `tickets.errors.v1.Error`. Metadata
-// `x-request-id` is adopted when it is sent, and is in the trailing metadata of every response.
+// the scope; or an operator has suspended the key or its account), RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED
+// and INTERNAL; see `tickets.errors.v1.Error`. Metadata `x-request-id` is adopted when it is sent, and is in the
+// trailing metadata of every response.
 type TicketServiceServer interface {
 	// Creates a ticket. Metadata `idempotency-key` (1–255 printable characters) makes it safe to retry: for an hour the
 	// same key with the same request gets the first response again, with trailing metadata `idempotent-replayed: true`.
@@ -203,8 +205,8 @@ type TicketServiceServer interface {
 	// UNAUTHENTICATED: the key was revoked or has expired, at most five seconds ago. UNAVAILABLE: the server is shutting
 	// down, its database is unavailable, or too many watches are open: resume elsewhere or later. INVALID_ARGUMENT: `cursor`
 	// is not from such a watch, or the database was restored from a copy that is older than its event. OUT_OF_RANGE, reason
-	// `cursor_expired`: events after `cursor` were deleted by their age: list the tickets, and watch without a cursor; also
-	// to a watch whose caller reads too slowly for days.
+	// `cursor_expired`: events after `cursor` were deleted by their age: list the tickets, and watch without a cursor. It
+	// also ends a watch whose caller reads so slowly that its next events are deleted first.
 	WatchTickets(*WatchTicketsRequest, grpc.ServerStreamingServer[WatchTicketsResponse]) error
 	mustEmbedUnimplementedTicketServiceServer()
 }

@@ -38,8 +38,9 @@ const (
 // webhooks of their own.
 //
 // Every method can fail with UNAUTHENTICATED (no key; unknown, revoked or expired key), PERMISSION_DENIED (the key lacks
-// the scope), RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see `tickets.errors.v1.Error`. Metadata
-// `x-request-id` is adopted when it is sent, and is in the trailing metadata of every response.
+// the scope; or an operator has suspended the key or its account), RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED
+// and INTERNAL; see `tickets.errors.v1.Error`. Metadata `x-request-id` is adopted when it is sent, and is in the
+// trailing metadata of every response.
 type WebhookServiceClient interface {
 	// Registers a webhook: it is notified of events from now on. The response has its secret, which is shown only once.
 	// Metadata `idempotency-key` as for TicketService.CreateTicket.
@@ -159,8 +160,9 @@ func (c *webhookServiceClient) ReplayWebhookDelivery(ctx context.Context, in *Re
 // webhooks of their own.
 //
 // Every method can fail with UNAUTHENTICATED (no key; unknown, revoked or expired key), PERMISSION_DENIED (the key lacks
-// the scope), RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see `tickets.errors.v1.Error`. Metadata
-// `x-request-id` is adopted when it is sent, and is in the trailing metadata of every response.
+// the scope; or an operator has suspended the key or its account), RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED
+// and INTERNAL; see `tickets.errors.v1.Error`. Metadata `x-request-id` is adopted when it is sent, and is in the
+// trailing metadata of every response.
 type WebhookServiceServer interface {
 	// Registers a webhook: it is notified of events from now on. The response has its secret, which is shown only once.
 	// Metadata `idempotency-key` as for TicketService.CreateTicket.

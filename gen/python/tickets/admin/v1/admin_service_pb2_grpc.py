@@ -31,8 +31,8 @@ class AdminServiceStub(object):
     has the same.
 
     Credentials: metadata `authorization: Bearer <JWT>` with scope `tickets:admin`. Every method can fail with
-    UNAUTHENTICATED, PERMISSION_DENIED, INVALID_ARGUMENT, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see
-    `tickets.errors.v1.Error`.
+    UNAUTHENTICATED, PERMISSION_DENIED, INVALID_ARGUMENT, RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL;
+    see `tickets.errors.v1.Error`.
     """
 
     def __init__(self, channel):
@@ -209,8 +209,8 @@ class AdminServiceServicer(object):
     has the same.
 
     Credentials: metadata `authorization: Bearer <JWT>` with scope `tickets:admin`. Every method can fail with
-    UNAUTHENTICATED, PERMISSION_DENIED, INVALID_ARGUMENT, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see
-    `tickets.errors.v1.Error`.
+    UNAUTHENTICATED, PERMISSION_DENIED, INVALID_ARGUMENT, RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL;
+    see `tickets.errors.v1.Error`.
     """
 
     def CreateAccount(self, request, context):
@@ -639,8 +639,8 @@ class AdminService(object):
     has the same.
 
     Credentials: metadata `authorization: Bearer <JWT>` with scope `tickets:admin`. Every method can fail with
-    UNAUTHENTICATED, PERMISSION_DENIED, INVALID_ARGUMENT, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see
-    `tickets.errors.v1.Error`.
+    UNAUTHENTICATED, PERMISSION_DENIED, INVALID_ARGUMENT, RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL;
+    see `tickets.errors.v1.Error`.
     """
 
     @staticmethod

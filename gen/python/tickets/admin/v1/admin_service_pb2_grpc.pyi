@@ -32,8 +32,8 @@ class AdminServiceStub:
     has the same.
 
     Credentials: metadata `authorization: Bearer <JWT>` with scope `tickets:admin`. Every method can fail with
-    UNAUTHENTICATED, PERMISSION_DENIED, INVALID_ARGUMENT, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see
-    `tickets.errors.v1.Error`.
+    UNAUTHENTICATED, PERMISSION_DENIED, INVALID_ARGUMENT, RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL;
+    see `tickets.errors.v1.Error`.
     """
 
     @_typing.overload
@@ -155,8 +155,8 @@ class AdminServiceAsyncStub(AdminServiceStub):
     has the same.
 
     Credentials: metadata `authorization: Bearer <JWT>` with scope `tickets:admin`. Every method can fail with
-    UNAUTHENTICATED, PERMISSION_DENIED, INVALID_ARGUMENT, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see
-    `tickets.errors.v1.Error`.
+    UNAUTHENTICATED, PERMISSION_DENIED, INVALID_ARGUMENT, RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL;
+    see `tickets.errors.v1.Error`.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -274,8 +274,8 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     has the same.
 
     Credentials: metadata `authorization: Bearer <JWT>` with scope `tickets:admin`. Every method can fail with
-    UNAUTHENTICATED, PERMISSION_DENIED, INVALID_ARGUMENT, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see
-    `tickets.errors.v1.Error`.
+    UNAUTHENTICATED, PERMISSION_DENIED, INVALID_ARGUMENT, RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL;
+    see `tickets.errors.v1.Error`.
     """
 
     @_abc_1.abstractmethod

@@ -171,7 +171,8 @@ class TicketServiceServicer(object):
 
     def ReportDeployment(self, request, context):
         """Reports the outcome of a ticket's commit: merged, deployed or failed. The same commit and outcome again change
-        nothing, for as long as the operator keeps reports (for ever, unless they say so). For triagers, owners, and members of any role whose token has scope `handoff:deploy`.
+        nothing, for as long as the operator keeps reports (for ever by default). For triagers, owners, and members of any
+        role whose token has scope `handoff:deploy`.
 
         PERMISSION_DENIED: the caller may not report deployments. NOT_FOUND: no such ticket. INVALID_ARGUMENT: a value is
         out of bounds. ALREADY_EXISTS: the metadata `idempotency-key` was used with another request.
@@ -183,8 +184,8 @@ class TicketServiceServicer(object):
     def ListTicketEvents(self, request, context):
         """Lists a ticket's history, oldest first, in pages. Where an operator keeps events for a number of days, it begins with
         the oldest that is kept: its `version` says how many there were before. PERMISSION_DENIED: the caller is not a member
-        of the project.
-        NOT_FOUND: no such ticket. INVALID_ARGUMENT: a value is out of bounds, or `cursor` is not from this list.
+        of the project. NOT_FOUND: no such ticket. INVALID_ARGUMENT: a value is out of bounds, or `cursor` is not from this
+        list.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -84,7 +84,8 @@ class TicketServiceStub:
     """
     ReportDeployment: _grpc.UnaryUnaryMultiCallable[_ticket_service_pb2.ReportDeploymentRequest, _ticket_service_pb2.ReportDeploymentResponse]
     """Reports the outcome of a ticket's commit: merged, deployed or failed. The same commit and outcome again change
-    nothing, for as long as the operator keeps reports (for ever, unless they say so). For triagers, owners, and members of any role whose token has scope `handoff:deploy`.
+    nothing, for as long as the operator keeps reports (for ever by default). For triagers, owners, and members of any
+    role whose token has scope `handoff:deploy`.
 
     PERMISSION_DENIED: the caller may not report deployments. NOT_FOUND: no such ticket. INVALID_ARGUMENT: a value is
     out of bounds. ALREADY_EXISTS: the metadata `idempotency-key` was used with another request.
@@ -92,8 +93,8 @@ class TicketServiceStub:
     ListTicketEvents: _grpc.UnaryUnaryMultiCallable[_ticket_service_pb2.ListTicketEventsRequest, _ticket_service_pb2.ListTicketEventsResponse]
     """Lists a ticket's history, oldest first, in pages. Where an operator keeps events for a number of days, it begins with
     the oldest that is kept: its `version` says how many there were before. PERMISSION_DENIED: the caller is not a member
-    of the project.
-    NOT_FOUND: no such ticket. INVALID_ARGUMENT: a value is out of bounds, or `cursor` is not from this list.
+    of the project. NOT_FOUND: no such ticket. INVALID_ARGUMENT: a value is out of bounds, or `cursor` is not from this
+    list.
     """
     WatchTickets: _grpc.UnaryStreamMultiCallable[_ticket_service_pb2.WatchTicketsRequest, _ticket_service_pb2.WatchTicketsResponse]
     """Streams every change of a project's tickets as it happens, until the caller cancels. The first message comes at
@@ -163,7 +164,8 @@ class TicketServiceAsyncStub(TicketServiceStub):
     """
     ReportDeployment: _aio.UnaryUnaryMultiCallable[_ticket_service_pb2.ReportDeploymentRequest, _ticket_service_pb2.ReportDeploymentResponse]  # type: ignore[assignment]
     """Reports the outcome of a ticket's commit: merged, deployed or failed. The same commit and outcome again change
-    nothing, for as long as the operator keeps reports (for ever, unless they say so). For triagers, owners, and members of any role whose token has scope `handoff:deploy`.
+    nothing, for as long as the operator keeps reports (for ever by default). For triagers, owners, and members of any
+    role whose token has scope `handoff:deploy`.
 
     PERMISSION_DENIED: the caller may not report deployments. NOT_FOUND: no such ticket. INVALID_ARGUMENT: a value is
     out of bounds. ALREADY_EXISTS: the metadata `idempotency-key` was used with another request.
@@ -171,8 +173,8 @@ class TicketServiceAsyncStub(TicketServiceStub):
     ListTicketEvents: _aio.UnaryUnaryMultiCallable[_ticket_service_pb2.ListTicketEventsRequest, _ticket_service_pb2.ListTicketEventsResponse]  # type: ignore[assignment]
     """Lists a ticket's history, oldest first, in pages. Where an operator keeps events for a number of days, it begins with
     the oldest that is kept: its `version` says how many there were before. PERMISSION_DENIED: the caller is not a member
-    of the project.
-    NOT_FOUND: no such ticket. INVALID_ARGUMENT: a value is out of bounds, or `cursor` is not from this list.
+    of the project. NOT_FOUND: no such ticket. INVALID_ARGUMENT: a value is out of bounds, or `cursor` is not from this
+    list.
     """
     WatchTickets: _aio.UnaryStreamMultiCallable[_ticket_service_pb2.WatchTicketsRequest, _ticket_service_pb2.WatchTicketsResponse]  # type: ignore[assignment]
     """Streams every change of a project's tickets as it happens, until the caller cancels. The first message comes at
@@ -281,7 +283,8 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_ticket_service_pb2.ReportDeploymentResponse, _abc.Awaitable[_ticket_service_pb2.ReportDeploymentResponse]]:
         """Reports the outcome of a ticket's commit: merged, deployed or failed. The same commit and outcome again change
-        nothing, for as long as the operator keeps reports (for ever, unless they say so). For triagers, owners, and members of any role whose token has scope `handoff:deploy`.
+        nothing, for as long as the operator keeps reports (for ever by default). For triagers, owners, and members of any
+        role whose token has scope `handoff:deploy`.
 
         PERMISSION_DENIED: the caller may not report deployments. NOT_FOUND: no such ticket. INVALID_ARGUMENT: a value is
         out of bounds. ALREADY_EXISTS: the metadata `idempotency-key` was used with another request.
@@ -295,8 +298,8 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_ticket_service_pb2.ListTicketEventsResponse, _abc.Awaitable[_ticket_service_pb2.ListTicketEventsResponse]]:
         """Lists a ticket's history, oldest first, in pages. Where an operator keeps events for a number of days, it begins with
         the oldest that is kept: its `version` says how many there were before. PERMISSION_DENIED: the caller is not a member
-        of the project.
-        NOT_FOUND: no such ticket. INVALID_ARGUMENT: a value is out of bounds, or `cursor` is not from this list.
+        of the project. NOT_FOUND: no such ticket. INVALID_ARGUMENT: a value is out of bounds, or `cursor` is not from this
+        list.
         """
 
     @_abc_1.abstractmethod

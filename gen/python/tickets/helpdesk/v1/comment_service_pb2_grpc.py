@@ -32,9 +32,9 @@ class CommentServiceStub(object):
     `helpdesk:read` or `helpdesk:read_all` (reads), `helpdesk:write` (comments on one's own tickets, edits one's own
     comments) and `helpdesk:agent` (comments on all of the tenant's tickets, also internally).
 
-    Every method can fail with UNAUTHENTICATED, PERMISSION_DENIED, RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and
-    INTERNAL; see `tickets.errors.v1.Error`. Metadata `x-request-id` is used when it is sent, and is in the trailing
-    metadata of every answer.
+    Every method can fail with UNAUTHENTICATED, PERMISSION_DENIED (also while an operator has suspended the tenant),
+    RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see `tickets.errors.v1.Error`. Metadata
+    `x-request-id` is used when it is sent, and is in the trailing metadata of every answer.
     """
 
     def __init__(self, channel):
@@ -67,9 +67,9 @@ class CommentServiceServicer(object):
     `helpdesk:read` or `helpdesk:read_all` (reads), `helpdesk:write` (comments on one's own tickets, edits one's own
     comments) and `helpdesk:agent` (comments on all of the tenant's tickets, also internally).
 
-    Every method can fail with UNAUTHENTICATED, PERMISSION_DENIED, RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and
-    INTERNAL; see `tickets.errors.v1.Error`. Metadata `x-request-id` is used when it is sent, and is in the trailing
-    metadata of every answer.
+    Every method can fail with UNAUTHENTICATED, PERMISSION_DENIED (also while an operator has suspended the tenant),
+    RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see `tickets.errors.v1.Error`. Metadata
+    `x-request-id` is used when it is sent, and is in the trailing metadata of every answer.
     """
 
     def CreateComment(self, request, context):
@@ -134,9 +134,9 @@ class CommentService(object):
     `helpdesk:read` or `helpdesk:read_all` (reads), `helpdesk:write` (comments on one's own tickets, edits one's own
     comments) and `helpdesk:agent` (comments on all of the tenant's tickets, also internally).
 
-    Every method can fail with UNAUTHENTICATED, PERMISSION_DENIED, RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and
-    INTERNAL; see `tickets.errors.v1.Error`. Metadata `x-request-id` is used when it is sent, and is in the trailing
-    metadata of every answer.
+    Every method can fail with UNAUTHENTICATED, PERMISSION_DENIED (also while an operator has suspended the tenant),
+    RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see `tickets.errors.v1.Error`. Metadata
+    `x-request-id` is used when it is sent, and is in the trailing metadata of every answer.
     """
 
     @staticmethod

@@ -33,9 +33,9 @@ class CommentServiceStub:
     `helpdesk:read` or `helpdesk:read_all` (reads), `helpdesk:write` (comments on one's own tickets, edits one's own
     comments) and `helpdesk:agent` (comments on all of the tenant's tickets, also internally).
 
-    Every method can fail with UNAUTHENTICATED, PERMISSION_DENIED, RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and
-    INTERNAL; see `tickets.errors.v1.Error`. Metadata `x-request-id` is used when it is sent, and is in the trailing
-    metadata of every answer.
+    Every method can fail with UNAUTHENTICATED, PERMISSION_DENIED (also while an operator has suspended the tenant),
+    RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see `tickets.errors.v1.Error`. Metadata
+    `x-request-id` is used when it is sent, and is in the trailing metadata of every answer.
     """
 
     @_typing.overload
@@ -68,9 +68,9 @@ class CommentServiceAsyncStub(CommentServiceStub):
     `helpdesk:read` or `helpdesk:read_all` (reads), `helpdesk:write` (comments on one's own tickets, edits one's own
     comments) and `helpdesk:agent` (comments on all of the tenant's tickets, also internally).
 
-    Every method can fail with UNAUTHENTICATED, PERMISSION_DENIED, RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and
-    INTERNAL; see `tickets.errors.v1.Error`. Metadata `x-request-id` is used when it is sent, and is in the trailing
-    metadata of every answer.
+    Every method can fail with UNAUTHENTICATED, PERMISSION_DENIED (also while an operator has suspended the tenant),
+    RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see `tickets.errors.v1.Error`. Metadata
+    `x-request-id` is used when it is sent, and is in the trailing metadata of every answer.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -99,9 +99,9 @@ class CommentServiceServicer(metaclass=_abc_1.ABCMeta):
     `helpdesk:read` or `helpdesk:read_all` (reads), `helpdesk:write` (comments on one's own tickets, edits one's own
     comments) and `helpdesk:agent` (comments on all of the tenant's tickets, also internally).
 
-    Every method can fail with UNAUTHENTICATED, PERMISSION_DENIED, RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and
-    INTERNAL; see `tickets.errors.v1.Error`. Metadata `x-request-id` is used when it is sent, and is in the trailing
-    metadata of every answer.
+    Every method can fail with UNAUTHENTICATED, PERMISSION_DENIED (also while an operator has suspended the tenant),
+    RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see `tickets.errors.v1.Error`. Metadata
+    `x-request-id` is used when it is sent, and is in the trailing metadata of every answer.
     """
 
     @_abc_1.abstractmethod

@@ -33,9 +33,9 @@ class SlaServiceStub:
     ticket reads who sees the ticket (`TicketService` says who that is). Policies and the calendar belong to the tenant
     and need `helpdesk:agent`; a token with `app_id` reads them and changes none (PERMISSION_DENIED).
 
-    Every method can fail with UNAUTHENTICATED, PERMISSION_DENIED, RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and
-    INTERNAL; see `tickets.errors.v1.Error`. Metadata `x-request-id` is used when it is sent, and is in the trailing
-    metadata of every answer.
+    Every method can fail with UNAUTHENTICATED, PERMISSION_DENIED (also while an operator has suspended the tenant),
+    RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see `tickets.errors.v1.Error`. Metadata
+    `x-request-id` is used when it is sent, and is in the trailing metadata of every answer.
     """
 
     @_typing.overload
@@ -84,9 +84,9 @@ class SlaServiceAsyncStub(SlaServiceStub):
     ticket reads who sees the ticket (`TicketService` says who that is). Policies and the calendar belong to the tenant
     and need `helpdesk:agent`; a token with `app_id` reads them and changes none (PERMISSION_DENIED).
 
-    Every method can fail with UNAUTHENTICATED, PERMISSION_DENIED, RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and
-    INTERNAL; see `tickets.errors.v1.Error`. Metadata `x-request-id` is used when it is sent, and is in the trailing
-    metadata of every answer.
+    Every method can fail with UNAUTHENTICATED, PERMISSION_DENIED (also while an operator has suspended the tenant),
+    RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see `tickets.errors.v1.Error`. Metadata
+    `x-request-id` is used when it is sent, and is in the trailing metadata of every answer.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -131,9 +131,9 @@ class SlaServiceServicer(metaclass=_abc_1.ABCMeta):
     ticket reads who sees the ticket (`TicketService` says who that is). Policies and the calendar belong to the tenant
     and need `helpdesk:agent`; a token with `app_id` reads them and changes none (PERMISSION_DENIED).
 
-    Every method can fail with UNAUTHENTICATED, PERMISSION_DENIED, RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and
-    INTERNAL; see `tickets.errors.v1.Error`. Metadata `x-request-id` is used when it is sent, and is in the trailing
-    metadata of every answer.
+    Every method can fail with UNAUTHENTICATED, PERMISSION_DENIED (also while an operator has suspended the tenant),
+    RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see `tickets.errors.v1.Error`. Metadata
+    `x-request-id` is used when it is sent, and is in the trailing metadata of every answer.
     """
 
     @_abc_1.abstractmethod

@@ -43,9 +43,9 @@ class TicketServiceStub(object):
     later `title`, `description`, `category`, `tags`, `related_asset_id`, `related_vulnerability_id`, and the statuses open
     and closed. To send what a ticket has already sets nothing.
 
-    Every method can fail with UNAUTHENTICATED, PERMISSION_DENIED, RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and
-    INTERNAL; see `tickets.errors.v1.Error`. Metadata `x-request-id` is used when it is sent, and is in the trailing
-    metadata of every answer.
+    Every method can fail with UNAUTHENTICATED, PERMISSION_DENIED (also while an operator has suspended the tenant),
+    RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see `tickets.errors.v1.Error`. Metadata
+    `x-request-id` is used when it is sent, and is in the trailing metadata of every answer.
     """
 
     def __init__(self, channel):
@@ -119,9 +119,9 @@ class TicketServiceServicer(object):
     later `title`, `description`, `category`, `tags`, `related_asset_id`, `related_vulnerability_id`, and the statuses open
     and closed. To send what a ticket has already sets nothing.
 
-    Every method can fail with UNAUTHENTICATED, PERMISSION_DENIED, RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and
-    INTERNAL; see `tickets.errors.v1.Error`. Metadata `x-request-id` is used when it is sent, and is in the trailing
-    metadata of every answer.
+    Every method can fail with UNAUTHENTICATED, PERMISSION_DENIED (also while an operator has suspended the tenant),
+    RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see `tickets.errors.v1.Error`. Metadata
+    `x-request-id` is used when it is sent, and is in the trailing metadata of every answer.
     """
 
     def ListTickets(self, request, context):
@@ -286,9 +286,9 @@ class TicketService(object):
     later `title`, `description`, `category`, `tags`, `related_asset_id`, `related_vulnerability_id`, and the statuses open
     and closed. To send what a ticket has already sets nothing.
 
-    Every method can fail with UNAUTHENTICATED, PERMISSION_DENIED, RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and
-    INTERNAL; see `tickets.errors.v1.Error`. Metadata `x-request-id` is used when it is sent, and is in the trailing
-    metadata of every answer.
+    Every method can fail with UNAUTHENTICATED, PERMISSION_DENIED (also while an operator has suspended the tenant),
+    RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see `tickets.errors.v1.Error`. Metadata
+    `x-request-id` is used when it is sent, and is in the trailing metadata of every answer.
     """
 
     @staticmethod

@@ -32,8 +32,9 @@ class TicketServiceStub(object):
     for writes.
 
     Every method can fail with UNAUTHENTICATED (no key; unknown, revoked or expired key), PERMISSION_DENIED (the key lacks
-    the scope), RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see `tickets.errors.v1.Error`. Metadata
-    `x-request-id` is adopted when it is sent, and is in the trailing metadata of every response.
+    the scope; or an operator has suspended the key or its account), RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED
+    and INTERNAL; see `tickets.errors.v1.Error`. Metadata `x-request-id` is adopted when it is sent, and is in the
+    trailing metadata of every response.
     """
 
     def __init__(self, channel):
@@ -81,8 +82,9 @@ class TicketServiceServicer(object):
     for writes.
 
     Every method can fail with UNAUTHENTICATED (no key; unknown, revoked or expired key), PERMISSION_DENIED (the key lacks
-    the scope), RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see `tickets.errors.v1.Error`. Metadata
-    `x-request-id` is adopted when it is sent, and is in the trailing metadata of every response.
+    the scope; or an operator has suspended the key or its account), RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED
+    and INTERNAL; see `tickets.errors.v1.Error`. Metadata `x-request-id` is adopted when it is sent, and is in the
+    trailing metadata of every response.
     """
 
     def CreateTicket(self, request, context):
@@ -145,8 +147,8 @@ class TicketServiceServicer(object):
         UNAUTHENTICATED: the key was revoked or has expired, at most five seconds ago. UNAVAILABLE: the server is shutting
         down, its database is unavailable, or too many watches are open: resume elsewhere or later. INVALID_ARGUMENT: `cursor`
         is not from such a watch, or the database was restored from a copy that is older than its event. OUT_OF_RANGE, reason
-        `cursor_expired`: events after `cursor` were deleted by their age: list the tickets, and watch without a cursor; also
-        to a watch whose caller reads too slowly for days.
+        `cursor_expired`: events after `cursor` were deleted by their age: list the tickets, and watch without a cursor. It
+        also ends a watch whose caller reads so slowly that its next events are deleted first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -200,8 +202,9 @@ class TicketService(object):
     for writes.
 
     Every method can fail with UNAUTHENTICATED (no key; unknown, revoked or expired key), PERMISSION_DENIED (the key lacks
-    the scope), RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see `tickets.errors.v1.Error`. Metadata
-    `x-request-id` is adopted when it is sent, and is in the trailing metadata of every response.
+    the scope; or an operator has suspended the key or its account), RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED
+    and INTERNAL; see `tickets.errors.v1.Error`. Metadata `x-request-id` is adopted when it is sent, and is in the
+    trailing metadata of every response.
     """
 
     @staticmethod

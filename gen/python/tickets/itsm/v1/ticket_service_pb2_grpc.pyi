@@ -33,8 +33,9 @@ class TicketServiceStub:
     for writes.
 
     Every method can fail with UNAUTHENTICATED (no key; unknown, revoked or expired key), PERMISSION_DENIED (the key lacks
-    the scope), RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see `tickets.errors.v1.Error`. Metadata
-    `x-request-id` is adopted when it is sent, and is in the trailing metadata of every response.
+    the scope; or an operator has suspended the key or its account), RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED
+    and INTERNAL; see `tickets.errors.v1.Error`. Metadata `x-request-id` is adopted when it is sent, and is in the
+    trailing metadata of every response.
     """
 
     @_typing.overload
@@ -79,8 +80,8 @@ class TicketServiceStub:
     UNAUTHENTICATED: the key was revoked or has expired, at most five seconds ago. UNAVAILABLE: the server is shutting
     down, its database is unavailable, or too many watches are open: resume elsewhere or later. INVALID_ARGUMENT: `cursor`
     is not from such a watch, or the database was restored from a copy that is older than its event. OUT_OF_RANGE, reason
-    `cursor_expired`: events after `cursor` were deleted by their age: list the tickets, and watch without a cursor; also
-    to a watch whose caller reads too slowly for days.
+    `cursor_expired`: events after `cursor` were deleted by their age: list the tickets, and watch without a cursor. It
+    also ends a watch whose caller reads so slowly that its next events are deleted first.
     """
 
 @_typing.type_check_only
@@ -91,8 +92,9 @@ class TicketServiceAsyncStub(TicketServiceStub):
     for writes.
 
     Every method can fail with UNAUTHENTICATED (no key; unknown, revoked or expired key), PERMISSION_DENIED (the key lacks
-    the scope), RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see `tickets.errors.v1.Error`. Metadata
-    `x-request-id` is adopted when it is sent, and is in the trailing metadata of every response.
+    the scope; or an operator has suspended the key or its account), RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED
+    and INTERNAL; see `tickets.errors.v1.Error`. Metadata `x-request-id` is adopted when it is sent, and is in the
+    trailing metadata of every response.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -134,8 +136,8 @@ class TicketServiceAsyncStub(TicketServiceStub):
     UNAUTHENTICATED: the key was revoked or has expired, at most five seconds ago. UNAVAILABLE: the server is shutting
     down, its database is unavailable, or too many watches are open: resume elsewhere or later. INVALID_ARGUMENT: `cursor`
     is not from such a watch, or the database was restored from a copy that is older than its event. OUT_OF_RANGE, reason
-    `cursor_expired`: events after `cursor` were deleted by their age: list the tickets, and watch without a cursor; also
-    to a watch whose caller reads too slowly for days.
+    `cursor_expired`: events after `cursor` were deleted by their age: list the tickets, and watch without a cursor. It
+    also ends a watch whose caller reads so slowly that its next events are deleted first.
     """
 
 class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -145,8 +147,9 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
     for writes.
 
     Every method can fail with UNAUTHENTICATED (no key; unknown, revoked or expired key), PERMISSION_DENIED (the key lacks
-    the scope), RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see `tickets.errors.v1.Error`. Metadata
-    `x-request-id` is adopted when it is sent, and is in the trailing metadata of every response.
+    the scope; or an operator has suspended the key or its account), RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED
+    and INTERNAL; see `tickets.errors.v1.Error`. Metadata `x-request-id` is adopted when it is sent, and is in the
+    trailing metadata of every response.
     """
 
     @_abc_1.abstractmethod
@@ -222,8 +225,8 @@ class TicketServiceServicer(metaclass=_abc_1.ABCMeta):
         UNAUTHENTICATED: the key was revoked or has expired, at most five seconds ago. UNAVAILABLE: the server is shutting
         down, its database is unavailable, or too many watches are open: resume elsewhere or later. INVALID_ARGUMENT: `cursor`
         is not from such a watch, or the database was restored from a copy that is older than its event. OUT_OF_RANGE, reason
-        `cursor_expired`: events after `cursor` were deleted by their age: list the tickets, and watch without a cursor; also
-        to a watch whose caller reads too slowly for days.
+        `cursor_expired`: events after `cursor` were deleted by their age: list the tickets, and watch without a cursor. It
+        also ends a watch whose caller reads so slowly that its next events are deleted first.
         """
 
 def add_TicketServiceServicer_to_server(servicer: TicketServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

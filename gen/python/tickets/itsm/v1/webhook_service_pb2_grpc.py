@@ -32,8 +32,9 @@ class WebhookServiceStub(object):
     webhooks of their own.
 
     Every method can fail with UNAUTHENTICATED (no key; unknown, revoked or expired key), PERMISSION_DENIED (the key lacks
-    the scope), RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see `tickets.errors.v1.Error`. Metadata
-    `x-request-id` is adopted when it is sent, and is in the trailing metadata of every response.
+    the scope; or an operator has suspended the key or its account), RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED
+    and INTERNAL; see `tickets.errors.v1.Error`. Metadata `x-request-id` is adopted when it is sent, and is in the
+    trailing metadata of every response.
     """
 
     def __init__(self, channel):
@@ -86,8 +87,9 @@ class WebhookServiceServicer(object):
     webhooks of their own.
 
     Every method can fail with UNAUTHENTICATED (no key; unknown, revoked or expired key), PERMISSION_DENIED (the key lacks
-    the scope), RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see `tickets.errors.v1.Error`. Metadata
-    `x-request-id` is adopted when it is sent, and is in the trailing metadata of every response.
+    the scope; or an operator has suspended the key or its account), RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED
+    and INTERNAL; see `tickets.errors.v1.Error`. Metadata `x-request-id` is adopted when it is sent, and is in the
+    trailing metadata of every response.
     """
 
     def CreateWebhook(self, request, context):
@@ -206,8 +208,9 @@ class WebhookService(object):
     webhooks of their own.
 
     Every method can fail with UNAUTHENTICATED (no key; unknown, revoked or expired key), PERMISSION_DENIED (the key lacks
-    the scope), RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see `tickets.errors.v1.Error`. Metadata
-    `x-request-id` is adopted when it is sent, and is in the trailing metadata of every response.
+    the scope; or an operator has suspended the key or its account), RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED
+    and INTERNAL; see `tickets.errors.v1.Error`. Metadata `x-request-id` is adopted when it is sent, and is in the
+    trailing metadata of every response.
     """
 
     @staticmethod

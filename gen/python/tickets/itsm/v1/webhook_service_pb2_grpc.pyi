@@ -33,8 +33,9 @@ class WebhookServiceStub:
     webhooks of their own.
 
     Every method can fail with UNAUTHENTICATED (no key; unknown, revoked or expired key), PERMISSION_DENIED (the key lacks
-    the scope), RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see `tickets.errors.v1.Error`. Metadata
-    `x-request-id` is adopted when it is sent, and is in the trailing metadata of every response.
+    the scope; or an operator has suspended the key or its account), RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED
+    and INTERNAL; see `tickets.errors.v1.Error`. Metadata `x-request-id` is adopted when it is sent, and is in the
+    trailing metadata of every response.
     """
 
     @_typing.overload
@@ -83,8 +84,9 @@ class WebhookServiceAsyncStub(WebhookServiceStub):
     webhooks of their own.
 
     Every method can fail with UNAUTHENTICATED (no key; unknown, revoked or expired key), PERMISSION_DENIED (the key lacks
-    the scope), RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see `tickets.errors.v1.Error`. Metadata
-    `x-request-id` is adopted when it is sent, and is in the trailing metadata of every response.
+    the scope; or an operator has suspended the key or its account), RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED
+    and INTERNAL; see `tickets.errors.v1.Error`. Metadata `x-request-id` is adopted when it is sent, and is in the
+    trailing metadata of every response.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -129,8 +131,9 @@ class WebhookServiceServicer(metaclass=_abc_1.ABCMeta):
     webhooks of their own.
 
     Every method can fail with UNAUTHENTICATED (no key; unknown, revoked or expired key), PERMISSION_DENIED (the key lacks
-    the scope), RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see `tickets.errors.v1.Error`. Metadata
-    `x-request-id` is adopted when it is sent, and is in the trailing metadata of every response.
+    the scope; or an operator has suspended the key or its account), RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED
+    and INTERNAL; see `tickets.errors.v1.Error`. Metadata `x-request-id` is adopted when it is sent, and is in the
+    trailing metadata of every response.
     """
 
     @_abc_1.abstractmethod

@@ -471,9 +471,9 @@ export const UpdateCalendarResponseSchema: GenMessage<UpdateCalendarResponse> = 
  * ticket reads who sees the ticket (`TicketService` says who that is). Policies and the calendar belong to the tenant
  * and need `helpdesk:agent`; a token with `app_id` reads them and changes none (PERMISSION_DENIED).
  *
- * Every method can fail with UNAUTHENTICATED, PERMISSION_DENIED, RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and
- * INTERNAL; see `tickets.errors.v1.Error`. Metadata `x-request-id` is used when it is sent, and is in the trailing
- * metadata of every answer.
+ * Every method can fail with UNAUTHENTICATED, PERMISSION_DENIED (also while an operator has suspended the tenant),
+ * RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see `tickets.errors.v1.Error`. Metadata
+ * `x-request-id` is used when it is sent, and is in the trailing metadata of every answer.
  *
  * @generated from service tickets.helpdesk.v1.SlaService
  */

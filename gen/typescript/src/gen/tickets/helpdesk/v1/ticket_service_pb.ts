@@ -888,9 +888,9 @@ export const WatchTicketsResponseSchema: GenMessage<WatchTicketsResponse> = /*@_
  * later `title`, `description`, `category`, `tags`, `related_asset_id`, `related_vulnerability_id`, and the statuses open
  * and closed. To send what a ticket has already sets nothing.
  *
- * Every method can fail with UNAUTHENTICATED, PERMISSION_DENIED, RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and
- * INTERNAL; see `tickets.errors.v1.Error`. Metadata `x-request-id` is used when it is sent, and is in the trailing
- * metadata of every answer.
+ * Every method can fail with UNAUTHENTICATED, PERMISSION_DENIED (also while an operator has suspended the tenant),
+ * RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see `tickets.errors.v1.Error`. Metadata
+ * `x-request-id` is used when it is sent, and is in the trailing metadata of every answer.
  *
  * @generated from service tickets.helpdesk.v1.TicketService
  */

@@ -490,8 +490,9 @@ export const WatchTicketsResponseSchema: GenMessage<WatchTicketsResponse> = /*@_
  * for writes.
  *
  * Every method can fail with UNAUTHENTICATED (no key; unknown, revoked or expired key), PERMISSION_DENIED (the key lacks
- * the scope), RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see `tickets.errors.v1.Error`. Metadata
- * `x-request-id` is adopted when it is sent, and is in the trailing metadata of every response.
+ * the scope; or an operator has suspended the key or its account), RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED
+ * and INTERNAL; see `tickets.errors.v1.Error`. Metadata `x-request-id` is adopted when it is sent, and is in the
+ * trailing metadata of every response.
  *
  * @generated from service tickets.itsm.v1.TicketService
  */
@@ -571,8 +572,8 @@ export const TicketService: GenService<{
    * UNAUTHENTICATED: the key was revoked or has expired, at most five seconds ago. UNAVAILABLE: the server is shutting
    * down, its database is unavailable, or too many watches are open: resume elsewhere or later. INVALID_ARGUMENT: `cursor`
    * is not from such a watch, or the database was restored from a copy that is older than its event. OUT_OF_RANGE, reason
-   * `cursor_expired`: events after `cursor` were deleted by their age: list the tickets, and watch without a cursor; also
-   * to a watch whose caller reads too slowly for days.
+   * `cursor_expired`: events after `cursor` were deleted by their age: list the tickets, and watch without a cursor. It
+   * also ends a watch whose caller reads so slowly that its next events are deleted first.
    *
    * @generated from rpc tickets.itsm.v1.TicketService.WatchTickets
    */

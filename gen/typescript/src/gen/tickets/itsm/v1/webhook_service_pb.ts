@@ -351,8 +351,9 @@ export const ReplayWebhookDeliveryResponseSchema: GenMessage<ReplayWebhookDelive
  * webhooks of their own.
  *
  * Every method can fail with UNAUTHENTICATED (no key; unknown, revoked or expired key), PERMISSION_DENIED (the key lacks
- * the scope), RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL; see `tickets.errors.v1.Error`. Metadata
- * `x-request-id` is adopted when it is sent, and is in the trailing metadata of every response.
+ * the scope; or an operator has suspended the key or its account), RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED
+ * and INTERNAL; see `tickets.errors.v1.Error`. Metadata `x-request-id` is adopted when it is sent, and is in the
+ * trailing metadata of every response.
  *
  * @generated from service tickets.itsm.v1.WebhookService
  */
