@@ -35,10 +35,12 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import TSQUERY
 
-from service import events, idempotency, nearest
+from service import events, nearest
 from service.directory import ACCOUNT, KEY_HOLDS, api_keys
+from service.idempotency import Guard
 from service.itsm import day_queries, tables, total_queries
 from service.itsm.commands import NewTicket
+from service.itsm.keys import KEYS
 from service.providers import tables as providers
 from service.storage.scope import EVERYONE
 from service.storage.statement import Statement, bound, mine, parameter
@@ -64,7 +66,7 @@ LOCK = Statement(
 NEW = ("account_id", "live", "id", "metadata_terms", "search_terms", *NewTicket.model_fields)
 
 
-def _create(guard: idempotency.Guard) -> tuple[CTE, ...]:
+def _create(guard: Guard) -> tuple[CTE, ...]:
     return new_ticket(NEW, *guard)
 
 
@@ -76,7 +78,7 @@ def new_ticket(names: Sequence[str], *conditions: ColumnElement[bool]) -> tuple[
     return ticket, events.append(tables.events, ticket, "ticket.created"), one_more
 
 
-CREATE = idempotency.creation(_create, scope=ACCOUNT, locks="account_id")
+CREATE = KEYS.creation(_create, scope=ACCOUNT, locks="account_id")
 
 
 @lru_cache(maxsize=128)  # one statement for each set of members

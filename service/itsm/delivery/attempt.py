@@ -10,13 +10,14 @@ from typing import Any, TypeAlias, TypeVar
 
 import structlog
 
-from service import events, idempotency, jsontext
+from service import events, jsontext
 from service.counters import DELIVERY_ATTEMPTS
 from service.errors import TicketError
 from service.itsm import metadata, views
 from service.itsm.delivery import queries
 from service.itsm.delivery.deadline import Deadline
 from service.itsm.delivery.provider_calls import Failure, ProviderCalls, find_existing
+from service.itsm.keys import KEYS
 from service.itsm.queries import CREATE, GET
 from service.numbering import uuid7
 from service.providers.port import MEMBERS, ExternalTicket, NewExternalTicket, Provider, UnavailableError
@@ -108,7 +109,7 @@ class Attempts:
         """Whether its key was answered before the delivery was leased, or without the provider after an unlink."""
         if delivery["has_ticket"] or delivery["idempotency_key"] is None:
             return False
-        return await self._database.one(CREATE.replay, delivery) is not None
+        return await self._database.one(CREATE.replay, {**delivery, "live": True}) is not None
 
     async def _current(self, delivery: Row, members: Mapping[str, Any]) -> dict[str, Any]:
         """These members as the ticket has them now."""
@@ -131,7 +132,7 @@ class Attempts:
         row = {**_new_row(delivery, members), **known}
         if delivery["idempotency_key"] is None:
             return await self._database.one(statements.plain, row)
-        created = await self._database.all(statements.keyed, row, lock=idempotency.LOCK)
+        created = await self._database.all(statements.keyed, row, lock=KEYS.lock)
         if not created:
             # The lease was lost, or another process answered the key meanwhile, one to which the account is not linked.
             await self._drop(delivery)
@@ -190,7 +191,7 @@ def _new_row(delivery: Row, members: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **members,
         **_lease_of(delivery),
-        **{name: delivery[name] for name in ("idempotency_scope", "idempotency_key", "request_hash")},
+        **{name: delivery[name] for name in ("idempotency_key", "request_hash")},
         **{name: delivery[name] for name in ("actor", "request_id")},
         "id": delivery["ticket_id"],
         "live": True,
