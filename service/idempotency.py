@@ -103,7 +103,8 @@ class Keys:
         self._given = {name: bindparam(kind, type_=table.c[name].type) for name, kind in declared.items()}
         self._scope = Scope(*declared.values())
         self._used = (*mine(table, key=_key), table.c.expires_at > func.now())
-        whose = [cast(value, Text) for value in self._given.values()]
+        # (PostgreSQL takes what it is not told the type of for a text.)
+        whose = [cast(cast(value, value.type), Text) for value in self._given.values()]
         name = reduce(lambda whole, part: whole + _SLASH + part, [*whose, _key])
         lock = func.pg_advisory_xact_lock(func.hashtextextended(name, literal_column("0")))
         # Runs before a keyed creation, which then sees what the request before it has committed.
