@@ -5,7 +5,7 @@ nothing, so its key is free. Nothing here is an error to PostgreSQL, whose log w
 
 Most writes (`write`, `once`) do their work and store the answer last. If an earlier request has stored one, the work is
 undone as a whole, and that answer is given. A creation (`Keys.creation`, `create_once`) is a single statement, which
-does nothing under a used key. Of two requests at once the second waits at the key's lock, and finds the key used.
+does nothing under a used key. Of two requests at once the second waits for the first, and finds the key used.
 
 Each API has a table of its own (`key_table`), with the columns that tell whose a key is.
 """
@@ -26,6 +26,7 @@ from sqlalchemy import (
     LargeBinary,
     PrimaryKeyConstraint,
     Select,
+    Subquery,
     Table,
     Text,
     bindparam,
@@ -70,6 +71,8 @@ _EMPTY = cast(literal("{}", Text), JSON)
 _key, _hash = bindparam("idempotency_key", type_=Text), cast(bindparam("request_hash"), LargeBinary)
 _SLASH = literal_column("'/'", Text)
 _PURGED_AT_ONCE = 10_000
+# The conditions under which something is created.
+Guard = Sequence[ColumnElement[bool]]
 
 
 def key_table(name: str, *owner: Column[Any], info: dict[str, Any]) -> Table:
@@ -87,10 +90,6 @@ def key_table(name: str, *owner: Column[Any], info: dict[str, Any]) -> Table:
         Index(None, "expires_at"),
         info=info,
     )
-
-
-# The conditions under which something is created.
-Guard = Sequence[ColumnElement[bool]]
 
 
 class Keys:
@@ -138,26 +137,30 @@ class Keys:
         while len(await connection.all(self.expired, {})) == _PURGED_AT_ONCE:
             pass
 
-    def creation(self, create: Callable[[Guard], tuple[CTE, ...]], *, scope: Scope, locks: str) -> "Creation":
+    def creation(
+        self, create: Callable[[Guard], tuple[CTE, ...]], *, scope: Scope, locks: str, known: Select[Any] | None = None
+    ) -> "Creation":
         """The statements of what `create` returns: what is created, then what depends on it.
 
         It must create nothing, and take no number, unless the guard that it is given holds. `locks` is the parameter
-        that tells which row it locks.
+        that tells which row it locks. Where all of the row is `known` before it is written, or nothing when none is
+        to be, the key is stored first, and who finds it used does nothing else: that takes no lock of its own.
         """
         plain, *plain_others = create(())
-        keyed, *keyed_others = create((not_(exists().where(*self._used)),))
-        response = select(func.row_to_json(literal_column(keyed.name))).select_from(keyed)
+        if known is None:
+            keyed, *keyed_others = create((not_(exists().where(*self._used)),))
+            keyed_others.append(self._store(_as_json(keyed)).cte("stored_key"))
+        else:
+            stored_key = self._store(_as_json(known.subquery("known"))).cte("stored_key")
+            keyed, *keyed_others = create((exists(select(stored_key.c.one)),))
         whole = scope.with_also(*self._scope.parameters)
+        locked = [locks] if known is None else [locks, "idempotency_key"]
         return Creation(
             self,
             Statement(select(plain).add_cte(*plain_others), scope=scope, short=True, locks=[locks]),
-            Statement(
-                select(keyed).add_cte(*keyed_others, self._store(response).cte("stored_key")),
-                scope=whole,
-                short=True,
-                locks=[locks],
-            ),
+            Statement(select(keyed).add_cte(*keyed_others), scope=whole, short=True, locks=locked),
             Statement(self._replay(keyed), scope=whole, short=True),
+            self.lock if known is None else None,
         )
 
     def _store(self, response: Select[Any]) -> ReturningInsert[Any]:
@@ -185,13 +188,19 @@ class Keys:
         return select(table.c.request_hash, *stored.c).select_from(joined).where(*self._used)
 
 
+def _as_json(row: CTE | Subquery) -> Select[Any]:
+    return select(func.row_to_json(literal_column(row.name))).select_from(row)
+
+
 class Creation(NamedTuple):
-    """The statements of one kind of creation: plain, under a key (after its lock), and for replaying the answer."""
+    """The statements of one kind of creation: plain, under a key, and for replaying the answer."""
 
     keys: Keys
     plain: Statement
     keyed: Statement
     replay: Statement
+    # Runs before `keyed`, if anything does.
+    lock: Statement | None
 
 
 async def create_once(
@@ -212,7 +221,7 @@ async def create_once(
         return await connection.one(statements.plain, parameters)
     keyed = {**parameters, **statements.keys.of(call, command)}
     for _ in range(_ATTEMPTS):
-        created = await connection.all(statements.keyed, keyed, lock=statements.keys.lock)
+        created = await connection.all(statements.keyed, keyed, lock=statements.lock)
         if created:
             return created[0]
         if admit is not None:

@@ -27,6 +27,7 @@ from sqlalchemy import (
     literal,
     literal_column,
     not_,
+    null,
     or_,
     select,
     true,
@@ -78,7 +79,21 @@ def new_ticket(names: Sequence[str], *conditions: ColumnElement[bool]) -> tuple[
     return ticket, events.append(tables.events, ticket, "ticket.created"), one_more
 
 
-CREATE = KEYS.creation(_create, scope=ACCOUNT, locks="account_id")
+# What a row has where nothing else is given.
+_NEW = {
+    **dict.fromkeys(("created_at", "updated_at"), func.now()),
+    "version": literal_column("1", Integer),
+    "transaction_id": events.THIS_TRANSACTION,
+}
+
+
+def known_ticket(names: Sequence[str], *conditions: ColumnElement[bool]) -> Select[Any]:
+    """The row that `new_ticket` will write: an answer that is stored before it."""
+    values = {**dict.fromkeys((column.name for column in SHOWN), null()), **_NEW, **bound(tickets, *names)}
+    return select(*(cast(values[column.name], column.type).label(column.name) for column in SHOWN)).where(*conditions)
+
+
+CREATE = KEYS.creation(_create, scope=ACCOUNT, locks="account_id", known=known_ticket(NEW))
 
 
 @lru_cache(maxsize=128)  # one statement for each set of members

@@ -17,7 +17,6 @@ from service.itsm import metadata, views
 from service.itsm.delivery import queries
 from service.itsm.delivery.deadline import Deadline
 from service.itsm.delivery.provider_calls import Failure, ProviderCalls, find_existing
-from service.itsm.keys import KEYS
 from service.itsm.queries import CREATE, GET
 from service.numbering import uuid7
 from service.providers.port import MEMBERS, ExternalTicket, NewExternalTicket, Provider, UnavailableError
@@ -132,7 +131,7 @@ class Attempts:
         row = {**_new_row(delivery, members), **known}
         if delivery["idempotency_key"] is None:
             return await self._database.one(statements.plain, row)
-        created = await self._database.all(statements.keyed, row, lock=KEYS.lock)
+        created = await self._database.all(statements.keyed, row)
         if not created:
             # The lease was lost, or another process answered the key meanwhile, one to which the account is not linked.
             await self._drop(delivery)
