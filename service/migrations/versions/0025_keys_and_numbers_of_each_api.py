@@ -6,8 +6,8 @@ What it writes until then under a key, or with a number, is refused as if a lock
 `unavailable`; so it does while this step waits and moves. So both old tables are left, empty, and so is the old column
 of deliveries; the release after this one drops them, with `refuse_older_versions()`.
 
-(Of a person's keys those of SLA policies were apart from their others. Where one text was used for both, and they are
-of the same hour, it is that of the others now, and whoever repeats the other request hears that the key is in use.)
+(Of a person's keys those of SLA policies were apart from their others. Where one text was used for both within the hour,
+one is kept, and whoever repeats the other request hears that the key is in use.)
 """
 
 import sqlalchemy as sa
@@ -58,13 +58,44 @@ _SCOPES_OF_COUNTERS = (
     ("helpdesk_counters", "'helpdesk:' || tenant_id"),
     ("handoff_counters", "concat('handoff:', project_id)"),
 )
+# More than a transaction that writes a key takes, which has its instant from its begin.
+_LONGEST = "interval '2 minutes'"
 # In the order of statements that use both.
 _LOCK = "LOCK TABLE counters, idempotency_keys IN ACCESS EXCLUSIVE MODE"
 
 
 def upgrade() -> None:
     """Apply."""
+    _create_tables()
+    with op.get_context().autocommit_block():
+        # While others write, as there may be millions; what they write meanwhile follows under the lock. A step that
+        # gave up waiting for that begins anew, and finds this done.
+        begun = op.get_bind().scalar(sa.text("SELECT extract(epoch FROM now())"))
+        _copy_keys("expires_at > now()")
     breaking.mark(revision)
+    op.execute(
+        "CREATE FUNCTION refuse_older_versions() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " RAISE lock_not_available USING MESSAGE = 'only newer versions can write this, since revision 0025'; END $$"
+    )
+    op.execute(
+        "CREATE TRIGGER refuse_older_versions BEFORE INSERT ON provider_deliveries FOR EACH ROW"
+        " WHEN (NEW.idempotency_scope IS NOT NULL) EXECUTE FUNCTION refuse_older_versions()"
+    )
+    op.execute(_LOCK)
+    _copy_keys(f"expires_at > to_timestamp({begun}) + interval '1 hour' - {_LONGEST}")
+    for table, owner, begin in _MOVES_OF_COUNTERS:
+        op.execute(
+            f"INSERT INTO {table} SELECT {owner}, last_number FROM counters"  # noqa: S608 - our own words
+            f" WHERE starts_with(scope, '{begin}')"
+        )
+    op.execute("TRUNCATE counters, idempotency_keys")
+    for table in ("counters", "idempotency_keys"):
+        op.execute(
+            f"CREATE TRIGGER refuse_older_versions BEFORE INSERT ON {table} EXECUTE FUNCTION refuse_older_versions()"
+        )
+
+
+def _create_tables() -> None:
     for name, owner in _OWNERS.items():
         op.create_table(
             name,
@@ -79,7 +110,9 @@ def upgrade() -> None:
                 nullable=False,
             ),
             sa.PrimaryKeyConstraint(*(column for column, _ in owner), "key", name=op.f(f"{name}_pkey")),
+            if_not_exists=True,
         )
+        op.create_index(op.f(f"{name}_expires_at_idx"), name, ["expires_at"], if_not_exists=True)
         # As 0022 has it for the old one.
         op.execute(f"ALTER TABLE {name} SET (autovacuum_vacuum_scale_factor = 0.05)")
     for name, (column, kind) in _COUNTERS.items():
@@ -88,33 +121,19 @@ def upgrade() -> None:
             sa.Column(column, kind(), nullable=False),
             sa.Column("last_number", sa.BigInteger(), nullable=False),
             sa.PrimaryKeyConstraint(column, name=op.f(f"{name}_pkey")),
+            if_not_exists=True,
         )
-    op.execute(
-        "CREATE FUNCTION refuse_older_versions() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
-        " RAISE lock_not_available USING MESSAGE = 'only newer versions can write this, since revision 0025'; END $$"
-    )
-    op.execute(
-        "CREATE TRIGGER refuse_older_versions BEFORE INSERT ON provider_deliveries FOR EACH ROW"
-        " WHEN (NEW.idempotency_scope IS NOT NULL) EXECUTE FUNCTION refuse_older_versions()"
-    )
-    op.execute(_LOCK)
-    for table, owner_, begin in _MOVES:
+
+
+def _copy_keys(which: str) -> None:
+    """Those that there are already are the same, or had expired."""
+    new = ", ".join(f"{name} = excluded.{name}" for name in ("request_hash", "response", "expires_at"))
+    for table, whose, begin in _MOVES:
+        owner = ", ".join(column for column, _ in _OWNERS[table])
         op.execute(
-            f"INSERT INTO {table} SELECT {owner_}, {_OLD} FROM idempotency_keys"  # noqa: S608 - our own words
-            f" WHERE starts_with(scope, '{begin}') AND expires_at > now() ON CONFLICT DO NOTHING"
+            f"INSERT INTO {table} SELECT {whose}, {_OLD} FROM idempotency_keys"  # noqa: S608 - our own words
+            f" WHERE starts_with(scope, '{begin}') AND {which} ON CONFLICT ({owner}, key) DO UPDATE SET {new}"
         )
-    for table, owner_, begin in _MOVES_OF_COUNTERS:
-        op.execute(
-            f"INSERT INTO {table} SELECT {owner_}, last_number FROM counters"  # noqa: S608 - our own words
-            f" WHERE starts_with(scope, '{begin}')"
-        )
-    op.execute("TRUNCATE counters, idempotency_keys")
-    for table in ("counters", "idempotency_keys"):
-        op.execute(
-            f"CREATE TRIGGER refuse_older_versions BEFORE INSERT ON {table} EXECUTE FUNCTION refuse_older_versions()"
-        )
-    for name in _OWNERS:
-        op.create_index(op.f(f"{name}_expires_at_idx"), name, ["expires_at"])
 
 
 def downgrade() -> None:
