@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from prometheus_client import Gauge
 from sqlalchemy import (
+    ARRAY,
     Column,
     ColumnElement,
     DateTime,
@@ -18,10 +19,12 @@ from sqlalchemy import (
     Select,
     Table,
     Text,
+    any_,
     cast,
     distinct,
     extract,
     func,
+    literal,
     literal_column,
     not_,
     or_,
@@ -31,8 +34,10 @@ from sqlalchemy import (
 )
 from ulid import ULID
 
+from service.admin import tables as admin
 from service.background import Periodic
 from service.counters import REGISTRY
+from service.handoff import tables as handoff
 from service.helpdesk import tables as helpdesk
 from service.itsm import tables as itsm
 from service.itsm.webhooks import SOURCE
@@ -56,6 +61,7 @@ _relations = Table(
     info=shared("what PostgreSQL knows of tables, which are everybody's"),
 )
 
+_KEYS = [table.name for table in (admin.keys, handoff.keys, helpdesk.keys, itsm.keys)]
 _OF_SERVER = shared("transactions of the whole server, of which only their age is shown")
 _sessions = Table(
     "pg_stat_activity",
@@ -134,9 +140,9 @@ def _look() -> Statement:
         select(_seconds_since(func.min(tickets.c.sla_look_at)).label("sla_seconds")).where(
             tickets.c.sla_look_at.is_not(None), not_(tickets.c.is_deleted)
         ),
-        # Every one with that name, of which there is one; none has rows before PostgreSQL has looked.
+        # (None has rows before PostgreSQL has looked.)
         select(func.coalesce(func.sum(func.greatest(_relations.c.reltuples, 0)), 0.0).label("keys")).where(
-            _relations.c.relname == literal_column("'idempotency_keys'"), _relations.c.relkind == literal_column("'r'")
+            _relations.c.relname == any_(literal(_KEYS, ARRAY(Text))), _relations.c.relkind == literal_column("'r'")
         ),
     )
     whole: Select[Any] = select(*(column for part in parts for column in part.subquery().c))

@@ -54,7 +54,7 @@ from service.storage.scope import scoped_by
 
 # The `changes` of an event without changes.
 NOTHING = cast(literal("{}", Text), JSON)
-_THIS_TRANSACTION = in_epoch(func.pg_current_xact_id())
+THIS_TRANSACTION = in_epoch(func.pg_current_xact_id())
 # The horizon: every transaction before this one has ended, as have all of earlier epochs.
 HORIZON = in_epoch(func.pg_snapshot_xmin(func.pg_current_snapshot()))
 # No transaction has this id yet.
@@ -67,14 +67,14 @@ SYSTEM = "system"
 
 def last_transaction() -> Column[Any]:
     """A ticket's column: the highest transaction that wrote it, for its events."""
-    return Column("transaction_id", Xid8, nullable=False, server_default=_THIS_TRANSACTION)
+    return Column("transaction_id", Xid8, nullable=False, server_default=THIS_TRANSACTION)
 
 
 def next_version(tickets: FromClause) -> dict[str, ColumnElement[Any]]:
     """What every change of a ticket sets beside its members: the version and the transaction of its event."""
     return {
         "version": tickets.c.version + 1,
-        "transaction_id": func.greatest(tickets.c.transaction_id, _THIS_TRANSACTION, type_=Xid8()),
+        "transaction_id": func.greatest(tickets.c.transaction_id, THIS_TRANSACTION, type_=Xid8()),
     }
 
 
@@ -96,7 +96,7 @@ def event_table(
         *scope,
         Column("id", BigInteger, Identity(always=True)),
         # The ticket's `last_transaction` as of this version.
-        Column("transaction_id", Xid8, nullable=False, server_default=_THIS_TRANSACTION),
+        Column("transaction_id", Xid8, nullable=False, server_default=THIS_TRANSACTION),
         ticket_id,
         # Counts the ticket's changes from 1, its creation.
         Column("version", Integer, nullable=False),

@@ -4,11 +4,14 @@ The answer is stored in the transaction of the write, so both are there or neith
 nothing, so its key is free. Nothing here is an error to PostgreSQL, whose log would quote the key.
 
 Most writes (`write`, `once`) do their work and store the answer last. If an earlier request has stored one, the work is
-undone as a whole, and that answer is given. A creation (`creation`, `create_once`) is a single statement, which does
-nothing under a used key. Of two requests at once the second waits at the key's lock, and finds the key used.
+undone as a whole, and that answer is given. A creation (`Keys.creation`, `create_once`) is a single statement, which
+does nothing under a used key. Of two requests at once the second waits for the first, and finds the key used.
+
+Each API has a table of its own (`key_table`), with the columns that tell whose a key is.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import reduce
 from typing import Any, NamedTuple, TypeVar
 from typing import cast as cast_type
 
@@ -23,6 +26,7 @@ from sqlalchemy import (
     LargeBinary,
     PrimaryKeyConstraint,
     Select,
+    Subquery,
     Table,
     Text,
     bindparam,
@@ -47,7 +51,7 @@ from service.errors import TicketError
 from service.fields import Command, IdempotencyHeader
 from service.operation import Call, Dependencies, Operation, View, view_of
 from service.storage.database import Connection, Database
-from service.storage.scope import EVERYONE, Scope, scoped_by
+from service.storage.scope import EVERYONE, Scope, separation
 from service.storage.statement import Row, Statement, mine, some_rows
 from service.vault import SealedError, Vault
 
@@ -62,129 +66,147 @@ _SEALED = "sealed"
 A = TypeVar("A", bound=View)
 C = TypeVar("C", bound=Command)
 
-idempotency_keys = Table(
-    "idempotency_keys",
-    METADATA,
-    # Whose key it is, such as `itsm:{account}:live`.
-    Column("scope", Text, nullable=False),
-    Column("key", Text, nullable=False),
-    Column("request_hash", LargeBinary, nullable=False),
-    # The row that the first answer was made of, or the answer itself.
-    Column("response", JSON, nullable=False),
-    Column("expires_at", DateTime(timezone=True), nullable=False, server_default=text("now() + interval '1 hour'")),
-    PrimaryKeyConstraint("scope", "key"),
-    Index(None, "expires_at"),
-    info=scoped_by(scope="idempotency_scope"),
-)
-
-# Whose key it is; every scope has that.
-_KEYS = Scope()
 _ONE: Label[int] = literal_column("1").label("one")
-_scope, _key = bindparam("idempotency_scope", type_=Text), bindparam("idempotency_key", type_=Text)
-_hash = cast(bindparam("request_hash"), LargeBinary)
-_USED = (*mine(idempotency_keys, key=_key), idempotency_keys.c.expires_at > func.now())
 _EMPTY = cast(literal("{}", Text), JSON)
-_lock = func.pg_advisory_xact_lock(func.hashtextextended(_scope + _key, literal_column("0")))
-
-# Runs before a keyed creation, which then sees what the request before it has committed.
-LOCK = Statement(select(_lock), scope=_KEYS, locks=("idempotency_scope", "idempotency_key"))
-
-
-def _store(response: Select[Any]) -> ReturningInsert[Any]:
-    """The statement that stores a key with its answer: no row for a used key, while one that expired is overwritten."""
-    stored = upsert(idempotency_keys).from_select(["scope", "key", "request_hash", "response"], response)
-    return stored.on_conflict_do_update(
-        constraint=idempotency_keys.primary_key,
-        set_={name: stored.excluded[name] for name in ("request_hash", "response", "expires_at")},
-        where=idempotency_keys.c.expires_at <= func.now(),
-    ).returning(_ONE)
-
-
-_STORE = Statement(
-    # The lock is for creations under the same key: they look for it.
-    _store(select(_scope, _key, _hash, cast(bindparam("response", type_=JSON), JSON)).where(_lock.is_not(None))),
-    scope=_KEYS,
-)
-_STORED = Statement(
-    select(idempotency_keys.c.request_hash, idempotency_keys.c.response).where(*_USED),
-    scope=_KEYS,
-)
+_key, _hash = bindparam("idempotency_key", type_=Text), cast(bindparam("request_hash"), LargeBinary)
+_SLASH = literal_column("'/'", Text)
 _PURGED_AT_ONCE = 10_000
-_PURGE = Statement(
-    delete(idempotency_keys).where(some_rows(idempotency_keys, _PURGED_AT_ONCE, "expires_at <= now()")).returning(_ONE),
-    scope=EVERYONE("the background forgets everybody's old keys"),
-)
-
-
-async def purge(connection: Connection) -> None:
-    """Delete all expired keys; run in the background, so that the table stays small."""
-    while len(await connection.all(_PURGE, {})) == _PURGED_AT_ONCE:
-        pass
-
-
-def key_of(call: Call, scope: str, *about: object) -> dict[str, Any]:
-    """The parameters of the key: its scope, its text, the hash of the request; all None without a key.
-
-    `about` is what makes the request another one beside its method and its body.
-    """
-    if call.idempotency_key is None:
-        return dict.fromkeys(("idempotency_scope", "idempotency_key", "request_hash"))
-    return {
-        "idempotency_scope": scope,
-        "idempotency_key": call.idempotency_key,
-        "request_hash": jsontext.digest([*call.method, *about, call.body]),
-    }
-
-
-class Creation(NamedTuple):
-    """The statements of one kind of creation: plain, under a key (after LOCK), and for replaying the stored answer."""
-
-    plain: Statement
-    keyed: Statement
-    replay: Statement
-
-
 # The conditions under which something is created.
 Guard = Sequence[ColumnElement[bool]]
 
 
-def creation(create: Callable[[Guard], tuple[CTE, ...]], *, scope: Scope, locks: str) -> Creation:
-    """The statements of what `create` returns: what is created, then what depends on it.
+def key_table(name: str, *owner: Column[Any], info: dict[str, Any]) -> Table:
+    """The table of an API's keys. `owner` are the columns that tell whose a key is, all in the scope in its `info`."""
+    return Table(
+        name,
+        METADATA,
+        *owner,
+        Column("key", Text, nullable=False),
+        Column("request_hash", LargeBinary, nullable=False),
+        # The row that the first answer was made of, or the answer itself.
+        Column("response", JSON, nullable=False),
+        Column("expires_at", DateTime(timezone=True), nullable=False, server_default=text("now() + interval '1 hour'")),
+        PrimaryKeyConstraint(*(column.name for column in owner), "key"),
+        Index(None, "expires_at"),
+        info=info,
+    )
 
-    It must create nothing, and take no number, unless the guard that it is given holds. `locks` is the parameter that
-    tells which row it locks.
-    """
-    plain, *plain_others = create(())
-    keyed, *keyed_others = create((not_(exists().where(*_USED)),))
-    response = select(_scope, _key, _hash, func.row_to_json(literal_column(keyed.name))).select_from(keyed)
-    # The answer to another request may not fit the columns.
-    own_response = case((idempotency_keys.c.request_hash == _hash, idempotency_keys.c.response), else_=_EMPTY)
-    stored = (
-        func.json_to_record(own_response)
-        .table_valued(*(column(c.name, c.type) for c in keyed.c))
-        .render_derived(name="stored", with_types=True)
-    )
-    replay = (
-        select(idempotency_keys.c.request_hash, *stored.c)
-        .select_from(idempotency_keys.join(stored, literal_column("true")))
-        .where(*_USED)
-    )
-    return Creation(
-        Statement(select(plain).add_cte(*plain_others), scope=scope, short=True, locks=[locks]),
-        Statement(
-            select(keyed).add_cte(*keyed_others, _store(response).cte("stored_key")),
-            scope=scope,
-            short=True,
-            locks=[locks],
-        ),
-        Statement(replay, scope=scope, short=True),
-    )
+
+class Keys:
+    """The keys of one API: whose they are, and the statements about them."""
+
+    def __init__(self, table: Table, owner: Callable[[Call, Any], Mapping[str, Any]]) -> None:
+        """`owner` gives the parameters that tell whose key that of a call with a command is."""
+        self._table, self._owner = table, owner
+        declared = separation(table).scope
+        self._given = {name: bindparam(kind, type_=table.c[name].type) for name, kind in declared.items()}
+        self._scope = Scope(*declared.values())
+        self._used = (*mine(table, key=_key), table.c.expires_at > func.now())
+        # (PostgreSQL takes what it is not told the type of for a text.)
+        whose = [cast(cast(value, value.type), Text) for value in self._given.values()]
+        name = reduce(lambda whole, part: whole + _SLASH + part, [*whose, _key])
+        lock = func.pg_advisory_xact_lock(func.hashtextextended(name, literal_column("0")))
+        # Runs before a keyed creation, which then sees what the request before it has committed.
+        self.lock = Statement(select(lock), scope=self._scope, locks=(*declared.values(), "idempotency_key"))
+        self.store = Statement(
+            # The lock is for creations under the same key: they look for it.
+            self._store(select(cast(bindparam("response", type_=JSON), JSON)).where(lock.is_not(None))),
+            scope=self._scope,
+        )
+        self.stored = Statement(select(table.c.request_hash, table.c.response).where(*self._used), scope=self._scope)
+        self.expired = Statement(
+            delete(table).where(some_rows(table, _PURGED_AT_ONCE, "expires_at <= now()")).returning(_ONE),
+            scope=EVERYONE("the background forgets everybody's old keys"),
+        )
+
+    def of(self, call: Call, command: object, *about: object) -> dict[str, Any]:
+        """The parameters of a call's key: whose it is, its text, the hash of the request. Without a key two are None.
+
+        `about` is what makes the request another one beside its method and its body.
+        """
+        if call.idempotency_key is None:
+            return dict.fromkeys(("idempotency_key", "request_hash"))
+        return {
+            **self._owner(call, command),
+            "idempotency_key": call.idempotency_key,
+            "request_hash": jsontext.digest([*call.method, *about, call.body]),
+        }
+
+    async def purge(self, connection: Connection) -> None:
+        """Delete all that have expired."""
+        while len(await connection.all(self.expired, {})) == _PURGED_AT_ONCE:
+            pass
+
+    def creation(
+        self, create: Callable[[Guard], tuple[CTE, ...]], *, scope: Scope, locks: str, known: Select[Any] | None = None
+    ) -> "Creation":
+        """The statements of what `create` returns: what is created, then what depends on it.
+
+        It must create nothing, and take no number, unless the guard that it is given holds. `locks` is the parameter
+        that tells which row it locks. Where all of the row is `known` before it is written, or nothing when none is
+        to be, the key is stored first, and who finds it used does nothing else: that takes no lock of its own.
+        """
+        plain, *plain_others = create(())
+        if known is None:
+            keyed, *keyed_others = create((not_(exists().where(*self._used)),))
+            keyed_others.append(self._store(_as_json(keyed)).cte("stored_key"))
+        else:
+            stored_key = self._store(_as_json(known.subquery("known"))).cte("stored_key")
+            keyed, *keyed_others = create((exists(select(stored_key.c.one)),))
+        whole = scope.with_also(*self._scope.parameters)
+        locked = [locks] if known is None else [locks, "idempotency_key"]
+        return Creation(
+            self,
+            Statement(select(plain).add_cte(*plain_others), scope=scope, short=True, locks=[locks]),
+            Statement(select(keyed).add_cte(*keyed_others), scope=whole, short=True, locks=locked),
+            Statement(self._replay(keyed), scope=whole, short=True),
+            self.lock if known is None else None,
+        )
+
+    def _store(self, response: Select[Any]) -> ReturningInsert[Any]:
+        """The statement that stores a key with its answer: no row for a used key; one that expired is overwritten."""
+        table = self._table
+        row = response.with_only_columns(*self._given.values(), _key, _hash, *response.selected_columns)
+        stored = upsert(table).from_select([*self._given, "key", "request_hash", "response"], row)
+        return stored.on_conflict_do_update(
+            index_elements=list(table.primary_key.columns),
+            set_={name: stored.excluded[name] for name in ("request_hash", "response", "expires_at")},
+            where=table.c.expires_at <= func.now(),
+        ).returning(_ONE)
+
+    def _replay(self, created: CTE) -> Select[Any]:
+        """The row that was created, as it was stored, with the hash of the request."""
+        table = self._table
+        # The answer to another request may not fit the columns.
+        own_response = case((table.c.request_hash == _hash, table.c.response), else_=_EMPTY)
+        stored = (
+            func.json_to_record(own_response)
+            .table_valued(*(column(c.name, c.type) for c in created.c))
+            .render_derived(name="stored", with_types=True)
+        )
+        joined = table.join(stored, literal_column("true"))
+        return select(table.c.request_hash, *stored.c).select_from(joined).where(*self._used)
+
+
+def _as_json(row: CTE | Subquery) -> Select[Any]:
+    return select(func.row_to_json(literal_column(row.name))).select_from(row)
+
+
+class Creation(NamedTuple):
+    """The statements of one kind of creation: plain, under a key, and for replaying the answer."""
+
+    keys: Keys
+    plain: Statement
+    keyed: Statement
+    replay: Statement
+    # Runs before `keyed`, if anything does.
+    lock: Statement | None
 
 
 async def create_once(
     connection: Connection,
     call: Call,
-    scope: str,
+    command: object,
     statements: Creation,
     parameters: Mapping[str, Any],
     *,
@@ -197,37 +219,37 @@ async def create_once(
     """
     if call.idempotency_key is None:
         return await connection.one(statements.plain, parameters)
-    keyed = {**parameters, **key_of(call, scope)}
+    keyed = {**parameters, **statements.keys.of(call, command)}
     for _ in range(_ATTEMPTS):
-        created = await connection.all(statements.keyed, keyed, lock=LOCK)
+        created = await connection.all(statements.keyed, keyed, lock=statements.lock)
         if created:
             return created[0]
         if admit is not None:
             await admit()
-        stored = await replay(connection, call, scope, statements)
+        stored = await replay(connection, call, command, statements)
         if stored is not None:
             return stored
     return None
 
 
-async def replay(connection: Connection, call: Call, scope: str, statements: Creation) -> Row | None:
+async def replay(connection: Connection, call: Call, command: object, statements: Creation) -> Row | None:
     """The row created earlier under this key; None when there was none, or no key.
 
     Raises TicketError `idempotency_mismatch` when the key was used with another payload.
     """
     if call.idempotency_key is None:
         return None
-    key = key_of(call, scope)
+    key = statements.keys.of(call, command)
     stored = await connection.one(statements.replay, key)
     return None if stored is None else _replay(call, stored, key["request_hash"])
 
 
 def write(
-    command: type[C], scope: Callable[[Call, C], str], *, one_statement: bool = False, is_secret: bool = False
+    command: type[C], keys: Keys, *, one_statement: bool = False, is_secret: bool = False
 ) -> Callable[[Callable[[Connection, Call, C], Awaitable[View]]], Operation[C]]:
     """Make a function an operation as `operation` does, one that is done once for each idempotency key.
 
-    `scope` says whose key it is. An answer that `is_secret` is stored encrypted.
+    `keys` are those of its API. An answer that `is_secret` is stored encrypted.
     """
     header = command.model_fields["header"].annotation
     if not isinstance(header, type) or not issubclass(header, IdempotencyHeader):
@@ -238,10 +260,7 @@ def write(
             async def act(connection: Connection) -> View:
                 return await use_case(connection, call, command)
 
-            key_scope = scope(call, command)
-            return await once(
-                dependencies, call, key_scope, command, act, one_statement=one_statement, is_secret=is_secret
-            )
+            return await once(dependencies, call, keys, command, act, one_statement=one_statement, is_secret=is_secret)
 
         return Operation(command, view_of(use_case), run)
 
@@ -251,7 +270,7 @@ def write(
 async def once(
     dependencies: Dependencies,
     call: Call,
-    scope: str,
+    keys: Keys,
     command: Command,
     act: Callable[[Connection], Awaitable[A]],
     *,
@@ -265,7 +284,7 @@ async def once(
     Raises TicketError `idempotency_mismatch` when the key was used with another request, and what the two raise.
     """
     if call.idempotency_key is not None:
-        key = key_of(call, scope, *_about(command))
+        key = _Key(keys, keys.of(call, command, *_about(command)))
         vault = dependencies.vault if is_secret else None
         return await _once(dependencies.database, call, key, act, before, vault)
     if before is not None:
@@ -276,10 +295,17 @@ async def once(
         return await act(connection)
 
 
+class _Key(NamedTuple):
+    """One key of an API's."""
+
+    keys: Keys
+    parameters: Mapping[str, Any]
+
+
 async def _once(
     database: Database,
     call: Call,
-    key: Mapping[str, Any],
+    key: _Key,
     act: Callable[[Connection], Awaitable[A]],
     before: Callable[[], Awaitable[None]] | None,
     vault: Vault | None,
@@ -295,10 +321,11 @@ async def _once(
         if error.is_final or error.reason in _FAILS_AGAIN:
             raise
         failure = error
-    stored = await database.one(_STORED, key)
+    stored = await database.one(key.keys.stored, key.parameters)
     if stored is None:
         raise failure
-    return cast_type(A, _stored_view(call, _replay(call, stored, key["request_hash"])["response"].text, vault))
+    row = _replay(call, stored, key.parameters["request_hash"])
+    return cast_type(A, _stored_view(call, row["response"].text, vault))
 
 
 def _about(command: Command) -> list[object]:
@@ -315,7 +342,7 @@ class _UsedError(Exception):
 async def _act_and_store(
     database: Database,
     call: Call,
-    key: Mapping[str, Any],
+    key: _Key,
     act: Callable[[Connection], Awaitable[A]],
     vault: Vault | None,
 ) -> A:
@@ -325,7 +352,7 @@ async def _act_and_store(
         response = jsontext.text(view if call.etag is None else {**view, "etag": call.etag})
         if vault is not None:
             response = jsontext.text({_SEALED: vault.seal(response.text).decode()})
-        if await connection.one(_STORE, {**key, "response": response}) is None:
+        if await connection.one(key.keys.store, {**key.parameters, "response": response}) is None:
             raise _UsedError
     return view
 

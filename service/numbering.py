@@ -3,32 +3,37 @@
 import secrets
 import time
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import CTE, BigInteger, Column, FromClause, Table, Text, literal, select
+from sqlalchemy import CTE, BigInteger, Column, PrimaryKeyConstraint, Select, Table, literal
 from sqlalchemy.dialects.postgresql import insert
 
 from service.directory import METADATA
-from service.storage.scope import shared
-
-# One row per scope, such as `helpdesk:{tenant}`. Its lock, held to the commit, is what puts numbers in commit order.
-counters = Table(
-    "counters",
-    METADATA,
-    Column("scope", Text, primary_key=True),
-    Column("last_number", BigInteger, nullable=False),
-    info=shared("the next number is taken of a row, and nothing else is read of it"),
-)
+from service.storage.scope import scoped_by
 
 
-def next_number(scope: FromClause) -> CTE:
+def counter_table(name: str, scope: Column[Any]) -> Table:
+    """The table of an API's numbers: a row for each value of `scope`, whose lock is what puts them in commit order."""
+    return Table(
+        name,
+        METADATA,
+        scope,
+        Column("last_number", BigInteger, nullable=False),
+        PrimaryKeyConstraint(scope.name),
+        info=scoped_by(scope.name),
+    )
+
+
+def next_number(counters: Table, scope: Select[Any]) -> CTE:
     """The part of a statement that takes the next number, as `number`.
 
-    `scope` is a relation with the column `scope`: one row, or none, and then no number is taken.
+    `scope` gives whose: one row of one column, or none, and then no number is taken.
     """
-    first = insert(counters).from_select(["scope", "last_number"], select(scope.c.scope, literal(1, BigInteger)))
+    [whose] = counters.primary_key.columns
+    first = insert(counters).from_select([whose.name, "last_number"], scope.add_columns(literal(1, BigInteger)))
     return (
-        first.on_conflict_do_update(index_elements=["scope"], set_={"last_number": counters.c.last_number + 1})
+        first.on_conflict_do_update(index_elements=[whose.name], set_={"last_number": counters.c.last_number + 1})
         .returning(counters.c.last_number.label("number"))
         .cte("counter")
     )

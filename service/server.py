@@ -12,12 +12,12 @@ import grpc
 import structlog
 from grpc_health.v1 import health_pb2
 
-from service import backlog, idempotency
-from service.background import Background, Periodic, cancel, keep
+from service import backlog
+from service.background import Background, cancel, keep
 from service.directory import METADATA
 from service.event_lag import EventLag
 from service.operation import Dependencies
-from service.retention import purge
+from service.retention import keys, purge
 from service.schema import Schema
 from service.settings import Settings
 from service.storage.traced import database_of
@@ -43,8 +43,6 @@ DESCRIPTORS = (
     *(service.descriptor for dialect in DIALECTS for service in dialect.services),
     health_pb2.DESCRIPTOR.services_by_name["Health"],
 )
-
-_PURGE_KEYS = Periodic("idempotency_keys", 60.0, idempotency.purge)
 
 _log = structlog.get_logger()
 
@@ -104,7 +102,7 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
     for feed in feeds:
         feed.attach(event_lag, interceptor.suspensions)
     of_dialects = [work for dialect in dialects for work in dialect.periodic]
-    periodic = [_PURGE_KEYS, backlog.PERIODIC, *purge.periodic(settings), *interceptor.periodic, *of_dialects]
+    periodic = [keys.PERIODIC, backlog.PERIODIC, *purge.periodic(settings), *interceptor.periodic, *of_dialects]
     schema.works += [partial(log_other_keys, database, shared.vault), partial(keep, event_lag.follow)]
     schema.works += [
         *(partial(keep, feed.poll) for feed in feeds),

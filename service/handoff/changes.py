@@ -9,6 +9,7 @@ from service import events, idempotency, jsontext
 from service.errors import TicketError, invalid
 from service.handoff import change_queries, lifecycle, lookup, queries, rights, views
 from service.handoff.commands import BulkUpdateTickets, Declared, ReportDeployment, UpdateTicket
+from service.handoff.keys import KEYS
 from service.operation import Call
 from service.storage.database import Connection
 from service.storage.statement import Row
@@ -17,11 +18,7 @@ from service.storage.statement import Row
 _MAX_CLOCK_SKEW = timedelta(minutes=5)
 
 
-def _key_scope(call: Call, command: UpdateTicket | BulkUpdateTickets | ReportDeployment) -> str:
-    return lookup.key_scope(call, command.path.project_id)
-
-
-@idempotency.write(UpdateTicket, _key_scope)
+@idempotency.write(UpdateTicket, KEYS)
 async def update_ticket(connection: Connection, call: Call, command: UpdateTicket) -> views.TicketAnswer:
     """Change a ticket: its texts, its stage, its roles, its milestone."""
     path, body = command.path, command.body
@@ -43,7 +40,7 @@ async def update_ticket(connection: Connection, call: Call, command: UpdateTicke
     return {"ticket": views.ticket(change.after)}
 
 
-@idempotency.write(BulkUpdateTickets, _key_scope)
+@idempotency.write(BulkUpdateTickets, KEYS)
 async def bulk_update_tickets(connection: Connection, call: Call, command: BulkUpdateTickets) -> views.BulkAnswer:
     """Move or close tickets, each on its own, and report those that could not be."""
     project_id, body = command.path.project_id, command.body
@@ -72,7 +69,7 @@ async def bulk_update_tickets(connection: Connection, call: Call, command: BulkU
     return {"updated": len(changes), "errors": errors}
 
 
-@idempotency.write(ReportDeployment, _key_scope)
+@idempotency.write(ReportDeployment, KEYS)
 async def report_deployment(connection: Connection, call: Call, command: ReportDeployment) -> views.TicketAnswer:
     """Record what became of a ticket's commit, once for each commit and outcome."""
     path, body = command.path, command.body

@@ -61,8 +61,3 @@ def ticket_not_found() -> TicketError:
 def user_id(call: Call) -> UUID:
     """The caller's id, as in project memberships."""
     return UUID(call.caller.subject)
-
-
-def key_scope(call: Call, project_id: UUID) -> str:
-    """The scope of the caller's idempotency keys in a project."""
-    return f"handoff:{project_id}:{user_id(call)}"

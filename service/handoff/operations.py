@@ -176,7 +176,7 @@ async def create_ticket(connection: Connection, call: Call, command: CreateTicke
     row = await idempotency.create_once(
         connection,
         call,
-        lookup.key_scope(call, project_id),
+        command,
         queries.CREATE,
         {**given, **events.actor_of(call), "search_terms": views.search_terms(given)},
         admit=admit,

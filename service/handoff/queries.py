@@ -34,9 +34,11 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 
-from service import events, idempotency, numbering, paging
+from service import events, numbering, paging
 from service.directory import MEMBER, project_members, projects
 from service.handoff import rights, tables, views
+from service.handoff.keys import KEYS
+from service.idempotency import Guard
 from service.storage.scope import EVERYONE
 from service.storage.statement import Statement, parameter
 
@@ -95,7 +97,7 @@ def fits(page: FromClause) -> ColumnElement[bool]:
     return func.coalesce(page.c.before, 0) < paging.PAGE_BYTES
 
 
-def _create(guard: idempotency.Guard) -> tuple[CTE, CTE]:
+def _create(guard: Guard) -> tuple[CTE, CTE]:
     project = (
         select(projects.c.id, projects.c.default_roles, *PROJECT_COLUMNS)
         .select_from(MEMBERS_PROJECTS)
@@ -108,8 +110,7 @@ def _create(guard: idempotency.Guard) -> tuple[CTE, CTE]:
         )
         .cte("project")
     )
-    scope = select((literal("handoff:", Text) + cast(project.c.id, Text)).label("scope"))
-    counter = numbering.next_number(scope.subquery("counted"))
+    counter = numbering.next_number(tables.counters, select(project.c.id))
     given = (
         "source",
         "title",
@@ -162,7 +163,7 @@ def _create(guard: idempotency.Guard) -> tuple[CTE, CTE]:
     return created, events.append(tables.events, ticket, "ticket.created", own=declared)
 
 
-CREATE = idempotency.creation(_create, scope=MEMBER, locks="project_id")
+CREATE = KEYS.creation(_create, scope=MEMBER, locks="project_id")
 
 
 # The caller's role in a project; no row when the caller is not a member of it.

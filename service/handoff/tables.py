@@ -24,6 +24,8 @@ from sqlalchemy import (
 from service.directory import METADATA, RoleName, created_at, one_of
 from service.events import event_table, last_transaction
 from service.handoff.commands import Outcome, Priority, RequestType, ResolutionType, RoleStatus, Stage, Status
+from service.idempotency import key_table
+from service.numbering import counter_table
 from service.purged import purged_table
 from service.reindex import index_search_terms, search_terms
 from service.storage.scope import scoped_by
@@ -182,3 +184,11 @@ events = event_table(
     own=(Column("actor_role", Text), Column("actor_id", Text), Column("agent_origin", Text)),
 )
 events_purged = purged_table(events)
+
+keys = key_table(
+    "handoff_keys",
+    Column("project_id", Uuid, nullable=False),
+    Column("user_id", Uuid, nullable=False),
+    info=scoped_by("project_id", "user_id"),
+)
+counters = counter_table("handoff_counters", Column("project_id", Uuid, nullable=False))

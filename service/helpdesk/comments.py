@@ -12,6 +12,7 @@ from service.errors import TicketError, invalid
 from service.fields import Instant
 from service.helpdesk import comment_queries, lookup, rights, views
 from service.helpdesk.commands import CreateComment, ListComments, UpdateComment
+from service.helpdesk.keys import KEYS
 from service.operation import Call, operation
 from service.storage.database import Connection
 from service.storage.statement import Row
@@ -21,7 +22,7 @@ _BY_TIME: TypeAdapter[tuple[Any, Any]] = TypeAdapter(tuple[Instant, str])
 _ID = re.compile(r"cmt_[0-9A-HJKMNP-TV-Z]{26}")
 
 
-@idempotency.write(CreateComment, lookup.key_scope)
+@idempotency.write(CreateComment, KEYS)
 async def create_comment(connection: Connection, call: Call, command: CreateComment) -> views.Comment:
     """Comment on a ticket; an agent's first public comment is the first response."""
     body, caller = command.body, call.caller
@@ -39,7 +40,7 @@ async def create_comment(connection: Connection, call: Call, command: CreateComm
     return views.comment(lookup.found(comment))
 
 
-@idempotency.write(UpdateComment, lookup.key_scope)
+@idempotency.write(UpdateComment, KEYS)
 async def update_comment(connection: Connection, call: Call, command: UpdateComment) -> views.Comment:
     """Edit a comment of one's own."""
     comment_id, ticket = command.path.comment_id, await lookup.lock_ticket(connection, call, command.path.id)

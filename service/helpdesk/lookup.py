@@ -4,7 +4,6 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from service import jsontext
 from service.errors import TicketError
 from service.helpdesk import queries, rights
 from service.helpdesk.fields import parse_number
@@ -84,9 +83,3 @@ async def lock_to_change(connection: Connection, call: Call, id_or_number: str, 
     ticket = await lock_ticket(connection, call, id_or_number, with_deleted=with_deleted)
     rights.require_change_ticket(call.caller, ticket)
     return ticket
-
-
-def key_scope(call: Call, _command: object = None) -> str:
-    """The scope of the caller's idempotency keys. As JSON, because an id may hold any separator."""
-    caller = call.caller
-    return f"helpdesk:{jsontext.dump([caller.tenant_id, caller.app_id, caller.subject]).decode()}"

@@ -25,6 +25,7 @@ from service.helpdesk.commands import (
     WatchTickets,
 )
 from service.helpdesk.fields import parse_number
+from service.helpdesk.keys import KEYS
 from service.helpdesk.lifecycle import UNRESOLVED, resolution
 from service.helpdesk.preconditions import require_match
 from service.helpdesk.sla import ticket_clock
@@ -145,21 +146,20 @@ async def create_ticket(connection: Connection, call: Call, command: CreateTicke
         "tag_terms": views.tag_terms(body.tags),
     }
     ticket["search_terms"] = views.search_terms(ticket)
-    scope = lookup.key_scope(call)
     try:
         ticket = await ticket_clock.on_create(connection, ticket, resolved=resolution(None, body.status) == "stamp")
     except TicketError:
         # Its policy may have become inactive since the first request with this key.
-        row = await idempotency.replay(connection, call, scope, queries.CREATE)
+        row = await idempotency.replay(connection, call, command, queries.CREATE)
         if row is None:
             raise
     else:
         ticket |= events.actor_of(call)
-        row = await idempotency.create_once(connection, call, scope, queries.CREATE, ticket)
+        row = await idempotency.create_once(connection, call, command, queries.CREATE, ticket)
     return _answer(call, row)
 
 
-@idempotency.write(UpdateTicket, lookup.key_scope)
+@idempotency.write(UpdateTicket, KEYS)
 async def update_ticket(connection: Connection, call: Call, command: UpdateTicket) -> views.Ticket:
     """Change some members of a ticket; any status may follow any other."""
     ticket = await lookup.lock_to_change(connection, call, command.path.id)
@@ -169,7 +169,7 @@ async def update_ticket(connection: Connection, call: Call, command: UpdateTicke
     return _answer(call, await _change(connection, call, ticket, changes))
 
 
-@idempotency.write(CloseTicket, lookup.key_scope)
+@idempotency.write(CloseTicket, KEYS)
 async def close_ticket(connection: Connection, call: Call, command: CloseTicket) -> views.Ticket:
     """Close a ticket; one that is closed stays as it is."""
     ticket = await lookup.lock_to_change(connection, call, command.path.id)
@@ -179,13 +179,13 @@ async def close_ticket(connection: Connection, call: Call, command: CloseTicket)
     return _answer(call, ticket)
 
 
-@idempotency.write(DeleteTicket, lookup.key_scope)
+@idempotency.write(DeleteTicket, KEYS)
 async def delete_ticket(connection: Connection, call: Call, command: DeleteTicket) -> views.Ticket:
     """Delete a ticket, softly; one that is deleted stays as it is."""
     return await _set_deleted(connection, call, command, command.query.etag, queries.DELETE, deleted=True)
 
 
-@idempotency.write(RestoreTicket, lookup.key_scope)
+@idempotency.write(RestoreTicket, KEYS)
 async def restore_ticket(connection: Connection, call: Call, command: RestoreTicket) -> views.Ticket:
     """Restore a deleted ticket; one that is not deleted stays as it is."""
     return await _set_deleted(connection, call, command, command.body.etag, queries.RESTORE, deleted=False)

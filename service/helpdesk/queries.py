@@ -20,7 +20,6 @@ from sqlalchemy import (
     cast,
     func,
     insert,
-    literal,
     literal_column,
     not_,
     null,
@@ -32,10 +31,12 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import TSVECTOR, array
 from sqlalchemy.dialects.postgresql import insert as upsert
 
-from service import events, idempotency, numbering
+from service import events, numbering
 from service.directory import TENANT_AND_APP, TENANT_AND_PERSON
 from service.helpdesk import tables
 from service.helpdesk.commands import NewTicket, TicketChanges
+from service.helpdesk.keys import KEYS
+from service.idempotency import Guard
 from service.storage.scope import Scope
 from service.storage.statement import Statement, bound, mine, parameter
 
@@ -106,7 +107,7 @@ def _number_terms(number: ColumnElement[int]) -> ColumnElement[Any]:
     return func.array_to_tsvector(array([literal_column("'tkt.'", Text) + digits, digits]), type_=TSVECTOR)
 
 
-def _create(guard: idempotency.Guard) -> tuple[CTE, CTE]:
+def _create(guard: Guard) -> tuple[CTE, CTE]:
     names = (
         "tenant_id",
         "id",
@@ -119,8 +120,7 @@ def _create(guard: idempotency.Guard) -> tuple[CTE, CTE]:
     )
     given = bound(tickets, *names)
     actor = bindparam("actor", type_=Text)
-    scope = select((literal("helpdesk:", Text) + parameter(tickets.c.tenant_id)).label("scope")).where(*guard)
-    counter = numbering.next_number(scope.cte("scope"))
+    counter = numbering.next_number(tables.counters, select(parameter(tickets.c.tenant_id)).where(*guard))
     stamped = {
         "number": counter.c.number,
         "search_terms": given["search_terms"].op("||")(_number_terms(counter.c.number)),
@@ -135,7 +135,7 @@ def _create(guard: idempotency.Guard) -> tuple[CTE, CTE]:
     return ticket, append_event(ticket, "ticket.created")
 
 
-CREATE = idempotency.creation(_create, scope=DECIDED, locks="tenant_id")
+CREATE = KEYS.creation(_create, scope=DECIDED, locks="tenant_id")
 
 
 @lru_cache(maxsize=4)

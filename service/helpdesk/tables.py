@@ -32,6 +32,8 @@ from sqlalchemy.dialects.postgresql import TSVECTOR, array
 from service.directory import METADATA, all_of, created_at, one_of
 from service.events import event_table, last_transaction
 from service.helpdesk.commands import PolicyStatus, Priority, SourceType, Status, Type
+from service.idempotency import key_table
+from service.numbering import counter_table
 from service.purged import purged_table
 from service.reindex import index_search_terms, search_terms
 from service.storage.scope import scoped_by
@@ -325,3 +327,14 @@ events = event_table(
     narrower={**_OF_TICKET, "app_id": {"app_id": "app_id", "ticket_id": "ticket_id"}},
 )
 events_purged = purged_table(events)
+
+keys = key_table(
+    "helpdesk_keys",
+    Column("tenant_id", Text, nullable=False),
+    # The application that the caller uses; empty where there is none.
+    Column("app_id", Text, nullable=False),
+    Column("sub", Text, nullable=False),
+    # (Of a ticket an `app_id` may be null.)
+    info=scoped_by("tenant_id", "sub", app_id="key_app_id"),
+)
+counters = counter_table("helpdesk_counters", Column("tenant_id", Text, nullable=False))

@@ -7,7 +7,7 @@ from uuid import UUID
 from service import etags, events, idempotency, jsontext, paging, positions, watch
 from service.background import paced
 from service.errors import TicketError
-from service.itsm import day_queries, days, lookup, metadata, queries, total_queries, views
+from service.itsm import day_queries, days, metadata, queries, total_queries, views
 from service.itsm.commands import (
     CreateTicket,
     GetTicket,
@@ -18,6 +18,7 @@ from service.itsm.commands import (
 )
 from service.itsm.delivery.queue import MIRRORED
 from service.itsm.dependencies import ItsmDependencies
+from service.itsm.keys import KEYS
 from service.numbering import uuid7
 from service.operation import Call, operation, own_transactions
 from service.search import tsqueries, tsquery
@@ -37,13 +38,13 @@ _RECOUNT_PAUSE = 2.0
 @own_transactions(CreateTicket)
 async def create_ticket(dependencies: ItsmDependencies, call: Call, command: CreateTicket) -> views.Ticket:
     """Create a ticket, at the account's provider first if it is linked to one, once for each idempotency key."""
-    key_scope, scope = lookup.key_scope(call), _scope(call)
+    scope = _scope(call)
     terms = {"metadata_terms": metadata.index_terms(**scope, metadata=command.body.metadata)}
     ticket = {**scope, "id": uuid7(), **terms, **events.actor_of(call), **vars(command.body)}
     ticket["search_terms"] = views.search_terms(ticket)
     if call.caller.is_linked:
-        return _answer(call, await dependencies.deliveries.create(call, key_scope, ticket))
-    return _answer(call, await idempotency.create_once(dependencies.database, call, key_scope, queries.CREATE, ticket))
+        return _answer(call, await dependencies.deliveries.create(call, command, ticket))
+    return _answer(call, await idempotency.create_once(dependencies.database, call, command, queries.CREATE, ticket))
 
 
 @operation(GetTicket, one_statement=True)
@@ -111,9 +112,7 @@ async def update_ticket(dependencies: ItsmDependencies, call: Call, command: Upd
         is_mirrored = ticket["is_mirrored"]
         return _answer(call, ticket)
 
-    ticket = await idempotency.once(
-        dependencies, call, lookup.key_scope(call), command, act, one_statement=not must_look
-    )
+    ticket = await idempotency.once(dependencies, call, KEYS, command, act, one_statement=not must_look)
     if is_mirrored and not call.replayed:
         await dependencies.deliveries.deliver(call, delivery["delivery_id"])
     return ticket

@@ -27,6 +27,7 @@ from sqlalchemy import (
     literal,
     literal_column,
     not_,
+    null,
     or_,
     select,
     true,
@@ -35,10 +36,12 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import TSQUERY
 
-from service import events, idempotency, nearest
+from service import events, nearest
 from service.directory import ACCOUNT, KEY_HOLDS, api_keys
+from service.idempotency import Guard
 from service.itsm import day_queries, tables, total_queries
 from service.itsm.commands import NewTicket
+from service.itsm.keys import KEYS
 from service.providers import tables as providers
 from service.storage.scope import EVERYONE
 from service.storage.statement import Statement, bound, mine, parameter
@@ -64,7 +67,7 @@ LOCK = Statement(
 NEW = ("account_id", "live", "id", "metadata_terms", "search_terms", *NewTicket.model_fields)
 
 
-def _create(guard: idempotency.Guard) -> tuple[CTE, ...]:
+def _create(guard: Guard) -> tuple[CTE, ...]:
     return new_ticket(NEW, *guard)
 
 
@@ -76,7 +79,21 @@ def new_ticket(names: Sequence[str], *conditions: ColumnElement[bool]) -> tuple[
     return ticket, events.append(tables.events, ticket, "ticket.created"), one_more
 
 
-CREATE = idempotency.creation(_create, scope=ACCOUNT, locks="account_id")
+# What a row has where nothing else is given.
+_NEW = {
+    **dict.fromkeys(("created_at", "updated_at"), func.now()),
+    "version": literal_column("1", Integer),
+    "transaction_id": events.THIS_TRANSACTION,
+}
+
+
+def known_ticket(names: Sequence[str], *conditions: ColumnElement[bool]) -> Select[Any]:
+    """The row that `new_ticket` will write: an answer that is stored before it."""
+    values = {**dict.fromkeys((column.name for column in SHOWN), null()), **_NEW, **bound(tickets, *names)}
+    return select(*(cast(values[column.name], column.type).label(column.name) for column in SHOWN)).where(*conditions)
+
+
+CREATE = KEYS.creation(_create, scope=ACCOUNT, locks="account_id", known=known_ticket(NEW))
 
 
 @lru_cache(maxsize=128)  # one statement for each set of members

@@ -24,6 +24,7 @@ from sqlalchemy import (
 
 from service.directory import METADATA, created_at, one_of
 from service.events import event_table, last_transaction
+from service.idempotency import key_table
 from service.itsm.commands import Priority, Status, WebhookEvent
 from service.purged import purged_table
 from service.reindex import index_search_terms, search_terms
@@ -183,3 +184,10 @@ events = event_table(
 events_purged = purged_table(events)
 
 WEBHOOKS = webhook_tables("itsm", events, WebhookEvent)
+
+keys = key_table(
+    "itsm_keys",
+    Column("account_id", Uuid, nullable=False),
+    Column("live", Boolean, nullable=False),
+    info=scoped_by("account_id", "live"),
+)

@@ -20,7 +20,7 @@ from service.itsm.commands import (
     WebhookWrite,
 )
 from service.itsm.dependencies import ItsmDependencies
-from service.itsm.lookup import key_scope
+from service.itsm.keys import KEYS
 from service.operation import Call, operation, own_transactions
 from service.outbound import UnreachableError
 from service.storage.database import Connection, ConstraintViolationError
@@ -62,7 +62,7 @@ async def create_webhook(dependencies: ItsmDependencies, call: Call, command: Cr
 
     check = partial(_check, dependencies, call, command.body.url, command.body.events)
     return await idempotency.once(
-        dependencies, call, key_scope(call), command, act, before=check, one_statement=True, is_secret=True
+        dependencies, call, KEYS, command, act, before=check, one_statement=True, is_secret=True
     )
 
 
@@ -88,10 +88,10 @@ async def update_webhook(dependencies: ItsmDependencies, call: Call, command: Up
         return views.webhook(webhook)
 
     check = partial(_check, dependencies, call, changed.get("url"), changed.get("events", ()))
-    return await idempotency.once(dependencies, call, key_scope(call), command, act, before=check)
+    return await idempotency.once(dependencies, call, KEYS, command, act, before=check)
 
 
-@idempotency.write(WebhookWrite, key_scope)
+@idempotency.write(WebhookWrite, KEYS)
 async def delete_webhook(connection: Connection, call: Call, command: WebhookWrite) -> views.WebhookDeletion:
     """Delete a webhook with its queue and its log."""
     key = _key(call, command.path.webhook_id)
@@ -111,7 +111,7 @@ async def rotate_secret(dependencies: ItsmDependencies, call: Call, command: Web
     async def act(connection: Connection) -> views.Webhook:
         return views.webhook(_found(await connection.one(_QUERIES.rotate_secret, values)), secret)
 
-    return await idempotency.once(dependencies, call, key_scope(call), command, act, one_statement=True, is_secret=True)
+    return await idempotency.once(dependencies, call, KEYS, command, act, one_statement=True, is_secret=True)
 
 
 @operation(WebhookNamed)
@@ -123,7 +123,7 @@ async def list_deliveries(connection: Connection, call: Call, command: WebhookNa
     return {"deliveries": [views.webhook_delivery(row) for row in rows]}
 
 
-@idempotency.write(ReplayDelivery, key_scope, one_statement=True)
+@idempotency.write(ReplayDelivery, KEYS, one_statement=True)
 async def replay_delivery(connection: Connection, call: Call, command: ReplayDelivery) -> views.WebhookDelivery:
     """Queue the message of an attempt once more, as it was."""
     key = {**_key(call, command.path.webhook_id), "delivery_id": command.path.delivery_id}

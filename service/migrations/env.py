@@ -6,19 +6,19 @@ from typing import Any, Literal
 from alembic import context
 from alembic.operations.ops import CreateTableOp, MigrationScript
 
+import service.admin.tables
 import service.backlog
 import service.epochs
 import service.handoff.tables
 import service.helpdesk.tables
-import service.idempotency
 import service.itsm.tables
-import service.numbering
 import service.providers.tables
 import service.retention.look
 import service.retention.purge
 import service.schema
 import service.vault_check  # noqa: F401 - imported for their tables
 from service.directory import METADATA
+from service.migrations import leftovers
 from service.storage.database import Xid8
 
 
@@ -43,6 +43,7 @@ context.configure(
     render_item=_render,
     process_revision_directives=_without_info,
     compare_type=True,
+    include_name=leftovers.is_declared,
     transaction_per_migration=True,
 )
 with context.begin_transaction():

@@ -60,7 +60,6 @@ deliveries = Table(
     # Whether the ticket has a row here: a creation's is written only after the first attempt.
     Column("has_ticket", Boolean, nullable=False),
     # Of a creation whose ticket has no row yet: the key under which it was requested.
-    Column("idempotency_scope", Text),
     Column("idempotency_key", Text),
     Column("request_hash", LargeBinary),
     Column("actor", Text, nullable=False),
@@ -81,24 +80,22 @@ deliveries = Table(
     PrimaryKeyConstraint("account_id", "id"),
     one_of("kind", DeliveryKind),
     one_of("state", DeliveryState),
-    # Test keys have no provider. Its own id, its ticket's, and its idempotency key's scope are nobody else's either.
-    info=scoped_by(
-        "account_id",
-        or_by={"id": "delivery_id", "ticket_id": "ticket_id", "idempotency_scope": "idempotency_scope"},
-    ),
+    # Test keys have no provider. Its own id and its ticket's are nobody else's either.
+    info=scoped_by("account_id", or_by={"id": "delivery_id", "ticket_id": "ticket_id"}),
 )
 # Operators name a delivery by its id alone.
 Index("provider_deliveries_id_idx", deliveries.c.id)
 Index("provider_deliveries_state_idx", deliveries.c.state, deliveries.c.id)
-_BY_TICKET = (deliveries.c.ticket_id, deliveries.c.version)
-Index("provider_deliveries_account_ticket_idx", deliveries.c.account_id, *_BY_TICKET, unique=True)
-# The version before finds the deliveries of a ticket by the first of these, and names the second in a statement. (Where
-# there is a second unique index of keys, that statement fails when two requests have one key.) The release after this
-# one drops the first, and has the account in the second.
-Index("provider_deliveries_ticket_idx", *_BY_TICKET, unique=True)
 Index(
-    "provider_deliveries_key_idx",
-    deliveries.c.idempotency_scope,
+    "provider_deliveries_account_ticket_idx",
+    deliveries.c.account_id,
+    deliveries.c.ticket_id,
+    deliveries.c.version,
+    unique=True,
+)
+Index(
+    "provider_deliveries_account_key_idx",
+    deliveries.c.account_id,
     deliveries.c.idempotency_key,
     unique=True,
     postgresql_where=not_(deliveries.c.has_ticket),

@@ -13,12 +13,11 @@ import structlog
 from sqlalchemy import Column, DateTime, Interval, Table, Text, bindparam, func, literal_column
 from sqlalchemy.dialects.postgresql import insert as upsert
 
-from service import idempotency
 from service.background import Periodic, paced
 from service.counters import PURGED_ROWS, WEBHOOKS_MISSED
 from service.directory import METADATA
 from service.purged import SETTLE_SECONDS
-from service.retention import look, walk
+from service.retention import keys, look, walk
 from service.retention.kinds import KINDS, Kind, Walked
 from service.settings import Settings
 from service.storage.database import Database
@@ -102,7 +101,7 @@ class Purge:
         deleted = [
             Purged(kind.name, days, await self._delete(database, kind, days, settled)) for kind, days in self._kinds
         ]
-        await idempotency.purge(database)
+        await keys.purge(database)
         return deleted
 
     async def _settled(self, database: Database, *, wait: bool = True) -> str:

@@ -11,9 +11,6 @@ from typing import Any
 from sqlalchemy import FromClause
 from sqlalchemy.sql.selectable import AliasedReturnsRows
 
-# An operation makes it of its own caller (idempotency.py), so it is the caller's in every scope.
-_KEY_SCOPE = "idempotency_scope"
-
 
 class UnscopedError(Exception):
     """A statement can touch rows that are not its caller's. Raised when it is built."""
@@ -29,8 +26,12 @@ class Scope:
     reason: str | None = None
 
     def __init__(self, *parameters: str, whole: str = "") -> None:
-        self.parameters = frozenset({*parameters, _KEY_SCOPE})
+        self.parameters = frozenset(parameters)
         self.whole = whole
+
+    def with_also(self, *parameters: str) -> "Scope":
+        """The same with more of the caller's own values."""
+        return Scope(*self.parameters, *parameters, whole=self.whole)
 
 
 class EVERYONE(Scope):

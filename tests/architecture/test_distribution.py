@@ -6,7 +6,7 @@ from functools import cache
 import pytest
 from sqlalchemy import ForeignKeyConstraint, PrimaryKeyConstraint, Table, UniqueConstraint
 from support.distribution import ADVICE, Problem, column_of, problems
-from support.distribution_exceptions import EXCEPTIONS, KEYS_WITHOUT
+from support.distribution_exceptions import EXCEPTIONS
 from support.statements import BUILDERS, builders, statements
 
 from service.directory import METADATA
@@ -30,7 +30,7 @@ def test_keys_have_the_column(table: Table) -> None:
     keys = [one for one in table.constraints if isinstance(one, PrimaryKeyConstraint | UniqueConstraint)]
     uniques = [*keys, *(index for index in table.indexes if index.unique)]
     without = {str(one.name) for one in uniques if column not in one.columns}
-    assert without == {*KEYS_WITHOUT.get(table.name, ())}, f"{table}: have {column} in each key and unique index"
+    assert without == set(), f"{table}: have {column} in each key and unique index"
 
 
 @pytest.mark.parametrize("table", TABLES, ids=str)

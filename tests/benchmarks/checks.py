@@ -113,7 +113,7 @@ def _rows_left(database_url: str, client: httpx2.Client) -> Any:
             "SELECT version, type, changes::jsonb FROM itsm_events WHERE ticket_id = %s ORDER BY id", [made]
         ).fetchall()
         keys = connection.execute(
-            "SELECT response ->> 'id' = %s, response ->> 'subject' FROM idempotency_keys WHERE key = %s", [made, key]
+            "SELECT response ->> 'id' = %s, response ->> 'subject' FROM itsm_keys WHERE key = %s", [made, key]
         ).fetchall()
     return {"ticket": ticket, "events": events, "keys": keys}
 

@@ -104,7 +104,6 @@ _CREATED: Mapping[str, str] = {
 }
 _KEYED = {
     **_CREATED,
-    "idempotency_scope": "'pgbench'",
     "idempotency_key": "cast(:m AS text)",
     "request_hash": "'\\x00'",
 }

@@ -103,7 +103,8 @@ INSERT INTO handoff_events (project_id, ticket_id, version, type, changes, actor
 SELECT project_id, id, 1, 'ticket.created', '{}', 'seed', 'seed', created_at
 FROM handoff_tickets WHERE project_id = %(project)s
 """
-_COUNTER = "INSERT INTO counters (scope, last_number) SELECT %(scope)s, %(tickets)s WHERE %(tickets)s > 0"
+_HELPDESK_COUNTER = "INSERT INTO helpdesk_counters SELECT %(tenant)s, %(tickets)s WHERE %(tickets)s > 0"
+_HANDOFF_COUNTER = "INSERT INTO handoff_counters SELECT %(project)s, %(tickets)s WHERE %(tickets)s > 0"
 
 
 @dataclass(frozen=True)
@@ -134,9 +135,8 @@ def helpdesk(database_url: str, tickets: int, issuer: Issuer) -> Account:
     """A tenant, with an agent who calls."""
     tenant = f"ten_{uuid4().hex}"
     with psycopg.connect(database_url, autocommit=True) as connection:
-        for statement in (HELPDESK_TICKETS, _HELPDESK_EVENTS):
+        for statement in (HELPDESK_TICKETS, _HELPDESK_EVENTS, _HELPDESK_COUNTER):
             connection.execute(statement, {"tenant": tenant, "tickets": tickets})
-        connection.execute(_COUNTER, {"scope": f"helpdesk:{tenant}", "tickets": tickets})
     return Account(tenant, issuer.bearer("per_agent", tenant_id=tenant, scope="helpdesk:agent helpdesk:write"), tickets)
 
 
@@ -149,9 +149,8 @@ def handoff(database_url: str, tickets: int, issuer: Issuer) -> Account:
         if row is None:
             raise RuntimeError("no project")
         given |= {"project": row[0], "tickets": tickets, "scope": project_scope(row[0])}
-        for statement in (_HANDOFF_TICKETS, _HANDOFF_ROLES, _HANDOFF_EVENTS):
+        for statement in (_HANDOFF_TICKETS, _HANDOFF_ROLES, _HANDOFF_EVENTS, _HANDOFF_COUNTER):
             connection.execute(statement, given)
-        connection.execute(_COUNTER, {"scope": f"handoff:{row[0]}", "tickets": tickets})
     return Account(str(row[0]), issuer.bearer(_USER), tickets, slug)
 
 

@@ -9,7 +9,6 @@ _ONE_ROUND_TRIP = (
     "what is written together is one statement, and so one round trip: spread, it is a function where the scope lies"
 )
 _OWN_INSTANT = "the instant, the version and the transaction of a change are after those of the row itself"
-_KEYS_AND_NUMBERS = "keys and numbers of all APIs share one table each: their own tables take two releases"
 
 EXCEPTIONS: Mapping[str, Mapping[str, Collection[str]]] = {
     "unbound": {
@@ -47,7 +46,9 @@ EXCEPTIONS: Mapping[str, Mapping[str, Collection[str]]] = {
         "whose turn it is, of all tenants, is told by one queue": ["helpdesk.sla.clock_queries.TAKE_TURN"],
         "what is next of all scopes is taken, but for what others are at work on: looked for without a lock, all would"
         " find the same": [
-            "idempotency.PURGE",
+            "handoff.keys.KEYS.expired",
+            "helpdesk.keys.KEYS.expired",
+            "itsm.keys.KEYS.expired",
             "itsm.delivery.queries.LEASE_DUE",
             "itsm.delivery.queries.POSTPONE",
             "itsm.delivery.queries.RENEW",
@@ -63,12 +64,6 @@ EXCEPTIONS: Mapping[str, Mapping[str, Collection[str]]] = {
         ],
     },
     "written": {
-        _KEYS_AND_NUMBERS: [
-            "handoff.queries.CREATE.keyed",
-            "handoff.queries.CREATE.plain",
-            "helpdesk.queries.CREATE.keyed",
-            "helpdesk.queries.CREATE.plain",
-        ],
         "the merge is of the totals of several accounts": ["itsm.total_queries.MERGE"],
         "one step is of the rows of several scopes": [
             "itsm.day_queries.QUEUE_RECOUNTS",
@@ -77,15 +72,6 @@ EXCEPTIONS: Mapping[str, Mapping[str, Collection[str]]] = {
         ],
     },
     "groups": {
-        _KEYS_AND_NUMBERS: [
-            "handoff.queries.CREATE.keyed",
-            "handoff.queries.CREATE.plain",
-            "helpdesk.queries.CREATE.keyed",
-            "helpdesk.queries.CREATE.plain",
-            "itsm.delivery.queries.CREATE_DELIVERED.keyed",
-            "itsm.delivery.queries.CREATE_QUEUED.keyed",
-            "itsm.queries.CREATE.keyed",
-        ],
         "metrics are of the whole database": ["backlog.LOOK"],
     },
     "insert": {
@@ -154,14 +140,12 @@ EXCEPTIONS: Mapping[str, Mapping[str, Collection[str]]] = {
             "retention.look.ESTIMATES",
             "storage.standby.IDENTITY",
         ],
-        "what is taken is told by its place on disk": ["idempotency.PURGE", "itsm.total_queries.MERGE"],
-    },
-}
-
-# Keys and unique indexes without the column, by table: the version before needs these, and the next release drops them.
-KEYS_WITHOUT: Mapping[str, Collection[str]] = {
-    "provider_deliveries": {
-        "provider_deliveries_key_idx",
-        "provider_deliveries_ticket_idx",
+        "what is taken is told by its place on disk": [
+            "admin.keys.KEYS.expired",
+            "handoff.keys.KEYS.expired",
+            "helpdesk.keys.KEYS.expired",
+            "itsm.keys.KEYS.expired",
+            "itsm.total_queries.MERGE",
+        ],
     },
 }

@@ -144,10 +144,8 @@ def events(world: World, ticket: Any) -> list[tuple[Any, ...]]:
 
 def tables_with_rows(world: World, account_id: str) -> list[str]:
     """The tables that have rows of an account's tickets."""
-    tables = ("itsm_tickets", "itsm_events", "itsm_totals", "itsm_total_changes", "provider_deliveries")
-    found = [name for name in tables if world.rows(f"SELECT 1 FROM {name} WHERE account_id = %s", account_id)]
-    keys = world.rows("SELECT 1 FROM idempotency_keys WHERE scope = %s", f"itsm:{account_id}:live")
-    return found + ["idempotency_keys"] * bool(keys)
+    tables = ("itsm_tickets", "itsm_events", "itsm_totals", "itsm_total_changes", "provider_deliveries", "itsm_keys")
+    return [name for name in tables if world.rows(f"SELECT 1 FROM {name} WHERE account_id = %s", account_id)]
 
 
 @contextmanager

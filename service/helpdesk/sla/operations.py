@@ -19,6 +19,7 @@ from service.helpdesk.commands import (
     UpdateCalendar,
     UpdateSlaPolicy,
 )
+from service.helpdesk.keys import KEYS
 from service.helpdesk.sla import queries, targets, views
 from service.helpdesk.sla.terms import DEFAULT_CALENDAR_COLUMNS, calendar_columns, calendar_of, terms_of
 from service.helpdesk.tables import ANOTHER_IS_ACTIVE
@@ -60,11 +61,7 @@ async def get_sla_policy(connection: Connection, call: Call, command: GetSlaPoli
     return views.policy(_found(await connection.one(queries.GET_POLICY, _policy_key(call, command.path.id))))
 
 
-def _key_scope(call: Call, _command: CreateSlaPolicy | UpdateSlaPolicy | UpdateCalendar) -> str:
-    return f"helpdesk SLA policies:{jsontext.dump([call.caller.tenant_id, call.caller.subject]).decode()}"
-
-
-@idempotency.write(CreateSlaPolicy, _key_scope)
+@idempotency.write(CreateSlaPolicy, KEYS)
 async def create_sla_policy(connection: Connection, call: Call, command: CreateSlaPolicy) -> views.SlaPolicy:
     """Create an SLA policy."""
     key = {**_tenant(call), "id": f"sla_{ULID()}"}
@@ -74,7 +71,7 @@ async def create_sla_policy(connection: Connection, call: Call, command: CreateS
     return views.policy(policy)
 
 
-@idempotency.write(UpdateSlaPolicy, _key_scope)
+@idempotency.write(UpdateSlaPolicy, KEYS)
 async def update_sla_policy(connection: Connection, call: Call, command: UpdateSlaPolicy) -> views.SlaPolicy:
     """Change an SLA policy; with other targets its unresolved tickets are re-clocked (reclock.py)."""
     key = _policy_key(call, command.path.id)
@@ -98,7 +95,7 @@ async def get_calendar(connection: Connection, call: Call, command: GetCalendar)
     return views.calendar(row)
 
 
-@idempotency.write(UpdateCalendar, _key_scope)
+@idempotency.write(UpdateCalendar, KEYS)
 async def update_calendar(connection: Connection, call: Call, command: UpdateCalendar) -> views.Calendar:
     """Change the tenant's calendar; unresolved tickets that count business hours are re-clocked (reclock.py)."""
     values = {

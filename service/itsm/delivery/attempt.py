@@ -10,7 +10,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import structlog
 
-from service import events, idempotency, jsontext
+from service import events, jsontext
 from service.counters import DELIVERY_ATTEMPTS
 from service.errors import TicketError
 from service.itsm import metadata, views
@@ -108,7 +108,7 @@ class Attempts:
         """Whether its key was answered before the delivery was leased, or without the provider after an unlink."""
         if delivery["has_ticket"] or delivery["idempotency_key"] is None:
             return False
-        return await self._database.one(CREATE.replay, delivery) is not None
+        return await self._database.one(CREATE.replay, {**delivery, "live": True}) is not None
 
     async def _current(self, delivery: Row, members: Mapping[str, Any]) -> dict[str, Any]:
         """These members as the ticket has them now."""
@@ -131,7 +131,7 @@ class Attempts:
         row = {**_new_row(delivery, members), **known}
         if delivery["idempotency_key"] is None:
             return await self._database.one(statements.plain, row)
-        created = await self._database.all(statements.keyed, row, lock=idempotency.LOCK)
+        created = await self._database.all(statements.keyed, row)
         if not created:
             # The lease was lost, or another process answered the key meanwhile, one to which the account is not linked.
             await self._drop(delivery)
@@ -190,7 +190,7 @@ def _new_row(delivery: Row, members: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **members,
         **_lease_of(delivery),
-        **{name: delivery[name] for name in ("idempotency_scope", "idempotency_key", "request_hash")},
+        **{name: delivery[name] for name in ("idempotency_key", "request_hash")},
         **{name: delivery[name] for name in ("actor", "request_id")},
         "id": delivery["ticket_id"],
         "live": True,

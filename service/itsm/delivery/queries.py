@@ -39,10 +39,12 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import insert as upsert
 
-from service import events, idempotency
+from service import events
 from service.directory import ACCOUNT
+from service.idempotency import Guard
 from service.itsm import tables
-from service.itsm.queries import MINE, NEW, ONE, SHOWN, new_ticket, of_change, tickets
+from service.itsm.keys import KEYS
+from service.itsm.queries import MINE, NEW, ONE, SHOWN, known_ticket, new_ticket, of_change, tickets
 from service.providers.port import MEMBERS
 from service.providers.tables import deliveries, links
 from service.storage.scope import EVERYONE
@@ -87,7 +89,7 @@ BEGIN_DELIVERY = Statement(
     .values(
         {
             **bound(deliveries, "account_id", "ticket_id", "members", "actor", "request_id", "lease"),
-            **bound(deliveries, "idempotency_scope", "idempotency_key", "request_hash"),
+            **bound(deliveries, "idempotency_key", "request_hash"),
             "id": bindparam("delivery_id", type_=Uuid),
             "version": 1,
             "kind": "create",
@@ -103,7 +105,6 @@ BEGIN_DELIVERY = Statement(
 )
 _OF_KEY = (
     _of_account(),
-    deliveries.c.idempotency_scope == bindparam("idempotency_scope", type_=Text),
     deliveries.c.idempotency_key == bindparam("idempotency_key", type_=Text),
     not_(deliveries.c.has_ticket),
 )
@@ -274,24 +275,29 @@ FAIL_DELIVERY = _fail()
 _EXTERNAL_REFERENCE = ("external_provider", "external_ticket_id", "external_ticket_url")
 
 
-def _create_ticket(claimed: CTE, guard: idempotency.Guard) -> tuple[CTE, ...]:
+_DELIVERED = (*NEW, *_EXTERNAL_REFERENCE)
+_is_ended = exists(select(_ended.c.id))
+_held = select(deliveries.c.id).where(*_UNDER_LEASE).with_for_update().cte("held")
+
+
+def _create_delivered(guard: Guard) -> tuple[CTE, ...]:
     """The ticket of an attempted delivery, if the lease is still held."""
-    return new_ticket([*NEW, *_EXTERNAL_REFERENCE], exists(select(claimed.c.id)), *guard)
+    return new_ticket(_DELIVERED, _is_ended, *guard)
 
 
-def _create_delivered(guard: idempotency.Guard) -> tuple[CTE, ...]:
-    return _create_ticket(_ended, guard)
-
-
-def _create_queued(guard: idempotency.Guard) -> tuple[CTE, ...]:
+def _create_queued(guard: Guard) -> tuple[CTE, ...]:
     kept = update(deliveries).where(*_UNDER_LEASE, *guard).values({**_failure, "has_ticket": True})
-    return _create_ticket(kept.returning(deliveries.c.id).cte("kept"), guard)
+    return new_ticket(_DELIVERED, exists(select(kept.returning(deliveries.c.id).cte("kept").c.id)), *guard)
 
 
 # The delivery has ended: the provider has the ticket, or the account is no longer linked.
-CREATE_DELIVERED = idempotency.creation(_create_delivered, scope=ACCOUNT, locks="account_id")
+CREATE_DELIVERED = KEYS.creation(
+    _create_delivered, scope=ACCOUNT, locks="account_id", known=known_ticket(_DELIVERED, _is_ended)
+)
 # The delivery stays queued.
-CREATE_QUEUED = idempotency.creation(_create_queued, scope=ACCOUNT, locks="account_id")
+CREATE_QUEUED = KEYS.creation(
+    _create_queued, scope=ACCOUNT, locks="account_id", known=known_ticket(_DELIVERED, exists(select(_held.c.id)))
+)
 
 
 def _delivered() -> Statement:

@@ -77,18 +77,18 @@ class Deliveries:
         await asyncio.gather(*running, return_exceptions=True)
         await self._providers.close()
 
-    async def create(self, call: Call, scope: str, values: Mapping[str, Any]) -> Row:
+    async def create(self, call: Call, command: object, values: Mapping[str, Any]) -> Row:
         """The ticket, created at the provider and here, or only here if the provider cannot be reached in time.
 
         Under a key that is in use it waits, and answers as the first request did. Raises TicketError
         `provider_rejected`, `idempotency_mismatch` and `unavailable`.
         """
         while True:
-            stored = await idempotency.replay(self._database, call, scope, CREATE)
+            stored = await idempotency.replay(self._database, call, command, CREATE)
             if stored is not None:
                 return stored
             with self._deadline_for(call) as deadline:
-                delivery = await self._claim(call, scope, values)
+                delivery = await self._claim(call, command, values)
                 if delivery is not None:
                     ticket = await self._attempts.create(delivery, Deadline(deadline))
                     if ticket is not None:
@@ -163,9 +163,9 @@ class Deliveries:
             if not self._waiting[account_id]:
                 del self._waiting[account_id]
 
-    async def _claim(self, call: Call, scope: str, values: Mapping[str, Any]) -> Row | None:
+    async def _claim(self, call: Call, command: object, values: Mapping[str, Any]) -> Row | None:
         """The creation, recorded and leased; None while another request holds its key."""
-        key = {**idempotency.key_of(call, scope), "account_id": call.caller.account_id}
+        key = {**CREATE.keys.of(call, command), "account_id": call.caller.account_id}
         delivery = await self._database.one(
             queries.BEGIN_DELIVERY,
             {

@@ -231,7 +231,7 @@ async def test_a_number_has_four_digits_or_more(transport: Transport, world: Wor
     person = world.person(*ALL, tenant_id=tenant_id)
     await create(transport, person)
     for last, number in ((9_998, "TKT-9999"), (9_999, "TKT-10000"), (10**17, "TKT-100000000000000001")):
-        world.run("UPDATE counters SET last_number = %s WHERE scope = %s", last, f"helpdesk:{tenant_id}")
+        world.run("UPDATE helpdesk_counters SET last_number = %s WHERE tenant_id = %s", last, tenant_id)
         made = await create(transport, person)
         assert made["number"] == number
         assert (await call(transport, "helpdesk.get", person, number)).succeeded() == made

@@ -141,10 +141,10 @@ async def test_a_key_is_free_again_after_an_hour(transport: Transport, world: Wo
     tenant_id = new_tenant_id()
     person = world.person("write", tenant_id=tenant_id)
     first = (await create(transport, person, "old")).succeeded(201)
-    age = "UPDATE idempotency_keys SET expires_at = expires_at - interval '{}' WHERE scope LIKE %s"
-    world.run(age.format("59 minutes"), f"helpdesk:%{tenant_id}%")
+    age = "UPDATE helpdesk_keys SET expires_at = expires_at - interval '{}' WHERE tenant_id = %s"
+    world.run(age.format("59 minutes"), tenant_id)
     assert (await create(transport, person, "old")).succeeded(201) == first
-    world.run(age.format("61 minutes"), f"helpdesk:%{tenant_id}%")
+    world.run(age.format("61 minutes"), tenant_id)
     other = (await create(transport, person, "old", title="New")).succeeded(201)
     assert (other["title"], other["number"]) == ("New", "TKT-0002")
 

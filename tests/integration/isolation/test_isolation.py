@@ -40,7 +40,9 @@ MOVING = {
     "itsm_totals_floor",
     "itsm_day_totals",
     "itsm_day_recounts",
-    "idempotency_keys",
+    "itsm_keys",
+    "helpdesk_keys",
+    "handoff_keys",
     "helpdesk_reclocks",
     "provider_deliveries",
 }

@@ -326,13 +326,26 @@ async def test_a_key_is_free_again_after_an_hour(transport: Transport, world: Wo
     program = await world.program()
     headers = {"idempotency-key": "old"}
     first = (await transport.call("itsm.create", program.credential, body=TICKET, headers=headers)).succeeded(201)
-    age = "UPDATE idempotency_keys SET expires_at = expires_at - interval '{}' WHERE scope LIKE %s"
-    world.run(age.format("59 minutes"), f"itsm:{program.account_id}%")
+    age = "UPDATE itsm_keys SET expires_at = expires_at - interval '{}' WHERE account_id = %s"
+    world.run(age.format("59 minutes"), program.account_id)
     again = await transport.call("itsm.create", program.credential, body=TICKET, headers=headers)
     assert again.succeeded(201) == first
-    world.run(age.format("61 minutes"), f"itsm:{program.account_id}%")
+    world.run(age.format("61 minutes"), program.account_id)
     other = await transport.call("itsm.create", program.credential, body={**TICKET, "subject": "New"}, headers=headers)
     assert other.succeeded(201)["id"] != first["id"]
+
+
+async def test_the_answer_that_is_stored_is_the_row_that_was_written(transport: Transport, world: World) -> None:
+    """It is stored before that."""
+    program = await world.program()
+    headers = {"idempotency-key": "stored"}
+    (await transport.call("itsm.create", program.credential, body=TICKET, headers=headers)).succeeded(201)
+    [(stored, written)] = world.rows(
+        "SELECT response, row_to_json(ticket) FROM itsm_keys JOIN itsm_tickets AS ticket USING (account_id, live)"
+        " WHERE account_id = %s",
+        program.account_id,
+    )
+    assert stored == {name: value for name, value in written.items() if name not in ("metadata_terms", "search_terms")}
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256])

@@ -19,6 +19,13 @@ from service.itsm import operations
 from service.retention import look
 
 DEPLOYMENTS = SEEDS["deployments"]
+# The tables of idempotency keys, with somebody whose a key is.
+KEYS = {
+    "itsm_keys": f"'{uuid4()}', true",
+    "helpdesk_keys": "'t', '', 'ann'",
+    "handoff_keys": f"'{uuid4()}', '{uuid4()}'",
+    "admin_keys": "'root'",
+}
 
 
 async def run(url: str, *arguments: str, **settings: str) -> Any:
@@ -43,16 +50,17 @@ async def test_it_counts_and_then_deletes(machine: Machine, process: Process) ->
     assert (kind["kind"], kind["keep_days"], kind["rows"]) == ("deployments", KEEP, 4)
     [(oldest,)] = machine.rows("SELECT min(created_at) FROM handoff_deployments")
     assert kind["oldest"] == oldest.isoformat().replace("+00:00", "Z")
-    machine.rows(
-        "INSERT INTO idempotency_keys VALUES ('s', 'expired', '', '{}', now() - interval '1 second'),"
-        " ('s', 'kept', '', '{}', now() + interval '1 hour')"
-    )
+    for table, whose in KEYS.items():
+        machine.rows(
+            f"INSERT INTO {table} VALUES ({whose}, 'expired', '', '{{}}', now() - interval '1 second'),"
+            f" ({whose}, 'kept', '', '{{}}', now() + interval '1 hour')"
+        )
     assert await run(machine.url, **keep) == (
         {"dry_run": False, "kinds": [{"kind": "deployments", "keep_days": KEEP, "rows": 4}]},
         "",
     )
     assert machine.rows(DEPLOYMENTS.ages.format(owner=owner)) == [(KEEP - 1,)] * 4
-    assert machine.rows("SELECT key FROM idempotency_keys WHERE scope = 's'") == [("kept",)]
+    assert [machine.rows(f"SELECT key FROM {table}") for table in KEYS] == [[("kept",)]] * len(KEYS)
     assert (await run(machine.url, "--dry-run", **keep))[0]["kinds"] == [{**kind, "rows": 0, "oldest": None}]
 
 

@@ -10,8 +10,8 @@ from support.system import World
 from support.transports import Grpc, Rest
 from support.writes import Write, served_writes, writes
 
+from service.admin.keys import KEYS
 from service.directory import METADATA
-from service.idempotency import purge
 from service.settings import Settings
 from service.storage.database import Database
 
@@ -97,13 +97,13 @@ async def test_every_write_has_a_case(rpc: Grpc, world: World) -> None:
 
 
 async def test_all_expired_keys_are_forgotten_in_one_turn_however_many_there_are(apart_url: str) -> None:
-    row = "INSERT INTO idempotency_keys SELECT 'nobody', n::text, '', '{{}}', now() {} FROM generate_series(1, {}) AS n"
-    count = "SELECT count(*) FROM idempotency_keys"
+    row = "INSERT INTO admin_keys SELECT 'nobody', n::text, '', '{{}}', now() {} FROM generate_series(1, {}) AS n"
+    count = "SELECT count(*) FROM admin_keys"
     database = Database(Settings(database_url=apart_url, pool_size=1), METADATA)
     await database.open()
     async with await psycopg.AsyncConnection.connect(apart_url, autocommit=True) as connection:
         await connection.execute(row.format("- interval '1 second'", 20_001))
-        await connection.execute("INSERT INTO idempotency_keys VALUES ('nobody', 'new', '', '{}')")
-        await purge(database.patient())
+        await connection.execute("INSERT INTO admin_keys VALUES ('nobody', 'new', '', '{}')")
+        await KEYS.purge(database.patient())
         assert await (await connection.execute(count)).fetchone() == (1,)
     await database.close()

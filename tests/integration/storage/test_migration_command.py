@@ -24,14 +24,14 @@ def test_the_next_revision_is_numbered_and_makes_the_schema_what_the_tables_are(
     with own_database(database_url) as url:
         with psycopg.connect(url) as connection:
             connection.execute("ALTER TABLE itsm_tickets DROP COLUMN external_ticket_url")
-            connection.execute("DROP TABLE counters")
+            connection.execute("DROP TABLE handoff_counters")
         path = migrations.revise(url, "Where it is", versions)
     assert path == versions / f"{int(newest) + 1:04}_where_it_is.py"
     text = path.read_text()
     assert f"down_revision = '{newest}'" in text
     upgrade, downgrade = text.split("def downgrade")
     assert re.findall(r"op\.(\w{2,})\('(\w+)'", upgrade) == [
-        ("create_table", "counters"),
+        ("create_table", "handoff_counters"),
         ("add_column", "itsm_tickets"),
     ]
     assert re.findall(r"op\.(\w+)\('(\w+)', '(\w+)'", downgrade) == [

@@ -12,7 +12,6 @@ from opentelemetry.sdk.trace import TracerProvider
 
 from service import tracing
 from service.errors import REASONS
-from service.idempotency import LOCK
 from service.itsm.queries import CREATE, GET
 from service.settings import SettingError, Settings
 from service.storage.traced import name_of
@@ -91,7 +90,7 @@ def test_every_outcome_ends_a_span(never: tracing.Tracing, outcome: str) -> None
 def test_a_statement_is_named_by_what_it_does_to_which_tables() -> None:
     assert name_of(GET) == "SELECT itsm_tickets"
     assert name_of(CREATE.plain).startswith("INSERT itsm_tickets")
-    assert name_of(LOCK).startswith("SELECT")
+    assert name_of(CREATE.keys.lock).startswith("SELECT")
 
 
 async def test_without_the_extra_the_setting_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

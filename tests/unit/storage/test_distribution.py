@@ -11,7 +11,6 @@ from support.scoped_clauses import CALLER_IS, DESK, HO, MINE, OTHER, TENANT_IS, 
 
 from service.directory import accounts, project_members, projects
 from service.helpdesk import tables as helpdesk
-from service.idempotency import idempotency_keys
 from service.itsm import tables as itsm
 from service.storage.statement import _DIALECT, some_rows
 
@@ -133,7 +132,7 @@ FINE: dict[str, Build] = {
     "an insert of what is bound": lambda: insert(EVENTS).from_select(
         ["account_id"], select(TICKETS.c.account_id).where(MINE)
     ),
-    "a key": lambda: upsert(idempotency_keys).values(scope=given("idempotency_scope")).on_conflict_do_nothing(),
+    "a key": lambda: upsert(itsm.keys).values(account_id=given("account_id")).on_conflict_do_nothing(),
 }
 
 

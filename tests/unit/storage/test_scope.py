@@ -50,7 +50,7 @@ from support.scoped_clauses import (
 import service.server  # noqa: F401 - every table that there is
 from service.directory import ACCOUNT, MEMBER, METADATA, TENANT_AND_APP, api_keys, project_members
 from service.helpdesk import tables as helpdesk
-from service.idempotency import idempotency_keys
+from service.itsm import tables as itsm
 from service.providers.tables import deliveries, links
 from service.storage.scope import EVERYONE, Scope, UnscopedError, separation
 from service.storage.statement import Statement
@@ -261,7 +261,7 @@ REFUSED: dict[str, tuple[Scope, Build]] = {
     ),
     "an idempotency key by its key alone": (
         ACCOUNT,
-        lambda: select(idempotency_keys).where(idempotency_keys.c.key == given("idempotency_key")),
+        lambda: select(itsm.keys).where(itsm.keys.c.key == given("idempotency_key")),
     ),
 }
 

@@ -36,8 +36,8 @@ from support.scoped_clauses import (
 import service.server  # noqa: F401 - every table that there is
 from service.directory import ACCOUNT, MEMBER, TENANT_AND_APP, api_keys, project_members, projects
 from service.helpdesk import tables as helpdesk
-from service.idempotency import idempotency_keys
 from service.providers.tables import links
+from service.storage import statement
 from service.storage.scope import EVERYONE, Scope
 from service.storage.statement import Statement
 
@@ -142,9 +142,9 @@ TAKEN: dict[str, tuple[Scope, Build]] = {
         ),
     ),
     "rows of a bound ticket": (ACCOUNT, lambda: deliveries_of(ticket_id())),
-    "an idempotency key, in any scope": (
-        TENANT,
-        lambda: select(idempotency_keys).where(idempotency_keys.c.scope == given("idempotency_scope")),
+    "an idempotency key, by whose it is": (
+        TENANT.with_also("sub", "key_app_id"),
+        lambda: select(helpdesk.keys).where(*statement.mine(helpdesk.keys)),
     ),
     "an API key": (ACCOUNT, lambda: select(api_keys).where(api_keys.c.id == given("key_id"))),
     "everyone": (EVERYONE("a test"), lambda: select(TICKETS)),

@@ -80,7 +80,7 @@ async def create_ticket(
         "project_id": project["id"],
         "reported_by_user_id": caller.user_id,
         # As late as can be: others wait for the counter until this transaction ends.
-        "number": await connection.scalar(numbers.NEXT, {"scope": f"handoff:{project['id']}"}),
+        "number": await connection.scalar(numbers.NEXT_OF_PROJECT, {"scope": project["id"]}),
     }
     row = (await connection.execute(statements.CREATE, ticket)).mappings().one()
     names = enumerate(body.roles or project["default_roles"], start=1)

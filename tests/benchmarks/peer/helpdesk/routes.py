@@ -72,7 +72,7 @@ async def create_ticket(
     ticket["paused_at"] = now if body.status in _PAUSED else None
     ticket["resolved_at"] = now if body.status in _RESOLVED else None
     # As late as can be: others wait for the counter until this transaction ends.
-    ticket["number"] = await connection.scalar(numbers.NEXT, {"scope": f"helpdesk:{caller.tenant_id}"})
+    ticket["number"] = await connection.scalar(numbers.NEXT_OF_TENANT, {"scope": caller.tenant_id})
     row = (await connection.execute(statements.CREATE, ticket)).mappings().one()
     await _append_event(connection, caller, request, row, "ticket.created", {})
     await connection.commit()

@@ -47,10 +47,10 @@ async def create_ticket(
     idempotency_key: IdempotencyKey = None,
 ) -> Ticket:
     """Create a ticket, once for each idempotency key."""
-    key = {"its_scope": f"peer:{caller.account_id}:{caller.live}", "its_key": idempotency_key}
+    key = {"its_account_id": caller.account_id, "its_live": caller.live, "its_key": idempotency_key}
     if idempotency_key is not None:
         digest = hashlib.sha256(orjson.dumps(body.model_dump(exclude_unset=True), option=orjson.OPT_SORT_KEYS)).digest()
-        claim = {"scope": key["its_scope"], "key": idempotency_key, "request_hash": digest, "response": None}
+        claim = {**caller.scope, "key": idempotency_key, "request_hash": digest, "response": None}
         if (await connection.execute(statements.CLAIM_KEY, claim)).first() is None:
             return await _earlier_answer(connection, key, digest, response)
     row = (await connection.execute(statements.CREATE, {**caller.scope, **body.model_dump()})).mappings().one()

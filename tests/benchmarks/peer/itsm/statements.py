@@ -61,10 +61,10 @@ def page(filters: frozenset[str]) -> tuple[Select[int], Select[*tuple[object, ..
 # Takes the key, or waits for who has it; gives no row when it was used within the hour.
 _claim = upsert(idempotency_keys)
 CLAIM_KEY = _claim.on_conflict_do_update(
-    index_elements=["scope", "key"],
+    index_elements=["account_id", "live", "key"],
     set_={"request_hash": _claim.excluded.request_hash, "expires_at": literal_column("now() + interval '1 hour'")},
     where=idempotency_keys.c.expires_at <= func.now(),
 ).returning(idempotency_keys.c.key)
-_KEY = (idempotency_keys.c.scope == bindparam("its_scope"), idempotency_keys.c.key == bindparam("its_key"))
+_KEY = tuple(idempotency_keys.c[name] == bindparam(f"its_{name}") for name in ("account_id", "live", "key"))
 FIND_ANSWER = select(idempotency_keys.c.request_hash, idempotency_keys.c.response).where(*_KEY)
 KEEP_ANSWER = update(idempotency_keys).where(*_KEY).values(response=bindparam("response"))

@@ -67,9 +67,10 @@ events = Table(
 )
 
 idempotency_keys = Table(
-    "idempotency_keys",
+    "itsm_keys",
     metadata,
-    Column("scope", Text, primary_key=True),
+    Column("account_id", Uuid, primary_key=True),
+    Column("live", Boolean, primary_key=True),
     Column("key", Text, primary_key=True),
     Column("request_hash", LargeBinary, nullable=False),
     Column("response", JSON, nullable=False),
