@@ -7,20 +7,24 @@ not, little is hit, and all of that is sorted.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     ARRAY,
+    CTE,
     ColumnElement,
+    FromClause,
     Integer,
     Select,
     Subquery,
     Text,
     and_,
     bindparam,
+    case,
     cast,
     func,
     literal_column,
+    not_,
     select,
     union,
 )
@@ -49,17 +53,62 @@ def nearest_keys(
     The columns of `base` are what rows are ordered by, and there is an index of what it selects in that order.
     `indexed` says the same as `wanted` in the words of other indexes. `name` tells two of one statement apart.
     """
+    look = _look(base, order, wanted, rows, name)
+    # OFFSET keeps PostgreSQL from a guess at how soon a walk would be at its end.
+    hits = base.where(*indexed).offset(literal_column("0", Integer)).subquery("hits")
+    return look.or_else(hits, order, rows)
+
+
+def counted_keys(
+    base: Select[Any],
+    order: Order,
+    *,
+    wanted: Sequence[ColumnElement[bool]],
+    indexed: Sequence[ColumnElement[bool]],
+    rows: ColumnElement[int],
+) -> tuple[Subquery, Select[Any]]:
+    """The same, and how many there are: what is sorted is counted then, and not read twice."""
+    look = _look(base, order, wanted, rows)
+    hits = base.where(*indexed).cte("hits")
+    counts = (
+        (not_(look.is_partial), _count(look.looked_at).where(look.looked_at.c.is_wanted)),
+        (look.is_short, _count(hits)),
+    )
+    # Many hits need not be kept to be counted.
+    all_hits = base.with_only_columns(func.count()).where(*indexed).scalar_subquery()
+    total = case(*((when, count.scalar_subquery()) for when, count in counts), else_=all_hits)
+    return look.or_else(hits, order, rows), select(total.label("total"))
+
+
+class _Look(NamedTuple):
+    """The nearest rows, those of them that are wanted, whether these do not fill a page, and whether there are more."""
+
+    looked_at: CTE
+    near: CTE
+    is_short: ColumnElement[bool]
+    is_partial: ColumnElement[bool]
+
+    def or_else(self, hits: FromClause, order: Order, rows: ColumnElement[int]) -> Subquery:
+        """The keys near by and, where they do not fill a page, the first of all hits."""
+        far = select(hits).where(self.is_short, self.is_partial).order_by(*order(*hits.c)).limit(rows).subquery("far")
+        return union(select(self.near), select(far)).subquery("found")
+
+
+def _look(
+    base: Select[Any], order: Order, wanted: Sequence[ColumnElement[bool]], rows: ColumnElement[int], name: str = ""
+) -> _Look:
     most = literal_column(str(ROWS), Integer) + rows * literal_column(str(_FOR_EACH), Integer)
     is_wanted = and_(*wanted).label("is_wanted")
     looked_at = base.add_columns(is_wanted).order_by(*order(*base.selected_columns)).limit(most).cte(f"looked_at{name}")
     names = base.selected_columns.keys()
     # Rows come out of a CTE as they went in, and no more of them than are asked for.
     near = select(*(looked_at.c[name] for name in names)).where(looked_at.c.is_wanted).limit(rows).cte(f"near{name}")
-    found, seen = (select(func.count()).select_from(part).scalar_subquery() for part in (near, looked_at))
-    # OFFSET keeps PostgreSQL from a guess at how soon a walk would be at its end.
-    hits = base.where(*indexed).offset(literal_column("0", Integer)).subquery("hits")
-    far = select(hits).where(found < rows, seen >= most).order_by(*order(*hits.c)).limit(rows).subquery("far")
-    return union(select(near), select(far)).subquery("found")
+    found, seen = (_count(part).scalar_subquery() for part in (near, looked_at))
+    return _Look(looked_at, near, found < rows, seen >= most)
+
+
+def _count(rows: FromClause) -> Select[Any]:
+    return select(func.count()).select_from(rows)
 
 
 def has_words(
