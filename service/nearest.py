@@ -3,26 +3,34 @@
 No index has every filter in every order. PostgreSQL would guess how much is hit, and either walk the order until the
 page is full, or take all that is hit from a filter's index and sort it. Where it guesses wrong it walks everything. So
 it does not guess: the nearest rows of the order are looked at, and where much is hit these fill the page. Where they do
-not, little is hit, and all of that is sorted.
+not, little is hit, or it is far. A sample tells: where many are hit the order is walked on, and what is left is sorted.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     ARRAY,
+    CTE,
+    BigInteger,
     ColumnElement,
+    FromClause,
     Integer,
     Select,
     Subquery,
     Text,
     and_,
+    any_,
     bindparam,
+    case,
     cast,
     func,
     literal_column,
+    not_,
     select,
+    true,
     union,
+    union_all,
 )
 from sqlalchemy.dialects.postgresql import TSQUERY
 
@@ -32,7 +40,19 @@ _FOR_EACH = 4
 # In how many of them words are counted. A word of all of them is one of a million: PostgreSQL would read them all.
 _SAMPLE = 100
 
+# Of how many stretches of a scope's numbers a sample has rows, and how many of each.
+_STRETCHES, _IN_EACH = 32, 32
+# How many rows are walked in the time that it takes to find and sort one hit.
+_FOR_EACH_HIT = 2
+
 Order = Callable[..., Sequence[ColumnElement[Any]]]
+
+
+class Numbered(NamedTuple):
+    """What finds rows from all over a scope: the column of their numbers, of an index, and the last number."""
+
+    number: ColumnElement[int]
+    last: ColumnElement[int]
 
 
 def nearest_keys(
@@ -43,23 +63,136 @@ def nearest_keys(
     indexed: Sequence[ColumnElement[bool]],
     rows: ColumnElement[int],
     name: str = "",
+    numbered: Numbered | None = None,
 ) -> Subquery:
     """Up to `rows` rows of `base`, the first by `order` of those that are `wanted`; in no order themselves.
 
     The columns of `base` are what rows are ordered by, and there is an index of what it selects in that order.
-    `indexed` says the same as `wanted` in the words of other indexes. `name` tells two of one statement apart.
+    `indexed` says the same as `wanted` in the words of other indexes. `name` tells two of one statement apart. Rows
+    that are `numbered` are walked on where a walk is shorter than a sort.
     """
-    most = literal_column(str(ROWS), Integer) + rows * literal_column(str(_FOR_EACH), Integer)
+    near = _look(base, order, wanted, _nearest(rows), rows, name)
+    # OFFSET keeps PostgreSQL from a guess at how soon a walk would be at its end.
+    hits = base.where(*indexed).offset(literal_column("0", Integer)).subquery("hits")
+    if numbered is None:
+        return near.or_else(select(_first(hits, order, rows, *near.fails)))
+    on = _look(base, order, wanted, _far(base, order, wanted, numbered), rows, f"_on{name}")
+    walked = select(on.near).where(*near.fails)
+    return near.or_else(walked, select(_first(hits, order, rows, *near.fails, on.is_short)))
+
+
+def few_keys(
+    base: Select[Any],
+    order: Order,
+    *,
+    wanted: Sequence[ColumnElement[bool]],
+    read: Sequence[ColumnElement[Any]],
+    rows: ColumnElement[int],
+    or_many: Callable[[Select[Any]], Subquery],
+    name: str = "",
+) -> Subquery:
+    """The same of a `base` that no index has in this order, as it seldom has many rows: few are read, and sorted.
+
+    An index has it in the order in which it is `read`. `or_many` finds the keys of a base that has many.
+    """
+    most = literal_column(str(ROWS), Integer)
+    some = base.add_columns(and_(*wanted, true()).label("is_wanted")).order_by(*read).limit(most).cte(f"some{name}")
+    are_many = _count(some).scalar_subquery() >= most
+    keys = base.selected_columns.keys()
+    of_few = select(*(some.c[key] for key in keys)).where(not_(are_many), some.c.is_wanted)
+    few = of_few.order_by(*order(*of_few.selected_columns)).limit(rows).subquery("few")
+    return union_all(select(few), select(or_many(base.where(are_many)))).subquery("found")
+
+
+def counted_keys(
+    base: Select[Any],
+    order: Order,
+    *,
+    wanted: Sequence[ColumnElement[bool]],
+    indexed: Sequence[ColumnElement[bool]],
+    rows: ColumnElement[int],
+) -> tuple[Subquery, Select[Any]]:
+    """The same, and how many there are: what is sorted is counted then, and not read twice."""
+    near = _look(base, order, wanted, _nearest(rows), rows)
+    hits = base.where(*indexed).cte("hits")
+    counts = (
+        (not_(near.is_partial), _count(near.looked_at).where(near.looked_at.c.is_wanted)),
+        (near.is_short, _count(hits)),
+    )
+    # Many hits need not be kept to be counted.
+    all_hits = base.with_only_columns(func.count()).where(*indexed).scalar_subquery()
+    total = case(*((when, count.scalar_subquery()) for when, count in counts), else_=all_hits)
+    return near.or_else(select(_first(hits, order, rows, *near.fails))), select(total.label("total"))
+
+
+class _Look(NamedTuple):
+    """The first rows, those of them that are wanted, whether these do not fill a page, and whether there are more."""
+
+    looked_at: CTE
+    near: CTE
+    is_short: ColumnElement[bool]
+    is_partial: ColumnElement[bool]
+
+    @property
+    def fails(self) -> tuple[ColumnElement[bool], ...]:
+        """Whether there may be more for the page."""
+        return self.is_short, self.is_partial
+
+    def or_else(self, *others: Select[Any]) -> Subquery:
+        """The keys near by, and others where these do not fill a page."""
+        return union(select(self.near), *others).subquery("found")
+
+
+def _look(
+    base: Select[Any],
+    order: Order,
+    wanted: Sequence[ColumnElement[bool]],
+    most: ColumnElement[int],
+    rows: ColumnElement[int],
+    name: str = "",
+) -> _Look:
     is_wanted = and_(*wanted).label("is_wanted")
     looked_at = base.add_columns(is_wanted).order_by(*order(*base.selected_columns)).limit(most).cte(f"looked_at{name}")
     names = base.selected_columns.keys()
     # Rows come out of a CTE as they went in, and no more of them than are asked for.
     near = select(*(looked_at.c[name] for name in names)).where(looked_at.c.is_wanted).limit(rows).cte(f"near{name}")
-    found, seen = (select(func.count()).select_from(part).scalar_subquery() for part in (near, looked_at))
-    # OFFSET keeps PostgreSQL from a guess at how soon a walk would be at its end.
-    hits = base.where(*indexed).offset(literal_column("0", Integer)).subquery("hits")
-    far = select(hits).where(found < rows, seen >= most).order_by(*order(*hits.c)).limit(rows).subquery("far")
-    return union(select(near), select(far)).subquery("found")
+    found, seen = (_count(part).scalar_subquery() for part in (near, looked_at))
+    return _Look(looked_at, near, found < rows, seen >= most)
+
+
+def _nearest(rows: ColumnElement[int]) -> ColumnElement[int]:
+    return literal_column(str(ROWS), Integer) + rows * literal_column(str(_FOR_EACH), Integer)
+
+
+def _far(
+    base: Select[Any], order: Order, wanted: Sequence[ColumnElement[bool]], numbered: Numbered
+) -> ColumnElement[int]:
+    """How many rows to walk: none unless a sample has the first hit not far behind as many rows as there are hits."""
+    stretch, place = (
+        func.generate_series(literal_column("0"), literal_column(str(most - 1)), type_=BigInteger).column_valued(name)
+        for name, most in (("stretch", _STRETCHES), ("place", _IN_EACH))
+    )
+    numbers = select(numbered.last * stretch // literal_column(str(_STRETCHES), BigInteger) + place).scalar_subquery()
+    from_all_over = numbered.number == any_(func.array(numbers, type_=ARRAY(BigInteger)))
+    nth = func.row_number().over(order_by=order(*base.selected_columns)).label("nth")
+    sample = base.with_only_columns(and_(*wanted).label("is_wanted"), nth).where(from_all_over).subquery("sample")
+    first, hits = (part.filter(sample.c.is_wanted) for part in (func.min(sample.c.nth), func.count()))
+    walk = (
+        literal_column("2", BigInteger)
+        * first
+        * numbered.last
+        // literal_column(str(_STRETCHES * _IN_EACH), BigInteger)
+    )
+    is_worth_it = first <= literal_column(str(_FOR_EACH_HIT)) * hits
+    return select(case((is_worth_it, walk), else_=literal_column("0"))).select_from(sample).scalar_subquery()
+
+
+def _first(hits: FromClause, order: Order, rows: ColumnElement[int], *conditions: ColumnElement[bool]) -> Subquery:
+    return select(hits).where(*conditions).order_by(*order(*hits.c)).limit(rows).subquery("far")
+
+
+def _count(rows: FromClause) -> Select[Any]:
+    return select(func.count()).select_from(rows)
 
 
 def has_words(

@@ -105,6 +105,16 @@ _FILTERS_IN_PROJECT: Mapping[str, ColumnElement[bool]] = {
 }
 
 
+_LAST_NUMBER = (
+    select(tickets.c.number)
+    .join(project_members, tickets.c.project_id == project_members.c.project_id)
+    .where(IS_CALLER, IS_PROJECT, in_project(tickets))
+    .order_by(tickets.c.number.desc())
+    .limit(literal_column("1"))
+    .correlate(None)
+    .scalar_subquery()
+)
+
 # What an index has in the order of the lists: one of these. `open` is what a stage implies.
 _ORDERED = ("milestone", "open")
 
@@ -173,6 +183,7 @@ def list_tickets(
             wanted=[conditions[name] for name in sorted(filters - ordered - {"words"})],
             indexed=_indexed(filters - ordered, wanted, conditions),
             rows=limit if skipped is None else limit + func.least(skipped, _MAX_SKIPPED, type_=BigInteger),
+            numbered=nearest.Numbered(tickets.c.number, _LAST_NUMBER) if in_one else None,
         )
         wanted = select(found)
     first = wanted.order_by(*_newest_first(*wanted.selected_columns)).limit(limit).offset(skipped)

@@ -13,6 +13,7 @@ from sqlalchemy import (
     ColumnElement,
     Integer,
     Select,
+    Subquery,
     Text,
     and_,
     any_,
@@ -122,9 +123,11 @@ _RELATED = ("related_asset_id", "related_vulnerability_id", "submitted_by_id", "
 _ONE_OF: Mapping[str, Sequence[str]] = {
     **dict.fromkeys(_NEWEST, (*_RELATED, "of_app_id", "unresolved")),
     "-updated_at": ("submitted_by_id", "of_app_id"),
-    "due_at": ("submitted_by_id", "of_app_id", "unresolved"),
-    "-priority": ("priority", "submitted_by_id", "of_app_id", "unresolved"),
+    "due_at": ("of_app_id", "unresolved"),
+    "-priority": ("priority", "of_app_id", "unresolved"),
 }
+# In which no index has a person's own tickets: these are few.
+_NOT_OF_PERSONS = frozenset({"due_at", "-priority"})
 # Of which there are so few that PostgreSQL takes them first, as it knows.
 _UNIQUE = frozenset({"number", "any_number"})
 
@@ -148,6 +151,12 @@ def _indexed(filters: frozenset[str], base: Select[Any], order: nearest.Order) -
         return found
     words = nearest.has_words(tickets.c.search_terms, _TERMS, base, order)
     return [*_indexed(filters - {"terms", "words"}, base, order), *words]
+
+
+def _numbered(by: frozenset[str]) -> nearest.Numbered | None:
+    """The numbers of a whole tenant: of an application or a person few are the caller's."""
+    last = select(func.max(tickets.c.number)).where(*mine(tickets)).correlate(None).scalar_subquery()
+    return nearest.Numbered(tickets.c.number, last) if by == {"tenant_id"} else None
 
 
 @lru_cache(maxsize=256)
@@ -177,12 +186,26 @@ def list_tickets(
 
     def page(*more: ColumnElement[bool], name: str = "") -> Select[Any]:
         mine = (*found_by(by - {"person_id"}, with_deleted=with_deleted), *more)
-        if not wanted:
+        is_sorted = "person_id" in by and sort in _NOT_OF_PERSONS
+        if not wanted and not is_sorted:
             found = select(*tables.SHOWN, key).where(*mine, *always).order_by(*order.of(order.key, tickets.c.id))
             return found.limit(rows)
         base = select(key, tickets.c.id).where(*mine, *always)
-        indexed = _indexed(filters - ordered, base, order.of)
-        keys = nearest.nearest_keys(base, order.of, wanted=wanted, indexed=indexed, rows=rows, name=name)
+
+        def nearest_of(base: Select[Any]) -> Subquery:
+            if not wanted:
+                return base.order_by(*order.of(*base.selected_columns)).limit(rows).subquery("walked")
+            indexed, numbered = _indexed(filters - ordered, base, order.of), _numbered(by)
+            conditions = {"wanted": wanted, "indexed": indexed}
+            return nearest.nearest_keys(base, order.of, **conditions, rows=rows, name=name, numbered=numbered)
+
+        if is_sorted:
+            newest = _ORDERS["-created_at"].of(tickets.c.created_at, tickets.c.id)
+            keys = nearest.few_keys(
+                base, order.of, wanted=wanted, read=newest, rows=rows, or_many=nearest_of, name=name
+            )
+        else:
+            keys = nearest_of(base)
         whole = select(*tables.SHOWN, keys.c.sort_key).join(keys, keys.c.id == tickets.c.id).where(*mine)
         return whole.order_by(*order.of(keys.c.sort_key, tickets.c.id)).limit(rows)
 

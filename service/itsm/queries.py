@@ -235,11 +235,14 @@ def list_tickets(filters: frozenset[str], *, skips: bool, far: bool = False, sho
     wanted = (*MINE, *(_FILTERS[name] for name in sorted(filters - {"words"})))
     base, indexed = _nearest(filters)
     has_terms = not filters.isdisjoint(_UNORDERED)
-    total = _total(filters, base.with_only_columns(func.count().label("total")).where(*indexed))
-    counted = total.cte("counted") if skips else total.subquery("counted")
     if has_terms:
         rows = _LIMIT + func.least(_OFFSET, _MAX_OFFSET, type_=BigInteger) if skips else _LIMIT
-        keys = nearest.nearest_keys(base, _newest_first, wanted=wanted[len(MINE) :], indexed=indexed, rows=rows)
+        conditions = {"wanted": wanted[len(MINE) :], "indexed": indexed}
+        keys, total = nearest.counted_keys(base, _newest_first, **conditions, rows=rows)
+    else:
+        total = _total(filters, base.with_only_columns(func.count().label("total")).where(*indexed))
+    counted = total.cte("counted") if skips else total.subquery("counted")
+    if has_terms:
         page = _page(select(*SHOWN).join(keys, keys.c.id == tickets.c.id).where(*MINE), _OFFSET).subquery("page")
     else:
         # Nothing is read to skip all there is.

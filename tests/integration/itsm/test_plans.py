@@ -8,13 +8,15 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from psycopg.rows import dict_row
 from support.system import World
 
 from service.itsm import day_queries, days, metadata, queries, views
-from service.search import tsquery
+from service.search import tsqueries, tsquery
 from service.storage.statement import Statement
 
 ROWS = 100_000
+FIRST_DAY, SECOND_DAY = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC)
 LARGE, ONE = uuid4(), uuid4()
 MINE = {"account_id": LARGE, "live": True}
 ACTOR = {"actor": "key_1", "request_id": "r"}
@@ -41,8 +43,10 @@ def large(world: World) -> Iterator[psycopg.Connection[Any]]:
             " SELECT %s, true, CASE WHEN n = 50000 THEN %s ELSE gen_random_uuid() END, 'A', 'B', 'open', '{}',"
             " ARRAY[(%s::uuid[])[1 + n %% 1000], (%s::uuid[])[1 + n %% 2]],"
             " timestamptz '2026-01-01Z' + n * interval '1 s',"
-            " array_to_tsvector(ARRAY['a', 'b', 'word' || n %% 1000, %s]) FROM generate_series(1, %s) n",
-            (LARGE, ONE, floors, networks, views.search_scope(LARGE, True), ROWS),
+            # Of a word of 5 % all are old.
+            " array_to_tsvector(ARRAY['a', 'b', 'word' || n %% 1000, CASE WHEN n <= %s AND n %% 10 = 0 THEN 'former'"
+            " ELSE 'latter' END, %s]) FROM generate_series(1, %s) n",
+            (LARGE, ONE, floors, networks, ROWS // 2, views.search_scope(LARGE, True), ROWS),
         )
         connection.execute("SELECT gin_clean_pending_list('itsm_tickets_metadata_idx')")
         connection.execute("SELECT gin_clean_pending_list('itsm_tickets_search_idx')")
@@ -104,6 +108,43 @@ def test_a_selective_filter_is_served_by_its_index(large: psycopg.Connection[Any
     assert blocks(found) < 900, found
 
 
+FAR: dict[str, dict[str, Any]] = {
+    "a word": saying("former"),
+    "with a common one": {**saying("former A"), "words": tsqueries(views.search_scope(LARGE, True), "former A")},
+    "of a status": {**saying("former"), "status": "open"},
+}
+
+
+@pytest.mark.parametrize("offset", [0, 30])
+@pytest.mark.parametrize("filters", FAR.values(), ids=FAR)
+def test_what_only_old_tickets_have_is_read_once_for_page_and_total(
+    large: psycopg.Connection[Any], filters: dict[str, Any], offset: int
+) -> None:
+    statement = queries.list_tickets(frozenset(filters), skips=offset > 0)
+    given = {**MINE, "limit": 20, "offset": offset, **filters}
+    found = plan(large, statement, given, "force_custom_plan")
+    # Half of the pages of the table once, the index, the nearest four thousand, and the tickets of the page.
+    [[pages]] = large.execute("SELECT pg_relation_size('itsm_tickets') / current_setting('block_size')::int").fetchall()
+    assert blocks(found) < pages / 2 + 500, found
+    [*_, last] = rows = listed(large, statement, given)
+    assert {row["total"] for row in rows} == {ROWS // 20}
+    newest = FIRST_DAY + timedelta(seconds=ROWS // 2)
+    assert [rows[0]["created_at"], last["created_at"]] == [
+        newest - timedelta(seconds=10 * place) for place in (offset, offset + 19)
+    ]
+
+
+def listed(connection: psycopg.Connection[Any], statement: Statement, given: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The rows of a list."""
+    values = [given[name] if name in given else statement._constants[name] for name in statement.names]
+    connection.execute(b"PREPARE listed AS " + statement.sql)
+    try:
+        cursor = connection.cursor(row_factory=dict_row)
+        return cursor.execute(f"EXECUTE listed({', '.join(['%s'] * len(values))})", values).fetchall()
+    finally:
+        connection.execute("DEALLOCATE listed")
+
+
 # What travels on a lane has one plan for everyone, made without looking at the values.
 SHORT: dict[str, tuple[Statement, dict[str, Any]]] = {
     "get": (queries.GET, {"ticket_id": ONE}),
@@ -137,7 +178,6 @@ def test_what_travels_on_a_lane_reads_little(
 
 
 MINUTES = timedelta(minutes=10)
-FIRST_DAY, SECOND_DAY = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC)
 # With how many pages of the database: what is counted at the ends, and what is walked of a day.
 SUMMED: dict[str, tuple[dict[str, Any], int]] = {
     "from a time": ({"start_date": FIRST_DAY + MINUTES}, 100),
