@@ -30,7 +30,7 @@ _MAX_QUEUES = 10_000
 # From so many on, calls that have to wait are a crowd, if they came so soon after one another and none of them began.
 # They are held back until no more come, or for so long.
 _CROWD = 4
-_CROWD_GAP_SECONDS = 0.001
+_CROWD_GAP_SECONDS = 0.002
 _CROWD_SECONDS = 0.03
 # A place is kept for a message that is not there for as long as this, and twice that at most.
 _MESSAGE_SECONDS = 0.01
