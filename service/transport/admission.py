@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
@@ -50,7 +50,7 @@ class AdmissionControl:
         self._is_open = is_open
 
     def reject_if_overloaded(self) -> None:
-        """Raise TicketError `unavailable` at the limit, when calls queue for too long, or when none is served."""
+        """Raise TicketError `unavailable` at the limit, or when no call is served."""
         if not self._is_open:
             _NOT_SERVING.inc()
             # A process of another version may serve it.
@@ -59,7 +59,10 @@ class AdmissionControl:
         if len(self._until) >= self._max_calls:
             _IN_FLIGHT.inc()
             raise TicketError("unavailable", _OVERLOADED, retry_after=1)
-        if self._probe.is_too_high():
+
+    def reject_if_queued(self, is_much: Callable[[], bool]) -> None:
+        """Raise TicketError `unavailable` when calls queue for too long, and the caller's are not few among them."""
+        if self._probe.is_long and is_much() and self._probe.is_too_high():
             _QUEUE.inc()
             # Spread, so that they do not all come back at the same moment.
             seconds = random.randint(*_RETRY_AFTER_SECONDS)  # noqa: S311 - spreads them, guards nothing

@@ -148,9 +148,8 @@ class CallInterceptor(grpc.GenericRpcHandler):
                 await self._admission.wait_while_held()
                 task = self._admission.begin(self._seconds(context))
                 place = await self._admit(method, metadata, line)
-                place.count_call()
-                data = await self._read(method, context)
-                await place.take()
+                await self._turn(place, line)
+                data = await place.read(self._read(method, context))
                 call, message = _call(method, data, metadata, line, place)
                 call.until = self._admission.until(task)
                 return await self._held(await behaviour(message, context))
@@ -190,6 +189,8 @@ class CallInterceptor(grpc.GenericRpcHandler):
                 await self._admission.wait_while_held()
                 task = self._admission.begin_stream()
                 place = await self._admit(method, metadata, line)
+                self._rate_limits.take(place.kind, place.caller, line.answer)
+                self._admission.reject_if_queued(place.is_of_many)
                 data = await self._read_in_time(method, context)
                 _, request = _call(method, data, metadata, line, place)
                 async for message in behaviour(request, context):
@@ -229,8 +230,24 @@ class CallInterceptor(grpc.GenericRpcHandler):
             raise TicketError("forbidden")
         caller = await self._authenticator.caller(method.policy, metadata)
         line.caller = caller.subject
-        self._rate_limits.take(method.policy.kind, caller, line.answer)
         return CallPlace(self._fairness, method.policy.kind, caller)
+
+    async def _turn(self, place: CallPlace, line: "_Line") -> None:
+        """Wait for a call's turn. Raises TicketError.
+
+        What can be done later is not done before, as somebody else's call may have come behind many of its owner's: no
+        message is read, and who has used up the rate limit hears of that in turn.
+        """
+        refusal = None
+        try:
+            self._rate_limits.take(place.kind, place.caller, line.answer)
+        except TicketError as error:
+            refusal = error
+        place.count_call()
+        self._admission.reject_if_queued(place.is_of_many)
+        await place.take()
+        if refusal is not None:
+            raise refusal
 
     async def _read(self, method: Method, context: Context) -> bytes:
         """The request's message, which is not read before its caller is known. Raises TicketError."""

@@ -54,6 +54,11 @@ class QueueProbe:
         """How long calls queue, as far as is known."""
         return self._wait
 
+    @property
+    def is_long(self) -> bool:
+        """Whether calls queue for longer than they should."""
+        return self._wait >= self._max_queue_seconds
+
     def is_too_high(self) -> bool:
         """Whether to reject a call: the longer the queue, the more often, so that neither all leave nor all stay."""
         wait, limit = self._wait, self._max_queue_seconds

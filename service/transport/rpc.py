@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Callable, Container, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, NoReturn, TypeAlias
 
 import grpc
@@ -77,16 +78,28 @@ class Failures:
 
     async def fail(self, context: Context, error: TicketError, answer: Answer) -> NoReturn:
         """Abort the call with the failure's status and details."""
-        code = REASONS[error.reason].status
-        status = status_pb2.Status(code=code.value[0], message=error.message)
-        for detail in _details(error):
-            status.details.add().Pack(detail)
-        trailing = (*(context.trailing_metadata() or ()), ("grpc-status-details-bin", status.SerializeToString()))
-        await context.abort(code, error.message, trailing)
+        status = _status(error) if error.issues else _plain_status(error.reason, error.message, error.retry_after)
+        trailing = (*(context.trailing_metadata() or ()), ("grpc-status-details-bin", status))
+        await context.abort(REASONS[error.reason].status, error.message, trailing)
 
     async def break_off(self, context: Context, error: TicketError) -> NoReturn:
         """Fail as usual: the status comes last anyway."""
         await self.fail(context, error, CALL.get().answer)
+
+
+# Most are refusals, the same again and again, and many of them at once.
+@lru_cache(maxsize=256)
+def _plain_status(reason: str, message: str, retry_after: int | None) -> bytes:
+    """The details of a failure that is not about members of the request."""
+    return _status(TicketError(reason, message, retry_after=retry_after))
+
+
+def _status(error: TicketError) -> bytes:
+    status = status_pb2.Status(code=REASONS[error.reason].status.value[0], message=error.message)
+    for detail in _details(error):
+        status.details.add().Pack(detail)
+    details: bytes = status.SerializeToString()
+    return details
 
 
 def _details(error: TicketError) -> Iterable[Message]:

@@ -12,6 +12,7 @@ from support.handoff_watch import Watch, transports_of
 from support.locks import LockedTicket
 from support.system import Issuer, Program, Service, World, run_service
 from support.transports import Grpc, Rest
+from tickets.itsm.v1.ticket_service_pb2 import GetTicketRequest, GetTicketResponse
 
 from service.local.processes import wait_for
 
@@ -105,6 +106,75 @@ async def test_a_call_too_many_of_an_account_is_refused_alone(narrow_transport: 
             assert reply.headers["retry-after"] == "1"
         (await narrow_transport.call("itsm.list", other.credential)).succeeded()
     (await narrow_transport.call("itsm.list", busy.program.credential)).succeeded()
+
+
+class Silent:
+    """Calls at the service's own port whose messages come when they are sent, or never."""
+
+    def __init__(self, narrow: Service) -> None:
+        self._channel = grpc.aio.insecure_channel(narrow.target)
+        self._calls: list[Any] = []
+
+    async def __aenter__(self) -> "Silent":
+        return self
+
+    async def __aexit__(self, *_: Any) -> None:
+        for call in self._calls:
+            call.cancel()
+        await self._channel.close()
+
+    @property
+    def transport(self) -> Grpc:
+        """For calls that arrive after these."""
+        return Grpc(self._channel)
+
+    def open(self, method: str, key: Program) -> Any:
+        path = f"/tickets.itsm.v1.TicketService/{method}"
+        metadata = tuple(key.credential.items())
+        call = self._channel.stream_unary(path)(metadata=metadata)
+        self._calls.append(call)
+        return call
+
+
+async def test_a_call_that_waits_has_not_read_its_message(narrow: Service, world: World) -> None:
+    other = await world.program()
+    async with Silent(narrow) as silent, asyncio.timeout(TIMEOUT):
+        async with Busy(world, silent.transport) as busy:
+            # One of the calls that its account may have is free again, for the call that ends without a message.
+            busy.writes.pop().cancel()
+            call = silent.open("UpdateTicket", busy.other_key)
+            await call.done_writing()
+            for _ in range(2):
+                (await silent.transport.call("itsm.list", other.credential)).succeeded()
+            assert not call.done()
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await call
+        assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+@pytest.mark.parametrize("method", ["GetTicket", "CreateTicket"])
+async def test_who_never_sends_a_message_holds_up_nobody(narrow: Service, world: World, method: str) -> None:
+    one, other = await world.program(), await world.program()
+    other_key = await world.program(account_id=one.account_id)
+    async with Silent(narrow) as silent, asyncio.timeout(TIMEOUT):
+        # More than its account has places.
+        for _ in range(CALLS * 3 // 4):
+            silent.open(method, one)
+        for who in (other, other_key):
+            (await silent.transport.call("itsm.create", who.credential, body=TICKET)).succeeded(201)
+            (await silent.transport.call("itsm.list", who.credential)).succeeded()
+
+
+async def test_a_message_that_comes_late_is_as_good_as_any(narrow: Service, world: World) -> None:
+    program = await world.program()
+    async with Silent(narrow) as silent, asyncio.timeout(TIMEOUT):
+        created = await silent.transport.call("itsm.create", program.credential, body=TICKET)
+        ticket_id = created.succeeded(201)["id"]
+        late = silent.open("GetTicket", program)
+        for _ in range(3):
+            (await silent.transport.call("itsm.list", program.credential)).succeeded()
+        await late.write(GetTicketRequest(ticket_id=ticket_id).SerializeToString())
+        assert GetTicketResponse.FromString(await late).ticket.subject == TICKET["subject"]
 
 
 async def test_a_watch_too_many_of_a_user_is_refused_alone(narrow_transport: Transport, world: World) -> None:

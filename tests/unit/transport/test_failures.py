@@ -62,3 +62,20 @@ async def test_a_link_that_github_no_longer_accepts_asks_to_reconnect_over_grpc(
 @pytest.mark.parametrize("reason", [reason for reason in REASONS if reason != "reconnect_required"])
 def test_no_other_failure_asks_to_reconnect(reason: str) -> None:
     assert "reconnect" not in rest.error_body(TicketError(reason))
+
+
+async def test_each_failure_has_its_own_details() -> None:
+    refusals = [
+        ("rate_limited", "", 1),
+        ("rate_limited", "", 2),
+        ("rate_limited", "Too many", 2),
+        ("unavailable", "", 2),
+    ]
+    for reason, message, seconds in [*refusals, *refusals]:
+        context, failure = Context(), TicketError(reason, message, retry_after=seconds)
+        with pytest.raises(AbortedError):
+            await failures_of("TicketService").fail(context, failure, Answer())
+        error, details = error_pb2.Error(), status_pb2.Status.FromString(context.sent["grpc-status-details-bin"])
+        assert details.details[-1].Unpack(error)
+        assert (error.code, error.message, error.retry_after) == (reason, failure.message, seconds)
+        assert (details.code, details.message) == (context.sent["code"].value[0], context.sent["details"])

@@ -14,6 +14,8 @@ from service.transport import fairness as module
 from service.transport.fairness import CallPlace, Fairness
 
 PLACES = 3
+# So short that no call becomes slow by the time that passes between others.
+GAP = 0.0001
 SETTINGS = Settings(max_concurrent_calls=64)
 
 
@@ -32,6 +34,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(module, "time", clock)
     monkeypatch.setattr(module, "_MAX_PLACES", PLACES)
+    monkeypatch.setattr(module, "_CROWD_GAP_SECONDS", GAP)
+    monkeypatch.setattr(module, "_CROWD_SECONDS", 30 * GAP)
     return clock
 
 
@@ -51,19 +55,48 @@ def another_key(caller: Caller) -> Caller:
 class Calls:
     """Calls that run until they are ended."""
 
-    def __init__(self, fairness: Fairness) -> None:
-        self._fairness = fairness
+    def __init__(self, fairness: Fairness, clock: Clock) -> None:
+        self._fairness, self._clock = fairness, clock
         self.running: list[str] = []
         self._places: dict[str, CallPlace] = {}
         self.tasks: dict[str, asyncio.Task[None]] = {}
+        self._messages: dict[str, asyncio.Future[bytes]] = {}
+        self._unsent = set[str]()
 
     async def begin(self, caller: Caller, *names: str, kind: module.Kind = "read") -> None:
+        """Some time passes before each."""
+        for name in names:
+            self._clock.now += 2 * GAP
+            await self.crowd(caller, name, kind=kind)
+
+    async def crowd(self, caller: Caller, *names: str, kind: module.Kind = "read") -> None:
+        """At the same moment."""
         for name in names:
             self.tasks[name] = asyncio.create_task(self._run(name, CallPlace(self._fairness, kind, caller)))
             await _turn()
 
+    async def silent(self, caller: Caller, *names: str) -> None:
+        """Without their messages."""
+        self._unsent |= set(names)
+        await self.begin(caller, *names)
+
+    async def send(self, name: str) -> None:
+        """The message of a call that came without."""
+        self._messages[name].set_result(b"")
+        await _turn()
+
+    async def until(self, name: str) -> None:
+        """Wait until a call runs."""
+        async with asyncio.timeout(10):
+            while name not in self.running:  # noqa: ASYNC110 - nobody says when
+                await asyncio.sleep(0)
+
     async def _run(self, name: str, place: CallPlace) -> None:
+        message = self._messages[name] = asyncio.get_running_loop().create_future()
+        if name not in self._unsent:
+            message.set_result(b"")
         await place.take()
+        await place.read(message)
         self._places[name] = place
         self.running.append(name)
 
@@ -80,8 +113,8 @@ async def _turn() -> None:
 
 
 @pytest.fixture
-async def calls(fairness: Fairness) -> AsyncIterator[Calls]:
-    calls = Calls(fairness)
+async def calls(fairness: Fairness, clock: Clock) -> AsyncIterator[Calls]:
+    calls = Calls(fairness, clock)
     yield calls
     for task in calls.tasks.values():
         task.cancel()
@@ -176,6 +209,87 @@ async def test_a_call_that_is_cancelled_as_its_place_comes_passes_it_on(calls: C
     assert calls.running == ["b", "c", "e"]
 
 
+async def test_of_a_crowd_none_begins_before_all_have_come(calls: Calls, clock: Clock) -> None:
+    one = account()
+    await calls.begin(account(), "other")
+    await calls.crowd(one, *"abcdefg")
+    await calls.end("a", "b")
+    await calls.crowd(one, "h")
+    # The next ones, "d" and "e", are held back; somebody else's call behind them is not.
+    await calls.crowd(account(), "behind")
+    assert calls.running == ["other", "c", "behind"]
+    clock.now += 2 * GAP
+    await calls.until("e")
+    assert calls.running == ["other", "c", "behind", "d", "e"]
+
+
+async def test_a_few_that_come_together_are_not_held_back(calls: Calls) -> None:
+    await calls.begin(account(), "other")
+    await calls.crowd(account(), *"abcdef")
+    await calls.end("a", "b")
+    assert calls.running == ["other", "c", "d", "e"]
+
+
+async def test_calls_that_come_as_fast_as_others_end_are_not_held_back(calls: Calls) -> None:
+    one = account()
+    await calls.begin(account(), "other")
+    await calls.crowd(one, *"abcd")
+    for ends, comes in zip("abcdefghi", "efghijklm", strict=True):
+        await calls.end(ends)
+        await calls.crowd(one, comes)
+    assert calls.running == ["other", "j", "k", "l"]
+
+
+async def test_a_crowd_without_an_end_is_held_back_for_a_moment_only(calls: Calls, clock: Clock) -> None:
+    one = account()
+    await calls.begin(account(), "other")
+    for number in range(80):
+        clock.now += GAP / 2
+        await calls.crowd(one, str(number))
+    await calls.end("0")
+    assert calls.running == ["other", "1", "2", "3"]
+
+
+async def test_the_crowd_of_one_who_calls_alone_is_not_held_back(calls: Calls, clock: Clock) -> None:
+    one = account()
+    await calls.begin(one, "0")
+    await calls.end("0")
+    clock.now += 5
+    await calls.crowd(one, *"abcdefghi")
+    await calls.end("a", "b")
+    assert calls.running == ["c", "d", "e"]
+
+
+async def test_a_call_whose_message_does_not_come_leaves_its_place_to_the_next(
+    calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_MESSAGE_SECONDS", 0)
+    one = account()
+    await calls.silent(one, "a", "b", "c")
+    await calls.begin(one, "d", "e", "f")
+    await calls.until("f")
+    # Its message comes, and it has its turn after those that have run meanwhile.
+    await calls.send("b")
+    assert calls.running == ["d", "e", "f"]
+    await calls.end("e")
+    assert calls.running == ["d", "f", "b"]
+
+
+async def test_a_slow_sender_does_not_make_its_owner_slow(
+    calls: Calls, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_MESSAGE_SECONDS", 0)
+    one = account()
+    await calls.silent(one, "a", "b", "c")
+    clock.now += 0.5
+    await calls.begin(account(), "other")
+    await calls.begin(one, "d", "e", "f")
+    await calls.until("f")
+    await calls.end("d", "e", "f")
+    await calls.begin(one, "g", "h", "i")
+    assert calls.running == ["other", "g", "h", "i"]
+
+
 @asynccontextmanager
 async def _open(fairness: Fairness, count: Callable[[CallPlace], None], *callers: Caller) -> AsyncIterator[None]:
     places = [CallPlace(fairness, "read", caller) for caller in callers]
@@ -204,3 +318,15 @@ async def test_an_owner_and_a_caller_have_so_many_at_once(
                 pass
     async with _open(fairness, count, one):
         pass
+
+
+async def test_who_has_few_calls_among_many_is_told_from_who_has_many(fairness: Fairness) -> None:
+    one, other, third = account(), account(), account()
+
+    def are_many(caller: Caller) -> bool:
+        return CallPlace(fairness, "read", caller).is_of_many()
+
+    async with _open(fairness, CallPlace.count_call, one, other):
+        assert (are_many(one), are_many(other), are_many(third)) == (True, True, False)
+        async with _open(fairness, CallPlace.count_call, one, one):
+            assert (are_many(one), are_many(other)) == (True, False)
