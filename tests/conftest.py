@@ -8,6 +8,7 @@ import grpc
 import httpx2
 import pytest
 import structlog
+from hypothesis import settings
 from support.http1 import Http1Transport
 from support.provider_lab import own_database
 from support.system import Issuer, Metrics, Service, World, run_service
@@ -19,6 +20,10 @@ from service.local.envoy import Envoy, envoy_config
 from service.local.postgres import EmbeddedPostgres
 from service.local.processes import free_port
 from service.transport import logs
+
+# How long an example takes depends on what else the machine does.
+settings.register_profile("tests", deadline=None)
+settings.load_profile("tests")
 
 # Thousands of test items live as long as the session, so the collector must not look through them again and again.
 gc.disable()

@@ -201,7 +201,7 @@ def _lane(door: Rest | Typed, served: Sequence[Endpoint], party: Party) -> Case:
     return case
 
 
-@settings(max_examples=100, derandomize=True, deadline=None)
+@settings(max_examples=100, derandomize=True)
 @given(random=st.randoms(use_true_random=False))
 async def test_the_smallest_odd_request_gets_a_documented_answer(
     doors: Sequence[Rest | Typed], served: Sequence[Endpoint], party: Party, random: Random

@@ -88,7 +88,6 @@ def test_answers_are_as_the_document_says(name: str, number: int, party: Party, 
 
     @settings(
         max_examples=number,
-        deadline=None,
         database=None,
         derandomize=number < 100,
         phases=[Phase.generate],

@@ -124,7 +124,6 @@ def expected_row(before: dict[str, Any], given: Mapping[str, Any], answered: dic
 
 @settings(
     max_examples=12,
-    deadline=None,
     # Each example has its own project and ticket, so that the fixtures carry nothing from one to the next.
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

@@ -376,9 +376,7 @@ def run(database: ClockDatabase, examples: int, steps: int) -> None:
         def __init__(self) -> None:
             super().__init__(database)
 
-    profile = settings(
-        max_examples=examples, stateful_step_count=steps, deadline=None, suppress_health_check=list(HealthCheck)
-    )
+    profile = settings(max_examples=examples, stateful_step_count=steps, suppress_health_check=list(HealthCheck))
     run_state_machine_as_test(Ours, settings=profile)
 
 

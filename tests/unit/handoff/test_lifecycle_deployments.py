@@ -6,7 +6,6 @@ from itertools import permutations
 
 import hypothesis
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from support.handoff_rows import NOW, OUTCOMES, THEN, differences, ticket
 
@@ -63,7 +62,6 @@ def test_a_report_sets_merge_sha(outcome: str) -> None:
     assert lifecycle.diff(before, after)["merge_sha"] == {"from": None, "to": "9fceb02"}
 
 
-@settings(deadline=None)
 @hypothesis.given(outcomes=st.lists(st.sampled_from(OUTCOMES), max_size=5))
 def test_reports_leave_the_same_stamps_in_any_order(outcomes: list[str]) -> None:
     reports = list(enumerate(outcomes))

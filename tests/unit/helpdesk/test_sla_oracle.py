@@ -226,7 +226,7 @@ def check(history: History) -> None:
         assert standing.remaining == max(history.minutes - sum(minutes[:length]), 0) * MINUTE, history
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @hypothesis.given(random=st.randoms(use_true_random=False))
 def test_every_minute_counts_if_its_local_time_is_open(random: Random) -> None:
     check(some_history(random))
@@ -238,7 +238,7 @@ def test_every_minute_of_100_000_histories_counts_if_its_local_time_is_open() ->
         check(some_history(Random(number)))  # noqa: S311 - the same histories in every run
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @hypothesis.given(
     random=st.randoms(use_true_random=False),
     start=st.datetimes(datetime(1971, 1, 1), datetime(2099, 1, 1)),  # noqa: DTZ001  (hypothesis takes no others)
