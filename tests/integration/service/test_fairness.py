@@ -142,7 +142,7 @@ async def test_a_call_that_waits_has_not_read_its_message(narrow: Service, world
         async with Busy(world, silent.transport) as busy:
             # One of the calls that its account may have is free again, for the call that ends without a message.
             busy.writes.pop().cancel()
-            call = silent.open("UpdateTicket", busy.other_key)
+            call: Any = silent.open("UpdateTicket", busy.other_key)
             await call.done_writing()
             for _ in range(2):
                 (await silent.transport.call("itsm.list", other.credential)).succeeded()
