@@ -131,7 +131,7 @@ class Silent:
     def open(self, method: str, key: Program) -> Any:
         path = f"/tickets.itsm.v1.TicketService/{method}"
         metadata = tuple(key.credential.items())
-        call = self._channel.stream_unary(path)(metadata=metadata)
+        call: Any = self._channel.stream_unary(path)(metadata=metadata)
         self._calls.append(call)
         return call
 
@@ -142,6 +142,9 @@ async def test_a_call_that_waits_has_not_read_its_message(narrow: Service, world
         async with Busy(world, silent.transport) as busy:
             # One of the calls that its account may have is free again, for the call that ends without a message.
             busy.writes.pop().cancel()
+            listing = "itsm.list", busy.program.credential
+            while (await silent.transport.call(*listing)).status != grpc.StatusCode.OK:
+                pass
             call = silent.open("UpdateTicket", busy.other_key)
             await call.done_writing()
             for _ in range(2):
