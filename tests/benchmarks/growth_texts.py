@@ -35,7 +35,8 @@ def terms(kind: Kind, tickets: int, scope: str) -> str:
     steps = {word: max(tickets // hits, 1) for word, hits in _RARE.items()}
     rare = [f"CASE WHEN n %% {step} = {step // 2} THEN '{word}' END" for word, step in steps.items()]
     # In the older half, and there alone.
-    rare += [f"CASE WHEN n < {tickets // 2} AND n %% 10 = 0 THEN 'former' END", "'always'", scope]
+    rare += [f"CASE WHEN n < {tickets // 2} AND n %% 10 = 0 THEN 'former' END"]
+    rare += [f"CASE WHEN n < {tickets // 10 * 9} THEN 'earlier' END", "'always'", scope]
     return f"array_to_tsvector(array_remove(ARRAY[{', '.join(rare)}], NULL) || {_TEXTS[kind]})"
 
 
@@ -48,6 +49,7 @@ def searches(kind: Kind) -> dict[str, str]:
         "q: of 100": "hundred",
         "q: of 10,000": "tenthousand",
         "q: of 5 %, all of them old": "former",
+        "q: of all but the newest tenth": "earlier",
         "q: of all": "always",
         "q: common, and of 100": f"{common} hundred",
         "q: common, and of none": f"{common} zebra",

@@ -288,7 +288,7 @@ async def large(world: World) -> tuple[UUID, UUID]:
     ("filters", "index"),
     [
         ({}, "newest_idx"),
-        ({"status": "open"}, "open_idx"),
+        ({"open": None}, "open_idx"),
         ({"terms": "word17"}, "search_idx"),
         ({"terms_or_number": None, "terms": "17", "number": 17}, "search_idx"),
         ({"assignee": None}, "assignee_idx"),
