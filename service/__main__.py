@@ -53,8 +53,8 @@ def before(
 @app.command()
 def up(
     data_dir: DataDir = DATA_DIR,
-    http_port: Annotated[int, typer.Option(help="REST, and gRPC through the gateway.")] = 8080,
-    grpc_port: Annotated[int, typer.Option(help="gRPC straight to the service.")] = 50051,
+    http_port: Annotated[int, typer.Option(min=1, max=65535, help="REST, and gRPC through the gateway.")] = 8080,
+    grpc_port: Annotated[int, typer.Option(min=1, max=65535, help="gRPC straight to the service.")] = 50051,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Processes of the service.")] = 1,
     no_demo: Annotated[bool, typer.Option("--no-demo", help="Make no demo data.")] = False,
     pin: Annotated[bool, typer.Option("--pin", help="Keep each process of the service on a core of its own.")] = False,

@@ -46,7 +46,7 @@ def print_gateway(
 
     settings = load_settings()
     host, _, port = service.rpartition(":")
-    if not (host and port.isdecimal() and int(port)):
+    if not (host and port.isdecimal() and 0 < int(port) < 65536):
         fail(f"--service: {service} is not host:port")
     tls = GatewayTls(cert, key, service_ca, service_cert, service_key, service_name)
     try:

@@ -22,8 +22,8 @@ def show_status(data_dir: DataDir = DATA_DIR) -> None:
 
 def show_doctor(
     data_dir: DataDir = DATA_DIR,
-    http_port: Annotated[int, typer.Option(help="To be free, unless `tickets up` runs.")] = 8080,
-    grpc_port: Annotated[int, typer.Option(help="To be free, unless `tickets up` runs.")] = 50051,
+    http_port: Annotated[int, typer.Option(min=1, max=65535, help="To be free, unless `tickets up` runs.")] = 8080,
+    grpc_port: Annotated[int, typer.Option(min=1, max=65535, help="To be free, unless `tickets up` runs.")] = 50051,
 ) -> None:
     """Check settings, database, schema, keys, clock, ports and gateway; exit code 1 where something is bad."""
     _show(run(doctor(data_dir, settings_of(data_dir), (http_port, grpc_port))))

@@ -191,20 +191,11 @@ async def test_a_wrong_value_is_reported_by_its_path(
 
 
 @pytest.mark.parametrize("name", WRITES)
-async def test_two_mebibytes_are_too_large(client: httpx2.AsyncClient, world: World, name: str) -> None:
+async def test_a_mebibyte_is_not_too_large_but_more_is(client: httpx2.AsyncClient, world: World, name: str) -> None:
     to = await endpoint(name, world, client)
-    (await send(client, to, json.dumps({**to.body, "description": "x" * 2**21}).encode())).failed("payload_too_large")
-
-
-@pytest.mark.parametrize("name", WRITES)
-async def test_a_mebibyte_is_not_too_large_and_a_byte_more_is(
-    client: httpx2.AsyncClient, world: World, name: str
-) -> None:
-    to = await endpoint(name, world, client)
-    content = json.dumps(to.body).encode()
-    reply = await send(client, to, content.ljust(2**20))
-    assert reply.status in (200, 201), reply.body
-    (await send(client, to, content.ljust(2**20 + 1))).failed("payload_too_large")
+    most = json.dumps(to.body).encode().ljust(2**20)
+    (await send(client, to, most + b" ")).failed("payload_too_large")
+    assert (await send(client, to, most)).status in (200, 201)
 
 
 @pytest.mark.parametrize("name", WRITES)
@@ -353,9 +344,8 @@ async def test_odd_headers_do_no_harm(gateway_url: str, world: World, header: di
 @pytest.mark.parametrize("key", ["", "x" * 256, "\xd0\xba\xd0\xbb\xd1\x8e\xd1\x87", "a\tb"])
 async def test_odd_idempotency_keys_are_invalid(gateway_url: str, world: World, key: str) -> None:
     credential = (await world.program()).credential
-    body = json.dumps(ITSM).encode()
     given = {**credential, "idempotency-key": key}
-    reply = await raw(gateway_url, "itsm", "POST", "/api/v1/tickets", given, body)
+    reply = await raw(gateway_url, "itsm", "POST", "/api/v1/tickets", given, json.dumps(ITSM).encode())
     assert reply.status in (400, 422), reply
     assert (await client_total(gateway_url, credential)) == 0
 

@@ -198,3 +198,20 @@ def test_with_certificates_files_beside_the_configuration_name_them(tmp_path: Pa
 def test_certificates_that_cannot_be_used_are_one_line(options: tuple[str, ...], line: str) -> None:
     done = CliRunner().invoke(app, ["gateway", *options])
     assert (done.exit_code, done.stdout, done.stderr) == (2, "", f"{line}\n")
+
+
+@pytest.mark.parametrize("port", ["-1", "0", "65536"])
+@pytest.mark.parametrize(
+    "words", [["up", "--http-port"], ["up", "--grpc-port"], ["doctor", "--http-port"]], ids=" ".join
+)
+def test_a_port_that_is_none_is_refused_by_its_option(tmp_path: Path, words: list[str], port: str) -> None:
+    done = CliRunner().invoke(app, [*words, port, "--data-dir", str(tmp_path / "data")])
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert f"Invalid value for '{words[1]}'" in done.stderr
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("service", ["a", ":1", "a:", "a:x", "a:0", "a:65536"])
+def test_a_service_that_is_nowhere_is_refused(service: str) -> None:
+    done = CliRunner().invoke(app, ["gateway", "--service", service])
+    assert (done.exit_code, done.stdout, done.stderr) == (1, "", f"--service: {service} is not host:port\n")
