@@ -61,7 +61,7 @@ _relations = Table(
     info=shared("what PostgreSQL knows of tables, which are everybody's"),
 )
 
-_KEYS = [table.name for table in (admin.keys, handoff.keys, helpdesk.keys, itsm.keys)]
+_KEYS = [table.name for table in (admin.keys, handoff.keys, helpdesk.keys, helpdesk.sla_keys, itsm.keys)]
 _OF_SERVER = shared("transactions of the whole server, of which only their age is shown")
 _sessions = Table(
     "pg_stat_activity",

@@ -339,4 +339,11 @@ keys = key_table(
     # (Of a ticket an `app_id` may be null.)
     info=scoped_by("tenant_id", "sub", app_id="key_app_id"),
 )
+# Those of SLA policies and calendars, which no application may change, are apart.
+sla_keys = key_table(
+    "helpdesk_sla_keys",
+    Column("tenant_id", Text, nullable=False),
+    Column("sub", Text, nullable=False),
+    info=scoped_by("tenant_id", "sub"),
+)
 counters = counter_table("helpdesk_counters", Column("tenant_id", Text, nullable=False))

@@ -6,13 +6,14 @@ from service.admin.keys import KEYS as OPERATORS
 from service.background import Periodic
 from service.handoff.keys import KEYS as HANDOFF
 from service.helpdesk.keys import KEYS as HELPDESK
+from service.helpdesk.keys import SLA_KEYS as SLA
 from service.itsm.keys import KEYS as ITSM
 from service.storage.database import Database
 
 
 async def purge(database: Database) -> None:
     """Delete the expired ones, all there are."""
-    for keys in (ITSM, HELPDESK, HANDOFF, OPERATORS):
+    for keys in (ITSM, HELPDESK, SLA, HANDOFF, OPERATORS):
         await keys.purge(database)
 
 

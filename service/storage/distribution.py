@@ -52,6 +52,7 @@ DISTRIBUTION: Mapping[str, str | None] = {
     "helpdesk_keys": "tenant_id",
     "helpdesk_pauses": "tenant_id",
     "helpdesk_reclocks": "tenant_id",
+    "helpdesk_sla_keys": "tenant_id",
     "helpdesk_sla_policies": "tenant_id",
     "helpdesk_tickets": "tenant_id",
 }

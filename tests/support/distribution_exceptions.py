@@ -48,6 +48,7 @@ EXCEPTIONS: Mapping[str, Mapping[str, Collection[str]]] = {
         " find the same": [
             "handoff.keys.KEYS.expired",
             "helpdesk.keys.KEYS.expired",
+            "helpdesk.keys.SLA_KEYS.expired",
             "itsm.keys.KEYS.expired",
             "itsm.delivery.queries.LEASE_DUE",
             "itsm.delivery.queries.POSTPONE",
@@ -144,6 +145,7 @@ EXCEPTIONS: Mapping[str, Mapping[str, Collection[str]]] = {
             "admin.keys.KEYS.expired",
             "handoff.keys.KEYS.expired",
             "helpdesk.keys.KEYS.expired",
+            "helpdesk.keys.SLA_KEYS.expired",
             "itsm.keys.KEYS.expired",
             "itsm.total_queries.MERGE",
         ],

@@ -19,7 +19,7 @@ from service.helpdesk.commands import (
     UpdateCalendar,
     UpdateSlaPolicy,
 )
-from service.helpdesk.keys import KEYS
+from service.helpdesk.keys import SLA_KEYS
 from service.helpdesk.sla import queries, targets, views
 from service.helpdesk.sla.terms import DEFAULT_CALENDAR_COLUMNS, calendar_columns, calendar_of, terms_of
 from service.helpdesk.tables import ANOTHER_IS_ACTIVE
@@ -61,7 +61,7 @@ async def get_sla_policy(connection: Connection, call: Call, command: GetSlaPoli
     return views.policy(_found(await connection.one(queries.GET_POLICY, _policy_key(call, command.path.id))))
 
 
-@idempotency.write(CreateSlaPolicy, KEYS)
+@idempotency.write(CreateSlaPolicy, SLA_KEYS)
 async def create_sla_policy(connection: Connection, call: Call, command: CreateSlaPolicy) -> views.SlaPolicy:
     """Create an SLA policy."""
     key = {**_tenant(call), "id": f"sla_{ULID()}"}
@@ -71,7 +71,7 @@ async def create_sla_policy(connection: Connection, call: Call, command: CreateS
     return views.policy(policy)
 
 
-@idempotency.write(UpdateSlaPolicy, KEYS)
+@idempotency.write(UpdateSlaPolicy, SLA_KEYS)
 async def update_sla_policy(connection: Connection, call: Call, command: UpdateSlaPolicy) -> views.SlaPolicy:
     """Change an SLA policy; with other targets its unresolved tickets are re-clocked (reclock.py)."""
     key = _policy_key(call, command.path.id)
@@ -95,7 +95,7 @@ async def get_calendar(connection: Connection, call: Call, command: GetCalendar)
     return views.calendar(row)
 
 
-@idempotency.write(UpdateCalendar, KEYS)
+@idempotency.write(UpdateCalendar, SLA_KEYS)
 async def update_calendar(connection: Connection, call: Call, command: UpdateCalendar) -> views.Calendar:
     """Change the tenant's calendar; unresolved tickets that count business hours are re-clocked (reclock.py)."""
     values = {

@@ -5,9 +5,6 @@ would do a request again, and give a number twice. Such a process stops when it 
 What it writes until then under a key, or with a number, is refused as if a lock were in the way, which it answers with
 `unavailable`; so it does while this step waits and moves. So both old tables are left, empty, and so is the old column
 of deliveries; the release after this one drops them, with `refuse_older_versions()`.
-
-(Of a person's keys those of SLA policies were apart from their others. Where one text was used for both within the hour,
-one is kept, and whoever repeats the other request hears that the key is in use.)
 """
 
 import sqlalchemy as sa
@@ -23,6 +20,7 @@ depends_on = None
 _OWNERS = {
     "itsm_keys": (("account_id", sa.Uuid), ("live", sa.Boolean)),
     "helpdesk_keys": (("tenant_id", sa.Text), ("app_id", sa.Text), ("sub", sa.Text)),
+    "helpdesk_sla_keys": (("tenant_id", sa.Text), ("sub", sa.Text)),
     "handoff_keys": (("project_id", sa.Uuid), ("user_id", sa.Uuid)),
     "admin_keys": (("sub", sa.Text),),
 }
@@ -34,7 +32,7 @@ _NAMES = "substr(scope, strpos(scope, ':') + 1)::json"
 _MOVES = (
     ("itsm_keys", "split_part(scope, ':', 2)::uuid, split_part(scope, ':', 3) = 'live'", "itsm:"),
     ("helpdesk_keys", f"{_NAMES} ->> 0, coalesce({_NAMES} ->> 1, ''), {_NAMES} ->> 2", "helpdesk:"),
-    ("helpdesk_keys", f"{_NAMES} ->> 0, '', {_NAMES} ->> 1", "helpdesk SLA policies:"),
+    ("helpdesk_sla_keys", f"{_NAMES} ->> 0, {_NAMES} ->> 1", "helpdesk SLA policies:"),
     ("handoff_keys", "split_part(scope, ':', 2)::uuid, split_part(scope, ':', 3)::uuid", "handoff:"),
     ("admin_keys", "substr(scope, 7)", "admin:"),
 )
@@ -50,7 +48,7 @@ _SCOPES = (
         "'helpdesk:[' || to_json(tenant_id)::text || ',' || coalesce(to_json(nullif(app_id, ''))::text, 'null')"
         " || ',' || to_json(sub)::text || ']'",
     ),
-    ("(SELECT * FROM helpdesk_keys WHERE app_id = '') AS of_people", _SLA),
+    ("helpdesk_sla_keys", _SLA),
     ("handoff_keys", "concat('handoff:', project_id, ':', user_id)"),
     ("admin_keys", "'admin:' || sub"),
 )

@@ -42,6 +42,7 @@ MOVING = {
     "itsm_day_recounts",
     "itsm_keys",
     "helpdesk_keys",
+    "helpdesk_sla_keys",
     "handoff_keys",
     "helpdesk_reclocks",
     "provider_deliveries",

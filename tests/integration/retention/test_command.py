@@ -23,6 +23,7 @@ DEPLOYMENTS = SEEDS["deployments"]
 KEYS = {
     "itsm_keys": f"'{uuid4()}', true",
     "helpdesk_keys": "'t', '', 'ann'",
+    "helpdesk_sla_keys": "'t', 'ann'",
     "handoff_keys": f"'{uuid4()}', '{uuid4()}'",
     "admin_keys": "'root'",
 }

@@ -20,7 +20,7 @@ from service.settings import Settings
 from service.storage.statement import Statement
 
 # Of a statement about a key; API keys are none.
-KEY = re.compile(rb"\b(itsm|helpdesk|handoff|admin)_keys\b|advisory")
+KEY = re.compile(rb"\b(itsm|helpdesk|helpdesk_sla|handoff|admin)_keys\b|advisory")
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ KEYS: Mapping[str, tuple[str, tuple[object, ...]]] = {
     f"itsm:{ACCOUNT}:test": ("itsm_keys", (UUID(ACCOUNT), False)),
     'helpdesk:["t:\\"é",null,"ann"]': ("helpdesk_keys", ('t:"é', "", "ann")),
     'helpdesk:["t","app","a,b"]': ("helpdesk_keys", ("t", "app", "a,b")),
-    'helpdesk SLA policies:["t","ann"]': ("helpdesk_keys", ("t", "", "ann")),
+    'helpdesk SLA policies:["t","ann"]': ("helpdesk_sla_keys", ("t", "ann")),
     f"handoff:{PROJECT}:{USER}": ("handoff_keys", (UUID(PROJECT), UUID(USER))),
     "admin:root:1": ("admin_keys", ("root:1",)),
 }

@@ -95,6 +95,7 @@ def test_the_database_knows_every_vocabulary(world: World, table: str, column: s
         ("api_keys", "key_hash"),
         ("itsm_keys", "account_id, live, key"),
         ("helpdesk_keys", "tenant_id, app_id, sub, key"),
+        ("helpdesk_sla_keys", "tenant_id, sub, key"),
         ("handoff_keys", "project_id, user_id, key"),
         ("admin_keys", "sub, key"),
         ("project_members", "user_id, project_id"),
