@@ -19,7 +19,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from service.settings import Settings
 
 # Between probes while calls queue, and while none do.
-_BUSY_SECONDS = 0.02
+_BUSY_SECONDS = 0.05
 _IDLE_SECONDS = 0.1
 # All of so many last probes must have waited.
 _PROBES = 3

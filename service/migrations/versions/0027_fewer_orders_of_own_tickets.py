@@ -1,6 +1,6 @@
 """No indexes of a person's own helpdesk tickets by due instant and by priority: they are few, and sorted.
 
-Revision 0027, after 0024. The version before serves without them: it finds the same, slower for a person with many.
+Revision 0027, after 0026. The version before serves without them: it finds the same, slower for a person with many.
 """
 
 import sqlalchemy as sa
@@ -9,7 +9,7 @@ from alembic import op
 from service.migrations.online import drop_index
 
 revision = "0027"
-down_revision = "0024"
+down_revision = "0026"
 branch_labels = None
 depends_on = None
 
