@@ -30,7 +30,8 @@ DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0, 1, 3, 4, 6
 END_STREAM, END_HEADERS, ACK = 1, 4, 1
 _BIG_WINDOW = 2**31 - 1
 _OK = b"\x0bgrpc-status\x010"
-_UNAVAILABLE = b"\x0bgrpc-status\x0214"
+# UNAVAILABLE, of a process that has enough to do, and RESOURCE_EXHAUSTED, of a caller who has.
+_REFUSALS = (b"\x0bgrpc-status\x0214", b"\x0bgrpc-status\x018")
 # In the details of a failure: the seconds to wait, fewer than 128.
 _RETRY_INFO = re.compile(rb"google\.rpc\.RetryInfo\x12.\x0a.\x08(.)", re.DOTALL)
 # SETTINGS_HEADER_TABLE_SIZE 0, SETTINGS_INITIAL_WINDOW_SIZE at most, gRPC's own for binary metadata as it is.
@@ -192,7 +193,7 @@ class GrpcConnection(Connection):
     def _ended(self, trailers: bytes) -> float:
         if _OK in trailers:
             return self._answered()
-        retry = _RETRY_INFO.search(trailers) if _UNAVAILABLE in trailers else None
+        retry = _RETRY_INFO.search(trailers) if any(status in trailers for status in _REFUSALS) else None
         return self._answered(f"no grpc-status 0: {trailers[:300]!r}", retry and retry[1][0])
 
     def _frames(self, received: bytes) -> Iterator[tuple[int, int, bytes]]:

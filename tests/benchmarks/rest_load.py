@@ -12,6 +12,8 @@ from pathlib import Path
 from .grpc_load import Connection, Plan, Requests, Tally, run
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
+# Of a process that has enough to do, and of a caller who has.
+_REFUSALS = (b"503", b"429")
 _RETRY_AFTER = re.compile(rb"\r\nretry-after: *(\d+)\r\n", re.IGNORECASE)
 
 
@@ -48,7 +50,7 @@ class RestConnection(Connection):
             return self._answered(f"of unknown length: {head[:300]!r}")
         if status == b"200":
             return self._answered()
-        retry = _RETRY_AFTER.search(head + b"\r\n") if status == b"503" else None
+        retry = _RETRY_AFTER.search(head + b"\r\n") if status in _REFUSALS else None
         return self._answered(f"not 200: {head[:300]!r}", retry and int(retry[1]))
 
 
