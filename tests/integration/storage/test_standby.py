@@ -343,7 +343,8 @@ async def test_lists_searches_and_histories_of_each_api_are_read_there_and_have_
 def test_doctor_looks_at_it(pair: Pair, tmp_path: Path, at_primary: bool, line: str) -> None:
     read_url = (pair.primary if at_primary else pair.standby).url
     runner = CliRunner(env={"TICKETS_DATABASE_URL": pair.primary.url, "TICKETS_DATABASE_READ_URL": read_url})
-    done = runner.invoke(app, ["doctor", "--data-dir", str(tmp_path), "--http-port", "0", "--grpc-port", "0"])
+    ports = ["--http-port", str(free_port()), "--grpc-port", str(free_port())]
+    done = runner.invoke(app, ["doctor", "--data-dir", str(tmp_path), *ports])
     assert any(shown.startswith(line) for shown in done.output.splitlines()), done.output
 
 
