@@ -88,7 +88,7 @@ class Calls:
     async def until(self, name: str) -> None:
         """Wait until a call runs."""
         async with asyncio.timeout(10):
-            while name not in self.running:  # noqa: ASYNC110 - nobody says when
+            while name not in self.running:  # noqa: ASYNC110 - a call that begins sets no event
                 await asyncio.sleep(0)
 
     async def _run(self, name: str, place: CallPlace) -> None:
