@@ -7,7 +7,7 @@ lives, so that a connection that the server ends while it is idle is replaced be
 
 import asyncio
 import select
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import psycopg
@@ -18,6 +18,9 @@ from psycopg.pq.abc import PGresult
 # For a connection that is given back busy: how long the server may take to end its statement.
 _SETTLE_SECONDS = 2.0
 _CANCEL_AGAIN_SECONDS = 0.1
+_PING = b"SELECT 1"
+# Of these processes of the server, those that run a statement. Where it does not track that, all that there are.
+_AT_WORK = b"SELECT pid FROM pg_stat_activity WHERE pid = ANY($1::int[]) AND state NOT LIKE 'idle%'"
 
 
 class Reader:
@@ -52,6 +55,8 @@ class PooledConnection(psycopg.AsyncConnection[Any]):
         # Set by the pool: whether it is taken, whether for a write, and by which owner's call.
         self.in_use = self.writes = False
         self.owner: object = None
+        # The process of the server that serves it; set by the pooler's check.
+        self.pid = 0
         # Writes parameters; one for all statements, as it looks the dumper of each type up once.
         self.transformer = Transformer(self)
         # Reads the rows of statements that are not prepared.
@@ -154,6 +159,14 @@ class PooledConnection(psycopg.AsyncConnection[Any]):
         """Run SQL without parameters or rows, such as BEGIN. Raises psycopg.Error."""
         self.pgconn.send_query(sql)
         await self.result()
+
+    async def at_work(self, pids: Sequence[int]) -> set[int]:
+        """Those of some processes of the server that run a statement. Raises psycopg.Error."""
+        if not pids:
+            await self.command(_PING)
+            return set()
+        self.pgconn.send_query_params(_AT_WORK, [f"{{{','.join(map(str, pids))}}}".encode()])
+        return {pid for (pid,) in self.reader.rows(await self.result())}
 
     async def forget(self) -> None:
         """Drop all prepared statements, because the schema has changed under one. Raises psycopg.Error."""

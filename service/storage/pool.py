@@ -2,7 +2,7 @@
 
 Writes leave some of them to reads, and one owner leaves some to others (waiting.py). A ping tells a server that is
 silent from one that is busy: the connections to a silent one are closed, and new ones are made, to another server where
-the URL names more than one.
+the URL names more than one. Where it is the path that has lost a statement, the server says that it does not run it.
 """
 
 import asyncio
@@ -39,7 +39,6 @@ _ATTEMPT_SECONDS = 1.0
 _RECONNECT_SECONDS = (0.1, 1.0)
 # A ping that takes longer means that the server is silent.
 _PING_SECONDS = 1.5
-_PING = b"SELECT 1"
 # How long a ping waits for an idle connection, before the server is asked on a new one.
 _IDLE_SECONDS = 0.5
 # When the server is silent, statements are given up that have waited for so long.
@@ -189,7 +188,7 @@ class Pool:
     async def _ping(self, connection: PooledConnection) -> bool:
         try:
             async with asyncio.timeout(_PING_SECONDS):
-                await connection.command(_PING)
+                await self._ask(connection)
         except TimeoutError:
             if not connection.is_lost and not connection.has_input:
                 connection.failure = _SILENT
@@ -208,22 +207,35 @@ class Pool:
         in_use = next((one for one in self._connections if not one.is_lost), None)
         if in_use is None:
             return False
-        pgconn = in_use.pgconn
         # The same server, of those that the URL names.
-        server = {"host": pgconn.host, "hostaddr": pgconn.hostaddr, "port": pgconn.port}
-        named = {name: value.decode() or None for name, value in server.items()}
+        named = {name: value.decode() or None for name, value in _server(in_use).items()}
         try:
             async with asyncio.timeout(_PING_SECONDS):
-                connection = await psycopg.AsyncConnection.connect(
-                    **{**self._options, **named, "target_session_attrs": "any"}
-                )
+                connection = await PooledConnection.connect(**{**self._options, **named, "target_session_attrs": "any"})
+                connection.watch(PooledConnection.discard)
+                try:
+                    await self._ask(connection)
+                finally:
+                    connection.discard()
         except (TimeoutError, psycopg.errors.ConnectionTimeout):
             self._distrust()
             return False
         except psycopg.Error:
             return True  # it refused, so it answers
-        connection.pgconn.finish()
         return True
+
+    async def _ask(self, connection: PooledConnection) -> None:
+        """Ask the server for anything, and whether it runs what it has not answered. Raises psycopg.Error.
+
+        A statement that it does not run never reached it, or its answer is lost: then nothing more comes on that
+        connection, though the server answers on others.
+        """
+        server = _server(connection)
+        silent = [one for one in self._connections if one.is_silent(_SILENT_SECONDS) and _server(one) == server]
+        at_work = await connection.at_work([one.pid for one in silent])
+        for one in silent:
+            # Its answer may be on the way: `_look` closes it if none has arrived by then.
+            one.is_doubtful = one.is_doubtful or one.pid not in at_work
 
     def _distrust(self) -> None:
         """Close the connections to a server that is silent.
@@ -352,6 +364,12 @@ class Pool:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def _server(connection: PooledConnection) -> dict[str, bytes]:
+    """The server that a connection reaches, as options of libpq."""
+    pgconn = connection.pgconn
+    return {"host": pgconn.host, "hostaddr": pgconn.hostaddr, "port": pgconn.port}
 
 
 def _from_server(options: Mapping[str, Any], number: int) -> dict[str, Any]:

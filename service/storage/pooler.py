@@ -36,8 +36,9 @@ class Pooler:
     async def begin(self, connection: PooledConnection, options: Mapping[str, Any]) -> None:
         """Make a new connection ready. Raises psycopg.Error, and closes it, where a pooler keeps no sessions."""
         try:
+            connection.pid = await _pid(connection)
             # PostgreSQL itself names the process that serves a connection; a pooler invents a number.
-            if await _pid(connection) == connection.pgconn.backend_pid:
+            if connection.pid == connection.pgconn.backend_pid:
                 return
             await self._refuse(connection, options)
             for name, value in _SETTING.findall(str(options.get("options", ""))):

@@ -263,5 +263,5 @@ async def test_a_database_that_does_not_answer_is_not_waited_for(
 ) -> None:
     assert await database.answers()
     monkeypatch.setattr("service.storage.pool._PING_SECONDS", 0.2)
-    monkeypatch.setattr("service.storage.pool._PING", b"SELECT pg_sleep(30)")
+    monkeypatch.setattr("service.storage.connection._PING", b"SELECT pg_sleep(30)")
     assert not await database.answers()

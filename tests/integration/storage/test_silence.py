@@ -23,6 +23,8 @@ from service.storage.statement import Statement
 POOL_SIZE = 4
 
 PID = Statement(select(func.pg_backend_pid().label("pid")), scope=EVERYONE("reads no table"))
+# Longer than what makes a connection doubtful, and its next look.
+SLEEP = Statement(select(func.pg_sleep(3).label("slept")), scope=EVERYONE("reads no table"))
 WRITE = Statement(insert(accounts).values(name="A").returning(accounts.c.id), scope=EVERYONE("makes an account"))
 
 
@@ -102,6 +104,28 @@ async def test_a_statement_on_one_that_was_in_use_meanwhile_does_not_wait_for_it
         await until(lambda: len(database._pool._idle) == POOL_SIZE)
         with pytest.raises(TicketError, match="currently unavailable"):
             await lose_the_path_between_two_statements()
+    await database.close()
+
+
+async def test_of_statements_on_all_connections_those_are_given_up_that_the_server_does_not_run(
+    proxy: TcpProxy,
+) -> None:
+    """Then no connection is idle that a ping could find silent, and new ones work."""
+    database = Database(Settings(database_url=proxy.url, pool_size=POOL_SIZE + 2), METADATA)
+    await database.open()
+    async with asyncio.timeout(20):
+        await until(lambda: len(database._pool._idle) == POOL_SIZE)
+        proxy.lose()
+        lost = asyncio.gather(*(database.patient().one(PID, {}) for _ in range(POOL_SIZE)), return_exceptions=True)
+        await asyncio.sleep(0)
+        while not lost.done():
+            assert await database.answers()
+        assert {getattr(outcome, "reason", "ok") for outcome in await lost} == {"unavailable"}
+        await until(lambda: len(database._pool._idle) == POOL_SIZE)
+        running = asyncio.gather(*(database.patient().one(SLEEP, {}) for _ in range(POOL_SIZE)))
+        while not running.done():
+            assert await database.answers()
+        assert len(await running) == POOL_SIZE
     await database.close()
 
 
