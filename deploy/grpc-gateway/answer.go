@@ -85,6 +85,9 @@ func (a *answer) WriteHeader(status int) {
 	if length := headers.Get("X-Content-Length"); length != "" {
 		headers.Set("Content-Length", length) // of what a GET would be answered
 	}
+	if headers.Get("Cache-Control") == "" {
+		headers.Set("Cache-Control", "private, no-cache")
+	}
 	headers.Del("X-Http-Status")
 	headers.Del("X-Content-Length")
 	if status == http.StatusNoContent || status == http.StatusNotModified {

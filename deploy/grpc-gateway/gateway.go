@@ -37,7 +37,7 @@ func newGateway(connection *grpc.ClientConn) (http.Handler, error) {
 		runtime.SetQueryParameterParser(queries{}),
 		runtime.WithIncomingHeaderMatcher(oneOf("X-Api-Key", "Idempotency-Key", "If-Match", "If-None-Match", "Accept", "Last-Event-Id")),
 		runtime.WithOutgoingHeaderMatcher(oneOf("x-http-status", "x-content-length", "etag", "idempotent-replayed", "ratelimit",
-			"ratelimit-policy", "retry-after", "www-authenticate")),
+			"ratelimit-policy", "retry-after", "www-authenticate", "cache-control", "x-accel-buffering")),
 		runtime.WithOutgoingTrailerMatcher(oneOf()),
 		runtime.WithMetadata(told),
 		runtime.WithErrorHandler(func(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, _ *http.Request, err error) {

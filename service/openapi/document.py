@@ -36,6 +36,10 @@ _HEADERS: Mapping[str, tuple[str, Schema]] = {
         "The request's id, in the log of the service too; that of the request if it had one.",
         {"type": "string"},
     ),
+    "Cache-Control": (
+        "`private, no-cache`: for the caller alone, who asks again each time. `no-store` for a watch.",
+        {"type": "string"},
+    ),
     "ETag": ("The version of what is in the body, for `If-Match` and `If-None-Match`.", {"type": "string"}),
     "Idempotent-Replayed": (
         "There, and `true`, when the answer is the stored one of an earlier request with the same key.",
@@ -74,7 +78,7 @@ _SCHEMES: Mapping[str, Schema] = {
     },
 }
 _EVENTS = "Server-sent events, for those who accept just these: `id` is the cursor, `data` the JSON of a line."
-_ALWAYS = ("X-Request-Id", "RateLimit", "RateLimit-Policy")
+_ALWAYS = ("X-Request-Id", "Cache-Control", "RateLimit", "RateLimit-Policy")
 _STATUS = re.compile(r"\b[2-5][0-9]{2}\b")
 _WORD = re.compile(r"(?<!^)(?=[A-Z])")
 _NO_CONTENT, _NOT_MODIFIED, _STALE = 204, 304, 412

@@ -105,7 +105,7 @@ def responses(api: str, failures: rest.Failures) -> dict[int, Schema]:
 
 def _response(api: str, status: int, names: Collection[str], failures: rest.Failures) -> Schema:
     examples = {name: {"summary": REASONS[name].message, "value": _example(api, name, failures)} for name in names}
-    headers = ["X-Request-Id"]
+    headers = ["X-Request-Id", "Cache-Control"]
     if status == 401:
         headers.append("WWW-Authenticate")
     if any(name in _RETRY for name in names):

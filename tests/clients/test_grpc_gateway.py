@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 PROGRAM = ROOT / "deploy/grpc-gateway"
 HEADERS = (
     *("content-type", "etag", "allow", "www-authenticate", "retry-after", "idempotent-replayed", "ratelimit-policy"),
-    *("x-request-id", "accept-encoding"),
+    *("x-request-id", "accept-encoding", "cache-control", "x-accel-buffering"),
 )
 # What two answers to a write cannot have in common, nor two that say when they are from.
 VARYING = re.compile(

@@ -303,6 +303,26 @@ async def test_a_gateway_that_does_not_say_the_path_gets_no_list_without_its_fil
     assert ("x-http-status", "500") in [*(await call.initial_metadata() or ())]
 
 
+@pytest.mark.parametrize(
+    ("verb", "path", "status"),
+    [
+        ("GET", "", 200),
+        ("HEAD", "", 200),
+        ("GET", "?limit=2", 200),
+        ("GET", "/%00", 400),
+        ("PUT", "", 405),
+        ("GET", "/a/b/c", 404),
+    ],
+)
+@pytest.mark.parametrize("api", LISTS)
+async def test_no_shared_cache_stores_an_answer_and_ones_own_asks_again(
+    client: httpx2.AsyncClient, callers: Callers, api: str, verb: str, path: str, status: int
+) -> None:
+    response = await client.request(verb, LISTS[api] + path, headers=callers.credentials[api])
+    assert response.status_code == status
+    assert response.headers.get_list("cache-control") == ["private, no-cache"]
+
+
 async def test_who_is_not_known_has_no_rate(client: httpx2.AsyncClient) -> None:
     assert "ratelimit" not in (await client.get(LISTS["itsm"])).headers
 
