@@ -3,9 +3,6 @@
 python -m tests.benchmarks.growth_handoff [--tickets 1000000] [--text machine]
 """
 
-import contextlib
-import tempfile
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -15,8 +12,7 @@ import typer
 from service.handoff import list_queries, operations, views
 from service.handoff.commands import ProjectTicketsQuery
 
-from . import growth_plans, growth_texts, seeds, stack
-from .growth_ground import say
+from . import growth_plans, growth_texts, seeds
 
 _TICKETS = """
 INSERT INTO handoff_tickets
@@ -91,15 +87,12 @@ def costs(connection: psycopg.Connection[Any], project_id: UUID, query: dict[str
 
 def main(tickets: int = 1_000_000, text: growth_texts.Kind = growth_texts.Kind.MACHINE) -> None:
     """Print the CPU of PostgreSQL in ms, and the pages read, of each list."""
-    with tempfile.TemporaryDirectory() as directory, contextlib.ExitStack() as running:
-        database = running.enter_context(stack.postgres(Path(directory)))
-        say(f"seeding {tickets:,} tickets")
-        project_id = seed(database.url, tickets, text)
-        queries = _QUERIES | {name: {"q": q} for name, q in growth_texts.searches(text).items()}
-        with growth_plans.connect(database.url) as connection:
-            rows = [[name, *costs(connection, project_id, query)] for name, query in queries.items()]
-            typer.echo(growth_texts.table([[f"{tickets:,}, {text}", *(f"limit={limit}" for limit in _LIMITS)], *rows]))
-            typer.echo(growth_texts.sizes(connection, "handoff_tickets"))
+    queries = _QUERIES | {name: {"q": q} for name, q in growth_texts.searches(text).items()}
+    with growth_plans.ground(seed, tickets, text) as (connection, project_id):
+        rows = [[name, *costs(connection, project_id, query)] for name, query in queries.items()]
+        growth_plans.show(
+            connection, "handoff_tickets", [[f"{tickets:,}, {text}", *(f"limit={limit}" for limit in _LIMITS)], *rows]
+        )
 
 
 if __name__ == "__main__":

@@ -3,9 +3,6 @@
 python -m tests.benchmarks.growth_helpdesk [--tickets 1000000] [--text machine]
 """
 
-import contextlib
-import tempfile
-from pathlib import Path
 from typing import Any, get_args
 
 import psycopg
@@ -15,8 +12,8 @@ from service.helpdesk import list_queries, operations, views
 from service.helpdesk.commands import Sort, TicketQuery
 from service.search import tsqueries, tsquery
 
-from . import growth_plans, growth_texts, stack
-from .growth_ground import TENANT, say
+from . import growth_plans, growth_texts
+from .growth_ground import TENANT
 
 _TICKETS = """
 INSERT INTO helpdesk_tickets
@@ -86,15 +83,10 @@ def costs(connection: psycopg.Connection[Any], query: dict[str, Any]) -> list[st
 
 def main(tickets: int = 1_000_000, text: growth_texts.Kind = growth_texts.Kind.MACHINE) -> None:
     """Print the CPU of PostgreSQL in ms, and the pages read, of each list."""
-    with tempfile.TemporaryDirectory() as directory, contextlib.ExitStack() as running:
-        database = running.enter_context(stack.postgres(Path(directory)))
-        say(f"seeding {tickets:,} tickets")
-        seed(database.url, tickets, text)
-        queries = _QUERIES | {name: {"q": q} for name, q in growth_texts.searches(text).items()}
-        with growth_plans.connect(database.url) as connection:
-            rows = [[name, *costs(connection, query)] for name, query in queries.items()]
-            typer.echo(growth_texts.table([[f"{tickets:,}, {text}", *get_args(Sort)], *rows]))
-            typer.echo(growth_texts.sizes(connection, "helpdesk_tickets"))
+    queries = _QUERIES | {name: {"q": q} for name, q in growth_texts.searches(text).items()}
+    with growth_plans.ground(seed, tickets, text) as (connection, _):
+        rows = [[name, *costs(connection, query)] for name, query in queries.items()]
+        growth_plans.show(connection, "helpdesk_tickets", [[f"{tickets:,}, {text}", *get_args(Sort)], *rows])
 
 
 if __name__ == "__main__":

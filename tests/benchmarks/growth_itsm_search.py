@@ -3,9 +3,6 @@
 python -m tests.benchmarks.growth_itsm_search [--tickets 1000000] [--text machine]
 """
 
-import contextlib
-import tempfile
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -15,8 +12,7 @@ import typer
 from service.itsm import queries, views
 from service.search import tsqueries, tsquery
 
-from . import growth_plans, growth_texts, stack
-from .growth_ground import say
+from . import growth_plans, growth_texts
 
 _ACCOUNT = {"account_id": UUID("00000000-0000-4000-8000-00000000ba5e"), "live": True}
 _SCOPE = views.search_scope(**_ACCOUNT)
@@ -60,14 +56,9 @@ def costs(connection: psycopg.Connection[Any], q: str) -> list[str]:
 
 def main(tickets: int = 1_000_000, text: growth_texts.Kind = growth_texts.Kind.MACHINE) -> None:
     """Print the CPU of PostgreSQL in ms, and the pages read, of each search."""
-    with tempfile.TemporaryDirectory() as directory, contextlib.ExitStack() as running:
-        database = running.enter_context(stack.postgres(Path(directory)))
-        say(f"seeding {tickets:,} tickets")
-        seed(database.url, tickets, text)
-        with growth_plans.connect(database.url) as connection:
-            rows = [[name, *costs(connection, q)] for name, q in growth_texts.searches(text).items()]
-            typer.echo(growth_texts.table([[f"{tickets:,}, {text}", *_BESIDE], *rows]))
-            typer.echo(growth_texts.sizes(connection, "itsm_tickets"))
+    with growth_plans.ground(seed, tickets, text) as (connection, _):
+        rows = [[name, *costs(connection, q)] for name, q in growth_texts.searches(text).items()]
+        growth_plans.show(connection, "itsm_tickets", [[f"{tickets:,}, {text}", *_BESIDE], *rows])
 
 
 if __name__ == "__main__":

@@ -1,13 +1,21 @@
 """What single statements cost PostgreSQL: its CPU and the pages that it reads, which other work does not change."""
 
 import re
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import psycopg
+import typer
 
 from service.storage.statement import Statement
+
+from . import growth_texts, stack
+from .growth_ground import say
+
+T = TypeVar("T")
 
 
 class Cost(NamedTuple):
@@ -20,6 +28,24 @@ class Cost(NamedTuple):
     def text(self) -> str:
         """Both, for a table."""
         return f"{self.cpu_ms:.1f} / {self.blocks:,}"
+
+
+@contextmanager
+def ground(
+    seed: Callable[[str, int, growth_texts.Kind], T], tickets: int, text: growth_texts.Kind
+) -> Iterator[tuple[psycopg.Connection[Any], T]]:
+    """A connection to a PostgreSQL with so many tickets, and what `seed` returned, which made them."""
+    with tempfile.TemporaryDirectory() as directory, stack.postgres(Path(directory)) as database:
+        say(f"seeding {tickets:,} tickets")
+        seeded = seed(database.url, tickets, text)
+        with connect(database.url) as connection:
+            yield connection, seeded
+
+
+def show(connection: psycopg.Connection[Any], table: str, rows: Sequence[Sequence[str]]) -> None:
+    """Print what lists cost, and how large the table of their tickets is."""
+    typer.echo(growth_texts.table(rows))
+    typer.echo(growth_texts.sizes(connection, table))
 
 
 def connect(database_url: str) -> psycopg.Connection[Any]:
