@@ -1,4 +1,4 @@
-"""Shares one process among its callers: who asks for much waits behind himself.
+"""Shares one process among its callers: the calls of one owner queue behind each other.
 
 An account, a tenant, or a user has few places: so many of its calls run at once, and the rest wait, in turns among its
 own callers. Reads and writes have places of their own, and together they leave some database connections to the others.

@@ -1,4 +1,4 @@
-"""Who asks for much waits behind himself (deploy/README.md, Fairness), at both transports."""
+"""The calls of one owner queue behind each other (deploy/README.md, Fairness), at both transports."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
