@@ -1,6 +1,7 @@
 """The system under test: a real PostgreSQL, a process of the service, and a real Envoy in front of it."""
 
 import gc
+import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -20,6 +21,9 @@ from service.local.envoy import Envoy, envoy_config
 from service.local.postgres import EmbeddedPostgres
 from service.local.processes import free_port
 from service.transport import logs
+
+# gRPC would start its threads anew in each child that a test forks, and one that runs Python there crashes the child.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "false"
 
 # How long an example takes depends on what else the machine does.
 settings.register_profile("tests", deadline=None)
