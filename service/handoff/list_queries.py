@@ -115,6 +115,10 @@ _LAST_NUMBER = (
     .scalar_subquery()
 )
 
+_LIMIT = bindparam("limit", type_=Integer)
+_SKIPPED = bindparam("offset", type_=BigInteger)
+_POSITION = tuple_(bindparam("after_created_at", type_=tickets.c.created_at.type), bindparam("after_id", type_=Uuid))
+
 # What an index has in the order of the lists: one of these. `open` is what a stage implies.
 _ORDERED = ("milestone", "open")
 
@@ -154,57 +158,18 @@ def list_tickets(
     Each project gives its own newest rows from an index, so that a page costs the same at any depth. `of_project`: of
     one project, with one row without a ticket when the page is empty, and no row when the caller is not a member.
     """
-    limit = bindparam("limit", type_=Integer)
     in_one = of_project or "project_id" in filters
-    conditions = _FILTERS_IN_PROJECT if in_one else FILTERS
     filters -= {"project_id"}
-    # Of all projects the nearest rows are none of one index.
-    ordered = frozenset({*[name for name in _ORDERED if name in filters][:1]} if in_one else filters)
-    # Keys alone: of many projects most rows are dropped again.
-    wanted = select(tickets.c.created_at, tickets.c.id)
-    wanted = wanted.where(*(conditions[name] for name in sorted(ordered - {"words"})))
-    if in_one:
-        wanted = wanted.where(in_project(tickets))
-    if filters <= ordered:
-        wanted = wanted.where(tickets.c.project_id == project_members.c.project_id)
-    else:
-        of_member = tickets.c.project_id == project_members.c.project_id
-        wanted = wanted.join(project_members, of_member).where(IS_CALLER, IS_PROJECT)
-    if after:
-        position = tuple_(
-            bindparam("after_created_at", type_=tickets.c.created_at.type), bindparam("after_id", type_=Uuid)
-        )
-        wanted = wanted.where(tuple_(tickets.c.created_at, tickets.c.id) < position)
-    skipped = bindparam("offset", type_=BigInteger) if offset else None
-    if not filters <= ordered:
-        found = nearest.nearest_keys(
-            wanted,
-            _newest_first,
-            wanted=[conditions[name] for name in sorted(filters - ordered - {"words"})],
-            indexed=_indexed(filters - ordered, wanted, conditions),
-            rows=limit if skipped is None else limit + func.least(skipped, _MAX_SKIPPED, type_=BigInteger),
-            numbered=nearest.Numbered(tickets.c.number, _LAST_NUMBER) if in_one else None,
-        )
-        wanted = select(found)
-    first = wanted.order_by(*_newest_first(*wanted.selected_columns)).limit(limit).offset(skipped)
-    newest = first.lateral("newest") if filters <= ordered else first.subquery("newest")
+    newest = _newest(filters, in_one=in_one, after=after, offset=offset)
     keys = (
         select(newest.c.id, newest.c.created_at, projects.c.id.label("of_project"), *PROJECT_COLUMNS)
         .select_from(MEMBERS_PROJECTS.join(newest, true(), isouter=of_project))
         .where(IS_CALLER, *([IS_PROJECT] if in_one else []))
         .order_by(newest.c.created_at.desc(), newest.c.id.desc())
-        .limit(limit)
+        .limit(_LIMIT)
         .subquery("keys")
     )
-    extras = [keys.c[extra.name] for extra in PROJECT_COLUMNS]
-    is_same = and_(
-        tickets.c.project_id == keys.c.of_project,
-        tickets.c.id == keys.c.id,
-        *([in_project(tickets)] if in_one else []),
-    )
-    parts = roles_of(tickets, *([in_project(roles)] if in_one else [])).label("roles")
-    whole = select(*tables.SHOWN, *extras, parts).select_from(keys.outerjoin(tickets, is_same)).subquery("whole")
-    page = measured(select(whole), _size(whole), (whole.c.created_at.desc(), whole.c.id.desc())).subquery("page")
+    page = _page(keys, in_one=in_one)
     # With filters the plan depends on their values.
     return Statement(
         select(page).where(fits(page)).order_by(page.c.created_at.desc(), page.c.id.desc()),
@@ -213,6 +178,51 @@ def list_tickets(
         scope=MEMBER,
         standby=True,
     )
+
+
+def _newest(filters: frozenset[str], *, in_one: bool, after: bool, offset: bool) -> FromClause:
+    """The keys of a page of each project alone; of many projects most rows are dropped again."""
+    conditions = _FILTERS_IN_PROJECT if in_one else FILTERS
+    # Of all projects the nearest rows are none of one index.
+    ordered = frozenset({*[name for name in _ORDERED if name in filters][:1]} if in_one else filters)
+    wanted = select(tickets.c.created_at, tickets.c.id)
+    wanted = wanted.where(*(conditions[name] for name in sorted(ordered - {"words"})))
+    if in_one:
+        wanted = wanted.where(in_project(tickets))
+    of_member = tickets.c.project_id == project_members.c.project_id
+    is_ordered = filters <= ordered
+    if is_ordered:
+        wanted = wanted.where(of_member)
+    else:
+        wanted = wanted.join(project_members, of_member).where(IS_CALLER, IS_PROJECT)
+    if after:
+        wanted = wanted.where(tuple_(tickets.c.created_at, tickets.c.id) < _POSITION)
+    if not is_ordered:
+        found = nearest.nearest_keys(
+            wanted,
+            _newest_first,
+            wanted=[conditions[name] for name in sorted(filters - ordered - {"words"})],
+            indexed=_indexed(filters - ordered, wanted, conditions),
+            rows=_LIMIT + func.least(_SKIPPED, _MAX_SKIPPED, type_=BigInteger) if offset else _LIMIT,
+            numbered=nearest.Numbered(tickets.c.number, _LAST_NUMBER) if in_one else None,
+        )
+        wanted = select(found)
+    first = wanted.order_by(*_newest_first(*wanted.selected_columns)).limit(_LIMIT)
+    first = first.offset(_SKIPPED) if offset else first
+    return first.lateral("newest") if is_ordered else first.subquery("newest")
+
+
+def _page(keys: FromClause, *, in_one: bool) -> FromClause:
+    """The whole tickets of some keys, each with the size of those up to it."""
+    extras = [keys.c[extra.name] for extra in PROJECT_COLUMNS]
+    is_same = and_(
+        tickets.c.project_id == keys.c.of_project,
+        tickets.c.id == keys.c.id,
+        *([in_project(tickets)] if in_one else []),
+    )
+    parts = roles_of(tickets, *([in_project(roles)] if in_one else [])).label("roles")
+    whole = select(*tables.SHOWN, *extras, parts).select_from(keys.outerjoin(tickets, is_same)).subquery("whole")
+    return measured(select(whole), _size(whole), (whole.c.created_at.desc(), whole.c.id.desc())).subquery("page")
 
 
 def _size(ticket: FromClause) -> ColumnElement[int]:
