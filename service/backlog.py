@@ -154,7 +154,8 @@ def _look() -> Statement:
         webhooks.c.id == sent.c.webhook_id,
         webhooks.c.is_active,
     )
-    overdue = func.min(sent.c.next_attempt_at).filter(is_active, not_(_is_kept_waiting(sent)))
+    is_due = sent.c.next_attempt_at < func.now()
+    overdue = func.min(sent.c.next_attempt_at).filter(is_due, is_active, not_(_is_kept_waiting(sent)))
     changes = select(itsm.total_changes.c.id).limit(literal_column(str(MOST), Integer)).subquery()
     tickets = helpdesk.tickets
     parts: tuple[Select[Any], ...] = (
