@@ -22,6 +22,7 @@ from sqlalchemy import (
     any_,
     cast,
     distinct,
+    exists,
     extract,
     func,
     literal,
@@ -47,6 +48,7 @@ from service.storage.database import Database
 from service.storage.scope import EVERYONE, shared
 from service.storage.statement import Statement
 from service.webhooks.fan_out import MAX_QUEUE
+from service.webhooks.message_queries import key_of_message
 
 _LOOK_SECONDS = 15.0
 # The most rows of a queue that are counted.
@@ -83,7 +85,9 @@ _GAUGES: Final = {
     "delivery_seconds": _gauge("deliveries_oldest_seconds", "How long ago the oldest of them was asked for."),
     "messages": _gauge("webhook_messages_queued", f"Messages to webhooks that are queued; {MOST} for more."),
     "message_seconds": _gauge("webhook_messages_oldest_seconds", "How long ago the event of the oldest was."),
-    "overdue_seconds": _gauge("webhook_messages_overdue_seconds", "For how long the first of them has been due."),
+    "overdue_seconds": _gauge(
+        "webhook_messages_overdue_seconds", "For how long a message has been due that nothing keeps from being sent."
+    ),
     "failing": _gauge("webhooks_failing", "Webhooks that have not accepted a message of them at its last attempt."),
     "sla_seconds": _gauge("sla_behind_seconds", "For how long the SLA clock of a ticket has been due."),
     "changes": _gauge("totals_unmerged", f"Changes of ITSM totals that were not merged yet; {MOST} for more."),
@@ -111,9 +115,28 @@ def _first(table: Table, *wanted: ColumnElement[Any], of: ColumnElement[bool], o
     return select(*wanted).where(of).order_by(order).limit(literal_column(str(MOST), Integer)).subquery()
 
 
+def _is_kept_waiting(message: FromClause) -> ColumnElement[bool]:
+    """Whether a due message waits for its receiver: for an earlier one of its ticket, or for another in flight.
+
+    The account's others count too, as it has only so many in flight. So a receiver that fails or hangs makes no message
+    overdue.
+    """
+    messages = SOURCE.tables.messages
+    earlier, in_flight = messages.alias("earlier"), messages.alias("in_flight")
+    owner = SOURCE.owner
+    of_ticket = (*SOURCE.webhook_key, "ticket_id")
+    return or_(
+        exists().where(
+            *(earlier.c[name] == message.c[name] for name in of_ticket),
+            tuple_(earlier.c.version, earlier.c.type) < tuple_(message.c.version, message.c.type),
+        ),
+        exists().where(in_flight.c[owner] == message.c[owner], in_flight.c.leased_until >= func.now()),
+    )
+
+
 def _look() -> Statement:
     # Literals as in the conditions of the partial indexes, which a parameter would not match.
-    messages = SOURCE.tables.messages
+    webhooks, messages = SOURCE.tables.webhooks, SOURCE.tables.messages
     due = _first(
         deliveries,
         deliveries.c.created_at,
@@ -122,10 +145,17 @@ def _look() -> Statement:
     )
     sent = _first(
         messages,
-        *(messages.c[name] for name in ("event_id", "webhook_id", "attempts", "next_attempt_at")),
+        *(messages.c[name] for name in (*key_of_message(SOURCE), "event_id", "attempts", "next_attempt_at")),
         of=messages.c.next_attempt_at.is_not(None),
         order=messages.c.next_attempt_at,
     )
+    is_active = exists().where(
+        *(webhooks.c[name] == sent.c[name] for name in SOURCE.scope),
+        webhooks.c.id == sent.c.webhook_id,
+        webhooks.c.is_active,
+    )
+    is_due = sent.c.next_attempt_at < func.now()
+    overdue = func.min(sent.c.next_attempt_at).filter(is_due, is_active, not_(_is_kept_waiting(sent)))
     changes = select(itsm.total_changes.c.id).limit(literal_column(str(MOST), Integer)).subquery()
     tickets = helpdesk.tickets
     parts: tuple[Select[Any], ...] = (
@@ -133,7 +163,7 @@ def _look() -> Statement:
         select(
             func.count().label("messages"),
             func.min(sent.c.event_id).label("oldest_message"),
-            _seconds_since(func.min(sent.c.next_attempt_at)).label("overdue_seconds"),
+            _seconds_since(overdue).label("overdue_seconds"),
             func.count(distinct(sent.c.webhook_id)).filter(sent.c.attempts > 0).label("failing"),
         ),
         select(func.count().label("changes")).select_from(changes),

@@ -7,8 +7,11 @@ so that the name cannot resolve to another a moment later. No redirect is follow
 import asyncio
 import socket
 import ssl
+import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 from functools import cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any, NamedTuple
@@ -27,6 +30,8 @@ _CHECK_SECONDS = 4.0
 _CONNECT_SECONDS = 5.0
 # The body of an answer is read only so that its connection can be used again.
 _MAX_BYTES = 64 * 1024
+# And in no more pieces: each costs the process some time, however small it is.
+_MAX_PIECES = 100
 _DRAIN_SECONDS = 1.0
 _IDLE_SECONDS = 15.0
 # Of all that comes after a request: headers without end would keep the process busy.
@@ -51,11 +56,28 @@ class RefusedError(UnreachableError):
     """The address must not be called."""
 
 
+class _TooLongError(httpcore2.ReadError):
+    """More comes back than anybody needs."""
+
+
 class Answer(NamedTuple):
     """What came back."""
 
     status: int
-    retry_after: str | None
+    # In seconds.
+    retry_after: float | None
+
+
+def seconds_of(retry_after: str | None) -> float | None:
+    """How long a `Retry-After` asks to wait: it is a number of seconds, or a date. None where it is neither."""
+    text = (retry_after or "").strip()
+    if text.isascii() and text.isdecimal():
+        return float(text)
+    try:
+        until = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    return max(0.0, (until if until.tzinfo else until.replace(tzinfo=UTC)).timestamp() - time.time())
 
 
 @cache
@@ -108,7 +130,7 @@ class Outbound:
             # The receiver has answered, even if its body cannot be read.
             with suppress(TimeoutError, httpcore2.NetworkError, httpcore2.ProtocolError, ssl.SSLError):
                 await _drain(response)
-            return Answer(response.status, given.get(b"retry-after", b"").decode("latin-1") or None)
+            return Answer(response.status, seconds_of(given.get(b"retry-after", b"").decode("latin-1")))
 
     def _host_and_port(self, url: str) -> tuple[str, int]:
         try:
@@ -125,10 +147,10 @@ class Outbound:
 
 async def _drain(response: httpcore2.Response) -> None:
     async with asyncio.timeout(_DRAIN_SECONDS):
-        size = 0
+        size = pieces = 0
         async for piece in response.aiter_stream():
-            size += len(piece)
-            if size > _MAX_BYTES:
+            size, pieces = size + len(piece), pieces + 1
+            if size > _MAX_BYTES or pieces > _MAX_PIECES:
                 return
 
 
@@ -140,10 +162,15 @@ async def _within(seconds: float) -> AsyncIterator[None]:
             yield
     except TimeoutError:
         raise UnreachableError(f"no answer within {seconds:g} seconds") from None
-    except (httpcore2.ConnectError, httpcore2.ConnectTimeout, ssl.SSLError) as error:
+    except httpcore2.ConnectTimeout:
+        raise UnreachableError(f"no connection within {_CONNECT_SECONDS:g} seconds") from None
+    except (httpcore2.ConnectError, ssl.SSLError) as error:
         raise UnreachableError(f"no connection: {error}"[:200]) from error
+    except _TooLongError as error:
+        raise UnreachableError("its answer is too long") from error
     except (httpcore2.NetworkError, httpcore2.ProtocolError, httpcore2.TimeoutException) as error:
-        raise UnreachableError("the connection was lost") from error
+        # The connection broke, or what came is not HTTP: the one may look like the other.
+        raise UnreachableError("no complete HTTP answer came") from error
 
 
 def is_public(address: IPv4Address | IPv6Address) -> bool:
@@ -167,7 +194,7 @@ class _Bounded(httpcore2.AsyncNetworkStream):
         data = await self._stream.read(min(max_bytes, _READ_AT_ONCE), timeout)
         self._read += len(data)
         if self._read > _MAX_READ:
-            raise httpcore2.ReadError("its answer is too long")
+            raise _TooLongError
         return data
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109 - as the interface has it

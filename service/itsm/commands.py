@@ -58,13 +58,17 @@ MAX_WEBHOOKS = 20
 MemberName = Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME_LENGTH), without_nul]
 
 # Without user and fragment; which networks a host may be in is up to outbound.py.
-_WEB_ADDRESS = re.compile(r"https?://([A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(:(\d{1,5}))?([/?][!-\[\]-~]*)?")
+_WEB_ADDRESS = re.compile(r"(?i:https?)://([A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(:(\d{1,5}))?([/?][!-\[\]-~]*)?")
+
+_NO_WEB_ADDRESS = (
+    "Input should be a web address such as https://example.com/hook: in ASCII, without user, fragment and spaces"
+)
 
 
 def _web_address(text: str) -> str:
     match = _WEB_ADDRESS.fullmatch(text)
     if match is None or "#" in text or not 0 < int(match[3] or 1) < 65536:
-        raise PydanticCustomError("url_parsing", "Input should be a web address without user, fragment or spaces")
+        raise PydanticCustomError("url_parsing", _NO_WEB_ADDRESS)
     return text
 
 

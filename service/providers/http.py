@@ -1,5 +1,6 @@
 """What the vendors' HTTP APIs have in common: sending requests, how they fail, and reading the answers."""
 
+import asyncio
 from base64 import b64encode
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
@@ -7,6 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 import httpx2
 
 from service import jsontext, tracing
+from service.outbound import seconds_of
 from service.providers.port import LinkBrokenError, RejectedError, UnavailableError
 
 T = TypeVar("T")
@@ -19,6 +21,10 @@ _TRANSIENT = (408, 409, 423, 425)
 _MAX_MESSAGE_LENGTH = 500
 # Of an answer; a ticket with a long description comes back whole.
 _MAX_BYTES = 8 * 1024 * 1024
+# And in no more pieces: each takes some of the process's time, however small it is, and many come in one read.
+_MAX_PIECES = 8 * 1024
+# After so many of them others have their turn.
+_PIECES_AT_ONCE = 64
 # Shorter parts of a credential are no secrets, such as the X that Freshservice has for a password.
 _MIN_SECRET_LENGTH = 8
 
@@ -86,9 +92,9 @@ class Http:
                 if trace is not None:
                     trace.answered(response.status_code)
         except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol) as error:
-            raise UnavailableError(type(error).__name__, in_doubt=False) from error
+            raise UnavailableError(_short(f"no connection: {error}").rstrip(": "), in_doubt=False) from error
         except httpx2.HTTPError as error:
-            raise UnavailableError(type(error).__name__, in_doubt=may_write) from error
+            raise UnavailableError(_why(error), in_doubt=may_write) from error
         if response.is_error:
             text = self._without_secrets(text)
         return _answer(response, text, is_rejection, in_doubt=may_write)
@@ -97,14 +103,17 @@ class Http:
         """The answer to a request, and its body. Raises UnavailableError for one that is too large."""
         response = await self._client.send(request, stream=True)
         try:
-            text = b""
+            text, pieces = bytearray(), 0
             async for piece in response.aiter_bytes():
                 text += piece
-                if len(text) > _MAX_BYTES:
+                pieces += 1
+                if len(text) > _MAX_BYTES or pieces > _MAX_PIECES:
                     raise UnavailableError("the provider's answer is too large", in_doubt=in_doubt)
+                if pieces % _PIECES_AT_ONCE == 0:
+                    await asyncio.sleep(0)
         finally:
             await response.aclose()
-        return response, text
+        return response, bytes(text)
 
     def _without_secrets(self, text: bytes) -> bytes:
         """An error's text without the credential, which some providers quote in it."""
@@ -162,7 +171,7 @@ def _answer(
     answered = f"the provider answered {status}"
     if status == 401 or (status == 403 and not is_rejection(answer)):
         raise LinkBrokenError(f"{answered}: {_short(text[:_MAX_MESSAGE_LENGTH].decode(errors='replace'))}")
-    retry_after = _seconds(response.headers.get("retry-after"))
+    retry_after = seconds_of(response.headers.get("retry-after"))
     if status == 429:
         raise UnavailableError(answered, in_doubt=False, retry_after=retry_after)
     if status >= 500 or status in _TRANSIENT:
@@ -175,6 +184,15 @@ def _answer(
     return answer
 
 
+def _why(error: httpx2.HTTPError) -> str:
+    """Why there is no usable answer, for operators."""
+    if isinstance(error, httpx2.TimeoutException):
+        return "no answer in time"
+    if isinstance(error, httpx2.DecodingError):
+        return "the provider's answer cannot be decompressed"
+    return "no complete HTTP answer came"
+
+
 def _json(text: bytes) -> tuple[bool, Any]:
     """Whether a body is JSON, as an empty one is, and its value."""
     try:
@@ -185,8 +203,3 @@ def _json(text: bytes) -> tuple[bool, Any]:
 
 def _short(message: object) -> str:
     return one_line(str(message)).replace("\0", "")[:_MAX_MESSAGE_LENGTH] or "The provider gave no reason"
-
-
-def _seconds(header: str | None) -> float | None:
-    # A date is allowed too; no vendor sends one.
-    return float(header) if header is not None and header.strip().isdecimal() else None

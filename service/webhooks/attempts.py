@@ -39,7 +39,8 @@ class Outcome:
 
     status: int | None = None
     error: str | None = None
-    retry_after: str | None = None
+    # In seconds.
+    retry_after: float | None = None
 
     @property
     def is_success(self) -> bool:
@@ -117,13 +118,11 @@ class Attempts:
         shortest = sum(PAUSES) * self._scale * min(_JITTER)
         return webhook["failing_for"] is not None and webhook["failing_for"].total_seconds() >= shortest
 
-    def pause(self, attempts: int, retry_after: str | None) -> float:
+    def pause(self, attempts: int, retry_after: float | None) -> float:
         """Seconds until the next attempt: longer each time, and no sooner than the receiver asked, within a day."""
         pause = PAUSES[min(attempts, len(PAUSES)) - 1] * self._scale
         pause *= random.uniform(*_JITTER)  # noqa: S311 - spreads attempts, guards nothing
-        # The header may be a date too, which is rare.
-        asked = float(retry_after) if retry_after is not None and retry_after.isdecimal() else 0.0
-        return max(pause, min(asked, PAUSES[-1]))
+        return max(pause, min(retry_after or 0.0, PAUSES[-1]))
 
     def _webhook(self, message: Row) -> dict[str, Any]:
         return {name: message[name] for name in self._key}

@@ -120,7 +120,7 @@ def _lease_due(source: Source) -> Statement:
 def _renew_leases(source: Source) -> Statement:
     """The statement that prolongs the leases of messages in flight, of all owners, given as arrays.
 
-    Also of a message that was reset meanwhile (`_AS_NEW`), so that it is not sent twice at once. A locked one is left
+    Also of a message that was reset meanwhile (`_as_new`), so that it is not sent twice at once. A locked one is left
     to the next renewal: the transaction that has locked it may wait for others of these.
     """
     messages, key = source.tables.messages, key_of_message(source)

@@ -9,6 +9,7 @@ from sqlalchemy import (
     Interval,
     Text,
     bindparam,
+    case,
     delete,
     exists,
     false,
@@ -18,6 +19,7 @@ from sqlalchemy import (
     literal_column,
     not_,
     null,
+    or_,
     select,
     update,
 )
@@ -31,8 +33,11 @@ from service.webhooks.tables import MESSAGE
 # How many attempts the log of a webhook keeps.
 KEPT_ATTEMPTS = 100
 _PREVIOUS_SECRET = literal_column("interval '24 hours'", Interval)
-# Of a message that begins anew, at once. A worker that holds its lease loses it: its attempt no longer counts.
-_AS_NEW: dict[str, Any] = {"attempts": 0, "next_attempt_at": func.now(), "lease": null()}
+
+
+def _as_new(next_attempt_at: ColumnElement[Any]) -> dict[str, Any]:
+    """Of a message that begins anew. A worker that holds its lease loses it: its attempt no longer counts."""
+    return {"attempts": 0, "next_attempt_at": next_attempt_at, "lease": null()}
 
 
 class WebhookQueries:
@@ -96,7 +101,7 @@ def _create_webhook(source: Source) -> Statement:
 
 @cache
 def update_webhook(source: Source, changed: frozenset[str]) -> Statement:
-    """The statement that changes these members.
+    """The statement that changes these members; `updated_at` stays where they are what they were.
 
     One that its owner enables or disables has no other reason to be disabled any more, and the failures of another
     address do not count.
@@ -107,7 +112,8 @@ def update_webhook(source: Source, changed: frozenset[str]) -> Statement:
         values["disabled_reason"] = null()
     if changed & {"is_active", "url"}:
         values["failing_since"] = null()
-    values["updated_at"] = events.next_instant(webhooks.c.updated_at)
+    is_other = or_(false(), *(webhooks.c[name].is_distinct_from(value) for name, value in values.items()))
+    values["updated_at"] = case((is_other, events.next_instant(webhooks.c.updated_at)), else_=webhooks.c.updated_at)
     return Statement(
         update(webhooks).where(*source.one_webhook).values(values).returning(webhooks), scope=source.statement_scope
     )
@@ -139,7 +145,7 @@ def _delete_messages(source: Source) -> Statement:
 def _resume_messages(source: Source) -> Statement:
     messages = source.tables.messages
     return Statement(
-        update(messages).where(*source.of_webhook(messages)).values(_AS_NEW).returning(messages.c.version),
+        update(messages).where(*source.of_webhook(messages)).values(_as_new(func.now())).returning(messages.c.version),
         scope=source.statement_scope,
     )
 
@@ -174,13 +180,18 @@ def _list_attempts(source: Source) -> Statement:
 
 
 def _replay(source: Source) -> Statement:
-    """The statement that queues the message of an attempt again; one that is still queued is due at once."""
+    """The statement that queues the message of an attempt again; one that is still queued is due at once.
+
+    Both are held where the webhook is disabled, as what was queued before is.
+    """
     _, messages, attempts = source.tables
     is_asked_for = attempts.c.id == bindparam("delivery_id", type_=Text)
     replayed = select(attempts).where(*source.of_webhook(attempts), is_asked_for).cte("replayed")
     names = [*source.webhook_key, *MESSAGE]
-    again = upsert(messages).from_select(names, select(*(replayed.c[name] for name in names)))
-    queued = again.on_conflict_do_update(constraint=messages.primary_key, set_=_AS_NEW)
+    due_at = case((is_active(source), func.now()), else_=null())
+    queued_anew = select(*(replayed.c[name] for name in names), due_at)
+    again = upsert(messages).from_select([*names, "next_attempt_at"], queued_anew)
+    queued = again.on_conflict_do_update(constraint=messages.primary_key, set_=_as_new(again.excluded.next_attempt_at))
     shown = select(*(replayed.c[name] for name in _shown(source)))
     return Statement(shown.add_cte(queued.returning(messages.c.version).cte("queued")), scope=source.statement_scope)
 

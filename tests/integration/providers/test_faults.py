@@ -2,11 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
-from support.emulators.http import FAULTS, Fault, Response, Server
+from support.emulators.http import FAULTS, Fault, Response, Server, speaking
 from support.emulators.vendors import FRESHSERVICE, JIRA, SERVICENOW, VENDORS, ZENDESK, Vendor, connected
 
 from service.providers import OPTIONS, http
@@ -170,6 +173,68 @@ async def test_an_answer_that_is_too_large_is_not_read(
         # A ticket with a long description comes back whole.
         desk.overrides = [Response(200, "x" * 99_999)]
         await adapter.update(made.id, {"subject": "Changed"})
+
+
+HEAD = b"HTTP/1.1 201 Created\r\ncontent-type: application/json\r\n"
+CHUNKED = HEAD + b"transfer-encoding: chunked\r\n\r\n"
+
+
+@asynccontextmanager
+async def answered(sent: bytes) -> AsyncIterator[Provider]:
+    """A vendor (all have it in common) whose answer is these bytes."""
+    async with (
+        speaking(sent) as url,
+        connected(Link(ZENDESK.name, url, ZENDESK.credential, ZENDESK.options)) as adapter,
+    ):
+        yield adapter
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        # As long as a small answer, and a few seconds of the process's time.
+        (CHUNKED + b"1\r\n \r\n" * 9_000, "the provider's answer is too large"),
+        (HEAD + b"content-encoding: gzip\r\n\r\nnot compressed", "the provider's answer cannot be decompressed"),
+        (HEAD + b"content-length: 9\r\n\r\n{", "no complete HTTP answer came"),
+        (b"220 desk.example ESMTP\r\n\r\n", "no complete HTTP answer came"),
+        (b"", "no complete HTTP answer came"),
+    ],
+    ids=["tiny pieces", "not compressed", "half", "another protocol", "nothing"],
+)
+async def test_operators_can_read_why_there_was_no_answer(answer: bytes, why: str) -> None:
+    async with answered(answer) as adapter:
+        with pytest.raises(UnavailableError, match=f"^{why}$") as failure:
+            await adapter.create(NEW)
+    assert failure.value.in_doubt
+
+
+async def test_others_have_their_turn_while_an_answer_comes_in_pieces() -> None:
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    async with answered(CHUNKED + b"1\r\n \r\n" * 9_000) as adapter:
+        working = asyncio.create_task(others())
+        with suppress(UnavailableError):
+            await adapter.create(NEW)
+        working.cancel()
+    # They would have a few for each read.
+    assert turns > 100
+
+
+@each_vendor
+@pytest.mark.parametrize("status", [429, 503])
+async def test_a_provider_may_say_until_when_to_wait(vendor: Vendor, desk: Server, status: int) -> None:
+    until = format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True)
+    desk.overrides = [Response(status, {"message": "no"}, {"retry-after": until})]
+    async with connected(at(vendor, desk)) as adapter:
+        with pytest.raises(UnavailableError) as failure:
+            await adapter.create(NEW)
+    assert failure.value.retry_after == pytest.approx(3600, abs=60)
 
 
 _NO_NUMBER: tuple[object, ...] = (

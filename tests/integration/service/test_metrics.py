@@ -122,6 +122,38 @@ async def test_what_waits_is_shown_with_its_age(machine: Machine, process: Proce
     assert shown == {f"{name}_seconds": pytest.approx(age, abs=50) for name, age in {**ages, "sla_behind": 0}.items()}
 
 
+async def test_messages_that_wait_for_their_receiver_are_not_overdue(
+    machine: Machine, process: Process, receiver: Receiver
+) -> None:
+    account = Account()
+    webhook = await process.register(account, receiver.url + "/hook")
+    ticket = await process.create(account)
+    receiver.planned = {"/hook": [Response(500)]}
+    await machine.send(process)
+    await process.update(account, ticket, subject="Waits for the first")
+    await machine.send(process)
+    late = "UPDATE itsm_webhook_messages SET next_attempt_at = now() - interval '1 hour' WHERE version > %s"
+
+    async def overdue() -> float:
+        await backlog.look(process.database)
+        return gauge("tickets_webhook_messages_overdue_seconds")
+
+    # The first comes again later, and until then the second waits for it.
+    machine.rows(late, 1)
+    assert await overdue() == 0
+    machine.rows(late, 0)
+    assert await overdue() == pytest.approx(HOUR, abs=50)
+    # While one is in flight, the account's others wait for that.
+    machine.rows("UPDATE itsm_webhook_messages SET leased_until = now() + interval '1 minute' WHERE version = 1")
+    assert await overdue() == 0
+    machine.rows("UPDATE itsm_webhook_messages SET leased_until = now() - interval '1 minute' WHERE version = 1")
+    assert await overdue() == pytest.approx(HOUR, abs=50)
+    # Nobody is late who was told not to send.
+    machine.rows("UPDATE itsm_webhooks SET is_active = false WHERE id = %s", webhook["id"])
+    assert await overdue() == 0
+    machine.rows("DELETE FROM itsm_webhooks WHERE id = %s", webhook["id"])
+
+
 async def test_no_more_of_a_queue_is_counted_than_the_bound(machine: Machine, process: Process) -> None:
     machine.rows(
         "INSERT INTO itsm_total_changes (account_id, live, status, change)"

@@ -65,6 +65,27 @@ async def test_a_message_is_replayed_as_it_was(machine: Machine, process: Proces
     assert again.headers["webhook-signature"] == signatures(again, webhook["secret"])
 
 
+async def test_a_replay_waits_while_the_webhook_is_disabled(
+    machine: Machine, process: Process, receiver: Receiver
+) -> None:
+    account = Account()
+    webhook = await process.register(account, receiver.url + "/hook")
+    await process.create(account)
+    await machine.send(process)
+    [sent] = await process.log(account, webhook)
+    await process.do(account, webhooks.update_webhook, webhook_id=webhook["id"], is_active=False)
+    for _ in ("queued", "queued already"):
+        await process.do(account, webhooks.replay_delivery, webhook_id=webhook["id"], delivery_id=sent["id"])
+        # Held as all that waits is: not due, and deleted with what is held for too long.
+        assert machine.rows("SELECT next_attempt_at FROM itsm_webhook_messages") == [(None,)]
+    await machine.send(process)
+    assert len(receiver.requests) == 1
+    await process.do(account, webhooks.update_webhook, webhook_id=webhook["id"], is_active=True)
+    await machine.send(process)
+    first, again = receiver.requests
+    assert first.raw == again.raw
+
+
 async def test_the_log_keeps_the_last_hundred(machine: Machine, process: Process, receiver: Receiver) -> None:
     account = Account()
     webhook = await process.register(account, receiver.url + "/hook")

@@ -121,10 +121,19 @@ async def test_members_change_one_by_one(transport: Transport, program: Program)
     made = await register(transport, program.credential)
     path = {"webhook_id": made["id"]}
     expected = without_secret(made)
-    for changes in ({"url": URL + "/b"}, {"events": EVENTS}, {"is_active": False}, {"is_active": True}, {}):
+    for changes in (
+        {"url": URL + "/b"},
+        {"url": URL.replace("https", "HTTPS")},
+        {"events": EVENTS},
+        {"is_active": False},
+        {"is_active": True},
+    ):
         changed = (await transport.call("itsm.update_webhook", program.credential, path=path, body=changes)).succeeded()
         assert changed["updated_at"] > expected["updated_at"]
         expected |= {**changes, "updated_at": changed["updated_at"]}
+        assert without_secret(changed) == expected
+    for same in ({}, {"events": EVENTS}, {"url": expected["url"], "is_active": True}):
+        changed = (await transport.call("itsm.update_webhook", program.credential, path=path, body=same)).succeeded()
         assert without_secret(changed) == expected
     for cleared in ("url", "events", "is_active"):
         reply = await transport.call("itsm.update_webhook", program.credential, path=path, body={cleared: None})

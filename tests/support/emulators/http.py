@@ -5,7 +5,7 @@ import json
 import ssl
 from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 from urllib.parse import parse_qsl, urlsplit
@@ -147,6 +147,21 @@ class Server:
         except RefusedError as refusal:
             response = refusal.response
         return self.overrides.pop(0) if self.overrides else response
+
+
+@asynccontextmanager
+async def speaking(sent: bytes) -> AsyncIterator[str]:
+    """The address of a server that answers each JSON object with these bytes, and hangs up."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            await reader.readuntil(b"}")
+            writer.write(sent)
+            await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
 
 async def _receive(connection: h11.Connection, reader: asyncio.StreamReader) -> Request | None:

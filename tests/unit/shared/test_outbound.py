@@ -1,6 +1,7 @@
 """Which addresses may be called, and that the one called is the one that was checked."""
 
 import asyncio
+import math
 import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -10,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import aiodns
+import httpcore2
 import pytest
 from aiodns.error import DNSError
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from support.emulators.http import Fault, Request, Response, Server
+from support.emulators.http import Fault, Request, Response, Server, speaking
 
 from service import outbound
 from service.outbound import Outbound, RefusedError, UnreachableError
@@ -201,8 +203,78 @@ async def test_headers_without_end_are_refused(outside: Outside) -> None:
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     async with server:
         port = server.sockets[0].getsockname()[1]
-        with pytest.raises(UnreachableError, match="was lost"):
+        with pytest.raises(UnreachableError, match=r"^its answer is too long$"):
             await outside(True).post(f"http://127.0.0.1:{port}/", {}, b"{}", 15)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        b"HTTP/1.1 200 OK\r\ncontent-le",
+        b"SSH-2.0-OpenSSH\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: -5\r\n\r\n",
+    ],
+    ids=["nothing", "a half", "another protocol", "no length"],
+)
+async def test_what_is_no_complete_answer_is_called_so(outside: Outside, sent: bytes) -> None:
+    async with speaking(sent) as url:
+        with pytest.raises(UnreachableError, match=r"^no complete HTTP answer came$"):
+            await outside(True).post(url, {}, b"{}", 5)
+
+
+async def test_a_host_that_takes_no_connection_is_called_so(outside: Outside, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = outside(True)
+
+    async def silence(*_: Any) -> None:
+        raise httpcore2.ConnectTimeout
+
+    monkeypatch.setattr(one._backend._network, "connect_tcp", silence)
+    with pytest.raises(UnreachableError, match=r"^no connection within 5 seconds$"):
+        await one.post("http://127.0.0.1:1/", {}, b"{}", 5)
+
+
+@pytest.mark.parametrize(("pieces", "kept"), [(10, 1), (1000, 0)], ids=["a few pieces", "many"])
+async def test_a_body_in_many_pieces_is_left_unread(outside: Outside, pieces: int, kept: int) -> None:
+    hung_up = asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"{}")
+        writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * pieces + b"0\r\n\r\n")
+        await hung_up.wait()
+        writer.close()
+
+    one = outside(True)
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        assert await one.post(f"http://127.0.0.1:{port}/", {}, b"{}", 5) == (200, None)
+        # A connection is kept where its answer was read to the end.
+        assert len(one._pool.connections) == kept
+        hung_up.set()
+
+
+@pytest.mark.parametrize(
+    ("retry_after", "seconds"),
+    [
+        ("120", 120),
+        (" 0 ", 0),
+        ("9" * 400, math.inf),
+        (None, None),
+        *((wrong, None) for wrong in ("", "soon", "-5", "1.5", "²", "٣", "Fri, 32 Nov 2026 10:00:00 GMT")),
+        # As HTTP has dates, its older forms too.
+        ("Fri, 27 Nov 2026 10:02:00 GMT", 120),
+        ("Friday, 27-Nov-26 10:02:00 GMT", 120),
+        ("Fri Nov 27 10:02:00 2026", 120),
+        ("Fri, 27 Nov 2026 12:02:00 +0200", 120),
+        ("Fri, 27 Nov 2026 09:00:00 GMT", 0),
+    ],
+)
+def test_what_retry_after_asks_for(
+    monkeypatch: pytest.MonkeyPatch, retry_after: str | None, seconds: float | None
+) -> None:
+    now = datetime(2026, 11, 27, 10, tzinfo=UTC).timestamp()
+    monkeypatch.setattr("service.outbound.time.time", lambda: now)
+    assert outbound.seconds_of(retry_after) == seconds
 
 
 @pytest.mark.parametrize("name", ["receiver.example", "other.example"])
