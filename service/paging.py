@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import Field, TypeAdapter
 
 from service import jsontext
-from service.errors import TicketError, invalid
+from service.errors import invalid
 from service.storage.statement import Row
 
 T = TypeVar("T")
@@ -64,7 +64,8 @@ def decode(cursor: str, binding: str, keys: TypeAdapter[T]) -> T:
             return keys.validate_python(jsontext.parse(position))
     except (binascii.Error, ValueError):  # pydantic's ValidationError is a ValueError too
         pass
-    raise _not_a_cursor()
+    message = "Input should be a cursor that this list or watch has given"
+    raise invalid("query", "cursor", message, "cursor", cursor)
 
 
 def _base64(raw: bytes) -> str:
@@ -73,7 +74,3 @@ def _base64(raw: bytes) -> str:
 
 def _check(position: bytes, binding: str) -> bytes:
     return hashlib.sha256(binding.encode() + b"\0" + position).digest()[:_CHECK_BYTES]
-
-
-def _not_a_cursor() -> TicketError:
-    return invalid("query", "cursor", "Input should be a cursor that this list or watch has given", "cursor")

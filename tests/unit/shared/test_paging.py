@@ -38,7 +38,7 @@ def refused(text: str, binding: str = "list") -> bool:
     try:
         paging.decode(text, binding, KEYS)
     except TicketError as error:
-        return [issue.path for issue in error.issues] == ["cursor"]
+        return [(issue.path, issue.input) for issue in error.issues] == [("cursor", text)]
     return False
 
 
