@@ -56,6 +56,16 @@ def test_a_reader_finds_words_for_everything(verb: str, path: str, operation: An
         assert parameter.get("description") or parameter["name"] in own, parameter["name"]
 
 
+def test_what_receivers_get_has_a_tag_of_its_own_as_generators_make_a_file_of_each() -> None:
+    calls = {tag for _, _, operation in OPERATIONS for tag in operation["tags"]}
+    received = {tag for item in DOCUMENT["webhooks"].values() for one in item.values() for tag in one["tags"]}
+    assert not calls & received
+    assert [tag["name"] for tag in DOCUMENT["tags"]] == [
+        *dict.fromkeys(t for _, _, o in OPERATIONS for t in o["tags"]),
+        *received,
+    ]
+
+
 def defaults(part: Any) -> Iterator[Any]:
     parts = part.items() if isinstance(part, dict) else enumerate(part) if isinstance(part, list) else ()
     for name, value in parts:
