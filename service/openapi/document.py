@@ -121,6 +121,7 @@ def document(words: Mapping[str, str], version: str) -> Schema:
             paths.setdefault(path, {})[verb] = page.operation(method, verb)
             tags.setdefault(_tag(method), first_sentence(words.get(method.typed.containing_service.full_name, "")))
     schemas["ItsmWebhookMessage"] = webhooks.MESSAGE
+    tags[webhooks.TAG] = webhooks.ABOUT
     return {
         "openapi": "3.1.0",
         "info": {

@@ -115,7 +115,8 @@ def _tidy(schema: Any) -> Any:
     tidy = {
         name: value if name in ("properties", "default", "enum") else _tidy(value)
         for name, value in schema.items()
-        if name not in _NOISE and not (name == "default" and value is None)
+        # openapi-python-client leaves out a schema with an object for a default, and each call with it: words say it.
+        if name not in _NOISE and not (name == "default" and (value is None or isinstance(value, dict)))
     }
     kinds = tidy.get("anyOf", ())
     if len(kinds) == 2 and {"type": "null"} in kinds:

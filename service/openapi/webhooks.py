@@ -20,6 +20,9 @@ _WHEN = {
     "ticket.closed": "A ticket was closed; `ticket.updated` is sent besides.",
     "ticket.reopened": "A closed ticket was opened again; `ticket.updated` is sent besides.",
 }
+# Not that of the calls about webhooks: generators make a file of each tag's calls, and another one of what is received.
+TAG = "ITSM webhook messages"
+ABOUT = "What is sent to the account's webhooks."
 MESSAGE: Schema = {
     "type": "object",
     "description": "One event: sent at least once, and in order for each ticket.",
@@ -41,7 +44,7 @@ def webhooks() -> dict[str, Schema]:
 def _message(name: str) -> Schema:
     return {
         "operationId": "itsmReceive" + "".join(part.capitalize() for part in name.split(".")),
-        "tags": ["ITSM webhooks"],
+        "tags": [TAG],
         "summary": _WHEN[name],
         "description": "Without a 2xx within fifteen seconds it is sent again, for three days.",
         "security": [],

@@ -1,27 +1,22 @@
 """gRPC servicers: a typed message into a command, a view into a typed message, a failure into a status with details."""
 
 from collections.abc import AsyncIterator, Callable, Container, Iterable, Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Any, NoReturn, TypeAlias
 
 import grpc
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
-from google.rpc import error_details_pb2, status_pb2
-from tickets.errors.v1 import error_pb2
 
 from service import jsontext
-from service.errors import ECHO_LENGTH, REASONS, TicketError, field_errors, invalid
+from service.errors import ECHO_LENGTH, REASONS, TicketError, invalid
 from service.fields import Command
 from service.jsontext import JsonText
 from service.operation import CALL, Answer, Call, Operation, View
 from service.transport.dialect import Servicer
+from service.transport.status_details import details_of, message_of
 from service.transport.view_types import Descriptor, Field, check_view, enum_prefix
 from service.watch import Watch
-
-DOMAIN = "tickets"
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Sections = Mapping[str, Any]
@@ -29,8 +24,6 @@ Sections = Mapping[str, Any]
 _JSON = "_json"
 # A precondition and not a member to change, so no mask names it.
 _CONDITION = "etag"
-# How many issues an error lists: it travels in trailing metadata.
-_MAX_ISSUES = 20
 _TIMESTAMP = "google.protobuf.Timestamp"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -78,52 +71,12 @@ class Failures:
 
     async def fail(self, context: Context, error: TicketError, answer: Answer) -> NoReturn:
         """Abort the call with the failure's status and details."""
-        status = _status(error) if error.issues else _plain_status(error.reason, error.message, error.retry_after)
-        trailing = (*(context.trailing_metadata() or ()), ("grpc-status-details-bin", status))
-        await context.abort(REASONS[error.reason].status, error.message, trailing)
+        trailing = (*(context.trailing_metadata() or ()), ("grpc-status-details-bin", details_of(error)))
+        await context.abort(REASONS[error.reason].status, message_of(error), trailing)
 
     async def break_off(self, context: Context, error: TicketError) -> NoReturn:
         """Fail as usual: the status comes last anyway."""
         await self.fail(context, error, CALL.get().answer)
-
-
-# Most are refusals, the same again and again, and many of them at once.
-@lru_cache(maxsize=256)
-def _plain_status(reason: str, message: str, retry_after: int | None) -> bytes:
-    """The details of a failure that is not about members of the request."""
-    return _status(TicketError(reason, message, retry_after=retry_after))
-
-
-def _status(error: TicketError) -> bytes:
-    status = status_pb2.Status(code=REASONS[error.reason].status.value[0], message=error.message)
-    for detail in _details(error):
-        status.details.add().Pack(detail)
-    details: bytes = status.SerializeToString()
-    return details
-
-
-def _details(error: TicketError) -> Iterable[Message]:
-    error = replace(error, issues=error.issues[:_MAX_ISSUES])
-    yield error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN)
-    if error.issues:
-        yield error_details_pb2.BadRequest(
-            field_violations=[
-                error_details_pb2.BadRequest.FieldViolation(field=issue.path, description=issue.message)
-                for issue in error.issues
-            ]
-        )
-    if error.retry_after is not None:
-        retry = error_details_pb2.RetryInfo()
-        retry.retry_delay.FromSeconds(error.retry_after)
-        yield retry
-    yield error_pb2.Error(
-        message=error.message,
-        code=error.reason,
-        field_errors=field_errors(error),
-        issues=[error_pb2.Issue(path=issue.path, message=issue.message) for issue in error.issues],
-        retry_after=error.retry_after,
-        reconnect=error.reconnect or None,
-    )
 
 
 def _reader(command: type[Command], descriptor: Descriptor) -> Callable[[Any, Call], Sections]:
@@ -238,9 +191,9 @@ def _json(name: str, text: str) -> Any:
     except jsontext.TooManyValuesError as error:
         raise TicketError("payload_too_large", f"The member {name} has {error}") from None
     except ValueError:
-        value = None
-    if value is None:  # an absent member is an unset field
-        raise invalid("body", name, "Input should be the text of a JSON value", "json_invalid")
+        raise invalid("body", name, "Input should be the text of a JSON value", "json_invalid") from None
+    if value is None:
+        raise invalid("body", name, "Input should be the text of a JSON value that is not null", "json_invalid")
     return value
 
 

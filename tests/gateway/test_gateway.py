@@ -12,8 +12,11 @@ import grpc
 import httpx2
 import psycopg
 import pytest
+from support.methods import METHODS
 from support.system import Issuer, Service, World, run_service
 from support.transports import Grpc, Reply, rest_reply
+from tickets.helpdesk.v1 import sla_pb2, sla_service_pb2
+from tickets.itsm.v1 import ticket_service_pb2
 
 from service.local.envoy import Envoy, envoy_config
 from service.local.processes import free_port
@@ -56,6 +59,24 @@ async def test_native_grpc_passes_untouched(gateway_url: str, world: World) -> N
         with pytest.raises(grpc.aio.AioRpcError) as failure:
             await nothing(b"")
         assert failure.value.code() == grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_a_client_that_takes_eight_kilobytes_of_metadata_reads_every_failure(
+    service: Service, gateway_url: str, world: World
+) -> None:
+    later: Any = 77  # a number of a later version
+    hours = [sla_pb2.BusinessHours(weekday=later)] * 30
+    names = {f"{number:>03}{'k' * 300}": "v" for number in range(30)}
+    limit = [("grpc.max_metadata_size", 8192), ("grpc.absolute_max_metadata_size", 8192)]  # as those in Java
+    for target in (service.target, gateway_url.removeprefix("http://")):
+        async with grpc.aio.insecure_channel(target, limit) as channel:
+            rpc, program = Grpc(channel), await world.program()
+            request: Any = sla_service_pb2.UpdateCalendarRequest(hours=hours)
+            reply = await rpc.send(METHODS["helpdesk.update_calendar"], request, world.person("agent"))
+            assert len(reply.failed("validation_error")["issues"]) > 10
+            listing = ticket_service_pb2.ListTicketsRequest(metadata=names)
+            reply = await rpc.send(METHODS["itsm.list"], listing, program.credential)
+            assert reply.failed("validation_error")["issues"]
 
 
 async def test_without_a_service_native_grpc_is_unavailable(directory: Path) -> None:

@@ -9,6 +9,7 @@ package tickets
 
 import (
 	"context"
+	"math"
 	"time"
 
 	"google.golang.org/grpc"
@@ -79,7 +80,11 @@ func WithDialOptions(options ...grpc.DialOption) Option {
 // New makes a client of the service at an address. It connects at the first call.
 func New(address string, options ...Option) (*Client, error) {
 	made := made(options)
-	dial := append([]grpc.DialOption{grpc.WithTransportCredentials(made.transport)}, made.dial...)
+	dial := append([]grpc.DialOption{
+		grpc.WithTransportCredentials(made.transport),
+		// A page of large tickets is larger than gRPC's four megabytes.
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(math.MaxInt32)),
+	}, made.dial...)
 	opened, err := grpc.NewClient(address, dial...)
 	if err != nil {
 		return nil, err
@@ -89,7 +94,8 @@ func New(address string, options ...Option) (*Client, error) {
 	return client, nil
 }
 
-// NewOver makes a client over a connection of your own, which stays yours to close.
+// NewOver makes a client over a connection of your own, which stays yours to close. A page of large tickets may be larger
+// than the 4 MiB that gRPC receives unless it is told otherwise (grpc.MaxCallRecvMsgSize).
 func NewOver(connection grpc.ClientConnInterface, options ...Option) *Client {
 	return newClient(&session{connection, made(options)})
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -44,7 +45,8 @@ func (s *scripted) next(ctx context.Context) error {
 }
 
 func (s *scripted) CreateTicket(ctx context.Context, request *itsmv1.CreateTicketRequest) (*itsmv1.CreateTicketResponse, error) {
-	return &itsmv1.CreateTicketResponse{Ticket: &itsmv1.Ticket{Subject: request.Subject}}, s.next(ctx)
+	ticket := &itsmv1.Ticket{Subject: request.Subject, Description: request.Description}
+	return &itsmv1.CreateTicketResponse{Ticket: ticket}, s.next(ctx)
 }
 
 func (s *scripted) GetTicket(ctx context.Context, request *itsmv1.GetTicketRequest) (*itsmv1.GetTicketResponse, error) {
@@ -72,7 +74,7 @@ func connect(t *testing.T, failures ...error) (*tickets.Client, *scripted) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server, script := grpc.NewServer(), &scripted{failures: failures}
+	server, script := grpc.NewServer(grpc.MaxRecvMsgSize(8<<20)), &scripted{failures: failures}
 	itsmv1.RegisterTicketServiceServer(server, script)
 	go server.Serve(listener)
 	t.Cleanup(server.Stop)
@@ -126,6 +128,26 @@ func TestEachWriteHasItsKeyAndAReadHasNone(t *testing.T) {
 	}
 	if len(script.keys) != 3 || script.keys[0] == script.keys[1] || script.keys[2] != "mine" {
 		t.Error(script.keys)
+	}
+}
+
+func TestAnEmptyKeyIsSentSoThatItIsRefused(t *testing.T) {
+	client, script := connect(t)
+	if _, err := client.ITSM.Tickets.Create(t.Context(), &itsmv1.CreateTicketRequest{}, tickets.IdempotencyKey("")); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(script.keys, []string{""}) {
+		t.Errorf("%q", script.keys)
+	}
+}
+
+func TestAnAnswerMayBeLargerThanWhatGRPCReceivesByDefault(t *testing.T) {
+	client, _ := connect(t)
+	ticket, err := client.ITSM.Tickets.Create(t.Context(), &itsmv1.CreateTicketRequest{
+		Subject: "a", Description: strings.Repeat("x", 5<<20),
+	})
+	if err != nil || len(ticket.Description) != 5<<20 {
+		t.Fatal(err)
 	}
 }
 

@@ -45,7 +45,7 @@ func (s *session) Invoke(ctx context.Context, method string, request, response a
 		ctx, cancel = context.WithTimeout(ctx, s.timeout)
 		defer cancel()
 	}
-	if key := keyOf(method, options); key != "" {
+	if key, has := keyOf(method, options); has {
 		ctx = metadata.AppendToOutgoingContext(ctx, "idempotency-key", key)
 	}
 	for attempt := 1; ; attempt++ {
@@ -111,17 +111,18 @@ func (s stream) RecvMsg(message any) error {
 	return failure(err, s.Trailer())
 }
 
-// keyOf is the idempotency key of a call: the one that was given, or a new one for a write.
-func keyOf(method string, options []grpc.CallOption) string {
+// keyOf is the idempotency key of a call: the one that was given, or a new one for a write. One that is given and empty
+// is sent too, so that the service refuses it: without a key a write would be retried, and maybe done twice.
+func keyOf(method string, options []grpc.CallOption) (key string, has bool) {
 	for _, option := range options {
 		if given, ok := option.(idempotencyKey); ok {
-			return given.key
+			return given.key, true
 		}
 	}
 	if isRead(method) {
-		return ""
+		return "", false
 	}
-	return rand.Text()
+	return rand.Text(), true
 }
 
 // isRead tells whether the protos say of a method, such as /tickets.itsm.v1.TicketService/GetTicket, that it is a read.

@@ -31,11 +31,16 @@ pub fn retry_after(status: &Status) -> Option<Duration> {
     Some(Duration::from_secs(seconds))
 }
 
-/// Whether the same request may succeed later; a write that failed so may have happened: repeat it under its key.
+/// Whether the same request may succeed later, not before [`retry_after`]; a write that failed so may have happened:
+/// repeat it under its key. A limit that says how long to wait is one too, a message that is too large is none.
 #[must_use]
 pub fn is_transient(status: &Status) -> bool {
-    // tonic says Cancelled where it is the caller's own timeout that has passed.
-    matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled)
+    match status.code() {
+        // tonic says Cancelled where it is the caller's own timeout that has passed.
+        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => true,
+        Code::ResourceExhausted => retry_after(status).is_some(),
+        _ => false,
+    }
 }
 
 /// The id of the call in the service's log.

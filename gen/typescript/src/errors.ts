@@ -43,7 +43,7 @@ export class TicketsError extends Error {
   readonly code: Code;
   /** Why: stable. The status in lower case for a failure that names no reason; later versions may have more. */
   readonly reason: Reason | (string & {});
-  /** The problems of a request that is not valid, in order, the first 20 of them. */
+  /** The problems of a request that is not valid, in order: the first ones, at most 20. */
   readonly issues: readonly Issue[];
   /** For each member with a problem its first message; the paths are dotted, such as `title` or `roles.1`. */
   readonly fieldErrors: Readonly<Record<string, string>>;

@@ -81,6 +81,7 @@ const PAGE_SIZE = 100;
 const TIMEOUT_MS = 10_000;
 const RESUME_TIMEOUT_MS = 60_000;
 const NO_TIMEOUT = 0; // not even a default of the transport
+const LONGEST_MS = 99_999_999; // more than a day: the header of a timeout has eight digits, and a timer of 32 bits would fire at once
 const RETRIES: Retries = { attempts: 4, firstMs: 100, longestMs: 5000 };
 
 /** A transport, and what all calls over it share. */
@@ -173,7 +174,7 @@ export class Session {
       signal?.throwIfAborted();
       try {
         const headers = await this.headers(options.headers, key);
-        const left = Math.max(1, Math.ceil(deadline - now()));
+        const left = Math.min(LONGEST_MS, Math.max(1, Math.ceil(deadline - now())));
         const response = await this.client.transport.unary(
           method,
           signal,
@@ -217,13 +218,13 @@ export class Session {
     const { token, apiKey } = this.client;
     const headers = new Headers(further);
     if (token !== undefined) {
-      headers.set("authorization", `Bearer ${await secretOf(token)}`);
+      headers.set("authorization", `Bearer ${plain("token", await secretOf(token))}`);
     }
     if (apiKey !== undefined) {
-      headers.set("x-api-key", await secretOf(apiKey));
+      headers.set("x-api-key", plain("apiKey", await secretOf(apiKey)));
     }
     if (key !== undefined) {
-      headers.set("idempotency-key", key);
+      headers.set("idempotency-key", plain("idempotencyKey", key));
     }
     return headers;
   }
@@ -277,6 +278,15 @@ function isRead(method: { idempotency: MethodOptions_IdempotencyLevel }): boolea
 /** (`randomUUID` is not there on pages without TLS.) */
 function newKey(): string {
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/** The text of a header. Throws TypeError, as Headers would: but their words quote it, secrets too. */
+function plain(name: string, text: string): string {
+  const trimmed = text.trim(); // a file's last line break, say
+  if (!/^[\x20-\x7e]*$/.test(trimmed)) {
+    throw new TypeError(`${name}: it has characters that are not printable ASCII`);
+  }
+  return trimmed;
 }
 
 function secretOf(credential: Credential): string | Promise<string> {

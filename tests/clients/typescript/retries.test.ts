@@ -93,6 +93,28 @@ test("a key that is given is the one that is sent, and a read has none", async (
   assert.deepEqual(keys, ["mine", null]);
 });
 
+for (const odd of ["a\nb", "\u0416", "\u00e9", "\u007f"]) {
+  test(`${JSON.stringify(odd)} in a header throws without the secret`, async () => {
+    const told = /^TypeError: (token|apiKey|idempotencyKey): it has characters that are not printable ASCII$/;
+    const rejects = (call: Promise<unknown>) => assert.rejects(call, (error) => told.test(String(error)));
+    await rejects(client({ token: odd }).get(TICKET.id));
+    await rejects(client({ apiKey: odd }).get(TICKET.id));
+    await rejects(client().create(NEW, { idempotencyKey: odd }));
+    assert.deepEqual(keys, []);
+  });
+}
+
+test("the line break at the end of a credential's file does no harm", async () => {
+  await client({ apiKey: "key\n" }).get(TICKET.id);
+});
+
+for (const timeoutMs of [Infinity, 1e12]) {
+  test(`a call may take ${timeoutMs} milliseconds`, async () => {
+    await client({ timeoutMs }).get(TICKET.id);
+    assert.equal(keys.length, 1);
+  });
+}
+
 test("a retry waits as long as the service asks", async () => {
   answers = [fails(Code.ResourceExhausted, "rate_limited", 0.2)];
   const began = performance.now();

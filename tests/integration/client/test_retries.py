@@ -1,6 +1,7 @@
 """tickets.client against a scripted server: which failures are retried, when, and what is raised in the end."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -107,6 +108,13 @@ async def test_all_attempts_share_one_deadline(clients: Clients, server: Server)
     assert second < first - 0.2
     assert third < second - 0.2
     assert 29 < other < 30.1
+
+
+@pytest.mark.parametrize("seconds", [1e12, math.inf])
+async def test_a_time_without_an_end_is_long(client: Client, server: Server, seconds: float) -> None:
+    server.scripts += [[itsm_pb2.GetTicketResponse()]]
+    await client.call("itsm.get", P, timeout=seconds)
+    assert len(server.seen) == 1
 
 
 async def test_a_call_without_a_response_ends(client: Client, server: Server, sleeps: list[float]) -> None:

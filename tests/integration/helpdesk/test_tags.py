@@ -100,4 +100,11 @@ async def test_numbers_in_tags_keep_every_digit(rest: Rest, rpc: Grpc, world: Wo
 async def test_tags_of_a_message_are_strict_json(rpc: Grpc, world: World, text: str) -> None:
     request = ticket_service_pb2.CreateTicketRequest(title="x", tags_json=text)
     reply = await rpc.send(METHODS["helpdesk.create"], request, world.person("write"))
-    reply.failed("validation_error", paths=["tags_json"])
+    reply.failed("validation_error", "tags_json: Input should be the text of a JSON value", paths=["tags_json"])
+
+
+async def test_null_in_a_message_is_a_member_that_is_not_set(rpc: Grpc, world: World) -> None:
+    request = ticket_service_pb2.CreateTicketRequest(title="x", tags_json=" null")
+    reply = await rpc.send(METHODS["helpdesk.create"], request, world.person("write"))
+    message = "tags_json: Input should be the text of a JSON value that is not null"
+    reply.failed("validation_error", message, paths=["tags_json"])

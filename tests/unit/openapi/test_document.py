@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,30 @@ def test_a_reader_finds_words_for_everything(verb: str, path: str, operation: An
     own = {"id", "comment_id", "project_id", "ticket_id"}  # their path says what they are
     for parameter in operation["parameters"]:
         assert parameter.get("description") or parameter["name"] in own, parameter["name"]
+
+
+def test_what_receivers_get_has_a_tag_of_its_own_as_generators_make_a_file_of_each() -> None:
+    calls = {tag for _, _, operation in OPERATIONS for tag in operation["tags"]}
+    received = {tag for item in DOCUMENT["webhooks"].values() for one in item.values() for tag in one["tags"]}
+    assert not calls & received
+    assert [tag["name"] for tag in DOCUMENT["tags"]] == [
+        *dict.fromkeys(t for _, _, o in OPERATIONS for t in o["tags"]),
+        *received,
+    ]
+
+
+def defaults(part: Any) -> Iterator[Any]:
+    parts = part.items() if isinstance(part, dict) else enumerate(part) if isinstance(part, list) else ()
+    for name, value in parts:
+        if name == "default" and "type" in part:
+            yield value
+        yield from defaults(value)
+
+
+def test_no_default_is_an_object_for_which_openapi_python_client_leaves_out_the_call() -> None:
+    found = list(defaults(DOCUMENT))
+    assert found
+    assert not [value for value in found if isinstance(value, dict)]
 
 
 @pytest.mark.parametrize(

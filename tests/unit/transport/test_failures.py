@@ -1,17 +1,24 @@
 """contracts/errors.md: how failures are rendered, for those that no call can bring about yet."""
 
+import string
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 from grpc import StatusCode
 from tickets.errors.v1 import error_pb2
 
-from service.errors import REASONS, TicketError
+from service.errors import REASONS, Issue, TicketError
 from service.handoff.servicers import DIALECT
 from service.operation import Answer
 from service.transport import rest
 
+# Java's clients take 8 KiB of trailers, names and all; a gateway adds some.
+MOST_BYTES = 7000
+PRINTABLE = string.punctuation.replace("%", "") + " "
 MESSAGE = "GitHub no longer accepts the project's link"
 
 
@@ -79,3 +86,44 @@ async def test_each_failure_has_its_own_details() -> None:
         assert details.details[-1].Unpack(error)
         assert (error.code, error.message, error.retry_after) == (reason, failure.message, seconds)
         assert (details.code, details.message) == (context.sent["code"].value[0], context.sent["details"])
+
+
+def bytes_of(sent: Mapping[str, Any]) -> int:
+    """What a client counts of the two trailers: gRPC percent-encodes the message, and sends details as Base64."""
+    return len(quote(sent["details"], safe=PRINTABLE)) + len(b64encode(sent["grpc-status-details-bin"]))
+
+
+def issues(number: int, path: str, message: str) -> Sequence[Issue]:
+    return [Issue(("body", path, index), message, "value_error") for index in range(number)]
+
+
+WEEKDAY = "Input should be 'monday', 'tuesday', 'wednesday', 'thursday', 'friday', 'saturday' or 'sunday'"
+
+
+@pytest.mark.parametrize(
+    ("failure", "listed"),
+    [
+        pytest.param(TicketError("validation_error", issues=issues(2, "hours", WEEKDAY)), 2, id="few"),
+        pytest.param(TicketError("validation_error", issues=issues(100, "hours", "Bad")), 20, id="many short ones"),
+        pytest.param(TicketError("validation_error", issues=issues(100, "hours", WEEKDAY)), 13, id="many"),
+        pytest.param(TicketError("validation_error", issues=issues(9, "k" * 100, "v" * 100)), 6, id="names"),
+        pytest.param(
+            TicketError("validation_error", issues=issues(9, "\U0001f600" * 99, "\U0001f600" * 999)), 1, id="emoji"
+        ),
+        pytest.param(TicketError("provider_rejected", "拒" * 500), 0, id="a provider's words"),
+        pytest.param(TicketError("provider_rejected", "\U0001f600%" * 9999), 0, id="more of them"),
+    ],
+)
+async def test_a_failure_fits_into_what_every_client_takes(failure: TicketError, listed: int) -> None:
+    context, error = Context(), error_pb2.Error()
+    with pytest.raises(AbortedError):
+        await failures_of("TicketService").fail(context, failure, Answer())
+    status = status_pb2.Status.FromString(context.sent["grpc-status-details-bin"])
+    assert status.details[-1].Unpack(error)
+    assert bytes_of(context.sent) <= MOST_BYTES
+    assert status.message == error.message == context.sent["details"]
+    assert failure.message.startswith(error.message)
+    assert len(error.message) >= min(len(failure.message), 200)
+    assert len(error.issues) == listed
+    assert all(whole.path.startswith(issue.path) for issue, whole in zip(error.issues, failure.issues, strict=False))
+    assert error.field_errors == {issue.path: issue.message for issue in error.issues}

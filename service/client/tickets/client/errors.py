@@ -42,8 +42,10 @@ class TicketsError(Exception):
         self.request_id = request_id
 
     def __str__(self) -> str:
-        issues = "".join(f"; {path}: {message}" for path, message in self.issues)
-        return f"{self.reason}: {self.message}{issues}"
+        issues = [f"{path}: {message}" for path, message in self.issues]
+        # The message of a validation error begins with the first issue.
+        further = issues[1:] if issues and self.message.startswith(issues[0]) else issues
+        return "; ".join([f"{self.reason}: {self.message}", *further])
 
 
 class UnauthenticatedError(TicketsError):

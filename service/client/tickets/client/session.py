@@ -22,6 +22,8 @@ Credential: TypeAlias = str | Callable[[], str]
 AsyncCredential: TypeAlias = str | Callable[[], str | Awaitable[str]]
 
 _DOUBLINGS = 20
+# Far more than any call takes; gRPC takes what is too large for it, such as infinity, for a time that has passed.
+_LONGEST_SECONDS = 365 * 24 * 3600.0
 _PLAIN = re.compile(r"[\x20-\x7e]*")
 
 
@@ -84,7 +86,7 @@ class Session(Generic[TransportT]):
             attempt += 1
             try:
                 metadata = await self._metadata(request)
-                seconds = deadline - time.monotonic()
+                seconds = min(deadline - time.monotonic(), _LONGEST_SECONDS)
                 return await self.transport.unary(request.method, request.message, metadata, seconds)
             except grpc.RpcError as error:
                 failed = failure(error)

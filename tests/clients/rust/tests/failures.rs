@@ -25,7 +25,8 @@ fn a_failure_of_the_service_has_a_reason_and_says_how_long_to_wait() {
     let status = limited();
     assert_eq!(failure::reason(&status), "rate_limited");
     assert_eq!(failure::retry_after(&status), Some(Duration::from_secs(7)));
-    assert!(!failure::is_transient(&status));
+    assert!(failure::is_transient(&status));
+    assert!(!failure::is_transient(&Status::resource_exhausted("too large")));
 }
 
 #[test]

@@ -27,8 +27,8 @@ const (
 // `google.rpc.RetryInfo` (rate limits and unavailability).
 type Error struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What went wrong, in words for a person; of a validation error the first issue, and how many more there are. May
-	// change; never match on it. In JSON: `error`.
+	// What went wrong, in words for a person; of a validation error the first issue, and how many more there are. Over
+	// gRPC at most 800 bytes. May change; never match on it. In JSON: `error`.
 	Message string `protobuf:"bytes,1,opt,name=message,proto3" json:"message,omitempty"`
 	// Stable reason in lower snake case. The whole list, with the gRPC status each travels under:
 	//
@@ -51,7 +51,8 @@ type Error struct {
 	Code string `protobuf:"bytes,2,opt,name=code,proto3" json:"code,omitempty"`
 	// With validation errors: for each path, its first message. In JSON: `fieldErrors`.
 	FieldErrors map[string]string `protobuf:"bytes,3,rep,name=field_errors,json=fieldErrors,proto3" json:"field_errors,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// With validation errors: the problems found, in order, the first 20 of them.
+	// With validation errors: the problems found, in order, the first 20 of them, or fewer where these are long: clients
+	// take 8 KiB of trailing metadata. The message says how many there are.
 	Issues []*Issue `protobuf:"bytes,4,rep,name=issues,proto3" json:"issues,omitempty"`
 	// Seconds to wait before another try. Set with `rate_limited`, and with `unavailable` where that passes. In JSON: `retryAfter`.
 	RetryAfter *int32 `protobuf:"varint,5,opt,name=retry_after,json=retryAfter,proto3,oneof" json:"retry_after,omitempty"`

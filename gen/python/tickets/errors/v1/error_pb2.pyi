@@ -55,8 +55,8 @@ class Error(_message.Message):
     RETRY_AFTER_FIELD_NUMBER: _builtins.int
     RECONNECT_FIELD_NUMBER: _builtins.int
     message: _builtins.str
-    """What went wrong, in words for a person; of a validation error the first issue, and how many more there are. May
-    change; never match on it. In JSON: `error`.
+    """What went wrong, in words for a person; of a validation error the first issue, and how many more there are. Over
+    gRPC at most 800 bytes. May change; never match on it. In JSON: `error`.
     """
     code: _builtins.str
     """Stable reason in lower snake case. The whole list, with the gRPC status each travels under:
@@ -88,7 +88,9 @@ class Error(_message.Message):
 
     @_builtins.property
     def issues(self) -> _containers.RepeatedCompositeFieldContainer[Global___Issue]:
-        """With validation errors: the problems found, in order, the first 20 of them."""
+        """With validation errors: the problems found, in order, the first 20 of them, or fewer where these are long: clients
+        take 8 KiB of trailing metadata. The message says how many there are.
+        """
 
     def __init__(
         self,

@@ -22,8 +22,8 @@ export const file_tickets_errors_v1_error: GenFile = /*@__PURE__*/
  */
 export type Error = Message<"tickets.errors.v1.Error"> & {
   /**
-   * What went wrong, in words for a person; of a validation error the first issue, and how many more there are. May
-   * change; never match on it. In JSON: `error`.
+   * What went wrong, in words for a person; of a validation error the first issue, and how many more there are. Over
+   * gRPC at most 800 bytes. May change; never match on it. In JSON: `error`.
    *
    * @generated from field: string message = 1;
    */
@@ -61,7 +61,8 @@ export type Error = Message<"tickets.errors.v1.Error"> & {
   fieldErrors: { [key: string]: string };
 
   /**
-   * With validation errors: the problems found, in order, the first 20 of them.
+   * With validation errors: the problems found, in order, the first 20 of them, or fewer where these are long: clients
+   * take 8 KiB of trailing metadata. The message says how many there are.
    *
    * @generated from field: repeated tickets.errors.v1.Issue issues = 4;
    */

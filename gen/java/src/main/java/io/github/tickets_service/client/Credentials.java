@@ -13,7 +13,7 @@ public final class Credentials extends CallCredentials {
 
   private Credentials(String name, Supplier<String> value) {
     this.name = Metadata.Key.of(name, Metadata.ASCII_STRING_MARSHALLER);
-    this.value = value;
+    this.value = () -> Plain.text("The credential", value.get());
   }
 
   /** An API key, for the services of {@code io.github.tickets_service.itsm.v1}. */
@@ -39,10 +39,14 @@ public final class Credentials extends CallCredentials {
           try {
             headers.put(name, value.get());
           } catch (RuntimeException failure) {
-            applier.fail(Status.UNAUTHENTICATED.withDescription("No credentials").withCause(failure));
+            applier.fail(Status.UNAUTHENTICATED.withDescription(why(failure)).withCause(failure));
             return;
           }
           applier.apply(headers);
         });
+  }
+
+  private static String why(RuntimeException failure) {
+    return failure.getMessage() == null ? "No credentials" : "No credentials: " + failure.getMessage();
   }
 }

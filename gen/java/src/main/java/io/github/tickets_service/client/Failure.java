@@ -46,9 +46,14 @@ public record Failure(
         Optional.ofNullable(trailers).map(found -> found.get(REQUEST_ID)));
   }
 
-  /** Whether the same request may succeed later; a write that failed so may have happened: repeat it under its key. */
+  /**
+   * Whether the same request may succeed later, not before {@code retryAfter}; a write that failed so may have happened:
+   * repeat it under its key. A limit that says how long to wait is one too, a message that is too large is none.
+   */
   public boolean isTransient() {
-    return code == Status.Code.UNAVAILABLE || code == Status.Code.DEADLINE_EXCEEDED;
+    return code == Status.Code.UNAVAILABLE
+        || code == Status.Code.DEADLINE_EXCEEDED
+        || (code == Status.Code.RESOURCE_EXHAUSTED && retryAfter.isPresent());
   }
 
   private static Error details(Throwable thrown) {

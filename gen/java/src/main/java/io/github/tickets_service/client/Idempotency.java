@@ -13,10 +13,14 @@ public final class Idempotency {
 
   private Idempotency() {}
 
-  /** Sends this key with every call of the stub: use it for one request only, and for all attempts of that. */
+  /**
+   * Sends this key with every call of the stub: use it for one request only, and for all attempts of that.
+   *
+   * @param key 1–255 printable ASCII characters
+   */
   public static ClientInterceptor key(String key) {
     Metadata headers = new Metadata();
-    headers.put(KEY, key);
+    headers.put(KEY, Plain.text("The idempotency key", key));
     return MetadataUtils.newAttachHeadersInterceptor(headers);
   }
 
