@@ -14,6 +14,7 @@ from service.cli.console import (
     DataDir,
     fail,
     load_settings,
+    one_line_failures,
     print_json,
     run,
     settings_of,
@@ -119,12 +120,13 @@ def token(
     data_dir: DataDir = DATA_DIR,
 ) -> None:
     """Sign a token with the development key that `tickets up` made."""
-    try:
-        signed = DevelopmentKey(data_dir).token(
-            sub, seconds=ttl, tenant_id=tenant, scope=scope, app_id=app_id, actor_role=actor_role
-        )
-    except FileNotFoundError:
-        fail(f"no development key in {data_dir}: run `tickets up` first")
+    with one_line_failures():
+        try:
+            signed = DevelopmentKey(data_dir).token(
+                sub, seconds=ttl, tenant_id=tenant, scope=scope, app_id=app_id, actor_role=actor_role
+            )
+        except FileNotFoundError:
+            fail(f"no development key in {data_dir}: run `tickets up` first")
     print_json({"token": signed})
 
 
