@@ -1,7 +1,9 @@
 """tickets status, doctor, logs, env: the `tickets up` of a data folder, seen from another shell."""
 
+import os
+import select
 import sys
-import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +13,7 @@ from service.cli.console import DATA_DIR, DataDir, fail, load_settings, one_line
 from service.local.checks import Check, doctor, status
 from service.local.instance import LogName, as_exports, log_file, shell_variables
 
-_FOLLOW_SECONDS = 0.2
+_FOLLOW_MILLISECONDS = 200
 _MARKS = {True: "ok", False: "bad", None: "note"}
 
 
@@ -59,20 +61,23 @@ def show_env(data_dir: DataDir = DATA_DIR) -> None:
 
 
 def _follow(path: Path, position: int) -> None:
-    while True:
-        try:
-            if path.stat().st_size < position:  # rotated
-                position = 0
-            with path.open("rb") as file:
-                file.seek(position)
-                sys.stdout.buffer.write(file.read())
-                sys.stdout.flush()
-                position = file.tell()
-            time.sleep(_FOLLOW_SECONDS)
-        except FileNotFoundError:  # moved away, and not there again yet
-            time.sleep(_FOLLOW_SECONDS)
-        except KeyboardInterrupt:
-            return
+    with suppress(KeyboardInterrupt):
+        reader = select.poll()
+        reader.register(sys.stdout.fileno(), 0)
+        # Ends when whoever reads has left, as `head` does, though nothing more is written.
+        while not reader.poll(_FOLLOW_MILLISECONDS):
+            with suppress(FileNotFoundError):  # moved away, and not there again yet
+                position = _printed(path, position)
+
+
+def _printed(path: Path, position: int) -> int:
+    with path.open("rb") as file:
+        if os.fstat(file.fileno()).st_size < position:  # rotated
+            position = 0
+        file.seek(position)
+        sys.stdout.buffer.write(file.read())
+        sys.stdout.flush()
+        return file.tell()
 
 
 def _show(checks: list[Check]) -> None:

@@ -133,7 +133,7 @@ def link_provider(
     try:
         given = jsontext.parse(options.encode())
     except ValueError:
-        fail("--options is not valid JSON", WRONG_SETTING)
+        fail("--options is not valid JSON")
     secret = credential()
     _operate(
         data_dir,

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from service.__main__ import app
 from service.cli import operators
+from service.cli.machine import show_logs
 from service.local.demo import CREDENTIALS_FILE
 from service.local.instance import Instance, forget_instance, running_instance, shell_variables, write_instance
 from service.local.processes import last_log_lines
@@ -136,6 +137,15 @@ def test_a_log_that_is_too_long_is_moved_while_it_is_written(tmp_path: Path) -> 
     assert stat.S_IMODE(before.stat().st_mode) == 0o600
     # Who looked for what was written since then finds it.
     assert last_log_lines(log, 5, offset=60) == ["third"]
+
+
+def test_following_a_log_ends_with_whoever_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "service.log").write_text("before\n")
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as gone:
+        monkeypatch.setattr(sys, "stdout", gone)
+        show_logs("service", lines=0, follow=True, data_dir=tmp_path)  # nothing is written meanwhile
 
 
 @pytest.mark.parametrize(

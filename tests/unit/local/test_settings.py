@@ -128,9 +128,8 @@ def test_numbers_that_overflow_somewhere_are_refused(
         done = CliRunner().invoke(app, ["serve"])
         line = f"TICKETS_{name}: Input should be less than or equal to {bound}\n"
         assert (done.exit_code, done.stderr) == (2, line), value
-    monkeypatch.delenv(f"TICKETS_{name}")
-    field = name.lower()
-    assert getattr(Settings(**{field: bound}), field) == bound
+    monkeypatch.setenv(f"TICKETS_{name}", str(bound))
+    assert getattr(Settings(), name.lower()) == bound
 
 
 def test_a_rate_is_two_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
