@@ -12,6 +12,7 @@ import typer
 from service.cli.console import DATA_DIR, DataDir, fail, load_settings, one_line_failures, run, settings_of
 from service.local.checks import Check, doctor, status
 from service.local.instance import LogName, as_exports, log_file, shell_variables
+from service.transport import logs
 
 _FOLLOW_MILLISECONDS = 200
 _MARKS = {True: "ok", False: "bad", None: "note"}
@@ -28,6 +29,7 @@ def show_doctor(
     grpc_port: Annotated[int, typer.Option(min=1, max=65535, help="To be free, unless `tickets up` runs.")] = 50051,
 ) -> None:
     """Check settings, database, schema, keys, clock, ports and gateway; exit code 1 where something is bad."""
+    logs.configure("error")  # a check says itself what is wrong
     load_settings()  # all of them, as a process of the service reads them
     _show(run(doctor(data_dir, settings_of(data_dir), (http_port, grpc_port))))
 

@@ -1,6 +1,7 @@
 """Wrong settings are one line that names each of them, in every command, with exit code 2; no line quotes a secret."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -177,6 +178,25 @@ def test_a_jwks_that_is_missing_is_said(tmp_path: Path) -> None:
     path.write_text("{}")
     for source in (str(path), "https://issuer.example/jwks.json", ""):
         assert missing_jwks(Settings(jwks=source)) == []
+
+
+@pytest.mark.parametrize(
+    ("jwks", "why"),
+    [
+        ("http://", "cannot be had: UnsupportedProtocol"),
+        ("http://127.0.0.1:1/jwks.json", "cannot be had: ConnectError"),
+        ("{folder}/garbage", "cannot be had: JSONDecodeError"),
+        ("{folder}/empty", "there is no usable key"),
+    ],
+)
+def test_doctor_says_why_a_jwks_is_of_no_use(tmp_path: Path, jwks: str, why: str) -> None:
+    (tmp_path / "garbage").write_text("garbage")
+    (tmp_path / "empty").write_text('{"keys": []}')
+    source = jwks.format(folder=tmp_path)
+    environment = {"TICKETS_JWKS": source, "TICKETS_DATABASE_URL": "postgresql://127.0.0.1:1/none"}
+    done = CliRunner(env=environment).invoke(app, ["doctor", "--data-dir", str(tmp_path)])
+    assert re.search(f"^bad +JWKS +{re.escape(f'TICKETS_JWKS: {source}: {why}')}$", done.stdout, re.MULTILINE)
+    assert all(line.startswith(("ok ", "bad ", "note ")) for line in done.output.splitlines())
 
 
 def test_the_version_is_printed() -> None:
