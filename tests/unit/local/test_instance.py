@@ -11,7 +11,7 @@ import orjson
 import pytest
 from typer.testing import CliRunner
 
-from service.__main__ import app
+from service.__main__ import app, main
 from service.cli import operators
 from service.cli.machine import show_logs
 from service.local.demo import CREDENTIALS_FILE
@@ -146,6 +146,19 @@ def test_following_a_log_ends_with_whoever_reads(tmp_path: Path, monkeypatch: py
     with os.fdopen(writer, "w") as gone:
         monkeypatch.setattr(sys, "stdout", gone)
         show_logs("service", lines=0, follow=True, data_dir=tmp_path)  # nothing is written meanwhile
+
+
+def test_output_that_cannot_be_written_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_instance(tmp_path, HERE)
+    monkeypatch.setattr(sys, "argv", ["tickets", "env", "--data-dir", str(tmp_path)])
+    with Path("/dev/full").open("w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        with pytest.raises(SystemExit) as ended:
+            main()
+        full.flush()  # nothing is left to be written
+    assert (ended.value.code, capsys.readouterr().err) == (1, "[Errno 28] No space left on device\n")
 
 
 @pytest.mark.parametrize(
