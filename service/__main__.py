@@ -1,6 +1,8 @@
 """The `tickets` command."""
 
 import gc
+import os
+import sys
 from importlib.metadata import version
 from typing import Annotated
 
@@ -14,6 +16,7 @@ from service.cli.console import (
     DataDir,
     fail,
     load_settings,
+    one_line_failures,
     print_json,
     run,
     settings_of,
@@ -45,7 +48,9 @@ def before(
     ] = False,
 ) -> None:
     """Run the service of the three ticket APIs, and what belongs to it."""
-    if context.invoked_subcommand != "serve":  # whose lines are JSON
+    if context.invoked_subcommand != "serve":  # whose lines are JSON, and go to standard error
+        if sys.stdout is None:
+            fail("standard output is closed")
         for line in unknown_settings():
             warn(line)
 
@@ -119,12 +124,13 @@ def token(
     data_dir: DataDir = DATA_DIR,
 ) -> None:
     """Sign a token with the development key that `tickets up` made."""
-    try:
-        signed = DevelopmentKey(data_dir).token(
-            sub, seconds=ttl, tenant_id=tenant, scope=scope, app_id=app_id, actor_role=actor_role
-        )
-    except FileNotFoundError:
-        fail(f"no development key in {data_dir}: run `tickets up` first")
+    with one_line_failures():
+        try:
+            signed = DevelopmentKey(data_dir).token(
+                sub, seconds=ttl, tenant_id=tenant, scope=scope, app_id=app_id, actor_role=actor_role
+            )
+        except FileNotFoundError:
+            fail(f"no development key in {data_dir}: run `tickets up` first")
     print_json({"token": signed})
 
 
@@ -140,7 +146,18 @@ for name, command in (
 
 def main() -> None:
     """Run the command."""
-    app(prog_name="tickets")
+    try:
+        try:
+            app(prog_name="tickets")
+        finally:
+            if sys.stdout is not None:  # None: closed by the caller
+                sys.stdout.flush()
+    except OSError as error:
+        # What could not be written is not tried once more at the end, where Python would complain in its own way.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):  # whoever reads has enough
+            raise SystemExit(1) from None
+        fail(str(error))
 
 
 if __name__ == "__main__":

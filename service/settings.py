@@ -5,11 +5,11 @@ import re
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, field_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -41,11 +41,15 @@ _AT_LATE = re.compile(r"postgres(ql)?://([^/?]*@[^/?]*@|[^/?]*/[^?]*@)")
 
 def _address(part: str) -> bool:
     host, _, port = part.rpartition(":")
-    is_host = bool(host) and "/" not in host
-    return part.startswith(("unix:", "unix-abstract:")) or (is_host and port.isdecimal() and int(port) <= _MAX_PORT)
+    scheme, _, name = part.partition(":")
+    if scheme in ("unix", "unix-abstract"):
+        return bool(name)
+    is_port = port.isascii() and port.isdecimal() and len(port) <= _PORT_DIGITS and int(port) <= _MAX_PORT
+    return is_port and bool(host) and "/" not in host
 
 
 _MAX_PORT = 65_535
+_PORT_DIGITS = 5
 
 
 def _addresses(text: str) -> str:
@@ -57,6 +61,15 @@ def _addresses(text: str) -> str:
 def _no_address_or_one(text: str) -> str:
     if text and (text.startswith("unix") or not _address(text)):
         raise PydanticCustomError("address", "Input should be an address: host:port")
+    return text
+
+
+_RATE = re.compile(r"[1-9][0-9]{0,8}/[1-9][0-9]{0,8}")
+
+
+def _rate(text: str) -> str:
+    if _RATE.fullmatch(text) is None:
+        raise PydanticCustomError("rate", "Input should be a rate and a burst, such as 500/1000, each up to 999999999")
     return text
 
 
@@ -78,7 +91,14 @@ def _origin(text: str) -> str:
     return text.removesuffix(_DEFAULT_PORTS.get(text.partition(":")[0], ""))
 
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _Days = Annotated[int, Field(ge=0, le=36_500)]
+# PostgreSQL takes no more than 2**31 ms for a timeout, and nobody waits for longer. Infinity is no time.
+_MAX_SECONDS = 24 * 3600.0
+_MAX_PROCESS_CONNECTIONS = 1_000
+# Beyond what an operator can mean; what counts with these numbers would overflow long after.
+_MAX_CALLS = 1_000_000
+_MAX_MESSAGE_BYTES = 1024**3
 
 
 class Settings(BaseSettings):
@@ -86,6 +106,14 @@ class Settings(BaseSettings):
 
     # A setting may be a secret, so no error and no log quotes any of them.
     model_config = SettingsConfigDict(env_prefix="TICKETS_", frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    @field_validator("*")
+    @classmethod
+    def _as_utf8(cls, value: Any) -> Any:
+        # What is not UTF-8 in the environment has surrogates here, which no log, no file name and no library can write.
+        if isinstance(value, str) and _SURROGATE.search(value):
+            raise PydanticCustomError("string_unicode", "Input should be UTF-8")
+        return value
 
     database_url: Annotated[
         str,
@@ -105,13 +133,18 @@ class Settings(BaseSettings):
         int,
         Field(
             ge=1,
+            le=_MAX_PROCESS_CONNECTIONS,
             description="Database connections of one process. From four on, two of them carry short statements in"
             " batches; of the others writes use all but two.",
         ),
     ] = 8
     lock_timeout_seconds: Annotated[
         float,
-        Field(ge=0.01, description="How long a call waits for a row that another change holds; then it gets 503."),
+        Field(
+            ge=0.01,
+            le=_MAX_SECONDS,
+            description="How long a call waits for a row that another change holds; then it gets 503.",
+        ),
     ] = 2.0
     grpc_listen: Annotated[
         str,
@@ -165,12 +198,13 @@ class Settings(BaseSettings):
         10
     )
     default_deadline_seconds: Annotated[
-        float, Field(gt=0, description="Deadline of a call that sets none; longer ones are cut to it.")
+        float, Field(gt=0, le=_MAX_SECONDS, description="Deadline of a call that sets none; longer ones are cut to it.")
     ] = 30.0
     max_concurrent_calls: Annotated[
         int,
         Field(
             ge=1,
+            le=_MAX_CALLS,
             description="Calls in flight in one process; one more gets 503 with Retry-After. One account, tenant or "
             "user may have a quarter of them; one more gets 429.",
         ),
@@ -179,15 +213,20 @@ class Settings(BaseSettings):
         int,
         Field(
             ge=1,
+            le=_MAX_CALLS,
             description="Watches open in one process; one more gets 503 with Retry-After. One account, tenant or user "
             "may have a tenth of them; one more gets 429.",
         ),
     ] = 1000
     max_queue_seconds: Annotated[
         float,
-        Field(gt=0, description="When calls queue for longer than this, some get 503 with Retry-After."),
+        Field(
+            gt=0, le=_MAX_SECONDS, description="When calls queue for longer than this, some get 503 with Retry-After."
+        ),
     ] = 0.05
-    max_request_bytes: Annotated[int, Field(ge=1, description="Largest request; larger ones get 413.")] = 1024 * 1024
+    max_request_bytes: Annotated[
+        int, Field(ge=1, le=_MAX_MESSAGE_BYTES, description="Largest request; larger ones get 413.")
+    ] = 1024 * 1024
     encryption_keys: Annotated[
         str,
         Field(
@@ -207,6 +246,7 @@ class Settings(BaseSettings):
         float,
         Field(
             gt=0,
+            le=_MAX_SECONDS,
             description="Pause before a delivery is retried; it doubles with each attempt, up to an hour. Pauses of"
             " webhooks (5 seconds to 24 hours at 10.0) scale with it.",
         ),
@@ -244,10 +284,10 @@ class Settings(BaseSettings):
         _Days, Field(description="For how many days revoked API keys are listed. 0: for ever.")
     ] = 0
     rate_limit_reads: Annotated[
-        str, Field(pattern=r"^[1-9]\d*/[1-9]\d*$", description="Reads of one caller: sustained per second / burst.")
+        str, AfterValidator(_rate), Field(description="Reads of one caller: sustained per second / burst.")
     ] = "500/1000"
     rate_limit_writes: Annotated[
-        str, Field(pattern=r"^[1-9]\d*/[1-9]\d*$", description="Writes of one caller: sustained per second / burst.")
+        str, AfterValidator(_rate), Field(description="Writes of one caller: sustained per second / burst.")
     ] = "200/400"
     rate_limit_file: Annotated[
         str,
@@ -259,10 +299,14 @@ class Settings(BaseSettings):
     ] = ""
     drain_notice_seconds: Annotated[
         float,
-        Field(ge=0, description="After SIGTERM: how long calls are still accepted while health says NOT_SERVING."),
+        Field(
+            ge=0,
+            le=_MAX_SECONDS,
+            description="After SIGTERM: how long calls are still accepted while health says NOT_SERVING.",
+        ),
     ] = 2.0
     drain_seconds: Annotated[
-        float, Field(ge=0, description="After that: how long calls in flight may take to finish.")
+        float, Field(ge=0, le=_MAX_SECONDS, description="After that: how long calls in flight may take to finish.")
     ] = 20.0
     metrics_listen: Annotated[
         str,
@@ -301,7 +345,8 @@ def unknown_settings() -> Sequence[str]:
     prefix = Settings.model_config["env_prefix"]
     known = [f"{prefix}{name}".upper() for name in Settings.model_fields]
     lines = []
-    for name in sorted(os.environ):
+    # As ASCII and in one line, whatever bytes a name has.
+    for name in sorted(ascii(name)[1:-1] for name in os.environ):
         if name.upper().startswith(prefix) and name.upper() not in known:
             close = get_close_matches(name.upper(), known, 1, 0.8)
             lines.append(f"{name}: there is no such setting" + (f"; is it {close[0]}?" if close else ""))

@@ -38,6 +38,7 @@ class KeySet:
         self._keys: dict[str | None, list[jwt.PyJWK]] = {}
         self._fetched = self._asked = float("-inf")
         self._asking: asyncio.Task[None] | None = None
+        self.failure = ""  # why the last attempt to have it had none
 
     async def candidates(self, kid: str | None, algorithm: str) -> Sequence[jwt.PyJWK]:
         """The keys that may have signed a token: those with its key id, or else those without one.
@@ -87,9 +88,11 @@ class KeySet:
                 entries = orjson.loads(await self._read())["keys"]
             keys = [key for entry in entries if (key := _usable(entry)) is not None]
         except (httpx2.HTTPError, OSError, ValueError, TypeError, KeyError) as error:
+            self.failure = f"cannot be had: {type(error).__name__}"
             _log.warning("jwks", outcome="unavailable", error=type(error).__name__)
             return
         if not keys:
+            self.failure = "there is no usable key"
             _log.warning("jwks", outcome="no usable keys")
             return
         by_kid: dict[str | None, list[jwt.PyJWK]] = {}

@@ -2,44 +2,14 @@
 
 from typing import Annotated
 
-import httpx2
-import idna
-from pydantic import AfterValidator, Field, StringConstraints
-from pydantic_core import PydanticCustomError
+from pydantic import Field, StringConstraints
 
-from service.directory import KeyScope, MemberRole, RoleName
+from service.admin.fields import DefaultRoles, GithubRepo, Name, ProviderUrl, SignedTenant, Slug, TenantName
+from service.directory import KeyScope, MemberRole
 from service.fields import Command, IdempotencyHeader, Instant, JsonObject, Page, Section, Uuid, distinct, without_nul
 from service.jsontext import JsonText
 from service.providers.port import ProviderName
 from service.providers.tables import DeliveryKind, DeliveryState
-
-Name = Annotated[str, StringConstraints(min_length=1, max_length=255), without_nul]
-TenantName = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[\x21-\x7e]+$")]
-Slug = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?$")]
-_OWNER, _REPO = "[A-Za-z0-9][A-Za-z0-9-]{0,38}", "[A-Za-z0-9_-][A-Za-z0-9._-]{0,98}"
-# Not only dots: such a name would be a relative path in the URL of an issue.
-GithubRepo = Annotated[str, Field(pattern=rf"^{_OWNER}/(\.?{_REPO}|[A-Za-z0-9_-][A-Za-z0-9._-]{{99}})$")]
-
-
-def _reachable(url: str) -> str:
-    """The URL, if it has a host and a port that can be connected to."""
-    try:
-        parts = httpx2.URL(url)
-        if "xn--" in parts.host:  # an international name that cannot be decoded
-            idna.decode(parts.host)
-        can_be_called = bool(parts.host) and 0 < (parts.port or 1) < 65536
-    except (httpx2.InvalidURL, idna.IDNAError):
-        can_be_called = False
-    if not can_be_called:
-        raise PydanticCustomError("url_parsing", "Input should be a URL with a valid host and port")
-    return url
-
-
-# Without user, path, query or fragment: each vendor's code appends its own paths.
-ProviderUrl = Annotated[
-    str, Field(max_length=255, pattern=r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?/?$"), AfterValidator(_reachable)
-]
-DefaultRoles = Annotated[list[RoleName], Field(min_length=1, max_length=7), distinct]
 
 
 class NewAccount(Section):
@@ -116,7 +86,7 @@ class NewTenant(Section):
 class TenantId(Section):
     """Which tenant."""
 
-    tenant_id: TenantName
+    tenant_id: SignedTenant
 
 
 class NewLink(Section):

@@ -1,8 +1,10 @@
 """What the subcommands share: where data is kept, settings, output, and failures as one line."""
 
 import asyncio
+import os
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -13,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from service import jsontext
 from service.errors import TicketError
-from service.local.demo import AUDIENCE, DATABASE_URL_FILE, ISSUER, DevelopmentKey, encryption_key
+from service.local.demo import AUDIENCE, DATABASE_URL_FILE, ISSUER, DevelopmentKey, encryption_key, kept_text
 from service.operation import View
 from service.settings import SettingError, Settings
 
@@ -41,9 +43,10 @@ def settings_of(data_dir: Path) -> Settings:
     settings, url_file = load_settings(pool_size=1), data_dir / DATABASE_URL_FILE
     if "database_url" in settings.model_fields_set or not url_file.exists():
         return settings
-    given = {"database_url": url_file.read_text()}
-    if "encryption_keys" not in settings.model_fields_set:
-        given["encryption_keys"] = encryption_key(data_dir)
+    with one_line_failures():
+        given = {"database_url": kept_text(url_file)}
+        if "encryption_keys" not in settings.model_fields_set:
+            given["encryption_keys"] = encryption_key(data_dir)
     if "jwks" not in settings.model_fields_set:
         given |= {"jwks": str(DevelopmentKey(data_dir).jwks), "jwt_issuer": ISSUER, "jwt_audience": AUDIENCE}
     return load_settings(pool_size=1, **given)
@@ -51,16 +54,30 @@ def settings_of(data_dir: Path) -> Settings:
 
 def run(work: Coroutine[Any, Any, Any]) -> Any:
     """Return the result of work. An expected failure ends the process with one line."""
-    try:
+    with one_line_failures():
         return asyncio.run(work)
+
+
+@contextmanager
+def one_line_failures() -> Iterator[None]:
+    """End the process with one line at an expected failure in the block."""
+    try:
+        yield
     except SettingError as error:
         fail(str(error), WRONG_SETTING)
     except TicketError as error:
         fail("; ".join(f"{issue.path}: {issue.message}" for issue in error.issues) or error.message)
     except (psycopg.Error, SQLAlchemyError) as error:
-        fail(f"the database refused: {reason_of(error)}")
+        fail(f"the database refused: {reason_of(error)}{_hint(error)}")
     except (OSError, RuntimeError) as error:
         fail(str(error))
+
+
+def _hint(error: Exception) -> str:
+    # Whoever is in another folder than that of `tickets up` learns of a socket that he has never heard of.
+    if not isinstance(error, psycopg.OperationalError) or "TICKETS_DATABASE_URL" in os.environ:
+        return ""
+    return " (TICKETS_DATABASE_URL is not set, so that a `tickets up` must run on --data-dir)"
 
 
 def print_json(value: View) -> None:

@@ -1,5 +1,6 @@
 """`tickets gateway`: Envoy's configuration, and the names of its certificates beside it."""
 
+import re
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -9,19 +10,21 @@ import typer
 from service.cli.console import WRONG_SETTING, fail, load_settings
 from service.settings import SettingError
 
+_HOST = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]")
+_PORT = re.compile("[0-9]{1,5}")
 _PEM = "PEM, by the path that Envoy has it at"
 
 
 def print_gateway(
     service: Annotated[str, typer.Option(help="Where Envoy finds the service: `host:port`.")] = "tickets:50051",
-    workers: Annotated[int, typer.Option(min=1, help="Processes of the service behind that name.")] = 2,
+    workers: Annotated[int, typer.Option(min=1, max=10_000, help="Processes of the service behind that name.")] = 2,
     metrics_port: Annotated[
         int | None, typer.Option(min=1, max=65535, help="Port for Envoy's own metrics; none without it.")
     ] = None,
     trusted_hops: Annotated[
         int,
         typer.Option(
-            min=0, help="Proxies in front of Envoy that say in X-Forwarded-For who called, such as an ingress."
+            min=0, max=100, help="Proxies in front of Envoy that say in X-Forwarded-For who called, such as an ingress."
         ),
     ] = 0,
     output: Annotated[Path | None, typer.Option(help="The file to write; standard output without one.")] = None,
@@ -46,8 +49,8 @@ def print_gateway(
 
     settings = load_settings()
     host, _, port = service.rpartition(":")
-    if not (host and port.isdecimal() and 0 < int(port) < 65536):
-        fail(f"--service: {service} is not host:port")
+    if not (_HOST.fullmatch(host) and _PORT.fullmatch(port) and 0 < int(port) < 65536):
+        fail(f"--service: {service} is not host:port", WRONG_SETTING)
     tls = GatewayTls(cert, key, service_ca, service_cert, service_key, service_name)
     try:
         tls.check()

@@ -1,17 +1,20 @@
 """tickets status, doctor, logs, env: the `tickets up` of a data folder, seen from another shell."""
 
+import os
+import select
 import sys
-import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from service.cli.console import DATA_DIR, DataDir, fail, run, settings_of
+from service.cli.console import DATA_DIR, DataDir, fail, load_settings, one_line_failures, run, settings_of
 from service.local.checks import Check, doctor, status
 from service.local.instance import LogName, as_exports, log_file, shell_variables
+from service.transport import logs
 
-_FOLLOW_SECONDS = 0.2
+_FOLLOW_MILLISECONDS = 200
 _MARKS = {True: "ok", False: "bad", None: "note"}
 
 
@@ -26,6 +29,8 @@ def show_doctor(
     grpc_port: Annotated[int, typer.Option(min=1, max=65535, help="To be free, unless `tickets up` runs.")] = 50051,
 ) -> None:
     """Check settings, database, schema, keys, clock, ports and gateway; exit code 1 where something is bad."""
+    logs.configure("error")  # a check says itself what is wrong
+    load_settings()  # all of them, as a process of the service reads them
     _show(run(doctor(data_dir, settings_of(data_dir), (http_port, grpc_port))))
 
 
@@ -39,7 +44,8 @@ def show_logs(
     path = log_file(data_dir, name)
     if not path.exists():
         fail(f"there is no {path}: run `tickets up` first")
-    text = path.read_bytes()
+    with one_line_failures():
+        text = path.read_bytes()
     sys.stdout.buffer.write(b"".join(text.splitlines(keepends=True)[-lines:] if lines else []))
     sys.stdout.flush()
     if follow:
@@ -48,26 +54,32 @@ def show_logs(
 
 def show_env(data_dir: DataDir = DATA_DIR) -> None:
     """Print what the examples of the pages need, for a shell: eval "$(tickets env)"."""
-    try:
-        variables = shell_variables(data_dir)
-    except FileNotFoundError:
-        fail(f"nothing was started in {data_dir}: run `tickets up` first")
+    with one_line_failures():
+        try:
+            variables = shell_variables(data_dir)
+        except FileNotFoundError:
+            fail(f"nothing was started in {data_dir}: run `tickets up` first")
     sys.stdout.write(as_exports(variables))
 
 
 def _follow(path: Path, position: int) -> None:
-    while True:
-        try:
-            if path.stat().st_size < position:  # rotated
-                position = 0
-            with path.open("rb") as file:
-                file.seek(position)
-                sys.stdout.buffer.write(file.read())
-                sys.stdout.flush()
-                position = file.tell()
-            time.sleep(_FOLLOW_SECONDS)
-        except KeyboardInterrupt:
-            return
+    with suppress(KeyboardInterrupt):
+        reader = select.poll()
+        reader.register(sys.stdout.fileno(), 0)
+        # Ends when whoever reads has left, as `head` does, though nothing more is written.
+        while not reader.poll(_FOLLOW_MILLISECONDS):
+            with suppress(FileNotFoundError):  # moved away, and not there again yet
+                position = _printed(path, position)
+
+
+def _printed(path: Path, position: int) -> int:
+    with path.open("rb") as file:
+        if os.fstat(file.fileno()).st_size < position:  # rotated
+            position = 0
+        file.seek(position)
+        sys.stdout.buffer.write(file.read())
+        sys.stdout.flush()
+        return file.tell()
 
 
 def _show(checks: list[Check]) -> None:

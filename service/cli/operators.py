@@ -1,6 +1,7 @@
 """tickets admin: the operations of operators."""
 
 import sys
+from getpass import getpass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -133,14 +134,14 @@ def link_provider(
         given = jsontext.parse(options.encode())
     except ValueError:
         fail("--options is not valid JSON")
-    credential = sys.stdin.readline().strip()
+    secret = credential()
     _operate(
         data_dir,
         admin.link_provider,
         account_id=account,
         provider=provider,
         url=url,
-        credential=credential,
+        credential=secret,
         options=given,
     )
 
@@ -287,6 +288,11 @@ def resume(
     """End the suspension of an account, an API key or a tenant, within five seconds."""
     whom = {"account_id": account, "api_key_id": api_key, "tenant_id": tenant}
     _one_of(data_dir, whom, suspensions.resume_account, suspensions.resume_api_key, suspensions.resume_tenant)
+
+
+def credential() -> str:
+    """The line that was piped in, or is typed where nobody sees it."""
+    return (getpass("Credential: ") if sys.stdin.isatty() else sys.stdin.readline()).strip()
 
 
 def _one_of(data_dir: Path, whom: dict[str, str | None], *operations: Operation[Any]) -> None:

@@ -142,7 +142,7 @@ async def _jwks(settings: Settings) -> Check:
     finally:
         await keys.close()
     if not number:
-        return Check("JWKS", False, f"TICKETS_JWKS: {settings.jwks}: there is no usable key")
+        return Check("JWKS", False, f"TICKETS_JWKS: {settings.jwks}: {keys.failure}")
     if not (settings.jwt_issuer and settings.jwt_audience):
         return Check("JWKS", False, "TICKETS_JWT_ISSUER and TICKETS_JWT_AUDIENCE must be set for a token to be valid")
     return Check("JWKS", True, f"{number} usable key(s) in {settings.jwks}")

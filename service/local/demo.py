@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import jwt
 import orjson
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.fernet import Fernet
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -29,6 +30,8 @@ _KEY_FILE = "development-key.pem"
 _ENCRYPTION_KEY_FILE = "encryption-key"
 _JWKS_FILE = "jwks.json"
 CREDENTIALS_FILE = "credentials.json"
+# What was given when the demo data was made, and is in no other file.
+_KEPT = {"itsm_api_key", "handoff_user_id", "handoff_project_id", "helpdesk_tenant_id"}
 _HELPDESK_SCOPES = "helpdesk:read helpdesk:write helpdesk:agent"
 
 
@@ -39,6 +42,22 @@ def write_private(path: Path, content: bytes) -> None:
     with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         file.write(content)
     fresh.rename(path)
+
+
+def kept_text(path: Path) -> str:
+    """The text of a file of the data folder. Raises RuntimeError for one that is empty or no text."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        text = ""
+    if not text:
+        raise damaged(path)
+    return text
+
+
+def damaged(path: Path) -> RuntimeError:
+    """The failure of a command that needs this file of the data folder."""
+    return RuntimeError(f"{path} is damaged: it is not what `tickets up` wrote")
 
 
 class DevelopmentKey:
@@ -59,16 +78,22 @@ class DevelopmentKey:
         self.jwks.write_bytes(orjson.dumps({"keys": [{**jwk, "kid": "development", "alg": _ALGORITHM, "use": "sig"}]}))
 
     def token(self, subject: str, *, seconds: int = 3600, **claims: str | None) -> str:
-        """A signed token. Claims that are None are left out. Raises FileNotFoundError without a key."""
+        """A signed token. Claims that are None are left out.
+
+        Raises FileNotFoundError without a key, RuntimeError for a damaged one.
+        """
         now = int(time.time())
         more = {name: value for name, value in claims.items() if value is not None}
         payload = {"sub": subject, "iss": ISSUER, "aud": AUDIENCE, "iat": now, "exp": now + seconds, **more}
         return jwt.encode(payload, self._load(), _ALGORITHM, headers={"kid": "development"})
 
     def _load(self) -> ec.EllipticCurvePrivateKey:
-        key = serialization.load_pem_private_key(self._pem.read_bytes(), password=None)
+        try:
+            key = serialization.load_pem_private_key(self._pem.read_bytes(), password=None)
+        except (ValueError, TypeError, UnsupportedAlgorithm):  # TypeError: it has a password
+            raise damaged(self._pem) from None
         if not isinstance(key, ec.EllipticCurvePrivateKey):
-            raise TypeError(f"{self._pem} is not an elliptic curve key")
+            raise damaged(self._pem)
         return key
 
 
@@ -77,7 +102,7 @@ def encryption_key(data_dir: Path) -> str:
     path = data_dir / _ENCRYPTION_KEY_FILE
     if not path.exists():
         write_private(path, Fernet.generate_key())
-    return path.read_text()
+    return kept_text(path)
 
 
 async def demo_credentials(
@@ -85,7 +110,9 @@ async def demo_credentials(
 ) -> Mapping[str, Any]:
     """The credentials of the demo data, which the first call makes; each call signs new tokens."""
     path = data_dir / CREDENTIALS_FILE
-    kept = orjson.loads(path.read_bytes()) if path.exists() else await _make_demo(settings)
+    kept = kept_credentials(data_dir) or await _make_demo(settings)
+    if not kept.keys() >= _KEPT:
+        raise damaged(path)
     credentials = {
         **kept,
         "handoff_token": key.token(kept["handoff_user_id"], seconds=DEMO_TOKEN_SECONDS),
@@ -97,6 +124,20 @@ async def demo_credentials(
     }
     write_private(path, orjson.dumps(credentials, option=orjson.OPT_INDENT_2))
     return credentials
+
+
+def kept_credentials(data_dir: Path) -> dict[str, Any]:
+    """What the last start wrote of the demo data; empty where there is none. Raises RuntimeError for a damaged file."""
+    path = data_dir / CREDENTIALS_FILE
+    try:
+        kept = orjson.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except ValueError:
+        raise damaged(path) from None
+    if not isinstance(kept, dict):
+        raise damaged(path)
+    return kept
 
 
 def write_page_credentials(folder: Path, credentials: Mapping[str, Any]) -> None:

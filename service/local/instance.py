@@ -4,11 +4,11 @@ import os
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import orjson
 
-from service.local.demo import CREDENTIALS_FILE, write_private
+from service.local.demo import CREDENTIALS_FILE, damaged, kept_credentials, write_private
 
 _FILE = "up.json"
 LogName: TypeAlias = Literal["service", "gateway", "database"]
@@ -38,8 +38,10 @@ def running_instance(data_dir: Path) -> Instance | None:
     """The one that runs on a data folder; None when none does."""
     try:
         instance = Instance(**orjson.loads((data_dir / _FILE).read_bytes()))
+        if instance.pid <= 0:  # to the kernel these are many processes
+            return None
         os.kill(instance.pid, 0)
-    except (FileNotFoundError, ProcessLookupError, ValueError, TypeError):
+    except (FileNotFoundError, ProcessLookupError, ValueError, TypeError, OverflowError):
         return None
     except PermissionError:  # another user's process
         pass
@@ -57,24 +59,27 @@ def log_files(data_dir: Path) -> list[Path]:
 
 
 def shell_variables(data_dir: Path) -> dict[str, str]:
-    """What the examples of the pages use. Raises FileNotFoundError where nothing was started yet."""
-    credentials: dict[str, Any] = {}
-    path = data_dir / CREDENTIALS_FILE
-    if path.exists():
-        credentials = orjson.loads(path.read_bytes())
+    """What the examples of the pages use.
+
+    Raises FileNotFoundError where nothing was started yet, RuntimeError for a damaged file.
+    """
+    credentials = kept_credentials(data_dir)
     instance = running_instance(data_dir)
     if instance is not None:
         credentials |= {"rest_url": instance.rest_url, "grpc_target": instance.grpc_target}
     if not credentials:
-        raise FileNotFoundError(path)
-    variables = {"REST": credentials["rest_url"], "GRPC": f"http://{credentials['grpc_target']}"}
-    if "itsm_api_key" in credentials:
-        variables |= {
-            "ITSM": f"X-API-Key: {credentials['itsm_api_key']}",
-            "HELPDESK": f"Authorization: Bearer {credentials['helpdesk_token']}",
-            "HANDOFF": f"Authorization: Bearer {credentials['handoff_token']}",
-            "PROJECT": credentials["handoff_project_id"],
-        }
+        raise FileNotFoundError(data_dir / CREDENTIALS_FILE)
+    try:
+        variables = {"REST": credentials["rest_url"], "GRPC": f"http://{credentials['grpc_target']}"}
+        if "itsm_api_key" in credentials:
+            variables |= {
+                "ITSM": f"X-API-Key: {credentials['itsm_api_key']}",
+                "HELPDESK": f"Authorization: Bearer {credentials['helpdesk_token']}",
+                "HANDOFF": f"Authorization: Bearer {credentials['handoff_token']}",
+                "PROJECT": credentials["handoff_project_id"],
+            }
+    except KeyError:
+        raise damaged(data_dir / CREDENTIALS_FILE) from None
     return variables
 
 

@@ -55,8 +55,8 @@ async def a_key(world: World) -> Suspended:
 
 
 async def a_tenant(world: World) -> Suspended:
-    # It was never recorded: its tokens are signed all the same.
-    tenant_id = f"ten_{uuid4().hex}"
+    # It was never recorded: its tokens are signed all the same, whatever its id is.
+    tenant_id = f"Größe & Co {uuid4().hex}"
     who, other = world.person("read", tenant_id=tenant_id), world.person("read")
     how = suspensions.suspend_tenant, suspensions.resume_tenant
     return Suspended(HELPDESK, who, other, *how, {"tenant_id": tenant_id}, "The tenant is suspended")

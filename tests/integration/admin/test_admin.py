@@ -234,8 +234,8 @@ async def test_a_name_that_is_taken_already_exists(rpc: Grpc, operator: Credenti
             for name, key in (("Account", "account_id"), ("ApiKey", "api_key_id"))
             for verb in ("Get", "Suspend", "Resume")
         ),
-        *(("GetTenant", {"tenant_id": tenant_id}, ["tenant_id"]) for tenant_id in ("", "x" * 65, "a b")),
-        ("SuspendTenant", {"tenant_id": "a b"}, ["tenant_id"]),
+        *(("GetTenant", {"tenant_id": tenant_id}, ["tenant_id"]) for tenant_id in ("", "x" * 65, "a\tb")),
+        ("SuspendTenant", {"tenant_id": "a\0b"}, ["tenant_id"]),
         ("GetProject", {"project_id": "shop"}, ["project_id"]),
         ("GetLink", {"account_id": "acme"}, ["account_id"]),
         ("GetDelivery", {"delivery_id": "x"}, ["delivery_id"]),

@@ -228,3 +228,30 @@ async def test_token_signs_with_the_development_key(database_url: str, tmp_path:
         said = jwt.decode(answer["token"], public, ["ES256"], audience=AUDIENCE, issuer=ISSUER)
         assert said.pop("exp") - said.pop("iat") == lifetime
         assert said == {**expected, "iss": ISSUER, "aud": AUDIENCE}
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (
+            ("create-project", "--name", "Shop", "--slug", "My Shop"),
+            "slug: Input should be 1-64 lower-case letters, digits and hyphens,"
+            " the first and the last of them no hyphen",
+        ),
+        (
+            ("create-project", "--name", "Shop", "--slug", "shop", "--github-repo", "shop"),
+            "github_repo: Input should be a repository of GitHub: owner/name",
+        ),
+        (("create-tenant", "--id", "a b"), "id: Input should be printable ASCII characters without spaces"),
+        (("suspend", "--tenant", "a\tb"), "tenant_id: Input should have printable characters alone"),
+        (
+            ("link-provider", "--account", UNKNOWN, "--provider", "zendesk", "--url", "https://me:s3cret@x.example"),
+            "url: Input should be https://host or https://host:port, without user and path",
+        ),
+    ],
+)
+async def test_a_text_of_another_form_is_told_which_in_words(
+    database_url: str, words: tuple[str, ...], line: str
+) -> None:
+    # (No credential is piped in.)
+    assert error_line(await run(database_url, "admin", *words)).rstrip().partition("; credential")[0] == line

@@ -146,10 +146,10 @@ def test_a_file_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     assert (done.exit_code, done.stderr.count("\n")) == (1, 1)
 
 
-@pytest.mark.parametrize("service", ["tickets", "tickets:", ":50051", "tickets:x", "tickets:0"])
+@pytest.mark.parametrize("service", ["tickets", "tickets:", ":50051", "tickets:x", "tickets:0", "tickets:\u0663"])
 def test_a_service_that_is_no_address_is_one_line(service: str) -> None:
     done = CliRunner().invoke(app, ["gateway", "--service", service])
-    assert (done.exit_code, done.stdout) == (1, "")
+    assert (done.exit_code, done.stdout) == (2, "")
     assert done.stderr == f"--service: {service} is not host:port\n"
 
 
@@ -211,7 +211,14 @@ def test_a_port_that_is_none_is_refused_by_its_option(tmp_path: Path, words: lis
     assert not (tmp_path / "data").exists()
 
 
-@pytest.mark.parametrize("service", ["a", ":1", "a:", "a:x", "a:0", "a:65536"])
+@pytest.mark.parametrize("service", ["a", ":1", "a:", "a:x", "a:0", "a:65536", "a b:1", "\xfc:1", "unix:/x:1", "::1:1"])
 def test_a_service_that_is_nowhere_is_refused(service: str) -> None:
     done = CliRunner().invoke(app, ["gateway", "--service", service])
-    assert (done.exit_code, done.stdout, done.stderr) == (1, "", f"--service: {service} is not host:port\n")
+    assert (done.exit_code, done.stdout, done.stderr) == (2, "", f"--service: {service} is not host:port\n")
+
+
+@pytest.mark.parametrize("words", [["--workers", "10001"], ["--trusted-hops", "101"]], ids=" ".join)
+def test_numbers_that_envoy_does_not_take_are_refused(words: list[str]) -> None:
+    done = CliRunner().invoke(app, ["gateway", *words])
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert f"Invalid value for '{words[0]}'" in done.stderr

@@ -1,15 +1,19 @@
 """What `tickets status`, `env` and `logs` know of a data folder, and logs that are kept short."""
 
+import io
 import os
 import stat
 import subprocess
+import sys
 from pathlib import Path
 
 import orjson
 import pytest
 from typer.testing import CliRunner
 
-from service.__main__ import app
+from service.__main__ import app, main
+from service.cli import operators
+from service.cli.machine import show_logs
 from service.local.demo import CREDENTIALS_FILE
 from service.local.instance import Instance, forget_instance, running_instance, shell_variables, write_instance
 from service.local.processes import last_log_lines
@@ -55,6 +59,69 @@ def test_without_an_instance_a_command_says_so(tmp_path: Path, command: str) -> 
     assert (done.exit_code, done.output.count("\n")) == (1, 1)
 
 
+_GARBAGE = (b"", b"\xff\xfe", b"[]", b"\x00")
+
+
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        ("env", "credentials.json"),
+        ("token --sub ada", "development-key.pem"),
+        ("status", "database-url"),
+        ("doctor", "database-url"),
+        ("migrate", "database-url"),
+        ("purge", "database-url"),
+        ("admin accounts", "database-url"),
+        ("admin accounts", "encryption-key"),
+    ],
+)
+def test_a_damaged_file_is_named_in_one_line(tmp_path: Path, command: str, name: str) -> None:
+    contents = (b"", b"\xff\xfe") if name in ("database-url", "encryption-key") else _GARBAGE
+    for content in contents:
+        (tmp_path / "database-url").write_text("postgresql://127.0.0.1:1/none")
+        (tmp_path / name).write_bytes(content)
+        done = CliRunner(env={"TICKETS_DATABASE_URL": None}).invoke(
+            app, [*command.split(), "--data-dir", str(tmp_path)]
+        )
+        line = f"{tmp_path / name} is damaged: it is not what `tickets up` wrote\n"
+        assert (done.exit_code, done.output) == (1, line), content
+
+
+def test_a_folder_that_is_none_is_named_in_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    for command in ("env", "status", "doctor", "token --sub ada"):
+        done = CliRunner().invoke(app, [*command.split(), "--data-dir", str(file)])
+        assert (done.exit_code, done.output.count("\n")) == (1, 1), command
+        assert str(file) in done.output
+
+
+def test_no_process_has_a_number_below_one(tmp_path: Path) -> None:
+    for pid in (0, -1):
+        write_instance(tmp_path, HERE._replace(pid=pid))
+        assert running_instance(tmp_path) is None
+
+
+def test_without_a_database_it_is_said_that_none_was_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TICKETS_DATABASE_URL", raising=False)
+    monkeypatch.setenv("PGHOST", str(tmp_path))
+    done = CliRunner().invoke(app, ["admin", "accounts", "--data-dir", str(tmp_path)])
+    hint = " (TICKETS_DATABASE_URL is not set, so that a `tickets up` must run on --data-dir)\n"
+    assert (done.exit_code, done.output.count("\n"), done.output.endswith(hint)) == (1, 1, True)
+
+
+def test_a_credential_is_asked_for_at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(operators, "getpass", lambda words: words + "typed ")
+    monkeypatch.setattr(sys, "stdin", Terminal("not read"))
+    assert operators.credential() == "Credential: typed"
+    monkeypatch.setattr(sys, "stdin", io.StringIO(" piped\nmore\n"))
+    assert operators.credential() == "piped"
+
+
 def test_a_log_that_is_too_long_is_moved_while_it_is_written(tmp_path: Path) -> None:
     log = tmp_path / "service.log"
     assert not rotate(log)
@@ -70,6 +137,28 @@ def test_a_log_that_is_too_long_is_moved_while_it_is_written(tmp_path: Path) -> 
     assert stat.S_IMODE(before.stat().st_mode) == 0o600
     # Who looked for what was written since then finds it.
     assert last_log_lines(log, 5, offset=60) == ["third"]
+
+
+def test_following_a_log_ends_with_whoever_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "service.log").write_text("before\n")
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as gone:
+        monkeypatch.setattr(sys, "stdout", gone)
+        show_logs("service", lines=0, follow=True, data_dir=tmp_path)  # nothing is written meanwhile
+
+
+def test_output_that_cannot_be_written_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_instance(tmp_path, HERE)
+    monkeypatch.setattr(sys, "argv", ["tickets", "env", "--data-dir", str(tmp_path)])
+    with Path("/dev/full").open("w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        with pytest.raises(SystemExit) as ended:
+            main()
+        full.flush()  # nothing is left to be written
+    assert (ended.value.code, capsys.readouterr().err) == (1, "[Errno 28] No space left on device\n")
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Wrong settings are one line that names each of them, in every command, with exit code 2; no line quotes a secret."""
 
+import os
+import re
 from pathlib import Path
 
 import pytest
@@ -90,6 +92,8 @@ def test_an_address_of_a_database_may_have_any_form_of_libpqs(url: str) -> None:
     [
         ("GRPC_LISTEN", "50051", "Input should be addresses, comma separated: host:port or unix:/path"),
         ("GRPC_LISTEN", "127.0.0.1:99999", "Input should be addresses, comma separated: host:port or unix:/path"),
+        ("GRPC_LISTEN", "unix:", "Input should be addresses, comma separated: host:port or unix:/path"),
+        ("GRPC_LISTEN", "127.0.0.1:\uff11", "Input should be addresses, comma separated: host:port or unix:/path"),
         ("METRICS_LISTEN", "9464", "Input should be an address: host:port"),
         ("METRICS_LISTEN", "unix:/x", "Input should be an address: host:port"),
     ],
@@ -102,16 +106,68 @@ def test_an_address_to_listen_at_has_its_form(
     assert (done.exit_code, done.stderr) == (2, f"TICKETS_{name}: {line}\n")
 
 
+@pytest.mark.parametrize(
+    ("name", "values", "bound"),
+    [
+        ("LOCK_TIMEOUT_SECONDS", ["inf", "1e308", "1e9"], 86400),
+        ("DEFAULT_DEADLINE_SECONDS", ["inf", "1e300", "86401"], 86400),
+        ("MAX_QUEUE_SECONDS", ["inf"], 86400),
+        ("DELIVERY_PAUSE_SECONDS", ["inf"], 86400),
+        ("DRAIN_NOTICE_SECONDS", ["inf"], 86400),
+        ("DRAIN_SECONDS", ["inf"], 86400),
+        ("POOL_SIZE", ["1001", "9" * 25], 1000),
+        ("MAX_CONCURRENT_CALLS", ["9" * 25], 1_000_000),
+        ("MAX_WATCHES", ["9" * 25], 1_000_000),
+        ("MAX_REQUEST_BYTES", ["2147483648", "9" * 25], 1024**3),
+    ],
+)
+def test_numbers_that_overflow_somewhere_are_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, values: list[str], bound: int
+) -> None:
+    for value in values:
+        monkeypatch.setenv(f"TICKETS_{name}", value)
+        done = CliRunner().invoke(app, ["serve"])
+        line = f"TICKETS_{name}: Input should be less than or equal to {bound}\n"
+        assert (done.exit_code, done.stderr) == (2, line), value
+    monkeypatch.setenv(f"TICKETS_{name}", str(bound))
+    assert getattr(Settings(), name.lower()) == bound
+
+
+def test_a_rate_is_two_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    for value in ("1", "0/1", "1/0", "1/1\n", "\u0661/1", "1/" + "9" * 30):
+        monkeypatch.setenv("TICKETS_RATE_LIMIT_READS", value)
+        done = CliRunner().invoke(app, ["serve"])
+        line = "TICKETS_RATE_LIMIT_READS: Input should be a rate and a burst, such as 500/1000, each up to 999999999\n"
+        assert (done.exit_code, done.stderr) == (2, line), value
+
+
+def test_bytes_that_are_no_text_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("JWKS", "JWT_ISSUER", "RATE_LIMIT_FILE"):
+        monkeypatch.setenv(f"TICKETS_{name}", os.fsdecode(b"/etc/\xff"))
+        done = CliRunner().invoke(app, ["serve"])
+        assert (done.exit_code, done.stderr) == (2, f"TICKETS_{name}: Input should be UTF-8\n")
+        monkeypatch.delenv(f"TICKETS_{name}")
+
+
+def test_doctor_looks_at_all_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name, value in WRONG.items():
+        monkeypatch.setenv(name, value)
+    done = CliRunner().invoke(app, ["doctor", "--data-dir", str(tmp_path)])
+    assert (done.exit_code, done.stdout, done.stderr) == (2, "", LINE)
+
+
 def test_what_looks_like_a_setting_and_is_none_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TICKETS_POOLSIZE", "3")
     monkeypatch.setenv("TICKETS_FANCY", "yes")
+    monkeypatch.setenv(os.fsdecode(b"TICKETS_ODD\n\xff"), "yes")
     lines = [
         "TICKETS_FANCY: there is no such setting",
+        "TICKETS_ODD\\n\\udcff: there is no such setting",
         "TICKETS_POOLSIZE: there is no such setting; is it TICKETS_POOL_SIZE?",
     ]
     assert unknown_settings() == lines
     done = CliRunner().invoke(app, ["token", "--sub", "ada", "--data-dir", str(tmp_path)])
-    assert done.stderr.splitlines()[:2] == lines
+    assert done.stderr.splitlines()[:3] == lines
 
 
 def test_a_jwks_that_is_missing_is_said(tmp_path: Path) -> None:
@@ -122,6 +178,25 @@ def test_a_jwks_that_is_missing_is_said(tmp_path: Path) -> None:
     path.write_text("{}")
     for source in (str(path), "https://issuer.example/jwks.json", ""):
         assert missing_jwks(Settings(jwks=source)) == []
+
+
+@pytest.mark.parametrize(
+    ("jwks", "why"),
+    [
+        ("http://", "cannot be had: UnsupportedProtocol"),
+        ("http://127.0.0.1:1/jwks.json", "cannot be had: ConnectError"),
+        ("{folder}/garbage", "cannot be had: JSONDecodeError"),
+        ("{folder}/empty", "there is no usable key"),
+    ],
+)
+def test_doctor_says_why_a_jwks_is_of_no_use(tmp_path: Path, jwks: str, why: str) -> None:
+    (tmp_path / "garbage").write_text("garbage")
+    (tmp_path / "empty").write_text('{"keys": []}')
+    source = jwks.format(folder=tmp_path)
+    environment = {"TICKETS_JWKS": source, "TICKETS_DATABASE_URL": "postgresql://127.0.0.1:1/none"}
+    done = CliRunner(env=environment).invoke(app, ["doctor", "--data-dir", str(tmp_path)])
+    assert re.search(f"^bad +JWKS +{re.escape(f'TICKETS_JWKS: {source}: {why}')}$", done.stdout, re.MULTILINE)
+    assert all(line.startswith(("ok ", "bad ", "note ")) for line in done.output.splitlines())
 
 
 def test_the_version_is_printed() -> None:

@@ -3370,7 +3370,7 @@ func (x *GetMemberResponse) GetMember() *Member {
 // Which tenant to get.
 type GetTenantRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Required, 1–64 printable ASCII characters without spaces.
+	// Required, 1–64 printable characters.
 	TenantId      string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -4014,7 +4014,7 @@ func (x *ResumeApiKeyResponse) GetApiKey() *ApiKey {
 // The tenant to suspend.
 type SuspendTenantRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Required, 1–64 printable ASCII characters without spaces.
+	// Required, 1–64 printable characters.
 	TenantId      string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -4106,7 +4106,7 @@ func (x *SuspendTenantResponse) GetTenant() *Tenant {
 // The tenant to resume.
 type ResumeTenantRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Required, 1–64 printable ASCII characters without spaces.
+	// Required, 1–64 printable characters.
 	TenantId      string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -1830,7 +1830,7 @@ class GetTenantRequest(_message.Message):
 
     TENANT_ID_FIELD_NUMBER: _builtins.int
     tenant_id: _builtins.str
-    """Required, 1–64 printable ASCII characters without spaces."""
+    """Required, 1–64 printable characters."""
     def __init__(
         self,
         *,
@@ -2152,7 +2152,7 @@ class SuspendTenantRequest(_message.Message):
 
     TENANT_ID_FIELD_NUMBER: _builtins.int
     tenant_id: _builtins.str
-    """Required, 1–64 printable ASCII characters without spaces."""
+    """Required, 1–64 printable characters."""
     def __init__(
         self,
         *,
@@ -2198,7 +2198,7 @@ class ResumeTenantRequest(_message.Message):
 
     TENANT_ID_FIELD_NUMBER: _builtins.int
     tenant_id: _builtins.str
-    """Required, 1–64 printable ASCII characters without spaces."""
+    """Required, 1–64 printable characters."""
     def __init__(
         self,
         *,
