@@ -1,7 +1,7 @@
 """What servicers and use cases share: the call at hand, and operations with the transactions around them."""
 
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar, get_type_hints
@@ -62,6 +62,8 @@ class Answer:
     headers_in_status: bool = True
     # What is left of the caller's rate, and what the rate is; empty before the caller is known.
     rate_limit: Mapping[str, str] = field(default_factory=dict)
+    # What is sent before the message of a unary call, once no deadline can replace the answer any more.
+    initial_metadata: Sequence[tuple[str, str]] = ()
 
 
 @dataclass(slots=True)

@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeAlias
 
 from service.counters import SHED
@@ -94,6 +94,20 @@ class AdmissionControl:
         self._until.pop(task, None)
         self._streams.discard(task)
         self._cancelled.pop(task, None)
+
+    async def finish(self, task: Task) -> None:
+        """The call has its answer, which no deadline replaces from now on: the first part of it may be on its way.
+
+        Waits while answers are held back.
+        """
+        self._until.pop(task, None)
+        if task in self._cancelled and task.cancelling():
+            # Its cancellation has not arrived yet.
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(0)
+            task.uncancel()
+        if self._gate is not None:
+            await self.wait_while_held()
 
     def failure_of(self, task: Task) -> TicketError | None:
         """Why a call was cancelled: its deadline passed, or the process stops. None: its caller left."""

@@ -26,7 +26,7 @@ from service.operation import CALL, Answer, Call
 from service.settings import Settings
 from service.storage.database import Database
 from service.storage.waiting import OWNER
-from service.transport.admission import AdmissionControl
+from service.transport.admission import AdmissionControl, Task
 from service.transport.fairness import CallPlace, Fairness
 from service.transport.logs import CallLog
 from service.transport.metrics import Metrics
@@ -152,7 +152,7 @@ class CallInterceptor(grpc.GenericRpcHandler):
                 data = await place.read(self._read(method, context))
                 call, message = _call(method, data, metadata, line, place)
                 call.until = self._admission.until(task)
-                return await self._held(await behaviour(message, context))
+                return await self._begun(task, await behaviour(message, context), line.answer, context)
             except asyncio.CancelledError:
                 failure = None if task is None else self._admission.failure_of(task)
                 if task is None or failure is None:
@@ -162,6 +162,8 @@ class CallInterceptor(grpc.GenericRpcHandler):
                 return await method.failures.fail(context, line.failed(failure), line.answer)
             except Exception as error:
                 # The outermost catch: the text of an exception must not leave the service.
+                if task is not None:
+                    await self._admission.finish(task)
                 return await method.failures.fail(context, line.failed(error), line.answer)
             finally:
                 if place is not None:
@@ -172,9 +174,12 @@ class CallInterceptor(grpc.GenericRpcHandler):
 
         return unary
 
-    async def _held(self, answer: Any) -> Any:
-        await self._admission.wait_while_held()
-        return answer
+    async def _begun(self, task: Task, message: Any, answer: Answer, context: Context) -> Any:
+        """The message of an answer, when what goes before it is sent."""
+        await self._admission.finish(task)
+        if answer.initial_metadata:
+            await context.send_initial_metadata(answer.initial_metadata)
+        return message
 
     def _seconds(self, context: Context) -> float:
         left = context.time_remaining()

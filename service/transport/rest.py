@@ -48,6 +48,9 @@ _FIRST_ROWS = 20
 _PAGE_BYTES = 512 * 1024
 _MAX_ROWS = 250
 
+# An answer without a body.
+_EMPTY = HttpBody(content_type=JSON)
+
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Sections = Mapping[str, Any]
 
@@ -68,16 +71,16 @@ def unary(operation: Operation[Any], *, status: int = 200, members_of: str = "")
         if call.etag is not None:
             headers["etag"] = call.etag
             if call.if_none_match is not None and _is_read(call) and matches(call.etag, call.if_none_match):
-                return await _empty(context, _NOT_MODIFIED, headers)
-        if status == _NO_CONTENT:
-            return await _empty(context, status, headers)
-        data = jsontext.dump(view)
+                call.answer.initial_metadata = _metadata(_NOT_MODIFIED, headers)
+                return _EMPTY
+        data = b"" if status == _NO_CONTENT else jsontext.dump(view)
         if call.answer.is_head:
-            return await _empty(context, status, {**headers, "x-content-length": str(len(data))})
+            call.answer.initial_metadata = _metadata(status, {**headers, "x-content-length": str(len(data))})
+            return _EMPTY
         if status == _OK and call.answer.headers_in_status:
             context.set_details("|".join(map("=".join, headers.items())))
         else:
-            await send_status(context, status, headers)
+            call.answer.initial_metadata = _metadata(status, headers)
         return HttpBody(content_type=JSON, data=data)
 
     return documented(method, Documented(operation.command, operation.view, status, members_of=members_of))
@@ -269,7 +272,8 @@ class Failures:
             headers["x-retry-safe"] = "true"
         data = jsontext.dump(self._body(error))
         if answer.is_head:
-            return await _empty(context, status, {**headers, "x-content-length": str(len(data))})
+            await send_status(context, status, {**headers, "x-content-length": str(len(data))})
+            return _EMPTY
         await send_status(context, status, headers)
         return HttpBody(content_type=JSON, data=data)
 
@@ -317,13 +321,12 @@ def _is_read(call: Call) -> bool:
     return POLICIES[call.method].kind == "read"
 
 
-async def _empty(context: Context, status: int, headers: Mapping[str, str]) -> HttpBody:
-    """An answer without a body."""
-    await send_status(context, status, headers)
-    return HttpBody(content_type=JSON)
+def _metadata(status: int, headers: Mapping[str, str]) -> Sequence[tuple[str, str]]:
+    """The HTTP status and headers of an answer; nothing for a 200 without headers, which is the default."""
+    return (("x-http-status", str(status)), *headers.items()) if status != _OK or headers else ()
 
 
 async def send_status(context: Context, status: int, headers: Mapping[str, str]) -> None:
-    """Send the HTTP status and headers of an answer; nothing for a 200 without headers, which is the default."""
-    if status != _OK or headers:
-        await context.send_initial_metadata((("x-http-status", str(status)), *headers.items()))
+    """Send the HTTP status and headers of a stream, or of a failure."""
+    if metadata := _metadata(status, headers):
+        await context.send_initial_metadata(metadata)

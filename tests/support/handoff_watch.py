@@ -19,9 +19,8 @@ from tickets.handoff.v1 import ticket_service_pb2
 from service.local.envoy import Envoy, envoy_config
 from service.local.processes import free_port, wait_for
 from service.outbound import trusted_authorities
-from service.server import start
+from service.server import Running, start
 from service.settings import Settings
-from service.watch import EventFeed
 from support.handoff import Transport
 from support.system import AUDIENCE, ISSUER, Credential, Issuer, World
 from support.transports import Grpc, Reply, Rest, _documented, _grpc_failure, rest_reply
@@ -285,9 +284,9 @@ async def transports_of(target: str, directory: Path) -> AsyncIterator[Sequence[
 
 @asynccontextmanager
 async def service_in_process(
-    directory: Path, database_url: str, issuer: Issuer
-) -> AsyncIterator[tuple[str, EventFeed]]:
-    """A service in this process that gives tokens no leeway: its address and its event feed."""
+    directory: Path, database_url: str, issuer: Issuer, **more: Any
+) -> AsyncIterator[tuple[str, Running]]:
+    """A service in this process that gives tokens no leeway: its address, and what it is made of."""
     target = f"127.0.0.1:{free_port()}"
     settings = Settings(
         database_url=database_url,
@@ -299,10 +298,11 @@ async def service_in_process(
         max_queue_seconds=10,
         rate_limit_file=str(directory / f"rate-limits-{uuid4()}"),
         log_level="error",
+        **more,
     )
     async with AsyncExitStack() as stack:
         running = await start(settings, stack)
-        yield target, running.feeds[0]
+        yield target, running
         for feed in running.feeds:
             feed.close()
         await running.server.stop(5)

@@ -240,9 +240,10 @@ async def test_a_watch_that_starts_while_the_service_polls_gets_its_events(
     (project_id, who), (other_project, other) = await new_project(world), await new_project(world)
     asked, go_on = asyncio.Event(), asyncio.Event()
     async with (
-        service_in_process(directory, database_url, issuer) as (target, feed),
+        service_in_process(directory, database_url, issuer) as (target, running),
         grpc.aio.insecure_channel(target) as channel,
     ):
+        feed = running.feeds[0]
         rpc, look = Grpc(channel), feed.database.all
 
         async def look_late(statement: Any, parameters: Any) -> Any:

@@ -41,7 +41,8 @@ class CountingDatabase:
 @pytest.fixture
 async def counted(directory: Path, database_url: str, issuer: Issuer) -> AsyncIterator[tuple[Grpc, CountingDatabase]]:
     feed: EventFeed
-    async with service_in_process(directory, database_url, issuer) as (target, feed):
+    async with service_in_process(directory, database_url, issuer) as (target, running):
+        feed = running.feeds[0]
         counting: Any = CountingDatabase(feed.database)
         feed.database = counting
         async with grpc.aio.insecure_channel(target) as channel:

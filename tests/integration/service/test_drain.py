@@ -1,6 +1,7 @@
 """How a process stops under load: each call ends with its answer, or with `unavailable`."""
 
 import asyncio
+import json
 import signal
 import socket
 from collections import Counter
@@ -13,10 +14,14 @@ from typing import Any
 import grpc
 import httpx2
 import pytest
+from google.api.httpbody_pb2 import HttpBody
+from support.handoff_watch import service_in_process
 from support.locks import LockedTicket
 from support.system import Credential, Issuer, Program, Service, World, run_service
 from support.transports import Grpc, Reply, Rest
 from support.watches import ITSM
+from tickets.itsm.rest.v1.rest_pb2 import TicketRestUpdateTicketRequest
+from tickets.itsm.rest.v1.rest_pb2_grpc import TicketRestStub
 
 from service.local.envoy import Envoy, envoy_config
 from service.local.processes import free_port, wait_for
@@ -140,6 +145,29 @@ def is_connectable(target: str) -> bool:
     host, _, port = target.rpartition(":")
     with socket.socket() as probe:
         return probe.connect_ex((host, int(port))) == 0
+
+
+async def test_a_write_that_is_answered_late_as_answers_are_held_back_is_answered_as_it_ended(
+    directory: Path, database_url: str, issuer: Issuer, world: World
+) -> None:
+    program = await world.program()
+    async with (
+        service_in_process(directory, database_url, issuer, default_deadline_seconds=1) as (target, running),
+        grpc.aio.insecure_channel(target) as channel,
+    ):
+        locked, admission = await locked_ticket(world, program, Grpc(channel)), running.admission
+        # To a gateway of another name the headers of every answer are sent before its message.
+        metadata = (*program.credential.items(), ("x-gateway", "another"))
+        body = HttpBody(data=b'{"subject": "Done"}')
+        request = TicketRestUpdateTicketRequest(ticket_id=locked.ticket_id, body=body)
+        call = TicketRestStub(channel).UpdateTicket(request, metadata=metadata, timeout=20)
+        await until(lambda: locked.waiting() == 1, what="the call to be in flight")
+        loop, deadline = asyncio.get_running_loop(), max(admission._until.values())
+        with admission.holding():
+            locked.release()
+            await until(lambda: loop.time() > deadline + 0.2, what="the deadline to pass")
+        assert json.loads((await call).data)["subject"] == "Done"
+        assert ("etag", '"2"') in [*(await call.initial_metadata() or ())]
 
 
 async def test_calls_in_flight_finish_while_new_ones_go_elsewhere(

@@ -51,6 +51,25 @@ async def test_a_call_past_its_time_is_cancelled_and_known_from_one_whose_caller
     watch.cancel()
 
 
+@pytest.mark.parametrize("is_late", [False, True])
+async def test_a_call_that_has_its_answer_is_cancelled_no_more(queue_probe: QueueProbe, is_late: bool) -> None:
+    """Also not by a deadline that has just passed, and whose cancellation has not arrived."""
+    calls = AdmissionControl(10, queue_probe)
+
+    async def call() -> str:
+        task = calls.begin(1000)
+        if is_late:
+            calls.cancel_all()
+        await calls.finish(task)
+        calls.cancel_all()
+        await asyncio.sleep(0)  # the first part of the answer is sent
+        calls.end(task)
+        return "answered"
+
+    async with asyncio.timeout(10):
+        assert await asyncio.create_task(call()) == "answered"
+
+
 @pytest.mark.parametrize(("seconds", "refused"), [(0.0, False), (0.09, False), (0.2, True)])
 async def test_calls_are_refused_when_those_before_wait_for_long(
     queue_probe: QueueProbe, seconds: float, refused: bool
