@@ -21,7 +21,7 @@ from service.local.processes import free_port, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 HOST = "127.0.0.1"
-UNLIMITED = "1000000000/1000000000"
+UNLIMITED = "999999999/999999999"
 
 
 def tidy(database_url: str) -> None:

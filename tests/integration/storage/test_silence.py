@@ -23,8 +23,8 @@ from service.storage.statement import Statement
 POOL_SIZE = 4
 
 PID = Statement(select(func.pg_backend_pid().label("pid")), scope=EVERYONE("reads no table"))
-# Longer than what makes a connection doubtful, and its next look.
-SLEEP = Statement(select(func.pg_sleep(3).label("slept")), scope=EVERYONE("reads no table"))
+# Several times as long as what makes a connection doubtful there.
+SLEEP = Statement(select(func.pg_sleep(1).label("slept")), scope=EVERYONE("reads no table"))
 WRITE = Statement(insert(accounts).values(name="A").returning(accounts.c.id), scope=EVERYONE("makes an account"))
 
 
@@ -108,9 +108,11 @@ async def test_a_statement_on_one_that_was_in_use_meanwhile_does_not_wait_for_it
 
 
 async def test_of_statements_on_all_connections_those_are_given_up_that_the_server_does_not_run(
-    proxy: TcpProxy,
+    proxy: TcpProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Then no connection is idle that a ping could find silent, and new ones work."""
+    monkeypatch.setattr("service.storage.pool._SILENT_SECONDS", 0.2)
+    monkeypatch.setattr("service.storage.pool._LOOK_SECONDS", 0.1)
     database = Database(Settings(database_url=proxy.url, pool_size=POOL_SIZE + 2), METADATA)
     await database.open()
     async with asyncio.timeout(20):
