@@ -15,8 +15,9 @@ import psycopg
 from service.storage.connection import PooledConnection
 
 _PID = b"SELECT pg_backend_pid()"
-# A pooler that other clients use too may assign the same session again by chance.
-_ROUNDS = 3
+# A pooler that others use too may assign the same session again by chance: other clients, and the connections that this
+# process makes at the same moment, each of which asks once.
+_ROUNDS = 12
 # How long a second connection is waited for: a pooler in session mode may have no further session.
 _SECONDS = 1.0
 _SETTING = re.compile(r"-c (\S+?)=(\S+)")
