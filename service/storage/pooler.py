@@ -80,8 +80,8 @@ async def _keeps_sessions(connection: PooledConnection, options: Mapping[str, An
         async with asyncio.timeout(_SECONDS):
             own = await _pid(connection)
             for _ in range(_ROUNDS):
-                # Within a transaction, so that its session is its own until the rollback.
-                if await _pid(other) == own or await _pid(connection) != own:
+                # Before and within a transaction of the other, which has a session of its own until the rollback.
+                if await _pid(connection) != own or await _pid(other) == own or await _pid(connection) != own:
                     return False
                 await other.rollback()
     except (TimeoutError, psycopg.Error):
