@@ -40,7 +40,7 @@ async def history(transport: Transport, program: Program, ticket: Any) -> list[A
 
 
 async def ended(stream: WatchMessages) -> list[Any]:
-    """Check that an invalid key has ended a watch; returns the events before that, for heartbeats may come at any time."""
+    """Check that an invalid key has ended a watch; returns the events before that. A heartbeat may come at any time."""
     events = list[Any]()
     while isinstance(came := await anext(stream), dict):
         if came["event"] is not None:
