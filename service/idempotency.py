@@ -12,7 +12,7 @@ Each API has a table of its own (`key_table`), with the columns that tell whose 
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import reduce
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 from typing import cast as cast_type
 
 from sqlalchemy import (
@@ -49,7 +49,7 @@ from service import jsontext
 from service.directory import METADATA
 from service.errors import TicketError
 from service.fields import Command, IdempotencyHeader
-from service.operation import Call, Dependencies, Operation, View, view_of
+from service.operation import Call, Dependencies, Operation, Run, View, in_transaction, view_of
 from service.storage.database import Connection, Database
 from service.storage.scope import EVERYONE, Scope, separation
 from service.storage.statement import Row, Statement, mine, some_rows
@@ -245,24 +245,24 @@ async def replay(connection: Connection, call: Call, command: object, statements
 
 
 def write(
-    command: type[C], keys: Keys, *, one_statement: bool = False, is_secret: bool = False
+    command: type[C], keys: Keys, *, run: Run = in_transaction, is_secret: bool = False
 ) -> Callable[[Callable[[Connection, Call, C], Awaitable[View]]], Operation[C]]:
     """Make a function an operation as `operation` does, one that is done once for each idempotency key.
 
-    `keys` are those of its API. An answer that `is_secret` is stored encrypted.
+    `keys` are those of its API, `run` is how it is run without a key. An answer that `is_secret` is stored encrypted.
     """
     header = command.model_fields["header"].annotation
     if not isinstance(header, type) or not issubclass(header, IdempotencyHeader):
         raise TypeError(f"{command.__name__} takes no idempotency key")
 
     def decorate(use_case: Callable[[Connection, Call, C], Awaitable[View]]) -> Operation[C]:
-        async def run(dependencies: Dependencies, call: Call, command: C) -> View:
+        async def run_once(dependencies: Dependencies, call: Call, command: C) -> View:
             async def act(connection: Connection) -> View:
                 return await use_case(connection, call, command)
 
-            return await once(dependencies, call, keys, command, act, one_statement=one_statement, is_secret=is_secret)
+            return await once(dependencies, call, keys, command, act, run=run, is_secret=is_secret)
 
-        return Operation(command, view_of(use_case), run)
+        return Operation(command, view_of(use_case), run_once)
 
     return decorate
 
@@ -275,12 +275,12 @@ async def once(
     act: Callable[[Connection], Awaitable[A]],
     *,
     before: Callable[[], Awaitable[None]] | None = None,
-    one_statement: bool = False,
+    run: Run = in_transaction,
     is_secret: bool = False,
 ) -> A:
     """What `act` answers in a transaction of its own, or its stored answer under a key that was used before.
 
-    Without a key, `one_statement` is a transaction by itself. `before` is what may fail before the transaction begins.
+    Without a key it is run as `run` says. `before` is what may fail before the transaction begins.
     Raises TicketError `idempotency_mismatch` when the key was used with another request, and what the two raise.
     """
     if call.idempotency_key is not None:
@@ -289,10 +289,7 @@ async def once(
         return await _once(dependencies.database, call, key, act, before, vault)
     if before is not None:
         await before()
-    if one_statement:
-        return await act(dependencies.database)
-    async with dependencies.database.transaction() as connection:
-        return await act(connection)
+    return await run(dependencies.database, act)
 
 
 class _Key(NamedTuple):
@@ -372,6 +369,8 @@ def _stored_view(call: Call, response: str, vault: Vault | None) -> dict[str, An
 
 class _KeepOpen:
     """A connection whose `commit=True` does not commit yet: the answer is stored first."""
+
+    holds_locks: ClassVar[bool] = True
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection

@@ -13,12 +13,14 @@ from service.errors import validation_error
 from service.fields import Command
 from service.settings import Settings
 from service.storage.database import Connection, Database
+from service.storage.row_version import ChangedMeanwhileError
 from service.vault import Vault
 
 # A documented answer as plain data. Each operation says which: a TypedDict with the documented names, `| None` where
 # JSON says null, NotRequired where it says absent.
 View = Mapping[str, object]
 
+A = TypeVar("A")
 C = TypeVar("C", bound=Command)
 D = TypeVar("D", bound="Dependencies")
 
@@ -140,23 +142,45 @@ def view_of(use_case: Callable[..., Any]) -> type:
     return view
 
 
-def operation(
-    command: type[C], *, one_statement: bool = False
-) -> Callable[[Callable[[Connection, Call, C], Awaitable[View]]], Operation[C]]:
-    """Make a function an operation that runs in one transaction, which is undone when it raises.
+class Run(Protocol):
+    """How a use case is run: in which transactions."""
 
-    An operation of `one_statement` needs no BEGIN and COMMIT: the statement is the transaction.
+    async def __call__(self, database: Database, use_case: Callable[[Connection], Awaitable[A]], /) -> A:
+        """What the use case answers. Nothing is kept when it raises."""
+
+
+async def in_transaction(database: Database, use_case: Callable[[Connection], Awaitable[A]]) -> A:
+    """Run in a transaction, which is undone when the use case raises."""
+    async with database.transaction() as connection:
+        return await use_case(connection)
+
+
+async def one_statement(database: Database, use_case: Callable[[Connection], Awaitable[A]]) -> A:
+    """Run what needs no BEGIN and COMMIT: its statement is the transaction."""
+    return await use_case(database)
+
+
+async def optimistic(database: Database, use_case: Callable[[Connection], Awaitable[A]]) -> A:
+    """Run what reads a row and then writes it, without a lock; only if the row has changed in between, with one.
+
+    The use case raises ChangedMeanwhileError when its write finds the row to be another one (row_version.py).
     """
+    try:
+        return await use_case(database)
+    except ChangedMeanwhileError:
+        return await in_transaction(database, use_case)
+
+
+def operation(
+    command: type[C], *, run: Run = in_transaction
+) -> Callable[[Callable[[Connection, Call, C], Awaitable[View]]], Operation[C]]:
+    """Make a function an operation, which is run in a transaction where `run` says nothing else."""
 
     def decorate(use_case: Callable[[Connection, Call, C], Awaitable[View]]) -> Operation[C]:
-        async def run_statement(dependencies: Dependencies, call: Call, command: C) -> View:
-            return await use_case(dependencies.database, call, command)
+        async def run_it(dependencies: Dependencies, call: Call, command: C) -> View:
+            return await run(dependencies.database, lambda connection: use_case(connection, call, command))
 
-        async def run_transaction(dependencies: Dependencies, call: Call, command: C) -> View:
-            async with dependencies.database.transaction() as connection:
-                return await use_case(connection, call, command)
-
-        return Operation(command, view_of(use_case), run_statement if one_statement else run_transaction)
+        return Operation(command, view_of(use_case), run_it)
 
     return decorate
 

@@ -16,6 +16,7 @@ from sqlalchemy import (
     any_,
     bindparam,
     case,
+    cast,
     column,
     delete,
     exists,
@@ -30,6 +31,7 @@ from service import events
 from service.directory import MEMBER, project_members
 from service.handoff import lifecycle, tables
 from service.handoff.queries import FOUND_BY, IS_CALLER, IS_PROJECT, ROLE_COLUMNS, By, in_project
+from service.storage.row_version import Xid, xmin
 from service.storage.statement import Statement
 
 tickets = tables.tickets
@@ -64,10 +66,15 @@ CHANGEABLE = (*lifecycle.EVENT_MEMBERS, "resolved_at", "updated_at")
 _WRITTEN = (*CHANGEABLE, "search_terms")
 
 
-def _write() -> Statement:
+def _write(*, one: bool) -> Statement:
+    """The statement that changes tickets and their roles, and appends the events of the changes.
+
+    A ticket that is not as it was read is left out, and so are its roles and its event.
+    """
     given = _records(
         "tickets",
         [tickets.c[name] for name in ("id", *_WRITTEN)],
+        column("row_version", Text),
         column("changed", ARRAY(Text)),
         column("kind", Text),
         column("changes", JSON),
@@ -75,7 +82,11 @@ def _write() -> Statement:
     )
     ticket = (
         update(tickets)
-        .where(_IN_PROJECT, tickets.c.id == given.c.id, _IS_MEMBER)
+        .where(
+            *(_IN_PROJECT, tickets.c.id == given.c.id, _IS_MEMBER),
+            *([tickets.c.id == bindparam("ticket_id", type_=Uuid)] if one else []),
+            xmin(tickets) == cast(given.c.row_version, Xid),
+        )
         .values(
             {
                 name: case((literal(name, Text) == any_(given.c.changed), given.c[name]), else_=tickets.c[name])
@@ -120,11 +131,11 @@ def _write() -> Statement:
     }
     event = events.append(tables.events, ticket, ticket.c.kind, ticket.c.changes, declared)
     others = (upserted.returning(roles.c.id).cte("upserted"), removed.returning(roles.c.id).cte("removed"), event)
-    return Statement(select(ticket.c.id).add_cte(*others), scope=MEMBER)
+    locks = ["ticket_id"] if one else []
+    return Statement(select(ticket.c.id).add_cte(*others), scope=MEMBER, short=one, locks=locks)
 
 
-# Changes locked tickets and their roles, and appends the events of the changes.
-WRITE = _write()
+WRITE, WRITE_ONE = _write(one=False), _write(one=True)
 
 _report = upsert(tables.deployments).from_select(
     ["project_id", "ticket_id", "merge_sha", "outcome", "happened_at"],

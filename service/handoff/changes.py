@@ -10,15 +10,16 @@ from service.errors import TicketError, invalid
 from service.handoff import change_queries, lifecycle, lookup, queries, rights, views
 from service.handoff.commands import BulkUpdateTickets, Declared, ReportDeployment, UpdateTicket
 from service.handoff.keys import KEYS
-from service.operation import Call
+from service.operation import Call, optimistic
 from service.storage.database import Connection
+from service.storage.row_version import ChangedMeanwhileError
 from service.storage.statement import Row
 
 # How far a caller's clock may be ahead of ours.
 _MAX_CLOCK_SKEW = timedelta(minutes=5)
 
 
-@idempotency.write(UpdateTicket, KEYS)
+@idempotency.write(UpdateTicket, KEYS, run=optimistic)
 async def update_ticket(connection: Connection, call: Call, command: UpdateTicket) -> views.TicketAnswer:
     """Change a ticket: its texts, its stage, its roles, its milestone."""
     path, body = command.path, command.body
@@ -27,7 +28,7 @@ async def update_ticket(connection: Connection, call: Call, command: UpdateTicke
         given["role_status"] = {name: getattr(body.role_status, name) for name in body.role_status.model_fields_set}
         if body.role_status.assignee_user_id is not None:
             given["role_status"]["assignee_user_id"] = str(body.role_status.assignee_user_id)
-    ticket = await _locked(connection, call, path.project_id, path.ticket_id)
+    ticket = await _ticket(connection, call, path.project_id, path.ticket_id)
     is_author = ticket["reported_by_user_id"] == lookup.user_id(call)
     changing = [name for name in given if not lifecycle.is_as_it_was(ticket, name, given[name])]
     rights.require_right_to_change(changing, ticket["member_role"], is_author=is_author)
@@ -73,7 +74,7 @@ async def bulk_update_tickets(connection: Connection, call: Call, command: BulkU
 async def report_deployment(connection: Connection, call: Call, command: ReportDeployment) -> views.TicketAnswer:
     """Record what became of a ticket's commit, once for each commit and outcome."""
     path, body = command.path, command.body
-    ticket = await _locked(connection, call, path.project_id, path.ticket_id)
+    ticket = await _ticket(connection, call, path.project_id, path.ticket_id)
     rights.require_deployer(ticket["member_role"], scopes=call.caller.scopes)
     happened_at = body.at or ticket["at"]
     if happened_at > ticket["at"] + _MAX_CLOCK_SKEW:
@@ -119,7 +120,7 @@ async def _write(
     *,
     commit: bool = True,
 ) -> None:
-    """Write the changes with their events; `commit` ends the transaction with them.
+    """Write the changes with their events; `commit` ends the transaction with them. Raises ChangedMeanwhileError.
 
     A change that leaves its ticket as it was is not written and has no event.
     """
@@ -136,8 +137,14 @@ async def _write(
         "actor_id": declared.actor_id,
         **events.actor_of(call),
     }
-    if len(await connection.all(change_queries.WRITE, parameters, commit=commit)) < len(changes):
-        raise rights.not_a_member()  # the membership ended meanwhile, and nothing was written
+    statement = change_queries.WRITE
+    if len(changes) == 1:
+        statement, parameters["ticket_id"] = change_queries.WRITE_ONE, changes[0].after["id"]
+    if len(await connection.all(statement, parameters, commit=commit)) == len(changes):
+        return
+    if not connection.holds_locks:
+        raise ChangedMeanwhileError
+    raise rights.not_a_member()  # the membership ended meanwhile, and nothing was written
 
 
 def _ticket_row(change: _Change, agent_origin: str | None) -> Row:
@@ -149,7 +156,7 @@ def _ticket_row(change: _Change, agent_origin: str | None) -> Row:
         names.append("search_terms")
         new["search_terms"] = views.search_terms(after)
     event = {"kind": lifecycle.event_type(before, after), "changes": diff, "agent_origin": agent_origin}
-    return {"id": after["id"], "changed": names, **new, **event}
+    return {"id": after["id"], "row_version": before["row_version"], "changed": names, **new, **event}
 
 
 def _written_roles(change: _Change) -> Sequence[Row]:
@@ -167,11 +174,11 @@ def _removed_roles(change: _Change) -> Sequence[str]:
     return [role["id"] for role in change.before["roles"] if role["id"] not in kept]
 
 
-async def _locked(connection: Connection, call: Call, project_id: UUID, ticket_id: str) -> Row:
-    """The ticket, locked until the transaction ends. Raises TicketError `forbidden`, `not_found`."""
+async def _ticket(connection: Connection, call: Call, project_id: UUID, ticket_id: str) -> Row:
+    """The ticket, locked until the transaction ends where there is one. Raises TicketError `forbidden`, `not_found`."""
     ref = lookup.parse_ticket_ref(ticket_id)
     parameters = lookup.parameters(call, project_id, ref)
-    lock = change_queries.lock_tickets(ref.by)
+    lock = change_queries.lock_tickets(ref.by) if connection.holds_locks else None
     return lookup.one_ticket(await connection.all(queries.read_tickets(ref.by), parameters, lock=lock), ref)
 
 

@@ -24,7 +24,7 @@ from service.handoff.commands import (
     TicketFilters,
     WatchTickets,
 )
-from service.operation import Call, operation
+from service.operation import Call, one_statement, operation
 from service.search import tsqueries, tsquery
 from service.storage.database import Connection
 from service.storage.statement import Row
@@ -40,7 +40,7 @@ _BOT_SOURCE = "mcp"
 _SEARCHED_NUMBER = re.compile(r"(?:#|HO-)?([1-9][0-9]{0,17})(?:-[a-z0-9-]+)?", re.IGNORECASE)
 
 
-@operation(ListTickets, one_statement=True)
+@operation(ListTickets, run=one_statement)
 async def list_tickets(connection: Connection, call: Call, command: ListTickets) -> views.TicketPage:
     """A page of the tickets of all the caller's projects, newest first."""
     query = command.query
@@ -48,7 +48,7 @@ async def list_tickets(connection: Connection, call: Call, command: ListTickets)
     return await _list(connection, call, query, filters, of_project=False)
 
 
-@operation(ListProjectTickets, one_statement=True)
+@operation(ListProjectTickets, run=one_statement)
 async def list_project_tickets(connection: Connection, call: Call, command: ListProjectTickets) -> views.TicketPage:
     """A page of the tickets of one project, newest first."""
     query = command.query
@@ -144,7 +144,7 @@ def _is_cut(rows: Sequence[Row]) -> bool:
     return bool(rows) and len(rows) < rows[0]["in_page"]
 
 
-@operation(GetTicket, one_statement=True)
+@operation(GetTicket, run=one_statement)
 async def get_ticket(connection: Connection, call: Call, command: GetTicket) -> views.TicketAnswer:
     """Read one ticket."""
     ref = lookup.parse_ticket_ref(command.path.ticket_id)
@@ -153,7 +153,7 @@ async def get_ticket(connection: Connection, call: Call, command: GetTicket) -> 
     return {"ticket": views.ticket(lookup.one_ticket(rows, ref))}
 
 
-@operation(CreateTicket, one_statement=True)
+@operation(CreateTicket, run=one_statement)
 async def create_ticket(connection: Connection, call: Call, command: CreateTicket) -> views.TicketAnswer:
     """File a ticket in a project, once for each idempotency key."""
     _require_roles_of_bots(call, command.body)
@@ -207,7 +207,7 @@ def _is(word: str, declared: str | None) -> bool:
     return declared is not None and unicodedata.normalize("NFKC", declared).strip().casefold() == word
 
 
-@operation(ListTicketEvents, one_statement=True)
+@operation(ListTicketEvents, run=one_statement)
 async def list_ticket_events(connection: Connection, call: Call, command: ListTicketEvents) -> views.EventPage:
     """A page of a ticket's history, oldest first."""
     path, query = command.path, command.query

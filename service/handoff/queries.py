@@ -39,6 +39,7 @@ from service.directory import MEMBER, project_members, projects
 from service.handoff import rights, tables, views
 from service.handoff.keys import KEYS
 from service.idempotency import Guard
+from service.storage.row_version import row_version
 from service.storage.scope import EVERYONE
 from service.storage.statement import Statement, parameter
 
@@ -199,15 +200,15 @@ _SHORT = (
 
 @lru_cache(maxsize=3)
 def read_tickets(by: By) -> Statement:
-    """The tickets of a project found by this, and the instant `at` for a change; one row without a ticket for none.
+    """The tickets of a project found by this; one row without a ticket for none. For a change: `at`, and `row_version`.
 
     No row at all when the caller is not a member of the project.
     """
     columns = [tickets.c[name] for name in _SHORT] if by == "any" else list(tables.SHOWN)
-    at = events.next_instant(tables.CHANGED_AT)
+    to_write = events.next_instant(tables.CHANGED_AT).label("at"), row_version(tickets)
     found = and_(tickets.c.project_id == projects.c.id, in_project(tickets), FOUND_BY[by])
     return Statement(
-        select(*columns, *PROJECT_COLUMNS, roles_of(tickets, in_project(roles)).label("roles"), at.label("at"))
+        select(*columns, *PROJECT_COLUMNS, roles_of(tickets, in_project(roles)).label("roles"), *to_write)
         .select_from(MEMBERS_PROJECTS.outerjoin(tickets, found))
         .where(IS_CALLER, IS_PROJECT),
         scope=MEMBER,

@@ -48,7 +48,7 @@ def _write(written: CTE, kind: str, before: ColumnElement[Any], after: ColumnEle
     for name in ("updated_at", "updated_by"):
         stamps[name] = case((is_internal, tickets.c[name]), else_=stamps[name])
     stamps["internal_changes"] = tickets.c.internal_changes + cast(is_internal, Integer)
-    ticket = update(tickets).where(*queries.LOCKED_TICKET).values(stamps).returning(*tables.SHOWN).cte("ticket")
+    ticket = update(tickets).where(*queries.READ_TICKET).values(stamps).returning(*tables.SHOWN).cte("ticket")
     change = select(
         ticket,
         func.json_build_object(

@@ -13,7 +13,7 @@ from service.fields import Instant
 from service.helpdesk import comment_queries, lookup, rights, views
 from service.helpdesk.commands import CreateComment, ListComments, UpdateComment
 from service.helpdesk.keys import KEYS
-from service.operation import Call, operation
+from service.operation import Call, one_statement, operation
 from service.storage.database import Connection
 from service.storage.statement import Row
 
@@ -27,7 +27,7 @@ async def create_comment(connection: Connection, call: Call, command: CreateComm
     """Comment on a ticket; an agent's first public comment is the first response."""
     body, caller = command.body, call.caller
     rights.require_write_comment(caller, internal=body.internal)
-    ticket = await lookup.lock_to_change(connection, call, command.path.id)
+    ticket = await lookup.ticket_to_change(connection, call, command.path.id)
     parameters = {
         "tenant_id": ticket["tenant_id"],
         "id": ticket["id"],
@@ -43,7 +43,7 @@ async def create_comment(connection: Connection, call: Call, command: CreateComm
 @idempotency.write(UpdateComment, KEYS)
 async def update_comment(connection: Connection, call: Call, command: UpdateComment) -> views.Comment:
     """Edit a comment of one's own."""
-    comment_id, ticket = command.path.comment_id, await lookup.lock_ticket(connection, call, command.path.id)
+    comment_id, ticket = command.path.comment_id, await lookup.ticket_to_write(connection, call, command.path.id)
     parameters = {"tenant_id": ticket["tenant_id"], "id": ticket["id"], "comment_id": comment_id}
     comment = await connection.one(comment_queries.GET_COMMENT, parameters) if _ID.fullmatch(comment_id) else None
     if comment is None or not rights.may_see_comment(call.caller, comment):
@@ -59,7 +59,7 @@ async def update_comment(connection: Connection, call: Call, command: UpdateComm
     return views.comment(comment)
 
 
-@operation(ListComments, one_statement=True)
+@operation(ListComments, run=one_statement)
 async def list_comments(connection: Connection, call: Call, command: ListComments) -> views.CommentPage:
     """A page of a ticket's comments, oldest first; agents see the internal ones too."""
     query, sees_internal = command.query, rights.may_see_internal(call.caller)

@@ -60,10 +60,11 @@ def ticket_not_found(*, is_final: bool = False) -> TicketError:
     return TicketError("not_found", "Ticket not found", is_final=is_final)
 
 
-async def lock_ticket(connection: Connection, call: Call, id_or_number: str, *, with_deleted: bool = False) -> Row:
-    """The ticket, locked until the transaction ends. Raises TicketError `not_found`."""
+async def ticket_to_write(connection: Connection, call: Call, id_or_number: str, *, with_deleted: bool = False) -> Row:
+    """The ticket, locked until the transaction ends where there is one. Raises TicketError `not_found`."""
     key = ticket_key(call, id_or_number)
-    ticket = await connection.one(queries.lock_ticket(frozenset(key), with_deleted=with_deleted), key)
+    statement = queries.ticket_to_write(frozenset(key), locks=connection.holds_locks, with_deleted=with_deleted)
+    ticket = await connection.one(statement, key)
     if ticket is None and call.idempotency_key is not None:
         await _require_to_see(connection, key)
     return found(ticket)
@@ -78,8 +79,8 @@ async def _require_to_see(connection: Connection, key: Mapping[str, Any]) -> Non
         raise ticket_not_found(is_final=True)
 
 
-async def lock_to_change(connection: Connection, call: Call, id_or_number: str, *, with_deleted: bool = False) -> Row:
+async def ticket_to_change(connection: Connection, call: Call, id_or_number: str, *, with_deleted: bool = False) -> Row:
     """The same, for a caller who may change it. Raises TicketError `not_found`, `forbidden`."""
-    ticket = await lock_ticket(connection, call, id_or_number, with_deleted=with_deleted)
+    ticket = await ticket_to_write(connection, call, id_or_number, with_deleted=with_deleted)
     rights.require_change_ticket(call.caller, ticket)
     return ticket

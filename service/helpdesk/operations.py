@@ -29,10 +29,11 @@ from service.helpdesk.keys import KEYS
 from service.helpdesk.lifecycle import UNRESOLVED, resolution
 from service.helpdesk.preconditions import require_match
 from service.helpdesk.sla import ticket_clock
-from service.operation import Call, operation
+from service.operation import Call, one_statement, operation, optimistic
 from service.positions import Position
 from service.search import tsqueries, tsquery
 from service.storage.database import Connection
+from service.storage.row_version import written
 from service.storage.statement import Row, Statement
 
 # How many events of a tenant one read scans for those of one person or application.
@@ -58,7 +59,7 @@ _BY_RANK: TypeAdapter[tuple[Any, Any]] = TypeAdapter(tuple[Annotated[int, Field(
 _CURSOR_KEYS = dict.fromkeys(get_args(Sort), _BY_TIME) | {"-priority": _BY_RANK}
 
 
-@operation(ListTickets, one_statement=True)
+@operation(ListTickets, run=one_statement)
 async def list_tickets(connection: Connection, call: Call, command: ListTickets) -> views.TicketPage:
     """A page of the tickets that the caller sees."""
     query, scope, filters = command.query, lookup.caller_scope(call), _filters(command.query)
@@ -118,7 +119,7 @@ def _assignees(wanted: Sequence[str] | None) -> dict[str, Any]:
     return {"assigned_to_id": people[0]} if len(people) == 1 else {"any_assigned_to_id": people}
 
 
-@operation(GetTicket, one_statement=True)
+@operation(GetTicket, run=one_statement)
 async def get_ticket(connection: Connection, call: Call, command: GetTicket) -> views.Ticket:
     """Read one ticket."""
     key = lookup.ticket_key(call, command.path.id)
@@ -130,7 +131,7 @@ async def get_ticket(connection: Connection, call: Call, command: GetTicket) -> 
 _DEFAULTS = {name: field.get_default() for name, field in NewTicket.model_fields.items()}
 
 
-@operation(CreateTicket, one_statement=True)
+@operation(CreateTicket, run=one_statement)
 async def create_ticket(connection: Connection, call: Call, command: CreateTicket) -> views.Ticket:
     """Raise a ticket, once for each idempotency key."""
     body, caller = command.body, call.caller
@@ -159,33 +160,33 @@ async def create_ticket(connection: Connection, call: Call, command: CreateTicke
     return _answer(call, row)
 
 
-@idempotency.write(UpdateTicket, KEYS)
+@idempotency.write(UpdateTicket, KEYS, run=optimistic)
 async def update_ticket(connection: Connection, call: Call, command: UpdateTicket) -> views.Ticket:
     """Change some members of a ticket; any status may follow any other."""
-    ticket = await lookup.lock_to_change(connection, call, command.path.id)
+    ticket = await lookup.ticket_to_change(connection, call, command.path.id)
     changes = {name: getattr(command.body, name) for name in command.body.model_fields_set - {"etag"}}
     rights.require_set_later(call.caller, changes, ticket)
     require_match(ticket, command.header.if_match, command.body.etag)
     return _answer(call, await _change(connection, call, ticket, changes))
 
 
-@idempotency.write(CloseTicket, KEYS)
+@idempotency.write(CloseTicket, KEYS, run=optimistic)
 async def close_ticket(connection: Connection, call: Call, command: CloseTicket) -> views.Ticket:
     """Close a ticket; one that is closed stays as it is."""
-    ticket = await lookup.lock_to_change(connection, call, command.path.id)
+    ticket = await lookup.ticket_to_change(connection, call, command.path.id)
     if ticket["status"] != "closed":
         require_match(ticket, command.header.if_match, command.body.etag)
         ticket = await _change(connection, call, ticket, {"status": "closed"}, command.body.resolution_note)
     return _answer(call, ticket)
 
 
-@idempotency.write(DeleteTicket, KEYS)
+@idempotency.write(DeleteTicket, KEYS, run=optimistic)
 async def delete_ticket(connection: Connection, call: Call, command: DeleteTicket) -> views.Ticket:
     """Delete a ticket, softly; one that is deleted stays as it is."""
     return await _set_deleted(connection, call, command, command.query.etag, queries.DELETE, deleted=True)
 
 
-@idempotency.write(RestoreTicket, KEYS)
+@idempotency.write(RestoreTicket, KEYS, run=optimistic)
 async def restore_ticket(connection: Connection, call: Call, command: RestoreTicket) -> views.Ticket:
     """Restore a deleted ticket; one that is not deleted stays as it is."""
     return await _set_deleted(connection, call, command, command.body.etag, queries.RESTORE, deleted=False)
@@ -200,15 +201,15 @@ async def _set_deleted(
     *,
     deleted: bool,
 ) -> views.Ticket:
-    ticket = await lookup.lock_to_change(connection, call, command.path.id, with_deleted=True)
+    ticket = await lookup.ticket_to_change(connection, call, command.path.id, with_deleted=True)
     if ticket["is_deleted"] == deleted:
         return _answer(call, ticket)
     require_match(ticket, command.header.if_match, etag)
-    parameters = {"tenant_id": ticket["tenant_id"], "id": ticket["id"], **events.actor_of(call)}
-    return _answer(call, await connection.one(statement, parameters, commit=True))
+    named = {name: ticket[name] for name in ("tenant_id", "id", "row_version")}
+    return _answer(call, written(await connection.one(statement, named | events.actor_of(call), commit=True)))
 
 
-@operation(ListTicketEvents, one_statement=True)
+@operation(ListTicketEvents, run=one_statement)
 async def list_ticket_events(connection: Connection, call: Call, command: ListTicketEvents) -> views.TicketEventPage:
     """A page of a ticket's history, oldest first; agents see the events about internal comments too."""
     query, sees_internal = command.query, rights.may_see_internal(call.caller)
@@ -263,7 +264,7 @@ def _answer(call: Call, row: Row | None) -> views.Ticket:
 async def _change(
     connection: Connection, call: Call, ticket: Row, changes: Mapping[str, Any], resolution_note: str | None = None
 ) -> Row:
-    """Change a locked ticket; returns it as it is then."""
+    """Change a ticket as it was read; returns it as it is then. Raises ChangedMeanwhileError."""
     key = lookup.caller_scope(call) | {"id": ticket["id"]}
     move = resolution(ticket["status"], changes.get("status", ticket["status"]))
     resolved_at = {"stamp": ticket["stamp"], "clear": None, "keep": ticket["resolved_at"]}[move]
@@ -279,6 +280,8 @@ async def _change(
         "changed": [*changes, *([] if values["new_search_terms"] is None else ["search_terms"])],
         "resolved_at": resolved_at,
         "resolution_note": resolution_note,
+        "stamp": ticket["stamp"],
+        "row_version": ticket["row_version"],
     }
     statement, actor = queries.update_ticket(frozenset(key)), events.actor_of(call)
-    return lookup.found(await connection.one(statement, {**key, **values, **stamps, **actor}, commit=True))
+    return written(await connection.one(statement, {**key, **values, **stamps, **actor}, commit=True))

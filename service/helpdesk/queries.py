@@ -37,6 +37,7 @@ from service.helpdesk import tables
 from service.helpdesk.commands import NewTicket, TicketChanges
 from service.helpdesk.keys import KEYS
 from service.idempotency import Guard
+from service.storage.row_version import is_as_read, row_version
 from service.storage.scope import Scope
 from service.storage.statement import Statement, bound, mine, parameter
 
@@ -72,8 +73,8 @@ def scope_of(by: frozenset[str]) -> Scope:
     return TENANT_AND_APP if "app_id" in by else TENANT_AND_PERSON if "person_id" in by else WHOLE_TENANT
 
 
-# One ticket that is locked: whether the caller sees it was decided when it was.
-LOCKED_TICKET = mine(tickets, id=parameter(tickets.c.id))
+# One ticket that was read: whether the caller sees it was decided then.
+READ_TICKET = mine(tickets, id=parameter(tickets.c.id))
 
 
 @lru_cache(maxsize=16)
@@ -82,11 +83,12 @@ def get_ticket(by: frozenset[str], *, with_deleted: bool = False) -> Statement:
     return Statement(_ticket(by, with_deleted), scope=scope_of(by), short=True)
 
 
-@lru_cache(maxsize=16)
-def lock_ticket(by: frozenset[str], *, with_deleted: bool = False) -> Statement:
-    """The same, locked until the transaction ends; `stamp` is the instant of a change in this transaction."""
+@lru_cache(maxsize=32)
+def ticket_to_write(by: frozenset[str], *, locks: bool, with_deleted: bool = False) -> Statement:
+    """The same with its `row_version`, and `stamp`, the instant of the change; it may be locked until that is made."""
     stamp = events.next_instant(tickets.c.updated_at).label("stamp")
-    return Statement(_ticket(by, with_deleted).add_columns(stamp).with_for_update(), scope=scope_of(by))
+    ticket = _ticket(by, with_deleted).add_columns(stamp, row_version(tickets))
+    return Statement(ticket.with_for_update() if locks else ticket, scope=scope_of(by), short=not locks)
 
 
 def _ticket(by: frozenset[str], with_deleted: bool) -> Select[tuple[object, ...]]:
@@ -142,7 +144,7 @@ CREATE = KEYS.creation(_create, scope=DECIDED, locks="tenant_id")
 def update_ticket(by: frozenset[str]) -> Statement:
     """The statement that sets the members named in `changed` and appends the event with what changed.
 
-    The ticket must be locked: then the row read here is the row that is changed, and the event is true.
+    No row when the ticket is not as it was read: the row read here is the row that is changed, and the event is true.
     """
     # A resolution note is not a column: only the event has it.
     before = select(*tables.SHOWN, cast(null(), Text).label("resolution_note")).where(*found_by(by)).cte("before")
@@ -150,10 +152,11 @@ def update_ticket(by: frozenset[str]) -> Statement:
         "resolved_at": parameter(tickets.c.resolved_at),
         **bound(tickets, *SLA_COLUMNS),
         **write_stamps(),
+        "updated_at": bindparam("stamp", type_=tickets.c.updated_at.type),
     }
     after = (
         update(tickets)
-        .where(*found_by(by))
+        .where(*found_by(by), is_as_read(tickets))
         .values({name: _changed(name) for name in CHANGEABLE} | _changed_terms() | stamped)
         .returning(*tables.SHOWN, bindparam("resolution_note", type_=Text).label("resolution_note"))
         .cte("after")
@@ -176,7 +179,7 @@ def update_ticket(by: frozenset[str]) -> Statement:
     pause = ended_pause.on_conflict_do_update(
         index_elements=["tenant_id", "ticket_id", "started_at"], set_={"ended_at": ended_pause.excluded.ended_at}
     ).cte("pause")
-    return Statement(select(after).add_cte(event, pause), scope=scope_of(by))
+    return Statement(select(after).add_cte(event, pause), scope=scope_of(by), short=True, locks=["id"])
 
 
 def _changed_terms() -> dict[str, ColumnElement[Any]]:
@@ -194,11 +197,11 @@ def write_stamps() -> dict[str, ColumnElement[Any]]:
 
 
 def _set_deleted(*, deleted: bool) -> Statement:
-    """The statement that deletes a locked ticket, softly, or restores it."""
+    """The statement that deletes a ticket, softly, or restores it. No row when it is not as it was read."""
     stamps = {"deleted_at": func.now(), "deleted_by": bindparam("actor", type_=Text)}
     after = (
         update(tickets)
-        .where(*LOCKED_TICKET)
+        .where(*READ_TICKET, is_as_read(tickets))
         .values({"is_deleted": deleted, **(stamps if deleted else dict.fromkeys(stamps, null())), **write_stamps()})
         .returning(*tables.SHOWN)
         .cte("after")
@@ -209,7 +212,7 @@ def _set_deleted(*, deleted: bool) -> Statement:
     )
     kind = "ticket.deleted" if deleted else "ticket.restored"
     event = append_event(after, kind, changes)
-    return Statement(select(after).add_cte(event), scope=DECIDED)
+    return Statement(select(after).add_cte(event), scope=DECIDED, short=True, locks=["id"])
 
 
 DELETE, RESTORE = _set_deleted(deleted=True), _set_deleted(deleted=False)

@@ -20,9 +20,10 @@ from service.itsm.delivery.queue import MIRRORED
 from service.itsm.dependencies import ItsmDependencies
 from service.itsm.keys import KEYS
 from service.numbering import uuid7
-from service.operation import Call, operation, own_transactions
+from service.operation import Call, one_statement, operation, optimistic, own_transactions
 from service.search import tsqueries, tsquery
 from service.storage.database import Connection, Database
+from service.storage.row_version import written
 
 # How often a watch checks its key: a revoked one ends it within five seconds, as it ends everything else.
 _KEY_CHECK_SECONDS = 3.0
@@ -47,13 +48,13 @@ async def create_ticket(dependencies: ItsmDependencies, call: Call, command: Cre
     return _answer(call, await idempotency.create_once(dependencies.database, call, command, queries.CREATE, ticket))
 
 
-@operation(GetTicket, one_statement=True)
+@operation(GetTicket, run=one_statement)
 async def get_ticket(connection: Connection, call: Call, command: GetTicket) -> views.Ticket:
     """Read one ticket."""
     return _answer(call, await connection.one(queries.GET, _scope(call) | vars(command.path)))
 
 
-@operation(ListTickets, one_statement=True)
+@operation(ListTickets, run=one_statement)
 async def list_tickets(connection: Connection, call: Call, command: ListTickets) -> views.TicketPage:
     """A page of the account's tickets, newest first, and how many match."""
     scope = _scope(call)
@@ -100,19 +101,23 @@ async def update_ticket(dependencies: ItsmDependencies, call: Call, command: Upd
         nonlocal is_mirrored
         members, searched = frozenset(changed), texts
         if must_look:
-            before = _found(await connection.one(queries.LOCK, named))
+            before = _found(await connection.one(queries.ticket_to_change(locks=connection.holds_locks), named))
             etags.require_match(etags.of_version(before["version"]), *conditions)
             if "metadata" in changed and before["metadata"] == changed["metadata"]:
                 members -= {"metadata"}
             searched = {name: before[name] for name in queries.TEXTS} | texts
+            values["row_version"] = before["row_version"]
         if texts:
             values["new_search_terms"] = views.search_terms({**_scope(call), **searched})
-        statement = queries.update_ticket(members, mirrored=bool(delivery))
-        ticket = _found(await connection.one(statement, named | values | delivery, commit=must_look))
+        statement = queries.update_ticket(members, mirrored=bool(delivery), as_read=must_look)
+        row = await connection.one(statement, named | values | delivery, commit=must_look)
+        ticket = written(row) if must_look else _found(row)
         is_mirrored = ticket["is_mirrored"]
         return _answer(call, ticket)
 
-    ticket = await idempotency.once(dependencies, call, KEYS, command, act, one_statement=not must_look)
+    ticket = await idempotency.once(
+        dependencies, call, KEYS, command, act, run=optimistic if must_look else one_statement
+    )
     if is_mirrored and not call.replayed:
         await dependencies.deliveries.deliver(call, delivery["delivery_id"])
     return ticket
@@ -124,7 +129,7 @@ def _delivery(changed: Mapping[str, Any]) -> dict[str, Any]:
     return {"delivery_id": uuid7(), "members": jsontext.text(mirrored)} if mirrored else {}
 
 
-@operation(ListTicketEvents, one_statement=True)
+@operation(ListTicketEvents, run=one_statement)
 async def list_ticket_events(connection: Connection, call: Call, command: ListTicketEvents) -> views.TicketEventPage:
     """A page of a ticket's history, oldest first."""
     query, named = command.query, _scope(call) | vars(command.path)

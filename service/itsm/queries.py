@@ -43,6 +43,7 @@ from service.itsm import day_queries, tables, total_queries
 from service.itsm.commands import NewTicket
 from service.itsm.keys import KEYS
 from service.providers import tables as providers
+from service.storage.row_version import is_as_read, row_version
 from service.storage.scope import EVERYONE
 from service.storage.statement import Statement, bound, mine, parameter
 
@@ -58,11 +59,15 @@ MINE = mine(tickets)
 ONE = (*MINE, tickets.c.id == bindparam("ticket_id", type_=Uuid))
 
 GET = Statement(select(*SHOWN).where(*ONE), scope=ACCOUNT, short=True)
-# What a change may depend on, of the ticket that it locks.
-LOCK = Statement(
-    select(*(tickets.c[name] for name in ("version", "metadata", *TEXTS))).where(*ONE).with_for_update(),
-    scope=ACCOUNT,
-)
+
+
+@lru_cache(maxsize=2)
+def ticket_to_change(*, locks: bool) -> Statement:
+    """What a change may depend on, of a ticket that may be locked until it is made."""
+    columns = [tickets.c[name] for name in ("version", "metadata", *TEXTS)]
+    ticket = select(*columns, row_version(tickets)).where(*ONE)
+    return Statement(ticket.with_for_update() if locks else ticket, scope=ACCOUNT, short=not locks)
+
 
 NEW = ("account_id", "live", "id", "metadata_terms", "search_terms", *NewTicket.model_fields)
 
@@ -97,17 +102,19 @@ CREATE = KEYS.creation(_create, scope=ACCOUNT, locks="account_id", known=known_t
 
 
 @lru_cache(maxsize=128)  # one statement for each set of members
-def update_ticket(changed: frozenset[str], *, mirrored: bool = False) -> Statement:
+def update_ticket(changed: frozenset[str], *, mirrored: bool = False, as_read: bool = False) -> Statement:
     """The statement that changes these members of a ticket and appends the event with the changes.
 
-    Where they all are what they were it writes nothing, and gives the ticket as it is. `mirrored` queues a delivery, if
-    the account's provider has the ticket or will have it: see `is_mirrored`.
+    Where they all are what they were it writes nothing, and gives the ticket as it is. With `as_read` there is no row
+    when the ticket is not as it was read. `mirrored` queues a delivery, if the account's provider has the ticket or
+    will have it: see `is_mirrored`.
     """
     columns = changed | {"metadata_terms"} if "metadata" in changed else changed
     if not changed.isdisjoint(TEXTS):
         columns |= {"search_terms"}
     # The lock makes the row read here the row that is changed, so that the event is true.
-    before = select(*SHOWN).where(*ONE).with_for_update().cte("before")
+    same = [is_as_read(tickets)] if as_read else []
+    before = select(*SHOWN).where(*ONE, *same).with_for_update().cte("before")
     after = (
         update(tickets)
         .where(*MINE, tickets.c.id == before.c.id, _differs(before, changed))

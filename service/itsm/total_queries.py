@@ -36,11 +36,11 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects.postgresql import insert as upsert
-from sqlalchemy.types import UserDefinedType
 
 from service import events
 from service.itsm import tables
 from service.storage.database import Xid8
+from service.storage.row_version import Xid, xmin
 from service.storage.scope import EVERYONE
 from service.storage.statement import Statement, mine, some_rows
 
@@ -48,15 +48,6 @@ _changes, _totals, _floor = tables.total_changes, tables.totals, tables.totals_f
 _days = tables.day_totals
 _ALL = EVERYONE("the background merges the totals of all accounts")
 MAX_MERGED_ROWS = 10_000
-
-
-class _Xid(UserDefinedType[int]):
-    """What the system column `xmin` is."""
-
-    cache_ok = True
-
-    def get_col_spec(self, **_: Any) -> str:
-        return "xid"
 
 
 def one_change(ticket: FromClause, status: ColumnElement[str], change: int) -> Select[Any]:
@@ -123,7 +114,7 @@ def _merge() -> Statement:
 
 def is_as_of_days() -> ColumnElement[bool]:
     """Whether the transaction that wrote a row of totals last has merged the days too."""
-    return cast(_totals.c.days_as_of, _Xid) == literal_column("itsm_totals.xmin")
+    return cast(_totals.c.days_as_of, Xid) == xmin(_totals)
 
 
 def _merge_days(gone: CTE) -> CTE:

@@ -21,7 +21,7 @@ from service.itsm.commands import (
 )
 from service.itsm.dependencies import ItsmDependencies
 from service.itsm.keys import KEYS
-from service.operation import Call, operation, own_transactions
+from service.operation import Call, one_statement, operation, own_transactions
 from service.outbound import UnreachableError
 from service.storage.database import Connection, ConstraintViolationError
 from service.storage.statement import Row
@@ -62,11 +62,11 @@ async def create_webhook(dependencies: ItsmDependencies, call: Call, command: Cr
 
     check = partial(_check, dependencies, call, command.body.url, command.body.events)
     return await idempotency.once(
-        dependencies, call, KEYS, command, act, before=check, one_statement=True, is_secret=True
+        dependencies, call, KEYS, command, act, before=check, run=one_statement, is_secret=True
     )
 
 
-@operation(ListWebhooks, one_statement=True)
+@operation(ListWebhooks, run=one_statement)
 async def list_webhooks(connection: Connection, call: Call, _command: ListWebhooks) -> views.WebhookList:
     """All of the account's webhooks, the oldest first."""
     rows = await connection.all(_QUERIES.list_webhooks, _scope(call))
@@ -111,7 +111,7 @@ async def rotate_secret(dependencies: ItsmDependencies, call: Call, command: Web
     async def act(connection: Connection) -> views.Webhook:
         return views.webhook(_found(await connection.one(_QUERIES.rotate_secret, values)), secret)
 
-    return await idempotency.once(dependencies, call, KEYS, command, act, one_statement=True, is_secret=True)
+    return await idempotency.once(dependencies, call, KEYS, command, act, run=one_statement, is_secret=True)
 
 
 @operation(WebhookNamed)
@@ -123,7 +123,7 @@ async def list_deliveries(connection: Connection, call: Call, command: WebhookNa
     return {"deliveries": [views.webhook_delivery(row) for row in rows]}
 
 
-@idempotency.write(ReplayDelivery, KEYS, one_statement=True)
+@idempotency.write(ReplayDelivery, KEYS, run=one_statement)
 async def replay_delivery(connection: Connection, call: Call, command: ReplayDelivery) -> views.WebhookDelivery:
     """Queue the message of an attempt once more, as it was."""
     key = {**_key(call, command.path.webhook_id), "delivery_id": command.path.delivery_id}

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from copy import copy
 from functools import partial
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import psycopg
 from psycopg import errors as pg
@@ -82,6 +82,9 @@ class UnsupportedStatementError(Exception):
 class Connection(Protocol):
     """What an operation runs its statements on. The statement with `commit=True` commits them all."""
 
+    # Whether what a statement locks stays locked until the operation ends.
+    holds_locks: ClassVar[bool]
+
     async def all(
         self,
         statement: Statement,
@@ -98,6 +101,8 @@ class Connection(Protocol):
 
 class Database:
     """The pool of one process. As a Connection it commits each statement by itself, in one round trip."""
+
+    holds_locks: ClassVar[bool] = False
 
     def __init__(self, settings: Settings, metadata: MetaData) -> None:
         self._kept = _LANES if settings.pool_size >= _MIN_SIZE_WITH_LANES else 0
@@ -254,6 +259,8 @@ class Database:
 
 class _Transaction:
     """One connection of one operation. BEGIN travels with its first statement, COMMIT with its last."""
+
+    holds_locks: ClassVar[bool] = True
 
     def __init__(self, connection: PooledConnection, database: Database, begin: Sequence[bytes]) -> None:
         self._connection = connection

@@ -3,7 +3,7 @@
 import re
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
+from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import MetaData
@@ -60,6 +60,10 @@ class TracedDatabase(Database):
 
 
 class _Traced:
+    """A transaction whose statements are spans."""
+
+    holds_locks: ClassVar[bool] = True
+
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 

@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from service.local.processes import free_port, wait_for
 ROOT = Path(__file__).resolve().parents[2]
 HOST = "127.0.0.1"
 UNLIMITED = "999999999/999999999"
+_LOOK_SECONDS = 0.05
 
 
 def tidy(database_url: str) -> None:
@@ -32,13 +34,21 @@ def tidy(database_url: str) -> None:
 
 
 def settle(database_url: str) -> None:
-    """Wait until the service has merged what its writes changed of the totals: whoever caused the work pays for it."""
+    """Wait for what writes leave behind: whoever caused work pays for it, and versions that are read now stay.
+
+    Those are totals that are not merged, and writes whose callers have left as their turn ended.
+    """
+    is_left = """
+        SELECT EXISTS (SELECT FROM itsm_total_changes OFFSET 100 LIMIT 1)
+            OR EXISTS (SELECT FROM pg_stat_activity WHERE backend_xid IS NOT NULL)"""
     with psycopg.connect(database_url, autocommit=True) as connection:
 
-        def merged() -> bool:
-            return connection.execute("SELECT FROM itsm_total_changes OFFSET 100 LIMIT 1").fetchone() is None
+        def settled() -> bool:
+            return connection.execute(is_left).fetchone() == (False,)
 
-        wait_for(merged, what="the totals to be merged", timeout=60, interval=0.05)
+        # The first look is not at once: a service learns a little later that its callers have left.
+        time.sleep(_LOOK_SECONDS)
+        wait_for(settled, what="writes to end, and totals to be merged", timeout=60, interval=_LOOK_SECONDS)
 
 
 @contextlib.contextmanager

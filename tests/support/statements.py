@@ -93,7 +93,7 @@ BUILDERS: Mapping[Any, Sequence[Build]] = {
         *_each(list_queries.list_tickets, [frozenset()], after=[False], of_project=[True], offset=[True]),
     ],
     helpdesk.get_ticket: _each(helpdesk.get_ticket, _ONE_TICKET),
-    helpdesk.lock_ticket: _each(helpdesk.lock_ticket, _ONE_TICKET),
+    helpdesk.ticket_to_write: _each(helpdesk.ticket_to_write, _ONE_TICKET, locks=_BOTH),
     helpdesk.update_ticket: _each(helpdesk.update_ticket, _ONE_TICKET),
     helpdesk_lists.list_tickets: [
         *_each(
@@ -110,9 +110,10 @@ BUILDERS: Mapping[Any, Sequence[Build]] = {
     comment_queries.list_comments: _each(comment_queries.list_comments, _ONE_TICKET, internal=[False], after=[True]),
     sla.get_ticket_and_terms: _each(sla.get_ticket_and_terms, _ONE_TICKET),
     sla.list_policies: _each(sla.list_policies, of_status=_BOTH, after=_BOTH),
+    itsm.ticket_to_change: _each(itsm.ticket_to_change, locks=_BOTH),
     itsm.update_ticket: [
         *_each(itsm.update_ticket, [frozenset({"priority"})], mirrored=_BOTH),
-        *_each(itsm.update_ticket, [frozenset(_ITSM_MEMBERS)], mirrored=[True]),
+        *_each(itsm.update_ticket, [frozenset(_ITSM_MEMBERS)], mirrored=[True], as_read=_BOTH),
     ],
     itsm.list_tickets: [
         *_each(itsm.list_tickets, _any_and_all(_ITSM_FILTERS), skips=[False]),
