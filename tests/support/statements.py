@@ -32,7 +32,8 @@ Build = Callable[[], object]
 _BOTH = (False, True)
 # How helpdesk callers see tickets: an agent, an application, a person.
 _SEEN_BY = [frozenset({"tenant_id", *narrower}) for narrower in ((), ("app_id",), ("person_id",))]
-_ONE_TICKET = [frozenset({*seen, by}) for seen in _SEEN_BY for by in ("id", "number")]
+_BY_ID, _BY_NUMBER = ([seen | {by} for seen in _SEEN_BY] for by in ("id", "number"))
+_ONE_TICKET = [*_BY_ID, *_BY_NUMBER]
 
 
 def _each(builder: Callable[..., object], *positional: Sequence[Any], **named: Sequence[Any]) -> list[Build]:
@@ -94,7 +95,7 @@ BUILDERS: Mapping[Any, Sequence[Build]] = {
     ],
     helpdesk.get_ticket: _each(helpdesk.get_ticket, _ONE_TICKET),
     helpdesk.ticket_to_write: _each(helpdesk.ticket_to_write, _ONE_TICKET, locks=_BOTH),
-    helpdesk.update_ticket: _each(helpdesk.update_ticket, _ONE_TICKET),
+    helpdesk.update_ticket: _each(helpdesk.update_ticket, _BY_ID),
     helpdesk_lists.list_tickets: [
         *_each(
             helpdesk_lists.list_tickets,

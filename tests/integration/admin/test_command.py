@@ -73,6 +73,7 @@ def error_line(answer: tuple[int, str, str]) -> str:
     return errors
 
 
+@pytest.mark.processes
 async def test_a_command_is_a_process_with_one_line_of_output(database_url: str, tmp_path: Path) -> None:
     name = f"Acme {uuid4()}"
     nowhere = f"postgresql://postgres@127.0.0.1:{free_port()}/tickets"

@@ -10,6 +10,8 @@ import pytest
 
 from service.local.processes import service_command
 
+pytestmark = pytest.mark.processes
+
 TICKETS = Path(sys.executable).with_name("tickets")
 
 
