@@ -1,5 +1,6 @@
 """The use cases of operators. The `tickets admin` command runs the same ones."""
 
+import re
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -108,8 +109,11 @@ async def link_provider(dependencies: Dependencies, call: Call, command: LinkPro
     body = command.body
     if not (body.url.startswith("https:") or dependencies.settings.allow_private_targets):
         raise invalid("body", "url", "Input should be an https URL")
+    options = OPTIONS[body.provider]
+    if not re.fullmatch(options.credential_pattern, body.credential, re.DOTALL):
+        raise invalid("body", "credential", f"Input should be {options.credential_form}")
     try:
-        OPTIONS[body.provider].model_validate(jsontext.parse(body.options.text.encode()))
+        options.model_validate(jsontext.parse(body.options.text.encode()))
     except ValidationError as error:
         issues = [_of_option(issue) for issue in validation_error(error).issues]
         raise TicketError("validation_error", issues=issues) from error

@@ -8,7 +8,7 @@ is escaped. Nothing there is idempotent and no member is for foreign keys: our k
 import hashlib
 import html
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx2
 
@@ -25,6 +25,8 @@ _FROM_PORTAL = 2
 class Options(LinkOptions):
     """What a link has beside its address (https://acme.freshservice.com) and its credential (an agent's API key)."""
 
+    credential_form: ClassVar[str] = "an API key, without a colon"
+    credential_pattern: ClassVar[str] = r"[^:]+"
     # The requester of tickets without one.
     default_email: Email
 

@@ -19,7 +19,7 @@ seconds after its creation.
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import quote
 
 import httpx2
@@ -51,6 +51,7 @@ _Name = Annotated[str, StringConstraints(min_length=1, max_length=60), without_n
 class Options(LinkOptions):
     """Where requests are created, and the account's own ids of transitions and names of priorities."""
 
+    credential_form: ClassVar[str] = "mail:token"
     service_desk_id: _Id
     request_type_id: _Id
     transitions: dict[_Status, _Id] = Field(default_factory=dict)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 from pydantic import ConfigDict
 
@@ -28,6 +28,10 @@ class LinkOptions(Section):
     """What a vendor needs beside an address and a credential. An unknown member is a mistake."""
 
     model_config = ConfigDict(extra="forbid")
+
+    # How a credential of the vendor is written: for people, and as a regular expression.
+    credential_form: ClassVar[str] = "user:password"
+    credential_pattern: ClassVar[str] = r"[^:]+:.+"
 
 
 class NewExternalTicket(NamedTuple):

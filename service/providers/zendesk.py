@@ -7,7 +7,7 @@ hours. `closed` is final there, also for us: to have tickets reopened, let the l
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import httpx2
 
@@ -22,10 +22,10 @@ _CLOSED = "closed prevents ticket update"
 
 
 class Options(LinkOptions):
-    """What a link to Zendesk has beside its address (https://acme.zendesk.com) and credential.
+    """What a link to Zendesk has beside its address (https://acme.zendesk.com) and credential."""
 
-    The credential is `{email}/token:{API token}`.
-    """
+    credential_form: ClassVar[str] = "mail/token:token"
+    credential_pattern: ClassVar[str] = r".+/token:.+"
 
     # What our `closed` is there.
     closed_as: Literal["closed", "solved"] = "closed"

@@ -4,6 +4,7 @@ Both carry the same objects. The id of a server-sent event is the cursor after i
 EventSource) resumes after the last one by itself, with the header `Last-Event-ID`.
 """
 
+import re
 from collections.abc import AsyncIterator, Callable
 from typing import Any, NamedTuple
 
@@ -22,6 +23,8 @@ _OK = 200
 _AS_THEY_COME = {"cache-control": "no-store", "x-accel-buffering": "no"}
 # How long a reader waits before it reconnects.
 _RETRY_MILLISECONDS = 2000
+# A parameter of a media type.
+_NOT_ACCEPTABLE = re.compile(r"\s*q=0(\.0{0,3})?\s*")
 
 
 class Form(NamedTuple):
@@ -92,10 +95,16 @@ def _as_asked(context: Context, sections: Sections) -> tuple[Form, Sections]:
     reconnects calls the same URL, so its last event is newer than the cursor in the query.
     """
     metadata = dict(context.invocation_metadata() or ())
-    kinds = {part.partition(";")[0].strip().lower() for part in str(metadata.get("accept", "")).split(",")}
+    kinds = _acceptable(str(metadata.get("accept", "")))
     if EVENTS not in kinds or LINES in kinds:
         return _LINES, sections
     last_id = metadata.get("last-event-id")
     if not last_id:
         return _EVENTS, sections
     return _EVENTS, {**sections, "query": {**sections.get("query", {}), "cursor": str(last_id)}}
+
+
+def _acceptable(accept: str) -> set[str]:
+    """The media types that an `Accept` names, but for those with a weight of 0 (RFC 9110, 12.4.2)."""
+    named = (part.lower().split(";") for part in accept.split(","))
+    return {kind.strip() for kind, *parameters in named if not any(map(_NOT_ACCEPTABLE.fullmatch, parameters))}

@@ -78,6 +78,10 @@ ACCEPT = [
     ("text/event-stream, application/x-ndjson", "application/x-ndjson"),
     ("*/*", "application/x-ndjson"),
     ("text/event-streams", "application/x-ndjson"),
+    ("text/event-stream;q=0, */*", "application/x-ndjson"),
+    ("text/event-stream; charset=utf-8 ; Q=0.000", "application/x-ndjson"),
+    ("text/event-stream;q=0.001", "text/event-stream"),
+    ("text/event-stream, application/x-ndjson;q=0", "text/event-stream"),
     ("text/html", "application/x-ndjson"),
     ("", "application/x-ndjson"),
 ]

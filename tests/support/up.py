@@ -60,7 +60,12 @@ def start(data_dir: Path, *options: str) -> Up:
         assert process.poll() is None, output.read_text()
         return "\nready: " in "\n" + output.read_text()
 
-    wait_for(ready, what="tickets up", timeout=60)
+    try:
+        wait_for(ready, what="tickets up", timeout=60)
+    except BaseException:
+        process.terminate()
+        process.wait(30)
+        raise
     return Up(data_dir, http_port, grpc_port, process, output)
 
 

@@ -26,6 +26,12 @@ from service.storage.database import Database
 from service.vault import Vault
 
 SECRET = "geheim-🔑"
+CREDENTIALS = {
+    "freshservice": SECRET,
+    "zendesk": f"me@example.com/token:{SECRET}",
+    "servicenow": f"me:{SECRET}",
+    "jira": f"me@example.com:{SECRET}",
+}
 UNKNOWN = "7b0a3c9e-51d8-4a6e-8f0c-0b8f6f1f2a33"
 # Options that a link to each vendor may have.
 OPTIONS: dict[str, list[dict[str, Any]]] = {
@@ -57,7 +63,8 @@ async def call(rpc: Grpc, who: Credential, method: str, /, **request: Any) -> Re
 
 
 def a_link(**changed: Any) -> dict[str, Any]:
-    given = {"provider": "freshservice", "url": "https://acme.freshservice.com", "credential": SECRET}
+    credential = CREDENTIALS.get(changed.get("provider", "freshservice"), SECRET)
+    given = {"provider": "freshservice", "url": "https://acme.freshservice.com", "credential": credential}
     return {**given, "options": {"default_email": "desk@example.com"}, **changed}
 
 
@@ -162,6 +169,28 @@ async def test_settings_that_allow_no_link(
 
 
 # The credential
+
+
+@pytest.mark.parametrize(
+    ("provider", "credential", "form"),
+    [
+        ("freshservice", "key:X", "an API key, without a colon"),
+        ("zendesk", "me@example.com:secret", "mail/token:token"),
+        ("zendesk", "me@example.com/token:", "mail/token:token"),
+        ("servicenow", SECRET, "user:password"),
+        ("servicenow", f":{SECRET}", "user:password"),
+        ("jira", "me@example.com:", "mail:token"),
+    ],
+)
+async def test_a_credential_in_another_form_than_its_vendors_is_refused(
+    rpc: Grpc, operator: Credential, world: World, provider: str, credential: str, form: str
+) -> None:
+    account_id = (await world.program()).account_id
+    link = {**a_link(provider=provider, credential=credential), "options": OPTIONS[provider][0]}
+    refused = await call(rpc, operator, "LinkProvider", account_id=account_id, **link)
+    assert refused.failed("validation_error", paths=["credential"])
+    assert f"Input should be {form}" in f"{refused.body} {refused.details}"
+    assert credential not in f"{refused.body} {refused.details}"
 
 
 async def test_a_credential_is_encrypted_and_never_shown(
@@ -327,12 +356,12 @@ async def test_commands_report_errors_on_stderr(world: World) -> None:
     account_id = (await world.program()).account_id
     command = ("link-provider", "--provider", "zendesk", "--url", "https://acme.zendesk.com", "--account")
     for message, arguments, given in (
-        ("Account not found\n", (*command, UNKNOWN), SECRET),
+        ("Account not found\n", (*command, UNKNOWN), CREDENTIALS["zendesk"]),
         ("credential: ", (*command, account_id), ""),
         ("credential: ", (*command, account_id), "\n" + SECRET),
-        ("--options is not valid JSON\n", (*command, account_id, "--options", "{"), SECRET),
-        ("options.else: ", (*command, account_id, "--options", '{"else": 1}'), SECRET),
-        ("url: ", (*command, account_id, "--url", "http://acme.zendesk.com"), SECRET),
+        ("--options is not valid JSON\n", (*command, account_id, "--options", "{"), CREDENTIALS["zendesk"]),
+        ("options.else: ", (*command, account_id, "--options", '{"else": 1}'), CREDENTIALS["zendesk"]),
+        ("url: ", (*command, account_id, "--url", "http://acme.zendesk.com"), CREDENTIALS["zendesk"]),
         ("Delivery not found\n", ("deliveries", "--requeue", UNKNOWN), ""),
     ):
         code, output, errors = await run(world, *arguments, given=given)
