@@ -220,8 +220,10 @@ def _page(keys: FromClause, *, in_one: bool) -> FromClause:
         tickets.c.id == keys.c.id,
         *([in_project(tickets)] if in_one else []),
     )
-    parts = roles_of(tickets, *([in_project(roles)] if in_one else [])).label("roles")
-    whole = select(*tables.SHOWN, *extras, parts).select_from(keys.outerjoin(tickets, is_same)).subquery("whole")
+    # Joined: a scalar subquery would be run once more for each time that its value is used.
+    parts = roles_of(tickets, *([in_project(roles)] if in_one else [])).lateral("parts")
+    joined = keys.outerjoin(tickets, is_same).join(parts, true())
+    whole = select(*tables.SHOWN, *extras, parts.c.roles).select_from(joined).subquery("whole")
     return measured(select(whole), _size(whole), (whole.c.created_at.desc(), whole.c.id.desc())).subquery("page")
 
 

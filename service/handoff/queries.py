@@ -15,7 +15,6 @@ from sqlalchemy import (
     ColumnElement,
     FromClause,
     Integer,
-    ScalarSelect,
     Select,
     Text,
     Uuid,
@@ -71,13 +70,10 @@ def in_project(table: FromClause) -> ColumnElement[bool]:
 IS_PROJECT = in_project(project_members)
 
 
-def roles_of(ticket: FromClause, *conditions: ColumnElement[bool]) -> ScalarSelect[Any]:
+def roles_of(ticket: FromClause, *conditions: ColumnElement[bool]) -> Select[Any]:
     """The roles of a ticket, in order, as JSON."""
-    return (
-        select(_roles_json(roles))
-        .where(roles.c.project_id == ticket.c.project_id, roles.c.ticket_id == ticket.c.id, *conditions)
-        .scalar_subquery()
-    )
+    of_ticket = roles.c.project_id == ticket.c.project_id, roles.c.ticket_id == ticket.c.id
+    return select(_roles_json(roles).label("roles")).where(*of_ticket, *conditions)
 
 
 def _roles_json(role: FromClause) -> ColumnElement[Any]:
@@ -89,8 +85,8 @@ def _roles_json(role: FromClause) -> ColumnElement[Any]:
 
 def measured(rows: Select[Any], size: ColumnElement[int], order: Sequence[ColumnElement[Any]]) -> Select[Any]:
     """The rows of a page, with how many bytes there are `before` each of them and how many rows `in_page`."""
-    so_far = func.sum(size).over(order_by=order)
-    return rows.add_columns((so_far - size).label("before"), func.count().over().label("in_page"))
+    before = func.sum(size).over(order_by=order, rows=(None, -1))
+    return rows.add_columns(before.label("before"), func.count().over().label("in_page"))
 
 
 def fits(page: FromClause) -> ColumnElement[bool]:
@@ -205,10 +201,11 @@ def read_tickets(by: By) -> Statement:
     No row at all when the caller is not a member of the project.
     """
     columns = [tickets.c[name] for name in _SHORT] if by == "any" else list(tables.SHOWN)
+    of_ticket = roles_of(tickets, in_project(roles)).scalar_subquery().label("roles")
     to_write = events.next_instant(tables.CHANGED_AT).label("at"), row_version(tickets)
     found = and_(tickets.c.project_id == projects.c.id, in_project(tickets), FOUND_BY[by])
     return Statement(
-        select(*columns, *PROJECT_COLUMNS, roles_of(tickets, in_project(roles)).label("roles"), *to_write)
+        select(*columns, *PROJECT_COLUMNS, of_ticket, *to_write)
         .select_from(MEMBERS_PROJECTS.outerjoin(tickets, found))
         .where(IS_CALLER, IS_PROJECT),
         scope=MEMBER,

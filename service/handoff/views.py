@@ -158,11 +158,15 @@ def roles(row: Row) -> list[Role]:
 
 def ticket(row: Row) -> Ticket:
     """The detail form of a ticket with its roles in the documented form."""
+    return _ticket(row, row["roles"])
+
+
+def _ticket(row: Row, roles: list[Role]) -> Ticket:
     view = cast(Ticket, {name: row[name] for name in _COLUMNS})
     view["category"] = row["request_type"]
     view["severity"] = row["priority"]
     view["suggested_backend_change"] = row["suggested_resolution"]
-    view["roles"] = row["roles"]
+    view["roles"] = roles
     view["ticket_ref"] = f"HO-{row['number']}-{row['project_slug']}"
     view["can_triage"] = rights.may_triage(row["member_role"])
     is_linked = row["github_issue_number"] is not None and row["github_repo"] is not None
@@ -174,7 +178,7 @@ def ticket(row: Row) -> Ticket:
 
 def listed_ticket(row: Row, *, slim: bool) -> Ticket:
     """The list form: with a summary, and without the description when `slim`."""
-    view = ticket(row | {"roles": roles(row)})
+    view = _ticket(row, roles(row))
     view["summary"] = summary(row["description"])
     if slim:
         del view["description"]

@@ -313,6 +313,14 @@ def test_every_list_is_served_by_an_index(
     assert "Seq Scan on handoff_roles" not in found
 
 
+@pytest.mark.parametrize("of_project", [True, False], ids=["one project", "all projects"])
+def test_the_roles_of_a_listed_ticket_are_read_once(world: World, large: tuple[UUID, UUID], of_project: bool) -> None:
+    project_id, user_id = large
+    statement = list_queries.list_tickets(frozenset(), after=False, of_project=of_project)
+    found = plan(world, statement, project_id=project_id, user_id=user_id, limit=21)
+    assert len(re.findall("Scan (?:using \\w+ )?on handoff_roles", found)) == 1, found
+
+
 RARE: dict[str, dict[str, str]] = {
     "a priority of none": {"priority": "high"},
     "a type of none": {"request_type": "decision_needed"},
