@@ -30,6 +30,11 @@ SHED: Final = Counter(
 TURN_WAIT: Final = Summary(
     "tickets_turn_wait_seconds", "Time that calls waited for others of their owner.", registry=REGISTRY
 )
+CHANGES_REPEATED: Final = Counter(
+    "tickets_changes_repeated",
+    "Changes that began again with a lock, as their ticket had changed since it was read.",
+    registry=REGISTRY,
+)
 DELIVERY_ATTEMPTS: Final = Counter(
     "tickets_delivery_attempts",
     "Attempts at deliveries to providers: succeeded, failed (there is another), dead (the last one), not_linked.",

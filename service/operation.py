@@ -9,6 +9,7 @@ from typing import Any, Generic, Protocol, TypeVar, get_type_hints
 from pydantic import ValidationError
 
 from service.access.policy import Caller
+from service.counters import CHANGES_REPEATED
 from service.errors import validation_error
 from service.fields import Command
 from service.settings import Settings
@@ -168,6 +169,7 @@ async def optimistic(database: Database, use_case: Callable[[Connection], Awaita
     try:
         return await use_case(database)
     except ChangedMeanwhileError:
+        CHANGES_REPEATED.inc()
         return await in_transaction(database, use_case)
 
 

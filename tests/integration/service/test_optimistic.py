@@ -13,6 +13,7 @@ from support.handoff_watch import service_in_process, transports_of
 from support.system import Credential, Issuer, World
 from support.transports import Grpc, Reply, Rest
 
+from service.counters import REGISTRY
 from service.storage.database import Database
 from service.storage.statement import Row, Statement
 
@@ -114,14 +115,20 @@ def of(ticket: Ticket, transport: Transport, *methods: str) -> Change:
     return change
 
 
+def changes_repeated() -> float:
+    """How many changes of this process began again."""
+    return REGISTRY.get_sample_value("tickets_changes_repeated_total") or 0.0
+
+
 @pytest.mark.parametrize("api", MAKERS)
 async def test_two_changes_that_meet_are_both_made(
     transports: Sequence[Transport], rpc: Grpc, meddler: Meddler, world: World, api: str
 ) -> None:
     for transport in transports:
         ticket = await MAKERS[api](transport, world)
-        meddler.change = of(ticket, rpc, "update")
+        meddler.change, repeated = of(ticket, rpc, "update"), changes_repeated()
         (await ticket.call(transport, "update", {ticket.title: "New"})).succeeded()
+        assert changes_repeated() == repeated + 1
         after = await ticket.read(transport)
         assert (after[ticket.title], after["priority"]) == ("New", "high")
         assert await ticket.versions(transport) == [(1, set()), (2, {"priority"}), (3, {ticket.title})]
