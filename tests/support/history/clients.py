@@ -59,6 +59,8 @@ _GIVES_UP, _ASKS_AGAIN = 0.04, 0.1
 # How often it asks twice at the same moment.
 _IS_IMPATIENT = 0.1
 _CREATES, _CHANGES_THE_BUSY_ONE = 0.4, 0.3
+# How often a change has no key: it takes no lock (decision 0074).
+_HAS_NO_KEY = 0.4
 # At most, between two writes.
 _THINKS_SECONDS = 0.25
 
@@ -92,9 +94,14 @@ class Writer:
         number = 0
         while not self._stopping.is_set():
             number += 1
-            write = Write(self._board.api, f"{self._name}-{number}", self._some_ticket())
+            ticket_id = self._some_ticket()
+            has_key = ticket_id is None or self._random.random() >= _HAS_NO_KEY
+            write = Write(self._board.api, f"{self._name}-{number}", ticket_id, has_key)
             self._history.writes.append(write)
-            await self._complete(write)
+            if has_key:
+                await self._complete(write)
+            else:
+                await self._attempt(write, self._body(write))
             await asyncio.sleep(self._random.uniform(0, _THINKS_SECONDS))
 
     def _some_ticket(self) -> str | None:
@@ -152,7 +159,7 @@ class Writer:
         path = dict(self._board.path)
         if write.ticket_id is not None:
             path["id" if write.api == "helpdesk" else "ticket_id"] = write.ticket_id
-        headers = {"idempotency-key": write.name, "x-request-id": attempt.request_id}
+        headers = {"x-request-id": attempt.request_id} | ({"idempotency-key": write.name} if write.has_key else {})
         return await self._transport.call(write.operation, self._board.who, path=path, body=body, headers=headers)
 
 

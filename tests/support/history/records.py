@@ -41,12 +41,16 @@ class Attempt:
 
 @dataclass
 class Write:
-    """A creation or a change, with all its attempts. Its name is its idempotency key and a text in the ticket."""
+    """A creation or a change, with all its attempts. Its name is its idempotency key and a text in the ticket.
+
+    A change may have no key. It is attempted once: nobody would know whether a second one does it again.
+    """
 
     api: str
     name: str
     # Of a change.
     ticket_id: str | None = None
+    has_key: bool = True
     attempts: list[Attempt] = field(default_factory=list)
 
     @property

@@ -3,15 +3,21 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 from uuid import uuid4
 
 import pytest
 
 from service.access.policy import Caller
 from service.errors import TicketError
+from service.operation import Answer
 from service.settings import Settings
 from service.transport import fairness as module
 from service.transport.fairness import CallPlace, Fairness
+from service.transport.interceptor import CallInterceptor
+from service.transport.rate_limits import RateLimits
 
 PLACES = 3
 # So short that no call becomes slow by the time that passes between others.
@@ -330,3 +336,20 @@ async def test_who_has_few_calls_among_many_is_told_from_who_has_many(fairness: 
         assert (are_many(one), are_many(other), are_many(third)) == (True, True, False)
         async with _open(fairness, CallPlace.count_call, one, one):
             assert (are_many(one), are_many(other)) == (True, False)
+
+
+async def test_who_has_used_up_the_rate_hears_of_it_in_turn(calls: Calls, fairness: Fairness, tmp_path: Path) -> None:
+    """A refusal costs as much as a short call: many of them must not go before the calls of others."""
+    settings = Settings(rate_limit_reads="1/1", rate_limit_file=str(tmp_path / "limits"))
+    limits, who, line = RateLimits(settings), account(), SimpleNamespace(answer=Answer())
+    idle: Any = SimpleNamespace(look=None, write=None, reject_if_queued=lambda _: None)
+    authenticator: Any = SimpleNamespace(suspensions=idle, key_uses=idle)
+    interceptor = CallInterceptor(settings, authenticator, limits, idle, fairness, idle, {}, idle)
+    limits.take("read", who, Answer())
+    await calls.begin(who, "a", "b", "c")
+    refused = asyncio.create_task(interceptor._turn(CallPlace(fairness, "read", who), line))  # type: ignore[arg-type]
+    await _turn()
+    assert not refused.done()
+    await calls.end("a")
+    with pytest.raises(TicketError, match="Too many requests"):
+        await refused
