@@ -4,9 +4,10 @@ Statements that are submitted while a lane is busy wait for its next batch: the 
 Sync. So a batch costs one round trip, and is one transaction. Reads are answered as their rows arrive; writes when all
 of them are committed, by one flush of PostgreSQL's log.
 
-No statement may delay the others for long. One that fails, waits for a lock or takes long rolls its batch back: then
-each statement of the batch runs alone, on a connection of the pool. A large statement runs alone too; and so, for a
-while, does one that would lock a row that was found locked, and one that took long.
+No statement may delay the others for long. One that fails, waits for a lock or takes long rolls its batch back: then it
+runs alone, on a connection of the pool, and the others once more in the next batch; who is rolled back twice runs alone
+too. So does a large statement; and, for a while, one that would lock a row that was found locked, and one that took
+long.
 """
 
 import asyncio
@@ -59,7 +60,7 @@ _USELESS = (FeatureNotSupported, InvalidSqlStatementName, ReadOnlySqlTransaction
 class _Job:
     """One statement of one call, and the future of its answer: its rows, or None when it must run alone."""
 
-    __slots__ = ("answer", "lock", "lock_texts", "locked", "locked_before", "result", "statement", "texts")
+    __slots__ = ("answer", "lock", "lock_texts", "locked", "locked_before", "result", "statement", "texts", "undone")
 
     def __init__(
         self, statement: Statement, lock: Statement | None, connection: PooledConnection, parameters: Mapping[str, Any]
@@ -73,6 +74,8 @@ class _Job:
         self.answer: asyncio.Future[list[Row] | None] = asyncio.get_running_loop().create_future()
         # Of a write that is not committed yet.
         self.result: PGresult | None = None
+        # Whether a batch that it was in was rolled back.
+        self.undone = False
 
     @property
     def size(self) -> int:
@@ -109,6 +112,8 @@ class _Batch:
         self._parts: list[bytes | Statement | _Job] = []
         self._arrived = 0
         self._has_failed = False
+        # The job that failed, if it was one.
+        self.failed: _Job | None = None
 
     def send(self, connection: PooledConnection) -> None:
         """Send all of it."""
@@ -132,7 +137,8 @@ class _Batch:
         self._arrived += 1
         if result.status == ExecStatus.FATAL_ERROR:
             self._has_failed = True
-            return part if isinstance(part, _Job) else None
+            self.failed = part if isinstance(part, _Job) else None
+            return self.failed
         if result.status == ExecStatus.PIPELINE_ABORTED:
             return None
         if isinstance(part, bytes):
@@ -144,16 +150,13 @@ class _Batch:
                 part.reply(connection, result)
         return None
 
-    def end(self, connection: PooledConnection) -> int:
-        """The transaction has ended: answer the jobs. Returns how many must run alone."""
-        left_out = 0
-        for job in self.jobs:
-            if job.result is not None and not self._has_failed:
-                job.reply(connection, job.result)
-            elif not job.answer.done():
-                job.leave_out()
-                left_out += 1
-        return left_out
+    def end(self, connection: PooledConnection) -> Sequence[_Job]:
+        """The transaction has ended: answer the jobs. Returns those that have no answer, as it was rolled back."""
+        if not self._has_failed:
+            for job in self.jobs:
+                if job.result is not None:
+                    job.reply(connection, job.result)
+        return [job for job in self.jobs if not job.answer.done()]
 
     def prepares(self, statement: Statement) -> bool:
         """Whether the connection had not prepared a statement before."""
@@ -293,7 +296,9 @@ class Lane:
             return
         while waiting and len(jobs) < _MAX_BATCH:
             job = waiting.popleft()
-            if not job.answer.done():  # its caller is still there
+            if self._aside and self._is_aside(job):  # since it came
+                self._leave_out(job)
+            elif not job.answer.done():  # its caller is still there
                 jobs.append(job)
         if not jobs:
             return
@@ -334,11 +339,20 @@ class Lane:
     def _end(self, connection: PooledConnection, batch: _Batch) -> None:
         self._batch = None
         connection.expect(answer=False)
-        self.alone += batch.end(connection)
+        for job in reversed(batch.end(connection)):
+            if batch.failed in (None, job) or job.undone:
+                self._leave_out(job)
+            else:
+                job.undone, job.result = True, None
+                self._waiting.appendleft(job)
         if connection.failure:
             connection.discard()
         else:
             self._send()
+
+    def _leave_out(self, job: _Job) -> None:
+        job.leave_out()
+        self.alone += 1
 
     def _note_failed(self, connection: PooledConnection, batch: _Batch, job: _Job, result: PGresult) -> None:
         error = psycopg.errors.error_from_result(result)

@@ -244,6 +244,23 @@ async def test_writes_go_on_while_a_row_is_locked(database: Database, writes: La
     assert sorted(row["name"] for row in await outcomes(*waiting, more)) == ["A" + "+" * n for n in range(1, 6)]
 
 
+@pytest.mark.parametrize("locking", [1, 4], ids=["one of a batch", "several of a batch and of the next"])
+async def test_only_what_locks_a_locked_row_leaves_the_lane(
+    database: Database, writes: Lane, database_url: str, locking: int
+) -> None:
+    row = await database.one(WRITE, {"name": "A"})
+    assert row is not None
+    with psycopg.connect(database_url) as holder:
+        holder.execute("SELECT 1 FROM accounts WHERE id = %s FOR UPDATE", [row["id"]])
+        alone = writes.alone
+        waiting = [asyncio.ensure_future(database.one(RENAME, {"id": row["id"]})) for _ in range(locking)]
+        others = [asyncio.ensure_future(database.one(WRITE, {"name": "B"})) for _ in range(100)]
+        more = [asyncio.ensure_future(database.one(RENAME, {"id": row["id"]})) for _ in range(locking - 1)]
+        assert all(made["id"] for made in await asyncio.gather(*others))
+        assert writes.alone == alone + len([*waiting, *more])
+    assert len(await asyncio.gather(*waiting, *more)) == 2 * locking - 1
+
+
 async def test_a_row_that_stays_locked_fails_what_locks_it(database_url: str) -> None:
     database = await opened(database_url, lock_timeout_seconds=0.2)
     row = await database.one(WRITE, {"name": "A"})
