@@ -155,7 +155,8 @@ class Pool:
             self._serve()
 
     def renew(self) -> None:
-        """Replace the idle connections: their server may not be the one to use any more."""
+        """Replace the idle connections, whose server may not be the one to use: another one is tried first."""
+        self._first += 1
         while self._idle:
             self._drop(self._idle.pop())
         self._refill()

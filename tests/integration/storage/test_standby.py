@@ -239,10 +239,10 @@ async def test_when_the_standby_dies_no_read_fails_and_it_is_used_again_when_it_
     await back_at_the_standby(database, name, 20)
 
 
-async def test_another_server_of_the_url_is_tried_when_one_is_no_standby(pair: Pair) -> None:
-    hosts = ",".join(
-        quote(str(conninfo_to_dict(server.url)["host"]), safe="") for server in (pair.standby, pair.primary)
-    )
+@pytest.mark.parametrize("first", ["standby", "primary"])
+async def test_another_server_of_the_url_is_tried_when_one_is_no_standby(pair: Pair, first: str) -> None:
+    servers = (pair.standby, pair.primary) if first == "standby" else (pair.primary, pair.standby)
+    hosts = ",".join(quote(str(conninfo_to_dict(server.url)["host"]), safe="") for server in servers)
     url = f"postgresql://postgres@/tickets?host={hosts}&port=5432,5432"
     async with opened(pair.primary.url, url) as (database, standby), asyncio.timeout(20):
         await back_at_the_standby(database, "", 0)
