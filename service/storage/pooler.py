@@ -18,8 +18,9 @@ _PID = b"SELECT pg_backend_pid()"
 # A pooler that others use too may assign the same session again by chance: other clients, and the connections that this
 # process makes at the same moment, each of which asks once.
 _ROUNDS = 12
-# How long a second connection is waited for: a pooler in session mode may have no further session.
+# How long, and how often, a second connection is waited for: a pooler in session mode may have no further session.
 _SECONDS = 1.0
+_ATTEMPTS = 3
 _SETTING = re.compile(r"-c (\S+?)=(\S+)")
 _REFUSED = (
     "a pooler in transaction mode is between this process and PostgreSQL: set pool_mode = session there,"
@@ -71,21 +72,30 @@ async def require_sessions(database_url: str) -> None:
 
 async def _keeps_sessions(connection: PooledConnection, options: Mapping[str, Any]) -> bool:
     """Whether a connection has its session to itself, also while another one is at work."""
+    own = await _pid(connection)
+    for _ in range(_ATTEMPTS):
+        try:
+            async with asyncio.timeout(_SECONDS):
+                return await _keeps(connection, own, options)
+        except (TimeoutError, psycopg.Error):
+            # There may be no other session to be had. Or the pooler is slow, so one failure says nothing.
+            if await _pid(connection) != own or await _pid(connection) != own:
+                return False
+    return True
+
+
+async def _keeps(connection: PooledConnection, own: int, options: Mapping[str, Any]) -> bool:
+    """The same, as compared with one other connection. Raises TimeoutError, psycopg.Error."""
+    other = await psycopg.AsyncConnection.connect(**{**options, "autocommit": False})
     try:
-        async with asyncio.timeout(_SECONDS):
-            other = await psycopg.AsyncConnection.connect(**{**options, "autocommit": False})
-    except (TimeoutError, psycopg.Error):
-        return True  # there is no other session to be had, so this one stays
-    try:
-        async with asyncio.timeout(_SECONDS):
-            own = await _pid(connection)
-            for _ in range(_ROUNDS):
-                # Before and within a transaction of the other, which has a session of its own until the rollback.
-                if await _pid(connection) != own or await _pid(other) == own or await _pid(connection) != own:
-                    return False
-                await other.rollback()
-    except (TimeoutError, psycopg.Error):
-        pass
+        for _ in range(_ROUNDS):
+            # Twice in a row, as two sessions in turn would fall alike; then within a transaction of the other, which
+            # has a session of its own until the rollback.
+            before, again = await _pid(connection), await _pid(connection)
+            others, within = await _pid(other), await _pid(connection)
+            if others == own or {before, again, within} != {own}:
+                return False
+            await other.rollback()
     finally:
         other.pgconn.finish()
     return True
