@@ -341,13 +341,14 @@ async def test_who_has_few_calls_among_many_is_told_from_who_has_many(fairness: 
 async def test_who_has_used_up_the_rate_hears_of_it_in_turn(calls: Calls, fairness: Fairness, tmp_path: Path) -> None:
     """A refusal costs as much as a short call: many of them must not go before the calls of others."""
     settings = Settings(rate_limit_reads="1/1", rate_limit_file=str(tmp_path / "limits"))
-    limits, who, line = RateLimits(settings), account(), SimpleNamespace(answer=Answer())
+    limits, who = RateLimits(settings), account()
+    line: Any = SimpleNamespace(answer=Answer())
     idle: Any = SimpleNamespace(look=None, write=None, reject_if_queued=lambda _: None)
     authenticator: Any = SimpleNamespace(suspensions=idle, key_uses=idle)
     interceptor = CallInterceptor(settings, authenticator, limits, idle, fairness, idle, {}, idle)
     limits.take("read", who, Answer())
     await calls.begin(who, "a", "b", "c")
-    refused = asyncio.create_task(interceptor._turn(CallPlace(fairness, "read", who), line))  # type: ignore[arg-type]
+    refused = asyncio.create_task(interceptor._turn(CallPlace(fairness, "read", who), line))
     await _turn()
     assert not refused.done()
     await calls.end("a")
