@@ -18,10 +18,10 @@ _PID = b"SELECT pg_backend_pid()"
 # A pooler that others use too may assign the same session again by chance: other clients, and the connections that this
 # process makes at the same moment, each of which asks once.
 _ROUNDS = 12
-# How long, and how often, a second connection is waited for: a pooler in session mode may have no further session.
+# How long a session is waited for: a pooler in session mode may have no further one.
 _SECONDS = 1.0
-_ATTEMPTS = 3
 _SETTING = re.compile(r"-c (\S+?)=(\S+)")
+_SET = b"SELECT set_config($1, $2, false)"
 _REFUSED = (
     "a pooler in transaction mode is between this process and PostgreSQL: set pool_mode = session there,"
     " or name PostgreSQL itself in TICKETS_DATABASE_URL"
@@ -37,6 +37,7 @@ class Pooler:
 
     async def begin(self, connection: PooledConnection, options: Mapping[str, Any]) -> None:
         """Make a new connection ready. Raises psycopg.Error, and closes it, where a pooler keeps no sessions."""
+        connection.watch(PooledConnection.discard)
         try:
             connection.pid = await _pid(connection)
             # PostgreSQL itself names the process that serves a connection; a pooler invents a number.
@@ -44,9 +45,10 @@ class Pooler:
                 return
             await self._refuse(connection, options)
             for name, value in _SETTING.findall(str(options.get("options", ""))):
-                await connection.execute("SELECT set_config(%s, %s, false)", [name, value])
+                connection.pgconn.send_query_params(_SET, [name.encode(), value.encode()])
+                await connection.result()
         except BaseException:
-            connection.pgconn.finish()
+            connection.discard()
             raise
 
     async def _refuse(self, connection: PooledConnection, options: Mapping[str, Any]) -> None:
@@ -67,40 +69,42 @@ async def require_sessions(database_url: str) -> None:
         await Pooler().begin(connection, options)
     except psycopg.OperationalError as error:
         raise RuntimeError(str(error)) from None
-    connection.pgconn.finish()
+    connection.discard()
 
 
 async def _keeps_sessions(connection: PooledConnection, options: Mapping[str, Any]) -> bool:
     """Whether a connection has its session to itself, also while another one is at work."""
     own = await _pid(connection)
-    for _ in range(_ATTEMPTS):
-        try:
-            async with asyncio.timeout(_SECONDS):
-                return await _keeps(connection, own, options)
-        except (TimeoutError, psycopg.Error):
-            # There may be no other session to be had. Or the pooler is slow, so one failure says nothing.
-            if await _pid(connection) != own or await _pid(connection) != own:
-                return False
-    return True
-
-
-async def _keeps(connection: PooledConnection, own: int, options: Mapping[str, Any]) -> bool:
-    """The same, as compared with one other connection. Raises TimeoutError, psycopg.Error."""
-    other = await psycopg.AsyncConnection.connect(**{**options, "autocommit": False})
+    try:
+        async with asyncio.timeout(_SECONDS):
+            other = await PooledConnection.connect(**options)
+    except (TimeoutError, psycopg.Error):
+        return True  # no other connection is to be had, so this one's session stays
+    other.watch(PooledConnection.discard)
     try:
         for _ in range(_ROUNDS):
-            # Twice in a row, as two sessions in turn would fall alike; then within a transaction of the other, which
-            # has a session of its own until the rollback.
-            before, again = await _pid(connection), await _pid(connection)
-            others, within = await _pid(other), await _pid(connection)
-            if others == own or {before, again, within} != {own}:
+            # Twice in a row, as two sessions in turn would fall alike.
+            if await _pid(connection) != own or await _pid(connection) != own:
                 return False
-            await other.rollback()
+            try:
+                async with asyncio.timeout(_SECONDS):
+                    await other.command(b"BEGIN")
+                    others = await _pid(other)
+            except (TimeoutError, psycopg.Error):
+                return True  # nor is another session
+            # The other one has a session of its own until the rollback. If this one gets none meanwhile, that was it.
+            async with asyncio.timeout(_SECONDS):
+                if others == own or await _pid(connection) != own:
+                    return False
+            await other.command(b"ROLLBACK")
+    except TimeoutError:
+        return False
     finally:
-        other.pgconn.finish()
+        other.discard()
     return True
 
 
-async def _pid(connection: psycopg.AsyncConnection[Any]) -> int:
-    row = await (await connection.execute(_PID)).fetchone()
-    return int(row[0]) if row else 0
+async def _pid(connection: PooledConnection) -> int:
+    """The process of the server that serves a connection just now. Raises psycopg.Error."""
+    connection.pgconn.send_query_params(_PID, None)
+    return int((await connection.result()).get_value(0, 0) or 0)

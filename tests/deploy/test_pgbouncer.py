@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import grpc
@@ -25,7 +26,9 @@ from service.directory import METADATA, accounts
 from service.local.postgres import EmbeddedPostgres, _postgres_install
 from service.local.processes import free_port, wait_for
 from service.settings import Settings
+from service.storage.connection import PooledConnection
 from service.storage.database import Database
+from service.storage.pooler import Pooler
 from service.storage.scope import EVERYONE
 from service.storage.statement import Statement
 
@@ -125,6 +128,33 @@ async def test_the_service_works_in_session_mode(
             for _ in range(5):
                 (await rpc.call("itsm.create", program.credential, body=ticket)).succeeded(201)
             assert (await rpc.call("itsm.list", program.credential)).succeeded()["total"] == 5
+
+
+IN_TURN = {"server_round_robin": "1"}
+
+
+@pytest.mark.parametrize("sessions", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("mode", "settings"),
+    [("session", {}), ("session", IN_TURN), ("transaction", {}), ("transaction", IN_TURN)],
+    ids=["session, newest", "session, in turn", "transaction, newest", "transaction, in turn"],
+)
+async def test_a_pooler_is_refused_unless_it_keeps_sessions_however_few_it_has(
+    postgres: EmbeddedPostgres, directory: Path, mode: str, settings: dict[str, str], sessions: int
+) -> None:
+    given = {"pool_mode": mode, "default_pool_size": str(sessions), **settings}
+    with pgbouncer(postgres, directory, **given) as url:
+        options: dict[str, Any] = {"conninfo": url, "autocommit": True}
+        for _ in range(3):
+            connection = await PooledConnection.connect(**options)
+            # Less than the pool waits for a connection.
+            async with asyncio.timeout(5):
+                if mode == "session":
+                    await Pooler().begin(connection, options)
+                else:
+                    with pytest.raises(psycopg.OperationalError, match="transaction mode"):
+                        await Pooler().begin(connection, options)
+            connection.discard()
 
 
 @pytest.mark.parametrize("settings", [{}, {"server_round_robin": "1", "min_pool_size": "3"}], ids=["newest", "in turn"])
