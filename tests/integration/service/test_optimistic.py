@@ -3,13 +3,14 @@
 The other change comes between the read and the write of the first, by another process.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 from support import handoff, helpdesk
-from support.handoff_watch import service_in_process, transports_of
+from support.handoff_watch import Writer, service_in_process, transports_of, waits_for_a_transaction, writer
 from support.system import Credential, Issuer, World
 from support.transports import Grpc, Reply, Rest
 
@@ -175,18 +176,29 @@ async def test_a_ticket_that_changes_as_it_is_closed_deleted_or_restored_has_eve
         assert await ticket.versions(transport) == [*before, *enumerate(changes, len(before) + 1)]
 
 
+@pytest.mark.parametrize("waits", [False, True], ids=["committed before the write", "committed as the write waits"])
 async def test_what_the_clock_wrote_meanwhile_is_kept(
-    transports: Sequence[Transport], meddler: Meddler, world: World
+    transports: Sequence[Transport], meddler: Meddler, world: World, waits: bool
 ) -> None:
     """A ticket's clock is written without a version of its own."""
     for transport in transports:
         ticket = await of_helpdesk(transport, world)
+        async with writer(world) as clock, asyncio.TaskGroup() as group:
 
-        async def emitted(ticket: Ticket = ticket) -> None:
-            world.run("UPDATE helpdesk_tickets SET sla_emitted = '{due_at.breached}' WHERE id = %s", ticket.row_id)
+            async def commit(clock: Writer = clock) -> None:
+                await waits_for_a_transaction(world)
+                await clock.commit()
 
-        meddler.change = emitted
-        (await ticket.call(transport, "update", {"title": "New"})).succeeded()
+            async def emit(ticket: Ticket = ticket, clock: Writer = clock, group: asyncio.TaskGroup = group) -> None:
+                sql = "UPDATE helpdesk_tickets SET sla_emitted = '{due_at.breached}' WHERE id = %s"
+                await clock.run(sql, ticket.row_id)
+                if waits:
+                    group.create_task(commit())
+                else:
+                    await clock.commit()
+
+            meddler.change = emit
+            (await ticket.call(transport, "update", {"title": "New"})).succeeded()
         [row] = world.rows("SELECT sla_emitted, version FROM helpdesk_tickets WHERE id = %s", ticket.row_id)
         assert row == (["due_at.breached"], 2)
 
