@@ -21,7 +21,7 @@ from service.transport.rate_limits import RateLimits
 
 PLACES = 3
 # So short that no call becomes slow by the time that passes between others.
-GAP = 0.0001
+GAP = 0.00001
 SETTINGS = Settings(max_concurrent_calls=64)
 
 
@@ -167,6 +167,19 @@ async def test_slow_calls_leave_one_place_while_others_call(calls: Calls, clock:
     # Those of quick ones are as many as ever.
     await calls.begin(quick, "1", "2", "3")
     assert calls.running == ["b", "1", "2", "3"]
+
+
+@pytest.mark.parametrize(("seconds", "at_once"), [(0.001, 3), (0.002, 2), (0.004, 1)])
+async def test_the_longer_calls_take_the_fewer_run_at_once_while_others_call(
+    calls: Calls, clock: Clock, seconds: float, at_once: int
+) -> None:
+    one = account()
+    await calls.begin(account(), "other")
+    await calls.begin(one, "a")
+    clock.now += seconds
+    await calls.end("a")
+    await calls.begin(one, "b", "c", "d", "e")
+    assert calls.running == ["other", "b", "c", "d"][: at_once + 1]
 
 
 async def test_a_slow_call_is_forgotten(calls: Calls, clock: Clock) -> None:
