@@ -49,7 +49,7 @@ from service import jsontext
 from service.directory import METADATA
 from service.errors import TicketError
 from service.fields import Command, IdempotencyHeader
-from service.operation import Call, Dependencies, Operation, Run, View, in_transaction, view_of
+from service.operation import Call, Dependencies, Operation, TransactionMode, View, in_transaction, view_of
 from service.storage.database import Connection, Database
 from service.storage.scope import EVERYONE, Scope, separation
 from service.storage.statement import Row, Statement, mine, some_rows
@@ -120,9 +120,10 @@ class Keys:
         )
 
     def of(self, call: Call, command: object, *about: object) -> dict[str, Any]:
-        """The parameters of a call's key: whose it is, its text, the hash of the request. Without a key two are None.
+        """The parameters of a call's key: its owner, its text, the hash of the request.
 
-        `about` is what makes the request another one beside its method and its body.
+        Without a key they are `idempotency_key` and `request_hash` alone, both None. The hash is of the method, the
+        body, and `about`: whatever else tells two requests apart.
         """
         if call.idempotency_key is None:
             return dict.fromkeys(("idempotency_key", "request_hash"))
@@ -139,12 +140,15 @@ class Keys:
 
     def creation(
         self, create: Callable[[Guard], tuple[CTE, ...]], *, scope: Scope, locks: str, known: Select[Any] | None = None
-    ) -> "Creation":
-        """The statements of what `create` returns: what is created, then what depends on it.
+    ) -> "CreateStatements":
+        """The statements that create a row once for each key.
 
-        It must create nothing, and take no number, unless the guard that it is given holds. `locks` is the parameter
-        that tells which row it locks. Where all of the row is `known` before it is written, or nothing when none is
-        to be, the key is stored first, and who finds it used does nothing else: that takes no lock of its own.
+        `create` takes a guard and returns CTEs: the created row, then what depends on it. They must write nothing, and
+        take no number, unless all of the guard holds. `locks` is the parameter that identifies the row they lock.
+
+        `known` selects the complete row, if every value of it is known before the insert; it selects nothing where none
+        is to be created. Then the key is inserted first, and the row only if that succeeded: that needs no lock.
+        Otherwise, as the database gives a number, the key's advisory lock is taken first, and the key is looked for.
         """
         plain, *plain_others = create(())
         if known is None:
@@ -155,7 +159,7 @@ class Keys:
             keyed, *keyed_others = create((exists(select(stored_key.c.one)),))
         whole = scope.with_also(*self._scope.parameters)
         locked = [locks] if known is None else [locks, "idempotency_key"]
-        return Creation(
+        return CreateStatements(
             self,
             Statement(select(plain).add_cte(*plain_others), scope=scope, short=True, locks=[locks]),
             Statement(select(keyed).add_cte(*keyed_others), scope=whole, short=True, locks=locked),
@@ -192,7 +196,7 @@ def _as_json(row: CTE | Subquery) -> Select[Any]:
     return select(func.row_to_json(literal_column(row.name))).select_from(row)
 
 
-class Creation(NamedTuple):
+class CreateStatements(NamedTuple):
     """The statements of one kind of creation: plain, under a key, and for replaying the answer."""
 
     keys: Keys
@@ -207,7 +211,7 @@ async def create_once(
     connection: Connection,
     call: Call,
     command: object,
-    statements: Creation,
+    statements: CreateStatements,
     parameters: Mapping[str, Any],
     *,
     admit: Callable[[], Awaitable[None]] | None = None,
@@ -232,7 +236,7 @@ async def create_once(
     return None
 
 
-async def replay(connection: Connection, call: Call, command: object, statements: Creation) -> Row | None:
+async def replay(connection: Connection, call: Call, command: object, statements: CreateStatements) -> Row | None:
     """The row created earlier under this key; None when there was none, or no key.
 
     Raises TicketError `idempotency_mismatch` when the key was used with another payload.
@@ -245,11 +249,12 @@ async def replay(connection: Connection, call: Call, command: object, statements
 
 
 def write(
-    command: type[C], keys: Keys, *, run: Run = in_transaction, is_secret: bool = False
+    command: type[C], keys: Keys, *, transaction: TransactionMode = in_transaction, is_secret: bool = False
 ) -> Callable[[Callable[[Connection, Call, C], Awaitable[View]]], Operation[C]]:
     """Make a function an operation as `operation` does, one that is done once for each idempotency key.
 
-    `keys` are those of its API, `run` is how it is run without a key. An answer that `is_secret` is stored encrypted.
+    `keys` are those of its API. Without a key it is run in the `transaction` mode, with one always in a transaction. An
+    answer that `is_secret` is stored encrypted.
     """
     header = command.model_fields["header"].annotation
     if not isinstance(header, type) or not issubclass(header, IdempotencyHeader):
@@ -260,7 +265,7 @@ def write(
             async def act(connection: Connection) -> View:
                 return await use_case(connection, call, command)
 
-            return await once(dependencies, call, keys, command, act, run=run, is_secret=is_secret)
+            return await once(dependencies, call, keys, command, act, transaction=transaction, is_secret=is_secret)
 
         return Operation(command, view_of(use_case), run_once)
 
@@ -275,12 +280,12 @@ async def once(
     act: Callable[[Connection], Awaitable[A]],
     *,
     before: Callable[[], Awaitable[None]] | None = None,
-    run: Run = in_transaction,
+    transaction: TransactionMode = in_transaction,
     is_secret: bool = False,
 ) -> A:
     """What `act` answers in a transaction of its own, or its stored answer under a key that was used before.
 
-    Without a key it is run as `run` says. `before` is what may fail before the transaction begins.
+    Without a key it is run in the `transaction` mode. `before` is what may fail before the transaction begins.
     Raises TicketError `idempotency_mismatch` when the key was used with another request, and what the two raise.
     """
     if call.idempotency_key is not None:
@@ -289,7 +294,7 @@ async def once(
         return await _once(dependencies.database, call, key, act, before, vault)
     if before is not None:
         await before()
-    return await run(dependencies.database, act)
+    return await transaction(dependencies.database, act)
 
 
 class _Key(NamedTuple):

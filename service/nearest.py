@@ -1,9 +1,12 @@
-"""The keys of a page of a list, with little work whatever its filters hit.
+"""The keys of one page of a filtered, ordered list, found with bounded work whatever the filters match.
 
-No index has every filter in every order. PostgreSQL would guess how much is hit, and either walk the order until the
-page is full, or take all that is hit from a filter's index and sort it. Where it guesses wrong it walks everything. So
-it does not guess: the nearest rows of the order are looked at, and where much is hit these fill the page. Where they do
-not, little is hit, or it is far. A sample tells: where many are hit the order is walked on, and what is left is sorted.
+No index has every filter in every order. PostgreSQL would guess how many rows match, and either walk the order until
+the page is full, or read all matches from a filter's index and sort them. Where it guesses wrong it walks everything.
+So these statements do not leave it a guess:
+
+1. The first `ROWS` rows of the order are looked at. If enough of them match, they are the page.
+2. Otherwise few rows match, or the matches are far away: all matches are read from the filter's index, and sorted.
+3. Where rows are numbered, a sample of them first estimates whether to walk on is cheaper than that sort.
 """
 
 from collections.abc import Callable, Sequence
@@ -91,9 +94,9 @@ def few_keys(
     or_many: Callable[[Select[Any]], Subquery],
     name: str = "",
 ) -> Subquery:
-    """The same of a `base` that no index has in this order, as it seldom has many rows: few are read, and sorted.
+    """As `nearest_keys`, for a `base` that usually has few rows, and no index in this order: all are read, and sorted.
 
-    An index has it in the order in which it is `read`. `or_many` finds the keys of a base that has many.
+    They are `read` in an order that an index has. `or_many` finds the keys of a base with `ROWS` rows or more.
     """
     most = literal_column(str(ROWS), Integer)
     some = base.add_columns(and_(*wanted, true()).label("is_wanted")).order_by(*read).limit(most).cte(f"some{name}")
@@ -167,7 +170,7 @@ def _nearest(rows: ColumnElement[int]) -> ColumnElement[int]:
 def _far(
     base: Select[Any], order: Order, wanted: Sequence[ColumnElement[bool]], numbered: Numbered
 ) -> ColumnElement[int]:
-    """How many rows to walk: none unless a sample has the first hit not far behind as many rows as there are hits."""
+    """How many rows to walk: 0 unless a sample suggests that to walk to the first match costs less than to sort all."""
     stretch, place = (
         func.generate_series(literal_column("0"), literal_column(str(most - 1)), type_=BigInteger).column_valued(name)
         for name, most in (("stretch", _STRETCHES), ("place", _IN_EACH))
@@ -212,5 +215,5 @@ def has_words(
     rarest = select(cast(func.string_agg(least.c.word, literal_column("' & '")), TSQUERY)).where(
         least.c.hits <= func.greatest(least.c.least, literal_column("1"))
     )
-    # As a function no index is asked for it.
+    # Written as a function call, so that PostgreSQL does not ask the index for it.
     return terms.op("@@")(rarest.scalar_subquery()), func.ts_match_vq(terms, query)

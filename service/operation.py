@@ -143,7 +143,7 @@ def view_of(use_case: Callable[..., Any]) -> type:
     return view
 
 
-class Run(Protocol):
+class TransactionMode(Protocol):
     """How a use case is run: in which transactions."""
 
     async def __call__(self, database: Database, use_case: Callable[[Connection], Awaitable[A]], /) -> A:
@@ -156,8 +156,11 @@ async def in_transaction(database: Database, use_case: Callable[[Connection], Aw
         return await use_case(connection)
 
 
-async def one_statement(database: Database, use_case: Callable[[Connection], Awaitable[A]]) -> A:
-    """Run what needs no BEGIN and COMMIT: its statement is the transaction."""
+async def autocommit(database: Database, use_case: Callable[[Connection], Awaitable[A]]) -> A:
+    """Run without BEGIN and COMMIT: each statement commits by itself.
+
+    For a use case that writes in one statement at most, or of which nothing is lost should it end between two of them.
+    """
     return await use_case(database)
 
 
@@ -174,13 +177,13 @@ async def optimistic(database: Database, use_case: Callable[[Connection], Awaita
 
 
 def operation(
-    command: type[C], *, run: Run = in_transaction
+    command: type[C], *, transaction: TransactionMode = in_transaction
 ) -> Callable[[Callable[[Connection, Call, C], Awaitable[View]]], Operation[C]]:
-    """Make a function an operation, which is run in a transaction where `run` says nothing else."""
+    """Make a function an operation; `transaction` says in which transactions it is run."""
 
     def decorate(use_case: Callable[[Connection, Call, C], Awaitable[View]]) -> Operation[C]:
         async def run_it(dependencies: Dependencies, call: Call, command: C) -> View:
-            return await run(dependencies.database, lambda connection: use_case(connection, call, command))
+            return await transaction(dependencies.database, lambda connection: use_case(connection, call, command))
 
         return Operation(command, view_of(use_case), run_it)
 

@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 _CHECK_BYTES = 9
 # Where a page of a history begins: after a version.
-BY_VERSION: TypeAdapter[tuple[int]] = TypeAdapter(tuple[Annotated[int, Field(ge=0, lt=2**31)]])
+_BY_VERSION: TypeAdapter[tuple[int]] = TypeAdapter(tuple[Annotated[int, Field(ge=0, lt=2**31)]])
 # A page that grows beyond this is cut short: gRPC clients reject messages of more than 4 MiB by default.
 PAGE_BYTES = 3 * 1024 * 1024
 # A page of no more rows than this is read in a millisecond.
@@ -28,6 +28,11 @@ def is_short(limit: int) -> bool:
     return limit <= _SHORT
 
 
+def binding_of(*parts: Any) -> str:
+    """The binding of a list: all that it depends on, such as its name, scope, filters and order, as one text."""
+    return jsontext.dump(parts).decode()
+
+
 def cut(
     rows: Sequence[Row], limit: int, binding: str, *keys: str, more: bool = False
 ) -> tuple[Sequence[Row], str | None]:
@@ -35,8 +40,7 @@ def cut(
 
     A page may be shorter, and then `more` says that it is not the last.
 
-    `binding` is all that the list depends on (its name, scope, filters and order); `keys` are the columns it is
-    ordered by.
+    `keys` are the columns that the list is ordered by.
     """
     if len(rows) <= limit and not more:
         return rows, None
@@ -66,6 +70,14 @@ def decode(cursor: str, binding: str, keys: TypeAdapter[T]) -> T:
         pass
     message = "Input should be a cursor that this list or watch has given"
     raise invalid("query", "cursor", message, "cursor", cursor)
+
+
+def version_after(cursor: str | None, binding: str) -> int:
+    """The version after which a page of a history begins. Raises TicketError as `decode`."""
+    if cursor is None:
+        return 0
+    (version,) = decode(cursor, binding, _BY_VERSION)
+    return version
 
 
 def _base64(raw: bytes) -> str:

@@ -83,7 +83,7 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
     stack.push_async_callback(database.close)
     background, probe = Background(database), QueueProbe(settings)
     admission, event_lag = AdmissionControl(settings.max_concurrent_calls, probe), EventLag(database)
-    schema = Schema(database, admission.open)
+    schema = Schema(database, admission.set_serving)
     metrics = Metrics(admission, background, event_lag, database)
     if settings.metrics_listen:
         stack.callback(metrics.listen(settings.metrics_listen))

@@ -42,7 +42,7 @@ class Shares:
         self._owners[owner] = of_owner + 1
         self._callers[key] = of_caller + 1
 
-    def is_much(self, caller: Caller) -> bool:
+    def has_average_share(self, caller: Caller) -> bool:
         """Whether its owner has as many as the others on average, or more."""
         return self._owners.get(caller.owner, 0) * len(self._owners) >= self._in_use
 

@@ -122,8 +122,12 @@ class EventFeed:
         self.event_lag, self.suspensions = event_lag, suspensions
         suspensions.on_change.append(lambda: self._wake(self._subscriptions))
 
-    def lag(self) -> Lag:
-        """The members of a heartbeat sent now."""
+    def message(self, binding: str, event: View | None, reached: Position) -> Any:
+        """The message of a watch about an event, or a heartbeat, with the cursor after it. Raises TicketError."""
+        lag = self._lag() if event is None else {}
+        return {"event": event, "cursor": self.cursor(binding, reached), **lag}
+
+    def _lag(self) -> Lag:
         seconds = 0 if self.event_lag is None else int(self.event_lag.seconds())
         return {"behind_seconds": seconds} if seconds else {}
 
@@ -131,7 +135,7 @@ class EventFeed:
         """How many watches are open."""
         return len(self._shares)
 
-    def behind_seconds(self) -> float:
+    def seconds_since_poll(self) -> float:
         """How long ago it last polled for the open watches; 0.0 without any."""
         return time.monotonic() - self._looked_at if self._subscriptions else 0.0
 
@@ -319,28 +323,22 @@ async def follow(
     `unavailable` when the process stops.
     """
     with feed.subscribe(scope, call.caller) as subscription:
-        heartbeat_at = read_at = time.monotonic()
-        behind = start is not None
+        heartbeat_at = last_read_at = time.monotonic()
+        is_catching_up = start is not None
         feed.refuse_if_closed()
         position, servers = await feed.begin(scope, start), feed.servers
         while True:
             subscription.clear()
-            feed.refuse_if_closed()
-            feed.refuse_if_suspended(call.caller)
-            _refuse_if_expired(call)
-            if feed.servers != servers:
-                # Resumed, its cursor is compared with the events of the new server.
-                raise _moved()
-            newest = feed.newest(scope)
-            reads_at = time.monotonic()
-            found = await _read(feed, call, reader, position, behind=behind)
-            if behind or time.monotonic() - read_at > purged.SETTLE_SECONDS:
+            _refuse_if_over(feed, call, servers)
+            newest, read_at = feed.newest(scope), time.monotonic()
+            found = await _read(feed, call, reader, position, alone=is_catching_up)
+            if is_catching_up or time.monotonic() - last_read_at > purged.SETTLE_SECONDS:
                 await feed.marks.refuse_if_before(scope, position)
-            read_at = reads_at
+            last_read_at = read_at
             for view, position in found.events:
                 yield view, position
             is_full = len(found.events) == _ROWS
-            behind = is_full or found.stop is not None
+            is_catching_up = is_full or found.stop is not None
             if is_full:
                 continue
             # Events in between are not for this watcher.
@@ -348,15 +346,25 @@ async def follow(
             if time.monotonic() >= heartbeat_at:
                 yield None, position
                 heartbeat_at = _next_tick(_HEARTBEAT_SECONDS)
-            if behind:
+            if is_catching_up:
                 continue
             look_at = min(heartbeat_at, _next_tick(look_seconds))
             await _woken(subscription, look_at - time.monotonic(), call)
 
 
-async def _read(feed: EventFeed, call: Call, reader: Reader[E], position: Position, *, behind: bool) -> Found[E]:
-    """New events for a watcher. One that is far behind reads alone, and waits for a place like any call."""
-    if not behind:
+def _refuse_if_over(feed: EventFeed, call: Call, servers: tuple[int, ...]) -> None:
+    """Raise TicketError when a watch must end: its process stops, its caller is out, or the database has moved."""
+    feed.refuse_if_closed()
+    feed.refuse_if_suspended(call.caller)
+    _refuse_if_expired(call)
+    if feed.servers != servers:
+        # Resumed, its cursor is compared with the events of the new server.
+        raise _moved()
+
+
+async def _read(feed: EventFeed, call: Call, reader: Reader[E], position: Position, *, alone: bool) -> Found[E]:
+    """New events for a watcher. One that is catching up reads `alone`, and waits for a place like any call."""
+    if not alone:
         found = await feed.read(reader, position)
     else:
         await call.place.take()

@@ -8,7 +8,7 @@ from service.admin import queries, views
 from service.admin.commands import GetAccount, GetApiKey, GetDelivery, GetLink, GetMember, GetProject, GetTenant
 from service.directory import accounts, api_keys, project_members, projects, tenants
 from service.errors import TicketError
-from service.operation import Call, View, one_statement, operation
+from service.operation import Call, View, autocommit, operation
 from service.providers.tables import deliveries, links
 from service.storage.database import Connection
 
@@ -23,28 +23,28 @@ async def _one(connection: Connection, table: Table, kind: type[V], what: str, v
     return views.resource(kind, row)
 
 
-@operation(GetAccount, run=one_statement)
+@operation(GetAccount, transaction=autocommit)
 async def get_account(connection: Connection, _call: Call, command: GetAccount) -> views.AccountAnswer:
     """A customer account."""
     found = await _one(connection, accounts, views.Account, "Account", vars(command.path), id="account_id")
     return {"account": found}
 
 
-@operation(GetApiKey, run=one_statement)
+@operation(GetApiKey, transaction=autocommit)
 async def get_api_key(connection: Connection, _call: Call, command: GetApiKey) -> views.ApiKeyAnswer:
     """An API key, without its secret."""
     found = await _one(connection, api_keys, views.ApiKey, "API key", vars(command.path), id="api_key_id")
     return {"api_key": found}
 
 
-@operation(GetProject, run=one_statement)
+@operation(GetProject, transaction=autocommit)
 async def get_project(connection: Connection, _call: Call, command: GetProject) -> views.ProjectAnswer:
     """A project with its settings."""
     found = await _one(connection, projects, views.Project, "Project", vars(command.path), id="project_id")
     return {"project": found}
 
 
-@operation(GetMember, run=one_statement)
+@operation(GetMember, transaction=autocommit)
 async def get_member(connection: Connection, _call: Call, command: GetMember) -> views.MemberAnswer:
     """A user's membership of a project."""
     found = await _one(
@@ -59,21 +59,21 @@ async def get_member(connection: Connection, _call: Call, command: GetMember) ->
     return {"member": found}
 
 
-@operation(GetTenant, run=one_statement)
+@operation(GetTenant, transaction=autocommit)
 async def get_tenant(connection: Connection, _call: Call, command: GetTenant) -> views.TenantAnswer:
     """A helpdesk tenant that was recorded."""
     found = await _one(connection, tenants, views.Tenant, "Tenant", vars(command.path), id="tenant_id")
     return {"tenant": found}
 
 
-@operation(GetLink, run=one_statement)
+@operation(GetLink, transaction=autocommit)
 async def get_link(connection: Connection, _call: Call, command: GetLink) -> views.LinkAnswer:
     """An account's link to its provider, without the credential."""
     found = await _one(connection, links, views.ProviderLink, "Link", vars(command.path), account_id="account_id")
     return {"link": found}
 
 
-@operation(GetDelivery, run=one_statement)
+@operation(GetDelivery, transaction=autocommit)
 async def get_delivery(connection: Connection, _call: Call, command: GetDelivery) -> views.DeliveryAnswer:
     """A delivery to a provider."""
     found = await _one(connection, deliveries, views.Delivery, "Delivery", vars(command.path), id="delivery_id")

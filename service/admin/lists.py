@@ -8,7 +8,7 @@ from uuid import UUID
 from pydantic import TypeAdapter
 from sqlalchemy import Table
 
-from service import jsontext, paging
+from service import paging
 from service.admin import queries, views
 from service.admin.commands import (
     ListAccounts,
@@ -23,7 +23,7 @@ from service.admin.commands import (
 from service.directory import accounts, api_keys, project_members, projects, tenants
 from service.fields import Page
 from service.numbering import uuid7_at
-from service.operation import Call, View, one_statement, operation
+from service.operation import Call, View, autocommit, operation
 from service.providers.tables import deliveries, links
 from service.storage.database import Connection
 from service.webhooks.tables import TABLES
@@ -47,7 +47,7 @@ async def _page(
 ) -> tuple[list[V], str | None]:
     """A page of a table's resources, and the cursor of the next one."""
     given = {name: value for name in by if (value := getattr(query, name)) is not None}
-    binding = jsontext.dump([table.name, given, *([since] if since else [])]).decode()
+    binding = paging.binding_of(table.name, given, *([since] if since else []))
     after = {}
     if query.cursor is not None:
         (after["after"],) = paging.decode(query.cursor, binding, _KEYS[table.c[key].type.python_type])
@@ -58,7 +58,7 @@ async def _page(
     return [views.resource(kind, row) for row in page], next_cursor
 
 
-@operation(ListDeliveries, run=one_statement)
+@operation(ListDeliveries, transaction=autocommit)
 async def list_deliveries(connection: Connection, _call: Call, command: ListDeliveries) -> views.DeliveryPage:
     """A page of the deliveries to providers, the oldest first."""
     by, since = ("account_id", "state", "kind"), command.query.since
@@ -66,28 +66,28 @@ async def list_deliveries(connection: Connection, _call: Call, command: ListDeli
     return {"deliveries": page, "next_cursor": next_cursor}
 
 
-@operation(ListAccounts, run=one_statement)
+@operation(ListAccounts, transaction=autocommit)
 async def list_accounts(connection: Connection, _call: Call, command: ListAccounts) -> views.AccountPage:
     """A page of the customer accounts."""
     page, next_cursor = await _page(connection, accounts, command.query, views.Account)
     return {"accounts": page, "next_cursor": next_cursor}
 
 
-@operation(ListApiKeys, run=one_statement)
+@operation(ListApiKeys, transaction=autocommit)
 async def list_api_keys(connection: Connection, _call: Call, command: ListApiKeys) -> views.ApiKeyPage:
     """A page of API keys, revoked and expired ones too."""
     page, next_cursor = await _page(connection, api_keys, command.query, views.ApiKey, by=("account_id",))
     return {"api_keys": page, "next_cursor": next_cursor}
 
 
-@operation(ListProjects, run=one_statement)
+@operation(ListProjects, transaction=autocommit)
 async def list_projects(connection: Connection, _call: Call, command: ListProjects) -> views.ProjectPage:
     """A page of projects."""
     page, next_cursor = await _page(connection, projects, command.query, views.Project, by=("account_id",))
     return {"projects": page, "next_cursor": next_cursor}
 
 
-@operation(ListMembers, run=one_statement)
+@operation(ListMembers, transaction=autocommit)
 async def list_members(connection: Connection, _call: Call, command: ListMembers) -> views.MemberPage:
     """A page of the members of a project."""
     page, next_cursor = await _page(
@@ -96,14 +96,14 @@ async def list_members(connection: Connection, _call: Call, command: ListMembers
     return {"members": page, "next_cursor": next_cursor}
 
 
-@operation(ListTenants, run=one_statement)
+@operation(ListTenants, transaction=autocommit)
 async def list_tenants(connection: Connection, _call: Call, command: ListTenants) -> views.TenantPage:
     """A page of helpdesk tenants."""
     page, next_cursor = await _page(connection, tenants, command.query, views.Tenant)
     return {"tenants": page, "next_cursor": next_cursor}
 
 
-@operation(ListLinks, run=one_statement)
+@operation(ListLinks, transaction=autocommit)
 async def list_links(connection: Connection, _call: Call, command: ListLinks) -> views.LinkPage:
     """A page of accounts' links to their providers."""
     page, next_cursor = await _page(
@@ -112,14 +112,14 @@ async def list_links(connection: Connection, _call: Call, command: ListLinks) ->
     return {"links": page, "next_cursor": next_cursor}
 
 
-@operation(ListFailingWebhooks, run=one_statement)
+@operation(ListFailingWebhooks, transaction=autocommit)
 async def list_failing_webhooks(
     connection: Connection, _call: Call, command: ListFailingWebhooks
 ) -> views.FailingWebhookPage:
     """A page of the webhooks that fail, of ITSM tickets: no other API has any."""
     query = command.query
     given = {} if query.account_id is None else {"account_id": query.account_id}
-    binding = jsontext.dump(["failing_webhooks", given]).decode()
+    binding = paging.binding_of("failing_webhooks", given)
     after = {}
     if query.cursor is not None:
         (after["after"],) = paging.decode(query.cursor, binding, _KEYS[str])

@@ -26,19 +26,19 @@ from service.admin.commands import (
 from service.admin.keys import KEYS
 from service.directory import SLUG_IS_TAKEN, TENANT_EXISTS
 from service.errors import Issue, TicketError, invalid, validation_error
-from service.operation import Call, Dependencies, one_statement, own_transactions
+from service.operation import Call, Dependencies, autocommit, own_transactions
 from service.providers import OPTIONS
 from service.storage.database import Connection
 
 
-@idempotency.write(CreateAccount, KEYS, run=one_statement)
+@idempotency.write(CreateAccount, KEYS, transaction=autocommit)
 async def create_account(connection: Connection, _call: Call, command: CreateAccount) -> views.AccountAnswer:
     """Create a customer account."""
     [account] = await connection.all(queries.CREATE_ACCOUNT, vars(command.body))
     return {"account": views.resource(views.Account, account)}
 
 
-@idempotency.write(CreateApiKey, KEYS, run=one_statement, is_secret=True)
+@idempotency.write(CreateApiKey, KEYS, transaction=autocommit, is_secret=True)
 async def create_api_key(connection: Connection, _call: Call, command: CreateApiKey) -> views.NewApiKeyAnswer:
     """Create an API key. The key itself is in this answer and in no other."""
     if command.body.expires_at is not None and command.body.expires_at <= datetime.now(UTC):
@@ -50,7 +50,7 @@ async def create_api_key(connection: Connection, _call: Call, command: CreateApi
     return {"api_key": views.resource(views.ApiKey, api_key), "key": key}
 
 
-@idempotency.write(RevokeApiKey, KEYS, run=one_statement)
+@idempotency.write(RevokeApiKey, KEYS, transaction=autocommit)
 async def revoke_api_key(connection: Connection, _call: Call, command: RevokeApiKey) -> views.ApiKeyAnswer:
     """Revoke an API key; revoking it again changes nothing."""
     api_key = await connection.one(queries.REVOKE_API_KEY, vars(command.body))
@@ -59,7 +59,7 @@ async def revoke_api_key(connection: Connection, _call: Call, command: RevokeApi
     return {"api_key": views.resource(views.ApiKey, api_key)}
 
 
-@idempotency.write(CreateProject, KEYS, run=one_statement)
+@idempotency.write(CreateProject, KEYS, transaction=autocommit)
 async def create_project(connection: Connection, _call: Call, command: CreateProject) -> views.ProjectAnswer:
     """Create a project, and an account of its name when none is given."""
     statement = queries.CREATE_PROJECT if command.body.account_id else queries.CREATE_PROJECT_WITH_ACCOUNT
@@ -69,7 +69,7 @@ async def create_project(connection: Connection, _call: Call, command: CreatePro
     return {"project": views.resource(views.Project, project)}
 
 
-@idempotency.write(UpdateProject, KEYS, run=one_statement)
+@idempotency.write(UpdateProject, KEYS, transaction=autocommit)
 async def update_project(connection: Connection, _call: Call, command: UpdateProject) -> views.ProjectAnswer:
     """Change a project's settings."""
     statement = queries.update_project(frozenset(command.body.model_fields_set))
@@ -79,21 +79,21 @@ async def update_project(connection: Connection, _call: Call, command: UpdatePro
     return {"project": views.resource(views.Project, project)}
 
 
-@idempotency.write(RemoveMember, KEYS, run=one_statement)
+@idempotency.write(RemoveMember, KEYS, transaction=autocommit)
 async def remove_member(connection: Connection, _call: Call, command: RemoveMember) -> views.EmptyAnswer:
     """End a user's membership of a project; ending it again changes nothing."""
     await connection.one(queries.REMOVE_MEMBER, vars(command.body))
     return {}
 
 
-@idempotency.write(AddMember, KEYS, run=one_statement)
+@idempotency.write(AddMember, KEYS, transaction=autocommit)
 async def add_member(connection: Connection, _call: Call, command: AddMember) -> views.MemberAnswer:
     """Make a user a member of a project, or change the member's role."""
     [member] = await connection.all(queries.ADD_MEMBER, vars(command.body))
     return {"member": views.resource(views.Member, member)}
 
 
-@idempotency.write(CreateTenant, KEYS, run=one_statement)
+@idempotency.write(CreateTenant, KEYS, transaction=autocommit)
 async def create_tenant(connection: Connection, _call: Call, command: CreateTenant) -> views.TenantAnswer:
     """Create a helpdesk tenant."""
     values = {"name": command.body.name, "id": command.body.id or f"ten_{ULID()}"}
@@ -123,17 +123,17 @@ async def link_provider(dependencies: Dependencies, call: Call, command: LinkPro
         [link] = await connection.all(queries.LINK_PROVIDER, {**vars(body), "credential": sealed})
         return {"link": views.resource(views.ProviderLink, link)}
 
-    return await idempotency.once(dependencies, call, KEYS, command, act, run=one_statement)
+    return await idempotency.once(dependencies, call, KEYS, command, act, transaction=autocommit)
 
 
-@idempotency.write(UnlinkProvider, KEYS, run=one_statement)
+@idempotency.write(UnlinkProvider, KEYS, transaction=autocommit)
 async def unlink_provider(connection: Connection, _call: Call, command: UnlinkProvider) -> views.EmptyAnswer:
     """End an account's link; ending it again changes nothing."""
     await connection.one(queries.UNLINK_PROVIDER, vars(command.body))
     return {}
 
 
-@idempotency.write(RequeueDelivery, KEYS, run=one_statement)
+@idempotency.write(RequeueDelivery, KEYS, transaction=autocommit)
 async def requeue_delivery(connection: Connection, _call: Call, command: RequeueDelivery) -> views.DeliveryAnswer:
     """Have a delivery retried at once."""
     delivery = await connection.one(queries.REQUEUE_DELIVERY, vars(command.body))

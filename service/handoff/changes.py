@@ -19,7 +19,7 @@ from service.storage.statement import Row
 _MAX_CLOCK_SKEW = timedelta(minutes=5)
 
 
-@idempotency.write(UpdateTicket, KEYS, run=optimistic)
+@idempotency.write(UpdateTicket, KEYS, transaction=optimistic)
 async def update_ticket(connection: Connection, call: Call, command: UpdateTicket) -> views.TicketAnswer:
     """Change a ticket: its texts, its stage, its roles, its milestone."""
     path, body = command.path, command.body
@@ -97,7 +97,7 @@ async def report_deployment(connection: Connection, call: Call, command: ReportD
 
 
 class _Change(NamedTuple):
-    """A locked ticket before and after a change, and the `changes` of its event."""
+    """A ticket as it was read, and after a change, and the `changes` of its event."""
 
     before: Row
     after: Row

@@ -148,7 +148,10 @@ class RoleChange(Section):
 
 
 class TicketChanges(Declared, Aliased):
-    """The body of a PATCH. Null clears the members that may be None; no other may be null."""
+    """The body of a PATCH. Null clears the members that may be None; no other may be null.
+
+    A default here only makes a member optional: only those that are set are changed.
+    """
 
     title: Title = ""
     description: Description = ""

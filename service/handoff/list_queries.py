@@ -119,21 +119,21 @@ _LIMIT = bindparam("limit", type_=Integer)
 _SKIPPED = bindparam("offset", type_=BigInteger)
 _POSITION = tuple_(bindparam("after_created_at", type_=tickets.c.created_at.type), bindparam("after_id", type_=Uuid))
 
-# What an index has in the order of the lists: one of these. `open` is what a stage implies.
+# The filters that have an index in the order of the lists: the first that is given is used. A stage implies `open`.
 _ORDERED = ("milestone", "open")
 
 
 def _indexed(
     filters: frozenset[str], base: Select[Any], conditions: Mapping[str, ColumnElement[bool]]
 ) -> Sequence[ColumnElement[bool]]:
-    """Filters in the words of the indexes that they have, in whatever order."""
+    """The filters, written as the expressions of their own indexes, which are in another order than the list."""
     found = [conditions[name] for name in sorted(filters - {"words"})]
     if {"terms", "words"} <= filters:
         words = nearest.has_words(tickets.c.search_terms, _terms, base, _newest_first)
         return [*_indexed(filters - {"terms", "words"}, base, conditions), *words]
     found += _has_shipped if "ship" in filters else ()
     last = max((place for place, name in enumerate(tables.FACETS) if name in filters), default=0)
-    # The columns of an index before the one that is asked for may have any value.
+    # PostgreSQL needs a condition on each column of an index before the filtered one: one that any value meets.
     return [*found, *(tickets.c[name] == any_(literal(words, ARRAY(Text))) for name, words in _leading(filters, last))]
 
 
@@ -151,9 +151,7 @@ def list_tickets(
 ) -> Statement:
     """A page of the caller's tickets, newest first; `after` a position (`created_at`, `id`), or from the top.
 
-    A `short` one has few rows.
-
-    With `offset`, which is of one project's list alone, so many of the newest are left out.
+    A `short` page has few rows. With `offset`, for the list of one project alone, that many of the newest are skipped.
 
     Each project gives its own newest rows from an index, so that a page costs the same at any depth. `of_project`: of
     one project, with one row without a ticket when the page is empty, and no row when the caller is not a member.

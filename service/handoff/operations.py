@@ -3,12 +3,12 @@
 import re
 import unicodedata
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Annotated, Any
+from typing import Any
 from uuid import UUID
 
-from pydantic import Field, TypeAdapter
+from pydantic import TypeAdapter
 
-from service import events, idempotency, jsontext, paging, positions, watch
+from service import events, idempotency, paging, positions, watch
 from service.access.policy import Caller
 from service.errors import invalid
 from service.fields import Instant, Uuid
@@ -24,14 +24,13 @@ from service.handoff.commands import (
     TicketFilters,
     WatchTickets,
 )
-from service.operation import Call, one_statement, operation
+from service.operation import Call, autocommit, operation
 from service.search import tsqueries, tsquery
 from service.storage.database import Connection
 from service.storage.statement import Row
 
 # The keys that lists are ordered by.
 _POSITION: TypeAdapter[tuple[Any, Any]] = TypeAdapter(tuple[Instant, Uuid])
-_VERSION: TypeAdapter[tuple[int]] = TypeAdapter(tuple[Annotated[int, Field(ge=0, lt=2**31)]])
 
 _BOT_ROLE = "mcp_bot"
 _BOT_SOURCE = "mcp"
@@ -40,7 +39,7 @@ _BOT_SOURCE = "mcp"
 _SEARCHED_NUMBER = re.compile(r"(?:#|HO-)?([1-9][0-9]{0,17})(?:-[a-z0-9-]+)?", re.IGNORECASE)
 
 
-@operation(ListTickets, run=one_statement)
+@operation(ListTickets, transaction=autocommit)
 async def list_tickets(connection: Connection, call: Call, command: ListTickets) -> views.TicketPage:
     """A page of the tickets of all the caller's projects, newest first."""
     query = command.query
@@ -48,7 +47,7 @@ async def list_tickets(connection: Connection, call: Call, command: ListTickets)
     return await _list(connection, call, query, filters, of_project=False)
 
 
-@operation(ListProjectTickets, run=one_statement)
+@operation(ListProjectTickets, transaction=autocommit)
 async def list_project_tickets(connection: Connection, call: Call, command: ListProjectTickets) -> views.TicketPage:
     """A page of the tickets of one project, newest first."""
     query = command.query
@@ -83,7 +82,7 @@ async def _list(
 ) -> views.TicketPage:
     user_id = lookup.user_id(call)
     filters |= _filters(user_id, query)
-    binding = jsontext.dump(["handoff tickets", user_id, of_project, sorted(filters.items())]).decode()
+    binding = paging.binding_of("handoff tickets", user_id, of_project, sorted(filters.items()))
     parameters = {**filters, **_index_terms(filters), "user_id": user_id, "limit": query.limit + 1}
     if query.cursor is not None:
         parameters["after_created_at"], parameters["after_id"] = paging.decode(query.cursor, binding, _POSITION)
@@ -144,7 +143,7 @@ def _is_cut(rows: Sequence[Row]) -> bool:
     return bool(rows) and len(rows) < rows[0]["in_page"]
 
 
-@operation(GetTicket, run=one_statement)
+@operation(GetTicket, transaction=autocommit)
 async def get_ticket(connection: Connection, call: Call, command: GetTicket) -> views.TicketAnswer:
     """Read one ticket."""
     ref = lookup.parse_ticket_ref(command.path.ticket_id)
@@ -153,7 +152,7 @@ async def get_ticket(connection: Connection, call: Call, command: GetTicket) -> 
     return {"ticket": views.ticket(lookup.one_ticket(rows, ref))}
 
 
-@operation(CreateTicket, run=one_statement)
+@operation(CreateTicket, transaction=autocommit)
 async def create_ticket(connection: Connection, call: Call, command: CreateTicket) -> views.TicketAnswer:
     """File a ticket in a project, once for each idempotency key."""
     _require_roles_of_bots(call, command.body)
@@ -207,13 +206,13 @@ def _is(word: str, declared: str | None) -> bool:
     return declared is not None and unicodedata.normalize("NFKC", declared).strip().casefold() == word
 
 
-@operation(ListTicketEvents, run=one_statement)
+@operation(ListTicketEvents, transaction=autocommit)
 async def list_ticket_events(connection: Connection, call: Call, command: ListTicketEvents) -> views.EventPage:
     """A page of a ticket's history, oldest first."""
     path, query = command.path, command.query
     ref = lookup.parse_ticket_ref(path.ticket_id)
     binding = f"handoff events {path.project_id} {path.ticket_id}"
-    (after,) = (0,) if query.cursor is None else paging.decode(query.cursor, binding, _VERSION)
+    after = paging.version_after(query.cursor, binding)
     position = {"after_version": after, "limit": query.limit + 1}
     parameters = lookup.parameters(call, path.project_id, ref) | position
     rows = await connection.all(queries.list_events(ref.by), parameters)
@@ -240,5 +239,4 @@ async def watch_tickets(feed: watch.EventFeed, call: Call, command: WatchTickets
 
     reader = watch.Reader(project_id, read, lookup.user_id(call), rights.not_a_member)
     async for event, reached in watch.follow(feed, project_id, call, reader, start):
-        lag = feed.lag() if event is None else {}
-        yield {"event": event, "cursor": feed.cursor(binding, reached), **lag}
+        yield feed.message(binding, event, reached)

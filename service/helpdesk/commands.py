@@ -82,7 +82,11 @@ class OfTicket(Body):
 
 
 class TicketMembers(OfTicket):
-    """The members of a ticket that a POST and a PATCH may set."""
+    """The members of a ticket that a POST and a PATCH may set.
+
+    A default here only makes a member optional: a PATCH changes the members that are set, and a POST says itself which
+    it requires.
+    """
 
     title: Title = ""
     description: Description | None = None

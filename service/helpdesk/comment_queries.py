@@ -39,7 +39,7 @@ GET_COMMENT = Statement(select(comments).where(*_COMMENT), scope=queries.DECIDED
 
 
 def _write(written: CTE, kind: str, before: ColumnElement[Any], after: ColumnElement[Any], **more: Any) -> Statement:
-    """The statement that writes a comment of a locked ticket, stamps the ticket, and appends the event.
+    """The statement that writes a comment of a ticket that was read before, stamps the ticket, and appends the event.
 
     `more` are further columns of the ticket to set. An internal comment stamps nothing that is shown of the ticket.
     """

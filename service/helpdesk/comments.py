@@ -6,14 +6,14 @@ from typing import Any
 from pydantic import TypeAdapter
 from ulid import ULID
 
-from service import events, idempotency, jsontext, paging
+from service import events, idempotency, paging
 from service.access.policy import Caller
 from service.errors import TicketError, invalid
 from service.fields import Instant
 from service.helpdesk import comment_queries, lookup, rights, views
 from service.helpdesk.commands import CreateComment, ListComments, UpdateComment
 from service.helpdesk.keys import KEYS
-from service.operation import Call, one_statement, operation
+from service.operation import Call, autocommit, operation
 from service.storage.database import Connection
 from service.storage.statement import Row
 
@@ -59,12 +59,12 @@ async def update_comment(connection: Connection, call: Call, command: UpdateComm
     return views.comment(comment)
 
 
-@operation(ListComments, run=one_statement)
+@operation(ListComments, transaction=autocommit)
 async def list_comments(connection: Connection, call: Call, command: ListComments) -> views.CommentPage:
     """A page of a ticket's comments, oldest first; agents see the internal ones too."""
     query, sees_internal = command.query, rights.may_see_internal(call.caller)
     key = lookup.ticket_key(call, command.path.id)
-    binding = jsontext.dump(["helpdesk comments", sees_internal, key]).decode()
+    binding = paging.binding_of("helpdesk comments", sees_internal, key)
     after = {}
     if query.cursor is not None:
         after["after_created_at"], after["after_id"] = paging.decode(query.cursor, binding, _BY_TIME)

@@ -1,7 +1,8 @@
-"""How a ticket's status moves its stamps and stops its clocks. Pure."""
+"""How a ticket's status decides when it was resolved, and stops its clocks. Pure."""
 
 from collections.abc import Collection
-from typing import Literal, get_args
+from datetime import datetime
+from typing import get_args
 
 from service.helpdesk.commands import Status
 
@@ -10,13 +11,14 @@ UNRESOLVED = frozenset(get_args(Status)).difference(_RESOLVED)
 _STOPPED: Collection[Status] = ("pending", *_RESOLVED)
 
 
-def resolution(was: Status | None, becomes: Status) -> Literal["stamp", "clear", "keep"]:
-    """What a move between statuses does to `resolved_at`; `was` is None for a ticket that is being created."""
-    if becomes == was:
-        return "keep"
+def resolved_at(was: Status | None, becomes: Status, before: datetime | None, now: datetime) -> datetime | None:
+    """The `resolved_at` after a move between statuses `now`, given the one `before` it.
+
+    `was` is None for a ticket that is being created.
+    """
     if becomes not in _RESOLVED:
-        return "clear"
-    return "keep" if was in _RESOLVED else "stamp"
+        return before if becomes == was else None
+    return before if was in _RESOLVED else now
 
 
 def stops_clocks(status: Status) -> bool:

@@ -110,25 +110,25 @@ _FILTERS: Mapping[str, ColumnElement[bool]] = {
 }
 
 
-# Those that one index has together: the parameter `facets` (views.py).
+# The filters that one index has together: the parameter `facets` (views.py).
 _FACETS = frozenset({"tag", *tables.FACETS, *(f"any_{name}" for name in tables.FACETS)})
 _HAS_FACETS = tables.FACET_TERMS.op("@@")(bindparam("facets", type_=TSQUERY))
 _HAS_RANK = tables.rank(bindparam("priority", type_=Text)) == tables.RANK
 
 _NEWEST = ("-created_at", "created_at")
-# What an index has in an order: what is between two instants,
+# For each sort, the filters by time that its index has too.
 _BETWEEN = {**dict.fromkeys(_NEWEST, frozenset({"created_after", "created_before"})), "-updated_at": {"updated_since"}}
-# and the tickets of one of these.
 _RELATED = ("related_asset_id", "related_vulnerability_id", "submitted_by_id", "assigned_to_id", "team_id")
+# For each sort, the filters of which one may be in its index: the first that is given.
 _ONE_OF: Mapping[str, Sequence[str]] = {
     **dict.fromkeys(_NEWEST, (*_RELATED, "of_app_id", "unresolved")),
     "-updated_at": ("submitted_by_id", "of_app_id"),
     "due_at": ("of_app_id", "unresolved"),
     "-priority": ("priority", "of_app_id", "unresolved"),
 }
-# In which no index has a person's own tickets: these are few.
+# The sorts without an index of a person's own tickets, which are so few that they are sorted.
 _NOT_OF_PERSONS = frozenset({"due_at", "-priority"})
-# Of which there are so few that PostgreSQL takes them first, as it knows.
+# The filters that match so few tickets that PostgreSQL always begins with their index.
 _UNIQUE = frozenset({"number", "any_number"})
 
 
@@ -145,7 +145,7 @@ def _wanted(filters: frozenset[str]) -> Sequence[ColumnElement[bool]]:
 
 
 def _indexed(filters: frozenset[str], base: Select[Any], order: nearest.Order) -> Sequence[ColumnElement[bool]]:
-    """Filters in the words of the indexes that they have, in whatever order."""
+    """The filters, written as the expressions of their own indexes, which are in another order than the list."""
     found = [*_wanted(filters - _FACETS), *([_HAS_FACETS] if filters & _FACETS else [])]
     if "words" not in filters:
         return found

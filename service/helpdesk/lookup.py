@@ -61,13 +61,20 @@ def ticket_not_found(*, is_final: bool = False) -> TicketError:
 
 
 async def ticket_to_write(connection: Connection, call: Call, id_or_number: str, *, with_deleted: bool = False) -> Row:
-    """The ticket, locked until the transaction ends where there is one. Raises TicketError `not_found`."""
+    """The ticket with its `row_version`, locked where a transaction is open. Raises TicketError `not_found`."""
     key = ticket_key(call, id_or_number)
     statement = queries.ticket_to_write(frozenset(key), locks=connection.holds_locks, with_deleted=with_deleted)
     ticket = await connection.one(statement, key)
     if ticket is None and call.idempotency_key is not None:
         await _require_to_see(connection, key)
     return found(ticket)
+
+
+async def ticket_to_change(connection: Connection, call: Call, id_or_number: str, *, with_deleted: bool = False) -> Row:
+    """The ticket as `ticket_to_write` reads it. Raises `forbidden` too, for a caller who may not change it."""
+    ticket = await ticket_to_write(connection, call, id_or_number, with_deleted=with_deleted)
+    rights.require_change_ticket(call.caller, ticket)
+    return ticket
 
 
 async def _require_to_see(connection: Connection, key: Mapping[str, Any]) -> None:
@@ -77,10 +84,3 @@ async def _require_to_see(connection: Connection, key: Mapping[str, Any]) -> Non
     """
     if await connection.one(queries.get_ticket(frozenset(key), with_deleted=True), key) is None:
         raise ticket_not_found(is_final=True)
-
-
-async def ticket_to_change(connection: Connection, call: Call, id_or_number: str, *, with_deleted: bool = False) -> Row:
-    """The same, for a caller who may change it. Raises TicketError `not_found`, `forbidden`."""
-    ticket = await ticket_to_write(connection, call, id_or_number, with_deleted=with_deleted)
-    rights.require_change_ticket(call.caller, ticket)
-    return ticket

@@ -6,7 +6,7 @@ from typing import Annotated, Any, get_args
 from pydantic import Field, TypeAdapter
 from ulid import ULID
 
-from service import events, idempotency, jsontext, paging, positions, watch
+from service import etags, events, idempotency, paging, positions, watch
 from service.errors import TicketError
 from service.fields import Instant
 from service.helpdesk import event_queries, list_queries, lookup, queries, rights, views
@@ -26,10 +26,9 @@ from service.helpdesk.commands import (
 )
 from service.helpdesk.fields import parse_number
 from service.helpdesk.keys import KEYS
-from service.helpdesk.lifecycle import UNRESOLVED, resolution
-from service.helpdesk.preconditions import require_match
+from service.helpdesk.lifecycle import UNRESOLVED, resolved_at
 from service.helpdesk.sla import ticket_clock
-from service.operation import Call, one_statement, operation, optimistic
+from service.operation import Call, autocommit, operation, optimistic
 from service.positions import Position
 from service.search import tsqueries, tsquery
 from service.storage.database import Connection
@@ -59,12 +58,12 @@ _BY_RANK: TypeAdapter[tuple[Any, Any]] = TypeAdapter(tuple[Annotated[int, Field(
 _CURSOR_KEYS = dict.fromkeys(get_args(Sort), _BY_TIME) | {"-priority": _BY_RANK}
 
 
-@operation(ListTickets, run=one_statement)
+@operation(ListTickets, transaction=autocommit)
 async def list_tickets(connection: Connection, call: Call, command: ListTickets) -> views.TicketPage:
     """A page of the tickets that the caller sees."""
     query, scope, filters = command.query, lookup.caller_scope(call), _filters(command.query)
     with_deleted = {"include_deleted": True} if query.include_deleted else {}
-    binding = jsontext.dump(["helpdesk tickets", query.sort, {**scope, **filters, **with_deleted}]).decode()
+    binding = paging.binding_of("helpdesk tickets", query.sort, {**scope, **filters, **with_deleted})
     after = {}
     if query.cursor is not None:
         after["after_key"], after["after_id"] = paging.decode(query.cursor, binding, _CURSOR_KEYS[query.sort])
@@ -119,7 +118,7 @@ def _assignees(wanted: Sequence[str] | None) -> dict[str, Any]:
     return {"assigned_to_id": people[0]} if len(people) == 1 else {"any_assigned_to_id": people}
 
 
-@operation(GetTicket, run=one_statement)
+@operation(GetTicket, transaction=autocommit)
 async def get_ticket(connection: Connection, call: Call, command: GetTicket) -> views.Ticket:
     """Read one ticket."""
     key = lookup.ticket_key(call, command.path.id)
@@ -131,7 +130,7 @@ async def get_ticket(connection: Connection, call: Call, command: GetTicket) -> 
 _DEFAULTS = {name: field.get_default() for name, field in NewTicket.model_fields.items()}
 
 
-@operation(CreateTicket, run=one_statement)
+@operation(CreateTicket, transaction=autocommit)
 async def create_ticket(connection: Connection, call: Call, command: CreateTicket) -> views.Ticket:
     """Raise a ticket, once for each idempotency key."""
     body, caller = command.body, call.caller
@@ -148,9 +147,11 @@ async def create_ticket(connection: Connection, call: Call, command: CreateTicke
     }
     ticket["search_terms"] = views.search_terms(ticket)
     try:
-        ticket = await ticket_clock.on_create(connection, ticket, resolved=resolution(None, body.status) == "stamp")
-    except TicketError:
+        ticket = await ticket_clock.on_create(connection, ticket)
+    except TicketError as error:
         # Its policy may have become inactive since the first request with this key.
+        if error.reason != "validation_error":
+            raise
         row = await idempotency.replay(connection, call, command, queries.CREATE)
         if row is None:
             raise
@@ -160,33 +161,33 @@ async def create_ticket(connection: Connection, call: Call, command: CreateTicke
     return _answer(call, row)
 
 
-@idempotency.write(UpdateTicket, KEYS, run=optimistic)
+@idempotency.write(UpdateTicket, KEYS, transaction=optimistic)
 async def update_ticket(connection: Connection, call: Call, command: UpdateTicket) -> views.Ticket:
     """Change some members of a ticket; any status may follow any other."""
     ticket = await lookup.ticket_to_change(connection, call, command.path.id)
     changes = {name: getattr(command.body, name) for name in command.body.model_fields_set - {"etag"}}
     rights.require_set_later(call.caller, changes, ticket)
-    require_match(ticket, command.header.if_match, command.body.etag)
+    etags.require_match(views.etag(ticket), command.header.if_match, command.body.etag)
     return _answer(call, await _change(connection, call, ticket, changes))
 
 
-@idempotency.write(CloseTicket, KEYS, run=optimistic)
+@idempotency.write(CloseTicket, KEYS, transaction=optimistic)
 async def close_ticket(connection: Connection, call: Call, command: CloseTicket) -> views.Ticket:
     """Close a ticket; one that is closed stays as it is."""
     ticket = await lookup.ticket_to_change(connection, call, command.path.id)
     if ticket["status"] != "closed":
-        require_match(ticket, command.header.if_match, command.body.etag)
+        etags.require_match(views.etag(ticket), command.header.if_match, command.body.etag)
         ticket = await _change(connection, call, ticket, {"status": "closed"}, command.body.resolution_note)
     return _answer(call, ticket)
 
 
-@idempotency.write(DeleteTicket, KEYS, run=optimistic)
+@idempotency.write(DeleteTicket, KEYS, transaction=optimistic)
 async def delete_ticket(connection: Connection, call: Call, command: DeleteTicket) -> views.Ticket:
     """Delete a ticket, softly; one that is deleted stays as it is."""
     return await _set_deleted(connection, call, command, command.query.etag, queries.DELETE, deleted=True)
 
 
-@idempotency.write(RestoreTicket, KEYS, run=optimistic)
+@idempotency.write(RestoreTicket, KEYS, transaction=optimistic)
 async def restore_ticket(connection: Connection, call: Call, command: RestoreTicket) -> views.Ticket:
     """Restore a deleted ticket; one that is not deleted stays as it is."""
     return await _set_deleted(connection, call, command, command.body.etag, queries.RESTORE, deleted=False)
@@ -204,18 +205,18 @@ async def _set_deleted(
     ticket = await lookup.ticket_to_change(connection, call, command.path.id, with_deleted=True)
     if ticket["is_deleted"] == deleted:
         return _answer(call, ticket)
-    require_match(ticket, command.header.if_match, etag)
+    etags.require_match(views.etag(ticket), command.header.if_match, etag)
     named = {name: ticket[name] for name in ("tenant_id", "id", "row_version")}
     return _answer(call, written(await connection.one(statement, named | events.actor_of(call), commit=True)))
 
 
-@operation(ListTicketEvents, run=one_statement)
+@operation(ListTicketEvents, transaction=autocommit)
 async def list_ticket_events(connection: Connection, call: Call, command: ListTicketEvents) -> views.TicketEventPage:
     """A page of a ticket's history, oldest first; agents see the events about internal comments too."""
     query, sees_internal = command.query, rights.may_see_internal(call.caller)
     key = lookup.ticket_key(call, command.path.id)
-    binding = jsontext.dump(["helpdesk events", sees_internal, key]).decode()
-    (after,) = (0,) if query.cursor is None else paging.decode(query.cursor, binding, paging.BY_VERSION)
+    binding = paging.binding_of("helpdesk events", sees_internal, key)
+    after = paging.version_after(query.cursor, binding)
     statement = event_queries.list_events(frozenset(key), internal=sees_internal)
     rows = await connection.all(statement, {**key, "after_version": after, "rows": query.limit + 1})
     page, next_cursor = paging.cut(lookup.found_rows(rows), query.limit, binding, "version")
@@ -226,7 +227,7 @@ async def list_ticket_events(connection: Connection, call: Call, command: ListTi
 async def watch_tickets(feed: watch.EventFeed, call: Call, command: WatchTickets) -> AsyncIterator[views.WatchMessage]:
     """Every event of the tickets that the caller sees, as it happens; agents see those about internal comments too."""
     scope, sees_internal = lookup.caller_scope(call), rights.may_see_internal(call.caller)
-    binding = jsontext.dump(["helpdesk watch", sees_internal, scope]).decode()
+    binding = paging.binding_of("helpdesk watch", sees_internal, scope)
     statement = event_queries.events_after(frozenset(scope), internal=sees_internal)
 
     async def read(position: Position, rows: int, watchers: Sequence[str]) -> watch.Found[views.TicketEvent]:
@@ -241,8 +242,7 @@ async def watch_tickets(feed: watch.EventFeed, call: Call, command: WatchTickets
     reader = watch.Reader(audience, read, call.caller.subject, lambda: TicketError("forbidden"))
     start = positions.resumed(command.query.cursor, binding)
     async for event, reached in watch.follow(feed, scope["tenant_id"], call, reader, start):
-        lag = feed.lag() if event is None else {}
-        yield {"event": event, "cursor": feed.cursor(binding, reached), **lag}
+        yield feed.message(binding, event, reached)
 
 
 async def _stop(feed: watch.EventFeed, scope: Mapping[str, Any], position: Position) -> Position | None:
@@ -266,9 +266,9 @@ async def _change(
 ) -> Row:
     """Change a ticket as it was read; returns it as it is then. Raises ChangedMeanwhileError."""
     key = lookup.caller_scope(call) | {"id": ticket["id"]}
-    move = resolution(ticket["status"], changes.get("status", ticket["status"]))
-    resolved_at = {"stamp": ticket["stamp"], "clear": None, "keep": ticket["resolved_at"]}[move]
-    clock = await ticket_clock.on_change(connection, ticket, changes, resolved_at)
+    becomes = changes.get("status", ticket["status"])
+    resolved = resolved_at(ticket["status"], becomes, ticket["resolved_at"], ticket["stamp"])
+    clock = await ticket_clock.on_change(connection, ticket, changes, resolved)
     changes = {**changes, **{name: clock[name] for name in ("sla_policy", "due_at") if clock[name] != ticket[name]}}
     values = {f"new_{name}": changes.get(name) for name in queries.CHANGEABLE}
     values["new_tag_terms"] = views.tag_terms(changes["tags"]) if "tags" in changes else []
@@ -278,7 +278,7 @@ async def _change(
     stamps = {
         **{name: clock[name] for name in queries.SLA_COLUMNS},
         "changed": [*changes, *([] if values["new_search_terms"] is None else ["search_terms"])],
-        "resolved_at": resolved_at,
+        "resolved_at": resolved,
         "resolution_note": resolution_note,
         "stamp": ticket["stamp"],
         "row_version": ticket["row_version"],

@@ -49,7 +49,7 @@ SLA_COLUMNS = ("sla_policy_given", "due_at_given", "first_response_due_at", "pau
 
 
 WHOLE_TENANT = Scope("tenant_id", whole="agents, and who has `helpdesk:read_all`, see every ticket of the tenant")
-# Of a ticket that is locked, or that the caller creates.
+# For a ticket that was read before, or that the caller creates.
 DECIDED = Scope("tenant_id", whole="whether the caller sees this ticket has been decided")
 
 _person = bindparam("person_id", type_=Text)
@@ -85,7 +85,7 @@ def get_ticket(by: frozenset[str], *, with_deleted: bool = False) -> Statement:
 
 @lru_cache(maxsize=32)
 def ticket_to_write(by: frozenset[str], *, locks: bool, with_deleted: bool = False) -> Statement:
-    """The same with its `row_version`, and `stamp`, the instant of the change; it may be locked until that is made."""
+    """A ticket with its `row_version`, and `stamp`, the instant of the change; `locks` it until that is made."""
     stamp = events.next_instant(tickets.c.updated_at).label("stamp")
     ticket = _ticket(by, with_deleted).add_columns(stamp, row_version(tickets))
     return Statement(ticket.with_for_update() if locks else ticket, scope=scope_of(by), short=not locks)
@@ -169,7 +169,7 @@ def update_ticket(by: frozenset[str]) -> Statement:
     both = after.join(before, after.c.id == before.c.id)
     written = change.select_from(both).cte("written")
     event = append_event(written, written.c.kind, written.c.changes)
-    # The previous version sets `paused_at` of pending tickets alone, and ends it when they are resolved (targets.py).
+    # A ticket that an older process resolved has no `paused_at` (targets.py, stopped_at).
     stopped_at = func.coalesce(before.c.paused_at, before.c.resolved_at)
     ended = select(after.c.tenant_id, after.c.id, stopped_at, after.c.updated_at).select_from(both)
     ended_pause = upsert(tables.pauses).from_select(

@@ -123,7 +123,7 @@ def ticket(row: Row) -> Ticket:
 
 def etag(row: Row) -> str:
     """The ETag of a ticket: its version, without what only agents see, for agents too: it is not in the ticket."""
-    # (An answer stored by the version before has no such count.)
+    # (An answer that was stored before migration 0013 has no such count.)
     return f'"{row["version"] - (row["internal_changes"] or 0)}"'
 
 

@@ -85,7 +85,11 @@ class TicketPath(Section):
 
 
 class TicketMembers(Section):
-    """The members of a ticket that a POST and a PATCH may set."""
+    """The members of a ticket that a POST and a PATCH may set.
+
+    A default here only makes a member optional: a PATCH changes the members that are set, and a POST says itself which
+    it requires.
+    """
 
     subject: Subject = ""
     description: Description = ""

@@ -160,8 +160,8 @@ NEXT_RECOUNT = Statement(
 def _recount() -> Statement:
     """The statement that counts some more days of an account, of about `rows` tickets, back from before `before`.
 
-    What the tickets of a day in a status are more than what is merged and appended was merged without its day. That
-    stays the same while others write and merge, so they need not wait.
+    A process without totals by day merged changes without their day: as many as a day has tickets beyond its merged and
+    appended totals. Writes and merges at the same moment change both alike, so nothing has to wait for a recount.
     """
     before = parameter(_recounts.c.before)
     rest = _tickets.c.created_at < _midnight(before)

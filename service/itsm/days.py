@@ -10,7 +10,11 @@ _END_OF_TIME = datetime(9999, 12, 30, tzinfo=UTC)
 
 
 class End(NamedTuple):
-    """One end of a range: the nearest midnight, and what of the day lies between, to be added to what is before."""
+    """One end of a range, by the nearest midnight.
+
+    Whole days before `day` come from totals. The tickets created from `since` until `until` are counted, and added
+    (`sign` +1) or subtracted (-1).
+    """
 
     day: date
     since: datetime

@@ -3,13 +3,13 @@
 from typing import Any
 
 from service.idempotency import Keys
-from service.itsm import tables
+from service.itsm import lookup, tables
 from service.operation import Call
 
 
 def _owner(call: Call, _command: object) -> dict[str, Any]:
     """They belong to the account, in each of its modes."""
-    return {"account_id": call.caller.account_id, "live": call.caller.live}
+    return lookup.scope(call)
 
 
 KEYS = Keys(tables.keys, _owner)

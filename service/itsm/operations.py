@@ -7,7 +7,7 @@ from uuid import UUID
 from service import etags, events, idempotency, jsontext, paging, positions, watch
 from service.background import paced
 from service.errors import TicketError
-from service.itsm import day_queries, days, metadata, queries, total_queries, views
+from service.itsm import day_queries, days, lookup, metadata, queries, total_queries, views
 from service.itsm.commands import (
     CreateTicket,
     GetTicket,
@@ -20,10 +20,11 @@ from service.itsm.delivery.queue import MIRRORED
 from service.itsm.dependencies import ItsmDependencies
 from service.itsm.keys import KEYS
 from service.numbering import uuid7
-from service.operation import Call, one_statement, operation, optimistic, own_transactions
+from service.operation import Call, autocommit, operation, optimistic, own_transactions
 from service.search import tsqueries, tsquery
 from service.storage.database import Connection, Database
 from service.storage.row_version import written
+from service.storage.statement import Row
 
 # How often a watch checks its key: a revoked one ends it within five seconds, as it ends everything else.
 _KEY_CHECK_SECONDS = 3.0
@@ -39,7 +40,7 @@ _RECOUNT_PAUSE = 2.0
 @own_transactions(CreateTicket)
 async def create_ticket(dependencies: ItsmDependencies, call: Call, command: CreateTicket) -> views.Ticket:
     """Create a ticket, at the account's provider first if it is linked to one, once for each idempotency key."""
-    scope = _scope(call)
+    scope = lookup.scope(call)
     terms = {"metadata_terms": metadata.index_terms(**scope, metadata=command.body.metadata)}
     ticket = {**scope, "id": uuid7(), **terms, **events.actor_of(call), **vars(command.body)}
     ticket["search_terms"] = views.search_terms(ticket)
@@ -48,16 +49,16 @@ async def create_ticket(dependencies: ItsmDependencies, call: Call, command: Cre
     return _answer(call, await idempotency.create_once(dependencies.database, call, command, queries.CREATE, ticket))
 
 
-@operation(GetTicket, run=one_statement)
+@operation(GetTicket, transaction=autocommit)
 async def get_ticket(connection: Connection, call: Call, command: GetTicket) -> views.Ticket:
     """Read one ticket."""
-    return _answer(call, await connection.one(queries.GET, _scope(call) | vars(command.path)))
+    return _answer(call, await connection.one(queries.GET, lookup.scope(call) | vars(command.path)))
 
 
-@operation(ListTickets, run=one_statement)
+@operation(ListTickets, transaction=autocommit)
 async def list_tickets(connection: Connection, call: Call, command: ListTickets) -> views.TicketPage:
     """A page of the account's tickets, newest first, and how many match."""
-    scope = _scope(call)
+    scope = lookup.scope(call)
     given = {name: value for name, value in command.query if value is not None}
     if members := given.pop("metadata", None):
         given["metadata_terms"] = metadata.query_terms(**scope, members=members)
@@ -86,41 +87,70 @@ async def update_ticket(dependencies: ItsmDependencies, call: Call, command: Upd
     What changes nothing is not written, and its provider is not called.
     """
     changed = {name: getattr(command.body, name) for name in command.body.model_fields_set - {"etag"}}
-    conditions = (command.header.if_match, command.body.etag)
-    texts = {name: changed[name] for name in queries.TEXTS if name in changed}
-    # A statement alone can neither compare JSON values, nor refuse the change, nor make the index terms of both texts.
-    must_look = "metadata" in changed or len(texts) == 1 or any(condition is not None for condition in conditions)
-    values = {f"new_{name}": value for name, value in changed.items()}
-    if "metadata" in changed:
-        values["new_metadata_terms"] = metadata.index_terms(**_scope(call), metadata=changed["metadata"])
     delivery = _delivery(changed) if call.caller.live else {}
-    named = _scope(call) | events.actor_of(call) | vars(command.path)
+    # A statement alone can neither compare JSON values, nor refuse the change, nor make the index terms of both texts.
+    has_condition = any(condition is not None for condition in _conditions(command))
+    is_blind = not (has_condition or "metadata" in changed or len(_texts(changed)) == 1)
     is_mirrored = False
 
     async def act(connection: Connection) -> views.Ticket:
         nonlocal is_mirrored
-        members, searched = frozenset(changed), texts
-        if must_look:
-            before = _found(await connection.one(queries.ticket_to_change(locks=connection.holds_locks), named))
-            etags.require_match(etags.of_version(before["version"]), *conditions)
-            if "metadata" in changed and before["metadata"] == changed["metadata"]:
-                members -= {"metadata"}
-            searched = {name: before[name] for name in queries.TEXTS} | texts
-            values["row_version"] = before["row_version"]
-        if texts:
-            values["new_search_terms"] = views.search_terms({**_scope(call), **searched})
-        statement = queries.update_ticket(members, mirrored=bool(delivery), as_read=must_look)
-        row = await connection.one(statement, named | values | delivery, commit=must_look)
-        ticket = written(row) if must_look else _found(row)
+        before = None if is_blind else await _ticket_to_change(connection, call, command)
+        ticket = await _change(connection, call, command, changed, before, delivery)
         is_mirrored = ticket["is_mirrored"]
         return _answer(call, ticket)
 
     ticket = await idempotency.once(
-        dependencies, call, KEYS, command, act, run=optimistic if must_look else one_statement
+        dependencies, call, KEYS, command, act, transaction=autocommit if is_blind else optimistic
     )
     if is_mirrored and not call.replayed:
         await dependencies.deliveries.deliver(call, delivery["delivery_id"])
     return ticket
+
+
+def _texts(changed: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Those of the members that words are searched in."""
+    return {name: changed[name] for name in queries.TEXTS if name in changed}
+
+
+def _conditions(command: UpdateTicket) -> tuple[str | None, str | None]:
+    return command.header.if_match, command.body.etag
+
+
+async def _ticket_to_change(connection: Connection, call: Call, command: UpdateTicket) -> Row:
+    """The ticket as it is before the change, locked in a transaction. Raises TicketError `not_found`, `stale`."""
+    statement = queries.ticket_to_change(locks=connection.holds_locks)
+    before = lookup.found(await connection.one(statement, lookup.scope(call) | vars(command.path)))
+    etags.require_match(etags.of_version(before["version"]), *_conditions(command))
+    return before
+
+
+async def _change(
+    connection: Connection,
+    call: Call,
+    command: UpdateTicket,
+    changed: Mapping[str, Any],
+    before: Row | None,
+    delivery: Mapping[str, Any],
+) -> Row:
+    """Write what changes; returns the ticket as it is then. Raises TicketError `not_found`, ChangedMeanwhileError.
+
+    The ticket was read `before`, or else need not be. `delivery` has the parameters of a delivery, if there may be one.
+    """
+    scope, values = lookup.scope(call), {f"new_{name}": value for name, value in changed.items()}
+    if "metadata" in changed:
+        values["new_metadata_terms"] = metadata.index_terms(**scope, metadata=changed["metadata"])
+    if texts := _texts(changed):
+        values["new_search_terms"] = views.search_terms({**scope, **(before or {}), **texts})
+    members = frozenset(changed)
+    if before is not None:
+        values["row_version"] = before["row_version"]
+        if "metadata" in changed and before["metadata"] == changed["metadata"]:
+            members -= {"metadata"}
+    statement = queries.update_ticket(members, mirrored=bool(delivery), as_read=before is not None)
+    parameters = {**scope, **events.actor_of(call), **vars(command.path), **values, **delivery}
+    row = await connection.one(statement, parameters, commit=before is not None)
+    return lookup.found(row) if before is None else written(row)
 
 
 def _delivery(changed: Mapping[str, Any]) -> dict[str, Any]:
@@ -129,15 +159,15 @@ def _delivery(changed: Mapping[str, Any]) -> dict[str, Any]:
     return {"delivery_id": uuid7(), "members": jsontext.text(mirrored)} if mirrored else {}
 
 
-@operation(ListTicketEvents, run=one_statement)
+@operation(ListTicketEvents, transaction=autocommit)
 async def list_ticket_events(connection: Connection, call: Call, command: ListTicketEvents) -> views.TicketEventPage:
     """A page of a ticket's history, oldest first."""
-    query, named = command.query, _scope(call) | vars(command.path)
-    binding = jsontext.dump(["itsm events", named]).decode()
-    (after,) = (0,) if query.cursor is None else paging.decode(query.cursor, binding, paging.BY_VERSION)
+    query, named = command.query, lookup.scope(call) | vars(command.path)
+    binding = paging.binding_of("itsm events", named)
+    after = paging.version_after(query.cursor, binding)
     rows = await connection.all(queries.LIST_EVENTS, {**named, "after_version": after, "rows": query.limit + 1})
     if not rows:
-        raise _no_ticket()
+        raise lookup.ticket_not_found()
     found = [row for row in rows if row["id"] is not None]
     page, next_cursor = paging.cut(found, query.limit, binding, "version")
     return {"events": [views.event(row) for row in page], "next_cursor": next_cursor}
@@ -146,8 +176,8 @@ async def list_ticket_events(connection: Connection, call: Call, command: ListTi
 @watch.watch(WatchTickets)
 async def watch_tickets(feed: watch.EventFeed, call: Call, command: WatchTickets) -> AsyncIterator[views.WatchMessage]:
     """Every change of the account's tickets as it happens, while the key is valid."""
-    scope = _scope(call)
-    binding = jsontext.dump(["itsm watch", scope]).decode()
+    scope = lookup.scope(call)
+    binding = paging.binding_of("itsm watch", scope)
 
     async def read(position: positions.Position, rows: int, key_ids: Sequence[UUID]) -> watch.Found[views.TicketEvent]:
         named = {**scope, "key_ids": key_ids, "rows": rows}
@@ -158,8 +188,7 @@ async def watch_tickets(feed: watch.EventFeed, call: Call, command: WatchTickets
     start = positions.resumed(command.query.cursor, binding)
     following = watch.follow(feed, scope["account_id"], call, reader, start, look_seconds=_KEY_CHECK_SECONDS)
     async for event, reached in following:
-        lag = feed.lag() if event is None else {}
-        yield {"event": event, "cursor": feed.cursor(binding, reached), **lag}
+        yield feed.message(binding, event, reached)
 
 
 async def merge_totals(connection: Connection) -> None:
@@ -183,32 +212,18 @@ async def recount_days(database: Database) -> None:
     await database.all(day_queries.QUEUE_RECOUNTS, {})
     while True:
         async with paced(_RECOUNT_PAUSE), database.transaction() as connection:
-            place = await connection.one(day_queries.NEXT_RECOUNT, {})
-            if place is None:
+            recount = await connection.one(day_queries.NEXT_RECOUNT, {})
+            if recount is None:
                 return
-            await connection.one(day_queries.RECOUNT, {**place, "rows": _RECOUNTED_ROWS}, commit=True)
-
-
-def _scope(call: Call) -> dict[str, Any]:
-    return {"account_id": call.caller.account_id, "live": call.caller.live}
+            await connection.one(day_queries.RECOUNT, {**recount, "rows": _RECOUNTED_ROWS}, commit=True)
 
 
 def _invalid_key() -> TicketError:
     return TicketError("invalid_token", "Invalid API key")
 
 
-def _answer(call: Call, row: dict[str, Any] | None) -> views.Ticket:
+def _answer(call: Call, row: Row | None) -> views.Ticket:
     """The answer that is one ticket, with its ETag. Raises TicketError `not_found` when there is none."""
-    ticket = _found(row)
+    ticket = lookup.found(row)
     call.etag = etags.of_version(ticket["version"])
     return views.ticket(ticket)
-
-
-def _found(row: dict[str, Any] | None) -> dict[str, Any]:
-    if row is None:
-        raise _no_ticket()
-    return row
-
-
-def _no_ticket() -> TicketError:
-    return TicketError("not_found", "Ticket not found")

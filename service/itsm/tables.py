@@ -67,8 +67,8 @@ tickets = Table(
 _newest_first = (tickets.c.created_at.desc(), tickets.c.id.desc())
 Index("itsm_tickets_newest_idx", tickets.c.account_id, tickets.c.live, *_newest_first)
 Index("itsm_tickets_status_newest_idx", tickets.c.account_id, tickets.c.live, tickets.c.status, *_newest_first)
-# What most tickets lack costs those without it nothing. Totals of these two are counted, in the index alone where the
-# pages are old enough: so the address itself is in it too.
+# Partial, as most tickets have neither: those without need no entry. Totals by these two are counted, by index-only
+# scans where the pages are all visible, so the address itself is in the index too.
 Index(
     "itsm_tickets_priority_newest_idx",
     tickets.c.account_id,
@@ -127,7 +127,7 @@ total_changes = Table(
     Column("id", BigInteger, Identity(always=True)),
     Column("status", Text, nullable=False),
     Column("change", SmallInteger, nullable=False),
-    # When the ticket was created, in UTC. The version before does not write it.
+    # When the ticket was created, in UTC. Null from a process from before migration 0021.
     Column("day", Date),
     PrimaryKeyConstraint("account_id", "live", "id"),
     info=scoped_by("account_id", "live"),

@@ -96,7 +96,8 @@ def _merge() -> Statement:
     merged = select(*scope, func.sum(gone.c.change), as_of).group_by(*scope).order_by(*scope)
     number = select(func.count()).select_from(gone).scalar_subquery()
     into = upsert(_totals).from_select(["account_id", "live", "status", "total", "days_as_of"], merged)
-    # A process of the version before has merged where the row is not of the transaction that it names.
+    # `days_as_of` names the last merge that knew of days. If another transaction has written the row since, that was a
+    # process from before migration 0021.
     goes_on = is_as_of_days() & into.excluded.days_as_of.is_not(None)
     return Statement(
         into.on_conflict_do_update(

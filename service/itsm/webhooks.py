@@ -8,7 +8,7 @@ from ulid import ULID
 
 from service import idempotency
 from service.errors import ECHO_LENGTH, TicketError
-from service.itsm import tables, views
+from service.itsm import lookup, tables, views
 from service.itsm.commands import (
     MAX_WEBHOOKS,
     CreateWebhook,
@@ -21,7 +21,7 @@ from service.itsm.commands import (
 )
 from service.itsm.dependencies import ItsmDependencies
 from service.itsm.keys import KEYS
-from service.operation import Call, one_statement, operation, own_transactions
+from service.operation import Call, autocommit, operation, own_transactions
 from service.outbound import UnreachableError
 from service.storage.database import Connection, ConstraintViolationError
 from service.storage.statement import Row
@@ -54,7 +54,7 @@ async def create_webhook(dependencies: ItsmDependencies, call: Call, command: Cr
 
     async def act(connection: Connection) -> views.Webhook:
         secret, sealed = _new_secret(dependencies.vault)
-        values = {**_scope(call), **vars(command.body), "id": f"wh_{ULID()}", "secret": sealed}
+        values = {**lookup.scope(call), **vars(command.body), "id": f"wh_{ULID()}", "secret": sealed}
         rows = await connection.all(_QUERIES.create_webhook, values, lock=_QUERIES.lock_webhooks)
         if not rows:
             raise TicketError("already_exists", f"An account can have at most {MAX_WEBHOOKS} webhooks")
@@ -62,14 +62,14 @@ async def create_webhook(dependencies: ItsmDependencies, call: Call, command: Cr
 
     check = partial(_check, dependencies, call, command.body.url, command.body.events)
     return await idempotency.once(
-        dependencies, call, KEYS, command, act, before=check, run=one_statement, is_secret=True
+        dependencies, call, KEYS, command, act, before=check, transaction=autocommit, is_secret=True
     )
 
 
-@operation(ListWebhooks, run=one_statement)
+@operation(ListWebhooks, transaction=autocommit)
 async def list_webhooks(connection: Connection, call: Call, _command: ListWebhooks) -> views.WebhookList:
     """All of the account's webhooks, the oldest first."""
-    rows = await connection.all(_QUERIES.list_webhooks, _scope(call))
+    rows = await connection.all(_QUERIES.list_webhooks, lookup.scope(call))
     return {"webhooks": [views.webhook(row) for row in rows]}
 
 
@@ -111,7 +111,7 @@ async def rotate_secret(dependencies: ItsmDependencies, call: Call, command: Web
     async def act(connection: Connection) -> views.Webhook:
         return views.webhook(_found(await connection.one(_QUERIES.rotate_secret, values)), secret)
 
-    return await idempotency.once(dependencies, call, KEYS, command, act, run=one_statement, is_secret=True)
+    return await idempotency.once(dependencies, call, KEYS, command, act, transaction=autocommit, is_secret=True)
 
 
 @operation(WebhookNamed)
@@ -123,7 +123,7 @@ async def list_deliveries(connection: Connection, call: Call, command: WebhookNa
     return {"deliveries": [views.webhook_delivery(row) for row in rows]}
 
 
-@idempotency.write(ReplayDelivery, KEYS, run=one_statement)
+@idempotency.write(ReplayDelivery, KEYS, transaction=autocommit)
 async def replay_delivery(connection: Connection, call: Call, command: ReplayDelivery) -> views.WebhookDelivery:
     """Queue the message of an attempt once more, as it was."""
     key = {**_key(call, command.path.webhook_id), "delivery_id": command.path.delivery_id}
@@ -160,12 +160,8 @@ def _new_secret(vault: Vault) -> tuple[str, bytes]:
         raise TicketError("unavailable", "Webhooks are not available on this server") from error
 
 
-def _scope(call: Call) -> dict[str, Any]:
-    return {"account_id": call.caller.account_id, "live": call.caller.live}
-
-
 def _key(call: Call, webhook_id: str) -> dict[str, Any]:
-    return {**_scope(call), "webhook_id": webhook_id}
+    return {**lookup.scope(call), "webhook_id": webhook_id}
 
 
 def _found(row: Row | None) -> Row:

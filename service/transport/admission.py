@@ -32,7 +32,7 @@ class AdmissionControl:
         # They last as long as their callers read, so they are not counted.
         self._streams: set[Task] = set()
         # Whether the process can serve any call.
-        self._is_open = True
+        self._is_serving = True
         # While calls and answers are held back.
         self._gate: asyncio.Event | None = None
         self._held = 0
@@ -45,13 +45,13 @@ class AdmissionControl:
         """How long calls queue before they are started."""
         return self._probe.seconds
 
-    def open(self, is_open: bool) -> None:
+    def set_serving(self, is_serving: bool) -> None:
         """Admit calls from now on, or none: the process has nothing to answer them from."""
-        self._is_open = is_open
+        self._is_serving = is_serving
 
     def reject_if_overloaded(self) -> None:
         """Raise TicketError `unavailable` at the limit, or when no call is served."""
-        if not self._is_open:
+        if not self._is_serving:
             _NOT_SERVING.inc()
             # A process of another version may serve it.
             raise TicketError("unavailable", retry_after=1, begun=False)
@@ -60,9 +60,12 @@ class AdmissionControl:
             _IN_FLIGHT.inc()
             raise TicketError("unavailable", _OVERLOADED, retry_after=1)
 
-    def reject_if_queued(self, is_much: Callable[[], bool]) -> None:
-        """Raise TicketError `unavailable` when calls queue for too long, and the caller's are not few among them."""
-        if self._probe.is_long and is_much() and self._probe.is_too_high():
+    def reject_if_queued(self, has_average_share: Callable[[], bool]) -> None:
+        """Raise TicketError `unavailable` for some calls when calls queue for too long.
+
+        Not for one whose owner has fewer calls in flight than others have on average.
+        """
+        if self._probe.is_long and has_average_share() and self._probe.should_reject():
             _QUEUE.inc()
             # Spread, so that they do not all come back at the same moment.
             seconds = random.randint(*_RETRY_AFTER_SECONDS)  # noqa: S311 - spreads them, guards nothing

@@ -1,10 +1,11 @@
 """Shares one process among its callers: the calls of one owner queue behind each other.
 
-An account, a tenant, or a user has few places: so many of its calls run at once, and the rest wait, in turns among its
-own callers. Reads and writes have places of their own, and together they leave some database connections to the others.
-While others call too, one whose calls are slow has fewer, down to a single one, so that what runs for it leaves a
-processor free; and of one whose calls come in a crowd none begins before all have come, as somebody else's may be
-behind them.
+An account, a tenant, or a user has a few places: that many of its calls run at once, and the rest wait, in turns among
+its own callers. Reads and writes have places of their own, and together they leave some database connections to others.
+
+While other owners call too: an owner whose calls are slow has fewer places, at least one, so that a processor is left
+to the others. And when an owner's calls arrive in a burst, none starts until the burst is over, as another owner's call
+may be queued behind it.
 """
 
 import asyncio
@@ -19,18 +20,18 @@ from service.counters import TURN_WAIT
 from service.settings import Settings
 from service.shares import Shares
 
-# How long the calls of one owner that run at once may take together, while others call too: a list's two to five
-# milliseconds leave it one place, what is quicker shares batches still.
+# What the running calls of one owner may take together, by its slowest recent call, while others call too. A list takes
+# two to five milliseconds, so one runs at a time; of quicker calls several run at once, and share batches.
 _SECONDS_AT_ONCE = 0.005
-# A slow call counts for a third after so long.
+# After this time a slow call counts for a third.
 _MEMORY_SECONDS = 1.0
-# An owner counts as calling for so long after its last call.
+# For how long after its last call an owner counts as one that calls.
 _PRESENT_SECONDS = 1.0
 # Places of one owner, for its reads and for its writes.
 _MAX_PLACES = 32
 _MAX_QUEUES = 10_000
-# From so many on, calls that have to wait are a crowd, if they came so soon after one another and none of them began.
-# They are held back until no more come, or for so long.
+# This many calls of an owner are a crowd, if each waits and came within the gap after the one before. Calls of a crowd
+# are held back until no more come, for at most the last of these.
 _CROWD = 4
 _CROWD_GAP_SECONDS = 0.002
 _CROWD_SECONDS = 0.03
@@ -184,7 +185,7 @@ class Fairness:
         return queue
 
     def note(self, caller: Caller, now: float) -> None:
-        """A caller calls."""
+        """Record which owner calls, for `is_alone`."""
         owner = caller.owner
         if owner != self._last:
             self._last, self._alone_from = owner, now + _PRESENT_SECONDS
@@ -247,9 +248,9 @@ class CallPlace:
         self._fairness.streams.take(self.caller)
         self._counted = self._fairness.streams
 
-    def is_of_many(self) -> bool:
+    def has_average_share(self) -> bool:
         """Whether its owner has as many calls in flight as others have, or more."""
-        return self._fairness.calls.is_much(self.caller)
+        return self._fairness.calls.has_average_share(self.caller)
 
     async def take(self) -> None:
         """Wait for a place."""

@@ -141,38 +141,47 @@ class CallInterceptor(grpc.GenericRpcHandler):
 
     def _unary(self, method: Method, behaviour: Any) -> Any:
         async def unary(_requests: object, context: Context) -> Any:
-            line = _Line(method.path)
-            task = place = None
+            record = _CallRecord(method.path)
             try:
-                metadata = _begin(method, context, line)
+                metadata = _begin(method, context, record)
                 await self._admission.wait_while_held()
-                task = self._admission.begin(self._seconds(context))
-                place = await self._admit(method, metadata, line)
-                await self._turn(place, line)
+                record.task = task = self._admission.begin(self._seconds(context))
+                place = await self._admit(method, metadata, record)
+                await self._turn(place, record)
                 data = await place.read(self._read(method, context))
-                call, message = _call(method, data, metadata, line, place)
+                call, message = _decode_and_publish(method, data, metadata, record, place)
                 call.until = self._admission.until(task)
-                return await self._begun(task, await behaviour(message, context), line.answer, context)
+                return await self._begun(task, await behaviour(message, context), record.answer, context)
             except asyncio.CancelledError:
-                failure = None if task is None else self._admission.failure_of(task)
-                if task is None or failure is None:
-                    line.outcome = "cancelled"
+                failure = self._failure_of(record)
+                if failure is None:
                     raise
-                task.uncancel()
-                return await method.failures.fail(context, line.failed(failure), line.answer)
+                return await method.failures.fail(context, record.failed(failure), record.answer)
             except Exception as error:
                 # The outermost catch: the text of an exception must not leave the service.
-                if task is not None:
-                    await self._admission.finish(task)
-                return await method.failures.fail(context, line.failed(error), line.answer)
+                if record.task is not None:
+                    await self._admission.finish(record.task)
+                return await method.failures.fail(context, record.failed(error), record.answer)
             finally:
-                if place is not None:
-                    place.end()
-                if task is not None:
-                    self._admission.end(task)
-                line.write(self._log, self._metrics)
+                self._end(record)
 
         return unary
+
+    def _failure_of(self, record: "_CallRecord") -> TicketError | None:
+        """What to report of a call that was cancelled here, such as `deadline_exceeded`; None: its caller has left."""
+        failure = None if record.task is None else self._admission.failure_of(record.task)
+        if record.task is None or failure is None:
+            record.outcome = "cancelled"
+            return None
+        record.task.uncancel()
+        return failure
+
+    def _end(self, record: "_CallRecord") -> None:
+        if record.place is not None:
+            record.place.end()
+        if record.task is not None:
+            self._admission.end(record.task)
+        record.write(self._log, self._metrics)
 
     async def _begun(self, task: Task, message: Any, answer: Answer, context: Context) -> Any:
         """The message of an answer, when what goes before it is sent."""
@@ -187,69 +196,65 @@ class CallInterceptor(grpc.GenericRpcHandler):
 
     def _stream(self, method: Method, behaviour: Any) -> Any:
         async def stream(_requests: object, context: Context) -> AsyncIterator[Any]:
-            line = _Line(method.path)
-            begun, task, place = False, None, None
+            record, begun = _CallRecord(method.path), False
             try:
-                metadata = _begin(method, context, line)
+                metadata = _begin(method, context, record)
                 await self._admission.wait_while_held()
-                task = self._admission.begin_stream()
-                place = await self._admit(method, metadata, line)
-                self._rate_limits.take(place.kind, place.caller, line.answer)
-                self._admission.reject_if_queued(place.is_of_many)
+                record.task = self._admission.begin_stream()
+                place = await self._admit(method, metadata, record)
+                self._rate_limits.take(place.kind, place.caller, record.answer)
+                self._admission.reject_if_queued(place.has_average_share)
                 data = await self._read_in_time(method, context)
-                _, request = _call(method, data, metadata, line, place)
+                _, request = _decode_and_publish(method, data, metadata, record, place)
                 async for message in behaviour(request, context):
                     yield message
                     begun = True
-                line.outcome = CALL.get().outcome or line.outcome
+                record.outcome = CALL.get().outcome or record.outcome
                 await self._admission.wait_while_held()
             except asyncio.CancelledError:
-                failure = None if task is None else self._admission.failure_of(task)
-                if task is None or failure is None:
-                    line.outcome = "cancelled"
+                failure = self._failure_of(record)
+                if failure is None:
                     raise
-                task.uncancel()
-                yield await self._stream_failure(method, context, line, failure, begun=begun)
+                yield await self._stream_failure(method, context, record, failure, begun=begun)
             except Exception as error:
                 # The outermost catch, as in `_unary`.
-                yield await self._stream_failure(method, context, line, error, begun=begun)
+                yield await self._stream_failure(method, context, record, error, begun=begun)
             finally:
-                if place is not None:
-                    place.end()
-                if task is not None:
-                    self._admission.end(task)
-                line.write(self._log, self._metrics)
+                self._end(record)
 
         return stream
 
     @staticmethod
-    async def _stream_failure(method: Method, context: Context, line: "_Line", error: Exception, *, begun: bool) -> Any:
-        failure = line.failed(error)
+    async def _stream_failure(
+        method: Method, context: Context, record: "_CallRecord", error: Exception, *, begun: bool
+    ) -> Any:
+        failure = record.failed(error)
         if begun:
             await method.failures.break_off(context, failure)
-        return await method.failures.fail(context, failure, line.answer)
+        return await method.failures.fail(context, failure, record.answer)
 
-    async def _admit(self, method: Method, metadata: Metadata, line: "_Line") -> CallPlace:
+    async def _admit(self, method: Method, metadata: Metadata, record: "_CallRecord") -> CallPlace:
         """Authenticate and authorise the caller. Raises TicketError."""
         if method.policy is None:
             raise TicketError("forbidden")
         caller = await self._authenticator.caller(method.policy, metadata)
-        line.caller = caller.subject
-        return CallPlace(self._fairness, method.policy.kind, caller)
+        record.caller = caller.subject
+        record.place = CallPlace(self._fairness, method.policy.kind, caller)
+        return record.place
 
-    async def _turn(self, place: CallPlace, line: "_Line") -> None:
-        """Wait for a call's turn. Raises TicketError.
+    async def _turn(self, place: CallPlace, record: "_CallRecord") -> None:
+        """Take a token of the rate limit, and wait for the call's place. Raises TicketError.
 
-        What can be done later is not done before, as somebody else's call may have come behind many of its owner's: no
-        message is read, and who has used up the rate limit hears of that in turn.
+        Another owner's call may have arrived behind many of this one's, so a call does as little as possible before its
+        turn: its message is not read yet, and a refusal for the rate is raised only when the place is there.
         """
         refusal = None
         try:
-            self._rate_limits.take(place.kind, place.caller, line.answer)
+            self._rate_limits.take(place.kind, place.caller, record.answer)
         except TicketError as error:
             refusal = error
         place.count_call()
-        self._admission.reject_if_queued(place.is_of_many)
+        self._admission.reject_if_queued(place.has_average_share)
         await place.take()
         if refusal is not None:
             raise refusal
@@ -291,13 +296,17 @@ def call_interceptor(
     return CallInterceptor(settings, authenticator, rate_limits, admission, Fairness(settings), metrics, failures, log)
 
 
-class _Line:
-    """The log line of one call, and what its answer carries beside it."""
+class _CallRecord:
+    """What is known of a call in flight: what its log line says, its answer's headers, its task and its place."""
 
-    __slots__ = ("_started", "answer", "caller", "outcome", "path", "request_id", "trace")
+    __slots__ = ("_started", "answer", "caller", "outcome", "path", "place", "request_id", "task", "trace")
 
     def __init__(self, path: str) -> None:
         self.path = path
+        # None before the call is admitted.
+        self.task: Task | None = None
+        # None before its caller is known.
+        self.place: CallPlace | None = None
         self.outcome = "ok"
         self.caller = ""
         self.request_id = ""
@@ -330,15 +339,15 @@ class _Line:
             log.flush()  # so that the log of a failure is complete at once
 
 
-def _begin(method: Method, context: Context, line: _Line) -> Metadata:
+def _begin(method: Method, context: Context, record: _CallRecord) -> Metadata:
     """Read the call's metadata, and send the caller the request id. Raises TicketError when a key is repeated."""
     given = _METADATA.get()
     metadata: dict[str, Any] = dict(given)
-    line.request_id = _request_id(metadata.get("x-request-id"))
+    record.request_id = _request_id(metadata.get("x-request-id"))
     if tracing.active is not None:
-        line.trace = tracing.active.call(method.path, metadata, line.request_id)
-    line.answer.is_head = metadata.get("x-http-method") == "HEAD"
-    method.failures.begin(context, line.request_id)
+        record.trace = tracing.active.call(method.path, metadata, record.request_id)
+    record.answer.is_head = metadata.get("x-http-method") == "HEAD"
+    method.failures.begin(context, record.request_id)
     if len(metadata) != len(given):
         names = Counter(name for name, _ in given)
         if repeated := [name for name in _SINGLE if names[name] > 1]:
@@ -359,13 +368,15 @@ def _decoded(method: Method, data: bytes) -> Any:
         raise TicketError("validation_error", "The request is not a message of this method") from None
 
 
-def _call(method: Method, data: bytes, metadata: Metadata, line: _Line, place: CallPlace) -> tuple[Call, Any]:
-    """The call, and its request decoded. Raises TicketError."""
+def _decode_and_publish(
+    method: Method, data: bytes, metadata: Metadata, record: _CallRecord, place: CallPlace
+) -> tuple[Call, Any]:
+    """The call, and its request decoded; sets CALL and OWNER for the current task. Raises TicketError."""
     message = _decoded(method, data)
     key, if_match = metadata.get("idempotency-key"), metadata.get("if-match")
-    call = Call(method.key, line.request_id, key, place.caller, if_match, place=place, answer=line.answer)
+    call = Call(method.key, record.request_id, key, place.caller, if_match, place=place, answer=record.answer)
     call.path = metadata.get("x-envoy-original-path")
-    line.answer.headers_in_status = call.path is not None and "x-gateway" not in metadata
+    record.answer.headers_in_status = call.path is not None and "x-gateway" not in metadata
     call.if_none_match = metadata.get("if-none-match")
     CALL.set(call)
     OWNER.set(place.caller.owner)

@@ -101,7 +101,7 @@ class Metrics(Collector):
         )
         for feed in self.feeds:
             is_open.add_metric((feed.name,), len(feed))
-            behind.add_metric((feed.name,), feed.behind_seconds())
+            behind.add_metric((feed.name,), feed.seconds_since_poll())
         yield from (is_open, behind)
 
     def _of_database(self) -> Iterator[Metric]:

@@ -59,7 +59,7 @@ class QueueProbe:
         """Whether calls queue for longer than they should."""
         return self._wait >= self._max_queue_seconds
 
-    def is_too_high(self) -> bool:
+    def should_reject(self) -> bool:
         """Whether to reject a call: the longer the queue, the more often, so that neither all leave nor all stay."""
         wait, limit = self._wait, self._max_queue_seconds
         if wait < limit or wait < limit * random.uniform(1, _REJECT_ALL):  # noqa: S311 - guards nothing

@@ -95,49 +95,67 @@ def streamed_list(operation: Operation[Any], member: str, *, complete: bool = Fa
     """
     read = reader(operation.command)
 
-    async def piece(self: Servicer, call: Call, sections: Sections, query: Sections) -> tuple[list[Any], str | None]:
-        await call.place.take()
-        try:
-            view = cast(Any, await operation(self.dependencies, call, {**sections, "query": query}))
-            return view[member], view["next_cursor"]
-        finally:
-            call.place.give_back()
-
     async def method(self: Servicer, request: Any, context: Context) -> AsyncIterator[HttpBody]:
         call = CALL.get()
         sections = read(request, call)
-        query = sections["query"]
-        has_limit = not complete or "limit" in query or "cursor" in query
-        left: int = validated(operation.command, sections).query.limit if has_limit else sys.maxsize
+        has_limit = not complete or not sections["query"].keys().isdisjoint(("limit", "cursor"))
+        limit = validated(operation.command, sections).query.limit if has_limit else sys.maxsize
+        pieces = _Pieces(operation, self, call, sections, member, limit)
         if not has_limit:
             call.place.count_stream()
-        items, cursor = await piece(
-            self, call, sections, {**query, "limit": min(left, _MAX_ROWS) if has_limit else _FIRST_ROWS}
-        )
-        left -= len(items)
-        is_whole = has_limit and (cursor is None or not left)
+        items = await pieces.read(_MAX_ROWS if has_limit else _FIRST_ROWS)
+        is_whole = has_limit and pieces.are_over
         if has_limit and not is_whole:
             call.place.count_stream()
         await send_status(context, _OK, call.answer.rate_limit)
         if call.answer.is_head:
             yield HttpBody(content_type=JSON)
-            return
-        if is_whole:
-            yield HttpBody(content_type=JSON, data=jsontext.dump({member: items, "next_cursor": cursor}))
-            return
-        following = {name: value for name, value in query.items() if name != "offset"}
-        text = _items(items)
-        yield HttpBody(content_type=JSON, data=b'{"%b":[%b' % (member.encode(), text))
-        while cursor is not None and left:
-            rows = max(1, min(_MAX_ROWS, left, len(items) * _PAGE_BYTES // len(text)))
-            items, cursor = await piece(self, call, sections, {**following, "cursor": cursor, "limit": rows})
-            left -= len(items)
+        elif is_whole:
+            yield HttpBody(content_type=JSON, data=jsontext.dump({member: items, "next_cursor": pieces.cursor}))
+        else:
             text = _items(items)
-            # None, when the rows that were left no longer match the filters.
-            yield HttpBody(data=b"," + text if items else b"")
-        yield HttpBody(data=b'],"next_cursor":%b}' % jsontext.dump(cursor) if has_limit else b"]}")
+            yield HttpBody(content_type=JSON, data=b'{"%b":[%b' % (member.encode(), text))
+            while not pieces.are_over:
+                items = await pieces.read(max(1, min(_MAX_ROWS, len(items) * _PAGE_BYTES // len(text))))
+                text = _items(items)
+                # None, when the rows that were left no longer match the filters.
+                yield HttpBody(data=b"," + text if items else b"")
+            yield HttpBody(data=b'],"next_cursor":%b}' % jsontext.dump(pieces.cursor) if has_limit else b"]}")
 
     return documented(method, Documented(operation.command, operation.view, complete=complete))
+
+
+class _Pieces:
+    """The pieces of one list, each read when the one before it has been sent."""
+
+    def __init__(
+        self, operation: Operation[Any], servicer: Servicer, call: Call, sections: Sections, member: str, limit: int
+    ) -> None:
+        self._operation, self._dependencies, self._call = operation, servicer.dependencies, call
+        self._sections, self._query, self._member = sections, sections["query"], member
+        self._left = limit
+        # Where the next piece begins; None after the last one.
+        self.cursor: str | None = None
+
+    @property
+    def are_over(self) -> bool:
+        """Whether there are no more items, or as many as were asked for have been read."""
+        return self.cursor is None or not self._left
+
+    async def read(self, rows: int) -> list[Any]:
+        """The next items, `rows` of them at most. Raises TicketError."""
+        await self._call.place.take()
+        try:
+            sections = {**self._sections, "query": {**self._query, "limit": min(rows, self._left)}}
+            view = cast(Any, await self._operation(self._dependencies, self._call, sections))
+        finally:
+            self._call.place.give_back()
+        items: list[Any] = view[self._member]
+        self.cursor = view["next_cursor"]
+        self._left -= len(items)
+        # From here on the cursor says how many are skipped.
+        self._query = {name: value for name, value in self._query.items() if name != "offset"} | {"cursor": self.cursor}
+        return items
 
 
 def _items(views: object) -> bytes:
@@ -152,19 +170,19 @@ def reader(command: type[Command], members_of: str = "") -> Callable[[Any, Call]
     read_query = _query_reader(command, sections.get("query", ()), members_of)
 
     def read(request: Any, call: Call) -> Sections:
-        read: dict[str, Any] = {}
+        given: dict[str, Any] = {}
         if path:
-            read["path"] = {name: getattr(request, variable) for name, variable in path}
+            given["path"] = {name: getattr(request, variable) for name, variable in path}
         if read_query is not None:
-            read["query"] = read_query(request, call.path)
+            given["query"] = read_query(request, call.path)
         if "body" in sections:
             call.body = _json_body(request.body.data)
             # No body and `null` mean the same: nothing is given.
             if call.body is not None:
-                read["body"] = call.body
+                given["body"] = call.body
         if "header" in sections:
-            read["header"] = call.headers()
-        return read
+            given["header"] = call.headers()
+        return given
 
     return read
 

@@ -23,7 +23,7 @@ from service.helpdesk.sla.business_hours import Calendar, Timeline
 from service.helpdesk.sla.offsets import MICROSECOND, ORIGIN
 
 # How far ahead a due instant is searched: enough for a year's minutes in a calendar with forty hours a week.
-HORIZON = timedelta(days=5 * 365)
+LONGEST_SEARCH = timedelta(days=5 * 365)
 # How many spans are listed: the last ones.
 LISTED = 1000
 
@@ -88,9 +88,9 @@ def due_at(start: datetime, minutes: int, pauses: Sequence[Pause], calendar: Cal
     """The first instant at which that many minutes, at least one, have counted since the start.
 
     None if an open pause comes first, because it is unknown until the pause ends. None too if it is never due, or not
-    before the HORIZON.
+    before the LONGEST_SEARCH.
     """
-    span = Span(start, start + HORIZON)
+    span = Span(start, start + LONGEST_SEARCH)
     parts = _without_pauses(span, pauses)
     remaining = timedelta(minutes=minutes)
     if calendar is not None:

@@ -6,7 +6,7 @@ from typing import Any, get_args
 from pydantic import TypeAdapter
 from ulid import ULID
 
-from service import idempotency, jsontext, paging
+from service import idempotency, paging
 from service.errors import TicketError
 from service.helpdesk import lookup
 from service.helpdesk.commands import (
@@ -23,7 +23,7 @@ from service.helpdesk.keys import SLA_KEYS
 from service.helpdesk.sla import queries, targets, views
 from service.helpdesk.sla.terms import DEFAULT_CALENDAR_COLUMNS, calendar_columns, calendar_of, terms_of
 from service.helpdesk.tables import ANOTHER_IS_ACTIVE
-from service.operation import Call, one_statement, operation
+from service.operation import Call, autocommit, operation
 from service.storage.database import Connection
 from service.storage.statement import Row
 
@@ -31,7 +31,7 @@ _BY_ID: TypeAdapter[tuple[str]] = TypeAdapter(tuple[str])
 _ID = re.compile(r"sla_[0-9A-HJKMNP-TV-Z]{26}")
 
 
-@operation(GetTicketSla, run=one_statement)
+@operation(GetTicketSla, transaction=autocommit)
 async def get_ticket_sla(connection: Connection, call: Call, command: GetTicketSla) -> views.TicketSla:
     """Explain how a ticket's SLA stands."""
     key = lookup.ticket_key(call, command.path.id)
@@ -40,12 +40,12 @@ async def get_ticket_sla(connection: Connection, call: Call, command: GetTicketS
     return views.ticket_sla(ticket, targets.standings(ticket, terms), terms)
 
 
-@operation(ListSlaPolicies, run=one_statement)
+@operation(ListSlaPolicies, transaction=autocommit)
 async def list_sla_policies(connection: Connection, call: Call, command: ListSlaPolicies) -> views.SlaPolicyPage:
     """A page of the tenant's SLA policies, newest first."""
     query, tenant = command.query, _tenant(call)
     given = {} if query.status is None else {"status": query.status}
-    binding = jsontext.dump(["helpdesk SLA policies", {**tenant, **given}]).decode()
+    binding = paging.binding_of("helpdesk SLA policies", {**tenant, **given})
     after = {}
     if query.cursor is not None:
         (after["after_id"],) = paging.decode(query.cursor, binding, _BY_ID)
@@ -55,7 +55,7 @@ async def list_sla_policies(connection: Connection, call: Call, command: ListSla
     return {"sla_policies": [views.policy(row) for row in page], "next_cursor": next_cursor}
 
 
-@operation(GetSlaPolicy, run=one_statement)
+@operation(GetSlaPolicy, transaction=autocommit)
 async def get_sla_policy(connection: Connection, call: Call, command: GetSlaPolicy) -> views.SlaPolicy:
     """Read one SLA policy."""
     return views.policy(_found(await connection.one(queries.GET_POLICY, _policy_key(call, command.path.id))))
@@ -86,7 +86,7 @@ async def update_sla_policy(connection: Connection, call: Call, command: UpdateS
     return views.policy(policy)
 
 
-@operation(GetCalendar, run=one_statement)
+@operation(GetCalendar, transaction=autocommit)
 async def get_calendar(connection: Connection, call: Call, command: GetCalendar) -> views.Calendar:
     """Read the tenant's calendar."""
     row = await connection.one(queries.GET_CALENDAR, _tenant(call))

@@ -97,7 +97,7 @@ def due_instants(ticket: Mapping[str, Any], terms: Terms, *, new_policy: bool) -
 
 def stopped_at(ticket: Mapping[str, Any]) -> datetime | None:
     """Since when the clocks of a ticket stand still; None while they run."""
-    # The previous version sets `paused_at` of pending tickets alone, and may still be writing.
+    # A process from before migration 0015 sets `paused_at` of pending tickets alone.
     since: datetime | None = ticket["paused_at"] or ticket["resolved_at"]
     return since
 

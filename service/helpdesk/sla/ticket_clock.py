@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from service.errors import invalid
-from service.helpdesk.lifecycle import stops_clocks
+from service.helpdesk.lifecycle import resolved_at, stops_clocks
 from service.helpdesk.sla import targets
 from service.helpdesk.sla.clock import Pause
 from service.helpdesk.sla.targets import SlaEvent, Terms
@@ -15,7 +15,7 @@ from service.storage.database import Connection
 from service.storage.statement import Row
 
 
-async def on_create(connection: Connection, ticket: Mapping[str, Any], *, resolved: bool) -> Row:
+async def on_create(connection: Connection, ticket: Mapping[str, Any]) -> Row:
     """A ticket that is being created, with the columns that its SLA sets, and the stamps of its creation.
 
     Raises TicketError `validation_error` when it names a policy that is not an active one of the tenant.
@@ -30,7 +30,7 @@ async def on_create(connection: Connection, ticket: Mapping[str, Any], *, resolv
         "created_at": terms.now,
         "first_response_at": None,
         "first_response_due_at": None,
-        "resolved_at": terms.now if resolved else None,
+        "resolved_at": resolved_at(None, ticket["status"], None, terms.now),
         "sla_policy": row["policy_id"],
         "sla_policy_given": given is not None,
         "due_at_given": ticket["due_at"] is not None,
@@ -40,21 +40,19 @@ async def on_create(connection: Connection, ticket: Mapping[str, Any], *, resolv
     return with_schedule(created | targets.due_instants(created, terms, new_policy=True), terms)
 
 
-async def on_change(
-    connection: Connection, ticket: Row, changes: Mapping[str, Any], resolved_at: datetime | None
-) -> Row:
-    """A locked ticket after some changes, with the columns that its SLA sets; `resolved_at` is the one after them.
+async def on_change(connection: Connection, ticket: Row, changes: Mapping[str, Any], resolved: datetime | None) -> Row:
+    """A ticket as it was read, after some changes, with what its SLA sets; `resolved` is its `resolved_at` after them.
 
     Raises TicketError `validation_error` when the changes name a policy that is not an active one of the tenant.
     """
-    after = {**ticket, **changes, "resolved_at": resolved_at}
+    after = {**ticket, **changes, "resolved_at": resolved}
     changed = {name for name in changes if after[name] != ticket[name]}
     after["sla_policy_given"] = ticket["sla_policy_given"] or "sla_policy" in changed
     after["due_at_given"] = ticket["due_at_given"] or "due_at" in changed
     stopped_at = targets.stopped_at(ticket)
     after["paused_at"] = (stopped_at or ticket["stamp"]) if stops_clocks(after["status"]) else None
     is_resumed = stopped_at is not None and after["paused_at"] is None
-    is_reopened = ticket["resolved_at"] is not None and resolved_at is None
+    is_reopened = ticket["resolved_at"] is not None and resolved is None
     new_policy = not changed.isdisjoint(("priority", "type", "sla_policy"))
     # Nothing else moves an instant: they stand still in a pause that begins, and the notifier checks before it emits.
     if not (new_policy or "due_at" in changed or is_resumed or is_reopened):

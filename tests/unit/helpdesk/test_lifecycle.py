@@ -1,12 +1,15 @@
 """contracts/helpdesk.md, Life: what a move from one status to another does to `resolved_at`."""
 
+from datetime import UTC, datetime
 from typing import get_args
 
 import pytest
 
 from service.helpdesk.commands import Status
-from service.helpdesk.lifecycle import resolution
+from service.helpdesk.lifecycle import resolved_at
 
+BEFORE, NOW = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC)
+EFFECTS = {"stamp": NOW, "clear": None, "keep": BEFORE}
 # The columns are moves to open, in_progress, pending, resolved, closed. From None: a ticket that is being created.
 RULES: dict[Status | None, tuple[str, str, str, str, str]] = {
     None: ("clear", "clear", "clear", "stamp", "stamp"),
@@ -31,4 +34,4 @@ def test_the_table_is_complete() -> None:
     ],
 )
 def test_a_move_between_statuses_decides_resolved_at(was: Status | None, becomes: Status, effect: str) -> None:
-    assert resolution(was, becomes) == effect
+    assert resolved_at(was, becomes, BEFORE, NOW) == EFFECTS[effect]

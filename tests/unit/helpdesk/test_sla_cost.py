@@ -11,7 +11,7 @@ import pytest
 from service import jsontext
 from service.helpdesk.commands import CalendarMembers, UpdateCalendar
 from service.helpdesk.sla.business_hours import Calendar
-from service.helpdesk.sla.clock import HORIZON, LISTED, Pause, due_at, elapsed, explain
+from service.helpdesk.sla.clock import LISTED, LONGEST_SEARCH, Pause, due_at, elapsed, explain
 from service.helpdesk.sla.terms import calendar_columns, calendar_of
 
 START = datetime(2026, 3, 2, 16, 7, tzinfo=UTC)
@@ -74,7 +74,7 @@ def test_a_computation_takes_few_steps_whatever_the_calendar_and_the_target(case
     assert lines(lambda: due_at(START, 1, (), counting)) < 20_000
     for minutes in (1, 250, 10_000, A_YEAR):
         assert lines(lambda: due_at(START, minutes, (), counting)) < 100  # noqa: B023 - called at once
-    assert lines(lambda: elapsed(START, START + HORIZON, (), counting)) < 100
+    assert lines(lambda: elapsed(START, START + LONGEST_SEARCH, (), counting)) < 100
 
 
 def test_a_pause_adds_a_few_steps() -> None:
@@ -89,7 +89,7 @@ def test_of_years_of_intervals_only_the_last_are_looked_at() -> None:
     due_at(START, 1, (), counting)
 
     def standing() -> int:
-        found = explain(START, None, (), counting, met_at=None, now=START + HORIZON)
+        found = explain(START, None, (), counting, met_at=None, now=START + LONGEST_SEARCH)
         return len(found.counted)
 
     assert standing() == LISTED

@@ -16,7 +16,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from service.helpdesk.sla.business_hours import Calendar
-from service.helpdesk.sla.clock import HORIZON, Pause, Span, counted, due_at, elapsed, explain
+from service.helpdesk.sla.clock import LONGEST_SEARCH, Pause, Span, counted, due_at, elapsed, explain
 
 MINUTE = timedelta(minutes=1)
 # Days around which the offset of a zone changes, or does not.
@@ -202,7 +202,7 @@ def check(history: History) -> None:
     ):
         assert found is None, history
     elif found is None:
-        # A minute a week adds up to 260 before the HORIZON.
+        # A minute a week adds up to 260 before the LONGEST_SEARCH.
         assert history.minutes > 225 or any(stop.end is None for stop in stops), history
     else:
         assert found > end, history
@@ -254,9 +254,9 @@ def test_the_time_counted_until_a_due_instant_is_the_target(random: Random, star
         for begin, end in (some_pause(random, 0, 5000) for _ in range(random.randint(0, 3)))
     ]
     due = due_at(at, minutes, stops, opening)
-    before = counted(at, at + HORIZON if due is None else due, stops, opening)
+    before = counted(at, at + LONGEST_SEARCH if due is None else due, stops, opening)
     total = sum((span.end - span.start for span in before), timedelta())
-    assert elapsed(at, at + HORIZON if due is None else due, stops, opening) == total
+    assert elapsed(at, at + LONGEST_SEARCH if due is None else due, stops, opening) == total
     if due is None:
         assert total < minutes * MINUTE
     else:

@@ -130,7 +130,7 @@ async def test_a_queue_that_stands_is_felt_and_a_hiccup_is_not(
             now[0] += seconds
 
         await queue_probe._probe(check)
-        return queue_probe.is_too_high()
+        return queue_probe.should_reject()
 
     assert [await probe(seconds) for seconds in (5, 5, 0.01, 5, 5, 5, 0.01)] == [False] * 5 + [True, False]
 
@@ -142,5 +142,5 @@ def test_refusals_never_become_all_of_the_work(queue_probe: QueueProbe, monkeypa
     refused = 0
     for _ in range(50_000):
         now[0] += 0.00002
-        refused += queue_probe.is_too_high()
+        refused += queue_probe.should_reject()
     assert 780 <= refused <= 801

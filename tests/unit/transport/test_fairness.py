@@ -343,7 +343,7 @@ async def test_who_has_few_calls_among_many_is_told_from_who_has_many(fairness: 
     one, other, third = account(), account(), account()
 
     def are_many(caller: Caller) -> bool:
-        return CallPlace(fairness, "read", caller).is_of_many()
+        return CallPlace(fairness, "read", caller).has_average_share()
 
     async with _open(fairness, CallPlace.count_call, one, other):
         assert (are_many(one), are_many(other), are_many(third)) == (True, True, False)
