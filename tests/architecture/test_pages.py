@@ -89,7 +89,7 @@ def test_every_citation_of_a_contract_is_of_something_that_it_says() -> None:
                 assert any(re.match(rf"{re.escape(section)}\b", cited) for section in sections), f"{name}: {match[0]}"
 
 
-# In tests/README.md, what to break and which tests then fail: "| in `service/purged.py`, `refuse_if_before`: refuse nobody | … |".
+# In tests/README.md: "| in `service/purged.py`, `refuse_if_before`: refuse nobody | `…/test_watches.py` |".
 BREAK = re.compile(r"^\| in `([^`]+)`((?:,? (?:and )?`[^`]+`)*): .* \| (.*) \|$", re.MULTILINE)
 
 
