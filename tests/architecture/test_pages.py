@@ -89,6 +89,29 @@ def test_every_citation_of_a_contract_is_of_something_that_it_says() -> None:
                 assert any(re.match(rf"{re.escape(section)}\b", cited) for section in sections), f"{name}: {match[0]}"
 
 
+# In tests/README.md: "| in `service/purged.py`, `refuse_if_before`: refuse nobody | `…/test_watches.py` |".
+BREAK = re.compile(r"^\| in `([^`]+)`((?:,? (?:and )?`[^`]+`)*): .* \| (.*) \|$", re.MULTILINE)
+
+
+def test_what_the_page_of_the_tests_breaks_is_there() -> None:
+    """The file with what it defines, and the tests that fail."""
+    page = (ROOT / "tests/README.md").read_text()
+    rows = BREAK.findall(page)
+    assert len(rows) == len(re.findall(r"^\| in `", page, re.MULTILINE))
+    for name, symbols, tests in rows:
+        assert name in FILES, name
+        text = (ROOT / name).read_text()
+        for symbol in CODE.findall(symbols):
+            word = re.escape(symbol)
+            defined = rf"^ *(?:(?:async )?def|class) {word}\b|^{word}\b.*? = " if name.endswith(".py") else word
+            assert re.search(defined, text, re.MULTILINE), f"{name}: {symbol}"
+        folder = Path()
+        for test in (one for one in CODE.findall(tests) if one.endswith(".py")):
+            # `integration/retention/test_watches.py`, `test_gaps.py`.
+            folder = Path(test).parent if "/" in test else folder
+            assert str("tests" / folder / Path(test).name) in FILES, test
+
+
 def test_the_front_page_is_read_in_five_minutes() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 200
 
