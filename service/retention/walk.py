@@ -59,7 +59,7 @@ def is_settled(table: Table) -> ColumnElement[bool]:
 
 
 # The horizon of now, for `settled` later on.
-HORIZON: Final = Statement(select(cast(events.HORIZON, Text).label("settled")), scope=SCOPE)
+READ_HORIZON: Final = Statement(select(cast(events.HORIZON, Text).label("settled")), scope=SCOPE)
 
 
 def number_of_blocks(table: Table) -> Statement:

@@ -71,10 +71,10 @@ class PooledConnection(psycopg.AsyncConnection[Any]):
         self._since: float | None = None
         # Whether the server was found silent on another connection, and nothing has arrived on this one since.
         self.is_doubtful = False
-        # Of a lane: called whenever something has arrived, and when the connection is lost; how long an answer may
-        # take.
+        # Set on a lane's connection: called whenever something has arrived, and when the connection is lost; and for how
+        # many seconds an answer is waited for.
         self._follower: Callable[[], None] | None = None
-        self.patience: float | None = None
+        self.longest: float | None = None
         self._ended: Callable[[PooledConnection], None] | None = None
 
     def watch(self, ended: Callable[["PooledConnection"], None]) -> None:
@@ -96,12 +96,12 @@ class PooledConnection(psycopg.AsyncConnection[Any]):
         if self._follower is not None:
             self._follower()
 
-    def follow(self, follower: Callable[[], None], patience: float) -> None:
+    def follow(self, follower: Callable[[], None], longest: float) -> None:
         """Call `follower` whenever something has arrived, and when the connection is lost: it reads the results.
 
-        An answer that does not come for `patience` seconds is one that never will.
+        An answer that does not come for `longest` seconds is one that never will.
         """
-        self._follower, self.patience = follower, patience
+        self._follower, self.longest = follower, longest
 
     def expect(self, *, answer: bool) -> None:
         """Record whether an answer is expected from now on."""

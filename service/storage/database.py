@@ -19,7 +19,7 @@ from service.errors import TicketError
 from service.jsontext import JsonText
 from service.settings import Settings
 from service.storage.connection import PooledConnection
-from service.storage.lanes import Lane
+from service.storage.lanes import Lane, Lanes
 from service.storage.pool import NoConnectionError, Pool, Usage
 from service.storage.statement import Row, Statement
 
@@ -42,7 +42,7 @@ _MARGIN_SECONDS = 2.0
 _LOCKED = "Another change holds what this one needs; retry later"
 _XID8_OID, _PG_LSN_OID = 5069, 3220
 _BEGIN = (b"BEGIN",)
-_PATIENT = (b"BEGIN", b"SET LOCAL lock_timeout = 0")
+_BEGIN_WITHOUT_LOCK_TIMEOUT = (b"BEGIN", b"SET LOCAL lock_timeout = 0")
 
 
 class Xid8(UserDefinedType[int]):
@@ -113,9 +113,9 @@ class Database:
             if "error" in constraint.info
         }
         self._pool = pool_of(settings, settings.database_url, self._kept)
-        # For short statements by whether they write; none for work that waits for locks.
-        self.lanes: Mapping[bool, Lane] = {}
-        # Where statements that say so may run, if anywhere; not for background work either.
+        # For short statements; None for work that waits for locks, and in a small pool.
+        self.lanes: Lanes | None = None
+        # Where statements that say so may run, if there is one; None for background work too.
         self.standby: Standby | None = None
         # How many statements have been answered, which shows that background work makes progress.
         self.answered = 0
@@ -127,8 +127,8 @@ class Database:
         """Start connecting; does not wait, so that a service can start before its database."""
         self._pool.open()
         if self._kept:
-            self.lanes = {writes: Lane(self._pool, writes=writes) for writes in (False, True)}
-        for lane in self.lanes.values():
+            self.lanes = Lanes(Lane(self._pool, writes=False), Lane(self._pool, writes=True))
+        for lane in self.lanes or ():
             lane.open()
         if self.standby is not None:
             self.standby.open()
@@ -138,16 +138,19 @@ class Database:
         if self.standby is not None:
             await self.standby.close()
         await self._pool.close()
-        for lane in self.lanes.values():
+        for lane in self.lanes or ():
             await lane.close()
 
-    def patient(self) -> "Database":
-        """The same pool for work that nobody waits for: it waits for locks as long as a statement may take."""
-        patient = copy(self)
-        patient.answered = 0
-        patient.lanes, patient.standby = {}, None
-        patient._begin = patient._single = _PATIENT
-        return patient
+    def without_lock_timeout(self) -> "Database":
+        """The same pool for work that nobody waits for: it may wait for locks as long as a statement may take.
+
+        It uses no lane and no standby, and counts its own answers.
+        """
+        background = copy(self)
+        background.answered = 0
+        background.lanes = background.standby = None
+        background._begin = background._single = _BEGIN_WITHOUT_LOCK_TIMEOUT
+        return background
 
     def usage(self) -> Usage:
         """How many connections there are, and who waits for them."""
@@ -171,10 +174,11 @@ class Database:
             if found is not None:
                 self.answered += 1
                 return found
-        if statement.is_short and self.lanes:
+        if statement.is_short and self.lanes is not None:
+            lane = self.lanes.writes if statement.writes else self.lanes.reads
             begun = perf_counter()
             try:
-                found = await self.lanes[statement.writes].run(statement, parameters, lock)
+                found = await lane.run(statement, parameters, lock)
             except psycopg.Error as error:
                 raise self.translate(error) from None
             if found is not None:

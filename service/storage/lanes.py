@@ -13,7 +13,7 @@ long.
 import asyncio
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 from psycopg.errors import (
@@ -375,3 +375,10 @@ class Lane:
             if until is not None:
                 del self._aside[key]
         return False
+
+
+class Lanes(NamedTuple):
+    """The lanes of one process."""
+
+    reads: Lane
+    writes: Lane

@@ -260,7 +260,7 @@ class Pool:
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
             for connection in [*self._connections]:
-                longest = self._longest if connection.patience is None else connection.patience
+                longest = self._longest if connection.longest is None else connection.longest
                 if connection.is_doubtful:
                     longest = min(longest, _SILENT_SECONDS)
                 if connection.is_silent(longest):
