@@ -27,17 +27,17 @@ if TYPE_CHECKING:
     from service.storage.standby import Standby
 
 _POOL_TIMEOUT_SECONDS = 3.0
-# One for reads and one for writes; a pool that is smaller than the other has none.
+# One lane is for reads and one for writes; a pool of fewer connections than the other number has none.
 _LANES = 2
 _MIN_SIZE_WITH_LANES = 4
-# When the server ends an idle transaction: it would hold locks, and hold back the events of all watches. No operation
-# waits between two statements for so long.
+# After this time the server ends an idle transaction: it would hold locks, and hold back the events of all watches. No
+# operation waits that long between two statements.
 _IDLE_MILLISECONDS = 5000
 # The server's side of the keepalives that the pool sets for libpq.
 _SERVER_KEEPALIVES = (
     "-c tcp_keepalives_idle=2 -c tcp_keepalives_interval=1 -c tcp_keepalives_count=3 -c tcp_user_timeout=5000"
 )
-# Beyond the server's own limit of a statement.
+# How much later than the server's own limit a statement is given up.
 _MARGIN_SECONDS = 2.0
 _LOCKED = "Another change holds what this one needs; retry later"
 _XID8_OID, _PG_LSN_OID = 5069, 3220
@@ -55,7 +55,7 @@ class Xid8(UserDefinedType[int]):
         return "xid8"
 
 
-# So that Alembic recognises the type when it compares a database with the tables.
+# Alembic recognises the type by this when it compares a database with the tables.
 ischema_names["xid8"] = Xid8
 
 
@@ -153,7 +153,7 @@ class Database:
         return background
 
     def usage(self) -> Usage:
-        """How many connections there are, and who waits for them."""
+        """How many connections there are, and how many calls wait for one."""
         return self._pool.usage()
 
     async def answers(self) -> bool:
@@ -206,7 +206,7 @@ class Database:
             _discard(connection)
             raise UnsupportedStatementError(statement, error) from None
         except psycopg.Error as error:
-            # Without its cause: the driver's message may quote the row.
+            # Raised without its cause: the driver's message may quote the row.
             raise self.translate(error, connection) from None
         finally:
             self._pool.give_back(connection)
@@ -248,7 +248,7 @@ class Database:
             return TicketError("unavailable", _LOCKED, retry_after=1)
         if isinstance(error, pg.QueryCanceled):
             return TicketError("deadline_exceeded")
-        # Away, shutting down, or read-only.
+        # The server is away, shutting down, or read-only.
         if isinstance(error, psycopg.OperationalError | psycopg.InternalError | psycopg.InterfaceError):
             return TicketError("unavailable", retry_after=1)
         # The driver's message would quote the value.

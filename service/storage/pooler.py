@@ -91,7 +91,7 @@ async def _keeps_sessions(connection: PooledConnection, options: Mapping[str, An
                     await other.command(b"BEGIN")
                     others = await _pid(other)
             except (TimeoutError, psycopg.Error):
-                return True  # nor is another session
+                return True  # no other session is to be had either
             # The other one has a session of its own until the rollback. If this one gets none meanwhile, that was it.
             async with asyncio.timeout(_SECONDS):
                 if others == own or await _pid(connection) != own:

@@ -53,7 +53,7 @@ class Separation:
     """How a table's rows are separated; all are columns with their kinds (`scoped_by`)."""
 
     scope: Mapping[str, str]
-    # By the parameter of a scope with which they count.
+    # Keyed by the parameter of a scope with which they count.
     narrower: Mapping[str, AnyOf]
     or_by: Mapping[str, str]
     gives: Mapping[str, str]

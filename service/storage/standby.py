@@ -1,4 +1,4 @@
-"""Reads at a standby that see every write acknowledged before they began, whoever made it.
+"""Reads at a standby that see every write acknowledged before they began, also the writes of other processes.
 
 The primary is asked how far its log is flushed, once for all reads that wait at that moment, and the standby how far it
 has replayed that log. Once the standby has reached that position, the reads may run. Each read asks for the position
@@ -50,7 +50,8 @@ OUT_SECONDS: Mapping[str, float] = {
     "promoted": 5.0,
     "foreign": 5.0,
     "conflict": 5.0,
-    # All its connections are in use; one statement failed; the primary could not be asked; it gets no reads for now.
+    # In order: all its connections are in use; one statement failed; the primary could not be asked; it gets no reads
+    # for now.
     "busy": 0.0,
     "failed": 0.0,
     "unasked": 0.0,
@@ -73,8 +74,8 @@ def _asked(name: str, sql: str) -> Label[Any]:
 
 
 _STARTED = _asked("started", "pg_postmaster_start_time()")
-# Up to where the primary's log is flushed, which includes every acknowledged commit; with synchronous_commit off, up to
-# where it is inserted. Its timeline, and since when that server runs.
+# Asks the primary up to where its log is flushed, which includes every acknowledged commit (up to where it is inserted,
+# with synchronous_commit off); its timeline; and since when that server runs.
 _QUESTION = Statement(
     select(
         _asked(
@@ -89,7 +90,7 @@ _QUESTION = Statement(
     short=True,
 )
 _PLACE = (_asked("is_standby", "pg_is_in_recovery()"), _asked("lsn", "pg_last_wal_replay_lsn()"))
-# Where a standby is.
+# Asks a standby how far it has replayed the log.
 _WHERE = Statement(select(*_PLACE), scope=_NO_TABLE)
 # The same before a short statement, which is planned once, as on a lane (lanes.py); the settings last until the Sync.
 _WHERE_SHORT = Statement(
@@ -100,8 +101,8 @@ _WHERE_SHORT = Statement(
     ),
     scope=_NO_TABLE,
 )
-# The cluster and the timeline of a server: the timeline of its last checkpoint, or the one that it receives, which only
-# users who may read all statistics see.
+# Asks for the cluster and the timeline of a server. The timeline is that of its last checkpoint, or the one that it
+# receives, which only users who may read all statistics see.
 _IDENTITY = Statement(
     select(
         _asked("system", "(SELECT system_identifier FROM pg_control_system())"),
@@ -155,16 +156,16 @@ class Standby:
         self._waiting: list[asyncio.Future[_Position | UsePrimaryError]] = []
         self._asking: asyncio.Task[None] | None = None
         self._looking: asyncio.Task[None] | None = None
-        # Until when it gets no reads, by the loop's clock.
+        # It gets no reads before this instant, by the loop's clock.
         self._out_until = 0.0
         # Counted for metrics: reads that it answered, and those left to the primary, by the reason.
         self.reads = 0
         self.by_reason: Counter[str] = Counter(dict.fromkeys(OUT_SECONDS, 0))
-        # How many bytes of the log it has not replayed; None while nobody knows.
+        # How many bytes of the log it has not replayed; None while that is unknown.
         self.behind: int | None = None
 
     def open(self) -> None:
-        """Start connecting; nobody waits for it."""
+        """Start connecting; does not wait, as the primary answers until then."""
         self._pool.open()
         self._looking = asyncio.create_task(self._look())
 
@@ -213,7 +214,7 @@ class Standby:
         waiting: asyncio.Future[_Position | UsePrimaryError] = asyncio.get_running_loop().create_future()
         self._waiting.append(waiting)
         if self._asking is None:
-            # In an empty context: it is for all reads that wait, not for this call.
+            # The task gets an empty context: it is for all reads that wait, not for this call.
             self._asking = asyncio.get_running_loop().create_task(self._ask(), context=Context())
         outcome = await waiting
         if isinstance(outcome, UsePrimaryError):
@@ -222,7 +223,7 @@ class Standby:
         return outcome
 
     async def _ask(self) -> None:
-        """Answer all who wait, and those who have come meanwhile by another question."""
+        """Answer all reads that wait; for those that have come meanwhile, ask once more."""
         asked: list[asyncio.Future[_Position | UsePrimaryError]] = []
         outcome: _Position | UsePrimaryError
         try:

@@ -13,7 +13,7 @@ from service.storage.statement import Row, Statement
 _WRITTEN = re.compile(r"\b(INSERT) INTO (\w+)|\b(UPDATE) (\w+) SET\b|\b(DELETE) FROM (\w+)")
 _READ = re.compile(r"\bFROM (\w+)")
 _COMMON = re.compile(r"\b(\w+) AS (?:MATERIALIZED )?\(")
-# As the conventions bound a summary.
+# The conventions of OpenTelemetry bound a summary to this.
 _MAX_LENGTH = 255
 
 # The names of statements that were traced.
