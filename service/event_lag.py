@@ -13,7 +13,7 @@ from service.storage.scope import EVERYONE
 from service.storage.statement import Statement
 
 _LOOK_SECONDS = 1.0
-# From this lag on it is logged.
+# A lag of at least this is logged.
 _LOG_SECONDS = 10.0
 
 # Both without their epoch, as PostgreSQL's views have them.

@@ -8,7 +8,7 @@ import zlib
 _BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _RANDOM_LENGTH = 32  # 190 bits
 _CHECKSUM_LENGTH = 6
-# What is shown of a key: of its 190 random bits the first 36.
+# How much of a key is shown: of its 190 random bits, the first 36.
 _SHOWN_LENGTH = len("itsm_sk_live_") + 6
 
 

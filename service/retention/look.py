@@ -1,6 +1,6 @@
 """Gauges of how many rows of each kind there are, and how old the oldest is, from PostgreSQL's statistics.
 
-These have the number of rows, the part of them without an instant, and the earliest instant of a sample. Only of queues
+These have the number of rows, the part of them without an instant, and the earliest instant of a sample. Only for queues
 some rows are read.
 """
 

@@ -62,7 +62,7 @@ class Purged(NamedTuple):
     kind: str
     keep_days: int
     rows: int
-    # Since when the oldest was there; None where it was not looked for.
+    # The instant from which the age of the oldest counts; None where it was not looked for.
     oldest: datetime | None = None
 
 

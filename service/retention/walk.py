@@ -76,7 +76,7 @@ def _in_blocks(table: Table) -> ColumnElement[bool]:
 
 
 def bounds(block: int, blocks: int) -> dict[str, str]:
-    """The parameters of so many blocks from one on."""
+    """The parameters of `blocks` blocks, from the one with the number `block` on."""
     return {"first": f"({block},0)", "end": f"({block + blocks},0)"}
 
 

@@ -194,7 +194,7 @@ class Lane:
         self._batch: _Batch | None = None
         # How many statements the last batches had, on average.
         self._mean = 1.0
-        # The keys of rows and the names of statements that are kept off the lane, each with the end by the loop's clock.
+        # The keys of rows and the names of statements that are kept off the lane, each with the loop's time of its end.
         self._aside: dict[bytes, float] = {}
         self._lost = asyncio.Event()
         self._task: asyncio.Task[None] | None = None

@@ -36,7 +36,7 @@ _PREVIOUS_SECRET = literal_column("interval '24 hours'", Interval)
 
 
 def _as_new(next_attempt_at: ColumnElement[Any]) -> dict[str, Any]:
-    """Of a message that begins anew. A worker that holds its lease loses it: its attempt no longer counts."""
+    """What makes a message begin anew. A worker that holds its lease loses it: its attempt no longer counts."""
     return {"attempts": 0, "next_attempt_at": next_attempt_at, "lease": null()}
 
 

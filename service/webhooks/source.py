@@ -33,7 +33,7 @@ class Source:
     tables: WebhookTables
     # What a webhook can subscribe to; a dialect may know names that no event of its own has.
     event_types: Sequence[str]
-    # Of one scope.
+    # How many webhooks one scope may have.
     max_webhooks: int
     # The view of a ticket, given its row as of an event and the event's: `ticket_id`, `version`, `type`, `occurred_at`
     # and `event_columns`.
