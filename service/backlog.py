@@ -118,8 +118,8 @@ def _first(table: Table, *wanted: ColumnElement[Any], of: ColumnElement[bool], o
 def _is_kept_waiting(message: FromClause) -> ColumnElement[bool]:
     """Whether a due message waits for its receiver: for an earlier one of its ticket, or for another in flight.
 
-    The account's other messages count too, as the number of an account in flight is limited. So a receiver that fails or hangs makes no message
-    overdue.
+    The account's other messages in flight count too, as their number is limited. So a receiver that fails or hangs
+    makes no message overdue.
     """
     messages = SOURCE.tables.messages
     earlier, in_flight = messages.alias("earlier"), messages.alias("in_flight")
@@ -236,7 +236,7 @@ async def look(database: Database) -> None:
     age = 0.0 if oldest is None else time.time() - ULID.from_str(oldest.removeprefix("evt_")).timestamp
     for name, value in {**row, "message_seconds": age}.items():
         if name in _GAUGES:
-            # It is not negative, though something may be due later, and two clocks may differ.
+            # Never negative: something may be due later, and two clocks may differ.
             _GAUGES[name].set(max(0.0, value))
 
 

@@ -1,7 +1,7 @@
 """Whether the database has the schema that this code needs: which revision is there, and which ones this code knows.
 
-A database that is ahead still fits, unless one of the revisions that this code does not know is marked as breaking: the
-version before can serve what was only added, but not what was taken away (`service/migrations/breaking.py`).
+A database that is ahead still fits, unless one of the revisions that this code does not know is marked as breaking: an
+older version can serve what was only added, but not what was taken away (`service/migrations/breaking.py`).
 """
 
 import asyncio

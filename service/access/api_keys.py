@@ -24,7 +24,7 @@ def hash_api_key(key: str) -> bytes:
 
 
 def prefix_of(key: str) -> str:
-    """The first characters of a key, by which people know it again and nobody can guess it."""
+    """The first characters of a key, by which people recognise it and nobody can guess the rest."""
     return key[:_SHOWN_LENGTH]
 
 

@@ -21,7 +21,7 @@ from service.settings import SettingError, Settings
 
 DataDir = Annotated[Path, typer.Option("--data-dir", help="Where `tickets up` keeps its data.")]
 DATA_DIR = Path(".tickets")
-# The exit code of a setting that cannot be used, as of an option.
+# The exit code for a setting that cannot be used, the same as for an option.
 WRONG_SETTING = 2
 _MAX_REASON_LENGTH = 500
 

@@ -80,7 +80,7 @@ deliveries = Table(
     PrimaryKeyConstraint("account_id", "id"),
     one_of("kind", DeliveryKind),
     one_of("state", DeliveryState),
-    # Test keys have no provider. Its own id and its ticket's are nobody else's either.
+    # There is no column `live`: test keys have no provider. The ids of a delivery and of its ticket are unique, too.
     info=scoped_by("account_id", or_by={"id": "delivery_id", "ticket_id": "ticket_id"}),
 )
 # Operators name a delivery by its id alone.

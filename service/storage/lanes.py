@@ -225,7 +225,7 @@ class Lane:
     ) -> list[Row] | None:
         """Every row of a statement, and of one that runs before, only to lock; None when it is to run alone.
 
-        Raises KeyError for a parameter that is missing, and psycopg.Error when nobody knows whether it has run.
+        Raises KeyError for a parameter that is missing, and psycopg.Error when it is unknown whether it has run.
         """
         if self._connection is None:
             return None

@@ -133,8 +133,8 @@ def _tickets_as_of(source: Source) -> Statement:
     keys = select(func.json_object_keys(later.c.changes)).correlate(later).scalar_subquery()
     names: ColumnElement[list[str]] = func.array(keys, type_=ARRAY(Text))
     if "members" in later.c:
-        # The same names, read without the changes. Null in events from before migration 0009, which never get them:
-        # the `coalesce` may go when retention has deleted those.
+        # The same names, read without the changes. Null in events written before migration 0009: the `coalesce` is
+        # needed as long as any database keeps such events.
         names = func.coalesce(later.c.members, names)
     name = func.unnest(names).table_valued(column("name", Text)).render_derived(name="name")
     first = (
