@@ -42,7 +42,7 @@ class Source:
     event_columns: Sequence[str] = ()
     # The row of a ticket before a change, given the one after it and what `changes` says was before (JSON).
     undo: Callable[[Row, Mapping[str, Any]], Row] = undo_columns
-    # Another type that events of a type have too: a webhook that subscribes to both gets two messages.
+    # Maps a type to another that its events have too: a webhook that subscribes to both gets two messages.
     also: Mapping[str, str] = field(default_factory=dict)
     # The header of a signature of the body alone, where receivers expect one beside those of the specification.
     body_signature: str | None = None
