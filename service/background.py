@@ -58,7 +58,7 @@ class Background:
 
     async def _turn(self, periodic: Periodic) -> None:
         """Do the work once. Raises StalledError."""
-        database = self._database.patient()
+        database = self._database.without_lock_timeout()
         turn = asyncio.ensure_future(periodic.work(database))
         answered = 0
         try:

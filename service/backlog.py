@@ -1,6 +1,6 @@
 """Gauges of the queues in the database: how much waits, and since when. Set now and then, and not as metrics are read.
 
-Of a queue at most so many rows are counted, the next ones in order, so that the look stays cheap when a queue is long.
+At most `MOST` rows of a queue are counted, the next ones in order, so that the look stays cheap when a queue is long.
 """
 
 import time
@@ -79,7 +79,7 @@ def _gauge(name: str, meaning: str) -> Gauge:
     return Gauge(f"tickets_{name}", meaning, registry=REGISTRY)
 
 
-# By what the statement below calls them.
+# Keyed by the names that the statement below gives them.
 _GAUGES: Final = {
     "deliveries": _gauge("deliveries_queued", f"Deliveries to providers that are queued; {MOST} for more."),
     "delivery_seconds": _gauge("deliveries_oldest_seconds", "How long ago the oldest of them was asked for."),
@@ -118,8 +118,8 @@ def _first(table: Table, *wanted: ColumnElement[Any], of: ColumnElement[bool], o
 def _is_kept_waiting(message: FromClause) -> ColumnElement[bool]:
     """Whether a due message waits for its receiver: for an earlier one of its ticket, or for another in flight.
 
-    The account's others count too, as it has only so many in flight. So a receiver that fails or hangs makes no message
-    overdue.
+    The account's other messages in flight count too, as their number is limited. So a receiver that fails or hangs
+    makes no message overdue.
     """
     messages = SOURCE.tables.messages
     earlier, in_flight = messages.alias("earlier"), messages.alias("in_flight")
@@ -191,7 +191,7 @@ def _unqueued() -> Statement:
         .where(
             *(history.c[name] == webhooks.c[name] for name in SOURCE.scope),
             tuple_(history.c.transaction_id, history.c.id) > place,
-            # Not what was written before it was registered.
+            # Events that were written before it was registered are left out.
             history.c.created_at >= webhooks.c.created_at,
         )
         .order_by(history.c.transaction_id, history.c.id)
@@ -236,7 +236,7 @@ async def look(database: Database) -> None:
     age = 0.0 if oldest is None else time.time() - ULID.from_str(oldest.removeprefix("evt_")).timestamp
     for name, value in {**row, "message_seconds": age}.items():
         if name in _GAUGES:
-            # Not negative for what is due later, nor where two clocks differ.
+            # Never negative: something may be due later, and two clocks may differ.
             _GAUGES[name].set(max(0.0, value))
 
 

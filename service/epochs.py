@@ -39,7 +39,7 @@ _scope = EVERYONE("the order of events is one for all")
 # The servers of all epochs, from the first.
 ALL = Statement(select(event_epochs.c.system_identifier).order_by(event_epochs.c.epoch), scope=_scope)
 _newest = select(event_epochs.c.system_identifier).order_by(event_epochs.c.epoch.desc()).limit(1)
-# This server, and the one remembered.
+# Finds this server, and the one remembered.
 LOOK = Statement(
     select(SERVER.c.system_identifier.label("found"), _newest.scalar_subquery().label("remembered")), scope=_scope
 )

@@ -13,10 +13,10 @@ from service.storage.scope import EVERYONE
 from service.storage.statement import Statement
 
 _LOOK_SECONDS = 1.0
-# From this lag on it is logged.
+# A lag of at least this is logged.
 _LOG_SECONDS = 10.0
 
-# Both without their epoch, as PostgreSQL's views have them.
+# The transaction ids here have no epoch, as in PostgreSQL's views.
 _SNAPSHOT = func.pg_current_snapshot()
 _HORIZON_AND_NEXT: Select[Any] = select(cast(func.pg_snapshot_xmin(_SNAPSHOT), Text).label("horizon")).add_columns(
     cast(func.pg_snapshot_xmax(_SNAPSHOT), Text).label("next")

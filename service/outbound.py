@@ -26,15 +26,15 @@ from service.settings import Settings
 
 _RESOLVE_SECONDS = 3.0
 _CHECK_SECONDS = 4.0
-# For each of a host's addresses.
+# The time limit of connecting to each of a host's addresses.
 _CONNECT_SECONDS = 5.0
 # The body of an answer is read only so that its connection can be used again.
 _MAX_BYTES = 64 * 1024
-# And in no more pieces: each costs the process some time, however small it is.
+# How many pieces it may come in: each costs the process some time, however small it is.
 _MAX_PIECES = 100
 _DRAIN_SECONDS = 1.0
 _IDLE_SECONDS = 15.0
-# Of all that comes after a request: headers without end would keep the process busy.
+# How many bytes may come after a request in all: headers without end would keep the process busy.
 _MAX_READ = 2 * _MAX_BYTES
 _READ_AT_ONCE = 16 * 1024
 
@@ -57,14 +57,14 @@ class RefusedError(UnreachableError):
 
 
 class _TooLongError(httpcore2.ReadError):
-    """More comes back than anybody needs."""
+    """More came back than any answer needs."""
 
 
 class Answer(NamedTuple):
     """What came back."""
 
     status: int
-    # In seconds.
+    # How many seconds the receiver asks to wait.
     retry_after: float | None
 
 
@@ -118,7 +118,7 @@ class Outbound:
     async def post(self, url: str, headers: Mapping[str, str], body: bytes, seconds: float) -> Answer:
         """Post a JSON body and return once the answer's headers are there. Raises UnreachableError."""
         self._host_and_port(url)
-        # With the brackets of an IPv6 address.
+        # The host keeps the brackets of an IPv6 address.
         sent = [(b"host", urlsplit(url).netloc.encode()), (b"user-agent", _USER_AGENT)]
         sent += [(b"content-type", b"application/json")]
         sent += [(name.encode(), value.encode()) for name, value in headers.items()]
@@ -241,7 +241,7 @@ class _Backend(httpcore2.AsyncNetworkBackend):
         except (DNSError, UnicodeError, TimeoutError):
             raise UnreachableError("its host has no address") from None
         if not self._allows_private and not all(is_public(ip_address(address)) for address in found):
-            # Without the address: a caller must not learn what names of this network resolve to.
+            # The message leaves the address out: a caller must not learn what names of this network resolve to.
             raise RefusedError("its host is not on the public Internet")
         return found
 
@@ -277,5 +277,5 @@ async def _resolve(resolver: aiodns.DNSResolver, host: str, port: int) -> list[s
         # A number needs no resolver, however it is written (short, octal, hexadecimal).
         return [socket.inet_ntoa(socket.inet_aton(host))]
     found = await resolver.getaddrinfo(host, port=port, type=socket.SOCK_STREAM)
-    # Each once, in the resolver's order.
+    # Each address once, in the resolver's order.
     return list(dict.fromkeys(node.addr[0].decode() for node in found.nodes))

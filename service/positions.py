@@ -14,7 +14,7 @@ _CURSOR: TypeAdapter[tuple[int, int, int]] = TypeAdapter(tuple[_TransactionId, _
 class Position(NamedTuple):
     """The last event that a watcher has: always a committed one, as the id of an aborted transaction may come again."""
 
-    # With its epoch (epochs.py).
+    # The server's own id together with its epoch (epochs.py).
     transaction_id: int
     id: int
 
@@ -28,7 +28,7 @@ class Position(NamedTuple):
         return epochs.epoch_of(self.transaction_id)
 
 
-# Before and after every event.
+# The positions before and after every event.
 BEFORE_ALL = Position(0, 0)
 AFTER_ALL = Position(2**64 - 1, 0)
 

@@ -14,7 +14,7 @@ from service.storage.database import Database, Xid8
 from service.storage.scope import EVERYONE, scoped_by
 from service.storage.statement import Statement
 
-# Events can be read for at least so long before they are deleted: a reader that has read more recently than that has
+# Events can be read for at least this long before they are deleted: a reader that has read more recently than that has
 # missed nothing. Longer than a poll may take.
 SETTLE_SECONDS: Final = 5.0
 # The columns of a position, in its order.

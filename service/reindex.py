@@ -1,8 +1,9 @@
 """Fills in, in the background, the index terms of tickets that have none.
 
-A write of this version sets the terms with the texts. Tickets without terms were written before this search existed, or
-by a process of an earlier version: where it changes the texts, a trigger of the table clears the terms (migration
-0012). A partial index holds the tickets without terms, and is empty once all are indexed.
+Since migration 0012 a write sets the terms with the texts. Tickets without terms were written before it, or by a
+process of an earlier version: where that changes the texts, a trigger of the table clears the terms. A partial index
+holds the tickets without terms, and is empty once all are indexed. This may go when no upgrade starts before that
+migration.
 """
 
 import asyncio
@@ -19,7 +20,7 @@ from service.storage.database import Database
 from service.storage.scope import EVERYONE
 from service.storage.statement import Row, Statement
 
-# Tickets of a step, which are locked for some milliseconds unless their texts are very long.
+# How many tickets a step indexes; they are locked for some milliseconds, unless their texts are very long.
 ROWS = 25
 _PAUSE = 0.5
 _SCOPE = EVERYONE("the background indexes everybody's tickets")
@@ -38,7 +39,7 @@ def index_search_terms(tickets: Table) -> None:
         f"{tickets.name}_search_idx",
         terms,
         postgresql_using="gin",
-        # In KiB. Each search scans the whole pending list of new entries, and the write that fills it must merge it.
+        # In KiB: each search scans the whole pending list of new entries, and the write that fills it must merge it.
         postgresql_with={"gin_pending_list_limit": 512},
         postgresql_where=terms.is_not(None),
     )
@@ -61,7 +62,7 @@ class Reindex:
                 tickets.c.search_terms.is_(None),
                 tickets.c.created_at <= bindparam("until", type_=tickets.c.created_at.type),
             )
-            # The newest are looked for most.
+            # People search for the newest tickets most.
             .order_by(tickets.c.created_at.desc())
             .limit(bindparam("rows", type_=Integer))
             .with_for_update(skip_locked=True, key_share=True),

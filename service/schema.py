@@ -1,7 +1,7 @@
 """Whether the database has the schema that this code needs: which revision is there, and which ones this code knows.
 
-A database that is ahead still fits, unless one of the revisions that this code does not know is marked as breaking: the
-version before can serve what was only added, but not what was taken away (`service/migrations/breaking.py`).
+A database that is ahead still fits, unless one of the revisions that this code does not know is marked as breaking: an
+older version can serve what was only added, but not what was taken away (`service/migrations/breaking.py`).
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from service.storage.statement import Statement
 # Between looks while it fits; while it does not, each health check looks.
 _LOOK_SECONDS = 5.0
 # A look that waits for a free connection must not delay the health check.
-_PATIENCE_SECONDS = 1.0
+_LOOK_TIMEOUT_SECONDS = 1.0
 _ENCODING = "UTF8"
 
 _log = structlog.get_logger()
@@ -147,7 +147,7 @@ class Schema:
         """Whether it fits, as far as this process could see; looks again where that is due."""
         if not self._fit.is_set() or time.monotonic() - self._looked > _LOOK_SECONDS:
             try:
-                async with asyncio.timeout(_PATIENCE_SECONDS):
+                async with asyncio.timeout(_LOOK_TIMEOUT_SECONDS):
                     self._note(*await _look(self._database))
             except (TicketError, TimeoutError):
                 pass  # the last look holds: `is_ready` itself reports a database that is unavailable

@@ -19,9 +19,9 @@ from unicodedata import category, normalize
 MAX_CHARACTERS = 65_536
 # A longer part is found by its beginning. Two of them make a term; PostgreSQL takes up to 2,046 bytes.
 _MAX_PART = 64
-# Of a query: each is looked up in the index. Only a long run without spaces has more.
+# How many terms of a query are looked up in the index. Only a long run without spaces has more.
 _MAX_QUERY_TERMS = 64
-# Of a position in a tsvector.
+# The largest position in a tsvector.
 _MAX_POSITION = 16_383
 # How many characters are cached: those of some languages, and not all of Unicode.
 _MAX_REMEMBERED = 32_768
@@ -119,7 +119,7 @@ def index_terms(*texts: str) -> dict[str, None]:
 
 
 def tsvector(scope: str, *texts: str, constant: str = "") -> str:
-    """The terms of texts, and that of whose they are, as PostgreSQL writes a tsvector.
+    """The terms of texts, and that of their scope, as PostgreSQL writes a tsvector.
 
     The scope has a checksum of the texts for its position, which nothing searches: a change of the texts always shows.
     `constant` is a text that never changes.

@@ -20,7 +20,7 @@ from service.operation import Dependencies
 from service.retention import keys, purge
 from service.schema import Schema
 from service.settings import Settings
-from service.storage.traced import database_of
+from service.storage.opening import open_database
 from service.transport.admission import AdmissionControl
 from service.transport.dialect import Dialect, Started
 from service.transport.draining import stop_server
@@ -78,7 +78,7 @@ async def serve(settings: Settings) -> None:
 
 async def start(settings: Settings, stack: AsyncExitStack) -> Running:
     """Start a server and its background work; the stack closes what it opens."""
-    database = database_of(settings, METADATA, stack)
+    database = open_database(settings, METADATA, stack)
     await database.open()
     stack.push_async_callback(database.close)
     background, probe = Background(database), QueueProbe(settings)

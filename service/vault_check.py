@@ -36,7 +36,7 @@ class OtherKeysError(SettingError):
 
 
 async def check_keys(database: Database, vault: Vault) -> None:
-    """The first who checks seals the row, all others open it and seal it with their first key.
+    """The first process that checks seals the row; all others open it, and seal it with their first key.
 
     Raises OtherKeysError, and TicketError when the database cannot be had.
     """
@@ -46,7 +46,7 @@ async def check_keys(database: Database, vault: Vault) -> None:
     found = await database.one(_GET, {})
     if found is None:
         await database.one(_MAKE, sealed, commit=True)
-        found = await database.one(_GET, {}) or {}  # what another has sealed meanwhile, if one has
+        found = await database.one(_GET, {}) or {}  # the row that another process has sealed meanwhile, if one has
     try:
         vault.open(found["sealed"])
     except SealedError:
@@ -55,7 +55,7 @@ async def check_keys(database: Database, vault: Vault) -> None:
 
 
 async def log_other_keys(database: Database, vault: Vault) -> None:
-    """Log it when the keys are others; all that has no secrets works without them."""
+    """Log it when this process has other keys; everything without secrets works all the same."""
     try:
         await check_keys(database, vault)
     except OtherKeysError as error:

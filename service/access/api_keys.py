@@ -8,7 +8,7 @@ import zlib
 _BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _RANDOM_LENGTH = 32  # 190 bits
 _CHECKSUM_LENGTH = 6
-# What is shown of a key: of its 190 random bits the first 36.
+# How much of a key is shown: of its 190 random bits, the first 36.
 _SHOWN_LENGTH = len("itsm_sk_live_") + 6
 
 
@@ -24,7 +24,7 @@ def hash_api_key(key: str) -> bytes:
 
 
 def prefix_of(key: str) -> str:
-    """The first characters of a key, by which people know it again and nobody can guess it."""
+    """The first characters of a key, by which people recognise it and nobody can guess the rest."""
     return key[:_SHOWN_LENGTH]
 
 

@@ -61,7 +61,7 @@ class Authenticator:
         self._leeway = settings.jwt_leeway_seconds
         self._issuer = settings.jwt_issuer
         self._audience = settings.jwt_audience
-        # By kind, so that a token is never taken for a key: SHA-256 of the credential → (caller, valid until).
+        # Keyed by kind, so that a token is never taken for a key, and by the credential's SHA-256: caller, valid until.
         self._verified: dict[tuple[bool, bytes], tuple[Caller, float]] = {}
 
     async def caller(self, policy: Policy, metadata: Mapping[str, Any]) -> Caller:
@@ -158,7 +158,7 @@ def _caller_of(claims: Mapping[str, Any], expires_at: float) -> Caller:
         raise TicketError("invalid_token")
     return Caller(
         subject=one_uuid_form(subject),
-        # By U+0020 alone (RFC 6749, 3.3): any other blank is part of a scope that nobody grants.
+        # Scopes are split at U+0020 alone (RFC 6749, 3.3): any other blank is part of a scope that nobody grants.
         scopes=frozenset(scope.split(" ")) - {""},
         tenant_id=named["tenant_id"],
         app_id=named["app_id"],

@@ -19,11 +19,11 @@ _TTL_SECONDS = 300.0
 # most once in the shorter one while it does not answer.
 _PAUSE_SECONDS = 10.0
 _RETRY_SECONDS = 1.0
-# For each step of a fetch, and for the whole of it.
+# The time limits of each step of a fetch, and of the whole fetch.
 _TIMEOUT_SECONDS = 2.0
 _FETCH_SECONDS = 5.0
 _MAX_BYTES = 256 * 1024
-# Each costs a signature's verification, whoever sends the token.
+# Each candidate costs a signature's verification, and anybody may send a token.
 _MAX_CANDIDATES = 8
 
 _log = structlog.get_logger()
@@ -38,7 +38,7 @@ class KeySet:
         self._keys: dict[str | None, list[jwt.PyJWK]] = {}
         self._fetched = self._asked = float("-inf")
         self._asking: asyncio.Task[None] | None = None
-        self.failure = ""  # why the last attempt to have it had none
+        self.failure = ""  # why the last fetch failed
 
     async def candidates(self, kid: str | None, algorithm: str) -> Sequence[jwt.PyJWK]:
         """The keys that may have signed a token: those with its key id, or else those without one.

@@ -12,7 +12,7 @@ from service.storage.scope import EVERYONE
 from service.storage.statement import Statement
 
 WRITE_SECONDS = 60.0
-# Of one statement.
+# How many keys one statement writes.
 _ROWS = 500
 
 _ids = bindparam("ids", type_=ARRAY(Uuid))

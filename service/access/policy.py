@@ -42,11 +42,11 @@ class Policy:
     who: Literal["user", "tenant", "operator", "program", "none"]
     scopes: tuple[str, ...] = ()
     kind: Literal["read", "write"] = "read"
-    # Not for the token of one application: it changes what all applications of the tenant share.
+    # Whether a token of one application is refused: the method changes what all applications of the tenant share.
     all_applications: bool = False
 
 
-# Which tickets these read is in helpdesk/rights.py.
+# Which tickets callers with one of these scopes read is in helpdesk/rights.py.
 _READ_HELPDESK = Policy("tenant", ("helpdesk:read", "helpdesk:read_all", "helpdesk:agent"))
 _WRITE_HELPDESK = Policy("tenant", ("helpdesk:write", "helpdesk:agent"), "write")
 _READ_SLA = Policy("tenant", ("helpdesk:agent",))

@@ -1,4 +1,4 @@
-"""Who is suspended: every process polls once a second, so that no call asks the database."""
+"""Which callers are suspended: every process polls once a second, so that no call asks the database."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -43,7 +43,7 @@ class Suspensions:
         self._database = database
         self._suspended = _Suspended()
         self._has_looked = False
-        # Called when they have changed.
+        # Called when the suspended callers have changed.
         self.on_change: list[Callable[[], None]] = []
 
     async def look_once(self, caller: Caller) -> None:

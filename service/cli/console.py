@@ -21,7 +21,7 @@ from service.settings import SettingError, Settings
 
 DataDir = Annotated[Path, typer.Option("--data-dir", help="Where `tickets up` keeps its data.")]
 DATA_DIR = Path(".tickets")
-# The exit code of a setting that cannot be used, as of an option.
+# The exit code for a setting that cannot be used, the same as for an option.
 WRONG_SETTING = 2
 _MAX_REASON_LENGTH = 500
 
@@ -74,7 +74,7 @@ def one_line_failures() -> Iterator[None]:
 
 
 def _hint(error: Exception) -> str:
-    # Whoever is in another folder than that of `tickets up` learns of a socket that he has never heard of.
+    # In another folder than that of `tickets up`, the error would name a socket that the user has never heard of.
     if not isinstance(error, psycopg.OperationalError) or "TICKETS_DATABASE_URL" in os.environ:
         return ""
     return " (TICKETS_DATABASE_URL is not set, so that a `tickets up` must run on --data-dir)"
@@ -88,7 +88,7 @@ def print_json(value: View) -> None:
 def reason_of(error: Exception) -> str:
     """Why PostgreSQL refused, in its own words, as one line; what quotes a row is left out."""
     cause = getattr(error, "orig", None) or error
-    # Of several servers each has its reason, in a line of its own.
+    # Where the URL names several servers, each has its reason in a line of its own.
     lines = str(cause).splitlines() if isinstance(cause, psycopg.OperationalError) else str(cause).splitlines()[:1]
     return " ".join(" ".join(lines).split())[:_MAX_REASON_LENGTH]
 

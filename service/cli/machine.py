@@ -36,7 +36,7 @@ def show_doctor(
 
 def show_logs(
     name: Annotated[LogName, typer.Argument(help="Whose log.")] = "service",
-    lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="So many of the last ones.")] = 50,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many of the last lines.")] = 50,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what is written.")] = False,
     data_dir: DataDir = DATA_DIR,
 ) -> None:
@@ -66,7 +66,7 @@ def _follow(path: Path, position: int) -> None:
     with suppress(KeyboardInterrupt):
         reader = select.poll()
         reader.register(sys.stdout.fileno(), 0)
-        # Ends when whoever reads has left, as `head` does, though nothing more is written.
+        # This ends when the reader of the output has left, as `head` does, though nothing more is written.
         while not reader.poll(_FOLLOW_MILLISECONDS):
             with suppress(FileNotFoundError):  # moved away, and not there again yet
                 position = _printed(path, position)

@@ -24,7 +24,7 @@ def run_purge(data_dir: Path, *, dry_run: bool) -> None:
 async def _purge(settings: Settings, *, dry_run: bool) -> Sequence[Purged]:
     purge = Purge(settings)
     async with opened(settings) as database:
-        return await (purge.count(database) if dry_run else purge.delete(database.patient()))
+        return await (purge.count(database) if dry_run else purge.delete(database.without_lock_timeout()))
 
 
 def _shown(one: Purged, *, dry_run: bool) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from service.local.instance import Instance, running_instance
 from service.settings import SettingError, Settings, missing_jwks, unknown_settings
 from service.storage.database import Database
 from service.storage.pooler import require_sessions
-from service.storage.standby import LeftError, Standby
+from service.storage.standby import Standby, UsePrimaryError
 from service.vault import Vault
 from service.vault_check import check_keys
 
@@ -113,8 +113,8 @@ async def _standby(settings: Settings) -> AsyncIterator[Check]:
     standby.open()
     try:
         yield Check("standby", True, f"follows the database, {await standby.look()} bytes behind")
-    except LeftError as left:
-        yield Check("standby", False, f"is of no use: {left.message or left.reason}")
+    except UsePrimaryError as error:
+        yield Check("standby", False, f"is of no use: {error.message or error.reason}")
     finally:
         await standby.close()
         await database.close()

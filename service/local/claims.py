@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# Not TMPDIR, which may differ between two processes.
+# TMPDIR is not used: it may differ between two processes.
 _SHARED_FOLDER = Path("/tmp")  # noqa: S108 - the file is checked once it is open
 
 

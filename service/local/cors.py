@@ -20,7 +20,7 @@ _EXPOSED: Final = (
     " grpc-status, grpc-message, grpc-status-details-bin"
 )
 _VERBS: Final = "GET, HEAD, POST, PATCH, DELETE"
-_SECONDS: Final = "7200"  # as long as any browser remembers a preflight
+_SECONDS: Final = "7200"  # no browser remembers a preflight for longer
 _NAME: Final = "envoy.filters.http.cors"
 _TYPE: Final = "type.googleapis.com/envoy.extensions.filters.http.cors.v3"
 _VARY: Final = {"header": {"key": "vary", "value": "Origin"}, "append_action": "APPEND_IF_EXISTS_OR_ADD"}
@@ -31,7 +31,7 @@ def allow_origins(manager: dict[str, Any], origins: Sequence[str]) -> None:
     if not origins:
         return
     names = [entry["name"] for entry in manager["http_filters"]]
-    # After the rate limit of an address, which preflights must not bypass.
+    # The filter comes after the rate limit of an address, which preflights must not bypass.
     behind_limit = names.index("envoy.filters.http.header_mutation")
     manager["http_filters"].insert(behind_limit, {"name": _NAME, "typed_config": {"@type": f"{_TYPE}.Cors"}})
     host = manager["route_config"]["virtual_hosts"][0]

@@ -30,7 +30,7 @@ _KEY_FILE = "development-key.pem"
 _ENCRYPTION_KEY_FILE = "encryption-key"
 _JWKS_FILE = "jwks.json"
 CREDENTIALS_FILE = "credentials.json"
-# What was given when the demo data was made, and is in no other file.
+# What was chosen when the demo data was made, and is in no other file.
 _KEPT = {"itsm_api_key", "handoff_user_id", "handoff_project_id", "helpdesk_tenant_id"}
 _HELPDESK_SCOPES = "helpdesk:read helpdesk:write helpdesk:agent"
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 CREDENTIALS: Final = "credentials.json"
 _ROUTE: Final = "docs"
 _FILTERS: Final = ("tickets.docs", "envoy.filters.http.file_server")
-# No other name, as anybody's DNS may resolve one to this machine.
+# No other name will do, as anybody's DNS may resolve one to this machine.
 _THIS_MACHINE: Final = r"(127\.0\.0\.1|localhost|\[::1\])(:[0-9]+)?"
 
 

@@ -26,7 +26,7 @@ from service.local.tls import ENVOYS_FOLDER, GatewayTls, use_tls
 from service.transport.tuning import use_batch_scheduler
 
 _SERVICE: Final = Path(__file__).resolve().parents[1]
-# As many as a process takes at once (TICKETS_MAX_CONCURRENT_CALLS), of which one account may have a quarter.
+# A process takes this many at once (TICKETS_MAX_CONCURRENT_CALLS), of which one account may have a quarter.
 _REST_CALLS_PER_WORKER: Final = 256
 _UNIX: Final = "unix:"
 
@@ -72,16 +72,16 @@ class Envoy:
         """Start it, also again when it has exited; it does not answer before `wait_until_ready` returns."""
         if self._child is not None and self._child.code is None:
             return
-        # Whatever listens there would answer our probes instead of Envoy.
+        # Another program that listens there would answer our probes instead of Envoy.
         try:
             require_free_port(self._host, self._port)
         except OSError as error:
             raise RuntimeError(f"cannot listen on {self._host}:{self._port}: {error.strerror}") from None
-        self._remove_config()  # of one that exited before it answered
+        self._remove_config()  # that of an Envoy that exited before it answered
         with tempfile.NamedTemporaryFile("w", prefix="tickets-envoy-", suffix=".yaml", delete=False) as file:
             file.write(yaml_of(self._config))
         self._config_file = Path(file.name)
-        # Hot restart would want shared memory and an id of its own for each Envoy on the machine.
+        # A hot restart would need shared memory and an id of its own for each Envoy on the machine.
         argv = [envoy_binary(), "--config-path", file.name, "--disable-hot-restart", *self._options]
         try:
             self._child = Child("Envoy", argv, self._log_file)
@@ -138,7 +138,7 @@ class Envoy:
     def _connection(self) -> http.client.HTTPConnection:
         if not self._has_tls:
             return http.client.HTTPConnection(self._host, self._port, timeout=2.0)
-        # It is our own child that answers, under whatever name its certificate has.
+        # It is our own child that answers, whichever name its certificate has.
         anybody = ssl.create_default_context()
         anybody.check_hostname, anybody.verify_mode = False, ssl.CERT_NONE
         return http.client.HTTPSConnection(self._host, self._port, timeout=2.0, context=anybody)

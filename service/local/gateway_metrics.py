@@ -1,4 +1,4 @@
-"""Envoy's own metrics at a port of their own: who reads them must not reach the admin port, which stops Envoy."""
+"""Envoy's own metrics at a port of their own: their reader must not reach the admin port, which can stop Envoy."""
 
 from typing import Any
 

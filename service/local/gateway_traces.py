@@ -20,9 +20,9 @@ def trace(config: Mapping[str, Any], settings: Settings) -> None:
     manager["tracing"] = {
         "random_sampling": {"value": settings.trace_sample_ratio * 100},
         "client_sampling": {"value": 0},  # by a header of Envoy's own; what a traceparent says counts
-        # One for each attempt would cost every request as much again, sampled or not; the service's spans show it.
+        # A span for each attempt would cost every request as much again, sampled or not; the service's spans show it.
         "spawn_upstream_span": False,
-        # Of an address the path's first character, which is a slash: the rest may hold what people search for.
+        # A span has only the path's first character, which is a slash: the rest may hold what people search for.
         "max_path_tag_length": 1,
         "operation": "%REQ(X-ENVOY-ORIGINAL-METHOD?:METHOD)% gateway",
         "custom_tags": [{"tag": "tickets.request_id", "value": "%REQ(X-REQUEST-ID)%"}],

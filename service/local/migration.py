@@ -13,7 +13,7 @@ def main() -> None:
     message = " ".join(sys.argv[1:]).strip()
     if not message:
         raise SystemExit('Say what changes: make migration m="What changes"')
-    # What a crash of the machine would lose does not matter here.
+    # It does not matter here what a crash of the machine would lose.
     settings = {"fsync": "off"}
     with TemporaryDirectory() as directory, EmbeddedPostgres(Path(directory) / "postgres", settings=settings) as server:
         migrations.upgrade(server.url)

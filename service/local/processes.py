@@ -20,7 +20,7 @@ _STDERR: Final = 2
 _LOG_LINES: Final = 10
 _LOG_TAIL_BYTES: Final = 64 * 1024
 _PR_SET_PDEATHSIG: Final = 1
-# Below the ports that a system gives to outgoing connections, so that none of those takes one between look and use.
+# They lie below the ports that a system gives to outgoing connections: none of those takes one between look and use.
 _PORTS: Final = range(20_000, 32_000)
 
 
@@ -78,7 +78,7 @@ class Child:
         self.name = name
         self._log_file = log_file
         self._log_start = log_file.stat().st_size if log_file is not None and log_file.exists() else 0
-        # Private: a log may quote statements and their values.
+        # The file is private: a log may quote statements and their values.
         log = _STDERR if log_file is None else os.open(log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         try:
             self._process = subprocess.Popen(  # noqa: S603 the programs of our own wheels
@@ -161,7 +161,7 @@ class Child:
 
 
 def last_log_lines(log_file: Path, count: int, *, offset: int = 0) -> list[str]:
-    """Return up to so many last lines of a log, without blank ones and without what stands before the offset."""
+    """Return up to `count` last lines of a log, without blank ones and without what stands before the offset."""
     with log_file.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         if offset > size:  # the log was rotated

@@ -15,9 +15,9 @@ _LOOK_SECONDS: Final = 10.0
 def rotate(log: Path, max_bytes: int = MAX_BYTES) -> bool:
     """Empty a log that has grown too long, whose lines until now are then in `<log>.1`; whether it did.
 
-    Those who write go on, as they append. A line that is written in that moment may be lost.
+    Writers go on, as they append. A line that is written in that moment may be lost.
     """
-    with suppress(OSError):  # none yet, or no room: the log is worth less than what it is about
+    with suppress(OSError):  # no log yet, or no room: the log is worth less than what it is about
         if log.stat().st_size > max_bytes:
             shutil.copy(log, log.with_name(f"{log.name}.1"))
             os.truncate(log, 0)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 _PATH_MAX: Final = 103  # bytes, on macOS; Linux takes 107
-# libpq's URLs, gRPC's addresses and lists of either take other characters for marks of their own.
+# Other characters have a meaning in libpq's URLs, in gRPC's addresses and in lists of either.
 _PLAIN: Final = re.compile(r"[\w./-]+", re.ASCII)
 
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Final
 
 _LOOK_SECONDS: Final = 0.1
-# Between an exit and the next start: the first pause, doubled each time that the next exit follows at once.
+# The first pause between an exit and the next start; it doubles each time that the next exit follows at once.
 _PAUSE_SECONDS: Final = 0.1
 _MAX_PAUSE_SECONDS: Final = 15.0
 # An exit later than this does not follow at once.

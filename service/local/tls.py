@@ -29,7 +29,7 @@ class GatewayTls:
     service_ca: str = ""
     service_cert: str = ""
     service_key: str = ""
-    # What the service's certificate is for: a name, or an IP address.
+    # The name or the IP address that the service's certificate is for.
     service_name: str = ""
 
     def check(self) -> None:
@@ -103,7 +103,7 @@ def _for(name: str) -> Mapping[str, Any]:
 
 def write_secrets(tls: GatewayTls, folder: Path) -> None:
     """Write the files that name the certificates. Envoy watches these names: what they name can be replaced."""
-    # Imported here, as YAML is for who writes a configuration.
+    # Imported here, as only commands that write a configuration need YAML.
     from service.local.envoy import yaml_of  # noqa: PLC0415 - that module imports this one
 
     for name, secret in _secrets(tls):

@@ -60,7 +60,7 @@ class UpOptions:
     demo: bool
     # Keep each worker on a core of its own.
     pin: bool
-    # What the environment says of the gateway, and of traces.
+    # What the environment says about the gateway, and about traces.
     settings: Settings
 
 
@@ -117,7 +117,7 @@ async def _run(options: UpOptions) -> None:
         trace(config, options.settings)
         gateway = Envoy(config, log_file=options.data_dir / "envoy.log")
         stack.callback(gateway.stop, _GATEWAY_STOP_SECONDS)
-        # Left first: the processes drain while the gateway still carries their answers.
+        # These are stopped first: the processes drain while the gateway still carries their answers.
         workers = [_Worker(options, settings, listen, number) for number, listen in enumerate(sockets)]
         stack.callback(_stop_workers, workers)
         progress.step("the service and the gateway")
@@ -163,7 +163,7 @@ class _Worker:
 
     async def start(self) -> None:
         argv, environment = service_command("serve"), self._environment
-        # In the directory of the caller, whose settings may name files in it.
+        # It runs in the directory of the caller, whose settings may name files there.
         self.child = Child("service process", argv, self._log_file, env=environment, cwd=None)
         if self._core is not None:
             pin(self.child.pid, self._core)
@@ -245,7 +245,7 @@ def _settings(options: UpOptions, database_url: str) -> dict[str, str]:
 
 
 def _has_demo(options: UpOptions) -> bool:
-    """Whether there is demo data: not for the tokens of somebody else."""
+    """Whether there is demo data: not where somebody else signs the tokens."""
     return options.demo and "TICKETS_JWKS" not in os.environ
 
 

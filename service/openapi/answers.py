@@ -20,7 +20,7 @@ _SCALARS: Mapping[Any, Schema] = {
     float: {"type": "number"},
     UUID: {"type": "string", "format": "uuid"},
     datetime: {"type": "string", "format": "date-time"},
-    # Whatever was sent, which is kept as it is.
+    # Any JSON that was sent, which is kept as it is.
     JsonText: {},
     Any: {},
 }

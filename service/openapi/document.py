@@ -56,7 +56,7 @@ _HEADER_WORDS = {
     "Last-Event-Id": "Of server-sent events, the last one that was received: the watch goes on after it.",
     "If-None-Match": "304 without a body if the resource still has this `ETag`.",
 }
-# Each API has one of its own: a token for one of them need not be one for the other.
+# Each API has a scheme of its own: a token for one of them need not be valid for the other.
 _SCHEMES: Mapping[str, Schema] = {
     "handoffToken": {
         "type": "http",

@@ -20,7 +20,8 @@ _WHEN = {
     "ticket.closed": "A ticket was closed; `ticket.updated` is sent besides.",
     "ticket.reopened": "A closed ticket was opened again; `ticket.updated` is sent besides.",
 }
-# Not that of the calls about webhooks: generators make a file of each tag's calls, and another one of what is received.
+# It is not the tag of the calls about webhooks: generators make a file of each tag's calls, and another one of what is
+# received.
 TAG = "ITSM webhook messages"
 ABOUT = "What is sent to the account's webhooks."
 MESSAGE: Schema = {

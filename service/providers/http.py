@@ -12,18 +12,18 @@ from service.outbound import seconds_of
 from service.providers.port import LinkBrokenError, RejectedError, UnavailableError
 
 T = TypeVar("T")
-# For each member of ours: its name at the vendor, and what converts our value to the vendor's.
+# Maps each member of ours to its name at the vendor, and to what converts our value to the vendor's.
 Members = Mapping[str, tuple[str, Callable[[Any], object]]]
 
 # Request timeout, conflict, locked, too early: worth a retry.
 _TRANSIENT = (408, 409, 423, 425)
-# Of a provider's message that callers and operators read.
+# How much of a provider's message callers and operators read.
 _MAX_MESSAGE_LENGTH = 500
-# Of an answer; a ticket with a long description comes back whole.
+# How long an answer may be; a ticket with a long description comes back whole.
 _MAX_BYTES = 8 * 1024 * 1024
-# And in no more pieces: each takes some of the process's time, however small it is, and many come in one read.
+# How many pieces it may come in: each takes some of the process's time, however small it is, and many come in one read.
 _MAX_PIECES = 8 * 1024
-# After so many of them others have their turn.
+# After this many pieces other work has its turn.
 _PIECES_AT_ONCE = 64
 # Shorter parts of a credential are no secrets, such as the X that Freshservice has for a password.
 _MIN_SECRET_LENGTH = 8
@@ -179,7 +179,7 @@ def _answer(
     if 300 <= status < 400:
         raise LinkBrokenError(f"{answered}: its address is wrong")
     if not is_json:
-        # A page for people, from a proxy in between or from a provider that is down.
+        # It is a page for people, from a proxy in between or from a provider that is down.
         raise UnavailableError(f"{answered}, but not with JSON", in_doubt=in_doubt)
     return answer
 

@@ -97,7 +97,7 @@ class Jira:
         """The first request with this reference."""
         field = self._options.reference_field
         searched = "description" if field is None else f"cf[{field.removeprefix('customfield_')}]"
-        # As a phrase, so that it is found as a whole; there is no search for equal text.
+        # The key is searched as a phrase, so that it is found as a whole; there is no search for equal text.
         phrase = re.sub(r'["\\]', " ", key)
         jql = f'{searched} ~ "\\"{phrase}\\"" ORDER BY created ASC'
         params = {"jql": jql, "fields": field or "description", "maxResults": "50"}

@@ -33,7 +33,7 @@ _NEW_STATES = {"open": "1", "pending": "3", "resolved": "6", "closed": "7"}
 _LATER_STATES = _NEW_STATES | {"open": "2"}
 # Impact and urgency.
 _PRIORITIES = {"urgent": ("1", "1"), "high": ("2", "1"), "medium": ("2", "2"), "low": ("2", "3"), None: ("3", "3")}
-# There should be one; of several the oldest counts.
+# There should be one; where there are several, the oldest counts.
 _SEARCH_LIMIT = "10"
 # How the detail of a rejection begins, and what it contains.
 _DATA_POLICY = "Data Policy Exception"
@@ -121,7 +121,7 @@ class ServiceNow:
         params = {"sysparm_query": query, "sysparm_fields": f"sys_id,{name}", "sysparm_limit": _SEARCH_LIMIT}
         answer = await self._http.send("GET", table, params=params)
         if not answer.is_success:
-            # It is not about the ticket, so it is not a rejection.
+            # The search is not about the ticket, so this is not a rejection.
             raise LinkBrokenError(_message(answer))
         return found(answer.body, "result")
 

@@ -59,7 +59,7 @@ deliveries = Table(
     Column("members", JSON, nullable=False),
     # Whether the ticket has a row here: a creation's is written only after the first attempt.
     Column("has_ticket", Boolean, nullable=False),
-    # Of a creation whose ticket has no row yet: the key under which it was requested.
+    # Set for a creation whose ticket has no row yet: the key under which it was requested.
     Column("idempotency_key", Text),
     Column("request_hash", LargeBinary),
     Column("actor", Text, nullable=False),
@@ -80,7 +80,7 @@ deliveries = Table(
     PrimaryKeyConstraint("account_id", "id"),
     one_of("kind", DeliveryKind),
     one_of("state", DeliveryState),
-    # Test keys have no provider. Its own id and its ticket's are nobody else's either.
+    # There is no column `live`: test keys have no provider. The ids of a delivery and of its ticket are unique, too.
     info=scoped_by("account_id", or_by={"id": "delivery_id", "ticket_id": "ticket_id"}),
 )
 # Operators name a delivery by its id alone.
@@ -100,7 +100,7 @@ Index(
     unique=True,
     postgresql_where=not_(deliveries.c.has_ticket),
 )
-# The dead ones of an account, however many others there are.
+# Finds the dead ones of an account, however many others there are.
 Index(
     "provider_deliveries_dead_idx",
     deliveries.c.account_id,

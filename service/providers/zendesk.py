@@ -15,7 +15,7 @@ from service.providers.http import Answer, Http, Members, check, found, member, 
 from service.providers.port import ExternalTicket, Link, LinkOptions, NewExternalTicket, UnavailableError
 
 _TICKETS = "/api/v2/tickets"
-# `closed` is what the link says (Options).
+# What `closed` is there, the link says (Options).
 _STATUSES = {"open": "open", "pending": "pending", "resolved": "solved", "closed": "closed"}
 _PRIORITIES = {None: None, "low": "low", "medium": "normal", "high": "high", "urgent": "urgent"}
 _CLOSED = "closed prevents ticket update"
@@ -27,7 +27,7 @@ class Options(LinkOptions):
     credential_form: ClassVar[str] = "mail/token:token"
     credential_pattern: ClassVar[str] = r".+/token:.+"
 
-    # What our `closed` is there.
+    # What our `closed` becomes at Zendesk.
     closed_as: Literal["closed", "solved"] = "closed"
 
 
@@ -56,7 +56,7 @@ class Zendesk:
             body={"ticket": body | {"comment": {"body": ticket.description}, "external_id": ticket.key}},
             headers={"idempotency-key": ticket.key},
         )
-        # In progress, or created under this key with members that have changed here since: `find` knows.
+        # It is in progress, or was created under this key with members that have changed here since: `find` knows.
         if answer.status == 400 and answer.members.get("error") == "IdempotentRequestError":
             raise UnavailableError("the provider has seen this key before", in_doubt=True)
         check(answer, _message)
@@ -79,7 +79,7 @@ class Zendesk:
         if answer.status == 404:
             raise rejected("The ticket is no longer in Zendesk")
         if answer.status == 422 and _CLOSED in _message(answer):
-            # Closed already, perhaps by an earlier attempt at this change whose answer was lost.
+            # The ticket is closed already, perhaps by an earlier attempt at this change whose answer was lost.
             if changes == {"status": "closed"}:
                 return
             raise rejected("The ticket is closed in Zendesk: it can neither be changed nor reopened there")

@@ -34,7 +34,7 @@ def _raise_marks(events: Table, gone: CTE) -> CTE:
     marks = purged.marks_of(events)
     scope = [column.name for column in marks.primary_key.columns]
     keys = [gone.c[name] for name in scope]
-    # Of an event the last columns of its key, in the order of the mark's.
+    # The last columns of an event's key, in the order of the mark's.
     order = [gone.c[column.name] for column in events.primary_key.columns if column.name not in scope]
     newest = select(*keys, *order).ext(distinct_on(*keys)).order_by(*keys, *(column.desc() for column in order))
     raised = upsert(marks).from_select([*scope, *purged.POSITION], newest)

@@ -1,7 +1,7 @@
 """Gauges of how many rows of each kind there are, and how old the oldest is, from PostgreSQL's statistics.
 
-These have the number of rows, the part of them without an instant, and the earliest instant of a sample. Only of queues
-some rows are read.
+The statistics have the number of rows, the part of them without an instant, and the earliest instant of a sample. Rows
+are read only of queues, and only some.
 """
 
 import time

@@ -82,7 +82,7 @@ class HeldMessages:
     async def _delete_of(self, database: Database, webhook: Row, limits: Mapping[str, Any]) -> int:
         key = {name: webhook[name] for name in self._key[:-1]} | {"webhook_id": webhook["id"]}
         async with database.transaction() as connection:
-            # As whatever changes a webhook and its messages: in this order.
+            # Locked in this order, as in every transaction that changes a webhook and its messages.
             await connection.one(self._lock, key)
             row = await connection.one(self._drop, {**key, **limits}) or {"rows": 0}
             if row["rows"]:

@@ -62,7 +62,7 @@ class Purged(NamedTuple):
     kind: str
     keep_days: int
     rows: int
-    # Since when the oldest was there; None where it was not looked for.
+    # The instant from which the age of the oldest counts; None where it was not looked for.
     oldest: datetime | None = None
 
 
@@ -106,7 +106,7 @@ class Purge:
 
     async def _settled(self, database: Database, *, wait: bool = True) -> str:
         """A horizon up to which readers have had the time to read."""
-        row = await database.one(walk.HORIZON, {}) or {"settled": "0"}
+        row = await database.one(walk.READ_HORIZON, {}) or {"settled": "0"}
         if wait:
             await asyncio.sleep(self._settle_seconds)
         return str(row["settled"])

@@ -59,7 +59,7 @@ def is_settled(table: Table) -> ColumnElement[bool]:
 
 
 # The horizon of now, for `settled` later on.
-HORIZON: Final = Statement(select(cast(events.HORIZON, Text).label("settled")), scope=SCOPE)
+READ_HORIZON: Final = Statement(select(cast(events.HORIZON, Text).label("settled")), scope=SCOPE)
 
 
 def number_of_blocks(table: Table) -> Statement:
@@ -76,7 +76,7 @@ def _in_blocks(table: Table) -> ColumnElement[bool]:
 
 
 def bounds(block: int, blocks: int) -> dict[str, str]:
-    """The parameters of so many blocks from one on."""
+    """The parameters of `blocks` blocks, from the one with the number `block` on."""
     return {"first": f"({block},0)", "end": f"({block + blocks},0)"}
 
 

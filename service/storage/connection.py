@@ -15,11 +15,11 @@ from psycopg.adapt import Transformer
 from psycopg.pq import ConnStatus, ExecStatus, PipelineStatus, TransactionStatus
 from psycopg.pq.abc import PGresult
 
-# For a connection that is given back busy: how long the server may take to end its statement.
+# How long the server may take to end the statement of a connection that is given back busy.
 _SETTLE_SECONDS = 2.0
 _CANCEL_AGAIN_SECONDS = 0.1
 _PING = b"SELECT 1"
-# Of these processes of the server, those that run a statement. Where it does not track that, all that there are.
+# Which of these processes of the server run a statement. Where the server does not track that, all that there are.
 _AT_WORK = b"SELECT pid FROM pg_stat_activity WHERE pid = ANY($1::int[]) AND state NOT LIKE 'idle%'"
 
 
@@ -52,7 +52,7 @@ class PooledConnection(psycopg.AsyncConnection[Any]):
         # The statements that are prepared on the server, each with its Reader; and the one being prepared.
         self.prepared: dict[bytes, Reader] = {}
         self.preparing: bytes | None = None
-        # Set by the pool: whether it is taken, whether for a write, and by which owner's call.
+        # Set by the pool: whether it is in use, whether for a write, and by which owner's call.
         self.in_use = self.writes = False
         self.owner: object = None
         # The process of the server that serves it; set by the pooler's check.
@@ -67,14 +67,14 @@ class PooledConnection(psycopg.AsyncConnection[Any]):
         self._socket = -1
         self._poll = select.poll()
         self._waiter: asyncio.Future[None] | None = None
-        # By the loop's clock: since when an answer is waited for, if one is.
+        # Since when an answer is waited for, by the loop's clock; None when none is.
         self._since: float | None = None
         # Whether the server was found silent on another connection, and nothing has arrived on this one since.
         self.is_doubtful = False
-        # Of a lane: called whenever something has arrived, and when the connection is lost; how long an answer may
-        # take.
+        # Set on a lane's connection: called whenever something has arrived, and when the connection is lost; and how
+        # many seconds an answer may take.
         self._follower: Callable[[], None] | None = None
-        self.patience: float | None = None
+        self.longest: float | None = None
         self._ended: Callable[[PooledConnection], None] | None = None
 
     def watch(self, ended: Callable[["PooledConnection"], None]) -> None:
@@ -96,12 +96,12 @@ class PooledConnection(psycopg.AsyncConnection[Any]):
         if self._follower is not None:
             self._follower()
 
-    def follow(self, follower: Callable[[], None], patience: float) -> None:
+    def follow(self, follower: Callable[[], None], longest: float) -> None:
         """Call `follower` whenever something has arrived, and when the connection is lost: it reads the results.
 
-        An answer that does not come for `patience` seconds is one that never will.
+        An answer that does not come for `longest` seconds is one that never will.
         """
-        self._follower, self.patience = follower, patience
+        self._follower, self.longest = follower, longest
 
     def expect(self, *, answer: bool) -> None:
         """Record whether an answer is expected from now on."""
@@ -130,7 +130,7 @@ class PooledConnection(psycopg.AsyncConnection[Any]):
         return self._follower is not None and self._since is None
 
     def is_silent(self, seconds: float) -> bool:
-        """Whether an answer has been expected for so long, and nothing has arrived."""
+        """Whether an answer has been expected for `seconds`, and nothing has arrived."""
         if self._since is None or self.is_lost:
             return False
         # After a pause of this process the answer may have arrived in time, and not be read yet.

@@ -19,7 +19,7 @@ from service.errors import TicketError
 from service.jsontext import JsonText
 from service.settings import Settings
 from service.storage.connection import PooledConnection
-from service.storage.lanes import Lane
+from service.storage.lanes import Lane, Lanes
 from service.storage.pool import NoConnectionError, Pool, Usage
 from service.storage.statement import Row, Statement
 
@@ -27,22 +27,22 @@ if TYPE_CHECKING:
     from service.storage.standby import Standby
 
 _POOL_TIMEOUT_SECONDS = 3.0
-# One for reads and one for writes; a pool that is smaller than the other has none.
+# One lane is for reads and one for writes; a pool of fewer connections than the other number has none.
 _LANES = 2
 _MIN_SIZE_WITH_LANES = 4
-# When the server ends an idle transaction: it would hold locks, and hold back the events of all watches. No operation
-# waits between two statements for so long.
+# After this time the server ends an idle transaction: it would hold locks, and hold back the events of all watches. No
+# operation waits that long between two statements.
 _IDLE_MILLISECONDS = 5000
 # The server's side of the keepalives that the pool sets for libpq.
 _SERVER_KEEPALIVES = (
     "-c tcp_keepalives_idle=2 -c tcp_keepalives_interval=1 -c tcp_keepalives_count=3 -c tcp_user_timeout=5000"
 )
-# Beyond the server's own limit of a statement.
+# How much later than the server's own limit a statement is given up.
 _MARGIN_SECONDS = 2.0
 _LOCKED = "Another change holds what this one needs; retry later"
 _XID8_OID, _PG_LSN_OID = 5069, 3220
 _BEGIN = (b"BEGIN",)
-_PATIENT = (b"BEGIN", b"SET LOCAL lock_timeout = 0")
+_BEGIN_WITHOUT_LOCK_TIMEOUT = (b"BEGIN", b"SET LOCAL lock_timeout = 0")
 
 
 class Xid8(UserDefinedType[int]):
@@ -55,7 +55,7 @@ class Xid8(UserDefinedType[int]):
         return "xid8"
 
 
-# So that Alembic recognises the type when it compares a database with the tables.
+# Alembic recognises the type by this when it compares a database with the tables.
 ischema_names["xid8"] = Xid8
 
 
@@ -113,9 +113,9 @@ class Database:
             if "error" in constraint.info
         }
         self._pool = pool_of(settings, settings.database_url, self._kept)
-        # For short statements by whether they write; none for work that waits for locks.
-        self.lanes: Mapping[bool, Lane] = {}
-        # Where statements that say so may run, if anywhere; not for background work either.
+        # For short statements; None for work that waits for locks, and in a small pool.
+        self.lanes: Lanes | None = None
+        # Where statements that say so may run, if there is one; None for background work too.
         self.standby: Standby | None = None
         # How many statements have been answered, which shows that background work makes progress.
         self.answered = 0
@@ -127,8 +127,8 @@ class Database:
         """Start connecting; does not wait, so that a service can start before its database."""
         self._pool.open()
         if self._kept:
-            self.lanes = {writes: Lane(self._pool, writes=writes) for writes in (False, True)}
-        for lane in self.lanes.values():
+            self.lanes = Lanes(Lane(self._pool, writes=False), Lane(self._pool, writes=True))
+        for lane in self.lanes or ():
             lane.open()
         if self.standby is not None:
             self.standby.open()
@@ -138,19 +138,22 @@ class Database:
         if self.standby is not None:
             await self.standby.close()
         await self._pool.close()
-        for lane in self.lanes.values():
+        for lane in self.lanes or ():
             await lane.close()
 
-    def patient(self) -> "Database":
-        """The same pool for work that nobody waits for: it waits for locks as long as a statement may take."""
-        patient = copy(self)
-        patient.answered = 0
-        patient.lanes, patient.standby = {}, None
-        patient._begin = patient._single = _PATIENT
-        return patient
+    def without_lock_timeout(self) -> "Database":
+        """The same pool for work that nobody waits for: it may wait for locks as long as a statement may take.
+
+        It uses no lane and no standby, and counts its own answers.
+        """
+        background = copy(self)
+        background.answered = 0
+        background.lanes = background.standby = None
+        background._begin = background._single = _BEGIN_WITHOUT_LOCK_TIMEOUT
+        return background
 
     def usage(self) -> Usage:
-        """How many connections there are, and who waits for them."""
+        """How many connections there are, and how many calls wait for one."""
         return self._pool.usage()
 
     async def answers(self) -> bool:
@@ -171,10 +174,11 @@ class Database:
             if found is not None:
                 self.answered += 1
                 return found
-        if statement.is_short and self.lanes:
+        if statement.is_short and self.lanes is not None:
+            lane = self.lanes.writes if statement.writes else self.lanes.reads
             begun = perf_counter()
             try:
-                found = await self.lanes[statement.writes].run(statement, parameters, lock)
+                found = await lane.run(statement, parameters, lock)
             except psycopg.Error as error:
                 raise self.translate(error) from None
             if found is not None:
@@ -202,7 +206,7 @@ class Database:
             _discard(connection)
             raise UnsupportedStatementError(statement, error) from None
         except psycopg.Error as error:
-            # Without its cause: the driver's message may quote the row.
+            # Raised without its cause: the driver's message may quote the row.
             raise self.translate(error, connection) from None
         finally:
             self._pool.give_back(connection)
@@ -244,7 +248,7 @@ class Database:
             return TicketError("unavailable", _LOCKED, retry_after=1)
         if isinstance(error, pg.QueryCanceled):
             return TicketError("deadline_exceeded")
-        # Away, shutting down, or read-only.
+        # The server is away, shutting down, or read-only.
         if isinstance(error, psycopg.OperationalError | psycopg.InternalError | psycopg.InterfaceError):
             return TicketError("unavailable", retry_after=1)
         # The driver's message would quote the value.

@@ -6,7 +6,7 @@ Nothing here is used while there is one machine. It is the configuration that su
 
 from collections.abc import Mapping
 
-# Each machine has all of it: it is small, seldom written, and joined by everybody.
+# Each machine has the whole table: it is small, seldom written, and joined by everybody.
 REFERENCE = None
 
 # The column by whose value a row is on one machine, or REFERENCE. Tables of the same column lie together: all of an

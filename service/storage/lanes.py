@@ -5,15 +5,15 @@ Sync. So a batch costs one round trip, and is one transaction. Reads are answere
 of them are committed, by one flush of PostgreSQL's log.
 
 No statement may delay the others for long. One that fails, waits for a lock or takes long rolls its batch back: then it
-runs alone, on a connection of the pool, and the others once more in the next batch; who is rolled back twice runs alone
-too. So does a large statement; and, for a while, one that would lock a row that was found locked, and one that took
-long.
+runs alone, on a connection of the pool, and the others once more in the next batch. A statement that is rolled back
+twice runs alone too. So does a large statement; and, for a while, one that would lock a row that was found locked, and
+one that took long.
 """
 
 import asyncio
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 from psycopg.errors import (
@@ -37,17 +37,17 @@ _SETTINGS = (
     b" SET plan_cache_mode = force_generic_plan; SET enable_bitmapscan = off"
 )
 _MAX_BATCH = 64
-# A batch is sent when so many turns of the event loop have added nothing, or it has so many statements.
+# A batch is sent when this many turns of the event loop have added nothing, or when it has this many statements.
 _TURNS = 4
 _ENOUGH = 32
-# Up to this mean length of a batch, the lane has one caller at a time; the mean is over about so many batches.
+# Up to this mean length of a batch, the lane has one caller at a time; the mean is over about `_REMEMBERED` batches.
 _LONE = 1.05
 _REMEMBERED = 32
 _MAX_BYTES = 16_384
-# For how long a row or a statement that delayed a batch is kept off the lane, and how many are remembered.
+# A row or a statement that delayed a batch is kept off the lane for this long, and this many are remembered.
 _ASIDE_SECONDS = 10.0
 _MAX_ASIDE = 1000
-# A lane that hears nothing for so long is lost: no statement takes nearly as long.
+# A lane whose server has not answered for this long is lost: no statement takes nearly as long.
 _SILENT_SECONDS = 5.0
 # How long to wait for a connection at a time, and between two attempts.
 _TAKE_SECONDS = 5.0
@@ -72,14 +72,14 @@ class _Job:
         self.locked = statement.locked(self.texts)
         self.locked_before = b"" if lock is None else lock.locked(self.lock_texts)
         self.answer: asyncio.Future[list[Row] | None] = asyncio.get_running_loop().create_future()
-        # Of a write that is not committed yet.
+        # The result of a write that is not committed yet.
         self.result: PGresult | None = None
         # Whether a batch that it was in was rolled back.
         self.undone = False
 
     @property
     def size(self) -> int:
-        """In bytes."""
+        """How many bytes its parameters have."""
         return sum([len(text) for text in self.texts if text is not None])
 
     def leave_out(self) -> None:
@@ -151,7 +151,7 @@ class _Batch:
         return None
 
     def end(self, connection: PooledConnection) -> Sequence[_Job]:
-        """The transaction has ended: answer the jobs. Returns those that have no answer, as it was rolled back."""
+        """The transaction has ended: answer the jobs. Returns those without an answer, as it was rolled back."""
         if not self._has_failed:
             for job in self.jobs:
                 if job.result is not None:
@@ -189,12 +189,12 @@ class Lane:
         self._writes = writes
         self._connection: PooledConnection | None = None
         self._waiting: deque[_Job] = deque()
-        # Whether the next batch is about to be sent, and the batch that was sent and is not answered.
+        # Whether the next batch is about to be sent; and the batch that was sent and is not answered yet.
         self._is_due = False
         self._batch: _Batch | None = None
-        # How many statements batches had of late.
+        # How many statements the last batches had, on average.
         self._mean = 1.0
-        # The keys of rows and the names of statements that are kept off the lane, until when by the loop's clock.
+        # The keys of rows and the names of statements that are kept off the lane, each with the loop's time of its end.
         self._aside: dict[bytes, float] = {}
         self._lost = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -225,7 +225,7 @@ class Lane:
     ) -> list[Row] | None:
         """Every row of a statement, and of one that runs before, only to lock; None when it is to run alone.
 
-        Raises KeyError for a parameter that is missing, and psycopg.Error when nobody knows whether it has run.
+        Raises KeyError for a parameter that is missing, and psycopg.Error when it is unknown whether it has run.
         """
         if self._connection is None:
             return None
@@ -278,7 +278,7 @@ class Lane:
         self._lost.set()
 
     def _send_soon(self, seen: int, turns: int) -> None:
-        """Send what waits when so many turns of the loop have brought nothing more, or when there is enough."""
+        """Send what waits when `turns` more turns of the loop have brought nothing, or when there is enough."""
         waiting = len(self._waiting)
         if seen < waiting:
             # A lone caller gains nothing by waiting.
@@ -296,7 +296,7 @@ class Lane:
             return
         while waiting and len(jobs) < _MAX_BATCH:
             job = waiting.popleft()
-            if self._aside and self._is_aside(job):  # since it came
+            if self._aside and self._is_aside(job):  # it is kept off since it came
                 self._leave_out(job)
             elif not job.answer.done():  # its caller is still there
                 jobs.append(job)
@@ -375,3 +375,10 @@ class Lane:
             if until is not None:
                 del self._aside[key]
         return False
+
+
+class Lanes(NamedTuple):
+    """The lanes of one process."""
+
+    reads: Lane
+    writes: Lane

@@ -2,7 +2,7 @@
 
 Writes leave some of them to reads, and one owner leaves some to others (waiting.py). A ping tells a server that is
 silent from one that is busy: the connections to a silent one are closed, and new ones are made, to another server where
-the URL names more than one. Where it is the path that has lost a statement, the server says that it does not run it.
+the URL names more than one. Where the network has lost a statement, the server says that it does not run it.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ _RECONNECT_SECONDS = (0.1, 1.0)
 _PING_SECONDS = 1.5
 # How long a ping waits for an idle connection, before the server is asked on a new one.
 _IDLE_SECONDS = 0.5
-# When the server is silent, statements are given up that have waited for so long.
+# When the server is silent, statements that have waited for this long are given up.
 _SILENT_SECONDS = 1.0
 _LOOK_SECONDS = 1.0
 _MAX_REASON_LENGTH = 300
@@ -88,9 +88,9 @@ class Pool:
         self._longest = longest
         # All connections: idle, in use, or being settled after they were given back busy.
         self._connections: set[PooledConnection] = set()
-        # Taken from the end, so that the one used last, which is warm, is used next.
+        # They are taken from the end, so that the one used last, which is warm, is used next.
         self._idle: deque[PooledConnection] = deque()
-        # Of the servers that the URL names: the one tried first, and the one tried next while none can be reached.
+        # Which of the servers that the URL names is tried first, and which is tried next while none can be reached.
         self._first = 0
         self._is_away = False
         self._turns = itertools.count(1)
@@ -109,15 +109,15 @@ class Pool:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        # Those being settled too, as their tasks are cancelled.
+        # Connections that are being settled are closed too, as their tasks are cancelled.
         for connection in [one for one in self._connections if not one.in_use]:
             self._drop(connection)
         self._idle.clear()
 
     async def take(self, seconds: float, *, writes: bool = False) -> PooledConnection:
-        """A connection, the caller's until it is given back. Raises NoConnectionError after so many seconds.
+        """A connection, the caller's until it is given back. Raises NoConnectionError after `seconds`.
 
-        It is raised at once when there is no connection and the last attempt to make one failed.
+        That is raised at once when there is no connection and the last attempt to make one failed.
         """
         owner = OWNER.get()
         if self._idle and self._queue.admits(owner, writes=writes):
@@ -149,7 +149,7 @@ class Pool:
         elif connection.is_lost:
             self._lose(connection)
         else:
-            # In a task of its own: a call may be cancelled more than once.
+            # It is settled in a task of its own: a call may be cancelled more than once.
             self._start(self._settle(connection))
         if self._queue:
             self._serve()
@@ -162,13 +162,13 @@ class Pool:
         self._refill()
 
     def usage(self) -> Usage:
-        """How many connections there are, and who waits for them."""
+        """How many connections there are, and how many calls wait for one."""
         idle = len(self._idle)
         return Usage(idle, len(self._connections) - idle, len(self._queue))
 
     async def answers(self) -> bool:
         """Whether the server answers right now. If it is silent, its connections are given up."""
-        # The one that has been idle for longest, so that each has its turn.
+        # Asked on the connection that has been idle for longest, so that each has its turn.
         if not self._idle:
             try:
                 return await self._ping(await self.take(_IDLE_SECONDS if self._connections else _PING_SECONDS))
@@ -179,7 +179,7 @@ class Pool:
         return await self._ping(connection)
 
     def _serve(self) -> None:
-        """Hand idle connections to those who wait."""
+        """Hand idle connections to the calls that wait."""
         while self._idle and (waiting := self._queue.pop()) is not None:
             if not waiting.waiter.done():
                 connection = self._idle.pop()
@@ -208,7 +208,7 @@ class Pool:
         in_use = next((one for one in self._connections if not one.is_lost), None)
         if in_use is None:
             return False
-        # The same server, of those that the URL names.
+        # It must be the same server, where the URL names several.
         named = {name: value.decode() or None for name, value in _server(in_use).items()}
         try:
             async with asyncio.timeout(_PING_SECONDS):
@@ -260,7 +260,7 @@ class Pool:
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
             for connection in [*self._connections]:
-                longest = self._longest if connection.patience is None else connection.patience
+                longest = self._longest if connection.longest is None else connection.longest
                 if connection.is_doubtful:
                     longest = min(longest, _SILENT_SECONDS)
                 if connection.is_silent(longest):
@@ -311,7 +311,7 @@ class Pool:
             attempts = [self._start(self._connect(server)) for server in servers]
             _, hanging = await asyncio.wait(attempts, timeout=_ATTEMPT_SECONDS)
             if hanging and not self._connections:
-                # They go on, while the next one may reach a server that is back.
+                # These attempts go on, while the next one may reach a server that is back.
                 self._is_away = True
                 self._refuse_all()
             elif self._is_away:

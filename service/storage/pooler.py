@@ -79,11 +79,11 @@ async def _keeps_sessions(connection: PooledConnection, options: Mapping[str, An
         async with asyncio.timeout(_SECONDS):
             other = await PooledConnection.connect(**options)
     except (TimeoutError, psycopg.Error):
-        return True  # no other connection is to be had, so this one's session stays
+        return True  # there is no other connection, so this one keeps its session
     other.watch(PooledConnection.discard)
     try:
         for _ in range(_ROUNDS):
-            # Twice in a row, as two sessions in turn would fall alike.
+            # Asked twice in a row, as a pooler that gives two sessions in turn would pass with one question.
             if await _pid(connection) != own or await _pid(connection) != own:
                 return False
             try:
@@ -91,7 +91,7 @@ async def _keeps_sessions(connection: PooledConnection, options: Mapping[str, An
                     await other.command(b"BEGIN")
                     others = await _pid(other)
             except (TimeoutError, psycopg.Error):
-                return True  # nor is another session
+                return True  # there is no other session either
             # The other one has a session of its own until the rollback. If this one gets none meanwhile, that was it.
             async with asyncio.timeout(_SECONDS):
                 if others == own or await _pid(connection) != own:

@@ -1,7 +1,8 @@
 """Changes without a lock: a row is read, and written where it is still as it was read.
 
 A lock costs a transaction of two turns, each alone on a connection; a read and a write by themselves travel with those
-of other calls (lanes.py). Whoever finds the row changed in between begins again, with a lock (`operation.optimistic`).
+of other calls (lanes.py). A call that finds the row changed in between begins again, with a lock
+(`operation.optimistic`).
 """
 
 from typing import Any

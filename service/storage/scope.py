@@ -19,8 +19,8 @@ class UnscopedError(Exception):
 class Scope:
     """The parameters that hold the caller's own values, each named as the kind of column that it binds.
 
-    Not everyone in a scope sees all of it, where its tables have `narrower` ones. A statement has one of those too, or
-    says in `whole` why it may touch the whole scope.
+    Where its tables have `narrower` scopes, not everyone in a scope sees all of it. A statement then has a parameter of
+    one of those too, or says in `whole` why it may touch the whole scope.
     """
 
     reason: str | None = None
@@ -53,7 +53,7 @@ class Separation:
     """How a table's rows are separated; all are columns with their kinds (`scoped_by`)."""
 
     scope: Mapping[str, str]
-    # By the parameter of a scope with which they count.
+    # Keyed by the parameter of a scope with which they count.
     narrower: Mapping[str, AnyOf]
     or_by: Mapping[str, str]
     gives: Mapping[str, str]

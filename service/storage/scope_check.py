@@ -42,7 +42,7 @@ from service.storage.scope import Scope, UnscopedError, separation, source_of
 
 # The columns that can only have the caller's values, by table (or alias, or subquery) and name; each with its kind.
 Bound = dict[tuple[FromClause, str], str]
-# Of a result's columns, in order; None for those that are not bound.
+# The kinds of a result's columns, in order; None for those that are not bound.
 Kinds = Sequence[str | None]
 # The tables to whose rows a condition applies; None for all, those of enclosing statements too.
 Reach = frozenset[FromClause] | None
@@ -53,7 +53,7 @@ def check(clause: Any, scope: Scope, sql: str) -> None:
     if scope.reason is None:
         checker = _Checker(scope)
         checker.check(clause, _Around())
-        # Whatever way a SELECT came in by that is not walked here.
+        # However a SELECT came in that is not walked here.
         if len(re.findall(r"\bSELECT\b", sql)) > checker.selects:
             raise UnscopedError(f"A part of the statement cannot be checked: {sql}")
 

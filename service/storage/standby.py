@@ -1,4 +1,4 @@
-"""Reads at a standby that see every write acknowledged before they began, whoever made it.
+"""Reads at a standby that see every write acknowledged before they began, also the writes of other processes.
 
 The primary is asked how far its log is flushed, once for all reads that wait at that moment, and the standby how far it
 has replayed that log. Once the standby has reached that position, the reads may run. Each read asks for the position
@@ -38,7 +38,7 @@ _log = structlog.get_logger()
 
 # How long the standby may take to reach the primary's position (one that follows closely takes a few milliseconds), and
 # how long to wait before it is asked again.
-_PATIENCE_SECONDS = 0.02
+_REPLAY_SECONDS = 0.02
 _PAUSE_SECONDS = 0.001
 # How long a read waits for a connection to it.
 _TAKE_SECONDS = 0.05
@@ -50,7 +50,8 @@ OUT_SECONDS: Mapping[str, float] = {
     "promoted": 5.0,
     "foreign": 5.0,
     "conflict": 5.0,
-    # All its connections are in use; one statement failed; the primary could not be asked; it gets no reads for now.
+    # In order: all its connections are in use; one statement failed; the primary could not be asked; it gets no reads
+    # for now.
     "busy": 0.0,
     "failed": 0.0,
     "unasked": 0.0,
@@ -73,8 +74,8 @@ def _asked(name: str, sql: str) -> Label[Any]:
 
 
 _STARTED = _asked("started", "pg_postmaster_start_time()")
-# Up to where the primary's log is flushed, which includes every acknowledged commit; with synchronous_commit off, up to
-# where it is inserted. Its timeline, and since when that server runs.
+# Asks the primary up to where its log is flushed, which includes every acknowledged commit (up to where it is inserted,
+# with synchronous_commit off); its timeline; and since when that server runs.
 _QUESTION = Statement(
     select(
         _asked(
@@ -89,7 +90,7 @@ _QUESTION = Statement(
     short=True,
 )
 _PLACE = (_asked("is_standby", "pg_is_in_recovery()"), _asked("lsn", "pg_last_wal_replay_lsn()"))
-# Where a standby is.
+# Asks a standby how far it has replayed the log.
 _WHERE = Statement(select(*_PLACE), scope=_NO_TABLE)
 # The same before a short statement, which is planned once, as on a lane (lanes.py); the settings last until the Sync.
 _WHERE_SHORT = Statement(
@@ -100,8 +101,8 @@ _WHERE_SHORT = Statement(
     ),
     scope=_NO_TABLE,
 )
-# The cluster and the timeline of a server: the timeline of its last checkpoint, or the one that it receives, which only
-# users who may read all statistics see.
+# Asks for the cluster and the timeline of a server. The timeline is that of its last checkpoint, or the one that it
+# receives, which only users who may read all statistics see.
 _IDENTITY = Statement(
     select(
         _asked("system", "(SELECT system_identifier FROM pg_control_system())"),
@@ -132,7 +133,7 @@ class _Position(NamedTuple):
     primary: _Primary
 
 
-class LeftError(Exception):
+class UsePrimaryError(Exception):
     """The primary must answer: one of the reasons above, and a message for operators."""
 
     def __init__(self, reason: str, message: str = "") -> None:
@@ -152,19 +153,19 @@ class Standby:
         self._replayed = 0
         # Connections to servers that were found to follow a primary.
         self._known: WeakKeyDictionary[PooledConnection, _Primary] = WeakKeyDictionary()
-        self._waiting: list[asyncio.Future[_Position | LeftError]] = []
+        self._waiting: list[asyncio.Future[_Position | UsePrimaryError]] = []
         self._asking: asyncio.Task[None] | None = None
         self._looking: asyncio.Task[None] | None = None
-        # Until when it gets no reads, by the loop's clock.
+        # It gets no reads before this instant, by the loop's clock.
         self._out_until = 0.0
-        # Counted for metrics: reads that it answered, and by reason those left to the primary.
+        # Counted for metrics: reads that it answered, and those left to the primary, by the reason.
         self.reads = 0
-        self.left: Counter[str] = Counter(dict.fromkeys(OUT_SECONDS, 0))
-        # How many bytes of the log it has not replayed; None while nobody knows.
+        self.by_reason: Counter[str] = Counter(dict.fromkeys(OUT_SECONDS, 0))
+        # How many bytes of the log it has not replayed; None while that is unknown.
         self.behind: int | None = None
 
     def open(self) -> None:
-        """Start connecting; nobody waits for it."""
+        """Start connecting; does not wait, as the primary answers until then."""
         self._pool.open()
         self._looking = asyncio.create_task(self._look())
 
@@ -177,9 +178,9 @@ class Standby:
         await self._pool.close()
 
     async def look(self) -> int:
-        """How many bytes it is behind. Raises LeftError when it cannot serve reads."""
+        """How many bytes it is behind. Raises UsePrimaryError when it cannot serve reads."""
         if not await self._pool.answers():
-            raise LeftError("lost")
+            raise UsePrimaryError("lost")
         position = await self._ask_primary()
         await self._ask_standby(position)
         return max(0, position.lsn - self._replayed)
@@ -189,65 +190,66 @@ class Standby:
         try:
             self._require_in()
             rows = await self._read(await self._reached(), statement, parameters)
-        except LeftError as left:
-            self.left[left.reason] += 1
-            self._leave_alone(left)
+        except UsePrimaryError as error:
+            self.by_reason[error.reason] += 1
+            self._suspend(error)
             return None
         self.reads += 1
         return rows
 
     def _require_in(self) -> None:
         if asyncio.get_running_loop().time() < self._out_until:
-            raise LeftError("out")
+            raise UsePrimaryError("out")
 
     async def _read(self, position: _Position, statement: Statement, parameters: Mapping[str, Any]) -> list[Row]:
         async with self._connected(position) as connection:
             first = _WHERE_SHORT if statement.is_short else _WHERE
             where, rows = await statement.run_after(first, connection, parameters)
             if self._note(where[0]) < position.lsn:
-                raise LeftError("behind", "a server of its URL has not replayed what another one has")
+                raise UsePrimaryError("behind", "a server of its URL has not replayed what another one has")
             return rows
 
     async def _reached(self) -> _Position:
         """A position that the primary was at after this was called, and that the standby has reached."""
-        waiting: asyncio.Future[_Position | LeftError] = asyncio.get_running_loop().create_future()
+        waiting: asyncio.Future[_Position | UsePrimaryError] = asyncio.get_running_loop().create_future()
         self._waiting.append(waiting)
         if self._asking is None:
-            # In an empty context: it is for all reads that wait, not for this call.
+            # The task gets an empty context: it is for all reads that wait, not for this call.
             self._asking = asyncio.get_running_loop().create_task(self._ask(), context=Context())
         outcome = await waiting
-        if isinstance(outcome, LeftError):
-            raise LeftError(outcome.reason)  # an exception of its own for each read; `_ask` has logged the message
+        if isinstance(outcome, UsePrimaryError):
+            # An exception of its own for each read; `_ask` has logged the message.
+            raise UsePrimaryError(outcome.reason)
         return outcome
 
     async def _ask(self) -> None:
-        """Answer all who wait, and those who have come meanwhile by another question."""
-        asked: list[asyncio.Future[_Position | LeftError]] = []
-        outcome: _Position | LeftError
+        """Answer all reads that wait; for those that have come meanwhile, ask once more."""
+        asked: list[asyncio.Future[_Position | UsePrimaryError]] = []
+        outcome: _Position | UsePrimaryError
         try:
             while self._waiting:
                 asked, self._waiting = self._waiting, []
                 try:
                     outcome = await self._confirm()
-                except LeftError as left:
-                    self._leave_alone(left)
-                    outcome = left
+                except UsePrimaryError as error:
+                    self._suspend(error)
+                    outcome = error
                 _answer(asked, outcome)
         finally:
             self._asking = None
-            _answer([*asked, *self._waiting], LeftError("failed"))
+            _answer([*asked, *self._waiting], UsePrimaryError("failed"))
             self._waiting = []
 
     async def _confirm(self) -> _Position:
         self._require_in()
         position = await self._ask_primary()
-        until = asyncio.get_running_loop().time() + _PATIENCE_SECONDS
+        until = asyncio.get_running_loop().time() + _REPLAY_SECONDS
         while self._replayed < position.lsn:
             await self._ask_standby(position)
             if self._replayed >= position.lsn:
                 break
             if asyncio.get_running_loop().time() >= until:
-                raise LeftError("behind", "it has not replayed in time what the primary has")
+                raise UsePrimaryError("behind", "it has not replayed in time what the primary has")
             await asyncio.sleep(_PAUSE_SECONDS)
         return position
 
@@ -257,7 +259,7 @@ class Standby:
         if self._primary is None or self._primary[1:] != (timeline, started):
             identity = await self._primary_says(_IDENTITY)
             if identity["started"] != started:
-                raise LeftError("unasked")  # it is changing just now
+                raise UsePrimaryError("unasked")  # it is changing just now
             self._primary, self._replayed = _Primary(identity["system"], timeline, started), 0
         return _Position(row["lsn"], self._primary)
 
@@ -265,7 +267,7 @@ class Standby:
         try:
             row = await self._database.one(statement, {})
         except (TicketError, psycopg.Error):
-            raise LeftError("unasked") from None  # the read itself will report what is wrong
+            raise UsePrimaryError("unasked") from None  # the read itself will report what is wrong
         return row or {}
 
     async def _ask_standby(self, position: _Position) -> None:
@@ -280,42 +282,43 @@ class Standby:
         except NoConnectionError:
             usage = self._pool.usage()
             if usage.idle + usage.in_use:
-                raise LeftError("busy", "none of its connections became free in time") from None
-            raise LeftError("lost") from None
+                raise UsePrimaryError("busy", "none of its connections became free in time") from None
+            raise UsePrimaryError("lost") from None
         try:
             if self._known.get(connection) != position.primary:
                 await self._recognise(connection, position.primary)
             yield connection
         except psycopg.Error as error:
-            raise _left(error, connection) from None
+            raise _reason_of(error, connection) from None
         finally:
             self._pool.give_back(connection)
 
     async def _recognise(self, connection: PooledConnection, primary: _Primary) -> None:
         identity = (await _IDENTITY.run(connection, {}))[0]
         if identity["system"] != primary.system:
-            raise LeftError("foreign", "it has another cluster's data")
+            raise UsePrimaryError("foreign", "it has another cluster's data")
         if identity["timeline"] != primary.timeline:
             message = f"it is at the timeline {identity['timeline']}, the primary at {primary.timeline}"
-            raise LeftError("foreign", message)
+            raise UsePrimaryError("foreign", message)
         self._known[connection] = primary
 
     def _note(self, where: Row) -> int:
         """Up to where the server that gave this answer has replayed the log."""
         if not where["is_standby"]:
-            raise LeftError("promoted", "the server is no standby, or not any more")
+            raise UsePrimaryError("promoted", "the server is no standby, or not any more")
         lsn = int(where["lsn"] or 0)
         self._replayed = max(self._replayed, lsn)
         return lsn
 
-    def _leave_alone(self, left: LeftError) -> None:
+    def _suspend(self, error: UsePrimaryError) -> None:
+        """Give it no reads for as long as the reason asks for."""
         now = asyncio.get_running_loop().time()
-        if left.reason in _ELSEWHERE and now >= self._out_until:
+        if error.reason in _ELSEWHERE and now >= self._out_until:
             self._pool.renew()
-        if seconds := OUT_SECONDS[left.reason]:
+        if seconds := OUT_SECONDS[error.reason]:
             self._out_until = max(self._out_until, now + seconds)
-        if left.message:  # one line a minute for each (transport/logs.py); the pool logs why it is lost
-            _log.warning("standby", outcome="unavailable", error=left.message)
+        if error.message:  # one line a minute for each (transport/logs.py); the pool logs why it is lost
+            _log.warning("standby", outcome="unavailable", error=error.message)
 
     async def _look(self) -> None:
         """Again and again, measure how far the standby is behind; the pool closes connections to a silent one."""
@@ -323,23 +326,23 @@ class Standby:
             await asyncio.sleep(_LOOK_SECONDS)
             try:
                 self.behind = await self.look()
-            except LeftError as left:
+            except UsePrimaryError as error:
                 self.behind = None
-                self._leave_alone(left)
+                self._suspend(error)
 
 
-def _answer(waiting: "list[asyncio.Future[_Position | LeftError]]", outcome: _Position | LeftError) -> None:
+def _answer(waiting: "list[asyncio.Future[_Position | UsePrimaryError]]", outcome: _Position | UsePrimaryError) -> None:
     for each in waiting:
         if not each.done():  # its caller is still there
             each.set_result(outcome)
 
 
-def _left(error: psycopg.Error, connection: PooledConnection) -> LeftError:
+def _reason_of(error: psycopg.Error, connection: PooledConnection) -> UsePrimaryError:
     """Why a read failed at the standby. If the read itself is at fault, the primary will report that."""
     if isinstance(error, _CONFLICTS):
-        return LeftError("conflict", "a read conflicted with what it replays")
+        return UsePrimaryError("conflict", "a read conflicted with what it replays")
     if connection.is_lost or isinstance(error, AdminShutdown):
-        return LeftError("lost")
+        return UsePrimaryError("lost")
     if isinstance(error, _USELESS):
         connection.discard()
-    return LeftError("failed")
+    return UsePrimaryError("failed")

@@ -80,7 +80,7 @@ class Statement:
         self.names = tuple(str(name) for name in compiled.positiontup or ())
         self.columns = tuple(map(str, clause.exported_columns.keys()))
         self._formats = [PyFormat.TEXT] * len(self.names)
-        # A hash of its text, so that on no connection another statement has the same name.
+        # A hash of its text, so that no other statement has the same name on any connection.
         self.name = b"tickets_" + sha256(self.sql).hexdigest()[:16].encode() if prepared else b""
         if short and not prepared:
             raise ValueError("A statement that is planned each time is not short")
@@ -200,7 +200,7 @@ def mine(table: FromClause, **more: ColumnElement[Any]) -> tuple[ColumnElement[b
 
 
 def in_seconds(name: str) -> ColumnElement[Any]:
-    """The instant in so many seconds, a parameter."""
+    """The instant that is `name` seconds from now; `name` is a parameter."""
     return func.now() + func.make_interval(0, 0, 0, 0, 0, 0, bindparam(name, type_=Float))
 
 

@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 
 
 class Timing:
-    """How often a statement was answered, or any that one function builds, and how long that took in all."""
+    """How often a statement, or any that one function builds, was answered, and how long that took in all."""
 
     __slots__ = ("function", "module", "number", "seconds", "statement")
 
     def __init__(self, module: str, function: str, statement: object | None) -> None:
-        """`statement` where it is one that its module holds."""
+        """`statement` is given where its module holds it."""
         self.module, self.function, self.statement = module, function, statement
         self.number, self.seconds = 0, 0.0
 
@@ -38,9 +38,9 @@ _timings: dict[object, Timing] = {}
 
 
 def timing_of(statement: object, builder: FrameType | None) -> Timing:
-    """Where to count a statement that is built in this frame: by itself, if that is as its module is imported.
+    """Where to count a statement that is built in this frame: by itself, if it is built as its module is imported.
 
-    Else with all that the same function builds: there may be any number of those, and they come and go.
+    Otherwise with all that the same function builds: there may be any number of those, and they come and go.
     """
     nearest = frame = builder
     while frame is not None:

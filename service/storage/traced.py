@@ -2,38 +2,22 @@
 
 import re
 from collections.abc import AsyncIterator, Coroutine, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import MetaData
-
 from service import tracing
-from service.settings import Settings
 from service.storage.database import Connection, Database
-from service.storage.standby import Standby
 from service.storage.statement import Row, Statement
 
 _WRITTEN = re.compile(r"\b(INSERT) INTO (\w+)|\b(UPDATE) (\w+) SET\b|\b(DELETE) FROM (\w+)")
 _READ = re.compile(r"\bFROM (\w+)")
 _COMMON = re.compile(r"\b(\w+) AS (?:MATERIALIZED )?\(")
-# As the conventions bound a summary.
+# The conventions of OpenTelemetry bound a summary to this.
 _MAX_LENGTH = 255
 
-# Of the statements that were traced.
+# The names of statements that were traced.
 _names: WeakKeyDictionary[Statement, str] = WeakKeyDictionary()
-
-
-def database_of(settings: Settings, metadata: MetaData, stack: AsyncExitStack) -> Database:
-    """The database of a serving process: traced, and with a standby, where the settings say so.
-
-    Raises SettingError.
-    """
-    tracing.start(settings, stack)
-    database = Database(settings, metadata) if tracing.active is None else TracedDatabase(settings, metadata)
-    if settings.database_read_url:
-        database.standby = Standby(settings, database)
-    return database
 
 
 class TracedDatabase(Database):

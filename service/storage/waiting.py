@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from service.storage.connection import PooledConnection
 
-# Whose call this is: an account, a tenant or a user. None for background work, to which no share applies.
+# The owner of this call: an account, a tenant or a user. None for background work, to which no share applies.
 OWNER: ContextVar[object] = ContextVar("owner", default=None)
 
 # Connections that writes leave to reads.
@@ -27,7 +27,7 @@ class ConnectionQueue:
     """The waiting calls, and the shares of those that hold a connection."""
 
     def __init__(self, size: int) -> None:
-        """`size` is of the connections that calls share."""
+        """`size` is the number of connections that calls share."""
         self._max_writing = max(1, size - _FOR_READS)
         self._share = max(1, (size + 1) // 2)
         self._waiting: deque[Waiting] = deque()

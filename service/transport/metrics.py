@@ -120,13 +120,13 @@ class Metrics(Collector):
         left_out = CounterMetricFamily(
             "tickets_lane_left_out", "Statements that a lane left to the pool.", labels=("lane",)
         )
-        for writes, lane in self._database.lanes.items():
-            name = ("writes" if writes else "reads",)
-            is_open.add_metric(name, lane.is_open)
-            waiting.add_metric(name, len(lane))
-            batches.add_metric(name, lane.batches)
-            statements.add_metric(name, lane.statements)
-            left_out.add_metric(name, lane.alone)
+        lanes = self._database.lanes
+        for name, lane in () if lanes is None else (("reads", lanes.reads), ("writes", lanes.writes)):
+            is_open.add_metric((name,), lane.is_open)
+            waiting.add_metric((name,), len(lane))
+            batches.add_metric((name,), lane.batches)
+            statements.add_metric((name,), lane.statements)
+            left_out.add_metric((name,), lane.alone)
         yield from (is_open, waiting, batches, statements, left_out)
         yield from _of_standby(self._database.standby)
 
@@ -160,7 +160,7 @@ def _of_standby(standby: Standby | None) -> Iterator[Metric]:
         labels=("reason",),
     )
     for reason in OUT_SECONDS:
-        left.add_metric((reason,), 0 if standby is None else standby.left[reason])
+        left.add_metric((reason,), 0 if standby is None else standby.by_reason[reason])
     yield left
     behind = None if standby is None else standby.behind
     yield GaugeMetricFamily(

@@ -19,10 +19,10 @@ from service.webhooks.source import Source
 from service.webhooks.tables import MESSAGE
 
 _MINUTE, _HOUR = 60.0, 3600.0
-# After each failure, as the Standard Webhooks specification has it: three days, all in all.
+# The pause after each failure, as the Standard Webhooks specification has it: three days in all.
 PAUSES = (5.0, 5 * _MINUTE, 30 * _MINUTE, *(hours * _HOUR for hours in (2, 5, 10, 14, 20, 24)))
 MAX_ATTEMPTS = len(PAUSES) + 1
-# The setting with which the pauses are these.
+# The value of the setting with which the pauses are these.
 _USUAL_PAUSE: float = Settings.model_fields["delivery_pause_seconds"].default
 _JITTER = (0.9, 1.1)
 _GONE = 410
@@ -39,7 +39,7 @@ class Outcome:
 
     status: int | None = None
     error: str | None = None
-    # In seconds.
+    # How many seconds the receiver asked to wait.
     retry_after: float | None = None
 
     @property
@@ -86,7 +86,7 @@ class Attempts:
     async def _record(self, database: Database, attempt: Row, outcome: Outcome) -> None:
         if outcome.is_success:
             await database.one(self._messages.record_last_attempt, attempt)
-            # Also where the failure began while this message was in flight.
+            # The failure ends also where it began while this message was in flight.
             await database.one(self._webhooks.end_failure, self._webhook(attempt))
             return
         async with database.transaction() as connection:

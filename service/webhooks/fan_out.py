@@ -41,7 +41,7 @@ class FanOut:
         limits = {"failed": failed, "max_queue": MAX_QUEUE}
         while waiting := await database.all(self._queries.waiting_webhooks, limits):
             is_progress = False
-            # A few events of each, so that one that is far behind delays no other.
+            # A few events of each webhook are queued, so that one that is far behind delays no other.
             for webhook in waiting:
                 try:
                     is_progress |= await self._queue_if_waiting(database, webhook)
@@ -49,7 +49,7 @@ class FanOut:
                     _log.warning("webhooks", webhook=webhook["id"], outcome=error.reason)
                     failed.append(webhook["id"])
                 except Exception as error:
-                    # As broad as the work it repeats: one webhook must not stop all others.
+                    # Any failure is caught: one webhook must not stop all others.
                     _log.warning("webhooks", webhook=webhook["id"], exc_info=error)
                     failed.append(webhook["id"])
             if not is_progress:

@@ -97,7 +97,7 @@ def _lock_waiting_webhook(source: Source) -> Statement:
 def _next_events(source: Source) -> Statement:
     """The events after a webhook's position, each with what was before: `names` of members, and their values."""
     history = source.events
-    # Not what was written before the webhook was created.
+    # Events that were written before the webhook was created are left out.
     since = history.c.created_at >= bindparam("since", type_=history.c.created_at.type)
     new = events.after_position(history, and_(*source.in_scope(history), since)).subquery("new")
     pair = func.json_each(new.c.changes).table_valued(column("key", Text), column("value", JSON))
@@ -133,7 +133,8 @@ def _tickets_as_of(source: Source) -> Statement:
     keys = select(func.json_object_keys(later.c.changes)).correlate(later).scalar_subquery()
     names: ColumnElement[list[str]] = func.array(keys, type_=ARRAY(Text))
     if "members" in later.c:
-        # The same names, read without the changes; null where a process of an older version wrote the event.
+        # The same names, read without the changes. Null in events written before migration 0009: the `coalesce` is
+        # needed as long as any database keeps such events.
         names = func.coalesce(later.c.members, names)
     name = func.unnest(names).table_valued(column("name", Text)).render_derived(name="name")
     first = (

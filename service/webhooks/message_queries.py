@@ -41,11 +41,11 @@ from service.storage.statement import Statement, bound, in_seconds
 from service.webhooks.queries import KEPT_ATTEMPTS, is_active
 from service.webhooks.source import Source
 
-# How many messages of a webhook are in flight at once, and of one that fails.
+# How many messages of a webhook are in flight at once, and how many of a webhook that fails.
 _OF_WEBHOOK, _OF_FAILING_WEBHOOK = 4, 1
 # How many messages of an owner a process sends at once.
 MAX_OF_OWNER = 8
-# A worker that does not renew its leases for so long is considered dead. Short, because the messages of a dead worker
+# A worker that does not renew its leases for this long is considered dead. Short, because the messages of a dead worker
 # wait for it; three times as long as the pause between renewals, so that two renewals may fail.
 LEASE_SECONDS = 6
 _LEASE_TIME = literal_column(f"interval '{LEASE_SECONDS} seconds'", Interval)
@@ -87,7 +87,7 @@ def _is_due(messages: Table) -> ColumnElement[bool]:
 def _lease_due(source: Source) -> Statement:
     """The statement that leases the messages to send next, of all owners but the `busy`.
 
-    They are few of each webhook and of each owner, so that a slow receiver delays no other. `lapsed_too`: also those
+    They are a few of each webhook and of each owner, so that a slow receiver delays no other. `lapsed_too`: also those
     whose lease is over.
     """
     webhooks, messages, _ = source.tables
@@ -120,7 +120,7 @@ def _lease_due(source: Source) -> Statement:
 def _renew_leases(source: Source) -> Statement:
     """The statement that prolongs the leases of messages in flight, of all owners, given as arrays.
 
-    Also of a message that was reset meanwhile (`_as_new`), so that it is not sent twice at once. A locked one is left
+    It includes messages that were reset meanwhile (`_as_new`), so that none is sent twice at once. A locked one is left
     to the next renewal: the transaction that has locked it may wait for others of these.
     """
     messages, key = source.tables.messages, key_of_message(source)
@@ -201,7 +201,7 @@ def _rank(source: Source, due: Subquery) -> CTE:
         )
         .where(due.c.is_allowed)
         .cte("allowed")
-        # With statistics of a moment when little was due, the planner would evaluate it for each message.
+        # If its statistics are from a moment when little was due, the planner would evaluate this for each message.
         .prefix_with("MATERIALIZED")
     )
 
@@ -213,7 +213,7 @@ def _lock(source: Source, allowed: CTE) -> CTE:
     return (
         select(*(messages.c[name] for name in key))
         .select_from(messages.join(allowed, and_(*_same(key, allowed, messages))))
-        # Due once more, because another process may have leased it in between.
+        # It is checked once more that it is due, because another process may have leased it in between.
         .where(_is_due(messages), allowed.c.of_owner <= max_of_owner)
         .where(or_(not_(allowed.c.is_failing), allowed.c.of_kind <= bindparam("failing_rows", type_=Integer)))
         .order_by(*(allowed.c[name] for name in _ORDER))

@@ -36,7 +36,7 @@ _PREVIOUS_SECRET = literal_column("interval '24 hours'", Interval)
 
 
 def _as_new(next_attempt_at: ColumnElement[Any]) -> dict[str, Any]:
-    """Of a message that begins anew. A worker that holds its lease loses it: its attempt no longer counts."""
+    """What makes a message begin anew. A worker that holds its lease loses it: its attempt no longer counts."""
     return {"attempts": 0, "next_attempt_at": next_attempt_at, "lease": null()}
 
 
@@ -90,7 +90,7 @@ def _create_webhook(source: Source) -> Statement:
     webhooks = source.tables.webhooks
     number = select(func.count()).select_from(webhooks).where(*source.in_scope(webhooks)).scalar_subquery()
     given = bound(webhooks, *source.scope, "id", "url", "events", "secret")
-    # All that is written from now on comes after it; what is older is known by its time (`next_events`).
+    # All that is written from now on comes after this position; `next_events` leaves older events out by their time.
     position = (events.HORIZON, literal(0, BigInteger))
     row = select(*given.values(), *position).where(number < source.max_webhooks)
     return Statement(
@@ -101,9 +101,9 @@ def _create_webhook(source: Source) -> Statement:
 
 @cache
 def update_webhook(source: Source, changed: frozenset[str]) -> Statement:
-    """The statement that changes these members; `updated_at` stays where they are what they were.
+    """The statement that changes these members; `updated_at` stays where they do not change.
 
-    One that its owner enables or disables has no other reason to be disabled any more, and the failures of another
+    A webhook that its owner enables or disables is no longer disabled for another reason, and the failures of another
     address do not count.
     """
     webhooks = source.tables.webhooks

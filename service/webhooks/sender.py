@@ -31,7 +31,7 @@ _ANSWER_SECONDS = 15.0
 _MAX_IN_FLIGHT = 128
 # How long those in flight are waited for before others are looked for.
 _LOOK_SECONDS = 0.5
-# Between renewals of their leases.
+# The pause between two renewals of their leases.
 _RENEW_SECONDS = 2.0
 
 # The messages that are being sent.
@@ -51,7 +51,7 @@ class Sender:
         self._attempts = Attempts(source, settings)
         self._vault = vault
         self._outbound = outbound
-        # By the monotonic clock: when leases are renewed next, and when the database was last found to be away.
+        # When leases are renewed next, and when the database was last found to be away, both by the monotonic clock.
         self._renew_at = 0.0
         self._away_at = -math.inf
 
@@ -92,8 +92,8 @@ class Sender:
             "rows": rows,
             "failing_rows": max(0, rows - _MAX_IN_FLIGHT // 2),
             "busy": [owner for owner, number in owners.items() if number >= message_queries.MAX_OF_OWNER],
-            # Not just after the database was unavailable: leases have lapsed whose holders are well and will renew
-            # them.
+            # Not soon after the database was unavailable: then some leases have lapsed whose holders are well and
+            # will renew them.
             "lapsed_too": time.monotonic() - self._away_at >= message_queries.LEASE_SECONDS,
         }
         return await self._all(database, self._queries.lease_due, {**limits, "lease": uuid7()}) or []
@@ -121,7 +121,7 @@ class Sender:
         except ConstraintViolationError:
             pass  # the webhook was deleted meanwhile
         except Exception:
-            # As broad as the work it repeats: one message must not end all that are in flight.
+            # Any failure is caught: one message must not end the sending of all others in flight.
             _log.exception("webhook", webhook=message["webhook_id"], outcome="internal")
 
     async def _post(self, message: Row) -> Outcome:

@@ -33,7 +33,7 @@ class Source:
     tables: WebhookTables
     # What a webhook can subscribe to; a dialect may know names that no event of its own has.
     event_types: Sequence[str]
-    # Of one scope.
+    # How many webhooks one scope may have.
     max_webhooks: int
     # The view of a ticket, given its row as of an event and the event's: `ticket_id`, `version`, `type`, `occurred_at`
     # and `event_columns`.
@@ -42,7 +42,7 @@ class Source:
     event_columns: Sequence[str] = ()
     # The row of a ticket before a change, given the one after it and what `changes` says was before (JSON).
     undo: Callable[[Row, Mapping[str, Any]], Row] = undo_columns
-    # An event of such a type is one of that type too: a webhook that subscribes to both gets two messages.
+    # Maps a type to another that its events have too: a webhook that subscribes to both gets two messages.
     also: Mapping[str, str] = field(default_factory=dict)
     # The header of a signature of the body alone, where receivers expect one beside those of the specification.
     body_signature: str | None = None

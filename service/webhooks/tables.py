@@ -34,7 +34,7 @@ class WebhookTables(NamedTuple):
     attempts: Table
 
 
-# By prefix, once their dialect is imported: for the API of operators, which imports no other dialect.
+# Keyed by prefix, once their dialect is imported: for the API of operators, which imports no other dialect.
 TABLES: dict[str, WebhookTables] = {}
 
 

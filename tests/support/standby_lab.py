@@ -54,7 +54,7 @@ async def opened(url: str, read_url: str, **settings: Any) -> AsyncIterator[tupl
     await database.open()
     try:
         async with asyncio.timeout(20):
-            await until(lambda: all(lane.is_open for lane in database.lanes.values()))
+            await until(lambda: all(lane.is_open for lane in database.lanes or ()))
             await until(lambda: standby._pool.usage().idle > 0)
         yield database, standby
     finally:

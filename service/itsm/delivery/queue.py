@@ -58,7 +58,7 @@ class Deliveries:
         self._database = database
         self._providers = ProviderCalls(database, vault)
         self._breakers = self._providers.breakers
-        self._attempts = Attempts(database.patient(), self._providers, settings.delivery_pause_seconds)
+        self._attempts = Attempts(database.without_lock_timeout(), self._providers, settings.delivery_pause_seconds)
         self._waiting = Counter[UUID | None]()
         # Background attempts, each with its account, and attempts that callers wait for.
         self._running: dict[asyncio.Task[None], UUID] = {}

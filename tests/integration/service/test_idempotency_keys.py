@@ -104,6 +104,6 @@ async def test_all_expired_keys_are_forgotten_in_one_turn_however_many_there_are
     async with await psycopg.AsyncConnection.connect(apart_url, autocommit=True) as connection:
         await connection.execute(row.format("- interval '1 second'", 20_001))
         await connection.execute("INSERT INTO admin_keys VALUES ('nobody', 'new', '', '{}')")
-        await KEYS.purge(database.patient())
+        await KEYS.purge(database.without_lock_timeout())
         assert await (await connection.execute(count)).fetchone() == (1,)
     await database.close()

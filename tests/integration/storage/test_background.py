@@ -145,8 +145,8 @@ async def test_work_that_goes_on_for_good_begins_again_when_it_fails(monkeypatch
 
 async def test_only_calls_have_a_time_limit_for_locks(database: Database) -> None:
     assert await database.one(LOCK_TIMEOUT, {}) == {"given": "2s"}
-    patient: Any = database.patient()
-    assert await patient.one(LOCK_TIMEOUT, {}) == {"given": "0"}
-    async with patient.transaction() as connection:
+    background: Any = database.without_lock_timeout()
+    assert await background.one(LOCK_TIMEOUT, {}) == {"given": "0"}
+    async with background.transaction() as connection:
         assert await connection.one(LOCK_TIMEOUT, {}) == {"given": "0"}
     assert await database.one(LOCK_TIMEOUT, {}) == {"given": "2s"}

@@ -118,13 +118,14 @@ async def test_of_statements_on_all_connections_those_are_given_up_that_the_serv
     async with asyncio.timeout(20):
         await until(lambda: len(database._pool._idle) == POOL_SIZE)
         proxy.lose()
-        lost = asyncio.gather(*(database.patient().one(PID, {}) for _ in range(POOL_SIZE)), return_exceptions=True)
+        background = database.without_lock_timeout()
+        lost = asyncio.gather(*(background.one(PID, {}) for _ in range(POOL_SIZE)), return_exceptions=True)
         await asyncio.sleep(0)
         while not lost.done():
             assert await database.answers()
         assert {getattr(outcome, "reason", "ok") for outcome in await lost} == {"unavailable"}
         await until(lambda: len(database._pool._idle) == POOL_SIZE)
-        running = asyncio.gather(*(database.patient().one(SLEEP, {}) for _ in range(POOL_SIZE)))
+        running = asyncio.gather(*(background.one(SLEEP, {}) for _ in range(POOL_SIZE)))
         while not running.done():
             assert await database.answers()
         assert len(await running) == POOL_SIZE

@@ -57,7 +57,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
 @pytest.fixture(autouse=True)
 def _busy_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is waited for longer, and left alone for a shorter time."""
-    monkeypatch.setattr(standbys, "_PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr(standbys, "_REPLAY_SECONDS", 0.3)
     monkeypatch.setattr(standbys, "_TAKE_SECONDS", 3.0)
     for reason, seconds in standbys.OUT_SECONDS.items():
         monkeypatch.setitem(standbys.OUT_SECONDS, reason, min(seconds, 0.1))
@@ -115,7 +115,7 @@ async def test_while_nothing_is_replayed_the_primary_answers_with_what_was_writt
     try:
         await writer.one(WRITE, {"name": name})
         assert await count(database, name) == {"number": 1, "at_standby": False}
-        assert standby.left["behind"] == 1
+        assert standby.by_reason["behind"] == 1
         async with asyncio.timeout(10):
             await until(lambda: (standby.behind or 0) > 0)
     finally:
@@ -182,7 +182,7 @@ async def test_what_is_not_said_to_be_for_a_standby_stays_at_the_primary(databas
     at_primary = {"number": 0, "at_standby": False}
     async with database.transaction() as connection:
         assert await connection.one(COUNT, {"name": ""}) == at_primary
-    assert await database.patient().one(COUNT, {"name": ""}) == at_primary
+    assert await database.without_lock_timeout().one(COUNT, {"name": ""}) == at_primary
     assert await database.one(ELSEWHERE, {}) == {"at_standby": False}
 
 
@@ -204,7 +204,7 @@ async def test_a_read_that_is_in_the_way_of_replay_is_answered_by_the_primary(
             await asyncio.to_thread(at, pair.primary.url, "ALTER TABLE accounts SET (fillfactor = 100)")
             await asyncio.wait([slow], timeout=0.1)
     assert (await slow or {})["at_standby"] is False
-    assert standby.left["conflict"] == 1
+    assert standby.by_reason["conflict"] == 1
     await back_at_the_standby(database, "", 0)
 
 
@@ -212,10 +212,10 @@ async def test_a_read_that_is_wrong_fails_as_it_does_at_the_primary_and_keeps_no
     database: Database, standby: Standby
 ) -> None:
     await back_at_the_standby(database, "", 0)
-    for each in (database.patient(), database):
+    for each in (database.without_lock_timeout(), database):
         with pytest.raises(RefusedValueError):
             await each.one(WRONG, {"name": ""})
-    assert standby.left["failed"] == 1
+    assert standby.by_reason["failed"] == 1
     assert (await count(database, ""))["at_standby"]
 
 
@@ -248,7 +248,7 @@ async def test_another_server_of_the_url_is_tried_when_one_is_no_standby(pair: P
         await back_at_the_standby(database, "", 0)
         try:
             pair.kill_standby()
-            while not standby.left["promoted"]:
+            while not standby.by_reason["promoted"]:
                 assert await count(database, "") == {"number": 0, "at_standby": False}
         finally:
             pair.restart_standby()
@@ -266,13 +266,13 @@ async def test_a_standby_that_hangs_is_given_up(pair: Pair, database: Database, 
 async def test_a_server_that_is_no_standby_is_not_read_from(pair: Pair) -> None:
     async with opened(pair.primary.url, pair.primary.url) as (database, standby):
         assert (await count(database, ""))["number"] == 0
-        assert (standby.reads, standby.left["promoted"]) == (0, 1)
+        assert (standby.reads, standby.by_reason["promoted"]) == (0, 1)
 
 
 async def test_a_server_of_another_cluster_is_not_read_from(pair: Pair, database_url: str) -> None:
     async with opened(database_url, pair.standby.url) as (database, standby):
         assert await count(database, "") == {"number": 0, "at_standby": False}
-        assert (standby.reads, standby.left["foreign"]) == (0, 1)
+        assert (standby.reads, standby.by_reason["foreign"]) == (0, 1)
 
 
 # The service itself, and the commands
@@ -359,11 +359,11 @@ async def test_after_a_takeover_neither_the_new_primary_nor_the_old_one_is_read_
             await asyncio.to_thread(pair.promote)
             at(pair.standby.url, f"INSERT INTO accounts (name) VALUES ('{name}')")
             assert await count(database, name) == {"number": 1, "at_standby": False}
-            assert standby.left["promoted"] >= 1
+            assert standby.by_reason["promoted"] >= 1
             # What the new primary will never have puts the old one ahead of it in its log.
             for _ in range(100):
                 await database.one(WRITE, {"name": name})
         pair.restart_primary_as_standby()
         async with opened(pair.standby.url, pair.primary.url) as (database, standby):
             assert await count(database, name) == {"number": 2, "at_standby": False}
-            assert (standby.reads, standby.left["foreign"]) == (0, 1)
+            assert (standby.reads, standby.by_reason["foreign"]) == (0, 1)

@@ -64,7 +64,7 @@ class Api(Generic[TransportT]):
     ) -> Stream[T]:
         """The items of a list, page after page; each page has them in `field`."""
         if "limit" in members:
-            # It would be taken for a page's, and whoever wants ten would get all of them.
+            # It would be taken for a page's, and a caller that wants ten would get all of them.
             raise TypeError("a list has a page_size and no limit: it goes on as long as it is iterated")
         return self._items(kind, self._request(method, {**members, "limit": page_size}, timeout), field)
 

@@ -88,7 +88,7 @@ class DeadlineExceededError(TicketsError):
     """The call took too long. A write may have happened all the same."""
 
 
-# By reason, and by status (in lower case) for failures of gRPC itself and reasons of later versions.
+# Keyed by reason, and by status (in lower case) for failures of gRPC itself and reasons of later versions.
 _KINDS: Mapping[str, type[TicketsError]] = {
     "unauthenticated": UnauthenticatedError,
     "permission_denied": PermissionDeniedError,

@@ -191,7 +191,7 @@ class TicketChanges(_Members, total=False):
 class TicketFilter(TypedDict, total=False):
     """Which tickets are listed, and in which order; None, or a sequence of nothing, leaves all of them in.
 
-    `assigned_to_id="none"` are those of nobody, `include_deleted` adds the deleted ones.
+    `assigned_to_id="none"` are those that nobody is assigned to, `include_deleted` adds the deleted ones.
     """
 
     status: AnyOf[Status]

@@ -94,7 +94,7 @@ class Webhook:
     missed_events_at: datetime | None
     created_at: datetime
     updated_at: datetime
-    # Only in the response that made it, and in no repr.
+    # The secret is only in the response that made it, and in no repr.
     secret: str | None = field(repr=False)
 
 

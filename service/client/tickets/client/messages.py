@@ -21,7 +21,7 @@ Field: TypeAlias = Any
 
 _JSON = "_json"
 _NO_SIDE_EFFECTS = descriptor_pb2.MethodOptions.NO_SIDE_EFFECTS
-# By the message's full name: what makes its result.
+# What makes the result of a message, by the message's full name.
 _RESULTS: dict[str, Callable[[Any], Any]] = {}
 
 

@@ -21,7 +21,7 @@ class Transport(Protocol):
     """What both transports do."""
 
     async def unary(self, method: Method, message: Message, metadata: Metadata, seconds: float) -> Any:
-        """Make a call with one response, in so many seconds at most. Raises grpc.RpcError."""
+        """Make a call with one response, within `seconds`. Raises grpc.RpcError."""
 
     def stream(self, method: Method, message: Message, metadata: Metadata) -> AsyncGenerator[Any, None]:
         """Make a call with a stream of responses; closing the stream cancels the call. Raises grpc.RpcError."""
