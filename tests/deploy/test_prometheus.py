@@ -14,7 +14,7 @@ TESTS = Path(__file__).parent / "alerts.yaml"
 
 
 def promtool(*arguments: str) -> None:
-    done = subprocess.run([tool("promtool"), *arguments], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run([tool("promtool"), *arguments], capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

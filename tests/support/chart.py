@@ -31,7 +31,7 @@ def tool(name: str) -> str:
 
 
 def helm(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([tool("helm"), *arguments], capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run([tool("helm"), *arguments], capture_output=True, text=True, timeout=300, check=False)
 
 
 def template(values: str, *options: str, kubernetes: str = KUBERNETES) -> subprocess.CompletedProcess[str]:
