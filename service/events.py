@@ -225,11 +225,24 @@ def kind_of_change(before: FromClause, after: FromClause) -> ColumnElement[str]:
     )
 
 
+_INSTANT_FORMAT = literal_column("""'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'""", Text)
+_UTC, _NO_MICROSECONDS, _NOTHING_THERE = (literal_column(f"'{text}'", Text) for text in ("UTC", ".000000", ""))
+
+
+def _json(member: ColumnElement[Any]) -> ColumnElement[Any]:
+    """A member as JSON; an instant as it is in answers, in UTC with a `Z`."""
+    if not isinstance(member.type, DateTime):
+        return func.to_json(member)
+    instant = func.to_char(func.timezone(_UTC, member), _INSTANT_FORMAT)
+    # Answers leave out microseconds that are none.
+    return func.to_json(func.replace(instant, _NO_MICROSECONDS, _NOTHING_THERE, type_=Text))
+
+
 def changes(before: FromClause, after: FromClause, names: Sequence[str]) -> ColumnElement[Any]:
     """The JSON of what differs between two rows: `{"status": {"from": "open", "to": "closed"}}`."""
     if not names:
         return NOTHING
-    old_and_new = [(literal(name, Text), func.to_json(before.c[name]), func.to_json(after.c[name])) for name in names]
+    old_and_new = [(literal(name, Text), _json(before.c[name]), _json(after.c[name])) for name in names]
     pair = values(Column("name", Text), Column("old", JSON), Column("new", JSON), name="pair").data(old_and_new)
     change = func.json_build_object("from", pair.c.old, "to", pair.c.new)
     return (

@@ -20,7 +20,7 @@ _MOVES: Mapping[str, Sequence[str]] = {
     "done": ("in_progress", "pending"),
     "skipped": ("in_progress", "pending"),
 }
-# The members that take the value given and decide over nothing else.
+# The members that take the value given, and affect no other member.
 PLAIN = (
     "title",
     "description",
@@ -33,9 +33,11 @@ PLAIN = (
     "milestone_id",
     "github_issue_number",
 )
+# Where a ticket is: each follows the other.
+_PLACE = ("stage", "status")
 _RESOLUTION = ("resolution_note", "resolution_type")
 # The members of a ticket whose changes are in its events.
-EVENT_MEMBERS = (*PLAIN, "stage", "status", *_RESOLUTION, "merge_sha", "deployed_at", "deploy_failed_at")
+EVENT_MEMBERS = (*PLAIN, *_PLACE, *_RESOLUTION, "merge_sha", "deployed_at", "deploy_failed_at")
 _ROLE_GIVEN = ("assignee_note", "assignee_user_id", "blocking_reason")
 _ROLE_STAMPS = dict.fromkeys(("started_at", "completed_at", "work_started_note", "agent_origin"))
 # The members of a role whose changes are in events, with their values in a new role.
@@ -50,6 +52,10 @@ def changed(ticket: Row, given: Mapping[str, Any], at: datetime) -> Row:
     roles = _with_roles(ticket, given["roles"], at) if "roles" in given else ticket["roles"]
     if given.get("role_status") is not None:
         roles = _with_role_changed(roles, given["role_status"], at)
+    if roles != ticket["roles"] and all(given.get(name) == ticket[name] for name in _PLACE):
+        # A ticket that was read, and is sent back whole with other roles, does not ask to stay where it was.
+        repeated = {name for name in (*_PLACE, *_RESOLUTION) if name in given and given[name] == ticket[name]}
+        given = {name: value for name, value in given.items() if name not in repeated}
     stage = _requested_stage(ticket, given)
     if stage == "live" and given.get("skip_pending_roles"):
         roles = [_moved(role, {"status": "skipped"}, at) if role["status"] == "pending" else role for role in roles]

@@ -84,7 +84,7 @@ class Requests:
             elif not is_body:
                 properties[name] = _never_null(member)
         self._add_other_names(section, schema)
-        for name in sorted(getattr(section, "stamped", ())):
+        for name in sorted(getattr(section, "stamped", ())) if is_body else ():
             properties.setdefault(name, {"readOnly": True, "description": "Ignored: the service makes it."})
         return schema
 

@@ -202,30 +202,37 @@ def _query_reader(
             if needs_path:  # without the path a filter would be lost, and the list would be another one
                 raise TicketError("internal", "The gateway does not say the path that was called")
             path = ""
-        if command.refuses_unknown and "?" in path:
-            _refuse_unknown(path, known)
+        text = path.partition("?")[2]
+        if text and command.refuses_unknown:
+            _refuse_unknown(text, known)
         given = ((name, getattr(request, name)) for name in plain)
         query: dict[str, Any] = {name: _query_value(values, name in lists) for name, values in given if values}
+        query |= dict.fromkeys(_without_value(text).intersection(plain), "")
         for name in instants & query.keys():
             query[name] = _OFFSET.sub("+", query[name])
-        if members_of and (members := _members(path, members_of + ".")):
+        if members_of and (members := _members(text, members_of + ".")):
             query[members_of] = members
         return query
 
     return read
 
 
-def _members(path: str, prefix: str) -> dict[str, str]:
+def _without_value(query: str) -> set[str]:
+    """The names of parameters without a `=`, whose value is the empty text. The transcoder leaves them out."""
+    return {unquote(part) for part in query.split("&") if "=" not in part}
+
+
+def _members(query: str, prefix: str) -> dict[str, str]:
     """The parameters whose names have a prefix. The transcoder cannot bind names that callers choose."""
-    if prefix not in unquote(path):
+    if prefix not in unquote(query):
         return {}
-    pairs = parse_qsl(path.partition("?")[2], keep_blank_values=True)
+    pairs = parse_qsl(query, keep_blank_values=True)
     return {name.removeprefix(prefix): text for name, text in pairs if name.startswith(prefix)}
 
 
-def _refuse_unknown(path: str, known: Container[str]) -> None:
+def _refuse_unknown(query: str, known: Container[str]) -> None:
     """Raise TicketError `validation_error` for query parameters that are not known. The transcoder leaves them out."""
-    pairs = parse_qsl(path.partition("?")[2], keep_blank_values=True)
+    pairs = parse_qsl(query, keep_blank_values=True)
     unknown = dict.fromkeys(name for name, _ in pairs if name not in known)
     if unknown:
         issues = [

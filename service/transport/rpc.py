@@ -92,23 +92,25 @@ def _reader(command: type[Command], descriptor: Descriptor) -> Callable[[Any, Ca
     unknown = [name for name, _ in readers.values() if name not in section_of]
     if unknown:
         raise TypeError(f"{command.__name__} has no place for {unknown} of {descriptor.full_name}")
-    body = {field: name for field, (name, _) in readers.items() if section_of[name] == "body"}
+    maskable = {
+        field: name for field, (name, _) in readers.items() if section_of[name] == "body" and name != _CONDITION
+    }
 
     def read(request: Any, call: Call) -> Sections:
-        read: dict[str, Any] = {section: {} for section in sections}
+        found: dict[str, Any] = {section: {} for section in sections}
         for name, field_reader in readers.values():
             value = field_reader(request)
             if value is not None:
-                read[section_of[name]][name] = value
+                found[section_of[name]][name] = value
         if has_mask and request.HasField("update_mask"):
-            given = read["body"]
-            read["body"] = _masked(descriptor, request.update_mask.paths, body, given)
+            given = found["body"]
+            found["body"] = _masked(descriptor, request.update_mask.paths, maskable, given)
             if _CONDITION in given:
-                read["body"][_CONDITION] = given[_CONDITION]
+                found["body"][_CONDITION] = given[_CONDITION]
         if "header" in sections:
-            read["header"] = call.headers()
-        call.body = read.get("body")
-        return read
+            found["header"] = call.headers()
+        call.body = found.get("body")
+        return found
 
     return read
 

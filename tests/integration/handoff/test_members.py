@@ -67,3 +67,19 @@ async def test_a_ticket_that_was_read_may_be_sent_back(rest: Rest, world: World,
     if membership == "member":
         reply = await change(rest, who, after, **after | {"title": "Other", "roles": ["qa"]})
         reply.failed("forbidden", "Only triagers and owners may change roles")
+
+
+@pytest.mark.parametrize("membership", ["member", "owner"])
+async def test_a_ticket_that_was_read_may_be_sent_back_with_a_role_moved(
+    rest: Rest, world: World, membership: str
+) -> None:
+    _, ticket = await filed(rest, world, roles=["qa"])
+    who = await world.member(ticket["project_id"], membership)
+    for status, place in (
+        ("in_progress", ("in_progress", "open")),
+        ("done", ("live", "closed")),
+        ("pending", ("backlog", "open")),
+    ):
+        move = {"role": "qa", "status": status, "work_started_note": "Now."}
+        ticket = await changed(rest, who, ticket, **ticket, role_status=move)
+        assert (ticket["stage"], ticket["status"]) == place

@@ -77,6 +77,7 @@ class TicketModel:
                 refusals.add("validation_error")
             else:
                 moved = part.take(given["role_status"], at, refusals)
+        given = self._without_repeated(given, after.roles)
         after.stage = self._asked(given, refusals) or ""
         if after.stage == "live" and given.get("skip_pending_roles"):
             for part in after.roles.values():
@@ -86,6 +87,15 @@ class TicketModel:
         after.stage = after.stage or self._led(after, moved)
         after._end(self, given, at, refusals)
         return after, refusals
+
+    def _without_repeated(self, given: Mapping[str, Any], roles: Mapping[str, RoleModel]) -> Mapping[str, Any]:
+        """Of a ticket that is sent back whole with other roles: without where it was, and how it was resolved."""
+        own = {"stage": self.stage, "status": "closed" if self.stage == "live" else "open"}
+        is_whole = all(given.get(name) == value for name, value in own.items())
+        if not is_whole or list(roles.items()) == list(self.roles.items()):
+            return given
+        own |= {name: getattr(self, name) for name in ("resolution_type", "resolution_note")}
+        return {name: value for name, value in given.items() if name not in own or value != own[name]}
 
     def work_left(self) -> bool:
         return any(part.status in ("pending", "in_progress") for part in self.roles.values())

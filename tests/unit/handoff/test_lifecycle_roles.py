@@ -183,6 +183,16 @@ def test_a_role_that_goes_back_cannot_keep_the_stage_live() -> None:
     refusal(ticket(role(status="done"), stage="live"), to("pending") | {"stage": "live"}, "roles_incomplete")
 
 
+def test_a_ticket_that_is_sent_back_whole_with_a_role_moved_goes_where_its_roles_lead() -> None:
+    place = {"stage": "up_next", "status": "open"}
+    after = changed(ticket(role(), stage="up_next"), **to("in_progress"), **place)
+    assert (after["stage"], after["status"]) == ("in_progress", "open")
+    after = changed(ticket(role(), stage="up_next"), **to("skipped"), **place)
+    assert (after["stage"], after["status"]) == ("live", "closed")
+    after = changed(ticket(role(status="done"), stage="live"), **to("pending"), stage="live", status="closed")
+    assert (after["stage"], after["status"]) == ("backlog", "open")
+
+
 # The set of roles
 
 
