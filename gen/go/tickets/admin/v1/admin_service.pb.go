@@ -681,7 +681,8 @@ type Project struct {
 	AccountId string `protobuf:"bytes,2,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
 	// 1–255 characters.
 	Name string `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
-	// Unique; lower-case letters, digits and hyphens, 1–64 characters. Part of every `ticket_ref`.
+	// Unique; lower-case letters, digits and hyphens, 1–64 characters, none at its ends a hyphen. Part of every
+	// `ticket_ref`.
 	Slug string `protobuf:"bytes,4,opt,name=slug,proto3" json:"slug,omitempty"`
 	// Absent without one.
 	BackendRepo *string `protobuf:"bytes,5,opt,name=backend_repo,json=backendRepo,proto3,oneof" json:"backend_repo,omitempty"`
@@ -1253,7 +1254,7 @@ type CreateProjectRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Required, 1–255 characters.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Required, unique; lower-case letters, digits and hyphens, 1–64 characters.
+	// Required, unique; lower-case letters, digits and hyphens, 1–64 characters, none at its ends a hyphen.
 	Slug string `protobuf:"bytes,2,opt,name=slug,proto3" json:"slug,omitempty"`
 	// A UUID; a new account with the project's name when absent.
 	AccountId *string `protobuf:"bytes,3,opt,name=account_id,json=accountId,proto3,oneof" json:"account_id,omitempty"`

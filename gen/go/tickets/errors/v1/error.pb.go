@@ -22,7 +22,7 @@ const (
 )
 
 // A failure in the project's own words: the same content that REST callers of the handoff and helpdesk APIs read as
-// JSON. Every gRPC error status carries one in its `google.rpc.Status` details, beside `google.rpc.ErrorInfo`
+// JSON. Every gRPC error status that the service makes carries one in its `google.rpc.Status` details, beside `google.rpc.ErrorInfo`
 // (`reason` is `code` below, `domain` is `tickets`), `google.rpc.BadRequest` (validation errors) and
 // `google.rpc.RetryInfo` (rate limits and unavailability).
 type Error struct {
@@ -51,8 +51,8 @@ type Error struct {
 	Code string `protobuf:"bytes,2,opt,name=code,proto3" json:"code,omitempty"`
 	// With validation errors: for each path, its first message. In JSON: `fieldErrors`.
 	FieldErrors map[string]string `protobuf:"bytes,3,rep,name=field_errors,json=fieldErrors,proto3" json:"field_errors,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// With validation errors: the problems found, in order, the first 20 of them, or fewer where these are long: clients
-	// take 8 KiB of trailing metadata. The message says how many there are.
+	// With validation errors: the problems found, in order. Over gRPC the first 20 of them, or fewer where these are long:
+	// clients take 8 KiB of trailing metadata. The message says how many there are.
 	Issues []*Issue `protobuf:"bytes,4,rep,name=issues,proto3" json:"issues,omitempty"`
 	// Seconds to wait before another try. Set with `rate_limited`, and with `unavailable` where that passes. In JSON: `retryAfter`.
 	RetryAfter *int32 `protobuf:"varint,5,opt,name=retry_after,json=retryAfter,proto3,oneof" json:"retry_after,omitempty"`

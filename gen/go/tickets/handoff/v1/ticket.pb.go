@@ -477,7 +477,7 @@ type Ticket struct {
 	Source string `protobuf:"bytes,5,opt,name=source,proto3" json:"source,omitempty"`
 	// Counts up per project from 1, without gaps.
 	Number int64 `protobuf:"varint,6,opt,name=number,proto3" json:"number,omitempty"`
-	// One line, 1–140 characters.
+	// 1–140 characters.
 	Title string `protobuf:"bytes,7,opt,name=title,proto3" json:"title,omitempty"`
 	// 1–20,000 characters. Absent in a slim list.
 	Description *string `protobuf:"bytes,8,opt,name=description,proto3,oneof" json:"description,omitempty"`
@@ -998,7 +998,8 @@ type TicketEvent struct {
 	Version int32 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
 	// `ticket.created`, `ticket.updated`, `ticket.closed` or `ticket.reopened`; later versions may have more.
 	Type string `protobuf:"bytes,4,opt,name=type,proto3" json:"type,omitempty"`
-	// The text of a JSON object: for each changed member `{"from": …, "to": …}`. A role's member is named
+	// The text of a JSON object: for each changed member `{"from": …, "to": …}`, but for the stamps that follow from
+	// others (`resolved_at`, a role's `started_at` and `completed_at`). A role's member is named
 	// `roles.backend.status`; `roles` alone is the set. Notes that a ticket does not store (`work_started_note`) are here
 	// too. `{}` for a creation.
 	ChangesJson string `protobuf:"bytes,5,opt,name=changes_json,json=changesJson,proto3" json:"changes_json,omitempty"`

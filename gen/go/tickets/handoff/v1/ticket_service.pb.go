@@ -1266,7 +1266,7 @@ type RoleChange struct {
 	// Required. From pending to in_progress or skipped; from in_progress to done, skipped or pending; from done and
 	// skipped back to pending or in_progress. The current status leaves it as it is.
 	Status RoleStatus `protobuf:"varint,2,opt,name=status,proto3,enum=tickets.handoff.v1.RoleStatus" json:"status,omitempty"`
-	// Required when work on the role starts: 1–5,000 characters.
+	// Required when work on the role starts: 1–5,000 characters. Taken with `status` in_progress alone.
 	WorkStartedNote *string `protobuf:"bytes,3,opt,name=work_started_note,json=workStartedNote,proto3,oneof" json:"work_started_note,omitempty"`
 	// At most 5,000 characters. Null clears it.
 	AssigneeNote *string `protobuf:"bytes,4,opt,name=assignee_note,json=assigneeNote,proto3,oneof" json:"assignee_note,omitempty"`
@@ -1274,7 +1274,7 @@ type RoleChange struct {
 	AssigneeUserId *string `protobuf:"bytes,5,opt,name=assignee_user_id,json=assigneeUserId,proto3,oneof" json:"assignee_user_id,omitempty"`
 	// Why the role is blocked, at most 5,000 characters. Null unblocks it.
 	BlockingReason *string `protobuf:"bytes,6,opt,name=blocking_reason,json=blockingReason,proto3,oneof" json:"blocking_reason,omitempty"`
-	// The agent that works on it, at most 64 characters. Null clears it.
+	// The agent that works on it, at most 64 characters. Null clears it. Taken with `status` in_progress alone.
 	AgentOrigin   *string `protobuf:"bytes,7,opt,name=agent_origin,json=agentOrigin,proto3,oneof" json:"agent_origin,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

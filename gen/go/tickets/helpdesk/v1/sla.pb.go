@@ -27,7 +27,7 @@ const (
 type PolicyStatus int32
 
 const (
-	// Unspecified: active for a new policy, any in a list.
+	// Not set: active for a new policy. No filter of a list, which is left out instead.
 	PolicyStatus_POLICY_STATUS_UNSPECIFIED PolicyStatus = 0
 	// It does.
 	PolicyStatus_POLICY_STATUS_ACTIVE PolicyStatus = 1

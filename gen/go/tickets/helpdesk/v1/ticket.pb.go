@@ -606,7 +606,8 @@ type TicketEvent struct {
 	// `ticket.created`, `ticket.updated`, `ticket.closed`, `ticket.reopened`, `ticket.deleted`, `ticket.restored`,
 	// `ticket.commented`, `ticket.comment_edited`, `sla.due_soon` or `sla.breached`; later versions may have more.
 	Type string `protobuf:"bytes,4,opt,name=type,proto3" json:"type,omitempty"`
-	// The text of a JSON object: for each changed member `{"from": …, "to": …}`; `{}` for a creation, whose values are
+	// The text of a JSON object: for each member that callers set and that changed `{"from": …, "to": …}`, instants as in
+	// answers, and so for what an SLA sets of them; `{}` for a creation, whose values are
 	// the ticket's own. `resolution_note` and `comment` are here too; the SLA's events have `sla`, whose `to` is an
 	// object with `target` (`first_response` or `resolution`) and `due_at`.
 	ChangesJson string `protobuf:"bytes,5,opt,name=changes_json,json=changesJson,proto3" json:"changes_json,omitempty"`

@@ -27,7 +27,7 @@ const (
 type Status int32
 
 const (
-	// Not set: the default on create, no filter on list.
+	// Not set: the default on create. No filter of a list, which is left out instead.
 	Status_STATUS_UNSPECIFIED Status = 0
 	// New, or being worked on.
 	Status_STATUS_OPEN Status = 1
@@ -313,7 +313,8 @@ type TicketEvent struct {
 	Version int32 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
 	// `ticket.created`, `ticket.updated`, `ticket.closed` or `ticket.reopened`; later versions may have more.
 	Type string `protobuf:"bytes,4,opt,name=type,proto3" json:"type,omitempty"`
-	// The text of a JSON object: for each changed member `{"from": …, "to": …}`; `{}` for a creation, whose values are
+	// The text of a JSON object: for each member that callers set and that changed `{"from": …, "to": …}`, instants as in
+	// answers; `{}` for a creation, whose values are
 	// the ticket's own.
 	ChangesJson string `protobuf:"bytes,5,opt,name=changes_json,json=changesJson,proto3" json:"changes_json,omitempty"`
 	// The id of the API key that made the change; `system` where the service added the reference to the provider's ticket.

@@ -378,7 +378,9 @@ class Project(_message.Message):
     name: _builtins.str
     """1–255 characters."""
     slug: _builtins.str
-    """Unique; lower-case letters, digits and hyphens, 1–64 characters. Part of every `ticket_ref`."""
+    """Unique; lower-case letters, digits and hyphens, 1–64 characters, none at its ends a hyphen. Part of every
+    `ticket_ref`.
+    """
     backend_repo: _builtins.str
     """Absent without one."""
     frontend_repo: _builtins.str
@@ -673,7 +675,7 @@ class CreateProjectRequest(_message.Message):
     name: _builtins.str
     """Required, 1–255 characters."""
     slug: _builtins.str
-    """Required, unique; lower-case letters, digits and hyphens, 1–64 characters."""
+    """Required, unique; lower-case letters, digits and hyphens, 1–64 characters, none at its ends a hyphen."""
     account_id: _builtins.str
     """A UUID; a new account with the project's name when absent."""
     backend_repo: _builtins.str

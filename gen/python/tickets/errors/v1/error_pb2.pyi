@@ -21,7 +21,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 @_typing.final
 class Error(_message.Message):
     """A failure in the project's own words: the same content that REST callers of the handoff and helpdesk APIs read as
-    JSON. Every gRPC error status carries one in its `google.rpc.Status` details, beside `google.rpc.ErrorInfo`
+    JSON. Every gRPC error status that the service makes carries one in its `google.rpc.Status` details, beside `google.rpc.ErrorInfo`
     (`reason` is `code` below, `domain` is `tickets`), `google.rpc.BadRequest` (validation errors) and
     `google.rpc.RetryInfo` (rate limits and unavailability).
     """
@@ -88,8 +88,8 @@ class Error(_message.Message):
 
     @_builtins.property
     def issues(self) -> _containers.RepeatedCompositeFieldContainer[Global___Issue]:
-        """With validation errors: the problems found, in order, the first 20 of them, or fewer where these are long: clients
-        take 8 KiB of trailing metadata. The message says how many there are.
+        """With validation errors: the problems found, in order. Over gRPC the first 20 of them, or fewer where these are long:
+        clients take 8 KiB of trailing metadata. The message says how many there are.
         """
 
     def __init__(

@@ -312,7 +312,7 @@ class Ticket(_message.Message):
     number: _builtins.int
     """Counts up per project from 1, without gaps."""
     title: _builtins.str
-    """One line, 1–140 characters."""
+    """1–140 characters."""
     description: _builtins.str
     """1–20,000 characters. Absent in a slim list."""
     request_type: Global___RequestType.ValueType
@@ -618,7 +618,8 @@ class TicketEvent(_message.Message):
     type: _builtins.str
     """`ticket.created`, `ticket.updated`, `ticket.closed` or `ticket.reopened`; later versions may have more."""
     changes_json: _builtins.str
-    """The text of a JSON object: for each changed member `{"from": …, "to": …}`. A role's member is named
+    """The text of a JSON object: for each changed member `{"from": …, "to": …}`, but for the stamps that follow from
+    others (`resolved_at`, a role's `started_at` and `completed_at`). A role's member is named
     `roles.backend.status`; `roles` alone is the set. Notes that a ticket does not store (`work_started_note`) are here
     too. `{}` for a creation.
     """

@@ -869,7 +869,7 @@ class RoleChange(_message.Message):
     skipped back to pending or in_progress. The current status leaves it as it is.
     """
     work_started_note: _builtins.str
-    """Required when work on the role starts: 1–5,000 characters."""
+    """Required when work on the role starts: 1–5,000 characters. Taken with `status` in_progress alone."""
     assignee_note: _builtins.str
     """At most 5,000 characters. Null clears it."""
     assignee_user_id: _builtins.str
@@ -877,7 +877,7 @@ class RoleChange(_message.Message):
     blocking_reason: _builtins.str
     """Why the role is blocked, at most 5,000 characters. Null unblocks it."""
     agent_origin: _builtins.str
-    """The agent that works on it, at most 64 characters. Null clears it."""
+    """The agent that works on it, at most 64 characters. Null clears it. Taken with `status` in_progress alone."""
     def __init__(
         self,
         *,

@@ -28,7 +28,7 @@ class _PolicyStatus:
 class _PolicyStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PolicyStatus.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     POLICY_STATUS_UNSPECIFIED: _PolicyStatus.ValueType  # 0
-    """Unspecified: active for a new policy, any in a list."""
+    """Not set: active for a new policy. No filter of a list, which is left out instead."""
     POLICY_STATUS_ACTIVE: _PolicyStatus.ValueType  # 1
     """It does."""
     POLICY_STATUS_INACTIVE: _PolicyStatus.ValueType  # 2
@@ -38,7 +38,7 @@ class PolicyStatus(_PolicyStatus, metaclass=_PolicyStatusEnumTypeWrapper):
     """Whether an SLA policy applies to new tickets."""
 
 POLICY_STATUS_UNSPECIFIED: PolicyStatus.ValueType  # 0
-"""Unspecified: active for a new policy, any in a list."""
+"""Not set: active for a new policy. No filter of a list, which is left out instead."""
 POLICY_STATUS_ACTIVE: PolicyStatus.ValueType  # 1
 """It does."""
 POLICY_STATUS_INACTIVE: PolicyStatus.ValueType  # 2

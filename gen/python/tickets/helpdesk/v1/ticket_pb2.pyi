@@ -378,7 +378,8 @@ class TicketEvent(_message.Message):
     `ticket.commented`, `ticket.comment_edited`, `sla.due_soon` or `sla.breached`; later versions may have more.
     """
     changes_json: _builtins.str
-    """The text of a JSON object: for each changed member `{"from": …, "to": …}`; `{}` for a creation, whose values are
+    """The text of a JSON object: for each member that callers set and that changed `{"from": …, "to": …}`, instants as in
+    answers, and so for what an SLA sets of them; `{}` for a creation, whose values are
     the ticket's own. `resolution_note` and `comment` are here too; the SLA's events have `sla`, whose `to` is an
     object with `target` (`first_response` or `resolution`) and `due_at`.
     """

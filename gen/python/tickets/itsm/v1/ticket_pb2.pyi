@@ -25,7 +25,7 @@ class _Status:
 class _StatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Status.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     STATUS_UNSPECIFIED: _Status.ValueType  # 0
-    """Not set: the default on create, no filter on list."""
+    """Not set: the default on create. No filter of a list, which is left out instead."""
     STATUS_OPEN: _Status.ValueType  # 1
     """New, or being worked on."""
     STATUS_PENDING: _Status.ValueType  # 2
@@ -39,7 +39,7 @@ class Status(_Status, metaclass=_StatusEnumTypeWrapper):
     """The state of a ticket."""
 
 STATUS_UNSPECIFIED: Status.ValueType  # 0
-"""Not set: the default on create, no filter on list."""
+"""Not set: the default on create. No filter of a list, which is left out instead."""
 STATUS_OPEN: Status.ValueType  # 1
 """New, or being worked on."""
 STATUS_PENDING: Status.ValueType  # 2
@@ -208,7 +208,8 @@ class TicketEvent(_message.Message):
     type: _builtins.str
     """`ticket.created`, `ticket.updated`, `ticket.closed` or `ticket.reopened`; later versions may have more."""
     changes_json: _builtins.str
-    """The text of a JSON object: for each changed member `{"from": …, "to": …}`; `{}` for a creation, whose values are
+    """The text of a JSON object: for each member that callers set and that changed `{"from": …, "to": …}`, instants as in
+    answers; `{}` for a creation, whose values are
     the ticket's own.
     """
     actor: _builtins.str

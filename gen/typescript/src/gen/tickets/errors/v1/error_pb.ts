@@ -14,7 +14,7 @@ export const file_tickets_errors_v1_error: GenFile = /*@__PURE__*/
 
 /**
  * A failure in the project's own words: the same content that REST callers of the handoff and helpdesk APIs read as
- * JSON. Every gRPC error status carries one in its `google.rpc.Status` details, beside `google.rpc.ErrorInfo`
+ * JSON. Every gRPC error status that the service makes carries one in its `google.rpc.Status` details, beside `google.rpc.ErrorInfo`
  * (`reason` is `code` below, `domain` is `tickets`), `google.rpc.BadRequest` (validation errors) and
  * `google.rpc.RetryInfo` (rate limits and unavailability).
  *
@@ -61,8 +61,8 @@ export type Error = Message<"tickets.errors.v1.Error"> & {
   fieldErrors: { [key: string]: string };
 
   /**
-   * With validation errors: the problems found, in order, the first 20 of them, or fewer where these are long: clients
-   * take 8 KiB of trailing metadata. The message says how many there are.
+   * With validation errors: the problems found, in order. Over gRPC the first 20 of them, or fewer where these are long:
+   * clients take 8 KiB of trailing metadata. The message says how many there are.
    *
    * @generated from field: repeated tickets.errors.v1.Issue issues = 4;
    */

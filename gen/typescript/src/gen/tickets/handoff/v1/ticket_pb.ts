@@ -64,7 +64,7 @@ export type Ticket = Message<"tickets.handoff.v1.Ticket"> & {
   number: bigint;
 
   /**
-   * One line, 1–140 characters.
+   * 1–140 characters.
    *
    * @generated from field: string title = 7;
    */
@@ -429,7 +429,8 @@ export type TicketEvent = Message<"tickets.handoff.v1.TicketEvent"> & {
   type: string;
 
   /**
-   * The text of a JSON object: for each changed member `{"from": …, "to": …}`. A role's member is named
+   * The text of a JSON object: for each changed member `{"from": …, "to": …}`, but for the stamps that follow from
+   * others (`resolved_at`, a role's `started_at` and `completed_at`). A role's member is named
    * `roles.backend.status`; `roles` alone is the set. Notes that a ticket does not store (`work_started_note`) are here
    * too. `{}` for a creation.
    *

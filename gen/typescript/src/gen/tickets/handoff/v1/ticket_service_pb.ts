@@ -735,7 +735,7 @@ export type RoleChange = Message<"tickets.handoff.v1.RoleChange"> & {
   status: RoleStatus;
 
   /**
-   * Required when work on the role starts: 1–5,000 characters.
+   * Required when work on the role starts: 1–5,000 characters. Taken with `status` in_progress alone.
    *
    * @generated from field: optional string work_started_note = 3;
    */
@@ -763,7 +763,7 @@ export type RoleChange = Message<"tickets.handoff.v1.RoleChange"> & {
   blockingReason?: string | undefined;
 
   /**
-   * The agent that works on it, at most 64 characters. Null clears it.
+   * The agent that works on it, at most 64 characters. Null clears it. Taken with `status` in_progress alone.
    *
    * @generated from field: optional string agent_origin = 7;
    */

@@ -396,7 +396,7 @@ export const IntervalSchema: GenMessage<Interval> = /*@__PURE__*/
  */
 export enum PolicyStatus {
   /**
-   * Unspecified: active for a new policy, any in a list.
+   * Not set: active for a new policy. No filter of a list, which is left out instead.
    *
    * @generated from enum value: POLICY_STATUS_UNSPECIFIED = 0;
    */

@@ -158,7 +158,8 @@ export type TicketEvent = Message<"tickets.itsm.v1.TicketEvent"> & {
   type: string;
 
   /**
-   * The text of a JSON object: for each changed member `{"from": …, "to": …}`; `{}` for a creation, whose values are
+   * The text of a JSON object: for each member that callers set and that changed `{"from": …, "to": …}`, instants as in
+   * answers; `{}` for a creation, whose values are
    * the ticket's own.
    *
    * @generated from field: string changes_json = 5;
@@ -201,7 +202,7 @@ export const TicketEventSchema: GenMessage<TicketEvent> = /*@__PURE__*/
  */
 export enum Status {
   /**
-   * Not set: the default on create, no filter on list.
+   * Not set: the default on create. No filter of a list, which is left out instead.
    *
    * @generated from enum value: STATUS_UNSPECIFIED = 0;
    */
