@@ -168,6 +168,13 @@ def test_members_that_no_request_can_hold_raise_before_any_call() -> None:
             tickets.list(limit=10)
         with pytest.raises(ValueError, match="Out of range float"):
             tickets.create(title="A", tags={"n": float("nan")})
+        for member, value in {"title": 5, "team_id": ["a"], "priority": ["low"]}.items():
+            with pytest.raises((TypeError, ValueError), match=member):
+                tickets.create(**{"title": "A", member: value})
+        with pytest.raises(TypeError, match="created_after takes no str"):
+            tickets.list(created_after="2026-01-01")
+        with pytest.raises(TypeError, match="category takes no int"):
+            tickets.list(category=[5])
         calendar: Any = client.helpdesk.calendar
         with pytest.raises(ValueError, match="weekday: 'mon' is none of monday, tuesday"):
             calendar.update(hours=[{"weekday": "mon", "start": "09:00", "end": "17:00"}])

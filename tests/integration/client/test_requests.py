@@ -69,6 +69,14 @@ async def test_a_condition_is_no_change(client: Client, server: Server) -> None:
     assert (sent.etag, list(sent.update_mask.paths)) == ('"3"', ["title", "category"])
 
 
+async def test_an_offset_is_where_the_first_page_begins(client: Client, server: Server) -> None:
+    pages = [handoff_pb2.ListProjectTicketsResponse(next_cursor=cursor) for cursor in ("a", "")]
+    server.scripts += [[page] for page in pages]
+    await client.collect("handoff.list_project", "p", offset=3)
+    sent = [handoff_pb2.ListProjectTicketsRequest.FromString(seen.request) for seen in server.seen]
+    assert [(one.offset, one.cursor) for one in sent] == [(3, ""), (0, "a")]
+
+
 async def test_a_list_by_offset_ends_at_the_total(client: Client, server: Server) -> None:
     def page(*ids: str, total: int) -> list[Message]:
         tickets = [{"id": id_, "created_at": {"seconds": 7}} for id_ in ids]

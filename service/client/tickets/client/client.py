@@ -14,9 +14,9 @@ _USER_AGENT = "tickets-client"
 _OPTIONS = (
     # A page of large tickets is larger than gRPC's four megabytes.
     ("grpc.max_receive_message_length", -1),
-    # Every attempt fails at once while a channel waits to reconnect, so it waits no longer than attempts do.
+    # While a channel waits to reconnect every attempt fails at once, so it waits no longer than attempts go on.
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 5000),
+    ("grpc.max_reconnect_backoff_ms", 300),
 )
 
 

@@ -159,17 +159,28 @@ def _set(message: Any, field: Field, value: Any) -> None:
         items = [value] if isinstance(value, str) else value
         _extend(getattr(message, field.name), field, items)
     elif _is_timestamp(field):
+        if not isinstance(value, datetime):
+            raise _wrong_type(field, value)
         getattr(message, field.name).FromDatetime(_in_utc(value))
     elif field.message_type is not None:
         getattr(message, field.name).SetInParent()
         _fill(getattr(message, field.name), value)
     else:
-        setattr(message, field.name, _value(field, value))
+        given = _value(field, value)
+        try:
+            setattr(message, field.name, given)
+        except TypeError:
+            raise _wrong_type(field, value) from None
 
 
 def _extend(repeated: Any, field: Field, items: Iterable[Any]) -> None:
     if field.message_type is None:
-        repeated.extend(_value(field, item) for item in items)
+        for item in items:
+            given = _value(field, item)
+            try:
+                repeated.append(given)
+            except TypeError:
+                raise _wrong_type(field, item) from None
     else:
         for item in items:
             _fill(repeated.add(), item)
@@ -183,9 +194,13 @@ def _value(field: Field, value: Any) -> Any:
     return value
 
 
-def _number(field: Field, word: str) -> int:
+def _wrong_type(field: Field, value: Any) -> TypeError:
+    return TypeError(f"{_name(field)} takes no {type(value).__name__}")
+
+
+def _number(field: Field, word: Any) -> int:
     numbers = {word: number for number, word in _words(field).items() if number}
-    if word not in numbers:
+    if not isinstance(word, str) or word not in numbers:
         raise ValueError(f"{_name(field)}: {word!r} is none of {', '.join(numbers)}")
     return numbers[word]
 

@@ -155,6 +155,8 @@ def _turn_page(request: Any, page: Any) -> bool:
     """Turn a list's request into the one for the next page; False when there is none."""
     if "next_cursor" in page.DESCRIPTOR.fields_by_name:
         request.cursor = page.next_cursor
+        if "offset" in request.DESCRIPTOR.fields_by_name:
+            request.ClearField("offset")  # it was for the first page: the cursor goes on from there
         return bool(page.next_cursor)
     if "total" not in page.DESCRIPTOR.fields_by_name:
         return False
