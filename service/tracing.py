@@ -204,7 +204,7 @@ def start(settings: Settings, stack: AsyncExitStack) -> None:
         from opentelemetry.sdk.trace.sampling import ALWAYS_ON  # noqa: PLC0415 - the extra
     except ImportError:
         raise SettingError("TICKETS_OTLP_ENDPOINT: install the extra `otel` of tickets-service") from None
-    credentials = _collector_credentials(settings.otlp_ca)
+    credentials = collector_credentials(settings.otlp_ca)
     # What is not sampled gets no further than `call`. A full queue drops spans and waits for nobody.
     # Which process answered: of a call that the gateway has repeated, each attempt is a span of another one.
     resource = Resource.create({"service.name": "tickets", "service.instance.id": f"{gethostname()}:{os.getpid()}"})
@@ -215,7 +215,8 @@ def start(settings: Settings, stack: AsyncExitStack) -> None:
     stack.callback(_stop, provider)
 
 
-def _collector_credentials(ca: str) -> "grpc.ChannelCredentials | None":
+def collector_credentials(ca: str) -> "grpc.ChannelCredentials | None":
+    """What the collector is connected to with, by TLS; None where no CA is set. Raises SettingError."""
     if not ca:
         return None
     try:

@@ -11,7 +11,7 @@ import typer
 
 from service.cli.console import DATA_DIR, DataDir, fail, load_settings, one_line_failures, run, settings_of
 from service.local.checks import Check, doctor, status
-from service.local.instance import LogName, as_exports, log_file, shell_variables
+from service.local.instance import LogName, as_exports, log_file, running_instance, shell_variables
 from service.transport import logs
 
 _FOLLOW_MILLISECONDS = 200
@@ -31,7 +31,11 @@ def show_doctor(
     """Check settings, database, schema, keys, clock, ports and gateway; exit code 1 where something is bad."""
     logs.configure("error")  # a check says itself what is wrong
     load_settings()  # all of them, as a process of the service reads them
-    _show(run(doctor(data_dir, settings_of(data_dir), (http_port, grpc_port))))
+    settings = settings_of(data_dir)
+    with one_line_failures():
+        if running_instance(data_dir) is None:
+            settings = load_settings(pool_size=1)  # the next `tickets up` starts its own database
+    _show(run(doctor(data_dir, settings, (http_port, grpc_port))))
 
 
 def show_logs(

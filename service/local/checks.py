@@ -52,11 +52,14 @@ async def doctor(data_dir: Path, settings: Settings, ports: tuple[int, int]) -> 
     """All that a start needs: settings, database, schema, keys, clock, ports, gateway."""
     unknown = [Check("settings", None, line) for line in unknown_settings()]
     checks = unknown or [Check("settings", True, "are all known")]
-    checks += [check async for check in _database(settings)]
+    instance = running_instance(data_dir)
+    if instance is None and "database_url" not in settings.model_fields_set:
+        checks.append(Check("database", None, "TICKETS_DATABASE_URL is empty: `tickets up` starts one of its own"))
+    else:
+        checks += [check async for check in _database(settings)]
     checks += [check async for check in _standby(settings)]
     checks.append(await _jwks(settings))
-    checks += _tls(settings)
-    instance = running_instance(data_dir)
+    checks += [*_tls(settings), *_traces(settings), *_rate_limits(settings)]
     if instance is None:
         checks += _ports(ports)
         checks += _programs()
@@ -160,6 +163,28 @@ def _tls(settings: Settings) -> Iterator[Check]:
         return
     if pems is not None:
         yield Check("TLS", True, f"the certificate has its key, and is valid until {words_of(pems)['until']}")
+
+
+def _traces(settings: Settings) -> Iterator[Check]:
+    if not settings.otlp_endpoint:
+        return
+    from service.tracing import collector_credentials  # noqa: PLC0415 - with gRPC, which takes a while
+
+    try:
+        collector_credentials(settings.otlp_ca)
+    except SettingError as error:
+        yield Check("traces", False, str(error))
+    else:
+        yield Check("traces", True, f"go to {settings.otlp_endpoint}")
+
+
+def _rate_limits(settings: Settings) -> Iterator[Check]:
+    from service.transport.rate_limits import RateLimits  # noqa: PLC0415 - few commands need it
+
+    try:
+        RateLimits(settings).close()
+    except SettingError as error:
+        yield Check("rate limits", False, str(error))
 
 
 def _ports(ports: tuple[int, int]) -> Iterator[Check]:

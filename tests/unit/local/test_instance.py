@@ -16,7 +16,7 @@ from service.cli import operators
 from service.cli.machine import show_logs
 from service.local.demo import CREDENTIALS_FILE
 from service.local.instance import Instance, forget_instance, running_instance, shell_variables, write_instance
-from service.local.processes import last_log_lines
+from service.local.processes import free_port, last_log_lines
 from service.local.rotation import rotate
 
 HERE = Instance(os.getpid(), "http://127.0.0.1:1", "127.0.0.1:2", 1)
@@ -57,6 +57,33 @@ def test_without_demo_data_they_are_where_it_listens(tmp_path: Path) -> None:
 def test_without_an_instance_a_command_says_so(tmp_path: Path, command: str) -> None:
     done = CliRunner().invoke(app, [command, "--data-dir", str(tmp_path)])
     assert (done.exit_code, done.output.count("\n")) == (1, 1)
+
+
+@pytest.mark.parametrize("was_up", [False, True], ids=["a new folder", "a folder of before"])
+def test_doctor_misses_no_database_that_up_would_start(tmp_path: Path, was_up: bool) -> None:
+    if was_up:
+        (tmp_path / "database-url").write_text("postgresql://127.0.0.1:1/none")
+    ports = ("--http-port", str(free_port()), "--grpc-port", str(free_port()))
+    done = CliRunner(env={"TICKETS_DATABASE_URL": None}).invoke(app, ["doctor", "--data-dir", str(tmp_path), *ports])
+    lines = [" ".join(line.split()) for line in done.output.splitlines()]
+    assert "note database TICKETS_DATABASE_URL is empty: `tickets up` starts one of its own" in lines
+    assert (done.exit_code, [line for line in lines if line.startswith("bad")]) == (0, [])
+
+
+def test_doctor_looks_at_all_that_a_start_reads(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    given = {
+        "TICKETS_DATABASE_URL": None,
+        "TICKETS_OTLP_ENDPOINT": "127.0.0.1:4317",
+        "TICKETS_OTLP_CA": "/nowhere.pem",
+        "TICKETS_RATE_LIMIT_FILE": str(file / "buckets"),
+    }
+    ports = ("--http-port", str(free_port()), "--grpc-port", str(free_port()))
+    done = CliRunner(env=given).invoke(app, ["doctor", "--data-dir", str(tmp_path), *ports])
+    bad = [line for line in done.output.splitlines() if line.startswith("bad")]
+    assert done.exit_code == 1
+    assert [name in line for name, line in zip(("OTLP_CA", "RATE_LIMIT_FILE"), bad, strict=True)] == [True, True]
 
 
 _GARBAGE = (b"", b"\xff\xfe", b"[]", b"\x00")
