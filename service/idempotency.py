@@ -145,7 +145,6 @@ class Keys:
 
         `create` takes a guard and returns CTEs: the created row, then what depends on it. They must write nothing, and
         take no number, unless all of the guard holds. `locks` is the parameter that identifies the row they lock.
-
         `known` selects the complete row, if every value of it is known before the insert; it selects nothing where none
         is to be created. Then the key is inserted first, and the row only if that succeeded: that needs no lock.
         Otherwise, as the database gives a number, the key's advisory lock is taken first, and the key is looked for.

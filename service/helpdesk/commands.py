@@ -40,7 +40,6 @@ from service.helpdesk.fields import (
     Time,
     TimeZone,
     Title,
-    null_is_empty,
 )
 from service.jsontext import JsonText
 
@@ -190,9 +189,7 @@ class PolicyMembers(Aliased, Body):
     name: Title = ""
     description: Description | None = None
     # Empty: all types.
-    applies_to: Annotated[list[Type], Field(max_length=len(get_args(Type))), distinct, null_is_empty] = Field(
-        default_factory=list
-    )
+    applies_to: Annotated[list[Type], Field(max_length=len(get_args(Type))), distinct] = Field(default_factory=list)
     priority: Priority = "medium"
     # None: no target for the first response.
     first_response_minutes: Annotated[Minutes | None, _FIRST_RESPONSE_MINS] = None
@@ -226,10 +223,8 @@ class CalendarMembers(Body):
     stamped: ClassVar[frozenset[str]] = frozenset({"tenant_id", "updated_at", "updated_by"})
 
     time_zone: TimeZone = "UTC"
-    hours: Annotated[list[Annotated[Hours, AfterValidator(_end_after_start)]], Field(max_length=100), null_is_empty] = (
-        _OFFICE_HOURS
-    )
-    holidays: Annotated[list[Holiday], Field(max_length=1000), null_is_empty] = Field(default_factory=list)
+    hours: Annotated[list[Annotated[Hours, AfterValidator(_end_after_start)]], Field(max_length=100)] = _OFFICE_HOURS
+    holidays: Annotated[list[Holiday], Field(max_length=1000)] = Field(default_factory=list)
 
 
 class TicketQuery(Page):

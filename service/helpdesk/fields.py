@@ -49,13 +49,6 @@ def _tags(value: Any) -> JsonText:
 Tags = Annotated[JsonText, PlainValidator(_tags)]
 
 
-def _null_is_empty(value: Any) -> Any:
-    return [] if value is None else value
-
-
-# For a list that can be cleared: null clears it too, as in any PATCH.
-null_is_empty = BeforeValidator(_null_is_empty)
-
 # As it is written, and no other way; any number of eighteen digits fits a bigint.
 _NUMBER = re.compile(r"TKT-(0[0-9]{3}|[1-9][0-9]{3,17})")
 

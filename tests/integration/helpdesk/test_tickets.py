@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from support.helpdesk import TICKET, URL, Transport, create, get, new_tenant_id, update
+from support.helpdesk_calls import events as history
 from support.methods import METHODS
 from support.system import Credential, World
 from support.transports import Grpc, Rest, rest_reply
@@ -377,7 +378,7 @@ async def test_a_mask_selects_the_members_to_change(rpc: Grpc, world: World) -> 
     assert changed == {**expected, "updated_at": changed["updated_at"]}
 
 
-@pytest.mark.parametrize("name", ["id", "number", "created_by", "tags", "update_mask", "title.x", "*", ""])
+@pytest.mark.parametrize("name", ["id", "number", "created_by", "tags", "etag", "update_mask", "title.x", "*", ""])
 async def test_a_mask_names_only_what_can_be_changed(rpc: Grpc, world: World, name: str) -> None:
     person = world.person("read", "write", "agent")
     made = await create(rpc, person)
@@ -385,3 +386,13 @@ async def test_a_mask_names_only_what_can_be_changed(rpc: Grpc, world: World, na
     request.update_mask.paths.extend(["title", name])
     (await rpc.send(METHODS["helpdesk.update"], request, person)).failed("validation_error", paths=["update_mask"])
     assert await get(rpc, person, made) == made
+
+
+async def test_instants_in_histories_are_as_in_answers(transport: Transport, world: World) -> None:
+    person = world.person("read", "write", "agent")
+    made = await create(transport, person, due_at="2030-01-01T00:00:00Z")
+    for given in ("2031-01-01T01:00:00+01:00", "2031-01-01T00:00:00.25Z", "0001-02-03T04:05:06.000007Z", None):
+        changed = (await update(transport, person, made, due_at=given)).succeeded()
+        seen = (await history(transport, person, made))[-1]["changes"]["due_at"]
+        assert seen == {"from": made["due_at"], "to": changed["due_at"]}
+        made = changed
