@@ -97,10 +97,10 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Running:
     health = register_health(interceptor, schema.is_ready, names, with_reflection=settings.reflection)
     listen(server, settings, probe.address)
     await health.look()
-    await server.start()
     feeds = metrics.feeds = [dialect.feed for dialect in dialects if dialect.feed is not None]
     for feed in feeds:
         feed.attach(event_lag, interceptor.suspensions)
+    await server.start()
     of_dialects = [work for dialect in dialects for work in dialect.periodic]
     periodic = [keys.PERIODIC, backlog.PERIODIC, *purge.periodic(settings), *interceptor.periodic, *of_dialects]
     schema.works += [partial(log_other_keys, database, shared.vault), partial(keep, event_lag.follow)]

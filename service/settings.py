@@ -214,8 +214,8 @@ class Settings(BaseSettings):
         Field(
             ge=1,
             le=_MAX_CALLS,
-            description="Watches open in one process; one more gets 503 with Retry-After. One account, tenant or user "
-            "may have a tenth of them; one more gets 429.",
+            description="Watches of one API open in one process; one more gets 503 with Retry-After. One account, "
+            "tenant or user may have a tenth of them, one API key or user a twentieth; one more gets 429.",
         ),
     ] = 1000
     max_queue_seconds: Annotated[

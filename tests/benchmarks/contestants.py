@@ -1,4 +1,4 @@
-"""Those who are compared, running: the service at both doors, the peer, PostgreSQL alone; or releases of grpcio."""
+"""Those who are compared, running: the service by gRPC and through Envoy, the peer, PostgreSQL alone; or releases of grpcio."""
 
 import contextlib
 import functools

@@ -1,4 +1,4 @@
-"""Calls whose messages, metadata and frames are anything, at both doors: a documented status, or a reset."""
+"""Calls whose messages, metadata and frames are anything, straight at the port and through the gateway: a documented status, or a reset."""
 
 from collections.abc import AsyncIterator, Sequence
 from random import Random
@@ -34,7 +34,7 @@ FEW_AND_MANY = pytest.mark.parametrize(
 
 @pytest.fixture(params=["gateway", "port"])
 def target(request: pytest.FixtureRequest, service: Service, gateway_url: str) -> str:
-    """The two doors for gRPC."""
+    """The service's port, and the gateway."""
     return service.target if request.param == "port" else gateway_url.removeprefix("http://")
 
 
