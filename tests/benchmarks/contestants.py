@@ -1,4 +1,4 @@
-"""Those who are compared, running: the service by gRPC and through Envoy, the peer, PostgreSQL alone; or releases of grpcio."""
+"""What is compared, running: the service by gRPC and through Envoy, the peer, PostgreSQL alone; or grpcio releases."""
 
 import contextlib
 import functools

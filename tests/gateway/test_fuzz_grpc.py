@@ -1,4 +1,4 @@
-"""Calls whose messages, metadata and frames are anything, straight at the port and through the gateway: a documented status, or a reset."""
+"""Calls whose messages, metadata and frames are anything, with a gateway or without: a documented status or a reset."""
 
 from collections.abc import AsyncIterator, Sequence
 from random import Random
