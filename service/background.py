@@ -11,7 +11,7 @@ import structlog
 from service.errors import TicketError
 from service.storage.database import Database
 
-# A turn in which no statement was answered for so long is cancelled. Longer than a statement, or a call to a provider
+# A turn in which no statement was answered for this long is cancelled. Longer than a statement, or a call to a provider
 # or a receiver, may take.
 _STALLED_SECONDS = 60.0
 _CANCEL_SECONDS = 5.0
@@ -21,7 +21,7 @@ _log = structlog.get_logger()
 
 
 class Periodic(NamedTuple):
-    """Work that is done again and again, with a pause of so many seconds in between."""
+    """Work that is done again and again, with a pause of `seconds` in between."""
 
     name: str
     seconds: float
@@ -37,7 +37,7 @@ class Background:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        # By name: when the work last succeeded, in seconds since 1970; 0 for never.
+        # When the work last succeeded, by its name, in seconds since 1970; 0 for never.
         self.last_success: dict[str, float] = {}
 
     async def repeat(self, periodic: Periodic) -> None:

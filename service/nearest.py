@@ -43,7 +43,7 @@ _FOR_EACH = 4
 # In how many of them words are counted. A word of all of them is one of a million: PostgreSQL would read them all.
 _SAMPLE = 100
 
-# Of how many stretches of a scope's numbers a sample has rows, and how many of each.
+# A sample has rows of this many stretches of a scope's numbers, and this many of each.
 _STRETCHES, _IN_EACH = 32, 32
 # How many rows are walked in the time that it takes to find and sort one hit.
 _FOR_EACH_HIT = 2

@@ -79,7 +79,7 @@ class Call:
     idempotency_key: str | None
     caller: Caller
     if_match: str | None = None
-    # Of a read: the version that its caller has.
+    # For a read: the version that its caller has.
     if_none_match: str | None = None
     # The path that was called, with its query; None where the gateway did not send it.
     path: str | None = None

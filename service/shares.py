@@ -11,7 +11,7 @@ class Shares:
     """Counts what is open, such as the watches of a process."""
 
     def __init__(self, what: str, total: int, of_owner: int, of_caller: int, retry_after: int) -> None:
-        """`what` names it in messages, such as `watches`; who is refused may retry after so many seconds."""
+        """`what` names it in messages, such as `watches`; a refused caller may retry after `retry_after` seconds."""
         self._what = what
         self._full, self._had_its_share = SHED.labels(what), SHED.labels("share")
         self._total = total

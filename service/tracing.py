@@ -135,7 +135,7 @@ class Tracing:
 
 # None: off.
 active: Tracing | None = None
-# Of the call, or the work, that a task is about.
+# The trace of the call, or the work, that a task is about.
 CURRENT: "ContextVar[Trace | None]" = ContextVar("trace", default=None)
 
 

@@ -74,7 +74,7 @@ class Reader(Generic[E]):
 
     # Watchers of the same audience are shown the same events.
     audience: Hashable
-    # Reads at most so many events after a position, for these watchers of the audience.
+    # Reads at most this many events after a position, for these watchers of the audience.
     read: Callable[[Position, int, Sequence[Any]], Awaitable[Found[E]]]
     watcher: Any
     # The failure of a watcher who may not see them any more.
@@ -97,14 +97,14 @@ class EventFeed:
         # An owner (account, tenant or user) may have a tenth of the watches, each of its callers a twentieth.
         self._shares = Shares("watches", max_watches, max_watches // 10, max_watches // 20, retry_after=5)
         self._subscriptions: dict[Any, set[asyncio.Event]] = {}
-        # By audience and position: the read under way, and its watchers.
+        # The read under way and its watchers, by audience and position.
         self._reads: dict[Hashable, tuple[asyncio.Task[Found[Any]], set[Any]]] = {}
         self._horizon: int | None = None
         self._event_at = Statement(
             events.event_at(table),
             scope=EVERYONE("only whether a scope has such an event is asked, by who may watch it"),
         )
-        # By watched scope: the newest event that was found.
+        # The newest event that was found, by watched scope.
         self._newest: dict[Any, Position] = {}
         # The servers that the database was on, by epoch; none before the first poll.
         self.servers: tuple[int, ...] = ()
@@ -378,7 +378,7 @@ async def _read(feed: EventFeed, call: Call, reader: Reader[E], position: Positi
 
 
 def _next_tick(seconds: float) -> float:
-    """The next multiple of so many seconds: all watches read at these instants, and so can share a read."""
+    """The next multiple of `seconds`: all watches read at these instants, and so can share a read."""
     return math.inf if seconds == math.inf else (time.monotonic() // seconds + 1) * seconds
 
 

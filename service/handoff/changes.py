@@ -55,7 +55,7 @@ async def bulk_update_tickets(connection: Connection, call: Call, command: BulkU
     names = {"work_started_note", "resolution_note", "resolution_type", "skip_pending_roles"} & body.model_fields_set
     given: dict[str, Any] = {"stage": stage, **{name: getattr(body, name) for name in names}}
     find = await _locked_tickets(connection, call, project_id, body.ticket_ids)
-    # By id: a ticket that is named twice is changed once.
+    # Kept by id: a ticket that is named twice is changed once.
     changes, errors = dict[UUID, _Change](), list[views.BulkError]()
     for ticket_id in dict.fromkeys(body.ticket_ids):
         try:

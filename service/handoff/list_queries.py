@@ -181,7 +181,7 @@ def list_tickets(
 def _newest(filters: frozenset[str], *, in_one: bool, after: bool, offset: bool) -> FromClause:
     """The keys of a page of each project alone; of many projects most rows are dropped again."""
     conditions = _FILTERS_IN_PROJECT if in_one else FILTERS
-    # Of all projects the nearest rows are none of one index.
+    # The newest rows of all projects come from no single index.
     ordered = frozenset({*[name for name in _ORDERED if name in filters][:1]} if in_one else filters)
     wanted = select(tickets.c.created_at, tickets.c.id)
     wanted = wanted.where(*(conditions[name] for name in sorted(ordered - {"words"})))

@@ -14,5 +14,5 @@ def _owner(call: Call, _command: object) -> dict[str, Any]:
 
 
 KEYS = Keys(tables.keys, _owner)
-# Of SLA policies and calendars.
+# The keys of SLA policies and calendars.
 SLA_KEYS = Keys(tables.sla_keys, _owner)

@@ -105,7 +105,7 @@ tickets = Table(
         gives={"id": "ticket_id"},
     ),
 )
-# Of a person's own tickets those that somebody else has submitted. Each is in the lists of two people.
+# Those of a person's own tickets that somebody else has submitted. Each is in the lists of two people.
 FOR_ANOTHER = tickets.c.created_by != tickets.c.submitted_by_id
 # Callers who see a ticket see the rows that belong to it.
 _OF_TICKET = {name: {"ticket_id": "ticket_id"} for name in ("app_id", "person_id")}

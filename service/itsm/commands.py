@@ -52,7 +52,7 @@ Description = Annotated[str, StringConstraints(min_length=1), without_nul]
 
 MAX_OFFSET = 2**63 - 1
 MAX_NAME_LENGTH = 255
-# Of an account in one mode.
+# For an account in one mode.
 MAX_WEBHOOKS = 20
 
 MemberName = Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME_LENGTH), without_nul]

@@ -14,7 +14,7 @@ from service import jsontext
 from service.itsm.commands import MAX_NAME_LENGTH
 from service.jsontext import JsonText
 
-# Of one ticket: each costs time and index space.
+# The most terms of one ticket: each costs time and index space.
 _MAX_MEMBERS = 1000
 
 

@@ -72,7 +72,7 @@ class AdmissionControl:
             raise TicketError("unavailable", _OVERLOADED, retry_after=seconds)
 
     def begin(self, seconds: float) -> Task:
-        """Admit the call of the current task, which is cancelled after so many seconds.
+        """Admit the call of the current task, which is cancelled after `seconds`.
 
         Raises TicketError as `reject_if_overloaded`.
         """
@@ -140,7 +140,7 @@ class AdmissionControl:
             self._gate = None
 
     async def wait_until_quiet(self, seconds: float) -> None:
-        """Return when all callers wait, as far as can be seen: nothing more was held back for so many seconds."""
+        """Return when all callers wait, as far as can be seen: nothing more was held back for a while."""
         before = -1
         while before != self._held:
             before = self._held

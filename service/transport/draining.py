@@ -18,7 +18,7 @@ _FAILURE_SECONDS = 1.0
 async def stop_server(
     server: grpc.aio.Server, admission: AdmissionControl, feeds: Iterable[EventFeed], seconds: float
 ) -> None:
-    """Stop a server: calls in flight may finish for so many seconds, and what is left then fails as `unavailable`.
+    """Stop a server: calls in flight have `seconds` to finish, and what is left then fails as `unavailable`.
 
     gRPC itself answers CANCELLED, which no client retries, to calls that arrive after the server has stopped and before
     their caller knows, and to those in flight at the end of the grace period. So answers are held back while the server

@@ -68,7 +68,7 @@ class OwnerQueue:
         # What the slowest call of late took, and when it ended.
         self._slow_seconds = 0.0
         self._slow_at = 0.0
-        # Of the calls that wait: how many came one soon after the other, since when, and when the last one came.
+        # How many of the waiting calls came one soon after the other, since when, and when the last one came.
         self._crowd = 0
         self._crowd_from = 0.0
         self._last_came = 0.0
@@ -104,7 +104,7 @@ class OwnerQueue:
             raise
 
     def end(self, seconds: float, now: float) -> None:
-        """A call that ran for so long has ended: others may begin."""
+        """A call that ran for `seconds` has ended: others may begin."""
         self.running -= 1
         if seconds > self._slow(now):
             self._slow_seconds, self._slow_at = seconds, now

@@ -57,7 +57,7 @@ class _Repeats:
     """Drops repeated lines about what is unavailable: one a minute is kept, with the number of those dropped before."""
 
     def __init__(self) -> None:
-        # By cause: when a line was last written, and how many were dropped since.
+        # When a line was last written, and how many were dropped since, by cause.
         self._said: dict[tuple[object, ...], tuple[float, int]] = {}
 
     def __call__(self, _logger: object, _name: str, line: EventDict) -> EventDict:

@@ -42,7 +42,7 @@ class Metrics(Collector):
         self._background = background
         self._event_lag = event_lag
         self.feeds: Sequence[EventFeed] = ()
-        # By method and outcome: the number of calls in each bucket, and the sum of their seconds.
+        # The number of calls in each bucket, and the sum of their seconds, by method and outcome.
         self._buckets: dict[tuple[str, str], list[int]] = {}
         self._seconds: dict[tuple[str, str], float] = {}
 

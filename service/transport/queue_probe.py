@@ -21,12 +21,12 @@ from service.settings import Settings
 # Between probes while calls queue, and while none do.
 _BUSY_SECONDS = 0.05
 _IDLE_SECONDS = 0.1
-# All of so many last probes must have waited.
+# How many of the last probes must all have waited.
 _PROBES = 3
 _MAX_IN_FLIGHT = 50
 # A probe that takes longer has waited for that long.
 _PROBE_SECONDS = 10.0
-# From the setting on some calls are rejected, from so many times it on all are.
+# From the setting on some calls are rejected; from this many times it on, all are.
 _REJECT_ALL = 1.4
 # A rejection costs half as much as an answer: callers who retry at once must not turn all work into rejections.
 _REJECTIONS_PER_SECOND = 800

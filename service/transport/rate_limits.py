@@ -50,7 +50,7 @@ class RateLimits:
             raise SettingError(f"TICKETS_RATE_LIMIT_FILE: {error}") from None
         os.ftruncate(self._file, _GROUPS * _GROUP_BYTES)
         self._buckets = mmap.mmap(self._file, _GROUPS * _GROUP_BYTES)
-        # By tag: tokens that were taken from the bucket and not used yet.
+        # Tokens that were taken from the bucket and not used yet, by tag.
         self._held: dict[int, _Batch] = {}
 
     def take(self, kind: Literal["read", "write"], caller: Caller, answer: Answer) -> None:

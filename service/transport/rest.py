@@ -42,8 +42,8 @@ _BAD_TOKEN = dict.fromkeys(("invalid_token", "token_expired"), _BEARER + ', erro
 API_KEY = "ApiKey"
 # How much of an invalid input an error repeats: characters of a text, bytes of any other JSON.
 _MAX_SHOWN = 1000
-# A streamed list is read in pieces: the first of a complete list has so many rows, the next ones as many as make about
-# so many bytes, up to a limit.
+# A streamed list is read in pieces: the first of a complete list has few rows, the next ones as many as make about this
+# many bytes, up to a limit.
 _FIRST_ROWS = 20
 _PAGE_BYTES = 512 * 1024
 _MAX_ROWS = 250

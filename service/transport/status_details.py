@@ -23,7 +23,7 @@ _MAX_BYTES = 7000
 # What each issue is repeated in (BadRequest, Error's issues and field_errors), and the tags and lengths around it.
 _COPIES = 3
 _FRAME_BYTES = 30
-# Of a status without issues, beside its message.
+# What a status without issues takes beside its message.
 _STATUS_BYTES = 300
 # As a header spells it: three bytes in four characters; a byte that is not printable ASCII in three.
 _PRINTABLE = bytes(byte for byte in range(0x20, 0x7F) if byte != ord("%"))

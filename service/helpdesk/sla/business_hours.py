@@ -1,4 +1,4 @@
-"""A tenant's business hours: how much of them lies before a time, and when so much is over.
+"""A tenant's business hours: how much of them lies before a time, and when a given part of them is over.
 
 Times are whole microseconds: instants since the first that a datetime can hold, local ones since the midnight then, a
 Monday's. Nothing here walks along them. What is open before a local time is that of the whole weeks and of the last
@@ -59,7 +59,7 @@ class Calendar:
         return of_week - self._on_holidays[index]
 
     def reached(self, amount: int) -> int:
-        """The first local time before which so much is open, at least something."""
+        """The first local time before which this much is open, at least something."""
         return self._week.reached(amount + self._on_holidays[bisect_left(self._before_holidays, amount)])
 
     def backwards(self, start: int, end: int) -> Iterator[tuple[int, int]]:
@@ -123,7 +123,7 @@ class _Week:
         return weeks * self._total + self._before[last] + min(time, end) - start
 
     def reached(self, amount: int) -> int:
-        """The first time before which so much is open."""
+        """The first time before which this much is open."""
         weeks, less = divmod(amount - 1, self._total)
         last = bisect_right(self._before, less) - 1
         return weeks * _WEEK + self._starts[last] + less + 1 - self._before[last]
@@ -160,7 +160,7 @@ class Timeline:
         return self._calendar.open_before(at + self._stretches[index].offset) + self._differences[index]
 
     def reached(self, amount: int) -> int:
-        """The first instant before which so much is open; it must be within these years."""
+        """The first instant before which this much is open; it must be within these years."""
         index = bisect_left(self._before, amount) - 1
         return self._calendar.reached(amount - self._differences[index]) - self._stretches[index].offset
 

@@ -71,7 +71,7 @@ def counted(
 ) -> list[Span]:
     """The spans in which time counts: outside pauses, and within business hours unless there is no calendar.
 
-    Only so many of the `last` ones, or all.
+    The `last` ones alone, or all.
     """
     found: list[Span] = []
     for span in _counted_backwards(Span(start, end), pauses, calendar):
@@ -141,7 +141,7 @@ def ran_at(at: datetime, pauses: Sequence[Pause]) -> bool:
 
 
 def _due_within_hours(parts: Iterable[Span], remaining: int, timeline: Timeline) -> datetime | None:
-    """The instant before which so many microseconds of the parts are open."""
+    """The instant before which this many microseconds of the parts are open."""
     for part in parts:
         before, after = (timeline.open_before(_at(bound)) for bound in part)
         if remaining <= after - before:

@@ -46,7 +46,7 @@ class Terms:
         return self.calendar if self.policy is not None and self.policy.business_hours_only else None
 
     def due(self, ticket: Mapping[str, Any], minutes: int | None) -> datetime | None:
-        """When so many minutes have counted since the ticket was created, as if an open pause were none."""
+        """When this many minutes have counted since the ticket was created, as if an open pause were none."""
         return None if minutes is None else sla.due_at(ticket["created_at"], minutes, self.pauses, self.clock)
 
 

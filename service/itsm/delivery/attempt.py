@@ -172,7 +172,7 @@ def _is_over(failure: Failure, attempts: int) -> bool:
 
 
 def failure_row(failure: Failure, attempts: int, first_pause: float) -> dict[str, Any]:
-    """What is recorded of a failure after so many attempts: the pause before the next one, or that there is none."""
+    """What is recorded of a failure after this many attempts: the pause before the next one, or that there is none."""
     pause = min(first_pause * 2.0 ** min(attempts - 1, 30), MAX_PAUSE_SECONDS)
     if not failure.in_doubt:  # a provider's search takes its time to know a ticket: no pause before one is shortened
         pause *= random.uniform(0.5, 1)  # noqa: S311 - spreads attempts, guards nothing

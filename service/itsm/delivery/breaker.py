@@ -68,7 +68,7 @@ class Breakers:
         return list(self._open_until)
 
     def admit(self, account_id: UUID, url: str, seconds: float) -> Admission | None:
-        """Admit a call that has so many seconds, or None."""
+        """Admit a call that has `seconds` left, or None."""
         failures = self._failures.get(account_id)
         if failures is not None and failures.url != url:
             self._close(account_id)

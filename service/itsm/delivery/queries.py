@@ -139,12 +139,12 @@ _due_ids = (
     .limit(bindparam("rows", type_=Integer))
     .with_for_update(skip_locked=True)
 )
-# Of all accounts: the deliveries that are due, leased.
+# The deliveries of all accounts that are due, leased.
 LEASE_DUE = Statement(
     update(deliveries).where(deliveries.c.id.in_(_due_ids)).values(_leased).returning(deliveries),
     scope=EVERYONE("the background delivers for all accounts"),
 )
-# Of all accounts: deliveries that are being attempted, by their `ids` and `leases`, leased for longer. (One that is
+# The deliveries of all accounts that are being attempted, by their `ids` and `leases`, leased for longer. (One that is
 # locked is being recorded.)
 RENEW = Statement(
     update(deliveries)
@@ -162,7 +162,7 @@ RENEW = Statement(
     .returning(deliveries.c.id, deliveries.c.lease),
     scope=EVERYONE("the background delivers for all accounts"),
 )
-# Of one account: the one that has been due for longest.
+# The delivery of one account that has been due for longest.
 _next_id = (
     select(deliveries.c.id)
     .where(*_DUE_OF_ACCOUNT)

@@ -33,7 +33,7 @@ from service.vault import Vault
 # How long an attempt may take while a caller waits (contracts/itsm.md, Provider), and in the background.
 _CALLER_SECONDS = 5.0
 _BACKGROUND_SECONDS = 20.0
-# Of the caller's own time, for what follows the attempt.
+# Kept back from the caller's own time, for what follows the attempt.
 _RESERVED_SECONDS = 0.5
 # How long a provider may still work on a call that was cancelled: no other attempt begins before that.
 _LEASE_MARGIN_SECONDS = 5.0
@@ -225,7 +225,7 @@ def _lease_end(leased_at: float) -> float:
 
 
 def _lease(seconds: float) -> dict[str, Any]:
-    """The parameters of a new lease for an attempt of so many seconds, which is not renewed."""
+    """The parameters of a new lease, not renewed, for an attempt of `seconds`."""
     return _new_lease(seconds + _LEASE_MARGIN_SECONDS)
 
 
