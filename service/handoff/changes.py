@@ -7,7 +7,7 @@ from uuid import UUID
 
 from service import events, idempotency, jsontext
 from service.errors import TicketError, invalid
-from service.handoff import change_queries, lifecycle, lookup, queries, rights, views
+from service.handoff import change_queries, index_terms, lifecycle, lookup, queries, rights, views
 from service.handoff.commands import BulkUpdateTickets, Declared, ReportDeployment, UpdateTicket
 from service.handoff.keys import KEYS
 from service.operation import Call, optimistic
@@ -154,7 +154,7 @@ def _ticket_row(change: _Change, agent_origin: str | None) -> Row:
     new = {name: after[name] for name in names}
     if new.keys() & {"title", "description"}:
         names.append("search_terms")
-        new["search_terms"] = views.search_terms(after)
+        new["search_terms"] = index_terms.search_terms(after)
     event = {"kind": lifecycle.event_type(before, after), "changes": diff, "agent_origin": agent_origin}
     return {"id": after["id"], "row_version": before["row_version"], "changed": names, **new, **event}
 

@@ -12,7 +12,7 @@ from service import events, idempotency, paging, positions, watch
 from service.access.policy import Caller
 from service.errors import invalid
 from service.fields import Instant, Uuid
-from service.handoff import list_queries, lookup, queries, rights, views
+from service.handoff import index_terms, list_queries, lookup, queries, rights, views
 from service.handoff.commands import (
     CreateTicket,
     GetTicket,
@@ -122,7 +122,7 @@ def _index_terms(filters: Mapping[str, Any]) -> dict[str, Any]:
     for name in ("unfailed", "undeployed") if "ship" in filters else ():
         terms[name] = [free for state in filters["ship"] for free in list_queries.FREE_OF_STAMPS[state][name]]
     if (q := filters.get("terms", filters.get("terms_or_number"))) is not None:
-        in_project = views.search_scope(filters["project_id"])
+        in_project = index_terms.search_scope(filters["project_id"])
         terms |= {"terms": tsquery(in_project, q), "words": tsqueries(in_project, q)}
     return terms
 
@@ -177,7 +177,7 @@ async def create_ticket(connection: Connection, call: Call, command: CreateTicke
         call,
         command,
         queries.CREATE,
-        {**given, **events.actor_of(call), "search_terms": views.search_terms(given)},
+        {**given, **events.actor_of(call), "search_terms": index_terms.search_terms(given)},
         admit=admit,
     )
     if row is None:

@@ -6,14 +6,15 @@ from tickets.handoff.rest.v1 import rest_pb2, rest_pb2_grpc
 from tickets.handoff.v1 import ticket_service_pb2, ticket_service_pb2_grpc
 
 from service.background import Periodic
-from service.handoff import changes, operations, tables, views
+from service.handoff import changes, index_terms, operations, tables
 from service.operation import Dependencies
 from service.reindex import Reindex
 from service.transport import rest, rest_watch, rpc
 from service.transport.dialect import Dialect, Service, Servicer, Started
 from service.watch import EventFeed, WatchDependencies
 
-_REINDEX = Periodic("handoff_reindex", 1.0, Reindex(tables.tickets, ("title", "description"), views.search_terms).work)
+_TEXTS = ("title", "description")
+_REINDEX = Periodic("handoff_reindex", 1.0, Reindex(tables.tickets, _TEXTS, index_terms.search_terms).work)
 
 
 class TicketService(Servicer, ticket_service_pb2_grpc.TicketServiceServicer):

@@ -11,7 +11,6 @@ from service.directory import RoleName
 from service.handoff import rights
 from service.handoff.commands import Priority, RequestType, ResolutionType, RoleStatus, Stage, Status
 from service.jsontext import JsonText
-from service.search import tsvector
 from service.storage.statement import Row
 
 _SUMMARY_LENGTH = 140
@@ -188,16 +187,6 @@ def listed_ticket(row: Row, *, slim: bool) -> Ticket:
 def event(row: Row) -> TicketEvent:
     """One change of a ticket."""
     return cast(TicketEvent, {name: row[name] for name in _EVENT_COLUMNS})
-
-
-def search_scope(project_id: UUID) -> str:
-    """The index term of a project's tickets: enough of its id that hardly another one has the same."""
-    return f"@{project_id.hex[-12:]}"
-
-
-def search_terms(row: Row) -> str:
-    """The index terms of a ticket's texts."""
-    return tsvector(search_scope(row["project_id"]), row["title"], row["description"])
 
 
 def summary(description: str) -> str:

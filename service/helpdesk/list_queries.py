@@ -110,7 +110,7 @@ _FILTERS: Mapping[str, ColumnElement[bool]] = {
 }
 
 
-# The filters that one index has together: the parameter `facets` (views.py).
+# The filters that one index has together: the parameter `facets` (index_terms.py).
 _FACETS = frozenset({"tag", *tables.FACETS, *(f"any_{name}" for name in tables.FACETS)})
 _HAS_FACETS = tables.FACET_TERMS.op("@@")(bindparam("facets", type_=TSQUERY))
 _HAS_RANK = tables.rank(bindparam("priority", type_=Text)) == tables.RANK

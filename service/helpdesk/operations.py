@@ -9,7 +9,7 @@ from ulid import ULID
 from service import etags, events, idempotency, paging, positions, watch
 from service.errors import TicketError
 from service.fields import Instant
-from service.helpdesk import event_queries, list_queries, lookup, queries, rights, views
+from service.helpdesk import event_queries, index_terms, list_queries, lookup, queries, rights, views
 from service.helpdesk.commands import (
     CloseTicket,
     CreateTicket,
@@ -67,7 +67,8 @@ async def list_tickets(connection: Connection, call: Call, command: ListTickets)
     after = {}
     if query.cursor is not None:
         after["after_key"], after["after_id"] = paging.decode(query.cursor, binding, _CURSOR_KEYS[query.sort])
-    words = [] if query.q is None else tsqueries(f"@{call.caller.tenant_id}", query.q)
+    search_scope = index_terms.search_scope(call.caller.tenant_id)
+    words = [] if query.q is None else tsqueries(search_scope, query.q)
     statement = list_queries.list_tickets(
         frozenset(scope),
         frozenset(filters).union(_implied(query, words)),
@@ -76,10 +77,10 @@ async def list_tickets(connection: Connection, call: Call, command: ListTickets)
         with_deleted=query.include_deleted,
         short=paging.is_short(query.limit),
     )
-    facets = views.facet_terms(f"@{call.caller.tenant_id}", filters)
+    facets = index_terms.facet_terms(search_scope, filters)
     parameters = {**scope, **filters, **after, "facets": facets, "rows": query.limit + 1}
     if query.q is not None:
-        parameters |= {"terms": tsquery(f"@{call.caller.tenant_id}", query.q), "words": words}
+        parameters |= {"terms": tsquery(search_scope, query.q), "words": words}
     rows = await connection.all(statement, parameters)
     page, next_cursor = paging.cut(rows, query.limit, binding, "sort_key", "id")
     return {"tickets": [views.ticket(row) for row in page], "next_cursor": next_cursor}
@@ -143,9 +144,9 @@ async def create_ticket(connection: Connection, call: Call, command: CreateTicke
         "app_id": caller.app_id,
         "id": f"tkt_{ULID()}",
         "submitted_by_id": submitter,
-        "tag_terms": views.tag_terms(body.tags),
+        "tag_terms": index_terms.tag_terms(body.tags),
     }
-    ticket["search_terms"] = views.search_terms(ticket)
+    ticket["search_terms"] = index_terms.search_terms(ticket)
     try:
         ticket = await ticket_clock.on_create(connection, ticket)
     except TicketError as error:
@@ -271,10 +272,10 @@ async def _change(
     clock = await ticket_clock.on_change(connection, ticket, changes, resolved)
     changes = {**changes, **{name: clock[name] for name in ("sla_policy", "due_at") if clock[name] != ticket[name]}}
     values = {f"new_{name}": changes.get(name) for name in queries.CHANGEABLE}
-    values["new_tag_terms"] = views.tag_terms(changes["tags"]) if "tags" in changes else []
+    values["new_tag_terms"] = index_terms.tag_terms(changes["tags"]) if "tags" in changes else []
     values["new_search_terms"] = None
     if changes.keys() & {"title", "description"}:
-        values["new_search_terms"] = views.search_terms({**ticket, **changes})
+        values["new_search_terms"] = index_terms.search_terms({**ticket, **changes})
     stamps = {
         **{name: clock[name] for name in queries.SLA_COLUMNS},
         "changed": [*changes, *([] if values["new_search_terms"] is None else ["search_terms"])],

@@ -13,7 +13,7 @@ from tickets.helpdesk.v1 import (
 )
 
 from service.background import Periodic
-from service.helpdesk import comments, operations, tables, views
+from service.helpdesk import comments, index_terms, operations, tables
 from service.helpdesk.sla import notifier, reclock
 from service.helpdesk.sla import operations as sla
 from service.operation import Dependencies
@@ -24,7 +24,8 @@ from service.watch import EventFeed, WatchDependencies
 
 _EMIT_DUE_EVENTS = Periodic("helpdesk_sla_events", 5.0, notifier.emit_due_events)
 _RECLOCK = Periodic("helpdesk_sla_reclock", 1.0, reclock.reclock)
-_REINDEX = Periodic("helpdesk_reindex", 1.0, Reindex(tables.tickets, ("title", "description"), views.search_terms).work)
+_TEXTS = ("title", "description")
+_REINDEX = Periodic("helpdesk_reindex", 1.0, Reindex(tables.tickets, _TEXTS, index_terms.search_terms).work)
 
 
 class TicketService(Servicer, ticket_service_pb2_grpc.TicketServiceServicer):

@@ -76,7 +76,7 @@ tickets = Table(
     Column("sla_look_at", DateTime(timezone=True)),
     # json and not jsonb: stored as it was sent.
     Column("tags", JSON, nullable=False),
-    # For the filter: `#` and each tag (views.py, tag_terms).
+    # For the filter: `#` and each tag (index_terms.py, tag_terms).
     Column("tag_terms", ARRAY(Text), nullable=False, server_default=text("'{}'")),
     Column("source", Text, nullable=False),
     Column("source_type", Text, nullable=False),

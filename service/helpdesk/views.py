@@ -1,18 +1,13 @@
 """Row → documented JSON of a helpdesk ticket, its comments and its events (contracts/helpdesk.md)."""
 
-from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, NotRequired, TypedDict, cast
+from typing import NotRequired, TypedDict, cast
 
-from service import jsontext
-from service.helpdesk import tables
 from service.helpdesk.commands import Priority, SourceType, Status, Type
 from service.jsontext import JsonText
-from service.search import any_of_each, tsvector
 from service.storage.statement import Row
 
 _SCHEMA_VERSION = 1
-_MAX_TAG_LENGTH = 500
 
 
 class Ticket(TypedDict):
@@ -135,30 +130,3 @@ def comment(row: Row) -> Comment:
 def event(row: Row) -> TicketEvent:
     """The event of a row."""
     return cast(TicketEvent, {name: row[name] for name in _EVENT_COLUMNS})
-
-
-def search_terms(row: Row) -> str:
-    """The index terms of a ticket's texts, and of its number where it has one."""
-    number = f"TKT-{row['number']:04d}" if "number" in row else ""
-    return tsvector(f"@{row['tenant_id']}", row["title"], row["description"] or "", constant=number)
-
-
-def tag_terms(tags: JsonText) -> list[str]:
-    """The index terms of a ticket's tags: a string, the strings of an array, the names and the strings of an object.
-
-    Cut to a length that PostgreSQL accepts; the `#` keeps them apart from the words of texts.
-    """
-    value = jsontext.parse(tags.text.encode())
-    found = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else [value]
-    return [f"#{tag[:_MAX_TAG_LENGTH]}" for tag in found if isinstance(tag, str)]
-
-
-def facet_terms(scope: str, wanted: Mapping[str, Any]) -> str:
-    """What asks the index for tickets by their tags and by the members that it has (tables.py); nothing by others."""
-    groups = [[scope]]
-    if (tag := wanted.get("tag")) is not None:
-        groups.append([f"#{tag}"])
-    for name in tables.FACETS:
-        values = wanted.get(f"any_{name}", [wanted[name]] if name in wanted else [])
-        groups += [[f"{name}={value}" for value in values]] if values else []
-    return any_of_each(*groups)

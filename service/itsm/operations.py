@@ -7,7 +7,7 @@ from uuid import UUID
 from service import etags, events, idempotency, jsontext, paging, positions, watch
 from service.background import paced
 from service.errors import TicketError
-from service.itsm import day_queries, days, lookup, metadata, queries, total_queries, views
+from service.itsm import day_queries, days, index_terms, lookup, queries, total_queries, views
 from service.itsm.commands import (
     CreateTicket,
     GetTicket,
@@ -41,9 +41,9 @@ _RECOUNT_PAUSE = 2.0
 async def create_ticket(dependencies: ItsmDependencies, call: Call, command: CreateTicket) -> views.Ticket:
     """Create a ticket, at the account's provider first if it is linked to one, once for each idempotency key."""
     scope = lookup.scope(call)
-    terms = {"metadata_terms": metadata.index_terms(**scope, metadata=command.body.metadata)}
+    terms = {"metadata_terms": index_terms.metadata_terms(**scope, metadata=command.body.metadata)}
     ticket = {**scope, "id": uuid7(), **terms, **events.actor_of(call), **vars(command.body)}
-    ticket["search_terms"] = views.search_terms(ticket)
+    ticket["search_terms"] = index_terms.search_terms(ticket)
     if call.caller.is_linked:
         return _answer(call, await dependencies.deliveries.create(call, command, ticket))
     return _answer(call, await idempotency.create_once(dependencies.database, call, command, queries.CREATE, ticket))
@@ -61,10 +61,10 @@ async def list_tickets(connection: Connection, call: Call, command: ListTickets)
     scope = lookup.scope(call)
     given = {name: value for name, value in command.query if value is not None}
     if members := given.pop("metadata", None):
-        given["metadata_terms"] = metadata.query_terms(**scope, members=members)
+        given["metadata_terms"] = index_terms.metadata_query_terms(**scope, members=members)
     if (q := given.pop("q", None)) is not None:
-        given["search_terms"] = tsquery(views.search_scope(**scope), q)
-        given |= {"words": words} if len(words := tsqueries(views.search_scope(**scope), q)) > 1 else {}
+        given["search_terms"] = tsquery(index_terms.search_scope(**scope), q)
+        given |= {"words": words} if len(words := tsqueries(index_terms.search_scope(**scope), q)) > 1 else {}
     filters = frozenset(given) - {"limit", "offset"}
     query = command.query
     statement = queries.list_tickets(
@@ -139,9 +139,9 @@ async def _change(
     """
     scope, values = lookup.scope(call), {f"new_{name}": value for name, value in changed.items()}
     if "metadata" in changed:
-        values["new_metadata_terms"] = metadata.index_terms(**scope, metadata=changed["metadata"])
+        values["new_metadata_terms"] = index_terms.metadata_terms(**scope, metadata=changed["metadata"])
     if texts := _texts(changed):
-        values["new_search_terms"] = views.search_terms({**scope, **(before or {}), **texts})
+        values["new_search_terms"] = index_terms.search_terms({**scope, **(before or {}), **texts})
     members = frozenset(changed)
     if before is not None:
         values["row_version"] = before["row_version"]

@@ -6,7 +6,7 @@ from tickets.itsm.rest.v1 import rest_pb2, rest_pb2_grpc
 from tickets.itsm.v1 import ticket_service_pb2, ticket_service_pb2_grpc, webhook_service_pb2, webhook_service_pb2_grpc
 
 from service.background import Periodic
-from service.itsm import operations, queries, tables, views, webhooks
+from service.itsm import index_terms, operations, queries, tables, webhooks
 from service.itsm.delivery.queue import Deliveries
 from service.itsm.dependencies import ItsmDependencies
 from service.operation import Dependencies
@@ -121,7 +121,7 @@ def _start(shared: Dependencies, stack: AsyncExitStack) -> Started:
     periodic = [
         Periodic("itsm_totals", 0.5, operations.merge_totals),
         Periodic("itsm_days", 10.0, operations.recount_days),
-        Periodic("itsm_reindex", 1.0, Reindex(tables.tickets, queries.TEXTS, views.search_terms).work),
+        Periodic("itsm_reindex", 1.0, Reindex(tables.tickets, queries.TEXTS, index_terms.search_terms).work),
         Periodic("itsm_deliveries", 1.0, deliveries.work),
         Periodic("itsm_delivery_order", 30.0, deliveries.postpone),
         Periodic("itsm_webhook_fan_out", 0.5, FanOut(webhooks.SOURCE).queue_messages),

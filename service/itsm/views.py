@@ -6,7 +6,6 @@ from uuid import UUID
 
 from service.itsm.commands import EventType, Priority, Status, WebhookEvent
 from service.jsontext import JsonText
-from service.search import tsvector
 from service.storage.statement import Row
 
 
@@ -71,16 +70,6 @@ _EVENT_MEMBERS = tuple(TicketEvent.__annotations__)
 def ticket(row: Row) -> Ticket:
     """The ticket."""
     return cast(Ticket, {name: row[name] for name in _TICKET_MEMBERS})
-
-
-def search_scope(account_id: UUID, live: bool) -> str:
-    """The index term of an account's tickets in one mode: enough of its id that hardly another one has the same."""
-    return f"@{account_id.hex[-12:]}{'l' if live else 't'}"
-
-
-def search_terms(row: Row) -> str:
-    """The index terms of a ticket's texts."""
-    return tsvector(search_scope(row["account_id"], row["live"]), row["subject"], row["description"])
 
 
 def event(row: Row) -> TicketEvent:

@@ -140,7 +140,7 @@ class AdmissionControl:
             self._gate = None
 
     async def wait_until_quiet(self, seconds: float) -> None:
-        """Return when all callers wait, as far as can be seen: nothing more was held back for a while."""
+        """Return when all callers wait, as far as can be seen: nothing more was held back for `seconds`."""
         before = -1
         while before != self._held:
             before = self._held

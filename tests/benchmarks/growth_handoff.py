@@ -9,7 +9,7 @@ from uuid import UUID
 import psycopg
 import typer
 
-from service.handoff import list_queries, operations, views
+from service.handoff import index_terms, list_queries, operations
 from service.handoff.commands import ProjectTicketsQuery
 
 from . import growth_plans, growth_texts, seeds
@@ -61,7 +61,7 @@ def seed(database_url: str, tickets: int, kind: growth_texts.Kind) -> UUID:
         if row is None:
             raise RuntimeError("no project")
         project_id: UUID = row[0]
-        given |= {"project": project_id, "scope": views.search_scope(project_id)}
+        given |= {"project": project_id, "scope": index_terms.search_scope(project_id)}
         terms = growth_texts.terms(kind, tickets, "%(scope)s")
         with growth_texts.without_indexes(connection, "handoff_tickets"):
             connection.execute(_TICKETS.replace("TERMS", terms).encode(), given)

@@ -8,7 +8,7 @@ from typing import Any, get_args
 import psycopg
 import typer
 
-from service.helpdesk import list_queries, operations, views
+from service.helpdesk import index_terms, list_queries, operations
 from service.helpdesk.commands import Sort, TicketQuery
 from service.search import tsqueries, tsquery
 
@@ -75,7 +75,7 @@ def costs(connection: psycopg.Connection[Any], query: dict[str, Any]) -> list[st
         names = frozenset(filters).union(operations._implied(wanted, words))
         statement = list_queries.list_tickets(frozenset({"tenant_id"}), names, sort, after=False)
         searched = {"words": words, "terms": tsquery(f"@{TENANT}", wanted.q or "")}
-        facets = views.facet_terms(f"@{TENANT}", filters)
+        facets = index_terms.facet_terms(f"@{TENANT}", filters)
         given = {**filters, **searched, "tenant_id": TENANT, "facets": facets, "rows": 21}
         found.append(growth_plans.cost(connection, statement, given).text)
     return found

@@ -9,13 +9,13 @@ from uuid import UUID
 import psycopg
 import typer
 
-from service.itsm import queries, views
+from service.itsm import index_terms, queries
 from service.search import tsqueries, tsquery
 
 from . import growth_plans, growth_texts
 
 _ACCOUNT = {"account_id": UUID("00000000-0000-4000-8000-00000000ba5e"), "live": True}
-_SCOPE = views.search_scope(**_ACCOUNT)
+_SCOPE = index_terms.search_scope(**_ACCOUNT)
 _TICKETS = """
 INSERT INTO itsm_tickets
     (account_id, live, id, subject, description, status, priority, requester_email, metadata, created_at, updated_at,

@@ -12,8 +12,8 @@ from uuid import uuid4
 import psycopg
 
 from service.access.api_keys import hash_api_key, new_api_key
-from service.handoff.views import search_scope as project_scope
-from service.itsm.views import search_scope as account_scope
+from service.handoff.index_terms import search_scope as project_scope
+from service.itsm.index_terms import search_scope as account_scope
 
 from .tokens import Issuer
 

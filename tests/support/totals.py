@@ -10,7 +10,7 @@ from sqlalchemy import select
 
 from service.directory import ACCOUNT
 from service.itsm import day_queries, days, queries, total_queries
-from service.itsm.views import search_terms
+from service.itsm.index_terms import search_terms
 from service.storage.statement import Statement
 
 ACTOR = {"actor": "key_1", "request_id": "r"}

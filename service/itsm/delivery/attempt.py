@@ -13,7 +13,7 @@ import structlog
 from service import events, jsontext
 from service.counters import DELIVERY_ATTEMPTS
 from service.errors import TicketError
-from service.itsm import metadata, views
+from service.itsm import index_terms
 from service.itsm.delivery import queries
 from service.itsm.delivery.deadline import Deadline
 from service.itsm.delivery.provider_calls import Failure, ProviderCalls, find_existing
@@ -195,8 +195,8 @@ def _new_row(delivery: Row, members: Mapping[str, Any]) -> dict[str, Any]:
         "id": delivery["ticket_id"],
         "live": True,
         "metadata": metadata_text,
-        "metadata_terms": metadata.index_terms(delivery["account_id"], True, metadata_text),
-        "search_terms": views.search_terms({**members, "account_id": delivery["account_id"], "live": True}),
+        "metadata_terms": index_terms.metadata_terms(delivery["account_id"], True, metadata_text),
+        "search_terms": index_terms.search_terms({**members, "account_id": delivery["account_id"], "live": True}),
     }
 
 

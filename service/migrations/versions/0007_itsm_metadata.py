@@ -13,7 +13,7 @@ depends_on = None
 
 _TICKETS = "itsm_tickets"
 
-# As service/itsm/metadata.py makes them.
+# As service/itsm/index_terms.py makes them.
 WORDS = r"""UPDATE itsm_tickets SET metadata_words = (
       SELECT array_agg(encode(substring(sha256(
           convert_to(account_id::text || CASE WHEN live THEN 'live' ELSE 'test' END || name, 'UTF8')

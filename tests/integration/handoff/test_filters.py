@@ -14,7 +14,7 @@ from support.transports import Grpc
 from tickets.handoff.v1 import ticket_service_pb2
 
 from service import nearest
-from service.handoff import list_queries, operations, views
+from service.handoff import index_terms, list_queries, operations
 from service.handoff.commands import ProjectTicketsQuery
 from service.search import tsquery
 
@@ -271,7 +271,7 @@ async def large(world: World) -> tuple[UUID, UUID]:
             " JOIN (VALUES (true, 'open', 'backlog'), (false, 'closed', 'live')) AS lifecycle (is_open, status, stage)"
             " ON is_open = (n %% 100 = 0)",
             project_id,
-            views.search_scope(UUID(project_id)),
+            index_terms.search_scope(UUID(project_id)),
         )
         world.run(
             "INSERT INTO handoff_roles (project_id, ticket_id, role, position, assignee_user_id)"
@@ -304,7 +304,7 @@ def test_every_list_is_served_by_an_index(
     project_id, user_id = large
     given = {**filters, **({"assignee": user_id} if "assignee" in filters else {})}
     if "terms" in filters:
-        given["terms"] = tsquery(views.search_scope(project_id), filters["terms"])
+        given["terms"] = tsquery(index_terms.search_scope(project_id), filters["terms"])
     names = frozenset(filters) - {"number"} - ({"terms"} if "terms_or_number" in filters else set())
     statement = list_queries.list_tickets(names, after=False, of_project=True)
     found = plan(world, statement, project_id=project_id, user_id=user_id, limit=21, **given)

@@ -7,7 +7,7 @@ from support.helpdesk import Transport, create, new_tenant_id
 from support.helpdesk_lists import SORTS, cursor_of, letters, listed, page
 from support.system import World
 
-from service.helpdesk import views
+from service.helpdesk import index_terms
 
 RANKS = ("low", "medium", "high", "urgent")
 
@@ -31,7 +31,7 @@ def crowd(world: World) -> str:
         " CASE WHEN n %% 5 < 3 THEN timestamptz '2026-01-03Z' + n %% 2 * interval '1 microsecond' END, n %% 10 = 9"
         " FROM generate_series(1, 40) n",
         tenant_id,
-        views.search_terms({"tenant_id": tenant_id, "title": "Word", "description": None}),
+        index_terms.search_terms({"tenant_id": tenant_id, "title": "Word", "description": None}),
     )
     return tenant_id
 

@@ -12,7 +12,7 @@ from support.helpdesk_lists import SORTS
 from support.system import World
 
 from service import nearest
-from service.helpdesk import list_queries, operations, views
+from service.helpdesk import index_terms, list_queries, operations
 from service.helpdesk.commands import TicketQuery
 from service.helpdesk.sla import clock_queries
 from service.search import tsqueries, tsquery
@@ -117,7 +117,7 @@ def prepared(
     names = frozenset(filters).union(operations._implied(wanted, words))
     statement = list_queries.list_tickets(frozenset(scope), names, wanted.sort, after=position is not None)
     given = {**scope, **filters, "rows": 21, "terms": tsquery("@large", wanted.q or ""), "words": words}
-    given["facets"] = views.facet_terms("@large", filters)
+    given["facets"] = index_terms.facet_terms("@large", filters)
     if position is not None:
         given["after_key"], given["after_id"] = position
     return statement, given

@@ -11,7 +11,7 @@ from support.system import Program, World
 from support.transports import Grpc, Reply, Rest, rest_reply
 
 from service.admin import operations as admin
-from service.itsm import metadata
+from service.itsm import index_terms
 from service.jsontext import JsonText
 from service.local.processes import free_port
 
@@ -206,4 +206,4 @@ def test_the_migration_makes_the_same_terms(world: World, keeper: Program) -> No
 
 def test_large_metadata_has_a_limited_number_of_terms() -> None:
     members = ",".join(f'"m{number}":{number}' for number in range(20_000))
-    assert (metadata.index_terms(uuid4(), True, JsonText(f"{{{members}}}")) or "").count(",") == 999
+    assert (index_terms.metadata_terms(uuid4(), True, JsonText(f"{{{members}}}")) or "").count(",") == 999

@@ -11,7 +11,7 @@ import pytest
 from psycopg.rows import dict_row
 from support.system import World
 
-from service.itsm import day_queries, days, metadata, queries, views
+from service.itsm import day_queries, days, index_terms, queries
 from service.search import tsqueries, tsquery
 from service.storage.statement import Statement
 
@@ -34,8 +34,8 @@ NEW = {
 @pytest.fixture(scope="module")
 def large(world: World) -> Iterator[psycopg.Connection[Any]]:
     """An account of 100,000 tickets: each on one of a thousand floors and in one of two networks."""
-    floors = [metadata.query_terms(LARGE, True, {"floor": str(number)})[1:-1] for number in range(1000)]
-    networks = [metadata.query_terms(LARGE, True, {"network": str(number)})[1:-1] for number in range(2)]
+    floors = [index_terms.metadata_query_terms(LARGE, True, {"floor": str(number)})[1:-1] for number in range(1000)]
+    networks = [index_terms.metadata_query_terms(LARGE, True, {"network": str(number)})[1:-1] for number in range(2)]
     with psycopg.connect(world.database_url, cursor_factory=psycopg.ClientCursor) as connection:
         connection.execute(
             "INSERT INTO itsm_tickets (account_id, live, id, subject, description, status, metadata, metadata_terms,"
@@ -46,7 +46,7 @@ def large(world: World) -> Iterator[psycopg.Connection[Any]]:
             # Of a word of 5 % all are old.
             " array_to_tsvector(ARRAY['a', 'b', 'word' || n %% 1000, CASE WHEN n <= %s AND n %% 10 = 0 THEN 'former'"
             " ELSE 'latter' END, %s]) FROM generate_series(1, %s) n",
-            (LARGE, ONE, floors, networks, ROWS // 2, views.search_scope(LARGE, True), ROWS),
+            (LARGE, ONE, floors, networks, ROWS // 2, index_terms.search_scope(LARGE, True), ROWS),
         )
         connection.execute("SELECT gin_clean_pending_list('itsm_tickets_metadata_idx')")
         connection.execute("SELECT gin_clean_pending_list('itsm_tickets_search_idx')")
@@ -79,11 +79,11 @@ def blocks(plan: str) -> int:
 
 
 def having(**members: str) -> dict[str, str]:
-    return {"metadata_terms": metadata.query_terms(LARGE, True, members)}
+    return {"metadata_terms": index_terms.metadata_query_terms(LARGE, True, members)}
 
 
 def saying(words: str) -> dict[str, str | None]:
-    return {"search_terms": tsquery(views.search_scope(LARGE, True), words)}
+    return {"search_terms": tsquery(index_terms.search_scope(LARGE, True), words)}
 
 
 SELECTIVE: dict[str, dict[str, Any]] = {
@@ -110,7 +110,7 @@ def test_a_selective_filter_is_served_by_its_index(large: psycopg.Connection[Any
 
 FAR: dict[str, dict[str, Any]] = {
     "a word": saying("former"),
-    "with a common one": {**saying("former A"), "words": tsqueries(views.search_scope(LARGE, True), "former A")},
+    "with a common one": {**saying("former A"), "words": tsqueries(index_terms.search_scope(LARGE, True), "former A")},
     "of a status": {**saying("former"), "status": "open"},
 }
 

@@ -13,7 +13,7 @@ from support.transports import Grpc, Rest
 
 from service import reindex
 from service.directory import METADATA
-from service.helpdesk import tables, views
+from service.helpdesk import index_terms, tables
 from service.local.processes import wait_for
 from service.search import tsquery
 from service.settings import Settings
@@ -139,7 +139,7 @@ async def test_what_an_earlier_version_wrote_is_found_in_the_end_and_nothing_els
 
 # Step by step, where no service runs.
 
-REINDEX = reindex.Reindex(tables.tickets, ("title", "description"), views.search_terms)
+REINDEX = reindex.Reindex(tables.tickets, ("title", "description"), index_terms.search_terms)
 INSERT = (
     "INSERT INTO helpdesk_tickets (tenant_id, id, number, title, type, status, priority, submitted_by_id, tags,"
     " source, source_type, created_by, updated_by) SELECT %s, 'tkt_' || n, n, 'word' || n, 'incident', 'open',"
