@@ -11,7 +11,7 @@ from support.system import World
 from support.transports import Rest, rest_reply
 
 # Each would be another list, another ticket, or no request at all, if the gateway took it for parameters.
-BODIES = [b'{"status": "closed", "limit": 1}', b'{"id": "tkt_1", "ticket_id": "x", "foo": 1}', b"xx", b"[]", b"null"]
+BODIES = [b'{"status": "closed", "limit": 1}', b'{"id": "tkt_1", "ticket_id": "x", "foo": 1}', b"xx", b"[]", b"null", b" " * 300_000]
 
 
 async def _in_pieces(body: bytes) -> AsyncIterator[bytes]:
@@ -20,7 +20,7 @@ async def _in_pieces(body: bytes) -> AsyncIterator[bytes]:
 
 @pytest.mark.parametrize("http2", [False, True], ids=["HTTP/1.1", "HTTP/2"])
 @pytest.mark.parametrize("with_length", [True, False], ids=["with a length", "without a length"])
-@pytest.mark.parametrize("body", BODIES)
+@pytest.mark.parametrize("body", BODIES, ids=range(len(BODIES)))
 async def test_the_body_of_a_get_or_a_delete_is_left_out(
     rest: Rest, world: World, gateway_url: str, body: bytes, with_length: bool, http2: bool
 ) -> None:
