@@ -11,7 +11,14 @@ from support.system import World
 from support.transports import Rest, rest_reply
 
 # Each would be another list, another ticket, or no request at all, if the gateway took it for parameters.
-BODIES = [b'{"status": "closed", "limit": 1}', b'{"id": "tkt_1", "ticket_id": "x", "foo": 1}', b"xx", b"[]", b"null", b" " * 300_000]
+BODIES = [
+    b'{"status": "closed", "limit": 1}',
+    b'{"id": "tkt_1", "ticket_id": "x", "foo": 1}',
+    b"xx",
+    b"[]",
+    b"null",
+    b" " * 300_000,
+]
 
 
 async def _in_pieces(body: bytes) -> AsyncIterator[bytes]:
