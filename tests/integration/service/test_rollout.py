@@ -75,6 +75,7 @@ async def test_a_process_serves_as_soon_as_the_migration_has_run_and_says_until_
     ("name", "value", "line"),
     [
         ("GRPC_LISTEN", "unix:/nowhere/at/all", "cannot listen on unix:/nowhere/at/all"),
+        ("GRPC_LISTEN", "192.0.2.1:50051", "cannot listen on 192.0.2.1:50051: Cannot assign requested address"),
         ("METRICS_LISTEN", "192.0.2.1:9464", "cannot listen on 192.0.2.1:9464: Cannot assign requested address"),
         ("ENCRYPTION_KEYS", "s3cret", "not a comma-separated list of Fernet keys"),
         ("RATE_LIMIT_FILE", "/proc/nothing/limits", "[Errno 2] No such file or directory: '/proc/nothing'"),
@@ -90,3 +91,5 @@ def test_a_setting_that_a_process_cannot_use_is_its_last_line(
     text = log.read_text()
     assert text.splitlines()[-1] == f"TICKETS_{name}: {line}"
     assert "Traceback" not in text
+    # Only of a unix socket's path gRPC has something to say too.
+    assert ("Failed to add port" in text) == value.startswith("unix:")
