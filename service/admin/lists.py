@@ -1,7 +1,7 @@
 """The use cases of operators that list resources page by page, each list in the order of its ids."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -33,6 +33,8 @@ V = TypeVar("V", bound=View)
 _KEYS: Mapping[type, TypeAdapter[tuple[Any]]] = {UUID: TypeAdapter(tuple[UUID]), str: TypeAdapter(tuple[str])}
 # Ids are made by the processes, instants of creation by the database: no two of their clocks are that far apart.
 _CLOCKS_APART = timedelta(hours=1)
+# Nothing here is older, and an id says no instant before 1970.
+_FIRST = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 async def _page(
@@ -52,7 +54,7 @@ async def _page(
     if query.cursor is not None:
         (after["after"],) = paging.decode(query.cursor, binding, _KEYS[table.c[key].type.python_type])
     statement = queries.list_page(table, key, frozenset(given), after=bool(after), since=since is not None)
-    created = {} if since is None else {"since": since, "first": uuid7_at(since - _CLOCKS_APART)}
+    created = {} if since is None else {"since": since, "first": uuid7_at(max(since, _FIRST) - _CLOCKS_APART)}
     rows = await connection.all(statement, {**given, **after, **created, "rows": query.limit + 1})
     page, next_cursor = paging.cut(rows, query.limit, binding, key)
     return [views.resource(kind, row) for row in page], next_cursor

@@ -118,6 +118,8 @@ async def test_deliveries_are_filtered(rpc: Grpc, operator: Credential, world: W
         ({"since": days[1]}, [id_ for id_ in every if id_ not in (updates[0], creations[0], dead[0])]),
         ({"since": days[1], "state": "dead"}, dead[1:]),
         ({"since": now}, []),
+        ({"since": datetime(1, 1, 1, tzinfo=UTC)}, every),
+        ({"since": datetime(9999, 12, 31, tzinfo=UTC)}, []),
     ):
         found: list[str] = []
         cursor: dict[str, str] = {}
