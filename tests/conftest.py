@@ -9,6 +9,7 @@ import grpc
 import httpx2
 import pytest
 import structlog
+import support.clauses  # noqa: F401 - before any statement is built
 from hypothesis import settings
 from support.http1 import Http1Transport
 from support.provider_lab import own_database

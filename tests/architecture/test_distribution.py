@@ -5,6 +5,7 @@ from functools import cache
 
 import pytest
 from sqlalchemy import ForeignKeyConstraint, PrimaryKeyConstraint, Table, UniqueConstraint
+from support.clauses import CLAUSES
 from support.distribution import ADVICE, Problem, column_of, problems
 from support.distribution_exceptions import EXCEPTIONS
 from support.statements import BUILDERS, builders, statements
@@ -53,7 +54,7 @@ def problems_of_all() -> Sequence[tuple[str, Statement, Problem]]:
         (name, statement, problem)
         for name, several in statements().items()
         for statement in several
-        for problem in problems(statement.clause, statement.sql.decode())
+        for problem in problems(CLAUSES[statement.sql], statement.sql.decode())
     ]
 
 
