@@ -13,6 +13,8 @@ from support.fuzz_answers import grpc_problem
 # A watch goes on: it is read so long, and then ended.
 _WATCH_SECONDS = 0.2
 _TEXT = 300
+# What is larger than this gRPC itself refuses at the service's port (protos/README.md, Limits).
+_RECEIVED_BYTES = 2**20 + 64 * 1024
 
 _Ended = tuple[grpc.StatusCode, str, dict[str, Any], list[bytes]]
 
@@ -29,7 +31,8 @@ async def grpc_call_problem(
     call = invoke(endpoint.rpc_path)(message, metadata=metadata)
     answering = _begun(call) if endpoint.is_watch else _answered(call)
     code, text, trailing, answers = await timely(answering, (endpoint.rpc_path, message, metadata))
-    problem = grpc_problem(code, text, trailing) or _answers_problem(endpoint, answers)
+    allowed = [grpc.StatusCode.RESOURCE_EXHAUSTED] if len(message) > _RECEIVED_BYTES else []
+    problem = grpc_problem(code, text, trailing, allowed=allowed) or _answers_problem(endpoint, answers)
     if problem is not None:
         problem = f"{problem}: {endpoint.rpc_path} {message[:_TEXT]!r} {_shown(metadata)} → {code} {text[:_TEXT]}"
     return problem, code is grpc.StatusCode.OK
