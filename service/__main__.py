@@ -16,6 +16,7 @@ from service.cli.console import (
     DataDir,
     fail,
     load_settings,
+    of_the_system,
     one_line_failures,
     print_json,
     run,
@@ -29,6 +30,9 @@ from service.cli.retention import run_purge
 from service.local.demo import DevelopmentKey
 from service.settings import SettingError, missing_jwks, unknown_settings
 from service.transport import logs
+
+# Ten years, as a test's clock may want.
+_MAX_TTL_SECONDS = 10 * 366 * 24 * 60 * 60
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(operators, name="admin")
@@ -68,6 +72,8 @@ def up(
     from service.local.up import UpOptions, up  # noqa: PLC0415 - the extra `local` may be absent everywhere else
 
     settings = load_settings()  # what is wrong in the environment is reported before anything starts
+    if http_port == grpc_port:
+        raise typer.BadParameter(f"{grpc_port} is the HTTP port", param_hint="'--grpc-port'")
     run(up(UpOptions(data_dir, http_port, grpc_port, workers, not no_demo, pin, settings)))
 
 
@@ -113,14 +119,20 @@ def purge(
     run_purge(data_dir, dry_run=dry_run)
 
 
+def _some_text(text: str) -> str:
+    if not text.strip():
+        raise typer.BadParameter("it is empty")
+    return text
+
+
 @app.command()
 def token(
-    sub: Annotated[str, typer.Option(help="The user: the claim `sub`.")],
+    sub: Annotated[str, typer.Option(callback=_some_text, help="The user: the claim `sub`.")],
     tenant: Annotated[str | None, typer.Option(help="The claim `tenant_id`.")] = None,
     scope: Annotated[str | None, typer.Option(help="The claim `scope`, space separated.")] = None,
     app_id: Annotated[str | None, typer.Option(help="The claim `app_id`.")] = None,
     actor_role: Annotated[str | None, typer.Option(help="The claim `actor_role`.")] = None,
-    ttl: Annotated[int, typer.Option(help="Seconds until it expires.")] = 3600,
+    ttl: Annotated[int, typer.Option(min=1, max=_MAX_TTL_SECONDS, help="Seconds until it expires.")] = 3600,
     data_dir: DataDir = DATA_DIR,
 ) -> None:
     """Sign a token with the development key that `tickets up` made."""
@@ -157,7 +169,7 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error, BrokenPipeError):  # whoever reads has enough
             raise SystemExit(1) from None
-        fail(str(error))
+        fail(of_the_system(error))
 
 
 if __name__ == "__main__":

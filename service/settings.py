@@ -64,6 +64,17 @@ def _no_address_or_one(text: str) -> str:
     return text
 
 
+def is_url(source: str) -> bool:
+    """Whether a setting that may be a file's path or an http(s) URL is a URL."""
+    return source.lower().startswith(("http://", "https://"))
+
+
+def _path_or_url(text: str) -> str:
+    if "://" in text and not (is_url(text) and text.partition("://")[2].strip("/")):
+        raise PydanticCustomError("path_or_url", "Input should be a file's path or an http(s) URL")
+    return text
+
+
 _RATE = re.compile(r"[1-9][0-9]{0,8}/[1-9][0-9]{0,8}")
 
 
@@ -190,6 +201,7 @@ class Settings(BaseSettings):
     ] = True
     jwks: Annotated[
         str,
+        AfterValidator(_path_or_url),
         Field(description="JWKS that signs bearer tokens: a file's path or an http(s) URL. Empty: no token is valid."),
     ] = ""
     jwt_issuer: Annotated[str, Field(description="`iss` that a token must have.")] = ""
@@ -356,7 +368,7 @@ def unknown_settings() -> Sequence[str]:
 def missing_jwks(settings: Settings) -> Sequence[str]:
     """A line about a JWKS whose file cannot be read; none where it can, or where it is a URL."""
     source = settings.jwks
-    if not source or source.startswith("http"):
+    if not source or is_url(source):
         return []
     try:
         with Path(source).open("rb"):

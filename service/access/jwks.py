@@ -13,6 +13,7 @@ import orjson
 import structlog
 
 from service.errors import TicketError
+from service.settings import is_url
 
 _TTL_SECONDS = 300.0
 # An unknown `kid` may mean that keys were rotated, or be noise: the source is fetched at most once in this time, and at
@@ -34,7 +35,7 @@ class KeySet:
 
     def __init__(self, source: str) -> None:
         self._source = source
-        self._client = httpx2.AsyncClient(timeout=_TIMEOUT_SECONDS) if source.startswith("http") else None
+        self._client = httpx2.AsyncClient(timeout=_TIMEOUT_SECONDS) if is_url(source) else None
         self._keys: dict[str | None, list[jwt.PyJWK]] = {}
         self._fetched = self._asked = float("-inf")
         self._asking: asyncio.Task[None] | None = None

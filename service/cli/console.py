@@ -69,7 +69,9 @@ def one_line_failures() -> Iterator[None]:
         fail("; ".join(f"{issue.path}: {issue.message}" for issue in error.issues) or error.message)
     except (psycopg.Error, SQLAlchemyError) as error:
         fail(f"the database refused: {reason_of(error)}{_hint(error)}")
-    except (OSError, RuntimeError) as error:
+    except OSError as error:
+        fail(of_the_system(error))
+    except RuntimeError as error:
         fail(str(error))
 
 
@@ -78,6 +80,11 @@ def _hint(error: Exception) -> str:
     if not isinstance(error, psycopg.OperationalError) or "TICKETS_DATABASE_URL" in os.environ:
         return ""
     return " (TICKETS_DATABASE_URL is not set, so that a `tickets up` must run on --data-dir)"
+
+
+def of_the_system(error: OSError) -> str:
+    """What the system refused, without its number."""
+    return f"{error.filename}: {error.strerror}" if error.filename and error.strerror else error.strerror or str(error)
 
 
 def print_json(value: View) -> None:

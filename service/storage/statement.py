@@ -68,7 +68,7 @@ class Statement:
         """
         compiled = clause.compile(dialect=_DIALECT)
         scope_check.check(clause, scope, compiled.string)
-        self._constants = {name: value for name, value in compiled.params.items() if value is not None}
+        self._constants = {sys.intern(str(name)): value for name, value in compiled.params.items() if value is not None}
         if not scope.parameters.isdisjoint(self._constants):
             raise UnscopedError("A parameter of the scope has a value where the caller gives none")
         if "POSTCOMPILE" in compiled.string:
@@ -77,8 +77,9 @@ class Statement:
         # Whether it may wait for rows that others change.
         self.writes = _WRITES.search(compiled.string) is not None
         self.sql = compiled.string.encode()
-        self.names = tuple(str(name) for name in compiled.positiontup or ())
-        self.columns = tuple(map(str, clause.exported_columns.keys()))
+        # Of lists there is a statement for each set of filters, so what they have in common is there once.
+        self.names = tuple(sys.intern(str(name)) for name in compiled.positiontup or ())
+        self.columns = tuple(map(sys.intern, map(str, clause.exported_columns.keys())))
         self._formats = [PyFormat.TEXT] * len(self.names)
         # A hash of its text, so that no other statement has the same name on any connection.
         self.name = b"tickets_" + sha256(self.sql).hexdigest()[:16].encode() if prepared else b""

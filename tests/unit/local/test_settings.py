@@ -96,11 +96,11 @@ def test_an_address_of_a_database_may_have_any_form_of_libpqs(url: str) -> None:
         ("GRPC_LISTEN", "127.0.0.1:\uff11", "Input should be addresses, comma separated: host:port or unix:/path"),
         ("METRICS_LISTEN", "9464", "Input should be an address: host:port"),
         ("METRICS_LISTEN", "unix:/x", "Input should be an address: host:port"),
+        ("JWKS", "ftp://login.example/jwks.json", "Input should be a file's path or an http(s) URL"),
+        ("JWKS", "https://", "Input should be a file's path or an http(s) URL"),
     ],
 )
-def test_an_address_to_listen_at_has_its_form(
-    monkeypatch: pytest.MonkeyPatch, name: str, value: str, line: str
-) -> None:
+def test_an_address_has_its_form(monkeypatch: pytest.MonkeyPatch, name: str, value: str, line: str) -> None:
     monkeypatch.setenv(f"TICKETS_{name}", value)
     done = CliRunner().invoke(app, ["serve"])
     assert (done.exit_code, done.stderr) == (2, f"TICKETS_{name}: {line}\n")
@@ -139,6 +139,32 @@ def test_a_rate_is_two_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
         done = CliRunner().invoke(app, ["serve"])
         line = "TICKETS_RATE_LIMIT_READS: Input should be a rate and a burst, such as 500/1000, each up to 999999999\n"
         assert (done.exit_code, done.stderr) == (2, line), value
+
+
+@pytest.mark.parametrize(
+    ("command", "named", "said"),
+    [
+        ("token --sub=", "'--sub'", "it is empty"),
+        ("token --sub ada --ttl 0", "'--ttl'", "Input should be greater than or equal to 1"),
+        ("token --sub ada --ttl 99999999999", "'--ttl'", "Input should be less than or equal to"),
+        ("up --http-port 8080 --grpc-port 8080", "'--grpc-port'", "8080 is the HTTP port"),
+    ],
+)
+def test_a_wrong_option_is_named(command: str, named: str, said: str) -> None:
+    done = CliRunner().invoke(app, command.split())
+    assert (done.exit_code, done.stdout) == (2, "")
+    # It is shown in a box, whose lines are as wide as the terminal.
+    words = " ".join(done.stderr.replace("│", "").split())
+    assert named in words
+    assert said in words
+
+
+@pytest.mark.parametrize("command", ["up", "token --sub ada"])
+def test_what_the_system_refuses_is_named_without_its_number(tmp_path: Path, command: str) -> None:
+    (tmp_path / "data").write_text("a file")
+    done = CliRunner().invoke(app, [*command.split(), "--data-dir", str(tmp_path / "data")])
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert re.fullmatch(rf"{tmp_path}/data(/\S+)?: (File exists|Not a directory)\n", done.stderr)
 
 
 def test_bytes_that_are_no_text_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,7 +209,6 @@ def test_a_jwks_that_is_missing_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("jwks", "why"),
     [
-        ("http://", "cannot be had: UnsupportedProtocol"),
         ("http://127.0.0.1:1/jwks.json", "cannot be had: ConnectError"),
         ("{folder}/garbage", "cannot be had: JSONDecodeError"),
         ("{folder}/empty", "there is no usable key"),
