@@ -185,7 +185,7 @@ def test_output_that_cannot_be_written_is_one_line(
         with pytest.raises(SystemExit) as ended:
             main()
         full.flush()  # nothing is left to be written
-    assert (ended.value.code, capsys.readouterr().err) == (1, "[Errno 28] No space left on device\n")
+    assert (ended.value.code, capsys.readouterr().err) == (1, "No space left on device\n")
 
 
 @pytest.mark.parametrize(
