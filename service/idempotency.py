@@ -371,7 +371,7 @@ def _stored_view(call: Call, response: str, vault: Vault | None) -> dict[str, An
     return view
 
 
-class _KeepOpen:
+class _KeepOpen(Connection):
     """A connection whose `commit=True` does not commit yet: the answer is stored first."""
 
     holds_locks: ClassVar[bool] = True
@@ -388,9 +388,6 @@ class _KeepOpen:
         lock: Statement | None = None,
     ) -> list[Row]:
         return await self._connection.all(statement, parameters, lock=lock)
-
-    async def one(self, statement: Statement, parameters: Mapping[str, Any], *, commit: bool = False) -> Row | None:
-        return await self._connection.one(statement, parameters)
 
 
 def _replay(call: Call, stored: Row, request_hash: bytes) -> Row:

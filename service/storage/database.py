@@ -97,9 +97,11 @@ class Connection(Protocol):
 
     async def one(self, statement: Statement, parameters: Mapping[str, Any], *, commit: bool = False) -> Row | None:
         """The first row, or None. Raises TicketError and ConstraintViolationError."""
+        rows = await self.all(statement, parameters, commit=commit)
+        return rows[0] if rows else None
 
 
-class Database:
+class Database(Connection):
     """The pool of one process. As a Connection it commits each statement by itself, in one round trip."""
 
     holds_locks: ClassVar[bool] = False
@@ -211,11 +213,6 @@ class Database:
         finally:
             self._pool.give_back(connection)
 
-    async def one(self, statement: Statement, parameters: Mapping[str, Any], *, commit: bool = False) -> Row | None:
-        """The first row, or None. Raises TicketError and ConstraintViolationError."""
-        rows = await self.all(statement, parameters)
-        return rows[0] if rows else None
-
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
         """A connection inside BEGIN … COMMIT, rolled back when the operation raises."""
@@ -261,7 +258,7 @@ class Database:
             raise TicketError("unavailable", retry_after=1, begun=False) from None
 
 
-class _Transaction:
+class _Transaction(Connection):
     """One connection of one operation. BEGIN travels with its first statement, COMMIT with its last."""
 
     holds_locks: ClassVar[bool] = True
@@ -293,10 +290,6 @@ class _Transaction:
         self._committed = commit
         self._database.answered += 1
         return rows
-
-    async def one(self, statement: Statement, parameters: Mapping[str, Any], *, commit: bool = False) -> Row | None:
-        rows = await self.all(statement, parameters, commit=commit)
-        return rows[0] if rows else None
 
     async def commit(self) -> None:
         if self._begun and not self._committed:

@@ -43,7 +43,7 @@ class TracedDatabase(Database):
             yield _Traced(connection) if tracing.is_sampled() else connection
 
 
-class _Traced:
+class _Traced(Connection):
     """A transaction whose statements are spans."""
 
     holds_locks: ClassVar[bool] = True
@@ -60,10 +60,6 @@ class _Traced:
         lock: Statement | None = None,
     ) -> list[Row]:
         return await _in_span(statement, self._connection.all(statement, parameters, commit=commit, lock=lock))
-
-    async def one(self, statement: Statement, parameters: Mapping[str, Any], *, commit: bool = False) -> Row | None:
-        rows = await self.all(statement, parameters, commit=commit)
-        return rows[0] if rows else None
 
 
 async def _in_span(statement: Statement, found: Coroutine[Any, Any, list[Row]]) -> list[Row]:
