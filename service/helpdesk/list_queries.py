@@ -5,7 +5,7 @@ rows are looked at first (nearest.py).
 """
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
@@ -46,6 +46,12 @@ class _Order(NamedTuple):
         """The columns in the direction of the order."""
         return [column.desc() if self.descending else column.asc() for column in columns]
 
+    def after(self) -> ColumnElement[bool]:
+        """The condition of rows after a position: the parameters `after_key` and `after_id`."""
+        last = tuple_(bindparam("after_key", type_=self.key.type), bindparam("after_id", type_=tickets.c.id.type))
+        position = tuple_(self.key, tickets.c.id)
+        return position < last if self.descending else position > last
+
 
 _ORDERS: Mapping[str, _Order] = {
     "-created_at": _Order(tickets.c.created_at, descending=True),
@@ -73,6 +79,7 @@ _DUE_WHILE_PAUSED = exists().where(
     tables.pauses.c.ended_at > tickets.c.due_at,
 )
 
+_ROWS = bindparam("rows", type_=Integer)
 _TERMS = bindparam("terms", type_=TSQUERY)
 _FILTERS: Mapping[str, ColumnElement[bool]] = {
     **_any_of("status"),
@@ -159,6 +166,45 @@ def _numbered(by: frozenset[str]) -> nearest.Numbered | None:
     return nearest.Numbered(tickets.c.number, last) if by == {"tenant_id"} else None
 
 
+class _Page(NamedTuple):
+    """A page of a list: whose tickets, in which order, and which of them."""
+
+    by: frozenset[str]
+    order: _Order
+    # Conditions that an index has in this order, and filters that none has.
+    ordered: Sequence[ColumnElement[bool]]
+    filters: frozenset[str]
+    # A person's own tickets have no index in this order, and are so few that they are sorted.
+    is_sorted: bool
+    with_deleted: bool
+
+    def select(self, *whose: ColumnElement[bool], name: str = "") -> Select[Any]:
+        """Its rows, whole; of those that are the caller's by `whose` too. `name` tells two of one statement apart."""
+        mine = (*found_by(self.by - {"person_id"}, with_deleted=self.with_deleted), *whose)
+        key = self.order.key.label("sort_key")
+        if not self.filters and not self.is_sorted:
+            found = select(*tables.SHOWN, key).where(*mine, *self.ordered)
+            return found.order_by(*self.order.of(self.order.key, tickets.c.id)).limit(_ROWS)
+        keys = self._keys(select(key, tickets.c.id).where(*mine, *self.ordered), name)
+        whole = select(*tables.SHOWN, keys.c.sort_key).join(keys, keys.c.id == tickets.c.id).where(*mine)
+        return whole.order_by(*self.order.of(keys.c.sort_key, tickets.c.id)).limit(_ROWS)
+
+    def _keys(self, base: Select[Any], name: str) -> Subquery:
+        if not self.is_sorted:
+            return self._nearest(base, name)
+        newest = _ORDERS["-created_at"].of(tickets.c.created_at, tickets.c.id)
+        or_many = partial(self._nearest, name=name)
+        conditions = {"wanted": _wanted(self.filters), "read": newest}
+        return nearest.few_keys(base, self.order.of, **conditions, rows=_ROWS, or_many=or_many, name=name)
+
+    def _nearest(self, base: Select[Any], name: str) -> Subquery:
+        if not self.filters:
+            return base.order_by(*self.order.of(*base.selected_columns)).limit(_ROWS).subquery("walked")
+        conditions = {"wanted": _wanted(self.filters), "indexed": _indexed(self.filters, base, self.order.of)}
+        numbered = _numbered(self.by)
+        return nearest.nearest_keys(base, self.order.of, **conditions, rows=_ROWS, name=name, numbered=numbered)
+
+
 @lru_cache(maxsize=256)
 def list_tickets(
     by: frozenset[str],
@@ -174,47 +220,17 @@ def list_tickets(
     Beside `filters` of callers there are `unresolved`, which others imply, and `words`, of a search for several. A
     `short` one has few rows.
     """
-    order, scope = _ORDERS[sort], scope_of(by)
-    key, rows = order.key.label("sort_key"), bindparam("rows", type_=Integer)
-    ordered = _ordered(by, filters, sort)
-    always = [*_wanted(ordered)]
-    if after:
-        position = tuple_(order.key, tickets.c.id)
-        last = tuple_(bindparam("after_key", type_=order.key.type), bindparam("after_id", type_=tickets.c.id.type))
-        always.append(position < last if order.descending else position > last)
-    wanted = _wanted(filters - ordered)
-
-    def page(*more: ColumnElement[bool], name: str = "") -> Select[Any]:
-        mine = (*found_by(by - {"person_id"}, with_deleted=with_deleted), *more)
-        is_sorted = "person_id" in by and sort in _NOT_OF_PERSONS
-        if not wanted and not is_sorted:
-            found = select(*tables.SHOWN, key).where(*mine, *always).order_by(*order.of(order.key, tickets.c.id))
-            return found.limit(rows)
-        base = select(key, tickets.c.id).where(*mine, *always)
-
-        def nearest_of(base: Select[Any]) -> Subquery:
-            if not wanted:
-                return base.order_by(*order.of(*base.selected_columns)).limit(rows).subquery("walked")
-            indexed, numbered = _indexed(filters - ordered, base, order.of), _numbered(by)
-            conditions = {"wanted": wanted, "indexed": indexed}
-            return nearest.nearest_keys(base, order.of, **conditions, rows=rows, name=name, numbered=numbered)
-
-        if is_sorted:
-            newest = _ORDERS["-created_at"].of(tickets.c.created_at, tickets.c.id)
-            keys = nearest.few_keys(
-                base, order.of, wanted=wanted, read=newest, rows=rows, or_many=nearest_of, name=name
-            )
-        else:
-            keys = nearest_of(base)
-        whole = select(*tables.SHOWN, keys.c.sort_key).join(keys, keys.c.id == tickets.c.id).where(*mine)
-        return whole.order_by(*order.of(keys.c.sort_key, tickets.c.id)).limit(rows)
-
+    order, ordered = _ORDERS[sort], _ordered(by, filters, sort)
+    conditions = [*_wanted(ordered), *([order.after()] if after else [])]
+    is_sorted = "person_id" in by and sort in _NOT_OF_PERSONS
+    page = _Page(by, order, conditions, filters - ordered, is_sorted, with_deleted)
     if "person_id" in by:
         # Each half from its own index: an OR would read and sort all that the person has.
-        both = union_all(page(SUBMITTED), page(CREATED, tables.FOR_ANOTHER, name="_for_another")).subquery("own")
-        found = select(both).order_by(*order.of(both.c.sort_key, both.c.id)).limit(rows)
+        halves = page.select(SUBMITTED), page.select(CREATED, tables.FOR_ANOTHER, name="_for_another")
+        both = union_all(*halves).subquery("own")
+        found = select(both).order_by(*order.of(both.c.sort_key, both.c.id)).limit(_ROWS)
     else:
-        found = page()
+        found = page.select()
     # With filters the best plan depends on their values, and a person's on whether they have created any for others.
     prepared = not filters and "person_id" not in by
-    return Statement(found, scope=scope, prepared=prepared, short=short and prepared, standby=True)
+    return Statement(found, scope=scope_of(by), prepared=prepared, short=short and prepared, standby=True)
