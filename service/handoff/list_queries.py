@@ -12,7 +12,6 @@ from sqlalchemy import (
     ColumnElement,
     FromClause,
     Integer,
-    Select,
     Text,
     Uuid,
     and_,
@@ -45,6 +44,8 @@ from service.handoff.queries import (
     measured,
     roles_of,
 )
+from service.storage.built import built
+from service.storage.conditions import conditions, filled, slot
 from service.storage.statement import Statement, parameter
 
 tickets = tables.tickets
@@ -103,6 +104,20 @@ _FILTERS_IN_PROJECT: Mapping[str, ColumnElement[bool]] = {
     "role": _has_role(_is_role, in_project(roles)),
     "assignee": _has_role(_is_assigned, in_project(roles)),
 }
+# What indexes are asked for beside them.
+_OF_INDEXES: Mapping[str, ColumnElement[bool]] = {
+    "ship_indexed": and_(*_has_shipped),
+    **{
+        f"any_{name}": tickets.c[name] == any_(literal([*words], ARRAY(Text)))
+        for name, words in [*tables.FACETS.items()][:-1]
+    },
+}
+_OF_MEMBER = tickets.c.project_id == project_members.c.project_id
+_OF_MEMBERS = select(tickets.c.id).join(project_members, _OF_MEMBER).where(IS_CALLER)
+_CONDITIONS = conditions({**FILTERS, **_OF_INDEXES}, _OF_MEMBERS, MEMBER)
+_CONDITIONS_IN_PROJECT = conditions(
+    {**_FILTERS_IN_PROJECT, **_OF_INDEXES}, _OF_MEMBERS.where(IS_PROJECT, in_project(tickets)), MEMBER
+)
 
 
 _LAST_NUMBER = (
@@ -123,30 +138,51 @@ _POSITION = tuple_(bindparam("after_created_at", type_=tickets.c.created_at.type
 _ORDERED = ("milestone", "open")
 
 
-def _indexed(
-    filters: frozenset[str], base: Select[Any], conditions: Mapping[str, ColumnElement[bool]]
-) -> Sequence[ColumnElement[bool]]:
-    """The filters, written as the expressions of their own indexes, which are in another order than the list."""
-    found = [conditions[name] for name in sorted(filters - {"words"})]
+def _indexed(filters: frozenset[str]) -> frozenset[str]:
+    """The conditions that say the same in the words of indexes that are in another order than the list."""
     if {"terms", "words"} <= filters:
-        words = nearest.has_words(tickets.c.search_terms, _terms, base, _newest_first)
-        return [*_indexed(filters - {"terms", "words"}, base, conditions), *words]
-    found += _has_shipped if "ship" in filters else ()
+        # Of several words the statement asks itself.
+        return _indexed(filters - {"terms", "words"})
     last = max((place for place, name in enumerate(tables.FACETS) if name in filters), default=0)
     # PostgreSQL needs a condition on each column of an index before the filtered one: one that any value meets.
-    return [*found, *(tickets.c[name] == any_(literal(words, ARRAY(Text))) for name, words in _leading(filters, last))]
-
-
-def _leading(filters: frozenset[str], last: int) -> Sequence[tuple[str, list[str]]]:
-    return [(name, list(words)) for name, words in [*tables.FACETS.items()][:last] if name not in filters]
+    leading = {f"any_{name}" for name in [*tables.FACETS][:last] if name not in filters}
+    return filters | leading | ({"ship_indexed"} if "ship" in filters else set())
 
 
 def _newest_first(created_at: ColumnElement[Any], id_: ColumnElement[Any]) -> Sequence[ColumnElement[Any]]:
     return created_at.desc(), id_.desc()
 
 
-@lru_cache(maxsize=256)
-def list_tickets(
+@built(64)
+def _list_tickets(
+    *, in_one: bool, of_project: bool, is_filtered: bool, has_words: bool, after: bool, offset: bool
+) -> Statement:
+    """The lists of some projects or of one, with slots for filters."""
+    newest = _newest(in_one=in_one, is_filtered=is_filtered, has_words=has_words, after=after, offset=offset)
+    keys = (
+        select(newest.c.id, newest.c.created_at, projects.c.id.label("of_project"), *PROJECT_COLUMNS)
+        .select_from(MEMBERS_PROJECTS.join(newest, true(), isouter=of_project))
+        .where(IS_CALLER, *([IS_PROJECT] if in_one else []))
+        .order_by(newest.c.created_at.desc(), newest.c.id.desc())
+        .limit(_LIMIT)
+        .subquery("keys")
+    )
+    page = _page(keys, in_one=in_one)
+    found = select(page).where(fits(page)).order_by(page.c.created_at.desc(), page.c.id.desc())
+    return Statement(found, prepared=False, scope=MEMBER, standby=True)
+
+
+@lru_cache(256)
+def _filled(
+    template: Statement, ordered: frozenset[str], others: frozenset[str], *, in_one: bool, prepared: bool, short: bool
+) -> Statement:
+    of = _CONDITIONS_IN_PROJECT if in_one else _CONDITIONS
+    names = {"ordered": ordered, "wanted": others, "indexed": _indexed(others)}
+    slots = {name: [of[filter_] for filter_ in sorted(filters - {"words"})] for name, filters in names.items()}
+    return filled(template, slots, prepared=prepared, short=short)
+
+
+async def list_tickets(
     filters: frozenset[str], *, after: bool, of_project: bool, offset: bool = False, short: bool = False
 ) -> Statement:
     """A page of the caller's tickets, newest first; `after` a position (`created_at`, `id`), or from the top.
@@ -158,56 +194,48 @@ def list_tickets(
     """
     in_one = of_project or "project_id" in filters
     filters -= {"project_id"}
-    newest = _newest(filters, in_one=in_one, after=after, offset=offset)
-    keys = (
-        select(newest.c.id, newest.c.created_at, projects.c.id.label("of_project"), *PROJECT_COLUMNS)
-        .select_from(MEMBERS_PROJECTS.join(newest, true(), isouter=of_project))
-        .where(IS_CALLER, *([IS_PROJECT] if in_one else []))
-        .order_by(newest.c.created_at.desc(), newest.c.id.desc())
-        .limit(_LIMIT)
-        .subquery("keys")
-    )
-    page = _page(keys, in_one=in_one)
-    # With filters the plan depends on their values.
-    return Statement(
-        select(page).where(fits(page)).order_by(page.c.created_at.desc(), page.c.id.desc()),
-        prepared=not filters,
-        short=short and of_project and not filters and not offset,
-        scope=MEMBER,
-        standby=True,
-    )
-
-
-def _newest(filters: frozenset[str], *, in_one: bool, after: bool, offset: bool) -> FromClause:
-    """The keys of a page of each project alone; of many projects most rows are dropped again."""
-    conditions = _FILTERS_IN_PROJECT if in_one else FILTERS
     # The newest rows of all projects come from no single index.
     ordered = frozenset({*[name for name in _ORDERED if name in filters][:1]} if in_one else filters)
-    wanted = select(tickets.c.created_at, tickets.c.id)
-    wanted = wanted.where(*(conditions[name] for name in sorted(ordered - {"words"})))
+    others = filters - ordered
+    has_words = {"terms", "words"} <= others
+    template = await _list_tickets(
+        in_one=in_one,
+        of_project=of_project,
+        is_filtered=bool(others),
+        has_words=has_words,
+        after=after,
+        offset=offset,
+    )
+    # With filters the plan depends on their values.
+    is_short = short and of_project and not filters and not offset
+    return _filled(template, ordered, others, in_one=in_one, prepared=not filters, short=is_short)
+
+
+def _newest(*, in_one: bool, is_filtered: bool, has_words: bool, after: bool, offset: bool) -> FromClause:
+    """The keys of a page of each project alone; of many projects most rows are dropped again."""
+    wanted = select(tickets.c.created_at, tickets.c.id).where(slot("ordered"))
     if in_one:
         wanted = wanted.where(in_project(tickets))
-    of_member = tickets.c.project_id == project_members.c.project_id
-    is_ordered = filters <= ordered
-    if is_ordered:
-        wanted = wanted.where(of_member)
+    if is_filtered:
+        wanted = wanted.join(project_members, _OF_MEMBER).where(IS_CALLER, IS_PROJECT)
     else:
-        wanted = wanted.join(project_members, of_member).where(IS_CALLER, IS_PROJECT)
+        wanted = wanted.where(_OF_MEMBER)
     if after:
         wanted = wanted.where(tuple_(tickets.c.created_at, tickets.c.id) < _POSITION)
-    if not is_ordered:
+    if is_filtered:
+        words = nearest.has_words(tickets.c.search_terms, _terms, wanted, _newest_first) if has_words else ()
         found = nearest.nearest_keys(
             wanted,
             _newest_first,
-            wanted=[conditions[name] for name in sorted(filters - ordered - {"words"})],
-            indexed=_indexed(filters - ordered, wanted, conditions),
+            wanted=[slot("wanted")],
+            indexed=[slot("indexed"), *words],
             rows=_LIMIT + func.least(_SKIPPED, _MAX_SKIPPED, type_=BigInteger) if offset else _LIMIT,
             numbered=nearest.Numbered(tickets.c.number, _LAST_NUMBER) if in_one else None,
         )
         wanted = select(found)
     first = wanted.order_by(*_newest_first(*wanted.selected_columns)).limit(_LIMIT)
     first = first.offset(_SKIPPED) if offset else first
-    return first.lateral("newest") if is_ordered else first.subquery("newest")
+    return first.subquery("newest") if is_filtered else first.lateral("newest")
 
 
 def _page(keys: FromClause, *, in_one: bool) -> FromClause:

@@ -89,7 +89,7 @@ async def _list(
     if offset:
         parameters["offset"] = offset
     names = _names(query, parameters)
-    statement = list_queries.list_tickets(
+    statement = await list_queries.list_tickets(
         names - {"project_id"} if of_project else names,
         after=query.cursor is not None,
         offset=bool(offset),

@@ -31,6 +31,8 @@ from sqlalchemy.dialects.postgresql import TSQUERY
 from service import nearest
 from service.helpdesk import tables
 from service.helpdesk.queries import CREATED, SUBMITTED, found_by, scope_of
+from service.storage.built import built
+from service.storage.conditions import Condition, conditions, filled, slot
 from service.storage.statement import Statement, mine
 
 tickets = tables.tickets
@@ -121,6 +123,11 @@ _FILTERS: Mapping[str, ColumnElement[bool]] = {
 _FACETS = frozenset({"tag", *tables.FACETS, *(f"any_{name}" for name in tables.FACETS)})
 _HAS_FACETS = tables.FACET_TERMS.op("@@")(bindparam("facets", type_=TSQUERY))
 _HAS_RANK = tables.rank(bindparam("priority", type_=Text)) == tables.RANK
+_CONDITIONS = conditions(
+    {**_FILTERS, "priority": _HAS_RANK, "facets": _HAS_FACETS},
+    select(tickets.c.id).where(*mine(tickets)),
+    scope_of(frozenset({"tenant_id"})),
+)
 
 _NEWEST = ("-created_at", "created_at")
 # For each sort, the filters by time that its index has too.
@@ -147,17 +154,15 @@ def _ordered(by: frozenset[str], filters: frozenset[str], sort: str) -> frozense
     return frozenset(filters & {*_BETWEEN.get(sort, ())}) | {*[name for name in of_tenant if name in filters][:1]}
 
 
-def _wanted(filters: frozenset[str]) -> Sequence[ColumnElement[bool]]:
-    return [_HAS_RANK if name == "priority" else _FILTERS[name] for name in sorted(filters - {"words"})]
+def _indexed(filters: frozenset[str]) -> frozenset[str]:
+    """The conditions that say the same in the words of indexes that are in another order than the list."""
+    # Of several words the statement asks itself.
+    found = filters - _FACETS - ({"terms"} if "words" in filters else set())
+    return found | {"facets"} if filters & _FACETS else found
 
 
-def _indexed(filters: frozenset[str], base: Select[Any], order: nearest.Order) -> Sequence[ColumnElement[bool]]:
-    """The filters, written as the expressions of their own indexes, which are in another order than the list."""
-    found = [*_wanted(filters - _FACETS), *([_HAS_FACETS] if filters & _FACETS else [])]
-    if "words" not in filters:
-        return found
-    words = nearest.has_words(tickets.c.search_terms, _TERMS, base, order)
-    return [*_indexed(filters - {"terms", "words"}, base, order), *words]
+def _all_of(names: frozenset[str]) -> Sequence[Condition]:
+    return [_CONDITIONS[name] for name in sorted(names - {"words"})]
 
 
 def _numbered(by: frozenset[str]) -> nearest.Numbered | None:
@@ -171,9 +176,10 @@ class _Page(NamedTuple):
 
     by: frozenset[str]
     order: _Order
-    # Conditions that an index has in this order, and filters that none has.
+    # Conditions that an index has in this order; and whether there are others, among them a search for several words.
     ordered: Sequence[ColumnElement[bool]]
-    filters: frozenset[str]
+    is_filtered: bool
+    has_words: bool
     # A person's own tickets have no index in this order, and are so few that they are sorted.
     is_sorted: bool
     with_deleted: bool
@@ -182,7 +188,7 @@ class _Page(NamedTuple):
         """Its rows, whole; of those that are the caller's by `whose` too. `name` tells two of one statement apart."""
         mine = (*found_by(self.by - {"person_id"}, with_deleted=self.with_deleted), *whose)
         key = self.order.key.label("sort_key")
-        if not self.filters and not self.is_sorted:
+        if not self.is_filtered and not self.is_sorted:
             found = select(*tables.SHOWN, key).where(*mine, *self.ordered)
             return found.order_by(*self.order.of(self.order.key, tickets.c.id)).limit(_ROWS)
         keys = self._keys(select(key, tickets.c.id).where(*mine, *self.ordered), name)
@@ -193,20 +199,47 @@ class _Page(NamedTuple):
         if not self.is_sorted:
             return self._nearest(base, name)
         newest = _ORDERS["-created_at"].of(tickets.c.created_at, tickets.c.id)
-        or_many = partial(self._nearest, name=name)
-        conditions = {"wanted": _wanted(self.filters), "read": newest}
-        return nearest.few_keys(base, self.order.of, **conditions, rows=_ROWS, or_many=or_many, name=name)
+        wanted, or_many = [slot("wanted")], partial(self._nearest, name=name)
+        return nearest.few_keys(base, self.order.of, wanted=wanted, read=newest, rows=_ROWS, or_many=or_many, name=name)
 
     def _nearest(self, base: Select[Any], name: str) -> Subquery:
-        if not self.filters:
-            return base.order_by(*self.order.of(*base.selected_columns)).limit(_ROWS).subquery("walked")
-        conditions = {"wanted": _wanted(self.filters), "indexed": _indexed(self.filters, base, self.order.of)}
-        numbered = _numbered(self.by)
-        return nearest.nearest_keys(base, self.order.of, **conditions, rows=_ROWS, name=name, numbered=numbered)
+        order = self.order.of
+        if not self.is_filtered:
+            return base.order_by(*order(*base.selected_columns)).limit(_ROWS).subquery("walked")
+        words = nearest.has_words(tickets.c.search_terms, _TERMS, base, order) if self.has_words else ()
+        wanted, indexed, numbered = [slot("wanted")], [slot("indexed"), *words], _numbered(self.by)
+        return nearest.nearest_keys(
+            base, order, wanted=wanted, indexed=indexed, rows=_ROWS, name=name, numbered=numbered
+        )
+
+
+@built(512)
+def _list_tickets(
+    by: frozenset[str], sort: str, *, after: bool, with_deleted: bool, is_filtered: bool, has_words: bool
+) -> Statement:
+    """The lists of a sort, with slots for filters."""
+    order, is_sorted = _ORDERS[sort], "person_id" in by and sort in _NOT_OF_PERSONS
+    ordered = [slot("ordered"), *([order.after()] if after else [])]
+    page = _Page(by, order, ordered, is_filtered, has_words, is_sorted, with_deleted)
+    if "person_id" in by:
+        # Each half from its own index: an OR would read and sort all that the person has.
+        halves = page.select(SUBMITTED), page.select(CREATED, tables.FOR_ANOTHER, name="_for_another")
+        both = union_all(*halves).subquery("own")
+        found = select(both).order_by(*order.of(both.c.sort_key, both.c.id)).limit(_ROWS)
+    else:
+        found = page.select()
+    return Statement(found, scope=scope_of(by), prepared=False, standby=True)
 
 
 @lru_cache(maxsize=256)
-def list_tickets(
+def _filled(
+    template: Statement, ordered: frozenset[str], others: frozenset[str], *, prepared: bool, short: bool
+) -> Statement:
+    slots = {"ordered": _all_of(ordered), "wanted": _all_of(others), "indexed": _all_of(_indexed(others))}
+    return filled(template, slots, prepared=prepared, short=short)
+
+
+async def list_tickets(
     by: frozenset[str],
     filters: frozenset[str],
     sort: str,
@@ -220,17 +253,11 @@ def list_tickets(
     Beside `filters` of callers there are `unresolved`, which others imply, and `words`, of a search for several. A
     `short` one has few rows.
     """
-    order, ordered = _ORDERS[sort], _ordered(by, filters, sort)
-    conditions = [*_wanted(ordered), *([order.after()] if after else [])]
-    is_sorted = "person_id" in by and sort in _NOT_OF_PERSONS
-    page = _Page(by, order, conditions, filters - ordered, is_sorted, with_deleted)
-    if "person_id" in by:
-        # Each half from its own index: an OR would read and sort all that the person has.
-        halves = page.select(SUBMITTED), page.select(CREATED, tables.FOR_ANOTHER, name="_for_another")
-        both = union_all(*halves).subquery("own")
-        found = select(both).order_by(*order.of(both.c.sort_key, both.c.id)).limit(_ROWS)
-    else:
-        found = page.select()
+    ordered = _ordered(by, filters, sort)
+    others = filters - ordered
+    template = await _list_tickets(
+        by, sort, after=after, with_deleted=with_deleted, is_filtered=bool(others), has_words="words" in others
+    )
     # With filters the best plan depends on their values, and a person's on whether they have created any for others.
     prepared = not filters and "person_id" not in by
-    return Statement(found, scope=scope_of(by), prepared=prepared, short=short and prepared, standby=True)
+    return _filled(template, ordered, others, prepared=prepared, short=short and prepared)

@@ -69,7 +69,7 @@ async def list_tickets(connection: Connection, call: Call, command: ListTickets)
         after["after_key"], after["after_id"] = paging.decode(query.cursor, binding, _CURSOR_KEYS[query.sort])
     search_scope = index_terms.search_scope(call.caller.tenant_id)
     words = [] if query.q is None else tsqueries(search_scope, query.q)
-    statement = list_queries.list_tickets(
+    statement = await list_queries.list_tickets(
         frozenset(scope),
         frozenset(filters).union(_implied(query, words)),
         query.sort,

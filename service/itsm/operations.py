@@ -67,7 +67,7 @@ async def list_tickets(connection: Connection, call: Call, command: ListTickets)
         given |= {"words": words} if len(words := tsqueries(index_terms.search_scope(**scope), q)) > 1 else {}
     filters = frozenset(given) - {"limit", "offset"}
     query = command.query
-    statement = queries.list_tickets(
+    statement = await queries.list_tickets(
         filters, skips=query.offset > 0, far=query.offset > _MAX_WALK, short=paging.is_short(query.limit)
     )
     ends = days.ends(query.start_date, query.end_date)
@@ -147,7 +147,7 @@ async def _change(
         values["row_version"] = before["row_version"]
         if "metadata" in changed and before["metadata"] == changed["metadata"]:
             members -= {"metadata"}
-    statement = queries.update_ticket(members, mirrored=bool(delivery), as_read=before is not None)
+    statement = await queries.update_ticket(members, mirrored=bool(delivery), as_read=before is not None)
     parameters = {**scope, **events.actor_of(call), **vars(command.path), **values, **delivery}
     row = await connection.one(statement, parameters, commit=before is not None)
     return lookup.found(row) if before is None else written(row)

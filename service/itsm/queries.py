@@ -43,6 +43,7 @@ from service.itsm import day_queries, tables, total_queries
 from service.itsm.commands import NewTicket
 from service.itsm.keys import KEYS
 from service.providers import tables as providers
+from service.storage.built import built
 from service.storage.row_version import is_as_read, row_version
 from service.storage.scope import EVERYONE
 from service.storage.statement import Statement, bound, mine, parameter
@@ -101,7 +102,7 @@ def known_ticket(names: Sequence[str], *conditions: ColumnElement[bool]) -> Sele
 CREATE = KEYS.creation(_create, scope=ACCOUNT, locks="account_id", known=known_ticket(NEW))
 
 
-@lru_cache(maxsize=128)  # one statement for each set of members
+@built(256)  # as many as there are
 def update_ticket(changed: frozenset[str], *, mirrored: bool = False, as_read: bool = False) -> Statement:
     """The statement that changes these members of a ticket and appends the event with the changes.
 
@@ -232,7 +233,7 @@ def _nearest(filters: frozenset[str]) -> tuple[Select[Any], tuple[ColumnElement[
     return base, (*(_FILTERS[name] for name in sorted(others - {"search_terms"})), *words)
 
 
-@lru_cache(maxsize=128)
+@built(768)  # as many as there are
 def list_tickets(filters: frozenset[str], *, skips: bool, far: bool = False, short: bool = False) -> Statement:
     """A page, newest first, each row with the exact `total`; one row without a ticket when the page is empty.
 

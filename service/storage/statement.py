@@ -8,6 +8,7 @@ prepared. Of psycopg only connections and the adaptation of values are used (`ps
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from copy import copy
 from hashlib import sha256
 from time import perf_counter
 from typing import Any
@@ -68,29 +69,44 @@ class Statement:
         """
         compiled = clause.compile(dialect=_DIALECT)
         scope_check.check(clause, scope, compiled.string)
-        self._constants = {sys.intern(str(name)): value for name, value in compiled.params.items() if value is not None}
-        if not scope.parameters.isdisjoint(self._constants):
+        constants = {str(name): value for name, value in compiled.params.items() if value is not None}
+        if not scope.parameters.isdisjoint(constants):
             raise UnscopedError("A parameter of the scope has a value where the caller gives none")
         if "POSTCOMPILE" in compiled.string:
             raise ValueError("SQLAlchemy would fill in a part of the statement only as it runs it")
         self.scope = scope
         # Whether it may wait for rows that others change.
         self.writes = _WRITES.search(compiled.string) is not None
-        self.sql = compiled.string.encode()
-        # Of lists there is a statement for each set of filters, so what they have in common is there once.
-        self.names = tuple(sys.intern(str(name)) for name in compiled.positiontup or ())
         self.columns = tuple(map(sys.intern, map(str, clause.exported_columns.keys())))
-        self._formats = [PyFormat.TEXT] * len(self.names)
-        # A hash of its text, so that no other statement has the same name on any connection.
-        self.name = b"tickets_" + sha256(self.sql).hexdigest()[:16].encode() if prepared else b""
-        if short and not prepared:
-            raise ValueError("A statement that is planned each time is not short")
         if standby and self.writes:
             raise ValueError("A statement that writes or locks has nothing to do on a standby")
-        self.is_short, self.is_for_standby = short, standby
+        self.is_for_standby = standby
+        names = tuple(map(str, compiled.positiontup or ()))
+        self._set_text(compiled.string, names, constants, prepared=prepared, short=short)
         self._locks = tuple(self.names.index(name) for name in locks)
         self.timing = timing_of(self, sys._getframe(1))
         BUILT.add(self)
+
+    def _set_text(
+        self, sql: str, names: Sequence[str], constants: Mapping[str, Any], *, prepared: bool, short: bool
+    ) -> None:
+        if short and not prepared:
+            raise ValueError("A statement that is planned each time is not short")
+        self.sql, self.is_short = sql.encode(), short
+        # Of lists there is a statement for each set of filters, so what they have in common is there once.
+        self.names = tuple(map(sys.intern, names))
+        self.constants = {sys.intern(name): value for name, value in constants.items()}
+        self._formats = [PyFormat.TEXT] * len(self.names)
+        # A hash of its text, so that no other statement has the same name on any connection.
+        self.name = b"tickets_" + sha256(self.sql).hexdigest()[:16].encode() if prepared else b""
+
+    def with_text(
+        self, sql: str, names: Sequence[str], constants: Mapping[str, Any], *, prepared: bool, short: bool
+    ) -> "Statement":
+        """The same statement with another text, which was checked, and whose parameters are these in this order."""
+        other = copy(self)
+        other._set_text(sql, names, constants, prepared=prepared, short=short)
+        return other
 
     async def run(
         self,
@@ -157,7 +173,7 @@ class Statement:
 
     def texts(self, connection: PooledConnection, parameters: Mapping[str, Any]) -> Texts:
         """The parameters as they are sent. Raises KeyError for one that is missing."""
-        constants = self._constants
+        constants = self.constants
         values = [parameters[name] if name in parameters else constants[name] for name in self.names]
         return connection.transformer.dump_sequence(values, self._formats)
 

@@ -3,6 +3,7 @@
 python -m tests.benchmarks.growth_handoff [--tickets 1000000] [--text machine]
 """
 
+import asyncio
 from typing import Any
 from uuid import UUID
 
@@ -80,7 +81,7 @@ def costs(connection: psycopg.Connection[Any], project_id: UUID, query: dict[str
         filters |= operations._filters(user_id, wanted)
         given = {**filters, **operations._index_terms(filters), "user_id": user_id, "limit": limit + 1}
         names = operations._names(wanted, given) - {"project_id"}
-        statement = list_queries.list_tickets(names, after=False, of_project=True)
+        statement = asyncio.run(list_queries.list_tickets(names, after=False, of_project=True))
         found.append(growth_plans.cost(connection, statement, given).text)
     return found
 

@@ -3,6 +3,7 @@
 python -m tests.benchmarks.growth_helpdesk [--tickets 1000000] [--text machine]
 """
 
+import asyncio
 from typing import Any, get_args
 
 import psycopg
@@ -73,7 +74,7 @@ def costs(connection: psycopg.Connection[Any], query: dict[str, Any]) -> list[st
         wanted = TicketQuery.model_validate({**query, "sort": sort})
         filters, words = operations._filters(wanted), tsqueries(f"@{TENANT}", wanted.q or "")
         names = frozenset(filters).union(operations._implied(wanted, words))
-        statement = list_queries.list_tickets(frozenset({"tenant_id"}), names, sort, after=False)
+        statement = asyncio.run(list_queries.list_tickets(frozenset({"tenant_id"}), names, sort, after=False))
         searched = {"words": words, "terms": tsquery(f"@{TENANT}", wanted.q or "")}
         facets = index_terms.facet_terms(f"@{TENANT}", filters)
         given = {**filters, **searched, "tenant_id": TENANT, "facets": facets, "rows": 21}

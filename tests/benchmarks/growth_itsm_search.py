@@ -3,6 +3,7 @@
 python -m tests.benchmarks.growth_itsm_search [--tickets 1000000] [--text machine]
 """
 
+import asyncio
 from typing import Any
 from uuid import UUID
 
@@ -48,7 +49,7 @@ def costs(connection: psycopg.Connection[Any], q: str) -> list[str]:
     for beside in _BESIDE.values():
         words = tsqueries(_SCOPE, q)
         given = {"search_terms": tsquery(_SCOPE, q), **({"words": words} if len(words) > 1 else {}), **beside}
-        statement = queries.list_tickets(frozenset(given) - {"offset"}, skips="offset" in given)
+        statement = asyncio.run(queries.list_tickets(frozenset(given) - {"offset"}, skips="offset" in given))
         parameters = {"offset": 0, "limit": 20, **_ACCOUNT, **given}
         found.append(growth_plans.cost(connection, statement, parameters).text)
     return found

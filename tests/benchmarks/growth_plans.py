@@ -58,7 +58,7 @@ def connect(database_url: str) -> psycopg.Connection[Any]:
 
 def cost(connection: psycopg.Connection[Any], statement: Statement, given: Mapping[str, Any]) -> Cost:
     """What a statement costs with these parameters."""
-    values = [given[name] if name in given else statement._constants[name] for name in statement.names]
+    values = [given[name] if name in given else statement.constants[name] for name in statement.names]
     connection.execute(b"PREPARE explained AS " + statement.sql)
     try:
         explain = f"EXPLAIN (ANALYZE, BUFFERS, TIMING OFF) EXECUTE explained({', '.join(['%s'] * len(values))})"

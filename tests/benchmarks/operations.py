@@ -3,6 +3,7 @@
 Those of the other APIs are in helpdesk.py and handoff.py.
 """
 
+import asyncio
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -130,7 +131,7 @@ OPERATIONS: Mapping[str, Operation] = {
             "/api/v1/tickets",
             f"{_SERVICE}/ListTickets",
             (ticket_service_pb2.ListTicketsRequest(),),
-            sql=lambda: (queries.list_tickets(frozenset(), skips=False), {"limit": "20", "offset": "0"}),
+            sql=lambda: (asyncio.run(queries.list_tickets(frozenset(), skips=False)), {"limit": "20", "offset": "0"}),
         ),
         Operation(
             "create",
@@ -164,7 +165,7 @@ OPERATIONS: Mapping[str, Operation] = {
                 for status in STATUSES
             ),
             _names(ticket_service_pb2.UpdateTicketRequest),
-            sql=lambda: (queries.update_ticket(frozenset({"status"})), _CHANGED),
+            sql=lambda: (asyncio.run(queries.update_ticket(frozenset({"status"}))), _CHANGED),
             bodies=tuple(json.dumps({"status": status}) for status in STATUSES),
             names_ticket=True,
         ),
@@ -177,7 +178,7 @@ def pgbench_script(operation: Operation, account_id: str, tickets: int) -> str:
     if operation.sql is None:
         raise ValueError(f"{operation.title} is no single statement")
     statement, given = operation.sql()
-    constants = {name: f"'{value}'" for name, value in statement._constants.items()}
+    constants = {name: f"'{value}'" for name, value in statement.constants.items()}
     expressions = {**constants, **given, "account_id": f"'{account_id}'", "live": "true"}
 
     def expression(match: re.Match[str]) -> str:

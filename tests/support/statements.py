@@ -22,11 +22,13 @@ from service.itsm import tables as itsm_tables
 from service.itsm.webhooks import SOURCE
 from service.providers.tables import deliveries, links
 from service.reindex import Reindex
+from service.storage.built import Built
 from service.storage.statement import BUILT, Statement
 from service.storage.timings import _names_in
 from service.watch import EventFeed
 from service.webhooks import fan_out_queries, message_queries
 from service.webhooks import queries as webhooks
+from support.built import at_once
 
 Build = Callable[[], object]
 _BOTH = (False, True)
@@ -83,28 +85,28 @@ BUILDERS: Mapping[Any, Sequence[Build]] = {
     handoff.read_tickets: _each(handoff.read_tickets, ("id", "number", "any")),
     handoff.list_events: _each(handoff.list_events, ("id", "number")),
     change_queries.lock_tickets: _each(change_queries.lock_tickets, ("id", "number", "any")),
-    list_queries.list_tickets: [
+    list_queries._list_tickets: [
         *_each(
-            list_queries.list_tickets,
+            at_once(list_queries.list_tickets),
             [frozenset(), frozenset({*list_queries.FILTERS, *_WORDS})],
             after=_BOTH,
             of_project=_BOTH,
         ),
-        *_each(list_queries.list_tickets, [frozenset({"project_id"})], after=[True], of_project=[False]),
-        *_each(list_queries.list_tickets, [frozenset()], after=[False], of_project=[True], offset=[True]),
+        *_each(at_once(list_queries.list_tickets), [frozenset({"project_id"})], after=[True], of_project=[False]),
+        *_each(at_once(list_queries.list_tickets), [frozenset()], after=[False], of_project=[True], offset=[True]),
     ],
     helpdesk.get_ticket: _each(helpdesk.get_ticket, _ONE_TICKET),
     helpdesk.ticket_to_write: _each(helpdesk.ticket_to_write, _ONE_TICKET, locks=_BOTH),
     helpdesk.update_ticket: _each(helpdesk.update_ticket, _BY_ID),
-    helpdesk_lists.list_tickets: [
+    helpdesk_lists._list_tickets: [
         *_each(
-            helpdesk_lists.list_tickets,
+            at_once(helpdesk_lists.list_tickets),
             _SEEN_BY,
             [frozenset({*helpdesk_lists._FILTERS, *_WORDS})],
             ["due_at", "-priority"],
             after=[True],
         ),
-        *_each(helpdesk_lists.list_tickets, _SEEN_BY, [frozenset()], ["-created_at"], after=_BOTH),
+        *_each(at_once(helpdesk_lists.list_tickets), _SEEN_BY, [frozenset()], ["-created_at"], after=_BOTH),
     ],
     event_queries.list_events: _each(event_queries.list_events, _ONE_TICKET, internal=[False]),
     event_queries.events_after: _each(event_queries.events_after, _SEEN_BY, internal=_BOTH),
@@ -113,14 +115,14 @@ BUILDERS: Mapping[Any, Sequence[Build]] = {
     sla.list_policies: _each(sla.list_policies, of_status=_BOTH, after=_BOTH),
     itsm.ticket_to_change: _each(itsm.ticket_to_change, locks=_BOTH),
     itsm.update_ticket: [
-        *_each(itsm.update_ticket, [frozenset({"priority"})], mirrored=_BOTH),
-        *_each(itsm.update_ticket, [frozenset(_ITSM_MEMBERS)], mirrored=[True], as_read=_BOTH),
+        *_each(at_once(itsm.update_ticket), [frozenset({"priority"})], mirrored=_BOTH),
+        *_each(at_once(itsm.update_ticket), [frozenset(_ITSM_MEMBERS)], mirrored=[True], as_read=_BOTH),
     ],
     itsm.list_tickets: [
-        *_each(itsm.list_tickets, _any_and_all(_ITSM_FILTERS), skips=[False]),
-        *_each(itsm.list_tickets, [frozenset(), frozenset({*_ITSM_FILTERS, *_WORDS})], skips=[True]),
-        *_each(itsm.list_tickets, _any_and_all(_ITSM_FILTERS[:5]), skips=[True], far=[True]),
-        *_each(itsm.list_tickets, _any_and_all(["status"]), skips=[False], short=[True]),
+        *_each(at_once(itsm.list_tickets), _any_and_all(_ITSM_FILTERS), skips=[False]),
+        *_each(at_once(itsm.list_tickets), [frozenset(), frozenset({*_ITSM_FILTERS, *_WORDS})], skips=[True]),
+        *_each(at_once(itsm.list_tickets), _any_and_all(_ITSM_FILTERS[:5]), skips=[True], far=[True]),
+        *_each(at_once(itsm.list_tickets), _any_and_all(["status"]), skips=[False], short=[True]),
     ],
     webhooks.update_webhook: _each(webhooks.update_webhook, [SOURCE], _any_and_all(["is_active", "url"])),
     webhooks.for_source: _each(webhooks.for_source, [SOURCE]),
@@ -142,9 +144,11 @@ def builders() -> Iterator[str]:
     for module in list(sys.modules.values()):
         if module.__name__.startswith("service."):
             for name, value in vars(module).items():
-                if hasattr(value, "cache_info") and value.__module__ == module.__name__:
-                    kind = str(value.__wrapped__.__annotations__.get("return"))
-                    if "Statement" in kind or kind.endswith("Queries'>"):
+                is_cached = isinstance(value, Built) or hasattr(value, "cache_info")
+                if is_cached and value.__module__ == module.__name__:
+                    types = value.__wrapped__.__annotations__
+                    kind = str(types.get("return"))
+                    if ("Statement" in kind and "template" not in types) or kind.endswith("Queries'>"):
                         yield f"{module.__name__}.{name}"
 
 

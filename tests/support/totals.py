@@ -12,10 +12,11 @@ from service.directory import ACCOUNT
 from service.itsm import day_queries, days, queries, total_queries
 from service.itsm.index_terms import search_terms
 from service.storage.statement import Statement
+from support.built import at_once
 
 ACTOR = {"actor": "key_1", "request_id": "r"}
-LIST = queries.list_tickets(frozenset(), skips=False, short=True)
-_CHANGE = queries.update_ticket(frozenset({"status"}))
+LIST = at_once(queries.list_tickets)(frozenset(), skips=False, short=True)
+_CHANGE = at_once(queries.update_ticket)(frozenset({"status"}))
 _ticket, *_others = queries.new_ticket((*queries.NEW, "created_at"))
 # A creation at another time than now.
 _CREATE_THEN = Statement(select(_ticket.c.id).add_cte(*_others), scope=ACCOUNT)
@@ -39,7 +40,7 @@ class Session:
         self.connection.execute("SET plan_cache_mode = force_generic_plan; SET enable_bitmapscan = off")
 
     def run(self, statement: Statement, **given: Any) -> list[dict[str, Any]]:
-        values = [given[name] if name in given else statement._constants[name] for name in statement.names]
+        values = [given[name] if name in given else statement.constants[name] for name in statement.names]
         self.connection.execute(b"PREPARE one AS " + statement.sql)
         try:
             places = f"({', '.join(['%s'] * len(values))})" if values else ""
@@ -114,7 +115,7 @@ class Session:
 
     def page(self, account_id: UUID, limit: int, offset: int, **filters: Any) -> tuple[int, list[UUID]]:
         """The total of a list, and the ids on a page of it that is far from its beginning."""
-        statement = queries.list_tickets(frozenset(filters), skips=offset > 0, far=offset > 0)
+        statement = at_once(queries.list_tickets)(frozenset(filters), skips=offset > 0, far=offset > 0)
         given = filters | days.ends(filters.get("start_date"), filters.get("end_date"))
         rows = self.run(statement, account_id=account_id, live=True, limit=limit, offset=offset, **given)
         return rows[0]["total"], [row["id"] for row in rows if row["id"] is not None]

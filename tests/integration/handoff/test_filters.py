@@ -7,6 +7,7 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
+from support.built import at_once
 from support.handoff import Transport, changed, created, listed, new_project, starts
 from support.methods import METHODS
 from support.system import Credential, World
@@ -250,7 +251,7 @@ def plan(world: World, statement: Any, *, mode: str = "force_custom_plan", **par
     with psycopg.connect(world.database_url, cursor_factory=psycopg.ClientCursor) as connection:
         connection.execute(f"SET plan_cache_mode = {mode}".encode())
         connection.execute(b"PREPARE list AS " + statement.sql)
-        values = [parameters[name] if name in parameters else statement._constants[name] for name in statement.names]
+        values = [parameters[name] if name in parameters else statement.constants[name] for name in statement.names]
         places = ", ".join(["%s"] * len(values))
         return "\n".join(line for (line,) in connection.execute(f"EXPLAIN EXECUTE list({places})", values))
 
@@ -306,7 +307,7 @@ def test_every_list_is_served_by_an_index(
     if "terms" in filters:
         given["terms"] = tsquery(index_terms.search_scope(project_id), filters["terms"])
     names = frozenset(filters) - {"number"} - ({"terms"} if "terms_or_number" in filters else set())
-    statement = list_queries.list_tickets(names, after=False, of_project=True)
+    statement = at_once(list_queries.list_tickets)(names, after=False, of_project=True)
     found = plan(world, statement, project_id=project_id, user_id=user_id, limit=21, **given)
     assert f"handoff_{'roles' if index == 'assignee_idx' else 'tickets'}_{index}" in found, found
     assert "Seq Scan on handoff_tickets" not in found
@@ -316,7 +317,7 @@ def test_every_list_is_served_by_an_index(
 @pytest.mark.parametrize("of_project", [True, False], ids=["one project", "all projects"])
 def test_the_roles_of_a_listed_ticket_are_read_once(world: World, large: tuple[UUID, UUID], of_project: bool) -> None:
     project_id, user_id = large
-    statement = list_queries.list_tickets(frozenset(), after=False, of_project=of_project)
+    statement = at_once(list_queries.list_tickets)(frozenset(), after=False, of_project=of_project)
     found = plan(world, statement, project_id=project_id, user_id=user_id, limit=21)
     assert len(re.findall("Scan (?:using \\w+ )?on handoff_roles", found)) == 1, found
 
@@ -346,8 +347,8 @@ def first_rows(world: World, large: tuple[UUID, UUID], query: dict[str, str], *,
     filters = {"project_id": project_id, **operations._project_filters(wanted), **operations._filters(user_id, wanted)}
     given = {**filters, **operations._index_terms(filters), "user_id": user_id, "limit": 21}
     names = operations._names(wanted, given) - {"project_id"}
-    statement = list_queries.list_tickets.__wrapped__(names, after=False, of_project=True)
-    values = [given[name] if name in given else statement._constants[name] for name in statement.names]
+    statement = at_once(list_queries.list_tickets)(names, after=False, of_project=True)
+    values = [given[name] if name in given else statement.constants[name] for name in statement.names]
     with psycopg.connect(world.database_url, cursor_factory=psycopg.ClientCursor) as connection:
         connection.execute(b"PREPARE list AS " + statement.sql)
         found = connection.execute(f"{explain} EXECUTE list({', '.join(['%s'] * len(values))})", values)
@@ -381,7 +382,7 @@ def test_a_list_that_travels_on_a_lane_is_served_by_an_index(
     world: World, large: tuple[UUID, UUID], after: dict[str, Any]
 ) -> None:
     project_id, user_id = large
-    statement = list_queries.list_tickets(frozenset(), after=bool(after), of_project=True, short=True)
+    statement = at_once(list_queries.list_tickets)(frozenset(), after=bool(after), of_project=True, short=True)
     assert statement.is_short
     given = {"project_id": project_id, "user_id": user_id, "limit": 51, **after}
     found = plan(world, statement, mode="force_generic_plan", **given)

@@ -8,6 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg.rows import dict_row
+from support.built import at_once
 from support.helpdesk_lists import SORTS
 from support.system import World
 
@@ -16,6 +17,7 @@ from service.helpdesk import index_terms, list_queries, operations
 from service.helpdesk.commands import TicketQuery
 from service.helpdesk.sla import clock_queries
 from service.search import tsqueries, tsquery
+from service.storage.built import Built
 from service.storage.statement import Statement
 
 # Enough: the plans are those of 100,000 tickets.
@@ -115,7 +117,7 @@ def prepared(
     filters = operations._filters(wanted)
     words = tsqueries("@large", wanted.q or "")
     names = frozenset(filters).union(operations._implied(wanted, words))
-    statement = list_queries.list_tickets(frozenset(scope), names, wanted.sort, after=position is not None)
+    statement = at_once(list_queries.list_tickets)(frozenset(scope), names, wanted.sort, after=position is not None)
     given = {**scope, **filters, "rows": 21, "terms": tsquery("@large", wanted.q or ""), "words": words}
     given["facets"] = index_terms.facet_terms("@large", filters)
     if position is not None:
@@ -125,7 +127,7 @@ def prepared(
 
 def explained(connection: psycopg.Connection[Any], statement: Statement, given: Mapping[str, Any], mode: str) -> str:
     """The plan of a statement as it runs."""
-    values = [given[name] if name in given else statement._constants[name] for name in statement.names]
+    values = [given[name] if name in given else statement.constants[name] for name in statement.names]
     connection.execute(b"SET plan_cache_mode = " + mode.encode())
     connection.execute(b"PREPARE list AS " + statement.sql)
     try:
@@ -246,6 +248,10 @@ FEW = {"a word of many that are old": {"q": "former"}} | {
 }
 
 
+def _build_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(list_queries, "_list_tickets", Built(list_queries._list_tickets.__wrapped__, 8))
+
+
 @pytest.mark.parametrize("sort", SORTS)
 @pytest.mark.parametrize("query", FEW.values(), ids=FEW)
 def test_what_is_sorted_is_what_a_walk_finds(
@@ -257,11 +263,10 @@ def test_what_is_sorted_is_what_a_walk_finds(
     later, after = prepared(scope, wanted, (last["sort_key"], last["id"]))
     sorted_rows += listed(large, later, after)
     monkeypatch.setattr(nearest, "ROWS", 2 * ROWS)
-    list_queries.list_tickets.cache_clear()
+    _build_again(monkeypatch)
     walk, given = prepared(scope, wanted, None)
     assert statement.sql != walk.sql
     assert [row["id"] for row in sorted_rows][:21] == [row["id"] for row in listed(large, walk, given)]
-    list_queries.list_tickets.cache_clear()
 
 
 OWN: dict[str, dict[str, Any]] = {"all": {}, "of a status": {"status": "open"}, "with a word": {"q": "word117"}}
@@ -280,17 +285,16 @@ def test_own_tickets_are_the_same_as_few_and_as_many(
     found = []
     for few in (1, 2 * ROWS):
         monkeypatch.setattr(nearest, "ROWS", few)
-        list_queries.list_tickets.cache_clear()
+        _build_again(monkeypatch)
         statement, given = prepared(scope, {**query, "sort": sort}, deep(large, scope, sort))
         found.append([row["id"] for row in listed(large, statement, given)])
-    list_queries.list_tickets.cache_clear()
     assert found[0] == found[1]
     assert found[0] or query
 
 
 def listed(connection: psycopg.Connection[Any], statement: Statement, given: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The rows of a list."""
-    values = [given[name] if name in given else statement._constants[name] for name in statement.names]
+    values = [given[name] if name in given else statement.constants[name] for name in statement.names]
     connection.execute(b"PREPARE list AS " + statement.sql)
     try:
         cursor = connection.cursor(row_factory=dict_row)

@@ -230,7 +230,7 @@ PLACE = {"after_transaction": "100000", "after_id": 0, "rows": 200, "key_ids": [
 def test_a_look_for_events_reads_little_however_much_there_was(
     large: psycopg.Connection[Any], statement: Statement, given: dict[str, Any]
 ) -> None:
-    values = [given[name] if name in given else statement._constants[name] for name in statement.names]
+    values = [given[name] if name in given else statement.constants[name] for name in statement.names]
     large.execute(b"PREPARE look AS " + statement.sql)
     try:
         explain = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE look({', '.join(['%s'] * len(values))})"

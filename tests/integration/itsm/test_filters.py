@@ -5,6 +5,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from support.built import at_once
 from support.system import Program, World
 from support.transports import Grpc, Rest
 
@@ -127,9 +128,9 @@ def large(world: World) -> Iterator[psycopg.Connection[Any]]:
     ids=str,
 )
 def test_each_is_served_by_its_index(large: psycopg.Connection[Any], filters: dict[str, str], index: str) -> None:
-    statement = queries.list_tickets(frozenset(filters), skips=False)
+    statement = at_once(queries.list_tickets)(frozenset(filters), skips=False)
     given = {"account_id": "00000000-0000-0000-0000-000000000001", "live": "true", "limit": "20", "offset": "0"}
-    values = {**statement._constants, **given, **filters}
+    values = {**statement.constants, **given, **filters}
     large.execute(b"PREPARE list AS " + statement.sql)
     try:
         texts = ", ".join(f"'{values[name]}'" for name in statement.names)

@@ -9,6 +9,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 from psycopg.rows import dict_row
+from support.built import at_once
 from support.system import World
 
 from service.itsm import day_queries, days, index_terms, queries
@@ -62,7 +63,7 @@ def large(world: World) -> Iterator[psycopg.Connection[Any]]:
 
 def plan(connection: psycopg.Connection[Any], statement: Statement, given: Mapping[str, Any], mode: str) -> str:
     """The plan of a statement as it runs."""
-    values = [given[name] if name in given else statement._constants[name] for name in statement.names]
+    values = [given[name] if name in given else statement.constants[name] for name in statement.names]
     connection.execute(f"SET LOCAL plan_cache_mode = {mode}".encode())
     connection.execute(b"PREPARE planned AS " + statement.sql)
     try:
@@ -101,7 +102,7 @@ SELECTIVE: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("filters", SELECTIVE.values(), ids=SELECTIVE)
 def test_a_selective_filter_is_served_by_its_index(large: psycopg.Connection[Any], filters: dict[str, Any]) -> None:
-    statement = queries.list_tickets(frozenset(filters), skips=False)
+    statement = at_once(queries.list_tickets)(frozenset(filters), skips=False)
     found = plan(large, statement, {**MINE, "limit": 20, "offset": 0, **filters}, "force_custom_plan")
     assert "Seq Scan" not in found, found
     # Twice a hundred tickets, for the page and for the total, each on a page of its own, and the nearest four thousand.
@@ -120,7 +121,7 @@ FAR: dict[str, dict[str, Any]] = {
 def test_what_only_old_tickets_have_is_read_once_for_page_and_total(
     large: psycopg.Connection[Any], filters: dict[str, Any], offset: int
 ) -> None:
-    statement = queries.list_tickets(frozenset(filters), skips=offset > 0)
+    statement = at_once(queries.list_tickets)(frozenset(filters), skips=offset > 0)
     given = {**MINE, "limit": 20, "offset": offset, **filters}
     found = plan(large, statement, given, "force_custom_plan")
     # Half of the pages of the table once, the index, the nearest four thousand, and the tickets of the page.
@@ -136,7 +137,7 @@ def test_what_only_old_tickets_have_is_read_once_for_page_and_total(
 
 def listed(connection: psycopg.Connection[Any], statement: Statement, given: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The rows of a list."""
-    values = [given[name] if name in given else statement._constants[name] for name in statement.names]
+    values = [given[name] if name in given else statement.constants[name] for name in statement.names]
     connection.execute(b"PREPARE listed AS " + statement.sql)
     try:
         cursor = connection.cursor(row_factory=dict_row)
@@ -148,17 +149,17 @@ def listed(connection: psycopg.Connection[Any], statement: Statement, given: Map
 # What travels on a lane has one plan for everyone, made without looking at the values.
 SHORT: dict[str, tuple[Statement, dict[str, Any]]] = {
     "get": (queries.GET, {"ticket_id": ONE}),
-    "list": (queries.list_tickets(frozenset(), skips=False, short=True), {"limit": 50, "offset": 0}),
+    "list": (at_once(queries.list_tickets)(frozenset(), skips=False, short=True), {"limit": 50, "offset": 0}),
     "list by status": (
-        queries.list_tickets(frozenset({"status"}), skips=False, short=True),
+        at_once(queries.list_tickets)(frozenset({"status"}), skips=False, short=True),
         {"limit": 50, "offset": 0, "status": "open"},
     ),
     "list by a status of none": (
-        queries.list_tickets(frozenset({"status"}), skips=False, short=True),
+        at_once(queries.list_tickets)(frozenset({"status"}), skips=False, short=True),
         {"limit": 50, "offset": 0, "status": "closed"},
     ),
     "change": (
-        queries.update_ticket(frozenset({"status", "priority"})),
+        at_once(queries.update_ticket)(frozenset({"status", "priority"})),
         {"ticket_id": ONE, "new_status": "pending", "new_priority": "high", **ACTOR},
     ),
     "create": (queries.CREATE.plain, {**NEW, **ACTOR}),
@@ -199,7 +200,7 @@ def test_days_that_are_summed_are_not_read(
     large: psycopg.Connection[Any], filters: dict[str, Any], most: int, mode: str
 ) -> None:
     names = frozenset(filters) - {"offset"}
-    statement = queries.list_tickets(names, skips="offset" in filters, far="offset" in filters)
+    statement = at_once(queries.list_tickets)(names, skips="offset" in filters, far="offset" in filters)
     given = filters | days.ends(filters.get("start_date"), filters.get("end_date"))
     found = plan(large, statement, {**MINE, "limit": 20, "offset": 0, **given}, mode)
     assert blocks(found) < most, found

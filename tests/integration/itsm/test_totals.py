@@ -77,7 +77,7 @@ def test_a_sum_reads_little_after_many_changes_though_a_snapshot_is_open(
             session.merge()
         session.merge()
         given = {"account_id": account_id, "live": True, "limit": 1, "offset": 0}
-        values = [given[name] if name in given else LIST._constants[name] for name in LIST.names]
+        values = [given[name] if name in given else LIST.constants[name] for name in LIST.names]
         session.connection.execute(b"PREPARE one AS " + LIST.sql)
         explain = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE one({', '.join(['%s'] * len(values))})"
         [row] = session.connection.execute(explain, values).fetchall()

@@ -166,7 +166,7 @@ async def test_due_messages_are_read_once_however_old_the_statistics(machine: Ma
             "lease": uuid4(),
             "lapsed_too": True,
         }
-        values = [given[name] if name in given else statement._constants[name] for name in statement.names]
+        values = [given[name] if name in given else statement.constants[name] for name in statement.names]
         connection.execute(b"PREPARE look AS " + statement.sql)
         explain = f"EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE look({', '.join(['%s'] * len(values))})"
         [[plan]] = connection.execute(explain, values).fetchall()

@@ -1,0 +1,42 @@
+"""Statements that are built when a call needs them: of a list there is one for each set of filters.
+
+To build one takes ten to thirty milliseconds, so a thread does it, and the loop answers other calls meanwhile.
+"""
+
+import asyncio
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache, partial, update_wrapper
+from typing import Generic, ParamSpec
+
+from service.storage.statement import Statement
+
+P = ParamSpec("P")
+
+# How long the thread may keep the interpreter while the loop waits for it; Python's own 5 ms would be felt.
+_SWITCH_SECONDS = 0.0002
+# One thread, so that callers who need many share what one thread gets of the interpreter.
+_thread = ThreadPoolExecutor(1, "statements", partial(sys.setswitchinterval, _SWITCH_SECONDS))
+
+
+class Built(Generic[P]):
+    """What a function builds, by its arguments; those that were used last are kept."""
+
+    def __init__(self, build: Callable[P, Statement], most: int) -> None:
+        self.__wrapped__ = build
+        self._begin = lru_cache(most)(partial(_thread.submit, build))
+        update_wrapper(self, build)
+
+    async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Statement:
+        """The statement, which is built if there is none yet. Raises UnscopedError."""
+        building = self._begin(*args, **kwargs)  # type: ignore[arg-type]  # what is not hashable raises here
+        if building.done():
+            return building.result()
+        # Others may wait for it too, so a caller who leaves does not cancel it.
+        return await asyncio.shield(asyncio.wrap_future(building))
+
+
+def built(most: int) -> Callable[[Callable[P, Statement]], Built[P]]:
+    """Have a function's statements built by a thread, and keep so many of them."""
+    return lambda build: Built(build, most)
