@@ -8,10 +8,12 @@ transaction is open while a provider is called.
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
+
+import structlog
 
 from service import events, idempotency, jsontext, tracing
 from service.counters import BREAKERS_OPEN
@@ -50,6 +52,10 @@ _POLL_SECONDS = (0.05, 0.25)
 # Members of a ticket that a provider has too.
 MIRRORED = frozenset(MEMBERS)
 
+R = TypeVar("R")
+
+_log = structlog.get_logger()
+
 
 class Deliveries:
     """The deliveries of one process."""
@@ -64,7 +70,7 @@ class Deliveries:
         self._running: dict[asyncio.Task[None], UUID] = {}
         # What those attempt, by id and lease: until when it may call the provider.
         self._held: dict[tuple[UUID, UUID], Deadline] = {}
-        self._for_callers = set[asyncio.Task[None]]()
+        self._for_callers = set[asyncio.Task[Any]]()
 
     async def close(self) -> None:
         """Cancel what is running, and close all connections.
@@ -87,27 +93,28 @@ class Deliveries:
             stored = await idempotency.replay(self._database, call, command, CREATE)
             if stored is not None:
                 return stored
-            with self._deadline_for(call) as deadline:
-                delivery = await self._claim(call, command, values)
-                if delivery is not None:
-                    ticket = await self._attempts.create(delivery, Deadline(deadline))
-                    if ticket is not None:
-                        return ticket
-                    if call.idempotency_key is None:
-                        raise TicketError("unavailable", retry_after=1)
+            ticket = await self._see_through(self._create(call, command, values))
+            if ticket is not None:
+                return ticket
+            if call.idempotency_key is None:
+                raise TicketError("unavailable", retry_after=1)
             await asyncio.sleep(random.uniform(*_POLL_SECONDS))  # noqa: S311 - spreads looks, guards nothing
 
     async def deliver(self, call: Call, delivery_id: UUID) -> None:
-        """Attempt a change now if no earlier one of its ticket is queued; it stays queued if there is, or if it fails.
+        """Attempt a change now, unless an earlier one of its ticket is queued: it waits then, and where it fails."""
+        await self._see_through(self._deliver(call, delivery_id))
 
-        The attempt goes on when the caller leaves.
-        """
-        with self._deadline_for(call) as deadline:
-            if deadline > _now():
-                task = asyncio.create_task(self._deliver(call, delivery_id, deadline))
-                self._for_callers.add(task)
-                task.add_done_callback(self._for_callers.discard)
-                await asyncio.wait([task])
+    async def _see_through(self, attempt: Coroutine[Any, Any, R]) -> R:
+        """What an attempt returns. It goes on when its caller leaves, who may be back in a moment with the same key."""
+        task = asyncio.create_task(attempt)
+        self._for_callers.add(task)
+        task.add_done_callback(self._for_callers.discard)
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError:
+            task.add_done_callback(_log_failure)
+            raise
+        return task.result()
 
     async def work(self, database: Database) -> None:
         """Start attempts at due deliveries of all accounts; run in the background, in every process.
@@ -163,6 +170,12 @@ class Deliveries:
             if not self._waiting[account_id]:
                 del self._waiting[account_id]
 
+    async def _create(self, call: Call, command: object, values: Mapping[str, Any]) -> Row | None:
+        """A creation's ticket; None while another request holds its key, and where that answered it."""
+        with self._deadline_for(call) as deadline:
+            delivery = await self._claim(call, command, values)
+            return None if delivery is None else await self._attempts.create(delivery, Deadline(deadline))
+
     async def _claim(self, call: Call, command: object, values: Mapping[str, Any]) -> Row | None:
         """The creation, recorded and leased; None while another request holds its key."""
         key = {**CREATE.keys.of(call, command), "account_id": call.caller.account_id}
@@ -184,9 +197,11 @@ class Deliveries:
             raise TicketError("idempotency_mismatch")
         return await self._database.one(queries.TAKE_OVER, {**key, **_lease(_CALLER_SECONDS)})
 
-    async def _deliver(self, call: Call, delivery_id: UUID, deadline: float) -> None:
-        named = {"account_id": call.caller.account_id, "delivery_id": delivery_id, **_lease(_CALLER_SECONDS)}
-        with suppress(TicketError):
+    async def _deliver(self, call: Call, delivery_id: UUID) -> None:
+        with self._deadline_for(call) as deadline, suppress(TicketError):
+            if deadline <= _now():
+                return
+            named = {"account_id": call.caller.account_id, "delivery_id": delivery_id, **_lease(_CALLER_SECONDS)}
             delivery = await self._database.one(queries.LEASE, named)
             if delivery is not None:
                 await self._attempts.run(delivery, Deadline(deadline))
@@ -213,6 +228,12 @@ class Deliveries:
                 delivery = await self._database.one(queries.LEASE_NEXT, named)
             except TicketError:
                 return  # the attempt before has ended: it must not be repeated
+
+
+def _log_failure(attempt: asyncio.Task[Any]) -> None:
+    error = None if attempt.cancelled() else attempt.exception()
+    if error is not None and not isinstance(error, TicketError):
+        _log.error("delivery", outcome="internal", exc_info=error)
 
 
 def _now() -> float:

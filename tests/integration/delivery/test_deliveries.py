@@ -252,3 +252,33 @@ async def test_a_caller_who_leaves_does_not_cancel_the_delivery(
         desk.may_process.set()
         await until(lambda: deliveries(world, program.account_id) == [], what="the change at the provider")
         assert desk.writes[1:] == [("PUT", {"subject": "Changed"})]
+
+
+@pytest.mark.parametrize("key", ["key", None], ids=["with a key", "without"])
+async def test_a_caller_who_leaves_does_not_cancel_a_creation(
+    channel: grpc.aio.Channel, rpc: Grpc, world: World, key: str | None
+) -> None:
+    """A retry under its key is answered as soon as the provider has answered, not when a lease ends."""
+    async with linked(world) as (program, desk):
+        desk.may_process.clear()
+        ticket: Any = TICKET
+        keyed = () if key is None else (("idempotency-key", key),)
+        call = ticket_service_pb2_grpc.TicketServiceStub(channel).CreateTicket(
+            ticket_service_pb2.CreateTicketRequest(**ticket), metadata=(*program.credential.items(), *keyed)
+        )
+        await until(lambda: len(desk.requests) == 1, what="the attempt")
+        call.cancel()
+        # The next request is handled after the cancellation.
+        assert (await rpc.call("itsm.list", program.credential)).succeeded()["total"] == 0
+        if key is None:
+            desk.may_process.set()
+            await until(lambda: deliveries(world, program.account_id) == [], what="the ticket here")
+            [made] = (await rpc.call("itsm.list", program.credential)).succeeded()["tickets"]
+        else:
+            retry = asyncio.ensure_future(create(rpc, program, key))
+            desk.may_process.set()
+            made = (await retry).succeeded(201)
+            assert retry.result().headers["idempotent-replayed"] == "true"
+        # (A lease that outlasts its attempt would be followed by a search for the ticket.)
+        assert [one.method for one in desk.requests] == ["POST"]
+        assert made["external_ticket_id"] == str(desk.tickets[0]["id"])

@@ -96,12 +96,14 @@ async def die(world: World, process: Process, program: Program, desk: Desk) -> N
     desk.may_answer.clear()
     creation = asyncio.ensure_future(process.create(program, "key"))
     await until(lambda: len(desk.requests) == 1, what="the call")
+    for attempt in process.deliveries._for_callers:
+        attempt.cancel()
     creation.cancel()
     desk.may_answer.set()
     world.run("UPDATE provider_deliveries SET leased_until = now() - interval '1 second'")
 
 
-async def test_a_creation_that_is_rejected_after_its_caller_left_is_not_stored(apart: World, process: Process) -> None:
+async def test_a_creation_that_is_rejected_after_its_process_died_is_not_stored(apart: World, process: Process) -> None:
     async with linked(apart) as (program, desk):
         desk.refusals.append(Response(400, {"description": "No", "errors": []}))
         await die(apart, process, program, desk)
