@@ -6,6 +6,7 @@ from service.errors import TicketError
 
 # What is between the quotes says which version it is; commas may stand there too.
 _TAG = re.compile(r'"[^"]*"')
+_WEAK = re.compile(r'W/(?=")')
 
 
 def of_version(version: int) -> str:
@@ -19,6 +20,11 @@ def matches(etag: str, condition: str) -> bool:
     Compared weakly: a proxy that compresses makes `W/"3"` of `"3"`, and the caller has read the same version.
     """
     return condition.strip() == "*" or etag.removeprefix("W/") in _TAG.findall(condition)
+
+
+def without_weakness(condition: str) -> str:
+    """The condition that means the same and says `W/` of no ETag."""
+    return _WEAK.sub("", condition)
 
 
 def require_match(etag: str, *conditions: str | None) -> None:

@@ -48,6 +48,7 @@ from sqlalchemy.sql.dml import ReturningInsert
 from service import jsontext
 from service.directory import METADATA
 from service.errors import TicketError
+from service.etags import without_weakness
 from service.fields import Command, IdempotencyHeader
 from service.operation import Call, Dependencies, Operation, TransactionMode, View, in_transaction, view_of
 from service.storage.database import Connection, Database
@@ -130,7 +131,8 @@ class Keys:
         return {
             **self._owner(call, command),
             "idempotency_key": call.idempotency_key,
-            "request_hash": jsontext.digest([*call.method, *about, call.body]),
+            # A body without members says what none says.
+            "request_hash": jsontext.digest([*call.method, *about, call.body or None]),
         }
 
     async def purge(self, connection: Connection) -> None:
@@ -333,7 +335,8 @@ def _about(command: Command) -> list[object]:
     """What a command's request is about beside its body: its path, its query, its condition."""
     sections = [getattr(command, name, None) for name in ("path", "query")]
     named: list[object] = [section.model_dump(mode="json") for section in sections if section is not None]
-    return [*named, getattr(getattr(command, "header", None), "if_match", None)]
+    condition = getattr(getattr(command, "header", None), "if_match", None)
+    return [*named, condition and without_weakness(condition)]
 
 
 class _UsedError(Exception):

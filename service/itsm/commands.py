@@ -211,10 +211,21 @@ class WebhookNamed(Command):
     path: WebhookPath
 
 
-class WebhookWrite(WebhookNamed):
-    """DELETE /api/v1/webhooks/{webhook_id}, POST …/rotate-secret."""
+class DeleteWebhook(WebhookNamed):
+    """DELETE /api/v1/webhooks/{webhook_id}."""
 
     header: IdempotencyHeader = IdempotencyHeader()
+
+
+class NoMembers(Creation):
+    """A body that says nothing: none at all, or an object."""
+
+
+class RotateWebhookSecret(WebhookNamed):
+    """POST /api/v1/webhooks/{webhook_id}/rotate-secret."""
+
+    header: IdempotencyHeader = IdempotencyHeader()
+    body: NoMembers = NoMembers()
 
 
 class UpdateWebhook(Command):
@@ -230,3 +241,4 @@ class ReplayDelivery(Command):
 
     path: DeliveryPath
     header: IdempotencyHeader = IdempotencyHeader()
+    body: NoMembers = NoMembers()

@@ -12,12 +12,13 @@ from service.itsm import lookup, tables, views
 from service.itsm.commands import (
     MAX_WEBHOOKS,
     CreateWebhook,
+    DeleteWebhook,
     ListWebhooks,
     ReplayDelivery,
+    RotateWebhookSecret,
     UpdateWebhook,
     WebhookEvent,
     WebhookNamed,
-    WebhookWrite,
 )
 from service.itsm.dependencies import ItsmDependencies
 from service.itsm.keys import KEYS
@@ -80,19 +81,21 @@ async def update_webhook(dependencies: ItsmDependencies, call: Call, command: Up
     key, values = _key(call, command.path.webhook_id), {f"new_{name}": value for name, value in changed.items()}
 
     async def act(connection: Connection) -> views.Webhook:
+        before = _found(await connection.one(_QUERIES.lock_webhook, key))
         statement = queries.update_webhook(SOURCE, frozenset(changed))
         webhook = _found(await connection.one(statement, key | values))
-        if changed.keys() & {"is_active", "url"}:
-            messages = _QUERIES.resume_messages if webhook["is_active"] else _QUERIES.hold_messages
-            await connection.all(messages, key)
+        if not webhook["is_active"]:
+            await connection.all(_QUERIES.hold_messages, key)
+        elif "is_active" in changed or webhook["url"] != before["url"]:
+            await connection.all(_QUERIES.resume_messages, key)
         return views.webhook(webhook)
 
     check = partial(_check, dependencies, call, changed.get("url"), changed.get("events", ()))
     return await idempotency.once(dependencies, call, KEYS, command, act, before=check)
 
 
-@idempotency.write(WebhookWrite, KEYS)
-async def delete_webhook(connection: Connection, call: Call, command: WebhookWrite) -> views.WebhookDeletion:
+@idempotency.write(DeleteWebhook, KEYS)
+async def delete_webhook(connection: Connection, call: Call, command: DeleteWebhook) -> views.WebhookDeletion:
     """Delete a webhook with its queue and its log."""
     key = _key(call, command.path.webhook_id)
     # In the order in which a change locks too.
@@ -102,8 +105,8 @@ async def delete_webhook(connection: Connection, call: Call, command: WebhookWri
     return {}
 
 
-@own_transactions(WebhookWrite)
-async def rotate_secret(dependencies: ItsmDependencies, call: Call, command: WebhookWrite) -> views.Webhook:
+@own_transactions(RotateWebhookSecret)
+async def rotate_secret(dependencies: ItsmDependencies, call: Call, command: RotateWebhookSecret) -> views.Webhook:
     """Give a webhook a new secret; the old one is good for another day, so that receivers can follow."""
     secret, sealed = _new_secret(dependencies.vault)
     values = {**_key(call, command.path.webhook_id), "secret": sealed}

@@ -210,7 +210,7 @@ def _query_reader(
         query |= dict.fromkeys(_without_value(text).intersection(plain), "")
         for name in instants & query.keys():
             query[name] = _OFFSET.sub("+", query[name])
-        if members_of and (members := _members(text, members_of + ".")):
+        if members_of and (members := _members(text, members_of)):
             query[members_of] = members
         return query
 
@@ -222,12 +222,20 @@ def _without_value(query: str) -> set[str]:
     return {unquote(part) for part in query.split("&") if "=" not in part}
 
 
-def _members(query: str, prefix: str) -> dict[str, str]:
-    """The parameters whose names have a prefix. The transcoder cannot bind names that callers choose."""
-    if prefix not in unquote(query):
+def _members(query: str, name: str) -> dict[str, str]:
+    """The members of an object in the query. The transcoder cannot bind names that callers choose.
+
+    Raises TicketError `validation_error` for the object itself, and for what other conventions would call a member: a
+    filter that was left out would give the whole list.
+    """
+    if name not in unquote(query):
         return {}
     pairs = parse_qsl(query, keep_blank_values=True)
-    return {name.removeprefix(prefix): text for name, text in pairs if name.startswith(prefix)}
+    if any(given == name or given.startswith(f"{name}[") for given, _ in pairs):
+        issue = Issue(("query", name), f"Input should be a parameter for each member: {name}.member", "object_type")
+        raise TicketError("validation_error", issues=[issue])
+    prefix = f"{name}."
+    return {given.removeprefix(prefix): text for given, text in pairs if given.startswith(prefix)}
 
 
 def _refuse_unknown(query: str, known: Container[str]) -> None:

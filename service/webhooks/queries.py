@@ -62,7 +62,7 @@ class WebhookQueries:
         self.rotate_secret = _rotate_secret(source)
         # Runs before what changes a webhook and its messages in one transaction, so that all lock in the same order.
         self.lock_webhook = Statement(
-            select((func.now() - webhooks.c.failing_since).label("failing_for"))
+            select((func.now() - webhooks.c.failing_since).label("failing_for"), webhooks.c.url)
             .where(*one)
             .with_for_update(key_share=True),
             scope=source.statement_scope,
@@ -103,15 +103,16 @@ def _create_webhook(source: Source) -> Statement:
 def update_webhook(source: Source, changed: frozenset[str]) -> Statement:
     """The statement that changes these members; `updated_at` stays where they do not change.
 
-    A webhook that its owner enables or disables is no longer disabled for another reason, and the failures of another
-    address do not count.
+    A webhook that its owner enables or disables is no longer disabled for another reason, and begins anew; so does one
+    with another address.
     """
     webhooks = source.tables.webhooks
     values: dict[str, Any] = {name: bindparam(f"new_{name}", type_=webhooks.c[name].type) for name in sorted(changed)}
     if "is_active" in changed:
         values["disabled_reason"] = null()
-    if changed & {"is_active", "url"}:
         values["failing_since"] = null()
+    elif "url" in changed:
+        values["failing_since"] = case((webhooks.c.url == values["url"], webhooks.c.failing_since))
     is_other = or_(false(), *(webhooks.c[name].is_distinct_from(value) for name, value in values.items()))
     values["updated_at"] = case((is_other, events.next_instant(webhooks.c.updated_at)), else_=webhooks.c.updated_at)
     return Statement(

@@ -1,6 +1,7 @@
 """contracts/README.md: what a method does not take changes nothing, and what filters is never ignored."""
 
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import httpx2
@@ -70,6 +71,35 @@ async def test_a_parameter_without_a_value_is_as_one_whose_value_is_empty(
     seen, expected = await ask(query.format(name)), await ask(same.format(name))
     assert (seen.status, seen.body) == (expected.status, expected.body)
     assert seen.status in (400, 422)
+
+
+@pytest.mark.parametrize(
+    "query", ["metadata=x", "metadata", "metadata={}", "metadata[floor]=3", "q=a&metadata%5Bx%5D=3"]
+)
+async def test_metadata_that_is_no_member_is_not_ignored(rest: Rest, world: World, query: str) -> None:
+    """Other conventions for objects in a query would give the whole list."""
+    who = (await world.program()).credential
+    found = rest_reply("itsm", await rest.client.get(f"/api/v1/tickets?{query}", headers=dict(who)))
+    assert found.status == 422
+    [detail] = found.body["detail"]
+    assert (detail["loc"], detail["msg"]) == (
+        ["query", "metadata"],
+        "Input should be a parameter for each member: metadata.member",
+    )
+    assert (await rest.client.get("/api/v1/tickets?metadata.a%5Bx%5D=3", headers=dict(who))).status_code == 200
+
+
+@pytest.mark.parametrize("body", [b"{{", b"[1", b"\xff", b'"x"', b"[]", b"1"])
+async def test_a_body_that_says_nothing_is_an_object_or_none(rest: Rest, world: World, body: bytes) -> None:
+    who = dict((await world.program(scopes=("webhooks:manage",))).credential)
+    new = {"url": "https://127.0.0.1:9/hook", "events": ["ticket.created"]}
+    path = f"/api/v1/webhooks/{(await rest.client.post('/api/v1/webhooks', json=new, headers=who)).json()['id']}"
+    rotate = partial(rest.client.post, f"{path}/rotate-secret", headers={**who, "content-type": "application/json"})
+    assert (await rotate(content=body)).status_code == 422
+    replay = await rest.client.post(f"{path}/deliveries/dlv_1/replay", content=body, headers=who)
+    assert replay.status_code == 422
+    for nothing in (b"", b"{}", b'{"unknown": 1}'):
+        assert (await rotate(content=nothing)).status_code == 200
 
 
 async def test_a_handoff_filter_without_a_value_is_not_ignored(rest: Rest, world: World) -> None:

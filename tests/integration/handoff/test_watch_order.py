@@ -246,11 +246,11 @@ async def test_a_watch_that_starts_while_the_service_polls_gets_its_events(
         feed = running.feeds[0]
         rpc, look = Grpc(channel), feed.database.all
 
-        async def look_late(statement: Any, parameters: Any) -> Any:
+        async def look_late(statement: Any, parameters: Any, **how: Any) -> Any:
             if parameters.get("scopes") == [UUID(other_project)]:
                 asked.set()
                 await go_on.wait()
-            return await look(statement, parameters)
+            return await look(statement, parameters, **how)
 
         async with Watch(rpc, other, other_project) as earlier:
             await earlier.message()

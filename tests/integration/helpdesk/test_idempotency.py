@@ -232,3 +232,30 @@ async def test_a_replay_does_not_check_the_policy_again(transport: Transport, wo
     )
     (await create(transport, person, "new", sla_policy=policy["id"])).failed("validation_error", paths=["sla_policy"])
     assert await numbers(transport, person) == [first["number"]]
+
+
+async def test_the_request_of_a_key_is_what_it_says(rest: Rest, rpc: Grpc, world: World) -> None:
+    """Not how: no body and one without members are the same, and so are an ETag and its weak form."""
+    person = world.person("read", "write", "agent")
+    ticket = (await rest.call("helpdesk.create", person, body=TICKET)).succeeded(201)
+    path, content = {"id": ticket["id"]}, f"/api/v1/helpdesk/tickets/{ticket['id']}/close"
+    keyed = {**person, "idempotency-key": "close"}
+    first = await rest.client.post(content, headers=keyed)
+    for body in (b"{}", b"{ }", b""):
+        again = await rest.client.post(content, content=body, headers={**keyed, "content-type": "application/json"})
+        assert (again.status_code, again.content) == (200, first.content)
+        assert again.headers["idempotent-replayed"] == "true"
+    by_rpc = await rpc.call("helpdesk.close", person, path=path, headers={"idempotency-key": "close"})
+    assert by_rpc.succeeded()["updated_at"] == first.json()["updated_at"]
+    assert by_rpc.headers["idempotent-replayed"] == "true"
+
+    change = {"path": path, "body": {"title": "Other"}}
+    etag = first.headers["etag"]
+    changed = await rest.call(
+        "helpdesk.update", person, **change, headers={"idempotency-key": "change", "if-match": etag}
+    )
+    for same in (f"W/{etag}", etag):
+        headers = {"idempotency-key": "change", "if-match": same}
+        assert (await rest.call("helpdesk.update", person, **change, headers=headers)).succeeded() == changed.body
+    headers = {"idempotency-key": "change", "if-match": '"7"'}
+    (await rest.call("helpdesk.update", person, **change, headers=headers)).failed("idempotency_mismatch", MISMATCH)

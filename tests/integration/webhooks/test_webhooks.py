@@ -238,6 +238,9 @@ async def test_a_webhook_that_fails_shows_since_when_and_why_it_is_disabled(
     [(since,)] = world.rows("SELECT failing_since FROM itsm_webhooks WHERE id = %s", made["id"])
     assert datetime.fromisoformat(shown["failing_since"]) == since
     assert (shown["is_active"], shown["disabled_reason"]) == (is_active, reason)
+    # The same address is no other one.
+    same = (await transport.call("itsm.update_webhook", credential, path=path, body={"url": made["url"]})).succeeded()
+    assert (same["is_active"], same["failing_since"]) == (is_active, shown["failing_since"])
     # Enabled by its account, it is as new.
     receiver.planned.clear()
     on = (await transport.call("itsm.update_webhook", credential, path=path, body={"is_active": True})).succeeded()

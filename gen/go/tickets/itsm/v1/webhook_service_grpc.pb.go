@@ -58,7 +58,8 @@ type WebhookServiceClient interface {
 	// Deletes a webhook with its queue and its log. NOT_FOUND: the account has no such webhook. Metadata
 	// `idempotency-key` as for TicketService.CreateTicket.
 	DeleteWebhook(ctx context.Context, in *DeleteWebhookRequest, opts ...grpc.CallOption) (*DeleteWebhookResponse, error)
-	// Gives a webhook a new secret, which is shown only once. For 24 hours every message is signed with the old one too.
+	// Gives a webhook a new secret, which is shown only once. For 24 hours every message is signed with the old one too;
+	// rotated again within that time, the one before is no longer used.
 	// Metadata `idempotency-key` as for TicketService.CreateTicket.
 	//
 	// NOT_FOUND: the account has no such webhook. UNAVAILABLE: also where secrets cannot be stored.
@@ -180,7 +181,8 @@ type WebhookServiceServer interface {
 	// Deletes a webhook with its queue and its log. NOT_FOUND: the account has no such webhook. Metadata
 	// `idempotency-key` as for TicketService.CreateTicket.
 	DeleteWebhook(context.Context, *DeleteWebhookRequest) (*DeleteWebhookResponse, error)
-	// Gives a webhook a new secret, which is shown only once. For 24 hours every message is signed with the old one too.
+	// Gives a webhook a new secret, which is shown only once. For 24 hours every message is signed with the old one too;
+	// rotated again within that time, the one before is no longer used.
 	// Metadata `idempotency-key` as for TicketService.CreateTicket.
 	//
 	// NOT_FOUND: the account has no such webhook. UNAVAILABLE: also where secrets cannot be stored.

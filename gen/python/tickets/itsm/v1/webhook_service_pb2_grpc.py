@@ -129,7 +129,8 @@ class WebhookServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def RotateWebhookSecret(self, request, context):
-        """Gives a webhook a new secret, which is shown only once. For 24 hours every message is signed with the old one too.
+        """Gives a webhook a new secret, which is shown only once. For 24 hours every message is signed with the old one too;
+        rotated again within that time, the one before is no longer used.
         Metadata `idempotency-key` as for TicketService.CreateTicket.
 
         NOT_FOUND: the account has no such webhook. UNAVAILABLE: also where secrets cannot be stored.

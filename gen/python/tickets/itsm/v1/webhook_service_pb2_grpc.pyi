@@ -62,7 +62,8 @@ class WebhookServiceStub:
     `idempotency-key` as for TicketService.CreateTicket.
     """
     RotateWebhookSecret: _grpc.UnaryUnaryMultiCallable[_webhook_service_pb2.RotateWebhookSecretRequest, _webhook_service_pb2.RotateWebhookSecretResponse]
-    """Gives a webhook a new secret, which is shown only once. For 24 hours every message is signed with the old one too.
+    """Gives a webhook a new secret, which is shown only once. For 24 hours every message is signed with the old one too;
+    rotated again within that time, the one before is no longer used.
     Metadata `idempotency-key` as for TicketService.CreateTicket.
 
     NOT_FOUND: the account has no such webhook. UNAVAILABLE: also where secrets cannot be stored.
@@ -110,7 +111,8 @@ class WebhookServiceAsyncStub(WebhookServiceStub):
     `idempotency-key` as for TicketService.CreateTicket.
     """
     RotateWebhookSecret: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.RotateWebhookSecretRequest, _webhook_service_pb2.RotateWebhookSecretResponse]  # type: ignore[assignment]
-    """Gives a webhook a new secret, which is shown only once. For 24 hours every message is signed with the old one too.
+    """Gives a webhook a new secret, which is shown only once. For 24 hours every message is signed with the old one too;
+    rotated again within that time, the one before is no longer used.
     Metadata `idempotency-key` as for TicketService.CreateTicket.
 
     NOT_FOUND: the account has no such webhook. UNAVAILABLE: also where secrets cannot be stored.
@@ -185,7 +187,8 @@ class WebhookServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _webhook_service_pb2.RotateWebhookSecretRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_webhook_service_pb2.RotateWebhookSecretResponse, _abc.Awaitable[_webhook_service_pb2.RotateWebhookSecretResponse]]:
-        """Gives a webhook a new secret, which is shown only once. For 24 hours every message is signed with the old one too.
+        """Gives a webhook a new secret, which is shown only once. For 24 hours every message is signed with the old one too;
+        rotated again within that time, the one before is no longer used.
         Metadata `idempotency-key` as for TicketService.CreateTicket.
 
         NOT_FOUND: the account has no such webhook. UNAVAILABLE: also where secrets cannot be stored.

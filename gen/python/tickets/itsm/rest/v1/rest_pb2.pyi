@@ -324,7 +324,7 @@ class TicketRestRotateWebhookSecretRequest(_message.Message):
     """From the path."""
     @_builtins.property
     def body(self) -> _httpbody_pb2.HttpBody:
-        """The request's body; may be empty, and is not read."""
+        """The request's body: none, or an object, whose members are not read."""
 
     def __init__(
         self,
@@ -377,7 +377,7 @@ class TicketRestReplayWebhookDeliveryRequest(_message.Message):
     """From the path."""
     @_builtins.property
     def body(self) -> _httpbody_pb2.HttpBody:
-        """The request's body; may be empty, and is not read."""
+        """The request's body: none, or an object, whose members are not read."""
 
     def __init__(
         self,
