@@ -153,7 +153,7 @@ def _newest_first(created_at: ColumnElement[Any], id_: ColumnElement[Any]) -> Se
     return created_at.desc(), id_.desc()
 
 
-@built(64)
+@lru_cache(maxsize=64)
 def _list_tickets(
     *, in_one: bool, of_project: bool, is_filtered: bool, has_words: bool, after: bool, offset: bool
 ) -> Statement:
@@ -172,17 +172,8 @@ def _list_tickets(
     return Statement(found, prepared=False, scope=MEMBER, standby=True)
 
 
-@lru_cache(256)
-def _filled(
-    template: Statement, ordered: frozenset[str], others: frozenset[str], *, in_one: bool, prepared: bool, short: bool
-) -> Statement:
-    of = _CONDITIONS_IN_PROJECT if in_one else _CONDITIONS
-    names = {"ordered": ordered, "wanted": others, "indexed": _indexed(others)}
-    slots = {name: [of[filter_] for filter_ in sorted(filters - {"words"})] for name, filters in names.items()}
-    return filled(template, slots, prepared=prepared, short=short)
-
-
-async def list_tickets(
+@built(256)
+def list_tickets(
     filters: frozenset[str], *, after: bool, of_project: bool, offset: bool = False, short: bool = False
 ) -> Statement:
     """A page of the caller's tickets, newest first; `after` a position (`created_at`, `id`), or from the top.
@@ -198,7 +189,7 @@ async def list_tickets(
     ordered = frozenset({*[name for name in _ORDERED if name in filters][:1]} if in_one else filters)
     others = filters - ordered
     has_words = {"terms", "words"} <= others
-    template = await _list_tickets(
+    template = _list_tickets(
         in_one=in_one,
         of_project=of_project,
         is_filtered=bool(others),
@@ -206,9 +197,12 @@ async def list_tickets(
         after=after,
         offset=offset,
     )
+    of = _CONDITIONS_IN_PROJECT if in_one else _CONDITIONS
+    names = {"ordered": ordered, "wanted": others, "indexed": _indexed(others)}
+    slots = {name: [of[filter_] for filter_ in sorted(given - {"words"})] for name, given in names.items()}
     # With filters the plan depends on their values.
     is_short = short and of_project and not filters and not offset
-    return _filled(template, ordered, others, in_one=in_one, prepared=not filters, short=is_short)
+    return filled(template, slots, prepared=not filters, short=is_short)
 
 
 def _newest(*, in_one: bool, is_filtered: bool, has_words: bool, after: bool, offset: bool) -> FromClause:

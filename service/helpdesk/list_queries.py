@@ -213,7 +213,7 @@ class _Page(NamedTuple):
         )
 
 
-@built(512)
+@lru_cache(maxsize=512)
 def _list_tickets(
     by: frozenset[str], sort: str, *, after: bool, with_deleted: bool, is_filtered: bool, has_words: bool
 ) -> Statement:
@@ -231,15 +231,8 @@ def _list_tickets(
     return Statement(found, scope=scope_of(by), prepared=False, standby=True)
 
 
-@lru_cache(maxsize=256)
-def _filled(
-    template: Statement, ordered: frozenset[str], others: frozenset[str], *, prepared: bool, short: bool
-) -> Statement:
-    slots = {"ordered": _all_of(ordered), "wanted": _all_of(others), "indexed": _all_of(_indexed(others))}
-    return filled(template, slots, prepared=prepared, short=short)
-
-
-async def list_tickets(
+@built(256)
+def list_tickets(
     by: frozenset[str],
     filters: frozenset[str],
     sort: str,
@@ -255,9 +248,10 @@ async def list_tickets(
     """
     ordered = _ordered(by, filters, sort)
     others = filters - ordered
-    template = await _list_tickets(
+    template = _list_tickets(
         by, sort, after=after, with_deleted=with_deleted, is_filtered=bool(others), has_words="words" in others
     )
     # With filters the best plan depends on their values, and a person's on whether they have created any for others.
     prepared = not filters and "person_id" not in by
-    return _filled(template, ordered, others, prepared=prepared, short=short and prepared)
+    slots = {"ordered": _all_of(ordered), "wanted": _all_of(others), "indexed": _all_of(_indexed(others))}
+    return filled(template, slots, prepared=prepared, short=short and prepared)

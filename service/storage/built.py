@@ -6,7 +6,7 @@ To build one takes ten to thirty milliseconds, so a thread does it, and the loop
 import asyncio
 import sys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache, partial, update_wrapper
 from typing import Generic, ParamSpec
 
@@ -20,21 +20,39 @@ _SWITCH_SECONDS = 0.0002
 _thread = ThreadPoolExecutor(1, "statements", partial(sys.setswitchinterval, _SWITCH_SECONDS))
 
 
+class _Building:
+    """A statement, once it is built: to ask a future takes two locks."""
+
+    __slots__ = ("future", "statement")
+
+    def __init__(self, future: Future[Statement]) -> None:
+        self.future = future
+        self.statement: Statement | None = None
+        future.add_done_callback(self._keep)
+
+    def _keep(self, future: Future[Statement]) -> None:
+        self.statement = None if future.exception() else future.result()
+
+
 class Built(Generic[P]):
     """What a function builds, by its arguments; those that were used last are kept."""
 
     def __init__(self, build: Callable[P, Statement], most: int) -> None:
         self.__wrapped__ = build
-        self._begin = lru_cache(most)(partial(_thread.submit, build))
+        self._begin = lru_cache(most)(self._submit)
+        self.forget = self._begin.cache_clear
         update_wrapper(self, build)
+
+    def _submit(self, *args: P.args, **kwargs: P.kwargs) -> _Building:
+        return _Building(_thread.submit(self.__wrapped__, *args, **kwargs))
 
     async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Statement:
         """The statement, which is built if there is none yet. Raises UnscopedError."""
         building = self._begin(*args, **kwargs)  # type: ignore[arg-type]  # what is not hashable raises here
-        if building.done():
-            return building.result()
+        if building.statement is not None:
+            return building.statement
         # Others may wait for it too, so a caller who leaves does not cancel it.
-        return await asyncio.shield(asyncio.wrap_future(building))
+        return await asyncio.shield(asyncio.wrap_future(building.future))
 
 
 def built(most: int) -> Callable[[Callable[P, Statement]], Built[P]]:

@@ -85,7 +85,9 @@ BUILDERS: Mapping[Any, Sequence[Build]] = {
     handoff.read_tickets: _each(handoff.read_tickets, ("id", "number", "any")),
     handoff.list_events: _each(handoff.list_events, ("id", "number")),
     change_queries.lock_tickets: _each(change_queries.lock_tickets, ("id", "number", "any")),
-    list_queries._list_tickets: [
+    # (Called by the next one.)
+    list_queries._list_tickets: [],
+    list_queries.list_tickets: [
         *_each(
             at_once(list_queries.list_tickets),
             [frozenset(), frozenset({*list_queries.FILTERS, *_WORDS})],
@@ -98,7 +100,8 @@ BUILDERS: Mapping[Any, Sequence[Build]] = {
     helpdesk.get_ticket: _each(helpdesk.get_ticket, _ONE_TICKET),
     helpdesk.ticket_to_write: _each(helpdesk.ticket_to_write, _ONE_TICKET, locks=_BOTH),
     helpdesk.update_ticket: _each(helpdesk.update_ticket, _BY_ID),
-    helpdesk_lists._list_tickets: [
+    helpdesk_lists._list_tickets: [],
+    helpdesk_lists.list_tickets: [
         *_each(
             at_once(helpdesk_lists.list_tickets),
             _SEEN_BY,
