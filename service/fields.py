@@ -16,15 +16,19 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
     PlainValidator,
     StringConstraints,
     ValidationError,
     ValidatorFunctionWrapHandler,
+    WithJsonSchema,
     WrapValidator,
     model_validator,
 )
 from pydantic.fields import FieldInfo
-from pydantic_core import InitErrorDetails, PydanticCustomError, PydanticKnownError
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, PydanticKnownError, core_schema
 
 from service import jsontext
 from service.jsontext import JsonText
@@ -135,16 +139,23 @@ def _optional_names(section: type[Section]) -> frozenset[str]:
     return frozenset(optional | other_names(section).keys())
 
 
-class Resumable(Section):
-    """The query of what resumes at a cursor: a watch, or a list page by page."""
-
-    cursor: str | None = None
-
-
 def _without_nul(text: str) -> str:
     if "\0" in text:
         raise PydanticCustomError("nul_character", "NUL characters are not allowed")
     return text
+
+
+# After the bounds of a text, so that those are reported in pydantic's own words.
+without_nul = AfterValidator(_without_nul)
+
+# Those that are given are much shorter; which of them a list or watch takes is found out by paging.py.
+Cursor = Annotated[str, StringConstraints(max_length=1000), without_nul]
+
+
+class Resumable(Section):
+    """The query of what resumes at a cursor: a watch, or a list page by page."""
+
+    cursor: Cursor | None = None
 
 
 def _only_text(value: Any) -> Any:
@@ -191,9 +202,6 @@ def _has_nul(value: Any) -> bool:
         return any(_has_nul(part) for pair in value.items() for part in pair)
     return isinstance(value, list) and any(map(_has_nul, value))
 
-
-# After the bounds of a text, so that those are reported in pydantic's own words.
-without_nul = AfterValidator(_without_nul)
 
 _WHOLE_DIGITS = 20
 
@@ -281,8 +289,13 @@ def _to_the_end_of_a_day(value: Any, validate: ValidatorFunctionWrapHandler) -> 
     return datetime.combine(instant, time.max, UTC) if is_day else instant
 
 
-# The last instant of a range: of a date alone, the end of that day. (Its beginning is what an Instant makes of it.)
-LastInstant = Annotated[Instant, WrapValidator(_to_the_end_of_a_day)]
+# An end of a range that may be a date alone: contracts promise that here and nowhere else. (An Instant is lenient, and
+# what it makes of a date, or of a time without a zone, is promised to nobody.)
+_or_date = WithJsonSchema({"anyOf": [{"type": "string", "format": form} for form in ("date-time", "date")]})
+# Of a date alone, the beginning of that day, as an Instant makes of it.
+FirstInstant = Annotated[Instant, _or_date]
+# Of a date alone, the end of that day.
+LastInstant = Annotated[Instant, WrapValidator(_to_the_end_of_a_day), _or_date]
 
 # A JSON object up to 256 KiB, kept as its text.
 JsonObject = Annotated[JsonText, PlainValidator(_json_object, json_schema_input_type=dict[str, Any])]
@@ -352,7 +365,13 @@ class WriteHeaders(IdempotencyHeader):
     """The headers of a conditional write: once for each key, and only if the resource is unchanged."""
 
     # `*`, or one ETag or several with commas between (RFC 9110, 13.1.1).
-    if_match: Annotated[str | None, Field(alias="if-match", max_length=1000)] = None
+    if_match: Annotated[
+        Annotated[str, StringConstraints(max_length=1000), without_nul] | None, Field(alias="if-match")
+    ] = None
+
+
+# A condition in a body or a query, as `If-Match`.
+Etag = Annotated[str, StringConstraints(max_length=64), without_nul]
 
 
 def _distinct(items: list[str]) -> list[str]:
@@ -361,5 +380,15 @@ def _distinct(items: list[str]) -> list[str]:
     return items
 
 
+class _Distinct:
+    """Validates that a list has no duplicates, and says so in its schema."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(_distinct, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {**handler(schema), "uniqueItems": True}
+
+
 # For a list: no duplicates.
-distinct = AfterValidator(_distinct)
+distinct = _Distinct()

@@ -59,6 +59,8 @@ Suggestion = Annotated[Note | None, other_name("suggested_resolution", "suggeste
 
 # A UUID, a number or a `ticket_ref`; any other text refers to no ticket.
 TicketId = str
+# One of several in a body. A `ticket_ref` is at most 87 characters: `HO-`, a number, a project's slug.
+NamedTicket = Annotated[TicketId, StringConstraints(max_length=128), without_nul]
 
 
 class ProjectPath(Section):
@@ -179,7 +181,7 @@ class BulkChange(Creation, Declared):
     """The body of a bulk move or close."""
 
     action: Literal["move", "close"]
-    ticket_ids: Annotated[list[TicketId], Field(min_length=1, max_length=100)]
+    ticket_ids: Annotated[list[NamedTicket], Field(min_length=1, max_length=100)]
     stage: Stage | None = None
     skip_pending_roles: bool = False
     resolution_note: Note | None = None

@@ -9,6 +9,7 @@ from service import fields
 from service.fields import (
     Aliased,
     Creation,
+    Etag,
     IdempotencyHeader,
     Instant,
     OpaqueId,
@@ -28,7 +29,6 @@ from service.helpdesk.fields import (
     CommentBody,
     Description,
     EndTime,
-    Etag,
     FilterText,
     Flag,
     Holiday,

@@ -72,7 +72,6 @@ Description = Annotated[str, StringConstraints(max_length=65_536), without_nul]
 Category = Annotated[str, StringConstraints(max_length=255), without_nul]
 Source = Annotated[str, StringConstraints(min_length=1, max_length=64), without_nul]
 CommentBody = Annotated[str, StringConstraints(min_length=1, max_length=65_536), without_nul]
-Etag = Annotated[str, StringConstraints(max_length=64)]
 ResolutionNote = Annotated[str, StringConstraints(max_length=5_000), without_nul]
 
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")

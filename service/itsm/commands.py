@@ -7,11 +7,13 @@ from pydantic import AfterValidator, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
 from service.fields import (
+    MAX_OBJECT_BYTES,
     Command,
     Creation,
     Email,
+    Etag,
+    FirstInstant,
     IdempotencyHeader,
-    Instant,
     JsonObject,
     LastInstant,
     Limit,
@@ -55,6 +57,8 @@ MAX_NAME_LENGTH = 255
 # For an account in one mode.
 MAX_WEBHOOKS = 20
 
+# No longer than metadata itself: a longer one is in no ticket.
+MemberValue = Annotated[str, StringConstraints(max_length=MAX_OBJECT_BYTES), without_nul]
 MemberName = Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME_LENGTH), without_nul]
 
 # Without user and fragment; which networks a host may be in is up to outbound.py.
@@ -74,8 +78,7 @@ def _web_address(text: str) -> str:
 
 WebAddress = Annotated[str, StringConstraints(max_length=2048), AfterValidator(_web_address)]
 # Free text: an unknown event has an error of its own, which the use case raises.
-EventNames = Annotated[list[str], Field(min_length=1, max_length=32), distinct]
-Etag = Annotated[str, StringConstraints(max_length=64)]
+EventNames = Annotated[list[Annotated[str, without_nul]], Field(min_length=1, max_length=32), distinct]
 
 
 class TicketPath(Section):
@@ -119,9 +122,9 @@ class TicketFilter(Section):
     status: Status | None = None
     priority: Priority | None = None
     requester_email: Email | None = None
-    metadata: Annotated[dict[MemberName, Annotated[str, without_nul]], Field(max_length=10)] | None = None
+    metadata: Annotated[dict[MemberName, MemberValue], Field(max_length=10)] | None = None
     q: Words | None = None
-    start_date: Instant | None = None
+    start_date: FirstInstant | None = None
     end_date: LastInstant | None = None
     limit: Limit = 20
     offset: Annotated[Number, Field(ge=0, le=MAX_OFFSET)] = 0

@@ -17,13 +17,15 @@ _NOISE = frozenset({"title"})
 _REFERENCE = "#/components/schemas/"
 
 
-class _Generator(GenerateJsonSchema):
+class Generator(GenerateJsonSchema):
     """Pydantic's, which also knows how defaults that are JSON texts look."""
 
     def encode_default(self, value: Any) -> Any:
+        """The default as JSON."""
         return json.loads(value.text) if isinstance(value, JsonText) else super().encode_default(value)
 
     def emit_warning(self, kind: Any, detail: str) -> None:
+        """Raise TypeError: what has no schema is not left out."""
         raise TypeError(f"{kind}: {detail}")
 
 
@@ -64,7 +66,7 @@ class Requests:
 
     def _section(self, section: type[Section], message: Descriptor, *, is_body: bool = True) -> Schema:
         schema: Schema = section.model_json_schema(
-            ref_template=_REFERENCE + self._api + "{model}", schema_generator=_Generator
+            ref_template=_REFERENCE + self._api + "{model}", schema_generator=Generator
         )
         inner = schema.pop("$defs", {})
         for name, found in inner.items():
@@ -162,7 +164,7 @@ def _by_members(name: str, member: Schema) -> Schema:
         "schema": {
             "type": "object",
             "propertyNames": {"pattern": rf"^{name}\..+$"},
-            "additionalProperties": {"type": "string"},
-            "maxProperties": member.get("maxProperties"),
+            "additionalProperties": member["additionalProperties"],
+            "maxProperties": member["maxProperties"],
         },
     }

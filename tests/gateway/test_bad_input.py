@@ -148,7 +148,9 @@ WRONG: Mapping[str, Mapping[str, Sequence[Any]]] = {
         "type": ("Incident", 1),
     },
     "helpdesk PATCH": {"title": (None,), "status": (None,), "tags": ("\0",), "due_at": (1,), "source_type": ("mail",)},
-    "helpdesk close": {"resolution_note": (1, "x" * 5001, "\0")},
+    "helpdesk close": {"resolution_note": (1, "x" * 5001, "\0"), "etag": ("a\0b", "x" * 65)},
+    "helpdesk restore": {"etag": ("a\0b", "x" * 65)},
+    "handoff bulk": {"ticket_ids": (["a\0b"], ["1", "x" * 20_000], [1], [])},
     "helpdesk policy": {
         "applies_to": ([["incident"]], ["x"] * 1000),
         "resolution_minutes": ("60", 1e300, 2**64),

@@ -1412,7 +1412,8 @@ type BulkUpdateTicketsRequest struct {
 	ProjectId string `protobuf:"bytes,1,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
 	// Required.
 	Action BulkAction `protobuf:"varint,2,opt,name=action,proto3,enum=tickets.handoff.v1.BulkAction" json:"action,omitempty"`
-	// Required, 1–100, each a UUID, a number or a `ticket_ref`. A ticket that is named twice counts once.
+	// Required, 1–100, each a UUID, a number or a `ticket_ref`, of at most 128 characters. A ticket that is named twice
+	// counts once.
 	TicketIds []string `protobuf:"bytes,3,rep,name=ticket_ids,json=ticketIds,proto3" json:"ticket_ids,omitempty"`
 	// The new stage: required to move, and not allowed to close.
 	Stage *Stage `protobuf:"varint,4,opt,name=stage,proto3,enum=tickets.handoff.v1.Stage,oneof" json:"stage,omitempty"`

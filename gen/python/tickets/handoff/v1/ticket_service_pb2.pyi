@@ -976,7 +976,9 @@ class BulkUpdateTicketsRequest(_message.Message):
     """Declared provenance, for the events: at most 128 characters."""
     @_builtins.property
     def ticket_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Required, 1–100, each a UUID, a number or a `ticket_ref`. A ticket that is named twice counts once."""
+        """Required, 1–100, each a UUID, a number or a `ticket_ref`, of at most 128 characters. A ticket that is named twice
+        counts once.
+        """
 
     def __init__(
         self,

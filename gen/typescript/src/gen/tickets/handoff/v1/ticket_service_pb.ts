@@ -819,7 +819,8 @@ export type BulkUpdateTicketsRequest = Message<"tickets.handoff.v1.BulkUpdateTic
   action: BulkAction;
 
   /**
-   * Required, 1–100, each a UUID, a number or a `ticket_ref`. A ticket that is named twice counts once.
+   * Required, 1–100, each a UUID, a number or a `ticket_ref`, of at most 128 characters. A ticket that is named twice
+   * counts once.
    *
    * @generated from field: repeated string ticket_ids = 3;
    */
