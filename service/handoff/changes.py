@@ -50,7 +50,7 @@ async def bulk_update_tickets(connection: Connection, call: Call, command: BulkU
     stage = body.stage or "live"
     if stage == "in_progress" and body.work_started_note is None:
         raise lifecycle.note_required()
-    if stage != "live" and "resolution_type" in body.model_fields_set:
+    if stage != "live" and body.resolution_type is not None:
         raise lifecycle.only_of_closed_tickets(body.resolution_type)
     names = {"work_started_note", "resolution_note", "resolution_type", "skip_pending_roles"} & body.model_fields_set
     given: dict[str, Any] = {"stage": stage, **{name: getattr(body, name) for name in names}}

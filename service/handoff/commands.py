@@ -185,7 +185,8 @@ class BulkChange(Creation, Declared):
     stage: Stage | None = None
     skip_pending_roles: bool = False
     resolution_note: Note | None = None
-    resolution_type: ResolutionType = "completed"
+    # None: of a close, `completed` (lifecycle.py). A move to another stage than live takes none.
+    resolution_type: ResolutionType | None = None
     work_started_note: StartNote | None = None
 
 

@@ -217,6 +217,7 @@ class _Page:
                 continue
             section: Any = fields[where].annotation
             found = self.requests.parameters(section, where, method.typed.input_type, method.facts.members_of)
+            found = map(_without_default_limit, found) if method.facts.complete else found
             yield from found if where != "header" else map(_header, found)
         if reads_etag:
             yield _header({"name": "if-none-match", "in": "header", "required": False, "schema": {"type": "string"}})
@@ -273,6 +274,14 @@ def _takes_key(facts: Documented) -> bool:
 def _takes_condition(facts: Documented) -> bool:
     header: Any = facts.command.model_fields["header"].annotation if _takes_key(facts) else None
     return header is not None and issubclass(header, WriteHeaders)
+
+
+def _without_default_limit(parameter: Schema) -> Schema:
+    """Of a list that is complete without one: the command's default is for pages alone."""
+    if parameter["name"] != "limit":
+        return parameter
+    schema = {name: value for name, value in parameter["schema"].items() if name != "default"}
+    return {**parameter, "schema": schema}
 
 
 def _header(parameter: Schema) -> Schema:

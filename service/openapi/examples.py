@@ -18,6 +18,7 @@ def bodies() -> Mapping[str, Mapping[str, Any]]:
     return {
         "handoffCreateTicket": json.loads(documented[1]),
         "handoffUpdateTicket": {"stage": "in_progress", "work_started_note": "The cache is not cleared."},
+        "handoffBulkUpdateTickets": {"action": "move", "stage": "up_next", "ticket_ids": ["1", "2"]},
         "handoffReportDeployment": {"merge_sha": "9fceb02", "outcome": "deployed"},
         "helpdeskCreateTicket": {
             "title": "Login fails",

@@ -23,6 +23,8 @@ _TYPED: Sequence[tuple[re.Pattern[str], str]] = [
         (r"that are set, or those that `update_mask` names", "that are in the body"),
         (r"Otherwise ABORTED, reason (`\w+`)", r"Otherwise \1"),
         (r"\(In REST (a date alone [^)]*)\)", r"\1"),
+        (r"[0-9]+ when absent \(in REST ([^,)]*)([^)]*)\)", r"\1 when absent\2"),
+        (r"\s*A typed page [^.]*\.", ""),
     )
 ]
 _ABSENT = re.compile(r"\b([Aa])bsent\b")

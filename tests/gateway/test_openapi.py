@@ -120,3 +120,54 @@ async def test_its_examples_are_accepted(name: str, quiet_party: Party, client: 
     url = path.format(**names(quiet_party, path))
     answer = await client.request(verb, url, headers=credential(quiet_party, name), json=examples.bodies()[name])
     assert answer.status_code in (200, 201), answer.text
+
+
+@pytest.fixture(scope="module")
+async def plain_party(world: World, channel: Any) -> Party:
+    """Another one, for what is created with documented defaults."""
+    return await new_party(world, Grpc(channel))
+
+
+def defaults_of(name: str) -> Mapping[str, Any]:
+    """The documented defaults of an operation's body."""
+    verb, path = ROUTES[name]
+    reference = DOCUMENT["paths"][path][verb]["requestBody"]["content"]["application/json"]["schema"]["$ref"]
+    members = DOCUMENT["components"]["schemas"][reference.rpartition("/")[2]]["properties"]
+    return {member: schema["default"] for member, schema in members.items() if "default" in schema}
+
+
+@pytest.mark.parametrize("name", [name for name in examples.bodies() if defaults_of(name)])
+async def test_documented_defaults_are_accepted_when_they_are_sent(
+    name: str, plain_party: Party, client: httpx2.AsyncClient
+) -> None:
+    verb, path = ROUTES[name]
+    url = path.format(**names(plain_party, path))
+    body = {**defaults_of(name), **examples.bodies()[name]}
+    answer = await client.request(verb, url, headers=credential(plain_party, name), json=body)
+    assert answer.status_code in (200, 201), answer.text
+
+
+def query_defaults_of(name: str) -> Mapping[str, str]:
+    """The documented defaults of an operation's query."""
+    verb, path = ROUTES[name]
+    found = {one["name"]: one["schema"]["default"] for one in operation_parameters(verb, path)}
+    return {parameter: json.dumps(value).strip('"') for parameter, value in found.items()}
+
+
+def operation_parameters(verb: str, path: str) -> list[Any]:
+    parameters = DOCUMENT["paths"][path][verb]["parameters"]
+    return [one for one in parameters if one["in"] == "query" and "default" in one["schema"]]
+
+
+@pytest.mark.parametrize("name", [name for name in ANSWERED if query_defaults_of(name)])
+async def test_without_a_parameter_the_answer_is_that_with_its_documented_default(
+    name: str, quiet_party: Party, client: httpx2.AsyncClient
+) -> None:
+    verb, path = ROUTES[name]
+    url = path.format(**names(quiet_party, path))
+    who = credential(quiet_party, name)
+    without, given = [
+        await client.request(verb, url, headers=who, params=query) for query in ({}, query_defaults_of(name))
+    ]
+    assert (without.status_code, given.status_code) == (200, 200)
+    assert without.json() == given.json()

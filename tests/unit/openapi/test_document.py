@@ -106,6 +106,12 @@ def test_a_sentence_ends_where_another_begins(text: str, first: str) -> None:
             False,
             "From then on. A date alone is its beginning.",
         ),
+        (
+            "1–9; 5 when absent (in REST all of them, or 5 after it).",
+            False,
+            "1–9; all of them when absent, or 5 after it.",
+        ),
+        ("1–9. A typed page of large items is cut shorter.", False, "1–9."),
     ],
 )
 def test_words_of_typed_messages_are_said_of_json(typed: str, is_null: bool, json: str) -> None:
@@ -113,7 +119,8 @@ def test_words_of_typed_messages_are_said_of_json(typed: str, is_null: bool, jso
 
 
 @pytest.mark.parametrize(
-    "word", ["update_mask", "Struct", "ABORTED", "INVALID_ARGUMENT", "NOT_FOUND", "gRPC", "In REST"]
+    "word",
+    ["update_mask", "Struct", "ABORTED", "INVALID_ARGUMENT", "NOT_FOUND", "gRPC", "In REST", "in REST", "yped page"],
 )
 def test_no_word_of_it_is_about_typed_messages(word: str) -> None:
     assert word not in json.dumps(DOCUMENT)

@@ -200,7 +200,8 @@ type ListTicketsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// True leaves out `description`.
 	Slim bool `protobuf:"varint,1,opt,name=slim,proto3" json:"slim,omitempty"`
-	// The limit of items, 1–1000; 100 when absent. A page of large items is cut shorter, at about 3 MiB.
+	// The limit of items, 1–1000; 100 when absent (in REST all of them, or 100 after a `cursor`). A typed page of large
+	// items is cut shorter, at about 3 MiB.
 	Limit *int32 `protobuf:"varint,2,opt,name=limit,proto3,oneof" json:"limit,omitempty"`
 	// `next_cursor` of the previous page; the first page when absent.
 	Cursor *string `protobuf:"bytes,3,opt,name=cursor,proto3,oneof" json:"cursor,omitempty"`
@@ -640,7 +641,7 @@ type ListProjectTicketsRequest struct {
 	ProjectId string `protobuf:"bytes,1,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
 	// True leaves out `description`.
 	Slim bool `protobuf:"varint,2,opt,name=slim,proto3" json:"slim,omitempty"`
-	// The limit of items, 1–2000; 1000 when absent. A page of large items is cut shorter, at about 3 MiB.
+	// The limit of items, 1–2000; 1000 when absent. A typed page of large items is cut shorter, at about 3 MiB.
 	Limit *int32 `protobuf:"varint,3,opt,name=limit,proto3,oneof" json:"limit,omitempty"`
 	// `next_cursor` of the previous page; the first page when absent.
 	Cursor *string `protobuf:"bytes,4,opt,name=cursor,proto3,oneof" json:"cursor,omitempty"`
@@ -668,7 +669,7 @@ type ListProjectTicketsRequest struct {
 	// run of characters is found. Only the first 65,536 characters of a text are searched. 1–200 characters, at most 20
 	// words.
 	Q *string `protobuf:"bytes,14,opt,name=q,proto3,oneof" json:"q,omitempty"`
-	// How many of the newest tickets to leave out, at least 0. Not with `cursor`. A page cut short for its size goes on at
+	// How many of the newest tickets to leave out, at least 0. Not with `cursor`. A typed page that is cut short goes on at
 	// `next_cursor`, or at as many more as it has tickets.
 	Offset *int64 `protobuf:"varint,15,opt,name=offset,proto3,oneof" json:"offset,omitempty"`
 	// `request_type` by another name: not with another value than that.

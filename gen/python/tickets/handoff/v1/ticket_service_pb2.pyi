@@ -128,7 +128,9 @@ class ListTicketsRequest(_message.Message):
     slim: _builtins.bool
     """True leaves out `description`."""
     limit: _builtins.int
-    """The limit of items, 1–1000; 100 when absent. A page of large items is cut shorter, at about 3 MiB."""
+    """The limit of items, 1–1000; 100 when absent (in REST all of them, or 100 after a `cursor`). A typed page of large
+    items is cut shorter, at about 3 MiB.
+    """
     cursor: _builtins.str
     """`next_cursor` of the previous page; the first page when absent."""
     project_id: _builtins.str
@@ -432,7 +434,7 @@ class ListProjectTicketsRequest(_message.Message):
     slim: _builtins.bool
     """True leaves out `description`."""
     limit: _builtins.int
-    """The limit of items, 1–2000; 1000 when absent. A page of large items is cut shorter, at about 3 MiB."""
+    """The limit of items, 1–2000; 1000 when absent. A typed page of large items is cut shorter, at about 3 MiB."""
     cursor: _builtins.str
     """`next_cursor` of the previous page; the first page when absent."""
     status: _ticket_pb2.Status.ValueType
@@ -455,7 +457,7 @@ class ListProjectTicketsRequest(_message.Message):
     words.
     """
     offset: _builtins.int
-    """How many of the newest tickets to leave out, at least 0. Not with `cursor`. A page cut short for its size goes on at
+    """How many of the newest tickets to leave out, at least 0. Not with `cursor`. A typed page that is cut short goes on at
     `next_cursor`, or at as many more as it has tickets.
     """
     category: _ticket_pb2.RequestType.ValueType

@@ -31,7 +31,8 @@ export type ListTicketsRequest = Message<"tickets.handoff.v1.ListTicketsRequest"
   slim: boolean;
 
   /**
-   * The limit of items, 1–1000; 100 when absent. A page of large items is cut shorter, at about 3 MiB.
+   * The limit of items, 1–1000; 100 when absent (in REST all of them, or 100 after a `cursor`). A typed page of large
+   * items is cut shorter, at about 3 MiB.
    *
    * @generated from field: optional int32 limit = 2;
    */
@@ -320,7 +321,7 @@ export type ListProjectTicketsRequest = Message<"tickets.handoff.v1.ListProjectT
   slim: boolean;
 
   /**
-   * The limit of items, 1–2000; 1000 when absent. A page of large items is cut shorter, at about 3 MiB.
+   * The limit of items, 1–2000; 1000 when absent. A typed page of large items is cut shorter, at about 3 MiB.
    *
    * @generated from field: optional int32 limit = 3;
    */
@@ -408,7 +409,7 @@ export type ListProjectTicketsRequest = Message<"tickets.handoff.v1.ListProjectT
   q?: string | undefined;
 
   /**
-   * How many of the newest tickets to leave out, at least 0. Not with `cursor`. A page cut short for its size goes on at
+   * How many of the newest tickets to leave out, at least 0. Not with `cursor`. A typed page that is cut short goes on at
    * `next_cursor`, or at as many more as it has tickets.
    *
    * @generated from field: optional int64 offset = 15;
