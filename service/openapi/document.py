@@ -241,6 +241,8 @@ class _Page:
             headers = {name: {"$ref": f"#/components/headers/{name}"} for name in (*_ALWAYS, "ETag")}
             found[str(_NOT_MODIFIED)] = {"description": "It is still as `If-None-Match` says.", "headers": headers}
         statuses = {int(status) for status in _STATUS.findall(self.words.get(method.rest.full_name, ""))}
+        if method.policy.who != "none":
+            statuses |= {*failures.WITH_CREDENTIAL}
         statuses |= {*failures.EVERYWHERE, *((failures.WITH_BODY,) if verb in ("post", "patch") else ())}
         if facts.command.model_fields:
             statuses.add(self.invalid)

@@ -21,8 +21,9 @@ _ONLY: Mapping[str, Collection[str]] = {
 }
 # What the gateway answers itself is no reason of the service's.
 _OF_THE_GATEWAY: Mapping[int, str] = {400: "The request is not valid", 431: "The request headers are too large"}
-# Any call may get these; the last one, a call with a body.
+# Any call may get these; the next, a call with a credential, which may be suspended; the last, a call with a body.
 EVERYWHERE = (400, 413, 429, 431, 500, 503, 504)
+WITH_CREDENTIAL = (401, 403)
 WITH_BODY = 415
 _ISSUES = {
     "Itsm": Issue(("body", "subject"), "Field required", "missing", {}),

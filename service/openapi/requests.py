@@ -54,15 +54,24 @@ class Requests:
                 continue
             member = dict(found)
             about = member.pop("description", "")
+            if where == "path":
+                member.pop("default", None)  # it is always there
             is_list = member.get("type") == "array"
             yield {
                 "name": name,
                 "in": where,
                 "required": where == "path" or name in schema.get("required", ()),
                 **({"description": about} if about else {}),
-                "schema": member,
+                "schema": self._alternatives(name, member) if "anyOf" in member else member,
                 **({"style": "form", "explode": False} if is_list else {}),
             }
+
+    def _alternatives(self, parameter: str, schema: Schema) -> Schema:
+        """A reference to them: oapi-codegen makes no type, and so no value, of alternatives without a name."""
+        name = self._api + "".join(word.capitalize() for word in parameter.split("_"))
+        if self._schemas.setdefault(name, schema) != schema:
+            raise ValueError(f"{parameter} of the {self._api} API has two meanings")
+        return {"$ref": _REFERENCE + name}
 
     def _section(self, section: type[Section], message: Descriptor, *, is_body: bool = True) -> Schema:
         schema: Schema = section.model_json_schema(
@@ -97,12 +106,22 @@ class Requests:
     def _add_other_names(section: type[Section], schema: Schema) -> None:
         properties = schema["properties"]
         for other, name in other_names(section).items():
+            same = {key: value for key, value in properties[name].items() if key not in ("default", "description")}
+            properties[other] = {**same, "deprecated": True, "description": f"Another name of `{name}`."}
             if name in schema.get("required", ()):
-                about = properties[name].get("description", "")
-                properties[name]["description"] = f"{about} `{other}` means the same.".strip()
-            else:
-                same = {key: value for key, value in properties[name].items() if key not in ("default", "description")}
-                properties[other] = {**same, "deprecated": True, "description": f"Another name of `{name}`."}
+                about, words = properties[name].get("description", ""), f"Required, here or as `{other}`"
+                properties[name]["description"] = about if words in about else words + about.removeprefix("Required")
+                _require_one(schema, name, other)
+
+
+def _require_one(schema: Schema, name: str, other: str) -> None:
+    """Require a member or else its other name.
+
+    As a condition, which generators pass over: of alternatives with members required they make types of their own, or
+    leave the members out. So they take both for optional.
+    """
+    schema["required"].remove(name)
+    schema |= {"if": {"required": [other]}, "else": {"required": [name]}}
 
 
 def _tidy(schema: Any) -> Any:

@@ -58,7 +58,7 @@ func main() {
 }
 
 func handoff(ctx context.Context, api *ClientWithResponses, project uuid.UUID) {
-	new := HandoffNewTicket{Title: "Login fails", Description: "500 on /login", RequestType: HandoffNewTicketRequestTypeBug}
+	new := HandoffNewTicket{Title: "Login fails", Description: "500 on /login", RequestType: pointer(HandoffNewTicketRequestTypeBug)}
 	key := HandoffCreateTicketParams{IdempotencyKey: pointer(uuid.NewString())}
 	made := must(api.HandoffCreateTicketWithResponse(ctx, project, &key, new))
 	check("handoff create", made.JSON201 != nil && made.JSON201.Ticket.Status == HandoffTicketStatusOpen, made.Body)

@@ -45,7 +45,8 @@ const (
 // missing).
 // Failures are responses too: `{"error", "code", …}` with their status.
 type TicketRestClient interface {
-	// 200 and `{"tickets": […]}`, complete however many there are, as a stream of pieces of one JSON text; 400, 401.
+	// 200 and `{"tickets": […]}`, complete however many there are, as a stream of pieces of one JSON text; 400, 401,
+	// 403.
 	ListTickets(ctx context.Context, in *TicketRestListTicketsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[httpbody.HttpBody], error)
 	// 201 and `{"ticket": …}`; 400, 401 and 403 as documented; 409. Header `Idempotency-Key` makes it safe to retry.
 	CreateTicket(ctx context.Context, in *TicketRestCreateTicketRequest, opts ...grpc.CallOption) (*httpbody.HttpBody, error)
@@ -207,7 +208,8 @@ type TicketRest_WatchTicketsClient = grpc.ServerStreamingClient[httpbody.HttpBod
 // missing).
 // Failures are responses too: `{"error", "code", …}` with their status.
 type TicketRestServer interface {
-	// 200 and `{"tickets": […]}`, complete however many there are, as a stream of pieces of one JSON text; 400, 401.
+	// 200 and `{"tickets": […]}`, complete however many there are, as a stream of pieces of one JSON text; 400, 401,
+	// 403.
 	ListTickets(*TicketRestListTicketsRequest, grpc.ServerStreamingServer[httpbody.HttpBody]) error
 	// 201 and `{"ticket": …}`; 400, 401 and 403 as documented; 409. Header `Idempotency-Key` makes it safe to retry.
 	CreateTicket(context.Context, *TicketRestCreateTicketRequest) (*httpbody.HttpBody, error)

@@ -104,7 +104,8 @@ class TicketRestServicer(object):
     """
 
     def ListTickets(self, request, context):
-        """200 and `{"tickets": […]}`, complete however many there are, as a stream of pieces of one JSON text; 400, 401.
+        """200 and `{"tickets": […]}`, complete however many there are, as a stream of pieces of one JSON text; 400, 401,
+        403.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -44,7 +44,9 @@ class TicketRestStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> TicketRestAsyncStub: ...
     ListTickets: _grpc.UnaryStreamMultiCallable[_rest_pb2.TicketRestListTicketsRequest, _httpbody_pb2.HttpBody]
-    """200 and `{"tickets": […]}`, complete however many there are, as a stream of pieces of one JSON text; 400, 401."""
+    """200 and `{"tickets": […]}`, complete however many there are, as a stream of pieces of one JSON text; 400, 401,
+    403.
+    """
     CreateTicket: _grpc.UnaryUnaryMultiCallable[_rest_pb2.TicketRestCreateTicketRequest, _httpbody_pb2.HttpBody]
     """201 and `{"ticket": …}`; 400, 401 and 403 as documented; 409. Header `Idempotency-Key` makes it safe to retry."""
     ListProjectTickets: _grpc.UnaryStreamMultiCallable[_rest_pb2.TicketRestListProjectTicketsRequest, _httpbody_pb2.HttpBody]
@@ -81,7 +83,9 @@ class TicketRestAsyncStub(TicketRestStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListTickets: _aio.UnaryStreamMultiCallable[_rest_pb2.TicketRestListTicketsRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """200 and `{"tickets": […]}`, complete however many there are, as a stream of pieces of one JSON text; 400, 401."""
+    """200 and `{"tickets": […]}`, complete however many there are, as a stream of pieces of one JSON text; 400, 401,
+    403.
+    """
     CreateTicket: _aio.UnaryUnaryMultiCallable[_rest_pb2.TicketRestCreateTicketRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """201 and `{"ticket": …}`; 400, 401 and 403 as documented; 409. Header `Idempotency-Key` makes it safe to retry."""
     ListProjectTickets: _aio.UnaryStreamMultiCallable[_rest_pb2.TicketRestListProjectTicketsRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
@@ -121,7 +125,9 @@ class TicketRestServicer(metaclass=_abc_1.ABCMeta):
         request: _rest_pb2.TicketRestListTicketsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
-        """200 and `{"tickets": […]}`, complete however many there are, as a stream of pieces of one JSON text; 400, 401."""
+        """200 and `{"tickets": […]}`, complete however many there are, as a stream of pieces of one JSON text; 400, 401,
+        403.
+        """
 
     @_abc_1.abstractmethod
     def CreateTicket(
