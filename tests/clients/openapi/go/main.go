@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/oapi-codegen/nullable"
+	openapi_types "github.com/oapi-codegen/runtime/types"
 )
 
 type credentials struct {
@@ -94,7 +95,11 @@ func itsm(ctx context.Context, api *ClientWithResponses) {
 	made := must(api.ItsmCreateTicketWithResponse(ctx, nil, new))
 	check("itsm create", made.JSON201 != nil && made.JSON201.Priority.IsNull() && made.JSON201.Metadata["floor"] == 3.0, made.Body)
 	id := made.JSON201.Id
-	listed := must(api.ItsmListTicketsWithResponse(ctx, &ItsmListTicketsParams{Limit: pointer(1)}))
+	var today ItsmStartDate
+	if err := today.FromItsmStartDate1(openapi_types.Date{Time: made.JSON201.CreatedAt}); err != nil {
+		panic(err)
+	}
+	listed := must(api.ItsmListTicketsWithResponse(ctx, &ItsmListTicketsParams{Limit: pointer(1), StartDate: &today}))
 	check("itsm list", listed.JSON200 != nil && listed.JSON200.Tickets[0].Id == id && listed.JSON200.Total > 0, listed.Body)
 	read := must(api.ItsmGetTicketWithResponse(ctx, id, nil))
 	check("itsm read", read.JSON200 != nil && read.JSON200.CreatedAt.Equal(made.JSON201.CreatedAt), read.Body)
