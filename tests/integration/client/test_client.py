@@ -1,8 +1,11 @@
 """tickets.client, both clients and all APIs: pages, failures, credentials, channels and types."""
 
 import asyncio
+import copy
+import pickle
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, assert_type
 from uuid import uuid4
 
@@ -15,9 +18,11 @@ from support.system import Program, Service, World
 from tickets.client import (
     AsyncTicketsClient,
     ConflictError,
+    Issue,
     NotFoundError,
     PermissionDeniedError,
     Retries,
+    StaleError,
     TicketsClient,
     TicketsError,
     UnauthenticatedError,
@@ -151,6 +156,26 @@ def test_backoff_doubles_and_has_full_jitter() -> None:
         waits = [Retries().wait(failed, attempt) - 2 for _ in range(200)]
         assert all(-1e-9 <= wait <= most + 1e-9 for wait in waits)
         assert max(waits) - min(waits) > most / 2
+
+
+def _pickled(error: TicketsError) -> Any:
+    return pickle.loads(pickle.dumps(error))  # noqa: S301 - its own
+
+
+@pytest.mark.parametrize("kind", [TicketsError, *TicketsError.__subclasses__(), StaleError])
+@pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, _pickled])
+def test_errors_can_be_copied_and_pickled(kind: type[TicketsError], again: Callable[[TicketsError], Any]) -> None:
+    error = kind(
+        "stale",
+        "title: No",
+        status=StatusCode.ABORTED,
+        issues=(Issue("title", "No"),),
+        retry_after=1.5,
+        request_id="1",
+    )
+    error.add_note("Seen by a worker")
+    same = again(error)
+    assert (type(same), same.args, vars(same), str(same)) == (kind, error.args, vars(error), str(error))
 
 
 def test_members_that_no_request_can_hold_raise_before_any_call() -> None:

@@ -41,11 +41,19 @@ class TicketsError(Exception):
         self.retry_after = retry_after
         self.request_id = request_id
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # An exception is copied and pickled as a call with its `args`, which lack what is keyword-only here.
+        return _blank, (type(self), self.args), vars(self)
+
     def __str__(self) -> str:
         issues = [f"{path}: {message}" for path, message in self.issues]
         # The message of a validation error begins with the first issue.
         further = issues[1:] if issues and self.message.startswith(issues[0]) else issues
         return "; ".join([f"{self.reason}: {self.message}", *further])
+
+
+def _blank(kind: type[TicketsError], args: tuple[str, ...]) -> TicketsError:
+    return kind.__new__(kind, *args)
 
 
 class UnauthenticatedError(TicketsError):
