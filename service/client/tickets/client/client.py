@@ -70,14 +70,13 @@ class TicketsClient(_Client[Blocking]):
         timeout: float = _TIMEOUT_SECONDS,
         retries: Retries = _RETRIES,
     ) -> None:
-        self._is_owner = isinstance(target, str)
-        self._channel: grpc.Channel = _open(grpc, target, secure, user_agent) if isinstance(target, str) else target
-        super().__init__(Session(Blocking(self._channel), token, api_key, timeout, retries))
+        channel: grpc.Channel = _open(grpc, target, secure, user_agent) if isinstance(target, str) else target
+        self._transport = Blocking(channel, is_owner=isinstance(target, str))
+        super().__init__(Session(self._transport, token, api_key, timeout, retries))
 
     def close(self) -> None:
-        """Close the client's own channel; calls in flight are cancelled."""
-        if self._is_owner:
-            self._channel.close()
+        """Close the client for good, and its own channel: calls in flight and later ones raise TicketsError."""
+        self._transport.close()
 
     def __enter__(self) -> Self:
         return self
@@ -104,16 +103,15 @@ class AsyncTicketsClient(_Client[Asynchronous]):
         timeout: float = _TIMEOUT_SECONDS,
         retries: Retries = _RETRIES,
     ) -> None:
-        self._is_owner = isinstance(target, str)
         self._transport = Asynchronous(
-            lambda: _open(grpc.aio, target, secure, user_agent) if isinstance(target, str) else target
+            lambda: _open(grpc.aio, target, secure, user_agent) if isinstance(target, str) else target,
+            is_owner=isinstance(target, str),
         )
         super().__init__(Session(self._transport, token, api_key, timeout, retries))
 
     async def close(self) -> None:
-        """Close the client's own channel; calls in flight are cancelled."""
-        if self._is_owner:
-            await self._transport.close()
+        """As TicketsClient's."""
+        await self._transport.close()
 
     async def __aenter__(self) -> Self:
         return self

@@ -113,6 +113,11 @@ _KINDS: Mapping[str, type[TicketsError]] = {
 }
 
 
+def closed() -> TicketsError:
+    """The exception for a call of a client that was closed before, or during the call."""
+    return TicketsError("cancelled", "The client or its channel is closed", status=grpc.StatusCode.CANCELLED)
+
+
 def failure(error: grpc.RpcError) -> TicketsError:
     """The exception for a call that ended with an error status, of either kind of channel."""
     call: Any = error

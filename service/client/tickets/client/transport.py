@@ -6,11 +6,13 @@ event loop, so its coroutines finish at the first step, and the caller gets the 
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 import grpc
 from google.protobuf.message import Message
+from tickets.client.errors import closed
 from tickets.client.messages import Method
 
 T = TypeVar("T")
@@ -18,13 +20,13 @@ Metadata: TypeAlias = Sequence[tuple[str, str]]
 
 
 class Transport(Protocol):
-    """What both transports do."""
+    """What both transports do. Calls raise grpc.RpcError, and TicketsError when the transport is closed."""
 
     async def unary(self, method: Method, message: Message, metadata: Metadata, seconds: float) -> Any:
-        """Make a call with one response, within `seconds`. Raises grpc.RpcError."""
+        """Make a call with one response, within `seconds`."""
 
     def stream(self, method: Method, message: Message, metadata: Metadata) -> AsyncGenerator[Any, None]:
-        """Make a call with a stream of responses; closing the stream cancels the call. Raises grpc.RpcError."""
+        """Make a call with a stream of responses; closing the stream cancels the call."""
 
     async def sleep(self, seconds: float) -> None:
         """Wait."""
@@ -39,21 +41,45 @@ class Transport(Protocol):
 class Blocking:
     """Over a grpc.Channel: callers get values and generators."""
 
-    def __init__(self, channel: grpc.Channel) -> None:
+    def __init__(self, channel: grpc.Channel, *, is_owner: bool) -> None:
         self._channel = channel
+        self._is_owner = is_owner
+        self._is_closed = False
+
+    def close(self) -> None:
+        """Make no more calls. The channel is closed by its owner alone; calls in flight are cancelled then."""
+        self._is_closed = True
+        if self._is_owner:
+            self._channel.close()
+
+    @contextmanager
+    def _open(self) -> Iterator[grpc.Channel]:
+        """The channel, for one call."""
+        if self._is_closed:
+            raise closed()
+        try:
+            yield self._channel
+        except ValueError as error:  # what gRPC raises for a channel that is closed
+            raise closed() from error
+        except grpc.RpcError as error:
+            if self._is_closed and _status(error) is grpc.StatusCode.CANCELLED:
+                raise closed() from error
+            raise
 
     async def unary(self, method: Method, message: Message, metadata: Metadata, seconds: float) -> Any:
         """As Transport."""
-        return _stub(self._channel.unary_unary, method)(message, metadata=metadata, timeout=seconds)
+        with self._open() as channel:
+            return _stub(channel.unary_unary, method)(message, metadata=metadata, timeout=seconds)
 
     async def stream(self, method: Method, message: Message, metadata: Metadata) -> AsyncGenerator[Any, None]:
         """As Transport."""
-        call = _stub(self._channel.unary_stream, method)(message, metadata=metadata)
-        try:
-            for response in call:
-                yield response
-        finally:
-            call.cancel()
+        with self._open() as channel:
+            call = _stub(channel.unary_stream, method)(message, metadata=metadata)
+            try:
+                for response in call:
+                    yield response
+            finally:
+                call.cancel()
 
     async def sleep(self, seconds: float) -> None:
         """As Transport."""
@@ -88,34 +114,60 @@ class Asynchronous:
     A channel belongs to the event loop it is opened in, so one of our own is opened at the first call in a loop.
     """
 
-    def __init__(self, open_channel: Callable[[], grpc.aio.Channel]) -> None:
-        self._open = open_channel
+    def __init__(self, open_channel: Callable[[], grpc.aio.Channel], *, is_owner: bool) -> None:
+        self._open_channel = open_channel
+        self._is_owner = is_owner
+        self._is_closed = False
         self._opened: tuple[asyncio.AbstractEventLoop, grpc.aio.Channel] | None = None
+        self._streams = set[grpc.aio.Call]()
 
-    @property
+    async def close(self) -> None:
+        """As Blocking."""
+        self._is_closed = True
+        if self._is_owner and self._opened is not None:
+            # A channel that is closed forgets the streams that wait for a response: these would wait for ever.
+            for call in self._streams:
+                call.cancel()
+            await self._opened[1].close()
+
+    @contextmanager
+    def _open(self) -> Iterator[grpc.aio.Channel]:
+        """The channel, for one call."""
+        if self._is_closed:
+            raise closed()
+        try:
+            yield self._channel()
+        except grpc.aio.UsageError as error:  # what gRPC raises for a channel that is closed
+            raise closed() from error
+        except asyncio.CancelledError as error:
+            # A channel that is closed cancels its calls: that is no request to cancel the task that waits for one.
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            raise closed() from error
+
     def _channel(self) -> grpc.aio.Channel:
         loop = asyncio.get_running_loop()
         if self._opened is None or self._opened[0] is not loop:
-            self._opened = loop, self._open()
+            self._opened = loop, self._open_channel()
         return self._opened[1]
-
-    async def close(self) -> None:
-        """Close the channel, if there is one; calls in flight are cancelled."""
-        if self._opened is not None:
-            await self._opened[1].close()
 
     async def unary(self, method: Method, message: Message, metadata: Metadata, seconds: float) -> Any:
         """As Transport."""
-        return await _stub(self._channel.unary_unary, method)(message, metadata=metadata, timeout=seconds)
+        with self._open() as channel:
+            return await _stub(channel.unary_unary, method)(message, metadata=metadata, timeout=seconds)
 
     async def stream(self, method: Method, message: Message, metadata: Metadata) -> AsyncGenerator[Any, None]:
         """As Transport."""
-        call = _stub(self._channel.unary_stream, method)(message, metadata=metadata)
-        try:
-            async for response in call:
-                yield response
-        finally:
-            call.cancel()
+        with self._open() as channel:
+            call = _stub(channel.unary_stream, method)(message, metadata=metadata)
+            self._streams.add(call)
+            try:
+                async for response in call:
+                    yield response
+            finally:
+                self._streams.discard(call)
+                call.cancel()
 
     async def sleep(self, seconds: float) -> None:
         """As Transport."""
@@ -128,6 +180,12 @@ class Asynchronous:
     def iterate(self, generator: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
         """Return it as it is."""
         return generator
+
+
+def _status(error: grpc.RpcError) -> grpc.StatusCode:
+    call: Any = error
+    status: grpc.StatusCode = call.code()
+    return status
 
 
 def _stub(make: Callable[..., Any], method: Method) -> Any:
