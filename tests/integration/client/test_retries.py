@@ -195,6 +195,41 @@ async def test_a_watch_resumes_after_its_last_cursor(client: Client, server: Ser
     assert sleeps == [0.1, 1.1, 0.2, 3.4, 0.1, 0.1]
 
 
+@pytest.mark.parametrize("status", [StatusCode.INTERNAL, StatusCode.UNKNOWN, StatusCode.CANCELLED])
+async def test_a_watch_resumes_after_a_break_and_not_after_the_services_own_word(
+    client: Client, server: Server, status: StatusCode
+) -> None:
+    broken, own = Refusal(status), Refusal(status, "internal")
+    server.scripts += [[broken], [response("a"), broken], [response("b"), own]]
+    watch = client.client.handoff.tickets.watch(P)
+    assert [(await client.next(watch)).cursor for _ in range(2)] == ["a", "b"]
+    with pytest.raises(TicketsError) as failure:
+        await client.next(watch)
+    assert (failure.value.status, failure.value.reason) == (status, "internal")
+    cursors = [handoff_pb2.WatchTicketsRequest.FromString(call.request).cursor for call in server.seen]
+    assert cursors == ["", "", "a"]
+
+
+async def test_a_watch_that_stays_broken_is_unavailable(client: Client, server: Server) -> None:
+    server.scripts += [[response("a"), Refusal(StatusCode.INTERNAL)]]
+    watch = client.client.handoff.tickets.watch(P, resume_timeout=0)
+    await client.next(watch)
+    with pytest.raises(UnavailableError, match="unavailable: No") as failure:
+        await client.next(watch)
+    assert isinstance(failure.value.__cause__, grpc.RpcError)
+
+
+@pytest.mark.parametrize("status", [StatusCode.INTERNAL, StatusCode.UNKNOWN, StatusCode.CANCELLED])
+@pytest.mark.parametrize("name", ["itsm.get", "itsm.create"])
+async def test_another_call_that_breaks_is_not_repeated(
+    client: Client, server: Server, status: StatusCode, name: str
+) -> None:
+    server.scripts += [[Refusal(status)]]
+    with pytest.raises(TicketsError) as failure:
+        await make(client, name)
+    assert (failure.value.status, len(server.seen)) == (status, 1)
+
+
 async def test_a_watch_gives_up_after_its_patience(client: Client, server: Server, sleeps: list[float]) -> None:
     server.scripts += [[response("a"), UNAVAILABLE], [UNAVAILABLE], [Refusal(StatusCode.UNAVAILABLE, retry_after=60)]]
     watch = client.client.handoff.tickets.watch(P, resume_timeout=60)

@@ -118,13 +118,22 @@ def closed() -> TicketsError:
     return TicketsError("cancelled", "The client or its channel is closed", status=grpc.StatusCode.CANCELLED)
 
 
-def failure(error: grpc.RpcError) -> TicketsError:
-    """The exception for a call that ended with an error status, of either kind of channel."""
+# What a stream is said to have ended with where it broke: a proxy resets it when the process behind has died.
+_BREAKS = (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.CANCELLED)
+
+
+def failure(error: grpc.RpcError, *, is_watch: bool = False) -> TicketsError:
+    """The exception for a call that ended with an error status, of either kind of channel.
+
+    A watch that broke on the way is `unavailable`. The service's own failures with such a status have details.
+    """
     call: Any = error
     status: grpc.StatusCode = call.code()
     # gRPC's pairs are no tuples.
     trailing: dict[str, Any] = {name: value for name, value in call.trailing_metadata() or ()}  # noqa: C416
     detail, retry_after = _details(trailing.get("grpc-status-details-bin", b""))
+    if is_watch and status in _BREAKS and not detail.code:
+        status = grpc.StatusCode.UNAVAILABLE
     word = status.name.lower()
     reason = detail.code or word
     made = _KINDS.get(reason, _KINDS.get(word, TicketsError))(

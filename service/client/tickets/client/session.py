@@ -105,7 +105,7 @@ class Session(Generic[TransportT]):
                 return
 
     async def watch(self, request: Request, resume_timeout: float) -> AsyncGenerator[Any, None]:
-        """The responses of a watch; it resumes after the last one when the service goes away or the token expires.
+        """The responses of a watch; it resumes after the last one when it breaks, or the token expires.
 
         Raises TicketsError: what else ends it, or `unavailable` when it cannot resume within `resume_timeout` seconds.
         """
@@ -119,7 +119,7 @@ class Session(Generic[TransportT]):
                         request.message.cursor, attempt = message.cursor, 0
                         yield message
             except grpc.RpcError as error:
-                failed = failure(error)
+                failed = failure(error, is_watch=True)
             attempt += 1
             if attempt == 1:
                 give_up_at = time.monotonic() + resume_timeout
