@@ -23,6 +23,7 @@ from tickets.client import (
     UnavailableError,
     ValidationError,
 )
+from tickets.client import client as client_module
 from tickets.handoff.v1 import ticket_pb2 as handoff_ticket_pb2
 from tickets.handoff.v1 import ticket_service_pb2 as handoff_pb2
 from tickets.itsm.v1 import ticket_service_pb2 as itsm_pb2
@@ -240,6 +241,23 @@ async def test_a_watch_gives_up_after_its_patience(client: Client, server: Serve
     server.scripts += [[Refusal(StatusCode.UNAUTHENTICATED, "token_expired")]] * 2
     with pytest.raises(UnauthenticatedError):
         await client.next(client.client.handoff.tickets.watch(P))
+
+
+async def test_a_watch_finds_out_that_its_peer_has_stalled(clients: Clients, monkeypatch: pytest.MonkeyPatch) -> None:
+    soon = ("keepalive_time_ms", "_timeout_ms")
+    options = [(name, 100 if name.endswith(soon) else value) for name, value in client_module._OPTIONS]
+    monkeypatch.setattr(client_module, "_OPTIONS", tuple(options))
+
+    async def stall(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"\0\0\0\4\0\0\0\0\0")  # SETTINGS, which HTTP/2 begins with
+        await reader.read(-1)
+        writer.close()
+
+    async with await asyncio.start_server(stall, "127.0.0.1", 0) as listening:
+        host, port = listening.sockets[0].getsockname()
+        client = clients(f"{host}:{port}")
+        with pytest.raises(UnavailableError):
+            await client.next(client.client.handoff.tickets.watch(P, resume_timeout=0))
 
 
 async def test_a_watch_that_is_closed_ends_its_call(client: Client, server: Server) -> None:

@@ -17,6 +17,12 @@ _OPTIONS = (
     # While a channel waits to reconnect every attempt fails at once, so it waits no longer than attempts go on.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 300),
+    # While there are calls, pings find a peer that has stalled, for which a watch would wait for ever. The service
+    # permits two a second. gRPC by itself gives a ping a minute, and sends two until it sends data again.
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.ping_timeout_ms", 10_000),
+    ("grpc.http2.max_pings_without_data", 0),
 )
 
 
