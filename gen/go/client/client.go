@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
 )
 
 // Client makes calls over one connection. Goroutines may share it.
@@ -84,6 +85,9 @@ func New(address string, options ...Option) (*Client, error) {
 		grpc.WithTransportCredentials(made.transport),
 		// A page of large tickets is larger than gRPC's four megabytes.
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(math.MaxInt32)),
+		// While there are calls, pings find a peer that has stalled, for which a watch would wait for ever. The service
+		// permits two a second.
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 20 * time.Second, Timeout: 10 * time.Second}),
 	}, made.dial...)
 	opened, err := grpc.NewClient(address, dial...)
 	if err != nil {

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -23,6 +25,9 @@ import (
 	errorsv1 "github.com/tickets-service/tickets/gen/go/tickets/errors/v1"
 	itsmv1 "github.com/tickets-service/tickets/gen/go/tickets/itsm/v1"
 )
+
+// held is the failure of a call that does not end by itself.
+var held = errors.New("held")
 
 // scripted fails its calls in turn, and keeps what it was sent.
 type scripted struct {
@@ -41,6 +46,9 @@ func (s *scripted) next(ctx context.Context) error {
 	}
 	failure := s.failures[0]
 	s.failures = s.failures[1:]
+	if failure == held {
+		<-ctx.Done()
+	}
 	return failure
 }
 
@@ -234,4 +242,77 @@ func TestAWatchResumesAfterItsLastCursor(t *testing.T) {
 	if !slices.Equal(script.cursors, []string{"a", "a+", "a++", "a+++"}) {
 		t.Error(script.cursors)
 	}
+}
+
+func TestAWatchResumesAfterABreakAndNotAfterTheServicesOwnWord(t *testing.T) {
+	for _, code := range []codes.Code{codes.Internal, codes.Unknown, codes.Canceled} {
+		client, script := connect(t, status.Error(code, "RST_STREAM"), failure(code, "internal"))
+		var ended error
+		for _, err := range client.ITSM.Tickets.Watch(t.Context(), &itsmv1.WatchTicketsRequest{Cursor: new("a")}) {
+			ended = err
+		}
+		failed, _ := errors.AsType[*tickets.Error](ended)
+		if failed == nil || failed.Status != code || failed.Reason != tickets.ErrInternal {
+			t.Error(ended)
+		}
+		if !slices.Equal(script.cursors, []string{"a", "a+"}) {
+			t.Error(code, script.cursors)
+		}
+	}
+}
+
+func TestAnotherCallThatBreaksIsNotRepeated(t *testing.T) {
+	broken := status.Error(codes.Internal, "RST_STREAM")
+	client, script := connect(t, broken, broken)
+	_, err := client.ITSM.Tickets.Create(t.Context(), &itsmv1.CreateTicketRequest{})
+	if !errors.Is(err, tickets.ErrInternal) || len(script.failures) != 1 {
+		t.Error(err, script.failures)
+	}
+}
+
+func TestAWatchEndsWithItsContextAndWithItsClient(t *testing.T) {
+	for _, end := range []string{"context", "client"} {
+		client, script := connect(t, held, held)
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		var ended error
+		for _, err := range client.ITSM.Tickets.Watch(ctx, &itsmv1.WatchTicketsRequest{}) {
+			if ended = err; err != nil {
+				break
+			} else if end == "context" {
+				cancel()
+			} else {
+				client.Close()
+			}
+		}
+		if !errors.Is(ended, context.Canceled) || len(script.cursors) != 1 {
+			t.Error(end, ended, script.cursors)
+		}
+	}
+}
+
+// A bubble's time goes on when all in it wait: half a minute takes none.
+func TestAWatchFindsOutThatItsPeerHasStalled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		stalled := grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) {
+			ours, theirs := net.Pipe()
+			go func() {
+				go io.Copy(io.Discard, theirs)
+				theirs.Write(make([]byte, 3)) // an empty SETTINGS, which HTTP/2 begins with
+				theirs.Write([]byte{4, 0, 0, 0, 0, 0})
+			}()
+			return ours, nil
+		})
+		client, err := tickets.New("passthrough:///stalled", tickets.WithoutTLS(), tickets.WithDialOptions(stalled), tickets.WithResumeTimeout(0))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer client.Close()
+		begun := time.Now()
+		for _, err = range client.ITSM.Tickets.Watch(t.Context(), &itsmv1.WatchTicketsRequest{}) {
+		}
+		if waited := time.Since(begun); !errors.Is(err, tickets.ErrUnavailable) || waited != 30*time.Second {
+			t.Error(err, waited)
+		}
+	})
 }

@@ -66,7 +66,9 @@ type Error struct {
 	RetryAfter time.Duration
 	// RequestID finds the call in the service's log.
 	RequestID string
-	cause     error
+	// isOwn tells that the service has said all this, and not a proxy or gRPC.
+	isOwn bool
+	cause error
 }
 
 func (e *Error) Error() string { return string(e.Reason) + ": " + e.Message }
@@ -97,6 +99,7 @@ func failure(err error, trailer metadata.MD) error {
 		switch detail := detail.(type) {
 		case *errorsv1.Error:
 			made.Reason, made.Message, made.FieldErrors = Reason(detail.Code), detail.Message, detail.FieldErrors
+			made.isOwn = true
 			for _, issue := range detail.Issues {
 				made.Issues = append(made.Issues, Issue{issue.Path, issue.Message})
 			}

@@ -74,7 +74,7 @@ func watch[Response any, Message interface {
 			if attempt++; attempt == 1 {
 				giveUp = time.Now().Add(s.resumeTimeout)
 			}
-			err = ended(err)
+			err = ended(ctx, s, err)
 			pause := wait(err, attempt)
 			if !mayResume(err, attempt) || time.Now().Add(pause).After(giveUp) || !sleep(ctx, pause) {
 				yield(nil, err)
@@ -84,12 +84,27 @@ func watch[Response any, Message interface {
 	}
 }
 
-// ended is why a watch has ended: one never does by itself.
-func ended(err error) error {
-	if _, failed := errors.AsType[*Error](err); failed {
-		return err
+// ended is why a watch has ended: one never does by itself. Where it broke on the way, the service is unavailable.
+func ended(ctx context.Context, s *session, err error) error {
+	failed, isOurs := errors.AsType[*Error](err)
+	if !isOurs {
+		return &Error{Reason: ErrUnavailable, Message: "The watch ended", Status: codes.Unavailable, cause: err}
 	}
-	return &Error{Reason: ErrUnavailable, Message: "The watch ended", Status: codes.Unavailable, cause: err}
+	if failed.isBreak() && ctx.Err() == nil && !s.isClosed() {
+		return &Error{Reason: ErrUnavailable, Message: failed.Message, Status: codes.Unavailable, cause: failed.cause}
+	}
+	return err
+}
+
+// isBreak tells whether a stream broke on the way: a proxy resets it when the process behind it has died, and gRPC has
+// these words for that. The service's own failures with such a status have details.
+func (e *Error) isBreak() bool {
+	switch e.Status {
+	case codes.Internal, codes.Unknown, codes.Canceled:
+		return !e.isOwn
+	default:
+		return false
+	}
 }
 
 // mayResume tells whether a watch resumes after an error; of an expired token it tries once whether there is a fresh one.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
@@ -98,6 +99,12 @@ func (s *session) withCredentials(ctx context.Context) (context.Context, error) 
 		ctx = metadata.AppendToOutgoingContext(ctx, "x-api-key", key)
 	}
 	return ctx, nil
+}
+
+// isClosed tells whether the connection was closed, by Close or by its owner.
+func (s *session) isClosed() bool {
+	connection, tells := s.connection.(interface{ GetState() connectivity.State })
+	return tells && connection.GetState() == connectivity.Shutdown
 }
 
 // stream fails with an *Error, as calls do.
