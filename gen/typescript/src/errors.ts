@@ -65,10 +65,11 @@ export class TicketsError extends Error {
     this.requestId = failed.metadata.get("x-request-id") ?? undefined;
   }
 
-  /** The error for whatever a transport has thrown. */
-  static from(thrown: unknown): TicketsError {
+  /** The error for whatever a transport has thrown, of a call or of a watch. */
+  static from(thrown: unknown, isWatch = false): TicketsError {
     const failed = ConnectError.from(thrown);
-    return new TicketsError(failed, isBroken(failed) ? Code.Unavailable : failed.code);
+    const isAway = isBroken(failed) || (isWatch && isReset(failed));
+    return new TicketsError(failed, isAway ? Code.Unavailable : failed.code);
   }
 }
 
@@ -87,6 +88,15 @@ function secondsOf(delay: Duration): number {
  */
 function isBroken(failed: ConnectError): boolean {
   return !failed.metadata.has("grpc-status") && (failed.code === Code.Aborted || isOfNetwork(failed.cause));
+}
+
+/**
+ * Whether a stream was reset, by a proxy when the process behind it has died, or with its connection: these are the words
+ * for it. The service's own failures with such a status have details.
+ */
+function isReset(failed: ConnectError): boolean {
+  const isWord = [Code.Internal, Code.Unknown, Code.Canceled].includes(failed.code);
+  return isWord && failed.findDetails(ErrorSchema).length === 0;
 }
 
 /** Node's errors of sockets and streams have a code that is a word; fetch fails with a TypeError. */

@@ -148,7 +148,7 @@ export class Session {
           yield response;
         }
       } catch (thrown) {
-        failed = asFailure(thrown, options.signal);
+        failed = asFailure(thrown, options.signal, true);
       }
       attempt += 1;
       if (attempt === 1) {
@@ -250,12 +250,12 @@ export function always<T>(member: T | undefined): T {
 }
 
 /** What a caller gets for what was thrown: the signal's reason if that was it. */
-function asFailure(thrown: unknown, signal: AbortSignal | undefined): TicketsError {
+function asFailure(thrown: unknown, signal: AbortSignal | undefined, isWatch = false): TicketsError {
   signal?.throwIfAborted();
   if (!(thrown instanceof ConnectError)) {
     throw thrown; // by a function of the caller
   }
-  return TicketsError.from(thrown);
+  return TicketsError.from(thrown, isWatch);
 }
 
 /** Whether another attempt may help, and cannot apply a write twice: all attempts have one key. */

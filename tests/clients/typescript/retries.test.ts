@@ -1,9 +1,10 @@
 /** What the client does when the service fails, with a server on a socket that answers as each test tells it to. */
 
 import assert from "node:assert/strict";
-import { createServer, type Http2Server, type ServerHttp2Session } from "node:http2";
-import type { AddressInfo } from "node:net";
-import { after, before, beforeEach, test } from "node:test";
+import { once } from "node:events";
+import { constants, createServer, type Http2Server, type ServerHttp2Session, type ServerHttp2Stream } from "node:http2";
+import { createServer as createPeer, type AddressInfo, type Socket } from "node:net";
+import { after, before, beforeEach, mock, test } from "node:test";
 import { create } from "@bufbuild/protobuf";
 import { Code, ConnectError, type HandlerContext } from "@connectrpc/connect";
 import { connectNodeAdapter } from "@connectrpc/connect-node";
@@ -16,6 +17,7 @@ type Answer = (context: HandlerContext, cursor?: string) => Promise<void> | void
 const TICKET = create(itsm.TicketSchema, { id: "8f14e45f-ceea-4e7a-9c5b-1d2f3a4b5c6d" });
 let server: Http2Server;
 const sessions: ServerHttp2Session[] = [];
+const streams: ServerHttp2Stream[] = [];
 let baseUrl: string;
 let answers: Answer[];
 let keys: (string | null)[];
@@ -40,6 +42,7 @@ before(async () => {
   });
   server = createServer(handler).listen(0, "127.0.0.1");
   server.on("session", (session) => void sessions.push(session));
+  server.on("stream", (stream) => void streams.push(stream));
   await new Promise((listening) => server.once("listening", listening));
   baseUrl = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
 });
@@ -54,11 +57,24 @@ beforeEach(() => {
   keys = [];
 });
 
-function fails(code: Code, reason: string, seconds?: number): Answer {
-  const detail = { desc: ErrorSchema, value: { code: reason, message: `It is ${reason}` } };
+/** Without a reason it is not the service's own failure. */
+function fails(code: Code, reason?: string, seconds?: number): Answer {
+  const detail = { desc: ErrorSchema, value: { code: reason ?? "", message: `It is ${reason}` } };
   const retry = { desc: RetryInfoSchema, value: { retryDelay: { seconds: 0n, nanos: (seconds ?? 0) * 1e9 } } };
+  const details = seconds === undefined ? [detail] : [detail, retry];
   return () => {
-    throw new ConnectError("", code, {}, seconds === undefined ? [detail] : [detail, retry]);
+    throw new ConnectError("", code, {}, reason === undefined ? [] : details);
+  };
+}
+
+/** Resets the stream that came last. */
+function resets(code: number): Answer {
+  return () => {
+    streams
+      .at(-1)
+      ?.on("error", () => undefined)
+      .close(code);
+    return new Promise<void>(() => undefined);
   };
 }
 
@@ -170,6 +186,80 @@ test("a watch resumes after the last cursor, with a fresh token each time", asyn
   );
   assert.deepEqual(cursors, ["after 0", "after after 0"]);
   assert.deepEqual(seen, ["Bearer fresh 2", "0", "Bearer fresh 3", "after 0"]);
+});
+
+for (const [breaks, how] of [
+  ["is reset as INTERNAL_ERROR", resets(constants.NGHTTP2_INTERNAL_ERROR)],
+  ["is reset as CANCEL", resets(constants.NGHTTP2_CANCEL)],
+  ["loses its connection", () => (sessions.at(-1)?.destroy(), new Promise<void>(() => undefined))],
+  ["ends with an INTERNAL that is not the service's", fails(Code.Internal)],
+  ["ends with an UNKNOWN that is not the service's", fails(Code.Unknown)],
+  ["ends with a CANCELLED that nobody here asked for", fails(Code.Canceled)],
+] as [string, Answer][]) {
+  test(`a watch that ${breaks} resumes after the last cursor`, async () => {
+    const seen: (string | undefined)[] = [];
+    answers = [() => undefined, how, (_, cursor) => void seen.push(cursor), fails(Code.Internal, "internal")];
+    const watch = client().watch({ cursor: "0" });
+    assert.equal((await watch.next()).value?.cursor, "after 0");
+    assert.equal((await watch.next()).value?.cursor, "after after 0");
+    assert.equal(await reasonOf(watch.next()), "internal");
+    assert.deepEqual(seen, ["after 0"]);
+  });
+
+  test(`a watch that ${breaks} and cannot resume is unavailable`, async () => {
+    answers = [how];
+    assert.equal(await reasonOf(client().watch({}, { resumeTimeoutMs: 0 }).next()), "unavailable");
+  });
+}
+
+for (const code of [Code.Internal, Code.Unknown, Code.Canceled]) {
+  test(`another call that ends with ${Code[code]} is not repeated`, async () => {
+    answers = [fails(code)];
+    await assert.rejects(client().create(NEW), { code });
+    assert.equal(keys.length, 1);
+  });
+}
+
+const HEADERS = 1;
+const PING = 6;
+
+/** The type of each HTTP/2 frame that comes. */
+async function* frameTypes(socket: Socket): AsyncGenerator<number | undefined> {
+  let bytes = Buffer.alloc(0);
+  let at = 24; // after the words that a client begins with
+  for await (const chunk of socket) {
+    bytes = Buffer.concat([bytes, chunk as Buffer]);
+    for (; bytes.length >= at + 9; at += 9 + bytes.readUIntBE(at, 3)) yield bytes[at + 3];
+  }
+}
+
+async function next(types: AsyncGenerator<number | undefined>, type: number): Promise<void> {
+  while ((await types.next()).value !== type);
+}
+
+test("a watch finds out that its peer has stalled", async () => {
+  const sockets: Socket[] = [];
+  const peer = createPeer((socket) => {
+    socket.write(Buffer.from([0, 0, 0, 4, 0, 0, 0, 0, 0])); // SETTINGS, which HTTP/2 begins with
+    sockets.push(socket);
+  }).listen(0, "127.0.0.1");
+  await once(peer, "listening");
+  mock.timers.enable({ apis: ["setTimeout"] });
+  try {
+    const transport = grpc(`http://127.0.0.1:${(peer.address() as AddressInfo).port}`);
+    const failed = reasonOf(client({ transport }).watch({}, { resumeTimeoutMs: 0 }).next());
+    const [socket] = (await once(peer, "connection")) as [Socket];
+    const types = frameTypes(socket);
+    await next(types, HEADERS);
+    mock.timers.tick(20_000);
+    await next(types, PING);
+    mock.timers.tick(10_000);
+    assert.equal(await failed, "unavailable");
+  } finally {
+    mock.timers.reset();
+    sockets.forEach((socket) => socket.destroy());
+    peer.close();
+  }
 });
 
 test("a watch with a token that stays expired, and one that cannot resume in time, fail", async () => {
