@@ -200,6 +200,22 @@ def test_members_that_no_request_can_hold_raise_before_any_call() -> None:
             tickets.list(created_after="2026-01-01")
         with pytest.raises(TypeError, match="category takes no int"):
             tickets.list(category=[5])
+        with pytest.raises(TypeError, match="category takes no bytes"):
+            tickets.list(category=b"net")
+        with pytest.raises(TypeError, match="category takes no float"):
+            tickets.list(category=0.5)
+        with pytest.raises(TypeError, match=r"^id takes no NoneType$"):
+            tickets.get(None)
+        with pytest.raises(TypeError, match="title takes no NoneType"):
+            tickets.create(title=None)
+        with pytest.raises(TypeError, match="title takes no bytes"):
+            tickets.create(title=b"VPN")
+        itsm_tickets: Any = client.itsm.tickets
+        for value in (3, b"3"):
+            with pytest.raises(TypeError, match=f"metadata takes no {type(value).__name__}"):
+                list(itsm_tickets.list(metadata={"floor": value}))
+        with pytest.raises(TypeError, match="project_id takes no NoneType"):
+            next(client.handoff.tickets.watch(None))  # type: ignore[arg-type]
         calendar: Any = client.helpdesk.calendar
         with pytest.raises(ValueError, match="weekday: 'mon' is none of monday, tuesday"):
             calendar.update(hours=[{"weekday": "mon", "start": "09:00", "end": "17:00"}])
@@ -257,6 +273,14 @@ if TYPE_CHECKING:
         assert_type(client.helpdesk.tickets.comment("1", "A", internal=True), helpdesk.Comment)
         assert_type([event.changes for event in client.helpdesk.tickets.events("1")], list[dict[str, Any]])
         client.helpdesk.tickets.create(description="No title")  # type: ignore[call-arg]
+        client.handoff.tickets.list(stage="live", slim=None, priority=None)
+        client.handoff.tickets.list_project(P, stage=["live", "backlog"], ship="merged")
+        client.handoff.tickets.list_project(P, stage=None, ship=["merged"])
+        client.handoff.tickets.list(stage="dead")  # type: ignore[arg-type]
+        client.handoff.tickets.update(P, "1", roles="qa")
+        client.itsm.webhooks.create(url="https://example.com", events="ticket.created")
+        client.helpdesk.sla_policies.create(name="A", priority="low", resolution_minutes=1, applies_to="change")
+        client.helpdesk.tickets.list(overdue=None, include_deleted=None)
         client.handoff.tickets.update(P, "1", role_status={"role": "qa"})  # type: ignore[typeddict-item]
         assert_type(client.helpdesk.tickets.sla("1"), helpdesk.TicketSla)
         assert_type(list(client.helpdesk.sla_policies.list(status="active")), list[helpdesk.SlaPolicy])

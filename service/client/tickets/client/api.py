@@ -4,7 +4,7 @@ Each method is written once, as a function that returns a coroutine or an asynch
 make it block or not, as its client does.
 """
 
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping, Sequence
 from contextlib import aclosing
 from functools import wraps
 from typing import Any, ClassVar, Concatenate, Generic, ParamSpec, TypeAlias, TypeVar, overload
@@ -19,6 +19,10 @@ T = TypeVar("T")
 # What methods return as they are written, before `unary` and `stream` adapt them to the client.
 Unary: TypeAlias = Coroutine[Any, Any, T]
 Stream: TypeAlias = AsyncGenerator[T, None]
+# A sequence, or one word, which stands for a sequence of it.
+Words: TypeAlias = T | Sequence[T]
+# A filter: what is wanted, or any of several.
+AnyOf: TypeAlias = Words[T] | None
 
 PAGE_SIZE = 100
 

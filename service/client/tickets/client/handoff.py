@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, Required, TypeAlias, TypedDict, Unpack
 
-from tickets.client.api import PAGE_SIZE, Api, Stream, Unary, stream, unary
+from tickets.client.api import PAGE_SIZE, AnyOf, Api, Stream, Unary, Words, stream, unary
 from tickets.client.messages import methods, result
 from tickets.client.session import TransportT
 from tickets.handoff.v1 import ticket_pb2, ticket_service_pb2
@@ -158,7 +158,7 @@ class _Members(Declared, total=False):
     evidence: Mapping[str, Any] | None
     suggested_resolution: str | None
     implementation_notes: str | None
-    roles: Sequence[RoleName]
+    roles: Words[RoleName]
 
 
 class NewTicket(_Members, total=False):
@@ -213,9 +213,9 @@ class BulkOptions(Declared, total=False):
 
 
 class _Filter(TypedDict, total=False):
-    slim: bool
+    slim: bool | None
     status: Status | None
-    stage: Sequence[Stage]
+    stage: AnyOf[Stage]
     priority: Priority | None
     request_type: RequestType | None
     role: RoleName | None
@@ -232,7 +232,7 @@ class TicketFilter(_Filter, total=False):
 class ProjectFilter(_Filter, total=False):
     """Which tickets of one project are listed; None leaves all of them in."""
 
-    ship: Ship | Sequence[Ship] | None
+    ship: AnyOf[Ship]
     milestone: str | None
     q: str | None
 

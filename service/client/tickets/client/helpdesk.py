@@ -5,9 +5,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal, Required, TypeAlias, TypedDict, TypeVar, Unpack
+from typing import Any, Literal, Required, TypeAlias, TypedDict, Unpack
 
-from tickets.client.api import PAGE_SIZE, Api, Stream, Unary, stream, unary
+from tickets.client.api import PAGE_SIZE, AnyOf, Api, Stream, Unary, stream, unary
 from tickets.client.messages import methods, result
 from tickets.client.session import TransportT
 from tickets.client.sla import (
@@ -68,10 +68,6 @@ SourceType: TypeAlias = Literal["frontend", "backend", "server", "system", "api"
 Sort: TypeAlias = Literal["-created_at", "created_at", "-updated_at", "due_at", "-priority"]
 # Any JSON value.
 Tags: TypeAlias = Sequence[Any] | Mapping[str, Any] | str | float | bool
-
-T = TypeVar("T")
-# A filter: what is wanted, or any of several.
-AnyOf: TypeAlias = T | Sequence[T] | None
 
 
 @result(ticket_pb2.Ticket)
@@ -212,8 +208,8 @@ class TicketFilter(TypedDict, total=False):
     created_after: datetime | None
     created_before: datetime | None
     updated_since: datetime | None
-    overdue: bool
-    include_deleted: bool
+    overdue: bool | None
+    include_deleted: bool | None
     sort: Sort | None
 
 

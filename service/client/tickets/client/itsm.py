@@ -1,11 +1,11 @@
 """`client.itsm`: `tickets` and `webhooks` of the account whose API key calls. Every call raises TicketsError."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, Required, TypeAlias, TypedDict, Unpack
 
-from tickets.client.api import PAGE_SIZE, Api, Stream, Unary, stream, unary
+from tickets.client.api import PAGE_SIZE, Api, Stream, Unary, Words, stream, unary
 from tickets.client.messages import methods, result
 from tickets.client.session import Request, TransportT
 from tickets.itsm.v1 import ticket_pb2, ticket_service_pb2, webhook_pb2, webhook_service_pb2
@@ -140,7 +140,7 @@ class WebhookChanges(TypedDict, total=False):
     """What changes; what is left out stays. `events` replaces the old ones whole."""
 
     url: str
-    events: Sequence[WebhookEvent]
+    events: Words[WebhookEvent]
     is_active: bool
 
 
@@ -232,7 +232,7 @@ class Webhooks(Api[TransportT]):
         self,
         *,
         url: str,
-        events: Sequence[WebhookEvent],
+        events: Words[WebhookEvent],
         idempotency_key: str | None = None,
         timeout: float | None = None,
     ) -> Unary[Webhook]:

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from typing import Any, TypeAlias, TypeVar
 
+from google.api import field_behavior_pb2
 from google.protobuf import descriptor_pb2, message_factory
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -83,7 +84,7 @@ def write(
     """A request of these members; None is left out. In `changes` None is null: `update_mask` names every one of them.
 
     One word stands for a sequence of it, and a result for the message that it was read from. Raises TypeError for an
-    unknown member, ValueError for a word that is in no vocabulary.
+    unknown member, a wrong type, or None where there must be a value; ValueError for a word that is in no vocabulary.
     """
     message: Any = make()
     _fill(message, {**members, **(changes or {})})
@@ -146,6 +147,12 @@ def _fill(message: Any, members: Any) -> None:
             raise TypeError(f"{descriptor.full_name} has no member {name!r}")
         if value is not None:
             _set(message, known[name], value)
+        elif _is_required(known[name]):
+            raise _wrong_type(known[name], value)
+
+
+def _is_required(field: Field) -> bool:
+    return field_behavior_pb2.REQUIRED in field.GetOptions().Extensions[field_behavior_pb2.field_behavior]
 
 
 def _members(descriptor: Descriptor) -> dict[str, Field]:
@@ -154,10 +161,10 @@ def _members(descriptor: Descriptor) -> dict[str, Field]:
 
 def _set(message: Any, field: Field, value: Any) -> None:
     if field.is_repeated and isinstance(value, Mapping):
-        getattr(message, field.name).update(value)
+        _update(getattr(message, field.name), field, value)
     elif field.is_repeated:
-        items = [value] if isinstance(value, str) else value
-        _extend(getattr(message, field.name), field, items)
+        is_sequence = isinstance(value, Iterable) and not isinstance(value, str | bytes)
+        _extend(getattr(message, field.name), field, value if is_sequence else [value])
     elif _is_timestamp(field):
         if not isinstance(value, datetime):
             raise _wrong_type(field, value)
@@ -171,6 +178,13 @@ def _set(message: Any, field: Field, value: Any) -> None:
             setattr(message, field.name, given)
         except TypeError:
             raise _wrong_type(field, value) from None
+
+
+def _update(entries: Any, field: Field, words: Mapping[Any, Any]) -> None:
+    for word in (*words, *words.values()):
+        if not isinstance(word, str):
+            raise _wrong_type(field, word)
+    entries.update(words)
 
 
 def _extend(repeated: Any, field: Field, items: Iterable[Any]) -> None:
@@ -191,6 +205,8 @@ def _value(field: Field, value: Any) -> Any:
         return _number(field, value)
     if field.name.endswith(_JSON):
         return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    if isinstance(value, bytes):
+        raise _wrong_type(field, value)  # which protobuf would take for text
     return value
 
 

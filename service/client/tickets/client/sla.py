@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, Required, TypeAlias, TypedDict, Unpack
 
-from tickets.client.api import PAGE_SIZE, Api, Stream, Unary, stream, unary
+from tickets.client.api import PAGE_SIZE, Api, Stream, Unary, Words, stream, unary
 from tickets.client.messages import methods, result
 from tickets.client.session import TransportT
 from tickets.helpdesk.v1 import sla_pb2, sla_service_pb2
@@ -117,7 +117,7 @@ class NewSlaPolicy(_PolicyMembers, total=False):
     name: Required[str]
     priority: Required[Priority]
     resolution_minutes: Required[int]
-    applies_to: Sequence[Type]
+    applies_to: Words[Type]
 
 
 class SlaPolicyChanges(_PolicyMembers, total=False):
@@ -126,7 +126,7 @@ class SlaPolicyChanges(_PolicyMembers, total=False):
     name: str
     priority: Priority
     resolution_minutes: int
-    applies_to: Sequence[Type] | None
+    applies_to: Words[Type] | None
 
 
 class Hours(TypedDict):
