@@ -59,7 +59,9 @@ class Blocking:
             raise closed()
         try:
             yield self._channel
-        except ValueError as error:  # what gRPC raises for a channel that is closed
+        except ValueError as error:  # what gRPC raises for a channel that is closed, and for odd metadata
+            if "closed channel" not in str(error):
+                raise
             raise closed() from error
         except grpc.RpcError as error:
             if self._is_closed and _status(error) is grpc.StatusCode.CANCELLED:
