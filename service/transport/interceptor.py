@@ -127,8 +127,9 @@ class CallInterceptor(grpc.GenericRpcHandler):
         # A REST service shares the policies of its typed sister.
         key = (service.rpartition(".")[0].replace(".rest.", "."), name)
         policy = POLICIES.get(key)
-        if policy is not None and policy.who == "none":
-            return bounded(handler, self._longest)  # health and reflection answer by themselves
+        if service not in self._failures:
+            # Health and reflection are gRPC's own and answer by themselves, also in methods that newer releases add.
+            return bounded(handler, self._longest)
         # Requests are taken as bytes, so that one that cannot be decoded fails with the documented error instead of
         # gRPC's; and as streams of one message, so that it is read after its caller is authenticated. (gRPC would first
         # buffer all of a unary request, and wait forever for one that never comes.)
