@@ -283,9 +283,8 @@ async def test_the_gateways_own_errors_are_grpc_web_too(
 
 async def test_reflection_is_only_where_an_operator_asks_for_it(channel: grpc.aio.Channel) -> None:
     ask: Any = channel.stream_stream("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")
-    with pytest.raises(grpc.aio.AioRpcError) as failure:
-        await ask(iter([b""])).read()
-    assert failure.value.code() == grpc.StatusCode.UNIMPLEMENTED
+    # Without a message, as the call may end before one is sent.
+    assert await ask().code() == grpc.StatusCode.UNIMPLEMENTED
 
 
 CLOSED = [
