@@ -1,6 +1,6 @@
 """Statements that are built when a call needs them: of a list there is one for each set of filters.
 
-To build one takes ten to thirty milliseconds, so a thread does it, and the loop answers other calls meanwhile.
+SQLAlchemy may take tens of milliseconds for one, so a thread builds it, and the loop answers other calls meanwhile.
 """
 
 import asyncio
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache, partial, update_wrapper
-from typing import Generic, ParamSpec
+from typing import Generic, ParamSpec, cast
 
 from service.storage.statement import Statement
 
@@ -39,8 +39,10 @@ class Built(Generic[P]):
 
     def __init__(self, build: Callable[P, Statement], most: int) -> None:
         self.__wrapped__ = build
-        self._begin = lru_cache(most)(self._submit)
-        self.forget = self._begin.cache_clear
+        begin = lru_cache(most)(self._submit)
+        self.forget = begin.cache_clear
+        # (The cache's own type has no names for parameters.)
+        self._begin = cast(Callable[P, _Building], begin)
         update_wrapper(self, build)
 
     def _submit(self, *args: P.args, **kwargs: P.kwargs) -> _Building:
@@ -48,7 +50,7 @@ class Built(Generic[P]):
 
     async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Statement:
         """The statement, which is built if there is none yet. Raises UnscopedError."""
-        building = self._begin(*args, **kwargs)  # type: ignore[arg-type]  # what is not hashable raises here
+        building = self._begin(*args, **kwargs)
         if building.statement is not None:
             return building.statement
         # Others may wait for it too, so a caller who leaves does not cancel it.

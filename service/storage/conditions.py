@@ -1,7 +1,7 @@
 """Conditions of lists, each compiled and checked once, and put into the slots of statements as callers ask for them.
 
-There are as many lists as sets of filters, and a statement takes ten to thirty milliseconds to build: to put texts
-together takes a tenth of one.
+There are as many lists as sets of filters, and SQLAlchemy takes 25 to 60 ms to build a statement: to put texts together
+takes 0.2.
 """
 
 import re

@@ -215,7 +215,7 @@ def test_members_that_no_request_can_hold_raise_before_any_call() -> None:
             with pytest.raises(TypeError, match=f"metadata takes no {type(value).__name__}"):
                 list(itsm_tickets.list(metadata={"floor": value}))
         with pytest.raises(TypeError, match="project_id takes no NoneType"):
-            next(client.handoff.tickets.watch(None))  # type: ignore[arg-type]
+            next(client.handoff.tickets.watch(None))  # type: ignore[arg-type]  # what is tested
         calendar: Any = client.helpdesk.calendar
         with pytest.raises(ValueError, match="weekday: 'mon' is none of monday, tuesday"):
             calendar.update(hours=[{"weekday": "mon", "start": "09:00", "end": "17:00"}])
